@@ -49,6 +49,8 @@ class SparkEngine:
         for key, value in _SETTINGS.items():
             builder = builder.config(key, value)
         if master is not None:
+            if master.startswith("local"):
+                os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             builder = builder.master(master).config("spark.driver.memory", config.driver_memory)
             builder = builder.config("spark.executor.memory", config.executor_memory)
             builder = builder.config("spark.ui.enabled", "false")
