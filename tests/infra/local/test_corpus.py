@@ -30,7 +30,7 @@ def test_only_the_plays_are_taken(archive, tmp_path):
 
 def test_another_archive_is_refused(archive, tmp_path):
     archive.write_bytes(archive.read_bytes() + b"x")
-    with pytest.raises(InputError, match="expected .*make demo CORPUS="):
+    with pytest.raises(InputError, match=r"expected .*make demo CORPUS="):
         corpus.unpack(archive, tmp_path / "texts")
     assert not (tmp_path / "texts").exists()
 
