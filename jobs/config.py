@@ -1,0 +1,363 @@
+"""What a run does: one frozen model per step, resolved once and written into the run's folder.
+
+Precedence: defaults < preset file (``jobs/presets/<name>.toml``) < ``--set key=value`` or the trigger form. Keys are
+dotted (``train.batch_size``); unknown keys are errors. Airflow builds its trigger form from `flat_schema`.
+Light: pydantic and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.errors import InputError
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, unknown keys refused, the docstring under a field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class TokenizeConfig(Section):
+    """From text to tokens."""
+
+    documents: Literal["paragraph", "file", "line"] = "paragraph"
+    """What a document is: text between blank lines, a whole file, or a line."""
+    tokenizer: str = "train"
+    """`train` to train byte-level BPE on the corpus, or the path or URI of a `tokenizer.json`."""
+    vocab_size: int = Field(8192, ge=258, le=1_000_000)
+    """Size of the trained vocabulary: 256 bytes, the end-of-text token and merges."""
+    train_bytes: int = Field(256 * 2**20, ge=1024)
+    """Train the vocabulary on an even sample of the corpus of at most so many bytes."""
+    split_bytes: int = Field(8 * 2**20, ge=4096)
+    """A file is cut into ranges of about so many bytes, each one task; not used for whole-file documents."""
+
+
+class WindowsConfig(Section):
+    """From tokens to windows of training and validation."""
+
+    size: int = Field(128, ge=1, le=65_536)
+    """Tokens of context in a window; the target is the token after each."""
+    overlap: int = Field(0, ge=0)
+    """Tokens that neighbouring windows share; the stride is size minus overlap."""
+    over: Literal["stream", "document"] = "stream"
+    """Windows over the stream of joined documents, or inside documents (shorter ones are skipped and counted)."""
+    split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
+    """How documents are split: by source file, contiguous blocks, document hash or the tail; `auto` takes source
+    when there are enough files, else block."""
+    valid_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share of the corpus that is kept for validation."""
+    shard_tokens: int = Field(2**20, ge=16)
+    """A shard holds about so many tokens of the stream."""
+    seed: int = Field(0, ge=0)
+    """Seed of the split."""
+
+    @property
+    def stride(self) -> int:
+        """Distance of the starts of neighbouring windows, in tokens."""
+        return self.size - self.overlap
+
+    @model_validator(mode="after")
+    def _overlap_below_size(self) -> Self:
+        if self.overlap >= self.size:
+            raise ValueError(f"windows.overlap ({self.overlap}) must be less than windows.size ({self.size})")
+        return self
+
+
+class ModelConfig(Section):
+    """The shape of the decoder (Llama: RMSNorm, rotary positions, SwiGLU, tied embeddings)."""
+
+    num_layers: int = Field(4, ge=1, le=200)
+    """Number of decoder layers."""
+    embedding_size: int = Field(256, ge=2, le=16_384)
+    """Width of the residual stream."""
+    hidden_size: int = Field(688, ge=1, le=65_536)
+    """Width inside the feed-forward block."""
+    num_heads: int = Field(4, ge=1, le=256)
+    """Number of query heads."""
+    num_kv_heads: int = Field(4, ge=1, le=256)
+    """Number of key and value heads; query heads share them evenly."""
+    rope_theta: float = Field(10_000.0, gt=1)
+    """Base of the rotary positions' wavelengths."""
+    norm_epsilon: float = Field(1e-5, gt=0)
+    """Added to the mean square in RMSNorm."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.embedding_size % (2 * self.num_heads):
+            raise ValueError(
+                f"model.embedding_size ({self.embedding_size}) must be a multiple of twice model.num_heads"
+                f" ({self.num_heads}): rotary positions turn pairs"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"model.num_kv_heads ({self.num_kv_heads}) must divide model.num_heads ({self.num_heads})")
+        return self
+
+
+class TrainConfig(Section):
+    """How the model is trained."""
+
+    strategy: Literal["allreduce"] = "allreduce"
+    """Synchronous all-reduce of gradients in a barrier stage."""
+    workers: int = Field(2, ge=1, le=1024)
+    """Tasks that train together."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the training windows; may be a fraction."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Stop after so many tokens, if that is sooner."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Stop after so many seconds of training, if that is sooner."""
+    batch_size: int = Field(32, ge=1)
+    """Windows in a global batch, whatever the number of workers."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Highest learning rate of AdamW."""
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    """The cosine ends at so much of the highest learning rate."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps of linear warm-up; at most a tenth of all steps is used."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay of matrices; vectors are not decayed."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
+    seed: int = Field(1234, ge=0)
+    """Seed of initial weights and of the order of samples."""
+    eval_every: int = Field(100, ge=1)
+    """Validate every so many steps, and at the end."""
+    eval_windows: int = Field(512, ge=1)
+    """Validate on at most so many windows, evenly spaced."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Write a checkpoint every so many steps, and at the end."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Keep so many of the latest checkpoints."""
+    max_restarts: int = Field(3, ge=0)
+    """Resume from the last checkpoint after a lost worker at most so many times."""
+    gang_timeout_seconds: float = Field(300.0, gt=0)
+    """Longest wait of a worker for the others."""
+
+    @model_validator(mode="after")
+    def _a_window_for_each_worker(self) -> Self:
+        if self.batch_size < self.workers:
+            raise ValueError(
+                f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}):"
+                " each worker takes a part of the global batch"
+            )
+        return self
+
+
+class GenerateConfig(Section):
+    """What text is made with the trained model."""
+
+    prompts: tuple[str, ...] = Field(("The man starts with",), min_length=1)
+    """Texts to continue."""
+    num_samples: int = Field(3, ge=1, le=10_000)
+    """Continuations of each prompt."""
+    max_new_words: int = Field(20, ge=1)
+    """Each continuation has at most so many words."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """If given, each continuation has at most so many tokens, however many words they make."""
+    temperature: float = Field(0.8, ge=0)
+    """Divides the logits; 0 takes the likeliest token."""
+    top_k: int | None = Field(50, ge=1)
+    """Draw among the k likeliest tokens."""
+    seed: int = Field(0, ge=0)
+    """Seed of the draws."""
+
+
+class SparkConfig(Section):
+    """Sizes that the cluster gives to the job."""
+
+    app_name: str = Field("nightjar", min_length=1)
+    """Name of the Spark application."""
+    driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
+    """Memory of the driver, as Spark writes it."""
+    executor_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
+    """Memory of an executor, as Spark writes it."""
+    executors: int = Field(2, ge=1, le=1024)
+    """Number of executors."""
+    executor_cores: int = Field(1, ge=1, le=256)
+    """Tasks that an executor runs at a time."""
+
+
+class ClusterConfig(Section):
+    """The EMR cluster that exists only while a run lasts."""
+
+    release_label: str = "emr-spark-8.0.0"
+    """EMR release; it decides the versions of Spark and Python."""
+    primary_instance_type: str = "m6i.xlarge"
+    """Instance type of the primary node, which runs the driver."""
+    core_instance_type: str = "m6i.xlarge"
+    """Instance type of the core nodes, which run the executors."""
+    core_instances: int = Field(2, ge=1, le=1000)
+    """Number of core nodes."""
+    subnet_id: str | None = None
+    """VPC subnet of the cluster; none takes the account's default."""
+    service_role: str = "EMR_DefaultRole"
+    """Role of the EMR service."""
+    instance_profile: str = "EMR_EC2_DefaultRole"
+    """Instance profile of the nodes."""
+    idle_timeout_seconds: int = Field(900, ge=60, le=604_800)
+    """EMR itself ends a cluster that is idle for so long."""
+    time_to_live_hours: float = Field(12.0, gt=0)
+    """The reaper ends a cluster that is older."""
+    step_timeout_seconds: int = Field(6 * 3600, ge=60)
+    """Longest duration of a step; then it is cancelled."""
+    owner: str = "nightjar"
+    """Tag that says who answers for the cluster."""
+
+
+class Config(Section):
+    """Everything that a run does, every default filled in."""
+
+    corpus: str = Field(min_length=1)
+    """Text to train on: a file or a folder of .txt files; a path, file:///... or s3://bucket/prefix."""
+    preset: str = "demo"
+    """Name of the preset that the settings started from."""
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    """Least severe log lines that are shown."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    windows: WindowsConfig = WindowsConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    spark: SparkConfig = SparkConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _slots_for_workers(self) -> Self:
+        slots = self.spark.executors * self.spark.executor_cores
+        if slots < self.train.workers:
+            raise ValueError(
+                f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
+                f" ({slots}): a barrier stage starts only when all its tasks have a slot"
+            )
+        return self
+
+    def to_json(self) -> str:
+        """The configuration as it stands in a run's folder."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "configuration") -> Config:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: if it is not a valid configuration; the message starts with `where`.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{where}: {_one_line(error)}") from None
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = files("jobs") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the configuration of a run: defaults, then the preset, then `overrides` (dotted keys).
+
+    Raises:
+        InputError: naming the key that is unknown or out of range, or the preset that does not exist.
+    """
+    values = _preset(preset)
+    for key, value in (overrides or {}).items():
+        _put(values, key, value)
+    try:
+        return Config.model_validate({**values, "corpus": corpus, "preset": preset})
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from None
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` settings: the value is JSON where it can be read as such, else text.
+
+    Raises:
+        InputError: for a setting without ``=``.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found or not key.strip():
+            raise InputError(f"--set {setting}: write key=value, for example --set train.batch_size=64")
+        try:
+            values[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key.strip()] = text
+    return values
+
+
+def flat_schema() -> dict[str, dict[str, Any]]:
+    """JSON schema of every dotted key but `corpus` and `preset`, with its default, for the trigger form.
+
+    Each value has `description`, `default` and `section` beside the schema's own words (type, minimum, enum, ...).
+    """
+    schema: dict[str, dict[str, Any]] = {}
+    for name, field in Config.model_fields.items():
+        owner = field.annotation
+        if isinstance(owner, type) and issubclass(owner, Section):
+            properties = owner.model_json_schema()["properties"]
+            schema |= {f"{name}.{key}": {**_plain(value), "section": name} for key, value in properties.items()}
+        elif name not in ("corpus", "preset"):
+            schema[name] = {**_plain(Config.model_json_schema()["properties"][name]), "section": "run"}
+    return schema
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Turn pydantic's ``anyOf [x, null]`` into a list of types, as forms want it."""
+    plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    for choice in schema.get("anyOf", []):
+        plain |= {key: value for key, value in choice.items() if key != "type"}
+    if "anyOf" in schema:
+        plain["type"] = [choice["type"] for choice in schema["anyOf"]]
+    return plain
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise InputError(f"preset '{name}' does not exist; choose one of {', '.join(preset_names())}")
+    return tomllib.loads((files("jobs") / "presets" / f"{name}.toml").read_text("utf-8"))
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted `key`; that it exists is checked when the whole is validated."""
+    *sections, last = key.split(".")
+    if sections and sections[0] not in Config.model_fields:
+        raise InputError(f"{key}: unknown key{_nearest(key)}")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{key}: unknown key{_nearest(key)}")
+        values = inner
+    values[last] = value
+
+
+def _nearest(key: str) -> str:
+    close = get_close_matches(key, list(flat_schema()), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first thing that is wrong, with its key and the value that was given."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(key)}"
+    if first["type"] == "value_error" and not (key and key.count(".")):
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,373 @@
+"""Reading and writing the lake: whole objects, shards, manifests; the same on a local disk and on S3.
+
+A dataset exists when its manifest does. Shards are written first, under names that no other attempt uses;
+``_manifest.json`` is published last, only if absent; readers read only what a manifest lists. So nothing that a crash
+leaves behind is ever taken for data. Streams go through `pyarrow.fs`; conditional writes, which it lacks, through
+boto3 (``If-None-Match``) or a hard link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import boto3
+import pyarrow as pa
+from botocore.config import Config as BotoConfig
+from botocore.exceptions import BotoCoreError, ClientError
+from pyarrow import fs
+
+from jobs.errors import DamagedError, InputError
+from jobs.paths import MANIFEST, base_name, bucket_and_key, is_s3, join, local_path
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+FORMAT_VERSION = 1
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file that was found: where, and how many bytes."""
+
+    uri: str
+    size: int
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file that a manifest lists: name below the dataset's folder, bytes, hash, and counts of what is in it."""
+
+    name: str
+    size: int
+    sha256: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset is made of. Its publication is what makes the dataset exist."""
+
+    kind: str
+    fingerprint: str
+    files: tuple[FileEntry, ...]
+    counts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def entries(self, prefix: str) -> list[FileEntry]:
+        """The files whose names start with `prefix`, in the manifest's order."""
+        return [entry for entry in self.files if entry.name.startswith(prefix)]
+
+
+class ShardWriter:
+    """A binary file object that counts and hashes what is written to it."""
+
+    closed = False
+
+    def __init__(self, stream: IO[bytes] | pa.NativeFile, name: str) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self.name = name
+
+    def write(self, data: bytes) -> int:
+        """Append `data`."""
+        self._hash.update(data)
+        size = memoryview(data).nbytes
+        self._size += size
+        self._stream.write(data)
+        return size
+
+    def flush(self) -> None:
+        """Do nothing: the stream is flushed when it is closed."""
+
+    def entry(self, **counts: int) -> FileEntry:
+        """The manifest's line for this file; valid once the file is complete."""
+        return FileEntry(self.name, self._size, self._hash.hexdigest(), counts)
+
+
+@lru_cache(maxsize=1)
+def s3_client() -> S3Client:
+    """The S3 client of this process; the endpoint, credentials and region come from boto3's usual places."""
+    return boto3.client("s3", config=BotoConfig(retries={"mode": "adaptive", "max_attempts": 8}))
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """Open a file for reading at any position.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    filesystem, path = _filesystem(uri)
+    return filesystem.open_input_file(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not is_s3(uri):
+        return local_path(uri).read_bytes()
+    bucket, key = bucket_and_key(uri)
+    try:
+        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+            raise FileNotFoundError(uri) from None
+        raise
+
+
+def read_json(uri: str) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedError: if it is not JSON.
+    """
+    data = read_bytes(uri)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Put `data` in place of what is there, at once: a reader sees the old content or the new."""
+    if is_s3(uri):
+        bucket, key = bucket_and_key(uri)
+        s3_client().put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    path = local_path(uri)
+    with _temporary(path, data) as temporary:
+        temporary.replace(path)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Put `value` as JSON in place of what is there."""
+    write_bytes(uri, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def publish(uri: str, data: bytes) -> bool:
+    """Write `data` unless something is there already; return whether it was written."""
+    if not is_s3(uri):
+        path = local_path(uri)
+        with _temporary(path, data) as temporary:
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+        return True
+    bucket, key = bucket_and_key(uri)
+    try:
+        s3_client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
+            return False
+        raise
+    return True
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file at `uri`."""
+    filesystem, path = _filesystem(uri)
+    return filesystem.get_file_info(path).type == fs.FileType.File
+
+
+def list_files(uri: str) -> list[FileInfo]:
+    """All files below the folder `uri`, sorted by URI; none if there is no such folder."""
+    filesystem, path = _filesystem(uri)
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    start = len(path.rstrip("/")) + 1
+    files = [FileInfo(join(uri, info.path[start:]), info.size) for info in found if info.type == fs.FileType.File]
+    return sorted(files, key=lambda info: info.uri)
+
+
+def delete_folder(uri: str) -> None:
+    """Delete the folder `uri` and all below it; nothing happens if there is none."""
+    filesystem, path = _filesystem(uri)
+    if filesystem.get_file_info(path).type == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
+def check_writable(uri: str) -> None:
+    """Write and delete a small file below `uri`.
+
+    Raises:
+        InputError: if that cannot be done.
+    """
+    probe = join(uri, f".write-test-{uuid.uuid4().hex[:8]}")
+    try:
+        write_bytes(probe, b"")
+        filesystem, path = _filesystem(probe)
+        filesystem.delete_file(path)
+    except (OSError, ClientError, BotoCoreError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: the lake cannot be written to ({reason}); choose another --lake") from None
+
+
+@contextmanager
+def create_shard(folder_uri: str, stem: str, suffix: str) -> Iterator[ShardWriter]:
+    """Write a new file below `folder_uri`, under a name that no other attempt uses (``<stem>-<random><suffix>``).
+
+    `stem` may lead into folders (``train/00000``). The file counts only once a manifest lists its `ShardWriter.entry`.
+    """
+    name = f"{stem}-{uuid.uuid4().hex[:12]}{suffix}"
+    uri = join(folder_uri, name)
+    if is_s3(uri):
+        filesystem, path = _filesystem(uri)
+        with filesystem.open_output_stream(path) as stream:
+            yield ShardWriter(stream, name)
+        return
+    local = local_path(uri)
+    local.parent.mkdir(parents=True, exist_ok=True)
+    with local.open("xb") as file:
+        yield ShardWriter(file, name)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_file(folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
+    """Write a whole file below `folder_uri` under its own name and return the manifest's line for it."""
+    write_bytes(join(folder_uri, name), data)
+    return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), counts)
+
+
+def publish_manifest(folder_uri: str, manifest: Manifest) -> bool:
+    """Make the dataset exist; return False if an equal one was published before."""
+    return publish(join(folder_uri, MANIFEST), json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+
+
+def read_manifest(folder_uri: str) -> Manifest | None:
+    """The manifest of the dataset at `folder_uri`, or None if there is no dataset.
+
+    Raises:
+        DamagedError: if there is a manifest that cannot be read.
+    """
+    uri = join(folder_uri, MANIFEST)
+    try:
+        values = read_json(uri)
+    except FileNotFoundError:
+        return None
+    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; delete {folder_uri} and run again")
+    return Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
+
+
+def verify_sizes(folder_uri: str, manifest: Manifest) -> None:
+    """Check that every file of the manifest is there with its size: one listing, no reading.
+
+    Raises:
+        DamagedError: naming the first file that is not.
+    """
+    sizes = {info.uri: info.size for info in list_files(folder_uri)}
+    for entry in manifest.files:
+        _check(join(folder_uri, entry.name), entry.size, sizes.get(join(folder_uri, entry.name)))
+
+
+def verified_file(folder_uri: str, entry: FileEntry) -> Path:
+    """A local file with the content that `entry` promises, checked by size and hash: ready to be memory-mapped.
+
+    A file on S3 is copied once to a cache on the local disk, under its hash.
+
+    Raises:
+        DamagedError: if the file is missing, truncated or altered.
+    """
+    uri = join(folder_uri, entry.name)
+    if is_s3(uri):
+        return _cached(uri, entry)
+    path = local_path(uri)
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        _check(uri, entry.size, None)
+        raise
+    _check(uri, entry.size, state.st_size)
+    _check_hash(uri, entry.sha256, _hash_file(path, state.st_size, state.st_mtime_ns))
+    return path
+
+
+def _cached(uri: str, entry: FileEntry) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
+    path = folder / entry.sha256
+    if not path.exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
+        try:
+            with open_input(uri) as source, temporary.open("wb") as target:
+                shutil.copyfileobj(source, target, _CHUNK_BYTES)
+            _check(uri, entry.size, temporary.stat().st_size)
+            _check_hash(uri, entry.sha256, _hash_file(temporary, entry.size, 0))
+            temporary.replace(path)
+        except FileNotFoundError:
+            _check(uri, entry.size, None)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _check(uri: str, expected: int, found: int | None) -> None:
+    if found is None:
+        raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}")
+    if found != expected:
+        raise DamagedError(f"{uri}: has {found} bytes, the manifest says {expected}; {_remedy(uri)}")
+
+
+def _check_hash(uri: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise DamagedError(f"{uri}: content differs from the manifest's sha256; {_remedy(uri)}")
+
+
+def _remedy(uri: str) -> str:
+    folder = uri.rpartition("/")[0]
+    if base_name(folder) in ("train", "valid"):
+        folder = folder.rpartition("/")[0]
+    return f"delete {folder} and run again to make it anew"
+
+
+@lru_cache(maxsize=4096)
+def _hash_file(path: Path, size: int, modified_ns: int) -> str:
+    """The hash of a file's content; remembered while its size and time of change stay the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    """A synced temporary file with `data` beside `path`; removed at the end if it is still there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system of `uri` and the path in it (`pyarrow` wants keys as they are, not percent-encoded)."""
+    if not is_s3(uri):
+        return fs.LocalFileSystem(), str(local_path(uri))
+    bucket, key = bucket_and_key(uri)
+    return _s3_filesystem(bucket), f"{bucket}/{key}".rstrip("/")
+
+
+@lru_cache(maxsize=16)
+def _s3_filesystem(bucket: str) -> fs.FileSystem:
+    return fs.FileSystem.from_uri(f"s3://{bucket}")[0]

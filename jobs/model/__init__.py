@@ -1,0 +1,1 @@
+"""The model: its definition, its folder, and text from it."""

@@ -1,0 +1,1 @@
+"""Reports: statistics as files for people and programs."""

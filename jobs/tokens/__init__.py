@@ -1,0 +1,1 @@
+"""Tokens: vocabularies, encoding, and streams of tokens."""

@@ -1,0 +1,1 @@
+"""Training: order of samples, optimization, evaluation, checkpoints, metrics."""

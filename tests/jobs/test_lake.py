@@ -1,0 +1,98 @@
+"""The lake on a local disk (in a folder with a space and a letter beyond ASCII) and on a real moto server."""
+
+import tempfile
+
+import pytest
+
+from jobs import lake
+from jobs.errors import DamagedError
+from jobs.paths import join, local_path, to_uri
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake_uri(request, tmp_path, s3_uri, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # so that no test finds another's cached files
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
+
+
+def make_dataset(folder):
+    with lake.create_shard(folder, "train/00000", ".bin") as shard:
+        shard.write(b"abc")
+        shard.write(b"defg")
+    entries = (shard.entry(tokens=7), lake.write_file(folder, "notes é.txt", b"hello"))
+    manifest = lake.Manifest("windows", "f00", entries, {"size": 3})
+    return manifest, lake.publish_manifest(folder, manifest)
+
+
+def test_manifest_is_published_once_and_reads_back(lake_uri):
+    folder = join(lake_uri, "datasets", "windows", "f00")
+    assert lake.read_manifest(folder) is None
+    manifest, first = make_dataset(folder)
+    assert first
+    _, second = make_dataset(folder)
+    assert not second
+    assert lake.read_manifest(folder) == manifest
+    lake.verify_sizes(folder, manifest)
+    paths = [lake.verified_file(folder, entry) for entry in manifest.files]
+    assert [path.read_bytes() for path in paths] == [b"abcdefg", b"hello"]
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"abc", "has 3 bytes"), (b"abcdefX", "differs"), (None, "missing")])
+def test_damaged_shard_is_refused(lake_uri, content, reason):
+    folder = join(lake_uri, "d")
+    manifest, _ = make_dataset(folder)
+    shard = join(folder, manifest.files[0].name)
+    if content is None:
+        lake.delete_folder(join(folder, "train"))
+    else:
+        lake.write_bytes(shard, content)
+    with pytest.raises(DamagedError, match=reason) as caught:
+        lake.verified_file(folder, manifest.files[0])
+    assert f"delete {folder} " in str(caught.value)
+    if content != b"abcdefX":
+        with pytest.raises(DamagedError, match=reason):
+            lake.verify_sizes(folder, manifest)
+
+
+def test_objects(lake_uri):
+    uri = join(lake_uri, "a b", "c+d é.json")
+    assert not lake.exists(uri)
+    with pytest.raises(FileNotFoundError):
+        lake.read_bytes(uri)
+    lake.write_json(uri, {"x": [1]})
+    lake.write_json(uri, {"x": [1, 2]})
+    assert lake.exists(uri)
+    assert lake.read_json(uri) == {"x": [1, 2]}
+    assert not lake.publish(uri, b"other")
+    assert lake.read_json(uri) == {"x": [1, 2]}
+    assert [info.uri for info in lake.list_files(lake_uri)] == [uri]
+    with lake.open_input(uri) as file:
+        file.seek(2)
+        assert file.read(4) == b'  "x'
+    lake.delete_folder(join(lake_uri, "a b"))
+    assert lake.list_files(lake_uri) == []
+    assert lake.list_files(join(lake_uri, "nowhere")) == []
+
+
+def test_broken_json_is_named(lake_uri):
+    uri = join(lake_uri, "x.json")
+    lake.write_bytes(uri, b"{")
+    with pytest.raises(DamagedError, match=r"x\.json: not valid JSON"):
+        lake.read_json(uri)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    uri = to_uri(str(tmp_path / "x"))
+    with pytest.raises(TypeError):
+        lake.write_bytes(uri, "text")
+    assert list(tmp_path.iterdir()) == []
+    assert not local_path(uri).exists()
+
+
+def test_not_writable(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(lake.InputError, match="cannot be written"):
+        lake.check_writable(to_uri(str(tmp_path / "file" / "lake")))
+    lake.check_writable(to_uri(str(tmp_path / "new")))
+    with pytest.raises(lake.InputError, match="cannot be written"):
+        lake.check_writable("s3://no-such-bucket-here/lake")
