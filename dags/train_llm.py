@@ -18,12 +18,12 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException
 
 from jobs.errors import InputError
 from jobs.paths import STEPS
 from nightjar import champion, form, package, results, settings
 from nightjar import preflight as checks
+from nightjar.errors import UserError
 from nightjar.operators import CreateClusterOperator, EndClustersOperator, SparkStepOperator, current_run
 
 SETTINGS = settings.load()
@@ -37,7 +37,7 @@ def preflight() -> dict[str, Any]:
     try:
         config = checks.prepare(form.read_form(context["params"]), current_run(context))
     except InputError as error:
-        raise AirflowFailException(str(error)) from None
+        raise UserError(str(error)) from None
     planned = [name for name, each in dag.task_dict.items() if not each.is_teardown]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
 

@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.local.airflow_env import PROJECT_ROOT, admin_password, environment
+from infra.local.headless import run_dag
 from infra.local.processes import Guarded, StartError, free_port, wait_for
 from infra.local.webserver import is_healthy, is_parsed
 from jobs.errors import InputError
 from jobs.paths import bucket_and_key, is_s3, to_uri
+
+__all__ = ["LocalAirflow", "environment", "local_airflow", "run_dag"]
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +72,13 @@ def local_airflow(
     with ExitStack() as stack:
         emr_endpoint = f"http://127.0.0.1:{free_port(emr_port)}"
         env = {**environment(home, lake_uri, emr_endpoint, port), **(extra_env or {})}
-        emr = stack.enter_context(Guarded("emr", _emr_command(home, lake_uri, emr_endpoint), env, home))
-        migrate = stack.enter_context(Guarded("migrate", _airflow("db", "migrate"), env, home))
-        migrate.succeed(START_SECONDS)
-        parts = [stack.enter_context(Guarded(name, _airflow(*words), env, home)) for name, words in _COMPONENTS.items()]
+
+        def start(name: str, command: list[str]) -> Guarded:
+            return stack.enter_context(Guarded(name, command, env, home / "logs" / f"{name}.log"))
+
+        emr = start("emr", _emr_command(home, lake_uri, emr_endpoint))
+        start("migrate", _airflow("db", "migrate")).succeed(START_SECONDS)
+        parts = [start(name, _airflow(*words)) for name, words in _COMPONENTS.items()]
         running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *parts))
         wait_for(lambda: is_healthy(running.url), "healthy", running.parts, START_SECONDS)
         wait_for(lambda: is_parsed(running.url, running.password, "train_llm"), "ready", running.parts, START_SECONDS)

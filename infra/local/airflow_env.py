@@ -20,6 +20,7 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
         emr_endpoint: URL of the embedded EMR and S3.
         port: Of its UI and API; unused where the DAG runs without them.
     """
+    home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "AWS_"))}
     no_proxy = ",".join(filter(None, [inherited.get("no_proxy") or inherited.get("NO_PROXY"), "127.0.0.1,localhost"]))

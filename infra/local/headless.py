@@ -9,63 +9,64 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from infra.local.processes import Guarded
 
-SUCCESS, FAILED = 0, 1
+SUCCESS, FAILED, USER_ERROR = 0, 1, 2
 
 
-def run_dag(
-    conf: Mapping[str, Any],
-    run_id: str,
-    env: Mapping[str, str],
-    tell: Callable[[], None] = lambda: None,
-    dag_id: str = "train_llm",
-) -> int:
-    """Run a DAG and wait for it; its log is ``<home>/logs/<run_id>.log``.
+def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path) -> int:
+    """Run the DAG and wait for it.
 
     Args:
         conf: What a user would fill into the trigger form.
         run_id: Name of the run, in Airflow and in the lake.
-        env: From `infra.local.airflow_env.environment`.
-        tell: Called about every second, for whoever shows progress.
-        dag_id: The DAG.
+        environ: From `infra.local.airflow_env.environment`.
+        log: Gets everything that Airflow and the tasks say; the cause of a failure stands at its end.
 
     Returns:
-        0 if the run succeeded.
+        0 if the run succeeded, 2 if the user's input or configuration is wrong, 1 otherwise.
     """
-    home = Path(env["AIRFLOW_HOME"])
-    words = ["--dag", dag_id, "--run-id", run_id, "--conf", json.dumps(conf)]
-    with Guarded(run_id, [sys.executable, "-m", "infra.local.headless", *words], env, home) as process:
-        while (status := process.poll()) is None:
-            time.sleep(1.0)
-            tell()
-    tell()
-    return status
+    words = ["--run-id", run_id, "--conf", json.dumps(conf)]
+    command = [sys.executable, "-m", "infra.local.headless", *words]
+    with Guarded("the DAG", command, environ, log.absolute()) as process:
+        return process.wait()
 
 
 def main() -> int:
     """Run the DAG in this process; return the exit code."""
     parser = argparse.ArgumentParser("python -m infra.local.headless", description=__doc__.splitlines()[0])
-    parser.add_argument("--dag", default="train_llm")
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--conf", type=json.loads, default={}, metavar="JSON")
     options = parser.parse_args()
-    # Airflow reads its environment when it is imported, and takes seconds for it.
+    # Airflow takes seconds to import, which whoever calls `run_dag` need not wait for.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
     from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above
+    from airflow.sdk.exceptions import ParamValidationError  # noqa: PLC0415 - see above
     from airflow.utils.db import initdb  # noqa: PLC0415 - see above
 
+    from nightjar.errors import UserError  # noqa: PLC0415 - see above
+
     initdb()
-    dag: Any = DagBag().dags[options.dag]
-    with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):  # dag.test lets nobody choose it
-        run = dag.test(run_conf=options.conf)
-    return SUCCESS if run.state == "success" else FAILED
+    dag: Any = DagBag().dags["train_llm"]
+    failures: list[tuple[str, BaseException]] = []
+    for task in dag.tasks:
+        task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
+    try:
+        with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):  # dag.test lets nobody choose
+            run = dag.test(run_conf=options.conf)
+    except ParamValidationError as error:
+        sys.stderr.write(f"{str(error).splitlines()[0]}\n")
+        return USER_ERROR
+    if run.state == "success":
+        return SUCCESS
+    for name, error in failures:
+        sys.stderr.write(f"{name}: {error}\n")
+    return USER_ERROR if any(isinstance(error, UserError) for _, error in failures) else FAILED
 
 
 if __name__ == "__main__":

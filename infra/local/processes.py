@@ -28,11 +28,11 @@ class StartError(Exception):
 
 
 class Guarded:
-    """A process and its descendants, as long as a `with` lasts; their output goes to ``<home>/logs/<name>.log``."""
+    """A process and its descendants, as long as a `with` lasts; their output goes to a log."""
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], home: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         self.name = name
-        self.log_path = home / "logs" / f"{name}.log"
+        self.log_path = log_path
         self._command = [sys.executable, "-I", guard.__file__, str(GRACE_SECONDS), *command]
         self._env = dict(env)
 
@@ -63,13 +63,13 @@ class Guarded:
         except subprocess.TimeoutExpired:
             self._process.kill()
 
-    def poll(self) -> int | None:
-        """Its exit status, or None while it runs."""
-        return self._process.poll()
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit status."""
+        return self._process.wait()
 
     def check(self) -> None:
         """Raise StartError if it has ended."""
-        if (status := self.poll()) is not None:
+        if (status := self._process.poll()) is not None:
             raise StartError(f"{self.name} ended with exit status {status}; {self._tail()}")
 
     def succeed(self, limit_seconds: float) -> None:

@@ -55,6 +55,8 @@ def _field(schema: Mapping[str, Any]) -> Param:
     rules = {key: value for key, value in schema.items() if key not in ("default", "description")}
     types = rules["type"] if isinstance(rules.get("type"), list) else [rules.get("type", "string")]
     rules["type"] = ["null", *(name for name in types if name != "null")]
+    if "const" in rules:
+        rules["enum"] = [rules.pop("const")]
     if "enum" in rules:
         rules["enum"] = [None, *rules["enum"]]
     default = schema.get("default")

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
 from jobs.config import Config
-from jobs.errors import DamagedError
+from jobs.errors import DamagedError, InputError
 from jobs.paths import Run
 from nightjar import aws, clusters, emr, settings, steps
+from nightjar.errors import StepFailedError, UserError
 from nightjar.manifests import output_uri, verify
 from nightjar.storage import open_storage
 from nightjar.triggers import StepTrigger, Watch
@@ -24,13 +25,8 @@ from nightjar.triggers import StepTrigger, Watch
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-USER_ERROR = 2
 LOG_WAIT_POLLS = 12
 """How many polls a failed step's logs are waited for: EMR uploads them every few minutes."""
-
-
-class StepFailedError(AirflowException):
-    """A step of the cluster failed; a new try may succeed."""
 
 
 class CreateClusterOperator(BaseOperator):
@@ -123,8 +119,8 @@ class SparkStepOperator(BaseOperator):
         storage = open_storage(run.uri)
         failure = steps.explain_failure(client, storage, settled.lake, self.cluster_id, step, wait_seconds)
         self.log.error("Last lines of the driver's log:\n%s", failure.tail)
-        if failure.exit_code == USER_ERROR and failure.tail:
-            raise AirflowFailException(failure.tail.splitlines()[-1])
+        if failure.exit_code == InputError.exit_code and failure.tail:
+            raise UserError(failure.tail.splitlines()[-1])
         raise StepFailedError(f"{self.step} failed (step {self._step_id}): {failure.reason}")
 
 

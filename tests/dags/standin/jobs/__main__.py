@@ -1,4 +1,4 @@
-"""Writes what a step leaves. A test chooses what goes wrong by `spark.app_name`: ``<fail|mistake|hang|liar>:<step>``."""
+"""Writes what a step leaves; a test chooses what goes wrong by `spark.app_name`: ``fail:train``."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ def main():
     if not (moody_step == step and mood == "liar"):
         leave(step, run, lake)
     put(f"{run}/stats/{step}.json", {"step": step, "pid": os.getpid()})
-    print(f"{step} is done")
+    sys.stdout.write(f"{step} is done\n")
     return 0
 
 
 def behave(mood, progress_uri):
     if mood == "fail":
-        print("a line before the trouble")
+        sys.stdout.write("a line before the trouble\n")
         raise RuntimeError("the disk of worker 7 is on fire")
     if mood == "mistake":
         sys.stderr.write("nightjar: corpus: it has 3 tokens, too few for a window; give more text\n")
