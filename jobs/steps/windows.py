@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from jobs.tokens.split import SplitRule
 from jobs.tokens.stats import entropy, unigram_loss
 from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
 from jobs.tokens.windows import SIDES, Side
+
+log = logging.getLogger(__name__)
 
 _CODE = (
     *("tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py", "tokens/windows.py"),
@@ -102,6 +105,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
         lacking = [side for side in SIDES if not plans[side]]
         if not lacking:
             return _Sides(rule, tallies, plans)
+        log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
     raise InputError(_too_short(lacking[0], tallies[lacking[0]], settings))
 
 
