@@ -94,6 +94,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
     entries = tokens.entries("shards/")
     rule = _stream_rule(lake, tokens, settings)
     groups = _groups(entries, rule.vocab_size)
+    # The tail is no draw, and a single file is on one side whatever is drawn.
     fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.inputs["files"]) == 1)
     for draw in range(1 if fixed else _MAX_DRAWS):
         rule = replace(rule, split=replace(rule.split, draw=draw))
@@ -157,6 +158,7 @@ def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
         "stride": rule.stride,
         "over": rule.over,
         "split": rule.split.method,
+        "split_draw": rule.split.draw,
         "dtype": tokens.counts["dtype"],
         "vocab_size": rule.vocab_size,
         "num_train_windows": num_windows["train"],
