@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.local.emr.server import StartError, embedded_emr
 from infra.local.emr.settings import Settings
+from infra.local.emr.store import StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"The embedded EMR and S3 are ready at {endpoint_url}\n")
             sys.stdout.flush()
             stop.wait()
-    except StartError as error:
+    except (StartError, StoreError) as error:
         sys.stderr.write(f"infra.local.emr: {error}\n")
         return 2
     return 0

@@ -16,7 +16,7 @@ from infra.local.emr import guard, logs
 from infra.local.emr.command import ClusterSpec, StepCommand, step_command, step_env
 from infra.local.emr.settings import Site
 from infra.local.emr.spark_submit import CommandError
-from infra.local.emr.store import Store
+from infra.local.emr.store import Store, StoreError
 
 _SLACK_SECONDS = 5.0
 """What a guard may need beyond the grace that it was told."""
@@ -59,7 +59,7 @@ class Execution:
         try:
             status = self._attempt(spec, store)
             failure = None if status == 0 else logs.cause(folder, status)
-        except (CommandError, *logs.STORE_ERRORS) as error:
+        except (CommandError, OSError, StoreError) as error:
             failure = str(error)
         finally:
             shutil.rmtree(folder / "work", ignore_errors=True)

@@ -7,15 +7,11 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.local.emr.store import Store
+from infra.local.emr.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
 NAMES = ("controller", "stdout", "stderr")
-STORE_ERRORS = (OSError, ValueError, Boto3Error, BotoCoreError, ClientError)
 
 _TAIL_BYTES = 65536
 _EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b.*")
@@ -44,8 +40,8 @@ def ship(folder: Path, uri: str, store: Store) -> None:
                 shutil.copyfileobj(source, target)
             store.publish(packed, f"{uri}/{name}.gz")
             packed.unlink()
-    except STORE_ERRORS as error:
-        log.warning("Logs stay in %s, they could not be written to %s: %s", folder, uri, error)
+    except (OSError, StoreError) as error:
+        log.warning("Logs stay in %s: %s", folder, error)
 
 
 def cause(folder: Path, status: int) -> str:

@@ -3,7 +3,8 @@
     with embedded_emr(Settings(buckets=("lake",))) as endpoint_url:
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", ...)
 
-moto keeps its state in the modules of its process, so a process has one server at a time, and its state ends with it.
+moto keeps its state in the modules of its process. So a process has one such server at a time, and another moto server
+in the same process shows the same buckets. Clusters and the buckets named in the settings are gone when the block ends.
 """
 
 import logging
@@ -21,8 +22,7 @@ from unittest import mock
 
 import moto.emr.models
 import moto.emr.urls
-from botocore.exceptions import BotoCoreError, ClientError
-from moto.core.base_backend import BackendDict, BaseBackend
+from moto.core.base_backend import BaseBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -53,7 +53,8 @@ def embedded_emr(settings: Settings | None = None) -> Iterator[str]:
         The URL to be used as `AWS_ENDPOINT_URL`.
 
     Raises:
-        StartError: The port is taken, a bucket has an impossible name, or this process already has a server.
+        StartError: The port is taken, or this process already has a server.
+        StoreError: A bucket has an impossible name.
     """
     settings = settings or Settings()
     if not _ONE_SERVER.acquire(blocking=False):
@@ -62,11 +63,10 @@ def embedded_emr(settings: Settings | None = None) -> Iterator[str]:
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
         site = Site(_url(settings.host, sock.getsockname()[1]), stack.enter_context(_state_dir(settings)), settings)
-        stack.callback(BackendDict.reset)
         stack.enter_context(_installed(site))
         stack.enter_context(_serving(sock, settings.host))
+        stack.enter_context(_buckets(site))
         stack.callback(_end_clusters, settings.grace_seconds)
-        _create_buckets(site)
         yield site.endpoint_url
 
 
@@ -147,22 +147,28 @@ def _refuse_web_pages(app: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
     return guarded
 
 
-def _create_buckets(site: Site) -> None:
+@contextmanager
+def _buckets(site: Site) -> Iterator[None]:
     store = Store(site.endpoint_url)
     for name in site.settings.buckets:
-        try:
-            store.create_bucket(name)
-        except (BotoCoreError, ClientError) as error:
-            raise StartError(f"cannot create bucket {name!r}: {error}") from error
+        store.create_bucket(name)
+    try:
+        yield
+    finally:
+        for name in site.settings.buckets:
+            store.delete_bucket(name)
 
 
 def _end_clusters(grace_seconds: float) -> None:
-    clusters = [c for _, _, backend in moto.emr.models.emr_backends.iter_backends() for c in _clusters(backend)]
+    backends = [backend for _, _, backend in moto.emr.models.emr_backends.iter_backends()]
+    clusters = [cluster for backend in backends for cluster in _clusters(backend)]
     for cluster in clusters:
         cluster.terminate()
     deadline = time.monotonic() + grace_seconds + _LOG_SECONDS
     for cluster in clusters:
         cluster.join(max(0.0, deadline - time.monotonic()))
+    for backend in backends:
+        backend.reset()
 
 
 def _clusters(backend: BaseBackend) -> list[LocalCluster]:
