@@ -44,7 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.local.emr", description="An EMR and S3 endpoint on this machine.")
     add = parser.add_argument
     add("--host", default=default.host, help="address to listen on; whoever reaches it can run commands as you")
-    add("--port", type=int, default=5555, help="0 takes a free one (default: 5555)")
+    add(
+        "--port",
+        type=int,
+        choices=range(65536),
+        metavar="PORT",
+        default=5555,
+        help="0 takes a free one (default: 5555)",
+    )
     add("--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create; may be repeated")
     add(
         "--state-dir",
@@ -61,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-seconds", type=float, default=default.start_seconds, help="how long a cluster is STARTING")
     add("--bootstrap-seconds", type=float, default=default.bootstrap_seconds, help="how long it is BOOTSTRAPPING")
     add("--grace-seconds", type=float, default=default.grace_seconds, help="from TERM to KILL of a step that must end")
-    add("--driver-java-options", default=default.driver_java_options, help="for drivers that bring none")
+    add("--java-options", default=default.java_options, help="for Spark's JVMs whose step brings none")
     add(
         "--env",
         action="append",

@@ -86,7 +86,7 @@ class Execution:
         folder, home = self._work.folder, find_spark()
         if spec.executors == "processes":
             home = _private_spark_home(home, folder / "work" / ".spark")
-        command = step_command(self._work.jar, self._work.args, spec, home, self._site.settings.driver_java_options)
+        command = step_command(self._work.jar, self._work.args, spec, home, self._site.settings.java_options)
         env = step_env(os.environ, self._site, spec, home, folder / "work" / ".scratch")
         for download in command.downloads:
             logs.write_controller(folder, f"fetch {download.uri}")

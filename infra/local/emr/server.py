@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
 _LOG_SECONDS = 10.0
 """What the clusters have, beyond their grace, to ship the logs of steps that were ended with the server."""
@@ -53,10 +54,12 @@ def embedded_emr(settings: Settings | None = None) -> Iterator[str]:
         The URL to be used as `AWS_ENDPOINT_URL`.
 
     Raises:
-        StartError: The port is taken, or this process already has a server.
+        StartError: The port is taken, the state folder cannot be made, or this process already has a server.
         StoreError: A bucket has an impossible name.
     """
     settings = settings or Settings()
+    if settings.host not in _LOOPBACK:
+        log.warning("Whoever reaches %s can run commands as the user who started this", settings.host)
     if not _ONE_SERVER.acquire(blocking=False):
         raise StartError("this process already has an embedded EMR; leave its block first")
     with ExitStack() as stack:
@@ -76,7 +79,7 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
     except OSError as error:
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another --port") from error
+        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}; choose another") from error
 
 
 def _url(host: str, port: int) -> str:
@@ -88,7 +91,10 @@ def _url(host: str, port: int) -> str:
 @contextmanager
 def _state_dir(settings: Settings) -> Iterator[Path]:
     if settings.state_dir is not None:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"cannot work in {settings.state_dir}: {error.strerror}") from error
         yield settings.state_dir.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="nightjar-emr-"))
