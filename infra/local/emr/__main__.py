@@ -44,14 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.local.emr", description="An EMR and S3 endpoint on this machine.")
     add = parser.add_argument
     add("--host", default=default.host, help="address to listen on; whoever reaches it can run commands as you")
-    add(
-        "--port",
-        type=int,
-        choices=range(65536),
-        metavar="PORT",
-        default=5555,
-        help="0 takes a free one (default: 5555)",
-    )
+    add("--port", type=_port, default=5555, help="0 takes a free one (default: 5555)")
     add("--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create; may be repeated")
     add(
         "--state-dir",
@@ -78,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         help="for every step; may be repeated",
     )
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
 
 
 def _variable(text: str) -> tuple[str, str]:

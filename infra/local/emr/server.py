@@ -79,7 +79,8 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
     except OSError as error:
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}; choose another") from error
+        why = str(error.strerror).partition(" (")[0]  # Python adds the address, which we have said
+        raise StartError(f"cannot listen on {host} port {port}: {why}; choose another") from error
 
 
 def _url(host: str, port: int) -> str:
