@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -50,31 +51,43 @@ def _demo() -> int:
     log = HOME / "logs" / f"{run.run_id}.log"
     _say(f"text  {corpus}\nlake  {LAKE.absolute()}\nrun   {run.run_id}\nlog   {log}\n")
     with embedded_emr(Settings()) as endpoint:
-        watch = Watch(run, endpoint)
         env = environment(HOME.absolute(), run.lake_uri, endpoint)
-        code = run_dag({"corpus": to_uri(str(corpus)), "preset": PRESET}, run.run_id, env, watch.look)
-        watch.look()
+        with Watch(run, endpoint):
+            code = run_dag({"corpus": to_uri(str(corpus)), "preset": PRESET}, run.run_id, env, log)
     if code:
-        _say(f"\nThe run failed. The end of {log}:\n{_end_of(log)}")
-        return 1
+        sys.stderr.write(f"demo: the run failed; the end of {log}:\n{_end_of(log)}\n")
+        return code
     _say(summary(run))
     return 0
 
 
 class Watch:
-    """Shows on stdout what is new about a run: the cluster's state, and how far its steps are."""
+    """Shows on stdout, while the `with` block runs, the cluster's state and how far the steps of a run are."""
 
-    def __init__(self, run: Run, endpoint: str) -> None:
+    def __init__(self, run: Run, endpoint: str, every_seconds: float = 0.5) -> None:
         self._run = run
         self._endpoint = endpoint
+        self._every_seconds = every_seconds
         self._started = time.monotonic()
         self._seen: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def look(self) -> None:
-        """Show what has changed since the last look."""
-        self._tell("cluster", ", ".join(_cluster_states(self._endpoint)))
-        for step in STEPS:
-            self._tell(step, read_json(self._run.progress(step)).get("message", ""))
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._stop.wait(self._every_seconds)
+            self._tell("cluster", ", ".join(_cluster_states(self._endpoint)))
+            for step in STEPS:
+                self._tell(step, read_json(self._run.progress(step)).get("message", ""))
 
     def _tell(self, what: str, message: str) -> None:
         if message and self._seen.get(what) != message:
@@ -130,7 +143,7 @@ def _cluster_states(endpoint: str) -> list[str]:
     return [cluster["Status"]["State"] for cluster in emr.list_clusters()["Clusters"]]
 
 
-def _end_of(log: Path, num_lines: int = 25) -> str:
+def _end_of(log: Path, num_lines: int = 20) -> str:
     return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-num_lines:])
 
 
