@@ -144,17 +144,18 @@ def _install_lock() -> None:
     """Installs the lock with uv, which takes seconds; where uv cannot, with pip, which reads pip's configuration."""
     print(f"setup: installing {LOCK}", flush=True)
     lock = ["install", "--require-hashes", "-r", str(LOCK)]
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
-    have_uv = subprocess.run([*pip, "install", "--quiet", f"uv=={pinned('uv', LOCK)}"], check=False).returncode == 0
-    if (
-        have_uv
-        and subprocess.run([str(PYTHON), "-m", "uv", "pip", *lock, "--python", str(PYTHON)], check=False).returncode
-        == 0
-    ):
-        return
-    print("setup: uv could not, pip takes over (minutes)", flush=True)
-    if subprocess.run([*pip, *lock], check=False).returncode:
+    pip = ["pip", "--disable-pip-version-check"]
+    if _runs(*pip, "install", "--quiet", f"uv=={pinned('uv', LOCK)}"):
+        if _runs("uv", "pip", *lock, "--python", str(PYTHON)):
+            return
+        print("setup: uv could not, pip takes over (minutes)", flush=True)
+    if not _runs(*pip, *lock):
         raise SetupError(f"pip could not install {LOCK} (its words are above)")
+
+
+def _runs(*module_and_arguments: str) -> bool:
+    """Whether a module ran well in the virtual environment."""
+    return subprocess.run([str(PYTHON), "-m", *module_and_arguments], check=False).returncode == 0
 
 
 def _install_torch(build: str) -> None:
