@@ -9,8 +9,15 @@ import pytest
 
 from jobs import lake
 from jobs.paths import STEPS, Lake, join, to_uri
+from jobs.report.stats import read_steps
 
-SETTINGS = ("train.max_tokens=100000", "train.eval_every=25", "windows.size=32", "generate.max_new_words=5")
+SETTINGS = (
+    "train.max_tokens=100000",
+    "train.epochs=20",
+    "train.eval_every=25",
+    "windows.size=32",
+    "generate.max_new_words=5",
+)
 
 
 def jobs(*arguments, **environment):
@@ -152,7 +159,5 @@ def test_a_damaged_shard_is_refused_by_name(finished, text, tmp_path):
     shard.write_bytes(shard.read_bytes()[:-8])
     again = run(text, tmp_path / "lake", "--run-id", "s")
     assert_refused(again, shard.name, "delete", "run again")
-    errors = [
-        lake.read_json(info.uri).get("error") for info in lake.list_files(home.run("s").stats) if "csv" not in info.uri
-    ]
+    errors = [stats["error"] for stats in read_steps(home.run("s")).values()]
     assert any(shard.name in error for error in errors if error)
