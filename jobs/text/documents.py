@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import pyarrow as pa
@@ -19,7 +20,11 @@ from jobs.text.corpus import BYTE_ORDER_MARK, ByteRange, open_source, read_at
 Unit = Literal["paragraph", "line", "file"]
 
 # Whitespace before a border's first line end is left to rstrip: a pattern that began with \s* would be quadratic.
-_BORDERS = {"line": re.compile(rb"\n\s*"), "paragraph": re.compile(rb"\n[^\S\n]*\n\s*"), "file": re.compile(rb"(?!)")}
+_BORDERS = {
+    "line": re.compile(rb"(\n\s*)"),
+    "paragraph": re.compile(rb"(\n[^\S\n]*\n\s*)"),
+    "file": re.compile(rb"(?!)"),  # there is none in a file
+}
 _LINE_ENDS = {"line": 1, "paragraph": 2, "file": 1 << 62}
 _BLOCK_BYTES = 1 << 16
 
@@ -47,7 +52,7 @@ def read_documents(part: ByteRange, unit: Unit) -> Documents:
         head = read_at(file, 0, len(BYTE_ORDER_MARK))
         start = max(part.start, len(head)) if head == BYTE_ORDER_MARK else part.start
         data = read_at(file, start, max(0, part.end - start))
-        num_lines = data.count(b"\n") + (part.end == part.source.size and not data.endswith(b"\n"))
+        num_lines = data.count(b"\n") + (part.end == part.source.size and data[-1:] not in (b"", b"\n"))
         first = _first_document(file, data, start, unit)
         if first is None:
             return Documents([], [], num_lines)
@@ -57,14 +62,12 @@ def read_documents(part: ByteRange, unit: Unit) -> Documents:
 
 def split_documents(data: bytes, offset: int, unit: Unit) -> tuple[list[bytes], list[int]]:
     """Cut `data`, which begins and ends with a document, at its borders; `offset` is where it stands in the file."""
-    starts, ends = [0], []
-    for border in _BORDERS[unit].finditer(data):
-        ends.append(border.start())
-        starts.append(border.end())
-    texts = [data[start:end].rstrip() for start, end in zip(starts, [*ends, len(data)], strict=True)]
+    parts = _BORDERS[unit].split(data)  # text, border, text, ..., text
+    offsets = list(accumulate(map(len, parts), initial=offset))[:-1:2]
+    texts = [text.rstrip() for text in parts[::2]]
     if b"\r" in data:
         texts = [text.replace(b"\r\n", b"\n") for text in texts]
-    return texts, [offset + start for start in starts]
+    return texts, offsets
 
 
 def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> int | None:
