@@ -24,6 +24,7 @@ from jobs.paths import Lake
 from jobs.tokens.tokenizer import Ids
 
 Side = Literal["train", "valid"]
+SIDES: tuple[Side, Side] = ("train", "valid")
 _OPEN_SHARDS = 8
 
 
