@@ -110,12 +110,18 @@ def _read_config(folder_uri: str, data: bytes) -> LlamaConfig:
     try:
         values = json.loads(data)
         architectures = values["architectures"]
-        config = LlamaConfig(**{ours: values[theirs] for ours, theirs in _NAMES.items()})
+        settings = {ours: _positive(theirs, values[theirs]) for ours, theirs in _NAMES.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{where}: not the configuration of a Llama model ({error!r})") from None
     if architectures != ["LlamaForCausalLM"]:
         raise InputError(f"{where}: architecture {architectures} is not known here; LlamaForCausalLM is")
-    return config
+    return LlamaConfig(**settings)
+
+
+def _positive(name: str, value: Any) -> Any:
+    if not isinstance(value, (int, float)) or value <= 0:
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def _put_weights(folder_uri: str, model: Llama, data: bytes) -> None:

@@ -19,10 +19,10 @@ from jobs.tokens.tokenizer import END_OF_TEXT, Tokenizer
 FINGERPRINT = "handmade"
 TINY_MODEL = {"model.num_layers": 2, "model.embedding_size": 32, "model.hidden_size": 64, "model.num_heads": 2,
               "model.num_kv_heads": 1, "windows.size": 16}  # fmt: skip
-PLAY = Path(__file__).read_text("utf-8") * 4
+TEXT = Path(__file__).read_text("utf-8") * 4
 
 
-def train_tokenizer(text: str = PLAY, vocab_size: int = 300) -> Tokenizer:
+def train_tokenizer(text: str = TEXT, vocab_size: int = 300) -> Tokenizer:
     """A small byte-level BPE tokenizer."""
     tokenizer = HuggingFaceTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -33,7 +33,7 @@ def train_tokenizer(text: str = PLAY, vocab_size: int = 300) -> Tokenizer:
     return Tokenizer.from_json(tokenizer.to_str().encode())
 
 
-def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = PLAY, size: int = 16, shard_windows: int = 40) -> None:
+def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int = 16, shard_windows: int = 40) -> None:
     """Write a tokens dataset (the tokenizer alone) and a windows dataset of `text`, its last fifth for validation."""
     ids = tokenizer.encode(text)
     cut = len(ids) * 4 // 5
