@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infra.local.airflow_env import PROJECT_ROOT, admin_password, environment
 from infra.local.headless import run_dag
-from infra.local.processes import Guarded, StartError, free_port, wait_for
+from infra.local.processes import Guarded, StartError, free_port, is_listening, wait_for
 from infra.local.webserver import is_healthy, is_parsed
 from jobs.errors import InputError
 from jobs.paths import bucket_and_key, is_s3, to_uri
@@ -76,8 +76,9 @@ def local_airflow(
         def start(name: str, command: list[str]) -> Guarded:
             return stack.enter_context(Guarded(name, command, env, home / "logs" / f"{name}.log"))
 
-        emr = start("emr", _emr_command(home, lake_uri, emr_endpoint))
+        emr = start("emr", emr_command(home, lake_uri, emr_endpoint))
         start("migrate", _airflow("db", "migrate")).succeed(START_SECONDS)
+        wait_for(lambda: is_listening(emr_endpoint), "listening", [emr], START_SECONDS)
         parts = [start(name, _airflow(*words)) for name, words in _COMPONENTS.items()]
         running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *parts))
         wait_for(lambda: is_healthy(running.url), "healthy", running.parts, START_SECONDS)
@@ -131,7 +132,8 @@ def _airflow(*words: str) -> list[str]:
     return [sys.executable, "-m", "airflow", *words]
 
 
-def _emr_command(home: Path, lake_uri: str, endpoint: str) -> list[str]:
+def emr_command(home: Path, lake_uri: str, endpoint: str) -> list[str]:
+    """What starts the embedded EMR at `endpoint`, with the bucket of the lake if it has one."""
     command = [sys.executable, "-m", "infra.local.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
     return [*command, "--state-dir", str(home / "emr"), *buckets]

@@ -64,9 +64,8 @@ def main() -> int:
         return USER_ERROR
     if run.state == "success":
         return SUCCESS
-    for name, error in failures:
-        sys.stderr.write(f"{name}: {error}\n")
-    return USER_ERROR if any(isinstance(error, UserError) for _, error in failures) else FAILED
+    sys.stderr.writelines(f"{name}: {cause}\n" for name, cause in failures)
+    return USER_ERROR if any(isinstance(cause, UserError) for _, cause in failures) else FAILED
 
 
 if __name__ == "__main__":

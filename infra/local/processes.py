@@ -97,8 +97,17 @@ def wait_for(is_there: Callable[[], bool], what: str, parts: Iterable[Guarded], 
         for part in parts:
             part.check()
         if time.monotonic() > deadline:
-            raise StartError(f"Airflow is not {what} after {limit_seconds:.0f} s; see the logs in its home")
+            raise StartError(f"not {what} after {limit_seconds:.0f} s; see the logs in the home")
         time.sleep(0.3)
+
+
+def is_listening(url: str) -> bool:
+    """Whether something listens at the port of loopback that `url` names."""
+    try:
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def free_port(port: int) -> int:

@@ -78,4 +78,4 @@ class StepTrigger(BaseTrigger):
             return
         if message and message != self._message:
             self._message = message
-            self.log.info(message)
+            self.log.info("%s", message)
