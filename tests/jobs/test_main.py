@@ -124,6 +124,7 @@ def bad_corpora(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 def test_bad_corpus(case, tmp_path):
     corpus, words = bad_corpora(tmp_path)[case]
     assert_refused(run(corpus, tmp_path / "lake"), *words)
+    assert (tmp_path / "lake").exists() == (case in ("empty", "blank", "not utf-8", "too short"))
     manifests = [path for path in (tmp_path / "lake").rglob("_manifest.json") if path.parent.parent.name != "tokens"]
     assert manifests == []
 
