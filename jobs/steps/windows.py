@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from typing import Any
@@ -19,7 +20,7 @@ from jobs.paths import Lake, Run
 from jobs.tokens.dataset import existing_stats, publish_dataset, used_datasets
 from jobs.tokens.split import SplitRule
 from jobs.tokens.stats import entropy, unigram_loss
-from jobs.tokens.streams import SideTally, StreamRule, plan_window_shards, tally, write_window_shard
+from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
 from jobs.tokens.windows import SIDES, Side
 
 _CODE = (
@@ -28,6 +29,7 @@ _CODE = (
 )
 _MAX_COUNT_BYTES = 64 * 2**20
 _MAX_COMPARED_DOCUMENTS = 2**20
+_MAX_DRAWS = 16
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -59,25 +61,48 @@ def _tokens(run: Run, lake: Lake) -> Manifest:
     return manifest
 
 
+@dataclass(frozen=True)
+class _Sides:
+    """A split under which each side has windows: the rule, what each side has, and what is to be written."""
+
+    rule: StreamRule
+    tallies: dict[Side, SideTally]
+    plans: dict[Side, list[WindowShardPlan]]
+
+    def num_windows(self, side: Side) -> int:
+        """The number of windows of a side."""
+        return sum(plan.num_windows for plan in self.plans[side])
+
+
 def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine) -> dict[str, Any]:
     started = time.perf_counter()
     folder_uri = lake.windows(name)
-    entries = tokens.entries("shards/")
-    rule = _stream_rule(lake, tokens, settings)
-    groups = _groups(entries, rule.vocab_size)
-    tallies = engine.map(partial(tally, rule=rule), groups, "count the tokens of each side")
-    sides = {side: reduce(add, (counted[side] for counted in tallies)) for side in SIDES}
-    plans = {side: plan_window_shards(side, entries, sides[side].units, rule, settings.shard_tokens) for side in SIDES}
-    for side in SIDES:
-        if not plans[side]:
-            raise InputError(_too_short(side, sides[side], settings))
-    write = partial(write_window_shard, folder_uri=folder_uri, rule=rule)
-    files = engine.map(write, plans["train"] + plans["valid"], "write windows")
-    num_windows = {side: sum(plan.num_windows for plan in plans[side]) for side in SIDES}
-    stats = _stats(rule, tokens, sides, num_windows)
+    sides = _split(lake, tokens, settings, engine)
+    write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
+    files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
+    stats = _stats(tokens, sides)
     publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)
     tokens_per_second = tokens.counts["num_tokens"] / (time.perf_counter() - started)
     return {**stats, "reused": False, "tokens_per_second": tokens_per_second}
+
+
+def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine) -> _Sides:
+    """Split the documents. Where there are so few that a side got none, the split is drawn again."""
+    entries = tokens.entries("shards/")
+    rule = _stream_rule(lake, tokens, settings)
+    groups = _groups(entries, rule.vocab_size)
+    fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.inputs["files"]) == 1)
+    for draw in range(1 if fixed else _MAX_DRAWS):
+        rule = replace(rule, split=replace(rule.split, draw=draw))
+        done = engine.map(partial(tally, rule=rule), groups, "count the tokens of each side")
+        tallies = {side: reduce(add, (counted[side] for counted in done)) for side in SIDES}
+        plans = {
+            side: plan_window_shards(side, entries, tallies[side].units, rule, settings.shard_tokens) for side in SIDES
+        }
+        lacking = [side for side in SIDES if not plans[side]]
+        if not lacking:
+            return _Sides(rule, tallies, plans)
+    raise InputError(_too_short(lacking[0], tallies[lacking[0]], settings))
 
 
 def _stream_rule(lake: Lake, tokens: Manifest, settings: WindowsConfig) -> StreamRule:
@@ -116,14 +141,12 @@ def _too_short(side: Side, tally: SideTally, settings: WindowsConfig) -> str:
     )
 
 
-def _stats(
-    rule: StreamRule, tokens: Manifest, sides: dict[Side, SideTally], num_windows: dict[Side, int]
-) -> dict[str, Any]:
-    train, valid = sides["train"], sides["valid"]
-    duplicates = int(np.isin(valid.hashes, train.hashes).sum())
+def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
+    rule, train, valid = sides.rule, sides.tallies["train"], sides.tallies["valid"]
+    num_windows = {side: sides.num_windows(side) for side in SIDES}
     covered = 0
     for side in SIDES:  # neighbouring windows share tokens; those of other documents share none
-        streams = 1 if rule.over == "stream" else sides[side].num_documents
+        streams = 1 if rule.over == "stream" else sides.tallies[side].num_documents
         covered += num_windows[side] * rule.stride + streams * (rule.size + 1 - rule.stride)
     return {
         "size": rule.size,
@@ -146,5 +169,5 @@ def _stats(
         "unigram_loss": unigram_loss(train.token_counts, valid.token_counts),
         "token_entropy": entropy(train.token_counts + valid.token_counts),
         "num_compared_valid_documents": len(valid.hashes),
-        "num_valid_documents_also_in_train": duplicates,
+        "num_valid_documents_also_in_train": int(np.isin(valid.hashes, train.hashes).sum()),
     }

@@ -75,15 +75,15 @@ def list_sources(corpus: str) -> list[Source]:
 def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
     """Cut sources into tasks of about `split_bytes`: a large file into ranges, small files together.
 
-    The plan depends on the sources' sizes alone, never on who will do the work. Empty sources are left out.
+    The plan depends on the sources' sizes alone, never on who will do the work. An empty source has one empty range.
     """
     splits: list[list[ByteRange]] = []
     room = 0
     for source in sources:
         step = max(1, source.size if whole_files else split_bytes)
-        for start in range(0, source.size, step):
+        for start in range(0, max(1, source.size), step):
             part = ByteRange(source, start, min(start + step, source.size))
-            if part.size > room:
+            if not splits or part.size > room:
                 splits.append([])
                 room = split_bytes
             splits[-1].append(part)

@@ -52,7 +52,7 @@ def read_documents(part: ByteRange, unit: Unit) -> Documents:
         head = read_at(file, 0, len(BYTE_ORDER_MARK))
         start = max(part.start, len(head)) if head == BYTE_ORDER_MARK else part.start
         data = read_at(file, start, max(0, part.end - start))
-        num_lines = data.count(b"\n") + (part.end == part.source.size and not data.endswith(b"\n"))
+        num_lines = data.count(b"\n") + (part.end == part.source.size and data[-1:] not in (b"", b"\n"))
         first = _first_document(file, data, start, unit)
         if first is None:
             return Documents([], [], num_lines)

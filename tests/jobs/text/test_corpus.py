@@ -84,6 +84,7 @@ def test_splits_cover_each_byte_once(sizes, split_bytes, whole_files):
     parts = [part for split in splits for part in split]
     covered = [(part.source.name, byte) for part in parts for byte in range(part.start, part.end)]
     assert covered == [(source.name, byte) for source in sources for byte in range(source.size)]
+    assert {part.source.name for part in parts} == {source.name for source in sources}
     assert all(len(split) == 1 or sum(part.size for part in split) <= split_bytes for split in splits)
     assert all(split_bytes < sum(part.size for part in [*one, next_[0]]) for one, next_ in pairwise(splits))
     assert not whole_files or all(part.start == 0 for part in parts)

@@ -55,7 +55,7 @@ def test_any_ranges_equal_a_single_pass(path, pieces, mark, step, unit):
     data = b"\xef\xbb\xbf" * mark + "".join(pieces).encode()
     pairs, num_lines = read(path, data, step, unit)
     assert [text for text, _ in pairs] == single_pass(data, unit)
-    assert num_lines == len(re.findall(rb"[^\n]*\n|[^\n]+\Z", data))
+    assert num_lines == len(re.findall(rb"[^\n]*\n|[^\n]+\Z", data.removeprefix(b"\xef\xbb\xbf")))
     # Every byte that is not whitespace lies in exactly one document, at the offset that is told.
     covered = bytearray(data)
     for text, offset in pairs:

@@ -53,7 +53,7 @@ def test_a_document_stays_on_its_side_when_files_are_added(method):
 
 def test_blocks_keep_neighbours_together():
     rule = choose(SIZES, split="block")
-    assert rule.block_bytes == 1 << 14
+    assert rule.block_bytes == 1 << 16
     shard = make_shard(SIZES)
     valid = rule.is_valid(shard)
     blocks = shard.source.astype(int) * 10_000 + shard.offset.astype(int) // rule.block_bytes
@@ -61,7 +61,7 @@ def test_blocks_keep_neighbours_together():
     assert sum(a != b for a, b in pairwise(valid)) <= 2 * (0.2 * 3_540_000 / rule.block_bytes + 3)
 
 
-@pytest.mark.parametrize(("size", "block_bytes"), [(300, 2), (20_000, 128), (1_115_394, 8192), (10**9, 65_536)])
+@pytest.mark.parametrize(("size", "block_bytes"), [(300, 4), (20_000, 256), (1_115_394, 16_384), (10**9, 65_536)])
 def test_blocks_shrink_with_the_corpus(size, block_bytes):
     rule = choose([("a.txt", size)])
     assert (rule.method, rule.block_bytes) == ("block", block_bytes)
