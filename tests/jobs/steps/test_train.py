@@ -16,14 +16,14 @@ from safetensors.torch import load
 from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError, NightjarError, WorkerLostError
-from jobs.paths import local_path
+from jobs.paths import Lake, bucket_and_key, local_path
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.evaluate import evenly_spaced
 from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
-from tests.jobs.handmade import FINGERPRINT, make_run, metrics
+from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
 STATS = {
     "train_loss", "valid_loss", "unigram_loss", "valid_accuracy", "perplexity", "bits_per_byte", "tokens_per_second",
@@ -172,6 +172,22 @@ def test_max_seconds_ends_a_run_cleanly(place, workers):
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.1 * config.train.learning_rate, rel=0.05)
     assert lake.read_manifest(run.model) is not None
+
+
+def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    place = Lake(s3_uri)
+    make_datasets(place, tokenizer)
+    run, config, stats = train_run(place, train__epochs=2, train__checkpoint_every=8)
+    last = stats["num_steps"]
+    expected = weights(run, last)
+    assert complete_checkpoints(run) == [last // 8 * 8, last]
+    lake.delete_folder(run.checkpoint(last))
+    bucket, key = bucket_and_key(run.train)
+    lake.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
+    assert train.run(run, config, InlineEngine(), lambda _: None)["num_steps"] == last
+    assert same_weights(weights(run, last), expected)
+    assert [row["step"] for row in metrics(run)] == list(range(1, last + 1))
 
 
 def test_max_tokens_ends_a_run(place):
