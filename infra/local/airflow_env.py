@@ -75,6 +75,9 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         "API__SECRET_KEY": keys["api"],
         "API_AUTH__JWT_SECRET": keys["jwt"],
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        # How long a worker lingers after its task. Longer than a short step, the scheduler takes the end of the task's
+        # first leg, before it was deferred, for the end of its second, and fails it.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }

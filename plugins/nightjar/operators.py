@@ -74,12 +74,16 @@ class SparkStepOperator(BaseOperator):
         self.step_limit_seconds = step_limit_seconds
         self._step_id = ""
 
-    def execute(self, context: Context) -> None:
-        """Submit the step, or find it, and hand over to the trigger."""
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit the step, or find it, and hand over to the trigger unless the step has ended already."""
         run, poll_seconds = current_run(context), settings.load().poll_seconds
         config = read_config(run)
         request = emr.add_step(self.cluster_id, self.step, config, run, self.package_uri)
-        self._step_id = steps.submit_step(aws.emr_client(), request)
+        client = aws.emr_client()
+        self._step_id = steps.submit_step(client, request)
+        state = steps.describe_step(client, self.cluster_id, self._step_id)["Status"]["State"]
+        if state not in emr.LIVE_STEP:
+            return self.finish(context, {"step_id": self._step_id, "state": state})
         watch = Watch(
             cluster_id=self.cluster_id,
             step_id=self._step_id,

@@ -76,7 +76,7 @@ def test_the_form_has_a_field_for_every_key(train_llm):
 
 
 def test_the_reaper_comes_by_itself(dags):
-    assert dags["reap_clusters"].timetable.summary == "*/30 * * * *"
+    assert dags["reap_clusters"].timetable.expression == "*/30 * * * *"
     assert not dags["reap_clusters"].catchup
 
 

@@ -34,10 +34,20 @@ def behave(mood, progress_uri):
     if mood == "mistake":
         sys.stderr.write("nightjar: corpus: it has 3 tokens, too few for a window; give more text\n")
         sys.exit(2)
-    if mood == "hang":
+    if mood == "hang" and publish_first(progress_uri.replace("progress/", "hung/")):
         for second in range(120):
             put(progress_uri, {"message": f"hanging for {second} s"})
             time.sleep(1)
+
+
+def publish_first(uri):
+    """Whether this is the first time: a step hangs once."""
+    try:
+        read(uri)
+    except FileNotFoundError:
+        put(uri, {})
+        return True
+    return False
 
 
 def leave(step, run, lake):
