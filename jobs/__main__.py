@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.config import Config, parse_settings, preset_names
+from jobs.config import Config, GenerateConfig, parse_settings, preset_names
 from jobs.errors import InputError, NightjarError
 from jobs.paths import STEPS, Run, join
 from jobs.pipeline import read_config, run_all, run_step, start_run
@@ -89,6 +89,13 @@ def _step(options: argparse.Namespace) -> None:
         run_step(options.step, run, config, engine)
 
 
+def _sample(options: argparse.Namespace) -> None:
+    """Text from a trained model."""
+    from jobs.sample import sample  # noqa: PLC0415 - torch takes seconds to import, and only this command needs it
+
+    sample(options)
+
+
 @contextmanager
 def _engine(name: str, config: Config, master: str | None) -> Iterator[Engine]:
     if name == "inline":
@@ -123,7 +130,32 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--engine", choices=("inline", "spark"), default="spark", help="default: spark")
         command.add_argument("--master", help="Spark master; default: the one that spark-submit gives")
         command.set_defaults(command=_step, step=step)
+    _add_sample(commands.add_parser("sample", help="text from a trained model"))
     return parser
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    default = GenerateConfig()
+    parser.add_argument("--model", required=True, help="model folder, run folder, id of a run in the lake, or champion")
+    parser.add_argument("--lake", default="lake", help="where runs and the champion are: path, file:///... or s3://...")
+    parser.add_argument("--prompt", default="", help="text to continue; none starts a new document")
+    parser.add_argument("--max-new-tokens", type=_positive, help=f"default: {default.max_new_words} words")
+    parser.add_argument("--temperature", type=_not_negative, default=default.temperature, help="0 takes the likeliest")
+    parser.add_argument("--top-k", type=_positive, default=default.top_k, help="draw among the k likeliest tokens")
+    parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same text")
+    parser.set_defaults(command=_sample)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    if (number := float(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
 
 
 def _log_to_stderr(level: str) -> None:

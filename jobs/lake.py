@@ -246,6 +246,22 @@ def write_file(folder_uri: str, name: str, data: bytes, **counts: int) -> FileEn
     return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), counts)
 
 
+def read_file(folder_uri: str, entry: FileEntry) -> bytes:
+    """The content of a file that a manifest lists, checked by size and hash; for files that fit in memory.
+
+    Raises:
+        DamagedError: if the file is missing, truncated or altered.
+    """
+    uri = join(folder_uri, entry.name)
+    try:
+        data = read_bytes(uri)
+    except FileNotFoundError:
+        raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}") from None
+    _check(uri, entry.size, len(data))
+    _check_hash(uri, entry.sha256, hashlib.sha256(data).hexdigest())
+    return data
+
+
 def publish_manifest(folder_uri: str, manifest: Manifest) -> bool:
     """Make the dataset exist; return False if an equal one was published before."""
     return publish(join(folder_uri, MANIFEST), json.dumps(asdict(manifest), indent=2).encode() + b"\n")

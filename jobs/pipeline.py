@@ -17,6 +17,7 @@ from jobs.errors import InputError, NightjarError
 from jobs.paths import STEPS, Lake, Run, to_uri
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
+from jobs.text.corpus import list_sources
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,11 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
     """Resolve the configuration of a run and write it into its folder, once.
 
     Raises:
-        InputError: if the configuration is wrong, the lake cannot be written to, or the run exists with another one.
+        InputError: if the configuration is wrong, there is no text, the lake cannot be written to, or the run exists
+            with another configuration.
     """
     config = resolve(to_uri(corpus), preset, overrides)
+    list_sources(config.corpus)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)
     lake.check_writable(home.uri)

@@ -17,13 +17,14 @@ def install_one_of(*packages: str) -> str | None:
     apt_get = _command()
     if apt_get is None:
         return None
-    print(f"setup: installing {packages[0]} by apt-get", flush=True)
+    print(f"setup: installing {' or '.join(packages)} by apt-get", flush=True)
     # A list of one of several sources that is out of reach is no reason to give up.
     subprocess.run([*apt_get, "update", "-qq"], check=False)
     for package in packages:
         if not _known(package):
             continue
-        done = subprocess.run([*apt_get, "install", "-qq", "--no-install-recommends", package], check=False)
+        command = [*apt_get, "install", "-qq", "--no-install-recommends", package]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
         return package if done.returncode == 0 else None
     return None
 

@@ -17,15 +17,15 @@ from typing import Any
 
 import boto3
 
-from infra.local.airflow import environment, run_dag
+from infra.local.airflow_env import environment
 from infra.local.corpus import shakespeare
 from infra.local.emr.server import StartError, embedded_emr
 from infra.local.emr.settings import Settings
-from jobs.config import resolve
+from infra.local.headless import run_dag
 from jobs.errors import InputError
 from jobs.paths import STEPS, Lake, Run, join, local_path, to_uri
 
-HOME = Path(".airflow")
+HOME = Path(".airflow/demo")
 LAKE = Path("lake")
 PRESET = "demo"
 
@@ -44,30 +44,25 @@ def main() -> int:
 
 
 def _demo() -> int:
-    corpus = Path(os.environ.get("CORPUS") or shakespeare(Path(".cache")))
+    corpus = Path(os.environ.get("CORPUS") or shakespeare(Path(".cache"))).absolute()
     if not corpus.exists():
         raise InputError(f"{corpus}: no such file or folder; give a text: make demo CORPUS=path/to/text.txt")
-    resolve(to_uri(str(corpus)), PRESET)
     run = Lake(to_uri(str(LAKE))).run(time.strftime("demo-%Y%m%d-%H%M%S"))
-    log = HOME / "demo" / f"{run.run_id}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    _say(f"text   {corpus}\nlake   {LAKE}\nrun    {run.run_id}\nlog    {log}\n")
+    log = HOME / "logs" / f"{run.run_id}.log"
+    _say(f"text  {corpus}\nlake  {LAKE.absolute()}\nrun   {run.run_id}\nlog   {log}\n")
     with embedded_emr(Settings()) as endpoint:
+        env = environment(HOME.absolute(), run.lake_uri, endpoint)
         with Watch(run, endpoint):
-            settings = environment(home=HOME, lake_uri=run.lake_uri, emr_endpoint=endpoint)
-            conf = {"corpus": to_uri(str(corpus)), "preset": PRESET}
-            code = run_dag(conf=conf, run_id=run.run_id, environ=settings, log=log)
-        states = _cluster_states(endpoint)
-    _say(f"cluster {', '.join(states) or 'none'}")
+            code = run_dag({"corpus": to_uri(str(corpus)), "preset": PRESET}, run.run_id, env, log)
     if code:
-        _say(f"The run failed; the cause is at the end of {log}:\n{_cause(log)}")
-        return code if code == InputError.exit_code else 1
+        sys.stderr.write(f"demo: the run failed; the end of {log}:\n{_end_of(log)}\n")
+        return code
     _say(summary(run))
     return 0
 
 
 class Watch:
-    """Shows the progress of a run's steps on stdout while the `with` block runs."""
+    """Shows on stdout, while the `with` block runs, the cluster's state and how far the steps of a run are."""
 
     def __init__(self, run: Run, endpoint: str, every_seconds: float = 0.5) -> None:
         self._run = run
@@ -85,22 +80,20 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._look()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._every_seconds):
-            self._look()
-
-    def _look(self) -> None:
-        self._tell("cluster", ", ".join(_cluster_states(self._endpoint)))
-        for step in STEPS:
-            progress = read_json(self._run.progress(step))
-            self._tell(step, progress.get("message", ""))
+        ended = False
+        while not ended:
+            ended = self._stop.wait(self._every_seconds)
+            self._tell("cluster", ", ".join(_cluster_states(self._endpoint)))
+            for step in STEPS:
+                self._tell(step, read_json(self._run.progress(step)).get("message", ""))
 
     def _tell(self, what: str, message: str) -> None:
         if message and self._seen.get(what) != message:
             self._seen[what] = message
-            _say(f"[{_clock(time.monotonic() - self._started)}] {what:<9} {message}")
+            minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+            _say(f"[{minutes}:{seconds:02}] {what:<9} {message}")
 
 
 def summary(run: Run) -> str:
@@ -150,13 +143,8 @@ def _cluster_states(endpoint: str) -> list[str]:
     return [cluster["Status"]["State"] for cluster in emr.list_clusters()["Clusters"]]
 
 
-def _cause(log: Path, num_lines: int = 25) -> str:
-    lines = log.read_text("utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-num_lines:])
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+def _end_of(log: Path, num_lines: int = 20) -> str:
+    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-num_lines:])
 
 
 def _say(text: str) -> None:

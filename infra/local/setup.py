@@ -113,19 +113,26 @@ def _make_venv() -> None:
     if VENV.is_symlink():
         raise SetupError(f"{VENV} is a link to an environment that does not fit Python {platform.python_version()}")
     print(f"setup: making {VENV} with Python {platform.python_version()}", flush=True)
+    if not _can_make_venv():
+        minor = _minor(platform.python_version())
+        apt.install_one_of(f"python{minor}-venv", "python3-venv")
     command = [sys.executable, "-m", "venv", "--clear", str(VENV)]
-    if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], capture_output=True, check=False).returncode:
-        apt.install_one_of(f"python{_minor(platform.python_version())}-venv", "python3-venv")
-    if subprocess.run(command, check=False).returncode:
+    if not _can_make_venv() or subprocess.run(command, check=False).returncode:
         raise SetupError(
-            f"{sys.executable} cannot make a virtual environment: install python3-venv, or name another "
-            "one (make setup PYTHON=/path/to/python3.12)"
+            f"{sys.executable} cannot make a virtual environment: install its venv module (Debian and Ubuntu: sudo "
+            "apt-get install python3-venv) or name another Python (make setup PYTHON=/path/to/python3.12)"
         )
 
 
+def _can_make_venv() -> bool:
+    """Debian and Ubuntu have Python without these."""
+    command = [sys.executable, "-c", "import ensurepip, venv"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def _venv_version() -> str | None:
-    """The version of the virtual environment's Python; None where there is none that runs."""
-    command = [str(PYTHON), "-c", "import platform; print(platform.python_version())"]
+    """The version of the virtual environment's Python; None where there is none that runs and has pip."""
+    command = [str(PYTHON), "-c", "import pip, platform; print(platform.python_version())"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
@@ -137,17 +144,18 @@ def _install_lock() -> None:
     """Installs the lock with uv, which takes seconds; where uv cannot, with pip, which reads pip's configuration."""
     print(f"setup: installing {LOCK}", flush=True)
     lock = ["install", "--require-hashes", "-r", str(LOCK)]
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
-    have_uv = subprocess.run([*pip, "install", "--quiet", f"uv=={pinned('uv', LOCK)}"], check=False).returncode == 0
-    if (
-        have_uv
-        and subprocess.run([str(PYTHON), "-m", "uv", "pip", *lock, "--python", str(PYTHON)], check=False).returncode
-        == 0
-    ):
-        return
-    print("setup: uv could not, pip takes over (minutes)", flush=True)
-    if subprocess.run([*pip, *lock], check=False).returncode:
+    pip = ["pip", "--disable-pip-version-check"]
+    if _runs(*pip, "install", "--quiet", f"uv=={pinned('uv', LOCK)}"):
+        if _runs("uv", "pip", *lock, "--python", str(PYTHON)):
+            return
+        print("setup: uv could not, pip takes over (minutes)", flush=True)
+    if not _runs(*pip, *lock):
         raise SetupError(f"pip could not install {LOCK} (its words are above)")
+
+
+def _runs(*module_and_arguments: str) -> bool:
+    """Whether a module ran well in the virtual environment."""
+    return subprocess.run([str(PYTHON), "-m", *module_and_arguments], check=False).returncode == 0
 
 
 def _install_torch(build: str) -> None:

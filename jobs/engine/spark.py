@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ class SparkEngine:
         # Workers start in the driver's folder, which need not be the one that holds the package.
         root = str(Path(__file__).parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        if master is not None:
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.appName(config.app_name)
         for key, value in _SETTINGS.items():
             builder = builder.config(key, value)

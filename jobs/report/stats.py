@@ -14,6 +14,8 @@ from typing import Any
 
 from jobs import lake
 from jobs.paths import STEPS, Run, join
+from jobs.report.curves import evaluations
+from jobs.training.metrics import read_parts
 
 SUMMARY = (
     ("train", "train_loss"),
@@ -42,6 +44,7 @@ def write_merged(run: Run) -> None:
     lake.write_json(join(run.stats, "stats.json"), merged)
     stages = [{"step": step, **row} for step, stats in steps.items() for row in stats.get("stages", [])]
     lake.write_bytes(join(run.stats, "spark.csv"), to_csv(stages))
+    lake.write_bytes(join(run.stats, "metrics.csv"), to_csv(list(evaluations(read_parts(run)))))
     lake.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged).encode())
 
 
@@ -64,8 +67,8 @@ def merge(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """`rows` with one header, every column that any row has, quoted where needed (RFC 4180, line feeds)."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    """`rows` under one header, of equal columns, quoted where needed (RFC 4180, line feeds)."""
+    columns = list(rows[0]) if rows else []
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

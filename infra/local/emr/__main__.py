@@ -16,6 +16,7 @@ from pathlib import Path
 
 from infra.local.emr.server import StartError, embedded_emr
 from infra.local.emr.settings import Settings
+from infra.local.emr.store import StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"The embedded EMR and S3 are ready at {endpoint_url}\n")
             sys.stdout.flush()
             stop.wait()
-    except StartError as error:
+    except (StartError, StoreError) as error:
         sys.stderr.write(f"infra.local.emr: {error}\n")
         return 2
     return 0
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.local.emr", description="An EMR and S3 endpoint on this machine.")
     add = parser.add_argument
     add("--host", default=default.host, help="address to listen on; whoever reaches it can run commands as you")
-    add("--port", type=int, default=5555, help="0 takes a free one (default: 5555)")
+    add("--port", type=_port, default=5555, help="0 takes a free one (default: 5555)")
     add("--bucket", action="append", default=[], metavar="NAME", help="S3 bucket to create; may be repeated")
     add(
         "--state-dir",
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start-seconds", type=float, default=default.start_seconds, help="how long a cluster is STARTING")
     add("--bootstrap-seconds", type=float, default=default.bootstrap_seconds, help="how long it is BOOTSTRAPPING")
     add("--grace-seconds", type=float, default=default.grace_seconds, help="from TERM to KILL of a step that must end")
-    add("--driver-java-options", default=default.driver_java_options, help="for drivers that bring none")
+    add("--java-options", default=default.java_options, help="for Spark's JVMs whose step brings none")
     add(
         "--env",
         action="append",
@@ -70,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         help="for every step; may be repeated",
     )
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
 
 
 def _variable(text: str) -> tuple[str, str]:

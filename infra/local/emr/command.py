@@ -60,7 +60,9 @@ def read_spec(
     )
 
 
-def step_command(jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path, java_options: str) -> StepCommand:
+def step_command(
+    jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path | None, java_options: str
+) -> StepCommand:
     """Makes the command of a step.
 
     Raises:
@@ -72,12 +74,14 @@ def step_command(jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: P
         raise CommandError("command-runner.jar: no command given")
     if PurePath(args[0]).name != "spark-submit":
         return StepCommand(tuple(args))
+    if spark_home is None:
+        raise CommandError("pyspark is not installed in the environment of the embedded EMR")
     argv, downloads = localize(args[1:], spec.spark_defaults, spark_home, spec.executors, java_options)
     return StepCommand(tuple(argv), downloads)
 
 
 def step_env(
-    environ: Mapping[str, str], site: Site, spec: ClusterSpec, spark_home: Path, scratch: Path
+    environ: Mapping[str, str], site: Site, spec: ClusterSpec, spark_home: Path | None, scratch: Path
 ) -> dict[str, str]:
     """Makes the environment of a step: it works against this server, with this Python."""
     env = {**KEYS, **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)}}
@@ -91,7 +95,7 @@ def step_env(
         "AWS_REGION": spec.region,
         "AWS_DEFAULT_REGION": spec.region,
         "AWS_EC2_METADATA_DISABLED": "true",
-        "SPARK_HOME": str(spark_home),
+        **({"SPARK_HOME": str(spark_home)} if spark_home else {}),
         "SPARK_LOCAL_DIRS": str(scratch),
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,

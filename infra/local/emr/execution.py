@@ -1,6 +1,7 @@
 """One step from its first file to its last log: a folder, copies of its files, a process tree, logs shipped."""
 
 import importlib.util
+import logging
 import os
 import shlex
 import shutil
@@ -16,7 +17,9 @@ from infra.local.emr import guard, logs
 from infra.local.emr.command import ClusterSpec, StepCommand, step_command, step_env
 from infra.local.emr.settings import Site
 from infra.local.emr.spark_submit import CommandError
-from infra.local.emr.store import Store
+from infra.local.emr.store import Store, StoreError
+
+log = logging.getLogger(__name__)
 
 _SLACK_SECONDS = 5.0
 """What a guard may need beyond the grace that it was told."""
@@ -59,7 +62,7 @@ class Execution:
         try:
             status = self._attempt(spec, store)
             failure = None if status == 0 else logs.cause(folder, status)
-        except (CommandError, *logs.STORE_ERRORS) as error:
+        except (CommandError, OSError, StoreError) as error:
             failure = str(error)
         finally:
             shutil.rmtree(folder / "work", ignore_errors=True)
@@ -84,9 +87,9 @@ class Execution:
 
     def _attempt(self, spec: ClusterSpec, store: Store) -> int:
         folder, home = self._work.folder, find_spark()
-        if spec.executors == "processes":
+        if home is not None and spec.executors == "processes":
             home = _private_spark_home(home, folder / "work" / ".spark")
-        command = step_command(self._work.jar, self._work.args, spec, home, self._site.settings.driver_java_options)
+        command = step_command(self._work.jar, self._work.args, spec, home, self._site.settings.java_options)
         env = step_env(os.environ, self._site, spec, home, folder / "work" / ".scratch")
         for download in command.downloads:
             logs.write_controller(folder, f"fetch {download.uri}")
@@ -119,16 +122,10 @@ class Execution:
             return self._guard
 
 
-def find_spark() -> Path:
-    """Where the pip package of Spark is. Does not import it.
-
-    Raises:
-        CommandError: It is not installed.
-    """
+def find_spark() -> Path | None:
+    """Where the pip package of Spark is, if it is installed. Does not import it."""
     spec = importlib.util.find_spec("pyspark")
-    if spec is None or spec.origin is None:
-        raise CommandError("pyspark is not installed in this environment")
-    return Path(spec.origin).parent
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _private_spark_home(home: Path, folder: Path) -> Path:
@@ -143,4 +140,5 @@ def _end(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
     try:
         process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
+        log.error("A step did not end within %s s of being killed", timeout_seconds)
         process.kill()

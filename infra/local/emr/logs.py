@@ -7,18 +7,14 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.local.emr.store import Store
+from infra.local.emr.store import Store, StoreError
 
 log = logging.getLogger(__name__)
 
 NAMES = ("controller", "stdout", "stderr")
-STORE_ERRORS = (OSError, ValueError, Boto3Error, BotoCoreError, ClientError)
 
 _TAIL_BYTES = 65536
-_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b.*")
+_EXCEPTION = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit)\b")
 _SPARK_LOG = re.compile(
     r"^\d\d/\d\d/\d\d \d\d:\d\d:\d\d [A-Z]+ |^(?:WARNING: |Using Spark's default log4j|Setting default)"
 )
@@ -44,21 +40,23 @@ def ship(folder: Path, uri: str, store: Store) -> None:
                 shutil.copyfileobj(source, target)
             store.publish(packed, f"{uri}/{name}.gz")
             packed.unlink()
-    except STORE_ERRORS as error:
-        log.warning("Logs stay in %s, they could not be written to %s: %s", folder, uri, error)
+    except (OSError, StoreError) as error:
+        log.warning("Logs stay in %s: %s", folder, error)
 
 
 def cause(folder: Path, status: int) -> str:
     """One line that says why a step with this exit status failed, as far as its output tells.
 
-    That is the last exception in its output or, for a program that explains itself in a plain line, the last line that
-    Spark did not write. PySpark sends the driver's error stream to the step's standard output.
+    That is the last exception in its output or, for a program that explains itself in a plain line, the last such line.
+    Programs that exit with 2 do, by convention. PySpark sends the driver's error stream to the step's standard output
+    and Spark's own log to its standard error; any other program explains itself on standard error.
     """
-    lines = [line for name in ("stderr", "stdout") for line in _tail(folder / name) if line.strip()]
+    stdout, stderr = _tail(folder / "stdout"), _tail(folder / "stderr")
+    lines = stderr + stdout if any(_SPARK_LOG.match(line) for line in stderr) else stdout + stderr
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
-    plain = [line for line in lines if not _SPARK_LOG.match(line)]
-    said = (exceptions or plain or [""])[-1].strip()
-    return f"exit status {status}: {said}" if said else f"exit status {status}"
+    plain = [line for line in lines if line.strip() and not line[0].isspace() and not _SPARK_LOG.match(line)]
+    found = plain if status == 2 else exceptions or plain
+    return f"exit status {status}: {found[-1].strip()}" if found else f"exit status {status}"
 
 
 def _tail(path: Path) -> list[str]:

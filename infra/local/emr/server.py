@@ -3,7 +3,8 @@
     with embedded_emr(Settings(buckets=("lake",))) as endpoint_url:
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", ...)
 
-moto keeps its state in the modules of its process, so a process has one server at a time, and its state ends with it.
+moto keeps its state in the modules of its process. So a process has one such server at a time, and another moto server
+in the same process shows the same buckets. Clusters and the buckets named in the settings are gone when the block ends.
 """
 
 import logging
@@ -21,8 +22,7 @@ from unittest import mock
 
 import moto.emr.models
 import moto.emr.urls
-from botocore.exceptions import BotoCoreError, ClientError
-from moto.core.base_backend import BackendDict, BaseBackend
+from moto.core.base_backend import BaseBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
 _LOG_SECONDS = 10.0
 """What the clusters have, beyond their grace, to ship the logs of steps that were ended with the server."""
@@ -53,20 +54,22 @@ def embedded_emr(settings: Settings | None = None) -> Iterator[str]:
         The URL to be used as `AWS_ENDPOINT_URL`.
 
     Raises:
-        StartError: The port is taken, a bucket has an impossible name, or this process already has a server.
+        StartError: The port is taken, the state folder cannot be made, or this process already has a server.
+        StoreError: A bucket has an impossible name.
     """
     settings = settings or Settings()
+    if settings.host not in _LOOPBACK:
+        log.warning("Whoever reaches %s can run commands as the user who started this", settings.host)
     if not _ONE_SERVER.acquire(blocking=False):
         raise StartError("this process already has an embedded EMR; leave its block first")
     with ExitStack() as stack:
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
         site = Site(_url(settings.host, sock.getsockname()[1]), stack.enter_context(_state_dir(settings)), settings)
-        stack.callback(BackendDict.reset)
         stack.enter_context(_installed(site))
         stack.enter_context(_serving(sock, settings.host))
+        stack.enter_context(_buckets(site))
         stack.callback(_end_clusters, settings.grace_seconds)
-        _create_buckets(site)
         yield site.endpoint_url
 
 
@@ -76,7 +79,8 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
     except OSError as error:
-        raise StartError(f"cannot listen on {host} port {port}: {error.strerror}. Choose another --port") from error
+        why = str(error.strerror).partition(" (")[0]  # Python adds the address, which we have said
+        raise StartError(f"cannot listen on {host} port {port}: {why}; choose another") from error
 
 
 def _url(host: str, port: int) -> str:
@@ -88,7 +92,10 @@ def _url(host: str, port: int) -> str:
 @contextmanager
 def _state_dir(settings: Settings) -> Iterator[Path]:
     if settings.state_dir is not None:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.state_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StartError(f"cannot work in {settings.state_dir}: {error.strerror}") from error
         yield settings.state_dir.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="nightjar-emr-"))
@@ -147,22 +154,28 @@ def _refuse_web_pages(app: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
     return guarded
 
 
-def _create_buckets(site: Site) -> None:
+@contextmanager
+def _buckets(site: Site) -> Iterator[None]:
     store = Store(site.endpoint_url)
     for name in site.settings.buckets:
-        try:
-            store.create_bucket(name)
-        except (BotoCoreError, ClientError) as error:
-            raise StartError(f"cannot create bucket {name!r}: {error}") from error
+        store.create_bucket(name)
+    try:
+        yield
+    finally:
+        for name in site.settings.buckets:
+            store.delete_bucket(name)
 
 
 def _end_clusters(grace_seconds: float) -> None:
-    clusters = [c for _, _, backend in moto.emr.models.emr_backends.iter_backends() for c in _clusters(backend)]
+    backends = [backend for _, _, backend in moto.emr.models.emr_backends.iter_backends()]
+    clusters = [cluster for backend in backends for cluster in _clusters(backend)]
     for cluster in clusters:
         cluster.terminate()
     deadline = time.monotonic() + grace_seconds + _LOG_SECONDS
     for cluster in clusters:
         cluster.join(max(0.0, deadline - time.monotonic()))
+    for backend in backends:
+        backend.reset()
 
 
 def _clusters(backend: BaseBackend) -> list[LocalCluster]:

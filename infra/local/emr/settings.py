@@ -41,8 +41,8 @@ class Settings:
     """`threads`: one JVM, Spark's `local[slots,attempts]`. `processes`: a JVM for each executor (`local-cluster[...]`).
     A cluster may choose for itself by the tag `nightjar:executors`."""
 
-    driver_java_options: str = SMALL_JVM
-    """JVM options of a driver whose step brings none."""
+    java_options: str = SMALL_JVM
+    """JVM options of drivers (and executors that are processes) whose step brings none."""
 
     step_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for every step, above all others."""

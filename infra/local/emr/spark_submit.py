@@ -28,7 +28,6 @@ YARN_CONF = re.compile(
     r"|pyspark\.(driver\.)?python|executorEnv\.PYSPARK_(DRIVER_)?PYTHON|executor\.(instances|memoryOverhead.*))"
 )
 ONE_JVM_CONF = re.compile(r"spark\.executor\.(cores|memory|pyspark\.memory)")
-DRIVER_JAVA_OPTIONS = ("--driver-java-options", "spark.driver.extraJavaOptions")
 
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
@@ -117,7 +116,7 @@ def localize(
     defaults: Mapping[str, str],
     spark_home: Path,
     executors: str,
-    driver_java_options: str,
+    java_options: str,
 ) -> tuple[list[str], tuple[Download, ...]]:
     """Makes the command that runs a step's Spark application here.
 
@@ -126,7 +125,7 @@ def localize(
         defaults: The cluster's `spark-defaults`, which the step's own settings override.
         spark_home: Where Spark is installed.
         executors: `threads` of one JVM, or `processes`: a JVM for each.
-        driver_java_options: JVM options of the driver if the step brings none.
+        java_options: JVM options of the driver, and of executors that are processes, if the step brings none.
 
     Returns:
         The command, and the files to be copied to the working directory first.
@@ -136,8 +135,10 @@ def localize(
     """
     step = parse(args)
     conf = {**defaults, **step.conf, **{SIZES[name]: value for name, value in step.options if name in SIZES}}
-    if driver_java_options and not set(DRIVER_JAVA_OPTIONS) & (set(conf) | {name for name, _ in step.options}):
-        conf[DRIVER_JAVA_OPTIONS[1]] = driver_java_options
+    if java_options and "--driver-java-options" not in dict(step.options):
+        conf.setdefault("spark.driver.extraJavaOptions", java_options)
+    if java_options and executors == "processes":
+        conf.setdefault("spark.executor.extraJavaOptions", java_options)
     files = Downloads()
     argv = [str(spark_home / "bin" / "spark-submit"), "--master", master(conf, executors)]
     argv += [flag for flag in step.flags if flag != "--supervise"]

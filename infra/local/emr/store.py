@@ -1,19 +1,28 @@
 """Files at `s3://` and `file://` URIs: steps get their code by it, and leave their logs."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import boto3
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
 REGION = "us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}  # moto asks for some, and reads none
+
+
+class StoreError(Exception):
+    """Something cannot be read or written; the text says what and why."""
 
 
 class Store:
@@ -32,37 +41,46 @@ class Store:
         """Creates a bucket.
 
         Raises:
-            botocore.exceptions.ClientError: S3 does not accept the name.
-            botocore.exceptions.ParamValidationError: No bucket can have this name.
+            StoreError: No bucket can have this name.
         """
-        self._s3.create_bucket(Bucket=name)
+        with _named(f"cannot create bucket {name!r}"):
+            self._s3.create_bucket(Bucket=name)
+
+    def delete_bucket(self, name: str) -> None:
+        """Deletes a bucket with its objects. One that is gone already is fine; one with older versions in it stays."""
+        with suppress(ClientError):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+                keys: list[ObjectIdentifierTypeDef] = [{"Key": item["Key"]} for item in page.get("Contents", [])]
+                if keys:
+                    self._s3.delete_objects(Bucket=name, Delete={"Objects": keys, "Quiet": True})
+            self._s3.delete_bucket(Bucket=name)
 
     def fetch(self, uri: str, path: Path) -> None:
         """Copies what is at `uri` to `path`, making its folder.
 
         Raises:
-            OSError: There is no such file.
-            botocore.exceptions.ClientError: There is no such object.
+            StoreError: There is no such file or object.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if is_s3(uri):
-            self._s3.download_file(*_bucket_and_key(uri), str(path))
-        else:
-            shutil.copyfile(file_path(uri), path)
+        with _named(f"cannot read {uri}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if is_s3(uri):
+                self._s3.download_file(*_bucket_and_key(uri), str(path))
+            else:
+                shutil.copyfile(file_path(uri), path)
 
     def publish(self, path: Path, uri: str) -> None:
         """Copies the file at `path` to `uri`, making its folder.
 
         Raises:
-            OSError: The place cannot be written.
-            boto3.exceptions.S3UploadFailedError: The bucket refuses it, or there is no such bucket.
+            StoreError: The folder or the bucket does not take it.
         """
-        if is_s3(uri):
-            self._s3.upload_file(str(path), *_bucket_and_key(uri))
-        else:
-            target = file_path(uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        with _named(f"cannot write {uri}"):
+            if is_s3(uri):
+                self._s3.upload_file(str(path), *_bucket_and_key(uri))
+            else:
+                target = file_path(uri)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
 
 
 def is_s3(uri: str) -> bool:
@@ -90,6 +108,14 @@ def file_path(uri: str) -> Path:
 def base_name(uri: str) -> str:
     """The last part of the name of what is at `uri`."""
     return uri.rpartition("/")[2] if is_s3(uri) else file_path(uri).name
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, Boto3Error, BotoCoreError, ClientError) as error:
+        raise StoreError(f"{what}: {error}") from error
 
 
 def _bucket_and_key(uri: str) -> tuple[str, str]:

@@ -1,0 +1,164 @@
+"""Step 1: from text to tokens. Reads the corpus, publishes ``<lake>/datasets/tokens/<fingerprint>/``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from jobs.code import code_version, fingerprint
+from jobs.config import Config, TokenizeConfig
+from jobs.engine.contract import Engine
+from jobs.errors import InputError
+from jobs.lake import Manifest, read_bytes, write_file, write_json
+from jobs.paths import Lake, Run, to_uri
+from jobs.text.corpus import CheckedSource, Source, check_sources, list_sources, plan_splits
+from jobs.text.sample import sample_documents
+from jobs.tokens.bpe import train_bpe
+from jobs.tokens.dataset import TOKENIZER, existing_stats, publish_dataset, used_datasets
+from jobs.tokens.shards import Tokenized, write_token_shard
+from jobs.tokens.stats import percentile
+from jobs.tokens.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+_CODE = ("text", "tokens/bpe.py", "tokens/shards.py", "tokens/tokenizer.py", "steps/tokenize.py")
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """The sources of a corpus, each read once from end to end."""
+
+    sources: list[Source]
+    checked: list[CheckedSource]
+
+    def files(self) -> list[dict[str, Any]]:
+        """What the manifest says of each source."""
+        pairs = zip(self.sources, self.checked, strict=True)
+        return [{"name": source.name, "size": source.size, "sha256": checked.sha256} for source, checked in pairs]
+
+    def with_text(self) -> list[Source]:
+        """The sources that hold more than whitespace."""
+        return [source for source, checked in zip(self.sources, self.checked, strict=True) if checked.has_text]
+
+
+def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Make the tokens dataset of a run, or find it made; return its statistics.
+
+    Raises:
+        InputError: if the corpus or the tokenizer cannot be used; no dataset exists then.
+    """
+    settings = config.tokenize
+    given = _given_tokenizer(settings.tokenizer)
+    corpus = _check_corpus(config, engine)
+    progress(f"corpus: {len(corpus.sources):,} files, {sum(source.size for source in corpus.sources):,} bytes")
+    name = _fingerprint(corpus, settings, given)
+    folder_uri = Lake(run.lake_uri).tokens(name)
+    found = existing_stats(folder_uri)
+    stats = {**found, "reused": True} if found else _make(folder_uri, corpus, settings, given, engine)
+    progress(
+        f"tokens: {stats['num_tokens']:,} in {stats['num_documents']:,} documents, vocabulary of"
+        f" {stats['vocab_size']:,}, {stats['bytes_per_token']:.2f} bytes per token{', made before' if found else ''}"
+    )
+    if used_datasets(run).get("tokens") != name:
+        write_json(run.datasets, {"tokens": name})
+    return stats
+
+
+def _check_corpus(config: Config, engine: Engine) -> _Corpus:
+    """List the corpus and read it once, so that nothing is written before all of it is known to be good."""
+    sources = list_sources(config.corpus)
+    tasks = plan_splits(sources, config.tokenize.split_bytes, whole_files=True)
+    checked = [source for task in engine.map(check_sources, tasks, "check the corpus") for source in task]
+    if not any(source.has_text for source in checked):
+        raise InputError(f"{config.corpus}: no text in its {len(sources)} files, only whitespace or nothing")
+    return _Corpus(sources, checked)
+
+
+def _given_tokenizer(name: str) -> Tokenizer | None:
+    """The tokenizer that the configuration names, or None if one is to be trained."""
+    if name == "train":
+        return None
+    uri = to_uri(name)
+    try:
+        data = read_bytes(uri)
+    except OSError as error:
+        raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
+    return Tokenizer.from_json(data, uri)
+
+
+def _fingerprint(corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None) -> str:
+    trained = {"vocab_size": settings.vocab_size, "train_bytes": settings.train_bytes}
+    return fingerprint(
+        kind="tokens",
+        files=corpus.files(),
+        documents=settings.documents,
+        split_bytes=settings.split_bytes,
+        tokenizer=hashlib.sha256(given.json).hexdigest() if given else trained,
+        code=code_version(*_CODE),
+        gigatoken=version("gigatoken"),
+    )
+
+
+def _make(
+    folder_uri: str, corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None, engine: Engine
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    tokenizer = given or _train(corpus, settings)
+    trained = time.perf_counter()
+    log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
+    entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
+    write = partial(write_token_shard, folder_uri=folder_uri, tokenizer=tokenizer, unit=settings.documents)
+    splits = plan_splits(corpus.sources, settings.split_bytes, whole_files=settings.documents == "file")
+    done = engine.map(write, list(enumerate(splits)), "tokenize")
+    encode_seconds = time.perf_counter() - trained
+    log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
+    stats = _stats(corpus, settings, tokenizer, done)
+    shards = [task.entry for task in done if task.entry]
+    name = folder_uri.rpartition("/")[2]
+    publish_dataset(folder_uri, Manifest("tokens", name, (entry, *shards), stats, {"files": corpus.files()}), stats)
+    return {
+        **stats,
+        "reused": False,
+        "vocabulary_seconds": trained - started,
+        "encode_seconds": encode_seconds,
+        "tokens_per_second": stats["num_tokens"] / encode_seconds,
+        "bytes_per_second": stats["num_bytes"] / encode_seconds,
+    }
+
+
+def _train(corpus: _Corpus, settings: TokenizeConfig) -> Tokenizer:
+    sample = sample_documents(corpus.with_text(), settings.train_bytes, settings.documents)
+    return Tokenizer.from_json(train_bpe(sample, settings.vocab_size))
+
+
+def _stats(
+    corpus: _Corpus, settings: TokenizeConfig, tokenizer: Tokenizer, done: Sequence[Tokenized]
+) -> dict[str, Any]:
+    counts = Counter[str]()
+    by_length = Counter[int]()
+    for task in done:
+        counts.update(task.entry.counts if task.entry else {})
+        by_length.update(task.documents_by_length)
+    num_documents, num_tokens = counts["documents"], counts["tokens"]
+    num_lines = sum(task.num_lines for task in done)
+    blank = len(corpus.sources) - len(corpus.with_text())
+    return {
+        "num_files": len(corpus.sources),
+        "num_documents": num_documents,
+        "num_empty_documents": num_lines - num_documents if settings.documents == "line" else blank,
+        "num_bytes": counts["bytes"],
+        "num_tokens": num_tokens,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": tokenizer.dtype.name,
+        "bytes_per_token": counts["bytes"] / max(1, num_tokens - num_documents),
+        "tokens_per_document_mean": num_tokens / num_documents,
+        **{f"tokens_per_document_p{p}": percentile(by_length, p) for p in (5, 50, 95)},
+        "tokens_per_document_max": max(by_length),
+    }

@@ -1,0 +1,129 @@
+"""The train step: a gang of workers trains the model; what is lost on the way is resumed from the last checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from jobs import lake
+from jobs.config import Config
+from jobs.engine.contract import Engine
+from jobs.errors import DamagedError, WorkerLostError
+from jobs.model.folder import save_model
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.paths import Lake, Run, base_name, join
+from jobs.tokens.tokenizer import Tokenizer
+from jobs.training.checkpoint import latest_checkpoint, load_weights
+from jobs.training.data import TrainingData
+from jobs.training.metrics import Row, compact
+from jobs.training.worker import train_worker
+
+log = logging.getLogger(__name__)
+
+LAST_STEPS = 50
+
+
+def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Train the run's model and write metrics and model folder; return the statistics.
+
+    A step that was finished before is not repeated: its statistics are returned.
+
+    Raises:
+        WorkerLostError: if workers were lost more than `train.max_restarts` times.
+        NightjarError: if training diverged, or the data cannot be used.
+    """
+    if finished := _finished(run):
+        progress("training was finished before: nothing to do")
+        return finished
+    datasets = lake.read_json(run.datasets)
+    facts = _train(run, config, engine, datasets["windows"], progress)
+    rows = compact(run)
+    data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
+    _write_model(run, config, data, datasets["tokens"])
+    stats = _summary(rows, config, data) | facts
+    _publish(run, stats, datasets)
+    progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
+    return stats
+
+
+def _finished(run: Run) -> dict[str, Any] | None:
+    """The statistics of a training that is complete, checked by its manifest."""
+    manifest = lake.read_manifest(run.train)
+    if manifest is None:
+        return None
+    lake.verify_sizes(run.train, manifest)
+    model = lake.read_manifest(run.model)
+    if model is None or model.fingerprint != manifest.inputs["model"]:
+        raise DamagedError(f"{run.model}: not the model that was trained; delete {run.train} and run again")
+    lake.verify_sizes(run.model, model)
+    return manifest.counts | {"reused": True}
+
+
+def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Run the gang until it ends well; a lost worker costs what came after the last checkpoint."""
+    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    settings = config.train
+    for restarts in range(settings.max_restarts + 1):
+        try:
+            facts = engine.gang(worker, settings.workers, f"train with {settings.workers} workers")
+        except WorkerLostError as error:
+            log.warning("%s", error)
+            if restarts == settings.max_restarts:
+                raise WorkerLostError(
+                    f"workers were lost {restarts + 1} times, which is more than train.max_restarts"
+                    f" ({settings.max_restarts}) allows; the last time: {error}"
+                ) from None
+            step = latest_checkpoint(run) or 0
+            progress(f"a worker was lost; resuming from step {step} (restart {restarts + 1})")
+        else:
+            return facts | {"restarts": restarts, "workers": settings.workers}
+    raise AssertionError("unreachable")
+
+
+def _write_model(run: Run, config: Config, data: TrainingData, tokens: str) -> None:
+    folder = Lake(run.lake_uri).tokens(tokens)
+    tokenizer = Tokenizer.from_json(lake.read_bytes(join(folder, "tokenizer.json")), join(folder, "tokenizer.json"))
+    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size))
+    step = latest_checkpoint(run)
+    if step is None:
+        raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
+    load_weights(run, step, model)
+    save_model(run.model, model, tokenizer)
+
+
+def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, Any]:
+    """Statistics of all steps: means are over steps, speed is over the whole time of training."""
+    last = rows[-1]
+    seconds = last["seconds"]
+    gradient_norms = [row["gradient_norm"] for row in rows]
+    validation = {key: last[key] for key in ("valid_loss", "valid_accuracy", "perplexity", "bits_per_byte")}
+    return {
+        "reused": False,
+        "train_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
+        **validation,
+        "unigram_loss": data.unigram_loss,
+        "tokens_per_second": last["tokens"] / seconds,
+        "num_steps": last["step"],
+        "num_tokens": last["tokens"],
+        "epochs": last["epoch"],
+        "learning_rate": last["learning_rate"],
+        "gradient_norm_mean": statistics.fmean(gradient_norms),
+        "gradient_norm_max": max(gradient_norms),
+        "seconds_per_step": seconds / last["step"],
+        "seconds_per_epoch": seconds / last["epoch"],
+        "training_seconds": seconds,
+        "sync_share": sum(row["sync_milliseconds"] for row in rows) / sum(row["step_milliseconds"] for row in rows),
+        "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
+    }
+
+
+def _publish(run: Run, stats: dict[str, Any], datasets: dict[str, str]) -> None:
+    """Make the training complete."""
+    metrics = lake.write_file(run.train, base_name(run.metrics), lake.read_bytes(run.metrics))
+    model = lake.read_manifest(run.model)
+    assert model is not None
+    inputs = {**datasets, "model": model.fingerprint}
+    lake.publish_manifest(run.train, lake.Manifest("training", model.fingerprint, (metrics,), stats, inputs))

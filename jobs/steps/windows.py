@@ -1,0 +1,179 @@
+"""Step 2: from tokens to windows of training and validation. Publishes ``<lake>/datasets/windows/<fingerprint>/``."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from jobs.code import code_version, fingerprint
+from jobs.config import Config, WindowsConfig
+from jobs.engine.contract import Engine
+from jobs.errors import InputError
+from jobs.lake import FileEntry, Manifest, read_manifest, write_json
+from jobs.paths import Lake, Run
+from jobs.tokens.dataset import existing_stats, publish_dataset, used_datasets
+from jobs.tokens.split import SplitRule
+from jobs.tokens.stats import entropy, unigram_loss
+from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
+from jobs.tokens.windows import SIDES, Side
+
+log = logging.getLogger(__name__)
+
+_CODE = (
+    *("tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py", "tokens/windows.py"),
+    "steps/windows.py",
+)
+_MAX_COUNT_BYTES = 64 * 2**20
+_MAX_COMPARED_DOCUMENTS = 2**20
+_MAX_DRAWS = 16
+
+
+def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Make the windows dataset of a run, or find it made; return its statistics.
+
+    Raises:
+        InputError: if there are no tokens yet, or a side has too few for one window; no dataset exists then.
+    """
+    lake = Lake(run.lake_uri)
+    tokens = _tokens(run, lake)
+    name = fingerprint(
+        kind="windows", tokens=tokens.fingerprint, settings=config.windows.model_dump(), code=code_version(*_CODE)
+    )
+    found = existing_stats(lake.windows(name))
+    stats = {**found, "reused": True} if found else _make(name, lake, tokens, config.windows, engine)
+    progress(
+        f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
+        f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}{', made before' if found else ''}"
+    )
+    write_json(run.datasets, {"tokens": tokens.fingerprint, "windows": name})
+    return stats
+
+
+def _tokens(run: Run, lake: Lake) -> Manifest:
+    name = used_datasets(run).get("tokens")
+    manifest = read_manifest(lake.tokens(name)) if name else None
+    if manifest is None:
+        raise InputError(f"{run.uri}: this run has no tokens yet; run its tokenize step first")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """A split under which each side has windows: the rule, what each side has, and what is to be written."""
+
+    rule: StreamRule
+    tallies: dict[Side, SideTally]
+    plans: dict[Side, list[WindowShardPlan]]
+
+    def num_windows(self, side: Side) -> int:
+        """The number of windows of a side."""
+        return sum(plan.num_windows for plan in self.plans[side])
+
+
+def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine) -> dict[str, Any]:
+    started = time.perf_counter()
+    folder_uri = lake.windows(name)
+    sides = _split(lake, tokens, settings, engine)
+    write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
+    files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
+    stats = _stats(tokens, sides)
+    publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)
+    tokens_per_second = tokens.counts["num_tokens"] / (time.perf_counter() - started)
+    return {**stats, "reused": False, "tokens_per_second": tokens_per_second}
+
+
+def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine) -> _Sides:
+    """Split the documents. Where there are so few that a side got none, the split is drawn again."""
+    entries = tokens.entries("shards/")
+    rule = _stream_rule(lake, tokens, settings)
+    groups = _groups(entries, rule.vocab_size)
+    # The tail is no draw, and a single file is on one side whatever is drawn.
+    fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.inputs["files"]) == 1)
+    for draw in range(1 if fixed else _MAX_DRAWS):
+        rule = replace(rule, split=replace(rule.split, draw=draw))
+        done = engine.map(partial(tally, rule=rule), groups, "count the tokens of each side")
+        tallies = {side: reduce(add, (counted[side] for counted in done)) for side in SIDES}
+        plans = {
+            side: plan_window_shards(side, entries, tallies[side].units, rule, settings.shard_tokens) for side in SIDES
+        }
+        lacking = [side for side in SIDES if not plans[side]]
+        if not lacking:
+            return _Sides(rule, tallies, plans)
+        log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
+    raise InputError(_too_short(lacking[0], tallies[lacking[0]], settings))
+
+
+def _stream_rule(lake: Lake, tokens: Manifest, settings: WindowsConfig) -> StreamRule:
+    sources = [(file["name"], file["size"]) for file in tokens.inputs["files"]]
+    return StreamRule(
+        tokens_uri=lake.tokens(tokens.fingerprint),
+        split=SplitRule.choose(settings, sources),
+        size=settings.size,
+        stride=settings.stride,
+        over=settings.over,
+        vocab_size=tokens.counts["vocab_size"],
+        # One document in a power of two, so that the driver compares a bounded number of them.
+        hash_mask=(1 << (tokens.counts["num_documents"] // _MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
+    )
+
+
+def _groups(entries: Sequence[FileEntry], vocab_size: int) -> list[Sequence[FileEntry]]:
+    """Token shards in as many tasks as the driver can hold the token counts of."""
+    most = max(1, _MAX_COUNT_BYTES // (len(SIDES) * 8 * vocab_size))
+    size = -(-len(entries) // most)
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+def _too_short(side: Side, tally: SideTally, settings: WindowsConfig) -> str:
+    """What is wrong where a side has not a single window, and what to do."""
+    name = {"train": "training", "valid": "validation"}[side]
+    needed = f"a window of windows.size={settings.size} needs {settings.size + 1}"
+    if settings.over == "document":
+        return (
+            f"corpus too short: none of the {tally.num_skipped} {name} documents has enough tokens, {needed};"
+            " set a smaller windows.size, or windows.over=stream"
+        )
+    return (
+        f"corpus too short: its {name} part has {tally.num_tokens} tokens in {tally.num_documents} documents, {needed};"
+        " give more text, a smaller windows.size, or another windows.split or windows.valid_fraction"
+    )
+
+
+def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
+    rule, train, valid = sides.rule, sides.tallies["train"], sides.tallies["valid"]
+    num_windows = {side: sides.num_windows(side) for side in SIDES}
+    covered = 0
+    for side in SIDES:  # neighbouring windows share tokens; those of other documents share none
+        streams = 1 if rule.over == "stream" else sides.tallies[side].num_documents
+        covered += num_windows[side] * rule.stride + streams * (rule.size + 1 - rule.stride)
+    return {
+        "size": rule.size,
+        "stride": rule.stride,
+        "over": rule.over,
+        "split": rule.split.method,
+        "split_draw": rule.split.draw,
+        "dtype": tokens.counts["dtype"],
+        "vocab_size": rule.vocab_size,
+        "num_train_windows": num_windows["train"],
+        "num_valid_windows": num_windows["valid"],
+        "num_train_documents": train.num_documents,
+        "num_valid_documents": valid.num_documents,
+        "num_skipped_documents": train.num_skipped + valid.num_skipped,
+        "train_tokens": train.num_tokens,
+        "valid_tokens": valid.num_tokens,
+        "num_uncovered_tokens": train.num_tokens + valid.num_tokens - covered,
+        "train_bytes": train.num_bytes,
+        "valid_bytes": valid.num_bytes,
+        "valid_share": valid.num_bytes / (train.num_bytes + valid.num_bytes),
+        "unigram_loss": unigram_loss(train.token_counts, valid.token_counts),
+        "token_entropy": entropy(train.token_counts + valid.token_counts),
+        "num_compared_valid_documents": len(valid.hashes),
+        "num_valid_documents_also_in_train": int(np.isin(valid.hashes, train.hashes).sum()),
+    }

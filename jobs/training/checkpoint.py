@@ -1,0 +1,138 @@
+"""Checkpoints: everything from which training goes on as if it had not stopped.
+
+``<run>/train/checkpoints/<step>/`` holds ``model.safetensors`` (as in the model folder), ``optimizer.safetensors``
+(tensors named ``<quantity>/<parameter>``), ``state.json``, and ``_manifest.json``, which is written last: without it
+there is no checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from jobs import lake
+from jobs.errors import DamagedError, InputError
+from jobs.model.llama import Llama
+from jobs.paths import MANIFEST, Run, base_name
+
+log = logging.getLogger(__name__)
+
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass
+class TrainingState:
+    """Where training stands: `steps` done, `seconds` spent, and the best validation loss so far (nats) with its step.
+
+    `settings` is a hash of all that a run cannot change in its middle; the data cursor is `steps` times the batch size.
+    """
+
+    settings: str
+    steps: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+    best_step: int | None = None
+    best_valid_loss: float | None = None
+
+    def advance(self, num_tokens: int, seconds: float) -> None:
+        """Count a step; `seconds` is the time spent in training so far."""
+        self.steps += 1
+        self.tokens += num_tokens
+        self.seconds = seconds
+
+    def saw(self, valid_loss: float) -> None:
+        """Take note of a validation."""
+        if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
+            self.best_step, self.best_valid_loss = self.steps, valid_loss
+
+
+def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer, keep: int) -> None:
+    """Write the checkpoint after ``state.steps`` steps, then delete all but the latest `keep`."""
+    folder = run.checkpoint(state.steps)
+    lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
+    files = (
+        lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
+        lake.write_file(folder, OPTIMIZER, save(_optimizer_tensors(model, optimizer))),
+        lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
+    )
+    lake.publish_manifest(folder, lake.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
+    for step in complete_checkpoints(run)[:-keep]:
+        lake.delete_folder(run.checkpoint(step))
+
+
+def complete_checkpoints(run: Run) -> list[int]:
+    """The steps of all checkpoints that have a manifest, the latest last."""
+    manifests = [info.uri for info in lake.list_files(run.checkpoints) if base_name(info.uri) == MANIFEST]
+    return sorted(int(base_name(uri.rpartition("/")[0])) for uri in manifests)
+
+
+def latest_checkpoint(run: Run) -> int | None:
+    """The step of the latest checkpoint that is whole; damaged ones are deleted, with a warning."""
+    for step in reversed(complete_checkpoints(run)):
+        try:
+            _read(run, step)
+        except DamagedError as error:
+            log.warning("checkpoint of step %d is damaged, going back to the one before: %s", step, error)
+            lake.delete_folder(run.checkpoint(step))
+        else:
+            return step
+    return None
+
+
+def load_checkpoint(
+    run: Run, step: int, settings: str, model: Llama, optimizer: torch.optim.Optimizer
+) -> TrainingState:
+    """Put model and optimizer into the state of a checkpoint.
+
+    Raises:
+        DamagedError: if it is not whole.
+        InputError: if it was made with other settings.
+    """
+    files = _read(run, step)
+    state = TrainingState(**json.loads(files[STATE]))
+    if state.settings != settings:
+        raise InputError(
+            f"{run.checkpoint(step)}: was made with another configuration or other data; use a new run id,"
+            f" or delete {run.train}"
+        )
+    model.load_state_dict(load(files[MODEL]))
+    _load_optimizer(model, optimizer, load(files[OPTIMIZER]))
+    return state
+
+
+def load_weights(run: Run, step: int, model: Llama) -> None:
+    """Put the model alone into the state of a checkpoint."""
+    model.load_state_dict(load(_read(run, step)[MODEL]))
+
+
+def _read(run: Run, step: int) -> dict[str, bytes]:
+    folder = run.checkpoint(step)
+    manifest = lake.read_manifest(folder)
+    if manifest is None:
+        raise DamagedError(f"{folder}: no checkpoint here; delete it and run again")
+    return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
+
+
+def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter."""
+    return {
+        f"{quantity}/{name}": tensor
+        for name, parameter in model.named_parameters()
+        for quantity, tensor in optimizer.state[parameter].items()
+    }
+
+
+def _load_optimizer(model: Llama, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
+    for key, tensor in tensors.items():
+        quantity, _, name = key.partition("/")
+        parameter = parameters[name]
+        states[parameter][quantity] = tensor.to(parameter.device)
+    optimizer.state.update(states)

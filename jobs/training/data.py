@@ -1,0 +1,68 @@
+"""The windows that a run trains and validates on, by their ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jobs import lake
+from jobs.errors import InputError
+from jobs.paths import Lake
+from jobs.tokens.windows import WindowSet
+from jobs.training.order import Ids
+
+
+class Windows:
+    """One side of a dataset. The id of a window is its place: shards in their order, windows of each in theirs."""
+
+    def __init__(self, window_set: WindowSet) -> None:
+        self.size = window_set.size
+        self.per_shard = window_set.windows_per_shard
+        self.num_windows = window_set.num_windows
+        self._set = window_set
+        self._first_ids = np.cumsum(self.per_shard) - self.per_shard
+
+    def read(self, ids: Ids) -> Tensor:
+        """The windows `ids` as rows of `size` inputs and a target, (n, size + 1), int64."""
+        rows = np.empty((len(ids), self.size + 1), dtype=np.int64)
+        shards = np.searchsorted(self._first_ids, ids, side="right") - 1
+        for shard in np.unique(shards):
+            here = shards == shard
+            rows[here] = self._set.read(int(shard), ids[here] - self._first_ids[shard])
+        return torch.from_numpy(rows)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A dataset of windows, with what the windows step counted: the baseline in nats per token, tokens per byte."""
+
+    fingerprint: str
+    train: Windows
+    valid: Windows
+    vocab_size: int
+    unigram_loss: float
+    valid_tokens_per_byte: float
+
+    @classmethod
+    def open(cls, place: Lake, fingerprint: str) -> TrainingData:
+        """Open the dataset `fingerprint`.
+
+        Raises:
+            InputError: if it does not exist.
+        """
+        manifest = lake.read_manifest(place.windows(fingerprint))
+        if manifest is None:
+            raise InputError(f"{place.windows(fingerprint)}: no windows here; run the windows step first")
+        train, valid = (Windows(WindowSet.open(place, fingerprint, side)) for side in ("train", "valid"))
+        counts = manifest.counts
+        return cls(
+            fingerprint,
+            train,
+            valid,
+            counts["vocab_size"],
+            counts["unigram_loss"],
+            counts["valid_tokens"] / counts["valid_bytes"],
+        )

@@ -1,0 +1,91 @@
+"""The model with what trains it: device, arithmetic, gradients and optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jobs.config import TrainConfig
+from jobs.model.llama import Llama
+from jobs.training.loss import linear_cross_entropy, loss_and_hits
+from jobs.training.optimizer import FlatGradients, build_optimizer
+
+NUM_RIDERS = 2
+
+
+class Learner:
+    """Turns windows into gradients and gradients into better weights.
+
+    Weights, gradients and optimizer are float32, whatever the arithmetic of the matrix products.
+    """
+
+    def __init__(self, model: Llama, config: TrainConfig, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.device = device
+        self.dtype = choose_dtype(config.dtype, device)
+        self.optimizer = build_optimizer(model, config)
+        self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
+        self._max_gradient_norm = config.max_gradient_norm
+
+    def backward(self, windows: Tensor, num_targets: int) -> float:
+        """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
+
+        Args:
+            windows: rows of inputs and one target more (n, size + 1), int64.
+            num_targets: targets of the whole batch, of all workers.
+
+        Returns:
+            The part of the batch's mean loss, in nats.
+        """
+        hidden, targets = self._hidden(windows)
+        loss = linear_cross_entropy(hidden, self.model.output_weight, targets, self.dtype) / num_targets
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loss.item()
+
+    def update(self, learning_rate: float) -> float:
+        """Take an optimizer step with the gradients, clear them, and return their norm before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        norm = self.gradients.clip(self._max_gradient_norm)
+        self.optimizer.step()
+        self.gradients.clear()
+        return norm.item()
+
+    @property
+    def learning_rate(self) -> float:
+        """What the optimizer itself uses."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @torch.no_grad()
+    def score(self, windows: Tensor) -> tuple[float, int]:
+        """The windows' summed loss in nats, and how many targets were the likeliest token."""
+        hidden, targets = self._hidden(windows)
+        return loss_and_hits(hidden, self.model.output_weight, targets, self.dtype)
+
+    def _hidden(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states (n * size, D) and targets (n * size) of windows."""
+        windows = windows.to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            hidden: Tensor = self.model.model(windows[:, :-1])
+        return hidden.flatten(0, 1), windows[:, 1:].flatten()
+
+
+def choose_device(rank: int) -> torch.device:
+    """A GPU where there is one, shared out by rank."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that `train.dtype` names; `auto` takes bfloat16 only where the hardware computes with it."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,130 @@
+"""The training loop: synchronous, data-parallel, one global batch a step.
+
+Every worker runs it. Each computes the gradient of its slice of the batch, the gradients are summed over the workers,
+and all take the same optimizer step: so the weights stay bitwise equal, and equal what one worker alone would get, but
+for rounding. Two numbers ride along in the sum: the loss, and the first worker's clock, by which all decide alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import zlib
+
+import torch
+
+from jobs.config import TrainConfig
+from jobs.errors import NightjarError
+from jobs.paths import Run
+from jobs.training.checkpoint import TrainingState, save_checkpoint
+from jobs.training.data import TrainingData
+from jobs.training.evaluate import evaluate
+from jobs.training.group import Group
+from jobs.training.journal import Journal
+from jobs.training.learner import Learner
+from jobs.training.metrics import Row, StepMeter
+from jobs.training.order import Ids, SampleOrder
+from jobs.training.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Trains `learner` on `data` from `state` on, until its schedule is over."""
+
+    def __init__(
+        self,
+        run: Run,
+        config: TrainConfig,
+        data: TrainingData,
+        learner: Learner,
+        state: TrainingState,
+        group: Group,
+    ) -> None:
+        self.run_folder, self.config, self.data = run, config, data
+        self.learner, self.state, self.group = learner, state, group
+        self.order = SampleOrder(data.train.per_shard, config.seed)
+        self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
+        self.journal = Journal(run, self.schedule) if group.is_first else None
+        self.tokens_per_step = config.batch_size * data.train.size
+        self._started = time.monotonic() - state.seconds
+
+    def run(self) -> None:
+        """Take all steps that are left; validate and write checkpoints in between and at the end."""
+        while not self._is_over():
+            row = self._step()
+            if self._is_due(self.config.eval_every):
+                row |= self._validate()
+            if self.journal:
+                self.journal.add(row)
+            if self.journal and self._is_due(self.config.checkpoint_every):
+                self.journal.flush()
+                save_checkpoint(
+                    self.run_folder,
+                    self.state,
+                    self.learner.model,
+                    self.learner.optimizer,
+                    self.config.keep_checkpoints,
+                )
+
+    def _step(self) -> Row:
+        """Train on the next global batch; return the step's metrics."""
+        meter = StepMeter()
+        steps, batch_size = self.state.steps, self.config.batch_size
+        ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
+        mine = self.data.train.read(ids[self.group.share(batch_size)])
+        part_of_loss = self.learner.backward(mine, self.tokens_per_step)
+        with meter.synchronizing():
+            loss, seconds = self._sum_over_workers(part_of_loss)
+        norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
+        self._check_finite(loss, norm, ids)
+        self.state.advance(self.tokens_per_step, seconds)
+        return {
+            "step": self.state.steps,
+            "epoch": self.state.steps * batch_size / self.data.train.num_windows,
+            "tokens": self.state.tokens,
+            "loss": loss,
+            "unigram_loss": self.data.unigram_loss,
+            "learning_rate": self.learner.learning_rate,
+            "gradient_norm": norm,
+            "seconds": seconds,
+            **meter.row(self.tokens_per_step),
+            "samples": f"{zlib.crc32(ids.tobytes()):08x}",
+        }
+
+    def _sum_over_workers(self, part_of_loss: float) -> tuple[float, float]:
+        """Sum the gradients; return the batch's mean loss and the first worker's clock."""
+        gradients = self.learner.gradients
+        clock = time.monotonic() - self._started if self.group.is_first else 0.0
+        gradients.riders.copy_(torch.tensor([part_of_loss, clock]))
+        self.group.sum(gradients.buffer)
+        loss, seconds = gradients.riders.tolist()
+        return loss, seconds
+
+    def _check_finite(self, loss: float, norm: float, ids: Ids) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        step = self.state.steps + 1
+        log.error("windows of step %d: %s", step, ids.tolist())
+        shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
+        raise NightjarError(
+            f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
+            f" lower train.learning_rate ({self.config.learning_rate:g}) or look at these windows"
+        )
+
+    def _validate(self) -> Row:
+        validation = evaluate(self.learner, self.data.valid, self.config.eval_windows, self.group)
+        self.state.saw(validation.loss)
+        return {
+            "valid_loss": validation.loss,
+            "valid_accuracy": validation.accuracy,
+            "perplexity": validation.perplexity,
+            "bits_per_byte": validation.bits_per_byte(self.data.valid_tokens_per_byte),
+        }
+
+    def _is_due(self, every: int) -> bool:
+        return self.state.steps % every == 0 or self._is_over()
+
+    def _is_over(self) -> bool:
+        return self.schedule.is_over(self.state.steps, self.state.seconds)

@@ -1,0 +1,79 @@
+"""Cross entropy of a linear output layer, without the logits of all positions at once.
+
+At 4,096 tokens the logits are twenty times as large as the hidden states. Made, used and dropped for a few hundred
+positions at a time they stay in the caches, which on CPUs makes a training step about 1.4 times as fast; the gradient
+of the logits is known as soon as they are, so it is taken on the way (as the Liger kernels do, arXiv:2410.10989).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+from torch import Tensor
+
+CHUNK_POSITIONS = 256
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sum of the negative log likelihoods of `targets`, in nats.
+
+    Args:
+        hidden: states (N, D).
+        weight: the output layer (V, D).
+        targets: token ids (N), int64.
+        dtype: arithmetic of the matrix products; the softmax is taken in at least float32.
+    """
+    total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]  # torch's
+    return total
+
+
+@torch.no_grad()
+def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[float, int]:
+    """The sum of `linear_cross_entropy` and the number of targets that got the highest logit."""
+    weight = weight.to(dtype)
+    loss, hits = 0.0, 0
+    for chunk in _chunks(len(targets)):
+        logits = _at_least_float32(F.linear(hidden[chunk].to(dtype), weight))
+        loss += F.cross_entropy(logits, targets[chunk], reduction="sum").item()
+        hits += int((logits.argmax(dim=-1) == targets[chunk]).sum())
+    return loss, hits
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
+        hidden_cast, weight_cast = hidden.to(dtype), weight.to(dtype)
+        total = torch.zeros((), dtype=weight.dtype, device=weight.device)
+        for chunk in _chunks(len(targets)):
+            logits = _at_least_float32(F.linear(hidden_cast[chunk], weight_cast))
+            chunk_total, gradient = _cross_entropy_and_gradient(logits, targets[chunk, None])
+            total += chunk_total
+            gradient = gradient.to(dtype)
+            hidden_gradient[chunk] = gradient @ weight_cast
+            weight_gradient += gradient.T @ hidden_cast[chunk]
+        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden_gradient, weight_gradient = ctx.saved_tensors
+        return hidden_gradient * outer[0], weight_gradient * outer[0], None, None
+
+
+def _cross_entropy_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of `targets` (N, 1) and its gradient softmax(logits) - onehot(targets), which overwrites `logits`."""
+    log_total = logits.logsumexp(dim=-1, keepdim=True)
+    loss = (log_total - logits.gather(1, targets)).sum()
+    gradient = logits.sub_(log_total).exp_()
+    return loss, gradient.scatter_add_(1, targets, gradient.new_full((1, 1), -1.0).expand_as(targets))
+
+
+def _chunks(num_positions: int) -> list[slice]:
+    return [slice(start, start + CHUNK_POSITIONS) for start in range(0, num_positions, CHUNK_POSITIONS)]
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,90 @@
+"""The order in which windows are trained on: a function of the seed and the epoch alone.
+
+Within an epoch the shards are permuted and taken in blocks of consecutive ones; within a block all windows are
+shuffled. So a worker streams shards to its disk, block by block, and any range of the order can be had at once: nothing
+as long as the corpus is ever held. Epochs follow each other without end; optimizer step t takes the positions
+``[t * B, (t + 1) * B)``, and however many workers there are, each takes its slice of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+BLOCK_SHARDS = 8
+
+
+class SampleOrder:
+    """Every window once in each epoch, in an order that looks random.
+
+    A window's id is its place in the dataset: shards in their order, and the windows of each in theirs.
+    """
+
+    def __init__(self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS) -> None:
+        self._counts = np.asarray(windows_per_shard, dtype=np.int64)
+        self._first_ids = np.cumsum(self._counts) - self._counts
+        self._seed = seed
+        self._block_shards = block_shards
+        self._epoch = _Epoch(-1, [], np.zeros(0, np.int64))
+        self._block = _Block((-1, -1), np.zeros(0, np.int64))
+        self.num_windows = int(self._counts.sum())
+        if not self.num_windows:
+            raise ValueError("there are no windows to order")
+
+    def take(self, start: int, stop: int) -> Ids:
+        """Ids of the windows at positions `start` to `stop` (exclusive) of the endless order, int64."""
+        pieces = [np.zeros(0, np.int64)]
+        while start < stop:
+            epoch, position = divmod(start, self.num_windows)
+            piece = self._from_block(epoch, position)[: stop - start]
+            pieces.append(piece)
+            start += len(piece)
+        return np.concatenate(pieces)
+
+    def _from_block(self, epoch: int, position: int) -> Ids:
+        """The rest, from `position` of the epoch on, of the block that holds it."""
+        if self._epoch.number != epoch:
+            self._epoch = self._arrange(epoch)
+        block = int(np.searchsorted(self._epoch.starts, position, side="right")) - 1
+        if self._block.key != (epoch, block):
+            self._block = _Block((epoch, block), self._shuffled(epoch, block))
+        return self._block.ids[position - int(self._epoch.starts[block]) :]
+
+    def _arrange(self, epoch: int) -> _Epoch:
+        """Permute the shards that hold windows and cut them into blocks."""
+        shards = np.flatnonzero(self._counts)
+        shards = shards[_permutation(len(shards), self._seed, epoch, 0)]
+        starts = np.cumsum(self._counts[shards]) - self._counts[shards]
+        firsts = range(0, len(shards), self._block_shards)
+        return _Epoch(epoch, [shards[first : first + self._block_shards] for first in firsts], starts[firsts])
+
+    def _shuffled(self, epoch: int, block: int) -> Ids:
+        shards = self._epoch.blocks[block]
+        ids = np.concatenate([self._first_ids[shard] + np.arange(self._counts[shard]) for shard in shards])
+        return ids[_permutation(len(ids), self._seed, epoch, 1 + block)]
+
+
+class _Epoch:
+    """The blocks of shards of an epoch, and the position at which each starts."""
+
+    def __init__(self, number: int, blocks: list[Ids], starts: Ids) -> None:
+        self.number, self.blocks, self.starts = number, blocks, starts
+
+
+class _Block:
+    """The shuffled windows of one block; `key` is its epoch and number."""
+
+    def __init__(self, key: tuple[int, int], ids: Ids) -> None:
+        self.key, self.ids = key, ids
+
+
+def _permutation(length: int, *key: int) -> Ids:
+    """A random permutation that `key` alone decides.
+
+    numpy promises that the raw numbers of a bit generator never change, but not what `Generator.permutation` makes of
+    them; a run that is resumed years later must find the same order.
+    """
+    return np.argsort(np.random.Philox(np.random.SeedSequence(key)).random_raw(length), kind="stable")

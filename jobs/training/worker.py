@@ -1,0 +1,79 @@
+"""One member of a training gang, from its first breath to its last: it finds the latest checkpoint by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from jobs.config import Config
+from jobs.gang import Member
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.paths import Lake, Run
+from jobs.training.checkpoint import TrainingState, latest_checkpoint, load_checkpoint
+from jobs.training.data import TrainingData
+from jobs.training.group import Group, joined
+from jobs.training.learner import Learner, choose_device
+from jobs.training.loop import Loop
+
+log = logging.getLogger(__name__)
+
+# What may differ between the attempts of a run: the result is the same but for rounding.
+_FREE = {"workers", "checkpoint_every", "keep_checkpoints", "max_restarts", "gang_timeout_seconds", "eval_every"}
+
+
+def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: str) -> dict[str, Any]:
+    """Train with the other members of the gang until the run's schedule is over.
+
+    Returns:
+        Facts that the metrics do not tell, the same on every member.
+
+    Raises:
+        NightjarError: if training diverged, or the data or a checkpoint cannot be used.
+    """
+    torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
+    data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
+    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size), config.train.seed)
+    learner = Learner(model, config.train, choose_device(member.rank))
+    with joined(member, config.train.gang_timeout_seconds) as group:
+        state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
+        Loop(run, config.train, data, learner, state, group).run()
+        return {
+            "num_parameters": model.num_parameters,
+            "dtype": str(learner.dtype).removeprefix("torch."),
+            "device": learner.device.type,
+            "peak_resident_bytes": int(group.largest(_peak_resident_bytes())),
+            "best_step": state.best_step,
+            "best_valid_loss": state.best_valid_loss,
+        }
+
+
+def settings_hash(config: Config, windows_fingerprint: str) -> str:
+    """A hash of everything that decides the weights: what a checkpoint must have been made with to be resumed."""
+    settings = {
+        "windows": windows_fingerprint,
+        "model": config.model.model_dump(),
+        "train": config.train.model_dump(exclude=_FREE),
+    }
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _resume(run: Run, settings: str, learner: Learner, group: Group) -> TrainingState:
+    """The state of the latest whole checkpoint, which the first worker chooses for all; or the initial one."""
+    found = latest_checkpoint(run) if group.is_first else None
+    step = int(group.largest(-1 if found is None else found))
+    if step < 0:
+        return TrainingState(settings)
+    if group.is_first:
+        log.info("resuming from the checkpoint of step %d", step)
+    return load_checkpoint(run, step, settings, learner.model, learner.optimizer)
+
+
+def _peak_resident_bytes() -> int:
+    """The most memory that this process ever had; the system counts it in KiB, but macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,195 @@
+"""Text from a model that has learned a cycle by heart, and its folder."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from jobs import lake
+from jobs.engine.inline import InlineEngine
+from jobs.errors import DamagedError, InputError
+from jobs.model.folder import load_model, save_model
+from jobs.model.generation import Settings, end_of_words, generate
+from jobs.paths import Lake, local_path
+from jobs.steps import train
+from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
+
+WORDS = "abc def ghi jkl mno pqr stu vwx "
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run whose model knows one sentence, which follows itself for ever."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "cpu_count", lambda: 1)
+    place = Lake(tmp_path_factory.mktemp("lake").as_uri())
+    tokenizer = train_tokenizer(WORDS * 50, vocab_size=280)
+    make_datasets(place, tokenizer, WORDS * 100)
+    run, config = make_run(place, train__epochs=40, train__warmup_steps=10)
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    patch.undo()
+    return run, stats
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer(trained):
+    return load_model(trained[0].model)
+
+
+def random_model(model):
+    """Weights that make flat distributions, so that draws differ."""
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def test_a_cycle_is_learned_by_heart_and_generated(trained, model_and_tokenizer):
+    _, stats = trained
+    assert stats["valid_loss"] < 0.1
+    assert stats["valid_accuracy"] > 0.98
+    assert stats["unigram_loss"] > 2
+    settings = Settings(temperature=0, max_new_words=30)
+    text = generate(*model_and_tokenizer, "abc def", settings).samples[0].text
+    assert text == (WORDS * 4).removeprefix("abc def")[: len(text)]
+    assert len(text.split()) == 30
+
+
+def test_a_continuation_goes_on_when_the_context_is_full(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    sample = generate(model, tokenizer, "abc def", Settings(temperature=0, max_new_tokens=100)).samples[0]
+    assert len(sample.tokens) == 100 > 6 * model.config.num_positions
+    assert sample.text == (WORDS * 12).removeprefix("abc def")[: len(sample.text)]
+    assert np.exp(sample.log_probabilities).min() > 0.5
+
+
+def test_a_prompt_longer_than_the_context_keeps_its_last_tokens_and_says_so(model_and_tokenizer, caplog):
+    model, tokenizer = model_and_tokenizer
+    prompt = "999 " * 20 + WORDS * 3
+    sample = generate(model, tokenizer, prompt, Settings(temperature=0, max_new_words=4)).samples[0]
+    assert sample.text == "abc def ghi jkl"
+    assert sample.prompt_tokens_dropped == len(tokenizer.encode(prompt)) - 16
+    assert f"the first {sample.prompt_tokens_dropped} tokens are left out" in caplog.text
+
+
+def test_an_empty_prompt_starts_from_end_of_text(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    sample = generate(model, tokenizer, "", Settings(temperature=0, max_new_tokens=1)).samples[0]
+    with torch.no_grad():
+        expected = model(torch.tensor([[tokenizer.end_of_text]]))[0, -1]
+    assert sample.tokens == [expected.argmax().item()]
+    assert sample.log_probabilities[0] == pytest.approx(expected.log_softmax(0).max().item(), abs=1e-5)
+
+
+def test_end_of_text_ends_a_sample(model_and_tokenizer):
+    model, tokenizer = load_again(model_and_tokenizer)
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+        model.output_weight.zero_()
+    tokenizer.end_of_text = 0  # with equal logits the first token is the likeliest
+    sample = generate(model, tokenizer, "the", Settings(temperature=0)).samples[0]
+    assert (sample.text, sample.tokens) == ("", [0])
+
+
+def load_again(pair):
+    model, tokenizer = pair
+    copy = type(model)(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy, type(tokenizer)(tokenizer.json)
+
+
+def test_samples_depend_on_seed_prompt_and_sample_alone(model_and_tokenizer):
+    model, tokenizer = load_again(model_and_tokenizer)
+    random_model(model)
+
+    def texts(seed=0, prompt_index=0, samples=range(5)):
+        settings = Settings(max_new_tokens=20, top_k=None, temperature=1.0, seed=seed)
+        made = generate(model, tokenizer, "the", settings, prompt_index=prompt_index, sample_indices=samples)
+        return [sample.text for sample in made.samples]
+
+    together = texts()
+    assert len(set(together)) == 5
+    assert [texts(samples=range(index, index + 1))[0] for index in range(5)] == together
+    assert not set(texts(seed=1)) & set(together)
+    assert not set(texts(prompt_index=1)) & set(together)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "num_words", "kept"),
+    [
+        ("The man", " starts with nothing ", 2, " starts with"),
+        ("The man ", "starts with nothing", 2, "starts with"),
+        ("The man", " starts with", 2, None),
+        ("The ma", "n starts with no", 2, "n starts with"),
+        ("The man", ", who starts", 1, ", who"),
+        ("", " one two", 1, " one"),
+        ("", "\none\n\ntwo\n", 2, "\none\n\ntwo"),
+        ("a", "b", 1, None),
+    ],
+)
+def test_words_are_complete_when_a_space_follows(prompt, text, num_words, kept):
+    end = end_of_words(prompt, text, num_words)
+    assert (text[:end] if end is not None else None) == kept
+
+
+def test_a_saved_model_is_loaded_as_it_was(trained, model_and_tokenizer, tmp_path):
+    model, tokenizer = model_and_tokenizer
+    save_model(tmp_path.as_uri(), model, tokenizer)
+    again, _ = load_model(tmp_path.as_uri())
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / name).read_bytes() == (local_path(trained[0].model) / name).read_bytes()
+
+
+def replace_file(folder, name, change):
+    """Alter a file and its line of the manifest, as someone does who writes a folder by hand."""
+    manifest = lake.read_manifest(folder)
+    data = change(lake.read_bytes(f"{folder}/{name}"))
+    files = [entry for entry in manifest.files if entry.name != name]
+    if data is not None:
+        files.append(lake.write_file(folder, name, data))
+    (local_path(folder) / "_manifest.json").unlink()
+    lake.publish_manifest(folder, lake.Manifest("model", "x", tuple(files)))
+
+
+def with_config(**values):
+    return lambda data: json.dumps(json.loads(data) | values).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("model.safetensors", lambda _: None, DamagedError, "does not list model.safetensors"),
+        ("model.safetensors", lambda data: data[:-9], DamagedError, "model.safetensors: not a safetensors file"),
+        ("config.json", with_config(num_hidden_layers=3), DamagedError, r"layers\.2\..* is absent"),
+        ("config.json", with_config(intermediate_size=65), DamagedError, "is .*64.*, the configuration asks for .*65"),
+        ("config.json", with_config(architectures=["GPT2LMHeadModel"]), InputError, "GPT2LMHeadModel"),
+        ("config.json", with_config(vocab_size=None), DamagedError, "config.json: not the configuration"),
+        ("config.json", lambda _: b"[", DamagedError, "config.json: not the configuration"),
+        ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: has no special token"),
+    ],
+)
+def test_a_wrong_model_folder_is_refused_in_one_line(model_and_tokenizer, tmp_path, name, change, error, message):
+    save_model(tmp_path.as_uri(), *model_and_tokenizer)
+    replace_file(tmp_path.as_uri(), name, change)
+    with pytest.raises(error, match=message) as caught:
+        load_model(tmp_path.as_uri())
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_truncated_model_file_is_refused(model_and_tokenizer, tmp_path):
+    save_model(tmp_path.as_uri(), *model_and_tokenizer)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DamagedError, match=r"model\.safetensors: has 1000 bytes, the manifest says"):
+        load_model(tmp_path.as_uri())
+
+
+def test_there_is_no_model_before_its_manifest(model_and_tokenizer, tmp_path):
+    save_model(tmp_path.as_uri(), *model_and_tokenizer)
+    (tmp_path / "_manifest.json").unlink()
+    with pytest.raises(InputError, match="no model here"):
+        load_model(tmp_path.as_uri())

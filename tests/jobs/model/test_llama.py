@@ -1,0 +1,92 @@
+"""The decoder: its gradients, its cache, its causality."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.model.llama import Llama, LlamaConfig, _attend_spelled_out, attend
+
+CONFIG = LlamaConfig(
+    vocab_size=23, num_positions=24, num_layers=2, embedding_size=16, hidden_size=20, num_heads=4, num_kv_heads=2,
+    rope_theta=10_000.0, norm_epsilon=1e-5,
+)  # fmt: skip
+
+
+def model_with_large_weights(dtype=torch.float32):
+    """At their initial size weights are so small that every logit is near 0: scale them up."""
+    model = Llama(CONFIG, seed=1).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(15)
+    return model
+
+
+def random_tokens(*shape, seed=0):
+    return torch.randint(0, CONFIG.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_gradient_equals_finite_differences():
+    model = model_with_large_weights(torch.float64)
+    tokens = random_tokens(2, 7)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+
+    def loss(*values):
+        logits = torch.func.functional_call(model, dict(zip(names, values, strict=True)), (tokens[:, :-1],))
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+    gradients = torch.autograd.grad(loss(*parameters), parameters)
+    generator = torch.Generator().manual_seed(2)
+    for index, (name, gradient) in enumerate(zip(names, gradients, strict=True)):
+        direction = torch.randn(gradient.shape, dtype=torch.float64, generator=generator)
+        ends = [list(parameters) for _ in range(2)]
+        for end, epsilon in zip(ends, (1e-5, -1e-5), strict=True):
+            end[index] = parameters[index] + epsilon * direction
+        slope = (loss(*ends[0]) - loss(*ends[1])) / 2e-5
+        assert torch.isclose(slope, (gradient * direction).sum(), rtol=1e-6, atol=1e-9), name
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_cached_logits_equal_uncached(pieces):
+    length = min(sum(pieces), CONFIG.num_positions)
+    model = model_with_large_weights()
+    tokens = random_tokens(3, length)
+    cache = model.new_cache(3)
+    with torch.no_grad():
+        expected = model(tokens)
+        start, found = 0, []
+        for piece in pieces:
+            if part := tokens[:, start : start + piece].shape[1]:
+                found.append(model(tokens[:, start : start + part], cache))
+                start += part
+    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.5
+
+
+def test_a_later_token_changes_nothing_before_it():
+    model = model_with_large_weights()
+    tokens = random_tokens(1, 12)
+    changed = tokens.clone()
+    changed[0, 8] = (changed[0, 8] + 1) % CONFIG.vocab_size
+    with torch.no_grad():
+        difference = (model(tokens) - model(changed)).abs().amax(dim=-1)[0]
+    assert difference[:8].max() == 0
+    assert (difference[8:] > 1e-4).all()
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("num_queries", [9, 4])
+def test_spelled_out_attention_equals_the_fused_one(num_kv_heads, num_queries):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(2, 4, num_queries, 8, generator=generator)
+    keys, values = torch.randn(2, 2, num_kv_heads, 9, 8, generator=generator)
+    fused = attend(queries, keys, values)
+    torch.testing.assert_close(_attend_spelled_out(queries, keys, values), fused, atol=1e-6, rtol=1e-5)
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    one, same, other = Llama(CONFIG, seed=3), Llama(CONFIG, seed=3), Llama(CONFIG, seed=4)
+    assert all(map(torch.equal, one.parameters(), same.parameters()))
+    assert not torch.equal(one.output_weight, other.output_weight)

@@ -1,0 +1,195 @@
+"""The tokenize step on real text, on a local disk and on S3."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from jobs import lake
+from jobs.errors import DamagedError, InputError
+from jobs.lake import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
+from jobs.paths import join, to_uri
+from jobs.steps import tokenize
+from jobs.tokens.dataset import read_tokenizer
+from jobs.tokens.shards import TokenShard
+from tests.jobs.steps.data import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
+
+TEXTS = {
+    "a.txt": PASSAGE * 6,
+    "b é.txt": b"\xef\xbb\xbfOne.\r\nTwo.\r\n \t\r\nThree <|endoftext|> four.\r\n",
+    "blank.txt": b" \n\n\t\r\n",
+    "empty.txt": b"",
+    "sub/c.txt": "漢字 😀\n\n\n\n".encode() * 50,
+}
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request, tmp_path, s3_uri, monkeypatch):
+    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
+
+
+@pytest.fixture
+def local(tmp_path):
+    return to_uri(str(tmp_path / "local"))
+
+
+def read_all(pipeline):
+    """The manifest, and of each document (source, offset, bytes, ids)."""
+    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    manifest = read_manifest(folder)
+    rows = []
+    for entry in manifest.entries("shards/"):
+        shard = TokenShard.open(folder, entry)
+        names = [shard.sources[i][0] for i in shard.source]
+        ids = [part.tolist() for part in np.split(shard.ids, shard.ends[:-1])]
+        rows += zip(names, shard.offset.tolist(), shard.num_bytes.tolist(), ids, strict=True)
+    return manifest, rows
+
+
+def test_tokens_of_a_folder(place):
+    corpus = write_corpus(join(place, "corpus"), TEXTS)
+    pipeline = Pipeline(place, corpus)
+    stats = pipeline.tokenize()
+    manifest, rows = read_all(pipeline)
+    paragraphs = [text.strip() for text in PASSAGE.decode().strip().split("\n\n")] * 6
+    texts = [*paragraphs, "One.\nTwo.", "Three <|endoftext|> four.", *["漢字 😀"] * 50]
+    tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
+    judge = tokenizers.Tokenizer.from_str(tokenizer.json.decode())
+    assert [ids for *_, ids in rows] == [[*judge.encode(text).ids, 256] for text in texts]
+    assert [num_bytes for _, _, num_bytes, _ in rows] == [len(text.encode()) for text in texts]
+    for name, offset, _, ids in rows:
+        assert TEXTS[name][offset:].startswith(tokenizer.decode(ids[:-1]).split("\n")[0].encode())
+    assert [name for name, *_ in rows] == sorted(name for name, *_ in rows)
+    assert {key: stats[key] for key in ("num_files", "num_documents", "num_empty_documents", "num_bytes")} == {
+        "num_files": 5,
+        "num_documents": len(texts),
+        "num_empty_documents": 2,
+        "num_bytes": sum(len(text.encode()) for text in texts),
+    }
+    lengths = [len(ids) for *_, ids in rows]
+    assert stats["num_tokens"] == sum(lengths)
+    assert stats["tokens_per_document_max"] == max(lengths)
+    assert stats["tokens_per_document_p50"] == int(np.percentile(lengths, 50, method="inverted_cdf"))
+    assert 1 < stats["bytes_per_token"] < 5
+    assert stats["vocab_size"] == tokenizer.vocab_size == 400
+    assert manifest.counts.items() <= stats.items()
+    assert [entry["name"] for entry in manifest.inputs["files"]] == sorted(TEXTS)
+    assert json.dumps(stats)
+    assert len(manifest.entries("shards/")) > 4
+
+
+def test_existing_dataset_is_used_again(place, monkeypatch):
+    corpus = write_corpus(join(place, "corpus"), TEXTS)
+    first = Pipeline(place, corpus)
+    stats = first.tokenize()
+    assert not stats["reused"]
+    before = list_files(join(place, "datasets"))
+    second = Pipeline(place, corpus, "second")
+    monkeypatch.setattr(tokenize, "train_bpe", None)
+    again = second.tokenize()
+    assert again["reused"]
+    assert {**again, "reused": False}.items() <= stats.items()
+    assert second.datasets == first.datasets
+    assert list_files(join(place, "datasets")) == before
+    assert "made before" in second.lines[-1]
+
+
+def test_lost_race_is_a_success(place, monkeypatch):
+    """Two attempts at the same time: the second finds no dataset at first, and one when it publishes."""
+    corpus = write_corpus(join(place, "corpus"), TEXTS)
+    Pipeline(place, corpus).tokenize()
+    monkeypatch.setattr(tokenize, "existing_stats", lambda folder_uri: None)
+    pipeline = Pipeline(place, corpus, "second")
+    assert not pipeline.tokenize()["reused"]
+    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    manifest = read_manifest(folder)
+    verify_sizes(folder, manifest)
+    assert all(verified_file(folder, entry) for entry in manifest.files)
+
+
+def test_settings_and_text_make_the_fingerprint(local):
+    corpus = write_corpus(join(local, "corpus"), {"a.txt": PASSAGE})
+    variants = [{}, {"tokenize__vocab_size": 401}, {"tokenize__documents": "line"}, {"tokenize__train_bytes": 1024}]
+    names = []
+    for settings in [*variants, {"train__seed": 9}]:
+        pipeline = Pipeline(local, corpus, **settings)
+        pipeline.tokenize()
+        names.append(pipeline.datasets["tokens"])
+    write_corpus(corpus, {"a.txt": PASSAGE.replace(b"Watson", b"watson")})
+    pipeline = Pipeline(local, corpus)
+    pipeline.tokenize()
+    assert len({*names, pipeline.datasets["tokens"]}) == 5
+    assert names[0] == names[4]
+
+
+@pytest.mark.parametrize("documents", ["paragraph", "line", "file"])
+def test_documents_do_not_depend_on_splits(local, documents):
+    corpus = write_corpus(join(local, "corpus"), TEXTS)
+    found = []
+    for split_bytes in (4096, 1 << 20):
+        settings = {"tokenize__documents": documents, "tokenize__split_bytes": split_bytes}
+        pipeline = Pipeline(local, corpus, **settings)
+        stats = pipeline.tokenize()
+        found.append(
+            (read_all(pipeline)[1], {**stats, "reused": 0, **dict.fromkeys(k for k in stats if "second" in k)})
+        )
+    assert found[0] == found[1]
+    lines = sum(data.count(b"\n") for data in TEXTS.values())
+    empty = {"paragraph": 2, "line": lines - stats["num_documents"], "file": 2}
+    assert stats["num_empty_documents"] == empty[documents]
+
+
+def test_given_tokenizer(place):
+    corpus = write_corpus(join(place, "corpus"), {"a.txt": PASSAGE})
+    first = Pipeline(place, corpus)
+    first.tokenize()
+    given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
+    second = Pipeline(place, write_corpus(join(place, "other"), {"b.txt": b"Other text."}), tokenize__tokenizer=given)
+    assert second.tokenize()["vocab_size"] == 400
+    tokenizer = read_tokenizer(first.lake, first.datasets["tokens"])
+    assert read_all(second)[1] == [("b.txt", 0, 11, [*tokenizer.encode("Other text."), 256])]
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "reason"),
+    [
+        ({}, {}, "no file there"),
+        ({"a.md": PASSAGE}, {}, r"named \*\.txt"),
+        ({"a.txt": b"", "b.txt": b" \n\n"}, {}, "no text in its 2 files"),
+        ({"a.txt": PASSAGE, "b.txt": b"x" * 5000 + b"\xff"}, {}, r"/b\.txt: not UTF-8 at byte 5000 \(0xff\)"),
+        ({"a.txt": PASSAGE}, {"tokenize__tokenizer": "/nowhere/é.json"}, r"%C3%A9\.json cannot be read"),
+        ({"a.txt": PASSAGE}, {"tokenize__tokenizer": str(PASSAGE_PATH)}, r"scandal\.txt: not a tokenizer\.json"),
+    ],
+)
+def test_bad_input_leaves_nothing(place, texts, settings, reason):
+    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), texts), **settings)
+    with pytest.raises(InputError, match=reason) as caught:
+        pipeline.tokenize()
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert list_files(join(place, "datasets")) == []
+    assert not lake.exists(pipeline.run.datasets)
+
+
+def test_incomplete_dataset_is_refused(place):
+    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), {"a.txt": PASSAGE}))
+    pipeline.tokenize()
+    manifest, _ = read_all(pipeline)
+    shard: FileInfo = join(pipeline.lake.tokens(pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)
+    write_bytes(shard, b"short")
+    with pytest.raises(DamagedError, match="the manifest says"):
+        pipeline.tokenize()
+
+
+def test_new_tokens_put_windows_aside(local):
+    corpus = write_corpus(join(local, "corpus"), {"a.txt": PASSAGE})
+    first = Pipeline(local, corpus)
+    first.tokenize()
+    first.windows()
+    first.tokenize()
+    assert set(first.datasets) == {"tokens", "windows"}
+    Pipeline(local, corpus, tokenize__vocab_size=300).tokenize()
+    assert set(first.datasets) == {"tokens"}

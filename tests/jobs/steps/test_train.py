@@ -1,0 +1,275 @@
+"""Training runs on a small text, with real processes."""
+
+import json
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load
+
+from jobs import lake
+from jobs.engine.inline import InlineEngine
+from jobs.errors import DamagedError, InputError, NightjarError, WorkerLostError
+from jobs.paths import Lake, bucket_and_key, local_path
+from jobs.steps import train
+from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
+from jobs.training.evaluate import evenly_spaced
+from jobs.training.metrics import read_parts
+from jobs.training.schedule import Schedule
+from jobs.training.worker import train_worker
+from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics
+
+STATS = {
+    "train_loss", "valid_loss", "unigram_loss", "valid_accuracy", "perplexity", "bits_per_byte", "tokens_per_second",
+    "num_parameters", "num_steps", "num_tokens", "epochs", "learning_rate", "gradient_norm_mean", "gradient_norm_max",
+    "seconds_per_step", "seconds_per_epoch", "peak_resident_bytes", "cpu_load", "restarts", "dtype", "workers",
+}  # fmt: skip
+
+
+def train_run(place, name="r", progress=lambda _: None, **settings):
+    run, config = make_run(place, name, **settings)
+    return run, config, train.run(run, config, InlineEngine(), progress)
+
+
+def weights(run, step):
+    return load(lake.read_bytes(run.checkpoint(step) + "/model.safetensors"))
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_one_two_and_three_workers_train_alike(place):
+    rows = []
+    for workers in (1, 2, 3):
+        settings = {"train__workers": workers, "spark__executors": 3, "train__batch_size": 16, "train__epochs": 1.3}
+        run, _, stats = train_run(place, f"workers-{workers}", train__eval_every=10, **settings)
+        rows.append(metrics(run))
+        assert stats.keys() >= STATS
+        assert stats["workers"] == workers
+    assert len(rows[0]) >= 30
+    for others in rows[1:]:
+        for one, other in zip(rows[0], others, strict=True):
+            assert other["samples"] == one["samples"]
+            assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
+            assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=2e-2)
+            assert other.get("valid_loss") == pytest.approx(one.get("valid_loss"), abs=1e-4)
+            assert other.get("valid_accuracy") == pytest.approx(one.get("valid_accuracy"), abs=1e-2)
+
+
+def test_the_metrics_of_a_run(place):
+    run, config, stats = train_run(place, train__epochs=10, train__eval_every=20)
+    rows = metrics(run)
+    windows = lake.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    schedule = Schedule.of(config.train, windows, 16)
+    assert [row["step"] for row in rows] == list(range(1, schedule.total_steps + 1))
+    assert rows[-1]["epoch"] == pytest.approx(10, abs=32 / windows)
+    assert stats["valid_loss"] < stats["unigram_loss"] - 0.5
+    assert [row["step"] for row in rows if "valid_loss" in row][:2] == [20, 40]
+    assert "valid_loss" in rows[-1]
+    for row in rows:
+        assert row["tokens"] == row["step"] * 32 * 16
+        assert row["learning_rate"] == schedule.learning_rate(row["step"] - 1, row["seconds"])
+        assert 0 < row["sync_milliseconds"] < row["step_milliseconds"]
+        assert row["resident_bytes"] > 10**7
+        assert row["cpu_load"] > 0
+    assert len({row["learning_rate"] for row in rows}) == len(rows)
+    told = lake.read_json(run.progress("train"))
+    assert told["total_steps"] == schedule.total_steps
+    assert told["message"].startswith(f"step {told['step']}/{schedule.total_steps}  loss ")
+    assert train.run(run, config, None, lambda _: None) == stats | {
+        "reused": True
+    }  # no engine: nothing is trained again
+
+
+def test_bfloat16_learns_as_well(place):
+    _, _, exact = train_run(place, "float32", train__epochs=3)
+    _, _, rounded = train_run(place, "bfloat16", train__epochs=3, train__dtype="bfloat16")
+    assert rounded["dtype"] == "bfloat16"
+    assert rounded["valid_loss"] == pytest.approx(exact["valid_loss"], abs=0.05)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place, workers):
+    settings = {
+        "train__workers": workers,
+        "train__epochs": 2,
+        "train__checkpoint_every": 8,
+        "train__keep_checkpoints": 9,
+    }
+    whole, config, _ = train_run(place, "whole", **settings)
+    last = complete_checkpoints(whole)[-1]
+    resumed, _ = make_run(place, "resumed", **settings)
+    folder = local_path(resumed.checkpoint(16))
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(local_path(whole.checkpoint(16)))
+    stats = train.run(resumed, config, InlineEngine(), lambda _: None)
+    assert metrics(resumed)[0]["step"] == 17
+    assert stats["num_steps"] == last
+    assert same_weights(weights(whole, last), weights(resumed, last))
+
+
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(place):
+    settings = {"train__workers": 2, "train__epochs": 12, "train__checkpoint_every": 10, "train__eval_every": 200}
+    run, config = make_run(place, "killed", **settings)
+    told = []
+
+    def kill_one_after_a_checkpoint():
+        while not complete_checkpoints(run):
+            time.sleep(0.02)
+        children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        os.kill(max(child.pid for child in children), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one_after_a_checkpoint)
+    killer.start()
+    stats = train.run(run, config, InlineEngine(), told.append)
+    killer.join()
+    undisturbed, _, expected = train_run(place, "undisturbed", **settings)
+    assert stats["restarts"] == 1
+    assert "a worker was lost; resuming from step" in told[0]
+    assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(undisturbed)]
+    assert [row["step"] for row in metrics(run)] == list(range(1, expected["num_steps"] + 1))
+    assert same_weights(weights(run, expected["num_steps"]), weights(undisturbed, expected["num_steps"]))
+
+
+def test_workers_that_are_lost_again_and_again_end_the_run(place):
+    run, config = make_run(place, train__max_restarts=2)
+
+    class LosingEngine(InlineEngine):
+        attempts = 0
+
+        def gang(self, function, workers, description):
+            self.attempts += 1
+            raise WorkerLostError("worker 1 ended without a word")
+
+    engine = LosingEngine()
+    with pytest.raises(WorkerLostError, match=r"lost 3 times.*max_restarts \(2\).*worker 1 ended without a word"):
+        train.run(run, config, engine, lambda _: None)
+    assert engine.attempts == 3
+    assert lake.read_manifest(run.train) is None
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_windows(place):
+    run, config = make_run(place, train__learning_rate=1e38, train__warmup_steps=0)
+    with pytest.raises(NightjarError, match=r"diverged at step \d+: loss .*windows \d+, .*train.learning_rate"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+    assert lake.read_manifest(run.train) is None
+    assert lake.read_manifest(run.model) is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_max_seconds_ends_a_run_cleanly(place, workers):
+    settings = {"train__workers": workers, "train__epochs": 10_000, "train__max_seconds": 3}
+    run, config, stats = train_run(place, **settings)
+    rows = metrics(run)
+    assert 3 <= stats["training_seconds"] < 4
+    assert stats["valid_loss"] < stats["unigram_loss"]
+    rates = [row["learning_rate"] for row in rows[50:]]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.1 * config.train.learning_rate, rel=0.05)
+    assert lake.read_manifest(run.model) is not None
+
+
+def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    place = Lake(s3_uri)
+    make_datasets(place, tokenizer)
+    run, config, stats = train_run(place, train__epochs=2, train__checkpoint_every=8)
+    last = stats["num_steps"]
+    expected = weights(run, last)
+    assert complete_checkpoints(run) == [last // 8 * 8, last]
+    lake.delete_folder(run.checkpoint(last))
+    bucket, key = bucket_and_key(run.train)
+    lake.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
+    assert train.run(run, config, InlineEngine(), lambda _: None)["num_steps"] == last
+    assert same_weights(weights(run, last), expected)
+    assert [row["step"] for row in metrics(run)] == list(range(1, last + 1))
+
+
+def test_max_tokens_ends_a_run(place):
+    _, _, stats = train_run(place, train__max_tokens=1500)
+    assert stats["num_tokens"] == 1536
+
+
+def test_a_damaged_checkpoint_is_passed_over(place, caplog):
+    settings = {"train__epochs": 2, "train__checkpoint_every": 8, "train__keep_checkpoints": 3}
+    run, config, _ = train_run(place, **settings)
+    kept = complete_checkpoints(run)
+    expected = weights(run, kept[-1])
+    weights_file = local_path(run.checkpoint(kept[-1])) / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:-100])
+    (local_path(run.checkpoint(kept[-2])) / "optimizer.safetensors").unlink()
+    lake.delete_folder(run.model)
+    (local_path(run.train) / "_manifest.json").unlink()
+    train.run(run, config, InlineEngine(), lambda _: None)
+    assert f"checkpoint of step {kept[-1]} is damaged" in caplog.text
+    assert f"checkpoint of step {kept[-2]} is damaged" in caplog.text
+    assert len(kept) == 3
+    assert same_weights(weights(run, kept[-1]), expected)
+    steps = [row["step"] for row in metrics(run)]
+    assert steps == list(range(1, kept[-1] + 1))
+
+
+def test_a_checkpoint_without_its_manifest_does_not_exist(place):
+    run, _, stats = train_run(place, train__checkpoint_every=4)
+    (local_path(run.checkpoint(stats["num_steps"])) / "_manifest.json").unlink()
+    assert latest_checkpoint(run) == stats["num_steps"] // 4 * 4
+
+
+def test_other_settings_do_not_resume(place):
+    run, config, _ = train_run(place)
+    (local_path(run.train) / "_manifest.json").unlink()
+    other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 99})})
+    with pytest.raises(InputError, match="another configuration or other data; use a new run id"):
+        train.run(run, other, InlineEngine(), lambda _: None)
+
+
+def test_a_finished_training_whose_model_was_altered_is_refused(place):
+    run, config, _ = train_run(place)
+    (local_path(run.model) / "config.json").write_text("{}")
+    with pytest.raises(DamagedError, match="has 2 bytes, the manifest says"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+
+
+def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
+    run, _ = make_run(place)
+    parts = {"part-0000-aa-000000": [1, 2, 3], "part-0000-aa-000001": [4, 5, 6], "part-0001-bb-000000": [4]}
+    for name, steps in parts.items():
+        lines = [json.dumps({"step": step, "attempt": name[5:9]}) + "\n" for step in steps]
+        lake.write_bytes(f"{run.metrics_parts}/{name}.jsonl", "".join(lines).encode())
+    found = [(row["step"], row["attempt"]) for row in read_parts(run)]
+    assert found == [(1, "0000"), (2, "0000"), (3, "0000"), (4, "0001")]
+
+
+def test_a_group_can_be_formed_again_in_the_same_process(place):
+    run, config = make_run(place, "again", train__workers=2)
+    worker = partial(_train_twice, run=run, config=config)
+    assert InlineEngine().gang(worker, 2, "twice")["num_parameters"] > 0
+
+
+def _train_twice(member, run, config):
+    train_worker(member, run, config, FINGERPRINT)
+    lake_is_mine = member.rank == 0
+    if lake_is_mine:
+        lake.delete_folder(run.train)
+    member.all_gather("deleted")
+    return train_worker(member, run, config, FINGERPRINT)
+
+
+def test_the_learning_rate_warms_up_then_follows_a_cosine():
+    schedule = Schedule(1.0, 0.1, warmup_steps=10, total_steps=100, max_seconds=None)
+    rates = np.array([schedule.learning_rate(step, 0) for step in range(100)])
+    cosine = 0.1 + 0.9 * (1 + np.cos(np.pi * np.arange(100) / 100)) / 2
+    assert rates == pytest.approx(cosine * np.minimum(1, np.arange(1, 101) / 11))
+    assert rates.argmax() == 10
+
+
+def test_validation_windows_are_evenly_spaced():
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]

@@ -1,0 +1,183 @@
+"""The windows step after the tokenize step, on real text, on a local disk and on S3."""
+
+import json
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from jobs import lake
+from jobs.errors import DamagedError, InputError
+from jobs.lake import list_files, read_manifest, write_bytes
+from jobs.paths import join, to_uri
+from jobs.steps import windows
+from jobs.tokens.shards import TokenShard
+from jobs.tokens.windows import WindowSet, num_windows
+from tests.jobs.steps.data import PASSAGE, Pipeline, write_corpus
+
+
+@pytest.fixture(params=["file", "s3"])
+def place(request, tmp_path, s3_uri, monkeypatch):
+    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
+
+
+@pytest.fixture
+def local(tmp_path):
+    return to_uri(str(tmp_path / "local"))
+
+
+def make(place, texts=None, **settings):
+    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), texts or {"a.txt": PASSAGE * 8}), **settings)
+    pipeline.tokenize()
+    return pipeline
+
+
+def read_side(pipeline, side):
+    """All windows of a side, in order."""
+    found = WindowSet.open(pipeline.lake, pipeline.datasets["windows"], side)
+    return np.concatenate([found.read(shard, np.arange(count)) for shard, count in enumerate(found.windows_per_shard)])
+
+
+def all_tokens(pipeline):
+    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    return [TokenShard.open(folder, entry).ids for entry in read_manifest(folder).entries("shards/")]
+
+
+def test_windows_of_a_text(place):
+    pipeline = make(place, windows__overlap=7, windows__shard_tokens=500)
+    stats = pipeline.windows()
+    assert json.dumps(stats)
+    manifest = read_manifest(pipeline.lake.windows(pipeline.datasets["windows"]))
+    assert manifest.counts.items() <= stats.items()
+    assert manifest.inputs == {"tokens": pipeline.datasets["tokens"]}
+    assert (stats["split"], stats["size"], stats["stride"], stats["dtype"]) == ("block", 16, 9, "uint16")
+    train, valid = read_side(pipeline, "train"), read_side(pipeline, "valid")
+    for side, rows in (("train", train), ("valid", valid)):
+        assert len(rows) == stats[f"num_{side}_windows"] == num_windows(stats[f"{side}_tokens"], 16, 9)
+        assert np.array_equal(rows[1:, :8], rows[:-1, 9:])  # they lie in one stream
+    assert stats["train_tokens"] + stats["valid_tokens"] == sum(map(len, all_tokens(pipeline)))
+    assert stats["valid_share"] == pytest.approx(0.2, abs=0.1)
+    assert 0 <= stats["num_uncovered_tokens"] < 2 * 9
+    assert stats["num_skipped_documents"] == 0
+    assert stats["num_valid_documents_also_in_train"] == stats["num_valid_documents"]  # the text repeats itself
+    assert [entry.name.split("-")[0] for entry in manifest.entries("valid/")] == [
+        f"valid/{number:05}" for number in range(len(manifest.entries("valid/")))
+    ]
+
+
+def test_baselines(local):
+    pipeline = make(local)
+    stats = pipeline.windows()
+    sides = {}
+    for side in ("train", "valid"):
+        rows = read_side(pipeline, side)
+        sides[side] = Counter(rows[:, :-1].ravel().tolist() + rows[-1:, -1].tolist())
+        tail = stats[f"{side}_tokens"] - sum(sides[side].values())
+        assert 0 <= tail < 16
+    total, vocab_size = sum(sides["train"].values()), stats["vocab_size"]
+    loss = -sum(n * math.log((sides["train"][token] + 1) / (total + vocab_size)) for token, n in sides["valid"].items())
+    assert stats["unigram_loss"] == pytest.approx(loss / sum(sides["valid"].values()), abs=0.02)
+    assert 0.8 * stats["unigram_loss"] < stats["token_entropy"] <= stats["unigram_loss"]
+
+
+@pytest.mark.parametrize("method", ["auto", "source", "block", "hash", "tail"])
+def test_each_document_is_on_one_side(local, method):
+    texts = {f"{number:02}.txt": f"Text {number}.\n\n{PASSAGE.decode()}".encode() for number in range(24)}
+    pipeline = make(local, texts, windows__split=method, tokenize__vocab_size=300)
+    stats = pipeline.windows()
+    tokens = np.concatenate(all_tokens(pipeline))
+    assert stats["split"] == ("source" if method == "auto" else method)
+    assert stats["train_tokens"] + stats["valid_tokens"] == len(tokens)
+    assert stats["valid_share"] == pytest.approx(0.2, abs=0.2 if method == "hash" else 0.1)  # documents repeat
+    assert stats["num_train_documents"] + stats["num_valid_documents"] == np.sum(tokens == 256)
+    if method == "hash":
+        assert stats["num_valid_documents_also_in_train"] == 0
+
+
+def test_windows_inside_documents(local):
+    texts = {"a.txt": b"\n\n".join(b"%d short" % number for number in range(50)) + b"\n\n" + PASSAGE * 8}
+    pipeline = make(local, texts, windows__over="document", windows__shard_tokens=100)
+    stats = pipeline.windows()
+    for side in ("train", "valid"):
+        rows = read_side(pipeline, side)
+        assert len(rows) == stats[f"num_{side}_windows"] > 0
+        assert not np.any(rows[:, :-1] == 256)  # the end of a document is nothing but the last target
+    lengths = np.concatenate([np.diff(np.flatnonzero(ids == 256), prepend=-1) for ids in all_tokens(pipeline)])
+    assert stats["num_skipped_documents"] == np.sum(lengths < 17) > 50
+    kept = lengths[lengths >= 17]
+    assert stats["train_tokens"] + stats["valid_tokens"] == kept.sum()
+    assert stats["num_train_windows"] + stats["num_valid_windows"] == np.sum((kept - 17) // 16 + 1)
+    assert stats["num_uncovered_tokens"] == np.sum((kept - 17) % 16)
+
+
+def test_existing_dataset_is_used_again(place, monkeypatch):
+    pipeline = make(place)
+    stats = pipeline.windows()
+    before = list_files(join(place, "datasets"))
+    again = pipeline.windows()
+    assert again["reused"]
+    assert {**again, "reused": False}.items() <= stats.items()
+    assert list_files(join(place, "datasets")) == before
+    monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)
+    assert not pipeline.windows()["reused"]  # lost the race to publish: a success all the same
+    assert read_side(pipeline, "valid").shape == (stats["num_valid_windows"], 17)
+
+
+def test_truncated_token_shard_is_refused(place):
+    pipeline = make(place)
+    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    entry = read_manifest(folder).entries("shards/")[1]
+    write_bytes(join(folder, entry.name), b"x" * (entry.size - 8))
+    with pytest.raises(DamagedError, match="the manifest says"):
+        pipeline.windows()
+    assert list_files(join(place, "datasets", "windows")) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "reason"),
+    [
+        ({"a.txt": b"A few words.\n\nA few more."}, {}, r"training part has \d+ tokens .*windows.size=16 needs 17"),
+        ({"a.txt": b"word " * 500}, {}, r"part has 0 tokens in 0 documents"),
+        ({"a.txt": PASSAGE}, {"windows__size": 900}, "corpus too short: its (training|validation) part"),
+        ({"a.txt": b"A few words.\n\n" * 99}, {"windows__over": "document"}, r"none of the \d+ training documents"),
+        ({"a.txt": PASSAGE}, {"windows__split": "source"}, "another windows.split"),
+    ],
+)
+def test_corpus_too_short(local, texts, settings, reason):
+    pipeline = make(local, texts, **settings)
+    with pytest.raises(InputError, match=reason) as caught:
+        pipeline.windows()
+    assert "\n" not in str(caught.value)
+    assert list_files(join(local, "datasets", "windows")) == []
+    assert "windows" not in pipeline.datasets
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("method", ["block", "source", "hash"])
+def test_few_documents_are_drawn_again_until_both_sides_have_some(local, method, seed):
+    pipeline = make(local, {"a.txt": PASSAGE, "b.txt": PASSAGE}, windows__split=method, windows__seed=seed)
+    stats = pipeline.windows()
+    assert stats["num_train_windows"] > 0
+    assert stats["num_valid_windows"] > 0
+
+
+def test_no_tokens_yet(local):
+    with pytest.raises(InputError, match="run its tokenize step first"):
+        Pipeline(local, "corpus").windows()
+
+
+def test_many_shards_in_few_tasks(local, monkeypatch):
+    """Where the driver cannot hold the token counts of each shard, tasks take several, and nothing else changes."""
+    text = b"\n\n".join(b"Document number %d has a few words." % number for number in range(2000))
+    pipeline = make(local, {"a.txt": text})
+    stats = pipeline.windows()
+    monkeypatch.setattr(windows, "_MAX_COUNT_BYTES", 3 * 2 * 8 * 400)
+    monkeypatch.setattr(windows, "_MAX_COMPARED_DOCUMENTS", 50)
+    monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)
+    bounded = pipeline.windows()
+    differ = {key for key in stats if stats[key] != bounded[key]} - {"tokens_per_second"}
+    assert differ == {"num_compared_valid_documents"}
+    assert 0 < bounded["num_compared_valid_documents"] < stats["num_compared_valid_documents"]

@@ -1,0 +1,121 @@
+"""Listing, planning, checking and sampling a corpus."""
+
+import hashlib
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.errors import InputError
+from jobs.lake import write_bytes
+from jobs.paths import join, to_uri
+from jobs.text import corpus
+from jobs.text.corpus import ByteRange, Source, check_sources, list_sources, plan_splits
+from jobs.text.sample import sample_documents
+
+BLOCK = corpus._BLOCK_BYTES
+
+
+@pytest.fixture(params=["file", "s3"])
+def folder(request, tmp_path, s3_uri):
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my cörpus"))
+
+
+def check(sources):
+    return [check_sources([ByteRange(source, 0, source.size)])[0] for source in sources]
+
+
+def test_folder_is_listed_by_name(folder):
+    names = ["b.txt", "a/z é.txt", "a.txt", "a b/c.txt", "é.txt", "Z.txt"]
+    for name in [*names, ".hidden.txt", "_SUCCESS", "_temporary/x.txt", "a/.git/x.txt", "notes.md"]:
+        write_bytes(join(folder, name), name.encode())
+    assert [(source.name, source.size) for source in list_sources(folder)] == [
+        (name, len(name.encode())) for name in sorted(names)
+    ]
+    (source,) = list_sources(join(folder, "notes.md"))
+    assert (source.name, source.size) == ("notes.md", 8)
+
+
+def test_there_is_no_corpus(folder):
+    with pytest.raises(InputError, match="no file there"):
+        list_sources(folder)
+    write_bytes(join(folder, "notes.md"), b"x")
+    with pytest.raises(InputError, match=r"none of its 1 files is named \*\.txt"):
+        list_sources(folder)
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b"ab\xffc", 2),
+        (b"x" * BLOCK + b"\x80", BLOCK),
+        (b"x" * (BLOCK - 1) + "é".encode()[:1] + b"x", BLOCK - 1),
+        (b"cut \xe6\xbc", 4),
+        ("UTF-16".encode("utf-16"), 0),
+        (b"lone surrogate \xed\xa0\x80", 15),
+    ],
+)
+def test_first_byte_that_is_not_utf8_is_named(folder, data, offset):
+    write_bytes(join(folder, "a.txt"), "good é".encode())
+    write_bytes(join(folder, "bad.txt"), data)
+    with pytest.raises(InputError, match=rf"/bad\.txt: not UTF-8 at byte {offset} \(0x"):
+        check(list_sources(folder))
+
+
+def test_check_hashes_and_looks_for_text(folder):
+    texts = {"a.txt": "漢字 é".encode() * 300_000, "b.txt": b"", "c.txt": b"\xef\xbb\xbf \r\n\n", "d.txt": b"x"}
+    for name, data in texts.items():
+        write_bytes(join(folder, name), data)
+    sources = list_sources(folder)
+    checked = check(sources)
+    assert [entry.sha256 for entry in checked] == [hashlib.sha256(texts[source.name]).hexdigest() for source in sources]
+    assert [entry.has_text for entry in checked] == [True, False, False, True]
+
+
+def test_vanished_file(folder):
+    write_bytes(join(folder, "a.txt"), b"x")
+    missing = Source("b.txt", join(folder, "b.txt"), 5)
+    with pytest.raises(InputError, match=r"/b\.txt: cannot be read"):
+        check([missing])
+
+
+@given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 40), st.booleans())
+def test_splits_cover_each_byte_once(sizes, split_bytes, whole_files):
+    sources = [Source(f"{number:02}", f"file:///{number}", size) for number, size in enumerate(sizes)]
+    splits = plan_splits(sources, split_bytes, whole_files)
+    parts = [part for split in splits for part in split]
+    covered = [(part.source.name, byte) for part in parts for byte in range(part.start, part.end)]
+    assert covered == [(source.name, byte) for source in sources for byte in range(source.size)]
+    assert {part.source.name for part in parts} == {source.name for source in sources}
+    assert all(len(split) == 1 or sum(part.size for part in split) <= split_bytes for split in splits)
+    assert all(split_bytes < sum(part.size for part in [*one, next_[0]]) for one, next_ in pairwise(splits))
+    assert not whole_files or all(part.start == 0 for part in parts)
+
+
+def make_sources(tmp_path, num_files):
+    data = [f"file {number}: é {'word ' * 50}\n\n".encode() * 300 for number in range(num_files)]
+    sources = []
+    for number, text in enumerate(data):
+        (tmp_path / f"{number:03}.txt").write_bytes(text)
+        sources.append(Source(f"{number:03}.txt", to_uri(str(tmp_path / f"{number:03}.txt")), len(text)))
+    return sources, b"".join(data)
+
+
+def test_sample_of_all(tmp_path):
+    sources, data = make_sources(tmp_path, 3)
+    assert (
+        list(sample_documents(sources, len(data), "paragraph")) == [text.strip() for text in data.split(b"\n\n")][:-1]
+    )
+
+
+@pytest.mark.parametrize("max_bytes", [1024, 200_000, 1_000_000])
+def test_sample_is_even(tmp_path, max_bytes):
+    sources, data = make_sources(tmp_path, 40)
+    sample = list(sample_documents(sources, max_bytes, "paragraph"))
+    assert sample == list(sample_documents(sources, max_bytes, "paragraph"))
+    size = sum(map(len, sample))
+    assert 0.9 * max_bytes <= size <= max_bytes < len(data)
+    files = {text.split(b":")[0] for text in sample if text.startswith(b"file")}
+    assert len(files) >= min(40, max_bytes // (1 << 16))
+    assert all(text.decode() for text in sample)

@@ -1,0 +1,153 @@
+"""Windows: their number by the closed formula, and each one as it stands in the stream, for any shards."""
+
+import pickle
+from functools import reduce
+from operator import add
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.config import WindowsConfig
+from jobs.errors import DamagedError, InputError
+from jobs.lake import Manifest, publish_manifest, read_bytes, write_bytes
+from jobs.paths import Lake, join, to_uri
+from jobs.text.corpus import Source, plan_splits
+from jobs.tokens.bpe import tokenizer_json
+from jobs.tokens.shards import TokenShard, write_token_shard
+from jobs.tokens.split import SplitRule
+from jobs.tokens.streams import StreamRule, plan_window_shards, tally, write_window_shard
+from jobs.tokens.tokenizer import Tokenizer
+from jobs.tokens.windows import SIDES, WindowSet, num_tokens_of, num_windows
+
+BYTES = Tokenizer.from_json(tokenizer_json([]))  # each byte is a token
+
+
+def test_closed_formula():
+    for size in range(1, 21):
+        for stride in range(1, size + 1):
+            for tokens in range(201):
+                starts = range(0, max(0, tokens - size), stride)  # a window needs size + 1 tokens
+                assert num_windows(tokens, size, stride) == len(starts)
+                if starts:
+                    covered = num_tokens_of(len(starts), size, stride)
+                    assert covered <= tokens < covered + stride  # what is left is too little for one more
+
+
+def write_tokens(folder, documents, split_bytes):
+    """Token shards of a file with a document in each line."""
+    data = "\n".join(documents).encode()
+    write_bytes(join(folder, "text.txt"), data)
+    source = Source("text.txt", join(folder, "text.txt"), len(data))
+    splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
+    done = [write_token_shard(item, folder_uri=folder, tokenizer=BYTES, unit="line") for item in splits]
+    return [task.entry for task in done if task.entry]
+
+
+def write_windows(lake, entries, rule, shard_tokens):
+    folder = lake.windows("f")
+    sides = {side: reduce(add, (tally([entry], rule=rule)[side] for entry in entries)) for side in SIDES}
+    plans = [
+        plan for side in SIDES for plan in plan_window_shards(side, entries, sides[side].units, rule, shard_tokens)
+    ]
+    files = [write_window_shard(pickle.loads(pickle.dumps(plan)), folder_uri=folder, rule=rule) for plan in plans]
+    publish_manifest(folder, Manifest("windows", "f", tuple(files), {"size": rule.size, "stride": rule.stride}))
+    return sides
+
+
+def make_rule(folder, documents, size, stride, over, split="hash"):
+    config = WindowsConfig(split=split, valid_fraction=0.4)
+    chosen = SplitRule.choose(config, [("text.txt", len("\n".join(documents)))])
+    return StreamRule(folder, chosen, size, stride, over, BYTES.vocab_size, 0)
+
+
+def expected(folder, entries, rule, side):
+    """The windows of a side, from the documents one by one."""
+    documents = []
+    for entry in entries:
+        shard = TokenShard.open(folder, entry)
+        on_side = rule.split.is_valid(shard) == (side == "valid")
+        documents += [
+            part.tolist() for part, kept in zip(np.split(shard.ids, shard.ends[:-1]), on_side, strict=True) if kept
+        ]
+    streams = documents if rule.over == "document" else [[token for document in documents for token in document]]
+    return [
+        stream[start : start + rule.size + 1]
+        for stream in streams
+        for start in range(0, len(stream) - rule.size, rule.stride)
+    ]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30), min_size=1, max_size=25),
+    size=st.integers(1, 20),
+    data=st.data(),
+    shard_tokens=st.integers(1, 60),
+    split_bytes=st.integers(1, 200),
+    over=st.sampled_from(["stream", "document"]),
+)
+def test_each_window_is_what_the_stream_has(tmp_path_factory, documents, size, data, shard_tokens, split_bytes, over):
+    stride = size - data.draw(st.integers(0, size - 1), "overlap")
+    lake = Lake(to_uri(str(tmp_path_factory.mktemp("my läke"))))
+    folder = lake.tokens("t")
+    entries = write_tokens(folder, documents, split_bytes)
+    rule = make_rule(folder, documents, size, stride, over)
+    sides = write_windows(lake, entries, rule, shard_tokens)
+    assert sum(side.num_documents + side.num_skipped for side in sides.values()) == len(documents)
+    for side in SIDES:
+        windows = expected(folder, entries, rule, side)
+        found = WindowSet.open(lake, "f", side)
+        assert found.num_windows == sum(found.windows_per_shard) == len(windows)
+        if over == "stream":
+            assert len(windows) == num_windows(sides[side].num_tokens, size, stride)
+        per_shard = max(1, shard_tokens // stride)
+        assert all(count == per_shard for count in found.windows_per_shard[:-1])
+        rows = [found.read(shard, np.arange(count)) for shard, count in enumerate(found.windows_per_shard)]
+        assert [row.tolist() for shard in rows for row in shard] == windows
+
+
+@pytest.fixture
+def window_set(tmp_path):
+    lake = Lake(to_uri(str(tmp_path)))
+    folder = lake.tokens("t")
+    documents = [f"document number {number} has a few words" for number in range(400)]
+    entries = write_tokens(folder, documents, 4096)
+    write_windows(lake, entries, make_rule(folder, documents, 16, 8, "stream", "block"), 300)
+    return lake, WindowSet.open(lake, "f", "train")
+
+
+def test_windows_in_any_order(window_set):
+    _, windows = window_set
+    assert windows.size == 16
+    order = np.random.default_rng(0).permutation(windows.windows_per_shard[3])
+    rows = windows.read(3, order)
+    assert rows.dtype == np.int64
+    assert rows.shape == (len(order), 17)
+    assert np.array_equal(rows[np.argsort(order)], windows.read(3, np.arange(len(order))))
+    assert windows.read(0, np.array([], np.int64)).shape == (0, 17)
+
+
+def test_few_shards_are_open(window_set):
+    _, windows = window_set
+    assert len(windows.windows_per_shard) > 20
+    for shard in range(len(windows.windows_per_shard)):
+        windows.read(shard, np.array([0]))
+    assert len(windows._open) == 8
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_damaged_shard_is_refused(window_set, damage):
+    lake, windows = window_set
+    uri = join(lake.windows("f"), windows._entries[1].name)
+    data = read_bytes(uri)
+    write_bytes(uri, data[:-8] if damage == "truncated" else data[:-9] + b"x" + data[-8:])
+    assert windows.read(0, np.array([0])).shape == (1, 17)
+    with pytest.raises(DamagedError, match="the manifest"):
+        windows.read(1, np.array([0]))
+
+
+def test_there_is_no_dataset(tmp_path):
+    with pytest.raises(InputError, match="no windows here"):
+        WindowSet.open(Lake(to_uri(str(tmp_path))), "f", "train")

@@ -1,0 +1,25 @@
+"""Windows by their ids."""
+
+import numpy as np
+import pytest
+
+from jobs.errors import InputError
+from jobs.paths import Lake
+from jobs.training.data import TrainingData
+from tests.jobs.handmade import FINGERPRINT, TEXT, make_datasets, train_tokenizer
+
+
+def test_an_id_leads_to_its_window_in_whatever_shard(tmp_path):
+    place, tokenizer = Lake(tmp_path.as_uri()), train_tokenizer()
+    make_datasets(place, tokenizer, size=16, shard_windows=7)
+    windows = TrainingData.open(place, FINGERPRINT).train
+    stream = tokenizer.encode(TEXT).astype(np.int64)
+    ids = np.random.default_rng(0).permutation(windows.num_windows)
+    assert len(windows.per_shard) > 10
+    expected = stream[ids[:, None] * 16 + np.arange(17)]
+    assert np.array_equal(windows.read(ids).numpy(), expected)
+
+
+def test_without_windows_there_is_one_clear_line(tmp_path):
+    with pytest.raises(InputError, match="no windows here; run the windows step first"):
+        TrainingData.open(Lake(tmp_path.as_uri()), "none")
