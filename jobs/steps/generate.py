@@ -54,7 +54,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     if finished is not None and finished.inputs["model"] == model.fingerprint:
         lake.verify_sizes(run.generate, finished)
         progress("text was generated before: nothing to do")
-        return finished.counts
+        return finished.counts | {"reused": True}
     lake.delete_folder(run.generate)
     started = time.perf_counter()
     batches = plan(config.generate)
@@ -121,6 +121,7 @@ def _model(folder_uri: str, fingerprint: str) -> tuple[Llama, Tokenizer]:
 
 def _summary(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     return {
+        "reused": False,
         "num_samples": len(samples),
         "num_tokens": sum(len(sample["tokens"]) for sample in samples),
         "tokens_per_second": sum(len(sample["tokens"]) for sample in samples) / seconds,

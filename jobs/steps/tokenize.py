@@ -112,11 +112,13 @@ def _make(
     started = time.perf_counter()
     tokenizer = given or _train(corpus, settings)
     trained = time.perf_counter()
+    log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
     entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
     write = partial(write_token_shard, folder_uri=folder_uri, tokenizer=tokenizer, unit=settings.documents)
     splits = plan_splits(corpus.sources, settings.split_bytes, whole_files=settings.documents == "file")
     done = engine.map(write, list(enumerate(splits)), "tokenize")
     encode_seconds = time.perf_counter() - trained
+    log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
     stats = _stats(corpus, settings, tokenizer, done)
     shards = [task.entry for task in done if task.entry]
     name = folder_uri.rpartition("/")[2]

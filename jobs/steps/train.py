@@ -59,7 +59,7 @@ def _finished(run: Run) -> dict[str, Any] | None:
     if model is None or model.fingerprint != manifest.inputs["model"]:
         raise DamagedError(f"{run.model}: not the model that was trained; delete {run.train} and run again")
     lake.verify_sizes(run.model, model)
-    return manifest.counts
+    return manifest.counts | {"reused": True}
 
 
 def _datasets(run: Run) -> dict[str, str]:
@@ -121,6 +121,7 @@ def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, A
     gradient_norms = [row["gradient_norm"] for row in rows]
     validation = {key: last[key] for key in ("valid_loss", "valid_accuracy", "perplexity", "bits_per_byte")}
     return {
+        "reused": False,
         "train_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         **validation,
         "unigram_loss": data.unigram_loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from jobs.tokens.split import SplitRule
 from jobs.tokens.stats import entropy, unigram_loss
 from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
 from jobs.tokens.windows import SIDES, Side
+
+log = logging.getLogger(__name__)
 
 _CODE = (
     *("tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py", "tokens/windows.py"),
@@ -91,6 +94,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
     entries = tokens.entries("shards/")
     rule = _stream_rule(lake, tokens, settings)
     groups = _groups(entries, rule.vocab_size)
+    # The tail is no draw, and a single file is on one side whatever is drawn.
     fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.inputs["files"]) == 1)
     for draw in range(1 if fixed else _MAX_DRAWS):
         rule = replace(rule, split=replace(rule.split, draw=draw))
@@ -102,6 +106,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
         lacking = [side for side in SIDES if not plans[side]]
         if not lacking:
             return _Sides(rule, tallies, plans)
+        log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
     raise InputError(_too_short(lacking[0], tallies[lacking[0]], settings))
 
 
@@ -153,6 +158,7 @@ def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
         "stride": rule.stride,
         "over": rule.over,
         "split": rule.split.method,
+        "split_draw": rule.split.draw,
         "dtype": tokens.counts["dtype"],
         "vocab_size": rule.vocab_size,
         "num_train_windows": num_windows["train"],

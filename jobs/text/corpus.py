@@ -15,7 +15,7 @@ from jobs.errors import InputError
 from jobs.paths import base_name, is_s3, join, local_path, to_uri
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 23  # a request to S3 each
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ def read_documents(part: ByteRange, unit: Unit) -> Documents:
         InputError: if the file cannot be read.
     """
     with open_source(part.source) as file:
-        head = read_at(file, 0, len(BYTE_ORDER_MARK))
-        start = max(part.start, len(head)) if head == BYTE_ORDER_MARK else part.start
+        start = part.start
+        if start < len(BYTE_ORDER_MARK) and read_at(file, 0, len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            start = len(BYTE_ORDER_MARK)
         data = read_at(file, start, max(0, part.end - start))
         num_lines = data.count(b"\n") + (part.end == part.source.size and data[-1:] not in (b"", b"\n"))
         first = _first_document(file, data, start, unit)

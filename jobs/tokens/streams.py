@@ -168,6 +168,7 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
         ids.append(part)
         starts.append(starts_in_part + num_tokens)
         num_tokens += len(part)
+    assert num_tokens < 2**32, "starts are uint32"
     columns = {"tokens": _one_list(np.concatenate(ids)), "starts": _one_list(np.concatenate(starts).astype(np.uint32))}
     with create_shard(folder_uri, f"{plan.side}/{plan.number:05d}", ".arrow") as shard:
         write_batch(shard, pa.RecordBatch.from_pydict(columns))

@@ -7,8 +7,8 @@ document becomes the end-of-text token: corpora that carry it as a separator mea
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import gigatoken
 import numpy as np
@@ -74,13 +74,14 @@ class Tokenizer:
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken would panic
         return self._tokenizer.decode(array.astype(np.uint32)).decode("utf-8", errors="replace")
 
-    @cached_property
-    def tokens(self) -> dict[int, bytes]:
-        """The bytes of each token."""
-        return self._tokenizer.vocab
+    def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
+        return _shared, (self.json,)
 
-    def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
-        return Tokenizer, (self.json,)
+
+@lru_cache(maxsize=2)
+def _shared(json_bytes: bytes) -> Tokenizer:
+    """One tokenizer for all tasks of a process: loading a large vocabulary takes as long as encoding some megabytes."""
+    return Tokenizer(json_bytes)
 
 
 def _end_of_text(json_bytes: bytes, where: str) -> int:

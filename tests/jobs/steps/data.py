@@ -9,7 +9,8 @@ from jobs.lake import read_json, write_bytes
 from jobs.paths import Lake, join
 from jobs.steps import tokenize, windows
 
-PASSAGE = Path("tests/data/scandal.txt").read_bytes() + b"\n"
+PASSAGE_PATH = Path(__file__).parents[2] / "data" / "scandal.txt"
+PASSAGE = PASSAGE_PATH.read_bytes() + b"\n"
 
 
 class TravelEngine(InlineEngine):

@@ -13,7 +13,7 @@ from jobs.paths import join, to_uri
 from jobs.steps import tokenize
 from jobs.tokens.dataset import read_tokenizer
 from jobs.tokens.shards import TokenShard
-from tests.jobs.steps.data import PASSAGE, Pipeline, write_corpus
+from tests.jobs.steps.data import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
 
 TEXTS = {
     "a.txt": PASSAGE * 6,
@@ -161,7 +161,7 @@ def test_given_tokenizer(place):
         ({"a.txt": b"", "b.txt": b" \n\n"}, {}, "no text in its 2 files"),
         ({"a.txt": PASSAGE, "b.txt": b"x" * 5000 + b"\xff"}, {}, r"/b\.txt: not UTF-8 at byte 5000 \(0xff\)"),
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": "/nowhere/é.json"}, r"%C3%A9\.json cannot be read"),
-        ({"a.txt": PASSAGE}, {"tokenize__tokenizer": "tests/data/scandal.txt"}, r"scandal\.txt: not a tokenizer\.json"),
+        ({"a.txt": PASSAGE}, {"tokenize__tokenizer": str(PASSAGE_PATH)}, r"scandal\.txt: not a tokenizer\.json"),
     ],
 )
 def test_bad_input_leaves_nothing(place, texts, settings, reason):

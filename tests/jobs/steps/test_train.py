@@ -83,7 +83,9 @@ def test_the_metrics_of_a_run(place):
     told = lake.read_json(run.progress("train"))
     assert told["total_steps"] == schedule.total_steps
     assert told["message"].startswith(f"step {told['step']}/{schedule.total_steps}  loss ")
-    assert train.run(run, config, None, lambda _: None) == stats  # no engine: nothing is trained again
+    assert train.run(run, config, None, lambda _: None) == stats | {
+        "reused": True
+    }  # no engine: nothing is trained again
 
 
 def test_bfloat16_learns_as_well(place):

@@ -84,7 +84,7 @@ def test_baselines(local):
 
 
 @pytest.mark.parametrize("method", ["auto", "source", "block", "hash", "tail"])
-def test_sides_have_all_documents_and_share_none(local, method):
+def test_each_document_is_on_one_side(local, method):
     texts = {f"{number:02}.txt": f"Text {number}.\n\n{PASSAGE.decode()}".encode() for number in range(24)}
     pipeline = make(local, texts, windows__split=method, tokenize__vocab_size=300)
     stats = pipeline.windows()

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from jobs.errors import InputError
 from jobs.lake import write_bytes
 from jobs.paths import join, to_uri
+from jobs.text import corpus
 from jobs.text.corpus import ByteRange, Source, check_sources, list_sources, plan_splits
 from jobs.text.sample import sample_documents
+
+BLOCK = corpus._BLOCK_BYTES
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -46,8 +49,8 @@ def test_there_is_no_corpus(folder):
     ("data", "offset"),
     [
         (b"ab\xffc", 2),
-        (b"x" * (1 << 20) + b"\x80", 1 << 20),
-        (b"x" * ((1 << 20) - 1) + "é".encode()[:1] + b"x", (1 << 20) - 1),
+        (b"x" * BLOCK + b"\x80", BLOCK),
+        (b"x" * (BLOCK - 1) + "é".encode()[:1] + b"x", BLOCK - 1),
         (b"cut \xe6\xbc", 4),
         ("UTF-16".encode("utf-16"), 0),
         (b"lone surrogate \xed\xa0\x80", 15),

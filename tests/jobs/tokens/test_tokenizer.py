@@ -14,7 +14,7 @@ from jobs.errors import InputError
 from jobs.tokens.bpe import tokenizer_json, train_bpe
 from jobs.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
-PASSAGE = Path("tests/data/scandal.txt").read_text("utf-8")
+PASSAGE = (Path(__file__).parents[2] / "data" / "scandal.txt").read_text("utf-8")
 PIECES = [" ", "  ", "\n", "\r", "\t", "a", "B", "'s", "'LL", "é", "漢", "😀", "\u00a0", "\u3000", "\u2028", "\x00"]
 PIECES += ["\x1c", "\x85", "1", "²", "٣", "\u0301", "ß", "<|", "|>", END_OF_TEXT, "!", "\u200d", "\ufeff", "Ⅷ", "_"]
 PIECES += ["Holmes", " the", "ʰ", "\u180e", "\u0378", "\U0010ffff"]
@@ -91,6 +91,7 @@ def test_decoding_of_what_is_no_text(tokenizer):
 def test_it_travels_as_its_json(tokenizer):
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy.json == tokenizer.json
+    assert copy is pickle.loads(pickle.dumps(tokenizer))
     assert copy.encode(PASSAGE).tolist() == tokenizer.encode(PASSAGE).tolist()
 
 

@@ -1,0 +1,68 @@
+# The one front door: `make help` lists it. Every recipe runs from this folder by relative paths, since make cannot
+# hold a path with a space in its lists. Written for GNU make 3.81 (macOS) and later.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+RUN := .venv/bin/python
+# JAVA_HOME is read when the recipe runs, since setup may have found Java a moment before.
+RUN_PIPELINE = JAVA_HOME="$$(cat .venv/java_home)" PYTHONPATH=.:plugins $(RUN)
+
+# Through the environment and unexpanded, so that a file's name may hold spaces, quotes and dollar signs.
+ifdef CORPUS
+override CORPUS := $(value CORPUS)
+export CORPUS
+endif
+# Read by setup.sh: which Python makes .venv, which build of torch (cpu or cuda), from which index.
+export PYTHON TORCH TORCH_INDEX
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Make .venv from the locks and find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
+	@infra/local/setup.sh
+
+.PHONY: demo
+demo: setup ## Run the whole pipeline on real text, on this machine [CORPUS=path]
+	@$(RUN_PIPELINE) -m infra.local.demo
+
+.PHONY: airflow
+airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
+	@$(RUN_PIPELINE) -m infra.local.airflow
+
+.PHONY: test
+test: check ## What CI runs: check, then every test, with the coverage of jobs
+	$(RUN_PIPELINE) -m pytest --cov
+
+.PHONY: check
+check: setup ## Check format, lint, types, import rules and locks; changes nothing
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy $(wildcard dags jobs plugins infra)
+	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py
+
+.PHONY: format
+format: setup ## Format the code and fix what lint can fix
+	$(RUN) -m ruff format .
+	$(RUN) -m ruff check --fix .
+
+.PHONY: coverage
+coverage: setup ## Show the lines of jobs that the last make test did not reach
+	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
+
+# dev holds both other environments: locked first, it makes them agree. Kept versions stay unless UPGRADE=1.
+COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
+.PHONY: lock
+lock: setup ## Lock the requirements anew [UPGRADE=1]
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
+
+.PHONY: clean
+clean: ## Remove what tools left behind; keeps .venv, lake, .airflow and .cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

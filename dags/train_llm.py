@@ -1,0 +1,98 @@
+"""The DAG `train_llm`: a language model, trained on a Spark cluster that exists only while it trains.
+
+    preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> train -> generate
+                                  (setup)      (setup)
+              -> pull_stats -> promote -> terminate_cluster -> verdict
+                                               (teardowns)
+
+Wiring only: what the tasks do lies in ``plugins/nightjar``. Laptop and AWS differ in settings (`nightjar.settings`).
+Three choices keep clusters from leaking. `sweep` is a setup, so that clearing a task clears it along: it ends the
+run's earlier cluster. The teardown follows both setups, so it also runs when creating the cluster failed half-way.
+There is no ``dagrun_timeout``, which would skip the teardowns: every wait has its own limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
+
+from jobs.errors import InputError
+from jobs.paths import STEPS
+from nightjar import champion, form, package, results, settings
+from nightjar import preflight as checks
+from nightjar.errors import UserError
+from nightjar.operators import CreateClusterOperator, EndClustersOperator, SparkStepOperator, current_run
+
+SETTINGS = settings.load()
+STATS = Asset("nightjar-stats")
+
+
+@task(retries=0)
+def preflight() -> dict[str, Any]:
+    """Resolve the configuration, check what can be known before a cluster exists, and plan the tasks."""
+    context = get_current_context()
+    try:
+        config = checks.prepare(form.read_form(context["params"]), current_run(context))
+    except InputError as error:
+        raise UserError(str(error)) from None
+    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown]
+    return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
+
+
+@task
+def upload_package() -> str:
+    """Put the job into the lake, unless this very code is there; return its folder."""
+    return package.upload(SETTINGS.lake, SETTINGS.package_root)
+
+
+@task(trigger_rule="all_done", outlets=[STATS])
+def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
+    """Copy the statistics to this machine, whatever happened to the steps."""
+    summary = results.pull_stats(current_run(get_current_context()), SETTINGS.stats_dir)
+    yield Metadata(STATS, extra=summary)
+    return summary
+
+
+@task
+def promote() -> dict[str, Any]:
+    """Make the model champion if it is better than the current one."""
+    return champion.promote(current_run(get_current_context()))
+
+
+@task(retries=0)
+def verdict() -> None:
+    """Fail the run if a planned task did not succeed: one that is marked failed would else end as success."""
+    context = get_current_context()
+    task_instance, run_id = context["ti"], context["run_id"]
+    plan = task_instance.xcom_pull(task_ids="preflight") or {}
+    results.check_tasks(plan.get("tasks"), task_instance.get_task_states(dag.dag_id, run_ids=[run_id])[run_id])
+
+
+with DAG(
+    "train_llm",
+    description="Trains a language model on a Spark cluster that exists only while it trains",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
+    catchup=False,
+    max_active_runs=1,
+    params=form.trigger_form(SETTINGS.corpus),
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
+    tags=["nightjar"],
+) as dag:
+    uploaded = upload_package()
+    sweep = EndClustersOperator(task_id="sweep")
+    create = CreateClusterOperator(task_id="create_cluster")
+    steps = [
+        SparkStepOperator(task_id=step, step=step, cluster_id=create.output, package_uri=uploaded) for step in STEPS
+    ]
+    promoted = promote()
+    terminate = EndClustersOperator(task_id="terminate_cluster")
+    judged = verdict()
+
+    chain(preflight(), uploaded, sweep, create, *steps, pull_stats(), promoted, terminate, judged)
+    chain(steps[-1], promoted)  # pull_stats succeeds whatever happened, promote needs a complete run
+    terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
+    judged.as_teardown(on_failure_fail_dagrun=True)

@@ -1,0 +1,1 @@
+"""What makes the package that goes to the cluster, and what starts it there."""

@@ -1,0 +1,171 @@
+"""The command line: ``python -m jobs run --corpus text.txt --lake ./lake --preset tiny --engine inline``.
+
+Also what the launcher calls on the cluster: ``spark-submit launcher.py train --config <lake>/runs/<id>/config.json``.
+Exit codes: 0 done; 2 the input or configuration is wrong (one clear line); 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs.config import Config, GenerateConfig, parse_settings, preset_names
+from jobs.errors import InputError, NightjarError
+from jobs.paths import STEPS, Run, join
+from jobs.pipeline import read_config, run_all, run_step, start_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jobs.engine.contract import Engine
+
+log = logging.getLogger("jobs")
+
+TRACE = 5
+_LEVELS = {
+    "TRACE": TRACE,
+    "DEBUG": logging.DEBUG,
+    "INFO": logging.INFO,
+    "WARN": logging.WARNING,
+    "ERROR": logging.ERROR,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(InputError.exit_code, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name and return the exit code."""
+    options = _parser().parse_args(arguments)
+    _log_to_stderr("INFO")
+    try:
+        options.command(options)
+    except NightjarError as error:
+        sys.stderr.write(f"nightjar: {error}\n")
+        return error.exit_code
+    except (OSError, ClientError, BotoCoreError) as error:
+        log.debug("traceback", exc_info=True)
+        sys.stderr.write(f"nightjar: {type(error).__name__}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("nightjar: interrupted; finished work is kept, the same command goes on from it\n")
+        return 130
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    """All four steps."""
+    run_id = options.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
+    run = start_run(options.lake, run_id, options.corpus, options.preset, parse_settings(options.set))
+    config = read_config(run)
+    _log_to_stderr(config.log_level)
+    slots = config.spark.executors * config.spark.executor_cores
+    with _engine(options.engine, config, options.master or f"local[{slots},4]") as engine:
+        stats = run_all(run, engine)
+    train = stats["train"]
+    sys.stdout.write(
+        f"validation loss {train['valid_loss']:.4f} (unigram baseline {train['unigram_loss']:.4f})\n"
+        f"statistics {join(run.stats, 'stats.txt')}\ntext       {join(run.generate, 'generated.txt')}\n"
+    )
+
+
+def _step(options: argparse.Namespace) -> None:
+    """One step of a run whose configuration is there already."""
+    run = Run.of_config(options.config)
+    config = read_config(run)
+    _log_to_stderr(config.log_level)
+    with _engine(options.engine, config, options.master) as engine:
+        run_step(options.step, run, config, engine)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    """Text from a trained model."""
+    from jobs.sample import sample  # noqa: PLC0415 - torch takes seconds to import, and only this command needs it
+
+    sample(options)
+
+
+@contextmanager
+def _engine(name: str, config: Config, master: str | None) -> Iterator[Engine]:
+    if name == "inline":
+        from jobs.engine.inline import InlineEngine  # noqa: PLC0415 - each engine with its libraries only when chosen
+
+        yield InlineEngine()
+        return
+    from jobs.engine.spark import SparkEngine  # noqa: PLC0415 - a run on the inline engine needs no Spark
+
+    engine = SparkEngine(config.spark, master)
+    try:
+        yield engine
+    finally:
+        engine.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m jobs", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="tokenize, windows, train and generate")
+    run.add_argument("--corpus", required=True, help="a .txt file or a folder of them: path, file:///... or s3://...")
+    run.add_argument("--lake", default="lake", help="where everything is written: path, file:///... or s3://...")
+    run.add_argument("--preset", default="demo", help=f"one of {', '.join(preset_names())}")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. train.seed=7")
+    run.add_argument("--run-id", help="name of the run; the same name goes on with the same run")
+    run.add_argument("--engine", choices=("inline", "spark"), default="inline", help="this process, or Spark")
+    run.add_argument("--master", help="Spark master; default: local, with as many slots as executors x cores")
+    run.set_defaults(command=_run)
+    for step in STEPS:
+        command = commands.add_parser(step, help=f"the step '{step}' of a run")
+        command.add_argument("--config", required=True, metavar="URI", help="<lake>/runs/<run_id>/config.json")
+        command.add_argument("--engine", choices=("inline", "spark"), default="spark", help="default: spark")
+        command.add_argument("--master", help="Spark master; default: the one that spark-submit gives")
+        command.set_defaults(command=_step, step=step)
+    _add_sample(commands.add_parser("sample", help="text from a trained model"))
+    return parser
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    default = GenerateConfig()
+    parser.add_argument("--model", required=True, help="model folder, run folder, id of a run in the lake, or champion")
+    parser.add_argument("--lake", default="lake", help="where runs and the champion are: path, file:///... or s3://...")
+    parser.add_argument("--prompt", default="", help="text to continue; none starts a new document")
+    parser.add_argument("--max-new-tokens", type=_positive, help=f"default: {default.max_new_words} words")
+    parser.add_argument("--temperature", type=_not_negative, default=default.temperature, help="0 takes the likeliest")
+    parser.add_argument("--top-k", type=_positive, default=default.top_k, help="draw among the k likeliest tokens")
+    parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same text")
+    parser.set_defaults(command=_sample)
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    if (number := float(text)) < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.addLevelName(TRACE, "TRACE")
+    logging.addLevelName(logging.WARNING, "WARN")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)-5s %(name)s: %(message)s", stream=sys.stderr
+    )
+    log.setLevel(_LEVELS[level])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""One step with all that surrounds it, and the four of them in a row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import psutil
+
+from jobs import lake
+from jobs.config import Config, resolve
+from jobs.engine.contract import Engine
+from jobs.errors import InputError, NightjarError
+from jobs.paths import STEPS, Lake, Run, to_uri
+from jobs.report.progress import Progress
+from jobs.report.stats import write_step
+from jobs.text.corpus import list_sources
+
+log = logging.getLogger(__name__)
+
+
+def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: Mapping[str, Any]) -> Run:
+    """Resolve the configuration of a run and write it into its folder, once.
+
+    Raises:
+        InputError: if the configuration is wrong, there is no text, the lake cannot be written to, or the run exists
+            with another configuration.
+    """
+    config = resolve(to_uri(corpus), preset, overrides)
+    list_sources(config.corpus)
+    home = Lake(to_uri(lake_path))
+    run = home.run(run_id)
+    lake.check_writable(home.uri)
+    if not lake.publish(run.config, config.to_json().encode()) and read_config(run) != config:
+        raise InputError(f"{run.uri}: this run exists with another configuration; choose another --run-id")
+    return run
+
+
+def read_config(run: Run) -> Config:
+    """The configuration that stands in the run's folder.
+
+    Raises:
+        InputError: if there is none, or it is not valid.
+    """
+    try:
+        return Config.from_json(lake.read_bytes(run.config).decode(), run.config)
+    except FileNotFoundError:
+        raise InputError(f"{run.config}: no such configuration; check --config") from None
+
+
+def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, Any]:
+    """Run one step, time it, and leave its statistics in the run's folder, also when it fails.
+
+    Raises:
+        NightjarError: as the step does.
+    """
+    function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
+    process = psutil.Process()
+    process.cpu_percent()
+    started, stages_before = time.time(), len(engine.stages())
+    stats: dict[str, Any] = {}
+    log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
+    try:
+        stats = {"error": None, **function(run, config, engine, Progress(run, step))}
+    except NightjarError as error:
+        stats = {"error": str(error)}
+        raise
+    except Exception as error:
+        stats = {"error": f"{type(error).__name__}: {error}"}
+        raise
+    finally:
+        stats |= {
+            "engine": engine.name,
+            "started": started,
+            "seconds": time.time() - started,
+            "driver_resident_bytes": process.memory_info().rss,
+            "driver_cpu_load": process.cpu_percent() / 100,
+            "stages": engine.stages()[stages_before:],
+        }
+        write_step(run, step, stats)
+    log.info("%s: done in %.1f s", step, stats["seconds"])
+    return stats
+
+
+def run_all(run: Run, engine: Engine) -> dict[str, dict[str, Any]]:
+    """Run the four steps; return the statistics of each."""
+    config = read_config(run)
+    return {step: run_step(step, run, config, engine) for step in STEPS}

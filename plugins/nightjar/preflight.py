@@ -1,0 +1,147 @@
+"""What can be known before a cluster exists: is the configuration right, is there text, can the lake be written to.
+
+Every error is one line for the user: what, where, what to do.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs.config import Config
+from jobs.errors import InputError
+from jobs.paths import Lake, Run, is_s3, join, to_uri
+from nightjar import aws
+from nightjar.storage import Storage, StoredFile, open_storage
+
+log = logging.getLogger(__name__)
+
+SCAN_BYTES = 64 * 2**20
+"""So much of a corpus is looked at; the step that reads all of it looks at the rest."""
+_CHUNK_BYTES = 2**20
+
+
+def prepare(config: Config, run: Run) -> Config:
+    """Check what a run needs, write its configuration, and return what stands there.
+
+    Raises:
+        InputError: saying in one line what is wrong.
+    """
+    lake = Lake(run.lake_uri)
+    check_reach(config, lake, aws.emr_client().meta.endpoint_url)
+    check_lake(lake)
+    check_corpus(config)
+    return publish_config(config, run)
+
+
+def publish_config(config: Config, run: Run) -> Config:
+    """Write the run's configuration once, and return what stands there: a run that is cleared keeps its own."""
+    storage = open_storage(run.uri)
+    if storage.publish(run.config, config.to_json().encode()):
+        return config
+    stored = Config.from_json(storage.read(run.config).decode(), run.config)
+    if stored != config:
+        log.warning("This run has a configuration already and keeps it: %s", run.config)
+    return stored
+
+
+def check_lake(lake: Lake) -> None:
+    """Write and delete a small file.
+
+    Raises:
+        InputError: if that cannot be done.
+    """
+    probe = join(lake.uri, f".write-test-{uuid.uuid4().hex[:8]}")
+    with _named(f"NIGHTJAR_LAKE: {lake.uri} cannot be written to"):
+        storage = open_storage(probe)
+        storage.write(probe, b"")
+        storage.delete(probe)
+
+
+def check_corpus(config: Config) -> None:
+    """Check that the corpus exists, is readable, long enough for a window, and begins with UTF-8.
+
+    Raises:
+        InputError: naming the file, and the offset of a byte that is not UTF-8.
+    """
+    uri = to_uri(config.corpus)
+    storage = open_storage(uri)
+    with _named(f"corpus: {config.corpus} cannot be read"):
+        files = _text_files(storage, uri, config.corpus)
+        num_bytes = sum(file.size for file in files)
+        if num_bytes == 0:
+            raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
+        if num_bytes <= config.windows.size:  # a token has at least one byte
+            raise InputError(
+                f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of"
+                f" {config.windows.size} tokens; give more text or a smaller windows.size"
+            )
+        _check_text(storage, files)
+    log.info("Corpus %s: %d files, %.1f MB", uri, len(files), num_bytes / 1e6)
+
+
+def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
+    """Refuse local files where the cluster is on AWS and could not see them.
+
+    Raises:
+        InputError: naming the setting that is local.
+    """
+    if "amazonaws.com" not in emr_endpoint_url:
+        return
+    for name, uri in (("NIGHTJAR_LAKE", lake.uri), ("corpus", to_uri(config.corpus))):
+        if not is_s3(uri):
+            raise InputError(f"{name}: a cluster on AWS cannot see {uri}; upload it and give s3://bucket/prefix")
+
+
+def _text_files(storage: Storage, uri: str, name: str) -> list[StoredFile]:
+    found = storage.list_files(uri)
+    if not found:
+        raise InputError(f"corpus: {name} does not exist or is an empty folder; give a .txt file or a folder of them")
+    if len(found) == 1 and found[0].uri == uri:
+        return found
+    texts = [file for file in found if file.name.endswith(".txt")]
+    if not texts:
+        raise InputError(f"corpus: {name} holds no .txt file; give a .txt file or a folder of them")
+    return texts
+
+
+def _check_text(storage: Storage, files: Sequence[StoredFile]) -> None:
+    budget = SCAN_BYTES
+    for file in files:
+        if budget <= 0:
+            return
+        with storage.open(file.uri) as stream:
+            budget -= _check_utf8(stream, file, budget)
+
+
+def _check_utf8(stream: IO[bytes], file: StoredFile, budget: int) -> int:
+    """Read at most `budget` bytes; return how many."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    position = 0
+    while position < budget:
+        chunk = stream.read(min(_CHUNK_BYTES, budget - position))
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            offset = position - pending + error.start
+            raise InputError(f"corpus: {file.uri} is not UTF-8 at byte {offset}; convert it to UTF-8") from None
+        if not chunk:
+            break
+        position += len(chunk)
+    return position
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Turns what a disk or AWS complains of into a user's error that starts with `what`."""
+    try:
+        yield
+    except (OSError, BotoCoreError, ClientError) as error:
+        raise InputError(f"{what} ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,87 @@
+"""Fixtures of the DAG's tests: embedded EMR, text, and runs of `train_llm` with a stand-in for the job.
+
+Whoever wants the real job takes `package_root=PROJECT_ROOT`.
+"""
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.local.airflow import environment, run_dag
+from jobs.paths import Lake, Run
+from nightjar.storage import open_storage
+from tests import hermetic
+
+hermetic.isolate()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended: its exit code, everything that was said, and its place in the lake."""
+
+    code: int
+    log: str
+    run: Run
+    stats_dir: Path
+
+
+@pytest.fixture(scope="session")
+def emr(tmp_path_factory):
+    with hermetic.emr_process(tmp_path_factory.mktemp("emr")) as running:
+        yield running
+
+
+@pytest.fixture
+def aws(emr, monkeypatch):
+    """Points Airflow's connection of this process to the embedded EMR; returns its client."""
+    env = environment(Path("/tmp") / f"unused-{uuid.uuid4().hex}", "file:///nowhere", emr.endpoint)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
+    return emr.client
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "a text.txt"
+    path.write_text("The man starts with a question.\n\n" * 200)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """Where headless runs keep their Airflow: one database for all."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def headless(emr, corpus, home, tmp_path):
+    """Run `train_llm` without Airflow's servers; conf keys are dotted."""
+
+    def run(lake_uri, conf, package_root=hermetic.STANDIN):
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        stats_dir, log = tmp_path / "stats", tmp_path / "dag.log"
+        chosen = {"NIGHTJAR_PACKAGE_ROOT": str(package_root), "NIGHTJAR_STATS_DIR": str(stats_dir)}
+        environ = {**environment(home, lake_uri, emr.endpoint), **chosen, "NIGHTJAR_POLL_SECONDS": "0.3"}
+        code = run_dag({"corpus": corpus, "preset": "tiny", **conf}, run_id, environ, log)
+        return Finished(code, log.read_text(), Lake(lake_uri).run(run_id), stats_dir)
+
+    return run
+
+
+@pytest.fixture
+def progress():
+    """Wait until a step of a run says how far it is."""
+
+    def wait(run, step, limit_seconds=60):
+        deadline = time.monotonic() + limit_seconds
+        while True:
+            try:
+                return json.loads(open_storage(run.uri).read(run.progress(step)))["message"]
+            except FileNotFoundError:
+                assert time.monotonic() < deadline, f"{step} does not start"
+                time.sleep(0.2)
+
+    return wait

@@ -1,0 +1,1 @@
+"""Stands in for the job where tests are about the DAG: the same command line and files, no tokens and no model."""

@@ -1,0 +1,98 @@
+"""Writes what a step leaves; a test chooses what goes wrong by `spark.app_name`: ``fail:train``."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import boto3
+
+
+def main():
+    step, config_uri = sys.argv[1], sys.argv[3]
+    run = config_uri.rpartition("/")[0]
+    lake = run.rpartition("/runs/")[0]
+    config = json.loads(read(config_uri))
+    mood, _, moody_step = config["spark"]["app_name"].partition(":")
+    put(f"{run}/progress/{step}.json", {"step": step, "message": f"{step}: half of it done"})
+    if moody_step == step and mood != "liar":
+        behave(mood, f"{run}/progress/{step}.json")
+    if not (moody_step == step and mood == "liar"):
+        leave(step, run, lake)
+    put(f"{run}/stats/{step}.json", {"step": step, "pid": os.getpid()})
+    sys.stdout.write(f"{step} is done\n")
+    return 0
+
+
+def behave(mood, progress_uri):
+    if mood == "fail":
+        sys.stdout.write("a line before the trouble\n")
+        raise RuntimeError("the disk of worker 7 is on fire")
+    if mood == "mistake":
+        sys.stderr.write("nightjar: corpus: it has 3 tokens, too few for a window; give more text\n")
+        sys.exit(2)
+    if mood == "hang" and publish_first(progress_uri.replace("progress/", "hung/")):
+        for second in range(120):
+            put(progress_uri, {"message": f"hanging for {second} s"})
+            time.sleep(1)
+
+
+def publish_first(uri):
+    """Whether this is the first time: a step hangs once."""
+    try:
+        read(uri)
+    except FileNotFoundError:
+        put(uri, {})
+        return True
+    return False
+
+
+def leave(step, run, lake):
+    if step in ("tokenize", "windows"):
+        kind = {"tokenize": "tokens", "windows": "windows"}[step]
+        dataset(f"{lake}/datasets/{kind}/0123abcd", {"num_tokens": 10})
+        used = json.loads(read(f"{run}/datasets.json")) if step == "windows" else {}
+        put(f"{run}/datasets.json", {**used, kind: "0123abcd"})
+        return
+    dataset(f"{run}/{step}", {"num_steps": 3})
+    if step == "train":
+        put(f"{run}/stats/stats.json", {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25})
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            put(f"{run}/model/{name}", {"made_by": run})
+
+
+def dataset(folder, counts):
+    data = b"shard"
+    write(f"{folder}/00000.arrow", data)
+    entry = {"name": "00000.arrow", "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counts": {}}
+    put(f"{folder}/_manifest.json", {"format_version": 1, "files": [entry], "counts": counts})
+
+
+def put(uri, value):
+    write(uri, json.dumps(value).encode())
+
+
+def write(uri, data):
+    if uri.startswith("s3://"):
+        bucket, _, key = uri[5:].partition("/")
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=data)
+        return
+    path = Path(unquote(uri.removeprefix("file://")))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def read(uri):
+    if uri.startswith("s3://"):
+        bucket, _, key = uri[5:].partition("/")
+        return boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    return Path(unquote(uri.removeprefix("file://"))).read_bytes()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""`train_llm` in a real Airflow with scheduler, triggerer and API, and a user who interferes through it.
+
+The lake lies in a folder with a space in its name; spark-submit starts a stand-in for the job.
+"""
+
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.local.airflow import LocalAirflow, local_airflow
+from infra.local.webserver import call, login
+from jobs.paths import Lake, Run
+from tests.hermetic import STANDIN, Emr
+
+ENDED = ("success", "failed")
+
+
+@dataclass(frozen=True)
+class User:
+    """Someone who is logged in, with the token that the login gave."""
+
+    airflow: LocalAirflow
+    token: str
+    lake: Lake
+    corpus: str
+
+    def ask(self, path, body=None, method=None):
+        return call(f"{self.airflow.url}/api/v2/dags/train_llm/{path}", body, self.token, method)
+
+    def trigger(self, **conf) -> Run:
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        chosen = {"corpus": self.corpus, "preset": "tiny"} | {
+            key.replace("__", "."): value for key, value in conf.items()
+        }
+        self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
+        return self.lake.run(run_id)
+
+    def wait(self, run, limit_seconds=200):
+        """The state in which the run ends."""
+        deadline = time.monotonic() + limit_seconds
+        while (state := self.ask(f"dagRuns/{run.run_id}")["state"]) not in ENDED:
+            assert time.monotonic() < deadline, self.states(run)
+            time.sleep(0.5)
+        return state
+
+    def states(self, run):
+        found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]
+        return {each["task_id"]: each["state"] for each in found}
+
+    def log(self, run, task, attempt=1):
+        return json.dumps(self.ask(f"dagRuns/{run.run_id}/taskInstances/{task}/logs/{attempt}"), ensure_ascii=False)
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory, corpus):
+    folder = tmp_path_factory.mktemp("live")
+    lake = Lake((folder / "my lake").as_uri())
+    env = {
+        "NIGHTJAR_PACKAGE_ROOT": str(STANDIN),
+        "NIGHTJAR_STATS_DIR": str(folder / "stats"),
+        "NIGHTJAR_POLL_SECONDS": "0.3",
+    }
+    with local_airflow(folder / "airflow home", lake.uri, extra_env=env) as running:
+        yield User(running, login(running.url, running.password), lake, corpus)
+
+
+@pytest.fixture(scope="module")
+def cloud(user):
+    return Emr(user.airflow.emr_endpoint)
+
+
+def test_a_good_run_shows_progress_and_results(user, cloud):
+    run = user.trigger()
+    assert user.wait(run) == "success"
+    assert set(user.states(run).values()) == {"success"}
+    assert cloud.clusters(run.run_id) == ["TERMINATED"]
+    assert "train: half of it done" in user.log(run, "train")
+    assert "train is complete and verified" in user.log(run, "train")
+    assert "valid_loss" in user.log(run, "pull_stats")
+    assert "Promoted: 2.2500 bits per byte" in user.log(run, "promote")
+    events = call(f"{user.airflow.url}/api/v2/assets/events", token=user.token)["asset_events"]
+    assert events[0]["extra"]["valid_loss"] == 4.0
+    assert Path(events[0]["extra"]["stats_dir"], "stats.json").is_file()
+
+
+def test_a_run_that_is_marked_failed_in_mid_step_ends_its_cluster_and_fails(user, cloud, progress):
+    run = user.trigger(spark__app_name="hang:tokenize")
+    progress(run, "tokenize")
+    user.ask(f"dagRuns/{run.run_id}", {"state": "failed"}, "PATCH")
+    assert user.wait(run) == "failed"
+    assert cloud.clusters(run.run_id) == ["TERMINATED"]
+    assert cloud.steps(run.run_id) == [("tokenize", "CANCELLED")]
+    states = user.states(run)
+    assert (states["tokenize"], states["terminate_cluster"], states["verdict"]) == ("failed", "success", "failed")
+    assert "tokenize is failed; windows is skipped" in user.log(run, "verdict")
+
+
+def test_a_task_that_is_cleared_in_mid_step_runs_anew_on_one_new_cluster(user, cloud, progress):
+    run = user.trigger(spark__app_name="hang:tokenize")
+    progress(run, "tokenize")
+    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["tokenize"], "only_failed": False}
+    user.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
+    assert user.wait(run) == "success"
+    assert cloud.clusters(run.run_id) == ["TERMINATED", "TERMINATED"]
+    assert sorted(cloud.steps(run.run_id)) == [
+        ("generate", "COMPLETED"),
+        ("tokenize", "CANCELLED"),
+        ("tokenize", "COMPLETED"),
+        ("train", "COMPLETED"),
+        ("windows", "COMPLETED"),
+    ]
+
+
+def test_nothing_is_left_running(user, cloud):
+    assert {each["Status"]["State"] for each in cloud.client.list_clusters()["Clusters"]} == {"TERMINATED"}
+
+
+def test_the_api_refuses_strangers_and_nonsense(user):
+    with pytest.raises(OSError, match="401"):
+        call(f"{user.airflow.url}/api/v2/dags")
+    with pytest.raises(OSError, match="401"):
+        login(user.airflow.url, "guess")
+    with pytest.raises(OSError, match="400"):
+        user.trigger(windows__size=0)

@@ -1,0 +1,112 @@
+"""The shape of the DAGs, and what it costs to parse them."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+
+from infra.local.airflow_env import PROJECT_ROOT
+from jobs.config import flat_schema
+
+ORDER = [
+    "preflight",
+    "upload_package",
+    "sweep",
+    "create_cluster",
+    "tokenize",
+    "windows",
+    "train",
+    "generate",
+    "pull_stats",
+    "promote",
+    "terminate_cluster",
+    "verdict",
+]
+HEAVY = ["torch", "pyspark", "pyarrow", "gigatoken", "tokenizers", "boto3", "airflow.providers.amazon", "pandas"]
+
+
+@pytest.fixture(scope="module")
+def dags():
+    bag = DagBag(PROJECT_ROOT / "dags")
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+@pytest.fixture(scope="module")
+def train_llm(dags):
+    return dags["train_llm"]
+
+
+def test_tasks_follow_each_other(train_llm):
+    for first, second in pairwise(ORDER):
+        assert second in train_llm.get_task(first).downstream_task_ids
+    assert set(train_llm.task_ids) == set(ORDER)
+
+
+def test_setups_and_teardowns(train_llm):
+    kinds = {task.task_id: (task.is_setup, task.is_teardown) for task in train_llm.tasks}
+    assert {name for name, (setup, _) in kinds.items() if setup} == {"sweep", "create_cluster"}
+    assert {name for name, (_, teardown) in kinds.items() if teardown} == {"terminate_cluster", "verdict"}
+    for name in ("terminate_cluster", "verdict"):
+        assert train_llm.get_task(name).on_failure_fail_dagrun
+    assert {"sweep", "create_cluster"} <= train_llm.get_task("terminate_cluster").upstream_task_ids
+
+
+def test_what_would_leak_clusters_is_absent(train_llm):
+    assert train_llm.dagrun_timeout is None
+    assert train_llm.max_active_runs == 1
+    assert not train_llm.catchup
+
+
+def test_statistics_are_pulled_whatever_happened_and_promotion_needs_it_all(train_llm):
+    assert train_llm.get_task("pull_stats").trigger_rule == "all_done"
+    assert {"generate", "pull_stats"} <= train_llm.get_task("promote").upstream_task_ids
+
+
+def test_preflight_and_verdict_are_not_tried_again(train_llm):
+    assert {task.task_id for task in train_llm.tasks if task.retries == 0} == {"preflight", "verdict"}
+
+
+def test_the_form_has_a_field_for_every_key(train_llm):
+    assert set(train_llm.params) == {"corpus", "preset"} | set(flat_schema())
+
+
+def test_the_reaper_comes_by_itself(dags):
+    assert dags["reap_clusters"].timetable.expression == "*/30 * * * *"
+    assert not dags["reap_clusters"].catchup
+
+
+def parse(**environ):
+    """Import the DAG file in a process of its own, with Airflow there already; tell what that brought."""
+    code = f"""
+import json, sys, time
+import airflow.sdk, airflow.triggers.base
+before, started = set(sys.modules), time.perf_counter()
+import train_llm
+seconds = time.perf_counter() - started
+heavy = [name for name in {HEAVY!r} if name in set(sys.modules) - before]
+print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm.dag.schedule)}}))
+"""
+    path = os.pathsep.join(str(PROJECT_ROOT / name) for name in (".", "plugins", "dags"))
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_CONN", "AWS_", "NIGHTJAR"))
+    }
+    env = {**clean, "PYTHONPATH": path, **environ}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_parsing_needs_no_connection_and_loads_nothing_heavy():
+    found = parse()
+    assert found["heavy"] == []
+    assert found["seconds"] < 3  # it is 0.3 on a quiet machine
+    assert found["schedule"] == "None"
+
+
+def test_the_environment_sets_the_schedule():
+    assert "CronTriggerTimetable" in parse(NIGHTJAR_SCHEDULE="0 2 * * *", NIGHTJAR_LAKE="s3://lakes/x")["schedule"]

@@ -1,0 +1,73 @@
+"""Configuration: precedence, refusals, and the schema that becomes the trigger form."""
+
+import pytest
+
+from jobs.config import Config, flat_schema, parse_settings, preset_names, resolve
+from jobs.errors import InputError
+
+
+def test_precedence_and_round_trip():
+    assert resolve("a.txt", "tiny").windows.size == 64
+    config = resolve(
+        "a.txt", "tiny", parse_settings(["windows.size=32", 'generate.prompts=["O, "]', "spark.app_name=x"])
+    )
+    assert (config.windows.size, config.windows.stride, config.tokenize.vocab_size) == (32, 32, 1024)
+    assert config.generate.prompts == ("O, ",)
+    assert config.spark.app_name == "x"
+    assert Config.from_json(config.to_json()) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.windows.size = 3
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid(name):
+    assert resolve("a.txt", name).preset == name
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.batchsize=3", "train.batchsize: unknown key; did you mean train.batch_size?"),
+        ("foo.bar=1", "foo.bar: unknown key"),
+        ("foo=1", "foo: unknown key"),
+        ("windows.size.x=3", "windows.size.x: unknown key; did you mean windows.size?"),
+        ("windows=3", "windows: "),
+        ("windows.overlap=64", "windows.overlap (64) must be less than windows.size (64)"),
+        ("windows.size=0", "windows.size: input should be greater than or equal to 1, got 0"),
+        ("train.batch_size=abc", "train.batch_size: input should be a valid integer"),
+        ("train.learning_rate=NaN", "train.learning_rate: input should be a finite number"),
+        ("train.workers=3", "train.workers (3) must be at most spark.executors x spark.executor_cores (2)"),
+        ("train.batch_size=1", "train.batch_size (1) must be at least train.workers (2)"),
+        ("model.num_kv_heads=3", "model.num_kv_heads (3) must divide model.num_heads (2)"),
+        ("model.num_heads=5", "model.embedding_size (64) must be a multiple"),
+        ("generate.prompts=[]", "generate.prompts: "),
+        ("log_level=LOUD", "log_level: input should be 'TRACE', 'DEBUG', 'INFO', 'WARN' or 'ERROR', got 'LOUD'"),
+        ("spark.driver_memory=lots", "spark.driver_memory: "),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(setting, message):
+    with pytest.raises(InputError) as caught:
+        resolve("a.txt", "tiny", parse_settings([setting]))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_refusals():
+    with pytest.raises(InputError, match="preset 'huge' does not exist; choose one of "):
+        resolve("a.txt", "huge")
+    with pytest.raises(InputError, match="write key=value"):
+        parse_settings(["train.seed"])
+    with pytest.raises(InputError, match=r"run\.json: train\.sed: unknown key"):
+        Config.from_json('{"corpus": "a", "train": {"sed": 1}}', "run.json")
+    with pytest.raises(InputError, match=r"run\.json: .*JSON"):
+        Config.from_json("{", "run.json")
+
+
+def test_schema_has_every_key_with_a_description():
+    schema = flat_schema()
+    config = resolve("a.txt", "tiny").model_dump(mode="json")
+    flat = {f"{name}.{key}" for name, section in config.items() if isinstance(section, dict) for key in section}
+    assert set(schema) == flat | {"log_level"}
+    assert all(entry["description"] and entry["type"] and "default" in entry for entry in schema.values())
+    assert schema["train.max_tokens"]["type"] == ["integer", "null"]
+    assert schema["windows.over"]["enum"] == ["stream", "document"]

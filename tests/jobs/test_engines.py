@@ -1,0 +1,125 @@
+"""The inline engine and Spark make the same datasets, the same order of samples, and the same model."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from jobs import lake
+from jobs.config import SparkConfig
+from jobs.engine.inline import InlineEngine
+from jobs.engine.spark import SparkEngine
+from jobs.paths import Lake, join, to_uri
+from jobs.pipeline import run_all, start_run
+
+POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
+SETTINGS = {
+    "tokenize.split_bytes": 4096,
+    "tokenize.vocab_size": 400,
+    "windows.size": 32,
+    "windows.shard_tokens": 1000,
+    "train.dtype": "float32",
+    "train.workers": 2,
+    "train.epochs": 2,
+    "train.eval_every": 10,
+    "train.checkpoint_every": 10,
+    "generate.num_samples": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def spark():
+    engine = SparkEngine(SparkConfig(), master="local[2,4]")
+    yield engine
+    engine.stop()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    words = POEM.split()
+    folder = tmp_path_factory.mktemp("corpus")
+    for name in ("b c.txt", "a.txt"):
+        lines = (" ".join(words[(i * j + len(name)) % len(words)] for j in range(3, 19)) for i in range(200))
+        (folder / name).write_text("\n\n".join(lines), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_spark(spark, corpus, tmp_path_factory):
+    """An undisturbed run of two workers on Spark."""
+    return finish(spark, corpus, tmp_path_factory.mktemp("spark"))
+
+
+def finish(engine, corpus, folder, **settings):
+    home = Lake(to_uri(str(folder)))
+    run = start_run(home.uri, "r", str(corpus), "tiny", {**SETTINGS, **settings})
+    return home, run, run_all(run, engine)
+
+
+def content(manifest):
+    """What a dataset holds, whatever its files are called."""
+    return [(entry.name.split("-")[0], entry.size, entry.sha256, entry.counts) for entry in manifest.files]
+
+
+def metrics(run, *columns):
+    rows = lake.read_bytes(run.metrics).decode().splitlines()
+    return [[row[column] for column in columns] for row in map(json.loads, rows)]
+
+
+def test_spark_makes_what_the_inline_engine_makes(on_spark, corpus, tmp_path):
+    """Two workers on Spark, one inline: the same but for rounding."""
+    home, one, _ = finish(InlineEngine(), corpus, tmp_path / "inline", **{"train.workers": 1})
+    other, two, stats = on_spark
+    first, second = lake.read_json(one.datasets), lake.read_json(two.datasets)
+    assert first == second
+    for place in ("tokens", "windows"):
+        ours = lake.read_manifest(getattr(home, place)(first[place]))
+        theirs = lake.read_manifest(getattr(other, place)(first[place]))
+        assert content(ours) == content(theirs)
+        assert len(ours.files) > 4
+    assert metrics(one, "step", "samples", "learning_rate") == metrics(two, "step", "samples", "learning_rate")
+    losses = zip(metrics(one, "loss"), metrics(two, "loss"), strict=True)
+    assert max(abs(ours - theirs) for (ours,), (theirs,) in losses) < 1e-4
+    stages = [(step, stage["status"], stage["tasks"]) for step in stats for stage in stats[step]["stages"]]
+    assert ("train", "COMPLETE", 2) in stages
+    assert {step for step, _, _ in stages} == {"tokenize", "windows", "train", "generate"}
+
+
+def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(spark, on_spark, corpus, tmp_path):
+    _, undisturbed, _ = on_spark
+    home = Lake(to_uri(str(tmp_path)))
+    killer = threading.Thread(target=kill_a_worker_after_checkpoint, args=(home.run("r"),), daemon=True)
+    killer.start()
+    _, run, stats = finish(spark, corpus, tmp_path)
+    killer.join(5)
+    assert not killer.is_alive()
+    assert stats["train"]["restarts"] == 1
+    assert metrics(run, "step", "samples", "loss") == metrics(undisturbed, "step", "samples", "loss")
+    ours = lake.read_manifest(undisturbed.model)
+    theirs = lake.read_manifest(run.model)
+    assert content(ours) == content(theirs)
+
+
+def kill_a_worker_after_checkpoint(run, limit_seconds=120):
+    deadline = time.monotonic() + limit_seconds
+    while time.monotonic() < deadline and not lake.list_files(run.checkpoint(10)):
+        time.sleep(0.02)
+    workers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if "pyspark.daemon" in " ".join(process.cmdline()) and not process.children() and process.ppid() != os.getpid()
+    ]
+    busiest = max(workers, key=lambda process: sum(process.cpu_times()[:2]))
+    busiest.send_signal(signal.SIGKILL)
+
+
+def test_too_few_slots_are_said_before_training(spark, corpus, tmp_path):
+    settings = {"train.workers": 3, "spark.executors": 3}
+    with pytest.raises(lake.InputError, match=r"train\.workers \(3\)"):
+        finish(spark, corpus, tmp_path, **settings)
+    stats = lake.read_json(join(Lake(to_uri(str(tmp_path))).run("r").stats, "train.json"))
+    assert "train.workers" in stats["error"]

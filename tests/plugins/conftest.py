@@ -1,0 +1,34 @@
+"""Fixtures of the plugins' tests: the embedded EMR and S3, reached by Airflow's connection."""
+
+import json
+import uuid
+
+import pytest
+
+from tests import hermetic
+
+hermetic.isolate()
+
+
+@pytest.fixture(scope="session")
+def emr(tmp_path_factory):
+    with hermetic.emr_process(tmp_path_factory.mktemp("emr")) as running:
+        yield running
+
+
+@pytest.fixture
+def aws(emr, monkeypatch):
+    """Points Airflow's connection to the embedded EMR; returns its client."""
+    extra = {"region_name": "us-east-1", "endpoint_url": emr.endpoint}
+    connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    return emr.client
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake_uri(request, tmp_path):
+    """A lake of its own: in a folder whose name is hard, or in a bucket."""
+    if request.param == "file":
+        return (tmp_path / "my lake é").as_uri()
+    request.getfixturevalue("aws")
+    return f"s3://{hermetic.BUCKET}/lake {uuid.uuid4().hex[:8]}"

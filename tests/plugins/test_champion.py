@@ -1,0 +1,106 @@
+import json
+
+import pytest
+
+from jobs.errors import DamagedError, NightjarError
+from jobs.paths import MANIFEST, Lake, join
+from nightjar import champion
+from nightjar.manifests import verify
+from nightjar.storage import open_storage
+
+GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25}
+
+
+@pytest.fixture
+def lake(lake_uri):
+    return Lake(lake_uri)
+
+
+def finished(lake, run_id, weights="weights", **figures):
+    run, storage = lake.run(run_id), open_storage(lake.uri)
+    storage.write(join(run.stats, "stats.json"), json.dumps(GOOD | figures).encode())
+    for name in champion.MODEL_FILES:
+        storage.write(join(run.model, name), f"{name} {weights}".encode())
+    return run
+
+
+def pointer(lake):
+    return json.loads(open_storage(lake.uri).read(lake.champion))
+
+
+def test_the_first_good_model_is_champion_and_copied(lake):
+    decided = champion.promote(finished(lake, "one"))
+    assert decided["promoted"]
+    assert pointer(lake) == {"model": decided["model"], "run_id": "one", **GOOD}
+    manifest = verify(join(lake.models, decided["model"]), open_storage(lake.uri))
+    assert {entry["name"] for entry in manifest["files"]} == champion.MODEL_FILES
+
+
+def test_only_a_better_model_takes_its_place(lake):
+    champion.promote(finished(lake, "one"))
+    worse = champion.promote(finished(lake, "two", "other", bits_per_byte=2.3))
+    assert (worse["promoted"], worse["model"]) == (False, None)
+    assert "2.3000 bits per byte, not better than the 2.2500 of champion one" in worse["why"]
+    assert pointer(lake)["run_id"] == "one"
+    better = champion.promote(finished(lake, "three", "third", bits_per_byte=2.2))
+    assert better["promoted"]
+    assert pointer(lake)["run_id"] == "three"
+
+
+def test_promoting_again_changes_nothing(lake):
+    run = finished(lake, "one")
+    champion.promote(run)
+    before = pointer(lake)
+    assert not champion.promote(run)["promoted"]
+    assert pointer(lake) == before
+
+
+@pytest.mark.parametrize(
+    ("figures", "why"),
+    [
+        ({"valid_loss": 5.5}, "not below the unigram baseline"),
+        ({"valid_loss": float("nan")}, "valid_loss is nan"),
+        ({"bits_per_byte": None}, "bits_per_byte is None"),
+    ],
+)
+def test_a_model_that_learned_nothing_is_not_promoted(lake, figures, why):
+    decided = champion.promote(finished(lake, "one", **figures))
+    assert not decided["promoted"]
+    assert why in decided["why"]
+    assert open_storage(lake.uri).list_files(lake.models) == []
+
+
+def test_an_incomplete_model_is_an_error(lake):
+    run = finished(lake, "one")
+    open_storage(lake.uri).delete(join(run.model, "tokenizer.json"))
+    with pytest.raises(DamagedError, match=r"no tokenizer\.json"):
+        champion.promote(run)
+
+
+def test_a_run_without_statistics_is_an_error(lake):
+    with pytest.raises(NightjarError, match=r"stats\.json: missing"):
+        champion.promote(lake.run("none"))
+
+
+def test_of_two_at_once_the_better_one_wins(lake, monkeypatch):
+    """Another run moves the pointer between this one's look and its write."""
+    run, rival = finished(lake, "slow", bits_per_byte=2.2), finished(lake, "rival", "rival", bits_per_byte=2.1)
+    copy = champion._copy_model
+
+    def copy_slowly(*arguments):
+        monkeypatch.setattr(champion, "_copy_model", copy)
+        assert champion.promote(rival)["promoted"]
+        return copy(*arguments)
+
+    monkeypatch.setattr(champion, "_copy_model", copy_slowly)
+    assert not champion.promote(run)["promoted"]
+    assert pointer(lake)["run_id"] == "rival"
+
+
+def test_the_manifest_of_a_copy_is_its_mark(lake):
+    decided = champion.promote(finished(lake, "one"))
+    folder, storage = join(lake.models, decided["model"]), open_storage(lake.uri)
+    storage.delete(join(folder, MANIFEST))
+    storage.delete(join(folder, "config.json"))
+    champion.promote(finished(lake, "again", bits_per_byte=1.0))
+    assert verify(folder, storage)

@@ -1,0 +1,109 @@
+"""Requests are checked against botocore's own model of the service."""
+
+from datetime import UTC, datetime, timedelta
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from jobs.config import resolve
+from jobs.paths import Lake, Run
+from nightjar import emr
+
+NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
+IDENTITY = emr.ClusterIdentity("lab", RUN)
+
+
+def config(**settings):
+    return resolve("s3://lakes/text", "tiny", {key.replace("__", "."): value for key, value in settings.items()})
+
+
+def problems(operation, request):
+    model = botocore.session.get_session().get_service_model("emr").operation_model(operation)
+    return ParamValidator().validate(request, model.input_shape).generate_report()
+
+
+@pytest.mark.parametrize("settings", [{}, {"cluster__subnet_id": "subnet-1"}])
+def test_requests_are_valid(settings):
+    assert problems("RunJobFlow", emr.run_job_flow(config(**settings), IDENTITY, NOW)) == ""
+    assert problems("AddJobFlowSteps", emr.add_step("j-1", "train", config(), RUN, "s3://lakes/p")) == ""
+    assert problems("CancelSteps", emr.cancel_step("j-1", "s-1")) == ""
+
+
+def test_the_validator_sees_mistakes():
+    assert "Instances" in problems("RunJobFlow", {"Name": "x", "Instances": {"InstanceGroups": "many"}})
+
+
+def test_the_cluster_is_the_configurations():
+    request = emr.run_job_flow(config(cluster__core_instances=7, cluster__subnet_id="subnet-1"), IDENTITY, NOW)
+    assert request["Name"] == "nightjar-lab-scheduled__2026-03-01T02-00-00-00-00"
+    assert request["Applications"] == [{"Name": "Spark"}]
+    assert request["LogUri"] == "s3://lakes/prefix/logs/"
+    assert request["Instances"]["Ec2SubnetId"] == "subnet-1"
+    assert [group["InstanceCount"] for group in request["Instances"]["InstanceGroups"]] == [1, 7]
+    assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
+
+
+def test_tags_say_whose_the_cluster_is_and_when_it_ends():
+    request = emr.run_job_flow(config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW)
+    tags = emr.tags_of(request)
+    assert tags == {
+        "nightjar:project": "lab",
+        "nightjar:run_id": "scheduled__2026-03-01T02-00-00-00-00",
+        "nightjar:lake": "s3://lakes/prefix",
+        "nightjar:owner": "ann@lab",
+        "nightjar:expires": "2026-03-01T03:30:00+00:00",
+    }
+    assert IDENTITY.owns(request)
+    assert not emr.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)
+    assert not emr.outlived(request, "lab", NOW + timedelta(hours=1.4))
+    assert emr.outlived(request, "lab", NOW + timedelta(hours=1.6))
+    assert not emr.outlived(request, "other", NOW + timedelta(hours=1.6))
+    assert not emr.outlived({"Tags": []}, "lab", NOW)
+
+
+def test_names_and_tags_fit_aws():
+    request = emr.run_job_flow(config(), emr.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW)
+    assert len(request["Name"]) == 256
+    assert emr.tags_of(request)["nightjar:lake"] == "file:///a_20b"
+
+
+def test_the_step_is_a_spark_submit_of_the_package():
+    settings = {"spark__executors": 3, "spark__executor_cores": 2, "spark__driver_memory": "4g"}
+    request = emr.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/packages/abc")
+    [step] = request["Steps"]
+    arguments = step["HadoopJarStep"]["Args"]
+    assert (step["Name"], step["ActionOnFailure"]) == ("train", "CONTINUE")
+    conf = [arguments[index + 1] for index, word in enumerate(arguments) if word == "--conf"]
+    assert set(conf) == {
+        "spark.executor.instances=3",
+        "spark.executor.cores=2",
+        "spark.dynamicAllocation.enabled=false",
+        "spark.speculation=false",
+        "spark.serializer=org.apache.spark.serializer.KryoSerializer",
+    }
+    assert arguments[arguments.index("--driver-memory") + 1] == "4g"
+    assert arguments[arguments.index("--deploy-mode") + 1] == "client"
+    assert arguments[-6:] == [
+        "--py-files",
+        "s3://lakes/packages/abc/jobs.zip",
+        "s3://lakes/packages/abc/launcher.py",
+        "train",
+        "--config",
+        RUN.config,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timeline", "late"),
+    [
+        ({}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=50)}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=101)}, True),
+        ({"CreationDateTime": NOW - timedelta(seconds=500), "StartDateTime": NOW - timedelta(seconds=9)}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=50), "StartDateTime": NOW - timedelta(seconds=11)}, True),
+    ],
+)
+def test_a_step_has_time_to_start_and_time_to_run(timeline, late):
+    assert emr.overdue({"Status": {"Timeline": timeline}}, NOW, limit_seconds=10, start_seconds=100) is late

@@ -1,0 +1,80 @@
+"""The locks agree with each other on every platform, are complete, and say nothing of where they were made."""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REQUIREMENTS = Path("requirements")
+LOCKS = ("airflow", "job", "dev")
+PLATFORMS = [
+    {"python_version": minor, "python_full_version": f"{minor}.9", "sys_platform": system, "platform_system": name}
+    for minor in ("3.11", "3.12", "3.13")
+    for system, name in (("linux", "Linux"), ("darwin", "Darwin"))
+]
+
+
+def locked(name: str) -> list[Requirement]:
+    lines = (REQUIREMENTS / f"{name}.txt").read_text().splitlines()
+    return [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"[a-z0-9]", line)]
+
+
+def pins(name: str, platform: dict[str, str]) -> dict[str, str]:
+    chosen = [pin for pin in locked(name) if pin.marker is None or pin.marker.evaluate(platform)]
+    names = [canonicalize_name(pin.name) for pin in chosen]
+    assert len(names) == len(set(names)), "two versions of one package for one platform"
+    return {canonicalize_name(pin.name): str(pin.specifier) for pin in chosen}
+
+
+def direct(name: str) -> list[Requirement]:
+    lines = (REQUIREMENTS / f"{name}.in").read_text().splitlines()
+    return [Requirement(line) for line in lines if re.match(r"[a-z]", line)]
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda p: f"{p['sys_platform']}-{p['python_version']}")
+def test_the_locks_agree(platform: dict[str, str]) -> None:
+    everything = pins("dev", platform)
+    for name in ("airflow", "job"):
+        part = pins(name, platform)
+        assert part.items() <= everything.items()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_is_as_fresh_as_what_it_was_made_from(name: str) -> None:
+    for platform in PLATFORMS:
+        chosen = pins(name, platform)
+        for wanted in direct(name):
+            assert wanted.specifier.contains(chosen[canonicalize_name(wanted.name)].removeprefix("=="))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_names_no_place(name: str) -> None:
+    text = (REQUIREMENTS / f"{name}.txt").read_text()
+    assert not re.search(r"://|--(extra-)?index-url|--find-links|\s/|\\\\", text)
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_has_hashes(name: str) -> None:
+    blocks = re.split(r"\n(?=[a-z0-9])", (REQUIREMENTS / f"{name}.txt").read_text().strip())
+    assert len(blocks) == len(locked(name))
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_the_airflow_environment_has_no_heavy_libraries() -> None:
+    for platform in PLATFORMS:
+        assert (
+            not {"torch", "pyspark", "pyarrow", "numpy", "tokenizers", "gigatoken"} & pins("airflow", platform).keys()
+        )
+
+
+def test_torch_is_in_no_lock_and_its_requirements_are_in_the_jobs() -> None:
+    assert not any("torch" in pins(name, platform) for name in LOCKS for platform in PLATFORMS)
+    needed = [Requirement(line) for line in metadata.requires("torch") or []]
+    chosen = pins("job", PLATFORMS[0])
+    for requirement in needed:
+        optional_or_cuda = requirement.marker is not None
+        if not optional_or_cuda:
+            assert requirement.specifier.contains(chosen[canonicalize_name(requirement.name)].removeprefix("=="))
