@@ -11,9 +11,9 @@ from typing import Any
 
 import boto3
 
-from infra.local.airflow import emr_command
+from infra.local.airflow import EMR_IS_READY, emr_command
 from infra.local.airflow_env import environment
-from infra.local.processes import Guarded, free_port, is_listening, wait_for
+from infra.local.processes import Guarded, free_port, wait_for
 
 BUCKET = "lakes"
 STANDIN = Path(__file__).parent / "dags" / "standin"
@@ -54,5 +54,5 @@ def emr_process(folder: Path) -> Iterator[Emr]:
     endpoint = f"http://127.0.0.1:{free_port(0)}"
     command = emr_command(folder, f"s3://{BUCKET}", endpoint)
     with Guarded("emr", command, os.environ, folder / "emr.log") as process:
-        wait_for(lambda: is_listening(endpoint), "listening", [process], 60)
+        wait_for(lambda: process.said(EMR_IS_READY), "an embedded EMR", [process], 60)
         yield Emr(endpoint)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from infra.local.airflow_env import PROJECT_ROOT, admin_password, environment
 from infra.local.headless import run_dag
-from infra.local.processes import Guarded, StartError, free_port, is_listening, wait_for
+from infra.local.processes import Guarded, StartError, free_port, wait_for
 from infra.local.webserver import is_healthy, is_parsed
 from jobs.errors import InputError
 from jobs.paths import bucket_and_key, is_s3, to_uri
@@ -31,6 +31,7 @@ __all__ = ["LocalAirflow", "environment", "local_airflow", "run_dag"]
 log = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
+EMR_IS_READY = "ready at"
 _COMPONENTS = {
     "api-server": ["api-server"],
     "scheduler": ["scheduler", "--skip-serve-logs"],  # it would serve logs on every interface; all read the files
@@ -78,7 +79,7 @@ def local_airflow(
 
         emr = start("emr", emr_command(home, lake_uri, emr_endpoint))
         start("migrate", _airflow("db", "migrate")).succeed(START_SECONDS)
-        wait_for(lambda: is_listening(emr_endpoint), "listening", [emr], START_SECONDS)
+        wait_for(lambda: emr.said(EMR_IS_READY), "an embedded EMR", [emr], START_SECONDS)
         parts = [start(name, _airflow(*words)) for name, words in _COMPONENTS.items()]
         running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *parts))
         wait_for(lambda: is_healthy(running.url), "healthy", running.parts, START_SECONDS)

@@ -81,6 +81,10 @@ class Guarded:
         if status != 0:
             raise StartError(f"{self.name} failed with exit status {status}; {self._tail()}")
 
+    def said(self, text: str) -> bool:
+        """Whether `text` stands in its log."""
+        return text in self.log_path.read_text("utf-8", errors="replace")
+
     def _tail(self) -> str:
         lines = self.log_path.read_text("utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
         return "\n".join([f"the end of {self.log_path}:", *lines])
@@ -99,15 +103,6 @@ def wait_for(is_there: Callable[[], bool], what: str, parts: Iterable[Guarded], 
         if time.monotonic() > deadline:
             raise StartError(f"not {what} after {limit_seconds:.0f} s; see the logs in the home")
         time.sleep(0.3)
-
-
-def is_listening(url: str) -> bool:
-    """Whether something listens at the port of loopback that `url` names."""
-    try:
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=1.0):
-            return True
-    except OSError:
-        return False
 
 
 def free_port(port: int) -> int:

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-_TIMEOUT_SECONDS = 5.0
+_TIMEOUT_SECONDS = 60.0  # a busy machine may take long over the first answer
 # Loopback is never behind a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

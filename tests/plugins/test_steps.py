@@ -67,6 +67,11 @@ def fire(trigger):
     return asyncio.run(anext(StepTrigger(**json.loads(json.dumps(arguments))).run())).payload
 
 
+def leave_manifest(run):
+    open_storage(run.uri).write(join(run.train, "metrics.jsonl"), b"{}\n")
+    open_storage(run.uri).write(join(run.train, "_manifest.json"), json.dumps(MANIFEST).encode())
+
+
 def state(client, cluster_id, step_id, *awaited):
     """The state of a step, once it is one of those awaited."""
     deadline = time.monotonic() + 20
@@ -77,10 +82,8 @@ def state(client, cluster_id, step_id, *awaited):
 
 
 def test_a_step_that_ends_well_and_left_its_manifest_is_done(start, run, context, capsys):
-    storage = open_storage(run.uri)
-    storage.write(join(run.train, "metrics.jsonl"), b"{}\n")
-    storage.write(join(run.train, "_manifest.json"), json.dumps(MANIFEST).encode())
-    storage.write(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
+    leave_manifest(run)
+    open_storage(run.uri).write(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
     operator, trigger = start("sleep 1")
     event = fire(trigger)
     assert event["state"] == "COMPLETED"
@@ -114,6 +117,13 @@ def test_a_second_try_attaches_to_the_step(start):
     assert trigger.serialize() == again.serialize()
     with pytest.raises(AirflowFailException):
         second.on_kill()
+
+
+def test_a_second_try_of_a_step_that_is_complete_does_not_wait(start, run, context):
+    operator, trigger = start("true")
+    fire(trigger)
+    leave_manifest(run)
+    assert operator.execute(context) == {"num_steps": 7}
 
 
 def test_a_try_after_a_failure_submits_anew(start, aws, cluster):
