@@ -11,8 +11,8 @@ from typing import Any
 from jobs import lake
 from jobs.config import Config
 from jobs.engine.contract import Engine
-from jobs.errors import DamagedError, WorkerLostError
-from jobs.model.folder import save_model
+from jobs.errors import DamagedError, InputError, WorkerLostError
+from jobs.model.folder import TOKENIZER, save_model
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.paths import Lake, Run, base_name, join
 from jobs.tokens.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     if finished := _finished(run):
         progress("training was finished before: nothing to do")
         return finished
-    datasets = lake.read_json(run.datasets)
+    datasets = _datasets(run)
     facts = _train(run, config, engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
@@ -62,36 +62,56 @@ def _finished(run: Run) -> dict[str, Any] | None:
     return manifest.counts | {"reused": True}
 
 
+def _datasets(run: Run) -> dict[str, str]:
+    """The fingerprints of the run's datasets, by kind."""
+    try:
+        datasets: dict[str, str] = lake.read_json(run.datasets)
+    except FileNotFoundError:
+        datasets = {}
+    if not {"tokens", "windows"} <= datasets.keys():
+        raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
+    return datasets
+
+
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
     """Run the gang until it ends well; a lost worker costs what came after the last checkpoint."""
     worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
-    settings = config.train
-    for restarts in range(settings.max_restarts + 1):
+    workers, max_restarts = config.train.workers, config.train.max_restarts
+    restarts = 0
+    while True:
         try:
-            facts = engine.gang(worker, settings.workers, f"train with {settings.workers} workers")
+            facts = engine.gang(worker, workers, f"train with {workers} workers")
         except WorkerLostError as error:
             log.warning("%s", error)
-            if restarts == settings.max_restarts:
+            if restarts == max_restarts:
                 raise WorkerLostError(
-                    f"workers were lost {restarts + 1} times, which is more than train.max_restarts"
-                    f" ({settings.max_restarts}) allows; the last time: {error}"
+                    f"workers were lost {restarts + 1} times, which is more than train.max_restarts ({max_restarts})"
+                    f" allows; the last time: {error}"
                 ) from None
+            restarts += 1
             step = latest_checkpoint(run) or 0
-            progress(f"a worker was lost; resuming from step {step} (restart {restarts + 1})")
+            progress(f"a worker was lost; resuming from step {step} (restart {restarts} of {max_restarts})")
         else:
-            return facts | {"restarts": restarts, "workers": settings.workers}
-    raise AssertionError("unreachable")
+            return facts | {"restarts": restarts, "workers": workers}
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str) -> None:
-    folder = Lake(run.lake_uri).tokens(tokens)
-    tokenizer = Tokenizer.from_json(lake.read_bytes(join(folder, "tokenizer.json")), join(folder, "tokenizer.json"))
+    """Put the weights of the last checkpoint and the dataset's tokenizer into the model folder."""
     model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size))
     step = latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
     load_weights(run, step, model)
-    save_model(run.model, model, tokenizer)
+    save_model(run.model, model, _tokenizer(Lake(run.lake_uri).tokens(tokens)))
+
+
+def _tokenizer(folder: str) -> Tokenizer:
+    """The tokenizer of a tokens dataset."""
+    manifest = lake.read_manifest(folder)
+    if manifest is None:
+        raise InputError(f"{folder}: no tokens here; run the tokenize step first")
+    (entry,) = manifest.entries(TOKENIZER)
+    return Tokenizer.from_json(lake.read_file(folder, entry), join(folder, TOKENIZER))
 
 
 def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jobs.tokens.tokenizer import END_OF_TEXT, Tokenizer
 FINGERPRINT = "handmade"
 TINY_MODEL = {"model.num_layers": 2, "model.embedding_size": 32, "model.hidden_size": 64, "model.num_heads": 2,
               "model.num_kv_heads": 1, "windows.size": 16}  # fmt: skip
-TEXT = Path(__file__).read_text("utf-8") * 4
+TEXT = (Path(__file__).parents[2] / "LICENSE").read_text("utf-8") * 2
 
 
 def train_tokenizer(text: str = TEXT, vocab_size: int = 300) -> Tokenizer:
@@ -54,7 +54,8 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "unigram_loss": -sum(n / len(valid) * math.log(n / len(valid)) for n in Counter(valid.tolist()).values()),
     }
     lake.publish_manifest(folder, lake.Manifest("windows", FINGERPRINT, files, counts))
-    lake.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
+    entry = lake.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
+    lake.publish_manifest(place.tokens(FINGERPRINT), lake.Manifest("tokens", FINGERPRINT, (entry,)))
 
 
 def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Config]:

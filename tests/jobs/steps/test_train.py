@@ -47,9 +47,9 @@ def same_weights(one, other):
 
 def test_one_two_and_three_workers_train_alike(place):
     rows = []
+    settings = {"train__batch_size": 16, "train__epochs": 1.3, "train__eval_every": 10, "train__learning_rate": 3e-3}
     for workers in (1, 2, 3):
-        settings = {"train__workers": workers, "spark__executors": 3, "train__batch_size": 16, "train__epochs": 1.3}
-        run, _, stats = train_run(place, f"workers-{workers}", train__eval_every=10, **settings)
+        run, _, stats = train_run(place, f"{workers}", train__workers=workers, spark__executors=3, **settings)
         rows.append(metrics(run))
         assert stats.keys() >= STATS
         assert stats["workers"] == workers
@@ -95,10 +95,8 @@ def test_bfloat16_learns_as_well(place):
     assert rounded["valid_loss"] == pytest.approx(exact["valid_loss"], abs=0.05)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place, workers):
+def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place):
     settings = {
-        "train__workers": workers,
         "train__epochs": 2,
         "train__checkpoint_every": 8,
         "train__keep_checkpoints": 9,
@@ -116,7 +114,7 @@ def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place, workers
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(place):
-    settings = {"train__workers": 2, "train__epochs": 12, "train__checkpoint_every": 10, "train__eval_every": 200}
+    settings = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 200}
     run, config = make_run(place, "killed", **settings)
     told = []
 
@@ -163,10 +161,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_windows(place):
     assert lake.read_manifest(run.model) is None
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_max_seconds_ends_a_run_cleanly(place, workers):
-    settings = {"train__workers": workers, "train__epochs": 10_000, "train__max_seconds": 3}
-    run, config, stats = train_run(place, **settings)
+def test_max_seconds_ends_a_run_cleanly(place):
+    run, config, stats = train_run(place, train__epochs=10_000, train__max_seconds=3)
     rows = metrics(run)
     assert 3 <= stats["training_seconds"] < 4
     assert stats["valid_loss"] < stats["unigram_loss"]
@@ -183,7 +179,7 @@ def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
     run, config, stats = train_run(place, train__epochs=2, train__checkpoint_every=8)
     last = stats["num_steps"]
     expected = weights(run, last)
-    assert complete_checkpoints(run) == [last // 8 * 8, last]
+    assert complete_checkpoints(run) == [(last - 1) // 8 * 8, last]
     lake.delete_folder(run.checkpoint(last))
     bucket, key = bucket_and_key(run.train)
     lake.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
@@ -219,7 +215,7 @@ def test_a_damaged_checkpoint_is_passed_over(place, caplog):
 def test_a_checkpoint_without_its_manifest_does_not_exist(place):
     run, _, stats = train_run(place, train__checkpoint_every=4)
     (local_path(run.checkpoint(stats["num_steps"])) / "_manifest.json").unlink()
-    assert latest_checkpoint(run) == stats["num_steps"] // 4 * 4
+    assert latest_checkpoint(run) == (stats["num_steps"] - 1) // 4 * 4
 
 
 def test_other_settings_do_not_resume(place):
@@ -237,6 +233,13 @@ def test_a_finished_training_whose_model_was_altered_is_refused(place):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
+def test_without_windows_there_is_one_clear_line(place):
+    run, config = make_run(place)
+    local_path(run.datasets).unlink()
+    with pytest.raises(InputError, match="names no windows dataset; run the tokenize and windows steps first"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+
+
 def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
     run, _ = make_run(place)
     parts = {"part-0000-aa-000000": [1, 2, 3], "part-0000-aa-000001": [4, 5, 6], "part-0001-bb-000000": [4]}
@@ -247,16 +250,19 @@ def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
     assert found == [(1, "0000"), (2, "0000"), (3, "0000"), (4, "0001")]
 
 
-def test_a_group_can_be_formed_again_in_the_same_process(place):
-    run, config = make_run(place, "again", train__workers=2)
-    worker = partial(_train_twice, run=run, config=config)
-    assert InlineEngine().gang(worker, 2, "twice")["num_parameters"] > 0
+def test_workers_agree_when_seconds_are_over_and_can_form_a_group_again(place):
+    run, config = make_run(place, train__workers=2, train__epochs=10_000, train__max_seconds=1)
+    facts = InlineEngine().gang(partial(_train_twice, run=run, config=config), 2, "twice")
+    assert facts["num_parameters"] > 0
+    seconds = [row["seconds"] for row in read_parts(run)]
+    assert seconds[-2] < 1 <= seconds[-1]
+    assert latest_checkpoint(run) == len(seconds)
 
 
 def _train_twice(member, run, config):
+    """As a worker process that is used again; what the first training left is deleted in between."""
     train_worker(member, run, config, FINGERPRINT)
-    lake_is_mine = member.rank == 0
-    if lake_is_mine:
+    if member.rank == 0:
         lake.delete_folder(run.train)
     member.all_gather("deleted")
     return train_worker(member, run, config, FINGERPRINT)
