@@ -89,7 +89,7 @@ with DAG(
         SparkStepOperator(task_id=step, step=step, cluster_id=create.output, package_uri=uploaded) for step in STEPS
     ]
     promoted = promote()
-    terminate = EndClustersOperator(task_id="terminate_cluster")
+    terminate = EndClustersOperator(task_id="terminate_cluster", retries=3)
     judged = verdict()
 
     chain(preflight(), uploaded, sweep, create, *steps, pull_stats(), promoted, terminate, judged)

@@ -1,6 +1,8 @@
 """Airflow in tests: a home of its own, made before the first import of Airflow, and the embedded EMR as a process."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,9 @@ STANDIN = Path(__file__).parent / "dags" / "standin"
 def isolate() -> None:
     """Give this process an Airflow of its own, which knows the DAGs and plugins of the project."""
     if "AIRFLOW_HOME" not in os.environ:
-        settings = environment(Path(tempfile.mkdtemp(prefix="nightjar-test-")), "file:///nowhere", "http://127.0.0.1:9")
+        home = tempfile.mkdtemp(prefix="nightjar-test-")
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        settings = environment(Path(home), "file:///nowhere", "http://127.0.0.1:9")
         os.environ |= {key: value for key, value in settings.items() if key.startswith("AIRFLOW")}
 
 

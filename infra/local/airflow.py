@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -123,7 +124,8 @@ def _stop(stop: threading.Event) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.local.airflow", description=__doc__.splitlines()[0])
     parser.add_argument("--home", type=Path, default=PROJECT_ROOT / ".airflow", help="where Airflow keeps its state")
-    parser.add_argument("--lake", default=str(PROJECT_ROOT / "lake"), help="path, file:///... or s3://bucket/prefix")
+    lake = os.environ.get("NIGHTJAR_LAKE") or str(PROJECT_ROOT / "lake")
+    parser.add_argument("--lake", default=lake, help="path, file:///... or s3://bucket/prefix (NIGHTJAR_LAKE)")
     parser.add_argument("--port", type=int, default=8080, help="of the UI; 0 takes a free one (default: 8080)")
     parser.add_argument("--emr-port", type=int, default=0, help="of the embedded EMR (default: a free one)")
     return parser

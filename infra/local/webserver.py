@@ -8,6 +8,7 @@ import urllib.request
 from typing import Any
 
 _TIMEOUT_SECONDS = 60.0  # a busy machine may take long over the first answer
+_COMPONENTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 # Loopback is never behind a proxy.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -38,7 +39,7 @@ def is_healthy(url: str) -> bool:
         parts = call(f"{url}/api/v2/monitor/health")
     except (OSError, ValueError):
         return False
-    return all(part["status"] == "healthy" for part in parts.values() if part and part.get("status"))
+    return all((parts.get(name) or {}).get("status") == "healthy" for name in _COMPONENTS)
 
 
 def is_parsed(url: str, password: str, dag_id: str) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 from jobs.errors import DamagedError, NightjarError
 from jobs.paths import MANIFEST, Lake, Run, join
+from nightjar.manifests import verify
 from nightjar.results import read_stats
-from nightjar.storage import Storage, StoredFile, open_storage
+from nightjar.storage import Storage, open_storage
 
 log = logging.getLogger(__name__)
 
 MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
-_CHUNK_BYTES = 2**20
 _RACES = 5
 
 
@@ -76,25 +76,13 @@ def _read_champion(storage: Storage, lake: Lake) -> tuple[dict[str, Any] | None,
 
 def _copy_model(storage: Storage, run: Run, lake: Lake) -> str:
     """Copy the model to a folder named by its content; return that name. The manifest is written last."""
-    files = storage.list_files(run.model)
-    if missing := MODEL_FILES - {file.name for file in files}:
-        raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))}, though the run is complete")
-    entries = [_entry(storage, file) for file in files if file.name != MANIFEST]
-    lines = "".join(f"{entry['sha256']} {entry['name']}\n" for entry in entries)
-    model = hashlib.sha256(lines.encode()).hexdigest()
+    entries = verify(run.model, storage)["files"]
+    if missing := MODEL_FILES - {entry["name"] for entry in entries}:
+        raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")
+    lines = sorted(f"{entry['sha256']} {entry['name']}\n" for entry in entries)
+    model = hashlib.sha256("".join(lines).encode()).hexdigest()
     target = join(lake.models, model)
-    if not any(file.name == MANIFEST for file in storage.list_files(target)):
-        for entry in entries:
-            storage.copy(join(run.model, entry["name"]), join(target, entry["name"]))
-        manifest = {"kind": "model", "fingerprint": model, "files": entries, "counts": {}}
-        inputs = {"inputs": {"run_id": run.run_id}, "format_version": 1}
-        storage.publish(join(target, MANIFEST), json.dumps({**manifest, **inputs}, indent=2).encode() + b"\n")
+    for entry in entries:
+        storage.copy(join(run.model, entry["name"]), join(target, entry["name"]))
+    storage.write(join(target, MANIFEST), storage.read(join(run.model, MANIFEST)))
     return model
-
-
-def _entry(storage: Storage, file: StoredFile) -> dict[str, Any]:
-    content = hashlib.sha256()
-    with storage.open(file.uri) as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            content.update(chunk)
-    return {"name": file.name, "size": file.size, "sha256": content.hexdigest(), "counts": {}}

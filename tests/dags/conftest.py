@@ -36,9 +36,9 @@ def emr(tmp_path_factory):
 
 
 @pytest.fixture
-def aws(emr, monkeypatch):
+def aws(emr, monkeypatch, tmp_path):
     """Points Airflow's connection of this process to the embedded EMR; returns its client."""
-    env = environment(Path("/tmp") / f"unused-{uuid.uuid4().hex}", "file:///nowhere", emr.endpoint)
+    env = environment(tmp_path, "file:///nowhere", emr.endpoint)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
     return emr.client
 

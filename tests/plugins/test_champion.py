@@ -1,4 +1,5 @@
 import json
+from hashlib import sha256
 
 import pytest
 
@@ -19,8 +20,11 @@ def lake(lake_uri):
 def finished(lake, run_id, weights="weights", **figures):
     run, storage = lake.run(run_id), open_storage(lake.uri)
     storage.write(join(run.stats, "stats.json"), json.dumps(GOOD | figures).encode())
-    for name in champion.MODEL_FILES:
-        storage.write(join(run.model, name), f"{name} {weights}".encode())
+    files = {name: f"{name} {weights}".encode() for name in champion.MODEL_FILES}
+    for name, data in files.items():
+        storage.write(join(run.model, name), data)
+    entries = [{"name": name, "size": len(data), "sha256": sha256(data).hexdigest()} for name, data in files.items()]
+    storage.write(join(run.model, MANIFEST), json.dumps({"files": entries}).encode())
     return run
 
 
@@ -73,7 +77,7 @@ def test_a_model_that_learned_nothing_is_not_promoted(lake, figures, why):
 def test_an_incomplete_model_is_an_error(lake):
     run = finished(lake, "one")
     open_storage(lake.uri).delete(join(run.model, "tokenizer.json"))
-    with pytest.raises(DamagedError, match=r"no tokenizer\.json"):
+    with pytest.raises(DamagedError, match=r"tokenizer\.json: missing"):
         champion.promote(run)
 
 
@@ -97,10 +101,17 @@ def test_of_two_at_once_the_better_one_wins(lake, monkeypatch):
     assert pointer(lake)["run_id"] == "rival"
 
 
-def test_the_manifest_of_a_copy_is_its_mark(lake):
+def test_a_copy_that_broke_off_is_made_whole(lake):
     decided = champion.promote(finished(lake, "one"))
     folder, storage = join(lake.models, decided["model"]), open_storage(lake.uri)
     storage.delete(join(folder, MANIFEST))
     storage.delete(join(folder, "config.json"))
-    champion.promote(finished(lake, "again", bits_per_byte=1.0))
+    assert champion.promote(finished(lake, "again", bits_per_byte=1.0))["model"] == decided["model"]
     assert verify(folder, storage)
+
+
+def test_a_model_without_weights_is_an_error(lake):
+    run = finished(lake, "one")
+    open_storage(lake.uri).write(join(run.model, MANIFEST), b'{"files": []}')
+    with pytest.raises(DamagedError, match=r"no config\.json, model\.safetensors, tokenizer\.json in its manifest"):
+        champion.promote(run)

@@ -173,7 +173,10 @@ def test_a_signal_to_the_worker_ends_step_and_task(start, aws, cluster):
 
 
 def test_a_step_that_never_started_says_what_became_of_its_cluster(start, aws, cluster, context):
-    operator, trigger = start("sleep 60")
+    runner = {"Jar": "command-runner.jar", "Args": ["sleep", "60"]}
+    before_it = {"Name": "other", "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}
+    aws.add_job_flow_steps(JobFlowId=cluster, Steps=[before_it])
+    operator, trigger = start("true")
     aws.terminate_job_flows(JobFlowIds=[cluster])
     event = fire(trigger)
     assert event["state"] == "CANCELLED"

@@ -60,15 +60,16 @@ def leave(step, run, lake):
     dataset(f"{run}/{step}", {"num_steps": 3})
     if step == "train":
         put(f"{run}/stats/stats.json", {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25})
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
-            put(f"{run}/model/{name}", {"made_by": run})
+        dataset(f"{run}/model", {}, "config.json", "model.safetensors", "tokenizer.json")
 
 
-def dataset(folder, counts):
-    data = b"shard"
-    write(f"{folder}/00000.arrow", data)
-    entry = {"name": "00000.arrow", "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counts": {}}
-    put(f"{folder}/_manifest.json", {"format_version": 1, "files": [entry], "counts": counts})
+def dataset(folder, counts, *names):
+    entries = []
+    for name in names or ["00000.arrow"]:
+        data = f"{name} of {folder}".encode()
+        write(f"{folder}/{name}", data)
+        entries.append({"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counts": {}})
+    put(f"{folder}/_manifest.json", {"format_version": 1, "files": entries, "counts": counts})
 
 
 def put(uri, value):
