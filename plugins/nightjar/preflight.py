@@ -34,7 +34,9 @@ def prepare(config: Config, run: Run) -> Config:
         InputError: saying in one line what is wrong.
     """
     lake = Lake(run.lake_uri)
-    check_reach(config, lake, aws.emr_client().meta.endpoint_url)
+    with _named(f"connection {aws.CONN_ID}: no client of EMR"):
+        endpoint_url = aws.emr_client().meta.endpoint_url
+    check_reach(config, lake, endpoint_url)
     check_lake(lake)
     check_corpus(config)
     return publish_config(config, run)

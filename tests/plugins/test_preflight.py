@@ -118,3 +118,11 @@ def test_prepare_checks_before_it_writes(aws, tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         preflight.prepare(config((tmp_path / "none.txt").as_uri()), run)
     assert not local_path(run.uri).exists()
+
+
+def test_a_missing_region_is_one_line(tmp_path, monkeypatch):
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "login": "testing", "password": "testing"}')
+    with pytest.raises(InputError, match=r"connection aws_default: no client of EMR .*region"):
+        preflight.prepare(config((tmp_path / "a.txt").as_uri()), Lake((tmp_path / "lake").as_uri()).run("r"))
