@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.config import Config, GenerateConfig, parse_settings, preset_names
+from jobs.config import Config, GenerateConfig, override, parse_settings, preset_names
 from jobs.errors import InputError, NightjarError
-from jobs.paths import STEPS, Run, join
+from jobs.paths import STEPS, Lake, Run, join, to_uri
 from jobs.pipeline import read_config, run_all, run_step, start_run
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def _step(options: argparse.Namespace) -> None:
         run_step(options.step, run, config, engine)
 
 
+def _embed(options: argparse.Namespace) -> None:
+    """Embeddings of a run's tokens; where words are given, their neighbours."""
+    from jobs.embeddings.show import neighbours_of  # noqa: PLC0415 - only this command needs what it imports
+
+    run = Run.of_config(options.config) if options.config else Lake(to_uri(options.lake)).run(options.run)
+    config = override(read_config(run), "embed", parse_settings(options.set))
+    _log_to_stderr(config.log_level)
+    with _engine(options.engine or ("spark" if options.config else "inline"), config, options.master) as engine:
+        run_step("embed", run, config, engine)
+    for line in neighbours_of(run, options.neighbours):
+        sys.stdout.write(f"{line}\n")
+
+
 def _sample(options: argparse.Namespace) -> None:
     """Text from a trained model."""
     from jobs.sample import sample  # noqa: PLC0415 - torch takes seconds to import, and only this command needs it
@@ -130,8 +143,21 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--engine", choices=("inline", "spark"), default="spark", help="default: spark")
         command.add_argument("--master", help="Spark master; default: the one that spark-submit gives")
         command.set_defaults(command=_step, step=step)
+    _add_embed(commands.add_parser("embed", help="vectors of a run's tokens (word2vec)"))
     _add_sample(commands.add_parser("sample", help="text from a trained model"))
     return parser
+
+
+def _add_embed(parser: argparse.ArgumentParser) -> None:
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("--config", metavar="URI", help="<lake>/runs/<run_id>/config.json")
+    chosen.add_argument("--run", metavar="RUN", help="id of a run in the lake; it has been tokenized")
+    parser.add_argument("--lake", default="lake", help="where runs are: path, file:///... or s3://...; with --run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in embed.size=64")
+    parser.add_argument("--neighbours", nargs="+", default=[], metavar="WORD", help="print the words nearest to these")
+    parser.add_argument("--engine", choices=("inline", "spark"), help="default: spark with --config, else inline")
+    parser.add_argument("--master", help="Spark master; default: the one that spark-submit gives")
+    parser.set_defaults(command=_embed)
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:

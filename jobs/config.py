@@ -176,6 +176,31 @@ class GenerateConfig(Section):
     """Seed of the draws."""
 
 
+class EmbedConfig(Section):
+    """How vectors of tokens are learned (word2vec: skip-gram with negative sampling)."""
+
+    size: int = Field(128, ge=1, le=16_384)
+    """Numbers in a vector; model.embedding_size, if a model is to start from it."""
+    window: int = Field(5, ge=1, le=1000)
+    """Neighbours of a token stand at most so many tokens away."""
+    negative: int = Field(5, ge=1, le=1000)
+    """Negative samples for each pair of neighbours."""
+    epochs: int = Field(5, ge=1, le=10_000)
+    """Passes over the tokens."""
+    min_count: int = Field(5, ge=1)
+    """Tokens that occur less often get no vector."""
+    subsample: float = Field(1e-3, ge=0, le=1)
+    """Tokens with a greater share of the text than this are thinned out; 0 keeps them all."""
+    learning_rate: float = Field(0.05, gt=0)
+    """First learning rate; it falls linearly to a tenth."""
+    workers: int = Field(2, ge=1, le=1024)
+    """Tasks of a round; their vectors are averaged at its end."""
+    sync_tokens: int = Field(2**18, ge=1)
+    """In a round each worker trains on about so many tokens."""
+    seed: int = Field(1, ge=0)
+    """Seed of initial vectors and of all draws."""
+
+
 class SparkConfig(Section):
     """Sizes that the cluster gives to the job."""
 
@@ -232,6 +257,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
+    embed: EmbedConfig = EmbedConfig()
     spark: SparkConfig = SparkConfig()
     cluster: ClusterConfig = ClusterConfig()
 
@@ -279,6 +305,23 @@ def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | No
         _put(values, key, value)
     try:
         return Config.model_validate({**values, "corpus": corpus, "preset": preset})
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from None
+
+
+def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
+    """`config` with other settings of one section, given by their dotted keys.
+
+    Raises:
+        InputError: naming the key that is unknown, out of range or of another section.
+    """
+    values = config.model_dump()
+    for key, value in settings.items():
+        if not key.startswith(f"{section}."):
+            raise InputError(f"{key}: only keys of '{section}' can be set here")
+        _put(values, key, value)
+    try:
+        return Config.model_validate(values)
     except ValidationError as error:
         raise InputError(_one_line(error)) from None
 

@@ -181,6 +181,10 @@ class Lake:
         """A dataset of window shards."""
         return join(self.uri, "datasets", "windows", fingerprint)
 
+    def embeddings(self, fingerprint: str) -> str:
+        """A dataset of vectors, one for each token."""
+        return join(self.uri, "datasets", "embeddings", fingerprint)
+
     def package(self, sha256: str) -> str:
         """The packaged job, by the hash of its content."""
         return join(self.uri, "packages", sha256)

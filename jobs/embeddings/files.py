@@ -1,0 +1,202 @@
+"""Embeddings as files: CSV (``token,id,v0,v1,...``, RFC 4180), Parquet, and the text format of word2vec.
+
+A token is written as ``tokenizer.json`` names it: unique, without white space, and turned back into its id by the
+tokenizer (``Ġking`` is `` king`` in byte-level BPE). Reading checks everything that could silently give wrong vectors.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer
+
+from jobs.embeddings.word2vec import Matrix
+from jobs.errors import InputError
+from jobs.lake import FileEntry, create_shard, read_bytes, read_file, read_manifest
+from jobs.paths import join, to_uri
+
+CSV, PARQUET = ".csv", ".parquet"
+_WORD2VEC = (".txt", ".vec")
+_STEM = "embeddings"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Tokens and their vectors."""
+
+    tokens: list[str]
+    """Their names in ``tokenizer.json``."""
+    ids: npt.NDArray[np.int64] | None
+    """Their ids, if the file has them."""
+    vectors: Matrix
+    """(number of tokens, size)"""
+
+
+def token_names(tokenizer_json: bytes) -> list[str]:
+    """The name of each token id; empty for ids that have none."""
+    ids = Tokenizer.from_str(tokenizer_json.decode()).get_vocab(with_added_tokens=True)
+    names = [""] * (1 + max(ids.values()))
+    for name, token_id in ids.items():
+        names[token_id] = name
+    return names
+
+
+def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArray[np.int64]) -> list[FileEntry]:
+    """Write vectors, with ids, as CSV and as Parquet (``token, id, count, vector``) below `folder_uri`."""
+    assert embeddings.ids is not None, "what is written has ids"
+    size = embeddings.vectors.shape[1]
+    flat = pa.array(np.ascontiguousarray(embeddings.vectors).ravel())
+    named = {"token": pa.array(embeddings.tokens, pa.string()), "id": pa.array(embeddings.ids)}
+    columns = {f"v{i}": pa.array(np.ascontiguousarray(embeddings.vectors[:, i])) for i in range(size)}
+    with create_shard(folder_uri, _STEM, CSV) as text:
+        pyarrow.csv.write_csv(pa.table({**named, **columns}), cast(IO[bytes], text))
+    vectors = pa.FixedSizeListArray.from_arrays(flat, size)
+    with create_shard(folder_uri, _STEM, PARQUET) as binary:
+        pq.write_table(pa.table({**named, "count": pa.array(counts), "vector": vectors}), cast(IO[bytes], binary))
+    return [shard.entry(tokens=len(embeddings.tokens)) for shard in (text, binary)]
+
+
+def read_embeddings(path_or_uri: str) -> Embeddings:
+    """Read a dataset of `write_embeddings`, or a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file.
+
+    Raises:
+        InputError: naming the file and the line that is wrong: a vector of another size, a number that is none, a
+            token that stands there twice.
+    """
+    uri = to_uri(path_or_uri)
+    readers = {CSV: _from_csv, PARQUET: _from_parquet} | dict.fromkeys(_WORD2VEC, _from_word2vec)
+    reader = next((reader for suffix, reader in readers.items() if uri.endswith(suffix)), None)
+    if reader is None:
+        return _from_dataset(uri)
+    try:
+        data = read_bytes(uri)
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be read ({error.strerror or 'no such file'})") from None
+    return reader(data, uri)
+
+
+def _from_dataset(folder_uri: str) -> Embeddings:
+    try:
+        manifest = read_manifest(folder_uri)
+    except NotADirectoryError:
+        manifest = None
+    entry = next((entry for entry in manifest.files if entry.name.endswith(PARQUET)), None) if manifest else None
+    if entry is None:
+        known = ", ".join((CSV, PARQUET, *_WORD2VEC))
+        raise InputError(f"{folder_uri}: no embeddings there; give a dataset's folder or a file named *{known}")
+    return _from_parquet(read_file(folder_uri, entry), join(folder_uri, entry.name))
+
+
+def _from_csv(data: bytes, uri: str) -> Embeddings:
+    reader = csv.reader(io.StringIO(_text(data, uri), newline=""), strict=True)
+    rows = _Rows(uri)
+    try:
+        header = next(reader, [])
+        size = len(header) - 2
+        if size < 1 or header != ["token", "id", *(f"v{i}" for i in range(size))]:
+            raise InputError(f"{uri}:1: the first line must be token,id,v0,v1,...")
+        for row in reader:
+            if len(row) != size + 2:
+                raise InputError(f"{uri}:{reader.line_num}: {len(row) - 2} numbers, the first line says {size}")
+            rows.add(row[0], row[2:], reader.line_num, row[1])
+    except csv.Error as error:
+        raise InputError(f"{uri}:{reader.line_num}: not CSV ({error})") from None
+    return rows.embeddings()
+
+
+def _from_word2vec(data: bytes, uri: str) -> Embeddings:
+    """``<tokens> <size>``, then one line for each token: its name and its numbers, divided by spaces."""
+    lines = _text(data, uri).rstrip("\n").split("\n")
+    header = lines[0].split()
+    if len(header) != 2 or not all(word.isdecimal() for word in header) or int(header[1]) < 1:
+        raise InputError(f"{uri}:1: the first line must be the number of tokens and the size of the vectors")
+    rows, (num_tokens, size) = _Rows(uri), map(int, header)
+    for number, line in enumerate(lines[1:], 2):
+        token, *values = line.rstrip(" \r").split(" ")
+        if len(values) != size:
+            raise InputError(f"{uri}:{number}: {len(values)} numbers, the first line says {size}")
+        rows.add(token, values, number)
+    if len(lines) - 1 != num_tokens:
+        raise InputError(f"{uri}:{len(lines)}: {len(lines) - 1} tokens, the first line says {num_tokens}")
+    return rows.embeddings()
+
+
+def _from_parquet(data: bytes, uri: str) -> Embeddings:
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        tokens, ids = (table.column(name).to_pylist() for name in ("token", "id"))
+        vectors = table.column("vector").to_pylist()
+    except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise InputError(f"{uri}: not a Parquet file with token, id and vector ({_first_line(error)})") from None
+    rows, size = _Rows(uri, "row"), len(vectors[0] or []) if vectors else 0
+    for number, (token, token_id, vector) in enumerate(zip(tokens, ids, vectors, strict=True), 1):
+        if len(vector or []) != size:
+            raise InputError(f"{uri}: row {number}: {len(vector or [])} numbers, the first row has {size}")
+        rows.add(token, vector or [], number, token_id)
+    return rows.embeddings()
+
+
+class _Rows:
+    """Tokens and vectors of a file, checked one by one."""
+
+    def __init__(self, uri: str, word: str = "line") -> None:
+        self._uri, self._word = uri, word
+        self._lines: dict[str, int] = {}
+        self._ids: dict[int, int] = {}
+        self._vectors: list[Matrix] = []
+
+    def add(self, token: Any, values: Sequence[Any], line: int, token_id: Any = None) -> None:
+        """Take a line: a name, its numbers, and the id if there is one."""
+        where = f"{self._uri}:{line}" if self._word == "line" else f"{self._uri}: {self._word} {line}"
+        if not isinstance(token, str) or not token:
+            raise InputError(f"{where}: the token has no name")
+        if self._lines.setdefault(token, line) != line:
+            raise InputError(f"{where}: token {json.dumps(token)} stands in {self._word} {self._lines[token]} already")
+        if token_id is not None and self._ids.setdefault(_id(token_id, where), line) != line:
+            raise InputError(f"{where}: id {token_id} stands in {self._word} {self._ids[int(token_id)]} already")
+        try:
+            vector = np.array(values, np.float32)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{where}: not numbers ({_first_line(error)})") from None
+        if not np.isfinite(vector).all():
+            raise InputError(f"{where}: the vector of {json.dumps(token)} has a number that is not finite")
+        self._vectors.append(vector)
+
+    def embeddings(self) -> Embeddings:
+        """All lines so far."""
+        if not self._vectors or not len(self._vectors[0]):
+            raise InputError(f"{self._uri}: holds no vectors")
+        ids = np.fromiter(self._ids, np.int64, len(self._ids)) if self._ids else None
+        return Embeddings(list(self._lines), ids, np.stack(self._vectors))
+
+
+def _id(value: Any, where: str) -> int:
+    try:
+        number = int(value)
+    except (ValueError, TypeError):
+        number = -1
+    if number < 0:
+        raise InputError(f"{where}: {value!r} is not a token id")
+    return number
+
+
+def _text(data: bytes, uri: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{uri}:{line}: not UTF-8; convert the file to UTF-8") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

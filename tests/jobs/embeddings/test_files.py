@@ -1,0 +1,120 @@
+"""Reading embeddings: what is right comes back to the last bit, and what is wrong is said with file and line."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.embeddings.files import Embeddings, read_embeddings, token_names, write_embeddings
+from jobs.errors import InputError
+from tests.jobs.handmade import train_tokenizer
+
+AWKWARD = ["Ġking", '"', ",", "Ċ", 'a,"b"', "ü", "\u2028", "NULL", "nan", "Ġ"]
+
+
+def write(folder, tokens, vectors):
+    embeddings = Embeddings(tokens, np.arange(len(tokens)) * 3, np.asarray(vectors, np.float32))
+    write_embeddings(folder.as_uri(), embeddings, np.ones(len(tokens), np.int64))
+    return embeddings, next(folder.glob("*.csv")), next(folder.glob("*.parquet"))
+
+
+def assert_equal(read, written):
+    assert read.tokens == written.tokens
+    assert read.ids.tolist() == written.ids.tolist()
+    assert read.vectors.dtype == np.float32
+    assert np.array_equal(read.vectors, written.vectors)
+
+
+def test_awkward_tokens_and_numbers_come_back(tmp_path):
+    numbers = [0.1, -0.0, 1e-40, 3.4e38, 1 / 3, 1e10, 123456.79, -1e-7, 2, 5e-324]
+    written, *files = write(tmp_path, AWKWARD, np.outer(numbers, [1, 0.7]).astype(np.float32))
+    for file in files:
+        assert_equal(read_embeddings(str(file)), written)
+    first, second, *_ = files[0].read_bytes().split(b"\n")
+    assert first.replace(b'"', b"") == b"token,id,v0,v1"
+    assert second.startswith('"Ġking",0,0.1,'.encode())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20, unique=True))
+def test_any_text_comes_back(tmp_path_factory, tokens):
+    folder = tmp_path_factory.mktemp("any")
+    written, *files = write(folder, tokens, np.random.default_rng(0).normal(size=(len(tokens), 3)))
+    for file in files:
+        assert_equal(read_embeddings(str(file)), written)
+
+
+def test_names_are_those_of_the_tokenizer():
+    tokenizer = train_tokenizer()
+    names = token_names(tokenizer.json)
+    assert len(names) == len(set(names)) == tokenizer.vocab_size
+    assert names[tokenizer.end_of_text] == "<|endoftext|>"
+    assert not any(character.isspace() for name in names for character in name)
+
+
+def test_word2vec_text(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("2 3\nking 1 2.5 -3e-1\nüber 0 0 1 \n", "utf-8")
+    read = read_embeddings(str(path))
+    assert read.tokens == ["king", "über"]
+    assert read.ids is None
+    assert read.vectors.tolist() == [[1, 2.5, np.float32(-0.3)], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", ":1: the first line must be token,id,v0"),
+        ("a.csv", "token,v0\n", ":1: the first line must be"),
+        ("a.csv", "token,id,v0,v1\n", "holds no vectors"),
+        ("a.csv", 'token,id,v0,v1\n"a\nb",1,2,3\nc,2,3\n', ":4: 1 numbers, the first line says 2"),
+        ("a.csv", "token,id,v0\na,1,2\nb,2,x\n", ":3: not numbers"),
+        ("a.csv", "token,id,v0\na,1,2\nb,2,nan\n", ":3: the vector of .* is not finite|not finite"),
+        ("a.csv", "token,id,v0\na,1,2\nb,2,1\na,3,3\n", ':4: token "a" stands in line 2 already'),
+        ("a.csv", "token,id,v0\na,1,2\nb,1,1\n", ":3: id 1 stands in line 2 already"),
+        ("a.csv", "token,id,v0\na,one,2\n", ":2: 'one' is not a token id"),
+        ("a.csv", "token,id,v0\n,1,2\n", ":2: the token has no name"),
+        ("a.csv", 'token,id,v0\n"a"b,1,2\n', ":2: not CSV"),
+        ("a.csv", b"token,id,v0\na,1,2\n\xe9,2,3\n", ":3: not UTF-8"),
+        ("a.txt", "king 1 2\n", ":1: the first line must be the number of tokens"),
+        ("a.vec", "2 2\na 1 2\nb 1\n", ":3: 1 numbers, the first line says 2"),
+        ("a.txt", "3 1\na 1\nb 2\n", ":3: 2 tokens, the first line says 3"),
+        ("a.txt", "2 1\na 1\na 2\n", ':3: token "a" stands in line 2 already'),
+        ("a.parquet", "PAR1", "not a Parquet file"),
+        ("a.json", "{}", "no embeddings there"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=message) as caught:
+        read_embeddings(str(path))
+    assert str(caught.value).startswith(path.as_uri())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"token": ["a"], "id": [1]}, "token, id and vector"),
+        ({"token": ["a", "b"], "id": [1, 2], "vector": [[1.0, 2.0], [1.0]]}, "row 2: 1 numbers, the first row has 2"),
+        ({"token": ["a", "b"], "id": [1, 2], "vector": [[1.0], None]}, "row 2: 0 numbers"),
+        ({"token": ["a", "a"], "id": [1, 2], "vector": [[1.0], [2.0]]}, 'row 2: token "a" stands in'),
+        ({"token": [1], "id": [1], "vector": [[1.0]]}, "row 1: the token has no name"),
+        ({"token": ["a"], "id": [1], "vector": [["x"]]}, "row 1: not numbers"),
+        ({"token": ["a"], "id": [1], "vector": [[]]}, "holds no vectors"),
+    ],
+)
+def test_a_wrong_parquet_file(tmp_path, columns, message):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(InputError, match=message):
+        read_embeddings(str(path))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for name in ("no.csv", "no"):
+        with pytest.raises(InputError, match=f"/{name}: (cannot be read|no embeddings there)"):
+            read_embeddings(str(tmp_path / name))
