@@ -35,6 +35,16 @@ class TokenizeConfig(Section):
     """The field of .jsonl and the column of .parquet that hold the text."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
     """What is not UTF-8 (or half a surrogate pair in JSON) is refused, or replaced by U+FFFD and counted."""
+    drop_gutenberg: bool = False
+    """Leave out the headers and footers of Project Gutenberg."""
+    normalize_nfc: bool = False
+    """Bring text into Unicode's normal form C."""
+    min_document_bytes: int = Field(0, ge=0)
+    """Drop documents that are shorter."""
+    max_document_bytes: int | None = Field(None, ge=1)
+    """Drop documents that are longer."""
+    drop_duplicates: bool = False
+    """Keep the first of documents with the same text. No source is then re-used, for what is kept depends on others."""
     tokenizer: str = "train"
     """`train` to train byte-level BPE on the corpus, or the path or URI of a `tokenizer.json`."""
     vocab_size: int = Field(8192, ge=258, le=1_000_000)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -16,9 +18,10 @@ from jobs.code import code_version, fingerprint
 from jobs.config import Config, TokenizeConfig
 from jobs.engine.contract import Engine
 from jobs.errors import InputError
-from jobs.lake import Manifest, read_bytes, write_file, write_json
-from jobs.paths import Lake, Run, to_uri
+from jobs.lake import Manifest, delete_folder, read_bytes, write_file, write_json
+from jobs.paths import Lake, Run, join, to_uri
 from jobs.text.corpus import ByteRange, Source, list_sources, plan_splits
+from jobs.text.duplicates import BUCKET_DOCUMENTS, Repetitions, write_hashes, write_repetitions
 from jobs.text.reading import CheckedSource, check_sources
 from jobs.text.sample import sample_documents
 from jobs.tokens.bpe import train_bpe
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 _UNUSUAL = (
     *("empty_documents", "empty_files", "null_records", "replaced_letters"),
     *("byte_order_marks", "crlf_line_ends", "nul_bytes"),
+    *("gutenberg_documents", "normalized_documents", "too_short_documents", "too_long_documents"),
+    "duplicate_documents",
 )
 _CODE = ("text", "tokens/bpe.py", "tokens/shards.py", "tokens/tokenizer.py", "steps/tokenize.py")
 
@@ -84,6 +89,7 @@ def _check_corpus(config: Config, engine: Engine) -> _Corpus:
     checked = [source for task in engine.map(check, tasks, "check the corpus") for source in task]
     if not any(source.has_text for source in checked):
         raise InputError(f"{config.corpus}: no text in its {len(sources)} files, only whitespace or nothing")
+    sources = [replace(source, body=found.body) for source, found in zip(sources, checked, strict=True)]
     return _Corpus(sources, checked)
 
 
@@ -120,8 +126,17 @@ def _make(
     trained = time.perf_counter()
     log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
     entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
-    write = partial(write_token_shards, folder_uri=folder_uri, tokenizer=tokenizer, settings=settings)
-    done = engine.map(write, list(enumerate(splits)), "tokenize")
+    with _repetitions(folder_uri, splits, settings, engine) as repetitions:
+        write = partial(
+            write_token_shards,
+            folder_uri=folder_uri,
+            tokenizer=tokenizer,
+            settings=settings,
+            repetitions=repetitions,
+        )
+        done = engine.map(write, list(enumerate(splits)), "tokenize")
+    if not any(task.shards for task in done):
+        raise InputError("the filters of tokenize.* leave no document of this corpus; set them wider")
     encode_seconds = time.perf_counter() - trained
     log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
     shards, text_bytes = in_place([shard for task in done for shard in task.shards])
@@ -137,6 +152,26 @@ def _make(
         "tokens_per_second": stats["num_tokens"] / encode_seconds,
         "bytes_per_second": stats["num_bytes"] / encode_seconds,
     }
+
+
+@contextmanager
+def _repetitions(
+    folder_uri: str, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
+) -> Iterator[Repetitions | None]:
+    """Where it stands which documents are repeated, if these are to be dropped; gone when it was used."""
+    if not settings.drop_duplicates:
+        yield None
+        return
+    scratch_uri = join(folder_uri, f"scratch-{uuid.uuid4().hex[:12]}")
+    try:
+        write = partial(write_hashes, folder_uri=scratch_uri, settings=settings)
+        counts = engine.map(write, list(enumerate(splits)), "hash the documents")
+        num_buckets = sum(counts) // BUCKET_DOCUMENTS + 1
+        find = partial(write_repetitions, folder_uri=scratch_uri, num_splits=len(splits), num_buckets=num_buckets)
+        engine.map(find, range(num_buckets), "find duplicates")
+        yield Repetitions(scratch_uri, num_buckets)
+    finally:
+        delete_folder(scratch_uri)
 
 
 def _train(

@@ -30,6 +30,8 @@ class Source:
     name: str
     uri: str
     size: int
+    body: tuple[int, int] | None = None
+    """Where its text begins and ends, if it has a header and footer that are to be left out."""
 
     @property
     def format(self) -> str:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from jobs.config import TokenizeConfig
 from jobs.errors import InputError
+from jobs.text.cleaning import between_marks
 from jobs.text.content import open_seekable, read_blocks
 from jobs.text.corpus import ByteRange, Source
 from jobs.text.documents import Documents, read_text, split_documents
@@ -83,7 +84,7 @@ class _Records:
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
-        data = data.strip()
+        data = between_marks(data) if self._settings.drop_gutenberg else data.strip()
         if not data:
             self._counts["empty_documents"] += 1
             return

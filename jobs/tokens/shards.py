@@ -14,7 +14,6 @@ source lie in shards before it (``bytes_before``) and of its last source in shar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -30,6 +29,7 @@ from jobs.config import TokenizeConfig
 from jobs.lake import FileEntry, create_shard, verified_file
 from jobs.text.corpus import ByteRange
 from jobs.text.documents import Documents
+from jobs.text.duplicates import Repetitions, hash_texts
 from jobs.text.reading import read_documents
 from jobs.tokens.tokenizer import Ids, Tokenizer
 
@@ -102,7 +102,12 @@ class Tokenized:
 
 
 def write_token_shards(
-    item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, tokenizer: Tokenizer, settings: TokenizeConfig
+    item: tuple[int, Sequence[ByteRange]],
+    *,
+    folder_uri: str,
+    tokenizer: Tokenizer,
+    settings: TokenizeConfig,
+    repetitions: Repetitions | None = None,
 ) -> Tokenized:
     """Encode the documents that begin in some parts of files and write them as shards below `folder_uri`.
 
@@ -113,13 +118,15 @@ def write_token_shards(
         folder_uri: The dataset.
         tokenizer: What encodes.
         settings: How the files are read.
+        repetitions: Which documents are to be dropped since they came before.
 
     Raises:
         InputError: if a file cannot be read.
     """
     number, parts = item
     done = Tokenized([], Counter(), Counter())
-    for batches in _gather(parts, settings, done.counts):
+    repeated = repetitions.of_split(number) if repetitions else set()
+    for batches in _gather(parts, settings, repeated, done.counts):
         if shard := _Rows.encode(batches, tokenizer):
             stem = f"shards/{number:05d}-{len(done.shards):03d}"
             done.shards.append(shard.write(folder_uri, stem))
@@ -149,13 +156,15 @@ def write_batch(sink: Any, batch: pa.RecordBatch) -> None:
 
 
 def _gather(
-    parts: Sequence[ByteRange], settings: TokenizeConfig, counts: Counter[str]
+    parts: Sequence[ByteRange], settings: TokenizeConfig, repeated: set[int], counts: Counter[str]
 ) -> Iterator[list[tuple[str, Documents]]]:
     """Read parts of files; hand out so many batches at a time, each with its source's name, as make a shard."""
     gathered: list[tuple[str, Documents]] = []
-    size = 0
+    size = num_read = 0
     for part in parts:
-        for batch in read_documents(part, settings):
+        for whole in read_documents(part, settings):
+            batch = _without(whole, repeated, num_read)
+            num_read += len(whole.texts)
             counts.update(batch.counts)
             gathered.append((part.source.name, batch))
             size += sum(map(len, batch.texts))
@@ -163,6 +172,15 @@ def _gather(
                 yield gathered
                 gathered, size = [], 0
     yield gathered
+
+
+def _without(batch: Documents, repeated: set[int], first: int) -> Documents:
+    """A batch, whose documents are counted from `first`, without those that are repeated."""
+    if not repeated:
+        return batch
+    kept = [i for i in range(len(batch.texts)) if first + i not in repeated]
+    counts = batch.counts + Counter(duplicate_documents=len(batch.texts) - len(kept))
+    return Documents([batch.texts[i] for i in kept], [batch.offsets[i] for i in kept], counts)
 
 
 @dataclass(frozen=True)
@@ -195,7 +213,7 @@ class _Rows:
             ),
             np.array([offset for _, batch in batches for offset in batch.offsets], np.uint64),
             np.fromiter(map(len, texts), np.uint32, len(texts)),
-            _hashes(texts),
+            hash_texts(texts),
             names,
         )
 
@@ -223,8 +241,3 @@ def _encode(texts: list[bytes], tokenizer: Tokenizer) -> tuple[Ids, npt.NDArray[
     ids, offsets = tokenizer.encode_batch(texts, parallel)
     ids = np.insert(ids, offsets[1:], tokenizer.end_of_text)
     return ids, offsets[1:] + np.arange(1, len(offsets))
-
-
-def _hashes(texts: list[bytes]) -> npt.NDArray[np.uint64]:
-    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, "<u8")
