@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     """All four steps."""
     run_id = options.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
-    run = start_run(options.lake, run_id, options.corpus, options.preset, parse_settings(options.set))
+    run = start_run(options.lake, run_id, "\n".join(options.corpus), options.preset, parse_settings(options.set))
     config = read_config(run)
     _log_to_stderr(config.log_level)
     slots = config.spark.executors * config.spark.executor_cores
@@ -129,7 +129,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m jobs", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="tokenize, windows, train and generate")
-    run.add_argument("--corpus", required=True, help="a .txt file or a folder of them: path, file:///... or s3://...")
+    run.add_argument(
+        "--corpus",
+        required=True,
+        action="append",
+        help="a file, folder or pattern of .txt, .jsonl, .parquet: path, file:///... or s3://...; may be repeated",
+    )
     run.add_argument("--lake", default="lake", help="where everything is written: path, file:///... or s3://...")
     run.add_argument("--preset", default="demo", help=f"one of {', '.join(preset_names())}")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, e.g. train.seed=7")

@@ -28,8 +28,23 @@ class Section(BaseModel):
 class TokenizeConfig(Section):
     """From text to tokens."""
 
-    documents: Literal["paragraph", "file", "line"] = "paragraph"
-    """What a document is: text between blank lines, a whole file, or a line."""
+    documents: Literal["paragraph", "line", "record", "file"] = "paragraph"
+    """What a document is: text between blank lines, a line, a record (of .jsonl or .parquet; a text file is one
+    record), or a whole text file. Paragraphs and lines divide records too."""
+    field: str = Field("text", min_length=1)
+    """The field of .jsonl and the column of .parquet that hold the text."""
+    invalid_utf8: Literal["refuse", "replace"] = "refuse"
+    """What is not UTF-8 (or half a surrogate pair in JSON) is refused, or replaced by U+FFFD and counted."""
+    drop_gutenberg: bool = False
+    """Leave out the headers and footers of Project Gutenberg."""
+    normalize_nfc: bool = False
+    """Bring text into Unicode's normal form C."""
+    min_document_bytes: int = Field(0, ge=0)
+    """Drop documents that are shorter."""
+    max_document_bytes: int | None = Field(None, ge=1)
+    """Drop documents that are longer."""
+    drop_duplicates: bool = False
+    """Keep the first of documents with the same text. No source is then re-used, for what is kept depends on others."""
     tokenizer: str = "train"
     """`train` to train byte-level BPE on the corpus, or the path or URI of a `tokenizer.json`."""
     vocab_size: int = Field(8192, ge=258, le=1_000_000)
@@ -37,7 +52,8 @@ class TokenizeConfig(Section):
     train_bytes: int = Field(256 * 2**20, ge=1024)
     """Train the vocabulary on an even sample of the corpus of at most so many bytes."""
     split_bytes: int = Field(8 * 2**20, ge=4096)
-    """A file is cut into ranges of about so many bytes, each one task; not used for whole-file documents."""
+    """A file is cut into ranges of about so many bytes, each one task; compressed files and documents that are whole
+    files are not cut."""
 
 
 class WindowsConfig(Section):
@@ -247,7 +263,8 @@ class Config(Section):
     """Everything that a run does, every default filled in."""
 
     corpus: str = Field(min_length=1)
-    """Text to train on: a file or a folder of .txt files; a path, file:///... or s3://bucket/prefix."""
+    """Text to train on (.txt, .jsonl, .parquet; plain, .gz, .bz2, .zst): files, folders or patterns, as paths,
+    file:///... or s3://..., one in each line or as a JSON list."""
     preset: str = "demo"
     """Name of the preset that the settings started from."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"

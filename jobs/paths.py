@@ -7,15 +7,23 @@ scheduler imports it. Nothing here touches a disk or a network.
 
 from __future__ import annotations
 
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from jobs.errors import InputError
 
 MANIFEST = "_manifest.json"
 STEPS = ("tokenize", "windows", "train", "generate")
+TEXT_FORMATS = ("txt", "jsonl", "parquet")
+COMPRESSIONS = ("gz", "bz2", "zst")
+
+_TEXT_NAME = re.compile(rf"\.({'|'.join(TEXT_FORMATS)})(?:\.({'|'.join(COMPRESSIONS)}))?$")
+_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
+_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def to_uri(path_or_uri: str) -> str:
@@ -41,6 +49,59 @@ def to_uri(path_or_uri: str) -> str:
     raise InputError(f"{text}: unknown scheme '{scheme}'; use a local path, file:///... or s3://bucket/prefix")
 
 
+def corpus_places(corpus: str) -> list[str]:
+    """The URIs of the places that a corpus names: one, several in lines of their own, or a JSON list of them.
+
+    Raises:
+        InputError: if there is none, or one of them is no place.
+    """
+    text, lines = corpus.strip(), corpus.splitlines()
+    if text.startswith("[") and text.endswith("]"):
+        with suppress(ValueError):  # the name of a file may begin and end so
+            lines = [str(place) for place in json.loads(text)]
+    return [to_uri(line) for line in lines if line.strip()] or [to_uri(corpus)]
+
+
+def to_corpus(corpus: str) -> str:
+    """`corpus` as it stands in a configuration: URIs, one in each line."""
+    return "\n".join(corpus_places(corpus))
+
+
+def text_format(name: str) -> tuple[str, str | None] | None:
+    """Format and compression that a file's name tells (``a.jsonl.gz``: ``jsonl``, ``gz``); None if it is not text."""
+    found = _TEXT_NAME.search(name)
+    return (found[1], found[2]) if found else None
+
+
+def text_stem(name: str) -> str:
+    """A file's name without what tells its format: the same for the same text in another format."""
+    return _TEXT_NAME.sub("", name)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a relative name, or a folder in it, starts with ``.`` or ``_``: Hadoop and Spark skip such."""
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def glob_of(uri: str) -> tuple[str, re.Pattern[str]] | None:
+    """The folder in which a pattern (``*``, ``**``, ``?``, ``[a-z]``) starts, and what names below it must match.
+
+    None if there is no wildcard in `uri`.
+    """
+    parts = (uri if is_s3(uri) else local_path(uri).as_posix()).split("/")
+    fixed = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
+    if fixed == len(parts):
+        return None
+    folder, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:])
+    regex, end = "", 0
+    for wildcard in _WILDCARD.finditer(pattern):
+        regex += re.escape(pattern[end : wildcard.start()])
+        regex += _MEANING.get(wildcard[0]) or wildcard[0].replace("[!", "[^")
+        end = wildcard.end()
+    regex = f"{regex}{re.escape(pattern[end:])}\\Z"
+    return (folder if is_s3(uri) else Path(folder or "/").as_uri()), re.compile(regex)
+
+
 def is_s3(uri: str) -> bool:
     """Whether `uri` names a place in S3."""
     return uri.startswith("s3://")
@@ -50,7 +111,7 @@ def local_path(uri: str) -> Path:
     """The path that a ``file://`` URI names."""
     if not uri.startswith("file://"):
         raise InputError(f"{uri}: not a local place; a file:// URI is needed here")
-    return Path(unquote(urlsplit(uri).path))
+    return Path(unquote(uri.removeprefix("file://")))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:

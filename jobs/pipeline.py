@@ -14,7 +14,7 @@ from jobs import lake
 from jobs.config import Config, resolve
 from jobs.engine.contract import Engine
 from jobs.errors import InputError, NightjarError
-from jobs.paths import STEPS, Lake, Run, to_uri
+from jobs.paths import STEPS, Lake, Run, to_corpus, to_uri
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.text.corpus import list_sources
@@ -29,7 +29,7 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
         InputError: if the configuration is wrong, there is no text, the lake cannot be written to, or the run exists
             with another configuration.
     """
-    config = resolve(to_uri(corpus), preset, overrides)
+    config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)

@@ -111,7 +111,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
 
 
 def _stream_rule(lake: Lake, tokens: Manifest, settings: WindowsConfig) -> StreamRule:
-    sources = [(file["name"], file["size"]) for file in tokens.inputs["files"]]
+    sources = [(file["name"], file["text_bytes"]) for file in tokens.inputs["files"]]
     return StreamRule(
         tokens_uri=lake.tokens(tokens.fingerprint),
         split=SplitRule.choose(settings, sources),

@@ -1,30 +1,51 @@
-"""A corpus is a text file or a folder of them: which files it has, in which order, and how they are cut into tasks."""
+"""A corpus is text files, folders of them, or patterns: which files, in which order, and how tasks share them."""
 
 from __future__ import annotations
 
-import hashlib
-from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-
-import pyarrow as pa
 
 from jobs import lake
 from jobs.errors import InputError
-from jobs.paths import base_name, is_s3, join, local_path, to_uri
+from jobs.lake import FileInfo
+from jobs.paths import (
+    base_name,
+    corpus_places,
+    glob_of,
+    is_hidden,
+    is_s3,
+    join,
+    local_path,
+    text_format,
+)
+from jobs.text.content import named_errors
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_BLOCK_BYTES = 1 << 23  # a request to S3 each
+_MAX_FILES = 1024  # in one task: opening a file takes its time, however small it is
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a corpus. `name` is relative to the corpus, so a corpus may be moved."""
+    """A file of a corpus. `name` is relative to the corpus, so a corpus may be moved; it tells the format."""
 
     name: str
     uri: str
     size: int
+    body: tuple[int, int] | None = None
+    """Where its text begins and ends, if it has a header and footer that are to be left out."""
+
+    @property
+    def format(self) -> str:
+        """``txt``, ``jsonl`` or ``parquet``; a file of any other name is text."""
+        return (text_format(self.name) or ("txt", None))[0]
+
+    @property
+    def compression(self) -> str | None:
+        """``gz``, ``bz2``, ``zst`` or None."""
+        return (text_format(self.name) or ("txt", None))[1]
+
+    def whole(self) -> ByteRange:
+        """All of it."""
+        return ByteRange(self, 0, self.size)
 
 
 @dataclass(frozen=True)
@@ -41,49 +62,40 @@ class ByteRange:
         return self.end - self.start
 
 
-@dataclass(frozen=True)
-class CheckedSource:
-    """What reading a source once from end to end tells."""
-
-    sha256: str
-    has_text: bool
-
-
 def list_sources(corpus: str) -> list[Source]:
-    """The files of a corpus in canonical order: by relative name, whatever the order of the listing.
+    """The files of a corpus in canonical order: by name, whatever the order of the listing or of the places.
 
-    A single file is taken whatever its name. Of a folder, the ``.txt`` files at any depth are taken; those whose name,
-    or whose folder's name, starts with ``.`` or ``_`` are skipped, as Hadoop and Spark do.
+    A file that is named, or that a pattern matches, is taken whatever its name. Of a folder, the files at any depth
+    whose name tells a format of text are taken. Of folders and patterns, hidden names are skipped. Names are relative
+    to the place; where there are several places, they start with the place's own name.
 
     Raises:
-        InputError: if there is nothing at `corpus`, or no ``.txt`` file in it.
+        InputError: if a place has no such file, or two files have one name.
     """
-    uri = to_uri(corpus)
-    if lake.exists(uri):
-        with _reading(uri), lake.open_input(uri) as file:
-            return [Source(base_name(uri), uri, file.size())]
-    found = lake.list_files(uri)
-    if not found:
-        raise InputError(f"{uri}: no file there, and no folder with files; give the corpus as a path or URI of text")
-    named = [(_relative(uri, info.uri), info) for info in found]
-    sources = [Source(name, info.uri, info.size) for name, info in named if _is_text(name)]
-    if not sources:
-        raise InputError(f"{uri}: none of its {len(found)} files is named *.txt; give a file or a folder of .txt files")
-    return sorted(sources, key=lambda source: source.name)
+    places = corpus_places(corpus)
+    found: dict[str, Source] = {}
+    for place in places:
+        for name, info in _files_of(place):
+            full_name = name if len(places) == 1 or name == base_name(place) else f"{_folder_name(place)}/{name}"
+            source = found.setdefault(full_name, Source(full_name, info.uri, info.size))
+            if source.uri != info.uri:
+                raise InputError(f"{info.uri} and {source.uri}: both are named {full_name} in the corpus; rename one")
+    return sorted(found.values(), key=lambda source: source.name)
 
 
 def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
     """Cut sources into tasks of about `split_bytes`: a large file into ranges, small files together.
 
-    The plan depends on the sources' sizes alone, never on who will do the work. An empty source has one empty range.
+    The plan depends on the sources alone, never on who will do the work. An empty source has one empty range; a
+    compressed one is not cut.
     """
     splits: list[list[ByteRange]] = []
     room = 0
     for source in sources:
-        step = max(1, source.size if whole_files else split_bytes)
+        step = max(1, source.size if whole_files or source.compression else split_bytes)
         for start in range(0, max(1, source.size), step):
             part = ByteRange(source, start, min(start + step, source.size))
-            if not splits or part.size > room:
+            if not splits or part.size > room or len(splits[-1]) == _MAX_FILES:
                 splits.append([])
                 room = split_bytes
             splits[-1].append(part)
@@ -91,68 +103,38 @@ def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) 
     return splits
 
 
-def check_sources(parts: Sequence[ByteRange]) -> list[CheckedSource]:
-    """Read whole files once: hash them, and check that they are UTF-8.
-
-    Raises:
-        InputError: naming the file that cannot be read, or the offset of the first byte that is not UTF-8.
-    """
-    return [_check_source(part.source) for part in parts]
-
-
-@contextmanager
-def open_source(source: Source) -> Iterator[pa.NativeFile]:
-    """Open a source for reading at any position.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    with _reading(source.uri), lake.open_input(source.uri) as file:
-        yield file
-
-
-def _check_source(source: Source) -> CheckedSource:
-    digest = hashlib.sha256()
-    decoder = getincrementaldecoder("utf-8")()
-    has_text = False
-    position = 0
-    with open_source(source) as file:
-        while True:
-            block = file.read(_BLOCK_BYTES)
-            decoded = position - len(decoder.getstate()[0])  # it may hold the beginning of a letter
-            try:
-                decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                where = f"byte {decoded + error.start} (0x{error.object[error.start]:02x})"
-                raise InputError(f"{source.uri}: not UTF-8 at {where}; convert the file to UTF-8") from None
-            if not block:
-                return CheckedSource(digest.hexdigest(), has_text)
-            digest.update(block)
-            has_text = has_text or bool(block.removeprefix(b"" if position else BYTE_ORDER_MARK).strip())
-            position += len(block)
+def _files_of(place: str) -> Iterator[tuple[str, FileInfo]]:
+    """Name and file of what a place holds."""
+    if lake.exists(place):
+        with named_errors(place), lake.open_input(place) as file:
+            yield base_name(place), FileInfo(place, file.size())
+        return
+    pattern = glob_of(place)
+    folder = pattern[0] if pattern else place
+    named = [(_relative(folder, info.uri), info) for info in lake.list_files(folder)]
+    if not named:
+        raise InputError(f"{place}: no file there, and no folder with files; give the corpus as a path or URI of text")
+    wanted = [
+        (name, info)
+        for name, info in named
+        if not is_hidden(name) and (pattern[1].match(name) if pattern else text_format(name))
+    ]
+    if not wanted and pattern:
+        raise InputError(f"{place}: none of the {len(named)} files in {folder} matches this pattern")
+    if not wanted:
+        raise InputError(
+            f"{place}: none of its {len(named)} files is named *.txt, *.jsonl or *.parquet (or so with .gz, .bz2,"
+            " .zst); give a file or a folder of such files"
+        )
+    yield from wanted
 
 
-def read_at(file: pa.NativeFile, start: int, size: int) -> bytes:
-    """At most `size` bytes from `start` on."""
-    file.seek(start)
-    return file.read(size)
-
-
-@contextmanager
-def _reading(uri: str) -> Iterator[None]:
-    """Turn what a file system says of a file that it will not give into a user's error."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{uri}: cannot be read ({reason})") from None
+def _folder_name(place: str) -> str:
+    pattern = glob_of(place)
+    return base_name(pattern[0] if pattern and not lake.exists(place) else place)
 
 
 def _relative(folder_uri: str, uri: str) -> str:
     if is_s3(uri):
         return uri.removeprefix(join(folder_uri, ""))
     return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
-
-
-def _is_text(name: str) -> bool:
-    return name.endswith(".txt") and not any(part.startswith((".", "_")) for part in name.split("/"))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.config import WindowsConfig
+from jobs.paths import text_stem
 from jobs.tokens.shards import TokenShard
 
 _MIN_SOURCES = 20
@@ -39,7 +40,7 @@ class SplitRule:
 
     @classmethod
     def choose(cls, config: WindowsConfig, sources: Sequence[tuple[str, int]]) -> SplitRule:
-        """The rule for a corpus whose sources have these names and sizes in bytes.
+        """The rule for a corpus whose sources have these names and so many bytes of text.
 
         `auto` takes `source` if there are at least 20 files, none of which has more than a tenth of the text, and
         the draw gives validation between half and twice its share; else `block`.
@@ -49,7 +50,9 @@ class SplitRule:
         block_bytes = min(_MAX_BLOCK_BYTES, 1 << max(0, largest.bit_length() - 1))
         method = config.split
         if method == "auto":
-            drawn = sum(size for name, size in sources if _uniform(config.seed, 0, name) < config.valid_fraction)
+            drawn = sum(
+                size for name, size in sources if _uniform(config.seed, 0, text_stem(name)) < config.valid_fraction
+            )
             comparable = len(sources) >= _MIN_SOURCES and max(size for _, size in sources) <= total / 10
             near = config.valid_fraction / 2 <= drawn / total <= min(1, config.valid_fraction * 2)
             method = "source" if comparable and near and drawn < total else "block"
@@ -62,11 +65,12 @@ class SplitRule:
             return np.asarray(seeded < np.uint64(self.valid_fraction * 2**64))
         if self.method == "tail":
             sizes = np.array([size for _, size in shard.sources])[shard.source]
-            return np.asarray(shard.offset >= sizes * (1 - self.valid_fraction))
-        draws = np.array([_uniform(self.seed, self.draw, name) for name, _ in shard.sources])[shard.source]
+            return np.asarray(shard.position >= sizes * (1 - self.valid_fraction))
+        # By the name without its format, so that the same text in another format is split alike.
+        draws = np.array([_uniform(self.seed, self.draw, text_stem(name)) for name, _ in shard.sources])[shard.source]
         if self.method == "source":
             return np.asarray(draws < self.valid_fraction)
-        block = (shard.offset // np.uint64(self.block_bytes)).astype(np.float64)
+        block = (shard.position // self.block_bytes).astype(np.float64)
         before, after = (np.floor(border * self.valid_fraction + draws) for border in (block, block + 1))
         return np.asarray(after > before)
 

@@ -13,7 +13,7 @@ from airflow.sdk import Param
 
 from jobs.config import Config, flat_schema, preset_names, resolve
 from jobs.errors import InputError
-from jobs.paths import to_uri
+from jobs.paths import to_corpus
 
 _RUN_KEYS = ("corpus", "preset")
 
@@ -24,7 +24,8 @@ def trigger_form(corpus: str | None) -> dict[str, Param]:
         "corpus": Param(
             corpus,
             type=["null", "string"],
-            description="Text to train on: a .txt file or a folder of them; a path, file:///... or s3://bucket/prefix",
+            description="Text to train on (.txt, .jsonl, .parquet; plain, .gz, .bz2, .zst): files, folders or patterns,"
+            " as paths, file:///... or s3://...; several as a JSON list",
             section="run",
         ),
         "preset": Param(
@@ -48,7 +49,7 @@ def read_form(params: Mapping[str, Any]) -> Config:
     if not corpus:
         raise InputError("corpus: no text to train on; name one in the trigger form, or set NIGHTJAR_CORPUS")
     chosen = {key: value for key, value in params.items() if key not in _RUN_KEYS and value is not None}
-    return resolve(to_uri(str(corpus)), str(params.get("preset") or Config.model_fields["preset"].default), chosen)
+    return resolve(to_corpus(str(corpus)), str(params.get("preset") or Config.model_fields["preset"].default), chosen)
 
 
 def _field(schema: Mapping[str, Any]) -> Param:

@@ -16,9 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.config import Config
 from jobs.errors import InputError
-from jobs.paths import Lake, Run, is_s3, join, to_uri
+from jobs.paths import Lake, Run, corpus_places, glob_of, is_hidden, is_s3, join, text_format
 from nightjar import aws
-from nightjar.storage import Storage, StoredFile, open_storage
+from nightjar.storage import StoredFile, open_storage
 
 log = logging.getLogger(__name__)
 
@@ -72,20 +72,20 @@ def check_corpus(config: Config) -> None:
     Raises:
         InputError: naming the file, and the offset of a byte that is not UTF-8.
     """
-    uri = to_uri(config.corpus)
-    storage = open_storage(uri)
-    with _named(f"corpus: {config.corpus} cannot be read"):
-        files = _text_files(storage, uri, config.corpus)
-        num_bytes = sum(file.size for file in files)
-        if num_bytes == 0:
-            raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
-        if num_bytes <= config.windows.size:  # a token has at least one byte
-            raise InputError(
-                f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of"
-                f" {config.windows.size} tokens; give more text or a smaller windows.size"
-            )
-        _check_text(storage, files)
-    log.info("Corpus %s: %d files, %.1f MB", uri, len(files), num_bytes / 1e6)
+    places = corpus_places(config.corpus)
+    found = [_text_files(place) for place in places]
+    num_bytes = sum(file.size for files in found for file in files)
+    if num_bytes == 0:
+        raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
+    packed = any(_is_packed(file) for files in found for file in files)
+    if num_bytes <= config.windows.size and not packed:  # a token has at least one byte
+        raise InputError(
+            f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of"
+            f" {config.windows.size} tokens; give more text or a smaller windows.size"
+        )
+    if config.tokenize.invalid_utf8 == "refuse":
+        _check_text([file for files in found for file in files])
+    log.info("Corpus %s: %d files, %.1f MB", " ".join(places), sum(map(len, found)), num_bytes / 1e6)
 
 
 def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
@@ -96,30 +96,40 @@ def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
     """
     if "amazonaws.com" not in emr_endpoint_url:
         return
-    for name, uri in (("NIGHTJAR_LAKE", lake.uri), ("corpus", to_uri(config.corpus))):
+    for name, uri in (("NIGHTJAR_LAKE", lake.uri), *(("corpus", place) for place in corpus_places(config.corpus))):
         if not is_s3(uri):
             raise InputError(f"{name}: a cluster on AWS cannot see {uri}; upload it and give s3://bucket/prefix")
 
 
-def _text_files(storage: Storage, uri: str, name: str) -> list[StoredFile]:
-    found = storage.list_files(uri)
+def _text_files(place: str) -> list[StoredFile]:
+    """The files of one place of a corpus, as the tokenize step will list them."""
+    storage = open_storage(place)
+    with _named(f"corpus: {place} cannot be read"):
+        found = storage.list_files(place)
+        if len(found) == 1 and found[0].uri == place:
+            return found
+        pattern = None if found else glob_of(place)
+        if pattern:
+            found = [file for file in storage.list_files(pattern[0]) if pattern[1].match(file.name)]
     if not found:
-        raise InputError(f"corpus: {name} does not exist or is an empty folder; give a .txt file or a folder of them")
-    if len(found) == 1 and found[0].uri == uri:
-        return found
-    texts = [file for file in found if file.name.endswith(".txt")]
+        raise InputError(f"corpus: {place} does not exist or is an empty folder; give a file, folder or pattern")
+    texts = [file for file in found if not is_hidden(file.name) and (pattern or text_format(file.name))]
     if not texts:
-        raise InputError(f"corpus: {name} holds no .txt file; give a .txt file or a folder of them")
+        raise InputError(f"corpus: {place} holds no .txt, .jsonl or .parquet file; give a file or a folder of them")
     return texts
 
 
-def _check_text(storage: Storage, files: Sequence[StoredFile]) -> None:
+def _is_packed(file: StoredFile) -> bool:
+    """Whether a file's bytes are not the text itself."""
+    return (text_format(file.name) or ("txt", None)) not in (("txt", None), ("jsonl", None))
+
+
+def _check_text(files: Sequence[StoredFile]) -> None:
     budget = SCAN_BYTES
     for file in files:
-        if budget <= 0:
-            return
-        with storage.open(file.uri) as stream:
-            budget -= _check_utf8(stream, file, budget)
+        if budget > 0 and not _is_packed(file):
+            with _named(f"corpus: {file.uri} cannot be read"), open_storage(file.uri).open(file.uri) as stream:
+                budget -= _check_utf8(stream, file, budget)
 
 
 def _check_utf8(stream: IO[bytes], file: StoredFile, budget: int) -> int:

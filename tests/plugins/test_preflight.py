@@ -35,6 +35,15 @@ def test_a_file_and_a_folder_of_text_will_do(put, lake_uri):
     check(join(lake_uri, "corpus"))
 
 
+def test_patterns_lists_and_packed_files(put, lake_uri):
+    put("corpus/a.txt", TEXT)
+    put("corpus/b.txt.gz", b"\x1f\x8b not looked into")
+    check(join(lake_uri, "corpus"))
+    check(f"{lake_uri}/corpus/*.gz\n{lake_uri}/corpus/a.txt")
+    with pytest.raises(InputError, match="does not exist"):
+        check(f"{lake_uri}/corpus/a.txt\n{lake_uri}/corpus/*.jsonl")
+
+
 def test_letters_across_chunks_are_text(put, monkeypatch):
     monkeypatch.setattr(preflight, "_CHUNK_BYTES", 3)
     check(put("a.txt", "naïve 夜鷹 😀".encode() * 10))
@@ -66,7 +75,7 @@ def test_missing_empty_and_short(put, lake_uri, name, data, message):
 
 def test_a_folder_without_text(put, lake_uri):
     put("corpus/a.pdf", TEXT)
-    with pytest.raises(InputError, match=r"holds no \.txt file"):
+    with pytest.raises(InputError, match=r"holds no \.txt, \.jsonl or \.parquet file"):
         check(join(lake_uri, "corpus"))
 
 

@@ -1,20 +1,21 @@
 """Listing, planning, checking and sampling a corpus."""
 
 import hashlib
+import json
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.config import TokenizeConfig
 from jobs.errors import InputError
 from jobs.lake import write_bytes
-from jobs.paths import join, to_uri
-from jobs.text import corpus
-from jobs.text.corpus import ByteRange, Source, check_sources, list_sources, plan_splits
+from jobs.paths import base_name, join, to_uri
+from jobs.text.content import BLOCK_BYTES as BLOCK
+from jobs.text.corpus import Source, list_sources, plan_splits
+from jobs.text.reading import check_sources
 from jobs.text.sample import sample_documents
-
-BLOCK = corpus._BLOCK_BYTES
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -23,7 +24,7 @@ def folder(request, tmp_path, s3_uri):
 
 
 def check(sources):
-    return [check_sources([ByteRange(source, 0, source.size)])[0] for source in sources]
+    return [check_sources([source.whole()], settings=TokenizeConfig())[0] for source in sources]
 
 
 def test_folder_is_listed_by_name(folder):
@@ -35,6 +36,32 @@ def test_folder_is_listed_by_name(folder):
     ]
     (source,) = list_sources(join(folder, "notes.md"))
     assert (source.name, source.size) == ("notes.md", 8)
+
+
+def test_patterns_and_lists(folder):
+    for name in ["a.txt", "b.jsonl.gz", "sub/c.txt", "sub/deep/d.parquet", "sub/.e.txt", "notes [1].md"]:
+        write_bytes(join(folder, name), name.encode())
+    listed = {
+        f"{folder}/*.txt": ["a.txt"],
+        f"{folder}/**/*.txt": ["a.txt", "sub/c.txt"],
+        f"{folder}/sub/**": ["c.txt", "deep/d.parquet"],
+        f"{folder}/[ab].*": ["a.txt", "b.jsonl.gz"],
+        f"{folder}/?.txt\n{folder}/sub": ["a.txt", "sub/c.txt", "sub/deep/d.parquet"],
+        json.dumps([join(folder, "sub"), join(folder, "a.txt")]): ["a.txt", "sub/c.txt", "sub/deep/d.parquet"],
+        join(folder, "notes [1].md"): ["notes [1].md"],
+        folder: ["a.txt", "b.jsonl.gz", "sub/c.txt", "sub/deep/d.parquet"],
+    }
+    for corpus, names in listed.items():
+        found = [source.name.removeprefix(f"{base_name(folder)}/") for source in list_sources(corpus)]
+        assert found == names, corpus
+    formats = {source.name: (source.format, source.compression) for source in list_sources(folder)}
+    assert formats["b.jsonl.gz"] == ("jsonl", "gz")
+    assert formats["sub/deep/d.parquet"] == ("parquet", None)
+    with pytest.raises(InputError, match="matches this pattern"):
+        list_sources(f"{folder}/*.csv")
+    write_bytes(join(folder, "other/sub/c.txt"), b"another")
+    with pytest.raises(InputError, match=r"both are named sub/c\.txt"):
+        list_sources(f"{join(folder, 'sub')}\n{join(folder, 'other/sub')}")
 
 
 def test_there_is_no_corpus(folder):
@@ -102,20 +129,24 @@ def make_sources(tmp_path, num_files):
     return sources, b"".join(data)
 
 
+def sample(sources, share, split_bytes=1 << 20):
+    how = TokenizeConfig()
+    splits = plan_splits(sources, split_bytes, whole_files=False)
+    return [text for split in splits for text in sample_documents(split, share=share, settings=how)]
+
+
 def test_sample_of_all(tmp_path):
     sources, data = make_sources(tmp_path, 3)
-    assert (
-        list(sample_documents(sources, len(data), "paragraph")) == [text.strip() for text in data.split(b"\n\n")][:-1]
-    )
+    assert sample(sources, 1) == [text.strip() for text in data.split(b"\n\n")][:-1]
 
 
-@pytest.mark.parametrize("max_bytes", [1024, 200_000, 1_000_000])
-def test_sample_is_even(tmp_path, max_bytes):
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("split_bytes", [1 << 14, 1 << 20])
+def test_sample_is_even(tmp_path, share, split_bytes):
     sources, data = make_sources(tmp_path, 40)
-    sample = list(sample_documents(sources, max_bytes, "paragraph"))
-    assert sample == list(sample_documents(sources, max_bytes, "paragraph"))
-    size = sum(map(len, sample))
-    assert 0.9 * max_bytes <= size <= max_bytes < len(data)
-    files = {text.split(b":")[0] for text in sample if text.startswith(b"file")}
-    assert len(files) >= min(40, max_bytes // (1 << 16))
-    assert all(text.decode() for text in sample)
+    found = sample(sources, share, split_bytes)
+    assert found == sample(sources, share, split_bytes)
+    size = sum(map(len, found))
+    assert 0.8 * share * len(data) <= size <= share * len(data)
+    assert len({text.split(b":")[0] for text in found if text.startswith(b"file")}) == 40
+    assert all(text.decode() for text in found)

@@ -1,15 +1,20 @@
 """Documents from any byte ranges equal those of one pass over the whole file."""
 
+import bz2
+import gzip
 import re
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.paths import to_uri
+from jobs.text import documents
 from jobs.text.corpus import ByteRange, Source
-from jobs.text.documents import read_documents
+from jobs.text.documents import read_text
 
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
 PIECES = ["a", "b c", "é", "漢字", "😀", " ", "\t", "\n", "\n\n", "\r\n", "\r", "\x00", "\u2028", "\ufeff"]
 
 
@@ -22,9 +27,14 @@ def read(path, data, step, unit):
     path.write_bytes(data)
     source = Source(path.name, to_uri(str(path)), len(data))
     starts = range(0, len(data), step)
-    ranges = [read_documents(ByteRange(source, start, min(start + step, len(data))), unit) for start in starts]
-    pairs = [pair for documents in ranges for pair in zip(documents.texts, documents.offsets, strict=True)]
-    return pairs, sum(documents.num_lines for documents in ranges)
+    parts = [ByteRange(source, start, min(start + step, len(data))) for start in starts]
+    return joined(batch for part in parts for batch in read_text(part, unit))
+
+
+def joined(batches):
+    batches = list(batches)
+    pairs = [pair for batch in batches for pair in zip(batch.texts, batch.offsets, strict=True)]
+    return pairs, sum(batch.counts["empty_documents"] for batch in batches)
 
 
 def single_pass(data, unit):
@@ -53,9 +63,10 @@ def single_pass(data, unit):
 )
 def test_any_ranges_equal_a_single_pass(path, pieces, mark, step, unit):
     data = b"\xef\xbb\xbf" * mark + "".join(pieces).encode()
-    pairs, num_lines = read(path, data, step, unit)
+    pairs, num_empty = read(path, data, step, unit)
     assert [text for text, _ in pairs] == single_pass(data, unit)
-    assert num_lines == len(re.findall(rb"[^\n]*\n|[^\n]+\Z", data.removeprefix(b"\xef\xbb\xbf")))
+    lines = re.findall(rb"[^\n]*\n|[^\n]+\Z", data.removeprefix(b"\xef\xbb\xbf"))
+    assert num_empty == (len(lines) - len(pairs) if unit == "line" else 0)
     # Every byte that is not whitespace lies in exactly one document, at the offset that is told.
     covered = bytearray(data)
     for text, offset in pairs:
@@ -67,6 +78,25 @@ def test_any_ranges_equal_a_single_pass(path, pieces, mark, step, unit):
         assert b"\xff" not in covered[offset:end]
         covered[offset:end] = b"\xff" * (end - offset)
     assert not bytes(covered).removeprefix(b"\xef\xbb\xbf").replace(b"\xff", b"").strip()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    pieces=st.lists(st.sampled_from(PIECES), max_size=60),
+    mark=st.booleans(),
+    unit=st.sampled_from(["paragraph", "line", "file"]),
+    compression=st.sampled_from(["gz", "bz2", "zst"]),
+    block_bytes=st.integers(4, 40),
+)
+def test_a_stream_equals_the_plain_file(path, pieces, mark, unit, compression, block_bytes):
+    data = b"\xef\xbb\xbf" * mark + "".join(pieces).encode()
+    plain = read(path, data, max(1, len(data)), unit) if data else ([], 0)
+    packed = path.with_name(f"{path.name}.{compression}")
+    packed.write_bytes(COMPRESS[compression](data))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "BLOCK_BYTES", block_bytes)
+        source = Source(packed.name, to_uri(str(packed)), packed.stat().st_size)
+        assert joined(read_text(source.whole(), unit)) == plain
 
 
 def test_whole_files(path):

@@ -20,6 +20,7 @@ def make_shard(sources, document_bytes=200):
         ends=np.arange(2, 2 * count + 1, 2),
         source=np.repeat(np.arange(len(parts), dtype=np.uint32), [len(part) for part in parts]),
         offset=np.concatenate(parts).astype(np.uint64),
+        position=np.concatenate(parts),
         num_bytes=np.full(count, document_bytes, np.uint32),
         hash=np.random.default_rng(0).integers(0, 2**64, count, np.uint64),
         sources=list(sources),
@@ -56,7 +57,7 @@ def test_blocks_keep_neighbours_together():
     assert rule.block_bytes == 1 << 16
     shard = make_shard(SIZES)
     valid = rule.is_valid(shard)
-    blocks = shard.source.astype(int) * 10_000 + shard.offset.astype(int) // rule.block_bytes
+    blocks = shard.source.astype(int) * 10_000 + shard.position // rule.block_bytes
     assert all(len(set(valid[blocks == block])) == 1 for block in np.unique(blocks))
     assert sum(a != b for a, b in pairwise(valid)) <= 2 * (0.2 * 3_540_000 / rule.block_bytes + 3)
 

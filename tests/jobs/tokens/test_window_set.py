@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import WindowsConfig
+from jobs.config import TokenizeConfig, WindowsConfig
 from jobs.errors import DamagedError, InputError
 from jobs.lake import Manifest, publish_manifest, read_bytes, write_bytes
 from jobs.paths import Lake, join, to_uri
 from jobs.text.corpus import Source, plan_splits
 from jobs.tokens.bpe import tokenizer_json
-from jobs.tokens.shards import TokenShard, write_token_shard
+from jobs.tokens.shards import TokenShard, in_place, write_token_shards
 from jobs.tokens.split import SplitRule
 from jobs.tokens.streams import StreamRule, plan_window_shards, tally, write_window_shard
 from jobs.tokens.tokenizer import Tokenizer
@@ -41,8 +41,9 @@ def write_tokens(folder, documents, split_bytes):
     write_bytes(join(folder, "text.txt"), data)
     source = Source("text.txt", join(folder, "text.txt"), len(data))
     splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
-    done = [write_token_shard(item, folder_uri=folder, tokenizer=BYTES, unit="line") for item in splits]
-    return [task.entry for task in done if task.entry]
+    how = TokenizeConfig(documents="line")
+    done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in splits]
+    return in_place([shard for task in done for shard in task.shards])[0]
 
 
 def write_windows(lake, entries, rule, shard_tokens):

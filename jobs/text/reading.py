@@ -1,0 +1,115 @@
+"""Documents of any file of a corpus, whatever its format, and the check of all of it before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from jobs.config import TokenizeConfig
+from jobs.errors import InputError
+from jobs.text.cleaning import BodyFinder, clean, is_cleaned
+from jobs.text.content import BYTE_ORDER_MARK, read_blocks
+from jobs.text.corpus import ByteRange, Source
+from jobs.text.documents import Documents, read_text
+from jobs.text.records import read_json_lines, read_parquet
+from jobs.text.utf8 import Utf8Check, replace_invalid
+
+
+@dataclass(frozen=True)
+class CheckedSource:
+    """What reading a source once from end to end tells."""
+
+    sha256: str
+    """Of its content, decompressed."""
+    text_bytes: int
+    """How much text it holds."""
+    has_text: bool
+    """Whether there is more than whitespace in it."""
+    counts: Counter[str]
+    """What is unusual in it."""
+    body: tuple[int, int] | None = None
+    """Where its text begins and ends, if headers and footers are to be left out."""
+
+
+def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
+    """Read the documents that begin in a part of a file, in batches that fit in memory.
+
+    Raises:
+        InputError: if the file cannot be read, or a record is not what it should be.
+    """
+    batches = _read(part, settings)
+    if is_cleaned(settings):
+        batches = (clean(batch, settings, part.source.body) for batch in batches)
+    yield from batches
+
+
+def check_sources(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> list[CheckedSource]:
+    """Read whole files once: hash them, and check that they can be read as the settings say.
+
+    Raises:
+        InputError: naming the file that cannot be read and the offset, line or row that is wrong.
+    """
+    return [_check_source(part.source, settings) for part in parts]
+
+
+def _read(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
+    if part.source.format == "jsonl":
+        yield from read_json_lines(part, settings)
+    elif part.source.format == "parquet":
+        yield from read_parquet(part, settings)
+    else:
+        for batch in read_text(part, settings.documents):
+            yield _replaced(batch) if settings.invalid_utf8 == "replace" else batch
+
+
+def _replaced(batch: Documents) -> Documents:
+    pairs = [replace_invalid(text) for text in batch.texts]
+    counts = batch.counts + Counter(replaced_letters=sum(count for _, count in pairs))
+    return replace(batch, texts=[text for text, _ in pairs], counts=counts)
+
+
+def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
+    if source.format != "txt" and settings.documents == "file":
+        raise InputError(f"{source.uri}: tokenize.documents=file is for text files; set tokenize.documents=record")
+    scan = _Scan(source, settings)
+    for block in read_blocks(source):
+        scan.add(block)
+    scan.end()
+    if source.format == "txt":
+        body = scan.marks.body if settings.drop_gutenberg else None
+        return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, scan.counts, body)
+    sizes = [len(text) for batch in read_documents(source.whole(), settings) for text in batch.texts]
+    return CheckedSource(scan.digest.hexdigest(), sum(sizes), bool(sizes), scan.counts)
+
+
+class _Scan:
+    """Looks at the content of a file as it comes."""
+
+    def __init__(self, source: Source, settings: TokenizeConfig) -> None:
+        self.digest, self.counts, self.marks = hashlib.sha256(), Counter[str](), BodyFinder()
+        self.size, self.has_text = 0, False
+        self._is_text = source.format != "parquet"
+        self._utf8 = Utf8Check(source.uri) if self._is_text and settings.invalid_utf8 == "refuse" else None
+        self._last = b""
+
+    def add(self, block: bytes) -> None:
+        """Look at one block more."""
+        self.digest.update(block)
+        if self._utf8:
+            self._utf8.add(block)
+        if self._is_text:
+            self.marks.add(block)
+            self.has_text = self.has_text or bool(block.removeprefix(b"" if self.size else BYTE_ORDER_MARK).strip())
+            self.counts["byte_order_marks"] += not self.size and block.startswith(BYTE_ORDER_MARK)
+            self.counts["crlf_line_ends"] += block.count(b"\r\n") + (self._last + block[:1] == b"\r\n")
+            self.counts["nul_bytes"] += block.count(b"\0")
+            self._last = block[-1:]
+        self.size += len(block)
+
+    def end(self) -> None:
+        """There is no more."""
+        if self._utf8:
+            self._utf8.add(b"")
+        self.counts["empty_files"] += not self.size

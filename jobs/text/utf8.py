@@ -1,0 +1,68 @@
+"""What is not UTF-8: refused by default, or replaced by U+FFFD, and then counted."""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+
+from jobs.errors import InputError
+
+REPLACEMENT = "\ufffd"
+
+
+def replace_invalid(data: bytes) -> tuple[bytes, int]:
+    """`data` with U+FFFD in place of what is not UTF-8, and how many were put in."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        text = data.decode(errors="replace")
+        return text.encode(), text.count(REPLACEMENT) - data.count(REPLACEMENT.encode())
+    return data, 0
+
+
+def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
+    """`text` in UTF-8, and how many letters were replaced.
+
+    Raises:
+        ValueError: if it holds half a surrogate pair or is not UTF-8, and `invalid` is not ``replace``.
+    """
+    if isinstance(text, bytes):
+        if invalid == "replace":
+            return replace_invalid(text)
+        try:
+            text.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 at its byte {error.start}; set tokenize.invalid_utf8=replace") from None
+        return text, 0
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError as error:
+        if invalid != "replace":
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise ValueError(f"half a surrogate pair ({half}); set tokenize.invalid_utf8=replace") from None
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.encode(), whole.count(REPLACEMENT) - text.count(REPLACEMENT)
+
+
+class Utf8Check:
+    """Checks text that comes in blocks."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._decoder = getincrementaldecoder("utf-8")()
+        self._position = 0
+
+    def add(self, block: bytes) -> None:
+        """Check one block more; an empty one is the end.
+
+        Raises:
+            InputError: naming the offset of the first byte that is not UTF-8.
+        """
+        start = self._position - len(self._decoder.getstate()[0])  # it may hold the beginning of a letter
+        try:
+            self._decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            where = f"byte {start + error.start} (0x{error.object[error.start]:02x})"
+            raise InputError(
+                f"{self._where}: not UTF-8 at {where}; convert the file to UTF-8, or set tokenize.invalid_utf8=replace"
+            ) from None
+        self._position += len(block)
