@@ -14,6 +14,7 @@ from jobs import lake
 from jobs.config import Config, resolve
 from jobs.engine.contract import Engine
 from jobs.errors import InputError, NightjarError
+from jobs.model.prompts import read_prompts
 from jobs.paths import STEPS, Lake, Run, to_corpus, to_uri
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
@@ -26,11 +27,12 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
     """Resolve the configuration of a run and write it into its folder, once.
 
     Raises:
-        InputError: if the configuration is wrong, there is no text, the lake cannot be written to, or the run exists
-            with another configuration.
+        InputError: if the configuration is wrong, there is no text or prompt, the lake cannot be written to, or the
+            run exists with another configuration.
     """
     config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
+    read_prompts(config.generate)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)
     lake.check_writable(home.uri)

@@ -8,8 +8,11 @@ import sys
 
 from jobs import lake
 from jobs.errors import InputError
+from jobs.model.continuation import Settings
 from jobs.model.folder import load_model
-from jobs.model.generation import Settings, generate
+from jobs.model.generation import Request, generate
+from jobs.model.inference import InferenceLlama
+from jobs.model.sampling import Sampling
 from jobs.paths import MANIFEST, Lake, join, to_uri
 
 log = logging.getLogger(__name__)
@@ -20,11 +23,10 @@ def sample(options: argparse.Namespace) -> None:
     model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
     settings = Settings(
         max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        top_k=options.top_k,
+        sampling=Sampling(temperature=options.temperature, top_k=options.top_k),
         seed=options.seed,
     )
-    generated = generate(model, tokenizer, options.prompt, settings)
+    generated = generate(InferenceLlama(model), tokenizer, [Request(options.prompt)], settings)
     sys.stdout.write(f"{options.prompt}{generated.samples[0].text}\n")
     log.info("%.0f tokens/s", generated.tokens_per_second)
 

@@ -2,7 +2,8 @@
 
 RMSNorm (arXiv:1910.07467) before each block, rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped
 queries (arXiv:2305.13245), tied embeddings. Parameters carry the names, shapes and conventions of Hugging Face's
-`LlamaForCausalLM`, so that a state dictionary is a checkpoint of either.
+`LlamaForCausalLM`, so that a state dictionary is a checkpoint of either. This is the model as it is trained;
+`jobs.model.inference` runs it for generating.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, K key-value heads, E = D / H, V vocabulary.
 """
@@ -46,26 +47,6 @@ class LlamaConfig:
         return self.embedding_size // self.num_heads
 
 
-class KeyValueCache:
-    """Keys and values of the positions that were seen, in buffers that are allocated once.
-
-    `length` positions are filled; a forward pass appends its own.
-    """
-
-    def __init__(self, config: LlamaConfig, batch_size: int, num_positions: int, like: Tensor) -> None:
-        shape = (config.num_layers, 2, batch_size, config.num_kv_heads, num_positions, config.head_size)
-        self.length = 0
-        self._buffer = like.new_empty(shape)
-
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, K, T, E) behind the filled positions; return all of the layer's so far."""
-        end = self.length + keys.shape[2]
-        buffer = self._buffer[layer, :, :, :, :end]
-        buffer[0, :, :, self.length :] = keys
-        buffer[1, :, :, self.length :] = values
-        return buffer[0], buffer[1]
-
-
 class RotaryPositions(nn.Module):
     """Turns pairs of features by angles that grow with the position: feature i is paired with i + E/2."""
 
@@ -79,9 +60,9 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
-    def forward(self, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, E/2) of the positions `start` to `start + length`."""
-        return self.cosines[start : start + length], self.sines[start : start + length]
+    def forward(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (T, E/2) of the first `length` positions."""
+        return self.cosines[:length], self.sines[:length]
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -91,44 +72,33 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention of the last T of S positions: queries (B, H, T, E), keys and values (B, K, S, E)."""
-    num_queries, num_keys = queries.shape[2], keys.shape[2]
-    if _spelled_out_is_faster(queries, num_keys):
+    """Causal attention over T positions: queries (B, H, T, E), keys and values (B, K, T, E)."""
+    if _spelled_out_is_faster(queries):
         return _attend_spelled_out(queries, keys, values)
-    mask = None if num_queries in (1, num_keys) else _visible(num_queries, num_keys, queries.device)
     grouped = keys.shape[1] < queries.shape[1]
-    return F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=mask, is_causal=num_queries == num_keys > 1, enable_gqa=grouped
-    )
+    return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
 
 
-def _spelled_out_is_faster(queries: Tensor, num_keys: int) -> bool:
+def _spelled_out_is_faster(queries: Tensor) -> bool:
     """On CPUs the fused kernel's bfloat16 backward pass takes 4 times as long, while the scores fit in the caches."""
-    return (
-        queries.requires_grad and queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and num_keys <= 512
-    )
+    on_cpu = queries.requires_grad and queries.device.type == "cpu"
+    return on_cpu and queries.dtype == torch.bfloat16 and queries.shape[2] <= 512
 
 
 def _attend_spelled_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     groups = queries.shape[1] // keys.shape[1]
     keys, values = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (keys, values))
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (B, H, T, S)
-    visible = _visible(queries.shape[2], keys.shape[2], queries.device)
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (B, H, T, T)
+    visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     weights = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
     return torch.matmul(weights, values)
-
-
-def _visible(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
-    """What the last `num_queries` of `num_keys` positions may see, as booleans."""
-    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
 
 
 class Attention(nn.Module):
     """Causal self-attention; H / K query heads share a key-value head."""
 
-    def __init__(self, config: LlamaConfig, layer: int) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.head_size = config.head_size
         kv_size = config.num_kv_heads * config.head_size
         self.q_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
@@ -136,13 +106,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.embedding_size, kv_size, bias=False)
         self.o_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """Mix positions: (B, T, D) to (B, T, D)."""
         queries = rotate(self._heads(self.q_proj(x)), *rotation)
         keys = rotate(self._heads(self.k_proj(x)), *rotation)
         values = self._heads(self.v_proj(x))
-        if cache is not None:
-            keys, values = cache.append(self.layer, keys, values)
         mixed = attend(queries, keys, values)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
@@ -169,16 +137,16 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """Attention, then feed-forward, each normed before and added to the residual stream after."""
 
-    def __init__(self, config: LlamaConfig, layer: int) -> None:
+    def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
-        self.self_attn = Attention(config, layer)
+        self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, cache)
+        x = x + self.self_attn(self.input_layernorm(x), rotation)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
@@ -189,19 +157,16 @@ class Decoder(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
-        self.layers = nn.ModuleList(Layer(config, layer) for layer in range(config.num_layers))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
         self.rotary = RotaryPositions(config)
 
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Hidden states (B, T, D) of `tokens` (B, T), which follow what `cache` holds."""
-        length = tokens.shape[1]
-        rotation = self.rotary(cache.length if cache else 0, length)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Hidden states (B, T, D) of `tokens` (B, T)."""
+        rotation = self.rotary(tokens.shape[1])
         x = self.embed_tokens(tokens)
         for layer in self.layers:
-            x = layer(x, rotation, cache)
-        if cache is not None:
-            cache.length += length
+            x = layer(x, rotation)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -225,17 +190,9 @@ class Llama(nn.Module):
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def new_cache(self, batch_size: int) -> KeyValueCache:
-        """An empty cache for as many positions as the model has."""
-        return KeyValueCache(self.config, batch_size, self.config.num_positions, self.output_weight)
-
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T)."""
-        return F.linear(self.model(tokens, cache), self.output_weight)
-
-    def next_logits(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits (B, V) of the token after the last of `tokens` (B, T), which follow what `cache` holds."""
-        return F.linear(self.model(tokens, cache)[:, -1], self.output_weight)
+        return F.linear(self.model(tokens), self.output_weight)
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:

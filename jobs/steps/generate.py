@@ -1,25 +1,31 @@
 """The generate step: text from the trained model, each prompt continued several times, spread over the engine's tasks.
 
-What a task makes depends on the settings alone, and not on how many tasks there are: a batch is always the same up to
-16 samples of one prompt, and each sample draws from random numbers of its own.
+What is made depends on the settings alone, and not on how it is spread: a batch is always the same samples, and each
+sample draws from random numbers of its own. How long it took stands in the statistics: two runs of one model leave the
+same ``samples.jsonl``.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any
+
+import torch
 
 from jobs import lake
 from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
 from jobs.errors import InputError
+from jobs.model.continuation import Settings
 from jobs.model.folder import load_model
-from jobs.model.generation import Settings, generate
-from jobs.model.llama import Llama
+from jobs.model.generation import Generated, Request, generate
+from jobs.model.inference import InferenceLlama
+from jobs.model.prompts import read_prompts
 from jobs.paths import Run
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.metrics import to_jsonl
@@ -27,15 +33,7 @@ from jobs.training.metrics import to_jsonl
 log = logging.getLogger(__name__)
 
 SAMPLES, TEXT = "samples.jsonl", "generated.txt"
-BATCH_SAMPLES = 16
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples of one prompt that are made together."""
-
-    prompt_index: int
-    samples: range
+BATCH_SAMPLES = 32
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -57,75 +55,85 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         return finished.counts | {"reused": True}
     lake.delete_folder(run.generate)
     started = time.perf_counter()
-    batches = plan(config.generate)
+    prompts = read_prompts(config.generate)
+    requests = plan(prompts, config.generate.num_samples)
     make = partial(_make, run=run, config=config.generate, fingerprint=model.fingerprint)
-    made = engine.map(make, batches, "generate")
-    samples = [sample for batch in made for sample in batch]
-    stats = _summary(samples, time.perf_counter() - started)
+    made = engine.map(make, requests, "generate")
+    rows = [row for task in made for row in task.rows]
+    stats = _summary(made, rows, time.perf_counter() - started)
     files = (
-        lake.write_file(run.generate, SAMPLES, to_jsonl(samples)),
-        lake.write_file(run.generate, TEXT, as_text(samples).encode()),
+        lake.write_file(run.generate, SAMPLES, to_jsonl(rows)),
+        lake.write_file(run.generate, TEXT, as_text(rows).encode()),
     )
     inputs = {"model": model.fingerprint}
     lake.publish_manifest(run.generate, lake.Manifest("samples", model.fingerprint, files, stats, inputs))
-    progress(f"{len(samples)} samples of {len(config.generate.prompts)} prompts")
+    progress(f"{len(rows)} samples of {len(prompts)} prompts, {stats['tokens_per_second']:,.0f} tokens/s")
     return stats
 
 
-def plan(config: GenerateConfig) -> list[Batch]:
-    """The batches of all prompts and samples, in their order."""
-    starts = range(0, config.num_samples, BATCH_SAMPLES)
-    return [
-        Batch(index, range(start, min(start + BATCH_SAMPLES, config.num_samples)))
-        for index in range(len(config.prompts))
-        for start in starts
-    ]
+def plan(prompts: Sequence[str], num_samples: int) -> list[list[Request]]:
+    """The samples of all prompts in their order, cut into batches."""
+    pairs = product(enumerate(prompts), range(num_samples))
+    requests = [Request(prompt, index, sample) for (index, prompt), sample in pairs]
+    return [requests[start : start + BATCH_SAMPLES] for start in range(0, len(requests), BATCH_SAMPLES)]
 
 
-def as_text(samples: list[dict[str, Any]]) -> str:
+def as_text(rows: list[dict[str, Any]]) -> str:
     """The samples for reading."""
-    return "\n\n".join(f"[{sample['sample'] + 1}] {sample['prompt']}{sample['text']}" for sample in samples) + "\n"
+    return "\n\n".join(f"[{row['sample'] + 1}] {row['prompt']}{row['text']}" for row in rows) + "\n"
 
 
-def _make(batch: Batch, run: Run, config: GenerateConfig, fingerprint: str) -> list[dict[str, Any]]:
-    """The rows of one batch; runs in a task."""
-    model, tokenizer = _model(run.model, fingerprint)
-    settings = Settings.of(config)
-    prompt = config.prompts[batch.prompt_index]
-    generated = generate(
-        model, tokenizer, prompt, settings, prompt_index=batch.prompt_index, sample_indices=batch.samples
-    )
-    shown = config.model_dump(exclude={"prompts", "num_samples", "seed"})
+@dataclass(frozen=True)
+class _Made:
+    """What a task made: rows of ``samples.jsonl``, and how long it decoded."""
+
+    rows: list[dict[str, Any]]
+    seconds: float
+
+
+def _make(requests: list[Request], run: Run, config: GenerateConfig, fingerprint: str) -> _Made:
+    """Make one batch; runs in a task."""
+    model, tokenizer = _model(run.model, fingerprint, config.dtype)
+    made = generate(model, tokenizer, requests, Settings.of(config))
+    return _Made(_rows(requests, made, config), made.seconds)
+
+
+def _rows(requests: list[Request], made: Generated, config: GenerateConfig) -> list[dict[str, Any]]:
+    settings = config.model_dump(exclude={"prompts", "prompts_file", "num_samples", "seed"})
     return [
         {
-            "prompt_index": batch.prompt_index,
-            "sample": index,
-            "prompt": prompt,
+            "prompt_index": request.prompt_index,
+            "sample": request.sample,
+            "prompt": request.prompt,
             "text": sample.text,
             "tokens": sample.tokens,
             "log_probability": sum(sample.log_probabilities),
+            "finish": sample.finish,
             "prompt_tokens_dropped": sample.prompt_tokens_dropped,
-            "seed": settings.seed,
-            "settings": shown,
-            "tokens_per_second": generated.tokens_per_second,
+            "seed": config.seed,
+            "settings": settings,
         }
-        for index, sample in zip(batch.samples, generated.samples, strict=True)
+        for request, sample in zip(requests, made.samples, strict=True)
     ]
 
 
 @lru_cache(maxsize=1)
-def _model(folder_uri: str, fingerprint: str) -> tuple[Llama, Tokenizer]:
+def _model(folder_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceLlama, Tokenizer]:
     """The model, loaded once by each process, and again when another stands in its place."""
-    return load_model(folder_uri)
+    model, tokenizer = load_model(folder_uri)
+    return InferenceLlama(model, getattr(torch, dtype)), tokenizer
 
 
-def _summary(samples: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+def _summary(made: list[_Made], rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
+    num_tokens = sum(len(row["tokens"]) for row in rows)
     return {
         "reused": False,
-        "num_samples": len(samples),
-        "num_tokens": sum(len(sample["tokens"]) for sample in samples),
-        "tokens_per_second": sum(len(sample["tokens"]) for sample in samples) / seconds,
+        "num_samples": len(rows),
+        "num_tokens": num_tokens,
+        "num_prompts_cut": len({row["prompt_index"] for row in rows if row["prompt_tokens_dropped"]}),
+        "tokens_per_second": num_tokens / seconds,
+        "task_tokens_per_second": num_tokens / sum(task.seconds for task in made),
         "generation_seconds": seconds,
-        "first_prompt": samples[0]["prompt"],
-        "first_sample": samples[0]["text"],
+        "first_prompt": rows[0]["prompt"],
+        "first_sample": rows[0]["text"],
     }

@@ -10,12 +10,16 @@ import torch
 from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError
+from jobs.model.continuation import Settings, end_of_words
 from jobs.model.folder import load_model, save_model
-from jobs.model.generation import Settings, end_of_words, generate
+from jobs.model.generation import Request, generate
+from jobs.model.inference import InferenceLlama
+from jobs.model.sampling import Sampling
 from jobs.paths import Lake, local_path
 from jobs.steps import train
 from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
 
+GREEDY = Sampling(temperature=0)
 WORDS = "abc def ghi jkl mno pqr stu vwx "
 
 
@@ -38,6 +42,11 @@ def model_and_tokenizer(trained):
     return load_model(trained[0].model)
 
 
+def one(pair, prompt, settings):
+    model, tokenizer = pair
+    return generate(InferenceLlama(model), tokenizer, [Request(prompt)], settings).samples[0]
+
+
 def random_model(model):
     """Weights that make flat distributions, so that draws differ."""
     torch.manual_seed(0)
@@ -51,24 +60,24 @@ def test_a_cycle_is_learned_by_heart_and_generated(trained, model_and_tokenizer)
     assert stats["valid_loss"] < 0.1
     assert stats["valid_accuracy"] > 0.98
     assert stats["unigram_loss"] > 2
-    settings = Settings(temperature=0, max_new_words=30)
-    text = generate(*model_and_tokenizer, "abc def", settings).samples[0].text
+    settings = Settings(sampling=GREEDY, max_new_words=30)
+    text = one(model_and_tokenizer, "abc def", settings).text
     assert text == (WORDS * 4).removeprefix("abc def")[: len(text)]
     assert len(text.split()) == 30
 
 
 def test_a_continuation_goes_on_when_the_context_is_full(model_and_tokenizer):
-    model, tokenizer = model_and_tokenizer
-    sample = generate(model, tokenizer, "abc def", Settings(temperature=0, max_new_tokens=100)).samples[0]
+    model, _ = model_and_tokenizer
+    sample = one(model_and_tokenizer, "abc def", Settings(sampling=GREEDY, max_new_tokens=100))
     assert len(sample.tokens) == 100 > 6 * model.config.num_positions
     assert sample.text == (WORDS * 12).removeprefix("abc def")[: len(sample.text)]
     assert np.exp(sample.log_probabilities).min() > 0.5
 
 
 def test_a_prompt_longer_than_the_context_keeps_its_last_tokens_and_says_so(model_and_tokenizer, caplog):
-    model, tokenizer = model_and_tokenizer
+    _, tokenizer = model_and_tokenizer
     prompt = "999 " * 20 + WORDS * 3
-    sample = generate(model, tokenizer, prompt, Settings(temperature=0, max_new_words=4)).samples[0]
+    sample = one(model_and_tokenizer, prompt, Settings(sampling=GREEDY, max_new_words=4))
     assert sample.text == "abc def ghi jkl"
     assert sample.prompt_tokens_dropped == len(tokenizer.encode(prompt)) - 16
     assert f"the first {sample.prompt_tokens_dropped} tokens are left out" in caplog.text
@@ -76,7 +85,7 @@ def test_a_prompt_longer_than_the_context_keeps_its_last_tokens_and_says_so(mode
 
 def test_an_empty_prompt_starts_from_end_of_text(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    sample = generate(model, tokenizer, "", Settings(temperature=0, max_new_tokens=1)).samples[0]
+    sample = one((model, tokenizer), "", Settings(sampling=GREEDY, max_new_tokens=1))
     with torch.no_grad():
         expected = model(torch.tensor([[tokenizer.end_of_text]]))[0, -1]
     assert sample.tokens == [expected.argmax().item()]
@@ -89,7 +98,7 @@ def test_end_of_text_ends_a_sample(model_and_tokenizer):
         model.model.norm.weight.zero_()
         model.output_weight.zero_()
     tokenizer.end_of_text = 0  # with equal logits the first token is the likeliest
-    sample = generate(model, tokenizer, "the", Settings(temperature=0)).samples[0]
+    sample = one((model, tokenizer), "the", Settings(sampling=GREEDY))
     assert (sample.text, sample.tokens) == ("", [0])
 
 
@@ -105,15 +114,48 @@ def test_samples_depend_on_seed_prompt_and_sample_alone(model_and_tokenizer):
     random_model(model)
 
     def texts(seed=0, prompt_index=0, samples=range(5)):
-        settings = Settings(max_new_tokens=20, top_k=None, temperature=1.0, seed=seed)
-        made = generate(model, tokenizer, "the", settings, prompt_index=prompt_index, sample_indices=samples)
-        return [sample.text for sample in made.samples]
+        sampling = Sampling(repetition_penalty=1.1)
+        settings = Settings(max_new_tokens=20, sampling=sampling, seed=seed)
+        requests = [Request("the", prompt_index, sample) for sample in samples]
+        return [sample.text for sample in generate(InferenceLlama(model), tokenizer, requests, settings).samples]
 
     together = texts()
     assert len(set(together)) == 5
     assert [texts(samples=range(index, index + 1))[0] for index in range(5)] == together
     assert not set(texts(seed=1)) & set(together)
     assert not set(texts(prompt_index=1)) & set(together)
+
+
+def test_prompts_of_different_lengths_share_a_batch(model_and_tokenizer):
+    """Also when contexts are full at different times."""
+    model, tokenizer = load_again(model_and_tokenizer)
+    random_model(model)
+    prompts = ["", "abc", WORDS[:9], WORDS * 3, "999 mno"]
+    settings = Settings(max_new_tokens=60, sampling=Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.3))
+    requests = [Request(prompt, index) for index, prompt in enumerate(prompts)]
+    together = generate(InferenceLlama(model), tokenizer, requests, settings).samples
+    alone = [generate(InferenceLlama(model), tokenizer, [each], settings).samples[0] for each in requests]
+    assert [sample.tokens for sample in together] == [sample.tokens for sample in alone]
+    assert len({tuple(sample.tokens) for sample in together}) == len(prompts)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.log_probabilities == pytest.approx(theirs.log_probabilities, abs=1e-4)
+
+
+def test_a_repetition_penalty_spares_what_was_not_said(model_and_tokenizer):
+    model, tokenizer = load_again(model_and_tokenizer)
+    pair = random_model(model), tokenizer
+    settings = Settings(max_new_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
+    tokens = one(pair, "abc", settings).tokens
+    assert len({*tokens, *tokenizer.encode("abc").tolist()}) == len(tokens) + len(tokenizer.encode("abc"))
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "finish"),
+    [((" jkl",), " ghi", "stop"), (("xyz", "hi"), " g", "stop"), (("xyz",), " ghi jkl mno pqr", "max_new_words")],
+)
+def test_text_ends_before_a_stop_string(model_and_tokenizer, stop, text, finish):
+    sample = one(model_and_tokenizer, "abc def", Settings(max_new_words=4, sampling=GREEDY, stop=stop))
+    assert (sample.text, sample.finish) == (text, finish)
 
 
 @pytest.mark.parametrize(

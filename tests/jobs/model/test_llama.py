@@ -1,9 +1,7 @@
-"""The decoder: its gradients, its cache, its causality."""
+"""The decoder: its gradients, its causality."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jobs.model.llama import Llama, LlamaConfig, _attend_spelled_out, attend
 
@@ -47,24 +45,6 @@ def test_the_gradient_equals_finite_differences():
         assert torch.isclose(slope, (gradient * direction).sum(), rtol=1e-6, atol=1e-9), name
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_cached_logits_equal_uncached(pieces):
-    length = min(sum(pieces), CONFIG.num_positions)
-    model = model_with_large_weights()
-    tokens = random_tokens(3, length)
-    cache = model.new_cache(3)
-    with torch.no_grad():
-        expected = model(tokens)
-        start, found = 0, []
-        for piece in pieces:
-            if part := tokens[:, start : start + piece].shape[1]:
-                found.append(model(tokens[:, start : start + part], cache))
-                start += part
-    torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=1e-5, rtol=1e-5)
-    assert expected.std() > 0.5
-
-
 def test_a_later_token_changes_nothing_before_it():
     model = model_with_large_weights()
     tokens = random_tokens(1, 12)
@@ -77,10 +57,9 @@ def test_a_later_token_changes_nothing_before_it():
 
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("num_queries", [9, 4])
-def test_spelled_out_attention_equals_the_fused_one(num_kv_heads, num_queries):
+def test_spelled_out_attention_equals_the_fused_one(num_kv_heads):
     generator = torch.Generator().manual_seed(0)
-    queries = torch.randn(2, 4, num_queries, 8, generator=generator)
+    queries = torch.randn(2, 4, 9, 8, generator=generator)
     keys, values = torch.randn(2, 2, num_kv_heads, 9, 8, generator=generator)
     fused = attend(queries, keys, values)
     torch.testing.assert_close(_attend_spelled_out(queries, keys, values), fused, atol=1e-6, rtol=1e-5)

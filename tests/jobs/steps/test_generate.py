@@ -1,6 +1,7 @@
 """The generate step."""
 
 import json
+import pickle
 
 import pytest
 
@@ -19,16 +20,25 @@ def place(tmp_path):
     return Lake(tmp_path.as_uri())
 
 
-class ShuffledEngine(InlineEngine):
-    """Runs tasks in another order, as executors may."""
+class PartitionedEngine(InlineEngine):
+    """Deals tasks to executors that each load the model anew, the last executor first."""
+
+    def __init__(self, partitions):
+        self.partitions = partitions
 
     def map(self, function, items, description):
-        return super().map(function, items[::-1], description)[::-1]
+        results = {}
+        for first in reversed(range(self.partitions)):
+            generate._model.cache_clear()
+            function = pickle.loads(pickle.dumps(function))
+            mine = list(enumerate(items))[first :: self.partitions]
+            results |= {index: pickle.loads(pickle.dumps(function(item))) for index, item in mine}
+        return [results[index] for index in range(len(items))]
 
 
 def make(place, name, engine=None, **settings):
-    prompts = ["The man starts with", "", "Night"]
-    run, config = make_run(place, name, generate__prompts=prompts, generate__num_samples=18, **settings)
+    defaults = {"generate__prompts": ["The man starts with", "", "Night"], "generate__num_samples": 18}
+    run, config = make_run(place, name, **defaults | settings)
     tokenizer = train_tokenizer()
     save_model(run.model, Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), seed=1), tokenizer)
     stats = generate.run(run, config, engine or InlineEngine(), lambda _: None)
@@ -36,24 +46,38 @@ def make(place, name, engine=None, **settings):
     return run, config, stats, rows
 
 
-def without_speed(rows):
-    return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows]
-
-
 def test_samples_are_the_same_however_they_are_spread(place):
-    run, config, stats, rows = make(place, "one", generate__max_new_tokens=8)
-    assert [(row["prompt_index"], row["sample"]) for row in rows] == [(p, s) for p in range(3) for s in range(18)]
+    settings = {"generate__max_new_tokens": 8, "generate__num_samples": 50}
+    made = [make(place, f"of {n}", PartitionedEngine(n), **settings) for n in (1, 2, 5)]
+    run, config, stats, rows = made[0]
+    assert [(row["prompt_index"], row["sample"]) for row in rows] == [(p, s) for p in range(3) for s in range(50)]
     assert all(1 <= len(row["tokens"]) <= 8 and row["log_probability"] < 0 for row in rows)
-    assert rows[0]["settings"] == {"max_new_words": 20, "max_new_tokens": 8, "temperature": 0.8, "top_k": 50}
-    assert stats["num_samples"] == 54
+    assert rows[0]["settings"] == {
+        "max_new_words": 20, "max_new_tokens": 8, "temperature": 0.8, "top_k": 50, "top_p": None, "min_p": None,
+        "repetition_penalty": 1.0, "stop": [], "dtype": "float32",
+    }  # fmt: skip
+    assert stats["num_samples"] == 150
     assert stats["num_tokens"] == sum(len(row["tokens"]) for row in rows)
     assert stats["first_sample"] == rows[0]["text"]
-    assert without_speed(make(place, "two", ShuffledEngine(), generate__max_new_tokens=8)[3]) == without_speed(rows)
+    contents = {lake.read_bytes(run.generate + "/samples.jsonl") for run, *_ in made}
+    assert len(contents) == 1
     text = lake.read_bytes(run.generate + "/generated.txt").decode()
     assert "[18] The man starts with" + rows[17]["text"] in text
-    assert generate.run(run, config, None, lambda _: None) == stats | {
-        "reused": True
-    }  # no engine: nothing is made again
+    again = generate.run(run, config, None, lambda _: None)  # no engine: nothing is made again
+    assert again == stats | {"reused": True}
+
+
+def test_prompts_come_from_a_file_in_the_lake(place):
+    uri = place.uri + "/prompts.jsonl"
+    lake.write_bytes(uri, '{"prompt": "Nächte"}\n\n{"prompt": "", "id": 3}\n'.encode())
+    rows = make(place, "file", generate__prompts_file=uri, generate__num_samples=1, generate__max_new_tokens=3)[3]
+    assert [(row["prompt_index"], row["prompt"]) for row in rows] == [(0, "Nächte"), (1, "")]
+
+
+def test_a_prompt_longer_than_the_window_is_said_in_its_row(place):
+    rows = make(place, "long", generate__prompts=["night and day " * 20], generate__num_samples=2)[3]
+    assert [row["prompt_tokens_dropped"] > 50 for row in rows] == [True, True]
+    assert {row["finish"] for row in rows} <= {"max_new_words", "max_new_tokens", "end_of_text"}
 
 
 def test_words_are_counted(place):

@@ -1,0 +1,179 @@
+"""The decoder for generating: one prefill of all prompts, then a token of every sequence at a time.
+
+It computes what `jobs.model.llama` does, in fewer and larger operations, since at small batches a token costs the
+reading of all weights and the overhead of each operation. At load time the projections of queries, keys and values
+become one matrix, those of gate and up another; RMSNorm's weights are multiplied into the matrix that follows; and
+the rows of queries and keys are reordered so that the features that rotary positions turn together are neighbours:
+a pair is then a complex number.
+
+Prompts of different lengths lie from the left: position j of a sequence is column j of its cache. What stands behind
+a shorter prompt is hidden by a mask until its own tokens replace it. Shapes depend on the batch and on the number of
+columns in use, rounded up, alone: so the step can be compiled or captured as a graph.
+
+Shapes in comments: B sequences, T positions, S columns, D embedding size, H heads, K key-value heads, E head size,
+N = B T, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+from torch import Tensor
+
+from jobs.model.llama import Layer, Llama, LlamaConfig
+
+COLUMNS_STEP = 64
+
+
+class FusedLayer(NamedTuple):
+    """The four matrices of a layer, as (inputs, outputs)."""
+
+    qkv: Tensor
+    output: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class KeyValueCache:
+    """Keys and values of a batch, in one buffer that is allocated once; `lengths` (B) columns are filled."""
+
+    def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
+        self.num_columns = num_columns
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        self.longest = 0
+        shape = (config.num_layers, batch_size * num_columns, 2 * config.num_kv_heads * config.head_size)
+        self._flat = like.new_zeros(shape)  # zeros: what a mask hides must still be finite
+        self._by_head = self._flat.view(config.num_layers, batch_size, num_columns, 2, config.num_kv_heads, -1)
+        self.first_slots = torch.arange(0, batch_size * num_columns, num_columns, device=like.device)
+
+    def write(self, layer: int, slots: Tensor, keys_and_values: Tensor) -> None:
+        """Store keys and values (N, 2 K E) at `slots` (N): sequence times columns plus column."""
+        self._flat[layer].index_copy_(0, slots, keys_and_values)
+
+    def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, K, S, E) of the first columns."""
+        columns = self._by_head[layer, :, :num_columns].permute(2, 0, 3, 1, 4)
+        return columns[0], columns[1]
+
+
+class InferenceLlama:
+    """A Llama with fused weights, for generating alone."""
+
+    def __init__(self, model: Llama, dtype: torch.dtype = torch.float32) -> None:
+        self.config = model.config
+        self.embedding = model.output_weight.detach().to(dtype)
+        self.head = _folded(model.output_weight, model.model.norm.weight).to(dtype)
+        self.layers = [_fused(cast("Layer", layer), dtype) for layer in model.model.layers]
+        rotary = model.model.rotary
+        self.angles = torch.complex(rotary.cosines, rotary.sines)[:, None]  # (P, 1, E / 2)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.device
+
+    def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
+        """An empty cache."""
+        return KeyValueCache(self.config, batch_size, num_columns, self.embedding)
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: KeyValueCache) -> Tensor:
+        """Logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T); starts the cache anew."""
+        batch_size, num_tokens = tokens.shape
+        columns = torch.arange(num_tokens, device=tokens.device)
+        slots = (cache.first_slots[:, None] + columns).flatten()
+        hidden = self._layers(tokens, slots, self.angles[columns].repeat(batch_size, 1, 1), cache, None)
+        cache.lengths = lengths
+        cache.longest = int(lengths.max())
+        return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
+
+    def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
+        """Logits (B, V), float32, after `tokens` (B), which follow what the cache holds."""
+        num_columns = min(cache.num_columns, math.ceil((cache.longest + 1) / COLUMNS_STEP) * COLUMNS_STEP)
+        mask = self._mask(cache.lengths, num_columns)
+        slots = cache.first_slots + cache.lengths
+        hidden = self._layers(tokens[:, None], slots, self.angles[cache.lengths], cache, mask)
+        cache.lengths = cache.lengths + 1
+        cache.longest += 1
+        return self._logits(hidden)
+
+    def _layers(
+        self, tokens: Tensor, slots: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
+    ) -> Tensor:
+        """Hidden states (N, D) of `tokens` (B, T), before the last norm."""
+        x = self.embedding[tokens.flatten()]
+        for index, layer in enumerate(self.layers):
+            qkv = self._norm(x) @ layer.qkv
+            queries = self._rotated(qkv, angles)
+            cache.write(index, slots, qkv[:, self.config.embedding_size :])
+            mixed = self._attend(queries.view(*tokens.shape, self.config.num_heads, -1), cache, index, mask)
+            x = torch.addmm(x, mixed, layer.output)
+            x = torch.addmm(x, _swiglu(self._norm(x) @ layer.gate_up), layer.down)
+        return x
+
+    def _rotated(self, qkv: Tensor, angles: Tensor) -> Tensor:
+        """Turn queries and keys of `qkv` (N, (H + 2 K) E) in place; return the queries (N, H E)."""
+        num_turned = self.config.num_heads + self.config.num_kv_heads
+        pairs = qkv.view(len(qkv), -1, self.config.head_size // 2, 2)[:, :num_turned]
+        if qkv.dtype == torch.float32:
+            torch.view_as_complex(pairs).mul_(angles)
+        else:  # complex numbers come in float32 alone
+            pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * angles))
+        return qkv[:, : self.config.embedding_size]
+
+    def _attend(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor | None) -> Tensor:
+        """Mix the values: queries (B, T, H, E) to (N, H E). Without a mask, queries are all that the cache holds."""
+        batch_size, num_tokens = queries.shape[:2]
+        if mask is None:
+            keys, values = cache.read(layer, num_tokens)
+            grouped = keys.shape[1] < queries.shape[2]
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=grouped
+            )
+            return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
+        keys, values = cache.read(layer, mask.shape[-1])
+        grouped_queries = queries.reshape(batch_size, keys.shape[1], -1, self.config.head_size)  # (B, K, H / K, E)
+        return F.scaled_dot_product_attention(grouped_queries, keys, values, attn_mask=mask).view(batch_size, -1)
+
+    def _mask(self, lengths: Tensor, num_columns: int) -> Tensor:
+        """What each sequence hides (B, 1, 1, S): 0 for its filled columns and the next, else minus infinity."""
+        hidden = torch.arange(num_columns, device=lengths.device) > lengths[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.embedding.dtype, device=lengths.device)
+        return mask.masked_fill_(hidden, -math.inf)[:, None, None]
+
+    def _norm(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), None, self.config.norm_epsilon)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return (self._norm(hidden) @ self.head).float()
+
+
+def _fused(layer: Layer, dtype: torch.dtype) -> FusedLayer:
+    attention, feed_forward = layer.self_attn, layer.mlp
+    queries, keys = (_paired(x.weight, attention.head_size) for x in (attention.q_proj, attention.k_proj))
+    qkv = torch.cat((queries, keys, attention.v_proj.weight))
+    gate_up = torch.cat((feed_forward.gate_proj.weight, feed_forward.up_proj.weight))
+    matrices = (
+        _folded(qkv, layer.input_layernorm.weight),
+        attention.o_proj.weight.detach().t(),
+        _folded(gate_up, layer.post_attention_layernorm.weight),
+        feed_forward.down_proj.weight.detach().t(),
+    )
+    return FusedLayer(*(matrix.to(dtype).contiguous() for matrix in matrices))
+
+
+def _folded(weight: Tensor, norm: Tensor) -> Tensor:
+    """`weight` (outputs, inputs) after a norm with weights: one matrix (inputs, outputs)."""
+    return (weight.detach() * norm.detach()).t().contiguous()
+
+
+def _paired(weight: Tensor, head_size: int) -> Tensor:
+    """Rows of queries or keys with feature i beside feature i + E/2 of its head."""
+    return weight.detach().view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def _swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate).mul_(up)

@@ -1,0 +1,54 @@
+"""The prompts of a run: from its configuration, or from a file that it names."""
+
+from __future__ import annotations
+
+import json
+
+from jobs import lake
+from jobs.config import GenerateConfig
+from jobs.errors import InputError
+from jobs.paths import to_uri
+
+
+def read_prompts(config: GenerateConfig) -> tuple[str, ...]:
+    """The texts to continue.
+
+    Raises:
+        InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong.
+    """
+    if config.prompts_file is None:
+        return config.prompts
+    uri = to_uri(config.prompts_file)
+    lines = list(enumerate(_lines(_read(uri)), 1))
+    if uri.endswith(".jsonl"):
+        prompts = tuple(_prompt(uri, number, line) for number, line in lines if line.strip())
+    else:
+        prompts = tuple(line for _, line in lines)
+    if not prompts:
+        raise InputError(f"generate.prompts_file: {uri} holds no prompt")
+    return prompts
+
+
+def _read(uri: str) -> str:
+    try:
+        return lake.read_bytes(uri).decode("utf-8")
+    except OSError as error:
+        raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
+
+
+def _lines(text: str) -> list[str]:
+    """The lines, empty ones too; only line feeds divide, not every mark that `str.splitlines` knows."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _prompt(uri: str, number: int, line: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, TypeError, KeyError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise InputError(f'generate.prompts_file: {uri}, line {number}: expected {{"prompt": "text"}}')
+    return prompt

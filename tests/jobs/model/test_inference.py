@@ -1,0 +1,87 @@
+"""The fused decoder against the plain one: its cache changes nothing, whatever shares the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.model.inference import InferenceLlama
+from jobs.model.llama import Llama, LlamaConfig
+
+VOCAB_SIZE, NUM_POSITIONS = 23, 80
+
+
+def make_model(num_kv_heads=2):
+    """Weights large enough that no logit is near 0, and norms that differ from 1."""
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE, num_positions=NUM_POSITIONS, num_layers=2, embedding_size=16, hidden_size=20,
+        num_heads=4, num_kv_heads=num_kv_heads, rope_theta=10_000.0, norm_epsilon=1e-5,
+    )  # fmt: skip
+    model = Llama(config, seed=1).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(15)
+            else:
+                parameter.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def random_tokens(*shape):
+    return torch.randint(0, VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(0))
+
+
+def cached_logits(model, tokens, lengths, num_steps):
+    """Logits (B, steps + 1, V): after each prompt, then after each of the tokens that follow it."""
+    cache = model.new_cache(len(lengths), NUM_POSITIONS)
+    prompts = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, length in enumerate(lengths):
+        prompts[row, :length] = tokens[row, :length]
+    lengths = torch.tensor(lengths)
+    found = [model.prefill(prompts, lengths, cache)]
+    for step in range(num_steps):
+        found.append(model.decode(tokens[range(len(lengths)), lengths + step], cache))
+    return torch.stack(found, dim=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=6), st.integers(0, 10), st.sampled_from([1, 2, 4]))
+def test_cached_logits_equal_uncached_for_ragged_batches(lengths, num_steps, num_kv_heads):
+    model = make_model(num_kv_heads)
+    tokens = random_tokens(len(lengths), NUM_POSITIONS)
+    with torch.inference_mode():
+        found = cached_logits(InferenceLlama(model), tokens, lengths, num_steps)
+        plain = model(tokens)
+    expected = torch.stack([plain[row, at - 1 : at + num_steps] for row, at in enumerate(lengths)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.5
+
+
+def test_every_position_of_a_full_context():
+    model = make_model()
+    tokens = random_tokens(2, NUM_POSITIONS)
+    with torch.inference_mode():
+        found = cached_logits(InferenceLlama(model), tokens, [1, 1], NUM_POSITIONS - 1)
+        torch.testing.assert_close(found, model(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_is_used_again():
+    model = InferenceLlama(make_model())
+    cache = model.new_cache(2, NUM_POSITIONS)
+    tokens = random_tokens(2, 9)
+    with torch.inference_mode():
+        first = model.prefill(tokens, torch.tensor([9, 4]), cache)
+        model.decode(tokens[:, 0], cache)
+        assert torch.equal(model.prefill(tokens, torch.tensor([9, 4]), cache), first)
+
+
+@pytest.mark.parametrize("lengths", [[5], [5, 1, 70]])
+def test_bfloat16_is_near(lengths):
+    model = make_model()
+    tokens = random_tokens(len(lengths), NUM_POSITIONS)
+    with torch.inference_mode():
+        exact = cached_logits(InferenceLlama(model), tokens, lengths, 9)
+        near = cached_logits(InferenceLlama(model, torch.bfloat16), tokens, lengths, 9)
+    assert near.dtype == torch.float32
+    assert (near - exact).abs().mean() < 0.05 * exact.std()
