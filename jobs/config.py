@@ -45,15 +45,30 @@ class TokenizeConfig(Section):
     """Drop documents that are longer."""
     drop_duplicates: bool = False
     """Keep the first of documents with the same text. No source is then re-used, for what is kept depends on others."""
-    tokenizer: str = "train"
-    """`train` to train byte-level BPE on the corpus, or the path or URI of a `tokenizer.json`."""
-    vocab_size: int = Field(8192, ge=258, le=1_000_000)
-    """Size of the trained vocabulary: 256 bytes, the end-of-text token and merges."""
+    kind: Literal["bpe", "word", "char"] = "bpe"
+    """What a token is, where a vocabulary is trained: byte-level BPE, which knows every text; a word; a character.
+    Words and characters that the vocabulary lacks become `<unk>`."""
+    lowercase: bool = False
+    """Turn words or characters into lower case."""
+    min_frequency: int = Field(1, ge=1)
+    """Rarer words or characters are not in the vocabulary."""
+    tokenizer: str = Field("train", min_length=1)
+    """`train` to train a vocabulary on the corpus; `inherit` to take the champion's, else that of the latest run on
+    this corpus, else train; or the path or URI of a `tokenizer.json`."""
+    vocab_size: int = Field(8192, ge=3, le=1_000_000)
+    """Most tokens of a trained vocabulary: 256 bytes, the end-of-text token and merges; or the end-of-text token,
+    `<unk>` and words or characters."""
     train_bytes: int = Field(256 * 2**20, ge=1024)
-    """Train the vocabulary on an even sample of the corpus of at most so many bytes."""
+    """Train BPE on an even sample of the corpus of at most so many bytes; words and characters are counted in all."""
     split_bytes: int = Field(8 * 2**20, ge=4096)
     """A file is cut into ranges of about so many bytes, each one task; compressed files and documents that are whole
     files are not cut."""
+
+    @model_validator(mode="after")
+    def _bytes_in_vocabulary(self) -> Self:
+        if self.kind == "bpe" and self.vocab_size < 258:
+            raise ValueError(f"tokenize.vocab_size ({self.vocab_size}) must be at least 258 for tokenize.kind=bpe")
+        return self
 
 
 class WindowsConfig(Section):

@@ -196,6 +196,20 @@ def list_files(uri: str) -> list[FileInfo]:
     return sorted(files, key=lambda info: info.uri)
 
 
+def list_folders(uri: str) -> list[str]:
+    """The names of the folders in the folder `uri`, sorted; none if there is no such folder."""
+    filesystem, path = _filesystem(uri)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+
+def modified_at(uri: str) -> float | None:
+    """When the file at `uri` was written last, in seconds; None if there is no file."""
+    filesystem, path = _filesystem(uri)
+    info = filesystem.get_file_info(path)
+    return (info.mtime_ns or 0) / 1e9 if info.type == fs.FileType.File else None
+
+
 def delete_folder(uri: str) -> None:
     """Delete the folder `uri` and all below it; nothing happens if there is none."""
     filesystem, path = _filesystem(uri)

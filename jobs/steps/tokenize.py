@@ -25,10 +25,13 @@ from jobs.text.duplicates import BUCKET_DOCUMENTS, Repetitions, write_hashes, wr
 from jobs.text.reading import CheckedSource, check_sources
 from jobs.text.sample import sample_documents
 from jobs.tokens.bpe import train_bpe
-from jobs.tokens.dataset import TOKENIZER, existing_stats, publish_dataset, used_datasets
-from jobs.tokens.shards import Tokenized, in_place, write_token_shards
+from jobs.tokens.dataset import TOKENIZER, existing_stats, publish_dataset, read_tokenizer, used_datasets
+from jobs.tokens.encoding import SplitItem, Tokenized, write_token_shards
+from jobs.tokens.reuse import Inherited, Kept, champion_tokenizer, latest_tokens
+from jobs.tokens.shards import in_place
 from jobs.tokens.stats import percentile
 from jobs.tokens.tokenizer import Tokenizer
+from jobs.tokens.vocabulary import count_units, vocabulary_json
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,11 @@ _UNUSUAL = (
     *("gutenberg_documents", "normalized_documents", "too_short_documents", "too_long_documents"),
     "duplicate_documents",
 )
-_CODE = ("text", "tokens/bpe.py", "tokens/shards.py", "tokens/tokenizer.py", "steps/tokenize.py")
+_OF_VOCABULARY = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}
+_CODE = (
+    *("text", "tokens/bpe.py", "tokens/encoding.py", "tokens/reuse.py", "tokens/shards.py"),
+    *("tokens/tokenizer.py", "tokens/vocabulary.py", "steps/tokenize.py"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,21 +71,31 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     Raises:
         InputError: if the corpus or the tokenizer cannot be used; no dataset exists then.
     """
-    settings = config.tokenize
-    given = _given_tokenizer(settings.tokenizer)
+    settings, home = config.tokenize, Lake(run.lake_uri)
+    before = latest_tokens(home, config.corpus, run.run_id) if settings.tokenizer != "train" else None
+    given = _given_tokenizer(settings.tokenizer, home, before)
     corpus = _check_corpus(config, engine)
     progress(f"corpus: {len(corpus.sources):,} files, {sum(source.size for source in corpus.sources):,} bytes")
-    name = _fingerprint(corpus, settings, given)
-    folder_uri = Lake(run.lake_uri).tokens(name)
-    found = existing_stats(folder_uri)
-    stats = {**found, "reused": True} if found else _make(folder_uri, corpus, settings, given, engine)
+    inputs = _inputs(corpus, settings, given.tokenizer if given else None)
+    kept = _kept(home, before[1] if before else None, inputs, settings)
+    name = kept.complete or fingerprint(kind="tokens", **inputs)
+    found = existing_stats(home.tokens(name))
+    making = _Making(home.tokens(name), corpus, settings, engine, kept)
+    stats = {**found, "reused": True} if found else making.make(given.tokenizer if given else None, inputs)
+    num_kept = len(corpus.sources) if found else len(kept.files)
     progress(
         f"tokens: {stats['num_tokens']:,} in {stats['num_documents']:,} documents, vocabulary of"
-        f" {stats['vocab_size']:,}, {stats['bytes_per_token']:.2f} bytes per token{', made before' if found else ''}"
+        f" {stats['vocab_size']:,}, {stats['bytes_per_token']:.2f} bytes per token{', made before' if found else ''};"
+        f" {num_kept:,} files made before, {len(corpus.sources) - num_kept:,} new"
     )
     if used_datasets(run).get("tokens") != name:
         write_json(run.datasets, {"tokens": name})
-    return stats
+    return {
+        **stats,
+        "tokenizer_from": given.origin if given else "trained",
+        "reused_sources": num_kept,
+        "new_sources": len(corpus.sources) - num_kept,
+    }
 
 
 def _check_corpus(config: Config, engine: Engine) -> _Corpus:
@@ -93,65 +110,126 @@ def _check_corpus(config: Config, engine: Engine) -> _Corpus:
     return _Corpus(sources, checked)
 
 
-def _given_tokenizer(name: str) -> Tokenizer | None:
+def _given_tokenizer(name: str, home: Lake, before: tuple[str, Manifest] | None) -> Inherited | None:
     """The tokenizer that the configuration names, or None if one is to be trained."""
     if name == "train":
         return None
+    if name == "inherit":
+        champion = champion_tokenizer(home)
+        if champion or before is None:
+            return champion
+        return Inherited(read_tokenizer(home, before[1].fingerprint), f"run {before[0]}")
     uri = to_uri(name)
     try:
         data = read_bytes(uri)
     except OSError as error:
         raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
-    return Tokenizer.from_json(data, uri)
+    return Inherited(Tokenizer.from_json(data, uri), uri)
 
 
-def _fingerprint(corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None) -> str:
-    how = settings.model_dump(exclude={"tokenizer"} if given is None else {"tokenizer", "vocab_size", "train_bytes"})
-    return fingerprint(
-        kind="tokens",
-        files=corpus.files(),
-        settings=how,
-        tokenizer=hashlib.sha256(given.json).hexdigest() if given else None,
-        code=code_version(*_CODE),
-        gigatoken=version("gigatoken"),
-    )
-
-
-def _make(
-    folder_uri: str, corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None, engine: Engine
-) -> dict[str, Any]:
-    started = time.perf_counter()
-    splits = plan_splits(corpus.sources, settings.split_bytes, whole_files=settings.documents == "file")
-    tokenizer = given or _train(corpus, splits, settings, engine)
-    trained = time.perf_counter()
-    log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
-    entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
-    with _repetitions(folder_uri, splits, settings, engine) as repetitions:
-        write = partial(
-            write_token_shards,
-            folder_uri=folder_uri,
-            tokenizer=tokenizer,
-            settings=settings,
-            repetitions=repetitions,
-        )
-        done = engine.map(write, list(enumerate(splits)), "tokenize")
-    if not any(task.shards for task in done):
-        raise InputError("the filters of tokenize.* leave no document of this corpus; set them wider")
-    encode_seconds = time.perf_counter() - trained
-    log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
-    shards, text_bytes = in_place([shard for task in done for shard in task.shards])
-    stats = _stats(corpus, settings, tokenizer, done)
-    files = [{**file, "text_bytes": text_bytes[file["name"]]} for file in corpus.files()]
-    name = folder_uri.rpartition("/")[2]
-    publish_dataset(folder_uri, Manifest("tokens", name, (entry, *shards), stats, {"files": files}), stats)
+def _inputs(corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None) -> dict[str, Any]:
+    """What makes the dataset: it names it, and stands in the manifest."""
+    trained = settings.model_dump(include=_OF_VOCABULARY)
     return {
-        **stats,
-        "reused": False,
-        "vocabulary_seconds": trained - started,
-        "encode_seconds": encode_seconds,
-        "tokens_per_second": stats["num_tokens"] / encode_seconds,
-        "bytes_per_second": stats["num_bytes"] / encode_seconds,
+        "files": corpus.files(),
+        "how": fingerprint(
+            settings=settings.model_dump(exclude={"tokenizer", *_OF_VOCABULARY}),
+            code=code_version(*_CODE),
+            gigatoken=version("gigatoken"),
+            tokenizers=version("tokenizers"),
+        ),
+        "tokenizer": _sha256(given) if given else trained,
     }
+
+
+def _kept(home: Lake, before: Manifest | None, inputs: dict[str, Any], settings: TokenizeConfig) -> Kept:
+    """What of an earlier dataset can be taken over."""
+    if before is None or before.inputs["how"] != inputs["how"] or before.inputs["used"] != inputs["tokenizer"]:
+        return Kept()
+    return Kept.of_dataset(home.tokens(before.fingerprint), before, inputs["files"], settings)
+
+
+def _sha256(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.json).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Making:
+    """A dataset that is to be made: where, of what, how, by whom, and what of it an earlier one has."""
+
+    folder_uri: str
+    corpus: _Corpus
+    settings: TokenizeConfig
+    engine: Engine
+    kept: Kept
+
+    def make(self, given: Tokenizer | None, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Make it with a `given` tokenizer or a new one; return its statistics."""
+        started = time.perf_counter()
+        whole_files = self.settings.documents == "file"
+        splits = plan_splits(self.corpus.sources, self.settings.split_bytes, whole_files)
+        tokenizer = given or self._train(splits)
+        trained = time.perf_counter()
+        log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
+        entry = write_file(self.folder_uri, TOKENIZER, tokenizer.json)
+        done = self._write(splits, tokenizer)
+        encode_seconds = time.perf_counter() - trained
+        log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
+        shards, text_bytes = in_place([shard for task in done for shard in task.shards])
+        files = self._files(done, text_bytes)
+        stats = _stats(self.corpus, self.settings, tokenizer, done, files)
+        inputs = {**inputs, "files": files, "used": _sha256(tokenizer), "reused_sources": sorted(self.kept.files)}
+        name = self.folder_uri.rpartition("/")[2]
+        publish_dataset(self.folder_uri, Manifest("tokens", name, (entry, *shards), stats, inputs), stats)
+        return {
+            **stats,
+            "reused": False,
+            "vocabulary_seconds": trained - started,
+            "encode_seconds": encode_seconds,
+            "tokens_per_second": stats["num_tokens"] / encode_seconds,
+            "bytes_per_second": stats["num_bytes"] / encode_seconds,
+        }
+
+    def _write(self, splits: Sequence[Sequence[ByteRange]], tokenizer: Tokenizer) -> list[Tokenized]:
+        items = [SplitItem(i, parts, self.kept.of_parts(parts)) for i, parts in enumerate(splits)]
+        with _repetitions(self.folder_uri, splits, self.settings, self.engine) as repetitions:
+            write = partial(
+                write_token_shards,
+                folder_uri=self.folder_uri,
+                tokenizer=tokenizer,
+                settings=self.settings,
+                kept_uri=self.kept.folder_uri,
+                repetitions=repetitions,
+            )
+            done = self.engine.map(write, items, "tokenize")
+        if not any(task.shards for task in done):
+            raise InputError("the filters of tokenize.* leave no document of this corpus; set them wider")
+        return done
+
+    def _train(self, splits: Sequence[Sequence[ByteRange]]) -> Tokenizer:
+        settings = self.settings
+        if settings.kind != "bpe":
+            counts = self.engine.map(partial(count_units, settings=settings), splits, f"count each {settings.kind}")
+            return Tokenizer.from_json(vocabulary_json(counts, settings))
+        share = settings.train_bytes / sum(checked.text_bytes for checked in self.corpus.checked)
+        sample = partial(sample_documents, share=share, settings=settings)
+        texts = (text for task in self.engine.map(sample, splits, "sample the corpus") for text in task)
+        return Tokenizer.from_json(train_bpe(texts, settings.vocab_size))
+
+    def _files(self, done: Sequence[Tokenized], text_bytes: Counter[str]) -> list[dict[str, Any]]:
+        """What the manifest says of each source, with what is unusual in it."""
+        found: dict[str, Counter[str]] = {}
+        for task in done:
+            for name, counts in task.counts.items():
+                found.setdefault(name, Counter()).update(counts)
+        files = []
+        for file, checked in zip(self.corpus.files(), self.corpus.checked, strict=True):
+            counts = checked.counts + found.get(file["name"], Counter())
+            known = self.kept.files.get(file["name"])
+            files.append(
+                {**file, "text_bytes": text_bytes[file["name"]], "counts": known["counts"] if known else dict(+counts)}
+            )
+        return files
 
 
 @contextmanager
@@ -174,26 +252,20 @@ def _repetitions(
         delete_folder(scratch_uri)
 
 
-def _train(
-    corpus: _Corpus, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
-) -> Tokenizer:
-    share = settings.train_bytes / sum(checked.text_bytes for checked in corpus.checked)
-    sample = partial(sample_documents, share=share, settings=settings)
-    texts = (text for task in engine.map(sample, splits, "sample the corpus") for text in task)
-    return Tokenizer.from_json(train_bpe(texts, settings.vocab_size))
-
-
 def _stats(
-    corpus: _Corpus, settings: TokenizeConfig, tokenizer: Tokenizer, done: Sequence[Tokenized]
+    corpus: _Corpus,
+    settings: TokenizeConfig,
+    tokenizer: Tokenizer,
+    done: Sequence[Tokenized],
+    files: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     counts, by_length = Counter[str](), Counter[int]()
     for task in done:
-        counts.update(task.counts)
         by_length.update(task.documents_by_length)
         for shard in task.shards:
             counts.update(shard.entry.counts)
-    for checked in corpus.checked:
-        counts.update(checked.counts)
+    for file in files:
+        counts.update(file["counts"])
     num_documents, num_tokens = counts["documents"], counts["tokens"]
     if settings.documents != "line":
         counts["empty_documents"] += len(corpus.sources) - len(corpus.with_text())

@@ -15,9 +15,8 @@ source lie in shards before it (``bytes_before``) and of its last source in shar
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.config import TokenizeConfig
 from jobs.lake import FileEntry, create_shard, verified_file
-from jobs.text.corpus import ByteRange
-from jobs.text.documents import Documents
-from jobs.text.duplicates import Repetitions, hash_texts
-from jobs.text.reading import read_documents
-from jobs.tokens.tokenizer import Ids, Tokenizer
+from jobs.tokens.tokenizer import Ids
 
 
 @dataclass(frozen=True)
@@ -90,50 +84,6 @@ class WrittenShard:
     sources: list[tuple[str, int]]
 
 
-@dataclass(frozen=True)
-class Tokenized:
-    """What became of a task's parts of files."""
-
-    shards: list[WrittenShard]
-    counts: Counter[str]
-    """What is unusual in the documents."""
-    documents_by_length: Counter[int]
-    """How many documents have how many tokens, the end-of-text token included."""
-
-
-def write_token_shards(
-    item: tuple[int, Sequence[ByteRange]],
-    *,
-    folder_uri: str,
-    tokenizer: Tokenizer,
-    settings: TokenizeConfig,
-    repetitions: Repetitions | None = None,
-) -> Tokenized:
-    """Encode the documents that begin in some parts of files and write them as shards below `folder_uri`.
-
-    There is a shard for about `tokenize.split_bytes` of text, so that a file that cannot be cut needs no more memory.
-
-    Args:
-        item: The number of the task, and the parts.
-        folder_uri: The dataset.
-        tokenizer: What encodes.
-        settings: How the files are read.
-        repetitions: Which documents are to be dropped since they came before.
-
-    Raises:
-        InputError: if a file cannot be read.
-    """
-    number, parts = item
-    done = Tokenized([], Counter(), Counter())
-    repeated = repetitions.of_split(number) if repetitions else set()
-    for batches in _gather(parts, settings, repeated, done.counts):
-        if shard := _Rows.encode(batches, tokenizer):
-            stem = f"shards/{number:05d}-{len(done.shards):03d}"
-            done.shards.append(shard.write(folder_uri, stem))
-            done.documents_by_length.update(np.diff(shard.ends, prepend=0).tolist())
-    return done
-
-
 def in_place(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
     """The manifest's lines of all shards, in order, with the places of their sources; and the bytes of each source."""
     totals, places = Counter[str](), []
@@ -155,37 +105,9 @@ def write_batch(sink: Any, batch: pa.RecordBatch) -> None:
         writer.write_batch(batch)
 
 
-def _gather(
-    parts: Sequence[ByteRange], settings: TokenizeConfig, repeated: set[int], counts: Counter[str]
-) -> Iterator[list[tuple[str, Documents]]]:
-    """Read parts of files; hand out so many batches at a time, each with its source's name, as make a shard."""
-    gathered: list[tuple[str, Documents]] = []
-    size = num_read = 0
-    for part in parts:
-        for whole in read_documents(part, settings):
-            batch = _without(whole, repeated, num_read)
-            num_read += len(whole.texts)
-            counts.update(batch.counts)
-            gathered.append((part.source.name, batch))
-            size += sum(map(len, batch.texts))
-            if size >= settings.split_bytes:
-                yield gathered
-                gathered, size = [], 0
-    yield gathered
-
-
-def _without(batch: Documents, repeated: set[int], first: int) -> Documents:
-    """A batch, whose documents are counted from `first`, without those that are repeated."""
-    if not repeated:
-        return batch
-    kept = [i for i in range(len(batch.texts)) if first + i not in repeated]
-    counts = batch.counts + Counter(duplicate_documents=len(batch.texts) - len(kept))
-    return Documents([batch.texts[i] for i in kept], [batch.offsets[i] for i in kept], counts)
-
-
 @dataclass(frozen=True)
-class _Rows:
-    """The columns of a shard that is to be written."""
+class Rows:
+    """Documents that are encoded: the columns of a shard that is to be written, and the names of their sources."""
 
     ids: Ids
     ends: npt.NDArray[np.int64]
@@ -195,26 +117,41 @@ class _Rows:
     hash: npt.NDArray[np.uint64]
     names: list[str]
 
+    @property
+    def size(self) -> int:
+        """Bytes of text."""
+        return int(self.num_bytes.sum())
+
     @classmethod
-    def encode(cls, batches: Sequence[tuple[str, Documents]], tokenizer: Tokenizer) -> _Rows | None:
-        """The rows of some documents, or None if there are none."""
-        batches = [(name, batch) for name, batch in batches if batch.texts]
-        texts = [text for _, batch in batches for text in batch.texts]
-        if not texts:
-            return None
-        ids, ends = _encode(texts, tokenizer)
-        names = list(dict.fromkeys(name for name, _ in batches))
+    def join(cls, parts: Sequence[Rows]) -> Rows:
+        """All rows, those of each part after those of the part before; there is at least one part."""
+        names = list(dict.fromkeys(name for part in parts for name in part.names))
         index = {name: i for i, name in enumerate(names)}
+        starts = np.cumsum([0, *(len(part.ids) for part in parts)])
         return cls(
-            ids,
-            ends,
-            np.repeat(
-                np.array([index[name] for name, _ in batches], np.uint32), [len(batch.texts) for _, batch in batches]
-            ),
-            np.array([offset for _, batch in batches for offset in batch.offsets], np.uint64),
-            np.fromiter(map(len, texts), np.uint32, len(texts)),
-            hash_texts(texts),
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.ends + start for part, start in zip(parts, starts, strict=False)]),
+            np.concatenate([np.array([index[n] for n in part.names], np.uint32)[part.source] for part in parts]),
+            np.concatenate([part.offset for part in parts]),
+            np.concatenate([part.num_bytes for part in parts]),
+            np.concatenate([part.hash for part in parts]),
             names,
+        )
+
+    @classmethod
+    def of_source(cls, folder_uri: str, entry: FileEntry, name: str) -> Rows:
+        """The rows that a shard has of one source; there may be none."""
+        shard = TokenShard.open(folder_uri, entry)
+        names = [source for source, _ in shard.sources]
+        rows = shard.source == (names.index(name) if name in names else len(names))
+        return cls(
+            shard.ids[np.repeat(rows, shard.lengths)],
+            np.cumsum(shard.lengths[rows]),
+            np.zeros(int(rows.sum()), np.uint32),
+            shard.offset[rows],
+            shard.num_bytes[rows],
+            shard.hash[rows],
+            [name],
         )
 
     def write(self, folder_uri: str, stem: str) -> WrittenShard:
@@ -232,12 +169,3 @@ class _Rows:
         by_source = np.bincount(self.source, self.num_bytes).astype(np.int64).tolist()
         entry = shard.entry(documents=len(self.ends), tokens=len(self.ids), bytes=sum(by_source))
         return WrittenShard(entry, list(zip(self.names, by_source, strict=True)))
-
-
-def _encode(texts: list[bytes], tokenizer: Tokenizer) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """Ids of all documents, each with the end-of-text token at its end, and where each document ends."""
-    # PySpark sets this variable to the cores of a task; in a process of our own all cores are ours.
-    parallel = os.environ.get("OMP_NUM_THREADS") != "1"
-    ids, offsets = tokenizer.encode_batch(texts, parallel)
-    ids = np.insert(ids, offsets[1:], tokenizer.end_of_text)
-    return ids, offsets[1:] + np.arange(1, len(offsets))

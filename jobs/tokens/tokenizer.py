@@ -1,24 +1,75 @@
-"""A byte-level BPE tokenizer: `gigatoken` does the work, a Hugging Face ``tokenizer.json`` is the artifact.
+"""Tokenizers: the artifact is a Hugging Face ``tokenizer.json``; byte-level BPE is encoded by `gigatoken`.
 
-Its ids equal those of Hugging Face `tokenizers` for the same file. As there, the text ``<|endoftext|>`` inside a
-document becomes the end-of-text token: corpora that carry it as a separator mean just that.
+Ids equal those of Hugging Face `tokenizers` for the same file, which itself does what `gigatoken` does not: words and
+characters. As there, the text ``<|endoftext|>`` inside a document becomes the end-of-text token: corpora that carry it
+as a separator mean just that.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 
 import gigatoken
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
 from jobs.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 
 Ids = npt.NDArray[np.unsignedinteger]
+
+
+class _Backend(Protocol):
+    """What encodes and decodes."""
+
+    vocab_size: int
+
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Ids of all documents, and the offsets at which each begins, and the last ends."""
+
+    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
+        """The text of ids that are in the vocabulary."""
+
+
+class _BytePairs:
+    """Byte-level BPE by `gigatoken`."""
+
+    def __init__(self, json_bytes: bytes) -> None:
+        self._tokenizer = gigatoken.Tokenizer.from_json(json_bytes)
+        self.vocab_size: int = self._tokenizer.vocab_size
+
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        encoded = self._tokenizer.encode_batch(list(documents), parallel=parallel).layout
+        offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
+        return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
+        return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
+
+
+class _Units:
+    """Any other kind, by `tokenizers`."""
+
+    def __init__(self, json_bytes: bytes) -> None:
+        self._tokenizer = tokenizers.Tokenizer.from_str(json_bytes.decode())
+        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # read at each call
+        texts = [document.decode() for document in documents]
+        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = [np.array(one.ids, np.uint32) for one in encoded]
+        offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
+        return np.concatenate([np.zeros(0, np.uint32), *ids]), offsets
+
+    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
 
 class Tokenizer:
@@ -29,14 +80,10 @@ class Tokenizer:
         """Content of the ``tokenizer.json``."""
         self.end_of_text = _end_of_text(json_bytes, where)
         """Id of the token that ends each document."""
-        try:
-            self._tokenizer = gigatoken.Tokenizer.from_json(json_bytes)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{where}: not a tokenizer that can be used here ({reason})") from None
-        self.vocab_size: int = self._tokenizer.vocab_size
+        self._backend = _load(json_bytes, where)
+        self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id."""
-        self.dtype = np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
+        self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
 
     @classmethod
@@ -44,13 +91,13 @@ class Tokenizer:
         """Load the content of a ``tokenizer.json``; `where` names it in errors.
 
         Raises:
-            InputError: if it is not one, is of a kind that `gigatoken` lacks, or has no end-of-text token.
+            InputError: if it is not one, cannot be loaded, or has no end-of-text token.
         """
         return cls(json_bytes, where)
 
     def encode(self, text: str) -> Ids:
         """Token ids of `text`, of type `dtype`; no end-of-text token is added."""
-        return self._tokenizer.encode(text).astype(self.dtype)
+        return self.encode_batch([text.encode()], False)[0]
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
         """Encode UTF-8 documents; `parallel` uses every core of the machine.
@@ -58,10 +105,8 @@ class Tokenizer:
         Returns:
             The ids of all documents, one after the other, and offsets: document i has ids [offsets[i], offsets[i+1]).
         """
-        encoded = self._tokenizer.encode_batch(list(documents), parallel=parallel).layout
-        offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
-        ids = np.asarray(encoded.content.data)[offsets[0] : offsets[-1]]
-        return ids.astype(self.dtype), offsets - offsets[0]
+        ids, offsets = self._backend.encode_batch(documents, parallel)
+        return ids.astype(self.dtype), offsets
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of token ids; bytes that are not UTF-8 (a letter cut in two) become U+FFFD.
@@ -72,7 +117,7 @@ class Tokenizer:
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken would panic
-        return self._tokenizer.decode(array.astype(np.uint32)).decode("utf-8", errors="replace")
+        return self._backend.decode(array.astype(np.uint32))
 
     def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
         return _shared, (self.json,)
@@ -82,6 +127,15 @@ class Tokenizer:
 def _shared(json_bytes: bytes) -> Tokenizer:
     """One tokenizer for all tasks of a process: loading a large vocabulary takes as long as encoding some megabytes."""
     return Tokenizer(json_bytes)
+
+
+def _load(json_bytes: bytes, where: str) -> _Backend:
+    kind = json.loads(json_bytes).get("model", {}).get("type", "BPE")
+    try:
+        return _BytePairs(json_bytes) if kind == "BPE" else _Units(json_bytes)
+    except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{where}: not a tokenizer that can be used here ({reason})") from None
 
 
 def _end_of_text(json_bytes: bytes, where: str) -> int:

@@ -91,10 +91,11 @@ def test_existing_dataset_is_used_again(place, monkeypatch):
     monkeypatch.setattr(tokenize, "train_bpe", None)
     again = second.tokenize()
     assert again["reused"]
-    assert {**again, "reused": False}.items() <= stats.items()
+    assert (again["reused_sources"], again["new_sources"]) == (5, 0)
+    assert {**again, "reused": False, "reused_sources": 0, "new_sources": 5}.items() <= stats.items()
     assert second.datasets == first.datasets
     assert list_files(join(place, "datasets")) == before
-    assert "made before" in second.lines[-1]
+    assert "5 files made before, 0 new" in second.lines[-1]
 
 
 def test_lost_race_is_a_success(place, monkeypatch):

@@ -1,6 +1,5 @@
 """Hugging Face `tokenizers` is the judge: for the same ``tokenizer.json`` the same ids and the same text."""
 
-import json
 import pickle
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def test_real_text(tokenizer, judge):
     assert tokenizer.decode(ids) == judge.decode(ids.tolist()) == PASSAGE
 
 
-@settings(max_examples=500)
+@settings(max_examples=2000, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(tokenizer, judge, text):
     ids = tokenizer.encode(text)
@@ -121,10 +120,3 @@ def test_training_prints_nothing(capfd):
 def test_what_is_no_tokenizer_is_refused(data, reason):
     with pytest.raises(InputError, match=f"my.json: .*{reason}"):
         Tokenizer.from_json(data, "my.json")
-
-
-def test_other_kinds_are_refused(tokenizer):
-    values = json.loads(tokenizer.json)
-    values["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
-    with pytest.raises(InputError, match="WordLevel"):
-        Tokenizer.from_json(json.dumps(values).encode())

@@ -15,7 +15,8 @@ from jobs.lake import Manifest, publish_manifest, read_bytes, write_bytes
 from jobs.paths import Lake, join, to_uri
 from jobs.text.corpus import Source, plan_splits
 from jobs.tokens.bpe import tokenizer_json
-from jobs.tokens.shards import TokenShard, in_place, write_token_shards
+from jobs.tokens.encoding import SplitItem, write_token_shards
+from jobs.tokens.shards import TokenShard, in_place
 from jobs.tokens.split import SplitRule
 from jobs.tokens.streams import StreamRule, plan_window_shards, tally, write_window_shard
 from jobs.tokens.tokenizer import Tokenizer
@@ -41,8 +42,9 @@ def write_tokens(folder, documents, split_bytes):
     write_bytes(join(folder, "text.txt"), data)
     source = Source("text.txt", join(folder, "text.txt"), len(data))
     splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
+    items = [SplitItem(number, parts) for number, parts in splits]
     how = TokenizeConfig(documents="line")
-    done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in splits]
+    done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in items]
     return in_place([shard for task in done for shard in task.shards])[0]
 
 
