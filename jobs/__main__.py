@@ -109,6 +109,13 @@ def _sample(options: argparse.Namespace) -> None:
     sample(options)
 
 
+def _export(options: argparse.Namespace) -> None:
+    """A trained model in another form."""
+    from jobs.export import export  # noqa: PLC0415 - torch takes seconds to import, and not every command needs it
+
+    export(options)
+
+
 @contextmanager
 def _engine(name: str, config: Config, master: str | None) -> Iterator[Engine]:
     if name == "inline":
@@ -150,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_step, step=step)
     _add_embed(commands.add_parser("embed", help="vectors of a run's tokens (word2vec)"))
     _add_sample(commands.add_parser("sample", help="text from a trained model"))
+    _add_export(commands.add_parser("export", help="a trained model as a GGUF file, a zip file or a folder"))
     return parser
 
 
@@ -167,14 +175,25 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     default = GenerateConfig()
-    parser.add_argument("--model", required=True, help="model folder, run folder, id of a run in the lake, or champion")
-    parser.add_argument("--lake", default="lake", help="where runs and the champion are: path, file:///... or s3://...")
+    _add_model(parser)
     parser.add_argument("--prompt", default="", help="text to continue; none starts a new document")
     parser.add_argument("--max-new-tokens", type=_positive, help=f"default: {default.max_new_words} words")
     parser.add_argument("--temperature", type=_not_negative, default=default.temperature, help="0 takes the likeliest")
     parser.add_argument("--top-k", type=_positive, default=default.top_k, help="draw among the k likeliest tokens")
     parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same text")
     parser.set_defaults(command=_sample)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--format", choices=("gguf", "zip", "folder"), required=True, help="gguf is for llama.cpp")
+    parser.add_argument("--output", required=True, help="file, or folder, to write: path, file:///... or s3://...")
+    parser.set_defaults(command=_export)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="model folder or .zip, id or folder of a run, or champion")
+    parser.add_argument("--lake", default="lake", help="where runs and the champion are: path, file:///... or s3://...")
 
 
 def _positive(text: str) -> int:

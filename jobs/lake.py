@@ -271,14 +271,28 @@ def read_file(folder_uri: str, entry: FileEntry) -> bytes:
         data = read_bytes(uri)
     except FileNotFoundError:
         raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}") from None
+    check_content(uri, entry, data)
+    return data
+
+
+def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
+    """Check that `data`, read from `uri`, is what `entry` promises.
+
+    Raises:
+        DamagedError: if it is truncated or altered.
+    """
     _check(uri, entry.size, len(data))
     _check_hash(uri, entry.sha256, hashlib.sha256(data).hexdigest())
-    return data
 
 
 def publish_manifest(folder_uri: str, manifest: Manifest) -> bool:
     """Make the dataset exist; return False if an equal one was published before."""
-    return publish(join(folder_uri, MANIFEST), json.dumps(asdict(manifest), indent=2).encode() + b"\n")
+    return publish(join(folder_uri, MANIFEST), manifest_bytes(manifest))
+
+
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The content of a manifest's file."""
+    return json.dumps(asdict(manifest), indent=2).encode() + b"\n"
 
 
 def read_manifest(folder_uri: str) -> Manifest | None:
@@ -289,12 +303,26 @@ def read_manifest(folder_uri: str) -> Manifest | None:
     """
     uri = join(folder_uri, MANIFEST)
     try:
-        values = read_json(uri)
+        data = read_bytes(uri)
     except FileNotFoundError:
         return None
-    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
-        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; delete {folder_uri} and run again")
-    return Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
+    return parse_manifest(data, uri)
+
+
+def parse_manifest(data: bytes, uri: str) -> Manifest:
+    """Read what `manifest_bytes` wrote.
+
+    Raises:
+        DamagedError: if it is something else.
+    """
+    try:
+        values = json.loads(data)
+        manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
+    except (ValueError, KeyError, TypeError):
+        manifest = None
+    if manifest is None or manifest.format_version != FORMAT_VERSION:
+        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
+    return manifest
 
 
 def verify_sizes(folder_uri: str, manifest: Manifest) -> None:

@@ -194,6 +194,11 @@ class Run:
         return join(self.uri, "model")
 
     @property
+    def model_archive(self) -> str:
+        """The model's folder as one file."""
+        return join(self.uri, "model.zip")
+
+    @property
     def stats(self) -> str:
         """Statistics of each step and merged ones."""
         return join(self.uri, "stats")

@@ -150,9 +150,14 @@ class InferenceLlama:
         return (self._norm(hidden) @ self.head).float()
 
 
+def interleaved(weight: Tensor, head_size: int) -> Tensor:
+    """Rows of queries or keys with feature i beside feature i + E/2 of its head."""
+    return weight.detach().reshape(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
 def _fused(layer: Layer, dtype: torch.dtype) -> FusedLayer:
     attention, feed_forward = layer.self_attn, layer.mlp
-    queries, keys = (_paired(x.weight, attention.head_size) for x in (attention.q_proj, attention.k_proj))
+    queries, keys = (interleaved(x.weight, attention.head_size) for x in (attention.q_proj, attention.k_proj))
     qkv = torch.cat((queries, keys, attention.v_proj.weight))
     gate_up = torch.cat((feed_forward.gate_proj.weight, feed_forward.up_proj.weight))
     matrices = (
@@ -167,11 +172,6 @@ def _fused(layer: Layer, dtype: torch.dtype) -> FusedLayer:
 def _folded(weight: Tensor, norm: Tensor) -> Tensor:
     """`weight` (outputs, inputs) after a norm with weights: one matrix (inputs, outputs)."""
     return (weight.detach() * norm.detach()).t().contiguous()
-
-
-def _paired(weight: Tensor, head_size: int) -> Tensor:
-    """Rows of queries or keys with feature i beside feature i + E/2 of its head."""
-    return weight.detach().view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def _swiglu(gate_up: Tensor) -> Tensor:

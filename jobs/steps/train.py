@@ -9,10 +9,15 @@ from functools import partial
 from typing import Any
 
 from jobs import lake
-from jobs.config import Config
+from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
 from jobs.errors import DamagedError, InputError, WorkerLostError
-from jobs.model.folder import TOKENIZER, save_model
+from jobs.model.archive import pack
+from jobs.model.card import Facts, figures, write_card
+from jobs.model.continuation import Continuation, Settings
+from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
+from jobs.model.generation import Request, generate
+from jobs.model.inference import InferenceLlama
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.paths import Lake, Run, base_name, join
 from jobs.tokens.tokenizer import Tokenizer
@@ -24,6 +29,7 @@ from jobs.training.worker import train_worker
 log = logging.getLogger(__name__)
 
 LAST_STEPS = 50
+CARD_SAMPLES = 3
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -42,8 +48,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     facts = _train(run, config, engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
-    _write_model(run, config, data, datasets["tokens"])
     stats = _summary(rows, config, data) | facts
+    _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
     progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
     return stats
@@ -95,23 +101,34 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
             return facts | {"restarts": restarts, "workers": workers}
 
 
-def _write_model(run: Run, config: Config, data: TrainingData, tokens: str) -> None:
-    """Put the weights of the last checkpoint and the dataset's tokenizer into the model folder."""
-    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size))
+def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
+    """Make the model folder and its zip file of the last checkpoint's weights and the dataset's tokenizer."""
+    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size)).eval()
     step = latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
     load_weights(run, step, model)
-    save_model(run.model, model, _tokenizer(Lake(run.lake_uri).tokens(tokens)))
+    tokenizer, sources = _tokens(Lake(run.lake_uri).tokens(tokens))
+    samples = _samples(model, tokenizer, config.generate)
+    card = write_card(Facts(run.run_id, config, sources, stats, data.vocab_size, samples))
+    about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
+    lake.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
 
 
-def _tokenizer(folder: str) -> Tokenizer:
-    """The tokenizer of a tokens dataset."""
+def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
+    """The tokenizer of a tokens dataset, and the files of the corpus that it was made from."""
     manifest = lake.read_manifest(folder)
     if manifest is None:
         raise InputError(f"{folder}: no tokens here; run the tokenize step first")
     (entry,) = manifest.entries(TOKENIZER)
-    return Tokenizer.from_json(lake.read_file(folder, entry), join(folder, TOKENIZER))
+    tokenizer = Tokenizer.from_json(lake.read_file(folder, entry), join(folder, TOKENIZER))
+    return tokenizer, manifest.inputs.get("files", [])
+
+
+def _samples(model: Llama, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
+    """The first sample of the first prompts of the configuration, for the card."""
+    requests = [Request(prompt, index) for index, prompt in enumerate(config.prompts[:CARD_SAMPLES])]
+    return generate(InferenceLlama(model), tokenizer, requests, Settings.of(config)).samples
 
 
 def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, Any]:

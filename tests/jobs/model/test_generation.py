@@ -1,21 +1,18 @@
-"""Text from a model that has learned a cycle by heart, and its folder."""
+"""Text from a model that has learned a cycle by heart."""
 
-import json
 import os
 
 import numpy as np
 import pytest
 import torch
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
-from jobs.errors import DamagedError, InputError
 from jobs.model.continuation import Settings, end_of_words
-from jobs.model.folder import load_model, save_model
+from jobs.model.folder import load_model
 from jobs.model.generation import Request, generate
 from jobs.model.inference import InferenceLlama
 from jobs.model.sampling import Sampling
-from jobs.paths import Lake, local_path
+from jobs.paths import Lake
 from jobs.steps import train
 from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
 
@@ -174,64 +171,3 @@ def test_text_ends_before_a_stop_string(model_and_tokenizer, stop, text, finish)
 def test_words_are_complete_when_a_space_follows(prompt, text, num_words, kept):
     end = end_of_words(prompt, text, num_words)
     assert (text[:end] if end is not None else None) == kept
-
-
-def test_a_saved_model_is_loaded_as_it_was(trained, model_and_tokenizer, tmp_path):
-    model, tokenizer = model_and_tokenizer
-    save_model(tmp_path.as_uri(), model, tokenizer)
-    again, _ = load_model(tmp_path.as_uri())
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        assert (tmp_path / name).read_bytes() == (local_path(trained[0].model) / name).read_bytes()
-
-
-def replace_file(folder, name, change):
-    """Alter a file and its line of the manifest, as someone does who writes a folder by hand."""
-    manifest = lake.read_manifest(folder)
-    data = change(lake.read_bytes(f"{folder}/{name}"))
-    files = [entry for entry in manifest.files if entry.name != name]
-    if data is not None:
-        files.append(lake.write_file(folder, name, data))
-    (local_path(folder) / "_manifest.json").unlink()
-    lake.publish_manifest(folder, lake.Manifest("model", "x", tuple(files)))
-
-
-def with_config(**values):
-    return lambda data: json.dumps(json.loads(data) | values).encode()
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "error", "message"),
-    [
-        ("model.safetensors", lambda _: None, DamagedError, "does not list model.safetensors"),
-        ("model.safetensors", lambda data: data[:-9], DamagedError, "model.safetensors: not a safetensors file"),
-        ("config.json", with_config(num_hidden_layers=3), DamagedError, r"layers\.2\..* is absent"),
-        ("config.json", with_config(intermediate_size=65), DamagedError, "is .*64.*, the configuration asks for .*65"),
-        ("config.json", with_config(architectures=["GPT2LMHeadModel"]), InputError, "GPT2LMHeadModel"),
-        ("config.json", with_config(vocab_size=None), DamagedError, "config.json: not the configuration"),
-        ("config.json", lambda _: b"[", DamagedError, "config.json: not the configuration"),
-        ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: has no special token"),
-    ],
-)
-def test_a_wrong_model_folder_is_refused_in_one_line(model_and_tokenizer, tmp_path, name, change, error, message):
-    save_model(tmp_path.as_uri(), *model_and_tokenizer)
-    replace_file(tmp_path.as_uri(), name, change)
-    with pytest.raises(error, match=message) as caught:
-        load_model(tmp_path.as_uri())
-    assert "\n" not in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
-def test_a_truncated_model_file_is_refused(model_and_tokenizer, tmp_path):
-    save_model(tmp_path.as_uri(), *model_and_tokenizer)
-    with (tmp_path / "model.safetensors").open("r+b") as file:
-        file.truncate(1000)
-    with pytest.raises(DamagedError, match=r"model\.safetensors: has 1000 bytes, the manifest says"):
-        load_model(tmp_path.as_uri())
-
-
-def test_there_is_no_model_before_its_manifest(model_and_tokenizer, tmp_path):
-    save_model(tmp_path.as_uri(), *model_and_tokenizer)
-    (tmp_path / "_manifest.json").unlink()
-    with pytest.raises(InputError, match="no model here"):
-        load_model(tmp_path.as_uri())

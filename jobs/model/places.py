@@ -1,0 +1,30 @@
+"""Where a model is that a person names: a folder, a zip file, a run, or the champion."""
+
+from __future__ import annotations
+
+from jobs import lake
+from jobs.errors import InputError
+from jobs.paths import MANIFEST, Lake, join, to_uri
+
+
+def find_model(name: str, home: Lake) -> str:
+    """The URI of the model folder or zip file that a person means by `name`.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name == "champion":
+        try:
+            return join(home.models, lake.read_json(home.champion)["model"])
+        except FileNotFoundError:
+            raise InputError(f"{home.champion}: no champion yet; name a run, or check --lake") from None
+    uri = to_uri(name)
+    if uri.endswith(".zip") and lake.exists(uri):
+        return uri
+    places = [uri, join(uri, "model")]
+    if "/" not in name:
+        places.append(home.run(name).model)
+    for place in places:
+        if lake.exists(join(place, MANIFEST)) and lake.exists(join(place, "config.json")):
+            return place
+    raise InputError(f"{name}: no model there (looked in {', '.join(places)}); train one, or check --lake")
