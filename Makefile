@@ -35,7 +35,7 @@ airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 
 .PHONY: test
 test: check ## What CI runs: check, then every test, with the coverage of jobs
-	$(RUN_PIPELINE) -m pytest --cov
+	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: setup ## Check format, lint, types, import rules and locks; changes nothing

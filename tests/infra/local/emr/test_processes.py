@@ -1,5 +1,6 @@
 """What ends when a step, a cluster or the server ends: all of it."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import pytest
 from infra.local.emr.server import StartError, embedded_emr
 from tests.infra.local.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
 
+PYTHON = shlex.quote(sys.executable)
 # A child in a session of its own that ignores TERM and whose parent has gone: what a signal to a process group misses.
 STRAY = "import os, signal, sys, time; os.fork() and sys.exit(); os.setsid(); signal.signal(15, 1); time.sleep(300)"
 
 
 def tree(mark: str) -> list[str]:
     """A command with two processes that carry `mark`, one of them a stray."""
-    script = f"{sys.executable} -c '{STRAY}' {mark}; {sys.executable} -c 'import time; time.sleep(300)' {mark}; true"
+    script = f"{PYTHON} -c '{STRAY}' {mark}; {PYTHON} -c 'import time; time.sleep(300)' {mark}; true"
     return ["bash", "-c", script]
 
 
@@ -74,7 +76,7 @@ def test_a_step_may_end_itself_in_its_own_way(emr: Emr) -> None:
 
 
 def test_what_a_finished_step_left_running_is_ended(emr: Emr, mark: str) -> None:
-    cluster = emr.create(bash(f"{sys.executable} -c '{STRAY}' {mark}; echo done"))
+    cluster = emr.create(bash(f"{PYTHON} -c '{STRAY}' {mark}; echo done"))
     emr.wait("WAITING", cluster)
     assert emr.states(cluster) == ["COMPLETED"]
     assert not marked(mark)

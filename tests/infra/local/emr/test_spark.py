@@ -124,10 +124,11 @@ def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
 
 
 def test_a_cancelled_spark_step_leaves_neither_jvm_nor_worker(emr: Emr, upload: Path) -> None:
+    others = set(psutil.Process().children(recursive=True))
     cluster = emr.create(command("spark-submit", (upload / "stuck.py").as_uri()))
     step = emr.steps(cluster)[0]["Id"]
     until(lambda: len(descendants("pyspark.daemon")) >= 3, seconds=40)
-    family = psutil.Process().children(recursive=True)
+    family = set(psutil.Process().children(recursive=True)) - others
     listening = [at.laddr.ip for p in family for at in p.net_connections("inet") if at.status == psutil.CONN_LISTEN]
     assert listening
     assert all("127.0.0.1" in ip for ip in listening)
