@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -176,11 +177,16 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     default = GenerateConfig()
     _add_model(parser)
-    parser.add_argument("--prompt", default="", help="text to continue; none starts a new document")
+    parser.add_argument("--prompt", help="text to continue, '' for a new document; none asks for prompts in a terminal")
     parser.add_argument("--max-new-tokens", type=_positive, help=f"default: {default.max_new_words} words")
     parser.add_argument("--temperature", type=_not_negative, default=default.temperature, help="0 takes the likeliest")
     parser.add_argument("--top-k", type=_positive, default=default.top_k, help="draw among the k likeliest tokens")
-    parser.add_argument("--seed", type=int, default=default.seed, help="the same seed gives the same text")
+    parser.add_argument("--top-p", type=_share, help="draw among the likeliest tokens that together have so much")
+    parser.add_argument("--min-p", type=_share, help="draw among tokens of this share of the likeliest one")
+    parser.add_argument("--repetition-penalty", type=_above_zero, default=default.repetition_penalty, help="above 1")
+    parser.add_argument("--stop", type=_not_empty, action="append", default=[], metavar="TEXT", help="end before it")
+    parser.add_argument("--seed", type=_seed, default=default.seed, help="the same seed gives the same text")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default.dtype, help="of matrix products")
     parser.set_defaults(command=_sample)
 
 
@@ -196,16 +202,37 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lake", default="lake", help="where runs and the champion are: path, file:///... or s3://...")
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+def _checked(text: str, convert: type[int] | type[float], lowest: float, highest: float = math.inf) -> Any:
+    if not lowest <= (number := convert(text)) <= highest:
+        raise argparse.ArgumentTypeError(f"must be from {lowest:g} to {highest:g}")
     return number
+
+
+# Named for argparse, which shows the name where the text is no number.
+def _positive(text: str) -> int:
+    return int(_checked(text, int, 1))
+
+
+def _seed(text: str) -> int:
+    return int(_checked(text, int, 0))
 
 
 def _not_negative(text: str) -> float:
-    if (number := float(text)) < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return number
+    return float(_checked(text, float, 0))
+
+
+def _above_zero(text: str) -> float:
+    return float(_checked(text, float, sys.float_info.min, sys.float_info.max))
+
+
+def _share(text: str) -> float:
+    return float(_checked(text, float, sys.float_info.min, 1))
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _log_to_stderr(level: str) -> None:

@@ -1,30 +1,96 @@
-"""Text from a trained model, on the command line: ``python -m jobs sample --model RUN --prompt TEXT``."""
+"""Text from a trained model, on the command line: ``python -m jobs sample --model RUN --prompt TEXT``.
+
+Without a prompt, in a terminal, it asks for one after another: lines can be edited and called back, Ctrl-C stops the
+text, Ctrl-D ends.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
-from jobs.model.continuation import Settings
+from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import load_model
 from jobs.model.generation import Request, generate
 from jobs.model.inference import InferenceLlama
 from jobs.model.places import find_model
 from jobs.model.sampling import Sampling
 from jobs.paths import Lake, to_uri
+from jobs.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 
 def sample(options: argparse.Namespace) -> None:
-    """Print prompt and continuation to stdout, all else to stderr."""
+    """Print prompt and continuation to stdout as it comes, all else to stderr.
+
+    Raises:
+        InputError: if there is no such model, or it is damaged.
+    """
     model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
-    settings = Settings(
-        max_new_tokens=options.max_new_tokens,
-        sampling=Sampling(temperature=options.temperature, top_k=options.top_k),
-        seed=options.seed,
+    speaker = Speaker(InferenceLlama(model, options.dtype), tokenizer, _settings(options))
+    if options.prompt is None and sys.stdin.isatty():
+        converse(speaker)
+    else:
+        prompt = options.prompt or ""
+        sys.stdout.write(prompt)
+        speaker.say(prompt)
+
+
+class Speaker:
+    """Continues prompts on stdout; each next one draws with other random numbers."""
+
+    def __init__(self, model: InferenceLlama, tokenizer: Tokenizer, settings: Settings) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._turn = 0
+        self._num_shown = 0
+
+    def say(self, prompt: str) -> None:
+        """Write the continuation as it comes, and at the end a line feed, and the speed to stderr."""
+        request = Request(prompt.encode(errors="replace").decode(), sample=self._turn)
+        self._turn += 1
+        self._num_shown = 0
+        try:
+            made = generate(self._model, self._tokenizer, [request], self._settings, self._show)
+        finally:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        log.info("%d tokens, %.0f tokens/s", made.num_tokens, made.tokens_per_second)
+
+    def _show(self, samples: Sequence[Continuation]) -> None:
+        text = samples[0].shown(self._settings.stop)
+        sys.stdout.write(text[self._num_shown :])
+        sys.stdout.flush()
+        self._num_shown = max(self._num_shown, len(text))
+
+
+def converse(speaker: Speaker) -> None:
+    """Ask for prompts and continue them, until the input ends."""
+    import readline  # noqa: F401, PLC0415 - lets `input` edit lines and remember them; absent where there is no terminal
+
+    log.info("a prompt and Enter; Ctrl-C stops the text, Ctrl-D ends")
+    while True:
+        try:
+            prompt = input("> ")
+        except EOFError:
+            sys.stdout.write("\n")
+            return
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            continue
+        try:
+            speaker.say(prompt)
+        except KeyboardInterrupt:
+            log.info("stopped")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
+    sampling = Sampling(**{name: getattr(options, name) for name in names})
+    return Settings(
+        max_new_tokens=options.max_new_tokens, sampling=sampling, stop=tuple(options.stop), seed=options.seed
     )
-    generated = generate(InferenceLlama(model), tokenizer, [Request(options.prompt)], settings)
-    sys.stdout.write(f"{options.prompt}{generated.samples[0].text}\n")
-    log.info("%.0f tokens/s", generated.tokens_per_second)

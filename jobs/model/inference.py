@@ -62,7 +62,9 @@ class KeyValueCache:
 class InferenceLlama:
     """A Llama with fused weights, for generating alone."""
 
-    def __init__(self, model: Llama, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
+        """`dtype_name` is that of weights and cache; logits are always float32."""
+        dtype: torch.dtype = getattr(torch, dtype_name)
         self.config = model.config
         self.embedding = model.output_weight.detach().to(dtype)
         self.head = _folded(model.output_weight, model.model.norm.weight).to(dtype)

@@ -15,8 +15,6 @@ from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
-import torch
-
 from jobs import lake
 from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
@@ -121,7 +119,7 @@ def _rows(requests: list[Request], made: Generated, config: GenerateConfig) -> l
 def _model(folder_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceLlama, Tokenizer]:
     """The model, loaded once by each process, and again when another stands in its place."""
     model, tokenizer = load_model(folder_uri)
-    return InferenceLlama(model, getattr(torch, dtype)), tokenizer
+    return InferenceLlama(model, dtype), tokenizer
 
 
 def _summary(made: list[_Made], rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

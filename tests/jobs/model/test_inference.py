@@ -82,6 +82,6 @@ def test_bfloat16_is_near(lengths):
     tokens = random_tokens(len(lengths), NUM_POSITIONS)
     with torch.inference_mode():
         exact = cached_logits(InferenceLlama(model), tokens, lengths, 9)
-        near = cached_logits(InferenceLlama(model, torch.bfloat16), tokens, lengths, 9)
+        near = cached_logits(InferenceLlama(model, "bfloat16"), tokens, lengths, 9)
     assert near.dtype == torch.float32
     assert (near - exact).abs().mean() < 0.05 * exact.std()
