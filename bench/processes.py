@@ -1,4 +1,4 @@
-"""Programs that are measured: their JSON, and the most memory that each kind of their processes had."""
+"""Programs that are measured: their JSON, and what they used of memory and of the cores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -15,36 +16,52 @@ import psutil
 _EVERY_SECONDS = 0.05
 
 
-def measured(command: list[str], environment: dict[str, str] | None = None) -> tuple[dict[str, Any], dict[str, int]]:
-    """Run a program that prints JSON last.
+@dataclass
+class Usage:
+    """What a program and its children used. CPU seconds tell more than seconds where others use the machine too."""
 
-    Returns:
-        What it printed, and peak resident bytes: of the process (``driver``), of a JVM, and of its largest Python
-        child (``worker``).
-    """
+    peaks: dict[str, int] = field(default_factory=lambda: {"driver": 0, "jvm": 0, "worker": 0})
+    """Most resident bytes of the program's own process, of a JVM, and of its largest other child."""
+    cpu_seconds_of: dict[int, float] = field(default_factory=dict)
+    """By process id."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all processes together."""
+        return sum(self.cpu_seconds_of.values())
+
+    def see(self, process: psutil.Process, is_driver: bool) -> None:
+        """Note what a process has used so far."""
+        with process.oneshot():
+            kind = "driver" if is_driver else "jvm" if process.name() == "java" else "worker"
+            self.peaks[kind] = max(self.peaks[kind], process.memory_info().rss)
+            self.cpu_seconds_of[process.pid] = sum(process.cpu_times()[:2])
+
+
+def measured(command: list[str], environment: dict[str, str] | None = None) -> tuple[dict[str, Any], Usage]:
+    """Run a program that prints JSON last; return that, and what the program used."""
     env = {**os.environ, **(environment or {})}
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
-        output, peaks = _watched(process)
+        output, usage = _watched(process)
         if process.returncode:
             log.seek(0)
             sys.exit(f"{log.read()}\n{' '.join(command)}: exit code {process.returncode}")
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result, peaks
+    return result, usage
 
 
-def _watched(process: subprocess.Popen[str]) -> tuple[str, dict[str, int]]:
-    peaks = {"driver": 0, "jvm": 0, "worker": 0}
-    over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peaks, over), daemon=True)
+def _watched(process: subprocess.Popen[str]) -> tuple[str, Usage]:
+    usage, over = Usage(), threading.Event()
+    watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), usage, over), daemon=True)
     watcher.start()
     output, _ = process.communicate()
     over.set()
     watcher.join()
-    return output, peaks
+    return output, usage
 
 
-def _watch(root: psutil.Process, peaks: dict[str, int], over: threading.Event) -> None:
+def _watch(root: psutil.Process, usage: Usage, over: threading.Event) -> None:
     while not over.wait(_EVERY_SECONDS):
         try:
             found = [root, *root.children(recursive=True)]
@@ -52,7 +69,6 @@ def _watch(root: psutil.Process, peaks: dict[str, int], over: threading.Event) -
             return
         for process in found:
             try:
-                kind = "driver" if process == root else "jvm" if process.name() == "java" else "worker"
-                peaks[kind] = max(peaks[kind], process.memory_info().rss)
+                usage.see(process, process == root)
             except psutil.NoSuchProcess:
                 continue
