@@ -14,12 +14,17 @@ ifdef CORPUS
 override CORPUS := $(value CORPUS)
 export CORPUS
 endif
+ifdef TEXT
+override TEXT := $(value TEXT)
+export TEXT
+endif
+export SIZES_MB
 # Read by setup.sh: which Python makes .venv, which build of torch (cpu or cuda), from which index.
 export PYTHON TORCH TORCH_INDEX
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: ## Make .venv from the locks and find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
@@ -61,8 +66,30 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+
+# What benchmarks compare with: apart, since none of it is ours to ship.
+.venv-bench/made: requirements/bench.txt
+	$(RUN) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	touch $@
+
+.PHONY: bench
+bench: bench-tokenize bench-windows bench-embed ## Run all benchmarks: ratios against peers
+
+.PHONY: bench-tokenize
+bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
+	@$(RUN_PIPELINE) -m bench.tokenization
+
+.PHONY: bench-windows
+bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.addresses
+
+.PHONY: bench-embed
+bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.neighbours
 
 .PHONY: clean
-clean: ## Remove what tools left behind; keeps .venv, lake, .airflow and .cache
+clean: ## Remove what tools left behind; keeps .venv, .venv-bench, lake, .airflow and .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

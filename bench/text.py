@@ -1,0 +1,39 @@
+"""The benchmarks' text: the works of Shakespeare, or `TEXT=path`, again and again up to the size that is wanted."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from infra.local.corpus import shakespeare
+
+CACHE = Path(".cache")
+WORK = CACHE / "bench"
+MB = 10**6
+_FILE_BYTES = 32 * MB
+
+
+def original() -> bytes:
+    """The text once: a file, or all .txt files of a folder, in order of their names."""
+    source = Path(os.environ["TEXT"]) if os.environ.get("TEXT") else shakespeare(CACHE)
+    paths = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
+    return b"\n\n".join(path.read_bytes().replace(b"\r\n", b"\n").strip() for path in paths) + b"\n\n"
+
+
+def folder_of(size_bytes: int) -> Path:
+    """A folder of files of 32 MB, about `size_bytes` in all; made if it is not there yet."""
+    text = original()
+    folder = WORK / f"text-{size_bytes // MB}-{len(text)}"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for number, start in enumerate(range(0, size_bytes, _FILE_BYTES)):
+            length = min(_FILE_BYTES, size_bytes - start)
+            (folder / f"{number:04d}.txt").write_bytes((text * (length // len(text) + 1))[:length])
+    return folder
+
+
+def documents(folder: Path) -> list[str]:
+    """The paragraphs of all files of a folder: what every peer is given."""
+    texts = (path.read_text("utf-8", "ignore") for path in sorted(folder.glob("*.txt")))
+    return [part for text in texts for part in re.split(r"\n\s*\n\s*", text.strip())]
