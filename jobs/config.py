@@ -80,6 +80,9 @@ class WindowsConfig(Section):
     """Tokens that neighbouring windows share; the stride is size minus overlap."""
     over: Literal["stream", "document"] = "stream"
     """Windows over the stream of joined documents, or inside documents (shorter ones are skipped and counted)."""
+    last: Literal["drop", "shift"] = "drop"
+    """What is too short for one window more, at the end of the stream or of a document, is dropped; or the last window
+    is shifted back so that it ends there."""
     split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
     """How documents are split: by source file, contiguous blocks, document hash or the tail; `auto` takes source
     when there are enough files, else block."""
@@ -89,6 +92,8 @@ class WindowsConfig(Section):
     """A shard holds about so many tokens of the stream."""
     seed: int = Field(0, ge=0)
     """Seed of the split."""
+    leak_ngram: int = Field(13, ge=0, le=1000)
+    """Tell which share of the validation text's runs of so many tokens stands in the training text too; 0 does not."""
 
     @property
     def stride(self) -> int:
