@@ -31,6 +31,8 @@ class TokenizeConfig(Section):
     documents: Literal["paragraph", "line", "record", "file"] = "paragraph"
     """What a document is: text between blank lines, a line, a record (of .jsonl or .parquet; a text file is one
     record), or a whole text file. Paragraphs and lines divide records too."""
+    input: Literal["text", "ids"] = "text"
+    """`ids`: the files hold tokens already, as numbers or as `word,[ids],frequency`; needs tokenize.kind=word."""
     field: str = Field("text", min_length=1)
     """The field of .jsonl and the column of .parquet that hold the text."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
@@ -68,6 +70,12 @@ class TokenizeConfig(Section):
     def _bytes_in_vocabulary(self) -> Self:
         if self.kind == "bpe" and self.vocab_size < 258:
             raise ValueError(f"tokenize.vocab_size ({self.vocab_size}) must be at least 258 for tokenize.kind=bpe")
+        return self
+
+    @model_validator(mode="after")
+    def _ids_are_words(self) -> Self:
+        if self.input == "ids" and self.kind != "word":
+            raise ValueError(f"tokenize.input=ids needs tokenize.kind=word, not {self.kind}: each id is one token")
         return self
 
 
