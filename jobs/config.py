@@ -31,6 +31,8 @@ class TokenizeConfig(Section):
     documents: Literal["paragraph", "line", "record", "file"] = "paragraph"
     """What a document is: text between blank lines, a line, a record (of .jsonl or .parquet; a text file is one
     record), or a whole text file. Paragraphs and lines divide records too."""
+    input: Literal["text", "ids"] = "text"
+    """`ids`: the files hold tokens already, as numbers or as `word,[ids],frequency`; needs tokenize.kind=word."""
     field: str = Field("text", min_length=1)
     """The field of .jsonl and the column of .parquet that hold the text."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
@@ -70,6 +72,12 @@ class TokenizeConfig(Section):
             raise ValueError(f"tokenize.vocab_size ({self.vocab_size}) must be at least 258 for tokenize.kind=bpe")
         return self
 
+    @model_validator(mode="after")
+    def _ids_are_words(self) -> Self:
+        if self.input == "ids" and self.kind != "word":
+            raise ValueError(f"tokenize.input=ids needs tokenize.kind=word, not {self.kind}: each id is one token")
+        return self
+
 
 class WindowsConfig(Section):
     """From tokens to windows of training and validation."""
@@ -80,6 +88,9 @@ class WindowsConfig(Section):
     """Tokens that neighbouring windows share; the stride is size minus overlap."""
     over: Literal["stream", "document"] = "stream"
     """Windows over the stream of joined documents, or inside documents (shorter ones are skipped and counted)."""
+    last: Literal["drop", "shift"] = "drop"
+    """What is too short for one window more, at the end of the stream or of a document, is dropped; or the last window
+    is shifted back so that it ends there."""
     split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
     """How documents are split: by source file, contiguous blocks, document hash or the tail; `auto` takes source
     when there are enough files, else block."""
@@ -89,6 +100,8 @@ class WindowsConfig(Section):
     """A shard holds about so many tokens of the stream."""
     seed: int = Field(0, ge=0)
     """Seed of the split."""
+    leak_ngram: int = Field(13, ge=0, le=1000)
+    """Tell which share of the validation text's runs of so many tokens stands in the training text too; 0 does not."""
 
     @property
     def stride(self) -> int:

@@ -18,20 +18,24 @@ from jobs.engine.contract import Engine
 from jobs.errors import InputError
 from jobs.lake import FileEntry, Manifest, read_manifest, write_json
 from jobs.paths import Lake, Run
-from jobs.tokens.dataset import existing_stats, publish_dataset, used_datasets
+from jobs.tokens.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
+from jobs.tokens.leak import find_ngrams, sample_ngrams
 from jobs.tokens.split import SplitRule
 from jobs.tokens.stats import entropy, unigram_loss
 from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
+from jobs.tokens.tokenizer import Tokenizer
 from jobs.tokens.windows import SIDES, Side
 
 log = logging.getLogger(__name__)
 
 _CODE = (
-    *("tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py", "tokens/windows.py"),
-    "steps/windows.py",
+    *("tokens/leak.py", "tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py"),
+    *("tokens/windows.py", "steps/windows.py"),
 )
 _MAX_COUNT_BYTES = 64 * 2**20
 _MAX_COMPARED_DOCUMENTS = 2**20
+_MAX_COMPARED_NGRAMS = 2**20
+_MOST_FREQUENT = 20
 _MAX_DRAWS = 16
 
 
@@ -83,7 +87,11 @@ def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engi
     sides = _split(lake, tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
     files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
-    stats = _stats(tokens, sides)
+    stats = {
+        **_stats(tokens, sides),
+        **_distribution(files, sides, read_tokenizer(lake, tokens.fingerprint)),
+        **_leak(tokens, sides, settings.leak_ngram, engine),
+    }
     publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)
     tokens_per_second = tokens.counts["num_tokens"] / (time.perf_counter() - started)
     return {**stats, "reused": False, "tokens_per_second": tokens_per_second}
@@ -118,6 +126,7 @@ def _stream_rule(lake: Lake, tokens: Manifest, settings: WindowsConfig) -> Strea
         size=settings.size,
         stride=settings.stride,
         over=settings.over,
+        last=settings.last,
         vocab_size=tokens.counts["vocab_size"],
         # One document in a power of two, so that the driver compares a bounded number of them.
         hash_mask=(1 << (tokens.counts["num_documents"] // _MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
@@ -149,14 +158,22 @@ def _too_short(side: Side, tally: SideTally, settings: WindowsConfig) -> str:
 def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
     rule, train, valid = sides.rule, sides.tallies["train"], sides.tallies["valid"]
     num_windows = {side: sides.num_windows(side) for side in SIDES}
-    covered = 0
-    for side in SIDES:  # neighbouring windows share tokens; those of other documents share none
-        streams = 1 if rule.over == "stream" else sides.tallies[side].num_documents
-        covered += num_windows[side] * rule.stride + streams * (rule.size + 1 - rule.stride)
+    num_shifted, uncovered = 0, 0
+    for side, counted in sides.tallies.items():
+        num_streams = 1 if rule.over == "stream" else counted.num_documents
+        in_steps = num_windows[side] - counted.num_shifted
+        # Neighbouring windows share tokens; those of other documents share none.
+        left = counted.num_tokens - in_steps * rule.stride - num_streams * (rule.size + 1 - rule.stride)
+        if rule.over == "stream" and left < 0:  # the last window is shifted back over what the others have
+            num_shifted += 1
+        elif rule.last == "drop":
+            uncovered += left
+        num_shifted += counted.num_shifted
     return {
         "size": rule.size,
         "stride": rule.stride,
         "over": rule.over,
+        "last": rule.last,
         "split": rule.split.method,
         "split_draw": rule.split.draw,
         "dtype": tokens.counts["dtype"],
@@ -168,7 +185,8 @@ def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
         "num_skipped_documents": train.num_skipped + valid.num_skipped,
         "train_tokens": train.num_tokens,
         "valid_tokens": valid.num_tokens,
-        "num_uncovered_tokens": train.num_tokens + valid.num_tokens - covered,
+        "num_uncovered_tokens": uncovered,
+        "num_shifted_windows": num_shifted,
         "train_bytes": train.num_bytes,
         "valid_bytes": valid.num_bytes,
         "valid_share": valid.num_bytes / (train.num_bytes + valid.num_bytes),
@@ -177,3 +195,30 @@ def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
         "num_compared_valid_documents": len(valid.hashes),
         "num_valid_documents_also_in_train": int(np.isin(valid.hashes, train.hashes).sum()),
     }
+
+
+def _distribution(files: Sequence[FileEntry], sides: _Sides, tokenizer: Tokenizer) -> dict[str, Any]:
+    """How even shards are, and which tokens are the most frequent: text and share."""
+    per_shard = [file.counts["windows"] for file in files]
+    counts = sides.tallies["train"].token_counts + sides.tallies["valid"].token_counts
+    most = [int(token) for token in np.argsort(-counts, kind="stable")[:_MOST_FREQUENT] if counts[token]]
+    return {
+        "windows_per_shard_max": max(per_shard),
+        "windows_per_shard_mean": sum(per_shard) / len(per_shard),
+        "most_frequent_tokens": [[tokenizer.decode([token]), int(counts[token]) / int(counts.sum())] for token in most],
+    }
+
+
+def _leak(tokens: Manifest, sides: _Sides, n: int, engine: Engine) -> dict[str, Any]:
+    """Which share of the n-grams of validation stands in the training text too; None if there are none."""
+    if not n:
+        return {"leak_ngram": 0, "ngram_leak": None, "num_compared_ngrams": 0}
+    groups = _groups(tokens.entries("shards/"), sides.rule.vocab_size)
+    mask = (1 << (sides.tallies["valid"].num_tokens // _MAX_COMPARED_NGRAMS).bit_length()) - 1
+    sample = partial(sample_ngrams, rule=sides.rule, n=n, mask=mask)
+    sampled = np.concatenate(engine.map(sample, groups, "sample n-grams of validation"))
+    wanted, counts = np.unique(sampled, return_counts=True)
+    find = partial(find_ngrams, rule=sides.rule, n=n, mask=mask, wanted=wanted)
+    found = np.isin(wanted, np.concatenate(engine.map(find, groups, "look for them in training")))
+    share = float(counts[found].sum() / counts.sum()) if len(wanted) else None
+    return {"leak_ngram": n, "ngram_leak": share, "num_compared_ngrams": len(sampled)}

@@ -13,6 +13,7 @@ from jobs.text.cleaning import BodyFinder, clean, is_cleaned
 from jobs.text.content import BYTE_ORDER_MARK, read_blocks
 from jobs.text.corpus import ByteRange, Source
 from jobs.text.documents import Documents, read_text
+from jobs.text.ids import check_ids, ids_as_words, looks_like_a_list
 from jobs.text.records import read_json_lines, read_parquet
 from jobs.text.utf8 import Utf8Check, replace_invalid
 
@@ -61,7 +62,8 @@ def _read(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
         yield from read_parquet(part, settings)
     else:
         for batch in read_text(part, settings.documents):
-            yield _replaced(batch) if settings.invalid_utf8 == "replace" else batch
+            whole = _replaced(batch) if settings.invalid_utf8 == "replace" else batch
+            yield ids_as_words(whole) if settings.input == "ids" else whole
 
 
 def _replaced(batch: Documents) -> Documents:
@@ -73,6 +75,8 @@ def _replaced(batch: Documents) -> Documents:
 def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     if source.format != "txt" and settings.documents == "file":
         raise InputError(f"{source.uri}: tokenize.documents=file is for text files; set tokenize.documents=record")
+    if settings.input == "ids":
+        check_ids(source)
     scan = _Scan(source, settings)
     for block in read_blocks(source):
         scan.add(block)
@@ -92,6 +96,7 @@ class _Scan:
         self.size, self.has_text = 0, False
         self._is_text = source.format != "parquet"
         self._utf8 = Utf8Check(source.uri) if self._is_text and settings.invalid_utf8 == "refuse" else None
+        self._uri, self._refuses_lists = source.uri, settings.input == "text"
         self._last = b""
 
     def add(self, block: bytes) -> None:
@@ -99,6 +104,8 @@ class _Scan:
         self.digest.update(block)
         if self._utf8:
             self._utf8.add(block)
+        if self._is_text and not self.size and self._refuses_lists and looks_like_a_list(block):
+            raise InputError(f"{self._uri}: a list of word,[ids],frequency, not text; set tokenize.input=ids")
         if self._is_text:
             self.marks.add(block)
             self.has_text = self.has_text or bool(block.removeprefix(b"" if self.size else BYTE_ORDER_MARK).strip())

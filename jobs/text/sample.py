@@ -9,6 +9,8 @@ from jobs.config import TokenizeConfig
 from jobs.text.corpus import ByteRange
 from jobs.text.reading import read_documents
 
+_PIECE_BYTES = 1 << 12
+
 
 def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: TokenizeConfig) -> list[bytes]:
     """The documents of some parts of a corpus, or a `share` of their bytes, the last of which may be cut.
@@ -20,13 +22,20 @@ def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: Toke
         return [text for part in parts for batch in read_documents(part, settings) for text in batch.texts]
     sample: list[bytes] = []
     seen = taken = 0
+    first = b""
     for text, weight in _texts_to_choose_from(parts, share, settings):
         seen += weight
+        first = first or text
         room = int(seen * share) - taken
-        if room > 0 and text:
-            sample.append(text if len(text) <= room else text[:room].decode(errors="ignore").encode())
+        if text and room >= min(len(text), _PIECE_BYTES):  # whole documents or long pieces of them, never shreds
+            sample.append(_cut(text, room))
             taken += len(sample[-1])
-    return sample
+    return sample or [_cut(first, int(seen * share))]
+
+
+def _cut(text: bytes, size: int) -> bytes:
+    """The beginning of a text, without a part of a letter at its end."""
+    return text if len(text) <= size else text[:size].decode(errors="ignore").encode()
 
 
 def _texts_to_choose_from(

@@ -2,7 +2,7 @@
 
 A shard is an Arrow IPC file, uncompressed, one record batch with a row for each document:
 
-- ``tokens`` (large_list of uint16 or uint32): its ids, the last of which is the end-of-text token;
+- ``tokens`` (large_list of uint8, uint16 or uint32): its ids, the last of which is the end-of-text token;
 - ``source`` (uint32): its file, as an index into ``sources``, a JSON list of names in the schema's metadata;
 - ``offset`` (uint64): where in that file it begins: a byte of its text, or the row of a table;
 - ``num_bytes`` (uint32): length of its text in UTF-8;

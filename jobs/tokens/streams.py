@@ -23,7 +23,7 @@ from jobs.lake import FileEntry, create_shard
 from jobs.tokens.shards import TokenShard, write_batch
 from jobs.tokens.split import SplitRule
 from jobs.tokens.tokenizer import Ids
-from jobs.tokens.windows import SIDES, Side, num_tokens_of, num_windows
+from jobs.tokens.windows import SIDES, Last, Side, num_tokens_of, num_windows
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class StreamRule:
     size: int
     stride: int
     over: str
+    last: Last
     vocab_size: int
     hash_mask: int
     """Documents whose hash has none of these bits are compared in search of duplicates: all of them, or a sample."""
@@ -49,6 +50,8 @@ class SideTally:
     num_documents: int
     num_skipped: int
     """Documents too short for a window inside them; they are in no stream."""
+    num_shifted: int
+    """Windows that were shifted back to the end of a document."""
     num_tokens: int
     num_bytes: int
     token_counts: npt.NDArray[np.int64]
@@ -62,6 +65,7 @@ class SideTally:
             self.units + after.units,
             self.num_documents + after.num_documents,
             self.num_skipped + after.num_skipped,
+            self.num_shifted + after.num_shifted,
             self.num_tokens + after.num_tokens,
             self.num_bytes + after.num_bytes,
             self.token_counts + after.token_counts,
@@ -92,8 +96,7 @@ class _Stream:
     """What one token shard gives to the stream of one side."""
 
     def __init__(self, shard: TokenShard, rule: StreamRule, side: Side) -> None:
-        valid = rule.split.is_valid(shard)
-        on_side = valid if side == "valid" else ~valid
+        on_side = rule.split.is_valid(shard) == (side == "valid")
         self.kept = on_side if rule.over == "stream" else on_side & (shard.lengths > rule.size)
         """Which documents of the shard are in the stream."""
         self.num_skipped = int(on_side.sum() - self.kept.sum())
@@ -104,7 +107,16 @@ class _Stream:
 
     def windows_in_documents(self) -> npt.NDArray[np.int64]:
         """The number of windows inside each document."""
-        return (self.lengths - self._rule.size - 1) // self._rule.stride + 1
+        windows: npt.NDArray[np.int64] = self._room() // self._rule.stride + 1 + self.has_shifted()
+        return windows
+
+    def has_shifted(self) -> npt.NDArray[np.bool_]:
+        """Whether the last window of each document is shifted back."""
+        return np.asarray((self._room() % self._rule.stride > 0) & (self._rule.last == "shift"))
+
+    def _room(self) -> npt.NDArray[np.int64]:
+        """How far the first window of each document could be moved."""
+        return np.asarray(self.lengths - (self._rule.size + 1))
 
     def cut(self, begin: int, end: int) -> tuple[Ids, npt.NDArray[np.int64]]:
         """The tokens of the units [begin, end), and where windows start in them if these lie inside documents."""
@@ -112,8 +124,8 @@ class _Stream:
             return self.ids[begin:end], np.zeros(0, np.int64)
         windows = self.windows_in_documents()
         index = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
-        starts = np.repeat(np.cumsum(self.lengths) - self.lengths, windows) + index * self._rule.stride
-        starts = starts[begin:end]
+        in_document = np.minimum(index * self._rule.stride, np.repeat(self._room(), windows))
+        starts = (np.repeat(np.cumsum(self.lengths) - self.lengths, windows) + in_document)[begin:end]
         return self.ids[starts[0] : starts[-1] + self._rule.size + 1], starts - starts[0]
 
 
@@ -139,7 +151,8 @@ def plan_window_shards(
         shard_tokens: A window shard covers about so many tokens of the stream.
     """
     in_stream = rule.over == "stream"
-    total = num_windows(sum(units), rule.size, rule.stride) if in_stream else sum(units)
+    num_units = sum(units)
+    total = num_windows(num_units, rule.size, rule.stride, rule.last) if in_stream else num_units
     per_shard = max(1, shard_tokens // rule.stride)
     ends = list(accumulate(units))
     plans = []
@@ -147,8 +160,9 @@ def plan_window_shards(
         windows = min(per_shard, total - first)
         begin, end = first, first + windows
         if in_stream:
-            begin = first * rule.stride
-            end = begin + num_tokens_of(windows, rule.size, rule.stride)
+            # Only the last window can be shifted, where the stream has no room for it; it may be alone in its shard.
+            end = min(first * rule.stride + num_tokens_of(windows, rule.size, rule.stride), num_units)
+            begin = min(first * rule.stride, end - rule.size - 1)
         plans.append(WindowShardPlan(side, number, windows, list(_overlaps(entries, ends, begin, end))))
     return plans
 
@@ -169,10 +183,18 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
         starts.append(starts_in_part + num_tokens)
         num_tokens += len(part)
     assert num_tokens < 2**32, "starts are uint32"
-    columns = {"tokens": _one_list(np.concatenate(ids)), "starts": _one_list(np.concatenate(starts).astype(np.uint32))}
+    explicit = window_starts(plan, rule, num_tokens) if rule.over == "stream" else np.concatenate(starts)
+    columns = {"tokens": _one_list(np.concatenate(ids)), "starts": _one_list(explicit.astype(np.uint32))}
     with create_shard(folder_uri, f"{plan.side}/{plan.number:05d}", ".arrow") as shard:
         write_batch(shard, pa.RecordBatch.from_pydict(columns))
     return shard.entry(tokens=num_tokens, windows=plan.num_windows)
+
+
+def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> npt.NDArray[np.int64]:
+    """The first token of each window in a shard of the stream; empty if no window is shifted back."""
+    if num_tokens == num_tokens_of(plan.num_windows, rule.size, rule.stride):
+        return np.zeros(0, np.int64)
+    return np.minimum(np.arange(plan.num_windows) * rule.stride, num_tokens - rule.size - 1)
 
 
 def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
@@ -184,6 +206,7 @@ def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
         [num_tokens if rule.over == "stream" else int(stream.windows_in_documents().sum())],
         len(stream.lengths),
         stream.num_skipped,
+        int(stream.has_shifted().sum()) if rule.over == "document" else 0,
         num_tokens,
         int(shard.num_bytes[stream.kept].sum()),
         np.bincount(stream.ids, minlength=rule.vocab_size),

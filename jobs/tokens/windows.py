@@ -1,10 +1,11 @@
 """Windows are addresses in a stream of tokens: how many there are, and how to read them.
 
-A window is `size` inputs and one target more. Window i of a stream covers tokens ``[i * stride, i * stride + size]``.
+A window is `size` inputs and one target more. Window i of a stream covers tokens ``[i * stride, i * stride + size]``;
+the last may be shifted back to where the stream ends.
 The stream of a side (train or valid) is stored in shards, each with a whole number of windows and all tokens that they
 need, so a window never spans shards. A shard is an Arrow IPC file, uncompressed, one record batch of one row:
 
-- ``tokens`` (large_list of uint16 or uint32);
+- ``tokens`` (large_list of uint8, uint16 or uint32);
 - ``starts`` (large_list of uint32): the first token of each window; empty where window j starts at ``j * stride``.
 """
 
@@ -24,13 +25,20 @@ from jobs.paths import Lake
 from jobs.tokens.tokenizer import Ids
 
 Side = Literal["train", "valid"]
+Last = Literal["drop", "shift"]
 SIDES: tuple[Side, Side] = ("train", "valid")
 _OPEN_SHARDS = 8
 
 
-def num_windows(num_tokens: int, size: int, stride: int) -> int:
-    """The number of windows in a stream of `num_tokens` tokens: a window needs `size` inputs and one target more."""
-    return max(0, (num_tokens - size - 1) // stride + 1)
+def num_windows(num_tokens: int, size: int, stride: int, last: Last = "drop") -> int:
+    """The number of windows in a stream of `num_tokens` tokens: a window needs `size` inputs and one target more.
+
+    What is left at the end is dropped; with ``shift`` one window more ends there.
+    """
+    room = num_tokens - size - 1
+    if room < 0:
+        return 0
+    return room // stride + 1 + (last == "shift" and room % stride > 0)
 
 
 def num_tokens_of(windows: int, size: int, stride: int) -> int:

@@ -68,6 +68,45 @@ def test_windows_of_a_text(place):
     ]
 
 
+@pytest.mark.parametrize("over", ["stream", "document"])
+def test_the_last_window_may_be_shifted_back(local, over):
+    dropped = make(local, windows__over=over).windows()
+    pipeline = make(local, windows__over=over, windows__last="shift")
+    stats = pipeline.windows()
+    assert stats["num_uncovered_tokens"] == 0 < dropped["num_uncovered_tokens"]
+    assert dropped["num_shifted_windows"] == 0 < stats["num_shifted_windows"]
+    for side in ("train", "valid"):
+        assert len(read_side(pipeline, side)) == stats[f"num_{side}_windows"]
+    both = [sum(found[f"num_{side}_windows"] for side in ("train", "valid")) for found in (stats, dropped)]
+    assert both[0] - both[1] == stats["num_shifted_windows"]
+
+
+def test_leak_and_distribution(local):
+    """Every paragraph stands in the text eight times, so validation by blocks was seen; the tail of one was not."""
+    stats = make(local).windows()
+    assert stats["leak_ngram"] == 13
+    assert stats["ngram_leak"] > 0.9
+    assert stats["num_compared_ngrams"] > 100
+    pipeline = make(local, {"a.txt": PASSAGE}, windows__split="tail")
+    stats = pipeline.windows()
+    sides = [TokenShard.open(pipeline.lake.tokens(pipeline.datasets["tokens"]), entry) for entry in
+             read_manifest(pipeline.lake.tokens(pipeline.datasets["tokens"])).entries("shards/")]  # fmt: skip
+    assert stats["ngram_leak"] < 0.1
+    counts = Counter(np.concatenate([shard.ids for shard in sides]).tolist())
+    _, share = stats["most_frequent_tokens"][0]
+    assert share == counts.most_common(1)[0][1] / sum(counts.values())
+    assert len(stats["most_frequent_tokens"]) == 20
+    assert stats["windows_per_shard_max"] >= stats["windows_per_shard_mean"] > 0
+    assert make(local, windows__leak_ngram=0).windows()["ngram_leak"] is None
+
+
+def test_the_sample_of_ngrams_is_bounded(local, monkeypatch):
+    monkeypatch.setattr(windows, "_MAX_COMPARED_NGRAMS", 50)
+    stats = make(local).windows()
+    assert 0 < stats["num_compared_ngrams"] < 200
+    assert stats["ngram_leak"] > 0.9
+
+
 def test_baselines(local):
     pipeline = make(local)
     stats = pipeline.windows()
