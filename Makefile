@@ -49,6 +49,23 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+# The peers' environment sees what .venv holds, and has beside it what only the comparisons need.
+PEERS := .venv-bench/bin/python
+.venv-bench/generate: requirements/bench-generate.txt
+	test -x $(PEERS) || $(RUN) -m venv .venv-bench
+	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEERS) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/job.pth"
+	$(PEERS) -m pip install --quiet --no-deps -r requirements/bench-generate.txt
+	touch $@
+
+.PHONY: test-peers
+test-peers: setup .venv-bench/generate ## Test that transformers opens our model folder, with equal outputs
+	$(PEERS) -m pytest -p no:cacheprovider tests/peers
+
+.PHONY: bench-generate
+bench-generate: setup .venv-bench/generate ## Measure our decoding against transformers.generate
+	PYTHONPATH=. $(PEERS) -m bench.bench_generate
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
@@ -61,6 +78,8 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench-generate.in -c requirements/dev.txt \
+		-o requirements/bench-generate.txt
 
 .PHONY: clean
 clean: ## Remove what tools left behind; keeps .venv, lake, .airflow and .cache
