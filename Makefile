@@ -54,6 +54,23 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+# The peers' environment sees what .venv holds, and has beside it what only the comparisons need.
+PEERS := .venv-peers/bin/python
+.venv-peers/made: requirements/bench-generate.txt
+	test -x $(PEERS) || $(RUN) -m venv .venv-peers
+	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEERS) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/job.pth"
+	$(PEERS) -m pip install --quiet --no-deps -r requirements/bench-generate.txt
+	touch $@
+
+.PHONY: test-peers
+test-peers: setup .venv-peers/made ## Test that transformers opens our model folder, with equal outputs
+	$(PEERS) -m pytest -p no:cacheprovider tests/peers
+
+.PHONY: bench-generate
+bench-generate: setup .venv-peers/made ## Measure our decoding against transformers.generate
+	PYTHONPATH=. $(PEERS) -m bench.bench_generate
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
@@ -67,6 +84,8 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench-generate.in -c requirements/dev.txt \
+		-o requirements/bench-generate.txt
 
 # What benchmarks compare with: apart, since none of it is ours to ship.
 .venv-bench/made: requirements/bench.txt
@@ -75,7 +94,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed ## Run all benchmarks: ratios against peers
+bench: bench-tokenize bench-windows bench-embed bench-generate ## Run all benchmarks: ratios against peers
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
@@ -90,6 +109,6 @@ bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec bes
 	@$(RUN_PIPELINE) -m bench.neighbours
 
 .PHONY: clean
-clean: ## Remove what tools left behind; keeps .venv, .venv-bench, lake, .airflow and .cache
+clean: ## Remove what tools left behind; keeps .venv, .venv-bench, .venv-peers, lake, .airflow and .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

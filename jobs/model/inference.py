@@ -38,25 +38,33 @@ class FusedLayer(NamedTuple):
 
 
 class KeyValueCache:
-    """Keys and values of a batch, in one buffer that is allocated once; `lengths` (B) columns are filled."""
+    """Keys and values of a batch, in one buffer that is allocated once; `lengths` (B) columns are filled.
+
+    The columns of a head lie together, so that a step's products over them are plain matrix products.
+    """
 
     def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
         self.num_columns = num_columns
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
         self.longest = 0
-        shape = (config.num_layers, batch_size * num_columns, 2 * config.num_kv_heads * config.head_size)
-        self._flat = like.new_zeros(shape)  # zeros: what a mask hides must still be finite
-        self._by_head = self._flat.view(config.num_layers, batch_size, num_columns, 2, config.num_kv_heads, -1)
-        self.first_slots = torch.arange(0, batch_size * num_columns, num_columns, device=like.device)
+        shape = (config.num_layers, 2, batch_size * config.num_kv_heads, num_columns, config.head_size)
+        self._buffer = like.new_zeros(shape)  # zeros: what a mask hides must still be finite
+        self._rows = self._buffer.flatten(1, 3)
+        heads = torch.arange(0, len(self._rows[0]), num_columns, device=like.device)
+        self._first_rows = heads.view(2, batch_size, -1).transpose(0, 1).reshape(batch_size, -1)  # (B, 2 K)
 
-    def write(self, layer: int, slots: Tensor, keys_and_values: Tensor) -> None:
-        """Store keys and values (N, 2 K E) at `slots` (N): sequence times columns plus column."""
-        self._flat[layer].index_copy_(0, slots, keys_and_values)
+    def rows(self, columns: Tensor) -> Tensor:
+        """Where in the buffer keys and values at `columns` (B, T) of each sequence belong: (2 K N)."""
+        return (self._first_rows[:, None] + columns[:, :, None]).flatten()
+
+    def write(self, layer: int, rows: Tensor, keys_and_values: Tensor) -> None:
+        """Store keys and values (N, 2 K E)."""
+        self._rows[layer].index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
 
     def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, K, S, E) of the first columns."""
-        columns = self._by_head[layer, :, :num_columns].permute(2, 0, 3, 1, 4)
-        return columns[0], columns[1]
+        """Keys and values (B K, S, E) of the first columns."""
+        keys, values = self._buffer[layer, :, :, :num_columns]
+        return keys, values
 
 
 class InferenceLlama:
@@ -77,6 +85,11 @@ class InferenceLlama:
         """Where the weights are."""
         return self.embedding.device
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that one step reads at least: every matrix once, and of the embeddings next to nothing."""
+        return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
+
     def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
         """An empty cache."""
         return KeyValueCache(self.config, batch_size, num_columns, self.embedding)
@@ -85,8 +98,8 @@ class InferenceLlama:
         """Logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T); starts the cache anew."""
         batch_size, num_tokens = tokens.shape
         columns = torch.arange(num_tokens, device=tokens.device)
-        slots = (cache.first_slots[:, None] + columns).flatten()
-        hidden = self._layers(tokens, slots, self.angles[columns].repeat(batch_size, 1, 1), cache, None)
+        rows = cache.rows(columns.expand(batch_size, -1))
+        hidden = self._layers(tokens, rows, self.angles[columns].repeat(batch_size, 1, 1), cache, None)
         cache.lengths = lengths
         cache.longest = int(lengths.max())
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
@@ -95,22 +108,25 @@ class InferenceLlama:
         """Logits (B, V), float32, after `tokens` (B), which follow what the cache holds."""
         num_columns = min(cache.num_columns, math.ceil((cache.longest + 1) / COLUMNS_STEP) * COLUMNS_STEP)
         mask = self._mask(cache.lengths, num_columns)
-        slots = cache.first_slots + cache.lengths
-        hidden = self._layers(tokens[:, None], slots, self.angles[cache.lengths], cache, mask)
+        rows = cache.rows(cache.lengths[:, None])
+        hidden = self._layers(tokens[:, None], rows, self.angles[cache.lengths], cache, mask)
         cache.lengths = cache.lengths + 1
         cache.longest += 1
         return self._logits(hidden)
 
     def _layers(
-        self, tokens: Tensor, slots: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
+        self, tokens: Tensor, rows: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
     ) -> Tensor:
         """Hidden states (N, D) of `tokens` (B, T), before the last norm."""
         x = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
             qkv = self._norm(x) @ layer.qkv
             queries = self._rotated(qkv, angles)
-            cache.write(index, slots, qkv[:, self.config.embedding_size :])
-            mixed = self._attend(queries.view(*tokens.shape, self.config.num_heads, -1), cache, index, mask)
+            cache.write(index, rows, qkv[:, self.config.embedding_size :])
+            if mask is None:
+                mixed = self._attend_all(queries.view(*tokens.shape, self.config.num_heads, -1), cache, index)
+            else:
+                mixed = self._attend_last(queries, cache, index, mask)
             x = torch.addmm(x, mixed, layer.output)
             x = torch.addmm(x, _swiglu(self._norm(x) @ layer.gate_up), layer.down)
         return x
@@ -125,25 +141,31 @@ class InferenceLlama:
             pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * angles))
         return qkv[:, : self.config.embedding_size]
 
-    def _attend(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor | None) -> Tensor:
-        """Mix the values: queries (B, T, H, E) to (N, H E). Without a mask, queries are all that the cache holds."""
-        batch_size, num_tokens = queries.shape[:2]
-        if mask is None:
-            keys, values = cache.read(layer, num_tokens)
-            grouped = keys.shape[1] < queries.shape[2]
-            mixed = F.scaled_dot_product_attention(
-                queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=grouped
-            )
-            return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
+    def _attend_all(self, queries: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
+        """Mix the values causally: queries (B, T, H, E), which are all that the cache holds, to (N, H E)."""
+        batch_size, num_tokens, num_heads, _ = queries.shape
+        keys, values = (x.view(batch_size, -1, *x.shape[1:]) for x in cache.read(layer, num_tokens))
+        grouped = keys.shape[1] < num_heads
+        mixed = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=grouped
+        )
+        return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
+
+    def _attend_last(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor) -> Tensor:
+        """Mix the values: queries (B, H E) of one token each, mask (B K, 1, S), to (B, H E).
+
+        Spelled out: with one query the fused CPU kernel takes longer, in bfloat16 several times.
+        """
         keys, values = cache.read(layer, mask.shape[-1])
-        grouped_queries = queries.reshape(batch_size, keys.shape[1], -1, self.config.head_size)  # (B, K, H / K, E)
-        return F.scaled_dot_product_attention(grouped_queries, keys, values, attn_mask=mask).view(batch_size, -1)
+        grouped = queries.reshape(len(keys), -1, self.config.head_size)  # (B K, H / K, E)
+        scores = torch.baddbmm(mask, grouped, keys.transpose(1, 2), alpha=self.config.head_size**-0.5)
+        return torch.bmm(scores.softmax(dim=-1), values).view(len(queries), -1)
 
     def _mask(self, lengths: Tensor, num_columns: int) -> Tensor:
-        """What each sequence hides (B, 1, 1, S): 0 for its filled columns and the next, else minus infinity."""
+        """What each sequence hides (B K, 1, S): 0 for its filled columns and the next, else minus infinity."""
         hidden = torch.arange(num_columns, device=lengths.device) > lengths[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.embedding.dtype, device=lengths.device)
-        return mask.masked_fill_(hidden, -math.inf)[:, None, None]
+        return mask.masked_fill_(hidden, -math.inf).repeat_interleave(self.config.num_kv_heads, dim=0)[:, None]
 
     def _norm(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), None, self.config.norm_epsilon)

@@ -1,0 +1,111 @@
+"""Our decoding against `transformers.generate`, same weights, greedy, on the CPU: ``make bench-generate``.
+
+A prompt of 64 tokens and 128 new ones, at batch 1 and 32, of the default model with a context of 256. Both go from ids
+to ids. Pairs run in turns, so that a busy machine slows both; the figure is the median of the pairs' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, logging
+
+from jobs.config import ModelConfig
+from jobs.model.folder import save_model
+from jobs.model.generation import TokenStream
+from jobs.model.inference import InferenceLlama
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.tokens.bpe import tokenizer_json
+from jobs.tokens.tokenizer import Tokenizer
+
+VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
+
+
+@torch.inference_mode()
+def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
+    """New tokens (B, 128) after prompts (B, 64)."""
+    stream = TokenStream(model, prompts.tolist(), NEW_TOKENS)
+    tokens = [stream.logits.argmax(dim=-1)]
+    while len(tokens) < NEW_TOKENS:
+        stream.feed(tokens[-1])
+        tokens.append(stream.logits.argmax(dim=-1))
+    return torch.stack(tokens, dim=1)
+
+
+@torch.inference_mode()
+def theirs(model: torch.nn.Module, prompts: torch.Tensor) -> torch.Tensor:
+    """New tokens (B, 128) after prompts (B, 64)."""
+    made = model.generate(
+        prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=NEW_TOKENS,
+        min_new_tokens=NEW_TOKENS, pad_token_id=0, use_cache=True,
+    )  # fmt: skip
+    return made[:, PREFILL:]
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long `function` takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def bandwidth() -> float:
+    """Bytes per second that all threads together read from memory, at best."""
+    buffer = torch.ones(2**26)  # 256 MiB, more than any cache
+    return buffer.nbytes / min(seconds(buffer.sum) for _ in range(7))
+
+
+def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Module]:
+    """One model twice: ours, and as `transformers` opens its folder."""
+    model = Llama(LlamaConfig.of(ModelConfig(), VOCAB_SIZE, NUM_POSITIONS), seed=1).eval()
+    save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    peer.generation_config.eos_token_id = None  # random weights may say it; both must make all tokens
+    return InferenceLlama(model, dtype), peer
+
+
+def compare(dtype: str, batch_size: int, pairs: int, bytes_per_second: float) -> None:
+    """Print one row of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, peer = make_models(folder, dtype)
+    prompts = torch.randint(0, VOCAB_SIZE, (batch_size, PREFILL), generator=torch.Generator().manual_seed(2))
+    equal = (ours(model, prompts) == theirs(peer, prompts)).float().mean().item()
+    times = [(seconds(lambda: ours(model, prompts)), seconds(lambda: theirs(peer, prompts))) for _ in range(pairs)]
+    ratio = statistics.median(peer_time / our_time for our_time, peer_time in times)
+    speeds = [NEW_TOKENS / statistics.median(column) for column in zip(*times, strict=True)]
+    share = model.weight_bytes * speeds[0] / bytes_per_second
+    print(
+        f"| {dtype} | {batch_size} | {speeds[0] * batch_size:,.0f} | {speeds[1] * batch_size:,.0f} | {ratio:.1f}x |"
+        f" {equal:.1%} | {share:.0%} |",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    bytes_per_second = bandwidth()
+    print(f"{options.threads} threads, memory read at {bytes_per_second / 1e9:.1f} GB/s\n")
+    print("| dtype | batch | ours, tokens/s | transformers, tokens/s | ratio | same tokens | share of bandwidth |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for dtype in options.dtype:
+        for batch_size in (1, 32):
+            compare(dtype, batch_size, options.pairs, bytes_per_second)
+
+
+if __name__ == "__main__":
+    main()
