@@ -174,6 +174,8 @@ class TrainConfig(Section):
     """Decay of AdamW's second moment."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
+    embeddings: str | None = None
+    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
     seed: int = Field(1234, ge=0)

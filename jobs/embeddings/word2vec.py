@@ -8,6 +8,8 @@ says so much that the sum would overshoot; so it is scaled down to `_MOST_AT_ONC
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +72,8 @@ class SkipGram:
         starts = range(0, whole, _BATCH_PAIRS)
         rates = np.linspace(first_rate, last_rate, len(starts)).tolist()
         batches = (pairs[start : start + _BATCH_PAIRS].unbind(1) for start in starts)
-        losses = [self._step(own, near, rate) for (own, near), rate in zip(batches, rates, strict=True)]
+        with _one_thread():
+            losses = [self._step(own, near, rate) for (own, near), rate in zip(batches, rates, strict=True)]
         return sum(losses) * len(centers) / whole
 
     def _step(self, centers: Tensor, contexts: Tensor, rate: float) -> float:
@@ -90,6 +93,17 @@ class SkipGram:
     def _draw_negatives(self, groups: int) -> Tensor:
         drawn = np.searchsorted(self._cumulative, self._rng.random((groups, _GROUP_NEGATIVES)), side="right")
         return torch.from_numpy(drawn.clip(max=len(self._cumulative) - 1))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A batch is too small to be shared: a second thread waits more than it works, and on a busy machine it spins."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _move(matrix: Tensor, rows: Tensor, gradients: Tensor, rate: float) -> None:

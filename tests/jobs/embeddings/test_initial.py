@@ -1,0 +1,77 @@
+"""A model that starts from embeddings."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from jobs import lake
+from jobs.embeddings.files import Embeddings, token_names, write_embeddings
+from jobs.embeddings.initial import initial_weights
+from jobs.engine.inline import InlineEngine
+from jobs.errors import InputError
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.paths import Lake
+from jobs.training.worker import start_model
+from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def test_tokens_are_matched_by_name_and_scaled(caplog):
+    caplog.set_level(logging.INFO, "jobs")
+    weights = np.random.default_rng(0).normal(0, 0.02, (4, 3)).astype(np.float32)
+    given = Embeddings(["d", "x", "b"], np.array([0, 1, 2]), np.arange(9, dtype=np.float32).reshape(3, 3))
+    started = initial_weights(given, NAMES, weights, "file")
+    assert np.array_equal(started[[0, 2]], weights[[0, 2]])
+    assert started[[3, 1]].std() == pytest.approx(weights.std(), rel=1e-5)
+    assert started[3, 2] / started[1, 2] == pytest.approx(2 / 8)
+    assert "2 of 4 tokens start from file; 1 of its tokens are not in the vocabulary" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "message"),
+    [(["a"], 4, r"file: vectors of 4 numbers; the model's have 3"), (["x"], 3, "none of the vocabulary's 4 tokens")],
+)
+def test_what_does_not_fit(tokens, size, message):
+    given = Embeddings(tokens, None, np.ones((1, size), np.float32))
+    with pytest.raises(InputError, match=message):
+        initial_weights(given, NAMES, np.ones((4, 3), np.float32), "file")
+
+
+def make_tokens(place):
+    """Datasets made by hand, the tokens with a manifest."""
+    tokenizer = train_tokenizer()
+    make_datasets(place, tokenizer)
+    folder = place.tokens(FINGERPRINT)
+    entry = lake.write_file(folder, "tokenizer.json", tokenizer.json)
+    lake.publish_manifest(folder, lake.Manifest("tokens", FINGERPRINT, (entry,)))
+    return tokenizer
+
+
+def test_training_starts_from_them(tmp_path):
+    place = Lake(tmp_path.as_uri())
+    tokenizer = make_tokens(place)
+    names = token_names(tokenizer.json)
+    vectors = np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32)
+    write_embeddings(
+        (tmp_path / "e").as_uri(), Embeddings(names[:100], np.arange(100), vectors), np.ones(100, np.int64)
+    )
+    (file,) = (tmp_path / "e").glob("*.csv")
+    run, config = make_run(place, "r", train__embeddings=str(file))
+    model = start_model(run, config, tokenizer.vocab_size, 16)
+    plain = Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), config.train.seed)
+    ours, before = model.output_weight.detach().numpy(), plain.output_weight.detach().numpy()
+    assert np.allclose(ours[:100] / ours[:100].std(), vectors / vectors.std(), atol=1e-3)
+    assert np.array_equal(ours[100:], before[100:])
+
+
+def test_embeddings_of_another_size_are_refused(tmp_path):
+    from jobs.steps import train
+
+    place = Lake(tmp_path.as_uri())
+    make_tokens(place)
+    (tmp_path / "e.txt").write_text("1 2\na 1 2\n")
+    run, config = make_run(place, "r", train__embeddings=str(tmp_path / "e.txt"))
+    with pytest.raises(InputError, match=r"e\.txt: vectors of 2 numbers; the model's have 32"):
+        train.run(run, config, InlineEngine(), lambda _: None)
