@@ -108,13 +108,19 @@ def kill_a_worker_after_checkpoint(run, limit_seconds=120):
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline and not lake.list_files(run.checkpoint(10)):
         time.sleep(0.02)
-    workers = [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if "pyspark.daemon" in " ".join(process.cmdline()) and not process.children() and process.ppid() != os.getpid()
-    ]
+    workers = [process for process in psutil.Process().children(recursive=True) if is_worker(process)]
     busiest = max(workers, key=lambda process: sum(process.cpu_times()[:2]))
     busiest.send_signal(signal.SIGKILL)
+
+
+def is_worker(process):
+    """Whether a process is one of Spark's Python workers, and not the daemon that they come from."""
+    try:
+        return (
+            "pyspark.daemon" in " ".join(process.cmdline()) and not process.children() and process.ppid() != os.getpid()
+        )
+    except psutil.Error:  # it has ended meanwhile
+        return False
 
 
 def test_too_few_slots_are_said_before_training(spark, corpus, tmp_path):
