@@ -32,7 +32,7 @@ def train(tmp_path, text, split_bytes=1 << 20, **values):
     return Tokenizer.from_json(vocabulary_json(counts, how)), sum(counts, Counter())
 
 
-@pytest.fixture(scope="module", params=[("word", False), ("word", True), ("char", False)])
+@pytest.fixture(scope="module", params=[("word", False), ("word", True), ("char", False), ("char", True)])
 def pair(request, tmp_path_factory):
     kind, lowercase = request.param
     tokenizer, _ = train(tmp_path_factory.mktemp("text"), TEXT, kind=kind, lowercase=lowercase)
@@ -49,7 +49,7 @@ def test_real_text(pair):
     assert tokenizer.vocab_size == judge.get_vocab_size()
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(pair, text):
     tokenizer, judge = pair
