@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -30,6 +31,7 @@ def folder(model_and_tokenizer_untrained, tmp_path_factory):
 
 
 def _take_terminal():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored, and stays so, below a shell's background job
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -42,7 +44,7 @@ class Terminal:
         self.process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             env={**os.environ, "TERM": "dumb"},
-            preexec_fn=_take_terminal,  # noqa: PLW1509 - one system call, which takes no lock
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - two system calls, which take no lock
         )  # fmt: skip
         os.close(slave)
         self.seen = b""
