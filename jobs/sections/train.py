@@ -1,0 +1,67 @@
+"""How the model is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from jobs.sections.base import Section
+
+
+class TrainConfig(Section):
+    """How the model is trained."""
+
+    strategy: Literal["allreduce"] = "allreduce"
+    """Synchronous all-reduce of gradients in a barrier stage."""
+    workers: int = Field(2, ge=1, le=1024)
+    """Tasks that train together."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the training windows; may be a fraction."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Stop after so many tokens, if that is sooner."""
+    max_seconds: float | None = Field(None, gt=0)
+    """Stop after so many seconds of training, if that is sooner."""
+    batch_size: int = Field(32, ge=1)
+    """Windows in a global batch, whatever the number of workers."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Highest learning rate of AdamW."""
+    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    """The cosine ends at so much of the highest learning rate."""
+    warmup_steps: int = Field(50, ge=0)
+    """Steps of linear warm-up; at most a tenth of all steps is used."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled weight decay of matrices; vectors are not decayed."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of AdamW's first moment."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of AdamW's second moment."""
+    max_gradient_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    embeddings: str | None = None
+    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
+    seed: int = Field(1234, ge=0)
+    """Seed of initial weights and of the order of samples."""
+    eval_every: int = Field(100, ge=1)
+    """Validate every so many steps, and at the end."""
+    eval_windows: int = Field(512, ge=1)
+    """Validate on at most so many windows, evenly spaced."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Write a checkpoint every so many steps, and at the end."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Keep so many of the latest checkpoints."""
+    max_restarts: int = Field(3, ge=0)
+    """Resume from the last checkpoint after a lost worker at most so many times."""
+    gang_timeout_seconds: float = Field(300.0, gt=0)
+    """Longest wait of a worker for the others."""
+
+    @model_validator(mode="after")
+    def _a_window_for_each_worker(self) -> Self:
+        if self.batch_size < self.workers:
+            raise ValueError(
+                f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}):"
+                " each worker takes a part of the global batch"
+            )
+        return self
