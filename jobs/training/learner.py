@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from jobs.config import TrainConfig
-from jobs.model.llama import Llama
-from jobs.training.loss import linear_cross_entropy, loss_and_hits
+from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
 NUM_RIDERS = 2
@@ -19,7 +18,7 @@ class Learner:
     Weights, gradients and optimizer are float32, whatever the arithmetic of the matrix products.
     """
 
-    def __init__(self, model: Llama, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
@@ -35,10 +34,9 @@ class Learner:
             num_targets: targets of the whole batch, of all workers.
 
         Returns:
-            The part of the batch's mean loss, in nats.
+            The part of the batch's mean loss, in the model's unit.
         """
-        hidden, targets = self._hidden(windows)
-        loss = linear_cross_entropy(hidden, self.model.output_weight, targets, self.dtype) / num_targets
+        loss = self.model.training_loss(windows.to(self.device), self.dtype) / num_targets
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return loss.item()
 
@@ -58,16 +56,8 @@ class Learner:
 
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
-        """The windows' summed loss in nats, and how many targets were the likeliest token."""
-        hidden, targets = self._hidden(windows)
-        return loss_and_hits(hidden, self.model.output_weight, targets, self.dtype)
-
-    def _hidden(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states (n * size, D) and targets (n * size) of windows."""
-        windows = windows.to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden: Tensor = self.model.model(windows[:, :-1])
-        return hidden.flatten(0, 1), windows[:, 1:].flatten()
+        """The windows' summed loss, and how many targets were what the model would say."""
+        return self.model.score(windows.to(self.device), self.dtype)
 
 
 def choose_device(rank: int) -> torch.device:
