@@ -32,10 +32,13 @@ class DataShape:
 
 
 class LanguageModel(nn.Module, ABC):
-    """A model that can be trained; its `config` is a frozen dataclass with `vocab_size` and `num_positions`."""
+    """A model that can be trained."""
 
     loss_unit: ClassVar[LossUnit] = "nats"
     config: Any
+    """A frozen dataclass with `vocab_size`, `num_positions`, and what else decides shapes and arithmetic."""
+    model: nn.Module
+    """What is compiled where `train.compile` asks for it: all between tokens and output layer."""
 
     @property
     @abstractmethod
@@ -61,19 +64,9 @@ class LanguageModel(nn.Module, ABC):
         """The loss of all targets, summed, and how many of them are what the model would say."""
 
     @property
-    def matrices(self) -> list[nn.Parameter]:
-        """The weights between hidden layers: what Muon is for. Embeddings and output layers are not among them."""
-        ends = self._ends()
-        return [each for each in self.parameters() if each.dim() == 2 and all(each is not end for end in ends)]
-
-    @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    def _ends(self) -> list[Tensor]:
-        """The matrices that tokens enter and leave by."""
-        return [self.embeddings]
 
 
 class SoftmaxModel(LanguageModel):
@@ -97,9 +90,6 @@ class SoftmaxModel(LanguageModel):
         """The summed loss in nats, and how many targets were the likeliest token."""
         states, targets = self._states(windows, dtype)
         return loss_and_hits(states, self.output_weight, targets, dtype)
-
-    def _ends(self) -> list[Tensor]:
-        return [self.embeddings, self.output_weight]
 
     def _states(self, windows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         with torch.autocast(windows.device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):

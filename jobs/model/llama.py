@@ -177,6 +177,7 @@ class Llama(SoftmaxModel):
     """The language model: the decoder, and its embeddings once more as the output layer."""
 
     config: LlamaConfig
+    model: Decoder
 
     def __init__(self, config: LlamaConfig, seed: int = 0) -> None:
         super().__init__()

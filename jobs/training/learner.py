@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.config import TrainConfig
+from jobs.errors import InputError
 from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
@@ -25,9 +29,14 @@ class Learner:
         self.optimizer = build_optimizer(model, config)
         self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
         self._max_gradient_norm = config.max_gradient_norm
+        self._micro_batch_size = config.micro_batch_size
+        if config.compile:
+            compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
         """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
+
+        At most `train.micro_batch_size` windows are in memory at a time.
 
         Args:
             windows: rows of inputs and one target more (n, size + 1), int64.
@@ -36,9 +45,14 @@ class Learner:
         Returns:
             The part of the batch's mean loss, in the model's unit.
         """
-        loss = self.model.training_loss(windows.to(self.device), self.dtype) / num_targets
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return loss.item()
+        total = 0.0
+        at_a_time = self._micro_batch_size or max(1, len(windows))
+        for start in range(0, len(windows), at_a_time):
+            piece = windows[start : start + at_a_time].to(self.device)
+            loss = self.model.training_loss(piece, self.dtype) / num_targets
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total += loss.item()
+        return total
 
     def update(self, learning_rate: float) -> float:
         """Take an optimizer step with the gradients, clear them, and return their norm before clipping."""
@@ -65,6 +79,21 @@ def choose_device(rank: int) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def compile_module(module: nn.Module, device: torch.device) -> None:
+    """Let `module` be compiled when it is first called.
+
+    Raises:
+        InputError: if there is no compiler for it.
+    """
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise InputError(
+            f"train.compile: there is no C++ compiler here ({' or '.join(compilers)}); install one,"
+            " or set train.compile=false"
+        )
+    module.compile()
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
