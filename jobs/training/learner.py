@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.config import TrainConfig
 from jobs.model.llama import Llama
@@ -26,6 +27,7 @@ class Learner:
         self.optimizer = build_optimizer(model, config)
         self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
         self._max_gradient_norm = config.max_gradient_norm
+        self._groups = _indices_by_group(model, self.optimizer)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
         """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
@@ -56,6 +58,20 @@ class Learner:
         """What the optimizer itself uses."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def gradient_norms(self) -> dict[str, dict[str, float]]:
+        """Of each parameter group of the optimizer, mean and max of its gradients' norms before the last update."""
+        norms = np.array(self.gradients.norms.tolist())
+        return {
+            name: {"mean": float(norms[group].mean()), "max": float(norms[group].max())}
+            for name, group in self._groups.items()
+        }
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory that tensors hold on the GPU; 0 without one."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
         """The windows' summed loss in nats, and how many targets were the likeliest token."""
@@ -68,6 +84,16 @@ class Learner:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             hidden: Tensor = self.model.model(windows[:, :-1])
         return hidden.flatten(0, 1), windows[:, 1:].flatten()
+
+
+def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
+    """Which of the model's parameters are in each group of the optimizer."""
+    places = {parameter: index for index, parameter in enumerate(model.parameters())}
+    return {
+        group["name"]: [places[parameter] for parameter in group["params"]]
+        for group in optimizer.param_groups
+        if group["params"]
+    }
 
 
 def choose_device(rank: int) -> torch.device:
