@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ class Learner:
         self.optimizer = build_optimizer(model, config)
         self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
         self._max_gradient_norm = config.max_gradient_norm
+        self._groups = _indices_by_group(model, self.optimizer)
         self._micro_batch_size = config.micro_batch_size
         if config.compile:
             compile_module(self.model.model, device)
@@ -68,10 +70,34 @@ class Learner:
         """What the optimizer itself uses."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def gradient_norms(self) -> dict[str, dict[str, float]]:
+        """Of each parameter group of the optimizer, mean and max of its gradients' norms before the last update."""
+        norms = np.array(self.gradients.norms.tolist())
+        return {
+            name: {"mean": float(norms[group].mean()), "max": float(norms[group].max())}
+            for name, group in self._groups.items()
+        }
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory that tensors hold on the GPU; 0 without one."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
         """The windows' summed loss, and how many targets were what the model would say."""
         return self.model.score(windows.to(self.device), self.dtype)
+
+
+def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
+    """Which of the model's parameters are in each group of the optimizer; one without a name holds them all."""
+    places = {parameter: index for index, parameter in enumerate(model.parameters())}
+    return {
+        group.get("name", "all"): [places[parameter] for parameter in group["params"]]
+        for group in optimizer.param_groups
+        if group["params"]
+    }
 
 
 def choose_device(rank: int) -> torch.device:
