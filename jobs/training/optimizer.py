@@ -62,7 +62,7 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
     hidden = [parameter for parameter in model.parameters() if parameter.dim() == 2 and id(parameter) not in outer]
     chosen = {id(parameter) for parameter in hidden}
     muon = torch.optim.Muon(
-        hidden,
+        [{"name": "hidden", "params": hidden}],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
@@ -75,8 +75,12 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
 def _adamw(parameters: Sequence[nn.Parameter], config: TrainConfig) -> Optimizer:
     """AdamW (arXiv:1711.05101): matrices are decayed, vectors are not."""
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2]},
-        {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
+        {"name": "matrices", "params": [parameter for parameter in parameters if parameter.dim() >= 2]},
+        {
+            "name": "vectors",
+            "params": [parameter for parameter in parameters if parameter.dim() < 2],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.AdamW(
         groups,
@@ -91,7 +95,8 @@ class FlatGradients:
     """The gradients of all parameters, in one buffer that is summed over the workers in one call.
 
     Each ``parameter.grad`` is a view of `values`, which the backward pass adds to. `riders` are a few more numbers
-    behind them, which travel in the same sum; `buffer` is both.
+    behind them, which travel in the same sum; `buffer` is both. `norms` are those of each parameter's gradient before
+    they were last clipped.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], num_riders: int) -> None:
@@ -99,14 +104,18 @@ class FlatGradients:
         size = sum(parameter.numel() for parameter in parameters)
         self.buffer = parameters[0].new_zeros(size + num_riders)
         self.values, self.riders = self.buffer[:size], self.buffer[size:]
+        self.norms = self.values.new_zeros(len(parameters))
+        self._of_parameters = []
         start = 0
         for parameter in parameters:
             parameter.grad = self.values[start : start + parameter.numel()].view_as(parameter)
+            self._of_parameters.append(parameter.grad)
             start += parameter.numel()
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale the gradients down to `max_norm`; return their norm before that."""
-        norm: Tensor = torch.linalg.vector_norm(self.values)
+        self.norms = torch.stack(torch._foreach_norm(self._of_parameters))
+        norm: Tensor = torch.linalg.vector_norm(self.norms)
         if norm > max_norm:
             self.values *= max_norm / norm
         return norm

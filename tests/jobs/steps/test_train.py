@@ -56,6 +56,7 @@ def test_one_two_and_three_workers_train_alike(place):
     for others in rows[1:]:
         for one, other in zip(rows[0], others, strict=True):
             assert other["samples"] == one["samples"]
+            assert other["sync_bytes"] == 4 * stats["num_parameters"] + 8
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
             assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=2e-2)
             assert other.get("valid_loss") == pytest.approx(one.get("valid_loss"), abs=1e-4)
@@ -78,6 +79,10 @@ def test_the_metrics_of_a_run(place):
         assert 0 < row["sync_milliseconds"] < row["step_milliseconds"]
         assert row["resident_bytes"] > 10**7
         assert row["cpu_load"] > 0
+        assert (row["gpu_bytes"], row["sync_bytes"]) == (0, 0)
+        norms = row["gradient_norms"]
+        assert norms.keys() == {"matrices", "vectors"}
+        assert all(0 < norm["mean"] <= norm["max"] < row["gradient_norm"] for norm in norms.values())
     assert len({row["learning_rate"] for row in rows}) == len(rows)
     told = lake.read_json(run.progress("train"))
     assert told["total_steps"] == schedule.total_steps

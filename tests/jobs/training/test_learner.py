@@ -28,3 +28,23 @@ def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"train.compile: there is no C\+\+ compiler here \(no-such-compiler\)"):
         learner(compile=True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [("adamw", {"matrices", "vectors"}), ("muon", {"hidden", "matrices", "vectors"}), ("sgd", {"all"})],
+)
+def test_gradient_norms_of_each_parameter_group(optimizer, names):
+    """Of one parameter each: what autograd itself gives, before clipping and before the update clears it."""
+    ours = learner(optimizer=optimizer, max_gradient_norm=1e-3)
+    ours.backward(WINDOWS, 64)
+    groups = {group.get("name", "all"): group["params"] for group in ours.optimizer.param_groups}
+    expected = {
+        name: [torch.linalg.vector_norm(one.grad).item() for one in group] for name, group in groups.items() if group
+    }
+    whole = ours.update(1e-3)
+    assert ours.gradient_norms.keys() == expected.keys() == names
+    for name, norms in expected.items():
+        assert ours.gradient_norms[name]["max"] == pytest.approx(max(norms))
+        assert ours.gradient_norms[name]["mean"] == pytest.approx(sum(norms) / len(norms))
+    assert whole**2 == pytest.approx(sum(norm**2 for norms in expected.values() for norm in norms))
