@@ -3,8 +3,8 @@
 ``make bench-train`` runs it in the peers' environment. Ours is what a training step of a run does: windows read, loss
 and gradients, clipping, AdamW. Theirs is what people write with the library: `LlamaForCausalLM` with `labels`, autocast
 where it is bfloat16, `clip_grad_norm_`, AdamW (fused, as ours). Both sides alternate; the figure is the median of the
-pairs' ratios, by the clock and by CPU seconds. The share of peak counts 6 flops for each parameter and token (2 forward,
-4 backward; the input embedding, a look-up, is counted by its twin, the output layer) and the scores of attention.
+pairs' ratios, by the clock and by CPU seconds. The share of peak counts 6 operations for each parameter and token (2
+forward, 4 backward; the embeddings once, as the output layer) and the scores of attention.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from jobs.training.data import TrainingData
 from jobs.training.group import Group, joined
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
+from jobs.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: 
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
     model = start_model(run, config, data.shape)
