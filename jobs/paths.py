@@ -174,6 +174,11 @@ class Run:
         return join(self.checkpoints, f"{step:08d}")
 
     @property
+    def rounds(self) -> str:
+        """What workers of rounds tell each other, while training runs."""
+        return join(self.train, "rounds")
+
+    @property
     def metrics_parts(self) -> str:
         """Small files of metrics, written while training runs."""
         return join(self.train, "metrics")

@@ -71,6 +71,12 @@ class SparkEngine:
         outcomes = self._context.parallelize(items, len(items)).map(_Guarded(function)).collect()
         return [outcome.unwrap() for outcome in outcomes]
 
+    def task_threads(self, num_tasks: int) -> int:
+        """The slots that Spark has now, shared out."""
+        context = _jvm(self._context)
+        slots = context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
+        return max(1, int(slots) // num_tasks)
+
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in the tasks of one barrier stage.
 

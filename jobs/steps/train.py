@@ -24,6 +24,7 @@ from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
 from jobs.training.metrics import Row, compact
+from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = _summary(rows, config, data) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
+    if config.train.strategy != "allreduce":
+        forget(run, config.train.workers, engine)
     progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
     return stats
 
@@ -80,13 +83,12 @@ def _datasets(run: Run) -> dict[str, str]:
 
 
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run the gang until it ends well; a lost worker costs what came after the last checkpoint."""
-    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    """Train until it ends well; a lost worker costs what came after the last checkpoint."""
     workers, max_restarts = config.train.workers, config.train.max_restarts
     restarts = 0
     while True:
         try:
-            facts = engine.gang(worker, workers, f"train with {workers} workers")
+            facts = _attempt(run, config, engine, windows)
         except WorkerLostError as error:
             log.warning("%s", error)
             if restarts == max_restarts:
@@ -99,6 +101,18 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
             progress(f"a worker was lost; resuming from step {step} (restart {restarts} of {max_restarts})")
         else:
             return facts | {"restarts": restarts, "workers": workers}
+
+
+def _attempt(run: Run, config: Config, engine: Engine, windows: str) -> dict[str, Any]:
+    """Train from the latest checkpoint on: as a gang, in rounds, or first one and then the other."""
+    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    workers, until = config.train.workers, config.train.allreduce_steps
+    if config.train.strategy == "allreduce":
+        return engine.gang(worker, workers, f"train with {workers} workers")
+    facts = {}
+    if until and (latest_checkpoint(run) or 0) < until:
+        facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
+    return facts | Rounds(run, config, windows, engine).run()
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
@@ -153,6 +167,9 @@ def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, A
         "seconds_per_epoch": seconds / last["epoch"],
         "training_seconds": seconds,
         "sync_share": sum(row["sync_milliseconds"] for row in rows) / sum(row["step_milliseconds"] for row in rows),
+        "sync_bytes": sum(row.get("sync_bytes", 0) for row in rows),
+        "optimizer_bytes": sum(row.get("state_bytes", 0) for row in rows),
+        "states_lost": sum(row.get("states_lost", 0) for row in rows),
         "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: tor
     lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
     files = (
         lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
-        lake.write_file(folder, OPTIMIZER, save(_optimizer_tensors(model, optimizer))),
+        lake.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
         lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
     )
     lake.publish_manifest(folder, lake.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
@@ -102,13 +103,28 @@ def load_checkpoint(
             f" or delete {run.train}"
         )
     model.load_state_dict(load(files[MODEL]))
-    _load_optimizer(model, optimizer, load(files[OPTIMIZER]))
+    load_optimizer_tensors(model, optimizer, load(files[OPTIMIZER]))
     return state
 
 
-def load_weights(run: Run, step: int, model: Llama) -> None:
-    """Put the model alone into the state of a checkpoint."""
-    model.load_state_dict(load(_read(run, step)[MODEL]))
+def load_weights(run: Run, step: int, model: Llama) -> int:
+    """Put the model alone into the state of a checkpoint; return how many bytes were read."""
+    data = read_part(run, step, MODEL)
+    model.load_state_dict(load(data))
+    return len(data)
+
+
+def read_part(run: Run, step: int, name: str) -> bytes:
+    """One file of a checkpoint.
+
+    Raises:
+        DamagedError: if it is not whole.
+    """
+    manifest = lake.read_manifest(run.checkpoint(step))
+    if manifest is None:
+        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
+    (entry,) = manifest.entries(name)
+    return lake.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
@@ -119,7 +135,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -128,11 +144,13 @@ def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[s
     }
 
 
-def _load_optimizer(model: Llama, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put `optimizer_tensors` back, in place of what the optimizer remembers."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():
         quantity, _, name = key.partition("/")
         parameter = parameters[name]
         states[parameter][quantity] = tensor.to(parameter.device)
+    optimizer.state.clear()
     optimizer.state.update(states)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Trains `learner` on `data` from `state` on, until its schedule is over."""
+    """Trains `learner` on `data` from `state` on, until its schedule is over, or `until` so many steps are done."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Loop:
         learner: Learner,
         state: TrainingState,
         group: Group,
+        until: int | None = None,
     ) -> None:
         self.run_folder, self.config, self.data = run, config, data
         self.learner, self.state, self.group = learner, state, group
@@ -48,6 +49,7 @@ class Loop:
         self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
         self.journal = Journal(run, self.schedule) if group.is_first else None
         self.tokens_per_step = config.batch_size * data.train.size
+        self.until = self.schedule.total_steps if until is None else until
         self._started = time.monotonic() - state.seconds
 
     def run(self) -> None:
@@ -78,7 +80,7 @@ class Loop:
         with meter.synchronizing():
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
-        self._check_finite(loss, norm, ids)
+        check_finite(loss, norm, steps + 1, ids, self.config)
         self.state.advance(self.tokens_per_step, seconds)
         return {
             "step": self.state.steps,
@@ -89,8 +91,9 @@ class Loop:
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
             "seconds": seconds,
+            "sync_bytes": self.group.sum_bytes(self.learner.gradients.buffer),
             **meter.row(self.tokens_per_step),
-            "samples": f"{zlib.crc32(ids.tobytes()):08x}",
+            "samples": samples_mark(ids),
         }
 
     def _sum_over_workers(self, part_of_loss: float) -> tuple[float, float]:
@@ -101,17 +104,6 @@ class Loop:
         self.group.sum(gradients.buffer)
         loss, seconds = gradients.riders.tolist()
         return loss, seconds
-
-    def _check_finite(self, loss: float, norm: float, ids: Ids) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        step = self.state.steps + 1
-        log.error("windows of step %d: %s", step, ids.tolist())
-        shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
-        raise NightjarError(
-            f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
-            f" lower train.learning_rate ({self.config.learning_rate:g}) or look at these windows"
-        )
 
     def _validate(self) -> Row:
         validation = evaluate(self.learner, self.data.valid, self.config.eval_windows, self.group)
@@ -127,4 +119,25 @@ class Loop:
         return self.state.steps % every == 0 or self._is_over()
 
     def _is_over(self) -> bool:
-        return self.schedule.is_over(self.state.steps, self.state.seconds)
+        return self.state.steps >= self.until or self.schedule.is_over(self.state.steps, self.state.seconds)
+
+
+def check_finite(loss: float, norm: float, step: int, ids: Ids, config: TrainConfig) -> None:
+    """Stop a training that has diverged.
+
+    Raises:
+        NightjarError: if `loss` or the gradient's `norm` at `step` is not finite, with the windows `ids`.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    log.error("windows of step %d: %s", step, ids.tolist())
+    shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
+    raise NightjarError(
+        f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
+        f" lower train.learning_rate ({config.learning_rate:g}) or look at these windows"
+    )
+
+
+def samples_mark(ids: Ids) -> str:
+    """A mark that tells whether two runs took the same windows."""
+    return f"{zlib.crc32(ids.tobytes()):08x}"
