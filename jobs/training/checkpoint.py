@@ -19,7 +19,7 @@ from torch import Tensor
 
 from jobs import lake
 from jobs.errors import DamagedError, InputError
-from jobs.model.llama import Llama
+from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, Run, base_name
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ class TrainingState:
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
 
-def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer, keep: int) -> None:
+def save_checkpoint(
+    run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer, keep: int
+) -> None:
     """Write the checkpoint after ``state.steps`` steps, then delete all but the latest `keep`."""
     folder = run.checkpoint(state.steps)
     lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
@@ -87,7 +89,7 @@ def latest_checkpoint(run: Run) -> int | None:
 
 
 def load_checkpoint(
-    run: Run, step: int, settings: str, model: Llama, optimizer: torch.optim.Optimizer
+    run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
     """Put model and optimizer into the state of a checkpoint.
 
@@ -107,7 +109,7 @@ def load_checkpoint(
     return state
 
 
-def load_weights(run: Run, step: int, model: Llama) -> int:
+def load_weights(run: Run, step: int, model: LanguageModel) -> int:
     """Put the model alone into the state of a checkpoint; return how many bytes were read."""
     data = read_part(run, step, MODEL)
     model.load_state_dict(load(data))
@@ -135,7 +137,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -144,7 +146,9 @@ def optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[st
     }
 
 
-def load_optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
     """Put `optimizer_tensors` back, in place of what the optimizer remembers."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}

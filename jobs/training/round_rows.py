@@ -62,10 +62,18 @@ def _merged(parts: Sequence[Row], milliseconds: float, sync_milliseconds: float)
         "loss": sum(part["loss"] for part in parts),
         "learning_rate": parts[0]["learning_rate"],
         "gradient_norm": statistics.fmean(part["gradient_norm"] for part in parts),
+        "gradient_norms": {
+            name: {
+                "mean": statistics.fmean(part["gradient_norms"][name]["mean"] for part in parts),
+                "max": max(part["gradient_norms"][name]["max"] for part in parts),
+            }
+            for name in parts[0]["gradient_norms"]
+        },
         "step_milliseconds": milliseconds,
         "sync_milliseconds": sync_milliseconds,
         "tokens_per_second": 1000 * num_tokens / milliseconds,
         "resident_bytes": max(part["resident_bytes"] for part in parts),
+        "gpu_bytes": max(part["gpu_bytes"] for part in parts),
         "cpu_load": parts[0]["cpu_load"],
         "samples": parts[0]["samples"],
         "sync_bytes": 0,

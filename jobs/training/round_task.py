@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 
 from jobs import lake
 from jobs.config import Config
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
 from jobs.paths import Lake, Run, join
 from jobs.training.checkpoint import (
     OPTIMIZER,
@@ -26,7 +26,7 @@ from jobs.training.checkpoint import (
 )
 from jobs.training.data import TrainingData
 from jobs.training.deltas import encode
-from jobs.training.evaluate import Validation, evaluate
+from jobs.training.evaluate import Score, scores
 from jobs.training.group import Part
 from jobs.training.inner import LocalStates, Tensors
 from jobs.training.learner import Learner, choose_device
@@ -88,10 +88,10 @@ def train_part(rank: int, work: Round, run: Run, config: Config, windows_fingerp
     torch.set_num_threads(work.threads)
     worker = _Worker(rank, work, run, config, windows_fingerprint)
     facts = worker.restore()
-    before = {name: tensor.clone() for name, tensor in worker.learner.model.state_dict().items()}
+    before = {name: tensor.detach().clone() for name, tensor in worker.learner.model.named_parameters()}
     facts["rows"] = worker.train()
-    after = worker.learner.model.state_dict()
-    deltas = encode({name: after[name].sub_(tensor) for name, tensor in before.items()}, config.train.delta_dtype)
+    deltas = {name: tensor.detach() - before[name] for name, tensor in worker.learner.model.named_parameters()}
+    deltas = encode(deltas, config.train.delta_dtype)
     files = [_write(folder, DELTA, deltas)]
     if work.copies_state:
         files.append(_write(folder, STATE, worker.state()))
@@ -103,13 +103,13 @@ def train_part(rank: int, work: Round, run: Run, config: Config, windows_fingerp
 
 def validate_part(
     rank: int, step: int, workers: int, threads: int, run: Run, config: Config, windows_fingerprint: str
-) -> Validation:
-    """A worker's part of the validation of the weights after `step` steps; the parts add up to the whole."""
+) -> tuple[Score, Score]:
+    """A worker's part of the validation of the weights after `step` steps; the parts add up."""
     torch.set_num_threads(threads)
     data = _data(run, windows_fingerprint)
     learner = _learner(config, data, rank)
     load_weights(run, step, learner.model)
-    return evaluate(learner, data.valid, config.train.eval_windows, Part(rank, workers))
+    return scores(learner, data, config.train.eval_windows, Part(rank, workers))
 
 
 def forget_states(_rank: int, training: str) -> None:
@@ -165,10 +165,10 @@ class _Worker:
     def _step(self, step: int, order: SampleOrder, schedule: Schedule) -> Row:
         """Train on this worker's slice of the global batch of `step`; `loss` is its part of that batch's mean."""
         meter = StepMeter()
-        batch_size, size = self.config.train.batch_size, self.data.train.size
+        batch_size, targets = self.config.train.batch_size, self.learner.model.targets_per_window
         ids = order.take(step * batch_size, (step + 1) * batch_size)
         mine = ids[Part(self.rank, self.work.workers).share(batch_size)]
-        loss = self.learner.backward(self.data.train.read(mine), len(mine) * size)
+        loss = self.learner.backward(self.data.train.read(mine), len(mine) * targets)
         seconds = self.work.seconds + (step - self.work.first_step) * self.work.seconds_per_step
         norm = self.learner.update(schedule.learning_rate(step, seconds))
         check_finite(loss, norm, step + 1, mine, self.config.train)
@@ -176,7 +176,9 @@ class _Worker:
             "loss": loss * len(mine) / batch_size,
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
-            **meter.row(len(mine) * size),
+            "gradient_norms": self.learner.gradient_norms,
+            **meter.row(len(mine) * self.data.train.size),
+            "gpu_bytes": self.learner.gpu_bytes,
             "samples": samples_mark(ids),
         }
 
@@ -194,5 +196,4 @@ def _data(run: Run, windows_fingerprint: str) -> TrainingData:
 
 
 def _learner(config: Config, data: TrainingData, rank: int) -> Learner:
-    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size))
-    return Learner(model, config.train, choose_device(rank))
+    return Learner(build_model(config.model, data.shape), config.train, choose_device(rank))

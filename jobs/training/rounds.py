@@ -36,7 +36,7 @@ from jobs.training.checkpoint import (
 )
 from jobs.training.data import TrainingData
 from jobs.training.deltas import decode
-from jobs.training.evaluate import Validation
+from jobs.training.evaluate import Score, figures
 from jobs.training.journal import Journal
 from jobs.training.metrics import Row
 from jobs.training.round_rows import RoundResult, merged_rows
@@ -81,7 +81,7 @@ class Rounds:
         self.fingerprint = windows_fingerprint
         self.data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
         self.schedule = Schedule.of(config.train, self.data.train.num_windows, self.data.train.size)
-        self.model = start_model(run, config, self.data.vocab_size, self.data.train.size)
+        self.model = start_model(run, config, self.data.shape)
         self.outer = outer_optimizer(self.model, config.train)
         self.journal = Journal(run, self.schedule)
         self.training = _name_training(run)
@@ -227,21 +227,16 @@ class Rounds:
             "step": step,
             "epoch": step * batch_size / self.data.train.num_windows,
             "tokens": step * batch_size * self.data.train.size,
-            "unigram_loss": self.data.unigram_loss,
+            **self.data.baselines,
         }
 
     def _validate(self, step: int) -> Row:
         """Validate the weights after `step` steps, each worker its share."""
         workers, threads = self.config.train.workers, self.tasks.task_threads(self.config.train.workers)
         parts = self._map(partial(validate_part, step=step, workers=workers, threads=threads), f"validate step {step}")
-        validation = Validation(sum(part.loss for part in parts), sum(part.accuracy for part in parts))
-        self.state.saw(validation.loss)
-        return {
-            "valid_loss": validation.loss,
-            "valid_accuracy": validation.accuracy,
-            "perplexity": validation.perplexity,
-            "bits_per_byte": validation.bits_per_byte(self.data.valid_tokens_per_byte),
-        }
+        valid, train = (sum(side, start=Score(0.0, 0.0)) for side in zip(*parts, strict=True))
+        self.state.saw(valid.loss)
+        return figures(self.data, valid, train)
 
     def _map(self, part: Callable[..., Result], description: str) -> list[Result]:
         function = partial(part, run=self.run_folder, config=self.config, windows_fingerprint=self.fingerprint)

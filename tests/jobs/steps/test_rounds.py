@@ -10,6 +10,7 @@ from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.paths import local_path
+from jobs.report.curves import EVALUATED
 from jobs.steps import train
 from jobs.training import inner, round_task, rounds
 from jobs.training.checkpoint import complete_checkpoints
@@ -54,7 +55,7 @@ def test_averaging_one_worker_is_plain_training(place):
             assert other[key] == one[key], key
         assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
         assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
-        assert other.keys() >= one.keys() - {"valid_loss", "valid_accuracy", "perplexity", "bits_per_byte"}
+        assert other.keys() >= one.keys() - set(EVALUATED)
     assert [row["step"] for row in metrics(run) if "valid_loss" in row] == [12, 18, 24]
     assert stats.keys() == plain.keys()
 
@@ -64,7 +65,7 @@ def by_hand(run, config, num_rounds, *, outer_rate, momentum):
     data = TrainingData.open(round_task.Lake(run.lake_uri), FINGERPRINT)
     order = SampleOrder(data.train.per_shard, config.train.seed)
     schedule = round_task.Schedule.of(config.train, data.train.num_windows, data.train.size)
-    learners = [Learner(start_model(run, config, data.vocab_size, 16), config.train, torch.device("cpu")) for _ in "ab"]
+    learners = [Learner(start_model(run, config, data.shape), config.train, torch.device("cpu")) for _ in "ab"]
     shared = {name: tensor.clone() for name, tensor in learners[0].model.state_dict().items()}
     speed = {name: torch.zeros_like(tensor) for name, tensor in shared.items()}
     for step in range(6 * num_rounds):
@@ -195,17 +196,18 @@ def test_bytes_are_counted(place):
         assert len(each_round) == 4
         assert each_round[0] == pytest.approx((2 * 3 * share + 3 + 1) * size, rel=0.05)
         assert stats["sync_bytes"] == sum(each_round)
-    _, _, stats = train_run(place, "allreduce", train__workers=3)
-    assert stats["sync_bytes"] == pytest.approx(24 * 2 * 2 * size, rel=0.05)
 
 
 def test_rounds_after_an_allreduce_warm_up(place):
     settings = {"train__strategy": "diloco", "train__workers": 2, "train__allreduce_steps": 9}
-    whole, _, _ = train_run(place, "plain", train__workers=2)
+    whole, _, _ = train_run(place, "plain")
     run, _, stats = train_run(place, "warm", **settings, train__keep_checkpoints=9)
     assert complete_checkpoints(run) == [9, 15, 21, 24]
     assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(whole)]
-    assert [row["loss"] for row in metrics(run)][:9] == [row["loss"] for row in metrics(whole)][:9]
+    size = len(lake.read_bytes(run.checkpoint(24) + "/model.safetensors"))
+    for row, plain in zip(metrics(run)[:9], metrics(whole)[:9], strict=True):
+        assert row["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+        assert row["sync_bytes"] == pytest.approx(2 * size, rel=0.05)  # each of two sends all of it once
     assert stats["states_lost"] == 0
     assert metrics(run)[-1]["loss"] < metrics(run)[9]["loss"]
 
