@@ -10,7 +10,7 @@ from jobs.model.llama import Llama
 from jobs.training.loss import linear_cross_entropy, loss_and_hits
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
-NUM_RIDERS = 2
+NUM_RIDERS = 3
 
 
 class Learner:
