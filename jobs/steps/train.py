@@ -17,9 +17,10 @@ from jobs.model.card import Facts, figures, write_card
 from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
 from jobs.model.generation import Request, generate
-from jobs.model.inference import InferenceLlama
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model, for_generating
+from jobs.model.language_model import LanguageModel
 from jobs.paths import Lake, Run, base_name, join
+from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
@@ -50,7 +51,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     facts = _train(run, config, engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
-    stats = _summary(rows, config, data) | facts
+    stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
     progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
@@ -109,14 +110,14 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
     """Make the model folder and its zip file of a checkpoint's weights and the dataset's tokenizer."""
-    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size)).eval()
+    model = build_model(config.model, data.shape).eval()
     step = best_checkpoint(run) if config.train.keep_best else latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
     load_weights(run, step, model)
     tokenizer, sources = _tokens(Lake(run.lake_uri).tokens(tokens))
     samples = _samples(model, tokenizer, config.generate)
-    card = write_card(Facts(run.run_id, config, sources, stats, data.vocab_size, samples))
+    card = write_card(Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
     about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
     lake.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
 
@@ -131,28 +132,26 @@ def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
     return tokenizer, manifest.inputs.get("files", [])
 
 
-def _samples(model: Llama, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
+def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
     """The first sample of the first prompts of the configuration, for the card."""
     requests = [Request(prompt, index) for index, prompt in enumerate(config.prompts[:CARD_SAMPLES])]
-    return generate(InferenceLlama(model), tokenizer, requests, Settings.of(config)).samples
+    return generate(for_generating(model), tokenizer, requests, Settings.of(config)).samples
 
 
-def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, Any]:
+def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
     """Statistics of all steps: means are over steps, speed is over the whole time of training.
 
     The validation is that of the step that the model is made of.
     """
     last = rows[-1]
     validated = [row for row in rows if "valid_loss" in row]
-    model = min(validated, key=lambda row: row["valid_loss"]) if config.train.keep_best else last
+    published = min(validated, key=lambda row: row["valid_loss"]) if keep_best else last
     seconds = last["seconds"]
     gradient_norms = [row["gradient_norm"] for row in rows]
-    validation = {key: model[key] for key in ("valid_loss", "valid_accuracy", "perplexity", "bits_per_byte")}
     return {
         "reused": False,
-        "train_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
-        **validation,
-        "unigram_loss": data.unigram_loss,
+        **{key: published[key] for key in EVALUATED if key in published},
+        "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         "tokens_per_second": last["tokens"] / seconds,
         "num_steps": last["step"],
         "num_tokens": last["tokens"],

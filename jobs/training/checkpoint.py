@@ -22,7 +22,7 @@ from torch import Tensor
 from jobs import lake
 from jobs.config import TrainConfig
 from jobs.errors import DamagedError, InputError
-from jobs.model.llama import Llama
+from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, Run, base_name
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Checkpoints:
             or (self._config.keep_best and state.best_step == state.steps)
         )
 
-    def write(self, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer) -> None:
+    def write(self, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
         """Write the checkpoint after ``state.steps`` steps, then delete the ones that are no longer kept."""
         save_checkpoint(self._run, state, model, optimizer)
         self._written = time.monotonic()
@@ -82,7 +82,7 @@ class Checkpoints:
                 lake.delete_folder(self._run.checkpoint(step))
 
 
-def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer) -> None:
+def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
     """Write the checkpoint after ``state.steps`` steps; nothing of it stays if that fails."""
     folder = run.checkpoint(state.steps)
     lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
@@ -135,7 +135,7 @@ def best_checkpoint(run: Run) -> int | None:
 
 
 def load_checkpoint(
-    run: Run, step: int, settings: str, model: Llama, optimizer: torch.optim.Optimizer
+    run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
     """Put model and optimizer into the state of a checkpoint.
 
@@ -155,7 +155,7 @@ def load_checkpoint(
     return state
 
 
-def load_weights(run: Run, step: int, model: Llama) -> None:
+def load_weights(run: Run, step: int, model: LanguageModel) -> None:
     """Put the model alone into the state of a checkpoint."""
     model.load_state_dict(load(_read(run, step)[MODEL]))
 
@@ -168,7 +168,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -177,7 +177,7 @@ def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[s
     }
 
 
-def _load_optimizer(model: Llama, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _load_optimizer(model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jobs import lake
 from jobs.errors import InputError
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
 from jobs.tokens.windows import WindowSet
 from jobs.training.order import Ids
@@ -42,9 +43,14 @@ class TrainingData:
     fingerprint: str
     train: Windows
     valid: Windows
-    vocab_size: int
+    shape: DataShape
     unigram_loss: float
     valid_tokens_per_byte: float
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """What a model must beat that has learnt anything, in nats per token of the validation text."""
+        return {"unigram_loss": self.unigram_loss}
 
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
@@ -62,7 +68,7 @@ class TrainingData:
             fingerprint,
             train,
             valid,
-            counts["vocab_size"],
+            DataShape(counts["vocab_size"], train.size, counts["end_of_text"]),
             counts["unigram_loss"],
             counts["valid_tokens"] / counts["valid_bytes"],
         )

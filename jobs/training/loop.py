@@ -78,8 +78,8 @@ class Loop:
         seed_step(self.config.seed, steps, self.group.rank)
         ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
         mine = self.data.train.read(ids[self.group.share(batch_size)])
-        part_of_loss = self.learner.backward(mine, self.tokens_per_step)
-        with meter.synchronizing():
+        part_of_loss = self.learner.backward(mine, batch_size * self.learner.model.targets_per_window)
+        with meter.synchronizing(self.learner.gradients.buffer.nbytes if self.group.world_size > 1 else 0):
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
         self._check_finite(loss, norm, ids)
@@ -89,11 +89,13 @@ class Loop:
             "epoch": self.state.steps * batch_size / self.data.train.num_windows,
             "tokens": self.state.tokens,
             "loss": loss,
-            "unigram_loss": self.data.unigram_loss,
+            **self.data.baselines,
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
+            "gradient_norms": self.learner.gradient_norms,
             "seconds": seconds,
             **meter.row(self.tokens_per_step),
+            "gpu_bytes": self.learner.gpu_bytes,
             "samples": f"{zlib.crc32(ids.tobytes()):08x}",
         }
 
@@ -121,14 +123,9 @@ class Loop:
 
     def _validate(self) -> Row:
         self.guards.watchdog.beat(f"the validation after step {self.state.steps}")
-        validation = evaluate(self.learner, self.data.valid, self.config.eval_windows, self.group)
-        self.state.saw(validation.loss)
-        return {
-            "valid_loss": validation.loss,
-            "valid_accuracy": validation.accuracy,
-            "perplexity": validation.perplexity,
-            "bits_per_byte": validation.bits_per_byte(self.data.valid_tokens_per_byte),
-        }
+        figures = evaluate(self.learner, self.data, self.config.eval_windows, self.group)
+        self.state.saw(figures["valid_loss"])
+        return figures
 
     def _write_checkpoint(self, journal: Journal) -> None:
         if self.checkpoints.is_due(self.state) or self._is_over() or self.is_told_to_end:

@@ -112,9 +112,9 @@ def test_a_driver_that_is_told_to_end_stops_in_order_and_goes_on_later(place, nu
 
 def test_a_run_that_gets_worse_offers_its_best_step(tmp_path, tokenizer):
     place = Lake(tmp_path.as_uri())
-    make_datasets(place, tokenizer, TEXT[:6000] + "".join(random.Random(0).choices("qxzj", k=1500)))
+    make_datasets(place, tokenizer, TEXT[:6000] + "".join(random.Random(0).choices("qxzj", k=500)))
     settings = {"train__eval_every": 2, "train__checkpoint_every": 9, "train__keep_checkpoints": 1}
-    run, config = make_run(place, train__epochs=3, **settings)
+    run, config = make_run(place, train__epochs=10, train__learning_rate=0.02, **settings)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     rows = {row["step"]: row["valid_loss"] for row in metrics(run) if "valid_loss" in row}
     best = min(rows, key=rows.get)
