@@ -174,6 +174,16 @@ class Run:
         return join(self.checkpoints, f"{step:08d}")
 
     @property
+    def stop(self) -> str:
+        """While it is there, the workers are to stop after their step."""
+        return join(self.train, "stop")
+
+    @property
+    def attempts(self) -> str:
+        """What was lost so far: restarts, and batches that are left out."""
+        return join(self.train, "attempts.json")
+
+    @property
     def rounds(self) -> str:
         """What workers of rounds tell each other, while training runs."""
         return join(self.train, "rounds")

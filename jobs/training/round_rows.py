@@ -25,7 +25,7 @@ class RoundResult:
     peak_resident_bytes: int
 
 
-def merged_rows(results: Sequence[RoundResult], ended: float, elapsed: float | None, *, one_by_one: bool) -> list[Row]:
+def merged_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, one_by_one: bool) -> list[Row]:
     """One row for each step of the round.
 
     The losses are parts of the global batch's mean, and add up; norms are averaged. What the round took beyond the
@@ -35,13 +35,13 @@ def merged_rows(results: Sequence[RoundResult], ended: float, elapsed: float | N
     Args:
         results: by rank.
         ended: seconds of training when the round was over.
-        elapsed: seconds of the round; None if nobody knows.
+        elapsed: seconds of the round.
         one_by_one: workers ran one after another, so their times add up.
     """
     took = sum if one_by_one else max
     steps = list(zip(*(result.rows for result in results), strict=True))
     busy = [took(part["step_milliseconds"] for part in parts) for parts in steps]
-    whole = max(sum(busy), 0.0 if elapsed is None else 1000 * elapsed)
+    whole = max(sum(busy), 1000 * elapsed)
     beside = (whole - sum(busy)) / len(steps)
     rows = []
     for parts, milliseconds in zip(steps, busy, strict=True):

@@ -18,9 +18,9 @@ from jobs.config import Config
 from jobs.model.kinds import build_model
 from jobs.paths import Lake, Run, join
 from jobs.training.checkpoint import (
+    MODEL,
     OPTIMIZER,
     load_optimizer_tensors,
-    load_weights,
     optimizer_tensors,
     read_part,
 )
@@ -32,7 +32,7 @@ from jobs.training.inner import LocalStates, Tensors
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import check_finite, samples_mark
 from jobs.training.metrics import Row, StepMeter
-from jobs.training.order import SampleOrder
+from jobs.training.order import SampleOrder, seed_step
 from jobs.training.schedule import Schedule
 from jobs.training.worker import peak_resident_bytes
 
@@ -102,14 +102,14 @@ def train_part(rank: int, work: Round, run: Run, config: Config, windows_fingerp
 
 
 def validate_part(
-    rank: int, step: int, workers: int, threads: int, run: Run, config: Config, windows_fingerprint: str
+    rank: int, weights: lake.FileEntry, work: Round, run: Run, config: Config, windows_fingerprint: str
 ) -> tuple[Score, Score]:
-    """A worker's part of the validation of the weights after `step` steps; the parts add up."""
-    torch.set_num_threads(threads)
+    """A worker's part of the validation of the weights that a round ended with; the parts add up."""
+    torch.set_num_threads(work.threads)
     data = _data(run, windows_fingerprint)
     learner = _learner(config, data, rank)
-    load_weights(run, step, learner.model)
-    return scores(learner, data, config.train.eval_windows, Part(rank, workers))
+    learner.model.load_state_dict(load(lake.read_file(join(run.rounds, work.name), weights)))
+    return scores(learner, data, config.train.eval_windows, Part(rank, work.workers))
 
 
 def forget_states(_rank: int, training: str) -> None:
@@ -128,7 +128,8 @@ class _Worker:
 
     def restore(self) -> dict[str, Any]:
         """Load the round's weights and the best optimizer state there is; tell what was read."""
-        weights_bytes = load_weights(self.run, self.work.first_step, self.learner.model)
+        weights = read_part(self.run, self.work.first_step, MODEL)
+        self.learner.model.load_state_dict(load(weights))
         found, state_bytes, tensors = "local", 0, self.local.read(self.rank, self.work.first_step)
         if tensors is None:
             found, data = self._from_lake()
@@ -136,7 +137,7 @@ class _Worker:
         load_optimizer_tensors(self.learner.model, self.learner.optimizer, tensors)
         if found == "none" and self.work.first_step == 0:
             found = "start"
-        return {"weights_bytes": weights_bytes, "state_bytes": state_bytes, "state_from": found}
+        return {"weights_bytes": len(weights), "state_bytes": state_bytes, "state_from": found}
 
     def _from_lake(self) -> tuple[str, bytes]:
         """Where a state was found in the lake, and it."""
@@ -166,6 +167,7 @@ class _Worker:
         """Train on this worker's slice of the global batch of `step`; `loss` is its part of that batch's mean."""
         meter = StepMeter()
         batch_size, targets = self.config.train.batch_size, self.learner.model.targets_per_window
+        seed_step(self.config.train.seed, step, self.rank)
         ids = order.take(step * batch_size, (step + 1) * batch_size)
         mine = ids[Part(self.rank, self.work.workers).share(batch_size)]
         loss = self.learner.backward(self.data.train.read(mine), len(mine) * targets)

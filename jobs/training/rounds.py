@@ -5,8 +5,8 @@ stage (`jobs.training.round_task`). Then the driver takes the mean of the change
 (DiLoCo, arXiv:2311.08105; averaging is learning rate 1 and no momentum). Changes are read one worker after another, so
 the driver holds no more for many workers than for one.
 
-The end of a round is a checkpoint, whose optimizer is the outer one. The results of the last round stay until the next
-has ended: a driver that is killed before it wrote that round's metrics writes them when it is resumed.
+The end of a round is a checkpoint, whose optimizer is the outer one. A driver that is killed before it begins the round
+anew, and finds what its workers have committed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
-from safetensors.torch import load
+from safetensors.torch import load, save
 
 from jobs import lake
 from jobs.config import Config, TrainConfig
@@ -28,11 +28,10 @@ from jobs.errors import DamagedError
 from jobs.paths import Lake, Run, join
 from jobs.training.checkpoint import (
     MODEL,
-    OPTIMIZER,
+    Checkpoints,
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
-    save_checkpoint,
 )
 from jobs.training.data import TrainingData
 from jobs.training.deltas import decode
@@ -83,6 +82,7 @@ class Rounds:
         self.schedule = Schedule.of(config.train, self.data.train.num_windows, self.data.train.size)
         self.model = start_model(run, config, self.data.shape)
         self.outer = outer_optimizer(self.model, config.train)
+        self.checkpoints = Checkpoints(run, config.train)
         self.journal = Journal(run, self.schedule)
         self.training = _name_training(run)
         self.results: list[RoundResult] = []
@@ -91,11 +91,12 @@ class Rounds:
         self._started = time.monotonic() - self.state.seconds
         self._seconds_per_step = self.state.seconds / self.state.steps if self.state.steps else None
 
-    def run(self) -> dict[str, Any]:
-        """Train all rounds that are left; return facts that the metrics do not tell."""
-        while not self.schedule.is_over(self.state.steps, self.state.seconds):
+    def run(self, is_told_to_end: Callable[[], bool]) -> dict[str, Any]:
+        """Train all rounds that are left, or until this process is told to end; return what metrics do not tell."""
+        while not (self._is_over() or is_told_to_end()):
             self._round()
         return {
+            "is_complete": self._is_over(),
             "num_parameters": self.model.num_parameters,
             **{key: value for each in self.results for key, value in (("dtype", each.dtype), ("device", each.device))},
             "peak_resident_bytes": max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self.results)]),
@@ -109,7 +110,7 @@ class Rounds:
         step = latest_checkpoint(self.run_folder)
         if step is None:
             state = TrainingState(settings)
-            save_checkpoint(self.run_folder, state, self.model, self.outer, self.config.train.keep_checkpoints)
+            self.checkpoints.write(state, self.model, self.outer)
             return state
         state = load_checkpoint(self.run_folder, step, settings, self.model, self.outer)
         if step <= self.config.train.allreduce_steps:
@@ -120,8 +121,7 @@ class Rounds:
         self.copies = next((name for name in reversed(names) if self._has_copies(name)), None)
         for name in names:
             if round_steps(name)[1] == step:
-                self.state = state
-                self._record(name, None)
+                self.results = self._results(name)
         return state
 
     def _has_copies(self, name: str) -> bool:
@@ -129,7 +129,7 @@ class Rounds:
         return manifest is not None and bool(manifest.entries(STATE))
 
     def _round(self) -> None:
-        """Train a round: the workers' steps, the outer step, a checkpoint, validation, metrics."""
+        """Train a round: the workers' steps, the outer step, validation, metrics, a checkpoint."""
         work = self._plan()
         started = time.monotonic()
         self._map(partial(train_part, work=work), f"steps {work.first_step + 1} to {work.last_step}")
@@ -137,14 +137,28 @@ class Rounds:
         seconds = time.monotonic() - self._started
         for _ in range(work.first_step, work.last_step):
             self.state.advance(self.config.train.batch_size * self.data.train.size, seconds)
-        save_checkpoint(self.run_folder, self.state, self.model, self.outer, self.config.train.keep_checkpoints)
-        self._record(work.name, seconds - work.seconds)
+        rows = merged_rows(self.results, seconds, seconds - work.seconds, one_by_one=self.tasks.name == "inline")
+        every = self.config.train.eval_every
+        if work.last_step // every > work.first_step // every or self._is_over():
+            rows[-1] |= self._validate(work, rows[-1])
+        self._write(work, rows)
+        self._seconds_per_step = (time.monotonic() - started) / (work.last_step - work.first_step)
+
+    def _write(self, work: Round, rows: list[Row]) -> None:
+        """Write metrics and checkpoint of a round; remove what earlier rounds left."""
+        parameters = list(self.model.parameters())
+        momenta = [tensor for each in self.outer.state.values() for tensor in each.values()]
+        rows[-1]["sync_bytes"] += sum(parameter.nbytes for parameter in parameters)
+        rows[-1]["state_bytes"] += sum(tensor.nbytes for tensor in momenta)
+        for step, row in enumerate(rows, work.first_step + 1):
+            self.journal.add(self._of_step(step) | row)
+        self.journal.flush()
+        self.checkpoints.write(self.state, self.model, self.outer)
         if work.copies_state:
             self.copies = work.name
         for name in lake.list_folders(self.run_folder.rounds):
             if name not in (work.name, self.copies):
                 lake.delete_folder(join(self.run_folder.rounds, name))
-        self._seconds_per_step = (time.monotonic() - started) / (work.last_step - work.first_step)
 
     def _plan(self) -> Round:
         """The next round: so many steps that neither the schedule nor the time is overrun by much."""
@@ -203,24 +217,6 @@ class Rounds:
             results.append(RoundResult(manifest.entries(DELTA)[0], **manifest.counts))
         return results
 
-    def _record(self, name: str, elapsed: float | None) -> None:
-        """Write the metrics of a round that ended with the present checkpoint, validated if that is due."""
-        self.results = self._results(name)
-        first, last, _ = round_steps(name)
-        rows = merged_rows(self.results, self.state.seconds, elapsed, one_by_one=self.tasks.name == "inline")
-        manifest = lake.read_manifest(self.run_folder.checkpoint(last))
-        assert manifest is not None
-        (weights,), (outer,) = manifest.entries(MODEL), manifest.entries(OPTIMIZER)
-        rows[-1]["sync_bytes"] += weights.size
-        rows[-1]["state_bytes"] += outer.size
-        every = self.config.train.eval_every
-        if last // every > first // every or self.schedule.is_over(last, self.state.seconds):
-            rows[-1] |= self._validate(last)
-            rows[-1]["sync_bytes"] += weights.size * self.config.train.workers
-        for step, row in enumerate(rows, first + 1):
-            self.journal.add(self._of_step(step) | row)
-        self.journal.flush()
-
     def _of_step(self, step: int) -> Row:
         batch_size = self.config.train.batch_size
         return {
@@ -230,13 +226,18 @@ class Rounds:
             **self.data.baselines,
         }
 
-    def _validate(self, step: int) -> Row:
-        """Validate the weights after `step` steps, each worker its share."""
-        workers, threads = self.config.train.workers, self.tasks.task_threads(self.config.train.workers)
-        parts = self._map(partial(validate_part, step=step, workers=workers, threads=threads), f"validate step {step}")
+    def _validate(self, work: Round, row: Row) -> Row:
+        """Validate the weights after a round, each worker its share; what travels is added to the round's `row`."""
+        data = save(dict(self.model.state_dict()))
+        weights = lake.write_file(join(self.run_folder.rounds, work.name), MODEL, data)
+        parts = self._map(partial(validate_part, weights=weights, work=work), f"validate step {work.last_step}")
+        row["sync_bytes"] += (1 + work.workers) * weights.size
         valid, train = (sum(side, start=Score(0.0, 0.0)) for side in zip(*parts, strict=True))
         self.state.saw(valid.loss)
         return figures(self.data, valid, train)
+
+    def _is_over(self) -> bool:
+        return self.schedule.is_over(self.state.steps, self.state.seconds)
 
     def _map(self, part: Callable[..., Result], description: str) -> list[Result]:
         function = partial(part, run=self.run_folder, config=self.config, windows_fingerprint=self.fingerprint)

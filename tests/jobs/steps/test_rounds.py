@@ -102,7 +102,7 @@ def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, stra
         run, _, stats = train_run(place, f"{workers}", train__strategy=strategy, train__workers=workers)
         rows.append(metrics(run))
         assert rows[-1][-1]["loss"] < rows[-1][0]["loss"] - 0.5
-    for workers, until in ((2, 6), (1, 12), (3, 24)):
+    for workers, until in ((2, 12), (1, 18), (3, 24)):
         run, config = make_run(place, "changing", **FEW, train__strategy=strategy, train__workers=workers)
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             stop_after(patch, until)
@@ -115,15 +115,15 @@ def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, stra
 
 
 def stop_after(monkeypatch, step):
-    """Kill the driver when the checkpoint of `step` is written, before its metrics are."""
-    write = rounds.save_checkpoint
+    """Kill the driver before the checkpoint of `step` is written."""
+    write = rounds.Checkpoints.write
 
-    def save(run, state, *others):
-        write(run, state, *others)
+    def killed(self, state, *others):
         if state.steps == step < 24:
             raise KeyboardInterrupt
+        write(self, state, *others)
 
-    monkeypatch.setattr(rounds, "save_checkpoint", save)
+    monkeypatch.setattr(rounds.Checkpoints, "write", killed)
 
 
 def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, monkeypatch):
@@ -202,7 +202,7 @@ def test_rounds_after_an_allreduce_warm_up(place):
     settings = {"train__strategy": "diloco", "train__workers": 2, "train__allreduce_steps": 9}
     whole, _, _ = train_run(place, "plain")
     run, _, stats = train_run(place, "warm", **settings, train__keep_checkpoints=9)
-    assert complete_checkpoints(run) == [9, 15, 21, 24]
+    assert complete_checkpoints(run)[-4:] == [9, 15, 21, 24]
     assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(whole)]
     size = len(lake.read_bytes(run.checkpoint(24) + "/model.safetensors"))
     for row, plain in zip(metrics(run)[:9], metrics(whole)[:9], strict=True):
