@@ -67,7 +67,8 @@ def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
     if config.train.embeddings is not None:
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
         weights = model.embeddings.detach().numpy()
-        weights[:] = initial_weights(read_embeddings(config.train.embeddings), names, weights, config.train.embeddings)
+        given = read_embeddings(config.train.embeddings)
+        model.start_from(torch.from_numpy(initial_weights(given, names, weights, config.train.embeddings)))
     return model
 
 
