@@ -84,7 +84,7 @@ with DAG(
 ) as dag:
     uploaded = upload_package()
     sweep = EndClustersOperator(task_id="sweep")
-    create = CreateClusterOperator(task_id="create_cluster")
+    create = CreateClusterOperator(task_id="create_cluster", package_uri=uploaded)
     steps = [
         SparkStepOperator(task_id=step, step=step, cluster_id=create.output, package_uri=uploaded) for step in STEPS
     ]
