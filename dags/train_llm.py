@@ -85,7 +85,7 @@ with DAG(
 ) as dag:
     uploaded = upload_package()
     sweep = EndClustersOperator(task_id="sweep")
-    create = CreateClusterOperator(task_id="create_cluster")
+    create = CreateClusterOperator(task_id="create_cluster", package_uri=uploaded)
     # As a template, since what follows directly on a setup may have no other trigger rule than `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
     steps = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,8 +10,10 @@ from jobs.sections.base import Section
 
 
 class ModelConfig(Section):
-    """The shape of the decoder (Llama: RMSNorm, rotary positions, SwiGLU, tied embeddings)."""
+    """The kind of model and its shape."""
 
+    kind: Literal["transformer"] = "transformer"
+    """`transformer`: a decoder (Llama: RMSNorm, rotary positions, SwiGLU, tied embeddings)."""
     num_layers: int = Field(4, ge=1, le=200)
     """Number of decoder layers."""
     embedding_size: int = Field(256, ge=2, le=16_384)

@@ -17,8 +17,8 @@ from jobs.model.card import Facts, figures, write_card
 from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
 from jobs.model.generation import Request, generate
-from jobs.model.inference import InferenceLlama
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model, for_generating
+from jobs.model.language_model import LanguageModel
 from jobs.paths import Lake, Run, base_name, join
 from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
@@ -104,14 +104,14 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
     """Make the model folder and its zip file of the last checkpoint's weights and the dataset's tokenizer."""
-    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size)).eval()
+    model = build_model(config.model, data.shape).eval()
     step = latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
     load_weights(run, step, model)
     tokenizer, sources = _tokens(Lake(run.lake_uri).tokens(tokens))
     samples = _samples(model, tokenizer, config.generate)
-    card = write_card(Facts(run.run_id, config, sources, stats, data.vocab_size, samples))
+    card = write_card(Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
     about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
     lake.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
 
@@ -126,10 +126,10 @@ def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
     return tokenizer, manifest.inputs.get("files", [])
 
 
-def _samples(model: Llama, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
+def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
     """The first sample of the first prompts of the configuration, for the card."""
     requests = [Request(prompt, index) for index, prompt in enumerate(config.prompts[:CARD_SAMPLES])]
-    return generate(InferenceLlama(model), tokenizer, requests, Settings.of(config)).samples
+    return generate(for_generating(model), tokenizer, requests, Settings.of(config)).samples
 
 
 def _summary(rows: list[Row]) -> dict[str, Any]:

@@ -87,9 +87,11 @@ def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engi
     sides = _split(lake, tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
     files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
+    tokenizer = read_tokenizer(lake, tokens.fingerprint)
     stats = {
         **_stats(tokens, sides),
-        **_distribution(files, sides, read_tokenizer(lake, tokens.fingerprint)),
+        "end_of_text": tokenizer.end_of_text,
+        **_distribution(files, sides, tokenizer),
         **_leak(tokens, sides, settings.leak_ngram, engine),
     }
     publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from jobs import lake
 from jobs.errors import DamagedError, InputError
-from jobs.model.llama import Llama
+from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, Run, base_name
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,9 @@ class TrainingState:
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
 
-def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer, keep: int) -> None:
+def save_checkpoint(
+    run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer, keep: int
+) -> None:
     """Write the checkpoint after ``state.steps`` steps, then delete all but the latest `keep`."""
     folder = run.checkpoint(state.steps)
     lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
@@ -86,7 +88,7 @@ def latest_checkpoint(run: Run) -> int | None:
 
 
 def load_checkpoint(
-    run: Run, step: int, settings: str, model: Llama, optimizer: torch.optim.Optimizer
+    run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
     """Put model and optimizer into the state of a checkpoint.
 
@@ -106,7 +108,7 @@ def load_checkpoint(
     return state
 
 
-def load_weights(run: Run, step: int, model: Llama) -> None:
+def load_weights(run: Run, step: int, model: LanguageModel) -> None:
     """Put the model alone into the state of a checkpoint."""
     model.load_state_dict(load(_read(run, step)[MODEL]))
 
@@ -119,7 +121,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -128,7 +130,7 @@ def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[s
     }
 
 
-def _load_optimizer(model: Llama, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _load_optimizer(model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():

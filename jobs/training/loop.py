@@ -74,7 +74,7 @@ class Loop:
         steps, batch_size = self.state.steps, self.config.batch_size
         ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
         mine = self.data.train.read(ids[self.group.share(batch_size)])
-        part_of_loss = self.learner.backward(mine, self.tokens_per_step)
+        part_of_loss = self.learner.backward(mine, batch_size * self.learner.model.targets_per_window)
         with meter.synchronizing(self.learner.gradients.buffer.nbytes if self.group.world_size > 1 else 0):
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))

@@ -16,7 +16,8 @@ from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.initial import initial_weights
 from jobs.errors import InputError
 from jobs.gang import Member
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
+from jobs.model.language_model import DataShape, LanguageModel
 from jobs.paths import Lake, Run
 from jobs.sections.train import EMBED
 from jobs.tokens.dataset import read_tokenizer, used_datasets
@@ -43,7 +44,7 @@ def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: 
     """
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
-    model = start_model(run, config, data.vocab_size, data.train.size)
+    model = start_model(run, config, data.shape)
     learner = Learner(model, config.train, choose_device(member.rank))
     with joined(member, config.train.gang_timeout_seconds) as group:
         state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
@@ -58,17 +59,17 @@ def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: 
         }
 
 
-def start_model(run: Run, config: Config, vocab_size: int, num_positions: int) -> Llama:
+def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
     """The model with its first weights: random ones, and embeddings where the run names some.
 
     Raises:
         InputError: if the embeddings cannot be read, or do not fit the model.
     """
-    model = Llama(LlamaConfig.of(config.model, vocab_size, num_positions), config.train.seed)
+    model = build_model(config.model, shape, config.train.seed)
     if config.train.embeddings is not None:
         place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
-        weights = model.output_weight.detach().numpy()
+        weights = model.embeddings.detach().numpy()
         weights[:] = initial_weights(read_embeddings(place), names, weights, place)
     return model
 

@@ -34,12 +34,21 @@ class CreateClusterOperator(BaseOperator):
 
     It does not wait: EMR queues steps while the cluster starts, and a setup that is killed while it waits would leave
     its teardown without a cluster to end.
+
+    Args:
+        package_uri: Folder of the packaged job, from which every node builds the job's environment.
     """
+
+    template_fields: Sequence[str] = ("package_uri",)
+
+    def __init__(self, *, package_uri: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.package_uri = package_uri
 
     def execute(self, context: Context) -> str:
         """Create the cluster, or find it."""
         identity, run = current_identity(context), current_run(context)
-        request = emr.run_job_flow(read_config(run), identity, datetime.now(UTC))
+        request = emr.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
         return clusters.create_cluster(aws.emr_client(), identity, request)
 
 

@@ -10,7 +10,8 @@ from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.initial import initial_weights
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
 from jobs.training.worker import embeddings_uri, start_model
 from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
@@ -59,9 +60,9 @@ def test_training_starts_from_them(tmp_path):
     )
     (file,) = (tmp_path / "e").glob("*.csv")
     run, config = make_run(place, "r", train__embeddings=str(file))
-    model = start_model(run, config, tokenizer.vocab_size, 16)
-    plain = Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), config.train.seed)
-    ours, before = model.output_weight.detach().numpy(), plain.output_weight.detach().numpy()
+    shape = DataShape(tokenizer.vocab_size, 16, tokenizer.end_of_text)
+    model, plain = start_model(run, config, shape), build_model(config.model, shape, config.train.seed)
+    ours, before = model.embeddings.detach().numpy(), plain.embeddings.detach().numpy()
     assert np.allclose(ours[:100] / ours[:100].std(), vectors / vectors.std(), atol=1e-3)
     assert np.array_equal(ours[100:], before[100:])
 
