@@ -175,6 +175,16 @@ class Run:
         return join(self.checkpoints, f"{step:08d}")
 
     @property
+    def stop(self) -> str:
+        """While it is there, the workers are to stop after their step."""
+        return join(self.train, "stop")
+
+    @property
+    def attempts(self) -> str:
+        """What was lost so far: restarts, and batches that are left out."""
+        return join(self.train, "attempts.json")
+
+    @property
     def metrics_parts(self) -> str:
         """Small files of metrics, written while training runs."""
         return join(self.train, "metrics")
