@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from jobs.sections.base import Section
 
+EMBED = "embed"
+"""What `train.embeddings` says for the vectors that the run's step of this name learns."""
+
 
 class TrainConfig(Section):
     """How the model is trained."""
@@ -15,6 +18,18 @@ class TrainConfig(Section):
     strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
     """How workers agree: `allreduce` sums gradients at every step, in a barrier stage; `average` and `diloco` train
     rounds of local steps, ordinary stages, and average the weights or take an outer step (arXiv:2311.08105)."""
+    sync_every: int = Field(30, ge=0)
+    """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
+    outer_learning_rate: float = Field(0.7, gt=0)
+    """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
+    outer_momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of `diloco`'s outer optimizer."""
+    delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """What a worker's change of the weights travels as; `int8` has a scale for each row."""
+    allreduce_steps: int = Field(0, ge=0)
+    """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
+    state_every: int = Field(10, ge=1)
+    """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
     workers: int = Field(2, ge=1, le=1024)
     """Tasks that train together."""
     epochs: float = Field(1.0, gt=0)
@@ -57,19 +72,8 @@ class TrainConfig(Section):
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     embeddings: str | None = None
-    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
-    sync_every: int = Field(30, ge=0)
-    """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
-    outer_learning_rate: float = Field(0.7, gt=0)
-    """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
-    outer_momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of `diloco`'s outer optimizer."""
-    delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """What a worker's change of the weights travels as; `int8` has a scale for each row."""
-    allreduce_steps: int = Field(0, ge=0)
-    """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
-    state_every: int = Field(10, ge=1)
-    """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
+    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file; `embed` for
+    vectors of the run's own tokens, which the step `embed` then learns before training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
     compile: bool = False
