@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path("requirements")
-LOCKS = ("airflow", "job", "dev", "bench")
+LOCKS = ("airflow", "job", "image", "dev", "bench")
 PLATFORMS = [
     {"python_version": minor, "python_full_version": f"{minor}.9", "sys_platform": system, "platform_system": name}
     for minor in ("3.11", "3.12", "3.13")
