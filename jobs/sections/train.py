@@ -24,24 +24,43 @@ class TrainConfig(Section):
     """Stop after so many seconds of training, if that is sooner."""
     batch_size: int = Field(32, ge=1)
     """Windows in a global batch, whatever the number of workers."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """If given, a worker takes its part of the batch in pieces of so many windows and adds up their gradients: the
+    result is the same, the memory less."""
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    """`adam` and `sgd` do not decay weights; `muon` is Muon for the matrices between embeddings and output layer,
+    and AdamW for the rest."""
     learning_rate: float = Field(1e-3, gt=0)
-    """Highest learning rate of AdamW."""
+    """Highest learning rate."""
+    schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "cosine"
+    """How the learning rate falls after the warm-up: not at all; by a factor in each epoch; linearly; as a cosine; or
+    linearly at the end only (warm-up, stable, decay)."""
     min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
-    """The cosine ends at so much of the highest learning rate."""
+    """The linear, cosine and wsd schedules end at so much of the highest learning rate."""
+    decay_fraction: float = Field(0.3, gt=0, le=1)
+    """The learning rate of the wsd schedule falls in this last share of the run."""
+    decay_per_epoch: float = Field(0.9, gt=0, le=1)
+    """The learning rate of the exponential schedule falls by this factor in an epoch, a little at each step."""
     warmup_steps: int = Field(50, ge=0)
     """Steps of linear warm-up; at most a tenth of all steps is used."""
     weight_decay: float = Field(0.1, ge=0)
-    """Decoupled weight decay of matrices; vectors are not decayed."""
+    """Decoupled weight decay of matrices by adamw and muon; vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of AdamW's first moment."""
+    """Decay of Adam's first moment."""
     beta2: float = Field(0.95, ge=0, lt=1)
-    """Decay of AdamW's second moment."""
+    """Decay of Adam's second moment."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Momentum of sgd and muon."""
+    nesterov: bool = True
+    """Whether the momentum of sgd and muon is Nesterov's."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     embeddings: str | None = None
     """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
+    compile: bool = False
+    """Compile the model (torch.compile); on a CPU this needs a C++ compiler on the workers."""
     seed: int = Field(1234, ge=0)
     """Seed of initial weights and of the order of samples."""
     eval_every: int = Field(100, ge=1)

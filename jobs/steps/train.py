@@ -20,6 +20,7 @@ from jobs.model.generation import Request, generate
 from jobs.model.inference import InferenceLlama
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.paths import Lake, Run, base_name, join
+from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
@@ -48,7 +49,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     facts = _train(run, config, engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
-    stats = _summary(rows, config, data) | facts
+    stats = _summary(rows) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
     progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
@@ -131,17 +132,15 @@ def _samples(model: Llama, tokenizer: Tokenizer, config: GenerateConfig) -> list
     return generate(InferenceLlama(model), tokenizer, requests, Settings.of(config)).samples
 
 
-def _summary(rows: list[Row], config: Config, data: TrainingData) -> dict[str, Any]:
+def _summary(rows: list[Row]) -> dict[str, Any]:
     """Statistics of all steps: means are over steps, speed is over the whole time of training."""
     last = rows[-1]
     seconds = last["seconds"]
     gradient_norms = [row["gradient_norm"] for row in rows]
-    validation = {key: last[key] for key in ("valid_loss", "valid_accuracy", "perplexity", "bits_per_byte")}
     return {
         "reused": False,
-        "train_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
-        **validation,
-        "unigram_loss": data.unigram_loss,
+        **{key: last[key] for key in EVALUATED if key in last},
+        "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         "tokens_per_second": last["tokens"] / seconds,
         "num_steps": last["step"],
         "num_tokens": last["tokens"],

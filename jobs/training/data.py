@@ -46,6 +46,11 @@ class TrainingData:
     unigram_loss: float
     valid_tokens_per_byte: float
 
+    @property
+    def baselines(self) -> dict[str, float]:
+        """What a model must beat that has learnt anything, in nats per token of the validation text."""
+        return {"unigram_loss": self.unigram_loss}
+
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
         """Open the dataset `fingerprint`.

@@ -1,4 +1,4 @@
-"""Validation: loss and accuracy on windows that are never trained on."""
+"""Evaluation: loss and accuracy on windows of validation, never trained on, and as a mirror on windows of training."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from jobs.training.data import Windows
+from jobs.training.data import TrainingData, Windows
 from jobs.training.group import Group
 from jobs.training.learner import Learner
 from jobs.training.order import Ids
 
 BATCH_TOKENS = 8192
+TRAIN_SHARE = 4  # training windows are a quarter of those of validation: their loss decides nothing
 MAX_EXPONENT = 700.0  # of which a float holds the exponential
 
 
 @dataclass(frozen=True)
-class Validation:
+class Score:
     """`loss` in nats per token; `accuracy` is the share of targets that were the likeliest token."""
 
     loss: float
     accuracy: float
 
-    @property
-    def perplexity(self) -> float:
-        """The number of equally likely tokens with the same loss."""
-        return math.exp(min(self.loss, MAX_EXPONENT))
 
-    def bits_per_byte(self, tokens_per_byte: float) -> float:
-        """The loss as bits for each byte of the text."""
-        return self.loss / math.log(2) * tokens_per_byte
+def evaluate(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> dict[str, float]:
+    """The figures of an evaluation, the same on each worker.
+
+    Losses and accuracies of both sides are the model's as it stands, on at most `max_windows` evenly spaced windows of
+    validation and a quarter as many of training, always the same ones.
+    """
+    valid = score(learner, data.valid, max_windows, group)
+    train = score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
+    return {
+        "train_loss": train.loss,
+        "valid_loss": valid.loss,
+        "train_accuracy": train.accuracy,
+        "valid_accuracy": valid.accuracy,
+        "perplexity": perplexity(valid.loss),
+        "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
+    }
 
 
-def evaluate(learner: Learner, windows: Windows, max_windows: int, group: Group) -> Validation:
-    """Validate on at most `max_windows` evenly spaced windows; each worker computes its share."""
+def score(learner: Learner, windows: Windows, max_windows: int, group: Group) -> Score:
+    """The mean over at most `max_windows` evenly spaced windows; each worker computes its share."""
     ids = evenly_spaced(windows.num_windows, max_windows)
     mine = ids[group.share(len(ids))]
     batch_size = max(1, BATCH_TOKENS // windows.size)
@@ -44,7 +54,17 @@ def evaluate(learner: Learner, windows: Windows, max_windows: int, group: Group)
         totals += torch.tensor(learner.score(windows.read(mine[start : start + batch_size])))
     group.sum(totals)
     loss, accuracy = (totals / (len(ids) * windows.size)).tolist()
-    return Validation(loss, accuracy)
+    return Score(loss, accuracy)
+
+
+def perplexity(loss: float) -> float:
+    """The number of equally likely tokens with the same loss."""
+    return math.exp(min(loss, MAX_EXPONENT))
+
+
+def bits_per_byte(loss: float, tokens_per_byte: float) -> float:
+    """A loss in nats per token as bits for each byte of the text."""
+    return loss / math.log(2) * tokens_per_byte
 
 
 def evenly_spaced(num_items: int, at_most: int) -> Ids:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jobs.config import TrainConfig
+from jobs.errors import InputError
 from jobs.model.llama import Llama
 from jobs.training.loss import linear_cross_entropy, loss_and_hits
 from jobs.training.optimizer import FlatGradients, build_optimizer
@@ -26,9 +31,14 @@ class Learner:
         self.optimizer = build_optimizer(model, config)
         self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
         self._max_gradient_norm = config.max_gradient_norm
+        self._groups = _indices_by_group(model, self.optimizer)
+        self._micro_batch_size = config.micro_batch_size
+        self._decoder = compiled(self.model.model, device) if config.compile else self.model.model
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
         """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
+
+        At most `train.micro_batch_size` windows are in memory at a time.
 
         Args:
             windows: rows of inputs and one target more (n, size + 1), int64.
@@ -37,10 +47,14 @@ class Learner:
         Returns:
             The part of the batch's mean loss, in nats.
         """
-        hidden, targets = self._hidden(windows)
-        loss = linear_cross_entropy(hidden, self.model.output_weight, targets, self.dtype) / num_targets
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return loss.item()
+        total = 0.0
+        at_a_time = self._micro_batch_size or max(1, len(windows))
+        for start in range(0, len(windows), at_a_time):
+            hidden, targets = self._hidden(windows[start : start + at_a_time])
+            loss = linear_cross_entropy(hidden, self.model.output_weight, targets, self.dtype) / num_targets
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total += loss.item()
+        return total
 
     def update(self, learning_rate: float) -> float:
         """Take an optimizer step with the gradients, clear them, and return their norm before clipping."""
@@ -56,6 +70,20 @@ class Learner:
         """What the optimizer itself uses."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def gradient_norms(self) -> dict[str, dict[str, float]]:
+        """Of each parameter group of the optimizer, mean and max of its gradients' norms before the last update."""
+        norms = np.array(self.gradients.norms.tolist())
+        return {
+            name: {"mean": float(norms[group].mean()), "max": float(norms[group].max())}
+            for name, group in self._groups.items()
+        }
+
+    @property
+    def gpu_bytes(self) -> int:
+        """Memory that tensors hold on the GPU; 0 without one."""
+        return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
+
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
         """The windows' summed loss in nats, and how many targets were the likeliest token."""
@@ -66,8 +94,18 @@ class Learner:
         """Hidden states (n * size, D) and targets (n * size) of windows."""
         windows = windows.to(self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden: Tensor = self.model.model(windows[:, :-1])
+            hidden: Tensor = self._decoder(windows[:, :-1])
         return hidden.flatten(0, 1), windows[:, 1:].flatten()
+
+
+def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
+    """Which of the model's parameters are in each group of the optimizer; one without a name holds them all."""
+    places = {parameter: index for index, parameter in enumerate(model.parameters())}
+    return {
+        group.get("name", "all"): [places[parameter] for parameter in group["params"]]
+        for group in optimizer.param_groups
+        if group["params"]
+    }
 
 
 def choose_device(rank: int) -> torch.device:
@@ -75,6 +113,21 @@ def choose_device(rank: int) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def compiled(module: nn.Module, device: torch.device) -> nn.Module:
+    """`module`, compiled when it is first called.
+
+    Raises:
+        InputError: if there is no compiler for it.
+    """
+    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+        raise InputError(
+            f"train.compile: there is no C++ compiler here ({' or '.join(compilers)}); install one,"
+            " or set train.compile=false"
+        )
+    return torch.compile(module)  # type: ignore[return-value]  # the module, wrapped
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -75,7 +75,7 @@ class Loop:
         ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
         mine = self.data.train.read(ids[self.group.share(batch_size)])
         part_of_loss = self.learner.backward(mine, self.tokens_per_step)
-        with meter.synchronizing():
+        with meter.synchronizing(self.learner.gradients.buffer.nbytes if self.group.world_size > 1 else 0):
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
         self._check_finite(loss, norm, ids)
@@ -85,11 +85,13 @@ class Loop:
             "epoch": self.state.steps * batch_size / self.data.train.num_windows,
             "tokens": self.state.tokens,
             "loss": loss,
-            "unigram_loss": self.data.unigram_loss,
+            **self.data.baselines,
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
+            "gradient_norms": self.learner.gradient_norms,
             "seconds": seconds,
             **meter.row(self.tokens_per_step),
+            "gpu_bytes": self.learner.gpu_bytes,
             "samples": f"{zlib.crc32(ids.tobytes()):08x}",
         }
 
@@ -114,14 +116,9 @@ class Loop:
         )
 
     def _validate(self) -> Row:
-        validation = evaluate(self.learner, self.data.valid, self.config.eval_windows, self.group)
-        self.state.saw(validation.loss)
-        return {
-            "valid_loss": validation.loss,
-            "valid_accuracy": validation.accuracy,
-            "perplexity": validation.perplexity,
-            "bits_per_byte": validation.bits_per_byte(self.data.valid_tokens_per_byte),
-        }
+        figures = evaluate(self.learner, self.data, self.config.eval_windows, self.group)
+        self.state.saw(figures["valid_loss"])
+        return figures
 
     def _is_due(self, every: int) -> bool:
         return self.state.steps % every == 0 or self._is_over()

@@ -8,10 +8,12 @@ lie behind the step at which a later one began are dropped, also when the later 
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import psutil
@@ -52,20 +54,21 @@ class MetricsWriter:
 
 
 class StepMeter:
-    """What a step takes: time, the part of it spent waiting for other workers, memory and cores."""
+    """What a step takes: time, the part of it spent in exchange with other workers, memory and cores."""
 
     def __init__(self) -> None:
-        self._process = psutil.Process()
         self._started = time.perf_counter()
         self._cpu_started = time.process_time()
         self._sync_seconds = 0.0
+        self._sync_bytes = 0
 
     @contextmanager
-    def synchronizing(self) -> Iterator[None]:
-        """Time what is done inside as synchronization."""
+    def synchronizing(self, num_bytes: int) -> Iterator[None]:
+        """Time what is done inside as synchronization, in which a worker gives `num_bytes` to the others."""
         started = time.perf_counter()
         yield
         self._sync_seconds += time.perf_counter() - started
+        self._sync_bytes += num_bytes
 
     def row(self, num_tokens: int) -> Row:
         """The step's figures, now that it is over; `cpu_load` in cores."""
@@ -73,10 +76,17 @@ class StepMeter:
         return {
             "step_milliseconds": 1000 * seconds,
             "sync_milliseconds": 1000 * self._sync_seconds,
+            "sync_bytes": self._sync_bytes,
             "tokens_per_second": num_tokens / seconds,
-            "resident_bytes": self._process.memory_info().rss,
+            "resident_bytes": _process(os.getpid()).memory_info().rss,
             "cpu_load": (time.process_time() - self._cpu_started) / seconds,
         }
+
+
+@cache
+def _process(pid: int) -> psutil.Process:
+    """Looking a process up takes longer than asking it; a forked worker is another one."""
+    return psutil.Process(pid)
 
 
 def compact(run: Run) -> list[Row]:

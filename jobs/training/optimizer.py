@@ -1,22 +1,86 @@
-"""AdamW (arXiv:1711.05101), and all gradients in one flat buffer."""
+"""Optimizers, and all gradients in one flat buffer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from jobs.config import TrainConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters of `model`; matrices are decayed, vectors (the norms' gains) are not."""
-    parameters = list(model.parameters())
+def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """The optimizer that `train.optimizer` names, over the parameters of `model`.
+
+    Its state holds one dictionary of tensors for each parameter. Vectors (biases, the norms' gains) are never decayed.
+    """
+    if config.optimizer == "muon":
+        return _muon(model, config)
+    if config.optimizer == "adamw":
+        return _adamw(list(model.parameters()), config)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+        fused=True,
+    )
+
+
+class Together(Optimizer):
+    """Optimizers of different parameters as one: one list of groups, one state."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        self._parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # torch's is overloaded
+        """Take a step with each."""
+        assert closure is None
+        start = 0
+        for part in self._parts:
+            stop = start + len(part.param_groups)
+            part.state, part.param_groups = self.state, self.param_groups[start:stop]
+            part.step()
+            start = stop
+
+
+def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Muon for the matrices between embeddings and output layer, AdamW for the rest.
+
+    Its updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one learning rate serves both.
+    """
+    outer = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    outer.add(id(getattr(model, "output_weight", None)))
+    hidden = [parameter for parameter in model.parameters() if parameter.dim() == 2 and id(parameter) not in outer]
+    chosen = {id(parameter) for parameter in hidden}
+    muon = torch.optim.Muon(
+        [{"name": "hidden", "params": hidden}],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return Together([muon, _adamw([one for one in model.parameters() if id(one) not in chosen], config)])
+
+
+def _adamw(parameters: Sequence[nn.Parameter], config: TrainConfig) -> Optimizer:
+    """AdamW (arXiv:1711.05101): matrices are decayed, vectors are not."""
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2]},
-        {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
+        {"name": "matrices", "params": [parameter for parameter in parameters if parameter.dim() >= 2]},
+        {
+            "name": "vectors",
+            "params": [parameter for parameter in parameters if parameter.dim() < 2],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.AdamW(
         groups,
@@ -31,7 +95,8 @@ class FlatGradients:
     """The gradients of all parameters, in one buffer that is summed over the workers in one call.
 
     Each ``parameter.grad`` is a view of `values`, which the backward pass adds to. `riders` are a few more numbers
-    behind them, which travel in the same sum; `buffer` is both.
+    behind them, which travel in the same sum; `buffer` is both. `norms` are those of each parameter's gradient before
+    they were last clipped.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], num_riders: int) -> None:
@@ -39,14 +104,18 @@ class FlatGradients:
         size = sum(parameter.numel() for parameter in parameters)
         self.buffer = parameters[0].new_zeros(size + num_riders)
         self.values, self.riders = self.buffer[:size], self.buffer[size:]
+        self.norms = self.values.new_zeros(len(parameters))
+        self._of_parameters = []
         start = 0
         for parameter in parameters:
             parameter.grad = self.values[start : start + parameter.numel()].view_as(parameter)
+            self._of_parameters.append(parameter.grad)
             start += parameter.numel()
 
     def clip(self, max_norm: float) -> Tensor:
         """Scale the gradients down to `max_norm`; return their norm before that."""
-        norm: Tensor = torch.linalg.vector_norm(self.values)
+        self.norms = torch.stack(torch._foreach_norm(self._of_parameters))
+        norm: Tensor = torch.linalg.vector_norm(self.norms)
         if norm > max_norm:
             self.values *= max_norm / norm
         return norm

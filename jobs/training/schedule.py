@@ -1,6 +1,6 @@
-"""How long training lasts, and its learning rate: linear warm-up, then a cosine (arXiv:1608.03983) to a floor.
+"""How long training lasts, and its learning rate: linear warm-up, then the decay that `train.schedule` names.
 
-Where `train.max_seconds` ends a run before its last step, the cosine must end with it. So it follows the larger of two
+Where `train.max_seconds` ends a run before its last step, the decay must end with it. So it follows the larger of two
 shares: of the steps and of the seconds; both only grow, so the learning rate never rises after the warm-up. While
 seconds are not the binding limit they have no influence.
 """
@@ -17,11 +17,9 @@ from jobs.config import TrainConfig
 class Schedule:
     """When to stop, and how fast to learn until then."""
 
-    peak: float
-    floor_ratio: float
-    warmup_steps: int
+    config: TrainConfig
     total_steps: int
-    max_seconds: float | None
+    total_epochs: float
 
     @classmethod
     def of(cls, config: TrainConfig, num_windows: int, window_size: int) -> Schedule:
@@ -29,14 +27,17 @@ class Schedule:
         total_steps = math.ceil(round(config.epochs * num_windows / config.batch_size, 6))
         if config.max_tokens is not None:
             total_steps = min(total_steps, math.ceil(config.max_tokens / (config.batch_size * window_size)))
-        warmup_steps = min(config.warmup_steps, total_steps // 10)
-        return cls(
-            config.learning_rate, config.min_learning_rate_ratio, warmup_steps, max(1, total_steps), config.max_seconds
-        )
+        total_steps = max(1, total_steps)
+        return cls(config, total_steps, total_steps * config.batch_size / num_windows)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps before the highest learning rate: at most a tenth of all."""
+        return min(self.config.warmup_steps, self.total_steps // 10)
 
     def progress(self, steps: int, seconds: float) -> float:
         """Share of the run, 0 to 1, that is done after `steps` and `seconds`."""
-        share_of_time = seconds / self.max_seconds if self.max_seconds else 0.0
+        share_of_time = seconds / self.config.max_seconds if self.config.max_seconds else 0.0
         return min(1.0, max(steps / self.total_steps, share_of_time))
 
     def is_over(self, steps: int, seconds: float) -> bool:
@@ -44,7 +45,25 @@ class Schedule:
         return self.progress(steps, seconds) >= 1.0
 
     def learning_rate(self, steps: int, seconds: float) -> float:
-        """For the step that follows on `steps` and `seconds`: warm-up times cosine."""
+        """For the step that follows on `steps` and `seconds`: highest rate times warm-up times decay."""
         warmup = min(1.0, (steps + 1) / (self.warmup_steps + 1))
-        cosine = (1 + math.cos(math.pi * self.progress(steps, seconds))) / 2
-        return self.peak * warmup * (self.floor_ratio + (1 - self.floor_ratio) * cosine)
+        return self.config.learning_rate * warmup * self._decay(self.progress(steps, seconds))
+
+    def _decay(self, progress: float) -> float:
+        """Share of the highest learning rate at this share of the run."""
+        if self.config.schedule == "exponential":
+            return math.pow(self.config.decay_per_epoch, progress * self.total_epochs)
+        floor = self.config.min_learning_rate_ratio
+        return floor + (1 - floor) * self._shape(progress)
+
+    def _shape(self, progress: float) -> float:
+        """From 1 to 0, but for `constant`."""
+        match self.config.schedule:
+            case "linear":
+                return 1 - progress
+            case "cosine":  # arXiv:1608.03983
+                return (1 + math.cos(math.pi * progress)) / 2
+            case "wsd":  # arXiv:2404.06395
+                return min(1.0, (1 - progress) / self.config.decay_fraction)
+            case _:
+                return 1.0

@@ -7,7 +7,7 @@ import pytest
 
 from jobs import lake
 from jobs.paths import Lake, join, local_path, to_uri
-from jobs.report.curves import evaluations
+from jobs.report.curves import evaluations, nearest_rank
 from jobs.report.progress import Progress
 from jobs.report.stats import to_csv, write_step
 
@@ -41,6 +41,7 @@ def test_csv_has_one_header_and_quotes():
 
 def test_one_row_for_each_validation():
     fixed = {"epoch": 0.5, "tokens": 10, "unigram_loss": 6.0, "learning_rate": 0.1, "seconds": 3.0, "cpu_load": 1.0}
+    fixed |= {"sync_milliseconds": 0.5, "sync_bytes": 7, "gpu_bytes": 0}
     validation = {"valid_loss": 4.0, "valid_accuracy": 0.2, "perplexity": 54.6, "bits_per_byte": 2.0}
     steps = [
         {**fixed, "step": step, "loss": 10.0 - step, "gradient_norm": step, "resident_bytes": 100 - step}
@@ -49,14 +50,21 @@ def test_one_row_for_each_validation():
         for step in (1, 2, 3, 4)
     ]
     first, second = evaluations(steps)
-    assert (first["step"], first["train_loss"], first["gradient_norm_mean"], first["gradient_norm_max"]) == (
+    assert (first["step"], first["batch_loss"], first["gradient_norm_mean"], first["gradient_norm_max"]) == (
         2,
         8.5,
         1.5,
         2,
     )
+    assert (first["step_milliseconds_p50"], first["step_milliseconds_p95"], first["sync_bytes"]) == (10, 20, 14)
     assert first["tokens_per_second"] == pytest.approx((100 * 10 + 200 * 20) / 30)
     assert (first["peak_resident_bytes"], second["peak_resident_bytes"], second["step"]) == (99, 97, 3)
+
+
+def test_percentiles_are_values_that_were_seen():
+    values = [float(value) for value in range(1, 101)]
+    assert [nearest_rank(values, share) for share in (0.5, 0.95, 1.0, 0.001)] == [50, 95, 100, 1]
+    assert nearest_rank([3.0], 0.5) == 3
 
 
 def test_progress_is_written_now_and_then(tmp_path):

@@ -1,9 +1,35 @@
-"""The optimizer, and the buffer of gradients."""
+"""The optimizers, and the buffer of gradients."""
 
+import copy
+
+import pytest
 import torch
 
 from jobs.config import TrainConfig
-from jobs.training.optimizer import FlatGradients, build_optimizer
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.training.learner import Learner
+from jobs.training.optimizer import FlatGradients, Together, build_optimizer
+
+CPU = torch.device("cpu")
+WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
+
+
+def tiny_llama():
+    return Llama(LlamaConfig(11, 8, 1, 8, 12, 2, 1, 10_000.0, 1e-5), seed=3)
+
+
+def learner(**settings):
+    config = {"learning_rate": 0.02, "dtype": "float32", "workers": 1, "warmup_steps": 0}
+    return Learner(tiny_llama(), TrainConfig(**config | settings), CPU)
+
+
+def train(learner, steps):
+    """Steps on the same windows; return the loss before each."""
+    losses = []
+    for _ in range(steps):
+        losses.append(learner.backward(WINDOWS, 64))
+        learner.update(0.02)
+    return losses
 
 
 def small_network():
@@ -30,8 +56,66 @@ def test_gradients_lie_in_one_buffer_and_are_clipped_to_a_norm():
     assert torch.equal(gradients.buffer[:8], expected)
     assert norm > 1
     expected = expected / norm
-    assert gradients.clip(1.0) == norm
+    assert gradients.clip(1.0).item() == pytest.approx(norm.item())
+    assert torch.linalg.vector_norm(gradients.norms).item() == pytest.approx(norm.item())
     torch.testing.assert_close(gradients.values, expected)
     assert gradients.riders.tolist() == [5, 7]
     gradients.clear()
     assert all(parameter.grad.abs().max() == 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("settings", [
+    {"optimizer": "adamw"}, {"optimizer": "adam"}, {"optimizer": "muon"}, {"optimizer": "muon", "nesterov": False},
+    {"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "sgd", "momentum": 0.0},
+])  # fmt: skip
+def test_every_optimizer_learns(settings):
+    losses = train(learner(**settings), 80)
+    assert losses[-1] < losses[0] - (0.1 if settings["optimizer"] == "sgd" else 0.5)
+
+
+def test_nesterov_steps_follow_the_formula():
+    network = small_network()
+    optimizer = build_optimizer(network, TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.9))
+    before = network[0].weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    velocity, expected = 0.0, before
+    for _ in range(3):
+        velocity = 0.9 * velocity + 1
+        expected = expected - 0.1 * (1 + 0.9 * velocity)
+        optimizer.step()
+    torch.testing.assert_close(network[0].weight.data, expected)
+
+
+def test_muon_takes_the_hidden_matrices_and_makes_them_steps_of_one_length():
+    trained = learner(optimizer="muon", weight_decay=0.0)
+    assert isinstance(trained.optimizer, Together)
+    names = {id(parameter): name for name, parameter in trained.model.named_parameters()}
+    hidden = {names[id(parameter)] for parameter in trained.optimizer.param_groups[0]["params"]}
+    assert hidden == {name for name in names.values() if "_proj." in name}
+    before = copy.deepcopy(trained.model.state_dict())
+    train(trained, 1)
+    for name in hidden:
+        change = trained.model.state_dict()[name] - before[name]
+        size = torch.linalg.matrix_norm(change, ord=2) / max(change.shape) ** 0.5  # 0.2 * rate * singular value
+        assert 0.6 < size / (0.2 * 0.02) < 1.3
+    assert not torch.equal(trained.model.output_weight, before["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
+def test_a_state_dictionary_carries_all_that_an_optimizer_knows(optimizer):
+    first = learner(optimizer=optimizer)
+    train(first, 3)
+    second = learner(optimizer=optimizer)
+    second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    assert train(second, 4) == train(first, 4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
+def test_the_learning_rate_reaches_every_parameter(optimizer):
+    trained = learner(optimizer=optimizer)
+    before = copy.deepcopy(trained.model.state_dict())
+    trained.backward(WINDOWS, 64)
+    trained.update(0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.model.state_dict().items())

@@ -1,0 +1,50 @@
+"""What turns windows into gradients, and gradients into better weights."""
+
+import pytest
+import torch
+
+from jobs.config import TrainConfig
+from jobs.errors import InputError
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.training.learner import Learner
+
+CPU = torch.device("cpu")
+WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
+
+
+def learner(**settings):
+    model = Llama(LlamaConfig(11, 8, 1, 8, 12, 2, 1, 10_000.0, 1e-5), seed=3)
+    return Learner(model, TrainConfig(**{"dtype": "float32", "workers": 1} | settings), CPU)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8, 99])
+def test_accumulated_gradients_equal_those_of_the_whole_batch(micro_batch_size):
+    whole, pieces = learner(), learner(micro_batch_size=micro_batch_size)
+    assert pieces.backward(WINDOWS, 64) == pytest.approx(whole.backward(WINDOWS, 64))
+    torch.testing.assert_close(pieces.gradients.values, whole.gradients.values)
+
+
+def test_compiling_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match=r"train.compile: there is no C\+\+ compiler here \(no-such-compiler\)"):
+        learner(compile=True)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [("adamw", {"matrices", "vectors"}), ("muon", {"hidden", "matrices", "vectors"}), ("sgd", {"all"})],
+)
+def test_gradient_norms_of_each_parameter_group(optimizer, names):
+    """Of one parameter each: what autograd itself gives, before clipping and before the update clears it."""
+    ours = learner(optimizer=optimizer, max_gradient_norm=1e-3)
+    ours.backward(WINDOWS, 64)
+    groups = {group.get("name", "all"): group["params"] for group in ours.optimizer.param_groups}
+    expected = {
+        name: [torch.linalg.vector_norm(one.grad).item() for one in group] for name, group in groups.items() if group
+    }
+    whole = ours.update(1e-3)
+    assert ours.gradient_norms.keys() == expected.keys() == names
+    for name, norms in expected.items():
+        assert ours.gradient_norms[name]["max"] == pytest.approx(max(norms))
+        assert ours.gradient_norms[name]["mean"] == pytest.approx(sum(norms) / len(norms))
+    assert whole**2 == pytest.approx(sum(norm**2 for norms in expected.values() for norm in norms))
