@@ -91,9 +91,10 @@ def emr_command() -> list[str]:
 
     What an earlier one left is removed: its clusters ended with it.
     """
-    state = WORK / "emr"
-    shutil.rmtree(state, ignore_errors=True)
-    return ["python", "-m", "infra.local.emr", "--host", EMR, "--port", str(EMR_PORT), "--state-dir", str(state)]
+    for left in WORK.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    state = ["--state-dir", str(WORK / "emr")]
+    return ["python", "-m", "infra.local.emr", "--host", EMR, "--port", str(EMR_PORT), *state]
 
 
 def _secrets() -> dict[str, str]:
