@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, logging
 
 from jobs.config import ModelConfig
 from jobs.model.folder import save_model
-from jobs.model.generation import TokenStream
 from jobs.model.inference import InferenceLlama
+from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.tokens.bpe import tokenizer_json
 from jobs.tokens.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 @torch.inference_mode()
 def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
     """New tokens (B, 128) after prompts (B, 64)."""
-    stream = TokenStream(model, prompts.tolist(), NEW_TOKENS)
+    stream = model.stream(prompts.tolist(), NEW_TOKENS)
     tokens = [stream.logits.argmax(dim=-1)]
     while len(tokens) < NEW_TOKENS:
         stream.feed(tokens[-1])
@@ -64,7 +64,7 @@ def bandwidth() -> float:
 
 def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Module]:
     """One model twice: ours, and as `transformers` opens its folder."""
-    model = Llama(LlamaConfig.of(ModelConfig(), VOCAB_SIZE, NUM_POSITIONS), seed=1).eval()
+    model = Llama(LlamaConfig.of(ModelConfig(), DataShape(VOCAB_SIZE, NUM_POSITIONS, end_of_text=0)), seed=1).eval()
     save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
     peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     peer.generation_config.eos_token_id = None  # random weights may say it; both must make all tokens

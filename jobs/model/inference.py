@@ -17,6 +17,7 @@ N = B T, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -24,6 +25,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that all torch code kno
 from torch import Tensor
 
 from jobs.model.llama import Layer, Llama, LlamaConfig
+from jobs.model.stream import CachedStream
 
 COLUMNS_STEP = 64
 
@@ -89,6 +91,16 @@ class InferenceLlama:
     def weight_bytes(self) -> int:
         """Bytes that one step reads at least: every matrix once, and of the embeddings next to nothing."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of context."""
+        return self.config.num_positions
+
+    def stream(self, contexts: Sequence[Sequence[int]], most_tokens: int) -> CachedStream:
+        """Start sequences with `contexts`; `most_tokens` is how many will be fed: the cache need not be longer."""
+        columns = math.ceil((max(map(len, contexts)) + most_tokens) / COLUMNS_STEP) * COLUMNS_STEP
+        return CachedStream(self, contexts, self.new_cache(len(contexts), min(columns, self.num_positions)))
 
     def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
         """An empty cache."""

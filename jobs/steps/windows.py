@@ -56,7 +56,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
         f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}{', made before' if found else ''}"
     )
-    write_json(run.datasets, {"tokens": tokens.fingerprint, "windows": name})
+    write_json(run.datasets, {**used_datasets(run), "windows": name})
     return stats
 
 
@@ -87,9 +87,11 @@ def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engi
     sides = _split(lake, tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
     files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
+    tokenizer = read_tokenizer(lake, tokens.fingerprint)
     stats = {
         **_stats(tokens, sides),
-        **_distribution(files, sides, read_tokenizer(lake, tokens.fingerprint)),
+        "end_of_text": tokenizer.end_of_text,
+        **_distribution(files, sides, tokenizer),
         **_leak(tokens, sides, settings.leak_ngram, engine),
     }
     publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)

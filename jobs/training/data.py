@@ -10,6 +10,7 @@ from torch import Tensor
 
 from jobs import lake
 from jobs.errors import InputError
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
 from jobs.tokens.windows import WindowSet
 from jobs.training.order import Ids
@@ -42,7 +43,7 @@ class TrainingData:
     fingerprint: str
     train: Windows
     valid: Windows
-    vocab_size: int
+    shape: DataShape
     unigram_loss: float
     valid_tokens_per_byte: float
 
@@ -67,7 +68,7 @@ class TrainingData:
             fingerprint,
             train,
             valid,
-            counts["vocab_size"],
+            DataShape(counts["vocab_size"], train.size, counts["end_of_text"]),
             counts["unigram_loss"],
             counts["valid_tokens"] / counts["valid_bytes"],
         )

@@ -20,7 +20,7 @@ MAX_EXPONENT = 700.0  # of which a float holds the exponential
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per token; `accuracy` is the share of targets that were the likeliest token."""
+    """`loss` per target, in the model's unit; `accuracy` is the share of targets that the model would have said."""
 
     loss: float
     accuracy: float
@@ -53,7 +53,7 @@ def score(learner: Learner, windows: Windows, max_windows: int, group: Group) ->
     for start in range(0, len(mine), batch_size):
         totals += torch.tensor(learner.score(windows.read(mine[start : start + batch_size])))
     group.sum(totals)
-    loss, accuracy = (totals / (len(ids) * windows.size)).tolist()
+    loss, accuracy = (totals / (len(ids) * learner.model.targets_per_window)).tolist()
     return Score(loss, accuracy)
 
 

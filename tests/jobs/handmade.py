@@ -47,6 +47,7 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "size": size,
         "stride": size,
         "vocab_size": tokenizer.vocab_size,
+        "end_of_text": tokenizer.end_of_text,
         "num_train_windows": sum(file.counts["windows"] for file in files if file.name.startswith("train/")),
         "num_valid_windows": sum(file.counts["windows"] for file in files if file.name.startswith("valid/")),
         "valid_tokens": len(valid),
