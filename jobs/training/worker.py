@@ -76,7 +76,8 @@ def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
         place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
         weights = model.embeddings.detach().numpy()
-        weights[:] = initial_weights(read_embeddings(place), names, weights, place)
+        started = initial_weights(read_embeddings(place), names, weights, place)
+        model.start_from(torch.from_numpy(started))
     return model
 
 
