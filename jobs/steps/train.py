@@ -25,7 +25,7 @@ from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
-from jobs.training.metrics import Row, compact
+from jobs.training.metrics import Row, baseline, compact
 from jobs.training.notice import passed_on
 from jobs.training.worker import train_worker
 
@@ -54,7 +54,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
-    progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
     return stats
 
 
