@@ -25,7 +25,7 @@ from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
-from jobs.training.metrics import Row, compact
+from jobs.training.metrics import Row, baseline, compact
 from jobs.training.notice import passed_on
 from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
@@ -57,7 +57,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     _publish(run, stats, datasets)
     if config.train.strategy != "allreduce":
         forget(run, config.train.workers, engine)
-    progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
     return stats
 
 
