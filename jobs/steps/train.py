@@ -20,7 +20,7 @@ from jobs.model.generation import Request, generate
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
 from jobs.paths import Lake, Run, base_name, join
-from jobs.report.curves import EVALUATED
+from jobs.report.curves import EVALUATED, main_baseline
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
@@ -54,7 +54,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
-    progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
+    baseline, baseline_loss = main_baseline(stats)
+    progress(f"validation loss {stats['valid_loss']:.3f}, {baseline} {baseline_loss:.3f}")
     return stats
 
 
