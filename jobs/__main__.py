@@ -21,7 +21,7 @@ from jobs.config import Config, GenerateConfig, override, parse_settings, preset
 from jobs.errors import InputError, NightjarError
 from jobs.paths import STEPS, Lake, Run, join, to_uri
 from jobs.pipeline import read_config, run_all, run_step, start_run
-from jobs.report.curves import main_baseline
+from jobs.training.metrics import baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +76,8 @@ def _run(options: argparse.Namespace) -> None:
     with _engine(options.engine, config, options.master or f"local[{slots},4]") as engine:
         stats = run_all(run, engine)
     train = stats["train"]
-    baseline, baseline_loss = main_baseline(train)
     sys.stdout.write(
-        f"validation loss {train['valid_loss']:.4f} ({baseline} baseline {baseline_loss:.4f})\n"
+        f"validation loss {train['valid_loss']:.4f} (baselines: {baseline(train)})\n"
         f"statistics {join(run.stats, 'stats.txt')}\ntext       {join(run.generate, 'generated.txt')}\n"
     )
 

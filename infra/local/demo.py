@@ -24,7 +24,6 @@ from infra.local.emr.settings import Settings
 from infra.local.headless import run_dag
 from jobs.errors import InputError
 from jobs.paths import STEPS, Lake, Run, join, local_path, to_uri
-from jobs.report.curves import main_baseline
 
 HOME = Path(".airflow/demo")
 LAKE = Path("lake")
@@ -101,8 +100,10 @@ def summary(run: Run) -> str:
     """What came out of a run, for reading: losses against the baseline, speed, samples of text, paths."""
     stats = read_json(join(run.stats, "stats.json"))
     steps = stats["steps"]
-    baseline, baseline_loss = main_baseline(stats)
-    unit = "nats per token" if "unigram_loss" in stats else "of squared distance"
+    baseline, unit = (
+        ("unigram", "nats per token") if "unigram_loss" in stats else ("mean_vector", "of squared distance")
+    )
+    baseline_loss = stats[f"{baseline}_loss"]
     lines = [
         "",
         f"validation loss   {stats['valid_loss']:.3f} {unit}; the {baseline} baseline has"

@@ -15,10 +15,9 @@ from jobs.model.continuation import Continuation
 MOST_SOURCES = 20
 # How the night went is in the run's statistics: two trainings of one model have the same card.
 FIGURES = (
-    "train_loss", "valid_loss", "unigram_loss", "mean_vector_loss", "unigram_accuracy", "bits_per_byte", "perplexity",
-    "valid_accuracy", "num_parameters",
-    "num_steps", "num_tokens", "epochs", "learning_rate", "gradient_norm_mean", "gradient_norm_max", "best_step",
-    "best_valid_loss", "dtype",
+    "train_loss", "valid_loss", "unigram_loss", "bigram_loss", "mean_vector_loss", "unigram_accuracy", "bits_per_byte",
+    "perplexity", "valid_accuracy", "num_parameters", "num_steps", "num_tokens", "epochs", "learning_rate",
+    "gradient_norm_mean", "gradient_norm_max", "best_step", "best_valid_loss", "dtype",
 )  # fmt: skip
 
 _LLAMA_HEADER = """\
@@ -107,7 +106,7 @@ def _metrics(stats: Mapping[str, Any], vocab_size: int) -> str:
     rows = {
         **(_regression(stats) if "mean_vector_loss" in stats else _likelihood(stats, vocab_size)),
         "next token right": f"{stats['valid_accuracy']:.1%}",
-        "training loss, last steps": f"{stats['train_loss']:.4f}",
+        "training loss": f"{stats['train_loss']:.4f}",
         "steps": f"{stats['num_steps']:,}",
         "training tokens": f"{stats['num_tokens']:,}",
     }
@@ -121,6 +120,7 @@ def _likelihood(stats: Mapping[str, Any], vocab_size: int) -> dict[str, str]:
     return {
         "validation loss (nats per token)": f"{stats['valid_loss']:.4f}",
         "baseline: unigram frequencies": f"{stats['unigram_loss']:.4f}",
+        "baseline: which token follows which": f"{stats['bigram_loss']:.4f}",
         "baseline: every token alike": f"{math.log(vocab_size):.4f}",
         "bits per byte": f"{stats['bits_per_byte']:.4f}",
         "perplexity": f"{stats['perplexity']:.2f}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -27,12 +27,6 @@ def evaluations(rows: Iterable[Row]) -> Iterator[Row]:
         if "valid_loss" in row:
             yield _evaluation(interval)
             interval = []
-
-
-def main_baseline(figures: Mapping[str, Any]) -> tuple[str, float]:
-    """The name and the loss of what a model is to be held against first, in the unit of its loss."""
-    name = "unigram" if "unigram_loss" in figures else "mean vector"
-    return name, figures[f"{name.replace(' ', '_')}_loss"]
 
 
 def nearest_rank(ascending: Sequence[float], share: float) -> float:

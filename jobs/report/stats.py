@@ -21,6 +21,7 @@ SUMMARY = (
     ("train", "train_loss"),
     ("train", "valid_loss"),
     ("train", "unigram_loss"),
+    ("train", "bigram_loss"),
     ("train", "mean_vector_loss"),
     ("train", "unigram_accuracy"),
     ("train", "bits_per_byte"),

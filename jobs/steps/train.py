@@ -20,12 +20,12 @@ from jobs.model.generation import Request, generate
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
 from jobs.paths import Lake, Run, base_name, join
-from jobs.report.curves import EVALUATED, main_baseline
+from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
-from jobs.training.metrics import Row, compact
+from jobs.training.metrics import Row, baseline, compact
 from jobs.training.notice import passed_on
 from jobs.training.worker import train_worker
 
@@ -54,8 +54,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
-    baseline, baseline_loss = main_baseline(stats)
-    progress(f"validation loss {stats['valid_loss']:.3f}, {baseline} {baseline_loss:.3f}")
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
     return stats
 
 

@@ -26,7 +26,7 @@ class Listed:
 
 
 def make(kind):
-    data = TrainingData("x", Listed([1, 1, 1, 2, 3, 1]), Listed([1, 3, 3, 3, 2]), SHAPE, 1.5, 0.5)
+    data = TrainingData("x", Listed([1, 1, 1, 2, 3, 1]), Listed([1, 3, 3, 3, 2]), SHAPE, {"unigram_loss": 1.5}, 0.5)
     model = build_model(ModelConfig(kind=kind, embedding_size=4, num_heads=1, num_kv_heads=1, hidden_sizes=[3]), SHAPE)
     return model, data
 
