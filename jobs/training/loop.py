@@ -18,6 +18,7 @@ import torch
 from jobs.config import TrainConfig
 from jobs.errors import NightjarError
 from jobs.paths import Run
+from jobs.training.baselines import baselines
 from jobs.training.checkpoint import Checkpoints, TrainingState
 from jobs.training.data import TrainingData
 from jobs.training.evaluate import evaluate
@@ -47,6 +48,7 @@ class Loop:
     ) -> None:
         self.config, self.data = config, data
         self.learner, self.state, self.group, self.guards = learner, state, group, guards
+        self.baselines = baselines(learner.model, data, config.eval_windows)
         self.order = SampleOrder(data.train.per_shard, config.seed)
         self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
         self.until = self.schedule.total_steps
@@ -94,7 +96,7 @@ class Loop:
             "epoch": self.state.steps * batch_size / self.data.train.num_windows,
             "tokens": self.state.tokens,
             "loss": loss,
-            **self.data.baselines,
+            **self.baselines,
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
             "gradient_norms": self.learner.gradient_norms,

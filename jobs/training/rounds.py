@@ -234,7 +234,7 @@ class Rounds:
         row["sync_bytes"] += (1 + work.workers) * weights.size
         valid, train = (sum(side, start=Score(0.0, 0.0)) for side in zip(*parts, strict=True))
         self.state.saw(valid.loss)
-        return figures(self.data, valid, train)
+        return figures(self.data, self.model.loss_unit, valid, train)
 
     def _is_over(self) -> bool:
         return self.schedule.is_over(self.state.steps, self.state.seconds)
