@@ -56,16 +56,16 @@ class RotaryPositions(nn.Module):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
         super().__init__()
-        exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
-        angles = torch.outer(torch.arange(config.num_positions, dtype=torch.float64), config.rope_theta**-exponents)
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+        angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
     def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, 1, E/2) of the first `length` positions."""
-        return self.cosines[:length, None], self.sines[:length, None]
+        """Cosines and sines (T, E/2) of the first `length` positions."""
+        return self.cosines[:length], self.sines[:length]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -109,12 +109,12 @@ class Attention(nn.Module):
         queries = rotate(self._heads(self.q_proj(x)), *rotation)
         keys = rotate(self._heads(self.k_proj(x)), *rotation)
         values = self._heads(self.v_proj(x))
-        mixed = attend(*(heads.transpose(1, 2) for heads in (queries, keys, values)))
+        mixed = attend(queries, keys, values)
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_size)  # (B, T, heads, E)
+        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)  # (B, heads, T, E)
 
 
 class FeedForward(nn.Module):
@@ -157,7 +157,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.embedding_size, config.norm_epsilon)
-        self.rotary = RotaryPositions(config)
+        self.rotary = RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states (B, T, D) of `tokens` (B, T)."""

@@ -26,7 +26,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn pairs of features, i and i + E/2, of `x` (B, T, H, E) by the angles of cosines and sines (T, 1, E/2)."""
+    """Turn pairs of features, i and i + E/2, of `x` (B, H, T, E) by the angles of cosines and sines (T, E/2)."""
     rotated: Tensor = _Rotation.apply(x, cosines.to(x.dtype), sines.to(x.dtype))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return rotated
 

@@ -6,7 +6,7 @@ from jobs.model.operations import RMSNorm, rotate
 
 GENERATOR = torch.Generator().manual_seed(5)
 X = torch.randn(2, 3, 4, 6, dtype=torch.float64, generator=GENERATOR, requires_grad=True)
-ANGLES = torch.randn(3, 1, 3, dtype=torch.float64, generator=GENERATOR)
+ANGLES = torch.randn(4, 3, dtype=torch.float64, generator=GENERATOR)
 
 
 def norms():
