@@ -34,6 +34,7 @@ _SETTINGS = {
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
+    "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
 }
 
 
@@ -157,7 +158,9 @@ class _GangTask:
         hosts = context.allGather(host)
         rank = context.partitionId()
         threads = max(1, (os.cpu_count() or 1) // hosts.count(host))
-        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather))
+        folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")  # Spark's own place for a worker's last words
+        last_words = str(Path(folder) / str(os.getpid())) if folder else None
+        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 

@@ -34,14 +34,18 @@ def evaluate(learner: Learner, data: TrainingData, max_windows: int, group: Grou
     """
     valid = score(learner, data.valid, max_windows, group)
     train = score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
-    return {
+    figures = {
         "train_loss": train.loss,
         "valid_loss": valid.loss,
         "train_accuracy": train.accuracy,
         "valid_accuracy": valid.accuracy,
-        "perplexity": perplexity(valid.loss),
-        "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
     }
+    if learner.model.loss_unit == "nats":
+        figures |= {
+            "perplexity": perplexity(valid.loss),
+            "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
+        }
+    return figures
 
 
 def score(learner: Learner, windows: Windows, max_windows: int, group: Group) -> Score:

@@ -14,7 +14,7 @@ from jobs.errors import InputError
 from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
-NUM_RIDERS = 2
+NUM_RIDERS = 3
 
 
 class Learner:
