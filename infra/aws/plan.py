@@ -21,7 +21,7 @@ from botocore.validate import ParamValidator
 from infra.package.build import PackageError, build
 from jobs.config import parse_settings, resolve
 from jobs.errors import InputError
-from jobs.paths import STEPS, Lake
+from jobs.paths import Lake
 from nightjar import emr, settings
 
 Request = tuple[str, dict[str, Any]]
@@ -64,7 +64,7 @@ def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> lis
     run = lake.run("planned")
     identity = emr.ClusterIdentity(settled.project, run)
     cluster = emr.run_job_flow(config, identity, datetime.now(UTC), package_uri)
-    steps = [emr.add_step("j-PLANNED", step, config, run, package_uri) for step in STEPS]
+    steps = [emr.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
     return [("RunJobFlow", cluster), *(("AddJobFlowSteps", step) for step in steps)]
 
 
