@@ -185,6 +185,11 @@ class Run:
         return join(self.train, "attempts.json")
 
     @property
+    def rounds(self) -> str:
+        """What workers of rounds tell each other, while training runs."""
+        return join(self.train, "rounds")
+
+    @property
     def metrics_parts(self) -> str:
         """Small files of metrics, written while training runs."""
         return join(self.train, "metrics")
