@@ -129,6 +129,31 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
 
+# Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
+ARCH ?= x86_64
+BUILD ?= cpu
+PRESET ?= demo
+
+.PHONY: package-check
+package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda]
+	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD)
+
+.PHONY: package-wheelhouse
+package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-plan
+aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-deploy
+aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' $(PARAMS)
+
+.PHONY: aws-destroy
+aws-destroy: setup ## Delete a deployment on AWS, but keep its bucket: ENV=prod
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' --destroy
+
 .PHONY: clean
 clean: ## Remove what tools left behind; keeps .venv, .venv-bench, .venv-peers, lake, .airflow and .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov

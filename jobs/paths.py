@@ -271,6 +271,10 @@ class Lake:
         """The packaged job, by the hash of its content."""
         return join(self.uri, "packages", sha256)
 
+    def wheelhouse(self, sha256: str) -> str:
+        """The wheels that nodes without internet install from, by the hash of their hashes."""
+        return join(self.uri, "wheelhouses", sha256)
+
     @property
     def models(self) -> str:
         """Promoted models."""
