@@ -91,6 +91,10 @@ bench-generate: setup .venv-peers/made ## Measure our decoding against transform
 bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
 	PYTHONPATH=. $(PEERS) -m bench.train
 
+.PHONY: bench-quality
+bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe TEXT=path
+	@$(RUN_PIPELINE) -m bench.quality
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
