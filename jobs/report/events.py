@@ -49,7 +49,9 @@ def scalars(row: Row) -> Iterator[tuple[str, float]]:
     """The numbers of a row under names of TensorBoard: ``loss/valid_loss``, ``gradient/hidden_max``."""
     for key, value in row.items():
         if key == "gradient_norms":
-            yield from ((f"gradient/{group}_{of}", norm) for group, norms in value.items() for of, norm in norms.items())
+            yield from (
+                (f"gradient/{group}_{of}", norm) for group, norms in value.items() for of, norm in norms.items()
+            )
         elif isinstance(value, int | float) and key not in ("step", "seconds"):
             yield f"{_family(key)}/{key}", value
 
