@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    """All four steps."""
+    """All steps."""
     run_id = options.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
     run = start_run(options.lake, run_id, "\n".join(options.corpus), options.preset, parse_settings(options.set))
     config = read_config(run)
@@ -136,7 +136,7 @@ def _engine(name: str, config: Config, master: str | None) -> Iterator[Engine]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m jobs", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="tokenize, windows, train and generate")
+    run = commands.add_parser("run", help="all steps: tokenize, windows, train, generate; embed where it is asked for")
     run.add_argument(
         "--corpus",
         required=True,
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", choices=("inline", "spark"), default="inline", help="this process, or Spark")
     run.add_argument("--master", help="Spark master; default: local, with as many slots as executors x cores")
     run.set_defaults(command=_run)
-    for step in STEPS:
+    for step in (step for step in STEPS if step != "embed"):
         command = commands.add_parser(step, help=f"the step '{step}' of a run")
         command.add_argument("--config", required=True, metavar="URI", help="<lake>/runs/<run_id>/config.json")
         command.add_argument("--engine", choices=("inline", "spark"), default="spark", help="default: spark")

@@ -17,7 +17,8 @@ from urllib.parse import quote, unquote
 from jobs.errors import InputError
 
 MANIFEST = "_manifest.json"
-STEPS = ("tokenize", "windows", "train", "generate")
+STEPS = ("tokenize", "windows", "embed", "train", "generate")
+"""All steps in their order; a run has those that its configuration asks for (`jobs.config.Config.steps`)."""
 TEXT_FORMATS = ("txt", "jsonl", "parquet")
 COMPRESSIONS = ("gz", "bz2", "zst")
 

@@ -109,7 +109,7 @@ def summary(run: Run) -> str:
         f"model             {stats['num_parameters']:,} parameters, {stats['tokens_per_second']:,.0f} tokens/s",
         "seconds           " + ", ".join(f"{step} {seconds:.0f}" for step, seconds in stats["seconds"].items()),
     ]
-    reused = [step for step in STEPS if steps[step].get("reused")]
+    reused = [step for step in STEPS if steps.get(step, {}).get("reused")]
     if reused:
         lines.append(f"used again        {' and '.join(reused)}: text, settings and code are unchanged")
     lines += ["", *_samples(run), ""]

@@ -19,7 +19,7 @@ from torch import Tensor
 from jobs import lake
 from jobs.errors import DamagedError, InputError
 from jobs.model.archive import unpack
-from jobs.model.kinds import kind_of, read_config
+from jobs.model.kinds import read_config, write_config
 from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, join
 from jobs.tokens.tokenizer import END_OF_TEXT, Tokenizer
@@ -50,7 +50,7 @@ def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[st
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     contents = {
-        CONFIG: to_json(kind_of(model).write_config(model.config, tokenizer.end_of_text)),
+        CONFIG: to_json(write_config(model, tokenizer.end_of_text)),
         WEIGHTS: save(weights, {"format": "pt"}),
         TOKENIZER: tokenizer.json,
         TOKENIZER_CONFIG: to_json(_tokenizer_config(model.config.num_positions, special)),

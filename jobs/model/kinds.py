@@ -9,7 +9,9 @@ from typing import Any
 
 from jobs.config import ModelConfig
 from jobs.errors import DamagedError, InputError
-from jobs.model import llama_config
+from jobs.model import context_config, llama_config
+from jobs.model.context import AttentionConfig, ContextAttention, ContextConfig, ContextMlp, EmbeddingRegression
+from jobs.model.context_inference import InferenceContext
 from jobs.model.inference import InferenceLlama
 from jobs.model.language_model import DataShape, LanguageModel
 from jobs.model.llama import Llama, LlamaConfig
@@ -27,7 +29,7 @@ class Kind:
     configure: Callable[[ModelConfig, DataShape], Any]
     """The configuration of a run's model."""
     write_config: Callable[[Any, int], dict[str, Any]]
-    """The content of ``config.json``, for a configuration and the end-of-text token."""
+    """The content of ``config.json`` but for the architecture, for a configuration and the end-of-text token."""
     read_config: Callable[[dict[str, Any], str], Any]
     """The configuration of such a content; the text names it in errors."""
     weight_shapes: Callable[[Any], dict[str, tuple[int, ...]]]
@@ -38,13 +40,40 @@ class Kind:
 
 KINDS: Mapping[str, Kind] = {
     "transformer": Kind(
-        llama_config.ARCHITECTURE,
+        "LlamaForCausalLM",
         Llama,
         LlamaConfig.of,
         llama_config.hugging_face_config,
         llama_config.read_config,
         llama_config.weight_shapes,
         InferenceLlama,
+    ),
+    "context_mlp": Kind(
+        "NightjarContextMlp",
+        ContextMlp,
+        ContextConfig.of,
+        context_config.write_config,
+        context_config.reader("context_mlp", ContextConfig),
+        context_config.softmax_shapes,
+        InferenceContext,
+    ),
+    "context_attention": Kind(
+        "NightjarContextAttention",
+        ContextAttention,
+        AttentionConfig.of,
+        context_config.write_config,
+        context_config.reader("context_attention", AttentionConfig),
+        context_config.softmax_shapes,
+        InferenceContext,
+    ),
+    "embedding_regression": Kind(
+        "NightjarEmbeddingRegression",
+        EmbeddingRegression,
+        ContextConfig.of,
+        context_config.write_config,
+        context_config.reader("embedding_regression", ContextConfig),
+        context_config.regression_shapes,
+        InferenceContext,
     ),
 }
 
@@ -63,6 +92,12 @@ def kind_of(model: LanguageModel) -> Kind:
 def for_generating(model: LanguageModel, dtype: str = "float32") -> InferenceModel:
     """The model as it is run for generating; `dtype` names the arithmetic of its matrix products."""
     return kind_of(model).inference(model, dtype)
+
+
+def write_config(model: LanguageModel, end_of_text: int) -> dict[str, Any]:
+    """The content of a model's ``config.json``."""
+    kind = kind_of(model)
+    return {"architectures": [kind.architecture], **kind.write_config(model.config, end_of_text)}
 
 
 def read_config(data: bytes, where: str) -> tuple[Kind, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from jobs.model.loss import linear_cross_entropy, loss_and_hits
 
+MOST_POSITIONS, MOST_TOKENS = 1 << 20, 1 << 24
 LossUnit = Literal["nats", "squared distance"]
 
 
@@ -29,6 +30,27 @@ class DataShape:
     """Inputs of a window."""
     end_of_text: int
     """The token that ends each document."""
+
+    def __post_init__(self) -> None:
+        within("vocab_size", self.vocab_size, 1, MOST_TOKENS)
+        within("num_positions", self.num_positions, 1, MOST_POSITIONS)
+        within("end_of_text", self.end_of_text, 0, self.vocab_size - 1)
+
+
+def within(name: str, value: object, least: int, most: int) -> int:
+    """`value`, if it is a whole number in bounds.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in `dtype` where that is a short type; float32 and float64 are the weights' own."""
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
 class LanguageModel(nn.Module, ABC):
@@ -63,6 +85,11 @@ class LanguageModel(nn.Module, ABC):
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
         """The loss of all targets, summed, and how many of them are what the model would say."""
 
+    @torch.no_grad()
+    def start_from(self, embeddings: Tensor) -> None:
+        """Take `embeddings` (V, D)."""
+        self.embeddings.copy_(embeddings)
+
     @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
@@ -92,5 +119,5 @@ class SoftmaxModel(LanguageModel):
         return loss_and_hits(states, self.output_weight, targets, dtype)
 
     def _states(self, windows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        with torch.autocast(windows.device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16)):
+        with autocast(windows.device, dtype):
             return self.states_and_targets(windows)

@@ -55,10 +55,10 @@ class RotaryPositions(nn.Module):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
         super().__init__()
-        exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
-        angles = torch.outer(torch.arange(config.num_positions, dtype=torch.float64), config.rope_theta**-exponents)
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+        angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
@@ -161,7 +161,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
-        self.rotary = RotaryPositions(config)
+        self.rotary = RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states (B, T, D) of `tokens` (B, T)."""

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from jobs.config import ModelConfig
 from jobs.errors import DamagedError, InputError
+from jobs.model.language_model import MOST_POSITIONS, MOST_TOKENS, within
 from jobs.model.llama import LlamaConfig
 
 # Our name of each setting, and Hugging Face's.
@@ -22,7 +23,6 @@ _NAMES = {
     "rope_theta": "rope_theta",
     "norm_epsilon": "rms_norm_eps",
 }
-ARCHITECTURE = "LlamaForCausalLM"
 # What our decoder does, where Llama models of others may do otherwise.
 _FIXED = {
     "hidden_act": "silu",
@@ -31,13 +31,11 @@ _FIXED = {
     "tie_word_embeddings": True,
     "rope_scaling": None,
 }
-_MOST_POSITIONS, _MOST_TOKENS = 1 << 20, 1 << 24
 
 
 def hugging_face_config(config: LlamaConfig, end_of_text: int) -> dict[str, Any]:
-    """The content of ``config.json``."""
+    """The content of ``config.json``, but for the architecture's name."""
     return {
-        "architectures": [ARCHITECTURE],
         "model_type": "llama",
         **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
         "head_dim": config.head_size,
@@ -89,8 +87,8 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
     """Check the sizes as those of a run are checked, before anything is made of them."""
     try:
         settings = {ours: values[theirs] for ours, theirs in _NAMES.items()}
-        vocab_size = _within("vocab_size", settings.pop("vocab_size"), _MOST_TOKENS)
-        num_positions = _within("max_position_embeddings", settings.pop("num_positions"), _MOST_POSITIONS)
+        vocab_size = within("vocab_size", settings.pop("vocab_size"), 1, MOST_TOKENS)
+        num_positions = within("max_position_embeddings", settings.pop("num_positions"), 1, MOST_POSITIONS)
         checked = ModelConfig(**settings).model_dump(include=set(settings))
         config = LlamaConfig(vocab_size, num_positions, **checked)
     except ValidationError as error:
@@ -101,9 +99,3 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
         raise InputError(f"{where}: head_dim is {values['head_dim']!r}; models are opened here only with hidden_size"
                          f" / num_attention_heads ({config.head_size})")  # fmt: skip
     return config
-
-
-def _within(name: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or not 0 < value <= most:
-        raise ValueError(f"{name} is {value!r}")
-    return value

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from jobs.sections.base import Section
 
+EMBED = "embed"
+"""What `train.embeddings` says for the vectors that the run's step of this name learns."""
+
 
 class TrainConfig(Section):
     """How the model is trained."""
@@ -56,7 +59,8 @@ class TrainConfig(Section):
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     embeddings: str | None = None
-    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
+    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file; `embed` for
+    vectors of the run's own tokens, which the step `embed` then learns before training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
     compile: bool = False

@@ -56,7 +56,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
         f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}{', made before' if found else ''}"
     )
-    write_json(run.datasets, {"tokens": tokens.fingerprint, "windows": name})
+    write_json(run.datasets, {**used_datasets(run), "windows": name})
     return stats
 
 

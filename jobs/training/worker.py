@@ -14,10 +14,12 @@ import torch
 from jobs.config import Config
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.initial import initial_weights
+from jobs.errors import InputError
 from jobs.gang import Member
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel
 from jobs.paths import Lake, Run
+from jobs.sections.train import EMBED
 from jobs.tokens.dataset import read_tokenizer, used_datasets
 from jobs.training.checkpoint import TrainingState, latest_checkpoint, load_checkpoint
 from jobs.training.data import TrainingData
@@ -71,10 +73,26 @@ def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
     """
     model = build_model(config.model, shape, config.train.seed)
     if config.train.embeddings is not None:
+        place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
         weights = model.embeddings.detach().numpy()
-        weights[:] = initial_weights(read_embeddings(config.train.embeddings), names, weights, config.train.embeddings)
+        started = initial_weights(read_embeddings(place), names, weights, place)
+        model.start_from(torch.from_numpy(started))
     return model
+
+
+def embeddings_uri(run: Run, embeddings: str) -> str:
+    """Where the vectors lie that `train.embeddings` names.
+
+    Raises:
+        InputError: if they are to be the run's own, and it has none yet.
+    """
+    if embeddings != EMBED:
+        return embeddings
+    name = used_datasets(run).get("embeddings")
+    if name is None:
+        raise InputError(f"{run.datasets}: names no embeddings; run the embed step first")
+    return Lake(run.lake_uri).embeddings(name)
 
 
 def settings_hash(config: Config, windows_fingerprint: str) -> str:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.config import Config
 from jobs.errors import DamagedError, InputError
@@ -56,10 +56,11 @@ class SparkStepOperator(BaseOperator):
     """Runs one of the job's steps on the run's cluster, and waits for it in the triggerer.
 
     It succeeds when the step is COMPLETED and its manifest verifies. It never submits a step twice; a step that fails
-    by the user's error (exit code 2) is not tried again.
+    by the user's error (exit code 2) is not tried again. A step that the run's configuration does not ask for is
+    skipped.
 
     Args:
-        step: Name of the step: `tokenize`, `windows`, `train` or `generate`.
+        step: Name of the step, one of `jobs.paths.STEPS`.
         cluster_id: Id of the cluster, from `CreateClusterOperator`.
         package_uri: Folder of the packaged job.
         step_limit_seconds: Longest duration of the step; by default the configuration's.
@@ -87,6 +88,8 @@ class SparkStepOperator(BaseOperator):
         """Submit the step, or find it, and hand over to the trigger unless the step has ended already."""
         run, poll_seconds = current_run(context), settings.load().poll_seconds
         config = read_config(run)
+        if self.step not in config.steps:
+            raise AirflowSkipException(f"{self.step}: this run's configuration does not ask for it")
         request = emr.add_step(self.cluster_id, self.step, config, run, self.package_uri)
         client = aws.emr_client()
         self._step_id = steps.submit_step(client, request)
