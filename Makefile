@@ -38,6 +38,18 @@ demo: setup ## Run the whole pipeline on real text, on this machine [CORPUS=path
 airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 	@$(RUN_PIPELINE) -m infra.local.airflow
 
+.PHONY: up
+up: ## Start all of it by docker-compose: PostgreSQL, Airflow, the embedded EMR
+	@infra/local/compose.sh up
+
+.PHONY: down
+down: ## Stop what make up started; database, secrets and lake stay
+	@infra/local/compose.sh down
+
+.PHONY: logs
+logs: ## Follow the logs of what make up started
+	@infra/local/compose.sh logs
+
 .PHONY: test
 test: check ## What CI runs: check, then every test, with the coverage of jobs
 	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
@@ -53,6 +65,10 @@ check: setup ## Check format, lint, types, import rules and locks; changes nothi
 format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+.PHONY: test-compose
+test-compose: setup ## Test docker-compose on this machine's Docker engine
+	$(RUN_PIPELINE) -m pytest -s -p no:cacheprovider -m compose tests/compose
 
 # The peers' environment sees what .venv holds, and has beside it what only the comparisons need.
 PEERS := .venv-peers/bin/python
@@ -83,6 +99,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/image.in -c requirements/dev.txt -o requirements/image.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench-generate.in -c requirements/dev.txt \
 		-o requirements/bench-generate.txt
@@ -107,6 +124,31 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 .PHONY: bench-embed
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
+
+# Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
+ARCH ?= x86_64
+BUILD ?= cpu
+PRESET ?= demo
+
+.PHONY: package-check
+package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda]
+	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD)
+
+.PHONY: package-wheelhouse
+package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-plan
+aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-deploy
+aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' $(PARAMS)
+
+.PHONY: aws-destroy
+aws-destroy: setup ## Delete a deployment on AWS, but keep its bucket: ENV=prod
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' --destroy
 
 .PHONY: clean
 clean: ## Remove what tools left behind; keeps .venv, .venv-bench, .venv-peers, lake, .airflow and .cache

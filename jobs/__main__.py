@@ -21,6 +21,7 @@ from jobs.config import Config, GenerateConfig, override, parse_settings, preset
 from jobs.errors import InputError, NightjarError
 from jobs.paths import STEPS, Lake, Run, join, to_uri
 from jobs.pipeline import read_config, run_all, run_step, start_run
+from jobs.training.metrics import baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
         stats = run_all(run, engine)
     train = stats["train"]
     sys.stdout.write(
-        f"validation loss {train['valid_loss']:.4f} (unigram baseline {train['unigram_loss']:.4f})\n"
+        f"validation loss {train['valid_loss']:.4f} (baselines: {baseline(train)})\n"
         f"statistics {join(run.stats, 'stats.txt')}\ntext       {join(run.generate, 'generated.txt')}\n"
     )
 
@@ -188,7 +189,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetition-penalty", type=_above_zero, default=default.repetition_penalty, help="above 1")
     parser.add_argument("--stop", type=_not_empty, action="append", default=[], metavar="TEXT", help="end before it")
     parser.add_argument("--seed", type=_seed, default=default.seed, help="the same seed gives the same text")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default.dtype, help="of matrix products")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "int8"), default=default.dtype, help="of matrix products"
+    )
     parser.set_defaults(command=_sample)
 
 

@@ -15,6 +15,8 @@ from jobs.paths import Lake
 from jobs.tokens.windows import WindowSet
 from jobs.training.order import Ids
 
+BASELINES = ("unigram_loss", "bigram_loss", "unigram_accuracy")
+
 
 class Windows:
     """One side of a dataset. The id of a window is its place: shards in their order, windows of each in theirs."""
@@ -38,19 +40,15 @@ class Windows:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A dataset of windows, with what the windows step counted: the baseline in nats per token, tokens per byte."""
+    """A dataset of windows, with what the windows step counted."""
 
     fingerprint: str
     train: Windows
     valid: Windows
     shape: DataShape
-    unigram_loss: float
+    baselines: dict[str, float]
+    """What a model must beat that has learnt anything: losses in nats per token of the validation text, accuracy."""
     valid_tokens_per_byte: float
-
-    @property
-    def baselines(self) -> dict[str, float]:
-        """What a model must beat that has learnt anything, in nats per token of the validation text."""
-        return {"unigram_loss": self.unigram_loss}
 
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
@@ -69,6 +67,6 @@ class TrainingData:
             train,
             valid,
             DataShape(counts["vocab_size"], train.size, counts["end_of_text"]),
-            counts["unigram_loss"],
+            {name: counts[name] for name in BASELINES},
             counts["valid_tokens"] / counts["valid_bytes"],
         )

