@@ -13,6 +13,12 @@ def num_cores() -> int:
     return min(os.cpu_count() or 1, allowed)
 
 
+def last_words_file() -> str | None:
+    """Where Spark looks for what a Python worker left that died; None outside of Spark's workers."""
+    folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")
+    return os.path.join(folder, str(os.getpid())) if folder else None  # noqa: PTH118 - text, as a `Member` has it
+
+
 @dataclass(frozen=True)
 class Member:
     """What a task of a gang knows about itself.

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from jobs.engine.contract import Item, Result
 from jobs.errors import InputError, NightjarError, WorkerLostError
-from jobs.gang import Member, num_cores
+from jobs.gang import Member, last_words_file, num_cores
 
 if TYPE_CHECKING:
     from jobs.config import SparkConfig
@@ -197,9 +197,7 @@ class _GangTask:
             threads = max(1, self._executor_cores // places.count(places[rank]))
         else:
             threads = max(1, num_cores() // hosts.count(host))
-        folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")  # Spark's own place for a worker's last words
-        last_words = str(Path(folder) / str(os.getpid())) if folder else None
-        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words))
+        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words_file()))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
