@@ -25,6 +25,7 @@ from jobs.model.llama import Llama, LlamaConfig
 from jobs.tokens.bpe import tokenizer_json
 from jobs.tokens.tokenizer import Tokenizer
 
+PEER_DTYPE = {"int8": "float32"}  # transformers itself has no int8 for a CPU
 VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 
 
@@ -66,7 +67,7 @@ def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Modul
     """One model twice: ours, and as `transformers` opens its folder."""
     model = Llama(LlamaConfig.of(ModelConfig(), DataShape(VOCAB_SIZE, NUM_POSITIONS, end_of_text=0)), seed=1).eval()
     save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
-    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, PEER_DTYPE.get(dtype, dtype)))
     peer.generation_config.eos_token_id = None  # random weights may say it; both must make all tokens
     return InferenceLlama(model, dtype), peer
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "int8"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()

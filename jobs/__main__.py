@@ -187,7 +187,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetition-penalty", type=_above_zero, default=default.repetition_penalty, help="above 1")
     parser.add_argument("--stop", type=_not_empty, action="append", default=[], metavar="TEXT", help="end before it")
     parser.add_argument("--seed", type=_seed, default=default.seed, help="the same seed gives the same text")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default.dtype, help="of matrix products")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "int8"), default=default.dtype, help="of matrix products"
+    )
     parser.set_defaults(command=_sample)
 
 

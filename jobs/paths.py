@@ -185,6 +185,11 @@ class Run:
         return join(self.train, "attempts.json")
 
     @property
+    def rounds(self) -> str:
+        """What workers of rounds tell each other, while training runs."""
+        return join(self.train, "rounds")
+
+    @property
     def metrics_parts(self) -> str:
         """Small files of metrics, written while training runs."""
         return join(self.train, "metrics")
@@ -265,6 +270,10 @@ class Lake:
     def package(self, sha256: str) -> str:
         """The packaged job, by the hash of its content."""
         return join(self.uri, "packages", sha256)
+
+    def wheelhouse(self, sha256: str) -> str:
+        """The wheels that nodes without internet install from, by the hash of their hashes."""
+        return join(self.uri, "wheelhouses", sha256)
 
     @property
     def models(self) -> str:

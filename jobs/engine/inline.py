@@ -32,6 +32,10 @@ class InlineEngine:
         log.debug("%s: %d tasks", description, len(items))
         return [function(item) for item in items]
 
+    def task_threads(self, num_tasks: int) -> int:
+        """All: tasks run one after another."""
+        return os.cpu_count() or 1
+
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in this process, or in `workers` processes that are started anew."""
         log.debug("%s: a gang of %d", description, workers)

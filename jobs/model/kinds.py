@@ -90,7 +90,13 @@ def kind_of(model: LanguageModel) -> Kind:
 
 
 def for_generating(model: LanguageModel, dtype: str = "float32") -> InferenceModel:
-    """The model as it is run for generating; `dtype` names the arithmetic of its matrix products."""
+    """The model as it is run for generating; `dtype` names the arithmetic of its matrix products.
+
+    Raises:
+        InputError: if it is `int8`, and the model not one for that.
+    """
+    if dtype == "int8" and not isinstance(model, Llama):
+        raise InputError("generate.dtype=int8 is for model.kind=transformer alone: take float32 or bfloat16")
     return kind_of(model).inference(model, dtype)
 
 

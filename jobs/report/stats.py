@@ -23,6 +23,7 @@ SUMMARY = (
     ("train", "unigram_loss"),
     ("train", "bigram_loss"),
     ("train", "mean_vector_loss"),
+    ("train", "unigram_accuracy"),
     ("train", "bits_per_byte"),
     ("train", "perplexity"),
     ("train", "valid_accuracy"),

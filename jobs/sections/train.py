@@ -15,8 +15,21 @@ EMBED = "embed"
 class TrainConfig(Section):
     """How the model is trained."""
 
-    strategy: Literal["allreduce"] = "allreduce"
-    """Synchronous all-reduce of gradients in a barrier stage."""
+    strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
+    """How workers agree: `allreduce` sums gradients at every step, in a barrier stage; `average` and `diloco` train
+    rounds of local steps, ordinary stages, and average the weights or take an outer step (arXiv:2311.08105)."""
+    sync_every: int = Field(30, ge=0)
+    """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
+    outer_learning_rate: float = Field(0.7, gt=0)
+    """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
+    outer_momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of `diloco`'s outer optimizer."""
+    delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """What a worker's change of the weights travels as; `int8` has a scale for each row."""
+    allreduce_steps: int = Field(0, ge=0)
+    """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
+    state_every: int = Field(10, ge=1)
+    """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
     workers: int = Field(2, ge=1, le=1024)
     """Tasks that train together."""
     epochs: float = Field(1.0, gt=0)

@@ -27,6 +27,7 @@ from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_we
 from jobs.training.data import TrainingData
 from jobs.training.metrics import Row, baseline, compact
 from jobs.training.notice import passed_on
+from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
+    if config.train.strategy != "allreduce":
+        forget(run, config.train.workers, engine)
     progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
     return stats
 
@@ -83,29 +86,41 @@ def _datasets(run: Run) -> dict[str, str]:
 
 
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run the gang until it ends well; a lost worker costs what came after the last checkpoint.
+    """Train until it ends well; a lost worker costs what came after the last checkpoint.
 
     Raises:
         StoppedError: if this process was told to end.
     """
-    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
-    workers = config.train.workers
     attempts = Attempts(run, config.train, progress)
     with passed_on(run) as notice:
         while True:
             try:
-                facts = engine.gang(worker, workers, f"train with {workers} workers")
+                facts = _attempt(run, config, engine, windows, notice.given.is_set)
             except WorkerLostError as error:
                 attempts.lost(error)
                 continue
             if facts.pop("is_complete"):
-                return facts | {"restarts": attempts.restarts, "workers": workers}
+                return facts | {"restarts": attempts.restarts, "workers": config.train.workers}
             if notice.given.is_set():
                 raise StoppedError(
                     f"training was told to end (SIGTERM) and stopped after step {latest_checkpoint(run)}, whose"
                     " checkpoint is written; the same run goes on from there"
                 )
             attempts.lost(WorkerLostError("a worker was told to end (SIGTERM)"))
+
+
+def _attempt(
+    run: Run, config: Config, engine: Engine, windows: str, is_told_to_end: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train from the latest checkpoint on: as a gang, in rounds, or first one and then the other."""
+    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    workers, until = config.train.workers, config.train.allreduce_steps
+    if config.train.strategy == "allreduce":
+        return engine.gang(worker, workers, f"train with {workers} workers")
+    facts: dict[str, Any] = {"is_complete": True}
+    if until and (latest_checkpoint(run) or 0) < until:
+        facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
+    return facts | Rounds(run, config, windows, engine).run(is_told_to_end) if facts["is_complete"] else facts
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
@@ -163,6 +178,9 @@ def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
         "seconds_per_epoch": seconds / last["epoch"],
         "training_seconds": seconds,
         "sync_share": sum(row["sync_milliseconds"] for row in rows) / sum(row["step_milliseconds"] for row in rows),
+        "sync_bytes": sum(row["sync_bytes"] for row in rows),
+        "optimizer_bytes": sum(row.get("state_bytes", 0) for row in rows),
+        "states_lost": sum(row.get("states_lost", 0) for row in rows),
         "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
     }
 

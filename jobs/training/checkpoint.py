@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimi
     try:
         files = (
             lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
-            lake.write_file(folder, OPTIMIZER, save(_optimizer_tensors(model, optimizer))),
+            lake.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
             lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
             lake.write_file(folder, CONFIG, lake.read_bytes(run.config)),
         )
@@ -151,13 +152,26 @@ def load_checkpoint(
             f" or delete {run.train}"
         )
     model.load_state_dict(load(files[MODEL]))
-    _load_optimizer(model, optimizer, load(files[OPTIMIZER]))
+    load_optimizer_tensors(model, optimizer, load(files[OPTIMIZER]))
     return state
 
 
 def load_weights(run: Run, step: int, model: LanguageModel) -> None:
     """Put the model alone into the state of a checkpoint."""
-    model.load_state_dict(load(_read(run, step)[MODEL]))
+    model.load_state_dict(load(read_part(run, step, MODEL)))
+
+
+def read_part(run: Run, step: int, name: str) -> bytes:
+    """One file of a checkpoint.
+
+    Raises:
+        DamagedError: if it is not whole.
+    """
+    manifest = lake.read_manifest(run.checkpoint(step))
+    if manifest is None:
+        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
+    (entry,) = manifest.entries(name)
+    return lake.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
@@ -168,7 +182,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def _optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -177,11 +191,15 @@ def _optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -
     }
 
 
-def _load_optimizer(model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put `optimizer_tensors` back, in place of what the optimizer remembers."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():
         quantity, _, name = key.partition("/")
         parameter = parameters[name]
         states[parameter][quantity] = tensor.to(parameter.device)
+    optimizer.state.clear()
     optimizer.state.update(states)

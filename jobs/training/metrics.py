@@ -66,7 +66,7 @@ class StepMeter:
 
     @contextmanager
     def synchronizing(self, num_bytes: int) -> Iterator[None]:
-        """Time what is done inside as synchronization, in which a worker gives `num_bytes` to the others."""
+        """Time what is done inside as synchronization, in which workers send each other `num_bytes` in all."""
         started = time.perf_counter()
         yield
         self._sync_seconds += time.perf_counter() - started

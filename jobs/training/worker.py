@@ -27,18 +27,21 @@ from jobs.training.group import Group, joined
 from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
+from jobs.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
 # What may differ between the attempts of a run: the result is the same but for rounding.
 _FREE = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
-    "gang_timeout_seconds", "step_timeout_seconds", "eval_every",
+    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every",
 }  # fmt: skip
 
 
-def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: str) -> dict[str, Any]:
-    """Train with the other members of the gang until the run's schedule is over.
+def train_worker(
+    member: Member, run: Run, config: Config, windows_fingerprint: str, until: int | None = None
+) -> dict[str, Any]:
+    """Train with the other members of the gang until the run's schedule is over, or `until` so many steps are done.
 
     Returns:
         Facts that the metrics do not tell, the same on every member; `is_complete` is false if one was told to end.
@@ -46,6 +49,7 @@ def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: 
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     timeout_seconds = max(config.train.gang_timeout_seconds, config.train.step_timeout_seconds + 60)
     with guarded(member, run, config.train.step_timeout_seconds) as guards, joined(member, timeout_seconds) as group:
@@ -53,13 +57,13 @@ def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: 
         model = start_model(run, config, data.shape)
         learner = Learner(model, config.train, choose_device(member.rank))
         state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
-        is_complete = Loop(run, config.train, data, learner, state, group, guards).run()
+        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until)
         return {
             "is_complete": is_complete,
             "num_parameters": model.num_parameters,
             "dtype": str(learner.dtype).removeprefix("torch."),
             "device": learner.device.type,
-            "peak_resident_bytes": int(group.largest(_peak_resident_bytes())),
+            "peak_resident_bytes": int(group.largest(peak_resident_bytes())),
             "best_step": state.best_step,
             "best_valid_loss": state.best_valid_loss,
         }
@@ -116,6 +120,6 @@ def _resume(run: Run, settings: str, learner: Learner, group: Group) -> Training
     return load_checkpoint(run, step, settings, learner.model, learner.optimizer)
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """The most memory that this process ever had; the system counts it in KiB, but macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -161,6 +161,9 @@ def test_a_cycle_is_learned_by_heart_and_generated(cycle, kind):
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert stats["valid_loss"] < 0.05
     assert stats["valid_accuracy"] > 0.99
+    regresses = kind == "embedding_regression"
+    assert ("mean_vector_loss" in stats) == ("unigram_loss" not in stats) == ("perplexity" not in stats) == regresses
+    assert stats["mean_vector_loss" if regresses else "unigram_loss"] > stats["valid_loss"] + 0.8
     model, tokenizer = load_model(run.model)
     prompts = [WORDS[:27], WORDS * 2 + "abc"]  # both fill the context
     greedy = Settings(sampling=Sampling(temperature=0), max_new_words=20)
