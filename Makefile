@@ -87,6 +87,10 @@ test-peers: setup .venv-peers/made ## Test that transformers opens our model fol
 bench-generate: setup .venv-peers/made ## Measure our decoding against transformers.generate
 	PYTHONPATH=. $(PEERS) -m bench.bench_generate
 
+.PHONY: bench-train
+bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
+	PYTHONPATH=. $(PEERS) -m bench.train
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
@@ -111,7 +115,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate ## Run all benchmarks: ratios against peers
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train ## Run all benchmarks: ratios against peers
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
