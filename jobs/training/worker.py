@@ -27,6 +27,7 @@ from jobs.training.group import Group, joined
 from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
+from jobs.training.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def train_worker(
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     timeout_seconds = max(config.train.gang_timeout_seconds, config.train.step_timeout_seconds + 60)
     with guarded(member, run, config.train.step_timeout_seconds) as guards, joined(member, timeout_seconds) as group:
