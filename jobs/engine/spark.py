@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SETTINGS = {
+SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",  # a barrier stage needs all its slots at once
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
@@ -52,7 +52,7 @@ class SparkEngine:
         if master is not None:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.appName(config.app_name)
-        for key, value in _SETTINGS.items():
+        for key, value in SETTINGS.items():
             builder = builder.config(key, value)
         if master is not None:
             if master.startswith("local"):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -12,7 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
-from jobs.engine.spark import SparkEngine
+from jobs.engine.spark import SETTINGS, SparkEngine
 from jobs.errors import InputError, WorkerLostError
 from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
@@ -27,6 +28,7 @@ def event_log(tmp_path_factory):
 def engine(event_log):
     """An engine that takes up a session which is there already: one that logs its events, and spills early."""
     settings = {
+        **SETTINGS,
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": event_log.as_uri(),
         "spark.eventLog.compress": "false",
@@ -36,10 +38,13 @@ def engine(event_log):
         "spark.driver.memory": "1g",
         "spark.ui.enabled": "false",
     }
-    SparkSession.builder.master("local[3,4]").config(map=settings).getOrCreate()
-    engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
-    yield engine
-    engine.stop()
+    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        SparkSession.builder.master("local[3,4]").config(map=settings).getOrCreate()
+        engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
+        yield engine
+        engine.stop()
 
 
 def refuse(item):
