@@ -10,7 +10,7 @@ from detect_secrets.settings import transient_settings
 
 # Locks and the corpus' check sum hold hashes; the embedded EMR asks for keys and reads none.
 NOT_READ = re.compile(r"requirements/.*\.txt|\.secrets|stats/.*")
-NO_SECRETS = r"^(embedded|local|testing|admin|passwords\.json.*|secrets\.json|f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be)$"
+NO_SECRETS = r"^(embedded|local|testing|admin|(passwords|secrets)\.json.*|f393d09d07ea4d0e[0-9a-f]{48})$"
 PLUGINS = (
     "ArtifactoryDetector AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector GitHubTokenDetector JwtTokenDetector"
     " KeywordDetector NpmDetector OpenAIDetector PrivateKeyDetector SlackDetector StripeDetector"
