@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     config = read_config(run)
     _log_to_stderr(config.log_level)
     slots = config.spark.executors * config.spark.executor_cores
-    with _engine(options.engine, config, options.master or f"local[{slots},4]") as engine:
+    with _engine(options.engine, config, options.master or config.spark.master or f"local[{slots},4]") as engine:
         stats = run_all(run, engine)
     train = stats["train"]
     sys.stdout.write(
@@ -87,7 +87,7 @@ def _step(options: argparse.Namespace) -> None:
     run = Run.of_config(options.config)
     config = read_config(run)
     _log_to_stderr(config.log_level)
-    with _engine(options.engine, config, options.master) as engine:
+    with _engine(options.engine, config, options.master or config.spark.master) as engine:
         run_step(options.step, run, config, engine)
 
 
@@ -98,7 +98,9 @@ def _embed(options: argparse.Namespace) -> None:
     run = Run.of_config(options.config) if options.config else Lake(to_uri(options.lake)).run(options.run)
     config = override(read_config(run), "embed", parse_settings(options.set))
     _log_to_stderr(config.log_level)
-    with _engine(options.engine or ("spark" if options.config else "inline"), config, options.master) as engine:
+    with _engine(
+        options.engine or ("spark" if options.config else "inline"), config, options.master or config.spark.master
+    ) as engine:
         run_step("embed", run, config, engine)
     for line in neighbours_of(run, options.neighbours):
         sys.stdout.write(f"{line}\n")

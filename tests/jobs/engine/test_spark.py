@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from jobs.config import SparkConfig
 from jobs.engine.spark import SparkEngine
 from jobs.errors import InputError, WorkerLostError
+from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
 
 
@@ -62,6 +64,23 @@ def test_gang(engine):
 def test_a_lost_member_ends_the_gang(engine, how, error, message):
     with pytest.raises(error, match=message):
         engine.gang(partial(fail, how=how), 2, "failing")
+
+
+def hang(member):
+    with watched(member.rank, 2, member.last_words) as watchdog:
+        watchdog.beat("step 7")
+        if member.rank == 1:
+            time.sleep(60)
+        watchdog.beat_waiting("step 7")
+        member.all_gather("never answered")
+
+
+def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
+    started = time.monotonic()
+    with pytest.raises(WorkerLostError, match="worker 1 hangs: nothing for 2 s since step 7") as caught:
+        engine.gang(hang, 2, "hanging")
+    assert "in hang" in str(caught.value)
+    assert time.monotonic() - started < 15
 
 
 def test_too_few_slots_are_said_at_once(engine):
