@@ -59,7 +59,7 @@ check: setup ## Check format, lint, types, import rules and locks; changes nothi
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy $(wildcard dags jobs plugins infra)
-	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py
+	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
@@ -146,9 +146,17 @@ package-check: setup ## Build the cluster's package and try its bootstrap action
 package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
+.PHONY: test-bootstrap
+test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/infra/aws/bootstrap_lab.py
+
 .PHONY: aws-plan
 aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-bundle
+aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist
+	@$(RUN_PIPELINE) -m infra.aws.bundle
 
 .PHONY: aws-deploy
 aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
