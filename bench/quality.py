@@ -56,7 +56,7 @@ SETTINGS = {
     "train.max_tokens": 300 * 8 * 128,
     "train.max_seconds": None,
     "train.eval_every": 20,
-    "train.eval_windows": 1_000_000,
+    "train.eval_windows": 1000,
     "train.checkpoint_every": 1_000_000,
 }
 
