@@ -150,6 +150,10 @@ test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and o
 aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
 
+.PHONY: aws-bundle
+aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist
+	@$(RUN_PIPELINE) -m infra.aws.bundle
+
 .PHONY: aws-deploy
 aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
 	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' $(PARAMS)
