@@ -119,11 +119,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all benchmarks: ratios against peers
-
-.PHONY: bench-spark
-bench-spark: setup ## One worker in Spark beside the same loop in a plain process; start of the gang
-	@$(RUN_PIPELINE) -m bench.spark_overhead
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train ## Run all benchmarks: ratios against peers
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
