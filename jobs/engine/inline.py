@@ -50,6 +50,10 @@ class InlineEngine:
         """Nothing: only Spark has stages."""
         return []
 
+    def executors(self) -> list[dict[str, Any]]:
+        """Nothing: only Spark has executors."""
+        return []
+
 
 class _Processes:
     """A gang of processes, each with a pipe to this one: it carries what members tell each other, then the outcome."""
