@@ -92,8 +92,12 @@ bench-train: setup .venv-peers/made ## Measure our training step against that of
 	PYTHONPATH=. $(PEERS) -m bench.train
 
 .PHONY: bench-quality
-bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe TEXT=path
+bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.quality
+
+.PHONY: chaos
+chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
+	@$(RUN_PIPELINE) -m tests.chaos
 
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
@@ -132,6 +136,14 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 .PHONY: bench-embed
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
+
+.PHONY: bench-strategies
+bench-strategies: setup ## Loss at equal tokens against bytes moved, for each strategy [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.strategies
+
+.PHONY: bench-link
+bench-link: setup ## The strategies over a link of 100 Mbit/s; Linux, as root
+	@$(RUN_PIPELINE) -m bench.shaped_link
 
 # Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
 ARCH ?= x86_64
