@@ -91,6 +91,10 @@ bench-generate: setup .venv-peers/made ## Measure our decoding against transform
 bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
 	PYTHONPATH=. $(PEERS) -m bench.train
 
+.PHONY: chaos
+chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
+	@$(RUN_PIPELINE) -m tests.chaos
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0

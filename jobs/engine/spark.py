@@ -20,6 +20,7 @@ from py4j.protocol import Py4JError
 from pyspark import BarrierTaskContext, SparkContext
 from pyspark.sql import SparkSession
 
+from jobs.engine import spark_status
 from jobs.engine.contract import Item, Result
 from jobs.errors import InputError, NightjarError, WorkerLostError
 from jobs.gang import Member, last_words_file, num_cores
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SETTINGS = {
+SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",  # a barrier stage needs all its slots at once
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
+    "spark.ui.retainedStages": "100000",  # rounds of training are stages, and all of them are told
     "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
 }
 
@@ -50,7 +52,7 @@ class SparkEngine:
         if master is not None:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.appName(config.app_name)
-        for key, value in _SETTINGS.items():
+        for key, value in SETTINGS.items():
             builder = builder.config(key, value)
         if master is not None:
             if master.startswith("local"):
@@ -110,14 +112,12 @@ class SparkEngine:
         return result
 
     def stages(self) -> list[dict[str, Any]]:
-        """Figures of every stage so far, from Spark's own status store. Durations in seconds, sizes in bytes."""
-        context, gateway = _jvm(self._context), self._context._gateway
-        if gateway is None:
-            return []
-        context.listenerBus().waitUntilEmpty()
-        quantiles = gateway.new_array(gateway.jvm.double, 0)
-        stages = context.statusStore().stageList(None, False, False, quantiles, None)
-        return sorted((_stage(stages.apply(i)) for i in range(stages.size())), key=lambda row: int(row["stage"]))
+        """Figures of every stage so far, from Spark's own status store."""
+        return spark_status.stages(self._context)
+
+    def executors(self) -> list[dict[str, Any]]:
+        """Figures of every executor, from the same store."""
+        return spark_status.executors(self._context)
 
     def stop(self) -> None:
         """End the Spark application."""
@@ -208,32 +208,8 @@ def _jvm(context: SparkContext) -> Any:
 
 def _cause(error: Py4JError) -> str:
     """What a Java exception says of the task: its last words, if it died, else the last line of an exception."""
-    if words := re.search(r"Python worker exited unexpectedly \(crashed\): (.+?)(?=\n\tat |\Z)", str(error), re.DOTALL):
-        return f"a task of the gang died: {words[1].strip()}"
+    words = re.search(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", str(error), re.DOTALL)
+    if words:
+        return f"a task crashed: {words[1].strip() or 'it was killed'}"
     reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
     return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"
-
-
-def _stage(data: Any) -> dict[str, Any]:
-    submitted, completed = data.submissionTime(), data.completionTime()
-    both = submitted.isDefined() and completed.isDefined()
-    description = data.description()
-    return {
-        "stage": data.stageId(),
-        "attempt": data.attemptId(),
-        "description": description.get() if description.isDefined() else data.name(),
-        "status": data.status().toString(),
-        "tasks": data.numTasks(),
-        "failed_tasks": data.numFailedTasks(),
-        "seconds": (completed.get().getTime() - submitted.get().getTime()) / 1e3 if both else 0.0,
-        "task_seconds": data.executorRunTime() / 1e3,
-        "cpu_seconds": data.executorCpuTime() / 1e9,
-        "gc_seconds": data.jvmGcTime() / 1e3,
-        "input_bytes": data.inputBytes(),
-        "output_bytes": data.outputBytes(),
-        "shuffle_read_bytes": data.shuffleReadBytes(),
-        "shuffle_write_bytes": data.shuffleWriteBytes(),
-        "memory_spilled_bytes": data.memoryBytesSpilled(),
-        "disk_spilled_bytes": data.diskBytesSpilled(),
-        "result_bytes": data.resultSize(),
-    }
