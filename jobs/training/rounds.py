@@ -26,6 +26,7 @@ from jobs import lake
 from jobs.config import Config, TrainConfig
 from jobs.errors import DamagedError
 from jobs.paths import Lake, Run, join
+from jobs.training.baselines import baselines
 from jobs.training.checkpoint import (
     MODEL,
     Checkpoints,
@@ -81,6 +82,7 @@ class Rounds:
         self.data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
         self.schedule = Schedule.of(config.train, self.data.train.num_windows, self.data.train.size)
         self.model = start_model(run, config, self.data.shape)
+        self.baselines = baselines(self.model, self.data, config.train.eval_windows)
         self.outer = outer_optimizer(self.model, config.train)
         self.checkpoints = Checkpoints(run, config.train)
         self.journal = Journal(run, self.schedule)
@@ -223,7 +225,7 @@ class Rounds:
             "step": step,
             "epoch": step * batch_size / self.data.train.num_windows,
             "tokens": step * batch_size * self.data.train.size,
-            **self.data.baselines,
+            **self.baselines,
         }
 
     def _validate(self, work: Round, row: Row) -> Row:
