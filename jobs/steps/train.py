@@ -11,7 +11,7 @@ from typing import Any
 from jobs import lake
 from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
-from jobs.errors import DamagedError, InputError, StoppedError, WorkerLostError
+from jobs.errors import DamagedError, DivergedError, InputError, StoppedError, WorkerLostError
 from jobs.model.archive import pack
 from jobs.model.card import Facts, figures, write_card
 from jobs.model.continuation import Continuation, Settings
@@ -19,6 +19,7 @@ from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_js
 from jobs.model.generation import Request, generate
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
+from jobs.model.places import find_model
 from jobs.paths import Lake, Run, base_name, join
 from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
 from jobs.training.metrics import Row, baseline, compact
-from jobs.training.notice import passed_on
+from jobs.training.notice import Notice, passed_on
 from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
 
@@ -49,7 +50,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         progress("training was finished before: nothing to do")
         return finished
     datasets = _datasets(run)
-    facts = _train(run, config, engine, datasets["windows"], progress)
+    facts = _train(run, _with_start(run, config), engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
     stats = _summary(rows, config.train.keep_best) | facts
@@ -85,6 +86,18 @@ def _datasets(run: Run) -> dict[str, str]:
     return datasets
 
 
+def _with_start(run: Run, config: Config) -> Config:
+    """`config` with the place of the model that training starts from; with none once there is a checkpoint.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    if config.train.init is None:
+        return config
+    place = find_model(config.train.init, Lake(run.lake_uri)) if latest_checkpoint(run) is None else None
+    return config.model_copy(update={"train": config.train.model_copy(update={"init": place})})
+
+
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
     """Train until it ends well; a lost worker costs what came after the last checkpoint.
 
@@ -95,12 +108,16 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
     with passed_on(run) as notice:
         while True:
             try:
-                facts = _attempt(run, config, engine, windows, notice.given.is_set)
+                facts = _attempt(run, config, engine, windows, attempts.skipped, notice)
             except WorkerLostError as error:
                 attempts.lost(error)
                 continue
+            except DivergedError as error:
+                attempts.diverged(error)
+                continue
             if facts.pop("is_complete"):
-                return facts | {"restarts": attempts.restarts, "workers": config.train.workers}
+                counts = {"restarts": attempts.restarts, "rollbacks": len(attempts.skipped)}
+                return facts | counts | {"workers": config.train.workers}
             if notice.given.is_set():
                 raise StoppedError(
                     f"training was told to end (SIGTERM) and stopped after step {latest_checkpoint(run)}, whose"
@@ -110,17 +127,17 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
 
 
 def _attempt(
-    run: Run, config: Config, engine: Engine, windows: str, is_told_to_end: Callable[[], bool]
+    run: Run, config: Config, engine: Engine, windows: str, skipped: tuple[int, ...], notice: Notice
 ) -> dict[str, Any]:
     """Train from the latest checkpoint on: as a gang, in rounds, or first one and then the other."""
-    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows, skipped=skipped)
     workers, until = config.train.workers, config.train.allreduce_steps
     if config.train.strategy == "allreduce":
         return engine.gang(worker, workers, f"train with {workers} workers")
     facts: dict[str, Any] = {"is_complete": True}
     if until and (latest_checkpoint(run) or 0) < until:
         facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
-    return facts | Rounds(run, config, windows, engine).run(is_told_to_end) if facts["is_complete"] else facts
+    return facts | Rounds(run, config, windows, engine).run(notice.given.is_set) if facts["is_complete"] else facts
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:

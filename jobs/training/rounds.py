@@ -51,6 +51,7 @@ from jobs.training.round_task import (
     validate_part,
 )
 from jobs.training.schedule import Schedule
+from jobs.training.stopping import has_stopped_improving
 from jobs.training.worker import peak_resident_bytes, settings_hash, start_model
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class Rounds:
             "num_parameters": self.model.num_parameters,
             **{key: value for each in self.results for key, value in (("dtype", each.dtype), ("device", each.device))},
             "peak_resident_bytes": max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self.results)]),
+            "stopped_early": has_stopped_improving(self.state, self.config.train),
             "best_step": self.state.best_step,
             "best_valid_loss": self.state.best_valid_loss,
         }
@@ -134,7 +136,9 @@ class Rounds:
         """Train a round: the workers' steps, the outer step, validation, metrics, a checkpoint."""
         work = self._plan()
         started = time.monotonic()
-        self._map(partial(train_part, work=work), f"steps {work.first_step + 1} to {work.last_step}")
+        epoch = work.last_step * self.config.train.batch_size / self.data.train.num_windows
+        steps = f"steps {work.first_step + 1} to {work.last_step}, to epoch {epoch:.3f}"
+        self._map(partial(train_part, work=work), steps)
         self._outer_step(work.name)
         seconds = time.monotonic() - self._started
         for _ in range(work.first_step, work.last_step):
@@ -239,7 +243,8 @@ class Rounds:
         return figures(self.data, self.model.loss_unit, valid, train)
 
     def _is_over(self) -> bool:
-        return self.schedule.is_over(self.state.steps, self.state.seconds)
+        over = self.schedule.is_over(self.state.steps, self.state.seconds)
+        return over or has_stopped_improving(self.state, self.config.train)
 
     def _map(self, part: Callable[..., Result], description: str) -> list[Result]:
         function = partial(part, run=self.run_folder, config=self.config, windows_fingerprint=self.fingerprint)

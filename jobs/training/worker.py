@@ -7,6 +7,7 @@ import json
 import logging
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,20 +28,32 @@ from jobs.training.group import Group, joined
 from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
+from jobs.training.memory import keep_freed_memory
+from jobs.training.start import take_weights
+from jobs.training.stopping import has_stopped_improving
 
 log = logging.getLogger(__name__)
 
 # What may differ between the attempts of a run: the result is the same but for rounding.
 _FREE = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
-    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every",
+    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
+    "max_loss_rise",
+    "init",  # config.json is written once; `champion` may be another model when a run is resumed
 }  # fmt: skip
 
 
 def train_worker(
-    member: Member, run: Run, config: Config, windows_fingerprint: str, until: int | None = None
+    member: Member,
+    run: Run,
+    config: Config,
+    windows_fingerprint: str,
+    until: int | None = None,
+    skipped: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train with the other members of the gang until the run's schedule is over, or `until` so many steps are done.
+
+    Batches whose numbers are in `skipped` are left out.
 
     Returns:
         Facts that the metrics do not tell, the same on every member; `is_complete` is false if one was told to end.
@@ -48,6 +61,7 @@ def train_worker(
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     timeout_seconds = max(config.train.gang_timeout_seconds, config.train.step_timeout_seconds + 60)
     with guarded(member, run, config.train.step_timeout_seconds) as guards, joined(member, timeout_seconds) as group:
@@ -55,25 +69,28 @@ def train_worker(
         model = start_model(run, config, data.shape)
         learner = Learner(model, config.train, choose_device(member.rank))
         state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
-        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until)
+        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until, skipped)
         return {
             "is_complete": is_complete,
             "num_parameters": model.num_parameters,
             "dtype": str(learner.dtype).removeprefix("torch."),
             "device": learner.device.type,
             "peak_resident_bytes": int(group.largest(peak_resident_bytes())),
+            "stopped_early": has_stopped_improving(state, config.train),
             "best_step": state.best_step,
             "best_valid_loss": state.best_valid_loss,
         }
 
 
 def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
-    """The model with its first weights: random ones, and embeddings where the run names some.
+    """The model with its first weights: those of an earlier model, or random ones, and embeddings that the run names.
 
     Raises:
-        InputError: if the embeddings cannot be read, or do not fit the model.
+        InputError: if the earlier model or the embeddings cannot be read, or do not fit the model.
     """
     model = build_model(config.model, shape, config.train.seed)
+    if config.train.init is not None:
+        take_weights(model, config.train.init, read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]))
     if config.train.embeddings is not None:
         place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)

@@ -79,6 +79,14 @@ def test_a_folder_without_text(put, lake_uri):
         check(join(lake_uri, "corpus"))
 
 
+def test_prompts_are_there_before_a_cluster_is(put, lake_uri):
+    preflight.check_prompts(config("c", **{"generate.prompts_file": put("p.jsonl", b'{"prompt": "To be"}')}))
+    with pytest.raises(InputError, match=r"generate.prompts_file: .*none.txt cannot be read"):
+        preflight.check_prompts(config("c", **{"generate.prompts_file": join(lake_uri, "none.txt")}))
+    with pytest.raises(InputError, match=r"generate\.prompts_file: .* line 1"):
+        preflight.check_prompts(config("c", **{"generate.prompts_file": put("q.jsonl", b"To be")}))
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
 def test_an_unreadable_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
@@ -111,6 +119,9 @@ def test_a_cluster_on_aws_cannot_see_local_files(tmp_path):
         preflight.check_reach(local, Lake("s3://lakes/x"), aws_url)
     with pytest.raises(InputError, match="NIGHTJAR_LAKE"):
         preflight.check_reach(config("s3://lakes/text"), Lake(tmp_path.as_uri()), aws_url)
+    prompts = config("s3://lakes/text", **{"generate.prompts_file": str(tmp_path / "p.txt")})
+    with pytest.raises(InputError, match=r"generate\.prompts_file: a cluster on AWS cannot see"):
+        preflight.check_reach(prompts, Lake("s3://lakes/x"), aws_url)
     preflight.check_reach(local, Lake(tmp_path.as_uri()), "http://127.0.0.1:5555")
 
 
@@ -135,3 +146,14 @@ def test_a_missing_region_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "login": "testing", "password": "testing"}')
     with pytest.raises(InputError, match=r"connection aws_default: no client of EMR .*region"):
         preflight.prepare(config((tmp_path / "a.txt").as_uri()), Lake((tmp_path / "lake").as_uri()).run("r"))
+
+
+def test_a_wheelhouse_must_fit_the_nodes(put, lake_uri):
+    place = join(lake_uri, "wheelhouses", "0" * 64)
+    chosen = config("file:///text", **{"cluster.wheelhouse": place})
+    with pytest.raises(InputError, match="holds no SHA256SUMS"):
+        preflight.check_wheelhouse(chosen)
+    put(f"wheelhouses/{'0' * 64}/SHA256SUMS", b"")
+    put(f"wheelhouses/{'0' * 64}/torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl", b"")
+    with pytest.raises(InputError, match=r"cluster.wheelhouse: torch-2.13.0-.* is not marked \+cpu"):
+        preflight.check_wheelhouse(chosen)
