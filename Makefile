@@ -137,6 +137,14 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
 
+.PHONY: bench-strategies
+bench-strategies: setup ## Loss at equal tokens against bytes moved, for each strategy [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.strategies
+
+.PHONY: bench-link
+bench-link: setup ## The strategies over a link of 100 Mbit/s; Linux, as root
+	@$(RUN_PIPELINE) -m bench.shaped_link
+
 # Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
 ARCH ?= x86_64
 BUILD ?= cpu
