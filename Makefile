@@ -119,7 +119,11 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-train ## Run all benchmarks: ratios against peers
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all benchmarks: ratios against peers
+
+.PHONY: bench-spark
+bench-spark: setup ## What Spark costs: steps beside a plain process, start of a gang, a round
+	@$(RUN_PIPELINE) -m bench.spark_overhead
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
