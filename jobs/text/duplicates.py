@@ -6,7 +6,6 @@ of hashes is looked through for repetitions. So no task holds more than a bucket
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +22,10 @@ from jobs.text.reading import read_documents
 BUCKET_DOCUMENTS = 1 << 24
 
 
-def hash_texts(texts: Sequence[bytes]) -> npt.NDArray[np.uint64]:
-    """A hash of each text."""
-    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, "<u8")
-
-
 def write_hashes(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settings: TokenizeConfig) -> int:
     """Write the hashes of a split's documents below `folder_uri`; return their number."""
     number, parts = item
-    found = [hash_texts(batch.texts) for part in parts for batch in read_documents(part, settings)]
+    found = [batch.texts.hashes() for part in parts for batch in read_documents(part, settings)]
     hashes = np.concatenate([np.zeros(0, np.uint64), *found])
     _write(join(folder_uri, f"hashes/{number}.npy"), hashes)
     return len(hashes)

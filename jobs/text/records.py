@@ -34,7 +34,7 @@ def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docum
     """
     for lines in read_text(part, "line"):
         records = _Records(settings)
-        for line, offset in zip(lines.texts, lines.offsets, strict=True):
+        for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
             try:
                 # What is replaced in other fields is counted too: json takes all of a line or nothing.
                 whole, num_replaced = replace_invalid(line) if settings.invalid_utf8 == "replace" else (line, 0)
@@ -88,13 +88,13 @@ class _Records:
         if not data:
             self._counts["empty_documents"] += 1
             return
-        texts, _ = split_documents(data, 0, self._settings.documents)
+        texts, _ = split_documents(data, self._settings.documents)
         self._texts += texts
         self._offsets += [offset] * len(texts)
 
     def documents(self) -> Documents:
         """What was taken."""
-        return Documents(self._texts, self._offsets, self._counts)
+        return Documents.of(self._texts, self._offsets, self._counts)
 
 
 def _json_text(line: bytes, field: str) -> str | None:
