@@ -67,16 +67,16 @@ class Texts(Sequence[bytes]):
             hashes[i] = int.from_bytes(hashlib.blake2b(self[int(i)], digest_size=8).digest(), "little")
         return hashes
 
-    def packed(self) -> Texts:
-        """The same texts, with nothing before, between and behind them in the buffer."""
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """The bytes of all texts, which lie in order, with nothing before, between and behind them."""
+        data = np.frombuffer(self.data, np.uint8)
         before = np.concatenate([[0], self.ends])
-        gaps = np.concatenate([self.begins, [len(self.data)]]) - before
+        gaps = np.concatenate([self.begins, [len(data)]]) - before
         if not gaps.any():
-            return self
-        kept = np.ones(len(self.data), np.bool_)
+            return data
+        kept = np.ones(len(data), np.bool_)
         kept[np.repeat(before - (np.cumsum(gaps) - gaps), gaps) + np.arange(gaps.sum())] = False
-        ends = np.cumsum(self.sizes)
-        return Texts(np.frombuffer(self.data, np.uint8)[kept].tobytes(), ends - self.sizes, ends)
+        return data[kept]
 
     def __len__(self) -> int:
         return len(self.begins)
@@ -104,9 +104,13 @@ def _hash_short(words: npt.NDArray[np.uint64], begins: Places, sizes: Places) ->
     words = words[np.repeat(begins, counts) + 8 * place]
     last, left = first + counts - 1, sizes % 8
     words[last] = (words[last] & _FIRST_BYTES[left]) ^ (left.astype(np.uint64) << np.uint64(56))
-    words += (place.astype(np.uint64) + np.uint64(1)) * _MIX[0]
-    for shift, factor in ((30, _MIX[1]), (27, _MIX[2])):
-        words ^= words >> np.uint64(shift)
-        words *= factor
-    words ^= words >> np.uint64(31)
-    return np.add.reduceat(words, first)
+    words += (place.view(np.uint64) + np.uint64(1)) * _MIX[0]
+    return _mixed(np.add.reduceat(_mixed(words, 32, _MIX[1]), first), 29, _MIX[2])
+
+
+def _mixed(words: npt.NDArray[np.uint64], shift: int, factor: np.uint64) -> npt.NDArray[np.uint64]:
+    """Other words, one for each, of which every bit depends on many bits; made in place."""
+    words ^= words >> np.uint64(shift)
+    words *= factor
+    words ^= words >> np.uint64(shift)
+    return words

@@ -47,7 +47,7 @@ class _BytePairs:
         self.vocab_size: int = self._tokenizer.vocab_size
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        encoded = self._tokenizer.encode_batch(_byte_strings(Texts.of(documents).packed()), parallel=parallel).layout
+        encoded = self._tokenizer.encode_batch(_byte_strings(Texts.of(documents)), parallel=parallel).layout
         offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
         return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
@@ -132,9 +132,9 @@ def _shared(json_bytes: bytes) -> Tokenizer:
 
 
 def _byte_strings(texts: Texts) -> ak.Array:
-    """Packed texts as `gigatoken` reads them without making Python objects: as `awkward` has them."""
-    letters = ak.contents.NumpyArray(np.frombuffer(texts.data, np.uint8), parameters={"__array__": "byte"})
-    offsets = ak.index.Index64(np.concatenate([[0], texts.ends]))
+    """Texts as `awkward` has them: `gigatoken` reads these without making a Python object of each."""
+    letters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
+    offsets = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
     return ak.Array(ak.contents.ListOffsetArray(offsets, letters, parameters={"__array__": "bytestring"}))
 
 
