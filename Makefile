@@ -38,6 +38,18 @@ demo: setup ## Run the whole pipeline on real text, on this machine [CORPUS=path
 airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 	@$(RUN_PIPELINE) -m infra.local.airflow
 
+.PHONY: up
+up: ## Start all of it by docker-compose: PostgreSQL, Airflow, the embedded EMR
+	@infra/local/compose.sh up
+
+.PHONY: down
+down: ## Stop what make up started; database, secrets and lake stay
+	@infra/local/compose.sh down
+
+.PHONY: logs
+logs: ## Follow the logs of what make up started
+	@infra/local/compose.sh logs
+
 .PHONY: test
 test: check ## What CI runs: check, then every test, with the coverage of jobs
 	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
@@ -53,6 +65,10 @@ check: setup ## Check format, lint, types, import rules and locks; changes nothi
 format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
+
+.PHONY: test-compose
+test-compose: setup ## Test docker-compose on this machine's Docker engine
+	$(RUN_PIPELINE) -m pytest -s -p no:cacheprovider -m compose tests/compose
 
 # The peers' environment sees what .venv holds, and has beside it what only the comparisons need.
 PEERS := .venv-peers/bin/python
@@ -83,6 +99,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/image.in -c requirements/dev.txt -o requirements/image.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench-generate.in -c requirements/dev.txt \
 		-o requirements/bench-generate.txt

@@ -19,19 +19,20 @@ from transformers import AutoModelForCausalLM, logging
 
 from jobs.config import ModelConfig
 from jobs.model.folder import save_model
-from jobs.model.generation import TokenStream
 from jobs.model.inference import InferenceLlama
+from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.tokens.bpe import tokenizer_json
 from jobs.tokens.tokenizer import Tokenizer
 
+PEER_DTYPE = {"int8": "float32"}  # transformers itself has no int8 for a CPU
 VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 
 
 @torch.inference_mode()
 def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
     """New tokens (B, 128) after prompts (B, 64)."""
-    stream = TokenStream(model, prompts.tolist(), NEW_TOKENS)
+    stream = model.stream(prompts.tolist(), NEW_TOKENS)
     tokens = [stream.logits.argmax(dim=-1)]
     while len(tokens) < NEW_TOKENS:
         stream.feed(tokens[-1])
@@ -64,9 +65,9 @@ def bandwidth() -> float:
 
 def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Module]:
     """One model twice: ours, and as `transformers` opens its folder."""
-    model = Llama(LlamaConfig.of(ModelConfig(), VOCAB_SIZE, NUM_POSITIONS), seed=1).eval()
+    model = Llama(LlamaConfig.of(ModelConfig(), DataShape(VOCAB_SIZE, NUM_POSITIONS, end_of_text=0)), seed=1).eval()
     save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
-    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, PEER_DTYPE.get(dtype, dtype)))
     peer.generation_config.eos_token_id = None  # random weights may say it; both must make all tokens
     return InferenceLlama(model, dtype), peer
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "int8"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()

@@ -1,7 +1,7 @@
 """The DAG `train_llm`: a language model, trained on a Spark cluster that exists only while it trains.
 
-    preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> train -> generate
-                                  (setup)      (setup)
+    preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> embed -> train -> generate
+                                  (setup)      (setup)                          (if asked for)
               -> pull_stats -> promote -> terminate_cluster -> verdict
                                                (teardowns)
 
@@ -38,7 +38,8 @@ def preflight() -> dict[str, Any]:
         config = checks.prepare(form.read_form(context["params"]), current_run(context))
     except InputError as error:
         raise UserError(str(error)) from None
-    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown]
+    left_out = set(STEPS) - set(config.steps)
+    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in left_out]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
 
 
@@ -84,9 +85,19 @@ with DAG(
 ) as dag:
     uploaded = upload_package()
     sweep = EndClustersOperator(task_id="sweep")
-    create = CreateClusterOperator(task_id="create_cluster")
+    create = CreateClusterOperator(task_id="create_cluster", package_uri=uploaded)
+    # As a template, since what follows directly on a setup may have no other trigger rule than `all_success`.
+    cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
     steps = [
-        SparkStepOperator(task_id=step, step=step, cluster_id=create.output, package_uri=uploaded) for step in STEPS
+        SparkStepOperator(
+            task_id=step,
+            step=step,
+            cluster_id=cluster_id,
+            package_uri=uploaded,
+            # The step before may be skipped: not every run asks for embeddings.
+            trigger_rule="none_failed" if step == "train" else "all_success",
+        )
+        for step in STEPS
     ]
     promoted = promote()
     terminate = EndClustersOperator(task_id="terminate_cluster", retries=3)

@@ -21,6 +21,7 @@ from jobs.config import Config, GenerateConfig, override, parse_settings, preset
 from jobs.errors import InputError, NightjarError
 from jobs.paths import STEPS, Lake, Run, join, to_uri
 from jobs.pipeline import read_config, run_all, run_step, start_run
+from jobs.training.metrics import baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    """All four steps."""
+    """All steps."""
     run_id = options.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
     run = start_run(options.lake, run_id, "\n".join(options.corpus), options.preset, parse_settings(options.set))
     config = read_config(run)
@@ -76,7 +77,7 @@ def _run(options: argparse.Namespace) -> None:
         stats = run_all(run, engine)
     train = stats["train"]
     sys.stdout.write(
-        f"validation loss {train['valid_loss']:.4f} (unigram baseline {train['unigram_loss']:.4f})\n"
+        f"validation loss {train['valid_loss']:.4f} (baselines: {baseline(train)})\n"
         f"statistics {join(run.stats, 'stats.txt')}\ntext       {join(run.generate, 'generated.txt')}\n"
     )
 
@@ -136,7 +137,7 @@ def _engine(name: str, config: Config, master: str | None) -> Iterator[Engine]:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m jobs", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="tokenize, windows, train and generate")
+    run = commands.add_parser("run", help="all steps: tokenize, windows, train, generate; embed where it is asked for")
     run.add_argument(
         "--corpus",
         required=True,
@@ -150,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--engine", choices=("inline", "spark"), default="inline", help="this process, or Spark")
     run.add_argument("--master", help="Spark master; default: local, with as many slots as executors x cores")
     run.set_defaults(command=_run)
-    for step in STEPS:
+    for step in (step for step in STEPS if step != "embed"):
         command = commands.add_parser(step, help=f"the step '{step}' of a run")
         command.add_argument("--config", required=True, metavar="URI", help="<lake>/runs/<run_id>/config.json")
         command.add_argument("--engine", choices=("inline", "spark"), default="spark", help="default: spark")
@@ -186,7 +187,9 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repetition-penalty", type=_above_zero, default=default.repetition_penalty, help="above 1")
     parser.add_argument("--stop", type=_not_empty, action="append", default=[], metavar="TEXT", help="end before it")
     parser.add_argument("--seed", type=_seed, default=default.seed, help="the same seed gives the same text")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=default.dtype, help="of matrix products")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "int8"), default=default.dtype, help="of matrix products"
+    )
     parser.set_defaults(command=_sample)
 
 

@@ -17,12 +17,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from jobs.errors import InputError
+from jobs.paths import STEPS
 from jobs.sections.base import Section
 from jobs.sections.cluster import ClusterConfig, SparkConfig
 from jobs.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
 from jobs.sections.generate import GenerateConfig
 from jobs.sections.model import ModelConfig
-from jobs.sections.train import TrainConfig
+from jobs.sections.train import EMBED, TrainConfig
 
 __all__ = [
     "ClusterConfig",
@@ -70,6 +71,20 @@ class Config(Section):
                 f" ({slots}): a barrier stage starts only when all its tasks have a slot"
             )
         return self
+
+    @model_validator(mode="after")
+    def _embeddings_fit_the_model(self) -> Config:
+        if self.train.embeddings == EMBED and self.embed.size != self.model.embedding_size:
+            raise ValueError(
+                f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
+                f" train.embeddings={EMBED} starts the model from these vectors"
+            )
+        return self
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of the run: `embed` only where the model starts from its vectors."""
+        return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
 
     def to_json(self) -> str:
         """The configuration as it stands in a run's folder."""

@@ -24,4 +24,11 @@ class DamagedError(InputError):
 
 
 class WorkerLostError(NightjarError):
-    """A worker of a gang died or hung: the work can be resumed from the last checkpoint."""
+    """A worker of a gang died or hung: the work can be resumed from the last checkpoint.
+
+    The first line says what happened; stacks may follow.
+    """
+
+
+class StoppedError(NightjarError):
+    """The run was told to end before it was complete: the same run goes on from its last checkpoint."""

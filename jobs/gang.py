@@ -11,7 +11,7 @@ class Member:
     """What a task of a gang knows about itself.
 
     `all_gather` sends a text to all members, waits for theirs and returns them by rank. `threads` is the number of
-    cores that this task may use.
+    cores that this task may use. What stands in `last_words`, a local file, is reported if this member dies.
     """
 
     rank: int
@@ -19,3 +19,4 @@ class Member:
     threads: int
     host: str
     all_gather: Callable[[str], list[str]]
+    last_words: str | None = None

@@ -217,6 +217,15 @@ def delete_folder(uri: str) -> None:
         filesystem.delete_dir(path)
 
 
+def delete_file(uri: str) -> None:
+    """Delete the file at `uri`; nothing happens if there is none."""
+    if not is_s3(uri):
+        local_path(uri).unlink(missing_ok=True)
+        return
+    bucket, key = bucket_and_key(uri)
+    s3_client().delete_object(Bucket=bucket, Key=key)
+
+
 def check_writable(uri: str) -> None:
     """Write and delete a small file below `uri`.
 
@@ -226,8 +235,7 @@ def check_writable(uri: str) -> None:
     probe = join(uri, f".write-test-{uuid.uuid4().hex[:8]}")
     try:
         write_bytes(probe, b"")
-        filesystem, path = _filesystem(probe)
-        filesystem.delete_file(path)
+        delete_file(probe)
     except (OSError, ClientError, BotoCoreError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{uri}: the lake cannot be written to ({reason}); choose another --lake") from None

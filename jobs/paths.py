@@ -17,7 +17,8 @@ from urllib.parse import quote, unquote
 from jobs.errors import InputError
 
 MANIFEST = "_manifest.json"
-STEPS = ("tokenize", "windows", "train", "generate")
+STEPS = ("tokenize", "windows", "embed", "train", "generate")
+"""All steps in their order; a run has those that its configuration asks for (`jobs.config.Config.steps`)."""
 TEXT_FORMATS = ("txt", "jsonl", "parquet")
 COMPRESSIONS = ("gz", "bz2", "zst")
 
@@ -172,6 +173,21 @@ class Run:
     def checkpoint(self, step: int) -> str:
         """The checkpoint after `step` optimizer steps."""
         return join(self.checkpoints, f"{step:08d}")
+
+    @property
+    def stop(self) -> str:
+        """While it is there, the workers are to stop after their step."""
+        return join(self.train, "stop")
+
+    @property
+    def attempts(self) -> str:
+        """What was lost so far: restarts, and batches that are left out."""
+        return join(self.train, "attempts.json")
+
+    @property
+    def rounds(self) -> str:
+        """What workers of rounds tell each other, while training runs."""
+        return join(self.train, "rounds")
 
     @property
     def metrics_parts(self) -> str:

@@ -1,4 +1,4 @@
-"""One step with all that surrounds it, and the four of them in a row."""
+"""One step with all that surrounds it, and all of them in a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobs.config import Config, resolve
 from jobs.engine.contract import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.model.prompts import read_prompts
-from jobs.paths import STEPS, Lake, Run, to_corpus, to_uri
+from jobs.paths import Lake, Run, to_corpus, to_uri
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.text.corpus import list_sources
@@ -88,6 +88,6 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
 
 
 def run_all(run: Run, engine: Engine) -> dict[str, dict[str, Any]]:
-    """Run the four steps; return the statistics of each."""
+    """Run the steps that the run's configuration asks for; return the statistics of each."""
     config = read_config(run)
-    return {step: run_step(step, run, config, engine) for step in STEPS}
+    return {step: run_step(step, run, config, engine) for step in config.steps}

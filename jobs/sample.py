@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import load_model
 from jobs.model.generation import Request, generate
-from jobs.model.inference import InferenceLlama
+from jobs.model.kinds import for_generating
 from jobs.model.places import find_model
 from jobs.model.sampling import Sampling
+from jobs.model.stream import InferenceModel
 from jobs.paths import Lake, to_uri
 from jobs.tokens.tokenizer import Tokenizer
 
@@ -30,7 +31,7 @@ def sample(options: argparse.Namespace) -> None:
         InputError: if there is no such model, or it is damaged.
     """
     model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
-    speaker = Speaker(InferenceLlama(model, options.dtype), tokenizer, _settings(options))
+    speaker = Speaker(for_generating(model, options.dtype), tokenizer, _settings(options))
     if options.prompt is None and sys.stdin.isatty():
         converse(speaker)
     else:
@@ -42,7 +43,7 @@ def sample(options: argparse.Namespace) -> None:
 class Speaker:
     """Continues prompts on stdout; each next one draws with other random numbers."""
 
-    def __init__(self, model: InferenceLlama, tokenizer: Tokenizer, settings: Settings) -> None:
+    def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: Settings) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings

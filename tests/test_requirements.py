@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path("requirements")
-LOCKS = ("airflow", "job", "dev", "bench")
+LOCKS = ("airflow", "job", "image", "dev", "bench")
 PLATFORMS = [
     {"python_version": minor, "python_full_version": f"{minor}.9", "sys_platform": system, "platform_system": name}
     for minor in ("3.11", "3.12", "3.13")
@@ -36,10 +36,11 @@ def direct(name: str) -> list[Requirement]:
 
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda p: f"{p['sys_platform']}-{p['python_version']}")
 def test_the_locks_agree(platform: dict[str, str]) -> None:
-    everything = pins("dev", platform)
+    everything, image = pins("dev", platform), pins("image", platform)
     for name in ("airflow", "job"):
         part = pins(name, platform)
         assert part.items() <= everything.items()
+        assert part.items() <= image.items()
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -47,12 +47,12 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
 
 def admin_password(home: Path) -> str:
     """The password of the user ``admin``: made once, kept in the home."""
-    return _kept(home / _PASSWORDS, {"admin": secrets.token_urlsafe(9)})["admin"]
+    return kept(home / _PASSWORDS, {"admin": secrets.token_urlsafe(9)})["admin"]
 
 
 def _airflow_settings(home: Path, port: int) -> dict[str, str]:
     admin_password(home)
-    keys = _kept(home / _SECRETS, {"api": secrets.token_hex(32), "jwt": secrets.token_hex(64)})
+    keys = kept(home / _SECRETS, {"api": secrets.token_hex(32), "jwt": secrets.token_hex(64)})
     url = f"http://127.0.0.1:{port}"
     settings = {
         "CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
@@ -84,7 +84,7 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
     return {f"AIRFLOW__{key}": value for key, value in settings.items()}
 
 
-def _kept(path: Path, new: dict[str, str]) -> dict[str, str]:
+def kept(path: Path, new: dict[str, str]) -> dict[str, str]:
     """What is in the file at `path`; if there is none, it is made of `new`, for this user's eyes only."""
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -100,16 +100,20 @@ def summary(run: Run) -> str:
     """What came out of a run, for reading: losses against the baseline, speed, samples of text, paths."""
     stats = read_json(join(run.stats, "stats.json"))
     steps = stats["steps"]
+    baseline, unit = (
+        ("unigram", "nats per token") if "unigram_loss" in stats else ("mean_vector", "of squared distance")
+    )
+    baseline_loss = stats[f"{baseline}_loss"]
     lines = [
         "",
-        f"validation loss   {stats['valid_loss']:.3f} nats per token; the unigram baseline has"
-        f" {stats['unigram_loss']:.3f}, so the model is {stats['unigram_loss'] - stats['valid_loss']:.3f} better",
-        f"bits per byte     {stats['bits_per_byte']:.3f}",
+        f"validation loss   {stats['valid_loss']:.3f} {unit}; the {baseline} baseline has"
+        f" {baseline_loss:.3f}, so the model is {baseline_loss - stats['valid_loss']:.3f} better",
+        *([f"bits per byte     {stats['bits_per_byte']:.3f}"] if "bits_per_byte" in stats else []),
         f"accuracy          {stats['valid_accuracy']:.1%} of next tokens",
         f"model             {stats['num_parameters']:,} parameters, {stats['tokens_per_second']:,.0f} tokens/s",
         "seconds           " + ", ".join(f"{step} {seconds:.0f}" for step, seconds in stats["seconds"].items()),
     ]
-    reused = [step for step in STEPS if steps[step].get("reused")]
+    reused = [step for step in STEPS if steps.get(step, {}).get("reused")]
     if reused:
         lines.append(f"used again        {' and '.join(reused)}: text, settings and code are unchanged")
     lines += ["", *_samples(run), ""]

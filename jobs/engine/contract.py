@@ -23,6 +23,9 @@ class Engine(Protocol):
             NightjarError: the one that `function` raised, for the first item that failed.
         """
 
+    def task_threads(self, num_tasks: int) -> int:
+        """How many threads each of `num_tasks` tasks of a `map` may use, so that together they use every core."""
+
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` as `workers` tasks at the same time and return the result of rank 0.
 

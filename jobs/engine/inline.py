@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -10,6 +11,8 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jobs.engine.contract import Item, Result
@@ -29,13 +32,18 @@ class InlineEngine:
         log.debug("%s: %d tasks", description, len(items))
         return [function(item) for item in items]
 
+    def task_threads(self, num_tasks: int) -> int:
+        """All: tasks run one after another."""
+        return os.cpu_count() or 1
+
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in this process, or in `workers` processes that are started anew."""
         log.debug("%s: a gang of %d", description, workers)
         threads = max(1, (os.cpu_count() or 1) // workers)
         if workers == 1:
             return function(Member(0, 1, threads, socket.gethostname(), lambda text: [text]))
-        result: Result = _Processes(function, workers, threads).result()
+        with TemporaryDirectory(prefix="nightjar-gang-") as folder:
+            result: Result = _Processes(function, workers, threads, Path(folder)).result()
         return result
 
     def stages(self) -> list[dict[str, Any]]:
@@ -46,13 +54,15 @@ class InlineEngine:
 class _Processes:
     """A gang of processes, each with a pipe to this one: it carries what members tell each other, then the outcome."""
 
-    def __init__(self, function: Callable[[Member], Any], workers: int, threads: int) -> None:
+    def __init__(self, function: Callable[[Member], Any], workers: int, threads: int, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
+        self._last_words = [folder / str(rank) for rank in range(workers)]
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_member, args=(function, rank, workers, threads, theirs), daemon=True)
+            about = (rank, workers, threads, str(self._last_words[rank]))
+            process = context.Process(target=_member, args=(function, about, theirs), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -77,7 +87,7 @@ class _Processes:
         try:
             kind, value = self._pipes[rank].recv()
         except EOFError:
-            raise WorkerLostError(f"worker {rank} ended without a word: it was killed or crashed") from None
+            raise WorkerLostError(self._obituary(rank)) from None
         if kind == "failed":
             raise value
         if kind == "done":
@@ -89,9 +99,19 @@ class _Processes:
                 pipe.send([texts[rank] for rank in range(len(texts))])
             texts.clear()
 
+    def _obituary(self, rank: int) -> str:
+        try:
+            words = self._last_words[rank].read_text()
+        except FileNotFoundError:
+            words = ""
+        if words.startswith("worker "):
+            return words
+        return f"worker {rank} ended without a word: it was killed or crashed\n{words}".rstrip()
 
-def _member(function: Callable[[Member], Any], rank: int, workers: int, threads: int, pipe: Connection) -> None:
+
+def _member(function: Callable[[Member], Any], about: tuple[int, int, int, str], pipe: Connection) -> None:
     """What each process of a gang runs."""
+    rank, workers, threads, last_words = about
 
     def all_gather(text: str) -> list[str]:
         pipe.send(("text", text))
@@ -99,8 +119,9 @@ def _member(function: Callable[[Member], Any], rank: int, workers: int, threads:
         return texts
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    faulthandler.enable(Path(last_words).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
-        result = function(Member(rank, workers, threads, socket.gethostname(), all_gather))
+        result = function(Member(rank, workers, threads, socket.gethostname(), all_gather, last_words))
         pipe.send(("done", result if rank == 0 else None))
     except NightjarError as error:
         pipe.send(("failed", error))

@@ -36,6 +36,7 @@ _SETTINGS = {
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
+    "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
 }
 
 
@@ -66,12 +67,25 @@ class SparkEngine:
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-        """Apply `function` to each item, one task each."""
+        """Apply `function` to each item, one task each.
+
+        Raises:
+            WorkerLostError: if a task failed as often as Spark tries it.
+        """
         if not items:
             return []
         self._context.setJobDescription(description)
-        outcomes = self._context.parallelize(items, len(items)).map(_Guarded(function)).collect()
+        try:
+            outcomes = self._context.parallelize(items, len(items)).map(_Guarded(function)).collect()
+        except Py4JError as error:
+            raise WorkerLostError(_cause(error)) from None
         return [outcome.unwrap() for outcome in outcomes]
+
+    def task_threads(self, num_tasks: int) -> int:
+        """The slots that Spark has now, shared out."""
+        context = _jvm(self._context)
+        slots = context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
+        return max(1, int(slots) // num_tasks)
 
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in the tasks of one barrier stage.
@@ -161,7 +175,9 @@ class _GangTask:
         hosts = context.allGather(host)
         rank = context.partitionId()
         threads = max(1, (os.cpu_count() or 1) // hosts.count(host))
-        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather))
+        folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")  # Spark's own place for a worker's last words
+        last_words = str(Path(folder) / str(os.getpid())) if folder else None
+        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
@@ -187,7 +203,7 @@ def _jvm(context: SparkContext) -> Any:
 def _cause(error: Py4JError) -> str:
     """The line of a Java exception that says what happened in the task: the last that is not "Caused by"."""
     reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
-    return f"a task of the gang failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"
+    return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"
 
 
 def _stage(data: Any) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from jobs.model.continuation import Continuation
 MOST_SOURCES = 20
 # How the night went is in the run's statistics: two trainings of one model have the same card.
 FIGURES = (
-    "train_loss", "valid_loss", "unigram_loss", "bits_per_byte", "perplexity", "valid_accuracy", "num_parameters",
-    "num_steps", "num_tokens", "epochs", "learning_rate", "gradient_norm_mean", "gradient_norm_max", "best_step",
-    "best_valid_loss", "dtype",
+    "train_loss", "valid_loss", "unigram_loss", "bigram_loss", "mean_vector_loss", "unigram_accuracy", "bits_per_byte",
+    "perplexity", "valid_accuracy", "num_parameters", "num_steps", "num_tokens", "epochs", "learning_rate",
+    "gradient_norm_mean", "gradient_norm_max", "best_step", "best_valid_loss", "dtype",
 )  # fmt: skip
 
-_HEADER = """\
+_LLAMA_HEADER = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
@@ -34,6 +34,18 @@ tags:
 {num_parameters:,} parameters in Llama's architecture, trained from scratch on the corpus below. Open it with
 `transformers.AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`, or with
 `python -m jobs sample --model FOLDER`.
+"""
+_CONTEXT_HEADER = """\
+---
+pipeline_tag: text-generation
+tags:
+- nightjar
+---
+
+# A language model of run {run_id}
+
+{num_parameters:,} parameters of kind {kind}, trained from scratch on the corpus below. `transformers` has no such
+architecture; open it with `python -m jobs sample --model FOLDER`.
 """
 _LIMITS = """\
 ## Limits
@@ -66,7 +78,7 @@ def figures(stats: Mapping[str, Any]) -> dict[str, Any]:
 def write_card(facts: Facts) -> str:
     """The content of ``README.md``."""
     parts = (
-        _HEADER.format(run_id=facts.run_id, num_parameters=facts.stats["num_parameters"]),
+        _header(facts),
         _corpus(facts.sources),
         _metrics(facts.stats, facts.vocab_size),
         _configuration(facts.config),
@@ -74,6 +86,12 @@ def write_card(facts: Facts) -> str:
         _LIMITS.format(num_positions=facts.config.windows.size),
     )
     return "\n".join(parts)
+
+
+def _header(facts: Facts) -> str:
+    kind = facts.config.model.kind
+    header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
+    return header.format(run_id=facts.run_id, num_parameters=facts.stats["num_parameters"], kind=kind)
 
 
 def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
@@ -86,13 +104,9 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
 
 def _metrics(stats: Mapping[str, Any], vocab_size: int) -> str:
     rows = {
-        "validation loss (nats per token)": f"{stats['valid_loss']:.4f}",
-        "baseline: unigram frequencies": f"{stats['unigram_loss']:.4f}",
-        "baseline: every token alike": f"{math.log(vocab_size):.4f}",
-        "bits per byte": f"{stats['bits_per_byte']:.4f}",
-        "perplexity": f"{stats['perplexity']:.2f}",
+        **(_regression(stats) if "mean_vector_loss" in stats else _likelihood(stats, vocab_size)),
         "next token right": f"{stats['valid_accuracy']:.1%}",
-        "training loss, last steps": f"{stats['train_loss']:.4f}",
+        "training loss": f"{stats['train_loss']:.4f}",
         "steps": f"{stats['num_steps']:,}",
         "training tokens": f"{stats['num_tokens']:,}",
     }
@@ -100,6 +114,25 @@ def _metrics(stats: Mapping[str, Any], vocab_size: int) -> str:
         "\n".join(["## Metrics\n\n| | |\n|---|---:|", *(f"| {name} | {value} |" for name, value in rows.items())])
         + "\n"
     )
+
+
+def _likelihood(stats: Mapping[str, Any], vocab_size: int) -> dict[str, str]:
+    return {
+        "validation loss (nats per token)": f"{stats['valid_loss']:.4f}",
+        "baseline: unigram frequencies": f"{stats['unigram_loss']:.4f}",
+        "baseline: which token follows which": f"{stats['bigram_loss']:.4f}",
+        "baseline: every token alike": f"{math.log(vocab_size):.4f}",
+        "bits per byte": f"{stats['bits_per_byte']:.4f}",
+        "perplexity": f"{stats['perplexity']:.2f}",
+    }
+
+
+def _regression(stats: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "validation loss (squared distance to the next embedding)": f"{stats['valid_loss']:.4f}",
+        "baseline: the mean embedding": f"{stats['mean_vector_loss']:.4f}",
+        "baseline: the most frequent token, right": f"{stats['unigram_accuracy']:.1%}",
+    }
 
 
 def _configuration(config: Config) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor
 from jobs import lake
 from jobs.errors import DamagedError, InputError
 from jobs.model.archive import unpack
-from jobs.model.llama import Llama
-from jobs.model.llama_config import hugging_face_config, read_config, weight_shapes
+from jobs.model.kinds import read_config, write_config
+from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, join
 from jobs.tokens.tokenizer import END_OF_TEXT, Tokenizer
 
@@ -30,7 +30,7 @@ GENERATION_CONFIG, CARD, TRAINING_STATS = "generation_config.json", "README.md",
 
 
 def save_model(
-    folder_uri: str, model: Llama, tokenizer: Tokenizer, about: Mapping[str, bytes] | None = None
+    folder_uri: str, model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
     """Write a model folder in place of what is there, and return its contents.
 
@@ -45,12 +45,12 @@ def save_model(
     return contents
 
 
-def model_contents(model: Llama, tokenizer: Tokenizer, about: Mapping[str, bytes]) -> dict[str, bytes]:
+def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes]) -> dict[str, bytes]:
     """The contents of a model folder, its manifest included."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
     contents = {
-        CONFIG: to_json(hugging_face_config(model.config, tokenizer.end_of_text)),
+        CONFIG: to_json(write_config(model, tokenizer.end_of_text)),
         WEIGHTS: save(weights, {"format": "pt"}),
         TOKENIZER: tokenizer.json,
         TOKENIZER_CONFIG: to_json(_tokenizer_config(model.config.num_positions, special)),
@@ -89,7 +89,7 @@ def read_contents(uri: str) -> dict[str, bytes]:
     return {**files, MANIFEST: lake.read_bytes(join(uri, MANIFEST))}
 
 
-def load_model(uri: str) -> tuple[Llama, Tokenizer]:
+def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:
     """Load a model folder or a zip file of one; the model is on the CPU, in evaluation mode.
 
     Raises:
@@ -99,16 +99,16 @@ def load_model(uri: str) -> tuple[Llama, Tokenizer]:
     return parse_model(read_contents(uri), uri)
 
 
-def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[Llama, Tokenizer]:
+def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel, Tokenizer]:
     """The model that a folder's `contents` describe; `uri` names them in errors. Raises as `load_model`."""
     if missing := {CONFIG, WEIGHTS, TOKENIZER} - contents.keys():
         raise DamagedError(f"{uri}: the manifest does not list {', '.join(sorted(missing))}")
-    config = read_config(contents[CONFIG], join(uri, CONFIG))
-    tensors = _read_weights(contents[WEIGHTS], join(uri, WEIGHTS), weight_shapes(config))
+    kind, config = read_config(contents[CONFIG], join(uri, CONFIG))
+    tensors = _read_weights(contents[WEIGHTS], join(uri, WEIGHTS), kind.weight_shapes(config))
     tokenizer = Tokenizer.from_json(contents[TOKENIZER], join(uri, TOKENIZER))
     if tokenizer.vocab_size > config.vocab_size:
         raise DamagedError(f"{uri}: {TOKENIZER} has {tokenizer.vocab_size} tokens, the model {config.vocab_size}")
-    model = Llama(config)
+    model = kind.model(config)
     model.load_state_dict(tensors)
     return model.eval(), tokenizer
 

@@ -1,14 +1,12 @@
-"""Text from a model: prefill the prompts once, then decode token by token with cached keys and values.
+"""Text from a model: the prompts first, then token by token.
 
 Sequences of one batch may have prompts of different lengths. The context is as long as the model has positions: of a
-longer prompt the last tokens are kept; when a sequence's context is full while decoding, its later half is kept and
-decoding goes on.
+longer prompt the last tokens are kept. How a kind of model goes on when its context is full, its `stream` says.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor
 
 from jobs.model.continuation import Continuation, Settings
-from jobs.model.inference import COLUMNS_STEP, InferenceLlama
 from jobs.model.sampling import Sampler
+from jobs.model.stream import InferenceModel
 from jobs.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -53,7 +51,7 @@ class Generated:
 
 @torch.inference_mode()
 def generate(
-    model: InferenceLlama,
+    model: InferenceModel,
     tokenizer: Tokenizer,
     requests: Sequence[Request],
     settings: Settings,
@@ -64,10 +62,10 @@ def generate(
     An empty prompt starts from end-of-text.
     """
     started = time.perf_counter()
-    prompts = [prompt_tokens(tokenizer, request.prompt, model.config.num_positions) for request in requests]
+    prompts = [prompt_tokens(tokenizer, request.prompt, model.num_positions) for request in requests]
     samples = [Continuation(request.prompt, dropped) for request, (_, dropped) in zip(requests, prompts, strict=True)]
     sampler = Sampler(settings.sampling, [(settings.seed, each.prompt_index, each.sample) for each in requests])
-    stream = TokenStream(model, [ids for ids, _ in prompts], settings.most_tokens)
+    stream = model.stream([ids for ids, _ in prompts], settings.most_tokens)
     seen = stream.seen() if settings.sampling.repetition_penalty != 1 else None
     watch_text = settings.watch_text or listen is not None
     for _ in range(settings.most_tokens):
@@ -95,46 +93,6 @@ def prompt_tokens(tokenizer: Tokenizer, prompt: str, num_positions: int) -> tupl
         log.warning("the prompt has %d tokens, the model %d positions: the first %d tokens are left out",
                     len(ids), num_positions, dropped)  # fmt: skip
     return ids[dropped:], dropped
-
-
-class TokenStream:
-    """Feeds tokens to the model; `logits` (B, V), float32, are those of each sequence's next token."""
-
-    def __init__(self, model: InferenceLlama, contexts: Sequence[Sequence[int]], most_tokens: int) -> None:
-        """`most_tokens` is how many will be fed: the cache need not be longer."""
-        self._model = model
-        self._contexts = [list(context) for context in contexts]
-        columns = math.ceil((max(map(len, contexts)) + most_tokens) / COLUMNS_STEP) * COLUMNS_STEP
-        self._cache = model.new_cache(len(contexts), min(columns, model.config.num_positions))
-        self.logits = self._prefill()
-
-    def seen(self) -> Tensor:
-        """Which tokens (B, V), boolean, each context holds."""
-        seen = torch.zeros_like(self.logits, dtype=torch.bool)
-        for row, context in zip(seen, self._contexts, strict=True):
-            row[context] = True
-        return seen
-
-    def feed(self, tokens: Tensor) -> None:
-        """Let `tokens` (B) follow."""
-        for context, token in zip(self._contexts, tokens.tolist(), strict=True):
-            context.append(token)
-        if self._cache.longest < self._model.config.num_positions:
-            self.logits = self._model.decode(tokens, self._cache)
-        else:
-            self._contexts = [self._fitting(context) for context in self._contexts]
-            self.logits = self._prefill()
-
-    def _fitting(self, context: list[int]) -> list[int]:
-        """The context, or its later half if it is too long."""
-        num_positions = self._model.config.num_positions
-        return context if len(context) <= num_positions else context[-max(1, num_positions // 2) :]
-
-    def _prefill(self) -> Tensor:
-        lengths = [len(context) for context in self._contexts]
-        rows = [context + [0] * (max(lengths) - len(context)) for context in self._contexts]
-        device = self._model.device
-        return self._model.prefill(torch.tensor(rows, device=device), torch.tensor(lengths, device=device), self._cache)
 
 
 def _add(samples: Sequence[Continuation], tokens: Tensor, logits: Tensor) -> None:

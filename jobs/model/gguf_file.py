@@ -16,6 +16,8 @@ from gguf import GGUFWriter, LlamaFileType, TokenType
 
 from jobs.errors import InputError
 from jobs.model.inference import interleaved
+from jobs.model.kinds import kind_of
+from jobs.model.language_model import LanguageModel
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.tokens.tokenizer import Tokenizer
 
@@ -34,12 +36,16 @@ _LAYER = {
 }
 
 
-def to_gguf(model: Llama, tokenizer: Tokenizer, name: str) -> bytes:
+def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
     """The content of a GGUF file.
 
     Raises:
-        InputError: if llama.cpp has no tokenizer of this kind.
+        InputError: if llama.cpp has no model or no tokenizer of this kind.
     """
+    if not isinstance(model, Llama):
+        raise InputError(
+            f"GGUF: llama.cpp runs models of kind transformer; this one is a {kind_of(model).architecture}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         writer = GGUFWriter(path, "llama")

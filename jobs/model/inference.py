@@ -17,6 +17,8 @@ N = B T, V vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 import torch
@@ -24,17 +26,19 @@ import torch.nn.functional as F  # noqa: N812 - the name that all torch code kno
 from torch import Tensor
 
 from jobs.model.llama import Layer, Llama, LlamaConfig
+from jobs.model.matrix import Dense, Int8, Matrix
+from jobs.model.stream import CachedStream
 
 COLUMNS_STEP = 64
 
 
 class FusedLayer(NamedTuple):
-    """The four matrices of a layer, as (inputs, outputs)."""
+    """The four matrices of a layer."""
 
-    qkv: Tensor
-    output: Tensor
-    gate_up: Tensor
-    down: Tensor
+    qkv: Matrix
+    output: Matrix
+    gate_up: Matrix
+    down: Matrix
 
 
 class KeyValueCache:
@@ -71,12 +75,22 @@ class InferenceLlama:
     """A Llama with fused weights, for generating alone."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
-        """`dtype_name` is that of weights and cache; logits are always float32."""
-        dtype: torch.dtype = getattr(torch, dtype_name)
+        """Fuse the weights of `model`.
+
+        Args:
+            model: A trained model.
+            dtype_name: `float32` or `bfloat16`, for weights and cache; or `int8` for matrices, with all else float32.
+                Logits are always float32.
+
+        Raises:
+            InputError: for `int8`, if the model's sizes do not allow it.
+        """
+        dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
+        make = Int8 if dtype_name == "int8" else partial(Dense, dtype=dtype)
         self.config = model.config
         self.embedding = model.output_weight.detach().to(dtype)
-        self.head = _folded(model.output_weight, model.model.norm.weight).to(dtype)
-        self.layers = [_fused(cast("Layer", layer), dtype) for layer in model.model.layers]
+        self.head: Matrix = make(_folded(model.output_weight, model.model.norm.weight))
+        self.layers = [_fused(cast("Layer", layer), make) for layer in model.model.layers]
         rotary = model.model.rotary
         self.angles = torch.complex(rotary.cosines, rotary.sines)[:, None]  # (P, 1, E / 2)
 
@@ -89,6 +103,16 @@ class InferenceLlama:
     def weight_bytes(self) -> int:
         """Bytes that one step reads at least: every matrix once, and of the embeddings next to nothing."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of context."""
+        return self.config.num_positions
+
+    def stream(self, contexts: Sequence[Sequence[int]], most_tokens: int) -> CachedStream:
+        """Start sequences with `contexts`; `most_tokens` is how many will be fed: the cache need not be longer."""
+        columns = math.ceil((max(map(len, contexts)) + most_tokens) / COLUMNS_STEP) * COLUMNS_STEP
+        return CachedStream(self, contexts, self.new_cache(len(contexts), min(columns, self.num_positions)))
 
     def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
         """An empty cache."""
@@ -120,15 +144,15 @@ class InferenceLlama:
         """Hidden states (N, D) of `tokens` (B, T), before the last norm."""
         x = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
-            qkv = self._norm(x) @ layer.qkv
+            qkv = layer.qkv.times(self._norm(x))
             queries = self._rotated(qkv, angles)
             cache.write(index, rows, qkv[:, self.config.embedding_size :])
             if mask is None:
                 mixed = self._attend_all(queries.view(*tokens.shape, self.config.num_heads, -1), cache, index)
             else:
                 mixed = self._attend_last(queries, cache, index, mask)
-            x = torch.addmm(x, mixed, layer.output)
-            x = torch.addmm(x, _swiglu(self._norm(x) @ layer.gate_up), layer.down)
+            x = layer.output.added(x, mixed)
+            x = layer.down.added(x, _swiglu(layer.gate_up.times(self._norm(x))))
         return x
 
     def _rotated(self, qkv: Tensor, angles: Tensor) -> Tensor:
@@ -171,7 +195,7 @@ class InferenceLlama:
         return F.rms_norm(x, (x.shape[-1],), None, self.config.norm_epsilon)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return (self._norm(hidden) @ self.head).float()
+        return self.head.times(self._norm(hidden)).float()
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
@@ -179,23 +203,22 @@ def interleaved(weight: Tensor, head_size: int) -> Tensor:
     return weight.detach().reshape(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
-def _fused(layer: Layer, dtype: torch.dtype) -> FusedLayer:
+def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:
     attention, feed_forward = layer.self_attn, layer.mlp
     queries, keys = (interleaved(x.weight, attention.head_size) for x in (attention.q_proj, attention.k_proj))
     qkv = torch.cat((queries, keys, attention.v_proj.weight))
     gate_up = torch.cat((feed_forward.gate_proj.weight, feed_forward.up_proj.weight))
-    matrices = (
-        _folded(qkv, layer.input_layernorm.weight),
-        attention.o_proj.weight.detach().t(),
-        _folded(gate_up, layer.post_attention_layernorm.weight),
-        feed_forward.down_proj.weight.detach().t(),
+    return FusedLayer(
+        make(_folded(qkv, layer.input_layernorm.weight)),
+        make(attention.o_proj.weight.detach().t()),
+        make(_folded(gate_up, layer.post_attention_layernorm.weight)),
+        make(feed_forward.down_proj.weight.detach().t()),
     )
-    return FusedLayer(*(matrix.to(dtype).contiguous() for matrix in matrices))
 
 
 def _folded(weight: Tensor, norm: Tensor) -> Tensor:
     """`weight` (outputs, inputs) after a norm with weights: one matrix (inputs, outputs)."""
-    return (weight.detach() * norm.detach()).t().contiguous()
+    return (weight.detach() * norm.detach()).t()
 
 
 def _swiglu(gate_up: Tensor) -> Tensor:

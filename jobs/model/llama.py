@@ -11,13 +11,14 @@ Shapes in comments: B sequences, T positions, D embedding size, H heads, K key-v
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
 from torch import Tensor, nn
 
 from jobs.config import ModelConfig
+from jobs.model.language_model import DataShape, SoftmaxModel
 
 INITIAL_STD = 0.02
 
@@ -37,9 +38,10 @@ class LlamaConfig:
     norm_epsilon: float
 
     @classmethod
-    def of(cls, config: ModelConfig, vocab_size: int, num_positions: int) -> LlamaConfig:
-        """The run's model for a vocabulary and a context of `num_positions` tokens."""
-        return cls(vocab_size, num_positions, **config.model_dump())
+    def of(cls, config: ModelConfig, shape: DataShape) -> LlamaConfig:
+        """The run's model for its data."""
+        settings = {each.name: getattr(config, each.name) for each in fields(cls)[2:]}
+        return cls(shape.vocab_size, shape.num_positions, **settings)
 
     @property
     def head_size(self) -> int:
@@ -53,10 +55,10 @@ class RotaryPositions(nn.Module):
     cosines: Tensor
     sines: Tensor
 
-    def __init__(self, config: LlamaConfig) -> None:
+    def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
         super().__init__()
-        exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
-        angles = torch.outer(torch.arange(config.num_positions, dtype=torch.float64), config.rope_theta**-exponents)
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+        angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 
@@ -159,7 +161,7 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
-        self.rotary = RotaryPositions(config)
+        self.rotary = RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states (B, T, D) of `tokens` (B, T)."""
@@ -171,8 +173,11 @@ class Decoder(nn.Module):
         return normed
 
 
-class Llama(nn.Module):
+class Llama(SoftmaxModel):
     """The language model: the decoder, and its embeddings once more as the output layer."""
+
+    config: LlamaConfig
+    model: Decoder
 
     def __init__(self, config: LlamaConfig, seed: int = 0) -> None:
         super().__init__()
@@ -181,14 +186,24 @@ class Llama(nn.Module):
         self._initialize(torch.Generator().manual_seed(seed))
 
     @property
-    def output_weight(self) -> Tensor:
-        """The output layer (V, D)."""
+    def embeddings(self) -> Tensor:
+        """The vectors of tokens (V, D)."""
         return self.model.embed_tokens.weight
 
     @property
-    def num_parameters(self) -> int:
-        """How many numbers are trained."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def output_weight(self) -> Tensor:
+        """The output layer (V, D): the embeddings."""
+        return self.model.embed_tokens.weight
+
+    @property
+    def targets_per_window(self) -> int:
+        """The token after each input."""
+        return self.config.num_positions
+
+    def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states (B T, D) and the tokens after them (B T) of `windows` (B, T + 1)."""
+        hidden: Tensor = self.model(windows[:, :-1])
+        return hidden.flatten(0, 1), windows[:, 1:].flatten()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T)."""

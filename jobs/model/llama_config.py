@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.config import ModelConfig
 from jobs.errors import DamagedError, InputError
+from jobs.model.language_model import MOST_POSITIONS, MOST_TOKENS, within
 from jobs.model.llama import LlamaConfig
 
 # Our name of each setting, and Hugging Face's.
@@ -23,7 +23,6 @@ _NAMES = {
     "rope_theta": "rope_theta",
     "norm_epsilon": "rms_norm_eps",
 }
-_ARCHITECTURE = "LlamaForCausalLM"
 # What our decoder does, where Llama models of others may do otherwise.
 _FIXED = {
     "hidden_act": "silu",
@@ -32,13 +31,11 @@ _FIXED = {
     "tie_word_embeddings": True,
     "rope_scaling": None,
 }
-_MOST_POSITIONS, _MOST_TOKENS = 1 << 20, 1 << 24
 
 
 def hugging_face_config(config: LlamaConfig, end_of_text: int) -> dict[str, Any]:
-    """The content of ``config.json``."""
+    """The content of ``config.json``, but for the architecture's name."""
     return {
-        "architectures": [_ARCHITECTURE],
         "model_type": "llama",
         **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
         "head_dim": config.head_size,
@@ -50,20 +47,13 @@ def hugging_face_config(config: LlamaConfig, end_of_text: int) -> dict[str, Any]
     }
 
 
-def read_config(data: bytes, where: str) -> LlamaConfig:
-    """Read a ``config.json``; `where` names it in errors.
+def read_config(values: dict[str, Any], where: str) -> LlamaConfig:
+    """Read the content of a ``config.json``; `where` names it in errors.
 
     Raises:
         InputError: if it describes a model that our decoder is not.
         DamagedError: if it does not describe a Llama model.
     """
-    try:
-        values = json.loads(data)
-        architectures = values["architectures"]
-    except (ValueError, KeyError, TypeError):
-        raise DamagedError(f"{where}: not the configuration of a model (no 'architectures')") from None
-    if architectures != [_ARCHITECTURE]:
-        raise InputError(f"{where}: architecture {architectures} is not known here; {_ARCHITECTURE} is")
     for name, value in _FIXED.items():
         if values.get(name, value) != value:
             raise InputError(f"{where}: {name} is {values[name]!r}; models are opened here only with {value!r}")
@@ -97,9 +87,10 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
     """Check the sizes as those of a run are checked, before anything is made of them."""
     try:
         settings = {ours: values[theirs] for ours, theirs in _NAMES.items()}
-        vocab_size = _within("vocab_size", settings.pop("vocab_size"), _MOST_TOKENS)
-        num_positions = _within("max_position_embeddings", settings.pop("num_positions"), _MOST_POSITIONS)
-        config = LlamaConfig.of(ModelConfig(**settings), vocab_size, num_positions)
+        vocab_size = within("vocab_size", settings.pop("vocab_size"), 1, MOST_TOKENS)
+        num_positions = within("max_position_embeddings", settings.pop("num_positions"), 1, MOST_POSITIONS)
+        checked = ModelConfig(**settings).model_dump(include=set(settings))
+        config = LlamaConfig(vocab_size, num_positions, **checked)
     except ValidationError as error:
         raise DamagedError(f"{where}: {error.errors()[0]['msg']} ({error.errors()[0]['input']!r})") from None
     except (KeyError, ValueError) as error:
@@ -108,9 +99,3 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
         raise InputError(f"{where}: head_dim is {values['head_dim']!r}; models are opened here only with hidden_size"
                          f" / num_attention_heads ({config.head_size})")  # fmt: skip
     return config
-
-
-def _within(name: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or not 0 < value <= most:
-        raise ValueError(f"{name} is {value!r}")
-    return value

@@ -8,12 +8,28 @@ from pydantic import Field, model_validator
 
 from jobs.sections.base import Section
 
+EMBED = "embed"
+"""What `train.embeddings` says for the vectors that the run's step of this name learns."""
+
 
 class TrainConfig(Section):
     """How the model is trained."""
 
-    strategy: Literal["allreduce"] = "allreduce"
-    """Synchronous all-reduce of gradients in a barrier stage."""
+    strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
+    """How workers agree: `allreduce` sums gradients at every step, in a barrier stage; `average` and `diloco` train
+    rounds of local steps, ordinary stages, and average the weights or take an outer step (arXiv:2311.08105)."""
+    sync_every: int = Field(30, ge=0)
+    """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
+    outer_learning_rate: float = Field(0.7, gt=0)
+    """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
+    outer_momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of `diloco`'s outer optimizer."""
+    delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """What a worker's change of the weights travels as; `int8` has a scale for each row."""
+    allreduce_steps: int = Field(0, ge=0)
+    """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
+    state_every: int = Field(10, ge=1)
+    """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
     workers: int = Field(2, ge=1, le=1024)
     """Tasks that train together."""
     epochs: float = Field(1.0, gt=0)
@@ -56,7 +72,8 @@ class TrainConfig(Section):
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this norm."""
     embeddings: str | None = None
-    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file."""
+    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file; `embed` for
+    vectors of the run's own tokens, which the step `embed` then learns before training."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
     compile: bool = False
@@ -69,12 +86,19 @@ class TrainConfig(Section):
     """Validate on at most so many windows, evenly spaced."""
     checkpoint_every: int = Field(200, ge=1)
     """Write a checkpoint every so many steps, and at the end."""
+    checkpoint_seconds: float = Field(300.0, gt=0)
+    """Write a checkpoint also when the last one is so many seconds old."""
     keep_checkpoints: int = Field(2, ge=1)
     """Keep so many of the latest checkpoints."""
+    keep_best: bool = True
+    """Write a checkpoint also when the validation loss is the lowest so far, keep it, and make the model of it in the
+    end, not of the last step."""
     max_restarts: int = Field(3, ge=0)
     """Resume from the last checkpoint after a lost worker at most so many times."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
-    """Longest wait of a worker for the others."""
+    """Longest wait of a worker for the others; at least somewhat more than `step_timeout_seconds` is taken."""
+    step_timeout_seconds: float = Field(300.0, gt=0)
+    """A worker that takes longer for a step, a validation or a checkpoint hangs: it is killed, and training resumes."""
 
     @model_validator(mode="after")
     def _a_window_for_each_worker(self) -> Self:

@@ -22,8 +22,9 @@ from jobs.errors import InputError
 from jobs.model.continuation import Settings
 from jobs.model.folder import load_model
 from jobs.model.generation import Generated, Request, generate
-from jobs.model.inference import InferenceLlama
+from jobs.model.kinds import for_generating
 from jobs.model.prompts import read_prompts
+from jobs.model.stream import InferenceModel
 from jobs.paths import Run
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.metrics import to_jsonl
@@ -116,10 +117,10 @@ def _rows(requests: list[Request], made: Generated, config: GenerateConfig) -> l
 
 
 @lru_cache(maxsize=1)
-def _model(folder_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceLlama, Tokenizer]:
+def _model(folder_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceModel, Tokenizer]:
     """The model, loaded once by each process, and again when another stands in its place."""
     model, tokenizer = load_model(folder_uri)
-    return InferenceLlama(model, dtype), tokenizer
+    return for_generating(model, dtype), tokenizer
 
 
 def _summary(made: list[_Made], rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:

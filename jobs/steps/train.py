@@ -11,20 +11,23 @@ from typing import Any
 from jobs import lake
 from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
-from jobs.errors import DamagedError, InputError, WorkerLostError
+from jobs.errors import DamagedError, InputError, StoppedError, WorkerLostError
 from jobs.model.archive import pack
 from jobs.model.card import Facts, figures, write_card
 from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
 from jobs.model.generation import Request, generate
-from jobs.model.inference import InferenceLlama
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model, for_generating
+from jobs.model.language_model import LanguageModel
 from jobs.paths import Lake, Run, base_name, join
 from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
-from jobs.training.checkpoint import latest_checkpoint, load_weights
+from jobs.training.attempts import Attempts
+from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
-from jobs.training.metrics import Row, compact
+from jobs.training.metrics import Row, baseline, compact
+from jobs.training.notice import passed_on
+from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
@@ -49,10 +52,12 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     facts = _train(run, config, engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
-    stats = _summary(rows) | facts
+    stats = _summary(rows, config.train.keep_best) | facts
     _write_model(run, config, data, datasets["tokens"], stats)
     _publish(run, stats, datasets)
-    progress(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}")
+    if config.train.strategy != "allreduce":
+        forget(run, config.train.workers, engine)
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
     return stats
 
 
@@ -81,37 +86,53 @@ def _datasets(run: Run) -> dict[str, str]:
 
 
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run the gang until it ends well; a lost worker costs what came after the last checkpoint."""
+    """Train until it ends well; a lost worker costs what came after the last checkpoint.
+
+    Raises:
+        StoppedError: if this process was told to end.
+    """
+    attempts = Attempts(run, config.train, progress)
+    with passed_on(run) as notice:
+        while True:
+            try:
+                facts = _attempt(run, config, engine, windows, notice.given.is_set)
+            except WorkerLostError as error:
+                attempts.lost(error)
+                continue
+            if facts.pop("is_complete"):
+                return facts | {"restarts": attempts.restarts, "workers": config.train.workers}
+            if notice.given.is_set():
+                raise StoppedError(
+                    f"training was told to end (SIGTERM) and stopped after step {latest_checkpoint(run)}, whose"
+                    " checkpoint is written; the same run goes on from there"
+                )
+            attempts.lost(WorkerLostError("a worker was told to end (SIGTERM)"))
+
+
+def _attempt(
+    run: Run, config: Config, engine: Engine, windows: str, is_told_to_end: Callable[[], bool]
+) -> dict[str, Any]:
+    """Train from the latest checkpoint on: as a gang, in rounds, or first one and then the other."""
     worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
-    workers, max_restarts = config.train.workers, config.train.max_restarts
-    restarts = 0
-    while True:
-        try:
-            facts = engine.gang(worker, workers, f"train with {workers} workers")
-        except WorkerLostError as error:
-            log.warning("%s", error)
-            if restarts == max_restarts:
-                raise WorkerLostError(
-                    f"workers were lost {restarts + 1} times, which is more than train.max_restarts ({max_restarts})"
-                    f" allows; the last time: {error}"
-                ) from None
-            restarts += 1
-            step = latest_checkpoint(run) or 0
-            progress(f"a worker was lost; resuming from step {step} (restart {restarts} of {max_restarts})")
-        else:
-            return facts | {"restarts": restarts, "workers": workers}
+    workers, until = config.train.workers, config.train.allreduce_steps
+    if config.train.strategy == "allreduce":
+        return engine.gang(worker, workers, f"train with {workers} workers")
+    facts: dict[str, Any] = {"is_complete": True}
+    if until and (latest_checkpoint(run) or 0) < until:
+        facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
+    return facts | Rounds(run, config, windows, engine).run(is_told_to_end) if facts["is_complete"] else facts
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
-    """Make the model folder and its zip file of the last checkpoint's weights and the dataset's tokenizer."""
-    model = Llama(LlamaConfig.of(config.model, data.vocab_size, data.train.size)).eval()
-    step = latest_checkpoint(run)
+    """Make the model folder and its zip file of a checkpoint's weights and the dataset's tokenizer."""
+    model = build_model(config.model, data.shape).eval()
+    step = best_checkpoint(run) if config.train.keep_best else latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no whole checkpoint, though training has ended; run the step again")
     load_weights(run, step, model)
     tokenizer, sources = _tokens(Lake(run.lake_uri).tokens(tokens))
     samples = _samples(model, tokenizer, config.generate)
-    card = write_card(Facts(run.run_id, config, sources, stats, data.vocab_size, samples))
+    card = write_card(Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
     about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
     lake.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
 
@@ -126,20 +147,25 @@ def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
     return tokenizer, manifest.inputs.get("files", [])
 
 
-def _samples(model: Llama, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
+def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
     """The first sample of the first prompts of the configuration, for the card."""
     requests = [Request(prompt, index) for index, prompt in enumerate(config.prompts[:CARD_SAMPLES])]
-    return generate(InferenceLlama(model), tokenizer, requests, Settings.of(config)).samples
+    return generate(for_generating(model), tokenizer, requests, Settings.of(config)).samples
 
 
-def _summary(rows: list[Row]) -> dict[str, Any]:
-    """Statistics of all steps: means are over steps, speed is over the whole time of training."""
+def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
+    """Statistics of all steps: means are over steps, speed is over the whole time of training.
+
+    The validation is that of the step that the model is made of.
+    """
     last = rows[-1]
+    validated = [row for row in rows if "valid_loss" in row]
+    published = min(validated, key=lambda row: row["valid_loss"]) if keep_best else last
     seconds = last["seconds"]
     gradient_norms = [row["gradient_norm"] for row in rows]
     return {
         "reused": False,
-        **{key: last[key] for key in EVALUATED if key in last},
+        **{key: published[key] for key in EVALUATED if key in published},
         "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         "tokens_per_second": last["tokens"] / seconds,
         "num_steps": last["step"],
@@ -152,6 +178,9 @@ def _summary(rows: list[Row]) -> dict[str, Any]:
         "seconds_per_epoch": seconds / last["epoch"],
         "training_seconds": seconds,
         "sync_share": sum(row["sync_milliseconds"] for row in rows) / sum(row["step_milliseconds"] for row in rows),
+        "sync_bytes": sum(row["sync_bytes"] for row in rows),
+        "optimizer_bytes": sum(row.get("state_bytes", 0) for row in rows),
+        "states_lost": sum(row.get("states_lost", 0) for row in rows),
         "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
     }
 

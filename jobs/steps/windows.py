@@ -18,10 +18,11 @@ from jobs.engine.contract import Engine
 from jobs.errors import InputError
 from jobs.lake import FileEntry, Manifest, read_manifest, write_json
 from jobs.paths import Lake, Run
+from jobs.tokens.bigram import Bigram, Pairs, count_pairs, sample_pairs
 from jobs.tokens.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
 from jobs.tokens.leak import find_ngrams, sample_ngrams
 from jobs.tokens.split import SplitRule
-from jobs.tokens.stats import entropy, unigram_loss
+from jobs.tokens.stats import entropy, unigram_accuracy, unigram_loss
 from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.tokens.windows import SIDES, Side
@@ -29,12 +30,14 @@ from jobs.tokens.windows import SIDES, Side
 log = logging.getLogger(__name__)
 
 _CODE = (
-    *("tokens/leak.py", "tokens/shards.py", "tokens/split.py", "tokens/stats.py", "tokens/streams.py"),
-    *("tokens/windows.py", "steps/windows.py"),
+    *("tokens/bigram.py", "tokens/leak.py", "tokens/shards.py", "tokens/split.py", "tokens/stats.py"),
+    *("tokens/streams.py", "tokens/windows.py", "steps/windows.py"),
 )
 _MAX_COUNT_BYTES = 64 * 2**20
 _MAX_COMPARED_DOCUMENTS = 2**20
 _MAX_COMPARED_NGRAMS = 2**20
+_MAX_SAMPLED_PAIRS = 2**17
+_MAX_BIGRAM_TOKENS = 2**26
 _MOST_FREQUENT = 20
 _MAX_DRAWS = 16
 
@@ -56,7 +59,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
         f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}{', made before' if found else ''}"
     )
-    write_json(run.datasets, {"tokens": tokens.fingerprint, "windows": name})
+    write_json(run.datasets, {**used_datasets(run), "windows": name})
     return stats
 
 
@@ -87,9 +90,12 @@ def _make(name: str, lake: Lake, tokens: Manifest, settings: WindowsConfig, engi
     sides = _split(lake, tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=sides.rule)
     files = engine.map(write, [plan for side in SIDES for plan in sides.plans[side]], "write windows")
+    tokenizer = read_tokenizer(lake, tokens.fingerprint)
     stats = {
         **_stats(tokens, sides),
-        **_distribution(files, sides, read_tokenizer(lake, tokens.fingerprint)),
+        "end_of_text": tokenizer.end_of_text,
+        "bigram_loss": _bigram_loss(tokens, sides, engine),
+        **_distribution(files, sides, tokenizer),
         **_leak(tokens, sides, settings.leak_ngram, engine),
     }
     publish_dataset(folder_uri, Manifest("windows", name, tuple(files), stats, {"tokens": tokens.fingerprint}), stats)
@@ -191,10 +197,28 @@ def _stats(tokens: Manifest, sides: _Sides) -> dict[str, Any]:
         "valid_bytes": valid.num_bytes,
         "valid_share": valid.num_bytes / (train.num_bytes + valid.num_bytes),
         "unigram_loss": unigram_loss(train.token_counts, valid.token_counts),
+        "unigram_accuracy": unigram_accuracy(train.token_counts, valid.token_counts),
         "token_entropy": entropy(train.token_counts + valid.token_counts),
         "num_compared_valid_documents": len(valid.hashes),
         "num_valid_documents_also_in_train": int(np.isin(valid.hashes, train.hashes).sum()),
     }
+
+
+def _bigram_loss(tokens: Manifest, sides: _Sides, engine: Engine) -> float:
+    """The loss of the bigram baseline, which is fitted on evenly chosen shards where the training text is long."""
+    entries, rule = tokens.entries("shards/"), sides.rule
+    entries = entries[:: -(-sides.tallies["train"].num_tokens // _MAX_BIGRAM_TOKENS)]
+    sampled = {}
+    for side in SIDES:
+        every = -(-sides.tallies[side].num_tokens // _MAX_SAMPLED_PAIRS)
+        sample = partial(sample_pairs, rule=rule, side=side, every=every)
+        sampled[side] = Pairs.of(engine.map(sample, _groups(entries, _MAX_SAMPLED_PAIRS), f"sample pairs of {side}"))
+    wanted = np.union1d(sampled["train"].keys, sampled["valid"].keys)
+    count = partial(count_pairs, rule=rule, wanted=wanted)
+    counted = engine.map(count, _groups(entries, len(wanted) + rule.vocab_size), "count pairs of training")
+    pairs, firsts = (sum(counts) for counts in zip(*counted, strict=True))
+    bigram = Bigram(Pairs(wanted, pairs), firsts, sides.tallies["train"].token_counts)
+    return bigram.loss(sampled["valid"], sampled["train"])
 
 
 def _distribution(files: Sequence[FileEntry], sides: _Sides, tokenizer: Tokenizer) -> dict[str, Any]:

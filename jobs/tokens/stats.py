@@ -22,6 +22,11 @@ def entropy(counts: npt.NDArray[np.integer]) -> float:
     return float(np.log(total) - (seen * np.log(seen)).sum() / total)
 
 
+def unigram_accuracy(train: npt.NDArray[np.integer], valid: npt.NDArray[np.integer]) -> float:
+    """Share of the validation text's tokens that are the training text's most frequent one."""
+    return float(valid[train.argmax()] / valid.sum())
+
+
 def unigram_loss(train: npt.NDArray[np.integer], valid: npt.NDArray[np.integer]) -> float:
     """Loss of a model that learned nothing but how often each token occurs, in nats per token of the validation text.
 

@@ -197,6 +197,16 @@ def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> n
     return np.minimum(np.arange(plan.num_windows) * rule.stride, num_tokens - rule.size - 1)
 
 
+def read_side(entry: FileEntry, rule: StreamRule, side: Side) -> tuple[Ids, npt.NDArray[np.int64]]:
+    """What a token shard gives to the stream of one side: its tokens, and the number of tokens of each document.
+
+    Raises:
+        DamagedError: if the shard is missing, truncated or altered.
+    """
+    stream = _Stream(TokenShard.open(rule.tokens_uri, entry), rule, side)
+    return stream.ids, stream.lengths
+
+
 def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
     shard = TokenShard.open(rule.tokens_uri, entry)
     stream = _Stream(shard, rule, side)

@@ -1,14 +1,18 @@
 """Checkpoints: everything from which training goes on as if it had not stopped.
 
 ``<run>/train/checkpoints/<step>/`` holds ``model.safetensors`` (as in the model folder), ``optimizer.safetensors``
-(tensors named ``<quantity>/<parameter>``), ``state.json``, and ``_manifest.json``, which is written last: without it
-there is no checkpoint.
+(tensors named ``<quantity>/<parameter>``), ``state.json``, the run's ``config.json``, and ``_manifest.json``, which is
+written last: without it there is no checkpoint. No generator's state is there, since the random numbers of a step are a
+function of the seed, the step and the worker.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,13 +21,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from jobs import lake
+from jobs.config import TrainConfig
 from jobs.errors import DamagedError, InputError
-from jobs.model.llama import Llama
+from jobs.model.language_model import LanguageModel
 from jobs.paths import MANIFEST, Run, base_name
 
 log = logging.getLogger(__name__)
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", "state.json", "config.json"
 
 
 @dataclass
@@ -52,18 +57,48 @@ class TrainingState:
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
 
-def save_checkpoint(run: Run, state: TrainingState, model: Llama, optimizer: torch.optim.Optimizer, keep: int) -> None:
-    """Write the checkpoint after ``state.steps`` steps, then delete all but the latest `keep`."""
+class Checkpoints:
+    """Writes a run's checkpoints when they are due; keeps the latest ones and the best."""
+
+    def __init__(self, run: Run, config: TrainConfig) -> None:
+        self._run = run
+        self._config = config
+        self._written = time.monotonic()
+
+    def is_due(self, state: TrainingState) -> bool:
+        """Whether steps, seconds or a validation ask for a checkpoint now."""
+        return (
+            state.steps % self._config.checkpoint_every == 0
+            or time.monotonic() - self._written >= self._config.checkpoint_seconds
+            or (self._config.keep_best and state.best_step == state.steps)
+        )
+
+    def write(self, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
+        """Write the checkpoint after ``state.steps`` steps, then delete the ones that are no longer kept."""
+        save_checkpoint(self._run, state, model, optimizer)
+        self._written = time.monotonic()
+        best = state.best_step if self._config.keep_best else None
+        for step in complete_checkpoints(self._run)[: -self._config.keep_checkpoints]:
+            if step != best:
+                lake.delete_folder(self._run.checkpoint(step))
+
+
+def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
+    """Write the checkpoint after ``state.steps`` steps; nothing of it stays if that fails."""
     folder = run.checkpoint(state.steps)
     lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
-    files = (
-        lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
-        lake.write_file(folder, OPTIMIZER, save(_optimizer_tensors(model, optimizer))),
-        lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
-    )
-    lake.publish_manifest(folder, lake.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
-    for step in complete_checkpoints(run)[:-keep]:
-        lake.delete_folder(run.checkpoint(step))
+    try:
+        files = (
+            lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
+            lake.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
+            lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
+            lake.write_file(folder, CONFIG, lake.read_bytes(run.config)),
+        )
+        lake.publish_manifest(folder, lake.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
+    except BaseException:
+        with suppress(Exception):  # what failed is told, not what could not be cleaned up after it
+            lake.delete_folder(folder)
+        raise
 
 
 def complete_checkpoints(run: Run) -> list[int]:
@@ -85,8 +120,23 @@ def latest_checkpoint(run: Run) -> int | None:
     return None
 
 
+def best_checkpoint(run: Run) -> int | None:
+    """The step of the checkpoint with the lowest validation loss; the latest, if that one is not there."""
+    latest = latest_checkpoint(run)
+    if latest is None:
+        return None
+    best = TrainingState(**json.loads(_read(run, latest)[STATE])).best_step
+    try:
+        if best is not None:
+            _read(run, best)
+            return best
+    except DamagedError as error:
+        log.warning("the checkpoint of the best step, %d, cannot be used: %s", best, error)
+    return latest
+
+
 def load_checkpoint(
-    run: Run, step: int, settings: str, model: Llama, optimizer: torch.optim.Optimizer
+    run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
     """Put model and optimizer into the state of a checkpoint.
 
@@ -102,13 +152,26 @@ def load_checkpoint(
             f" or delete {run.train}"
         )
     model.load_state_dict(load(files[MODEL]))
-    _load_optimizer(model, optimizer, load(files[OPTIMIZER]))
+    load_optimizer_tensors(model, optimizer, load(files[OPTIMIZER]))
     return state
 
 
-def load_weights(run: Run, step: int, model: Llama) -> None:
+def load_weights(run: Run, step: int, model: LanguageModel) -> None:
     """Put the model alone into the state of a checkpoint."""
-    model.load_state_dict(load(_read(run, step)[MODEL]))
+    model.load_state_dict(load(read_part(run, step, MODEL)))
+
+
+def read_part(run: Run, step: int, name: str) -> bytes:
+    """One file of a checkpoint.
+
+    Raises:
+        DamagedError: if it is not whole.
+    """
+    manifest = lake.read_manifest(run.checkpoint(step))
+    if manifest is None:
+        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
+    (entry,) = manifest.entries(name)
+    return lake.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
@@ -119,7 +182,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
 
 
-def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers of each parameter."""
     return {
         f"{quantity}/{name}": tensor
@@ -128,11 +191,15 @@ def _optimizer_tensors(model: Llama, optimizer: torch.optim.Optimizer) -> dict[s
     }
 
 
-def _load_optimizer(model: Llama, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(
+    model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> None:
+    """Put `optimizer_tensors` back, in place of what the optimizer remembers."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():
         quantity, _, name = key.partition("/")
         parameter = parameters[name]
         states[parameter][quantity] = tensor.to(parameter.device)
+    optimizer.state.clear()
     optimizer.state.update(states)

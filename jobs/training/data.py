@@ -10,9 +10,12 @@ from torch import Tensor
 
 from jobs import lake
 from jobs.errors import InputError
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
 from jobs.tokens.windows import WindowSet
 from jobs.training.order import Ids
+
+BASELINES = ("unigram_loss", "bigram_loss", "unigram_accuracy")
 
 
 class Windows:
@@ -37,19 +40,15 @@ class Windows:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A dataset of windows, with what the windows step counted: the baseline in nats per token, tokens per byte."""
+    """A dataset of windows, with what the windows step counted."""
 
     fingerprint: str
     train: Windows
     valid: Windows
-    vocab_size: int
-    unigram_loss: float
+    shape: DataShape
+    baselines: dict[str, float]
+    """What a model must beat that has learnt anything: losses in nats per token of the validation text, accuracy."""
     valid_tokens_per_byte: float
-
-    @property
-    def baselines(self) -> dict[str, float]:
-        """What a model must beat that has learnt anything, in nats per token of the validation text."""
-        return {"unigram_loss": self.unigram_loss}
 
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
@@ -67,7 +66,7 @@ class TrainingData:
             fingerprint,
             train,
             valid,
-            counts["vocab_size"],
-            counts["unigram_loss"],
+            DataShape(counts["vocab_size"], train.size, counts["end_of_text"]),
+            {name: counts[name] for name in BASELINES},
             counts["valid_tokens"] / counts["valid_bytes"],
         )

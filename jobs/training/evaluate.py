@@ -20,10 +20,14 @@ MAX_EXPONENT = 700.0  # of which a float holds the exponential
 
 @dataclass(frozen=True)
 class Score:
-    """`loss` in nats per token; `accuracy` is the share of targets that were the likeliest token."""
+    """`loss` per target, in the model's unit; `accuracy` is the share of targets that the model would have said."""
 
     loss: float
     accuracy: float
+
+    def __add__(self, other: Score) -> Score:
+        """The sum of two workers' parts."""
+        return Score(self.loss + other.loss, self.accuracy + other.accuracy)
 
 
 def evaluate(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> dict[str, float]:
@@ -32,16 +36,29 @@ def evaluate(learner: Learner, data: TrainingData, max_windows: int, group: Grou
     Losses and accuracies of both sides are the model's as it stands, on at most `max_windows` evenly spaced windows of
     validation and a quarter as many of training, always the same ones.
     """
+    return figures(data, learner.model.loss_unit, *scores(learner, data, max_windows, group))
+
+
+def scores(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> tuple[Score, Score]:
+    """Those of validation and of training; with a group that adds nothing up, a worker's parts of them."""
     valid = score(learner, data.valid, max_windows, group)
-    train = score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
-    return {
+    return valid, score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
+
+
+def figures(data: TrainingData, loss_unit: str, valid: Score, train: Score) -> dict[str, float]:
+    """What `evaluate` tells, from the scores of both sides."""
+    told = {
         "train_loss": train.loss,
         "valid_loss": valid.loss,
         "train_accuracy": train.accuracy,
         "valid_accuracy": valid.accuracy,
-        "perplexity": perplexity(valid.loss),
-        "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
     }
+    if loss_unit == "nats":
+        told |= {
+            "perplexity": perplexity(valid.loss),
+            "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
+        }
+    return told
 
 
 def score(learner: Learner, windows: Windows, max_windows: int, group: Group) -> Score:
@@ -53,7 +70,7 @@ def score(learner: Learner, windows: Windows, max_windows: int, group: Group) ->
     for start in range(0, len(mine), batch_size):
         totals += torch.tensor(learner.score(windows.read(mine[start : start + batch_size])))
     group.sum(totals)
-    loss, accuracy = (totals / (len(ids) * windows.size)).tolist()
+    loss, accuracy = (totals / (len(ids) * learner.model.targets_per_window)).tolist()
     return Score(loss, accuracy)
 
 

@@ -42,12 +42,23 @@ class Group:
         if self.world_size > 1:
             dist.all_reduce(values)
 
+    def sum_bytes(self, values: Tensor) -> int:
+        """Bytes that all workers together send to sum `values`: in a ring, each of them twice to all others but one."""
+        return 2 * (self.world_size - 1) * values.nbytes
+
     def largest(self, value: float) -> float:
         """The largest of the workers' values."""
         tensor = torch.tensor(value, dtype=torch.float64)
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.item()
+
+
+class Part(Group):
+    """A worker that computes its share alone: its sums are parts, to be added up elsewhere."""
+
+    def sum(self, values: Tensor) -> None:
+        """Leave `values` as they are."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import time
 
 from jobs import lake
 from jobs.paths import Run
-from jobs.training.metrics import MetricsWriter, Row
+from jobs.training.metrics import BASELINE_LOSSES, MetricsWriter, Row, baseline
 from jobs.training.schedule import Schedule
 
 PROGRESS_SECONDS = 2.0
@@ -28,8 +28,8 @@ class Journal:
         """Take the row of a step."""
         self._metrics.add(row)
         if "valid_loss" in row:
-            log.info("step %d: loss %.3f, validation loss %.3f (unigram %.3f)",
-                     row["step"], row["loss"], row["valid_loss"], row["unigram_loss"])  # fmt: skip
+            log.info("step %d: loss %.3f, validation loss %.3f (%s)",
+                     row["step"], row["loss"], row["valid_loss"], baseline(row))  # fmt: skip
         if time.monotonic() - self._told >= PROGRESS_SECONDS:
             lake.write_json(self._run.progress("train"), self.progress(row))
             self._told = time.monotonic()
@@ -44,8 +44,8 @@ class Journal:
         seconds_left = row["seconds"] * (1 - share) / share
         minutes, seconds = divmod(round(seconds_left), 60)
         message = (
-            f"step {row['step']}/{self._schedule.total_steps}  loss {row['loss']:.2f} (unigram"
-            f" {row['unigram_loss']:.2f})  {row['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
+            f"step {row['step']}/{self._schedule.total_steps}  loss {row['loss']:.2f} ({baseline(row)})"
+            f"  {row['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
         )
-        shown = {key: row[key] for key in ("step", "loss", "unigram_loss", "tokens_per_second")}
+        shown = {key: row[key] for key in ("step", "loss", "tokens_per_second", *BASELINE_LOSSES) if key in row}
         return {"message": message, **shown, "total_steps": self._schedule.total_steps, "seconds_left": seconds_left}

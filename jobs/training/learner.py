@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from jobs.config import TrainConfig
 from jobs.errors import InputError
-from jobs.model.llama import Llama
-from jobs.training.loss import linear_cross_entropy, loss_and_hits
+from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
-NUM_RIDERS = 2
+NUM_RIDERS = 3
 
 
 class Learner:
@@ -24,7 +23,7 @@ class Learner:
     Weights, gradients and optimizer are float32, whatever the arithmetic of the matrix products.
     """
 
-    def __init__(self, model: Llama, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
@@ -33,7 +32,8 @@ class Learner:
         self._max_gradient_norm = config.max_gradient_norm
         self._groups = _indices_by_group(model, self.optimizer)
         self._micro_batch_size = config.micro_batch_size
-        self._decoder = compiled(self.model.model, device) if config.compile else self.model.model
+        if config.compile:
+            compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
         """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
@@ -45,13 +45,13 @@ class Learner:
             num_targets: targets of the whole batch, of all workers.
 
         Returns:
-            The part of the batch's mean loss, in nats.
+            The part of the batch's mean loss, in the model's unit.
         """
         total = 0.0
         at_a_time = self._micro_batch_size or max(1, len(windows))
         for start in range(0, len(windows), at_a_time):
-            hidden, targets = self._hidden(windows[start : start + at_a_time])
-            loss = linear_cross_entropy(hidden, self.model.output_weight, targets, self.dtype) / num_targets
+            piece = windows[start : start + at_a_time].to(self.device)
+            loss = self.model.training_loss(piece, self.dtype) / num_targets
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total += loss.item()
         return total
@@ -86,16 +86,8 @@ class Learner:
 
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
-        """The windows' summed loss in nats, and how many targets were the likeliest token."""
-        hidden, targets = self._hidden(windows)
-        return loss_and_hits(hidden, self.model.output_weight, targets, self.dtype)
-
-    def _hidden(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states (n * size, D) and targets (n * size) of windows."""
-        windows = windows.to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            hidden: Tensor = self._decoder(windows[:, :-1])
-        return hidden.flatten(0, 1), windows[:, 1:].flatten()
+        """The windows' summed loss, and how many targets were what the model would say."""
+        return self.model.score(windows.to(self.device), self.dtype)
 
 
 def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
@@ -115,8 +107,8 @@ def choose_device(rank: int) -> torch.device:
     return torch.device("cpu")
 
 
-def compiled(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module`, compiled when it is first called.
+def compile_module(module: nn.Module, device: torch.device) -> None:
+    """Let `module` be compiled when it is first called.
 
     Raises:
         InputError: if there is no compiler for it.
@@ -127,7 +119,7 @@ def compiled(module: nn.Module, device: torch.device) -> nn.Module:
             f"train.compile: there is no C++ compiler here ({' or '.join(compilers)}); install one,"
             " or set train.compile=false"
         )
-    return torch.compile(module)  # type: ignore[return-value]  # the module, wrapped
+    module.compile()
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 Every worker runs it. Each computes the gradient of its slice of the batch, the gradients are summed over the workers,
 and all take the same optimizer step: so the weights stay bitwise equal, and equal what one worker alone would get, but
-for rounding. Two numbers ride along in the sum: the loss, and the first worker's clock, by which all decide alike.
+for rounding. Three numbers ride along in the sum: the loss, and by what all decide alike: the first worker's clock, and
+how many workers were told to end.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import torch
 from jobs.config import TrainConfig
 from jobs.errors import NightjarError
 from jobs.paths import Run
-from jobs.training.checkpoint import TrainingState, save_checkpoint
+from jobs.training.baselines import baselines
+from jobs.training.checkpoint import Checkpoints, TrainingState
 from jobs.training.data import TrainingData
 from jobs.training.evaluate import evaluate
 from jobs.training.group import Group
+from jobs.training.guards import Guards
 from jobs.training.journal import Journal
 from jobs.training.learner import Learner
 from jobs.training.metrics import Row, StepMeter
-from jobs.training.order import Ids, SampleOrder
+from jobs.training.order import Ids, SampleOrder, seed_step
 from jobs.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -41,87 +44,111 @@ class Loop:
         learner: Learner,
         state: TrainingState,
         group: Group,
+        guards: Guards,
     ) -> None:
-        self.run_folder, self.config, self.data = run, config, data
-        self.learner, self.state, self.group = learner, state, group
+        self.config, self.data = config, data
+        self.learner, self.state, self.group, self.guards = learner, state, group, guards
+        self.baselines = baselines(learner.model, data, config.eval_windows)
         self.order = SampleOrder(data.train.per_shard, config.seed)
         self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
+        self.until = self.schedule.total_steps
         self.journal = Journal(run, self.schedule) if group.is_first else None
+        self.checkpoints = Checkpoints(run, config)
+        self.is_told_to_end = False
         self.tokens_per_step = config.batch_size * data.train.size
         self._started = time.monotonic() - state.seconds
 
-    def run(self) -> None:
-        """Take all steps that are left; validate and write checkpoints in between and at the end."""
-        while not self._is_over():
+    def run(self, until: int | None = None) -> bool:
+        """Take all steps that are left; validate and write checkpoints in between and at the end.
+
+        Args:
+            until: stop when so many are done, if that is sooner.
+
+        Returns:
+            Whether the schedule is over; else a worker was told to end, and all have stopped after the same step.
+        """
+        self.until = self.schedule.total_steps if until is None else until
+        while not (self._is_over() or self.is_told_to_end):
             row = self._step()
-            if self._is_due(self.config.eval_every):
+            if self.state.steps % self.config.eval_every == 0 or self._is_over():
                 row |= self._validate()
             if self.journal:
                 self.journal.add(row)
-            if self.journal and self._is_due(self.config.checkpoint_every):
-                self.journal.flush()
-                save_checkpoint(
-                    self.run_folder,
-                    self.state,
-                    self.learner.model,
-                    self.learner.optimizer,
-                    self.config.keep_checkpoints,
-                )
+                self._write_checkpoint(self.journal)
+        return self._is_over()
 
     def _step(self) -> Row:
         """Train on the next global batch; return the step's metrics."""
         meter = StepMeter()
         steps, batch_size = self.state.steps, self.config.batch_size
+        self.guards.watchdog.beat(f"step {steps + 1}")
+        seed_step(self.config.seed, steps, self.group.rank)
         ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
         mine = self.data.train.read(ids[self.group.share(batch_size)])
-        part_of_loss = self.learner.backward(mine, self.tokens_per_step)
-        with meter.synchronizing(self.learner.gradients.buffer.nbytes if self.group.world_size > 1 else 0):
+        part_of_loss = self.learner.backward(mine, batch_size * self.learner.model.targets_per_window)
+        with meter.synchronizing(self.group.sum_bytes(self.learner.gradients.buffer)):
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
-        self._check_finite(loss, norm, ids)
+        check_finite(loss, norm, steps + 1, ids, self.config)
         self.state.advance(self.tokens_per_step, seconds)
         return {
             "step": self.state.steps,
             "epoch": self.state.steps * batch_size / self.data.train.num_windows,
             "tokens": self.state.tokens,
             "loss": loss,
-            **self.data.baselines,
+            **self.baselines,
             "learning_rate": self.learner.learning_rate,
             "gradient_norm": norm,
             "gradient_norms": self.learner.gradient_norms,
             "seconds": seconds,
             **meter.row(self.tokens_per_step),
             "gpu_bytes": self.learner.gpu_bytes,
-            "samples": f"{zlib.crc32(ids.tobytes()):08x}",
+            "samples": samples_mark(ids),
         }
 
     def _sum_over_workers(self, part_of_loss: float) -> tuple[float, float]:
         """Sum the gradients; return the batch's mean loss and the first worker's clock."""
         gradients = self.learner.gradients
         clock = time.monotonic() - self._started if self.group.is_first else 0.0
-        gradients.riders.copy_(torch.tensor([part_of_loss, clock]))
+        gradients.riders.copy_(torch.tensor([part_of_loss, clock, self.guards.notice.given.is_set()]))
+        self.guards.watchdog.beat_waiting(f"step {self.state.steps + 1}")
         self.group.sum(gradients.buffer)
-        loss, seconds = gradients.riders.tolist()
+        loss, seconds, told_to_end = gradients.riders.tolist()
+        self.is_told_to_end = told_to_end > 0
         return loss, seconds
 
-    def _check_finite(self, loss: float, norm: float, ids: Ids) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        step = self.state.steps + 1
-        log.error("windows of step %d: %s", step, ids.tolist())
-        shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
-        raise NightjarError(
-            f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
-            f" lower train.learning_rate ({self.config.learning_rate:g}) or look at these windows"
-        )
-
     def _validate(self) -> Row:
+        self.guards.watchdog.beat(f"the validation after step {self.state.steps}")
         figures = evaluate(self.learner, self.data, self.config.eval_windows, self.group)
         self.state.saw(figures["valid_loss"])
         return figures
 
-    def _is_due(self, every: int) -> bool:
-        return self.state.steps % every == 0 or self._is_over()
+    def _write_checkpoint(self, journal: Journal) -> None:
+        if self.checkpoints.is_due(self.state) or self._is_over() or self.is_told_to_end:
+            self.guards.watchdog.beat(f"the checkpoint after step {self.state.steps}")
+            journal.flush()
+            self.checkpoints.write(self.state, self.learner.model, self.learner.optimizer)
 
     def _is_over(self) -> bool:
-        return self.schedule.is_over(self.state.steps, self.state.seconds)
+        return self.state.steps >= self.until or self.schedule.is_over(self.state.steps, self.state.seconds)
+
+
+def check_finite(loss: float, norm: float, step: int, ids: Ids, config: TrainConfig) -> None:
+    """Stop a training that has diverged.
+
+    Raises:
+        NightjarError: if `loss` or the gradient's `norm` at `step` is not finite, with the windows `ids`.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    log.error("windows of step %d: %s", step, ids.tolist())
+    shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
+    raise NightjarError(
+        f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
+        f" lower train.learning_rate ({config.learning_rate:g}) or look at these windows"
+    )
+
+
+def samples_mark(ids: Ids) -> str:
+    """A mark that tells whether two runs took the same windows."""
+    return f"{zlib.crc32(ids.tobytes()):08x}"

@@ -24,6 +24,8 @@ from jobs.paths import Run, base_name, join
 
 Row = dict[str, Any]
 FLUSH_SECONDS = 5.0
+BASELINE_LOSSES = {"unigram_loss": "unigram", "bigram_loss": "bigram", "mean_vector_loss": "mean vector"}
+"""The baselines that a row has beside its loss, those of its kind of model, and how they are called."""
 
 
 class MetricsWriter:
@@ -64,7 +66,7 @@ class StepMeter:
 
     @contextmanager
     def synchronizing(self, num_bytes: int) -> Iterator[None]:
-        """Time what is done inside as synchronization, in which a worker gives `num_bytes` to the others."""
+        """Time what is done inside as synchronization, in which workers send each other `num_bytes` in all."""
         started = time.perf_counter()
         yield
         self._sync_seconds += time.perf_counter() - started
@@ -112,6 +114,11 @@ def read_parts(run: Run) -> list[Row]:
             rows = [row for row in rows if row["step"] < part[0]["step"]]
         rows += part
     return rows
+
+
+def baseline(row: Row) -> str:
+    """The baselines of a row for reading: ``unigram 6.47, bigram 5.31``."""
+    return ", ".join(f"{name} {row[key]:.2f}" for key, name in BASELINE_LOSSES.items() if key in row)
 
 
 def to_jsonl(rows: list[Row]) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 Ids = npt.NDArray[np.int64]
 BLOCK_SHARDS = 8
@@ -79,6 +80,11 @@ class _Block:
 
     def __init__(self, key: tuple[int, int], ids: Ids) -> None:
         self.key, self.ids = key, ids
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Make torch's random numbers (dropout) a function of seed, step and worker: a resumed run draws the same."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
 
 
 def _permutation(length: int, *key: int) -> Ids:

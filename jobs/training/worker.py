@@ -14,60 +14,87 @@ import torch
 from jobs.config import Config
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.initial import initial_weights
+from jobs.errors import InputError
 from jobs.gang import Member
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
+from jobs.model.language_model import DataShape, LanguageModel
 from jobs.paths import Lake, Run
+from jobs.sections.train import EMBED
 from jobs.tokens.dataset import read_tokenizer, used_datasets
 from jobs.training.checkpoint import TrainingState, latest_checkpoint, load_checkpoint
 from jobs.training.data import TrainingData
 from jobs.training.group import Group, joined
+from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
 
 log = logging.getLogger(__name__)
 
 # What may differ between the attempts of a run: the result is the same but for rounding.
-_FREE = {"workers", "checkpoint_every", "keep_checkpoints", "max_restarts", "gang_timeout_seconds", "eval_every"}
+_FREE = {
+    "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
+    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every",
+}  # fmt: skip
 
 
-def train_worker(member: Member, run: Run, config: Config, windows_fingerprint: str) -> dict[str, Any]:
-    """Train with the other members of the gang until the run's schedule is over.
+def train_worker(
+    member: Member, run: Run, config: Config, windows_fingerprint: str, until: int | None = None
+) -> dict[str, Any]:
+    """Train with the other members of the gang until the run's schedule is over, or `until` so many steps are done.
 
     Returns:
-        Facts that the metrics do not tell, the same on every member.
+        Facts that the metrics do not tell, the same on every member; `is_complete` is false if one was told to end.
 
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
-    data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
-    model = start_model(run, config, data.vocab_size, data.train.size)
-    learner = Learner(model, config.train, choose_device(member.rank))
-    with joined(member, config.train.gang_timeout_seconds) as group:
+    timeout_seconds = max(config.train.gang_timeout_seconds, config.train.step_timeout_seconds + 60)
+    with guarded(member, run, config.train.step_timeout_seconds) as guards, joined(member, timeout_seconds) as group:
+        data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
+        model = start_model(run, config, data.shape)
+        learner = Learner(model, config.train, choose_device(member.rank))
         state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
-        Loop(run, config.train, data, learner, state, group).run()
+        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until)
         return {
+            "is_complete": is_complete,
             "num_parameters": model.num_parameters,
             "dtype": str(learner.dtype).removeprefix("torch."),
             "device": learner.device.type,
-            "peak_resident_bytes": int(group.largest(_peak_resident_bytes())),
+            "peak_resident_bytes": int(group.largest(peak_resident_bytes())),
             "best_step": state.best_step,
             "best_valid_loss": state.best_valid_loss,
         }
 
 
-def start_model(run: Run, config: Config, vocab_size: int, num_positions: int) -> Llama:
+def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
     """The model with its first weights: random ones, and embeddings where the run names some.
 
     Raises:
         InputError: if the embeddings cannot be read, or do not fit the model.
     """
-    model = Llama(LlamaConfig.of(config.model, vocab_size, num_positions), config.train.seed)
+    model = build_model(config.model, shape, config.train.seed)
     if config.train.embeddings is not None:
+        place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
-        weights = model.output_weight.detach().numpy()
-        weights[:] = initial_weights(read_embeddings(config.train.embeddings), names, weights, config.train.embeddings)
+        weights = model.embeddings.detach().numpy()
+        started = initial_weights(read_embeddings(place), names, weights, place)
+        model.start_from(torch.from_numpy(started))
     return model
+
+
+def embeddings_uri(run: Run, embeddings: str) -> str:
+    """Where the vectors lie that `train.embeddings` names.
+
+    Raises:
+        InputError: if they are to be the run's own, and it has none yet.
+    """
+    if embeddings != EMBED:
+        return embeddings
+    name = used_datasets(run).get("embeddings")
+    if name is None:
+        raise InputError(f"{run.datasets}: names no embeddings; run the embed step first")
+    return Lake(run.lake_uri).embeddings(name)
 
 
 def settings_hash(config: Config, windows_fingerprint: str) -> str:
@@ -91,6 +118,6 @@ def _resume(run: Run, settings: str, learner: Learner, group: Group) -> Training
     return load_checkpoint(run, step, settings, learner.model, learner.optimizer)
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
     """The most memory that this process ever had; the system counts it in KiB, but macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

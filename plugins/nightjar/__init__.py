@@ -10,4 +10,5 @@ errors. Which module does what:
     triggers    wait for a step                     preflight   what is known before a cluster exists
     package     upload the job                      results     statistics and verdict
     aws         clients of AWS                      champion    promotion of a model
+    machines    a cluster's machines (pure)
 """

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.config import Config, SparkConfig
 from jobs.paths import Lake, Run, join
+from nightjar import machines
 
 ENDED_CLUSTER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 LIVE_STEP = ("PENDING", "CANCEL_PENDING", "RUNNING")
@@ -67,27 +68,20 @@ def outlived(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
     return datetime.fromisoformat(tags[_EXPIRES]) <= now
 
 
-def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime) -> dict[str, Any]:
+def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, package_uri: str) -> dict[str, Any]:
     """The RunJobFlow request: a cluster for one run, which EMR itself ends when it is idle for too long."""
     cluster = config.cluster
     expires = (now + timedelta(hours=cluster.time_to_live_hours)).astimezone(UTC).isoformat(timespec="seconds")
     tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRES: expires}
-    instances: dict[str, Any] = {
-        "InstanceGroups": [
-            _instance_group("MASTER", "primary", cluster.primary_instance_type, 1),
-            _instance_group("CORE", "core", cluster.core_instance_type, cluster.core_instances),
-        ],
-        "KeepJobFlowAliveWhenNoSteps": True,
-        "TerminationProtected": False,
-    }
-    if cluster.subnet_id:
-        instances["Ec2SubnetId"] = cluster.subnet_id
-    return {
+    request = {
         "Name": identity.name,
         "LogUri": Lake(identity.run.lake_uri).logs + "/",
         "ReleaseLabel": cluster.release_label,
         "Applications": [{"Name": "Spark"}],
-        "Instances": instances,
+        "Instances": machines.instances(cluster),
+        "Configurations": machines.configurations(),
+        "BootstrapActions": machines.bootstrap_actions(cluster, package_uri),
+        "EbsRootVolumeSize": cluster.root_volume_gb,
         "ServiceRole": cluster.service_role,
         "JobFlowRole": cluster.instance_profile,
         "VisibleToAllUsers": True,
@@ -95,6 +89,9 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime) -> di
         "AutoTerminationPolicy": {"IdleTimeout": cluster.idle_timeout_seconds},
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
+    if cluster.security_configuration:
+        request["SecurityConfiguration"] = cluster.security_configuration
+    return request
 
 
 def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: str) -> dict[str, Any]:
@@ -146,16 +143,6 @@ def overdue(step: Mapping[str, Any], now: datetime, limit_seconds: float, start_
 def oldest_first(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Clusters or steps by age; of the same age, by id."""
     return sorted(items, key=lambda item: (item["Status"]["Timeline"]["CreationDateTime"], item["Id"]))
-
-
-def _instance_group(role: str, name: str, instance_type: str, count: int) -> dict[str, Any]:
-    return {
-        "Name": name,
-        "InstanceRole": role,
-        "InstanceType": instance_type,
-        "InstanceCount": count,
-        "Market": "ON_DEMAND",
-    }
 
 
 def _tag_value(text: str) -> str:

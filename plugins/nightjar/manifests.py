@@ -21,11 +21,11 @@ def output_uri(step: str, run: Run, storage: Storage) -> str:
     """
     if step in ("train", "generate"):
         return run.train if step == "train" else run.generate
-    lake, kind = Lake(run.lake_uri), {"tokenize": "tokens", "windows": "windows"}[step]
+    lake, kind = Lake(run.lake_uri), {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
     fingerprint = _read_json(storage, run.datasets).get(kind)
     if not isinstance(fingerprint, str) or not fingerprint:
         raise DamagedError(f"{run.datasets}: names no dataset of {kind}, though {step} has ended")
-    return lake.tokens(fingerprint) if kind == "tokens" else lake.windows(fingerprint)
+    return {"tokens": lake.tokens, "windows": lake.windows, "embeddings": lake.embeddings}[kind](fingerprint)
 
 
 def verify(folder_uri: str, storage: Storage) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.config import Config
 from jobs.errors import DamagedError, InputError
@@ -34,12 +34,21 @@ class CreateClusterOperator(BaseOperator):
 
     It does not wait: EMR queues steps while the cluster starts, and a setup that is killed while it waits would leave
     its teardown without a cluster to end.
+
+    Args:
+        package_uri: Folder of the packaged job, from which every node builds the job's environment.
     """
+
+    template_fields: Sequence[str] = ("package_uri",)
+
+    def __init__(self, *, package_uri: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.package_uri = package_uri
 
     def execute(self, context: Context) -> str:
         """Create the cluster, or find it."""
         identity, run = current_identity(context), current_run(context)
-        request = emr.run_job_flow(read_config(run), identity, datetime.now(UTC))
+        request = emr.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
         return clusters.create_cluster(aws.emr_client(), identity, request)
 
 
@@ -47,10 +56,11 @@ class SparkStepOperator(BaseOperator):
     """Runs one of the job's steps on the run's cluster, and waits for it in the triggerer.
 
     It succeeds when the step is COMPLETED and its manifest verifies. It never submits a step twice; a step that fails
-    by the user's error (exit code 2) is not tried again.
+    by the user's error (exit code 2) is not tried again. A step that the run's configuration does not ask for is
+    skipped.
 
     Args:
-        step: Name of the step: `tokenize`, `windows`, `train` or `generate`.
+        step: Name of the step, one of `jobs.paths.STEPS`.
         cluster_id: Id of the cluster, from `CreateClusterOperator`.
         package_uri: Folder of the packaged job.
         step_limit_seconds: Longest duration of the step; by default the configuration's.
@@ -78,6 +88,8 @@ class SparkStepOperator(BaseOperator):
         """Submit the step, or find it, and hand over to the trigger unless the step has ended already."""
         run, poll_seconds = current_run(context), settings.load().poll_seconds
         config = read_config(run)
+        if self.step not in config.steps:
+            raise AirflowSkipException(f"{self.step}: this run's configuration does not ask for it")
         request = emr.add_step(self.cluster_id, self.step, config, run, self.package_uri)
         client = aws.emr_client()
         self._step_id = steps.submit_step(client, request)

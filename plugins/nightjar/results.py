@@ -18,6 +18,7 @@ SUMMARY_KEYS = (
     "train_loss",
     "valid_loss",
     "unigram_loss",
+    "mean_vector_loss",
     "bits_per_byte",
     "valid_accuracy",
     "tokens_per_second",

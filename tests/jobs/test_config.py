@@ -19,6 +19,12 @@ def test_precedence_and_round_trip():
         config.windows.size = 3
 
 
+def test_embeddings_are_a_step_where_the_model_starts_from_them():
+    assert resolve("a.txt", "tiny").steps == ("tokenize", "windows", "train", "generate")
+    config = resolve("a.txt", "tiny", {"train.embeddings": "embed", "embed.size": 64})
+    assert config.steps == ("tokenize", "windows", "embed", "train", "generate")
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid(name):
     assert resolve("a.txt", name).preset == name
@@ -37,6 +43,7 @@ def test_every_preset_is_valid(name):
         ("train.batch_size=abc", "train.batch_size: input should be a valid integer"),
         ("train.learning_rate=NaN", "train.learning_rate: input should be a finite number"),
         ("train.workers=3", "train.workers (3) must be at most spark.executors x spark.executor_cores (2)"),
+        ("train.embeddings=embed", "embed.size (128) must be model.embedding_size (64)"),
         ("train.batch_size=1", "train.batch_size (1) must be at least train.workers (2)"),
         ("model.num_kv_heads=3", "model.num_kv_heads (3) must divide model.num_heads (2)"),
         ("model.num_heads=5", "model.embedding_size (64) must be a multiple"),

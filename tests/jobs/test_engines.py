@@ -123,6 +123,24 @@ def is_worker(process):
         return False
 
 
+def test_rounds_on_spark_are_those_of_the_inline_engine_though_a_worker_is_killed(spark, corpus, tmp_path):
+    settings = {"train.strategy": "diloco", "train.sync_every": 5, "train.keep_checkpoints": 9, "train.state_every": 1}
+    _, inline, expected = finish(InlineEngine(), corpus, tmp_path / "inline", **settings)
+    home = Lake(to_uri(str(tmp_path / "spark")))
+    killer = threading.Thread(target=kill_a_worker_after_checkpoint, args=(home.run("r"),), daemon=True)
+    killer.start()
+    _, run, stats = finish(spark, corpus, tmp_path / "spark", **settings)
+    killer.join(5)
+    assert not killer.is_alive()
+    stages = [stage for stage in stats["train"]["stages"] if stage["description"].startswith("steps ")]
+    assert sum(stage["failed_tasks"] for stage in stages) == 1
+    assert stats["train"]["restarts"] == 0
+    assert metrics(run, "step", "samples", "learning_rate") == metrics(inline, "step", "samples", "learning_rate")
+    losses = zip(metrics(inline, "loss"), metrics(run, "loss"), strict=True)
+    assert max(abs(ours - theirs) for (ours,), (theirs,) in losses) < 1e-4
+    assert stats["train"]["valid_loss"] == pytest.approx(expected["train"]["valid_loss"], rel=1e-4)
+
+
 def test_too_few_slots_are_said_before_training(spark, corpus, tmp_path):
     settings = {"train.workers": 3, "spark.executors": 3}
     with pytest.raises(lake.InputError, match=r"train\.workers \(3\)"):

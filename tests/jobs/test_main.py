@@ -17,6 +17,9 @@ SETTINGS = (
     "train.eval_every=25",
     "windows.size=32",
     "generate.max_new_words=5",
+    "train.embeddings=embed",
+    "embed.size=64",
+    "embed.epochs=1",
 )
 
 

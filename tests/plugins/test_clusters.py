@@ -17,7 +17,7 @@ def identity():
 
 
 def request(identity, age=timedelta()):
-    return emr.run_job_flow(CONFIG, identity, datetime.now(UTC) - age)
+    return emr.run_job_flow(CONFIG, identity, datetime.now(UTC) - age, "s3://lakes/x/packages/abc")
 
 
 def state(client, cluster_id):

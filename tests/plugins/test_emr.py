@@ -1,6 +1,7 @@
 """Requests are checked against botocore's own model of the service."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import botocore.session
 import pytest
@@ -12,7 +13,17 @@ from nightjar import emr
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
+PACKAGE = "s3://lakes/prefix/packages/" + "0" * 64
 IDENTITY = emr.ClusterIdentity("lab", RUN)
+FULL = {
+    "cluster__subnet_ids": ["subnet-1"],
+    "cluster__task_instances": 3,
+    "cluster__primary_security_group": "sg-1",
+    "cluster__core_security_group": "sg-2",
+    "cluster__service_security_group": "sg-3",
+    "cluster__security_configuration": "nightjar",
+    "cluster__wheelhouse": "s3://lakes/wheelhouses/" + "1" * 64,
+}
 
 
 def config(**settings):
@@ -24,9 +35,9 @@ def problems(operation, request):
     return ParamValidator().validate(request, model.input_shape).generate_report()
 
 
-@pytest.mark.parametrize("settings", [{}, {"cluster__subnet_id": "subnet-1"}])
+@pytest.mark.parametrize("settings", [{}, FULL])
 def test_requests_are_valid(settings):
-    assert problems("RunJobFlow", emr.run_job_flow(config(**settings), IDENTITY, NOW)) == ""
+    assert problems("RunJobFlow", emr.run_job_flow(config(**settings), IDENTITY, NOW, PACKAGE)) == ""
     assert problems("AddJobFlowSteps", emr.add_step("j-1", "train", config(), RUN, "s3://lakes/p")) == ""
     assert problems("CancelSteps", emr.cancel_step("j-1", "s-1")) == ""
 
@@ -36,17 +47,21 @@ def test_the_validator_sees_mistakes():
 
 
 def test_the_cluster_is_the_configurations():
-    request = emr.run_job_flow(config(cluster__core_instances=7, cluster__subnet_id="subnet-1"), IDENTITY, NOW)
+    request = emr.run_job_flow(
+        config(cluster__core_instances=7, cluster__subnet_ids=["subnet-1", "subnet-2"]), IDENTITY, NOW, PACKAGE
+    )
     assert request["Name"] == "nightjar-lab-scheduled__2026-03-01T02-00-00-00-00"
     assert request["Applications"] == [{"Name": "Spark"}]
     assert request["LogUri"] == "s3://lakes/prefix/logs/"
-    assert request["Instances"]["Ec2SubnetId"] == "subnet-1"
-    assert [group["InstanceCount"] for group in request["Instances"]["InstanceGroups"]] == [1, 7]
+    assert request["Instances"]["Ec2SubnetIds"] == ["subnet-1", "subnet-2"]
+    assert [fleet["TargetOnDemandCapacity"] for fleet in request["Instances"]["InstanceFleets"]] == [1, 7]
     assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
 
 
 def test_tags_say_whose_the_cluster_is_and_when_it_ends():
-    request = emr.run_job_flow(config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW)
+    request = emr.run_job_flow(
+        config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW, PACKAGE
+    )
     tags = emr.tags_of(request)
     assert tags == {
         "nightjar:project": "lab",
@@ -64,7 +79,7 @@ def test_tags_say_whose_the_cluster_is_and_when_it_ends():
 
 
 def test_names_and_tags_fit_aws():
-    request = emr.run_job_flow(config(), emr.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW)
+    request = emr.run_job_flow(config(), emr.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW, PACKAGE)
     assert len(request["Name"]) == 256
     assert emr.tags_of(request)["nightjar:lake"] == "file:///a_20b"
 
@@ -107,3 +122,34 @@ def test_the_step_is_a_spark_submit_of_the_package():
 )
 def test_a_step_has_time_to_start_and_time_to_run(timeline, late):
     assert emr.overdue({"Status": {"Timeline": timeline}}, NOW, limit_seconds=10, start_seconds=100) is late
+
+
+def test_task_nodes_are_spot_with_a_way_out_and_all_others_on_demand():
+    instances = emr.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)["Instances"]
+    primary, core, task = instances["InstanceFleets"]
+    assert [fleet["TargetSpotCapacity"] for fleet in (primary, core, task)] == [0, 0, 3]
+    assert task["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
+    assert all(len(fleet["InstanceTypeConfigs"]) > 1 for fleet in (primary, core, task))
+    assert instances["ServiceAccessSecurityGroup"] == "sg-3"
+
+
+def test_every_node_builds_the_environment_that_spark_is_told_of():
+    request = emr.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)
+    [action] = request["BootstrapActions"]
+    assert action["ScriptBootstrapAction"] == {
+        "Path": f"{PACKAGE}/bootstrap.sh",
+        "Args": ["--package", PACKAGE, "--torch", "cpu", "--wheels", FULL["cluster__wheelhouse"]],
+    }
+    defaults = {each["Classification"]: each["Properties"] for each in request["Configurations"]}["spark-defaults"]
+    script = Path("infra/aws/bootstrap.sh").read_text()
+    for key in ("spark.pyspark.python", "spark.pyspark.driver.python"):
+        prefix, found, _ = defaults[key].partition("/env/bin/python")
+        assert found
+        assert f"prefix={prefix}\n" in script
+    assert defaults["spark.dynamicAllocation.enabled"] == "false"
+    assert {defaults[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled")} == {"true"}
+
+
+def test_gpus_bring_cuda():
+    request = emr.run_job_flow(config(cluster__core_instance_types=["g5.xlarge"]), IDENTITY, NOW, PACKAGE)
+    assert request["BootstrapActions"][0]["ScriptBootstrapAction"]["Args"][-2:] == ["--torch", "cuda"]

@@ -41,7 +41,7 @@ def context(run):
 @pytest.fixture
 def cluster(context):
     """The run's cluster, as the DAG makes it and ends it."""
-    yield CreateClusterOperator(task_id="create_cluster").execute(context)
+    yield CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
     EndClustersOperator(task_id="terminate_cluster").execute(context)
 
 

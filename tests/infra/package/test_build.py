@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.package.build import PROJECT_ROOT, build
+from infra.package.build import PROJECT_ROOT, PackageError, build
 from jobs.paths import Lake, join
 from nightjar.package import upload
 from nightjar.storage import LocalStorage, open_storage
@@ -44,9 +45,34 @@ def test_every_change_changes_the_name(copies):
     (second / "jobs" / "config.py").write_text("changed = True\n")
     assert build(second).sha256 != before
     (first / "requirements").mkdir()
-    (first / "requirements" / "job.txt").write_text("numpy==2\n")
+    for name in ("job.txt", "torch.txt"):
+        shutil.copy(PROJECT_ROOT / "requirements" / name, first / "requirements")
     assert build(first).sha256 != before
-    assert build(first).files["requirements.txt"] == b"numpy==2\n"
+
+
+def test_nodes_get_what_is_locked_but_sparks_own(copies):
+    lines = build().files["requirements.txt"].decode().splitlines()
+    locked = (PROJECT_ROOT / "requirements" / "job.txt").read_text().splitlines()
+    assert any(line.startswith("numpy==") for line in lines)
+    left_out = {line.partition("==")[0] for line in set(locked) - set(lines) if "==" in line}
+    assert left_out == {"pyspark", "py4j"}
+
+
+def test_the_name_is_the_hash_of_the_sums_of_all_files():
+    package = build()
+    assert hashlib.sha256(package.files["SHA256SUMS"]).hexdigest() == package.sha256
+    listed = dict(reversed(line.split("  ")) for line in package.files["SHA256SUMS"].decode().splitlines())
+    assert listed == {
+        name: hashlib.sha256(data).hexdigest() for name, data in package.files.items() if name != "SHA256SUMS"
+    }
+
+
+def test_a_module_that_is_not_locked_is_refused(copies):
+    shutil.copytree(PROJECT_ROOT / "requirements", copies[0] / "requirements")
+    build(copies[0])
+    (copies[0] / "jobs" / "text" / "more.py").write_text("def f():\n    import scipy.stats\n")
+    with pytest.raises(PackageError, match=r"jobs/text/more.py imports scipy, .* add it to requirements/job.in"):
+        build(copies[0])
 
 
 def test_the_zip_holds_code_and_presets_only(copies):

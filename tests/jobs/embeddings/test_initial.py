@@ -10,9 +10,10 @@ from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.initial import initial_weights
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
-from jobs.training.worker import start_model
+from jobs.training.worker import embeddings_uri, start_model
 from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
 
 NAMES = ["a", "b", "c", "d"]
@@ -59,9 +60,9 @@ def test_training_starts_from_them(tmp_path):
     )
     (file,) = (tmp_path / "e").glob("*.csv")
     run, config = make_run(place, "r", train__embeddings=str(file))
-    model = start_model(run, config, tokenizer.vocab_size, 16)
-    plain = Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), config.train.seed)
-    ours, before = model.output_weight.detach().numpy(), plain.output_weight.detach().numpy()
+    shape = DataShape(tokenizer.vocab_size, 16, tokenizer.end_of_text)
+    model, plain = start_model(run, config, shape), build_model(config.model, shape, config.train.seed)
+    ours, before = model.embeddings.detach().numpy(), plain.embeddings.detach().numpy()
     assert np.allclose(ours[:100] / ours[:100].std(), vectors / vectors.std(), atol=1e-3)
     assert np.array_equal(ours[100:], before[100:])
 
@@ -75,3 +76,13 @@ def test_embeddings_of_another_size_are_refused(tmp_path):
     run, config = make_run(place, "r", train__embeddings=str(tmp_path / "e.txt"))
     with pytest.raises(InputError, match=r"e\.txt: vectors of 2 numbers; the model's have 32"):
         train.run(run, config, InlineEngine(), lambda _: None)
+
+
+def test_the_runs_own_embeddings_are_those_of_its_step(tmp_path):
+    place = Lake(tmp_path.as_uri())
+    run, _ = make_run(place, "r")
+    assert embeddings_uri(run, "a.csv") == "a.csv"
+    with pytest.raises(InputError, match="names no embeddings; run the embed step first"):
+        embeddings_uri(run, "embed")
+    lake.write_json(run.datasets, {**lake.read_json(run.datasets), "embeddings": "123"})
+    assert embeddings_uri(run, "embed") == place.embeddings("123")

@@ -5,16 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.errors import InputError
 from jobs.model.inference import InferenceLlama
 from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.matrix import Dense, Int8
 
 VOCAB_SIZE, NUM_POSITIONS = 23, 80
 
 
-def make_model(num_kv_heads=2):
+def make_model(num_kv_heads=2, hidden_size=20):
     """Weights large enough that no logit is near 0, and norms that differ from 1."""
     config = LlamaConfig(
-        vocab_size=VOCAB_SIZE, num_positions=NUM_POSITIONS, num_layers=2, embedding_size=16, hidden_size=20,
+        vocab_size=VOCAB_SIZE, num_positions=NUM_POSITIONS, num_layers=2, embedding_size=16, hidden_size=hidden_size,
         num_heads=4, num_kv_heads=num_kv_heads, rope_theta=10_000.0, norm_epsilon=1e-5,
     )  # fmt: skip
     model = Llama(config, seed=1).eval()
@@ -76,12 +78,32 @@ def test_a_cache_is_used_again():
         assert torch.equal(model.prefill(tokens, torch.tensor([9, 4]), cache), first)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("lengths", [[5], [5, 1, 70]])
-def test_bfloat16_is_near(lengths):
-    model = make_model()
+def test_other_arithmetic_is_near(lengths, dtype):
+    model = make_model(hidden_size=32)
     tokens = random_tokens(len(lengths), NUM_POSITIONS)
     with torch.inference_mode():
         exact = cached_logits(InferenceLlama(model), tokens, lengths, 9)
-        near = cached_logits(InferenceLlama(model, "bfloat16"), tokens, lengths, 9)
+        near = cached_logits(InferenceLlama(model, dtype), tokens, lengths, 9)
     assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
     assert (near - exact).abs().mean() < 0.05 * exact.std()
+
+
+def test_int8_refuses_sizes_that_its_kernel_cannot_read():
+    with pytest.raises(InputError, match="multiples of 16, not 20: take float32"):
+        InferenceLlama(make_model(), "int8")
+
+
+def test_an_int8_matrix_holds_its_scales_and_a_quarter_of_the_bytes():
+    weight = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 10)
+    weight[:, 0] = 0
+    dense, integers = Dense(weight, torch.float32), Int8(weight)
+    x = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    errors = (integers.times(x) - dense.times(x)).abs().mean(dim=0)
+    assert errors[0] == 0
+    assert (errors[1:] < 0.02 * dense.times(x).abs().mean(dim=0)[1:]).all()
+    torch.testing.assert_close(integers.added(torch.ones(7, 10), x), integers.times(x) + 1)
+    assert integers.nbytes == 64 * 10 + 2 * 10
+    assert dense.nbytes == 4 * 64 * 10

@@ -2,7 +2,8 @@ import os
 
 import pytest
 
-from jobs.paths import Lake
+from jobs import lake
+from jobs.paths import Lake, to_uri
 from tests.jobs.handmade import make_datasets, train_tokenizer
 
 
@@ -18,3 +19,17 @@ def place(tmp_path, tokenizer, monkeypatch):
     place = Lake((tmp_path / "a lake").as_uri())
     make_datasets(place, tokenizer)
     return place
+
+
+@pytest.fixture(params=["file", "s3"])
+def anywhere(request, tmp_path, s3_uri, monkeypatch):
+    """The URI of an empty lake, on a local disk and on S3; files that are read from S3 are kept below `tmp_path`."""
+    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
+
+
+@pytest.fixture
+def local(tmp_path):
+    """The URI of an empty lake on a local disk."""
+    return to_uri(str(tmp_path / "local"))

@@ -9,7 +9,8 @@ from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.model.folder import save_model
-from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.kinds import build_model
+from jobs.model.language_model import DataShape
 from jobs.paths import Lake
 from jobs.steps import generate
 from tests.jobs.handmade import make_run, train_tokenizer
@@ -36,11 +37,16 @@ class PartitionedEngine(InlineEngine):
         return [results[index] for index in range(len(items))]
 
 
+def save_random_model(run, config, tokenizer, seed):
+    shape = DataShape(tokenizer.vocab_size, 16, tokenizer.end_of_text)
+    save_model(run.model, build_model(config.model, shape, seed), tokenizer)
+
+
 def make(place, name, engine=None, **settings):
     defaults = {"generate__prompts": ["The man starts with", "", "Night"], "generate__num_samples": 18}
     run, config = make_run(place, name, **defaults | settings)
     tokenizer = train_tokenizer()
-    save_model(run.model, Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), seed=1), tokenizer)
+    save_random_model(run, config, tokenizer, seed=1)
     stats = generate.run(run, config, engine or InlineEngine(), lambda _: None)
     rows = [json.loads(line) for line in lake.read_bytes(run.generate + "/samples.jsonl").splitlines()]
     return run, config, stats, rows
@@ -89,7 +95,7 @@ def test_words_are_counted(place):
 def test_another_model_makes_other_text(place):
     run, config, _, rows = make(place, "again", generate__max_new_tokens=8)
     tokenizer = train_tokenizer()
-    save_model(run.model, Llama(LlamaConfig.of(config.model, tokenizer.vocab_size, 16), seed=2), tokenizer)
+    save_random_model(run, config, tokenizer, seed=2)
     stats = generate.run(run, config, InlineEngine(), lambda _: None)
     assert stats["first_sample"] != rows[0]["text"]
 

@@ -9,7 +9,7 @@ import tokenizers
 from jobs import lake
 from jobs.errors import DamagedError, InputError
 from jobs.lake import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
-from jobs.paths import join, to_uri
+from jobs.paths import join
 from jobs.steps import tokenize
 from jobs.tokens.dataset import read_tokenizer
 from jobs.tokens.shards import TokenShard
@@ -22,18 +22,6 @@ TEXTS = {
     "empty.txt": b"",
     "sub/c.txt": "漢字 😀\n\n\n\n".encode() * 50,
 }
-
-
-@pytest.fixture(params=["file", "s3"])
-def place(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
-
-
-@pytest.fixture
-def local(tmp_path):
-    return to_uri(str(tmp_path / "local"))
 
 
 def read_all(pipeline):
@@ -49,9 +37,9 @@ def read_all(pipeline):
     return manifest, rows
 
 
-def test_tokens_of_a_folder(place):
-    corpus = write_corpus(join(place, "corpus"), TEXTS)
-    pipeline = Pipeline(place, corpus)
+def test_tokens_of_a_folder(anywhere):
+    corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
+    pipeline = Pipeline(anywhere, corpus)
     stats = pipeline.tokenize()
     manifest, rows = read_all(pipeline)
     paragraphs = [text.strip() for text in PASSAGE.decode().strip().split("\n\n")] * 6
@@ -81,29 +69,29 @@ def test_tokens_of_a_folder(place):
     assert len(manifest.entries("shards/")) > 4
 
 
-def test_existing_dataset_is_used_again(place, monkeypatch):
-    corpus = write_corpus(join(place, "corpus"), TEXTS)
-    first = Pipeline(place, corpus)
+def test_existing_dataset_is_used_again(anywhere, monkeypatch):
+    corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
+    first = Pipeline(anywhere, corpus)
     stats = first.tokenize()
     assert not stats["reused"]
-    before = list_files(join(place, "datasets"))
-    second = Pipeline(place, corpus, "second")
+    before = list_files(join(anywhere, "datasets"))
+    second = Pipeline(anywhere, corpus, "second")
     monkeypatch.setattr(tokenize, "train_bpe", None)
     again = second.tokenize()
     assert again["reused"]
     assert (again["reused_sources"], again["new_sources"]) == (5, 0)
     assert {**again, "reused": False, "reused_sources": 0, "new_sources": 5}.items() <= stats.items()
     assert second.datasets == first.datasets
-    assert list_files(join(place, "datasets")) == before
+    assert list_files(join(anywhere, "datasets")) == before
     assert "5 files made before, 0 new" in second.lines[-1]
 
 
-def test_lost_race_is_a_success(place, monkeypatch):
+def test_lost_race_is_a_success(anywhere, monkeypatch):
     """Two attempts at the same time: the second finds no dataset at first, and one when it publishes."""
-    corpus = write_corpus(join(place, "corpus"), TEXTS)
-    Pipeline(place, corpus).tokenize()
+    corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
+    Pipeline(anywhere, corpus).tokenize()
     monkeypatch.setattr(tokenize, "existing_stats", lambda folder_uri: None)
-    pipeline = Pipeline(place, corpus, "second")
+    pipeline = Pipeline(anywhere, corpus, "second")
     assert not pipeline.tokenize()["reused"]
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
     manifest = read_manifest(folder)
@@ -143,12 +131,14 @@ def test_documents_do_not_depend_on_splits(local, documents):
     assert stats["num_empty_documents"] == empty[documents]
 
 
-def test_given_tokenizer(place):
-    corpus = write_corpus(join(place, "corpus"), {"a.txt": PASSAGE})
-    first = Pipeline(place, corpus)
+def test_given_tokenizer(anywhere):
+    corpus = write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE})
+    first = Pipeline(anywhere, corpus)
     first.tokenize()
     given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
-    second = Pipeline(place, write_corpus(join(place, "other"), {"b.txt": b"Other text."}), tokenize__tokenizer=given)
+    second = Pipeline(
+        anywhere, write_corpus(join(anywhere, "other"), {"b.txt": b"Other text."}), tokenize__tokenizer=given
+    )
     assert second.tokenize()["vocab_size"] == 400
     tokenizer = read_tokenizer(first.lake, first.datasets["tokens"])
     assert read_all(second)[1] == [("b.txt", 0, 11, [*tokenizer.encode("Other text."), 256])]
@@ -165,18 +155,18 @@ def test_given_tokenizer(place):
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": str(PASSAGE_PATH)}, r"scandal\.txt: not a tokenizer\.json"),
     ],
 )
-def test_bad_input_leaves_nothing(place, texts, settings, reason):
-    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), texts), **settings)
+def test_bad_input_leaves_nothing(anywhere, texts, settings, reason):
+    pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), texts), **settings)
     with pytest.raises(InputError, match=reason) as caught:
         pipeline.tokenize()
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
-    assert list_files(join(place, "datasets")) == []
+    assert list_files(join(anywhere, "datasets")) == []
     assert not lake.exists(pipeline.run.datasets)
 
 
-def test_incomplete_dataset_is_refused(place):
-    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), {"a.txt": PASSAGE}))
+def test_incomplete_dataset_is_refused(anywhere):
+    pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE}))
     pipeline.tokenize()
     manifest, _ = read_all(pipeline)
     shard: FileInfo = join(pipeline.lake.tokens(pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)

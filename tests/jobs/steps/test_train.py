@@ -56,7 +56,7 @@ def test_one_two_and_three_workers_train_alike(place):
     for others in rows[1:]:
         for one, other in zip(rows[0], others, strict=True):
             assert other["samples"] == one["samples"]
-            assert other["sync_bytes"] == 4 * stats["num_parameters"] + 8
+            assert other["sync_bytes"] == 4 * stats["num_parameters"] + 12
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
             assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=2e-2)
             assert other.get("valid_loss") == pytest.approx(one.get("valid_loss"), abs=1e-4)

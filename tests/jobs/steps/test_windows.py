@@ -3,34 +3,23 @@
 import json
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from jobs import lake
 from jobs.errors import DamagedError, InputError
 from jobs.lake import list_files, read_manifest, write_bytes
-from jobs.paths import join, to_uri
+from jobs.paths import join
 from jobs.steps import windows
+from jobs.tokens import streams
 from jobs.tokens.shards import TokenShard
 from jobs.tokens.windows import WindowSet, num_windows
 from tests.jobs.steps.data import PASSAGE, Pipeline, write_corpus
 
 
-@pytest.fixture(params=["file", "s3"])
-def place(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
-
-
-@pytest.fixture
-def local(tmp_path):
-    return to_uri(str(tmp_path / "local"))
-
-
-def make(place, texts=None, **settings):
-    pipeline = Pipeline(place, write_corpus(join(place, "corpus"), texts or {"a.txt": PASSAGE * 8}), **settings)
+def make(anywhere, texts=None, **settings):
+    pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), texts or {"a.txt": PASSAGE * 8}), **settings)
     pipeline.tokenize()
     return pipeline
 
@@ -46,8 +35,8 @@ def all_tokens(pipeline):
     return [TokenShard.open(folder, entry).ids for entry in read_manifest(folder).entries("shards/")]
 
 
-def test_windows_of_a_text(place):
-    pipeline = make(place, windows__overlap=7, windows__shard_tokens=500)
+def test_windows_of_a_text(anywhere):
+    pipeline = make(anywhere, windows__overlap=7, windows__shard_tokens=500)
     stats = pipeline.windows()
     assert json.dumps(stats)
     manifest = read_manifest(pipeline.lake.windows(pipeline.datasets["windows"]))
@@ -120,6 +109,50 @@ def test_baselines(local):
     loss = -sum(n * math.log((sides["train"][token] + 1) / (total + vocab_size)) for token, n in sides["valid"].items())
     assert stats["unigram_loss"] == pytest.approx(loss / sum(sides["valid"].values()), abs=0.02)
     assert 0.8 * stats["unigram_loss"] < stats["token_entropy"] <= stats["unigram_loss"]
+    (token, _), *_ = sides["train"].most_common()
+    assert stats["unigram_accuracy"] == pytest.approx(sides["valid"][token] / sum(sides["valid"].values()), abs=0.01)
+
+
+@pytest.mark.parametrize("over", ["stream", "document"])
+def test_the_bigram_baseline_is_that_of_a_plain_count(local, over):
+    """Counted anew from the documents of both sides, with the strength that a search by leaving out gives."""
+    pipeline = make(local, windows__size=4, windows__over=over)
+    stats = pipeline.windows()
+    sides = read_streams(pipeline, over)
+    pairs = {side: Counter(pair for stream in sides[side] for pair in pairwise(stream)) for side in sides}
+    firsts = Counter(first for first, _ in pairs["train"].elements())
+    tokens = Counter(token for stream in sides["train"] for token in stream)
+
+    def loss(some, strength, out):
+        total = 0.0
+        for (first, second), n in some.items():
+            unigram = (tokens[second] + 1 - out) / (tokens.total() - out + stats["vocab_size"])
+            seen = pairs["train"][first, second] - out
+            total -= n * math.log((seen + strength * unigram) / (firsts[first] - out + strength))
+        return total / some.total()
+
+    strength = min((2.0**i for i in range(21)), key=lambda strength: loss(pairs["train"], strength, 1))
+    assert stats["bigram_loss"] == pytest.approx(loss(pairs["valid"], strength, 0))
+    assert stats["bigram_loss"] < stats["unigram_loss"] - 0.5
+
+
+def read_streams(pipeline, over):
+    """The tokens of each side, as one stream for each token shard, or for each document."""
+    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    rule = windows._stream_rule(pipeline.lake, read_manifest(folder), pipeline.config.windows)
+    found = {"train": [], "valid": []}
+    for entry in read_manifest(folder).entries("shards/"):
+        for side in found:
+            ids, lengths = streams.read_side(entry, rule, side)
+            ends = [] if over == "stream" else np.cumsum(lengths)[:-1]
+            found[side] += [part.tolist() for part in np.split(ids, ends)]
+    return found
+
+
+def test_a_sample_of_pairs_gives_about_the_same_baseline(local, monkeypatch):
+    whole = make(local).windows()["bigram_loss"]
+    monkeypatch.setattr(windows, "_MAX_SAMPLED_PAIRS", 1000)
+    assert make(f"{local}/other").windows()["bigram_loss"] == pytest.approx(whole, abs=0.15)
 
 
 @pytest.mark.parametrize("method", ["auto", "source", "block", "hash", "tail"])
@@ -152,27 +185,27 @@ def test_windows_inside_documents(local):
     assert stats["num_uncovered_tokens"] == np.sum((kept - 17) % 16)
 
 
-def test_existing_dataset_is_used_again(place, monkeypatch):
-    pipeline = make(place)
+def test_existing_dataset_is_used_again(anywhere, monkeypatch):
+    pipeline = make(anywhere)
     stats = pipeline.windows()
-    before = list_files(join(place, "datasets"))
+    before = list_files(join(anywhere, "datasets"))
     again = pipeline.windows()
     assert again["reused"]
     assert {**again, "reused": False}.items() <= stats.items()
-    assert list_files(join(place, "datasets")) == before
+    assert list_files(join(anywhere, "datasets")) == before
     monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)
     assert not pipeline.windows()["reused"]  # lost the race to publish: a success all the same
     assert read_side(pipeline, "valid").shape == (stats["num_valid_windows"], 17)
 
 
-def test_truncated_token_shard_is_refused(place):
-    pipeline = make(place)
+def test_truncated_token_shard_is_refused(anywhere):
+    pipeline = make(anywhere)
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
     entry = read_manifest(folder).entries("shards/")[1]
     write_bytes(join(folder, entry.name), b"x" * (entry.size - 8))
     with pytest.raises(DamagedError, match="the manifest says"):
         pipeline.windows()
-    assert list_files(join(place, "datasets", "windows")) == []
+    assert list_files(join(anywhere, "datasets", "windows")) == []
 
 
 @pytest.mark.parametrize(

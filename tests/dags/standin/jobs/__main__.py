@@ -51,10 +51,10 @@ def publish_first(uri):
 
 
 def leave(step, run, lake):
-    if step in ("tokenize", "windows"):
-        kind = {"tokenize": "tokens", "windows": "windows"}[step]
+    if step in ("tokenize", "windows", "embed"):
+        kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
         dataset(f"{lake}/datasets/{kind}/0123abcd", {"num_tokens": 10})
-        used = json.loads(read(f"{run}/datasets.json")) if step == "windows" else {}
+        used = json.loads(read(f"{run}/datasets.json")) if step != "tokenize" else {}
         put(f"{run}/datasets.json", {**used, kind: "0123abcd"})
         return
     dataset(f"{run}/{step}", {"num_steps": 3})

@@ -41,6 +41,26 @@ def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.
     return loss, hits
 
 
+@torch.no_grad()
+def distance_and_hits(predicted: Tensor, targets: Tensor, embeddings: Tensor) -> tuple[float, int]:
+    """How far vectors are from their targets, and how often the target's embedding is the nearest.
+
+    Args:
+        predicted: Vectors (N, D).
+        targets: Token ids (N).
+        embeddings: Vectors (V, D), all of one length.
+
+    Returns:
+        The sum of the squared distances, and the number of targets.
+    """
+    distance = (predicted - embeddings[targets]).square().sum().item()
+    hits = sum(
+        int((F.linear(predicted[chunk], embeddings).argmax(dim=-1) == targets[chunk]).sum())
+        for chunk in _chunks(len(targets))
+    )
+    return distance, hits
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from jobs.training import loss
-from jobs.training.loss import linear_cross_entropy, loss_and_hits
+from jobs.model import loss
+from jobs.model.loss import linear_cross_entropy, loss_and_hits
 
 
 @pytest.fixture

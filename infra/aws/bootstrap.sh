@@ -1,0 +1,150 @@
+#!/usr/bin/env bash
+# Bootstrap action: builds the job's Python environment on a node, before any step runs.
+#
+#   bootstrap.sh --package s3://lake/packages/<sha256> [--torch cpu|cuda] [--wheels s3://lake/wheelhouses/<sha256>]
+#
+# Without --wheels, packages come from pip's configured index, each checked against its hash in requirements.txt; with
+# it, from wheels in the lake alone, checked against the hash in the folder's name, and no internet is needed. The
+# environment is linked to its place, /opt/nightjar/env, when it works: running this again costs nothing, and a node that
+# fails half-way leaves nothing that looks whole. Its last line on failure starts with "bootstrap: FAILED".
+set -Eeuo pipefail
+
+prefix=/opt/nightjar
+package="" wheels="" torch=cpu
+readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+readonly ATTEMPTS=3
+
+say() { printf '%s bootstrap: %s\n' "$(date -u +%H:%M:%S)" "$*"; }
+fail() {
+    printf 'bootstrap: FAILED: %s\n' "$*" >&2
+    exit 1
+}
+trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
+
+while (($#)); do
+    case $1 in
+        --package) package=${2:?--package needs a value} ;;
+        --wheels) wheels=${2:?--wheels needs a value} ;;
+        --torch) torch=${2:?--torch needs a value} ;;
+        --prefix) prefix=${2:?--prefix needs a value} ;;
+        *) fail "unknown argument $1" ;;
+    esac
+    shift 2
+done
+[[ -n $package ]] || fail "--package is missing"
+[[ $torch == cpu || $torch == cuda ]] || fail "--torch $torch: use cpu or cuda"
+
+as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }
+
+# retry WHAT COMMAND...: again after 2 and 4 seconds; then give up, naming WHAT.
+retry() {
+    local what=$1 attempt
+    shift
+    for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
+        if "$@"; then return; fi
+        say "attempt $attempt of $ATTEMPTS failed: $what"
+        if ((attempt < ATTEMPTS)); then sleep $((2 ** attempt)); fi
+    done
+    fail "$what"
+}
+
+# fetch URI FOLDER: all files of a folder, from S3 or a local disk.
+fetch() {
+    mkdir -p "$2"
+    case $1 in
+        s3://*) retry "cannot read $1: check the instance profile's policy and the way to S3" \
+            aws s3 cp --recursive --only-show-errors "$1/" "$2/" ;;
+        file://*) cp -R "${1#file://}/." "$2/" || fail "cannot read $1" ;;
+        *) fail "$1: neither s3:// nor file://" ;;
+    esac
+}
+
+# verify FOLDER NAME: the folder's files are those of SHA256SUMS, whose own hash is the folder's name.
+verify() {
+    local found
+    [[ -f $1/SHA256SUMS ]] || fail "$2 holds no SHA256SUMS: upload it again"
+    found=$(sha256sum <"$1/SHA256SUMS")
+    [[ ${found%% *} == "${2##*/}" ]] || fail "wrong hash: SHA256SUMS of $2 is ${found%% *}; upload it again"
+    (cd "$1" && sha256sum --check --strict --quiet SHA256SUMS) || fail "wrong hash: a file of $2; upload it again"
+}
+
+need_space() {
+    local needed=3000 free
+    if [[ $torch == cuda ]]; then needed=14000; fi
+    free=$(df -Pm "$prefix" | awk 'NR == 2 { print $4 }')
+    ((free >= needed)) || fail "no disk: $free MB free at $prefix, $needed are needed; raise cluster.root_volume_gb"
+}
+
+# A Python 3.11 that can make virtual environments: what the release brings, else the distribution's package.
+find_python() {
+    if ! command -v python3.11 >/dev/null && command -v dnf >/dev/null; then
+        say "installing python3.11"
+        retry "cannot install python3.11: choose an EMR release that brings it (cluster.release_label)" \
+            as_root dnf install -y -q python3.11
+    fi
+    command -v python3.11 >/dev/null || fail "no python3.11 on this node: choose an EMR release that brings it"
+    python3.11 -c 'import ensurepip, venv' 2>/dev/null || fail "python3.11 lacks venv: install python3.11-venv"
+}
+
+install_online() {
+    local pip=("$1/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-cache-dir)
+    retry "cannot install requirements.txt from pip's index: see pip's words above (no way to it? use --wheels)" \
+        "${pip[@]}" --require-hashes --no-deps --only-binary :all: -r "$2/requirements.txt"
+    if [[ $torch == cuda ]]; then
+        retry "cannot install torch with CUDA" "${pip[@]}" "torch===$3"
+    elif ! "${pip[@]}" --no-deps "torch==$3+cpu" 2>/dev/null; then
+        say "torch $3+cpu is not on pip's index: taking it from $TORCH_CPU_INDEX"
+        retry "cannot install torch $3+cpu" "${pip[@]}" --no-deps --index-url "$TORCH_CPU_INDEX" "torch==$3+cpu"
+    fi
+}
+
+install_wheels() {
+    fetch "$wheels" "$2"
+    verify "$2" "$wheels"
+    "$1/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-cache-dir --no-index --no-deps \
+        "$2"/*.whl || fail "the wheels of $wheels do not install here: built for another machine or Python?"
+}
+
+check() {
+    "$1/bin/python" -m pip --disable-pip-version-check check || fail "the environment is not consistent (pip check)"
+    PYTHONPATH=$2/jobs.zip "$1/bin/python" - "$torch" <<'PYTHON' || fail "the job does not import; see the error above"
+import sys
+
+import torch
+from jobs.steps import generate, tokenize, train, windows
+
+built = "cpu" if torch.version.cuda is None else "cuda"
+if built != sys.argv[1]:
+    sys.exit(f"torch {torch.__version__} is a build for {built}, {sys.argv[1]} was asked for")
+PYTHON
+}
+
+started=$SECONDS
+sha=${package##*/}
+place="$prefix/env-$sha-$torch-${wheels##*/}"
+if [[ -x $place/bin/python && $(readlink "$prefix/env") == "$place" ]]; then
+    say "environment $place is there already"
+    exit 0
+fi
+say "package $package, torch $torch, $([[ -n $wheels ]] && echo "wheels $wheels" || echo "packages from pip's index")"
+as_root mkdir -p "$prefix"
+as_root chown "$(id -u)" "$prefix"
+need_space
+find_python
+scratch=$(mktemp -d "$prefix/bootstrap.XXXXXX")
+trap 'rm -rf "$scratch"' EXIT
+
+fetch "$package" "$scratch/package"
+verify "$scratch/package" "$package"
+version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' "$scratch/package/torch.txt")
+rm -rf "$place"
+python3.11 -m venv "$place" || fail "cannot make a virtual environment at $place"
+if [[ -n $wheels ]]; then
+    install_wheels "$place" "$scratch/wheels"
+else
+    install_online "$place" "$scratch/package" "$version"
+fi
+check "$place" "$scratch/package"
+chmod -R a+rX "$place"
+ln -sfn "$place" "$prefix/env"
+say "done in $((SECONDS - started)) s: $("$prefix/env/bin/python" --version), torch $version ($torch), $(du -sm "$place" | cut -f1) MB"

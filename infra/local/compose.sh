@@ -1,0 +1,70 @@
+#!/bin/sh
+# What `make up`, `make down` and `make logs` do: docker-compose.yaml, with the user's folder and numbers.
+#
+#   infra/local/compose.sh up|down|logs
+set -eu
+cd "$(dirname "$0")/../.."
+
+WAIT_SECONDS=300
+
+say() { echo "compose: $*" >&2; }
+
+check_engine() {
+    if ! docker compose version >/dev/null 2>&1; then
+        say "no docker compose: install Docker with its compose plugin, version 2.20 or later"
+        exit 2
+    fi
+    if ! docker info >/dev/null 2>&1; then
+        say "the Docker engine does not answer: start it, and see that you may use it (docker info)"
+        exit 2
+    fi
+}
+
+# The value of a setting: the environment's, else that of .env, else the default.
+setting() {
+    eval "value=\${$1:-}"
+    if [ -z "$value" ] && [ -f .env ]; then
+        value=$(sed -n "s/^$1=//p" .env | tail -n 1)
+    fi
+    echo "${value:-$2}"
+}
+
+# The containers run as whoever keeps the lake; never as root.
+keep_numbers() {
+    if [ -z "$(setting NIGHTJAR_UID '')" ]; then
+        uid=$(id -u) gid=$(id -g)
+        [ "$uid" -ne 0 ] || uid=50000 gid=50000
+        printf 'NIGHTJAR_UID=%s\nNIGHTJAR_GID=%s\n' "$uid" "$gid" >>.env
+    fi
+}
+
+make_lake() {
+    lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
+    [ -d "$lake" ] && return
+    mkdir -p "$lake"
+    [ "$(id -u)" -ne 0 ] || chown "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake"
+}
+
+up() {
+    keep_numbers
+    make_lake
+    docker compose build
+    if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; then
+        docker compose ps --all >&2
+        docker compose logs --no-color --tail 15 >&2
+        say "not healthy within $WAIT_SECONDS s: what the parts say is above (make logs, make down)"
+        exit 1
+    fi
+    password=$(docker compose exec -T api-server python -m infra.local.container password)
+    echo
+    echo "Airflow is ready at http://$(docker compose port api-server 8080)   login: admin   password: $password"
+    echo "Trigger the DAG train_llm there. Text in $(setting NIGHTJAR_LAKE_DIR ./lake)/corpora is /lake/corpora for it."
+}
+
+check_engine
+case "${1:-}" in
+    up) up ;;
+    down) docker compose down ;;
+    logs) docker compose logs --follow --tail 100 ;;
+    *) say "usage: infra/local/compose.sh up|down|logs" && exit 2 ;;
+esac

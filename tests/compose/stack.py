@@ -1,0 +1,156 @@
+"""The shipped docker-compose.yaml on a real engine: a project of its own, any free port, a lake in a new folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.local.airflow_env import PROJECT_ROOT
+from infra.local.webserver import call, login
+from jobs.paths import Lake, Run
+
+ENDED = ("success", "failed")
+PARTS = ("api-server", "dag-processor", "emr", "postgres", "scheduler", "triggerer")
+POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
+CONF = {
+    "preset": "tiny",
+    "corpus": "/lake/corpora/some poems é.txt",
+    "tokenize.vocab_size": 400,
+    "windows.size": 32,
+    "train.max_tokens": 60_000,
+    "generate.max_new_words": 5,
+    "spark.driver_memory": "1g",
+}
+
+
+def say(text: str) -> None:
+    """For whoever waits: pytest shows it with -s."""
+    sys.stdout.write(f"\n[compose] {text}")
+    sys.stdout.flush()
+
+
+def wait_until(is_true, what: str, limit_seconds: float) -> float:
+    """Waits, and tells how many seconds it took."""
+    started = time.monotonic()
+    while not is_true():
+        assert time.monotonic() - started < limit_seconds, f"not {what} after {limit_seconds} s"
+        time.sleep(1)
+    return time.monotonic() - started
+
+
+class Stack:
+    """One `docker compose` project."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project = f"nightjar-test-{uuid.uuid4().hex[:8]}"
+        self.lake_dir = folder / "my läke"
+        self.uid = os.getuid() or 50000
+        self.gid = os.getgid() or 50000
+        self.env = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": self.project,
+            "NIGHTJAR_PORT": "0",
+            "NIGHTJAR_LAKE_DIR": str(self.lake_dir),
+            "NIGHTJAR_UID": str(self.uid),
+            "NIGHTJAR_GID": str(self.gid),
+        }
+        self.url = self.password = self.token = ""
+
+    def run(self, *command: str, limit_seconds: float = 120) -> str:
+        done = subprocess.run(
+            command, cwd=PROJECT_ROOT, env=self.env, capture_output=True, text=True, timeout=limit_seconds, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-8000:]}"
+        return done.stdout
+
+    def compose(self, *words: str, limit_seconds: float = 120) -> str:
+        return self.run("docker", "compose", *words, limit_seconds=limit_seconds)
+
+    def up(self) -> None:
+        """`make up`, then a login with what it printed."""
+        started = time.monotonic()
+        said = self.run("make", "up", limit_seconds=900).split()
+        self.url, self.password = said[said.index("at") + 1], said[said.index("password:") + 1]
+        self.token = login(self.url, self.password)
+        say(f"make up: {time.monotonic() - started:.0f} s")
+
+    def build(self) -> None:
+        started = time.monotonic()
+        self.compose("build", limit_seconds=900)
+        size = int(self.run("docker", "image", "inspect", "--format", "{{.Size}}", f"{self.project}-airflow"))
+        say(f"build: {time.monotonic() - started:.0f} s, image {size / 1e6:.0f} MB")
+
+    def containers(self) -> dict[str, dict]:
+        """What the engine says of every container, by service."""
+        ids = self.compose("ps", "--all", "--quiet").split()
+        found = json.loads(self.run("docker", "inspect", *ids))
+        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in found}
+
+    def memory(self) -> dict[str, str]:
+        """What every running container holds."""
+        lines = self.run("docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}").splitlines()
+        own = (line.removeprefix(f"{self.project}-").split() for line in lines if line.startswith(self.project))
+        return {name.removesuffix("-1"): held for name, held, *_ in own}
+
+    def leftovers(self) -> str:
+        """Containers, volumes and networks of the project."""
+        label = f"label=com.docker.compose.project={self.project}"
+        kinds = (["ps", "--all"], ["volume", "ls"], ["network", "ls"])
+        return "".join(self.run("docker", *kind, "--quiet", "--filter", label) for kind in kinds)
+
+    def ask(self, path: str, body=None, method=None):
+        return call(f"{self.url}/api/v2/dags/train_llm/{path}", body, self.token, method)
+
+    def trigger(self, **conf) -> Run:
+        run_id = f"run-{uuid.uuid4().hex[:8]}"
+        chosen = CONF | {key.replace("__", "."): value for key, value in conf.items()}
+        self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
+        return Lake(self.lake_dir.as_uri()).run(run_id)
+
+    def state(self, run: Run) -> str:
+        return str(self.ask(f"dagRuns/{run.run_id}")["state"])
+
+    def states(self, run: Run) -> dict[str, str]:
+        found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]
+        return {each["task_id"]: each["state"] for each in found}
+
+    def wait(self, run: Run, limit_seconds: float = 400) -> str:
+        """The state in which the run ends."""
+        seconds = wait_until(lambda: self.state(run) in ENDED, f"ended ({run.run_id})", limit_seconds)
+        say(f"{run.run_id}: {self.state(run)} after {seconds:.0f} s more")
+        return self.state(run)
+
+    def log(self, run: Run, task: str) -> str:
+        """What the UI shows of a task's last try."""
+        place = f"dagRuns/{run.run_id}/taskInstances/{task}"
+        return json.dumps(self.ask(f"{place}/logs/{self.ask(place)['try_number']}"), ensure_ascii=False)
+
+    def until_step(self, run: Run, step: str, limit_seconds: float = 300) -> None:
+        """Waits until a step says how far it is."""
+        progress = self.lake_dir / "runs" / run.run_id / "progress" / f"{step}.json"
+        wait_until(progress.exists, f"{step} under way", limit_seconds)
+
+
+@contextmanager
+def running_stack(folder: Path) -> Iterator[Stack]:
+    """Builds and starts a project; at the end nothing of it is left, but for what lies in the lake."""
+    stack = Stack(folder)
+    try:
+        stack.build()
+        stack.lake_dir.parent.chmod(0o755)
+        stack.up()
+        corpora = stack.lake_dir / "corpora"
+        corpora.mkdir()
+        words = POEM.split()
+        lines = (" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
+        (corpora / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--timeout", "30")
+        subprocess.run(["docker", "image", "rm", f"{stack.project}-airflow"], capture_output=True, check=False)
+    assert stack.leftovers() == ""

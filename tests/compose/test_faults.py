@@ -1,0 +1,51 @@
+"""What happens to a run by docker-compose when its parts are stopped or killed in mid-step: `make test-compose`."""
+
+import pytest
+
+from tests.compose.stack import running_stack, wait_until
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
+
+LONG = {"train__max_tokens": 100_000_000, "train__max_seconds": 40, "train__checkpoint_every": 20}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    with running_stack(tmp_path_factory.mktemp("compose")) as running:
+        yield running
+
+
+def test_a_run_survives_a_restart_of_airflow_in_mid_step(stack):
+    run = stack.trigger(**LONG)
+    stack.until_step(run, "train")
+    stack.compose("restart", "scheduler", "triggerer")
+    assert stack.wait(run) == "success", stack.states(run)
+    assert stack.log(run, "train").count("Submitted step") <= 1
+
+
+def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stack):
+    run = stack.trigger(**LONG)
+    stack.until_step(run, "train")
+    checkpoints = stack.lake_dir / "runs" / run.run_id / "train" / "checkpoints"
+    wait_until(lambda: checkpoints.is_dir() and any(checkpoints.iterdir()), "a checkpoint", 60)
+    before = stack.containers()["emr"]["RestartCount"]
+    stack.compose("exec", "-T", "emr", "python", "-c", KILL_THE_SERVER)
+    assert stack.wait(run) == "failed"
+    assert stack.containers()["emr"]["RestartCount"] == before + 1
+    states = stack.states(run)
+    assert (states["train"], states["pull_stats"], states["terminate_cluster"]) == ("failed", "success", "success")
+
+    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["train"], "only_failed": False}
+    stack.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
+    wait_until(lambda: stack.state(run) not in ("failed",), "taken up again", 60)
+    assert stack.wait(run) == "success", stack.states(run)
+
+
+KILL_THE_SERVER = """
+import os, pathlib, signal
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    words = (folder / "cmdline").read_bytes().split(b"\\0")
+    if b"infra.local.emr" in words:
+        os.kill(int(folder.name), signal.SIGKILL)
+        break
+"""

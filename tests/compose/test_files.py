@@ -1,0 +1,78 @@
+"""What can be said of docker-compose's files without an engine."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+COMPOSE = yaml.safe_load(Path("docker-compose.yaml").read_text("utf-8"))
+SERVICES = COMPOSE["services"]
+DOCKERFILE = Path("infra/local/Dockerfile").read_text("utf-8")
+SECRET_WORDS = ("password", "secret", "fernet", "key")
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_is_bounded_and_unprivileged(name):
+    service = SERVICES[name]
+    assert set(service["deploy"]["resources"]["limits"]) == {"memory", "pids"}
+    assert service["logging"]["options"]["max-size"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert service["restart"] == ("no" if name in ("secrets", "migrate") else "unless-stopped")
+    assert "healthcheck" in service or service["restart"] == "no"
+    assert not {"privileged", "cap_add", "pid", "ipc"} & service.keys()
+
+
+def test_only_the_ui_has_a_port_and_on_loopback():
+    assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
+        "api-server": ["127.0.0.1:${NIGHTJAR_PORT:-8080}:8080"]
+    }
+    assert [name for name, network in COMPOSE["networks"].items() if not (network or {}).get("internal")] == ["front"]
+
+
+def test_who_reaches_the_embedded_emr_and_who_the_secrets():
+    on_cluster = {name for name, service in SERVICES.items() if "cluster" in service.get("networks", ())}
+    assert on_cluster == {"emr", "scheduler", "triggerer"}
+    places = [volume for volume in SERVICES["emr"]["volumes"] if isinstance(volume, str)]
+    assert places == ["emr:/work"]
+
+
+def test_no_secret_stands_in_the_files():
+    for name, service in SERVICES.items():
+        for key, value in service.get("environment", {}).items():
+            secret = any(word in key.lower() for word in SECRET_WORDS)
+            assert not secret or key.endswith("_FILE"), f"{name}: {key}={value}"
+
+
+def test_only_one_image_is_not_ours():
+    images = {service["image"] for service in SERVICES.values()}
+    assert images == {"${COMPOSE_PROJECT_NAME}-airflow", "postgres:16"}
+    assert SERVICES["postgres"]["user"] == "postgres"
+
+
+def test_the_image_is_pinned_and_not_roots():
+    instructions = [line for line in DOCKERFILE.splitlines() if line and not line.startswith((" ", "#"))]
+    assert instructions[-2] == "USER nightjar"
+    assert {line.split()[1] for line in instructions if line.startswith("FROM")} == {"python:3.11-slim-bookworm"}
+    assert DOCKERFILE.count("--require-hashes") == 2
+    assert "syntax=" not in DOCKERFILE
+    assert "<<" not in DOCKERFILE
+
+
+def test_the_image_gets_the_code_and_nothing_else():
+    lines = [line for line in Path(".dockerignore").read_text("utf-8").splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    assert {line for line in lines if line.startswith("!")} == {"!dags", "!infra", "!jobs", "!plugins", "!requirements"}
+
+
+@pytest.mark.parametrize("word", ["up", "down", "logs"])
+def test_without_an_engine_one_clear_line(word, tmp_path):
+    for tool in ("dirname", "sh"):
+        found = subprocess.run(["which", tool], capture_output=True, text=True, check=True).stdout.strip()
+        (tmp_path / tool).symlink_to(found)
+    command = ["/bin/sh", "infra/local/compose.sh", word]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "compose: no docker compose: install Docker with its compose plugin, version 2.20 or later\n"

@@ -1,0 +1,233 @@
+"""Training in rounds: averaging and DiLoCo, on a small text."""
+
+from contextlib import suppress
+
+import pytest
+import torch
+from safetensors.torch import load
+
+from jobs import lake
+from jobs.engine.inline import InlineEngine
+from jobs.errors import InputError
+from jobs.paths import local_path
+from jobs.report.curves import EVALUATED
+from jobs.steps import train
+from jobs.training import inner, round_task, rounds
+from jobs.training.checkpoint import complete_checkpoints
+from jobs.training.data import TrainingData
+from jobs.training.learner import Learner
+from jobs.training.order import SampleOrder
+from jobs.training.worker import start_model
+from tests.jobs.handmade import FINGERPRINT, make_run, metrics
+
+FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_every": 8, "train__sync_every": 6,
+       "train__learning_rate": 3e-3, "spark__executors": 3}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """A local disk of its own."""
+    monkeypatch.setattr(inner.tempfile, "gettempdir", lambda: str(tmp_path))
+
+
+def train_run(place, name, **settings):
+    run, config = make_run(place, name, **{**FEW, **settings})
+    return run, config, train.run(run, config, InlineEngine(), lambda _: None)
+
+
+def weights(run, step):
+    return load(lake.read_bytes(run.checkpoint(step) + "/model.safetensors"))
+
+
+def furthest(one, other):
+    """The largest difference of two models' weights."""
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def test_averaging_one_worker_is_plain_training(place):
+    whole, _, plain = train_run(place, "plain")
+    run, _, stats = train_run(place, "rounds", train__strategy="average")
+    assert furthest(weights(whole, 24), weights(run, 24)) < 1e-5
+    assert stats["valid_loss"] == pytest.approx(plain["valid_loss"], abs=1e-5)
+    for one, other in zip(metrics(whole), metrics(run), strict=True):
+        for key in ("step", "epoch", "tokens", "samples", "unigram_loss", "learning_rate"):
+            assert other[key] == one[key], key
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
+        assert other.keys() >= one.keys() - set(EVALUATED)
+    assert [row["step"] for row in metrics(run) if "valid_loss" in row] == [12, 18, 24]
+    assert stats.keys() == plain.keys()
+
+
+def by_hand(run, config, num_rounds, *, outer_rate, momentum):
+    """Weights after some rounds of two workers, written out: AdamW inside, Nesterov's SGD outside."""
+    data = TrainingData.open(round_task.Lake(run.lake_uri), FINGERPRINT)
+    order = SampleOrder(data.train.per_shard, config.train.seed)
+    schedule = round_task.Schedule.of(config.train, data.train.num_windows, data.train.size)
+    learners = [Learner(start_model(run, config, data.shape), config.train, torch.device("cpu")) for _ in "ab"]
+    shared = {name: tensor.clone() for name, tensor in learners[0].model.state_dict().items()}
+    speed = {name: torch.zeros_like(tensor) for name, tensor in shared.items()}
+    for step in range(6 * num_rounds):
+        ids = order.take(step * 12, (step + 1) * 12)
+        for rank, learner in enumerate(learners):
+            learner.backward(data.train.read(ids[6 * rank : 6 * rank + 6]), 6 * 16)
+            learner.update(schedule.learning_rate(step, 0))
+        if step % 6 == 5:
+            for name, tensor in shared.items():
+                change = tensor - sum(learner.model.state_dict()[name] for learner in learners) / 2
+                speed[name] = momentum * speed[name] + change
+                tensor.sub_(outer_rate * (change + momentum * speed[name]))
+            for learner in learners:
+                learner.model.load_state_dict(shared)
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("strategy", "outer"),
+    [("average", {"outer_rate": 1, "momentum": 0}), ("diloco", {"outer_rate": 0.5, "momentum": 0.8})],
+)
+def test_two_workers_do_what_the_definition_says(place, strategy, outer):
+    run, config, _ = train_run(
+        place, strategy, train__strategy=strategy, train__workers=2, train__outer_learning_rate=0.5,
+        train__outer_momentum=0.8,
+    )  # fmt: skip
+    assert furthest(weights(run, 24), by_hand(run, config, 4, **outer)) < 1e-5
+
+
+@pytest.mark.parametrize("strategy", ["average", "diloco"])
+def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, strategy, monkeypatch):
+    rows = []
+    for workers in (1, 2, 3):
+        run, _, stats = train_run(place, f"{workers}", train__strategy=strategy, train__workers=workers)
+        rows.append(metrics(run))
+        assert rows[-1][-1]["loss"] < rows[-1][0]["loss"] - 0.5
+    for workers, until in ((2, 12), (1, 18), (3, 24)):
+        run, config = make_run(place, "changing", **FEW, train__strategy=strategy, train__workers=workers)
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            stop_after(patch, until)
+            stats = train.run(run, config, InlineEngine(), lambda _: None)
+    rows.append(metrics(run))
+    for others in rows[1:]:
+        assert [row["samples"] for row in others] == [row["samples"] for row in rows[0]]
+        assert [row["step"] for row in others] == list(range(1, 25))
+    assert stats["states_lost"] == 0  # a third worker takes the state of another
+
+
+def stop_after(monkeypatch, step):
+    """Kill the driver before the checkpoint of `step` is written."""
+    write = rounds.Checkpoints.write
+
+    def killed(self, state, *others):
+        if state.steps == step < 24:
+            raise KeyboardInterrupt
+        write(self, state, *others)
+
+    monkeypatch.setattr(rounds.Checkpoints, "write", killed)
+
+
+def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, monkeypatch):
+    settings = {"train__strategy": "diloco", "train__workers": 2}
+    whole, _, expected = train_run(place, "whole", **settings)
+    run, config = make_run(place, "killed", **FEW, **settings)
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        stop_after(patch, 12)
+        train.run(run, config, InlineEngine(), lambda _: None)
+    assert lake.read_manifest(run.train) is None
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert furthest(weights(whole, 24), weights(run, 24)) < 1e-5
+    assert [(row["step"], row.get("valid_loss")) for row in metrics(run)] == [
+        (row["step"], pytest.approx(row["valid_loss"], abs=1e-5) if "valid_loss" in row else None)
+        for row in metrics(whole)
+    ]
+    assert stats["best_step"] == expected["best_step"]
+    assert lake.list_files(run.rounds) == []
+
+
+class TwiceEngine(InlineEngine):
+    """Every task of a round runs twice, the first attempt being late: it commits after the second."""
+
+    def map(self, function, items, description):
+        if function.func is not round_task.train_part:
+            return super().map(function, items, description)
+        late = []
+        publish = lake.publish_manifest
+        lake.publish_manifest = lambda folder, manifest: late.append((folder, manifest))
+        try:
+            super().map(function, items, description)
+        finally:
+            lake.publish_manifest = publish
+        results = super().map(function, items, description)
+        assert len(late) == len(items)
+        assert [publish(*each) for each in late] == [False] * len(late)
+        return results
+
+
+def test_of_two_attempts_of_a_task_one_counts(place):
+    settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 2}
+    once, config, _ = train_run(place, "once", **settings)
+    twice, _ = make_run(place, "twice", **FEW, **settings)
+    train.run(twice, config, TwiceEngine(), lambda _: None)
+    assert furthest(weights(once, 24), weights(twice, 24)) == 0
+    assert [row["loss"] for row in metrics(once)] == [row["loss"] for row in metrics(twice)]
+
+
+def test_a_lost_optimizer_state_is_taken_from_its_copy(place, tmp_path, monkeypatch):
+    settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 1}
+    once, _, kept = train_run(place, "kept", **settings)
+    assert kept["states_lost"] == 0
+    monkeypatch.setattr(inner.LocalStates, "read", lambda *_: None)
+    copied, _, stats = train_run(place, "copied", **settings)
+    assert stats["states_lost"] == 3 * 2
+    assert furthest(weights(once, 24), weights(copied, 24)) == 0
+    fresh, _, stats = train_run(place, "fresh", **(settings | {"train__state_every": 1000}))
+    assert stats["states_lost"] == 3 * 2
+    assert furthest(weights(once, 24), weights(fresh, 24)) > 1e-4
+    assert stats["valid_loss"] == pytest.approx(kept["valid_loss"], rel=0.05)
+
+
+def test_bytes_are_counted(place):
+    size = len(
+        lake.read_bytes(train_run(place, "one", train__strategy="average")[0].checkpoint(24) + "/model.safetensors")
+    )
+    for dtype, share in (("float32", 1), ("bfloat16", 0.5), ("int8", 0.3)):
+        run, _, stats = train_run(place, dtype, train__strategy="average", train__workers=3, train__delta_dtype=dtype)
+        each_round = [row["sync_bytes"] for row in metrics(run) if row["sync_bytes"]]
+        assert len(each_round) == 4
+        assert each_round[0] == pytest.approx((2 * 3 * share + 3 + 1) * size, rel=0.05)
+        assert stats["sync_bytes"] == sum(each_round)
+
+
+def test_rounds_after_an_allreduce_warm_up(place):
+    settings = {"train__strategy": "diloco", "train__workers": 2, "train__allreduce_steps": 9}
+    whole, _, _ = train_run(place, "plain")
+    run, _, stats = train_run(place, "warm", **settings, train__keep_checkpoints=9)
+    assert complete_checkpoints(run)[-4:] == [9, 15, 21, 24]
+    assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(whole)]
+    size = len(lake.read_bytes(run.checkpoint(24) + "/model.safetensors"))
+    for row, plain in zip(metrics(run)[:9], metrics(whole)[:9], strict=True):
+        assert row["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+        assert row["sync_bytes"] == pytest.approx(2 * size, rel=0.05)  # each of two sends all of it once
+    assert stats["states_lost"] == 0
+    assert metrics(run)[-1]["loss"] < metrics(run)[9]["loss"]
+
+
+def test_rounds_end_with_the_time(place):
+    settings = {"train__max_tokens": None, "train__epochs": 10_000, "train__max_seconds": 3}
+    _, _, stats = train_run(place, "timed", train__strategy="average", **settings)
+    assert 3 <= stats["training_seconds"] < 5
+
+
+def test_a_round_for_each_epoch(place):
+    run, _, _ = train_run(place, "epochs", train__strategy="average", train__sync_every=0, train__max_tokens=None,
+                          train__epochs=2, train__keep_checkpoints=9)  # fmt: skip
+    windows = lake.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    assert complete_checkpoints(run) == [0, -(-windows // 12), -(-2 * windows // 12)]
+
+
+def test_other_settings_do_not_resume(place):
+    run, _, _ = train_run(place, "r", train__strategy="average")
+    (local_path(run.train) / "_manifest.json").unlink()
+    _, other = make_run(place, "r", **FEW, train__strategy="diloco")
+    with pytest.raises(InputError, match="another configuration or other data"):
+        train.run(run, other, InlineEngine(), lambda _: None)
