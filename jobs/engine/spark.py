@@ -36,6 +36,9 @@ _SETTINGS = {
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
+    # For glibc, in Python workers: what a task freed stays for the next. To get it anew takes a tenth of a task's time.
+    "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(2**25),
     "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
 }
 
