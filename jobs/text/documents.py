@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from jobs.text.content import BLOCK_BYTES, BYTE_ORDER_MARK, open_plain, open_stream, read_at
 from jobs.text.corpus import ByteRange
-from jobs.text.texts import Places, Texts
+from jobs.text.texts import IS_SPACE, Places, Texts
 
 Unit = Literal["paragraph", "line", "record", "file"]
 
@@ -36,7 +36,6 @@ _BORDERS = {
 _LINE_ENDS = {"line": 1, "paragraph": 2, "record": 1 << 62, "file": 1 << 62}
 _BLOCK_BYTES = 1 << 16
 _SPACES = re.compile(rb"\s*")
-_IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,25 @@ def read_text(part: ByteRange, unit: Unit) -> Iterator[Documents]:
 
 def _read_range(part: ByteRange, unit: Unit) -> Documents:
     with open_plain(part.source) as file:
-        start = part.start
-        if start < len(BYTE_ORDER_MARK) and read_at(file, 0, len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
-            start = len(BYTE_ORDER_MARK)
-        data = read_at(file, start, max(0, part.end - start))
-        num_lines = _count_lines(data, unit) + (part.end == part.source.size and data[-1:] not in (b"", b"\n"))
+        data, start = read_at(file, part.start, part.size), part.start
+        if _begins_with_mark(file, part, data):
+            data, start = data[len(BYTE_ORDER_MARK) - start :], len(BYTE_ORDER_MARK)
+        is_end = part.end == part.source.size
+        num_lines = _count_lines(data, unit) + (is_end and data[-1:] not in (b"", b"\n"))
         first = _first_document(file, data, start, unit)
         if first is None:
             return Documents.of([], [], _empty_lines(unit, num_lines, 0))
-        data = _complete(file, data, start, unit)
+        data = data.rstrip() if is_end else _complete(file, data, start, unit)
     texts, offsets = split_documents(data[first:] if first else data, unit)
     return Documents(texts, offsets + (start + first), _empty_lines(unit, num_lines, len(texts)))
+
+
+def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool:
+    """Whether the file has a byte order mark, of which `part`, whose content is `data`, may have a piece."""
+    if part.start >= len(BYTE_ORDER_MARK):
+        return False
+    is_whole = part.start == 0 and len(data) >= len(BYTE_ORDER_MARK)
+    return (data if is_whole else read_at(file, 0, len(BYTE_ORDER_MARK))).startswith(BYTE_ORDER_MARK)
 
 
 def _split_stream(stream: pa.NativeFile, unit: Unit) -> Iterator[Documents]:
@@ -154,8 +161,8 @@ def _blank(data: bytes, begins: Places, ends: Places) -> npt.NDArray[np.bool_]:
     buffer = np.frombuffer(data, np.uint8)
     blank: npt.NDArray[np.bool_] = begins == ends
     candidates = np.flatnonzero(~blank)
-    candidates = candidates[_IS_SPACE[buffer[begins[candidates]]]]
-    candidates = candidates[_IS_SPACE[buffer[ends[candidates] - 1]]]
+    candidates = candidates[IS_SPACE[buffer[begins[candidates]]]]
+    candidates = candidates[IS_SPACE[buffer[ends[candidates] - 1]]]
     for line in candidates:
         blank[line] = data[begins[line] : ends[line]].isspace()
     return blank
@@ -164,9 +171,9 @@ def _blank(data: bytes, begins: Places, ends: Places) -> npt.NDArray[np.bool_]:
 def _trim(data: bytes, begins: Places, ends: Places) -> None:
     """Move the borders of texts, none of which is whitespace alone, behind and before the whitespace at their ends."""
     buffer = np.frombuffer(data, np.uint8)
-    for text in np.flatnonzero(_IS_SPACE[buffer[begins]]):
+    for text in np.flatnonzero(IS_SPACE[buffer[begins]]):
         begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # matches nothing too
-    for text in np.flatnonzero(_IS_SPACE[buffer[ends - 1]]):
+    for text in np.flatnonzero(IS_SPACE[buffer[ends - 1]]):
         end, size = int(ends[text]), 64
         while not (line := data[max(0, end - size) : end].rstrip()):
             end, size = end - size, size * 2
@@ -178,7 +185,7 @@ def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) ->
     lead = len(data) - len(data.lstrip())
     if lead == len(data):
         return None
-    if _begins_document(file, start + lead, unit):
+    if start == 0 or _begins_document(file, start + lead, unit):
         return lead
     border = _BORDERS[unit].search(data, lead)
     return border.end() if border and border.end() < len(data) else None

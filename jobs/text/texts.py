@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Places = npt.NDArray[np.int64]
+IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
+"""Which bytes are whitespace: ASCII whitespace throughout."""
 
 _LONG_BYTES = 1 << 10
 _HASHED_TOGETHER = 1 << 12  # so that what is computed stays in the processor's cache

@@ -77,8 +77,7 @@ def write_token_shards(
         DamagedError: if a shard that has what is kept is missing, truncated or altered.
     """
     done = Tokenized([], {}, Counter())
-    repeated = repetitions.of_split(item.number) if repetitions else set()
-    pieces = _pieces(item, settings, kept_uri, repeated, done.counts)
+    pieces = _pieces(item, settings, kept_uri, repetitions, done.counts)
     for gathered in _gather(pieces, settings.split_bytes):
         if rows := _rows(gathered, tokenizer):
             stem = f"shards/{item.number:05d}-{len(done.shards):03d}"
@@ -94,9 +93,14 @@ def _counted(values: npt.NDArray[np.int64]) -> dict[int, int]:
 
 
 def _pieces(
-    item: SplitItem, settings: TokenizeConfig, kept_uri: str, repeated: set[int], counts: dict[str, Counter[str]]
+    item: SplitItem,
+    settings: TokenizeConfig,
+    kept_uri: str,
+    repetitions: Repetitions | None,
+    counts: dict[str, Counter[str]],
 ) -> Iterator[_Batch | Rows]:
     """What a split is made of, in order: documents that were read, and rows that are kept."""
+    repeated = repetitions.of_split(item.number) if repetitions else set()
     num_read = 0
     for part in item.parts:
         name = part.source.name
@@ -104,7 +108,7 @@ def _pieces(
             yield from (Rows.of_source(kept_uri, entry, name) for entry in item.kept[part_key(part)])
             continue
         for whole in read_documents(part, settings):
-            batch = _without(whole, repeated, num_read)
+            batch = _without(whole, repeated, num_read, repetitions.counted_as) if repetitions else whole
             num_read += len(whole.texts)
             counts.setdefault(name, Counter()).update(batch.counts)
             if len(batch.texts):
@@ -137,12 +141,10 @@ class _Batch:
         return int(self.documents.texts.sizes.sum())
 
 
-def _without(batch: Documents, repeated: set[int], first: int) -> Documents:
+def _without(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
     """A batch, whose documents are counted from `first`, without those that are repeated."""
-    if not repeated:
-        return batch
     kept = np.array([i for i in range(len(batch.texts)) if first + i not in repeated], np.int64)
-    counts = batch.counts + Counter(duplicate_documents=len(batch.texts) - len(kept))
+    counts = batch.counts + Counter({counted_as: len(batch.texts) - len(kept)})
     return Documents(batch.texts.take(kept), batch.offsets[kept], counts)
 
 
