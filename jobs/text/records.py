@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ from jobs.text.documents import Documents, read_text, split_documents
 from jobs.text.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512
+_BORDER = b"\n\n"  # of paragraphs and of lines
 
 
 def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
@@ -88,13 +90,17 @@ class _Records:
         if not data:
             self._counts["empty_documents"] += 1
             return
-        texts, _ = split_documents(data, self._settings.documents)
-        self._texts += texts
-        self._offsets += [offset] * len(texts)
+        self._texts.append(data)
+        self._offsets.append(offset)
 
     def documents(self) -> Documents:
         """What was taken."""
-        return Documents.of(self._texts, self._offsets, self._counts)
+        if self._settings.documents == "record":
+            return Documents.of((text.replace(b"\r\n", b"\n") for text in self._texts), self._offsets, self._counts)
+        starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
+        texts, begins = split_documents(_BORDER.join(self._texts), self._settings.documents)
+        records = np.searchsorted(starts, begins, "right") - 1
+        return Documents(texts, np.array(self._offsets, np.int64)[records], self._counts)
 
 
 def _json_text(line: bytes, field: str) -> str | None:
