@@ -59,7 +59,7 @@ check: setup ## Check format, lint, types, import rules and locks; changes nothi
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy $(wildcard dags jobs plugins infra)
-	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py
+	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
@@ -87,6 +87,10 @@ test-peers: setup .venv-peers/made ## Test that transformers opens our model fol
 bench-generate: setup .venv-peers/made ## Measure our decoding against transformers.generate
 	PYTHONPATH=. $(PEERS) -m bench.bench_generate
 
+.PHONY: bench-train
+bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
+	PYTHONPATH=. $(PEERS) -m bench.train
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
@@ -111,7 +115,7 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate ## Run all benchmarks: ratios against peers
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train ## Run all benchmarks: ratios against peers
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
@@ -124,6 +128,39 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 .PHONY: bench-embed
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
+
+# Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
+ARCH ?= x86_64
+BUILD ?= cpu
+PRESET ?= demo
+
+.PHONY: package-check
+package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda]
+	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD)
+
+.PHONY: package-wheelhouse
+package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: test-bootstrap
+test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/infra/aws/bootstrap_lab.py
+
+.PHONY: aws-plan
+aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+
+.PHONY: aws-bundle
+aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist
+	@$(RUN_PIPELINE) -m infra.aws.bundle
+
+.PHONY: aws-deploy
+aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' $(PARAMS)
+
+.PHONY: aws-destroy
+aws-destroy: setup ## Delete a deployment on AWS, but keep its bucket: ENV=prod
+	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' --destroy
 
 .PHONY: clean
 clean: ## Remove what tools left behind; keeps .venv, .venv-bench, .venv-peers, lake, .airflow and .cache

@@ -35,7 +35,7 @@ def preflight() -> dict[str, Any]:
     """Resolve the configuration, check what can be known before a cluster exists, and plan the tasks."""
     context = get_current_context()
     try:
-        config = checks.prepare(form.read_form(context["params"]), current_run(context))
+        config = checks.prepare(form.read_form(context["params"], SETTINGS.cluster), current_run(context))
     except InputError as error:
         raise UserError(str(error)) from None
     left_out = set(STEPS) - set(config.steps)

@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> None:
     config = read_config(run)
     _log_to_stderr(config.log_level)
     slots = config.spark.executors * config.spark.executor_cores
-    with _engine(options.engine, config, options.master or f"local[{slots},4]") as engine:
+    with _engine(options.engine, config, options.master or config.spark.master or f"local[{slots},4]") as engine:
         stats = run_all(run, engine)
     train = stats["train"]
     sys.stdout.write(
@@ -87,7 +87,7 @@ def _step(options: argparse.Namespace) -> None:
     run = Run.of_config(options.config)
     config = read_config(run)
     _log_to_stderr(config.log_level)
-    with _engine(options.engine, config, options.master) as engine:
+    with _engine(options.engine, config, options.master or config.spark.master) as engine:
         run_step(options.step, run, config, engine)
 
 
@@ -98,7 +98,9 @@ def _embed(options: argparse.Namespace) -> None:
     run = Run.of_config(options.config) if options.config else Lake(to_uri(options.lake)).run(options.run)
     config = override(read_config(run), "embed", parse_settings(options.set))
     _log_to_stderr(config.log_level)
-    with _engine(options.engine or ("spark" if options.config else "inline"), config, options.master) as engine:
+    with _engine(
+        options.engine or ("spark" if options.config else "inline"), config, options.master or config.spark.master
+    ) as engine:
         run_step("embed", run, config, engine)
     for line in neighbours_of(run, options.neighbours):
         sys.stdout.write(f"{line}\n")
@@ -109,6 +111,19 @@ def _sample(options: argparse.Namespace) -> None:
     from jobs.sample import sample  # noqa: PLC0415 - torch takes seconds to import, and only this command needs it
 
     sample(options)
+
+
+def _check_metrics(options: argparse.Namespace) -> None:
+    """Tell what is wrong with a file of metrics."""
+    from jobs.report.check import check_file  # noqa: PLC0415 - only this command needs it
+
+    uri = to_uri(options.file)
+    found = check_file(uri)
+    for finding in found:
+        sys.stdout.write(f"{options.file}: {finding}\n")
+    if found:
+        raise InputError(f"{options.file}: {len(found)} finding{'s' * (len(found) > 1)}")
+    sys.stdout.write(f"{options.file}: nothing found\n")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -159,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_step, step=step)
     _add_embed(commands.add_parser("embed", help="vectors of a run's tokens (word2vec)"))
     _add_sample(commands.add_parser("sample", help="text from a trained model"))
+    check = commands.add_parser("check-metrics", help="what is wrong with a file of training metrics (.csv)")
+    check.add_argument("file", metavar="FILE", help="a metrics.csv: path, file:///... or s3://...")
+    check.set_defaults(command=_check_metrics)
     _add_export(commands.add_parser("export", help="a trained model as a GGUF file, a zip file or a folder"))
     return parser
 

@@ -30,5 +30,9 @@ class WorkerLostError(NightjarError):
     """
 
 
+class LakeError(NightjarError):
+    """The lake cannot be read or written, and has been tried for long enough: what is finished in it stays."""
+
+
 class StoppedError(NightjarError):
     """The run was told to end before it was complete: the same run goes on from its last checkpoint."""

@@ -24,11 +24,13 @@ from typing import IO, TYPE_CHECKING, Any
 import boto3
 import pyarrow as pa
 from botocore.config import Config as BotoConfig
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from pyarrow import fs
 
+from jobs.atomic import temporary_beside
 from jobs.errors import DamagedError, InputError
 from jobs.paths import MANIFEST, base_name, bucket_and_key, is_s3, join, local_path
+from jobs.patience import LAKE_ERRORS, one_line, patient, refuse_full_disk
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -101,9 +103,10 @@ class ShardWriter:
 @lru_cache(maxsize=1)
 def s3_client() -> S3Client:
     """The S3 client of this process; the endpoint, credentials and region come from boto3's usual places."""
-    return boto3.client("s3", config=BotoConfig(retries={"mode": "adaptive", "max_attempts": 8}))
+    return boto3.client("s3", config=BotoConfig(retries={"mode": "standard", "max_attempts": 3}))
 
 
+@patient
 def open_input(uri: str) -> pa.NativeFile:
     """Open a file for reading at any position.
 
@@ -114,6 +117,7 @@ def open_input(uri: str) -> pa.NativeFile:
     return filesystem.open_input_file(path)
 
 
+@patient
 def read_bytes(uri: str) -> bytes:
     """The content of a file.
 
@@ -145,14 +149,19 @@ def read_json(uri: str) -> Any:
         raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
 
 
+@patient
 def write_bytes(uri: str, data: bytes) -> None:
     """Put `data` in place of what is there, at once: a reader sees the old content or the new."""
+    _write_bytes(uri, data)
+
+
+def _write_bytes(uri: str, data: bytes) -> None:
     if is_s3(uri):
         bucket, key = bucket_and_key(uri)
         s3_client().put_object(Bucket=bucket, Key=key, Body=data)
         return
     path = local_path(uri)
-    with _temporary(path, data) as temporary:
+    with temporary_beside(path, data) as temporary:
         temporary.replace(path)
 
 
@@ -161,11 +170,12 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, json.dumps(value, indent=2).encode() + b"\n")
 
 
+@patient
 def publish(uri: str, data: bytes) -> bool:
     """Write `data` unless something is there already; return whether it was written."""
     if not is_s3(uri):
         path = local_path(uri)
-        with _temporary(path, data) as temporary:
+        with temporary_beside(path, data) as temporary:
             try:
                 path.hardlink_to(temporary)
             except FileExistsError:
@@ -181,12 +191,14 @@ def publish(uri: str, data: bytes) -> bool:
     return True
 
 
+@patient
 def exists(uri: str) -> bool:
     """Whether there is a file at `uri`."""
     filesystem, path = _filesystem(uri)
     return filesystem.get_file_info(path).type == fs.FileType.File
 
 
+@patient
 def list_files(uri: str) -> list[FileInfo]:
     """All files below the folder `uri`, sorted by URI; none if there is no such folder."""
     filesystem, path = _filesystem(uri)
@@ -196,6 +208,7 @@ def list_files(uri: str) -> list[FileInfo]:
     return sorted(files, key=lambda info: info.uri)
 
 
+@patient
 def list_folders(uri: str) -> list[str]:
     """The names of the folders in the folder `uri`, sorted; none if there is no such folder."""
     filesystem, path = _filesystem(uri)
@@ -203,6 +216,7 @@ def list_folders(uri: str) -> list[str]:
     return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
 
+@patient
 def modified_at(uri: str) -> float | None:
     """When the file at `uri` was written last, in seconds; None if there is no file."""
     filesystem, path = _filesystem(uri)
@@ -210,6 +224,7 @@ def modified_at(uri: str) -> float | None:
     return (info.mtime_ns or 0) / 1e9 if info.type == fs.FileType.File else None
 
 
+@patient
 def delete_folder(uri: str) -> None:
     """Delete the folder `uri` and all below it; nothing happens if there is none."""
     filesystem, path = _filesystem(uri)
@@ -217,6 +232,7 @@ def delete_folder(uri: str) -> None:
         filesystem.delete_dir(path)
 
 
+@patient
 def delete_file(uri: str) -> None:
     """Delete the file at `uri`; nothing happens if there is none."""
     if not is_s3(uri):
@@ -234,10 +250,10 @@ def check_writable(uri: str) -> None:
     """
     probe = join(uri, f".write-test-{uuid.uuid4().hex[:8]}")
     try:
-        write_bytes(probe, b"")
+        _write_bytes(probe, b"")  # without patience: whoever names a place that does not answer hears of it at once
         delete_file(probe)
-    except (OSError, ClientError, BotoCoreError) as error:
-        reason = str(error).splitlines()[0]
+    except LAKE_ERRORS as error:
+        reason = one_line(error)
         raise InputError(f"{uri}: the lake cannot be written to ({reason}); choose another --lake") from None
 
 
@@ -256,10 +272,16 @@ def create_shard(folder_uri: str, stem: str, suffix: str) -> Iterator[ShardWrite
         return
     local = local_path(uri)
     local.parent.mkdir(parents=True, exist_ok=True)
-    with local.open("xb") as file:
-        yield ShardWriter(file, name)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with local.open("xb") as file:
+            yield ShardWriter(file, name)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException as error:
+        local.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            refuse_full_disk(uri, error)
+        raise
 
 
 def write_file(folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
@@ -366,6 +388,7 @@ def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     return path
 
 
+@patient
 def _cached(uri: str, entry: FileEntry) -> Path:
     folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
     path = folder / entry.sha256
@@ -411,21 +434,6 @@ def _hash_file(path: Path, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A synced temporary file with `data` beside `path`; removed at the end if it is still there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system of `uri` and the path in it (`pyarrow` wants keys as they are, not percent-encoded)."""
     if not is_s3(uri):
@@ -436,4 +444,9 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 @lru_cache(maxsize=16)
 def _s3_filesystem(bucket: str) -> fs.FileSystem:
-    return fs.FileSystem.from_uri(f"s3://{bucket}")[0]
+    """The file system of a bucket: Arrow finds its region; its client repeats what fails while a stream is open."""
+    found = fs.FileSystem.from_uri(f"s3://{bucket}")[0]
+    assert isinstance(found, fs.S3FileSystem)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    strategy = fs.AwsStandardS3RetryStrategy(max_attempts=10)
+    return fs.S3FileSystem(region=found.region, endpoint_override=endpoint, retry_strategy=strategy)

@@ -200,6 +200,11 @@ class Run:
         return join(self.train, "metrics.jsonl")
 
     @property
+    def tensorboard(self) -> str:
+        """An event file with the metrics of all steps, which TensorBoard opens."""
+        return join(self.train, "tensorboard")
+
+    @property
     def generate(self) -> str:
         """Generated text and samples."""
         return join(self.uri, "generate")
@@ -270,6 +275,10 @@ class Lake:
     def package(self, sha256: str) -> str:
         """The packaged job, by the hash of its content."""
         return join(self.uri, "packages", sha256)
+
+    def wheelhouse(self, sha256: str) -> str:
+        """The wheels that nodes without internet install from, by the hash of their hashes."""
+        return join(self.uri, "wheelhouses", sha256)
 
     @property
     def models(self) -> str:

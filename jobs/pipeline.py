@@ -62,7 +62,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     process = psutil.Process()
     process.cpu_percent()
-    started, stages_before = time.time(), len(engine.stages())
+    started, earlier = time.time(), {(row["stage"], row["attempt"]) for row in engine.stages()}
     stats: dict[str, Any] = {}
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
@@ -80,7 +80,8 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
             "seconds": time.time() - started,
             "driver_resident_bytes": process.memory_info().rss,
             "driver_cpu_load": process.cpu_percent() / 100,
-            "stages": engine.stages()[stages_before:],
+            "stages": [row for row in engine.stages() if (row["stage"], row["attempt"]) not in earlier],
+            "executors": engine.executors(),
         }
         write_step(run, step, stats)
     log.info("%s: done in %.1f s", step, stats["seconds"])

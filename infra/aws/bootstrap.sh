@@ -127,15 +127,15 @@ if [[ -x $place/bin/python && $(readlink "$prefix/env") == "$place" ]]; then
     exit 0
 fi
 say "package $package, torch $torch, $([[ -n $wheels ]] && echo "wheels $wheels" || echo "packages from pip's index")"
-as_root mkdir -p "$prefix"
-as_root chown "$(id -u)" "$prefix"
+mkdir -p "$prefix" 2>/dev/null || as_root mkdir -p "$prefix"
+[[ -w $prefix ]] || as_root chown "$(id -u)" "$prefix"
 need_space
-find_python
 scratch=$(mktemp -d "$prefix/bootstrap.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
 fetch "$package" "$scratch/package"
 verify "$scratch/package" "$package"
+find_python
 version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' "$scratch/package/torch.txt")
 rm -rf "$place"
 python3.11 -m venv "$place" || fail "cannot make a virtual environment at $place"

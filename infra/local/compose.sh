@@ -34,6 +34,7 @@ keep_numbers() {
     if [ -z "$(setting NIGHTJAR_UID '')" ]; then
         uid=$(id -u) gid=$(id -g)
         [ "$uid" -ne 0 ] || uid=50000 gid=50000
+        [ ! -f .env ] || [ -z "$(tail -c 1 .env)" ] || echo >>.env
         printf 'NIGHTJAR_UID=%s\nNIGHTJAR_GID=%s\n' "$uid" "$gid" >>.env
     fi
 }

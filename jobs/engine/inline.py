@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.engine.contract import Item, Result
 from jobs.errors import NightjarError, WorkerLostError
-from jobs.gang import Member
+from jobs.gang import Member, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class InlineEngine:
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in this process, or in `workers` processes that are started anew."""
         log.debug("%s: a gang of %d", description, workers)
-        threads = max(1, (os.cpu_count() or 1) // workers)
+        threads = max(1, num_cores() // workers)
         if workers == 1:
             return function(Member(0, 1, threads, socket.gethostname(), lambda text: [text]))
         with TemporaryDirectory(prefix="nightjar-gang-") as folder:
@@ -48,6 +48,10 @@ class InlineEngine:
 
     def stages(self) -> list[dict[str, Any]]:
         """Nothing: only Spark has stages."""
+        return []
+
+    def executors(self) -> list[dict[str, Any]]:
+        """Nothing: only Spark has executors."""
         return []
 
 

@@ -22,16 +22,17 @@ from py4j.protocol import Py4JError
 from pyspark import BarrierTaskContext, SparkContext
 from pyspark.sql import SparkSession
 
+from jobs.engine import spark_status
 from jobs.engine.contract import Item, Result
 from jobs.errors import InputError, NightjarError, WorkerLostError
-from jobs.gang import Member
+from jobs.gang import Member, last_words_file, num_cores
 
 if TYPE_CHECKING:
     from jobs.config import SparkConfig
 
 log = logging.getLogger(__name__)
 
-_SETTINGS = {
+SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",  # a barrier stage needs all its slots at once
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
@@ -39,6 +40,7 @@ _SETTINGS = {
     # For glibc, in Python workers: what a task freed stays for the next. To get it anew takes a tenth of a task's time.
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(2**28),
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "spark.ui.retainedStages": "100000",  # rounds of training are stages, and all of them are told
     "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
 }
 
@@ -55,7 +57,7 @@ class SparkEngine:
         if master is not None:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         builder = SparkSession.builder.appName(config.app_name)
-        for key, value in _SETTINGS.items():
+        for key, value in SETTINGS.items():
             builder = builder.config(key, value)
         if master is not None:
             if master.startswith("local"):
@@ -63,6 +65,10 @@ class SparkEngine:
             builder = builder.master(master).config("spark.driver.memory", config.driver_memory)
             builder = builder.config("spark.executor.memory", config.executor_memory)
             builder = builder.config("spark.ui.enabled", "false")
+            if not master.startswith("local"):
+                builder = builder.config("spark.executor.cores", str(config.executor_cores))
+                builder = builder.config("spark.executor.instances", str(config.executors))
+                builder = builder.config("spark.cores.max", str(config.executors * config.executor_cores))
         started = time.monotonic()
         self._session = builder.getOrCreate()
         self._context: SparkContext = self._session.sparkContext
@@ -99,9 +105,10 @@ class SparkEngine:
         """
         self._wait_for_slots(workers)
         self._context.setJobDescription(description)
-        tasks = self._context.parallelize(range(workers), workers).barrier().mapPartitions(_GangTask(function))
+        tasks = self._context.parallelize(range(workers), workers).barrier()
+        gang = tasks.mapPartitions(_GangTask(function, self._executor_cores()))
         try:
-            outcomes = tasks.collect()
+            outcomes = gang.collect()
         except Py4JError as error:
             raise WorkerLostError(_cause(error)) from None
         for outcome in outcomes:
@@ -110,24 +117,24 @@ class SparkEngine:
         return result
 
     def stages(self) -> list[dict[str, Any]]:
-        """Figures of every stage so far, from Spark's own status store. Durations in seconds, sizes in bytes."""
-        context, gateway = _jvm(self._context), self._context._gateway
-        if gateway is None:
-            return []
-        context.listenerBus().waitUntilEmpty()
-        quantiles = gateway.new_array(gateway.jvm.double, 0)
-        stages = context.statusStore().stageList(None, False, False, quantiles, None)
-        return sorted((_stage(stages.apply(i)) for i in range(stages.size())), key=lambda row: int(row["stage"]))
+        """Figures of every stage so far, from Spark's own status store."""
+        return spark_status.stages(self._context)
+
+    def executors(self) -> list[dict[str, Any]]:
+        """Figures of every executor, from the same store."""
+        return spark_status.executors(self._context)
 
     def stop(self) -> None:
         """End the Spark application."""
         self._session.stop()
 
     def _wait_for_slots(self, workers: int, limit_seconds: float = 120.0) -> None:
-        """Wait until executors with enough slots have come; a local master has all of its slots from the start."""
+        """Wait until executors with enough slots have come, unless the settings tell that there never will be."""
         context = _jvm(self._context)
+        slots = self._promised_slots()
+        limit_seconds = 0.0 if slots is not None and slots < workers else limit_seconds
         profile = context.resourceProfileManager().defaultResourceProfile()
-        deadline = time.monotonic() + (0 if str(self._context.master).startswith("local[") else limit_seconds)
+        deadline = time.monotonic() + limit_seconds
         while (slots := context.maxNumConcurrentTasks(profile)) < workers:
             if time.monotonic() >= deadline:
                 raise InputError(
@@ -135,6 +142,21 @@ class SparkEngine:
                     f" {slots}: lower train.workers or raise spark.executors or spark.executor_cores"
                 )
             time.sleep(0.5)
+
+    def _promised_slots(self) -> int | None:
+        """How many tasks can run at once when all executors have come; None if the settings do not tell."""
+        conf, master = self._context.getConf(), str(self._context.master)
+        if master.startswith("local["):
+            return int(_jvm(self._context).defaultParallelism())
+        if sizes := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,.*", master):
+            return int(sizes[1]) * int(sizes[2])
+        executors = conf.get("spark.executor.instances")
+        return int(executors) * int(conf.get("spark.executor.cores") or 1) if executors else None
+
+    def _executor_cores(self) -> int | None:
+        """The cores of an executor; None on this machine, whose cores the tasks share."""
+        cores = self._context.getConf().get("spark.executor.cores")
+        return int(cores) if cores and not str(self._context.master).startswith("local") else None
 
 
 class _Outcome(NamedTuple):
@@ -169,18 +191,20 @@ class _Guarded:
 class _GangTask:
     """What each task of a barrier stage runs."""
 
-    def __init__(self, function: Callable[[Member], Any]) -> None:
+    def __init__(self, function: Callable[[Member], Any], executor_cores: int | None) -> None:
         self._guarded = _Guarded(function)
+        self._executor_cores = executor_cores
 
     def __call__(self, _items: Iterable[int]) -> Iterator[_Outcome]:
         context = BarrierTaskContext.get()
         host = socket.gethostname()
-        hosts = context.allGather(host)
-        rank = context.partitionId()
-        threads = max(1, (os.cpu_count() or 1) // hosts.count(host))
-        folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")  # Spark's own place for a worker's last words
-        last_words = str(Path(folder) / str(os.getpid())) if folder else None
-        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words))
+        places = [place.split() for place in context.allGather(f"{host} {os.getppid()}")]
+        hosts, rank = [place[0] for place in places], context.partitionId()
+        if self._executor_cores:  # the tasks of an executor are children of one daemon
+            threads = max(1, self._executor_cores // places.count(places[rank]))
+        else:
+            threads = max(1, num_cores() // hosts.count(host))
+        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words_file()))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
@@ -204,31 +228,8 @@ def _jvm(context: SparkContext) -> Any:
 
 
 def _cause(error: Py4JError) -> str:
-    """The line of a Java exception that says what happened in the task: the last that is not "Caused by"."""
+    """What a Java exception says of the task: its last words, if it died, else the last line of an exception."""
+    if words := re.search(r"Python worker exited unexpectedly \(crashed\): (.+?)(?=\n\tat |\Z)", str(error), re.DOTALL):
+        return f"a task of the gang died: {words[1].strip()}"
     reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
     return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"
-
-
-def _stage(data: Any) -> dict[str, Any]:
-    submitted, completed = data.submissionTime(), data.completionTime()
-    both = submitted.isDefined() and completed.isDefined()
-    description = data.description()
-    return {
-        "stage": data.stageId(),
-        "attempt": data.attemptId(),
-        "description": description.get() if description.isDefined() else data.name(),
-        "status": data.status().toString(),
-        "tasks": data.numTasks(),
-        "failed_tasks": data.numFailedTasks(),
-        "seconds": (completed.get().getTime() - submitted.get().getTime()) / 1e3 if both else 0.0,
-        "task_seconds": data.executorRunTime() / 1e3,
-        "cpu_seconds": data.executorCpuTime() / 1e9,
-        "gc_seconds": data.jvmGcTime() / 1e3,
-        "input_bytes": data.inputBytes(),
-        "output_bytes": data.outputBytes(),
-        "shuffle_read_bytes": data.shuffleReadBytes(),
-        "shuffle_write_bytes": data.shuffleWriteBytes(),
-        "memory_spilled_bytes": data.memoryBytesSpilled(),
-        "disk_spilled_bytes": data.diskBytesSpilled(),
-        "result_bytes": data.resultSize(),
-    }

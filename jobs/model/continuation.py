@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,11 +52,12 @@ class Continuation:
 
     `log_probabilities` are the model's own, before anything that `Sampling` does. `tokens` may go on behind `text`,
     which ends with a word when words are counted, and before a stop string. `prompt_tokens_dropped` did not fit into
-    the context.
+    the context; `unknown_words` of the prompt are not in the vocabulary.
     """
 
     prompt: str
     prompt_tokens_dropped: int = 0
+    unknown_words: Sequence[str] = ()
     text: str = ""
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Continuation:
     def read(self, tokenizer: Tokenizer, settings: Settings) -> None:
         """Make `text` of the tokens, and end it where the settings say."""
         ended = bool(self.tokens) and self.tokens[-1] == tokenizer.end_of_text
-        text = tokenizer.decode(self.tokens[:-1] if ended else self.tokens)
+        text = tokenizer.decode_after(self.prompt, self.tokens[:-1] if ended else self.tokens)
         ends: list[tuple[int, Finish]] = [(at, "stop") for stop in settings.stop if (at := text.find(stop)) >= 0]
         if settings.max_new_tokens is None:
             end = end_of_words(self.prompt, text, settings.max_new_words)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,10 +63,14 @@ def generate(
     An empty prompt starts from end-of-text.
     """
     started = time.perf_counter()
-    prompts = [prompt_tokens(tokenizer, request.prompt, model.num_positions) for request in requests]
-    samples = [Continuation(request.prompt, dropped) for request, (_, dropped) in zip(requests, prompts, strict=True)]
+    prompts = {
+        text: read_prompt(tokenizer, text, model.num_positions)
+        for text in dict.fromkeys(each.prompt for each in requests)
+    }
+    read = [prompts[request.prompt] for request in requests]
+    samples = [Continuation(each.text, each.num_dropped, each.unknown_words) for each in read]
     sampler = Sampler(settings.sampling, [(settings.seed, each.prompt_index, each.sample) for each in requests])
-    stream = model.stream([ids for ids, _ in prompts], settings.most_tokens)
+    stream = model.stream([each.tokens for each in read], settings.most_tokens)
     seen = stream.seen() if settings.sampling.repetition_penalty != 1 else None
     watch_text = settings.watch_text or listen is not None
     for _ in range(settings.most_tokens):
@@ -85,14 +90,26 @@ def generate(
     return Generated(samples, time.perf_counter() - started)
 
 
-def prompt_tokens(tokenizer: Tokenizer, prompt: str, num_positions: int) -> tuple[list[int], int]:
-    """The prompt's tokens as far as they fit, and the number of earlier ones that do not."""
-    ids: list[int] = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
+class Prompt(NamedTuple):
+    """A prompt as a model sees it: its last `tokens`, how many earlier ones do not fit, which words it cannot know."""
+
+    text: str
+    tokens: list[int]
+    num_dropped: int
+    unknown_words: list[str]
+
+
+def read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> Prompt:
+    """Encode a prompt, and say what of it the model does not see."""
+    ids: list[int] = tokenizer.encode(text).tolist() or [tokenizer.end_of_text]
     dropped = max(0, len(ids) - num_positions)
     if dropped:
         log.warning("the prompt has %d tokens, the model %d positions: the first %d tokens are left out",
                     len(ids), num_positions, dropped)  # fmt: skip
-    return ids[dropped:], dropped
+    unknown = tokenizer.unknown(text)
+    if unknown:
+        log.warning("not in the vocabulary, so the model does not know it: %s", ", ".join(dict.fromkeys(unknown)))
+    return Prompt(text, ids[dropped:], dropped, unknown)
 
 
 def _add(samples: Sequence[Continuation], tokens: Tensor, logits: Tensor) -> None:

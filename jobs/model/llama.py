@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, SoftmaxModel
+from jobs.model.operations import RMSNorm, rotate
 
 INITIAL_STD = 0.02
 
@@ -67,12 +68,6 @@ class RotaryPositions(nn.Module):
         return self.cosines[:length], self.sines[:length]
 
 
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn the pairs of features of `x` (B, H, T, E)."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1).to(x.dtype)
-
-
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """Causal attention over T positions: queries (B, H, T, E), keys and values (B, K, T, E)."""
     if _spelled_out_is_faster(queries):
@@ -88,12 +83,13 @@ def _spelled_out_is_faster(queries: Tensor) -> bool:
 
 
 def _attend_spelled_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    length, head_size = queries.shape[2:]
     groups = queries.shape[1] // keys.shape[1]
     keys, values = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (keys, values))
-    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)  # (B, H, T, T)
-    visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    weights = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
-    return torch.matmul(weights, values)
+    hidden = torch.full((length, length), -math.inf, dtype=queries.dtype, device=queries.device).triu(1)
+    one, other, third = (x.flatten(0, 1) for x in (queries, keys, values))  # (B H, T, E)
+    scores = torch.baddbmm(hidden, one, other.transpose(1, 2), alpha=head_size**-0.5)  # (B H, T, T)
+    return torch.bmm(scores.softmax(dim=-1), third).view_as(queries)
 
 
 class Attention(nn.Module):
@@ -141,9 +137,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
+        self.input_layernorm = RMSNorm(config.embedding_size, config.norm_epsilon)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
+        self.post_attention_layernorm = RMSNorm(config.embedding_size, config.norm_epsilon)
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -160,7 +156,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.embedding_size, eps=config.norm_epsilon)
+        self.norm = RMSNorm(config.embedding_size, config.norm_epsilon)
         self.rotary = RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
 
     def forward(self, tokens: Tensor) -> Tensor:

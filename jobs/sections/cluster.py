@@ -18,6 +18,9 @@ class SparkConfig(Section):
 
     app_name: str = Field("nightjar", min_length=1)
     """Name of the Spark application."""
+    master: str | None = None
+    """Spark master, as spark://host:7077; none takes the one that spark-submit gives, else is local, with as many slots
+    as executors x cores."""
     driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
     """Memory of the driver, as Spark writes it."""
     executor_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")

@@ -30,6 +30,11 @@ class TrainConfig(Section):
     """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
     state_every: int = Field(10, ge=1)
     """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
+    init: str | None = None
+    """Model whose weights training starts from: a folder or zip file, a run's id, or `champion`; it must have the same
+    tokenizer and the same shape."""
+    early_stopping_evals: int | None = Field(None, ge=1)
+    """End when so many validations in a row were no better than the best before them."""
     workers: int = Field(2, ge=1, le=1024)
     """Tasks that train together."""
     epochs: float = Field(1.0, gt=0)

@@ -109,6 +109,7 @@ def _rows(requests: list[Request], made: Generated, config: GenerateConfig) -> l
             "log_probability": sum(sample.log_probabilities),
             "finish": sample.finish,
             "prompt_tokens_dropped": sample.prompt_tokens_dropped,
+            "unknown_words": list(sample.unknown_words),
             "seed": config.seed,
             "settings": settings,
         }
@@ -130,6 +131,7 @@ def _summary(made: list[_Made], rows: list[dict[str, Any]], seconds: float) -> d
         "num_samples": len(rows),
         "num_tokens": num_tokens,
         "num_prompts_cut": len({row["prompt_index"] for row in rows if row["prompt_tokens_dropped"]}),
+        "num_prompts_with_unknown_words": len({row["prompt_index"] for row in rows if row["unknown_words"]}),
         "tokens_per_second": num_tokens / seconds,
         "task_tokens_per_second": num_tokens / sum(task.seconds for task in made),
         "generation_seconds": seconds,

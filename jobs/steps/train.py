@@ -19,6 +19,7 @@ from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_js
 from jobs.model.generation import Request, generate
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
+from jobs.model.places import find_model
 from jobs.paths import Lake, Run, base_name, join
 from jobs.report.curves import EVALUATED
 from jobs.tokens.tokenizer import Tokenizer
@@ -49,7 +50,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         progress("training was finished before: nothing to do")
         return finished
     datasets = _datasets(run)
-    facts = _train(run, config, engine, datasets["windows"], progress)
+    facts = _train(run, _with_start(run, config), engine, datasets["windows"], progress)
     rows = compact(run)
     data = TrainingData.open(Lake(run.lake_uri), datasets["windows"])
     stats = _summary(rows, config.train.keep_best) | facts
@@ -83,6 +84,18 @@ def _datasets(run: Run) -> dict[str, str]:
     if not {"tokens", "windows"} <= datasets.keys():
         raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
     return datasets
+
+
+def _with_start(run: Run, config: Config) -> Config:
+    """`config` with the place of the model that training starts from; with none once there is a checkpoint.
+
+    Raises:
+        InputError: if there is no such model.
+    """
+    if config.train.init is None:
+        return config
+    place = find_model(config.train.init, Lake(run.lake_uri)) if latest_checkpoint(run) is None else None
+    return config.model_copy(update={"train": config.train.model_copy(update={"init": place})})
 
 
 def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Callable[[str], None]) -> dict[str, Any]:

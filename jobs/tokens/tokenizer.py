@@ -38,6 +38,9 @@ class _Backend(Protocol):
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
         """The text of ids that are in the vocabulary."""
 
+    def unknown(self, text: str) -> list[str]:
+        """What of `text` is not in the vocabulary."""
+
 
 class _BytePairs:
     """Byte-level BPE by `gigatoken`."""
@@ -53,6 +56,9 @@ class _BytePairs:
 
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
         return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
+
+    def unknown(self, text: str) -> list[str]:
+        return []  # every byte is a token
 
 
 class _Units:
@@ -72,6 +78,13 @@ class _Units:
 
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+    def unknown(self, text: str) -> list[str]:
+        token = getattr(self._tokenizer.model, "unk_token", None)
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        return [
+            text[start:stop] for one, (start, stop) in zip(encoded.tokens, encoded.offsets, strict=True) if one == token
+        ]
 
 
 class Tokenizer:
@@ -120,6 +133,17 @@ class Tokenizer:
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken would panic
         return self._backend.decode(array.astype(np.uint32))
+
+    def decode_after(self, text: str, ids: npt.ArrayLike) -> str:
+        """The text of token ids that go on where `text` ends: a word stands apart from the one before it."""
+        if not text or text[-1].isspace():
+            return self.decode(ids)
+        start = [self.end_of_text]
+        return self.decode([*start, *np.asarray(ids, dtype=np.int64)])[len(self.decode(start)) :]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words or characters of `text` that are not in the vocabulary, in their order."""
+        return self._backend.unknown(text)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
         return _shared, (self.json,)

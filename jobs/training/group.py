@@ -75,7 +75,9 @@ def joined(member: Member, timeout_seconds: float) -> Iterator[Group]:
     timeout = timedelta(seconds=timeout_seconds)
     store = _rendezvous(member, LOOPBACK if same_host else hosts[0], timeout)
     with _gloo_interface(_loopback_name() if same_host else None):
-        dist.init_process_group("gloo", store=store, rank=member.rank, world_size=member.world_size, timeout=timeout)
+        dist.init_process_group(
+            _backend(hosts), store=store, rank=member.rank, world_size=member.world_size, timeout=timeout
+        )
     try:
         yield Group(member.rank, member.world_size)
     finally:
@@ -94,6 +96,12 @@ def _rendezvous(member: Member, host: str, timeout: timedelta) -> TCPStore:
     )
     member.all_gather(str(port))
     return store
+
+
+def _backend(hosts: list[str]) -> str:
+    """What sums tensors: gloo in memory, nccl on GPUs where each worker has one of its own."""
+    crowded = max(map(hosts.count, hosts)) > torch.cuda.device_count()
+    return "gloo" if crowded else "cpu:gloo,cuda:nccl"
 
 
 def _loopback_name() -> str | None:

@@ -29,6 +29,7 @@ from jobs.training.learner import Learner
 from jobs.training.metrics import Row, StepMeter
 from jobs.training.order import Ids, SampleOrder, seed_step
 from jobs.training.schedule import Schedule
+from jobs.training.stopping import has_stopped_improving
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ class Loop:
             self.checkpoints.write(self.state, self.learner.model, self.learner.optimizer)
 
     def _is_over(self) -> bool:
-        return self.state.steps >= self.until or self.schedule.is_over(self.state.steps, self.state.seconds)
+        over = self.state.steps >= self.until or self.schedule.is_over(self.state.steps, self.state.seconds)
+        return over or has_stopped_improving(self.state, self.config)
 
 
 def check_finite(loss: float, norm: float, step: int, ids: Ids, config: TrainConfig) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 
 from jobs import lake
 from jobs.config import Config
+from jobs.gang import last_words_file
 from jobs.model.kinds import build_model
 from jobs.paths import Lake, Run, join
 from jobs.training.checkpoint import (
@@ -34,6 +35,7 @@ from jobs.training.loop import check_finite, samples_mark
 from jobs.training.metrics import Row, StepMeter
 from jobs.training.order import SampleOrder, seed_step
 from jobs.training.schedule import Schedule
+from jobs.training.watchdog import Watchdog, watched
 from jobs.training.worker import peak_resident_bytes
 
 DELTA, STATE = "delta", "state"
@@ -86,7 +88,12 @@ def train_part(rank: int, work: Round, run: Run, config: Config, windows_fingerp
     if lake.read_manifest(folder) is not None:
         return
     torch.set_num_threads(work.threads)
-    worker = _Worker(rank, work, run, config, windows_fingerprint)
+    with watched(rank, config.train.step_timeout_seconds, last_words_file()) as watchdog:
+        _train_part(folder, _Worker(rank, work, run, config, windows_fingerprint, watchdog))
+
+
+def _train_part(folder: str, worker: _Worker) -> None:
+    config, work = worker.config, worker.work
     facts = worker.restore()
     before = {name: tensor.detach().clone() for name, tensor in worker.learner.model.named_parameters()}
     facts["rows"] = worker.train()
@@ -120,8 +127,11 @@ def forget_states(_rank: int, training: str) -> None:
 class _Worker:
     """One worker in one round."""
 
-    def __init__(self, rank: int, work: Round, run: Run, config: Config, windows_fingerprint: str) -> None:
+    def __init__(
+        self, rank: int, work: Round, run: Run, config: Config, windows_fingerprint: str, watchdog: Watchdog
+    ) -> None:
         self.rank, self.work, self.run, self.config = rank, work, run, config
+        self.watchdog = watchdog
         self.data = _data(run, windows_fingerprint)
         self.learner = _learner(config, self.data, rank)
         self.local = LocalStates(work.training)
@@ -167,6 +177,7 @@ class _Worker:
         """Train on this worker's slice of the global batch of `step`; `loss` is its part of that batch's mean."""
         meter = StepMeter()
         batch_size, targets = self.config.train.batch_size, self.learner.model.targets_per_window
+        self.watchdog.beat(f"step {step + 1}")
         seed_step(self.config.train.seed, step, self.rank)
         ids = order.take(step * batch_size, (step + 1) * batch_size)
         mine = ids[Part(self.rank, self.work.workers).share(batch_size)]

@@ -26,6 +26,7 @@ from jobs import lake
 from jobs.config import Config, TrainConfig
 from jobs.errors import DamagedError
 from jobs.paths import Lake, Run, join
+from jobs.training.baselines import baselines
 from jobs.training.checkpoint import (
     MODEL,
     Checkpoints,
@@ -50,6 +51,7 @@ from jobs.training.round_task import (
     validate_part,
 )
 from jobs.training.schedule import Schedule
+from jobs.training.stopping import has_stopped_improving
 from jobs.training.worker import peak_resident_bytes, settings_hash, start_model
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,7 @@ class Rounds:
         self.data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
         self.schedule = Schedule.of(config.train, self.data.train.num_windows, self.data.train.size)
         self.model = start_model(run, config, self.data.shape)
+        self.baselines = baselines(self.model, self.data, config.train.eval_windows)
         self.outer = outer_optimizer(self.model, config.train)
         self.checkpoints = Checkpoints(run, config.train)
         self.journal = Journal(run, self.schedule)
@@ -100,6 +103,7 @@ class Rounds:
             "num_parameters": self.model.num_parameters,
             **{key: value for each in self.results for key, value in (("dtype", each.dtype), ("device", each.device))},
             "peak_resident_bytes": max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self.results)]),
+            "stopped_early": has_stopped_improving(self.state, self.config.train),
             "best_step": self.state.best_step,
             "best_valid_loss": self.state.best_valid_loss,
         }
@@ -132,7 +136,9 @@ class Rounds:
         """Train a round: the workers' steps, the outer step, validation, metrics, a checkpoint."""
         work = self._plan()
         started = time.monotonic()
-        self._map(partial(train_part, work=work), f"steps {work.first_step + 1} to {work.last_step}")
+        epoch = work.last_step * self.config.train.batch_size / self.data.train.num_windows
+        steps = f"steps {work.first_step + 1} to {work.last_step}, to epoch {epoch:.3f}"
+        self._map(partial(train_part, work=work), steps)
         self._outer_step(work.name)
         seconds = time.monotonic() - self._started
         for _ in range(work.first_step, work.last_step):
@@ -223,7 +229,7 @@ class Rounds:
             "step": step,
             "epoch": step * batch_size / self.data.train.num_windows,
             "tokens": step * batch_size * self.data.train.size,
-            **self.data.baselines,
+            **self.baselines,
         }
 
     def _validate(self, work: Round, row: Row) -> Row:
@@ -237,7 +243,8 @@ class Rounds:
         return figures(self.data, self.model.loss_unit, valid, train)
 
     def _is_over(self) -> bool:
-        return self.schedule.is_over(self.state.steps, self.state.seconds)
+        over = self.schedule.is_over(self.state.steps, self.state.seconds)
+        return over or has_stopped_improving(self.state, self.config.train)
 
     def _map(self, part: Callable[..., Result], description: str) -> list[Result]:
         function = partial(part, run=self.run_folder, config=self.config, windows_fingerprint=self.fingerprint)

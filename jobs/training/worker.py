@@ -27,6 +27,9 @@ from jobs.training.group import Group, joined
 from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
+from jobs.training.memory import keep_freed_memory
+from jobs.training.start import take_weights
+from jobs.training.stopping import has_stopped_improving
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 _FREE = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
     "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every",
+    "init",  # config.json is written once; `champion` may be another model when a run is resumed
 }  # fmt: skip
 
 
@@ -48,6 +52,7 @@ def train_worker(
     Raises:
         NightjarError: if training diverged, or the data or a checkpoint cannot be used.
     """
+    keep_freed_memory()
     torch.set_num_threads(member.threads)  # PySpark sets OMP_NUM_THREADS=1 whatever the task owns
     timeout_seconds = max(config.train.gang_timeout_seconds, config.train.step_timeout_seconds + 60)
     with guarded(member, run, config.train.step_timeout_seconds) as guards, joined(member, timeout_seconds) as group:
@@ -62,18 +67,21 @@ def train_worker(
             "dtype": str(learner.dtype).removeprefix("torch."),
             "device": learner.device.type,
             "peak_resident_bytes": int(group.largest(peak_resident_bytes())),
+            "stopped_early": has_stopped_improving(state, config.train),
             "best_step": state.best_step,
             "best_valid_loss": state.best_valid_loss,
         }
 
 
 def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
-    """The model with its first weights: random ones, and embeddings where the run names some.
+    """The model with its first weights: those of an earlier model, or random ones, and embeddings that the run names.
 
     Raises:
-        InputError: if the embeddings cannot be read, or do not fit the model.
+        InputError: if the earlier model or the embeddings cannot be read, or do not fit the model.
     """
     model = build_model(config.model, shape, config.train.seed)
+    if config.train.init is not None:
+        take_weights(model, config.train.init, read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]))
     if config.train.embeddings is not None:
         place = embeddings_uri(run, config.train.embeddings)
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)

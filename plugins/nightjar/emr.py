@@ -21,6 +21,8 @@ LIVE_STEP = ("PENDING", "CANCEL_PENDING", "RUNNING")
 
 _NAME_LENGTH = 256
 _EXPIRES = "nightjar:expires"
+_OF_EMR = {"for-use-with-amazon-emr-managed-policies": "true"}
+"""Without this tag, AWS's policy for EMR's service role (AmazonEMRServicePolicy_v2) allows nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
     """The RunJobFlow request: a cluster for one run, which EMR itself ends when it is idle for too long."""
     cluster = config.cluster
     expires = (now + timedelta(hours=cluster.time_to_live_hours)).astimezone(UTC).isoformat(timespec="seconds")
-    tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRES: expires}
+    tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRES: expires, **_OF_EMR}
     request = {
         "Name": identity.name,
         "LogUri": Lake(identity.run.lake_uri).logs + "/",

@@ -39,8 +39,12 @@ def trigger_form(corpus: str | None) -> dict[str, Param]:
     return form | {key: _field(schema) for key, schema in flat_schema().items()}
 
 
-def read_form(params: Mapping[str, Any]) -> Config:
+def read_form(params: Mapping[str, Any], deployment: Mapping[str, Any] | None = None) -> Config:
     """The configuration that a filled-in form asks for. Airflow accepts unknown keys silently; this does not.
+
+    Args:
+        params: The form's fields.
+        deployment: Dotted keys of `nightjar.settings`, over which the form wins.
 
     Raises:
         InputError: naming what is missing, unknown or out of range.
@@ -49,7 +53,11 @@ def read_form(params: Mapping[str, Any]) -> Config:
     if not corpus:
         raise InputError("corpus: no text to train on; name one in the trigger form, or set NIGHTJAR_CORPUS")
     chosen = {key: value for key, value in params.items() if key not in _RUN_KEYS and value is not None}
-    return resolve(to_corpus(str(corpus)), str(params.get("preset") or Config.model_fields["preset"].default), chosen)
+    return resolve(
+        to_corpus(str(corpus)),
+        str(params.get("preset") or Config.model_fields["preset"].default),
+        {**(deployment or {}), **chosen},
+    )
 
 
 def _field(schema: Mapping[str, Any]) -> Param:

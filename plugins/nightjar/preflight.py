@@ -14,10 +14,12 @@ from typing import IO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.package.build import SUMS, PackageError
+from infra.package.wheels import Target, check_names, torch_version
 from jobs.config import Config
 from jobs.errors import InputError
 from jobs.paths import Lake, Run, corpus_places, glob_of, is_hidden, is_s3, join, text_format
-from nightjar import aws
+from nightjar import aws, settings
 from nightjar.storage import StoredFile, open_storage
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def prepare(config: Config, run: Run) -> Config:
         endpoint_url = aws.emr_client().meta.endpoint_url
     check_reach(config, lake, endpoint_url)
     check_lake(lake)
+    check_wheelhouse(config)
     check_corpus(config)
     return publish_config(config, run)
 
@@ -64,6 +67,28 @@ def check_lake(lake: Lake) -> None:
         storage = open_storage(probe)
         storage.write(probe, b"")
         storage.delete(probe)
+
+
+def check_wheelhouse(config: Config) -> None:
+    """Check that the wheels which nodes install from are all there, and fit the nodes that were chosen.
+
+    Raises:
+        InputError: naming the wheel that does not fit or is missing.
+    """
+    place = config.cluster.wheelhouse
+    if place is None:
+        return
+    with _named(f"cluster.wheelhouse: {place} cannot be read"):
+        names = {file.name for file in open_storage(place).list_files(place)}
+    if SUMS not in names:
+        raise InputError(f"cluster.wheelhouse: {place} holds no {SUMS}; upload it again (make package-wheelhouse)")
+    root = settings.load().package_root
+    locked = (root / "requirements" / "job.txt").read_text("utf-8")
+    target = Target(config.cluster.architecture, config.cluster.torch_build)
+    try:
+        check_names(names - {SUMS}, target, locked, torch_version(root))
+    except PackageError as error:
+        raise InputError(f"cluster.wheelhouse: {error}") from None
 
 
 def check_corpus(config: Config) -> None:

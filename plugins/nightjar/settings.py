@@ -10,6 +10,7 @@ NIGHTJAR_SCHEDULE     cron expression in UTC, for example ``0 2 * * *``         
 NIGHTJAR_POLL_SECONDS  seconds between two looks at the cluster                           30 (1 on a laptop)
 NIGHTJAR_STATS_DIR    local folder that gets each run's statistics                        ./stats in the project
 NIGHTJAR_PACKAGE_ROOT  folder that holds the package `jobs` to be uploaded                the project
+NIGHTJAR_CLUSTER_<KEY>  default of ``cluster.<key>`` in this deployment (``make aws-deploy``)  the configuration's
 ====================  ==================================================================  =========================
 
 The AWS endpoint and credentials come from the connection ``aws_default`` or, without one, from boto3's usual places.
@@ -22,10 +23,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from jobs.config import parse_settings
 from jobs.errors import InputError
 from jobs.paths import Lake, Run, to_uri
 
+_CLUSTER = "NIGHTJAR_CLUSTER_"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,6 +44,8 @@ class Settings:
     poll_seconds: float
     stats_dir: Path
     package_root: Path
+    cluster: Mapping[str, Any]
+    """Dotted keys of the deployment's machines, roles and networks; presets know nothing of them."""
 
     def run(self, run_id: str) -> Run:
         """The folder of an Airflow run."""
@@ -68,6 +74,11 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         poll_seconds=_seconds("NIGHTJAR_POLL_SECONDS", get("POLL_SECONDS", "30")),
         stats_dir=Path(get("STATS_DIR", str(PROJECT_ROOT / "stats"))).expanduser().absolute(),
         package_root=Path(get("PACKAGE_ROOT", str(PROJECT_ROOT))).expanduser().absolute(),
+        cluster=parse_settings(
+            f"cluster.{name.removeprefix(_CLUSTER).lower()}={value}"
+            for name, value in sorted(environ.items())
+            if name.startswith(_CLUSTER) and value.strip()
+        ),
     )
 
 

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from jobs.atomic import temporary_beside
 from jobs.paths import bucket_and_key, is_s3, join, local_path
 from nightjar import aws
 
@@ -94,12 +94,12 @@ class LocalStorage:
 
     def write(self, uri: str, data: bytes) -> None:
         """Write a whole file, over an earlier one."""
-        with _written(local_path(uri), data) as temporary:
+        with temporary_beside(local_path(uri), data) as temporary:
             temporary.replace(local_path(uri))
 
     def publish(self, uri: str, data: bytes) -> bool:
         """Write a whole file unless there is one: then return False."""
-        with _written(local_path(uri), data) as temporary:
+        with temporary_beside(local_path(uri), data) as temporary:
             try:
                 os.link(temporary, local_path(uri))
             except FileExistsError:
@@ -118,7 +118,7 @@ class LocalStorage:
     def copy(self, source_uri: str, target_uri: str) -> None:
         """Copy a file, whole or not at all."""
         target = local_path(target_uri)
-        with _written(target, b"") as temporary:
+        with temporary_beside(target, b"") as temporary:
             shutil.copyfile(local_path(source_uri), temporary)
             temporary.replace(target)
 
@@ -213,21 +213,6 @@ class S3Storage:
                 return False
             raise
         return True
-
-
-@contextmanager
-def _written(path: Path, data: bytes) -> Iterator[Path]:
-    """A synced temporary file beside `path`; removed at the end if it is still there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

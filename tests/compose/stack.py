@@ -22,7 +22,7 @@ CONF = {
     "corpus": "/lake/corpora/some poems é.txt",
     "tokenize.vocab_size": 400,
     "windows.size": 32,
-    "train.max_tokens": 60_000,
+    "train.epochs": 10,
     "generate.max_new_words": 5,
     "spark.driver_memory": "1g",
 }

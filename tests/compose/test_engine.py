@@ -40,9 +40,9 @@ def test_nothing_runs_as_root(stack):
         if not found["State"]["Running"]:
             assert found["Config"]["User"] not in ("", "0", "root"), name
             continue
-        uids = stack.run("docker", "top", found["Id"], "-eo", "uid,args").splitlines()[1:]
-        assert uids
-        assert not [line for line in uids if line.split()[0] == "0"], name
+        processes = stack.run("docker", "top", found["Id"], "-eo", "pid,uid,args").splitlines()[1:]
+        assert processes
+        assert not [line for line in processes if line.split()[1] == "0"], name
         assert found["HostConfig"]["CapDrop"] == ["ALL"]
         assert found["HostConfig"]["ReadonlyRootfs"]
 

@@ -6,7 +6,12 @@ from tests.compose.stack import running_stack, wait_until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
 
-LONG = {"train__max_tokens": 100_000_000, "train__max_seconds": 40, "train__checkpoint_every": 20}
+LONG = {
+    "train__epochs": 10_000,
+    "train__max_tokens": 100_000_000,
+    "train__max_seconds": 40,
+    "train__checkpoint_every": 20,
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What can be said of docker-compose's files without an engine."""
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -76,3 +78,46 @@ def test_without_an_engine_one_clear_line(word, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False)
     assert done.returncode == 2
     assert done.stderr == "compose: no docker compose: install Docker with its compose plugin, version 2.20 or later\n"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The script in a folder of its own, with a `docker` that answers and writes down what it was asked."""
+    root = tmp_path / "a folder"
+    (root / "infra" / "local").mkdir(parents=True)
+    shutil.copy("infra/local/compose.sh", root / "infra" / "local")
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(
+        '#!/bin/sh\necho "$*" >>asked\ncase "$*" in *" port "*) echo 127.0.0.1:1234 ;; *" exec "*) echo word ;;'
+        ' *" up "*) exit "${UP_STATUS:-0}" ;; esac\n'
+    )
+    docker.chmod(0o755)
+    return root
+
+
+def compose(root, word, **environment):
+    env = {"PATH": f"{root.parent / 'bin'}:{os.environ['PATH']}", **environment}
+    script = root / "infra" / "local" / "compose.sh"
+    return subprocess.run([script, word], capture_output=True, text=True, env=env, check=False)
+
+
+def test_up_keeps_the_users_numbers_and_makes_the_lake_once(checkout):
+    (checkout / ".env").write_text("NIGHTJAR_LAKE_DIR=the lake")
+    uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (50000, 50000)
+    for _ in range(2):
+        done = compose(checkout, "up")
+        assert done.returncode == 0, done.stderr
+        assert "http://127.0.0.1:1234   login: admin   password: word" in done.stdout
+    kept = f"NIGHTJAR_LAKE_DIR=the lake\nNIGHTJAR_UID={uid}\nNIGHTJAR_GID={gid}\n"
+    assert (checkout / ".env").read_text() == kept
+    found = (checkout / "the lake").stat()
+    assert (found.st_uid, found.st_gid) == (uid, gid)
+
+
+def test_what_does_not_become_healthy_is_told_with_its_logs(checkout):
+    done = compose(checkout, "up", UP_STATUS="1", NIGHTJAR_UID="1000")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("compose: not healthy within")
+    assert "compose logs --no-color --tail 15" in (checkout / "asked").read_text()
+    assert not (checkout / ".env").exists()

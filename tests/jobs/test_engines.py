@@ -1,7 +1,6 @@
 """The inline engine and Spark make the same datasets, the same order of samples, and the same model."""
 
 import json
-import os
 import signal
 import threading
 import time
@@ -116,9 +115,7 @@ def kill_a_worker_after_checkpoint(run, limit_seconds=120):
 def is_worker(process):
     """Whether a process is one of Spark's Python workers, and not the daemon that they come from."""
     try:
-        return (
-            "pyspark.daemon" in " ".join(process.cmdline()) and not process.children() and process.ppid() != os.getpid()
-        )
+        return all("pyspark.daemon" in " ".join(each.cmdline()) for each in (process, process.parent()))
     except psutil.Error:  # it has ended meanwhile
         return False
 

@@ -69,6 +69,7 @@ def test_tags_say_whose_the_cluster_is_and_when_it_ends():
         "nightjar:lake": "s3://lakes/prefix",
         "nightjar:owner": "ann@lab",
         "nightjar:expires": "2026-03-01T03:30:00+00:00",
+        "for-use-with-amazon-emr-managed-policies": "true",
     }
     assert IDENTITY.owns(request)
     assert not emr.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)

@@ -50,3 +50,11 @@ def test_mistakes_are_named_in_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         read_form(filled(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_the_form_wins_over_the_deployment():
+    deployment = {"cluster.owner": "platform", "cluster.service_role": "nightjar-service"}
+    config = read_form(filled(cluster__owner="ann"), deployment)
+    assert (config.cluster.owner, config.cluster.service_role) == ("ann", "nightjar-service")
+    with pytest.raises(InputError, match=r"cluster.rol:"):
+        read_form(filled(), {"cluster.rol": "x"})

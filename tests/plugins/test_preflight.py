@@ -135,3 +135,14 @@ def test_a_missing_region_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "login": "testing", "password": "testing"}')
     with pytest.raises(InputError, match=r"connection aws_default: no client of EMR .*region"):
         preflight.prepare(config((tmp_path / "a.txt").as_uri()), Lake((tmp_path / "lake").as_uri()).run("r"))
+
+
+def test_a_wheelhouse_must_fit_the_nodes(put, lake_uri):
+    place = join(lake_uri, "wheelhouses", "0" * 64)
+    chosen = config("file:///text", **{"cluster.wheelhouse": place})
+    with pytest.raises(InputError, match="holds no SHA256SUMS"):
+        preflight.check_wheelhouse(chosen)
+    put(f"wheelhouses/{'0' * 64}/SHA256SUMS", b"")
+    put(f"wheelhouses/{'0' * 64}/torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl", b"")
+    with pytest.raises(InputError, match=r"cluster.wheelhouse: torch-2.13.0-.* is not marked \+cpu"):
+        preflight.check_wheelhouse(chosen)

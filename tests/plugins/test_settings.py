@@ -45,3 +45,13 @@ def test_the_environment_chooses(tmp_path):
 def test_a_wrong_value_is_named(name, value):
     with pytest.raises(InputError, match=f"NIGHTJAR_{name}"):
         settings.load({f"NIGHTJAR_{name}": value})
+
+
+def test_a_deployment_chooses_its_cluster():
+    environ = {
+        "NIGHTJAR_CLUSTER_SERVICE_ROLE": "nightjar-service",
+        "NIGHTJAR_CLUSTER_SUBNET_IDS": '["subnet-1"]',
+        "NIGHTJAR_CLUSTER_OWNER": " ",
+    }
+    chosen = settings.load(environ).cluster
+    assert chosen == {"cluster.service_role": "nightjar-service", "cluster.subnet_ids": ["subnet-1"]}

@@ -28,6 +28,9 @@ YARN_CONF = re.compile(
     r"|pyspark\.(driver\.)?python|executorEnv\.PYSPARK_(DRIVER_)?PYTHON|executor\.(instances|memoryOverhead.*))"
 )
 ONE_JVM_CONF = re.compile(r"spark\.executor\.(cores|memory|pyspark\.memory)")
+# YARN and a local master make a secret for each application; a local cluster wants it in its configuration, which is
+# no place for one. Its processes talk over loopback.
+SECRET_CONF = re.compile(r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)")
 
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
@@ -145,8 +148,9 @@ def localize(
     for name, value in step.options:
         if name not in YARN_OPTIONS and name not in SIZES:
             argv += [name, files.local_list(value) if name in FILE_OPTIONS else value]
+    foreign = ONE_JVM_CONF if executors == "threads" else SECRET_CONF
     for key, value in conf.items():
-        if not YARN_CONF.fullmatch(key) and not (executors == "threads" and ONE_JVM_CONF.fullmatch(key)):
+        if not YARN_CONF.fullmatch(key) and not foreign.fullmatch(key):
             argv += ["--conf", f"{key}={files.local_list(value) if key in FILE_CONF else value}"]
     app, *app_args = step.app
     return [*argv, files.local(app), *app_args], files.all()

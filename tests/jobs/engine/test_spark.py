@@ -1,25 +1,51 @@
 """The Spark engine on a real Spark session."""
 
+import json
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from zipimport import zipimporter
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
-from jobs.engine.spark import SparkEngine
+from jobs.engine.spark import SETTINGS, SparkEngine
 from jobs.errors import InputError, WorkerLostError
+from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
 
 
 @pytest.fixture(scope="module")
-def engine():
-    engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
-    yield engine
-    engine.stop()
+def event_log(tmp_path_factory):
+    return tmp_path_factory.mktemp("events")
+
+
+@pytest.fixture(scope="module")
+def engine(event_log):
+    """An engine that takes up a session which is there already: one that logs its events, and spills early."""
+    settings = {
+        **SETTINGS,
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": event_log.as_uri(),
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.shuffle.sort.bypassMergeThreshold": "1",
+        "spark.shuffle.spill.numElementsForceSpillThreshold": "1000",
+        "spark.driver.memory": "1g",
+        "spark.ui.enabled": "false",
+    }
+    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        SparkSession.builder.master("local[3,4]").config(map=settings).getOrCreate()
+        engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
+        yield engine
+        engine.stop()
 
 
 def refuse(item):
@@ -75,14 +101,101 @@ def test_a_lost_member_ends_the_gang(engine, how, error, message):
         engine.gang(partial(fail, how=how), 2, "failing")
 
 
+def hang(member):
+    with watched(member.rank, 2, member.last_words) as watchdog:
+        watchdog.beat("step 7")
+        if member.rank == 1:
+            time.sleep(60)
+        watchdog.beat_waiting("step 7")
+        member.all_gather("never answered")
+
+
+def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
+    started = time.monotonic()
+    with pytest.raises(WorkerLostError, match="worker 1 hangs: nothing for 2 s since step 7") as caught:
+        engine.gang(hang, 2, "hanging")
+    assert "in hang" in str(caught.value)
+    assert time.monotonic() - started < 15
+
+
 def test_too_few_slots_are_said_at_once(engine):
     with pytest.raises(InputError, match=r"train\.workers \(4\) need as many slots at once, .* has 3"):
         engine.gang(partial(gather, rounds=1), 4, "too many")
 
 
 def test_stage_figures(engine):
-    engine.map(len, ["a"] * 5, "figures")
+    engine.map(len, ["a"] * 5, "figures of epoch 1.5")
     stage = engine.stages()[-1]
-    assert (stage["description"], stage["status"], stage["tasks"]) == ("figures", "COMPLETE", 5)
+    assert (stage["description"], stage["status"], stage["tasks"]) == ("figures of epoch 1.5", "COMPLETE", 5)
+    assert (stage["epoch"], stage["executors"], stage["failed_tasks"]) == (1.5, 1, 0)
     assert 0 < stage["cpu_seconds"] <= stage["task_seconds"] + 1
+    assert stage["task_seconds_mean"] == pytest.approx(stage["task_seconds"] / 5)
+    assert stage["task_seconds_mean"] <= stage["task_seconds_max"] <= stage["task_seconds"]
     assert stage["seconds"] > 0
+
+
+def test_executors_and_what_they_cache(engine):
+    (before,) = engine.executors()
+    assert (before["executor"], before["cores"], before["cached_rdd_blocks"]) == ("driver", 3, 0)
+    cached = engine._context.parallelize(range(10_000), 2).persist()
+    assert cached.count() == 10_000
+    (after,) = engine.executors()
+    assert after["cached_rdd_blocks"] == 2
+    assert after["cached_memory_bytes"] > 10_000
+    assert after["tasks"] == before["tasks"] + 2
+    cached.unpersist(blocking=True)
+
+
+def test_figures_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
+    """Of every stage that the tests above left, failed and killed ones too, and of a shuffle that spills."""
+    (tmp_path / "numbers.txt").write_text("\n".join(map(str, range(20_000))))
+    lines = engine._context.textFile((tmp_path / "numbers.txt").as_uri(), 3)
+    lines.map(lambda line: (int(line) % 7, 1)).reduceByKey(int.__add__).saveAsTextFile((tmp_path / "sums").as_uri())
+    engine._session.range(20_000).repartition(3).selectExpr("sum(id)").collect()
+    engine.map(len, ["a"], "brings what is before it into the log")
+    rows = {(row["stage"], row["attempt"]): row for row in engine.stages()}
+    logged = read_event_log(event_log)
+    assert rows.keys() >= logged.keys()
+    for stage, expected in logged.items():
+        found = {key: rows[stage][key] for key in expected}
+        assert found == pytest.approx(expected), stage
+    for key in ("failed_tasks", "input_bytes", "output_bytes", "shuffle_read_bytes", "shuffle_write_bytes",
+                "memory_spilled_bytes", "disk_spilled_bytes", "task_seconds", "task_seconds_max"):  # fmt: skip
+        assert sum(row[key] for row in rows.values()) > 0, key
+    assert len(logged) > 10
+
+
+def read_event_log(folder):
+    """What Spark's event log says of each stage, added up over the ends of its tasks."""
+    (path,) = (path for path in folder.iterdir() if not path.name.startswith("."))
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    stages = {}
+    for event in events:
+        if event["Event"] == "SparkListenerTaskEnd":
+            key = (event["Stage ID"], event["Stage Attempt ID"])
+            add_task(stages.setdefault(key, Counter()), event)
+    for event in events:
+        if event["Event"] == "SparkListenerStageCompleted":
+            info = event["Stage Info"]
+            stages[info["Stage ID"], info["Stage Attempt ID"]]["tasks"] = info["Number of Tasks"]
+    return stages
+
+
+def add_task(stage, event):
+    reason, metrics = event["Task End Reason"]["Reason"], event.get("Task Metrics") or {}
+    stage["failed_tasks"] += reason not in ("Success", "TaskKilled")
+    stage["killed_tasks"] += reason == "TaskKilled"
+    seconds = metrics["Executor Run Time"] / 1e3
+    if reason == "Success":
+        stage["task_seconds_max"] = max(stage["task_seconds_max"], seconds)
+    stage["task_seconds"] += seconds
+    stage["cpu_seconds"] += metrics["Executor CPU Time"] / 1e9
+    stage["gc_seconds"] += metrics["JVM GC Time"] / 1e3
+    stage["memory_spilled_bytes"] += metrics["Memory Bytes Spilled"]
+    stage["disk_spilled_bytes"] += metrics["Disk Bytes Spilled"]
+    stage["result_bytes"] += metrics["Result Size"]
+    stage["input_bytes"] += metrics["Input Metrics"]["Bytes Read"]
+    stage["output_bytes"] += metrics["Output Metrics"]["Bytes Written"]
+    read = metrics["Shuffle Read Metrics"]
+    stage["shuffle_read_bytes"] += read["Remote Bytes Read"] + read["Local Bytes Read"]
+    stage["shuffle_write_bytes"] += metrics["Shuffle Write Metrics"]["Shuffle Bytes Written"]

@@ -106,3 +106,10 @@ def test_any_other_command_is_left_as_it_is() -> None:
     assert step_command("command-runner.jar", ["bash", "-c", "--master x"], spec, HOME, "") == StepCommand(
         ("bash", "-c", "--master x")
     )
+
+
+def test_encrypted_traffic_stays_but_for_processes_which_have_no_secret() -> None:
+    conf = {"authenticate": "true", "network_crypto_enabled": "true", "io_encryption_enabled": "true"}
+    for executors, kept in (("threads", 3), ("processes", 0)):
+        argv = make("app.py", executors=executors, **conf).argv
+        assert len([word for word in argv if word.endswith("=true")]) == kept

@@ -1,0 +1,160 @@
+"""``make bench-strategies``: validation loss at equal tokens against bytes moved, for each way in which workers agree.
+
+All runs see the same batches in the same order. Workers are tasks of the inline engine, one thread each, one after
+another: their number decides the loss and the bytes, not the seconds. Gradients summed over workers give the weights
+that one worker gets, but for rounding, so `allreduce` is trained once, by one worker, and its bytes are computed for
+each number of workers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bench.table import show
+from bench.text import MB, WORK, folder_of
+from jobs.config import resolve
+from jobs.engine.contract import Result
+from jobs.engine.inline import InlineEngine
+from jobs.gang import Member
+from jobs.lake import delete_folder, read_json, write_bytes, write_json
+from jobs.paths import Lake, Run, to_uri
+from jobs.pipeline import run_step
+from jobs.steps import train
+
+SETTINGS: dict[str, Any] = {
+    "train.max_tokens": 1_228_800,  # 1,200 steps
+    "train.batch_size": 16,
+    "train.eval_every": 100_000,
+    "train.eval_windows": 512,
+    "train.state_every": 1000,
+    "train.keep_best": False,
+    "train.dtype": "float32",
+    "spark.executors": 8,
+    "log_level": "WARN",
+}
+LOCAL_STEPS = (10, 30, 100)
+WORKERS = (2, 4)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train, as settings of the section `train`."""
+
+    strategy: str
+    workers: int
+    sync_every: int = 0
+    delta_dtype: str = "float32"
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.strategy}, {self.delta_dtype}" if self.sync_every > 1 else self.strategy
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As dotted keys."""
+        names = ("strategy", "workers", "sync_every", "delta_dtype")
+        return {f"train.{name}": getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run cost and gave."""
+
+    loss: float
+    sync_bytes: int
+    tokens: int
+    cpu_seconds: float
+
+
+class OneThread(InlineEngine):
+    """The inline engine with one thread for each worker."""
+
+    def task_threads(self, num_tasks: int) -> int:
+        """One."""
+        return 1
+
+    def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
+        """Run the only member in this process."""
+        assert workers == 1
+        return function(Member(0, 1, 1, socket.gethostname(), lambda text: [text]))
+
+
+def main() -> None:
+    """Measure and print."""
+    data = make_data()
+    base = measure(data, Variant("allreduce", 1))
+    variants = [Variant("average", workers, steps) for workers in WORKERS for steps in LOCAL_STEPS]
+    variants += [
+        Variant("diloco", workers, steps, dtype)
+        for workers in WORKERS
+        for dtype in ("float32", "int8")
+        for steps in LOCAL_STEPS
+    ]
+    rows = []
+    for workers in WORKERS:
+        whole = allreduce_bytes(data, workers)
+        rows.append(_row(Variant("allreduce", workers, 1), replace(base, sync_bytes=whole), base, whole))
+        for variant in variants:
+            if variant.workers == workers:
+                rows.append(_row(variant, measure(data, variant), base, whole))
+    columns = ("", "workers", "local steps", "validation loss", "worse by", "MB moved", "share", "CPU s")
+    show(
+        f"Validation loss after {base.tokens:,} tokens against bytes moved, load {os.getloadavg()[0]:.0f}",
+        columns,
+        rows,
+    )
+
+
+def make_data() -> Run:
+    """Tokens and windows of the text, in a lake of their own."""
+    lake = WORK / "strategies-lake"
+    shutil.rmtree(lake, ignore_errors=True)
+    run = Lake(to_uri(str(lake))).run("data")
+    config = resolve(to_uri(str(folder_of(5 * MB))), "tiny", {"log_level": "WARN"})
+    write_bytes(run.config, config.to_json().encode())
+    for step in ("tokenize", "windows"):
+        run_step(step, run, config, InlineEngine())
+    return run
+
+
+def measure(data: Run, variant: Variant, **settings: Any) -> Figures:
+    """Train a variant on the data's windows, from nothing."""
+    run = Lake(data.lake_uri).run("variant")
+    delete_folder(run.uri)
+    more = {f"train.{name}": value for name, value in settings.items()}
+    config = resolve("none", "tiny", SETTINGS | variant.settings | more)
+    write_bytes(run.config, config.to_json().encode())
+    write_json(run.datasets, read_json(data.datasets))
+    started = time.process_time()
+    stats = train.run(run, config, OneThread(), lambda _: None)
+    return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], time.process_time() - started)
+
+
+def allreduce_bytes(data: Run, workers: int) -> int:
+    """What workers send each other for the gradients of a whole run: each twice all but its own share."""
+    stats = read_json(Lake(data.lake_uri).run("variant").step_stats("train"))
+    return int(stats["num_steps"] * 2 * (workers - 1) * 4 * stats["num_parameters"])
+
+
+def _row(variant: Variant, figures: Figures, base: Figures, whole: int) -> tuple[str, ...]:
+    return (
+        variant.name,
+        str(variant.workers),
+        str(variant.sync_every),
+        f"{figures.loss:.4f}",
+        f"{figures.loss / base.loss - 1:.1%}",
+        f"{figures.sync_bytes / MB:,.1f}",
+        f"1/{whole / figures.sync_bytes:.0f}",
+        f"{figures.cpu_seconds:.0f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Training against `transformers`: the same Llama, batch and arithmetic, torch's AdamW on both sides.
+
+``make bench-train`` runs it in the peers' environment. Ours is what a training step of a run does: windows read, loss
+and gradients, clipping, AdamW. Theirs is what people write with the library: `LlamaForCausalLM` with `labels`, autocast
+where it is bfloat16, `clip_grad_norm_`, AdamW (fused, as ours). Both sides alternate; the figure is the median of the
+pairs' ratios, by the clock and by CPU seconds. The share of peak counts 6 operations for each parameter and token (2
+forward, 4 backward; the embeddings once, as the output layer) and the scores of attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig as PeerConfig
+from transformers import LlamaForCausalLM
+
+from bench.table import show, target
+from jobs.config import ModelConfig, TrainConfig, resolve
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.llama_config import hugging_face_config
+from jobs.training.learner import Learner
+
+CPU = torch.device("cpu")
+TARGET = 1.3
+LEARNING_RATE, MAX_NORM = 1e-4, 1.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a preset's shape, vocabulary, window and batch."""
+
+    name: str
+    model: ModelConfig
+    vocab_size: int
+    window: int
+    batch_size: int
+
+    @classmethod
+    def of(cls, preset: str) -> Case:
+        """The case of a preset."""
+        config = resolve("none", preset)
+        return cls(preset, config.model, config.tokenize.vocab_size, config.windows.size, config.train.batch_size)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.window * self.batch_size
+
+    def flops(self, num_parameters: int) -> float:
+        """Floating-point operations of a step's matrix products."""
+        attention = 6 * self.model.num_layers * self.window * self.model.embedding_size  # causal: half of the scores
+        return self.tokens * (6.0 * num_parameters + attention)
+
+
+def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
+    """A training step as a run takes it, and its model."""
+    model = Llama(LlamaConfig.of(case.model, case.vocab_size, case.window), seed=1)
+    config = TrainConfig(optimizer="adamw", dtype=dtype, workers=1, max_gradient_norm=MAX_NORM)
+    learner = Learner(model, config, CPU)
+
+    def step(windows: Tensor) -> float:
+        loss = learner.backward(windows, case.tokens)
+        learner.update(LEARNING_RATE)
+        return loss
+
+    return step, model
+
+
+def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
+    """The same with `transformers`."""
+    shape = LlamaConfig.of(case.model, case.vocab_size, case.window)
+    model = LlamaForCausalLM(PeerConfig(**hugging_face_config(shape, 0), attn_implementation="sdpa"))
+    model.load_state_dict(weights, strict=False)  # but for the output layer, which is the embedding
+    model.train()
+    config = TrainConfig()
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=LEARNING_RATE,
+        betas=(config.beta1, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+    def step(windows: Tensor) -> float:
+        inputs, labels = windows[:, :-1], windows[:, 1:]
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = model(input_ids=inputs, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.item())
+
+    return step
+
+
+def measure(step: Callable[[Tensor], float], batches: list[Tensor]) -> tuple[float, float]:
+    """Seconds and CPU seconds of a step."""
+    started, cpu = time.perf_counter(), time.process_time()
+    for batch in batches:
+        step(batch)
+    return (time.perf_counter() - started) / len(batches), (time.process_time() - cpu) / len(batches)
+
+
+def peak(dtype: str) -> float:
+    """Most floating-point operations per second of a matrix product, whatever its shape."""
+    best = 0.0
+    for size in (256, 512, 1024):
+        one, other = (torch.randn(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
+        for _ in range(20):
+            started = time.perf_counter()
+            torch.mm(one, other)
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
+
+
+def compare(case: Case, dtype: str, pairs: int, steps: int) -> tuple[list[str], float]:
+    """A row of the table, and the ratio by CPU seconds."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (steps, case.batch_size, case.window + 1)
+    batches = list(torch.randint(0, case.vocab_size, shape, generator=generator))
+    ours, model = our_step(case, dtype)
+    theirs = their_step(case, dtype, {name: tensor.clone() for name, tensor in model.state_dict().items()})
+    losses = [(ours(batch), theirs(batch)) for batch in batches[:3]]  # warms up, and shows that both do the same
+    difference = max(abs(one / other - 1) for one, other in losses)
+    taken = [(measure(ours, batches), measure(theirs, batches)) for _ in range(pairs)]
+    by_clock, by_cpu = (statistics.median(other[i] / one[i] for one, other in taken) for i in (0, 1))
+    our_seconds = min(one[0] for one, _ in taken)
+    share = case.flops(model.num_parameters) / our_seconds / peak(dtype)
+    speeds = [f"{case.tokens / min(side[0] for side in sides):,.0f}" for sides in zip(*taken, strict=True)]
+    row = [f"{case.name}, {dtype}", *speeds, f"{by_clock:.2f}x", f"{by_cpu:.2f}x", f"{difference:.0e}", f"{share:.0%}"]
+    return row, by_cpu
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--presets", nargs="+", default=["demo", "small"])
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = [
+        compare(Case.of(preset), dtype, options.pairs, options.steps)
+        for preset in options.presets
+        for dtype in options.dtype
+    ]
+    header = ["preset", "ours, tokens/s", "transformers", "ratio", "by CPU", "losses differ by", "share of peak"]
+    load = os.getloadavg()[0]
+    show(f"{options.threads} threads, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
+    target("least ratio by CPU seconds", min(ratio for _, ratio in results), TARGET)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Creates, changes and deletes a deployment's stack: ``make aws-deploy ENV=prod PARAMS="VpcId=... SubnetIds=..."``.
+
+    python -m infra.aws.deploy ENV [Parameter=value ...]
+    python -m infra.aws.deploy ENV --destroy
+
+Credentials and region are boto3's usual ones. A change set is made and shown before it is executed; every wait has a
+limit. Parameters that are not given keep their values. In the end, the outputs stand as the environment of the DAG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+
+from infra.aws import certificates
+
+TEMPLATE = Path(__file__).parent / "template.yaml"
+POLL_SECONDS, MAX_POLLS = 10, 120
+TAG = "nightjar:project"
+
+
+class DeployError(Exception):
+    """The stack is not as it was asked for; the text says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code: 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m infra.aws.deploy", description=__doc__.splitlines()[0])
+    parser.add_argument("env", help="name of the deployment, for example prod")
+    parser.add_argument("parameters", nargs="*", metavar="Parameter=value", help="parameters of template.yaml")
+    parser.add_argument("--destroy", action="store_true", help="delete the stack; the bucket and the key are kept")
+    options = parser.parse_args(arguments)
+    try:
+        stack = _stack_name(options.env)
+        if options.destroy:
+            destroy(stack)
+        else:
+            sys.stdout.write("".join(f"{line}\n" for line in deploy(stack, options.env, options.parameters)))
+    except (DeployError, BotoCoreError, ClientError) as error:
+        sys.stderr.write(f"aws: {error}\n")
+        return 2
+    return 0
+
+
+def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
+    """Bring the stack to the template and the parameters; return its outputs as lines of an environment.
+
+    Raises:
+        DeployError: if a parameter is not KEY=VALUE, or CloudFormation does not get there.
+    """
+    client: Any = boto3.client("cloudformation")
+    exists = _status(client, stack) not in (None, "REVIEW_IN_PROGRESS")
+    _change(client, stack, _parameters({"Project": env}, parameters, client, stack if exists else None), exists)
+    outputs = read_outputs(client, stack)
+    certificates.upload_once(outputs["Lake"])
+    return environment(outputs)
+
+
+def destroy(stack: str) -> None:
+    """Delete the stack; bucket and key stay, since they hold the only copies.
+
+    Raises:
+        DeployError: if it is not gone within the limit.
+    """
+    client: Any = boto3.client("cloudformation")
+    if _status(client, stack) is None:
+        sys.stdout.write(f"stack {stack} does not exist\n")
+        return
+    kept = read_outputs(client, stack).get("Lake", "its bucket")
+    client.delete_stack(StackName=stack)
+    _wait(client, "stack_delete_complete", StackName=stack)
+    sys.stdout.write(f"stack {stack} is deleted; kept: {kept}, with all of its content, and the key that encrypts it\n")
+
+
+def read_outputs(client: Any, stack: str) -> dict[str, str]:
+    """The outputs of a stack."""
+    [described] = client.describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
+
+
+def environment(outputs: dict[str, str]) -> list[str]:
+    """The outputs as settings of the DAG: those of the cluster, lake and project; the others as comments."""
+    lines = []
+    for key, value in sorted(outputs.items()):
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).upper()
+        if key.startswith("Airflow"):
+            lines.append(f"# {name}={value}")
+        else:
+            prefix = "NIGHTJAR_" if key in ("Lake", "Project") else "NIGHTJAR_CLUSTER_"
+            lines.append(f"{prefix}{name}={value}")
+    return lines
+
+
+def _stack_name(env: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", env):
+        raise DeployError(f"ENV={env}: use small letters, digits and '-', at most 21")
+    return f"nightjar-{env}"
+
+
+def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existing: str | None) -> list[dict[str, Any]]:
+    """Parameters of the change set: what is given wins, what a stack has is kept, the rest is the template's."""
+    values = dict(fixed)
+    for parameter in given:
+        key, found, value = parameter.partition("=")
+        if not found:
+            raise DeployError(f"{parameter}: write Parameter=value, for example VpcId=vpc-0abc")
+        values[key] = value
+    chosen: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+    if existing:
+        [stack] = client.describe_stacks(StackName=existing)["Stacks"]
+        kept = {each["ParameterKey"] for each in stack.get("Parameters", [])} - values.keys()
+        chosen += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
+    return chosen
+
+
+def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: bool) -> None:
+    """Make a change set, show it, execute it and wait."""
+    name = f"nightjar-{int(time.time())}"
+    client.create_change_set(
+        StackName=stack,
+        ChangeSetName=name,
+        ChangeSetType="UPDATE" if exists else "CREATE",
+        TemplateBody=TEMPLATE.read_text("utf-8"),
+        Parameters=parameters,
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+        Tags=[{"Key": TAG, "Value": stack.removeprefix("nightjar-")}],
+    )
+    described = _await_change_set(client, stack, name)
+    for change in described.get("Changes", []):
+        what = change["ResourceChange"]
+        sys.stdout.write(f"{what['Action']:8} {what['ResourceType']:36} {what['LogicalResourceId']}\n")
+    if described["Status"] == "FAILED":
+        client.delete_change_set(StackName=stack, ChangeSetName=name)
+        if "didn't contain changes" in described.get("StatusReason", "") or "No updates" in described["StatusReason"]:
+            sys.stdout.write(f"stack {stack} is as the template says\n")
+            return
+        raise DeployError(f"stack {stack}: {described.get('StatusReason')}")
+    client.execute_change_set(StackName=stack, ChangeSetName=name)
+    _wait(client, "stack_update_complete" if exists else "stack_create_complete", StackName=stack)
+
+
+def _await_change_set(client: Any, stack: str, name: str) -> dict[str, Any]:
+    for _ in range(MAX_POLLS):
+        described: dict[str, Any] = client.describe_change_set(StackName=stack, ChangeSetName=name)
+        if described["Status"] in ("CREATE_COMPLETE", "FAILED"):
+            return described
+        time.sleep(POLL_SECONDS / 5)
+    raise DeployError(f"stack {stack}: its change set is not ready after {MAX_POLLS * POLL_SECONDS // 5} s; try again")
+
+
+def _status(client: Any, stack: str) -> str | None:
+    """The stack's status; None if there is no such stack."""
+    try:
+        [described] = client.describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationError" and "not exist" in str(error):
+            return None
+        raise
+    return str(described["StackStatus"])
+
+
+def _wait(client: Any, what: str, **names: str) -> None:
+    """Wait for twenty minutes at most."""
+    try:
+        client.get_waiter(what).wait(**names, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": MAX_POLLS})
+    except WaiterError as error:
+        raise DeployError(f"stack {names['StackName']}: {error}; see its events in the console") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

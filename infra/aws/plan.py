@@ -1,0 +1,80 @@
+"""Prints the requests that a run would send to EMR, validated, without AWS: ``make aws-plan PRESET=tiny``.
+
+    python -m infra.aws.plan --preset tiny [--lake s3://bucket/prefix] [--set key=value ...]
+
+They are built by the DAG's own code from the environment's settings (``NIGHTJAR_*``) and checked against botocore's
+model of the service. No credentials, no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import botocore.session
+from botocore.validate import ParamValidator
+
+from infra.package.build import PackageError, build
+from jobs.config import parse_settings, resolve
+from jobs.errors import InputError
+from jobs.paths import Lake
+from nightjar import emr, settings
+
+Request = tuple[str, dict[str, Any]]
+
+
+def main() -> int:
+    """Return the exit code: 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m infra.aws.plan", description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="demo", help="settings to start from")
+    parser.add_argument("--lake", default=os.environ.get("NIGHTJAR_LAKE") or "s3://my-bucket/lake")
+    parser.add_argument("--corpus", default="s3://my-bucket/lake/corpora/texts")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in python -m jobs run")
+    options = parser.parse_args()
+    try:
+        requests = plan(options.lake, options.corpus, options.preset, parse_settings(options.set))
+        for operation, request in requests:
+            sys.stdout.write(json.dumps({operation: request}, indent=2) + "\n")
+        found = [problem for operation, request in requests for problem in problems(operation, request)]
+    except (InputError, PackageError) as error:
+        sys.stderr.write(f"aws-plan: {error}\n")
+        return 2
+    for problem in found:
+        sys.stderr.write(f"aws-plan: {problem}\n")
+    if not found:
+        sys.stderr.write(f"aws-plan: {len(requests)} requests, valid for botocore {botocore.__version__}\n")
+    return 2 if found else 0
+
+
+def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> list[Request]:
+    """The requests of a run, as its tasks would send them: operations of EMR with their parameters.
+
+    Raises:
+        InputError: if the configuration is wrong.
+        PackageError: if the package would not work.
+    """
+    settled = settings.load({**os.environ, "NIGHTJAR_LAKE": lake_uri})
+    config = resolve(corpus, preset, {**settled.cluster, **chosen})
+    lake = Lake(settled.lake.uri)
+    package_uri = lake.package(build(settled.package_root).sha256)
+    run = lake.run("planned")
+    identity = emr.ClusterIdentity(settled.project, run)
+    cluster = emr.run_job_flow(config, identity, datetime.now(UTC), package_uri)
+    steps = [emr.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
+    return [("RunJobFlow", cluster), *(("AddJobFlowSteps", step) for step in steps)]
+
+
+def problems(operation: str, request: dict[str, Any]) -> list[str]:
+    """What botocore's model of EMR says against a request."""
+    model = botocore.session.get_session().get_service_model("emr").operation_model(operation)
+    assert model.input_shape is not None
+    report = ParamValidator().validate(request, model.input_shape).generate_report()
+    return [f"{operation}: {line}" for line in report.splitlines()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

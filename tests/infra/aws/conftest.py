@@ -1,0 +1,101 @@
+"""A deployment made by moto's CloudFormation in the embedded EMR's server, by the very command that a user runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.decode.cfn_yaml import loads
+from moto.cloudformation.models import ChangeSet
+
+from infra.aws import deploy
+from infra.local.emr import server
+from infra.local.emr.server import embedded_emr
+from infra.local.emr.settings import Settings
+from tests import hermetic
+from tests.infra.aws.recorder import Recorder, Request
+
+hermetic.isolate()
+
+ENV = "prod"
+CORPUS_BUCKET = "texts"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployed stack: where its AWS is, what the command printed, and what was asked of that AWS."""
+
+    endpoint: str
+    printed: list[str]
+    heard: list[Request] = field(repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The settings that the command printed."""
+        return dict(line.split("=", 1) for line in self.printed if line.startswith("NIGHTJAR_"))
+
+    def policies(self, role: str) -> list[dict[str, Any]]:
+        """The documents of the policies of one of the stack's roles, as IAM has them."""
+        iam = boto3.client("iam", endpoint_url=self.endpoint)
+        attached = iam.list_attached_role_policies(RoleName=f"nightjar-{ENV}-us-east-1-{role}")["AttachedPolicies"]
+        arns = [policy["PolicyArn"] for policy in attached]
+        versions = [(arn, iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]) for arn in arns]
+        found = [iam.get_policy_version(PolicyArn=arn, VersionId=version) for arn, version in versions]
+        return [each["PolicyVersion"]["Document"] for each in found]
+
+
+@pytest.fixture(scope="session")
+def template() -> dict[str, Any]:
+    """The template, its short forms (!Ref, !Sub) spelled out."""
+    parsed: dict[str, Any] = json.loads(json.dumps(loads(deploy.TEMPLATE.read_text("utf-8")), default=str))
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder, heard = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Request]]
+    with pytest.MonkeyPatch.context() as patch:
+        guard = server._refuse_web_pages
+        patch.setattr(server, "_refuse_web_pages", lambda app: Recorder(guard(app), heard))
+        patch.setattr(deploy, "TEMPLATE", _for_moto(template, folder))
+        patch.setattr(deploy, "POLL_SECONDS", 0.1)
+        patch.setattr(ChangeSet, "apply", _apply)
+        with embedded_emr(Settings(state_dir=folder / "emr")) as endpoint:
+            patch.setenv("AWS_ENDPOINT_URL", endpoint)
+            ec2 = boto3.client("ec2")
+            vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+            blocks = ("10.0.1.0/24", "10.0.2.0/24")
+            subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=block)["Subnet"]["SubnetId"] for block in blocks]
+            boto3.client("s3").create_bucket(Bucket=CORPUS_BUCKET)
+            given = [f"VpcId={vpc}", f"SubnetIds={','.join(subnets)}", f"CorpusBucket={CORPUS_BUCKET}"]
+            printed = deploy.deploy(f"nightjar-{ENV}", ENV, given)
+            patch.delenv("AWS_ENDPOINT_URL")
+            heard.clear()
+            yield Deployment(endpoint, printed, heard)
+
+
+def _for_moto(template: dict[str, Any], folder: Path) -> Path:
+    """moto reads the tags of a KMS key by another name than CloudFormation's."""
+    known = copy.deepcopy(template)
+    del known["Resources"]["Key"]["Properties"]["Tags"]
+    path = folder / "template.json"
+    path.write_text(json.dumps(known))
+    return path
+
+
+_moto_apply = ChangeSet.apply
+
+
+def _apply(change_set: ChangeSet) -> None:
+    """moto leaves out the outputs where a stack comes from a change set."""
+    _moto_apply(change_set)
+    stack = change_set.stack
+    stack.template = change_set.template
+    stack._parse_template()
+    stack.output_map = stack._create_output_map()

@@ -1,0 +1,175 @@
+"""A stack is deployed, its outputs are the DAG's settings, and a whole run needs no more than its roles allow."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from infra.aws import deploy
+from infra.local.airflow import environment, run_dag
+from jobs.paths import STEPS
+from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
+from tests.infra.aws.policies import Call, allows
+from tests.infra.aws.recorder import OWN_TAG, calls
+
+CONF = {
+    "corpus": f"s3://{CORPUS_BUCKET}/poems",
+    "preset": "tiny",
+    "tokenize.vocab_size": 400,
+    "windows.size": 32,
+    "train.epochs": 2,
+    "train.checkpoint_every": 10,
+    "train.workers": 2,
+    "generate.max_new_words": 5,
+}
+AIRFLOW_KEY = "embedded"  # see infra.local.airflow_env; all other keys are those of steps and nodes
+POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
+
+
+@pytest.fixture(scope="module")
+def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of the DAG with the real job, in the deployment; the cluster that it had, as EMR shows it."""
+    folder, words = tmp_path_factory.mktemp("run"), POEM.split()
+    text = "\n\n".join(" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
+    boto3.client("s3", endpoint_url=deployment.endpoint).put_object(
+        Bucket=CORPUS_BUCKET, Key="poems/poems.txt", Body=text.encode()
+    )
+    deployment.heard.clear()
+    settings = {**environment(folder, "file:///nowhere", deployment.endpoint), **deployment.environment}
+    settings |= {"NIGHTJAR_POLL_SECONDS": "0.3", "NIGHTJAR_STATS_DIR": str(folder / "stats")}
+    run_id, log = f"run-{uuid.uuid4().hex[:8]}", folder / "dag.log"
+    assert run_dag(CONF, run_id, settings, log) == 0, log.read_text()[-3000:]
+    emr = boto3.client("emr", endpoint_url=deployment.endpoint)
+    [found] = [each for each in emr.list_clusters()["Clusters"] if each["Name"].endswith(run_id)]
+    cluster: dict[str, Any] = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
+    cluster["Steps"] = [step["Name"] for step in reversed(emr.list_steps(ClusterId=found["Id"])["Steps"])]
+    cluster["BootstrapActions"] = emr.list_bootstrap_actions(ClusterId=found["Id"])["BootstrapActions"]
+    return cluster
+
+
+def test_the_command_prints_the_settings_of_the_dag(deployment: Deployment) -> None:
+    settings = deployment.environment
+    assert settings["NIGHTJAR_LAKE"] == "s3://nightjar-prod-123456789012-us-east-1/lake"
+    assert settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"] == "nightjar-prod-true"
+    assert len(json.loads(settings["NIGHTJAR_CLUSTER_SUBNET_IDS"])) == 2
+    assert any("AIRFLOW_ROLE_ARN=arn:aws:iam::" in line for line in deployment.printed)
+    certificates = boto3.client("s3", endpoint_url=deployment.endpoint).head_object(
+        Bucket="nightjar-prod-123456789012-us-east-1", Key="lake/security/node-certificates.zip"
+    )
+    assert certificates["ContentLength"] > 3000
+
+
+def test_a_deployment_is_changed_and_deleted(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
+    [vpc] = [each["VpcId"] for each in boto3.client("ec2").describe_vpcs()["Vpcs"] if not each["IsDefault"]]
+    subnets = ",".join(json.loads(deployment.environment["NIGHTJAR_CLUSTER_SUBNET_IDS"]))
+    assert deploy.main(["other", f"VpcId={vpc}", f"SubnetIds={subnets}"]) == 0
+    assert "NIGHTJAR_PROJECT=other" in capsys.readouterr().out
+    assert deploy.main(["other", "--destroy"]) == 0
+    assert "kept: s3://nightjar-other-" in capsys.readouterr().out
+    assert deploy.main(["other", "--destroy"]) == 0
+    assert "does not exist" in capsys.readouterr().out
+    assert deploy.main(["Bad Name"]) == 2
+    assert deploy.main(["other", "VpcId"]) == 2
+    assert "write Parameter=value" in capsys.readouterr().err
+
+
+def test_the_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
+    settings = deployment.environment
+    assert run["Status"]["State"] == "TERMINATED"
+    assert run["Steps"] == [step for step in STEPS if step != "embed"]
+    assert run["ServiceRole"] == settings["NIGHTJAR_CLUSTER_SERVICE_ROLE"]
+    assert run["Ec2InstanceAttributes"]["IamInstanceProfile"] == settings["NIGHTJAR_CLUSTER_INSTANCE_PROFILE"]
+    assert run["SecurityConfiguration"] == settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"]
+    assert run["LogUri"].startswith(settings["NIGHTJAR_LAKE"])
+    tags = {tag["Key"]: tag["Value"] for tag in run["Tags"]}
+    assert tags["nightjar:project"] == ENV
+    assert tags["for-use-with-amazon-emr-managed-policies"] == "true"
+    [action] = run["BootstrapActions"]
+    bucket, key = action["ScriptPath"].removeprefix("s3://").split("/", 1)
+    script = boto3.client("s3", endpoint_url=deployment.endpoint).get_object(Bucket=bucket, Key=key)["Body"].read()
+    assert script == Path("infra/aws/bootstrap.sh").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def needed(deployment: Deployment, run: dict[str, Any]) -> dict[str, set[Call]]:
+    """The calls of the run, by the role that makes them on AWS."""
+    assert run["Steps"]
+    heard = {
+        "airflow": [request for request in deployment.heard if request.key == AIRFLOW_KEY],
+        "node": [request for request in deployment.heard if request.key in ("local", "testing", "")],
+    }
+    # What this test itself asked for after the run.
+    found = {role: calls(requests, ENV) for role, requests in heard.items()}
+    found["node"] = {call for call in found["node"] if call.action.startswith("s3:")}
+    return found
+
+
+def test_the_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
+    assert {"elasticmapreduce:RunJobFlow", "iam:PassRole", "s3:PutObject"} <= {c.action for c in needed["airflow"]}
+    assert {"s3:GetObject", "s3:PutObject", "s3:ListBucket"} <= {call.action for call in needed["node"]}
+    for role, made in needed.items():
+        documents = deployment.policies(role)
+        refused = sorted(f"{role}: {call}" for call in made if not allows(documents, call))
+        assert refused == []
+
+
+def test_the_same_calls_on_what_belongs_to_others_are_refused(
+    deployment: Deployment, needed: dict[str, set[Call]]
+) -> None:
+    bucket = deployment.environment["NIGHTJAR_LAKE"].split("/")[2]
+    for role, made in needed.items():
+        documents = deployment.policies(role)
+        foreign = [_foreign(call, bucket) for call in made]
+        allowed = sorted(str(call) for call in foreign if call and allows(documents, call))
+        assert allowed == []
+    lake = f"arn:aws:s3:::{bucket}/lake"
+    node, airflow = deployment.policies("node"), deployment.policies("airflow")
+    for name in ("models/champion.json", "packages/x/jobs.zip", "security/node-certificates.zip"):
+        assert not allows(node, Call("s3:PutObject", f"{lake}/{name}"))
+        assert not allows(node, Call("s3:DeleteObject", f"{lake}/{name}"))
+    assert not allows(airflow, Call("s3:DeleteObject", f"{lake}/models/x/model.safetensors"))
+    assert not allows(airflow, Call("s3:GetObject", f"arn:aws:s3:::{bucket}/elsewhere"))
+
+
+def _foreign(call: Call, bucket: str) -> Call | None:
+    """The same call on another bucket, role or project's cluster; None where a call has no resource of its own."""
+    if call.action.startswith("s3:"):
+        return replace(
+            call, resource=call.resource.replace(bucket, "foreign").replace(f":::{CORPUS_BUCKET}", ":::foreign")
+        )
+    if call.action == "iam:PassRole":
+        return replace(call, resource="arn:aws:iam::123456789012:role/admin")
+    if OWN_TAG in call.context and call.action != "elasticmapreduce:DescribeCluster":
+        return replace(call, context={OWN_TAG: "other"})
+    if "aws:RequestTag/nightjar:project" in call.context:
+        return replace(call, context={"aws:RequestTag/nightjar:project": "other"})
+    return None
+
+
+def test_roles_may_be_passed_to_their_service_alone(deployment: Deployment) -> None:
+    role = deployment.environment["NIGHTJAR_CLUSTER_SERVICE_ROLE"]
+    to = lambda service: Call("iam:PassRole", role, {"iam:PassedToService": service})  # noqa: E731 - one word for both
+    assert allows(deployment.policies("airflow"), to("elasticmapreduce.amazonaws.com"))
+    assert not allows(deployment.policies("airflow"), to("lambda.amazonaws.com"))
+
+
+def test_a_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yours"}}, "DescribeStacks")
+
+    monkeypatch.setattr(deploy, "_status", refuse)
+    started = time.monotonic()
+    assert deploy.main(["prod", "VpcId=vpc-1"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert time.monotonic() - started < 5

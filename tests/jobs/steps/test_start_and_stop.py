@@ -1,0 +1,85 @@
+"""Training that starts from an earlier model, and training that stops early."""
+
+import pytest
+
+from jobs import lake
+from jobs.engine.inline import InlineEngine
+from jobs.errors import InputError
+from jobs.steps import train
+from jobs.training.checkpoint import TrainingState, latest_checkpoint
+from jobs.training.stopping import has_stopped_improving
+from tests.jobs.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
+
+FEW = {"train__max_tokens": 40 * 12 * 16, "train__batch_size": 12, "train__eval_every": 4, "train__sync_every": 4}
+STRATEGIES = ["allreduce", "average"]
+
+
+def train_run(place, name, **settings):
+    run, config = make_run(place, name, **{**FEW, **settings})
+    return run, train.run(run, config, InlineEngine(), lambda _: None)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
+    earlier, stats = train_run(place, "earlier")
+    champion = lake.join(place.models, "one")
+    for info in lake.list_files(earlier.model):
+        lake.write_bytes(lake.join(champion, lake.base_name(info.uri)), lake.read_bytes(info.uri))
+    lake.write_json(place.champion, {"model": "one"})
+    for number, init in enumerate(["earlier", "champion", earlier.model, earlier.model_archive]):
+        run, _ = train_run(
+            place, f"later{number}", train__strategy=strategy, train__init=init, train__learning_rate=1e-6,
+            train__max_tokens=2 * 12 * 16,
+        )  # fmt: skip
+        assert metrics(run)[-1]["valid_loss"] == pytest.approx(stats["valid_loss"], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train__init": "nothing"}, "nothing: no model there"),
+        (
+            {"train__init": "earlier", "model__num_layers": 1},
+            r"train\.init .*layers\.1\..* is \(.*\) there and absent here",
+        ),
+        ({"train__init": "earlier", "model__hidden_size": 96}, r"is \(32, 64\) there and \(32, 96\) here"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused(place, settings, message):
+    train_run(place, "earlier", train__max_tokens=12 * 16)
+    with pytest.raises(InputError, match=message):
+        train_run(place, "later", **settings)
+
+
+def test_a_model_of_another_tokenizer_is_refused(place):
+    train_run(place, "earlier", train__max_tokens=12 * 16)
+    other = train_tokenizer("another text than that of the other tokenizer " * 20)
+    folder = place.tokens(FINGERPRINT)
+    lake.delete_folder(folder)
+    entry = lake.write_file(folder, "tokenizer.json", other.json)
+    lake.publish_manifest(folder, lake.Manifest("tokens", FINGERPRINT, (entry,)))
+    with pytest.raises(InputError, match=r"train\.init .*its tokenizer \(\w+\) is not that of this run \(\w+\)"):
+        train_run(place, "later", train__init="earlier")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_that_no_longer_improves_ends_with_its_best_model(place, strategy):
+    run, stats = train_run(
+        place, strategy, train__strategy=strategy, train__learning_rate=0.2, train__schedule="constant",
+        train__max_tokens=400 * 12 * 16, train__early_stopping_evals=3,
+    )  # fmt: skip
+    rows = [row for row in metrics(run) if "valid_loss" in row]
+    best = min(rows, key=lambda row: row["valid_loss"])
+    assert stats["stopped_early"]
+    assert [row["step"] for row in rows][-1] == best["step"] + 3 * 4 == stats["num_steps"] == latest_checkpoint(run)
+    assert stats["num_steps"] < 400
+    assert stats["valid_loss"] == best["valid_loss"]
+
+
+def test_validations_without_gain_are_counted_by_steps(place):
+    _, config = make_run(place, train__early_stopping_evals=2, train__eval_every=10)
+    state = TrainingState("", steps=25, best_step=10, best_valid_loss=1.0)
+    assert not has_stopped_improving(state, config.train)
+    state.steps = 30
+    assert has_stopped_improving(state, config.train)
+    assert not has_stopped_improving(state, config.train.model_copy(update={"early_stopping_evals": None}))

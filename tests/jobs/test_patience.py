@@ -1,0 +1,156 @@
+"""A lake that fails for a while: a real S3 server that goes and comes back, and a real disk that is too small."""
+
+import errno
+import os
+import subprocess
+import threading
+import time
+import uuid
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from moto.server import ThreadedMotoServer
+
+from jobs import lake, patience
+from jobs.engine.inline import InlineEngine
+from jobs.errors import LakeError
+from jobs.paths import Lake, join, local_path
+from jobs.steps import train
+from tests.jobs.handmade import make_datasets, make_run, metrics, train_tokenizer
+
+
+class Server:
+    """A moto server that can be away for a while; what it holds stays."""
+
+    def __init__(self):
+        self.server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self.server.start()
+        self.port = self.server.get_host_and_port()[1]
+
+    def be_away(self, seconds):
+        self.server.stop()
+        threading.Timer(seconds, self.come_back).start()
+
+    def come_back(self):
+        self.server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
+        self.server.start()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = Server()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    for cached in (lake.s3_client, lake._s3_filesystem):
+        cached.cache_clear()
+    yield server
+    server.server.stop()
+    for cached in (lake.s3_client, lake._s3_filesystem):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def place(server):
+    bucket = f"lake-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server.port}").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/x"
+
+
+def test_a_lake_that_is_away_for_a_while_costs_only_time(server, place, caplog):
+    uri = join(place, "a.json")
+    server.be_away(5)  # longer than boto3 itself tries
+    lake.write_json(uri, [1])
+    assert "trying again in" in caplog.text
+    for work in (
+        lambda: lake.read_json(uri) == [1],
+        lambda: lake.exists(uri),
+        lambda: lake.publish(join(place, "b"), b"b"),
+        lambda: len(lake.list_files(place)) == 2,
+        lambda: lake.delete_folder(place) is None,
+    ):
+        server.be_away(1)
+        assert work()
+    assert lake.list_files(place) == []
+
+
+def test_patience_has_a_limit_and_ends_in_one_line(server, place, monkeypatch):
+    monkeypatch.setattr(patience, "LIMIT_SECONDS", 0.5)
+    server.be_away(20)
+    started = time.monotonic()
+    with pytest.raises(LakeError, match=r"s3://.*/x/a: the lake has not answered for 0.5 s \(.*\); the same command"):
+        lake.write_bytes(join(place, "a"), b"")
+    assert time.monotonic() - started < 15
+
+
+def answer(status, code):
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (answer(503, "ServiceUnavailable"), True),
+        (answer(400, "SlowDown"), True),
+        (answer(404, "NoSuchKey"), False),
+        (answer(403, "AccessDenied"), False),
+        (EndpointConnectionError(endpoint_url="x"), True),
+        (NoCredentialsError(), False),
+        (ConnectionResetError(), True),
+        (OSError(errno.ESTALE, "stale"), True),
+        (OSError("When reading: AWS Error NETWORK_CONNECTION during GetObject operation"), True),
+        (OSError("When reading: AWS Error UNKNOWN (HTTP status 502) during HeadObject operation"), True),
+        (OSError("When reading: AWS Error ACCESS_DENIED (HTTP status 403) during HeadObject operation"), False),
+        (PermissionError(errno.EACCES, "no"), False),
+        (FileNotFoundError(errno.ENOENT, "no"), False),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, bool) else type(value).__name__,
+)
+def test_what_may_pass_is_tried_again(error, transient):
+    assert patience.is_transient(error) == transient
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own; the function that it gives sets its size."""
+
+    def resize(size, *options):
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", ",".join((f"size={size}", *options)), "tmpfs", tmp_path], check=True
+        )
+
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        resize("1m")
+    except subprocess.CalledProcessError:
+        pytest.skip("this machine allows no mounts")
+    yield lambda size: resize(size, "remount")
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, tmp_path):
+    home = tmp_path.as_uri()
+    with pytest.raises(LakeError, match="/a: the disk is full; what was begun is removed"):
+        lake.write_bytes(join(home, "a"), bytes(2**21))
+    with pytest.raises(LakeError, match="the disk is full"), lake.create_shard(home, "b", ".bin") as shard:
+        shard.write(bytes(2**21))
+    assert list(tmp_path.iterdir()) == []
+    small_disk("4m")
+    lake.write_bytes(join(home, "a"), bytes(2**21))
+
+
+def test_training_on_a_full_disk_stops_and_goes_on_when_there_is_room(small_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    small_disk("3m")
+    place = Lake(tmp_path.as_uri())
+    make_datasets(place, train_tokenizer())
+    run, config = make_run(place, train__epochs=2, train__checkpoint_every=5, train__keep_checkpoints=99)
+    with pytest.raises(LakeError, match=r"checkpoints/.*: the disk is full"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+    folders = list(local_path(run.checkpoints).iterdir())
+    assert folders
+    assert all((folder / "_manifest.json").exists() for folder in folders)
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+    small_disk("100m")
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert [row["step"] for row in metrics(run)] == list(range(1, stats["num_steps"] + 1))
