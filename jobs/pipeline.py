@@ -14,8 +14,8 @@ from jobs import lake
 from jobs.config import Config, resolve
 from jobs.engine.contract import Engine
 from jobs.errors import InputError, NightjarError
-from jobs.model.prompts import read_prompts
 from jobs.paths import Lake, Run, to_corpus, to_uri
+from jobs.prompts import read_prompts
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.text.corpus import list_sources
@@ -32,7 +32,7 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
     """
     config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
-    read_prompts(config.generate)
+    read_prompts(config.generate, lake.read_bytes)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)
     lake.check_writable(home.uri)

@@ -229,7 +229,8 @@ def _jvm(context: SparkContext) -> Any:
 
 def _cause(error: Py4JError) -> str:
     """What a Java exception says of the task: its last words, if it died, else the last line of an exception."""
-    if words := re.search(r"Python worker exited unexpectedly \(crashed\): (.+?)(?=\n\tat |\Z)", str(error), re.DOTALL):
-        return f"a task of the gang died: {words[1].strip()}"
+    words = re.search(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", str(error), re.DOTALL)
+    if words:
+        return f"a task crashed: {words[1].strip() or 'it was killed'}"
     reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
     return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"

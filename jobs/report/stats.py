@@ -122,4 +122,4 @@ def to_text(run_id: str, merged: Mapping[str, Any], tables: Mapping[str, Sequenc
 
 
 def _block(stats: Mapping[str, Any]) -> Iterable[str]:
-    return (f"  {key.replace('_', ' '):<34}{readable(value)}" for key, value in stats.items())
+    return (f"  {key.replace('_', ' '):<34}{' '.join(readable(value).split())}" for key, value in stats.items())

@@ -100,10 +100,22 @@ class TrainConfig(Section):
     end, not of the last step."""
     max_restarts: int = Field(3, ge=0)
     """Resume from the last checkpoint after a lost worker at most so many times."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """What a loss that is not finite does: stop the run, or go back to the last checkpoint and leave that batch out."""
+    max_rollbacks: int = Field(3, ge=0)
+    """With `rollback`: leave out at most so many batches in a run, then stop."""
+    max_loss_rise: float | None = Field(None, gt=0)
+    """If given, a batch whose loss is so much above the mean of about the last 20 (nats) counts as divergence too."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
     """Longest wait of a worker for the others; at least somewhat more than `step_timeout_seconds` is taken."""
     step_timeout_seconds: float = Field(300.0, gt=0)
     """A worker that takes longer for a step, a validation or a checkpoint hangs: it is killed, and training resumes."""
+
+    @model_validator(mode="after")
+    def _rounds_do_not_roll_back(self) -> Self:
+        if self.on_divergence == "rollback" and self.strategy != "allreduce":
+            raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds can only stop")
+        return self
 
     @model_validator(mode="after")
     def _a_window_for_each_worker(self) -> Self:
