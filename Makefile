@@ -91,6 +91,14 @@ bench-generate: setup .venv-peers/made ## Measure our decoding against transform
 bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
 	PYTHONPATH=. $(PEERS) -m bench.train
 
+.PHONY: bench-quality
+bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.quality
+
+.PHONY: chaos
+chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
+	@$(RUN_PIPELINE) -m tests.chaos
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
@@ -115,7 +123,11 @@ lock: setup ## Lock the requirements anew [UPGRADE=1]
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-train ## Run all benchmarks: ratios against peers
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all benchmarks: ratios against peers
+
+.PHONY: bench-spark
+bench-spark: setup ## What Spark costs: steps beside a plain process, start of a gang, a round
+	@$(RUN_PIPELINE) -m bench.spark_overhead
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
@@ -128,6 +140,14 @@ bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path
 .PHONY: bench-embed
 bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
+
+.PHONY: bench-strategies
+bench-strategies: setup ## Loss at equal tokens against bytes moved, for each strategy [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.strategies
+
+.PHONY: bench-link
+bench-link: setup ## The strategies over a link of 100 Mbit/s; Linux, as root
+	@$(RUN_PIPELINE) -m bench.shaped_link
 
 # Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
 ARCH ?= x86_64

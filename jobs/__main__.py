@@ -113,6 +113,19 @@ def _sample(options: argparse.Namespace) -> None:
     sample(options)
 
 
+def _check_metrics(options: argparse.Namespace) -> None:
+    """Tell what is wrong with a file of metrics."""
+    from jobs.report.check import check_file  # noqa: PLC0415 - only this command needs it
+
+    uri = to_uri(options.file)
+    found = check_file(uri)
+    for finding in found:
+        sys.stdout.write(f"{options.file}: {finding}\n")
+    if found:
+        raise InputError(f"{options.file}: {len(found)} finding{'s' * (len(found) > 1)}")
+    sys.stdout.write(f"{options.file}: nothing found\n")
+
+
 def _export(options: argparse.Namespace) -> None:
     """A trained model in another form."""
     from jobs.export import export  # noqa: PLC0415 - torch takes seconds to import, and not every command needs it
@@ -161,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(command=_step, step=step)
     _add_embed(commands.add_parser("embed", help="vectors of a run's tokens (word2vec)"))
     _add_sample(commands.add_parser("sample", help="text from a trained model"))
+    check = commands.add_parser("check-metrics", help="what is wrong with a file of training metrics (.csv)")
+    check.add_argument("file", metavar="FILE", help="a metrics.csv: path, file:///... or s3://...")
+    check.set_defaults(command=_check_metrics)
     _add_export(commands.add_parser("export", help="a trained model as a GGUF file, a zip file or a folder"))
     return parser
 

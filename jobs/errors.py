@@ -30,6 +30,17 @@ class WorkerLostError(NightjarError):
     """
 
 
+class DivergedError(NightjarError):
+    """The loss is not finite, or has risen too far: `step` is the one that could not be taken."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message, step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class LakeError(NightjarError):
     """The lake cannot be read or written, and has been tried for long enough: what is finished in it stays."""
 

@@ -200,6 +200,11 @@ class Run:
         return join(self.train, "metrics.jsonl")
 
     @property
+    def tensorboard(self) -> str:
+        """An event file with the metrics of all steps, which TensorBoard opens."""
+        return join(self.train, "tensorboard")
+
+    @property
     def generate(self) -> str:
         """Generated text and samples."""
         return join(self.uri, "generate")

@@ -14,8 +14,8 @@ from jobs import lake
 from jobs.config import Config, resolve
 from jobs.engine.contract import Engine
 from jobs.errors import InputError, NightjarError
-from jobs.model.prompts import read_prompts
 from jobs.paths import Lake, Run, to_corpus, to_uri
+from jobs.prompts import read_prompts
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.text.corpus import list_sources
@@ -32,7 +32,7 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
     """
     config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
-    read_prompts(config.generate)
+    read_prompts(config.generate, lake.read_bytes)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)
     lake.check_writable(home.uri)
@@ -62,7 +62,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     process = psutil.Process()
     process.cpu_percent()
-    started, stages_before = time.time(), len(engine.stages())
+    started, earlier = time.time(), {(row["stage"], row["attempt"]) for row in engine.stages()}
     stats: dict[str, Any] = {}
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
@@ -80,7 +80,8 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
             "seconds": time.time() - started,
             "driver_resident_bytes": process.memory_info().rss,
             "driver_cpu_load": process.cpu_percent() / 100,
-            "stages": engine.stages()[stages_before:],
+            "stages": [row for row in engine.stages() if (row["stage"], row["attempt"]) not in earlier],
+            "executors": engine.executors(),
         }
         write_step(run, step, stats)
     log.info("%s: done in %.1f s", step, stats["seconds"])

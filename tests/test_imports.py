@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = ("jobs.config", "jobs.sections", "jobs.paths", "jobs.errors", "jobs.atomic")
+LIGHT = ("jobs.config", "jobs.sections", "jobs.paths", "jobs.errors", "jobs.atomic", "jobs.prompts")
 LIBRARIES = ("text", "tokens", "embeddings", "model", "training", "report")
 HEAVY = ("torch", "pyspark", "pyarrow", "numpy", "gigatoken", "tokenizers")
 FOLDERS = ("dags", "plugins", "jobs", "infra", "tests", "bench")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -69,7 +70,8 @@ class Watch:
         self._endpoint = endpoint
         self._every_seconds = every_seconds
         self._started = time.monotonic()
-        self._seen: dict[str, str] = {}
+        self._said: dict[str, tuple[str, float]] = {}
+        self._repeat_seconds = 5.0 if sys.stdout.isatty() else 15.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -90,9 +92,12 @@ class Watch:
                 self._tell(step, read_json(self._run.progress(step)).get("message", ""))
 
     def _tell(self, what: str, message: str) -> None:
-        if message and self._seen.get(what) != message:
-            self._seen[what] = message
-            minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
+        """Say something new at once, the same with other numbers now and then."""
+        now, (before, said) = time.monotonic(), self._said.get(what, ("", 0.0))
+        same = _without_numbers(message) == _without_numbers(before)
+        if message and message != before and (not same or now - said >= self._repeat_seconds):
+            self._said[what] = message, now
+            minutes, seconds = divmod(int(now - self._started), 60)
             _say(f"[{minutes}:{seconds:02}] {what:<9} {message}")
 
 
@@ -125,6 +130,10 @@ def _samples(run: Run, count: int = 3) -> list[str]:
     text = local_path(join(run.generate, "samples.jsonl")).read_text("utf-8")
     samples = [json.loads(line) for line in text.splitlines()[:count]]
     return [f"  {number}. {sample['prompt']}{sample['text']}" for number, sample in enumerate(samples, 1)]
+
+
+def _without_numbers(message: str) -> str:
+    return re.sub(r"[\d.,:]+", "", message)
 
 
 def read_json(uri: str) -> dict[str, Any]:

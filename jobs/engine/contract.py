@@ -35,4 +35,10 @@ class Engine(Protocol):
         """
 
     def stages(self) -> list[dict[str, Any]]:
-        """Figures of the work done so far, one row for each stage; the columns of ``spark.csv``."""
+        """Figures of the work done so far, one row for each stage; the columns of ``spark.csv``.
+
+        A description in which ``epoch 1.5`` stands gives its stages this epoch; others have 0.
+        """
+
+    def executors(self) -> list[dict[str, Any]]:
+        """Figures of those that did the work, one row for each; the columns of ``executors.csv``."""

@@ -34,7 +34,7 @@ class InlineEngine:
 
     def task_threads(self, num_tasks: int) -> int:
         """All: tasks run one after another."""
-        return os.cpu_count() or 1
+        return num_cores()
 
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in this process, or in `workers` processes that are started anew."""
@@ -48,6 +48,10 @@ class InlineEngine:
 
     def stages(self) -> list[dict[str, Any]]:
         """Nothing: only Spark has stages."""
+        return []
+
+    def executors(self) -> list[dict[str, Any]]:
+        """Nothing: only Spark has executors."""
         return []
 
 

@@ -185,16 +185,21 @@ class EmbeddingRegression(ContextModel):
 
 
 class ConcatenatingEncoder(nn.Module):
-    """The embeddings of a context side by side, then dense layers: a token's place is told by where it stands."""
+    """The embeddings of a context side by side, then dense layers: a token's place is told by where it stands.
+
+    What stands before the document is zeros: a hundred times the same vector would drown the few tokens after it.
+    """
 
     def __init__(self, embed_tokens: nn.Embedding | FixedEmbedding, config: ContextConfig) -> None:
         super().__init__()
         self.embed_tokens = embed_tokens
+        self.end_of_text = config.end_of_text
         self.dense = _dense(config.num_positions * config.embedding_size, config.hidden_sizes)
 
     def forward(self, contexts: Tensor) -> Tensor:
         """(n, C) to (n, H)."""
-        return _through(self.dense, self.embed_tokens(contexts).flatten(1))
+        inside = (contexts != self.end_of_text).unsqueeze(-1)
+        return _through(self.dense, (self.embed_tokens(contexts) * inside).flatten(1))
 
 
 class AttentionEncoder(nn.Module):

@@ -48,15 +48,15 @@ class TrainConfig(Section):
     micro_batch_size: int | None = Field(None, ge=1)
     """If given, a worker takes its part of the batch in pieces of so many windows and adds up their gradients: the
     result is the same, the memory less."""
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`adam` and `sgd` do not decay weights; `muon` is Muon for the matrices between embeddings and output layer,
     and AdamW for the rest."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Highest learning rate."""
-    schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "cosine"
+    learning_rate: float = Field(5e-3, gt=0)
+    """Highest learning rate; with muon 0.01 suits models of a million parameters, less suits larger ones."""
+    schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "linear"
     """How the learning rate falls after the warm-up: not at all; by a factor in each epoch; linearly; as a cosine; or
     linearly at the end only (warm-up, stable, decay)."""
-    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """The linear, cosine and wsd schedules end at so much of the highest learning rate."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
     """The learning rate of the wsd schedule falls in this last share of the run."""
@@ -68,7 +68,7 @@ class TrainConfig(Section):
     """Decoupled weight decay of matrices by adamw and muon; vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of Adam's first moment."""
-    beta2: float = Field(0.95, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
     """Decay of Adam's second moment."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Momentum of sgd and muon."""
@@ -100,10 +100,22 @@ class TrainConfig(Section):
     end, not of the last step."""
     max_restarts: int = Field(3, ge=0)
     """Resume from the last checkpoint after a lost worker at most so many times."""
+    on_divergence: Literal["stop", "rollback"] = "stop"
+    """What a loss that is not finite does: stop the run, or go back to the last checkpoint and leave that batch out."""
+    max_rollbacks: int = Field(3, ge=0)
+    """With `rollback`: leave out at most so many batches in a run, then stop."""
+    max_loss_rise: float | None = Field(None, gt=0)
+    """If given, a batch whose loss is so much above the mean of about the last 20 (nats) counts as divergence too."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
     """Longest wait of a worker for the others; at least somewhat more than `step_timeout_seconds` is taken."""
     step_timeout_seconds: float = Field(300.0, gt=0)
     """A worker that takes longer for a step, a validation or a checkpoint hangs: it is killed, and training resumes."""
+
+    @model_validator(mode="after")
+    def _rounds_do_not_roll_back(self) -> Self:
+        if self.on_divergence == "rollback" and self.strategy != "allreduce":
+            raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds can only stop")
+        return self
 
     @model_validator(mode="after")
     def _a_window_for_each_worker(self) -> Self:

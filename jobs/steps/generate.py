@@ -23,9 +23,9 @@ from jobs.model.continuation import Settings
 from jobs.model.folder import load_model
 from jobs.model.generation import Generated, Request, generate
 from jobs.model.kinds import for_generating
-from jobs.model.prompts import read_prompts
 from jobs.model.stream import InferenceModel
 from jobs.paths import Run
+from jobs.prompts import read_prompts
 from jobs.tokens.tokenizer import Tokenizer
 from jobs.training.metrics import to_jsonl
 
@@ -54,7 +54,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         return finished.counts | {"reused": True}
     lake.delete_folder(run.generate)
     started = time.perf_counter()
-    prompts = read_prompts(config.generate)
+    prompts = read_prompts(config.generate, lake.read_bytes)
     requests = plan(prompts, config.generate.num_samples)
     make = partial(_make, run=run, config=config.generate, fingerprint=model.fingerprint)
     made = engine.map(make, requests, "generate")

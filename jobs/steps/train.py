@@ -11,7 +11,7 @@ from typing import Any
 from jobs import lake
 from jobs.config import Config, GenerateConfig
 from jobs.engine.contract import Engine
-from jobs.errors import DamagedError, InputError, StoppedError, WorkerLostError
+from jobs.errors import DamagedError, DivergedError, InputError, StoppedError, WorkerLostError
 from jobs.model.archive import pack
 from jobs.model.card import Facts, figures, write_card
 from jobs.model.continuation import Continuation, Settings
@@ -27,7 +27,7 @@ from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
 from jobs.training.metrics import Row, baseline, compact
-from jobs.training.notice import passed_on
+from jobs.training.notice import Notice, passed_on
 from jobs.training.rounds import Rounds, forget
 from jobs.training.worker import train_worker
 
@@ -108,12 +108,16 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
     with passed_on(run) as notice:
         while True:
             try:
-                facts = _attempt(run, config, engine, windows, notice.given.is_set)
+                facts = _attempt(run, config, engine, windows, attempts.skipped, notice)
             except WorkerLostError as error:
                 attempts.lost(error)
                 continue
+            except DivergedError as error:
+                attempts.diverged(error)
+                continue
             if facts.pop("is_complete"):
-                return facts | {"restarts": attempts.restarts, "workers": config.train.workers}
+                counts = {"restarts": attempts.restarts, "rollbacks": len(attempts.skipped)}
+                return facts | counts | {"workers": config.train.workers}
             if notice.given.is_set():
                 raise StoppedError(
                     f"training was told to end (SIGTERM) and stopped after step {latest_checkpoint(run)}, whose"
@@ -123,17 +127,17 @@ def _train(run: Run, config: Config, engine: Engine, windows: str, progress: Cal
 
 
 def _attempt(
-    run: Run, config: Config, engine: Engine, windows: str, is_told_to_end: Callable[[], bool]
+    run: Run, config: Config, engine: Engine, windows: str, skipped: tuple[int, ...], notice: Notice
 ) -> dict[str, Any]:
     """Train from the latest checkpoint on: as a gang, in rounds, or first one and then the other."""
-    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows)
+    worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows, skipped=skipped)
     workers, until = config.train.workers, config.train.allreduce_steps
     if config.train.strategy == "allreduce":
         return engine.gang(worker, workers, f"train with {workers} workers")
     facts: dict[str, Any] = {"is_complete": True}
     if until and (latest_checkpoint(run) or 0) < until:
         facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
-    return facts | Rounds(run, config, windows, engine).run(is_told_to_end) if facts["is_complete"] else facts
+    return facts | Rounds(run, config, windows, engine).run(notice.given.is_set) if facts["is_complete"] else facts
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How often training was lost: counted over all attempts of a run, limited within one."""
+"""How often training was lost or diverged: counted over all attempts of a run."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from collections.abc import Callable
 
 from jobs import lake
 from jobs.config import TrainConfig
-from jobs.errors import WorkerLostError
+from jobs.errors import DivergedError, WorkerLostError
 from jobs.paths import Run
 from jobs.training.checkpoint import latest_checkpoint
+from jobs.training.order import batch_of_step
 
 log = logging.getLogger(__name__)
 
 
 class Attempts:
-    """Decides whether training resumes. The count stands in the lake, so that it survives a driver that is killed."""
+    """Decides whether training resumes, and without which batches: `skipped`.
+
+    Both stand in the lake, so that they survive a driver that is killed.
+    """
 
     def __init__(self, run: Run, config: TrainConfig, progress: Callable[[str], None]) -> None:
         self._run, self._progress = run, progress
-        self._max_restarts = config.max_restarts
+        self._config = config
         try:
-            self.restarts: int = lake.read_json(run.attempts)["restarts"]
+            known = lake.read_json(run.attempts)
         except FileNotFoundError:
-            self.restarts = 0
+            known = {"restarts": 0, "skipped_batches": []}
+        self.restarts: int = known["restarts"]
+        self.skipped: tuple[int, ...] = tuple(known["skipped_batches"])
         self._before = self.restarts
 
     def lost(self, error: WorkerLostError) -> None:
@@ -33,13 +39,33 @@ class Attempts:
             WorkerLostError: if there were too many since this driver started.
         """
         log.warning("%s", error)
-        now = self.restarts - self._before
-        if now == self._max_restarts:
+        now, limit = self.restarts - self._before, self._config.max_restarts
+        if now == limit:
             raise WorkerLostError(
                 f"workers were lost {now + 1} times, which is more than train.max_restarts ({now}) allows; the last"
                 f" time: {str(error).splitlines()[0]}"
             ) from None
         self.restarts += 1
-        lake.write_json(self._run.attempts, {"restarts": self.restarts})
+        self._remember()
         step = latest_checkpoint(self._run) or 0
-        self._progress(f"a worker was lost; resuming from step {step} (restart {now + 1} of {self._max_restarts})")
+        self._progress(f"a worker was lost; resuming from step {step} (restart {now + 1} of {limit})")
+
+    def diverged(self, error: DivergedError) -> None:
+        """Leave out the batch at which training diverged, if that is wanted and was not done too often.
+
+        Raises:
+            DivergedError: if not.
+        """
+        number, limit = len(self.skipped) + 1, self._config.max_rollbacks
+        if self._config.on_divergence == "stop" or number > limit:
+            raise error
+        log.warning("%s", error)
+        self.skipped = (*self.skipped, batch_of_step(error.step - 1, self.skipped))
+        self._remember()
+        step = latest_checkpoint(self._run) or 0
+        self._progress(
+            f"training diverged at step {error.step}; back to step {step}, without that batch ({number} of {limit})"
+        )
+
+    def _remember(self) -> None:
+        lake.write_json(self._run.attempts, {"restarts": self.restarts, "skipped_batches": self.skipped})

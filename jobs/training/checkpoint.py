@@ -35,6 +35,7 @@ MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", 
 class TrainingState:
     """Where training stands: `steps` done, `seconds` spent, and the best validation loss so far (nats) with its step.
 
+    `mean_loss` is the moving mean of the batches' losses.
     `settings` is a hash of all that a run cannot change in its middle; the data cursor is `steps` times the batch size.
     """
 
@@ -44,12 +45,17 @@ class TrainingState:
     tokens: int = 0
     best_step: int | None = None
     best_valid_loss: float | None = None
+    mean_loss: float | None = None
 
     def advance(self, num_tokens: int, seconds: float) -> None:
         """Count a step; `seconds` is the time spent in training so far."""
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
+
+    def took(self, loss: float) -> None:
+        """Take a batch's loss into the moving mean, whose memory is about 20 steps."""
+        self.mean_loss = loss if self.mean_loss is None else 0.95 * self.mean_loss + 0.05 * loss
 
     def saw(self, valid_loss: float) -> None:
         """Take note of a validation."""

@@ -12,11 +12,12 @@ import logging
 import math
 import time
 import zlib
+from collections.abc import Sequence
 
 import torch
 
 from jobs.config import TrainConfig
-from jobs.errors import NightjarError
+from jobs.errors import DivergedError
 from jobs.paths import Run
 from jobs.training.baselines import baselines
 from jobs.training.checkpoint import Checkpoints, TrainingState
@@ -27,7 +28,7 @@ from jobs.training.guards import Guards
 from jobs.training.journal import Journal
 from jobs.training.learner import Learner
 from jobs.training.metrics import Row, StepMeter
-from jobs.training.order import Ids, SampleOrder, seed_step
+from jobs.training.order import Ids, SampleOrder, batch_of_step, seed_step
 from jobs.training.schedule import Schedule
 from jobs.training.stopping import has_stopped_improving
 
@@ -51,6 +52,7 @@ class Loop:
         self.learner, self.state, self.group, self.guards = learner, state, group, guards
         self.baselines = baselines(learner.model, data, config.eval_windows)
         self.order = SampleOrder(data.train.per_shard, config.seed)
+        self.skipped: Sequence[int] = ()
         self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
         self.until = self.schedule.total_steps
         self.journal = Journal(run, self.schedule) if group.is_first else None
@@ -59,16 +61,18 @@ class Loop:
         self.tokens_per_step = config.batch_size * data.train.size
         self._started = time.monotonic() - state.seconds
 
-    def run(self, until: int | None = None) -> bool:
+    def run(self, until: int | None = None, skipped: Sequence[int] = ()) -> bool:
         """Take all steps that are left; validate and write checkpoints in between and at the end.
 
         Args:
             until: stop when so many are done, if that is sooner.
+            skipped: numbers of batches that are left out.
 
         Returns:
             Whether the schedule is over; else a worker was told to end, and all have stopped after the same step.
         """
         self.until = self.schedule.total_steps if until is None else until
+        self.skipped = skipped
         while not (self._is_over() or self.is_told_to_end):
             row = self._step()
             if self.state.steps % self.config.eval_every == 0 or self._is_over():
@@ -84,13 +88,15 @@ class Loop:
         steps, batch_size = self.state.steps, self.config.batch_size
         self.guards.watchdog.beat(f"step {steps + 1}")
         seed_step(self.config.seed, steps, self.group.rank)
-        ids = self.order.take(steps * batch_size, (steps + 1) * batch_size)
+        batch = batch_of_step(steps, self.skipped)
+        ids = self.order.take(batch * batch_size, (batch + 1) * batch_size)
         mine = self.data.train.read(ids[self.group.share(batch_size)])
         part_of_loss = self.learner.backward(mine, batch_size * self.learner.model.targets_per_window)
         with meter.synchronizing(self.group.sum_bytes(self.learner.gradients.buffer)):
             loss, seconds = self._sum_over_workers(part_of_loss)
         norm = self.learner.update(self.schedule.learning_rate(steps, seconds))
-        check_finite(loss, norm, steps + 1, ids, self.config)
+        check_loss(loss, norm, steps + 1, ids, self.config, self.state.mean_loss)
+        self.state.took(loss)
         self.state.advance(self.tokens_per_step, seconds)
         return {
             "step": self.state.steps,
@@ -135,19 +141,24 @@ class Loop:
         return over or has_stopped_improving(self.state, self.config)
 
 
-def check_finite(loss: float, norm: float, step: int, ids: Ids, config: TrainConfig) -> None:
+def check_loss(
+    loss: float, norm: float, step: int, ids: Ids, config: TrainConfig, mean_loss: float | None = None
+) -> None:
     """Stop a training that has diverged.
 
     Raises:
-        NightjarError: if `loss` or the gradient's `norm` at `step` is not finite, with the windows `ids`.
+        DivergedError: if `loss` or the gradient's `norm` at `step` is not finite, or the loss is too far above the mean
+            of those before it; with the windows `ids`.
     """
-    if math.isfinite(loss) and math.isfinite(norm):
+    has_risen = mean_loss is not None and config.max_loss_rise is not None and loss > mean_loss + config.max_loss_rise
+    if math.isfinite(loss) and math.isfinite(norm) and not has_risen:
         return
     log.error("windows of step %d: %s", step, ids.tolist())
     shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
-    raise NightjarError(
+    raise DivergedError(
         f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
-        f" lower train.learning_rate ({config.learning_rate:g}) or look at these windows"
+        f" lower train.learning_rate ({config.learning_rate:g}) or look at these windows",
+        step,
     )
 
 

@@ -82,6 +82,14 @@ class _Block:
         self.key, self.ids = key, ids
 
 
+def batch_of_step(step: int, skipped: Sequence[int]) -> int:
+    """The number of the batch that step `step` (from 0) trains on, where some batches are left out."""
+    batch = step
+    for left_out in sorted(skipped):
+        batch += left_out <= batch
+    return batch
+
+
 def seed_step(seed: int, step: int, rank: int) -> None:
     """Make torch's random numbers (dropout) a function of seed, step and worker: a resumed run draws the same."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))

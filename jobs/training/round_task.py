@@ -31,7 +31,7 @@ from jobs.training.evaluate import Score, scores
 from jobs.training.group import Part
 from jobs.training.inner import LocalStates, Tensors
 from jobs.training.learner import Learner, choose_device
-from jobs.training.loop import check_finite, samples_mark
+from jobs.training.loop import check_loss, samples_mark
 from jobs.training.metrics import Row, StepMeter
 from jobs.training.order import SampleOrder, seed_step
 from jobs.training.schedule import Schedule
@@ -184,7 +184,7 @@ class _Worker:
         loss = self.learner.backward(self.data.train.read(mine), len(mine) * targets)
         seconds = self.work.seconds + (step - self.work.first_step) * self.work.seconds_per_step
         norm = self.learner.update(schedule.learning_rate(step, seconds))
-        check_finite(loss, norm, step + 1, mine, self.config.train)
+        check_loss(loss, norm, step + 1, mine, self.config.train)
         return {
             "loss": loss * len(mine) / batch_size,
             "learning_rate": self.learner.learning_rate,

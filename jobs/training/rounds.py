@@ -26,6 +26,7 @@ from jobs import lake
 from jobs.config import Config, TrainConfig
 from jobs.errors import DamagedError
 from jobs.paths import Lake, Run, join
+from jobs.training.baselines import baselines
 from jobs.training.checkpoint import (
     MODEL,
     Checkpoints,
@@ -82,6 +83,7 @@ class Rounds:
         self.data = TrainingData.open(Lake(run.lake_uri), windows_fingerprint)
         self.schedule = Schedule.of(config.train, self.data.train.num_windows, self.data.train.size)
         self.model = start_model(run, config, self.data.shape)
+        self.baselines = baselines(self.model, self.data, config.train.eval_windows)
         self.outer = outer_optimizer(self.model, config.train)
         self.checkpoints = Checkpoints(run, config.train)
         self.journal = Journal(run, self.schedule)
@@ -134,7 +136,9 @@ class Rounds:
         """Train a round: the workers' steps, the outer step, validation, metrics, a checkpoint."""
         work = self._plan()
         started = time.monotonic()
-        self._map(partial(train_part, work=work), f"steps {work.first_step + 1} to {work.last_step}")
+        epoch = work.last_step * self.config.train.batch_size / self.data.train.num_windows
+        steps = f"steps {work.first_step + 1} to {work.last_step}, to epoch {epoch:.3f}"
+        self._map(partial(train_part, work=work), steps)
         self._outer_step(work.name)
         seconds = time.monotonic() - self._started
         for _ in range(work.first_step, work.last_step):
@@ -225,7 +229,7 @@ class Rounds:
             "step": step,
             "epoch": step * batch_size / self.data.train.num_windows,
             "tokens": step * batch_size * self.data.train.size,
-            **self.data.baselines,
+            **self.baselines,
         }
 
     def _validate(self, work: Round, row: Row) -> Row:

@@ -7,6 +7,7 @@ import json
 import logging
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,15 +37,23 @@ log = logging.getLogger(__name__)
 # What may differ between the attempts of a run: the result is the same but for rounding.
 _FREE = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
-    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every",
+    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
+    "max_loss_rise",
     "init",  # config.json is written once; `champion` may be another model when a run is resumed
 }  # fmt: skip
 
 
 def train_worker(
-    member: Member, run: Run, config: Config, windows_fingerprint: str, until: int | None = None
+    member: Member,
+    run: Run,
+    config: Config,
+    windows_fingerprint: str,
+    until: int | None = None,
+    skipped: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Train with the other members of the gang until the run's schedule is over, or `until` so many steps are done.
+
+    Batches whose numbers are in `skipped` are left out.
 
     Returns:
         Facts that the metrics do not tell, the same on every member; `is_complete` is false if one was told to end.
@@ -60,7 +69,7 @@ def train_worker(
         model = start_model(run, config, data.shape)
         learner = Learner(model, config.train, choose_device(member.rank))
         state = _resume(run, settings_hash(config, windows_fingerprint), learner, group)
-        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until)
+        is_complete = Loop(run, config.train, data, learner, state, group, guards).run(until, skipped)
         return {
             "is_complete": is_complete,
             "num_parameters": model.num_parameters,

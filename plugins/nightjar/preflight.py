@@ -18,7 +18,8 @@ from infra.package.build import SUMS, PackageError
 from infra.package.wheels import Target, check_names, torch_version
 from jobs.config import Config
 from jobs.errors import InputError
-from jobs.paths import Lake, Run, corpus_places, glob_of, is_hidden, is_s3, join, text_format
+from jobs.paths import Lake, Run, corpus_places, glob_of, is_hidden, is_s3, join, text_format, to_uri
+from jobs.prompts import read_prompts
 from nightjar import aws, settings
 from nightjar.storage import StoredFile, open_storage
 
@@ -42,6 +43,7 @@ def prepare(config: Config, run: Run) -> Config:
     check_lake(lake)
     check_wheelhouse(config)
     check_corpus(config)
+    check_prompts(config)
     return publish_config(config, run)
 
 
@@ -113,6 +115,17 @@ def check_corpus(config: Config) -> None:
     log.info("Corpus %s: %d files, %.1f MB", " ".join(places), sum(map(len, found)), num_bytes / 1e6)
 
 
+def check_prompts(config: Config) -> None:
+    """Check that there are prompts, though the step that reads them is the last.
+
+    Raises:
+        InputError: if the file that `generate.prompts_file` names cannot be read, or holds no prompt.
+    """
+    with _named(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
+        prompts = read_prompts(config.generate, lambda uri: open_storage(uri).read(uri))
+    log.info("%d prompts", len(prompts))
+
+
 def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
     """Refuse local files where the cluster is on AWS and could not see them.
 
@@ -121,7 +134,10 @@ def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
     """
     if "amazonaws.com" not in emr_endpoint_url:
         return
-    for name, uri in (("NIGHTJAR_LAKE", lake.uri), *(("corpus", place) for place in corpus_places(config.corpus))):
+    places = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", place) for place in corpus_places(config.corpus))]
+    if config.generate.prompts_file:
+        places.append(("generate.prompts_file", to_uri(config.generate.prompts_file)))
+    for name, uri in places:
         if not is_s3(uri):
             raise InputError(f"{name}: a cluster on AWS cannot see {uri}; upload it and give s3://bucket/prefix")
 

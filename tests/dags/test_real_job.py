@@ -31,7 +31,8 @@ FILES = {
     *("config.json", "datasets.json", "train/metrics.jsonl", "train/_manifest.json"),
     *("generate/generated.txt", "generate/samples.jsonl", "generate/_manifest.json"),
     *("model/config.json", "model/model.safetensors", "model/tokenizer.json"),
-    *(f"stats/{name}" for name in ("stats.json", "metrics.csv", "spark.csv", "stats.txt")),
+    *(f"stats/{name}" for name in ("stats.json", "metrics.csv", "spark.csv", "executors.csv", "stats.txt")),
+    "train/tensorboard/events.out.tfevents.nightjar",
     *(f"stats/{step}.json" for step in STEPS),
 }
 

@@ -76,6 +76,7 @@ def test_a_whole_run(finished):
     names = ("train/metrics.jsonl", "train/_manifest.json", "generate/generated.txt", "generate/samples.jsonl")
     names += ("generate/_manifest.json", "model/model.safetensors", "model/config.json", "model/tokenizer.json")
     names += ("datasets.json", "config.json", "stats/stats.txt", "stats/metrics.csv", "stats/spark.csv")
+    names += ("stats/executors.csv", "train/tensorboard/events.out.tfevents.nightjar")
     missing = [name for name in names if not lake.exists(join(folder.uri, name))]
     assert missing == []
 

@@ -79,6 +79,14 @@ def test_a_folder_without_text(put, lake_uri):
         check(join(lake_uri, "corpus"))
 
 
+def test_prompts_are_there_before_a_cluster_is(put, lake_uri):
+    preflight.check_prompts(config("c", **{"generate.prompts_file": put("p.jsonl", b'{"prompt": "To be"}')}))
+    with pytest.raises(InputError, match=r"generate.prompts_file: .*none.txt cannot be read"):
+        preflight.check_prompts(config("c", **{"generate.prompts_file": join(lake_uri, "none.txt")}))
+    with pytest.raises(InputError, match=r"generate\.prompts_file: .* line 1"):
+        preflight.check_prompts(config("c", **{"generate.prompts_file": put("q.jsonl", b"To be")}))
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
 def test_an_unreadable_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
@@ -111,6 +119,9 @@ def test_a_cluster_on_aws_cannot_see_local_files(tmp_path):
         preflight.check_reach(local, Lake("s3://lakes/x"), aws_url)
     with pytest.raises(InputError, match="NIGHTJAR_LAKE"):
         preflight.check_reach(config("s3://lakes/text"), Lake(tmp_path.as_uri()), aws_url)
+    prompts = config("s3://lakes/text", **{"generate.prompts_file": str(tmp_path / "p.txt")})
+    with pytest.raises(InputError, match=r"generate\.prompts_file: a cluster on AWS cannot see"):
+        preflight.check_reach(prompts, Lake("s3://lakes/x"), aws_url)
     preflight.check_reach(local, Lake(tmp_path.as_uri()), "http://127.0.0.1:5555")
 
 

@@ -38,3 +38,18 @@ def test_summary_compares_with_the_baseline_and_tells_what_was_used_again(tmp_pa
     assert "tokenize and windows: text, settings and code are unchanged" in said
     assert "1. The man sings" in said
     assert f"{tmp_path}/my lake/runs/r/model" in said
+
+
+def test_progress_is_said_when_it_is_new_and_else_now_and_then(tmp_path, capsys, monkeypatch):
+    clock = iter((0.0, 1.0, 3.0, 5.0, 17.0, 18.0, 19.0))
+    monkeypatch.setattr(demo.time, "monotonic", lambda: next(clock))
+    watch = demo.Watch(Lake(tmp_path.as_uri()).run("r"), "http://127.0.0.1:1")
+    for step in (100, 120, 140, 260):
+        watch._tell("train", f"step {step}/500  loss 4.{step}")
+    watch._tell("train", "validation loss 3.9")
+    watch._tell("train", "validation loss 3.9")
+    assert capsys.readouterr().out.splitlines() == [
+        "[0:01] train     step 100/500  loss 4.100",
+        "[0:17] train     step 260/500  loss 4.260",
+        "[0:18] train     validation loss 3.9",
+    ]

@@ -1,29 +1,59 @@
 """The Spark engine on a real Spark session."""
 
+import json
 import os
 import signal
+import sys
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
+from zipimport import zipimporter
 
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
-from jobs.engine.spark import SparkEngine
+from jobs.engine.spark import SETTINGS, SparkEngine
 from jobs.errors import InputError, WorkerLostError
 from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
 
 
 @pytest.fixture(scope="module")
-def engine():
-    engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
-    yield engine
-    engine.stop()
+def event_log(tmp_path_factory):
+    return tmp_path_factory.mktemp("events")
+
+
+@pytest.fixture(scope="module")
+def engine(event_log):
+    """An engine that takes up a session which is there already: one that logs its events, and spills early."""
+    settings = {
+        **SETTINGS,
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": event_log.as_uri(),
+        "spark.eventLog.compress": "false",
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.shuffle.sort.bypassMergeThreshold": "1",
+        "spark.shuffle.spill.numElementsForceSpillThreshold": "1000",
+        "spark.driver.memory": "1g",
+        "spark.ui.enabled": "false",
+    }
+    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        SparkSession.builder.master("local[3,4]").config(map=settings).getOrCreate()
+        engine = SparkEngine(SparkConfig(driver_memory="1g"), master="local[3,4]")
+        yield engine
+        engine.stop()
 
 
 def refuse(item):
     raise InputError(f"item {item} is wrong")
+
+
+def count_archives(_):
+    return sum(isinstance(finder, zipimporter) for finder in sys.path_importer_cache.values())
 
 
 def fail_once(folder):
@@ -38,6 +68,11 @@ def fail_once(folder):
 def test_map_keeps_order(engine):
     assert engine.map(len, ["a", "", "abc"] * 3, "lengths") == [1, 0, 3] * 3
     assert engine.map(len, [], "nothing") == []
+
+
+def test_a_task_reads_no_archive_again(engine):
+    engine.map(count_archives, range(6), "import what is needed")
+    assert 0 in engine.map(count_archives, range(6), "count")
 
 
 def test_a_users_error_comes_back_at_once(engine):
@@ -89,8 +124,78 @@ def test_too_few_slots_are_said_at_once(engine):
 
 
 def test_stage_figures(engine):
-    engine.map(len, ["a"] * 5, "figures")
+    engine.map(len, ["a"] * 5, "figures of epoch 1.5")
     stage = engine.stages()[-1]
-    assert (stage["description"], stage["status"], stage["tasks"]) == ("figures", "COMPLETE", 5)
+    assert (stage["description"], stage["status"], stage["tasks"]) == ("figures of epoch 1.5", "COMPLETE", 5)
+    assert (stage["epoch"], stage["executors"], stage["failed_tasks"]) == (1.5, 1, 0)
     assert 0 < stage["cpu_seconds"] <= stage["task_seconds"] + 1
+    assert stage["task_seconds_mean"] == pytest.approx(stage["task_seconds"] / 5)
+    assert stage["task_seconds_mean"] <= stage["task_seconds_max"] <= stage["task_seconds"]
     assert stage["seconds"] > 0
+
+
+def test_executors_and_what_they_cache(engine):
+    (before,) = engine.executors()
+    assert (before["executor"], before["cores"], before["cached_rdd_blocks"]) == ("driver", 3, 0)
+    cached = engine._context.parallelize(range(10_000), 2).persist()
+    assert cached.count() == 10_000
+    (after,) = engine.executors()
+    assert after["cached_rdd_blocks"] == 2
+    assert after["cached_memory_bytes"] > 10_000
+    assert after["tasks"] == before["tasks"] + 2
+    cached.unpersist(blocking=True)
+
+
+def test_figures_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
+    """Of every stage that the tests above left, failed and killed ones too, and of a shuffle that spills."""
+    (tmp_path / "numbers.txt").write_text("\n".join(map(str, range(20_000))))
+    lines = engine._context.textFile((tmp_path / "numbers.txt").as_uri(), 3)
+    lines.map(lambda line: (int(line) % 7, 1)).reduceByKey(int.__add__).saveAsTextFile((tmp_path / "sums").as_uri())
+    engine._session.range(20_000).repartition(3).selectExpr("sum(id)").collect()
+    engine.map(len, ["a"], "brings what is before it into the log")
+    rows = {(row["stage"], row["attempt"]): row for row in engine.stages()}
+    logged = read_event_log(event_log)
+    assert rows.keys() >= logged.keys()
+    for stage, expected in logged.items():
+        found = {key: rows[stage][key] for key in expected}
+        assert found == pytest.approx(expected), stage
+    for key in ("failed_tasks", "input_bytes", "output_bytes", "shuffle_read_bytes", "shuffle_write_bytes",
+                "memory_spilled_bytes", "disk_spilled_bytes", "task_seconds", "task_seconds_max"):  # fmt: skip
+        assert sum(row[key] for row in rows.values()) > 0, key
+    assert len(logged) > 10
+
+
+def read_event_log(folder):
+    """What Spark's event log says of each stage, added up over the ends of its tasks."""
+    (path,) = (path for path in folder.iterdir() if not path.name.startswith("."))
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    stages = {}
+    for event in events:
+        if event["Event"] == "SparkListenerTaskEnd":
+            key = (event["Stage ID"], event["Stage Attempt ID"])
+            add_task(stages.setdefault(key, Counter()), event)
+    for event in events:
+        if event["Event"] == "SparkListenerStageCompleted":
+            info = event["Stage Info"]
+            stages[info["Stage ID"], info["Stage Attempt ID"]]["tasks"] = info["Number of Tasks"]
+    return stages
+
+
+def add_task(stage, event):
+    reason, metrics = event["Task End Reason"]["Reason"], event.get("Task Metrics") or {}
+    stage["failed_tasks"] += reason not in ("Success", "TaskKilled")
+    stage["killed_tasks"] += reason == "TaskKilled"
+    seconds = metrics["Executor Run Time"] / 1e3
+    if reason == "Success":
+        stage["task_seconds_max"] = max(stage["task_seconds_max"], seconds)
+    stage["task_seconds"] += seconds
+    stage["cpu_seconds"] += metrics["Executor CPU Time"] / 1e9
+    stage["gc_seconds"] += metrics["JVM GC Time"] / 1e3
+    stage["memory_spilled_bytes"] += metrics["Memory Bytes Spilled"]
+    stage["disk_spilled_bytes"] += metrics["Disk Bytes Spilled"]
+    stage["result_bytes"] += metrics["Result Size"]
+    stage["input_bytes"] += metrics["Input Metrics"]["Bytes Read"]
+    stage["output_bytes"] += metrics["Output Metrics"]["Bytes Written"]
+    read = metrics["Shuffle Read Metrics"]
+    stage["shuffle_read_bytes"] += read["Remote Bytes Read"] + read["Local Bytes Read"]
+    stage["shuffle_write_bytes"] += metrics["Shuffle Write Metrics"]["Shuffle Bytes Written"]

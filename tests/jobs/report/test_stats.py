@@ -9,46 +9,71 @@ from jobs import lake
 from jobs.paths import Lake, join, local_path, to_uri
 from jobs.report.curves import evaluations, nearest_rank
 from jobs.report.progress import Progress
-from jobs.report.stats import to_csv, write_step
+from jobs.report.stats import write_step
+from jobs.report.table import to_csv, to_lines
+from jobs.training.metrics import to_jsonl
 
 
-def test_merged_files_grow_step_by_step(tmp_path):
-    run = Lake(to_uri(str(tmp_path))).run("r")
+def read_csv(run, name):
+    return list(csv.DictReader(io.StringIO(lake.read_bytes(join(run.stats, name)).decode())))
+
+
+@pytest.mark.parametrize("where", ["file", "s3"])
+def test_merged_files_grow_step_by_step(where, tmp_path, request):
+    run = Lake(to_uri(str(tmp_path)) if where == "file" else request.getfixturevalue("s3_uri")).run("r")
     stage = {"stage": 0, "description": 'tokenize, "all"', "tasks": 3, "seconds": 1.5}
-    write_step(
-        run, "windows", {"seconds": 2.0, "num_train_windows": 1234567, "num_valid_windows": 9, "stages": [stage]}
-    )
-    write_step(run, "train", {"seconds": 5.0, "valid_loss": 4.25, "error": None, "stages": [{**stage, "stage": 1}]})
+    executor = {"executor": "driver", "cores": 2, "cached_memory_bytes": 12345}
+    counts = {"seconds": 2.0, "num_train_windows": 1234567, "num_valid_windows": 9}
+    write_step(run, "windows", {**counts, "stages": [stage], "executors": [executor]})
+    rows = [{**step_row(number), **(VALIDATION if number == 2 else {})} for number in (1, 2)]
+    lake.write_bytes(join(run.metrics_parts, "part-0000-a-000000.jsonl"), to_jsonl(rows))
+    trained = {"seconds": 5.0, "valid_loss": 4.25, "error": None, "started": 1000.0}
+    write_step(run, "train", {**trained, "stages": [{**stage, "stage": 1}], "executors": []})
     stats = lake.read_json(join(run.stats, "stats.json"))
     assert (stats["valid_loss"], stats["num_train_windows"]) == (4.25, 1234567)
     assert stats["seconds"] == {"windows": 2.0, "train": 5.0}
-    assert "stages" not in stats["steps"]["train"]
-    rows = list(csv.DictReader(io.StringIO(lake.read_bytes(join(run.stats, "spark.csv")).decode())))
-    assert [(row["step"], row["stage"], row["description"]) for row in rows] == [
+    assert stats["steps"]["train"].keys() == trained.keys()
+    assert [(row["step"], row["stage"], row["description"]) for row in read_csv(run, "spark.csv")] == [
         ("windows", "0", 'tokenize, "all"'),
         ("train", "1", 'tokenize, "all"'),
     ]
+    assert [(row["step"], row["executor"]) for row in read_csv(run, "executors.csv")] == [("windows", "driver")]
+    assert [(row["step"], row["valid_loss"]) for row in read_csv(run, "metrics.csv")] == [("2", "4.0")]
+    assert lake.exists(join(run.tensorboard, "events.out.tfevents.nightjar"))
     text = lake.read_bytes(join(run.stats, "stats.txt")).decode()
-    assert "1,234,567" in text
-    assert "valid loss" in text
+    for words in ("1,234,567", "valid loss", "(all columns in metrics.csv)", "(all columns in spark.csv)", "12,345"):
+        assert words in text
+
+
+def test_lines_of_a_table():
+    rows = [{"step": 100, "loss": 4.5, "what": "a\nb"}, {"step": 1000, "loss": 12.25, "what": "c"}]
+    assert to_lines(rows, ("step", "loss", "absent", "what")) == [
+        "   step   loss  what",
+        "    100    4.5     a",
+        "  1,000  12.25     c",
+    ]
+    assert to_lines([], ("step",)) == []
 
 
 def test_csv_has_one_header_and_quotes():
-    assert to_csv([{"a": 1, "b": "x,y"}, {"a": 2, "b": 3.5}]) == b'a,b\n1,"x,y"\n2,3.5\n'
+    assert to_csv([{"a": 1, "b": "x,y"}, {"a": 2, "b": 3.5}]) == b'"a","b"\n1,"x,y"\n2,3.5\n'
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         to_csv([{"a": 1}, {"a": 1, "b": 2}])
 
 
-def test_one_row_for_each_validation():
+VALIDATION = {"valid_loss": 4.0, "valid_accuracy": 0.2, "perplexity": 54.6, "bits_per_byte": 2.0}
+
+
+def step_row(step):
+    """A row of metrics as a training writes it."""
     fixed = {"epoch": 0.5, "tokens": 10, "unigram_loss": 6.0, "learning_rate": 0.1, "seconds": 3.0, "cpu_load": 1.0}
     fixed |= {"sync_milliseconds": 0.5, "sync_bytes": 7, "gpu_bytes": 0}
-    validation = {"valid_loss": 4.0, "valid_accuracy": 0.2, "perplexity": 54.6, "bits_per_byte": 2.0}
-    steps = [
-        {**fixed, "step": step, "loss": 10.0 - step, "gradient_norm": step, "resident_bytes": 100 - step}
-        | {"step_milliseconds": 10.0 * step, "tokens_per_second": 100.0 * step}
-        | (validation if step in (2, 3) else {})
-        for step in (1, 2, 3, 4)
-    ]
+    changing = {"loss": 10.0 - step, "gradient_norm": step, "resident_bytes": 100 - step}
+    return {**fixed, "step": step, **changing, "step_milliseconds": 10.0 * step, "tokens_per_second": 100.0 * step}
+
+
+def test_one_row_for_each_validation():
+    steps = [step_row(step) | (VALIDATION if step in (2, 3) else {}) for step in (1, 2, 3, 4)]
     first, second = evaluations(steps)
     assert (first["step"], first["batch_loss"], first["gradient_norm_mean"], first["gradient_norm_max"]) == (
         2,

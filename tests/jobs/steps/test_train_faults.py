@@ -1,5 +1,6 @@
 """What training does when it is disturbed: real processes are stopped, told to end and killed."""
 
+import math
 import os
 import random
 import signal
@@ -13,14 +14,16 @@ from safetensors.torch import load
 
 from jobs import lake
 from jobs.engine.inline import InlineEngine
-from jobs.errors import StoppedError
+from jobs.errors import DivergedError, StoppedError
 from jobs.paths import Lake
 from jobs.steps import train
+from jobs.training import loop
 from jobs.training.checkpoint import complete_checkpoints
 from tests.jobs.handmade import TEXT, make_datasets, make_run, metrics
 
-SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500}
-TIMEOUT_SECONDS = 15  # the first step imports a lot, which takes seconds on a busy machine
+SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
+            "train__keep_checkpoints": 99}  # fmt: skip
+TIMEOUT_SECONDS = 12  # the first step imports a lot, which takes seconds on a busy machine
 
 
 def workers():
@@ -29,12 +32,12 @@ def workers():
     return sorted(children, key=lambda child: child.pid)
 
 
-def disturbed(run, config, disturb):
-    """Train; call `disturb` as soon as there is a checkpoint. Return the statistics and what was told."""
+def disturbed(run, config, disturb, num_checkpoints=0):
+    """Train; call `disturb` as soon as there are more checkpoints. Return the statistics and what was told."""
     told = []
 
     def wait():
-        while not complete_checkpoints(run):
+        while len(complete_checkpoints(run)) <= num_checkpoints:
             time.sleep(0.02)
         disturb()
 
@@ -130,3 +133,52 @@ def test_checkpoints_by_seconds(place):
     run, config = make_run(place, train__checkpoint_seconds=0.05, **settings)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert 3 < len(complete_checkpoints(run)) < stats["num_steps"]
+
+
+def test_a_batch_that_diverges_is_left_out(place, monkeypatch, caplog):
+    settings = {"train__epochs": 2, "train__checkpoint_every": 5, "train__on_divergence": "rollback"}
+    whole, config = make_run(place, "whole", **settings)
+    train.run(whole, config, InlineEngine(), lambda _: None)
+    order = [row["samples"] for row in metrics(whole)]
+    poison(monkeypatch, order[12])
+    run, config = make_run(place, **settings)
+    told = []
+    stats = train.run(run, config, InlineEngine(), told.append)
+    assert "training diverged at step 13; back to step 10, without that batch (1 of 3)" in told
+    assert "training windows" in caplog.text
+    assert stats["rollbacks"] == 1
+    assert [row["samples"] for row in metrics(run)][:-1] == order[:12] + order[13:]
+    stopped, config = make_run(place, "stopped", **settings | {"train__max_rollbacks": 0})
+    with pytest.raises(DivergedError, match="diverged at step 13"):
+        train.run(stopped, config, InlineEngine(), lambda _: None)
+
+
+def poison(monkeypatch, mark):
+    """Make the loss of one batch infinite, known by the mark of its samples."""
+    original = loop.check_loss
+
+    def check(loss, norm, step, ids, *more):
+        original(math.inf if loop.samples_mark(ids) == mark else loss, norm, step, ids, *more)
+
+    monkeypatch.setattr(loop, "check_loss", check)
+
+
+def test_a_loss_that_rises_too_far_stops_the_run(place):
+    settings = {"train__max_loss_rise": 0.5, "train__learning_rate": 3, "train__warmup_steps": 0}
+    run, config = make_run(place, **settings)
+    with pytest.raises(DivergedError, match=r"diverged at step \d+: loss \d"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+
+
+def test_two_then_one_then_three_workers_take_the_same_samples(place, undisturbed):
+    """The number of workers may change whenever a run is resumed."""
+    run, config = make_run(place, spark__executors=3, **SETTINGS)
+    for workers in (2, 1, 3):
+        config = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})
+        if workers < 3:
+            with pytest.raises(StoppedError):
+                disturbed(run, config, lambda: os.kill(os.getpid(), signal.SIGTERM), len(complete_checkpoints(run)))
+    train.run(run, config, InlineEngine(), lambda _: None)
+    ours, theirs = metrics(run), metrics(undisturbed)
+    assert [row["samples"] for row in ours] == [row["samples"] for row in theirs]
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=0.02)  # rounding

@@ -2,18 +2,19 @@
 
 import pytest
 
+from jobs import lake
 from jobs.config import GenerateConfig
 from jobs.errors import InputError
-from jobs.model.prompts import read_prompts
+from jobs.prompts import read_prompts
 
 
 def prompts_of(path, data):
     path.write_bytes(data)
-    return read_prompts(GenerateConfig(prompts_file=str(path)))
+    return read_prompts(GenerateConfig(prompts_file=str(path)), lake.read_bytes)
 
 
 def test_without_a_file_the_configuration_has_them():
-    assert read_prompts(GenerateConfig(prompts=("a", "b"))) == ("a", "b")
+    assert read_prompts(GenerateConfig(prompts=("a", "b")), lake.read_bytes) == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -52,4 +53,4 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, data, message):
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.txt cannot be read"):
-        read_prompts(GenerateConfig(prompts_file=str(tmp_path / "nowhere.txt")))
+        read_prompts(GenerateConfig(prompts_file=str(tmp_path / "nowhere.txt")), lake.read_bytes)

@@ -1,17 +1,17 @@
-"""The prompts of a run: from its configuration, or from a file that it names."""
+"""The prompts of a run: from its configuration, or from a file that it names. Light: the standard library alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
-from jobs import lake
 from jobs.config import GenerateConfig
 from jobs.errors import InputError
 from jobs.paths import to_uri
 
 
-def read_prompts(config: GenerateConfig) -> tuple[str, ...]:
-    """The texts to continue.
+def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
+    """The texts to continue; `read_bytes` gives the content of the file that a URI names.
 
     Raises:
         InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong.
@@ -19,7 +19,7 @@ def read_prompts(config: GenerateConfig) -> tuple[str, ...]:
     if config.prompts_file is None:
         return config.prompts
     uri = to_uri(config.prompts_file)
-    lines = list(enumerate(_lines(_read(uri)), 1))
+    lines = list(enumerate(_lines(_decoded(uri, read_bytes)), 1))
     if uri.endswith(".jsonl"):
         prompts = tuple(_prompt(uri, number, line) for number, line in lines if line.strip())
     else:
@@ -29,9 +29,9 @@ def read_prompts(config: GenerateConfig) -> tuple[str, ...]:
     return prompts
 
 
-def _read(uri: str) -> str:
+def _decoded(uri: str, read_bytes: Callable[[str], bytes]) -> str:
     try:
-        return lake.read_bytes(uri).decode("utf-8")
+        return read_bytes(uri).decode("utf-8")
     except OSError as error:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:

@@ -1,0 +1,168 @@
+"""Training runs whose processes are killed at random times: a worker, an executor, or the driver itself.
+
+Each run is a driver of its own (``python -m jobs train``) over a small dataset. A driver that was killed is started
+again, as whoever runs it would. What a run must give is known from one that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.local.emr.execution import find_spark
+from jobs import lake
+from jobs.paths import Lake, Run, base_name, join
+from jobs.training.checkpoint import complete_checkpoints
+from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
+
+CHECKPOINT_EVERY = 20
+MASTER = "local-cluster[2,1,768]"
+LIMIT_SECONDS = 300
+SETTINGS = {
+    "train__workers": 2,
+    "train__epochs": 8,
+    "train__eval_every": 100,
+    "train__checkpoint_every": CHECKPOINT_EVERY,
+    "train__sync_every": CHECKPOINT_EVERY,
+    "train__keep_checkpoints": 99,
+    "train__keep_best": False,
+    "train__max_restarts": 2,
+    "spark__executor_memory": "768m",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained where, and whose process is killed (`none`, `worker`, `executor` or `driver`)."""
+
+    strategy: str
+    engine: str
+    victim: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. Steps are None where nothing was lost: a task that was tried again, or no kill."""
+
+    stats: dict
+    weights: bytes
+    samples: list[str]
+    seconds: float
+    drivers: int
+    checkpoint_at_kill: int | None
+    resumed_from: int | None
+
+
+class Chaos:
+    """A folder with a dataset, in which runs are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = Lake((folder / "lake").as_uri())
+        self.undisturbed: dict[tuple[str, str], Outcome] = {}
+        make_datasets(self.place, train_tokenizer())
+
+    def expected(self, case: Case) -> Outcome:
+        """What the case's run gives that nobody disturbs; made once for each strategy and engine."""
+        key = (case.strategy, case.engine)
+        if key not in self.undisturbed:
+            self.undisturbed[key] = self.outcome(Case(*key, "none"), 0.0)
+        return self.undisturbed[key]
+
+    def outcome(self, case: Case, delay: float) -> Outcome:
+        """Run a case; kill its victim `delay` seconds after its first checkpoint."""
+        name = f"{case.strategy}-{case.engine}-{case.victim}-{case.seed}"
+        run, _ = make_run(self.place, name, train__strategy=case.strategy, **SETTINGS)
+        started, drivers, at_kill = time.monotonic(), 1, None
+        process = self._start(case, run)
+        try:
+            if case.victim != "none":
+                at_kill = self._kill(case, run, process, delay)
+            if process.wait(LIMIT_SECONDS) and case.victim == "driver":
+                drivers += 1
+                process = self._start(case, run)
+            assert process.wait(LIMIT_SECONDS) == 0, (self.folder / f"{name}.log").read_text()[-3000:]
+        finally:
+            process.kill()
+        seconds = time.monotonic() - started
+        weights = lake.read_bytes(join(run.model, "model.safetensors"))
+        rows = lake.read_bytes(run.metrics).decode().splitlines()
+        samples = [row.partition('"samples": "')[2][:8] for row in rows]
+        stats = lake.read_json(run.step_stats("train"))
+        return Outcome(stats, weights, samples, seconds, drivers, at_kill, _resumed_from(run))
+
+    def _start(self, case: Case, run: Run) -> subprocess.Popen:
+        command = [sys.executable, "-m", "jobs", "train", "--config", run.config, "--engine", case.engine]
+        environment = dict(os.environ)
+        if case.engine == "spark":
+            command += ["--master", MASTER]
+            environment["SPARK_HOME"] = str(self._spark_home())
+        with (self.folder / f"{run.run_id}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        if case.engine == "inline" and hasattr(psutil.Process, "cpu_affinity"):
+            # One thread each: on a busy machine, threads of one worker that wait for each other take ten times as long.
+            psutil.Process(process.pid).cpu_affinity([psutil.Process().cpu_affinity()[case.seed % 2 - 1]])
+        return process
+
+    def _spark_home(self) -> Path:
+        """A Spark installation of links, since executors of a local cluster work in ``SPARK_HOME/work``."""
+        home = self.folder / "spark"
+        if not home.exists():
+            home.mkdir()
+            for entry in find_spark().iterdir():
+                (home / entry.name).symlink_to(entry)
+        return home
+
+    def _kill(self, case: Case, run: Run, process: subprocess.Popen, delay: float) -> int | None:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while len(complete_checkpoints(run)) < 2 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(delay)
+        victims = _victims(case, psutil.Process(process.pid))
+        if not victims or lake.exists(run.metrics):
+            return None
+        steps = complete_checkpoints(run)
+        random.Random(case.seed).choice(victims).kill()
+        return steps[-1]
+
+
+def delay_of(case: Case, expected: Outcome) -> float:
+    """A random time that falls into the training of the case."""
+    return random.Random(f"{case}").uniform(0, 0.5 * expected.stats["training_seconds"])
+
+
+def _victims(case: Case, driver: psutil.Process) -> list[psutil.Process]:
+    if case.victim == "driver":
+        return [driver]
+    children = driver.children(recursive=True)
+    return [child for child in children if _is_victim(case, child)]
+
+
+def _is_victim(case: Case, process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+        if case.victim == "executor":
+            return "CoarseGrainedExecutorBackend" in command
+        if case.engine == "inline":
+            return "spawn_main" in command
+        return "pyspark.daemon" in command and "pyspark.daemon" in " ".join(process.parent().cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return False
+
+
+def _resumed_from(run: Run) -> int | None:
+    """The step after which the second attempt began, if there was one."""
+    parts = [info.uri for info in lake.list_files(run.metrics_parts)]
+    second = [uri for uri in parts if base_name(uri).startswith("part-0001-")]
+    if not second:
+        return None
+    first_row = lake.read_bytes(second[0]).decode().partition(",")[0]
+    return int(first_row.rpartition(" ")[2]) - 1
