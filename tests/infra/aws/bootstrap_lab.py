@@ -24,7 +24,7 @@ from infra.package.wheels import Target
 from jobs.config import resolve
 from jobs.paths import Lake
 
-INSTALLED = "ca-certificates,python3.11,python3.11-venv"
+INSTALLED = "ca-certificates,python3.11,python3-venv"
 NODE_SECONDS = 180
 FORWARDED = re.compile(r"(?i)(https?|no|all)_proxy|PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE")
 
