@@ -91,6 +91,10 @@ bench-generate: setup .venv-peers/made ## Measure our decoding against transform
 bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
 	PYTHONPATH=. $(PEERS) -m bench.train
 
+.PHONY: bench-quality
+bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe [TEXT=path]
+	@$(RUN_PIPELINE) -m bench.quality
+
 .PHONY: chaos
 chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
 	@$(RUN_PIPELINE) -m tests.chaos

@@ -24,7 +24,7 @@ class SparkConfig(Section):
     driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
     """Memory of the driver, as Spark writes it."""
     executor_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
-    """Memory of an executor, as Spark writes it."""
+    """Memory of an executor's JVM, as Spark writes it; on a cluster its Python processes may have as much again."""
     executors: int = Field(2, ge=1, le=1024)
     """Number of executors."""
     executor_cores: int = Field(1, ge=1, le=256)

@@ -48,15 +48,15 @@ class TrainConfig(Section):
     micro_batch_size: int | None = Field(None, ge=1)
     """If given, a worker takes its part of the batch in pieces of so many windows and adds up their gradients: the
     result is the same, the memory less."""
-    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`adam` and `sgd` do not decay weights; `muon` is Muon for the matrices between embeddings and output layer,
     and AdamW for the rest."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Highest learning rate."""
-    schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "cosine"
+    learning_rate: float = Field(5e-3, gt=0)
+    """Highest learning rate; with muon 0.01 suits models of a million parameters, less suits larger ones."""
+    schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "linear"
     """How the learning rate falls after the warm-up: not at all; by a factor in each epoch; linearly; as a cosine; or
     linearly at the end only (warm-up, stable, decay)."""
-    min_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """The linear, cosine and wsd schedules end at so much of the highest learning rate."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
     """The learning rate of the wsd schedule falls in this last share of the run."""
@@ -68,7 +68,7 @@ class TrainConfig(Section):
     """Decoupled weight decay of matrices by adamw and muon; vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
     """Decay of Adam's first moment."""
-    beta2: float = Field(0.95, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
     """Decay of Adam's second moment."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Momentum of sgd and muon."""

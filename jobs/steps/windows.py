@@ -57,7 +57,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     stats = {**found, "reused": True} if found else _make(name, lake, tokens, config.windows, engine)
     progress(
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
-        f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}{', made before' if found else ''}"
+        f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}, bigram {stats['bigram_loss']:.3f}"
+        f"{', made before' if found else ''}"
     )
     write_json(run.datasets, {**used_datasets(run), "windows": name})
     return stats

@@ -121,6 +121,7 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
         "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+        "spark.executor.memoryOverheadFactor": "1.0",  # Python and torch live beside the JVM; YARN kills what has more
     }
     sizes = ["--driver-memory", spark.driver_memory, "--executor-memory", spark.executor_memory]
     settings = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]

@@ -1,6 +1,7 @@
 """The inline engine and Spark make the same datasets, the same order of samples, and the same model."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -131,6 +132,9 @@ def test_rounds_on_spark_are_those_of_the_inline_engine_though_a_worker_is_kille
     assert not killer.is_alive()
     stages = [stage for stage in stats["train"]["stages"] if stage["description"].startswith("steps ")]
     assert sum(stage["failed_tasks"] for stage in stages) == 1
+    epochs = dict(metrics(run, "step", "epoch"))
+    ended = [int(re.search(r"to (\d+)", stage["description"])[1]) for stage in stages]
+    assert [stage["epoch"] for stage in stages] == [pytest.approx(epochs[step], abs=1e-3) for step in ended]
     assert stats["train"]["restarts"] == 0
     assert metrics(run, "step", "samples", "learning_rate") == metrics(inline, "step", "samples", "learning_rate")
     losses = zip(metrics(inline, "loss"), metrics(run, "loss"), strict=True)

@@ -98,6 +98,7 @@ def test_the_step_is_a_spark_submit_of_the_package():
         "spark.dynamicAllocation.enabled=false",
         "spark.speculation=false",
         "spark.serializer=org.apache.spark.serializer.KryoSerializer",
+        "spark.executor.memoryOverheadFactor=1.0",
     }
     assert arguments[arguments.index("--driver-memory") + 1] == "4g"
     assert arguments[arguments.index("--deploy-mode") + 1] == "client"

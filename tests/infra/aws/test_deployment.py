@@ -67,21 +67,58 @@ def test_the_command_prints_the_settings_of_the_dag(deployment: Deployment) -> N
     assert certificates["ContentLength"] > 3000
 
 
-def test_a_deployment_is_changed_and_deleted(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+SMALL = {
+    "Parameters": {"Project": {"Type": "String"}, "Owner": {"Type": "String", "Default": "ann"}},
+    "Resources": {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": {"Ref": "Project"}}}},
+    "Outputs": {
+        "Lake": {"Value": {"Fn::Sub": "s3://${Bucket}/lake"}},
+        "Project": {"Value": {"Ref": "Project"}},
+        "AirflowRoleArn": {"Value": {"Ref": "Owner"}},
+    },
+}
+
+
+def test_the_commands_make_a_stack_and_delete_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    """With a small template: moto deletes the whole one's roles before their policies, which it then refuses."""
+    (tmp_path / "small.json").write_text(json.dumps(SMALL))
+    monkeypatch.setattr(deploy, "TEMPLATE", tmp_path / "small.json")
     monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
-    [vpc] = [each["VpcId"] for each in boto3.client("ec2").describe_vpcs()["Vpcs"] if not each["IsDefault"]]
-    subnets = ",".join(json.loads(deployment.environment["NIGHTJAR_CLUSTER_SUBNET_IDS"]))
-    assert deploy.main(["other", f"VpcId={vpc}", f"SubnetIds={subnets}"]) == 0
-    assert "NIGHTJAR_PROJECT=other" in capsys.readouterr().out
+    assert deploy.main(["other", "Owner=bob"]) == 0
+    assert set(capsys.readouterr().out.splitlines()[-3:]) == {
+        "NIGHTJAR_LAKE=s3://other/lake",
+        "NIGHTJAR_PROJECT=other",
+        "# AIRFLOW_ROLE_ARN=bob",
+    }
+    s3 = boto3.client("s3")
+    s3.delete_object(Bucket="other", Key="lake/security/node-certificates.zip")  # moto retains nothing
     assert deploy.main(["other", "--destroy"]) == 0
-    assert "kept: s3://nightjar-other-" in capsys.readouterr().out
+    assert "kept: s3://other/lake" in capsys.readouterr().out
     assert deploy.main(["other", "--destroy"]) == 0
     assert "does not exist" in capsys.readouterr().out
-    assert deploy.main(["Bad Name"]) == 2
-    assert deploy.main(["other", "VpcId"]) == 2
-    assert "write Parameter=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["Bad Name"], "use small letters"),
+        (["", "--destroy"], "use small letters"),
+        (["x", "VpcId"], "Parameter=value"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_one_line(
+    words: list[str],
+    message: str,
+    deployment: Deployment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
+    assert deploy.main(words) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
 
 
 def test_the_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
@@ -138,6 +175,8 @@ def test_the_same_calls_on_what_belongs_to_others_are_refused(
     for name in ("models/champion.json", "packages/x/jobs.zip", "security/node-certificates.zip"):
         assert not allows(node, Call("s3:PutObject", f"{lake}/{name}"))
         assert not allows(node, Call("s3:DeleteObject", f"{lake}/{name}"))
+    for documents in (node, airflow):  # else S3 answers 403 for an object that is not there, and nothing could begin
+        assert allows(documents, Call("s3:ListBucket", f"arn:aws:s3:::{bucket}"))
     assert not allows(airflow, Call("s3:DeleteObject", f"{lake}/models/x/model.safetensors"))
     assert not allows(airflow, Call("s3:GetObject", f"arn:aws:s3:::{bucket}/elsewhere"))
 

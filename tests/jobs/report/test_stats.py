@@ -18,8 +18,9 @@ def read_csv(run, name):
     return list(csv.DictReader(io.StringIO(lake.read_bytes(join(run.stats, name)).decode())))
 
 
-def test_merged_files_grow_step_by_step(tmp_path):
-    run = Lake(to_uri(str(tmp_path))).run("r")
+@pytest.mark.parametrize("where", ["file", "s3"])
+def test_merged_files_grow_step_by_step(where, tmp_path, request):
+    run = Lake(to_uri(str(tmp_path)) if where == "file" else request.getfixturevalue("s3_uri")).run("r")
     stage = {"stage": 0, "description": 'tokenize, "all"', "tasks": 3, "seconds": 1.5}
     executor = {"executor": "driver", "cores": 2, "cached_memory_bytes": 12345}
     counts = {"seconds": 2.0, "num_train_windows": 1234567, "num_valid_windows": 9}

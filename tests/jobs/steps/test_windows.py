@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake import list_files, read_manifest, write_bytes
+from jobs.lake import list_files, read_manifest, write_bytes, write_json
 from jobs.paths import join
 from jobs.steps import windows
 from jobs.tokens import streams
@@ -189,8 +189,11 @@ def test_existing_dataset_is_used_again(anywhere, monkeypatch):
     pipeline = make(anywhere)
     stats = pipeline.windows()
     before = list_files(join(anywhere, "datasets"))
+    used = {**pipeline.datasets, "embeddings": "0123"}
+    write_json(pipeline.run.datasets, used)
     again = pipeline.windows()
     assert again["reused"]
+    assert pipeline.datasets == used
     assert {**again, "reused": False}.items() <= stats.items()
     assert list_files(join(anywhere, "datasets")) == before
     monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)

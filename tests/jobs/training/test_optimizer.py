@@ -39,7 +39,7 @@ def small_network():
 def test_matrices_decay_and_vectors_do_not():
     network = small_network()
     matrix, vector = (parameter.detach().clone() for parameter in network.parameters())
-    optimizer = build_optimizer(network, TrainConfig(learning_rate=0.1, weight_decay=0.5))
+    optimizer = build_optimizer(network, TrainConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.5))
     FlatGradients(network.parameters(), 1)
     optimizer.step()  # all gradients are zero
     torch.testing.assert_close(network[0].weight.data, matrix * (1 - 0.1 * 0.5))
