@@ -31,6 +31,9 @@ class TokenizeConfig(Section):
     """Drop documents that are longer."""
     drop_duplicates: bool = False
     """Keep the first of documents with the same text. No source is then re-used, for what is kept depends on others."""
+    drop_near_duplicates: bool = False
+    """Keep the first of documents with nearly the same words too (MinHash: of two that share 80% of their runs of five
+    words, the later one is found 9 times in 10). As with drop_duplicates, no source is re-used."""
     kind: Literal["bpe", "word", "char"] = "bpe"
     """What a token is, where a vocabulary is trained: byte-level BPE, which knows every text; a word; a character.
     Words and characters that the vocabulary lacks become `<unk>`."""

@@ -21,7 +21,7 @@ from jobs.errors import InputError
 from jobs.lake import Manifest, delete_folder, read_bytes, write_file, write_json
 from jobs.paths import Lake, Run, join, to_uri
 from jobs.text.corpus import ByteRange, Source, list_sources, plan_splits
-from jobs.text.duplicates import BUCKET_DOCUMENTS, Repetitions, write_hashes, write_repetitions
+from jobs.text.duplicates import BUCKET_KEYS, Repetitions, keys_of_each, write_keys, write_repetitions
 from jobs.text.reading import CheckedSource, check_sources
 from jobs.text.sample import sample_documents
 from jobs.tokens.bpe import train_bpe
@@ -39,7 +39,7 @@ _UNUSUAL = (
     *("empty_documents", "empty_files", "null_records", "replaced_letters"),
     *("byte_order_marks", "crlf_line_ends", "nul_bytes"),
     *("gutenberg_documents", "normalized_documents", "too_short_documents", "too_long_documents"),
-    "duplicate_documents",
+    *("duplicate_documents", "near_duplicate_documents"),
 )
 _OF_VOCABULARY = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}
 _CODE = (
@@ -237,17 +237,24 @@ def _repetitions(
     folder_uri: str, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
 ) -> Iterator[Repetitions | None]:
     """Where it stands which documents are repeated, if these are to be dropped; gone when it was used."""
-    if not settings.drop_duplicates:
+    if not (settings.drop_duplicates or settings.drop_near_duplicates):
         yield None
         return
     scratch_uri = join(folder_uri, f"scratch-{uuid.uuid4().hex[:12]}")
     try:
-        write = partial(write_hashes, folder_uri=scratch_uri, settings=settings)
+        write = partial(write_keys, folder_uri=scratch_uri, settings=settings)
         counts = engine.map(write, list(enumerate(splits)), "hash the documents")
-        num_buckets = sum(counts) // BUCKET_DOCUMENTS + 1
-        find = partial(write_repetitions, folder_uri=scratch_uri, num_splits=len(splits), num_buckets=num_buckets)
+        num_buckets = sum(counts) // BUCKET_KEYS + 1
+        find = partial(
+            write_repetitions,
+            folder_uri=scratch_uri,
+            num_splits=len(splits),
+            num_buckets=num_buckets,
+            keys_each=keys_of_each(settings),
+        )
         engine.map(find, range(num_buckets), "find duplicates")
-        yield Repetitions(scratch_uri, num_buckets)
+        name = "near_duplicate_documents" if settings.drop_near_duplicates else "duplicate_documents"
+        yield Repetitions(scratch_uri, num_buckets, name)
     finally:
         delete_folder(scratch_uri)
 

@@ -67,7 +67,7 @@ def clean(batch: Documents, settings: TokenizeConfig, body: tuple[int, int] | No
         body: Where the text of the file lies, if it is text and headers are to be dropped.
     """
     counts = Counter(batch.counts)
-    pairs: Iterator[tuple[bytes, int]] = zip(batch.texts, batch.offsets, strict=True)
+    pairs: Iterator[tuple[bytes, int]] = zip(batch.texts, batch.offsets.tolist(), strict=True)
     for is_on, filter_one in (
         (settings.drop_gutenberg, lambda text, offset: _without_marks(text, offset, body, counts)),
         (settings.normalize_nfc, lambda text, _: _normalized(text, counts)),
@@ -76,7 +76,7 @@ def clean(batch: Documents, settings: TokenizeConfig, body: tuple[int, int] | No
         if is_on:
             pairs = _filtered(pairs, filter_one)
     kept = list(pairs)
-    return Documents([text for text, _ in kept], [offset for _, offset in kept], counts)
+    return Documents.of([text for text, _ in kept], [offset for _, offset in kept], counts)
 
 
 def _filtered(

@@ -22,7 +22,7 @@ def ids_as_words(batch: Documents) -> Documents:
     """Documents of ids with a space between; those without any are left out. What they are has been checked."""
     texts = [b" ".join(_ID.findall(b"\n".join(map(_ids, text.split(b"\n"))))) for text in batch.texts]
     kept = [i for i, text in enumerate(texts) if text]
-    return Documents([texts[i] for i in kept], [batch.offsets[i] for i in kept], batch.counts)
+    return Documents.of([texts[i] for i in kept], batch.offsets[kept], batch.counts)
 
 
 def check_ids(source: Source) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -24,6 +25,7 @@ from jobs.text.documents import Documents, read_text, split_documents
 from jobs.text.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512
+_BORDER = b"\n\n"  # of paragraphs and of lines
 
 
 def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
@@ -34,7 +36,7 @@ def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docum
     """
     for lines in read_text(part, "line"):
         records = _Records(settings)
-        for line, offset in zip(lines.texts, lines.offsets, strict=True):
+        for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
             try:
                 # What is replaced in other fields is counted too: json takes all of a line or nothing.
                 whole, num_replaced = replace_invalid(line) if settings.invalid_utf8 == "replace" else (line, 0)
@@ -88,13 +90,17 @@ class _Records:
         if not data:
             self._counts["empty_documents"] += 1
             return
-        texts, _ = split_documents(data, 0, self._settings.documents)
-        self._texts += texts
-        self._offsets += [offset] * len(texts)
+        self._texts.append(data)
+        self._offsets.append(offset)
 
     def documents(self) -> Documents:
         """What was taken."""
-        return Documents(self._texts, self._offsets, self._counts)
+        if self._settings.documents == "record":
+            return Documents.of((text.replace(b"\r\n", b"\n") for text in self._texts), self._offsets, self._counts)
+        starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
+        texts, begins = split_documents(_BORDER.join(self._texts), self._settings.documents)
+        records = np.searchsorted(starts, begins, "right") - 1
+        return Documents(texts, np.array(self._offsets, np.int64)[records], self._counts)
 
 
 def _json_text(line: bytes, field: str) -> str | None:

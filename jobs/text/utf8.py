@@ -57,7 +57,11 @@ class Utf8Check:
         Raises:
             InputError: naming the offset of the first byte that is not UTF-8.
         """
-        start = self._position - len(self._decoder.getstate()[0])  # it may hold the beginning of a letter
+        pending = self._decoder.getstate()[0]  # it may hold the beginning of a letter
+        if not pending and block.isascii():  # a tenth of the time
+            self._position += len(block)
+            return
+        start = self._position - len(pending)
         try:
             self._decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:

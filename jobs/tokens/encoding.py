@@ -15,8 +15,9 @@ from jobs.config import TokenizeConfig
 from jobs.lake import FileEntry
 from jobs.text.corpus import ByteRange
 from jobs.text.documents import Documents
-from jobs.text.duplicates import Repetitions, hash_texts
+from jobs.text.duplicates import Repetitions
 from jobs.text.reading import read_documents
+from jobs.text.texts import Texts
 from jobs.tokens.shards import Rows, WrittenShard
 from jobs.tokens.tokenizer import Ids, Tokenizer
 
@@ -76,20 +77,30 @@ def write_token_shards(
         DamagedError: if a shard that has what is kept is missing, truncated or altered.
     """
     done = Tokenized([], {}, Counter())
-    repeated = repetitions.of_split(item.number) if repetitions else set()
-    pieces = _pieces(item, settings, kept_uri, repeated, done.counts)
+    pieces = _pieces(item, settings, kept_uri, repetitions, done.counts)
     for gathered in _gather(pieces, settings.split_bytes):
         if rows := _rows(gathered, tokenizer):
             stem = f"shards/{item.number:05d}-{len(done.shards):03d}"
             done.shards.append(rows.write(folder_uri, stem))
-            done.documents_by_length.update(np.diff(rows.ends, prepend=0).tolist())
+            done.documents_by_length.update(_counted(np.diff(rows.ends, prepend=0)))
     return done
 
 
+def _counted(values: npt.NDArray[np.int64]) -> dict[int, int]:
+    """How often each value occurs."""
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
 def _pieces(
-    item: SplitItem, settings: TokenizeConfig, kept_uri: str, repeated: set[int], counts: dict[str, Counter[str]]
+    item: SplitItem,
+    settings: TokenizeConfig,
+    kept_uri: str,
+    repetitions: Repetitions | None,
+    counts: dict[str, Counter[str]],
 ) -> Iterator[_Batch | Rows]:
     """What a split is made of, in order: documents that were read, and rows that are kept."""
+    repeated = repetitions.of_split(item.number) if repetitions else set()
     num_read = 0
     for part in item.parts:
         name = part.source.name
@@ -97,10 +108,10 @@ def _pieces(
             yield from (Rows.of_source(kept_uri, entry, name) for entry in item.kept[part_key(part)])
             continue
         for whole in read_documents(part, settings):
-            batch = _without(whole, repeated, num_read)
+            batch = _without(whole, repeated, num_read, repetitions.counted_as) if repetitions else whole
             num_read += len(whole.texts)
             counts.setdefault(name, Counter()).update(batch.counts)
-            if batch.texts:
+            if len(batch.texts):
                 yield _Batch(name, batch)
 
 
@@ -127,16 +138,14 @@ class _Batch:
     @property
     def size(self) -> int:
         """Bytes of text."""
-        return sum(map(len, self.documents.texts))
+        return int(self.documents.texts.sizes.sum())
 
 
-def _without(batch: Documents, repeated: set[int], first: int) -> Documents:
+def _without(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
     """A batch, whose documents are counted from `first`, without those that are repeated."""
-    if not repeated:
-        return batch
-    kept = [i for i in range(len(batch.texts)) if first + i not in repeated]
-    counts = batch.counts + Counter(duplicate_documents=len(batch.texts) - len(kept))
-    return Documents([batch.texts[i] for i in kept], [batch.offsets[i] for i in kept], counts)
+    kept = np.array([i for i in range(len(batch.texts)) if first + i not in repeated], np.int64)
+    counts = batch.counts + Counter({counted_as: len(batch.texts) - len(kept)})
+    return Documents(batch.texts.take(kept), batch.offsets[kept], counts)
 
 
 def _rows(pieces: Sequence[_Batch | Rows], tokenizer: Tokenizer) -> Rows | None:
@@ -152,7 +161,7 @@ def _rows(pieces: Sequence[_Batch | Rows], tokenizer: Tokenizer) -> Rows | None:
 
 def _encode_batches(batches: Sequence[_Batch], tokenizer: Tokenizer) -> Rows:
     """The rows of some documents."""
-    texts = [text for batch in batches for text in batch.documents.texts]
+    texts = Texts.join([batch.documents.texts for batch in batches])
     ids, ends = _encode(texts, tokenizer)
     names = list(dict.fromkeys(batch.name for batch in batches))
     sources = np.array([names.index(batch.name) for batch in batches], np.uint32)
@@ -160,14 +169,14 @@ def _encode_batches(batches: Sequence[_Batch], tokenizer: Tokenizer) -> Rows:
         ids,
         ends,
         np.repeat(sources, [len(batch.documents.texts) for batch in batches]),
-        np.array([offset for batch in batches for offset in batch.documents.offsets], np.uint64),
-        np.fromiter(map(len, texts), np.uint32, len(texts)),
-        hash_texts(texts),
+        np.concatenate([batch.documents.offsets for batch in batches]).astype(np.uint64),
+        texts.sizes.astype(np.uint32),
+        texts.hashes(),
         names,
     )
 
 
-def _encode(texts: list[bytes], tokenizer: Tokenizer) -> tuple[Ids, npt.NDArray[np.int64]]:
+def _encode(texts: Texts, tokenizer: Tokenizer) -> tuple[Ids, npt.NDArray[np.int64]]:
     """Ids of all documents, each with the end-of-text token at its end, and where each document ends."""
     # PySpark sets this variable to the cores of a task; in a process of our own all cores are ours.
     parallel = os.environ.get("OMP_NUM_THREADS") != "1"

@@ -48,7 +48,7 @@ class Kept:
     ) -> Kept:
         """What of an earlier dataset is of use for `files` (name, size, sha256), which are read and encoded alike."""
         now = {file["name"]: file["sha256"] for file in files}
-        if how.drop_duplicates:
+        if how.drop_duplicates or how.drop_near_duplicates:
             return cls()  # what is kept of a file depends on the others
         known = {file["name"]: file for file in before.inputs["files"]}
         same = {name: file for name, file in known.items() if now.get(name) == file["sha256"]}

@@ -125,6 +125,8 @@ class Rows:
     @classmethod
     def join(cls, parts: Sequence[Rows]) -> Rows:
         """All rows, those of each part after those of the part before; there is at least one part."""
+        if len(parts) == 1:
+            return parts[0]
         names = list(dict.fromkeys(name for part in parts for name in part.names))
         index = {name: i for i, name in enumerate(names)}
         starts = np.cumsum([0, *(len(part.ids) for part in parts)])

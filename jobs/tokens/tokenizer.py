@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
+import awkward as ak
 import gigatoken
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
 from jobs.errors import InputError
+from jobs.text.texts import Texts
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -48,7 +50,7 @@ class _BytePairs:
         self.vocab_size: int = self._tokenizer.vocab_size
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        encoded = self._tokenizer.encode_batch(list(documents), parallel=parallel).layout
+        encoded = self._tokenizer.encode_batch(_byte_strings(Texts.of(documents)), parallel=parallel).layout
         offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
         return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
@@ -151,6 +153,13 @@ class Tokenizer:
 def _shared(json_bytes: bytes) -> Tokenizer:
     """One tokenizer for all tasks of a process: loading a large vocabulary takes as long as encoding some megabytes."""
     return Tokenizer(json_bytes)
+
+
+def _byte_strings(texts: Texts) -> ak.Array:
+    """Texts as `awkward` has them: `gigatoken` reads these without making a Python object of each."""
+    letters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
+    offsets = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
+    return ak.Array(ak.contents.ListOffsetArray(offsets, letters, parameters={"__array__": "bytestring"}))
 
 
 def _load(json_bytes: bytes, where: str) -> _Backend:

@@ -61,6 +61,7 @@ def watched(rank: int, timeout_seconds: float, report: str | None) -> Iterator[W
         command = [sys.executable, "-I", "-S", "-c", source.decode(), *arguments]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
         assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)  # training never waits for its watchdog
         try:
             yield Watchdog(process.stdin.fileno())
         finally:

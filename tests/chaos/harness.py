@@ -136,7 +136,7 @@ class Chaos:
 
 def delay_of(case: Case, expected: Outcome) -> float:
     """A random time that falls into the training of the case."""
-    return random.Random(f"{case}").uniform(0, 0.6 * expected.stats["training_seconds"])
+    return random.Random(f"{case}").uniform(0, 0.5 * expected.stats["training_seconds"])
 
 
 def _victims(case: Case, driver: psutil.Process) -> list[psutil.Process]:

@@ -3,16 +3,18 @@
 import gzip
 import io
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs import lake
 from jobs.config import SparkConfig
+from jobs.engine import spark as spark_engine
 from jobs.engine.inline import InlineEngine
-from jobs.engine.spark import SparkEngine
 from jobs.paths import Lake, join, to_uri
 from jobs.pipeline import read_config, start_run
 from jobs.steps import tokenize, windows
@@ -29,9 +31,15 @@ SETTINGS = {"tokenize.vocab_size": 1000, "windows.overlap": 7, "windows.size": 1
 
 @pytest.fixture(scope="module")
 def spark(s3_server):
-    engine = SparkEngine(SparkConfig(), master="local[2,4]")
-    yield engine
-    engine.stop()
+    """An engine whose workers know the server, also where other tests started the JVM before there was one."""
+    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        known = {**spark_engine.SETTINGS, "spark.executorEnv.AWS_ENDPOINT_URL": s3_server, "spark.ui.enabled": "false"}
+        SparkSession.builder.master("local[2,4]").config(map=known).getOrCreate()
+        engine = spark_engine.SparkEngine(SparkConfig(), master="local[2,4]")
+        yield engine
+        engine.stop()
 
 
 def as_table(texts):

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from zipimport import zipimporter
 
 import pytest
 from pyspark.sql import SparkSession
@@ -51,6 +52,10 @@ def refuse(item):
     raise InputError(f"item {item} is wrong")
 
 
+def count_archives(_):
+    return sum(isinstance(finder, zipimporter) for finder in sys.path_importer_cache.values())
+
+
 def fail_once(folder):
     """Crash in the first attempt, as a lost executor would."""
     marker = Path(folder) / "tried"
@@ -63,6 +68,11 @@ def fail_once(folder):
 def test_map_keeps_order(engine):
     assert engine.map(len, ["a", "", "abc"] * 3, "lengths") == [1, 0, 3] * 3
     assert engine.map(len, [], "nothing") == []
+
+
+def test_a_task_reads_no_archive_again(engine):
+    engine.map(count_archives, range(6), "import what is needed")
+    assert 0 in engine.map(count_archives, range(6), "count")
 
 
 def test_a_users_error_comes_back_at_once(engine):

@@ -9,7 +9,7 @@ from safetensors.torch import load
 from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.paths import local_path
+from jobs.paths import Lake, local_path
 from jobs.report.curves import EVALUATED
 from jobs.steps import train
 from jobs.training import inner, round_task, rounds
@@ -18,7 +18,7 @@ from jobs.training.data import TrainingData
 from jobs.training.learner import Learner
 from jobs.training.order import SampleOrder
 from jobs.training.worker import start_model
-from tests.jobs.handmade import FINGERPRINT, make_run, metrics
+from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
 FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_every": 8, "train__sync_every": 6,
        "train__learning_rate": 3e-3, "spark__executors": 3}  # fmt: skip
@@ -62,7 +62,7 @@ def test_averaging_one_worker_is_plain_training(place):
 
 def by_hand(run, config, num_rounds, *, outer_rate, momentum):
     """Weights after some rounds of two workers, written out: AdamW inside, Nesterov's SGD outside."""
-    data = TrainingData.open(round_task.Lake(run.lake_uri), FINGERPRINT)
+    data = TrainingData.open(Lake(run.lake_uri), FINGERPRINT)
     order = SampleOrder(data.train.per_shard, config.train.seed)
     schedule = round_task.Schedule.of(config.train, data.train.num_windows, data.train.size)
     learners = [Learner(start_model(run, config, data.shape), config.train, torch.device("cpu")) for _ in "ab"]
@@ -231,3 +231,12 @@ def test_other_settings_do_not_resume(place):
     _, other = make_run(place, "r", **FEW, train__strategy="diloco")
     with pytest.raises(InputError, match="another configuration or other data"):
         train.run(run, other, InlineEngine(), lambda _: None)
+
+
+def test_rounds_in_s3(s3_uri, tokenizer, place):
+    local, _, _ = train_run(place, "local", train__strategy="diloco", train__workers=2)
+    remote = Lake(s3_uri)
+    make_datasets(remote, tokenizer)
+    run, _, _ = train_run(remote, "remote", train__strategy="diloco", train__workers=2)
+    assert furthest(weights(local, 24), weights(run, 24)) == 0
+    assert lake.list_files(run.rounds) == []

@@ -8,8 +8,8 @@ import pytest
 from jobs.config import TokenizeConfig
 from jobs.errors import InputError
 from jobs.paths import join, to_uri
-from jobs.text import duplicates
 from jobs.text.cleaning import BodyFinder
+from jobs.text.texts import Texts
 from tests.jobs.steps.data import Pipeline, write_corpus
 from tests.jobs.text.test_records import put, read
 
@@ -69,7 +69,7 @@ def test_filters_are_counted(tmp_path):
 @pytest.mark.parametrize("num_in_bucket", [1 << 24, 7])
 @pytest.mark.parametrize("split_bytes", [4096, 1 << 20])
 def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_bucket, split_bytes):
-    monkeypatch.setattr("jobs.steps.tokenize.BUCKET_DOCUMENTS", num_in_bucket)
+    monkeypatch.setattr("jobs.steps.tokenize.BUCKET_KEYS", num_in_bucket)
     place = to_uri(str(tmp_path))
     lines = [f"paragraph number {number % 300}" for number in range(900)]
     corpus = write_corpus(
@@ -80,7 +80,7 @@ def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_buck
     assert (stats["num_documents"], stats["num_duplicate_documents"]) == (301, 601)
     assert stats["num_bytes"] == sum(map(len, {*lines, "once"}))
     assert not list(tmp_path.rglob("*.npy"))
-    assert duplicates.hash_texts([b"a", b"a"])[0] == duplicates.hash_texts([b"a"])[0]
+    assert Texts.of([b"a", b"a"]).hashes()[1] == Texts.of([b"a"]).hashes()[0]
 
 
 def test_nothing_is_left(tmp_path):
