@@ -26,7 +26,7 @@ OTHER = {
     "averaged-dense": {"train.epochs": 2, "train.sync_every": 0},
     "embedding-regression": {"windows.size": 8, "windows.overlap": 6, "train.epochs": 3},
     "nesterov-regression": {"windows.overlap": 3, "train.sync_every": 200, "train.epochs": 2},
-    "word2vec-attention": {"windows.overlap": 12, "train.epochs": 4},
+    "word2vec-attention": {"windows.overlap": 12, "train.epochs": 8},
     "attention-dense": {"windows.size": 8, "windows.overlap": 6, "train.epochs": 2},
 }
 PIPELINES = sorted(OTHER)
@@ -45,7 +45,7 @@ def test_a_preset_runs_and_beats_its_baselines(preset, corpus, tmp_path):
     stats = run_all(run, InlineEngine())
     train = stats["train"]
     regresses = "mean_vector_loss" in train
-    assert train["valid_loss"] < (train["mean_vector_loss"] - 0.005 if regresses else train["unigram_loss"] - 0.2)
+    assert train["valid_loss"] < (train["mean_vector_loss"] - 0.005 if regresses else train["unigram_loss"] - 0.15)
     if regresses:
         assert train["valid_accuracy"] > train["unigram_accuracy"]
     assert ("embed" in stats) == (preset == "word2vec-attention")
