@@ -92,7 +92,7 @@ bench-train: setup .venv-peers/made ## Measure our training step against that of
 	PYTHONPATH=. $(PEERS) -m bench.train
 
 .PHONY: bench-quality
-bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe [TEXT=path]
+bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe, TEXT=path
 	@$(RUN_PIPELINE) -m bench.quality
 
 .PHONY: chaos

@@ -28,7 +28,7 @@ from jobs.pipeline import run_step
 from jobs.steps import train
 
 SETTINGS: dict[str, Any] = {
-    "train.max_tokens": 1_228_800,  # 1,200 steps
+    "train.max_tokens": 819_200,  # 800 steps
     "train.batch_size": 16,
     "train.eval_every": 100_000,
     "train.eval_windows": 512,

@@ -23,6 +23,7 @@ from transformers import LlamaForCausalLM
 
 from bench.table import show, target
 from jobs.config import ModelConfig, TrainConfig, resolve
+from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model.llama_config import hugging_face_config
 from jobs.training.learner import Learner
@@ -49,6 +50,11 @@ class Case:
         return cls(preset, config.model, config.tokenize.vocab_size, config.windows.size, config.train.batch_size)
 
     @property
+    def shape(self) -> DataShape:
+        """What a dataset would say."""
+        return DataShape(self.vocab_size, self.window, end_of_text=0)
+
+    @property
     def tokens(self) -> int:
         """Tokens of a step."""
         return self.window * self.batch_size
@@ -61,7 +67,7 @@ class Case:
 
 def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
     """A training step as a run takes it, and its model."""
-    model = Llama(LlamaConfig.of(case.model, case.vocab_size, case.window), seed=1)
+    model = Llama(LlamaConfig.of(case.model, case.shape), seed=1)
     config = TrainConfig(optimizer="adamw", dtype=dtype, workers=1, max_gradient_norm=MAX_NORM)
     learner = Learner(model, config, CPU)
 
@@ -75,7 +81,7 @@ def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
 
 def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
     """The same with `transformers`."""
-    shape = LlamaConfig.of(case.model, case.vocab_size, case.window)
+    shape = LlamaConfig.of(case.model, case.shape)
     model = LlamaForCausalLM(PeerConfig(**hugging_face_config(shape, 0), attn_implementation="sdpa"))
     model.load_state_dict(weights, strict=False)  # but for the output layer, which is the embedding
     model.train()
@@ -146,7 +152,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--presets", nargs="+", default=["demo", "small"])
+    parser.add_argument("--presets", nargs="+", default=["tiny", "demo"])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

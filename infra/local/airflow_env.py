@@ -78,6 +78,9 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         # How long a worker lingers after its task. Longer than a short step, the scheduler takes the end of the task's
         # first leg, before it was deferred, for the end of its second, and fails it.
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # On a busy machine. A task whose start was answered after the default of 5 s asks again, and is refused as one
+        # that runs already.
+        "WORKERS__EXECUTION_API_TIMEOUT": "60",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }

@@ -119,7 +119,7 @@ class Stack:
         found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]
         return {each["task_id"]: each["state"] for each in found}
 
-    def wait(self, run: Run, limit_seconds: float = 400) -> str:
+    def wait(self, run: Run, limit_seconds: float = 600) -> str:
         """The state in which the run ends."""
         seconds = wait_until(lambda: self.state(run) in ENDED, f"ended ({run.run_id})", limit_seconds)
         say(f"{run.run_id}: {self.state(run)} after {seconds:.0f} s more")
@@ -130,10 +130,11 @@ class Stack:
         place = f"dagRuns/{run.run_id}/taskInstances/{task}"
         return json.dumps(self.ask(f"{place}/logs/{self.ask(place)['try_number']}"), ensure_ascii=False)
 
-    def until_step(self, run: Run, step: str, limit_seconds: float = 300) -> None:
-        """Waits until a step says how far it is."""
+    def until_step(self, run: Run, step: str, limit_seconds: float = 600) -> None:
+        """Waits until a step says how far it is; fails as soon as the run has ended without it."""
         progress = self.lake_dir / "runs" / run.run_id / "progress" / f"{step}.json"
-        wait_until(progress.exists, f"{step} under way", limit_seconds)
+        wait_until(lambda: progress.exists() or self.state(run) in ENDED, f"{step} under way", limit_seconds)
+        assert progress.exists(), f"{self.state(run)}: {self.states(run)}\n{self.compose('logs', '--tail', '30')}"
 
 
 @contextmanager
