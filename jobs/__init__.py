@@ -7,6 +7,6 @@ and `jobs.atomic`.
 
 import os
 
-# Before torch is loaded: its threads (libgomp) then wait for each other for microseconds and sleep. By default they spin
-# for long, and on cores that others use too, a training step on two threads took ten times as long.
+# Before torch is loaded: its threads (libgomp) wait for each other for microseconds, then sleep. By default they spin
+# long; on cores that others use too, a training step on two threads took ten times as much time.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
