@@ -46,7 +46,11 @@ class Node:
         self.package = f"/packages/{package.sha256}"
         self.environ = {name: value for name, value in os.environ.items() if FORWARDED.fullmatch(name)}
         self.environ |= _pip_settings()
-        self.shared: list[str] = re.findall(r"(?<![\w.:])/[\w./-]+", " ".join(self.environ.values()))
+        # A mirror on the disk has its files beside its index, the folder simple.
+        self.shared = [
+            path.removesuffix("/simple")
+            for path in re.findall(r"(?<![\w.:/])/[\w./-]+", " ".join(self.environ.values()).replace("file://", " "))
+        ]
 
     def run(self, command: str, *, offline: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a shell command there."""
