@@ -70,6 +70,8 @@ class Figures:
     loss: float
     sync_bytes: int
     tokens: int
+    gradient_bytes: int
+    """Of all steps, of one worker."""
     cpu_seconds: float
 
 
@@ -99,7 +101,7 @@ def main() -> None:
     ]
     rows = []
     for workers in WORKERS:
-        whole = allreduce_bytes(data, workers)
+        whole = 2 * (workers - 1) * base.gradient_bytes  # in a ring, each sends all but its own share, twice
         rows.append(_row(Variant("allreduce", workers, 1), replace(base, sync_bytes=whole), base, whole))
         for variant in variants:
             if variant.workers == workers:
@@ -134,13 +136,9 @@ def measure(data: Run, variant: Variant, **settings: Any) -> Figures:
     write_json(run.datasets, read_json(data.datasets))
     started = time.process_time()
     stats = train.run(run, config, OneThread(), lambda _: None)
-    return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], time.process_time() - started)
-
-
-def allreduce_bytes(data: Run, workers: int) -> int:
-    """What workers send each other for the gradients of a whole run: each twice all but its own share."""
-    stats = read_json(Lake(data.lake_uri).run("variant").step_stats("train"))
-    return int(stats["num_steps"] * 2 * (workers - 1) * 4 * stats["num_parameters"])
+    gradient_bytes = 4 * stats["num_parameters"] * stats["num_steps"]
+    seconds = time.process_time() - started
+    return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], gradient_bytes, seconds)
 
 
 def _row(variant: Variant, figures: Figures, base: Figures, whole: int) -> tuple[str, ...]:

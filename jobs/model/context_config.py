@@ -37,7 +37,9 @@ def reader(kind: str, config_type: type[ContextConfig]) -> Callable[[dict[str, A
             names = {each.name for each in fields(config_type)} & ModelConfig.model_fields.keys()
             settings = ModelConfig.model_validate({"kind": kind, **{name: values[name] for name in names}})
         except ValidationError as error:
-            raise DamagedError(f"{where}: {error.errors()[0]['msg']} ({error.errors()[0]['input']!r})") from None
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "model"
+            raise DamagedError(f"{where}: {key}: {first['msg']} ({first['input']!r})") from None
         except (KeyError, ValueError) as error:
             raise DamagedError(f"{where}: not the configuration of a model of kind {kind} ({error})") from None
         return config_type.of(settings, shape)

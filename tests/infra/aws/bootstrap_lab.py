@@ -24,7 +24,8 @@ from infra.package.wheels import Target
 from jobs.config import resolve
 from jobs.paths import Lake
 
-INSTALLED = "ca-certificates,python3.11,python3.11-venv"
+INSTALLED = "ca-certificates,python3.11,python3-venv"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NODE_SECONDS = 180
 FORWARDED = re.compile(r"(?i)(https?|no|all)_proxy|PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE")
 
@@ -45,7 +46,11 @@ class Node:
         self.package = f"/packages/{package.sha256}"
         self.environ = {name: value for name, value in os.environ.items() if FORWARDED.fullmatch(name)}
         self.environ |= _pip_settings()
-        self.shared: list[str] = re.findall(r"(?<![\w.:])/[\w./-]+", " ".join(self.environ.values()))
+        # A mirror on the disk has its files beside its index, the folder simple.
+        self.shared = [
+            path.removesuffix("/simple")
+            for path in re.findall(r"(?<![\w.:/])/[\w./-]+", " ".join(self.environ.values()).replace("file://", " "))
+        ]
 
     def run(self, command: str, *, offline: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a shell command there."""
@@ -98,7 +103,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     )
     shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
     shutil.copy("/etc/hosts", root / "etc" / "hosts")
-    shutil.copytree("/etc/ssl/certs", root / "etc" / "ssl" / "certs", dirs_exist_ok=True)
+    shutil.copyfile(CERTIFICATES, root / CERTIFICATES.relative_to("/"))
     folder = root / "packages" / package.sha256
     folder.mkdir(parents=True)
     for name, data in package.files.items():

@@ -1,10 +1,12 @@
 """Every kind of model: its gradients, which token it predicts from which, and that it learns a cycle by heart."""
 
+import json
 import math
 import os
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch.func import functional_call
 
 from jobs import lake
@@ -14,7 +16,7 @@ from jobs.errors import InputError
 from jobs.model.archive import pack
 from jobs.model.context import of_last_document
 from jobs.model.continuation import Settings
-from jobs.model.folder import load_model, model_contents, read_contents
+from jobs.model.folder import load_model, model_contents, parse_model, read_contents
 from jobs.model.generation import Request, generate
 from jobs.model.gguf_file import to_gguf
 from jobs.model.kinds import KINDS, build_model, for_generating
@@ -128,16 +130,10 @@ def test_a_folder_is_read_back_and_its_shapes_are_known_before(variant):
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert KINDS[variant["kind"]].weight_shapes(model.config) == shapes
     contents = model_contents(model, tokenizer, {})
-    again, _ = load_back(contents)
+    again, _ = parse_model(contents, "here")
     assert type(again) is type(model)
     assert again.config == model.config
     assert model_contents(again, tokenizer, {}) == contents
-
-
-def load_back(contents):
-    from jobs.model.folder import parse_model
-
-    return parse_model(contents, "here")
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +173,45 @@ def test_a_cycle_is_learned_by_heart_and_generated(cycle, kind):
     assert pack(zipped) == lake.read_bytes(run.model_archive)
     with pytest.raises(InputError, match=r"GGUF: llama\.cpp runs models of kind transformer; this one is a Nightjar"):
         to_gguf(model, tokenizer, "x")
+
+
+def with_config(**values):
+    return lambda contents: changed(
+        contents, "config.json", lambda data: json.dumps(json.loads(data) | values).encode()
+    )
+
+
+def with_tensors(change):
+    return lambda contents: changed(contents, "model.safetensors", lambda data: save(change(load(data))))
+
+
+def changed(contents, name, change):
+    """Contents with one file altered, as someone makes who writes a folder by hand."""
+    return {**contents, name: change(contents[name])}
+
+
+@pytest.mark.parametrize("kind", CONTEXT_KINDS)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (with_config(hidden_sizes=[7, 5]), r"is .*6.*, the configuration asks for .*5"),
+        (with_config(hidden_sizes=[]), "hidden_sizes: .*at least 1 item"),
+        (with_config(hidden_sizes=None), "valid tuple"),
+        (with_config(embedding_size=10**9), "less than or equal to 16384"),
+        (with_config(num_positions=0), "num_positions is 0"),
+        (with_config(vocab_size="many"), "vocab_size is 'many'"),
+        (with_config(end_of_text=10**6), "end_of_text is 1000000"),
+        (with_config(architectures=["NightjarOther"]), "NightjarOther.* is not known here; known: LlamaForCausalLM"),
+        (with_tensors(lambda tensors: tensors | {"extra": torch.ones(2)}), "tensor extra is 2, .* absent"),
+        (with_tensors(lambda tensors: dict(list(tensors.items())[1:])), "is absent, the configuration asks for"),
+        (lambda contents: changed(contents, "model.safetensors", lambda data: data[:-5]), "not a safetensors file"),
+    ],
+)
+def test_a_damaged_model_is_refused_in_one_line(kind, damage, message):
+    tokenizer = train_tokenizer()
+    shape = DataShape(tokenizer.vocab_size, 5, tokenizer.end_of_text)
+    contents = model_contents(build_model(ModelConfig(**SMALL | {"kind": kind}), shape), tokenizer, {})
+    with pytest.raises(InputError, match=message) as caught:
+        parse_model(damage(contents), "here")
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
