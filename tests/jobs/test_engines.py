@@ -8,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from pyspark import SparkContext
 
 from jobs import lake
 from jobs.config import SparkConfig
@@ -92,7 +93,8 @@ def test_spark_makes_what_the_inline_engine_makes(on_spark, corpus, tmp_path):
 def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(spark, on_spark, corpus, tmp_path):
     _, undisturbed, _ = on_spark
     home = Lake(to_uri(str(tmp_path)))
-    killer = threading.Thread(target=kill_a_worker_after_checkpoint, args=(home.run("r"),), daemon=True)
+    checkpoint = home.run("r").checkpoint(10)
+    killer = threading.Thread(target=kill_a_worker_when, args=(lambda: lake.list_files(checkpoint),), daemon=True)
     killer.start()
     _, run, stats = finish(spark, corpus, tmp_path)
     killer.join(5)
@@ -104,9 +106,9 @@ def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(spark, on_spa
     assert content(ours) == content(theirs)
 
 
-def kill_a_worker_after_checkpoint(run, limit_seconds=120):
+def kill_a_worker_when(is_time, limit_seconds=120):
     deadline = time.monotonic() + limit_seconds
-    while time.monotonic() < deadline and not lake.list_files(run.checkpoint(10)):
+    while time.monotonic() < deadline and not is_time():
         time.sleep(0.02)
     workers = [process for process in psutil.Process().children(recursive=True) if is_worker(process)]
     busiest = max(workers, key=lambda process: sum(process.cpu_times()[:2]))
@@ -122,10 +124,16 @@ def is_worker(process):
 
 
 def test_rounds_on_spark_are_those_of_the_inline_engine_though_a_worker_is_killed(spark, corpus, tmp_path):
-    settings = {"train.strategy": "diloco", "train.sync_every": 5, "train.keep_checkpoints": 9, "train.state_every": 1}
+    settings = {"train.strategy": "diloco", "train.sync_every": 10, "train.epochs": 6, "train.state_every": 1,
+                "train.keep_checkpoints": 9}  # fmt: skip
     _, inline, expected = finish(InlineEngine(), corpus, tmp_path / "inline", **settings)
     home = Lake(to_uri(str(tmp_path / "spark")))
-    killer = threading.Thread(target=kill_a_worker_after_checkpoint, args=(home.run("r"),), daemon=True)
+
+    def is_in_second_round():
+        first_is_over = lake.list_files(home.run("r").checkpoint(10))
+        return first_is_over and SparkContext.getOrCreate().statusTracker().getActiveStageIds()
+
+    killer = threading.Thread(target=kill_a_worker_when, args=(is_in_second_round,), daemon=True)
     killer.start()
     _, run, stats = finish(spark, corpus, tmp_path / "spark", **settings)
     killer.join(5)
