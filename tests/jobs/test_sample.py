@@ -94,7 +94,9 @@ def test_a_conversation(terminal):
     terminal.type(b"\x03")
     terminal.wait_for(b"stopped")
     terminal.wait_for(b"> ")
-    terminal.type(b"half a line\x03")
+    terminal.type(b"half a line")
+    terminal.wait_for(b"half a line")  # readline is reading: before, a Ctrl-C waits for the next key
+    terminal.type(b"\x03")
     terminal.wait_for(b"> ")
     terminal.type(b"\x04")  # Ctrl-D
     assert terminal.process.wait(WAIT_SECONDS) == 0
