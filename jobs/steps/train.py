@@ -137,7 +137,9 @@ def _attempt(
     facts: dict[str, Any] = {"is_complete": True}
     if until and (latest_checkpoint(run) or 0) < until:
         facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
-    return facts | Rounds(run, config, windows, engine).run(notice.given.is_set) if facts["is_complete"] else facts
+    if not facts["is_complete"]:
+        return facts
+    return facts | Rounds(run, config, windows, engine).run(notice.given.is_set)
 
 
 def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stats: dict[str, Any]) -> None:
