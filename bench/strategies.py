@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from bench.text import MB, WORK, folder_of
 from jobs.config import resolve
 from jobs.engine.contract import Result
 from jobs.engine.inline import InlineEngine
-from jobs.gang import Member
+from jobs.gang import Member, alone
 from jobs.lake import delete_folder, read_json, write_bytes, write_json
 from jobs.paths import Lake, Run, to_uri
 from jobs.pipeline import run_step
@@ -85,7 +84,7 @@ class OneThread(InlineEngine):
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run the only member in this process."""
         assert workers == 1
-        return function(Member(0, 1, 1, socket.gethostname(), lambda text: [text]))
+        return function(alone(1))
 
 
 def main() -> None:

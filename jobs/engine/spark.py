@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -197,14 +196,13 @@ class _GangTask:
 
     def __call__(self, _items: Iterable[int]) -> Iterator[_Outcome]:
         context = BarrierTaskContext.get()
-        host = socket.gethostname()
-        places = [place.split() for place in context.allGather(f"{host} {os.getppid()}")]
-        hosts, rank = [place[0] for place in places], context.partitionId()
-        if self._executor_cores:  # the tasks of an executor are children of one daemon
-            threads = max(1, self._executor_cores // places.count(places[rank]))
+        executors = [info.address for info in context.getTaskInfos()]
+        hosts, rank = [address.rpartition(":")[0] for address in executors], context.partitionId()
+        if self._executor_cores:
+            threads = max(1, self._executor_cores // executors.count(executors[rank]))
         else:
-            threads = max(1, num_cores() // hosts.count(host))
-        outcome = self._guarded(Member(rank, len(hosts), threads, host, context.allGather, last_words_file()))
+            threads = max(1, num_cores() // hosts.count(hosts[rank]))
+        outcome = self._guarded(Member(rank, threads, hosts, context.allGather, last_words_file()))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
