@@ -145,11 +145,9 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         stack.build()
         stack.lake_dir.parent.chmod(0o755)
         stack.up()
-        corpora = stack.lake_dir / "corpora"
-        corpora.mkdir()
         words = POEM.split()
         lines = (" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
-        (corpora / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
+        (stack.lake_dir / "corpora" / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
         yield stack
     finally:
         stack.compose("down", "--volumes", "--timeout", "30")

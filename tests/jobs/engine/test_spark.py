@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
-from jobs.engine.spark import SETTINGS, SparkEngine
+from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
 from jobs.errors import InputError, WorkerLostError
 from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
@@ -68,6 +68,11 @@ def fail_once(folder):
 def test_map_keeps_order(engine):
     assert engine.map(len, ["a", "", "abc"] * 3, "lengths") == [1, 0, 3] * 3
     assert engine.map(len, [], "nothing") == []
+
+
+def test_many_items_share_tasks(engine):
+    assert engine.map(str, range(100), "many") == [str(item) for item in range(100)]
+    assert engine.stages()[-1]["tasks"] == TASKS_PER_SLOT * 3
 
 
 def test_a_task_reads_no_archive_again(engine):
