@@ -1,5 +1,7 @@
 """What happens to a run by docker-compose when its parts are stopped or killed in mid-step: `make test-compose`."""
 
+import json
+
 import pytest
 
 from tests.compose.stack import running_stack, wait_until
@@ -47,6 +49,8 @@ def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stac
     wait_until(lambda: stack.state(run) not in ("failed",), "taken up again", 60)
     assert stack.wait(run) == "success", stack.states(run)
     assert stack.live_clusters() == []
+    resumed = min((checkpoints.parent / "metrics").glob("part-0001-*"))
+    assert json.loads(resumed.read_text("utf-8").splitlines()[0])["step"] > 1
 
 
 KILL_THE_SERVER = """
