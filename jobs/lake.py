@@ -39,7 +39,7 @@ FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """A file that was found: where, and how many bytes."""
 
