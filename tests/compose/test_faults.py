@@ -23,9 +23,11 @@ def stack(tmp_path_factory):
 def test_a_run_survives_a_restart_of_airflow_in_mid_step(stack):
     run = stack.trigger(**LONG)
     stack.until_step(run, "train")
+    assert [name for name in stack.live_clusters() if name.endswith(run.run_id)]
     stack.compose("restart", "scheduler", "triggerer")
     assert stack.wait(run) == "success", stack.states(run)
-    assert stack.log(run, "train").count("Submitted step") <= 1
+    assert stack.compose("logs", "--no-color", "emr").count("RUNNING: train ") == 1
+    assert stack.live_clusters() == []
 
 
 def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stack):
@@ -44,6 +46,7 @@ def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stac
     stack.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
     wait_until(lambda: stack.state(run) not in ("failed",), "taken up again", 60)
     assert stack.wait(run) == "success", stack.states(run)
+    assert stack.live_clusters() == []
 
 
 KILL_THE_SERVER = """
