@@ -28,7 +28,7 @@ _PACKED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CheckedSource:
     """What reading a source once from end to end tells."""
 
@@ -93,9 +93,9 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     scan.end()
     if source.format == "txt":
         body = scan.marks.body if scan.marks else None
-        return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, scan.counts, body)
+        return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, +scan.counts, body)
     size = sum(int(batch.texts.sizes.sum()) for batch in read_documents(source.whole(), settings))
-    return CheckedSource(scan.digest.hexdigest(), size, size > 0, scan.counts)
+    return CheckedSource(scan.digest.hexdigest(), size, size > 0, +scan.counts)
 
 
 class _Scan:
