@@ -155,8 +155,8 @@ BUILD ?= cpu
 PRESET ?= demo
 
 .PHONY: package-check
-package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda]
-	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD)
+package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: package-wheelhouse
 package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
@@ -169,6 +169,12 @@ test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and o
 .PHONY: aws-plan
 aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+
+# In an environment of its own: it brings over a hundred distributions.
+.PHONY: aws-lint
+aws-lint: setup ## Run checkov over the template and the image's Dockerfile
+	$(RUN) -m uv tool run --python $(RUN) checkov@3.3.30 --skip-download --compact --quiet \
+		-f infra/aws/template.yaml infra/local/Dockerfile
 
 .PHONY: aws-bundle
 aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist

@@ -24,7 +24,7 @@ from bench.table import show, target
 from jobs import lake
 from jobs.config import parse_settings
 from jobs.engine.inline import InlineEngine
-from jobs.gang import Member
+from jobs.gang import Member, alone
 from jobs.paths import to_uri
 from jobs.pipeline import read_config, run_step, start_run
 from jobs.tokens.bpe import train_bpe
@@ -80,7 +80,7 @@ class Threads(InlineEngine):
 
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run `function` in this process."""
-        return function(Member(0, workers, self._count, "here", lambda text: [text]))
+        return function(alone(self._count))
 
 
 def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from bench.table import show, target
 from jobs.config import Config, SparkConfig
 from jobs.engine.spark import SparkEngine
-from jobs.gang import Member
+from jobs.gang import Member, alone
 from jobs.paths import Lake, Run
 from jobs.steps import train
 from jobs.training.metrics import Row, read_parts
@@ -45,8 +44,7 @@ def one_thread(member: Member, run: Run, config: Config) -> None:
 
 def plainly(run: Run, config: Config) -> None:
     """The same in a process of its own."""
-    member = Member(0, 1, 1, socket.gethostname(), lambda text: [text])
-    one_thread(member, run, config)
+    one_thread(alone(1), run, config)
 
 
 def in_pairs(place: Lake, engine: SparkEngine) -> None:

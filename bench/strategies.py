@@ -1,19 +1,20 @@
 """``make bench-strategies``: validation loss at equal tokens against bytes moved, for each way in which workers agree.
 
-All runs see the same batches in the same order. Workers are tasks of the inline engine, one thread each, one after
-another: their number decides the loss and the bytes, not the seconds. Gradients summed over workers give the weights
-that one worker gets, but for rounding, so `allreduce` is trained once, by one worker, and its bytes are computed for
-each number of workers.
+All runs see the same batches in the same order. The workers of a run are tasks of the inline engine, one thread each,
+one after another: their number decides the loss and the bytes, not the seconds. Gradients summed over workers give
+the weights that one worker gets, but for rounding, so `allreduce` is trained once, by one worker, and its bytes are
+computed for each number of workers. Each core of this machine takes a run at a time.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from typing import Any
 
 from bench.table import show
@@ -21,23 +22,25 @@ from bench.text import MB, WORK, folder_of
 from jobs.config import resolve
 from jobs.engine.contract import Result
 from jobs.engine.inline import InlineEngine
-from jobs.gang import Member
-from jobs.lake import delete_folder, read_json, write_bytes, write_json
-from jobs.paths import Lake, Run, to_uri
+from jobs.gang import Member, alone
+from jobs.lake import read_json, write_bytes, write_json
+from jobs.paths import Lake, to_uri
 from jobs.pipeline import run_step
 from jobs.steps import train
 
 SETTINGS: dict[str, Any] = {
-    "train.max_tokens": 819_200,  # 800 steps
+    "train.max_tokens": 3_276_800,  # 3,200 steps, 20 tokens a parameter
+    "train.epochs": 3,
     "train.batch_size": 16,
     "train.eval_every": 100_000,
-    "train.eval_windows": 512,
+    "train.eval_windows": 4096,
     "train.state_every": 1000,
     "train.keep_best": False,
     "train.dtype": "float32",
     "spark.executors": 8,
     "log_level": "WARN",
 }
+LAKE = WORK / "strategies-lake"
 LOCAL_STEPS = (10, 30, 100)
 WORKERS = (2, 4)
 
@@ -85,27 +88,26 @@ class OneThread(InlineEngine):
     def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
         """Run the only member in this process."""
         assert workers == 1
-        return function(Member(0, 1, 1, socket.gethostname(), lambda text: [text]))
+        return function(alone(1))
 
 
 def main() -> None:
     """Measure and print."""
-    data = make_data()
-    base = measure(data, Variant("allreduce", 1))
-    variants = [Variant("average", workers, steps) for workers in WORKERS for steps in LOCAL_STEPS]
-    variants += [
-        Variant("diloco", workers, steps, dtype)
+    make_data()
+    variants = [
+        Variant(strategy, workers, steps, dtype)
         for workers in WORKERS
-        for dtype in ("float32", "int8")
+        for strategy, dtype in (("average", "float32"), ("diloco", "int8"))
         for steps in LOCAL_STEPS
     ]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        base, *figures = pool.map(measure, [Variant("allreduce", 1), *variants])
     rows = []
     for workers in WORKERS:
         whole = 2 * (workers - 1) * base.gradient_bytes  # in a ring, each sends all but its own share, twice
         rows.append(_row(Variant("allreduce", workers, 1), replace(base, sync_bytes=whole), base, whole))
-        for variant in variants:
-            if variant.workers == workers:
-                rows.append(_row(variant, measure(data, variant), base, whole))
+        found = zip(variants, figures, strict=True)
+        rows += [_row(variant, each, base, whole) for variant, each in found if variant.workers == workers]
     columns = ("", "workers", "local steps", "validation loss", "worse by", "MB moved", "share", "CPU s")
     show(
         f"Validation loss after {base.tokens:,} tokens against bytes moved, load {os.getloadavg()[0]:.0f}",
@@ -114,26 +116,23 @@ def main() -> None:
     )
 
 
-def make_data() -> Run:
+def make_data() -> None:
     """Tokens and windows of the text, in a lake of their own."""
-    lake = WORK / "strategies-lake"
-    shutil.rmtree(lake, ignore_errors=True)
-    run = Lake(to_uri(str(lake))).run("data")
+    shutil.rmtree(LAKE, ignore_errors=True)
+    run = Lake(to_uri(str(LAKE))).run("data")
     config = resolve(to_uri(str(folder_of(5 * MB))), "tiny", {"log_level": "WARN"})
     write_bytes(run.config, config.to_json().encode())
     for step in ("tokenize", "windows"):
         run_step(step, run, config, InlineEngine())
-    return run
 
 
-def measure(data: Run, variant: Variant, **settings: Any) -> Figures:
+def measure(variant: Variant) -> Figures:
     """Train a variant on the data's windows, from nothing."""
-    run = Lake(data.lake_uri).run("variant")
-    delete_folder(run.uri)
-    more = {f"train.{name}": value for name, value in settings.items()}
-    config = resolve("none", "tiny", SETTINGS | variant.settings | more)
+    lake = Lake(to_uri(str(LAKE)))
+    run = lake.run(f"{variant.strategy}-{variant.workers}-{variant.sync_every}")
+    config = resolve("none", "tiny", SETTINGS | variant.settings)
     write_bytes(run.config, config.to_json().encode())
-    write_json(run.datasets, read_json(data.datasets))
+    write_json(run.datasets, read_json(lake.run("data").datasets))
     started = time.process_time()
     stats = train.run(run, config, OneThread(), lambda _: None)
     gradient_bytes = 4 * stats["num_parameters"] * stats["num_steps"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -23,13 +24,23 @@ def last_words_file() -> str | None:
 class Member:
     """What a task of a gang knows about itself.
 
-    `all_gather` sends a text to all members, waits for theirs and returns them by rank. `threads` is the number of
-    cores that this task may use. What stands in `last_words`, a local file, is reported if this member dies.
+    `threads` is the number of cores that this task may use. `hosts` are the machines of all members, by rank.
+    `all_gather` sends a text to all members, waits for theirs and returns them by rank; on Spark it takes a second.
+    What stands in `last_words`, a local file, is reported if this member dies.
     """
 
     rank: int
-    world_size: int
     threads: int
-    host: str
+    hosts: Sequence[str]
     all_gather: Callable[[str], list[str]]
     last_words: str | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Members of the gang."""
+        return len(self.hosts)
+
+
+def alone(threads: int) -> Member:
+    """The only member of a gang, in this process."""
+    return Member(0, threads, [socket.gethostname()], lambda text: [text])

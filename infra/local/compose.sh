@@ -42,8 +42,24 @@ keep_numbers() {
 make_lake() {
     lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
     [ -d "$lake" ] && return
-    mkdir -p "$lake"
-    [ "$(id -u)" -ne 0 ] || chown "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake"
+    mkdir -p "$lake/corpora"
+    [ "$(id -u)" -ne 0 ] || chown -R "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake"
+}
+
+# What the parts say, then what the engine says of those that it could not start.
+explain() {
+    docker compose ps --all >&2
+    docker compose logs --no-color --tail 15 >&2
+    errors=$(docker compose ps --all --quiet \
+        | while read -r id; do docker inspect --format '{{.State.Error}}' "$id"; done)
+    [ -z "$errors" ] || printf '%s\n' "$errors" | grep . >&2
+    case $errors in
+        *"already in use"* | *"already allocated"*)
+            say "port $(setting NIGHTJAR_PORT 8080) is taken: choose another by NIGHTJAR_PORT in .env"
+            ;;
+        *) say "not all parts became healthy within $WAIT_SECONDS s: why is above" ;;
+    esac
+    say "what has started still runs: make logs, make down"
 }
 
 up() {
@@ -51,9 +67,7 @@ up() {
     make_lake
     docker compose build
     if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; then
-        docker compose ps --all >&2
-        docker compose logs --no-color --tail 15 >&2
-        say "not healthy within $WAIT_SECONDS s: what the parts say is above (make logs, make down)"
+        explain
         exit 1
     fi
     password=$(docker compose exec -T api-server python -m infra.local.container password)

@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.engine.contract import Item, Result
 from jobs.errors import NightjarError, WorkerLostError
-from jobs.gang import Member, num_cores
+from jobs.gang import Member, alone, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class InlineEngine:
         log.debug("%s: a gang of %d", description, workers)
         threads = max(1, num_cores() // workers)
         if workers == 1:
-            return function(Member(0, 1, threads, socket.gethostname(), lambda text: [text]))
+            return function(alone(threads))
         with TemporaryDirectory(prefix="nightjar-gang-") as folder:
             result: Result = _Processes(function, workers, threads, Path(folder)).result()
         return result
@@ -125,7 +125,7 @@ def _member(function: Callable[[Member], Any], about: tuple[int, int, int, str],
     threading.Thread(target=_end_with_parent, daemon=True).start()
     faulthandler.enable(Path(last_words).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
-        result = function(Member(rank, workers, threads, socket.gethostname(), all_gather, last_words))
+        result = function(Member(rank, threads, [socket.gethostname()] * workers, all_gather, last_words))
         pipe.send(("done", result if rank == 0 else None))
     except NightjarError as error:
         pipe.send(("failed", error))

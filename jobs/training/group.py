@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -70,7 +70,7 @@ def joined(member: Member, timeout_seconds: float) -> Iterator[Group]:
     if member.world_size == 1:
         yield Group(0, 1)
         return
-    hosts = member.all_gather(member.host)
+    hosts = member.hosts
     same_host = len(set(hosts)) == 1
     timeout = timedelta(seconds=timeout_seconds)
     store = _rendezvous(member, LOOPBACK if same_host else hosts[0], timeout)
@@ -98,7 +98,7 @@ def _rendezvous(member: Member, host: str, timeout: timedelta) -> TCPStore:
     return store
 
 
-def _backend(hosts: list[str]) -> str:
+def _backend(hosts: Sequence[str]) -> str:
     """What sums tensors: gloo in memory, nccl on GPUs where each worker has one of its own."""
     crowded = max(map(hosts.count, hosts)) > torch.cuda.device_count()
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bench.table import show
-from tests.chaos.harness import Case, Chaos, Outcome, delay_of
+from tests.chaos.harness import Case, Chaos, Outcome
 
 RUNS = {
     ("allreduce", "inline", "worker"): 3,
@@ -40,13 +40,12 @@ def main() -> int:
             for number in range(times if engine == (options.engine or engine) else 0):
                 case = Case(strategy, engine, victim, options.seed + number)
                 expected = chaos.expected(case)
-                delay = delay_of(case, expected)
-                outcome = chaos.outcome(case, delay)
+                outcome = chaos.outcome(case)
                 is_good = judge(case, outcome, expected)
                 bad += not is_good
-                rows.append(row(case, delay, outcome, expected, is_good))
+                rows.append(row(case, outcome, expected, is_good))
                 print(" ".join(rows[-1]), flush=True)
-    header = ("run", "victim", "killed after", "checkpoint", "resumed", "restarts", "drivers", "weights", "loss", "s")
+    header = ("run", "victim", "intervals", "checkpoint", "resumed", "restarts", "drivers", "weights", "loss", "s")
     show("Killed processes", (*header, "verdict"), rows)
     print(f"  {len(rows)} runs, {bad} bad")
     return 1 if bad else 0
@@ -60,11 +59,11 @@ def judge(case: Case, outcome: Outcome, expected: Outcome) -> bool:
     return outcome.checkpoint_at_kill is not None and outcome.samples == expected.samples and same and near and not lost
 
 
-def row(case: Case, delay: float, outcome: Outcome, expected: Outcome, is_good: bool) -> tuple[str, ...]:
+def row(case: Case, outcome: Outcome, expected: Outcome, is_good: bool) -> tuple[str, ...]:
     """A line of the table."""
     loss = outcome.stats["valid_loss"] / expected.stats["valid_loss"] - 1
     return (
-        f"{case.strategy} {case.engine} {case.seed}", case.victim, f"{delay:.1f} s",
+        f"{case.strategy} {case.engine} {case.seed}", case.victim, f"{case.moment:.1f}",
         str(outcome.checkpoint_at_kill), str(outcome.resumed_from), str(outcome.stats["restarts"]),
         str(outcome.drivers), "equal" if outcome.weights == expected.weights else "other", f"{loss:+.3%}",
         f"{outcome.seconds:.0f}", "good" if is_good else "BAD",

@@ -47,6 +47,11 @@ class Case:
     victim: str
     seed: int = 0
 
+    @property
+    def moment(self) -> float:
+        """When to kill, random: in checkpoint intervals after the first checkpoint, of which a run has eight."""
+        return random.Random(f"{self}").uniform(1, 6)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -74,18 +79,18 @@ class Chaos:
         """What the case's run gives that nobody disturbs; made once for each strategy and engine."""
         key = (case.strategy, case.engine)
         if key not in self.undisturbed:
-            self.undisturbed[key] = self.outcome(Case(*key, "none"), 0.0)
+            self.undisturbed[key] = self.outcome(Case(*key, "none"))
         return self.undisturbed[key]
 
-    def outcome(self, case: Case, delay: float) -> Outcome:
-        """Run a case; kill its victim `delay` seconds after its first checkpoint."""
+    def outcome(self, case: Case) -> Outcome:
+        """Run a case; kill its victim at the case's moment."""
         name = f"{case.strategy}-{case.engine}-{case.victim}-{case.seed}"
         run, _ = make_run(self.place, name, train__strategy=case.strategy, **SETTINGS)
         started, drivers, at_kill = time.monotonic(), 1, None
         process = self._start(case, run)
         try:
             if case.victim != "none":
-                at_kill = self._kill(case, run, process, delay)
+                at_kill = self._kill(case, run, process)
             if process.wait(LIMIT_SECONDS) and case.victim == "driver":
                 drivers += 1
                 process = self._start(case, run)
@@ -121,11 +126,18 @@ class Chaos:
                 (home / entry.name).symlink_to(entry)
         return home
 
-    def _kill(self, case: Case, run: Run, process: subprocess.Popen, delay: float) -> int | None:
+    def _kill(self, case: Case, run: Run, process: subprocess.Popen) -> int | None:
+        """Kill the victim so many checkpoint intervals after the first, as this run takes for one; at which step."""
         deadline = time.monotonic() + LIMIT_SECONDS
-        while len(complete_checkpoints(run)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        whole, part = divmod(case.moment, 1)
+        seen: dict[int, float] = {}
+        while len(seen) < 1 + whole or time.monotonic() < _later(seen, part):
+            for step in complete_checkpoints(run):
+                if step:
+                    seen.setdefault(step, time.monotonic())
+            if process.poll() is not None or time.monotonic() > deadline:
+                return None
             time.sleep(0.02)
-        time.sleep(delay)
         victims = _victims(case, psutil.Process(process.pid))
         if not victims or lake.exists(run.metrics):
             return None
@@ -134,9 +146,10 @@ class Chaos:
         return steps[-1]
 
 
-def delay_of(case: Case, expected: Outcome) -> float:
-    """A random time that falls into the training of the case."""
-    return random.Random(f"{case}").uniform(0, 0.5 * expected.stats["training_seconds"])
+def _later(seen: dict[int, float], intervals: float) -> float:
+    """The time so many intervals after the newest checkpoint; an interval is the mean of those seen."""
+    first, last = min(seen.values()), max(seen.values())
+    return last + intervals * (last - first) / (len(seen) - 1)
 
 
 def _victims(case: Case, driver: psutil.Process) -> list[psutil.Process]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos.harness import CHECKPOINT_EVERY, Case, Chaos, delay_of
+from tests.chaos.harness import CHECKPOINT_EVERY, Case, Chaos
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def test_a_killed_process_costs_at_most_one_interval(chaos, case):
 
 def check(chaos, case):
     expected = chaos.expected(case)
-    outcome = chaos.outcome(case, delay_of(case, expected))
+    outcome = chaos.outcome(case)
     assert outcome.checkpoint_at_kill is not None
     assert outcome.samples == expected.samples
     if outcome.resumed_from is not None:

@@ -28,6 +28,15 @@ CONF = {
 }
 
 
+LIVE_CLUSTERS = """
+import boto3, json
+emr = boto3.client("emr", "us-east-1", endpoint_url="http://emr:5555", aws_access_key_id="local",
+                   aws_secret_access_key="local")
+clusters = emr.list_clusters(ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"])
+print(json.dumps([cluster["Name"] for cluster in clusters["Clusters"]]))
+"""
+
+
 def say(text: str) -> None:
     """For whoever waits: pytest shows it with -s."""
     sys.stdout.write(f"\n[compose] {text}")
@@ -130,6 +139,10 @@ class Stack:
         place = f"dagRuns/{run.run_id}/taskInstances/{task}"
         return json.dumps(self.ask(f"{place}/logs/{self.ask(place)['try_number']}"), ensure_ascii=False)
 
+    def live_clusters(self) -> list[str]:
+        """Names of the embedded EMR's clusters that have not ended."""
+        return json.loads(self.compose("exec", "-T", "scheduler", "python", "-c", LIVE_CLUSTERS))
+
     def until_step(self, run: Run, step: str, limit_seconds: float = 600) -> None:
         """Waits until a step says how far it is; fails as soon as the run has ended without it."""
         progress = self.lake_dir / "runs" / run.run_id / "progress" / f"{step}.json"
@@ -145,11 +158,9 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         stack.build()
         stack.lake_dir.parent.chmod(0o755)
         stack.up()
-        corpora = stack.lake_dir / "corpora"
-        corpora.mkdir()
         words = POEM.split()
         lines = (" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
-        (corpora / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
+        (stack.lake_dir / "corpora" / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
         yield stack
     finally:
         stack.compose("down", "--volumes", "--timeout", "30")

@@ -90,7 +90,7 @@ def checkout(tmp_path):
     docker.parent.mkdir()
     docker.write_text(
         '#!/bin/sh\necho "$*" >>asked\ncase "$*" in *" port "*) echo 127.0.0.1:1234 ;; *" exec "*) echo word ;;'
-        ' *" up "*) exit "${UP_STATUS:-0}" ;; esac\n'
+        ' *" up "*) exit "${UP_STATUS:-0}" ;; *" ps "*--quiet) echo 1 ;; inspect*) echo "${START_ERROR:-}" ;; esac\n'
     )
     docker.chmod(0o755)
     return root
@@ -111,13 +111,25 @@ def test_up_keeps_the_users_numbers_and_makes_the_lake_once(checkout):
         assert "http://127.0.0.1:1234   login: admin   password: word" in done.stdout
     kept = f"NIGHTJAR_LAKE_DIR=the lake\nNIGHTJAR_UID={uid}\nNIGHTJAR_GID={gid}\n"
     assert (checkout / ".env").read_text() == kept
-    found = (checkout / "the lake").stat()
-    assert (found.st_uid, found.st_gid) == (uid, gid)
+    for folder in (checkout / "the lake", checkout / "the lake" / "corpora"):
+        found = folder.stat()
+        assert (found.st_uid, found.st_gid) == (uid, gid)
 
 
 def test_what_does_not_become_healthy_is_told_with_its_logs(checkout):
     done = compose(checkout, "up", UP_STATUS="1", NIGHTJAR_UID="1000")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("compose: not healthy within")
+    assert done.stderr.splitlines()[-2].startswith("compose: not all parts became healthy within")
     assert "compose logs --no-color --tail 15" in (checkout / "asked").read_text()
     assert not (checkout / ".env").exists()
+
+
+def test_a_port_that_is_taken_is_said_last(checkout):
+    refused = "listen tcp4 127.0.0.1:8081: bind: address already in use"
+    done = compose(checkout, "up", UP_STATUS="1", START_ERROR=refused, NIGHTJAR_UID="1000", NIGHTJAR_PORT="8081")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-3:] == [
+        refused,
+        "compose: port 8081 is taken: choose another by NIGHTJAR_PORT in .env",
+        "compose: what has started still runs: make logs, make down",
+    ]

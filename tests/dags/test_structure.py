@@ -105,7 +105,7 @@ print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm
 def test_parsing_needs_no_connection_and_loads_nothing_heavy():
     found = parse()
     assert found["heavy"] == []
-    assert found["seconds"] < 3  # it is 0.3 on a quiet machine
+    assert found["seconds"] < 10  # it is 0.3 on a quiet machine
     assert found["schedule"] == "None"
 
 

@@ -213,4 +213,4 @@ def test_a_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     started = time.monotonic()
     assert deploy.main(["prod", "VpcId=vpc-1"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30

@@ -14,7 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
-from jobs.engine.spark import SETTINGS, SparkEngine
+from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
 from jobs.errors import InputError, WorkerLostError
 from jobs.training.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
@@ -70,6 +70,11 @@ def test_map_keeps_order(engine):
     assert engine.map(len, [], "nothing") == []
 
 
+def test_many_items_share_tasks(engine):
+    assert engine.map(str, range(100), "many") == [str(item) for item in range(100)]
+    assert engine.stages()[-1]["tasks"] == TASKS_PER_SLOT * 3
+
+
 def test_a_task_reads_no_archive_again(engine):
     engine.map(count_archives, range(6), "import what is needed")
     assert 0 in engine.map(count_archives, range(6), "count")
@@ -115,7 +120,7 @@ def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
     with pytest.raises(WorkerLostError, match="worker 1 hangs: nothing for 2 s since step 7") as caught:
         engine.gang(hang, 2, "hanging")
     assert "in hang" in str(caught.value)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 50
 
 
 def test_too_few_slots_are_said_at_once(engine):
@@ -142,7 +147,7 @@ def test_executors_and_what_they_cache(engine):
     (after,) = engine.executors()
     assert after["cached_rdd_blocks"] == 2
     assert after["cached_memory_bytes"] > 10_000
-    assert after["tasks"] == before["tasks"] + 2
+    assert after["tasks"] >= before["tasks"] + 2  # those of the gangs that were killed above may end meanwhile
     cached.unpersist(blocking=True)
 
 

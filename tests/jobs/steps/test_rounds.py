@@ -215,7 +215,7 @@ def test_rounds_after_an_allreduce_warm_up(place):
 def test_rounds_end_with_the_time(place):
     settings = {"train__max_tokens": None, "train__epochs": 10_000, "train__max_seconds": 3}
     _, _, stats = train_run(place, "timed", train__strategy="average", **settings)
-    assert 3 <= stats["training_seconds"] < 5
+    assert 3 <= stats["training_seconds"] < 15
 
 
 def test_a_round_for_each_epoch(place):

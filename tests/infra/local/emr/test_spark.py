@@ -3,14 +3,13 @@
 import json
 import shutil
 import zipfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.infra.local.emr.conftest import ROOT, Emr, command, until
+from tests.infra.local.emr.conftest import ROOT, Emr, command, descendants, until
 
 APP = """
 import json, os, sys
@@ -68,15 +67,6 @@ def submit(base_uri: str, *options: str) -> dict[str, Any]:
     files = ["--py-files", f"{base_uri}/job.zip", "--files", f"{base_uri}/app.json"]
     yarn = ["--master", "yarn", "--deploy-mode", "client", "--conf", "spark.pyspark.python=/opt/env/bin/python"]
     return command("spark-submit", *yarn, *options, *files, f"{base_uri}/app.py", "s3://an argument/é")
-
-
-def descendants(text: str) -> list[psutil.Process]:
-    """The processes of steps with this text in their command line."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            found += [process] if text in " ".join(process.cmdline()) else []
-    return found
 
 
 def result(emr: Emr, cluster: str) -> dict[str, Any]:
