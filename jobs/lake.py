@@ -350,7 +350,9 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     try:
         values = json.loads(data)
         manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
-    except (ValueError, KeyError, TypeError):
+        if any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files):
+            raise ValueError("a name that leads out of the folder")
+    except (ValueError, KeyError, TypeError, AttributeError):
         manifest = None
     if manifest is None or manifest.format_version != FORMAT_VERSION:
         raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")

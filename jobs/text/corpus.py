@@ -111,7 +111,8 @@ def _files_of(place: str) -> Iterator[tuple[str, FileInfo]]:
         return
     pattern = glob_of(place)
     folder = pattern[0] if pattern else place
-    named = [(_relative(folder, info.uri), info) for info in lake.list_files(folder)]
+    with named_errors(place):
+        named = [(_relative(folder, info.uri), info) for info in lake.list_files(folder)]
     if not named:
         raise InputError(f"{place}: no file there, and no folder with files; give the corpus as a path or URI of text")
     wanted = [

@@ -55,6 +55,13 @@ def test_damaged_shard_is_refused(lake_uri, content, reason):
             lake.verify_sizes(folder, manifest)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ".", ""])
+def test_a_manifest_whose_names_lead_elsewhere_is_refused(name):
+    data = lake.manifest_bytes(lake.Manifest("model", "f00", (lake.FileEntry(name, 1, "00"),)))
+    with pytest.raises(DamagedError, match="not a manifest"):
+        lake.parse_manifest(data, "file:///d/_manifest.json")
+
+
 def test_objects(lake_uri):
     uri = join(lake_uri, "a b", "c+d é.json")
     assert not lake.exists(uri)

@@ -3,8 +3,11 @@
 import hashlib
 from pathlib import Path
 
+import boto3
 import pytest
 
+from infra.local.emr.server import embedded_emr
+from infra.local.emr.settings import Settings
 from infra.package import lock
 from infra.package.build import PackageError
 from infra.package.upload import copy_folder
@@ -100,3 +103,13 @@ def test_a_wheelhouse_is_copied_to_its_place_in_the_lake(folder: Path, tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(PackageError, match="cannot be uploaded to file://"):
         copy_folder(folder, (tmp_path / "file" / "lake").as_uri())
+
+
+def test_a_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with embedded_emr(Settings(buckets=("lakes",), state_dir=tmp_path / "emr")) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        copy_folder(folder, Lake("s3://lakes/my lake").wheelhouse(folder.name))
+        found = boto3.client("s3").list_objects_v2(Bucket="lakes")["Contents"]
+        assert {each["Key"] for each in found} == {f"my lake/wheelhouses/{folder.name}/{name}" for name in GOOD}
+        with pytest.raises(PackageError, match=r"cannot be uploaded to s3://nobodys/.*NoSuchBucket"):
+            copy_folder(folder, "s3://nobodys/wheelhouses/x")
