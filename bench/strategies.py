@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "log_level": "WARN",
 }
 LAKE = WORK / "strategies-lake"
-LOCAL_STEPS = (10, 30, 100)
+LOCAL_STEPS = (10, 20, 30, 100)
 WORKERS = (2, 4)
 
 
@@ -135,6 +135,7 @@ def measure(variant: Variant) -> Figures:
     stats = train.run(run, config, OneThread(), lambda _: None)
     gradient_bytes = 4 * stats["num_parameters"] * stats["num_steps"]
     seconds = time.process_time() - started
+    print(f"  {run.run_id}: {stats['valid_loss']:.4f} after {seconds:.0f} CPU s", flush=True)
     return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], gradient_bytes, seconds)
 
 
