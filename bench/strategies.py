@@ -29,7 +29,7 @@ from jobs.pipeline import run_step
 from jobs.steps import train
 
 SETTINGS: dict[str, Any] = {
-    "train.max_tokens": 1_638_400,  # 1,600 steps, 10 tokens a parameter
+    "train.max_tokens": 819_200,  # 800 steps, 5 tokens a parameter
     "train.epochs": 3,
     "train.batch_size": 16,
     "train.eval_every": 100_000,
