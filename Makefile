@@ -155,8 +155,8 @@ BUILD ?= cpu
 PRESET ?= demo
 
 .PHONY: package-check
-package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda]
-	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD)
+package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
+	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: package-wheelhouse
 package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]

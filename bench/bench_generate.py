@@ -22,6 +22,7 @@ from jobs.model.folder import save_model
 from jobs.model.inference import InferenceLlama
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.sampling import likeliest
 from jobs.tokens.bpe import tokenizer_json
 from jobs.tokens.tokenizer import Tokenizer
 
@@ -33,10 +34,10 @@ VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
     """New tokens (B, 128) after prompts (B, 64)."""
     stream = model.stream(prompts.tolist(), NEW_TOKENS)
-    tokens = [stream.logits.argmax(dim=-1)]
+    tokens = [likeliest(stream.logits)]
     while len(tokens) < NEW_TOKENS:
         stream.feed(tokens[-1])
-        tokens.append(stream.logits.argmax(dim=-1))
+        tokens.append(likeliest(stream.logits))
     return torch.stack(tokens, dim=1)
 
 

@@ -196,7 +196,9 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     default = GenerateConfig()
     _add_model(parser)
-    parser.add_argument("--prompt", help="text to continue, '' for a new document; none asks for prompts in a terminal")
+    parser.add_argument(
+        "--prompt", help="text to continue, '' for a new document; default: asks in a terminal, else reads stdin"
+    )
     parser.add_argument("--max-new-tokens", type=_positive, help=f"default: {default.max_new_words} words")
     parser.add_argument("--temperature", type=_not_negative, default=default.temperature, help="0 takes the likeliest")
     parser.add_argument("--top-k", type=_positive, default=default.top_k, help="draw among the k likeliest tokens")

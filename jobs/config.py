@@ -100,7 +100,7 @@ class Config(Section):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InputError(f"{where}: {_one_line(error)}") from None
+            raise InputError(f"{where}: {first_wrong(error)}") from None
 
 
 def preset_names() -> list[str]:
@@ -121,7 +121,7 @@ def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | No
     try:
         return Config.model_validate({**values, "corpus": corpus, "preset": preset})
     except ValidationError as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(first_wrong(error)) from None
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
@@ -138,7 +138,7 @@ def override(config: Config, section: str, settings: Mapping[str, Any]) -> Confi
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(first_wrong(error)) from None
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def _nearest(key: str) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _one_line(error: ValidationError) -> str:
+def first_wrong(error: ValidationError) -> str:
     """The first thing that is wrong, with its key and the value that was given."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])

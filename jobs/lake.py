@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 20
+_CACHED_SECONDS = 3 * 24 * 3600
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     """A file that was found: where, and how many bytes."""
 
@@ -348,7 +350,9 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     try:
         values = json.loads(data)
         manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
-    except (ValueError, KeyError, TypeError):
+        if any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files):
+            raise ValueError("a name that leads out of the folder")
+    except (ValueError, KeyError, TypeError, AttributeError):
         manifest = None
     if manifest is None or manifest.format_version != FORMAT_VERSION:
         raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
@@ -390,10 +394,16 @@ def verified_file(folder_uri: str, entry: FileEntry) -> Path:
 
 @patient
 def _cached(uri: str, entry: FileEntry) -> Path:
+    """A copy of a file of S3 on this machine, kept until it was not used for some days."""
     folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to somebody else, who could alter what is read; remove it, or set TMPDIR")
     path = folder / entry.sha256
-    if not path.exists():
-        folder.mkdir(mode=0o700, exist_ok=True)
+    if path.exists():
+        path.touch()
+    else:
+        _forget_unused(folder)
         temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
         try:
             with open_input(uri) as source, temporary.open("wb") as target:
@@ -406,6 +416,14 @@ def _cached(uri: str, entry: FileEntry) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def _forget_unused(folder: Path) -> None:
+    oldest = time.time() - _CACHED_SECONDS
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process may forget it as well
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _check(uri: str, expected: int, found: int | None) -> None:

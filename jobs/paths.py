@@ -22,7 +22,7 @@ STEPS = ("tokenize", "windows", "embed", "train", "generate")
 TEXT_FORMATS = ("txt", "jsonl", "parquet")
 COMPRESSIONS = ("gz", "bz2", "zst")
 
-_TEXT_NAME = re.compile(rf"\.({'|'.join(TEXT_FORMATS)})(?:\.({'|'.join(COMPRESSIONS)}))?$")
+_TEXT_NAME = re.compile(rf"\.({'|'.join(TEXT_FORMATS)})(?:\.({'|'.join(COMPRESSIONS)}))?$", re.IGNORECASE)
 _WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
 _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
@@ -70,7 +70,7 @@ def to_corpus(corpus: str) -> str:
 
 def text_format(name: str) -> tuple[str, str | None] | None:
     """Format and compression that a file's name tells (``a.jsonl.gz``: ``jsonl``, ``gz``); None if it is not text."""
-    found = _TEXT_NAME.search(name)
+    found = _TEXT_NAME.search(name.lower())
     return (found[1], found[2]) if found else None
 
 

@@ -50,7 +50,7 @@ def read_config(run: Run) -> Config:
     try:
         return Config.from_json(lake.read_bytes(run.config).decode(), run.config)
     except FileNotFoundError:
-        raise InputError(f"{run.config}: no such configuration; check --config") from None
+        raise InputError(f"{run.config}: no such configuration; check --config, or --run and --lake") from None
 
 
 def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, Any]:

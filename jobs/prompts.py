@@ -14,11 +14,19 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
     """The texts to continue; `read_bytes` gives the content of the file that a URI names.
 
     Raises:
-        InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong.
+        InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong; or if
+            a prompt is no text that can be encoded.
     """
-    if config.prompts_file is None:
-        return config.prompts
-    uri = to_uri(config.prompts_file)
+    prompts = config.prompts if config.prompts_file is None else _of_file(to_uri(config.prompts_file), read_bytes)
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"generate.prompts: {prompt!r} holds half a surrogate pair, which is no text") from None
+    return prompts
+
+
+def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
     lines = list(enumerate(_lines(_decoded(uri, read_bytes)), 1))
     if uri.endswith(".jsonl"):
         prompts = tuple(_prompt(uri, number, line) for number, line in lines if line.strip())
@@ -31,7 +39,7 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
 
 def _decoded(uri: str, read_bytes: Callable[[str], bytes]) -> str:
     try:
-        return read_bytes(uri).decode("utf-8")
+        return read_bytes(uri).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:

@@ -1,12 +1,13 @@
 """Text from a trained model, on the command line: ``python -m jobs sample --model RUN --prompt TEXT``.
 
-Without a prompt, in a terminal, it asks for one after another: lines can be edited and called back, Ctrl-C stops the
-text, Ctrl-D ends.
+Without `--prompt` a terminal is asked for one after another: lines can be edited and called back, Ctrl-C stops the
+text, Ctrl-D ends. What comes from elsewhere (``echo TEXT | ...``) is one prompt.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -32,12 +33,16 @@ def sample(options: argparse.Namespace) -> None:
     """
     model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
     speaker = Speaker(for_generating(model, options.dtype), tokenizer, _settings(options))
-    if options.prompt is None and sys.stdin.isatty():
-        converse(speaker)
-    else:
-        prompt = options.prompt or ""
-        sys.stdout.write(prompt)
-        speaker.say(prompt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # it may know fewer letters than the model
+    prompt = options.prompt
+    if prompt is None:
+        if sys.stdin.isatty():
+            converse(speaker)
+            return
+        prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
+    sys.stdout.write(prompt)
+    speaker.say(prompt)
 
 
 class Speaker:

@@ -10,24 +10,21 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.package.build import SUMS, PackageError
-from jobs.errors import InputError
-from jobs.paths import Lake, bucket_and_key, is_s3, join, local_path, to_uri
+from jobs.paths import bucket_and_key, is_s3, join, local_path
 
 
-def copy_folder(folder: Path, lake: str) -> str:
-    """Copy a wheelhouse to its place in the lake; return its URI.
+def copy_folder(folder: Path, place: str) -> None:
+    """Copy a package or a wheelhouse to its place in the lake.
 
     Raises:
         PackageError: if the lake does not take it.
     """
     names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == SUMS)
     try:
-        place = Lake(to_uri(lake)).wheelhouse(folder.name)
         for name in names:
             _copy(folder / name, join(place, name))
-    except (OSError, Boto3Error, BotoCoreError, ClientError, InputError) as error:
-        raise PackageError(f"{lake} does not take the wheelhouse ({str(error).splitlines()[0]})") from None
-    return place
+    except (OSError, Boto3Error, BotoCoreError, ClientError) as error:
+        raise PackageError(f"cannot be uploaded to {place} ({str(error).splitlines()[0]})") from None
 
 
 def _copy(source: Path, uri: str) -> None:

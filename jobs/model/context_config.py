@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.config import ModelConfig
+from jobs.config import ModelConfig, first_wrong
 from jobs.errors import DamagedError
 from jobs.model.context import AttentionConfig, ContextConfig
 from jobs.model.language_model import DataShape
@@ -37,9 +37,7 @@ def reader(kind: str, config_type: type[ContextConfig]) -> Callable[[dict[str, A
             names = {each.name for each in fields(config_type)} & ModelConfig.model_fields.keys()
             settings = ModelConfig.model_validate({"kind": kind, **{name: values[name] for name in names}})
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"])) or "model"
-            raise DamagedError(f"{where}: {key}: {first['msg']} ({first['input']!r})") from None
+            raise DamagedError(f"{where}: {first_wrong(error)}") from None
         except (KeyError, ValueError) as error:
             raise DamagedError(f"{where}: not the configuration of a model of kind {kind} ({error})") from None
         return config_type.of(settings, shape)

@@ -127,13 +127,15 @@ def _read_weights(data: bytes, where: str, shapes: Mapping[str, tuple[int, ...]]
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in sorted(shapes.keys() | found.keys()):
         if found.get(name) != shapes.get(name):
-            is_there, wanted = (_written(each.get(name)) for each in (found, shapes))
+            is_there, wanted = _written(found.get(name), "absent"), _written(shapes.get(name), "none of that name")
             raise DamagedError(f"{where}: tensor {name} is {is_there}, the configuration asks for {wanted}")
+        if not tensors[name].is_floating_point():
+            raise DamagedError(f"{where}: tensor {name} holds {tensors[name].dtype}, not floating point numbers")
     return tensors
 
 
-def _written(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else " x ".join(map(str, shape))
+def _written(shape: tuple[int, ...] | None, absent: str) -> str:
+    return absent if shape is None else " x ".join(map(str, shape))
 
 
 def _tokenizer_config(num_positions: int, special: Mapping[str, str]) -> dict[str, Any]:

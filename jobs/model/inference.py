@@ -26,7 +26,7 @@ import torch.nn.functional as F  # noqa: N812 - the name that all torch code kno
 from torch import Tensor
 
 from jobs.model.llama import Layer, Llama, LlamaConfig
-from jobs.model.matrix import Dense, Int8, Matrix
+from jobs.model.matrix import Int8, Matrix, floating
 from jobs.model.stream import CachedStream
 
 COLUMNS_STEP = 64
@@ -44,18 +44,38 @@ class FusedLayer(NamedTuple):
 class KeyValueCache:
     """Keys and values of a batch, in one buffer that is allocated once; `lengths` (B) columns are filled.
 
-    The columns of a head lie together, so that a step's products over them are plain matrix products.
+    The columns of a head lie together, so that a step's products over them are plain matrix products, and heads follow
+    each other with no more than the columns in use, since products in bfloat16 copy what has gaps.
     """
 
     def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
-        self.num_columns = num_columns
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
         self.longest = 0
-        shape = (config.num_layers, 2, batch_size * config.num_kv_heads, num_columns, config.head_size)
-        self._buffer = like.new_zeros(shape)  # zeros: what a mask hides must still be finite
-        self._rows = self._buffer.flatten(1, 3)
-        heads = torch.arange(0, len(self._rows[0]), num_columns, device=like.device)
-        self._first_rows = heads.view(2, batch_size, -1).transpose(0, 1).reshape(batch_size, -1)  # (B, 2 K)
+        self._shape = (2, batch_size * config.num_kv_heads, num_columns, config.head_size)
+        self._buffer = like.new_zeros(config.num_layers, math.prod(self._shape))  # what a mask hides must be finite
+        self._width = 0  # columns in use
+        self._first_rows = self.lengths
+
+    def start(self, lengths: Tensor, longest: int) -> None:
+        """Have columns for sequences of `lengths` (B) and a token more; what was stored is gone."""
+        self.lengths, self.longest = lengths, longest
+        self._set_width()
+
+    def step(self) -> None:
+        """One more column is filled of each sequence."""
+        self.lengths = self.lengths + 1
+        self.longest += 1
+
+    def widen(self) -> int:
+        """Have columns for a token more, and say how many are in use."""
+        if self.longest < self._width:
+            return self._width
+        stored = [self._columns(layer).clone() for layer in range(len(self._buffer))]
+        width = self._width
+        self._set_width()
+        for layer, columns in enumerate(stored):
+            self._columns(layer)[:, :, :width] = columns
+        return self._width
 
     def rows(self, columns: Tensor) -> Tensor:
         """Where in the buffer keys and values at `columns` (B, T) of each sequence belong: (2 K N)."""
@@ -63,12 +83,23 @@ class KeyValueCache:
 
     def write(self, layer: int, rows: Tensor, keys_and_values: Tensor) -> None:
         """Store keys and values (N, 2 K E)."""
-        self._rows[layer].index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
+        self._columns(layer).flatten(0, 2).index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
 
     def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
         """Keys and values (B K, S, E) of the first columns."""
-        keys, values = self._buffer[layer, :, :, :num_columns]
+        keys, values = self._columns(layer)[:, :, :num_columns]
         return keys, values
+
+    def _set_width(self) -> None:
+        sides, heads, most, _ = self._shape
+        self._width = min(most, (self.longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
+        rows = torch.arange(0, sides * heads * self._width, self._width, device=self.lengths.device)
+        self._first_rows = rows.view(2, len(self.lengths), -1).transpose(0, 1).flatten(1)  # (B, 2 K)
+
+    def _columns(self, layer: int) -> Tensor:
+        """The columns in use (2, B K, S, E)."""
+        sides, heads, _, size = self._shape
+        return self._buffer[layer, : sides * heads * self._width * size].view(sides, heads, self._width, size)
 
 
 class InferenceLlama:
@@ -86,7 +117,7 @@ class InferenceLlama:
             InputError: for `int8`, if the model's sizes do not allow it.
         """
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
-        make = Int8 if dtype_name == "int8" else partial(Dense, dtype=dtype)
+        make = Int8 if dtype_name == "int8" else partial(floating, dtype=dtype)
         self.config = model.config
         self.embedding = model.output_weight.detach().to(dtype)
         self.head: Matrix = make(_folded(model.output_weight, model.model.norm.weight))
@@ -122,20 +153,17 @@ class InferenceLlama:
         """Logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T); starts the cache anew."""
         batch_size, num_tokens = tokens.shape
         columns = torch.arange(num_tokens, device=tokens.device)
+        cache.start(lengths, int(lengths.max()))
         rows = cache.rows(columns.expand(batch_size, -1))
         hidden = self._layers(tokens, rows, self.angles[columns].repeat(batch_size, 1, 1), cache, None)
-        cache.lengths = lengths
-        cache.longest = int(lengths.max())
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits (B, V), float32, after `tokens` (B), which follow what the cache holds."""
-        num_columns = min(cache.num_columns, math.ceil((cache.longest + 1) / COLUMNS_STEP) * COLUMNS_STEP)
-        mask = self._mask(cache.lengths, num_columns)
+        mask = self._mask(cache.lengths, cache.widen())
         rows = cache.rows(cache.lengths[:, None])
         hidden = self._layers(tokens[:, None], rows, self.angles[cache.lengths], cache, mask)
-        cache.lengths = cache.lengths + 1
-        cache.longest += 1
+        cache.step()
         return self._logits(hidden)
 
     def _layers(

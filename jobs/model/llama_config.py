@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.config import ModelConfig
+from jobs.config import ModelConfig, first_wrong
 from jobs.errors import DamagedError, InputError
 from jobs.model.language_model import MOST_POSITIONS, MOST_TOKENS, within
 from jobs.model.llama import LlamaConfig
@@ -92,7 +92,8 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
         checked = ModelConfig(**settings).model_dump(include=set(settings))
         config = LlamaConfig(vocab_size, num_positions, **checked)
     except ValidationError as error:
-        raise DamagedError(f"{where}: {error.errors()[0]['msg']} ({error.errors()[0]['input']!r})") from None
+        ours, _, reason = first_wrong(error).partition(": ")
+        raise DamagedError(f"{where}: {_NAMES.get(ours, ours)}: {reason}") from None
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{where}: not the configuration of a Llama model ({error})") from None
     if values.get("head_dim", config.head_size) != config.head_size:

@@ -10,6 +10,7 @@ from torch import Tensor
 from jobs.errors import InputError
 
 _INT8_INPUTS = 16  # torch's kernel reads so many at a time, whatever there is
+_PACKED_FOR = 64  # vectors at a time; packed for one, oneDNN multiplies many at half the speed, and one no faster
 
 
 class Matrix(Protocol):
@@ -22,6 +23,38 @@ class Matrix(Protocol):
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
         """The product and `to` (N, outputs)."""
+
+
+def floating(weight: Tensor, dtype: torch.dtype) -> Matrix:
+    """A `weight` (inputs, outputs) of a floating point type, as it is multiplied with fastest where it is."""
+    return Packed(weight, dtype) if _can_pack(weight.device, dtype) else Dense(weight, dtype)
+
+
+class Packed:
+    """Numbers in the order in which oneDNN reads them: at batch 32 twice as fast as products that order them anew."""
+
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        """`weight` is (inputs, outputs)."""
+        rows = weight.to(dtype).t().contiguous()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
+        self.nbytes = rows.nbytes
+
+    def times(self, x: Tensor) -> Tensor:
+        """As `Matrix` has it."""
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, None, "none", [], "")
+        return product
+
+    def added(self, to: Tensor, x: Tensor) -> Tensor:
+        """As `Matrix` has it."""
+        total: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, to, self._weight, None, "add")
+        return total
+
+
+def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies numbers of this type there."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch's
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
 
 
 class Dense:

@@ -171,8 +171,8 @@ class _Making:
         tokenizer = given or self._train(splits)
         trained = time.perf_counter()
         log.info("vocabulary of %d tokens after %.1f seconds", tokenizer.vocab_size, trained - started)
-        entry = write_file(self.folder_uri, TOKENIZER, tokenizer.json)
         done = self._write(splits, tokenizer)
+        entry = write_file(self.folder_uri, TOKENIZER, tokenizer.json)
         encode_seconds = time.perf_counter() - trained
         log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
         shards, text_bytes = in_place([shard for task in done for shard in task.shards])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -122,7 +122,7 @@ def _split(lake: Lake, tokens: Manifest, settings: WindowsConfig, engine: Engine
         if not lacking:
             return _Sides(rule, tallies, plans)
         log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
-    raise InputError(_too_short(lacking[0], tallies[lacking[0]], settings))
+    raise InputError(_too_short(lacking[0], tallies, settings))
 
 
 def _stream_rule(lake: Lake, tokens: Manifest, settings: WindowsConfig) -> StreamRule:
@@ -147,14 +147,21 @@ def _groups(entries: Sequence[FileEntry], vocab_size: int) -> list[Sequence[File
     return [entries[start : start + size] for start in range(0, len(entries), size)]
 
 
-def _too_short(side: Side, tally: SideTally, settings: WindowsConfig) -> str:
+def _too_short(side: Side, tallies: Mapping[Side, SideTally], settings: WindowsConfig) -> str:
     """What is wrong where a side has not a single window, and what to do."""
-    name = {"train": "training", "valid": "validation"}[side]
+    name, tally = {"train": "training", "valid": "validation"}[side], tallies[side]
     needed = f"a window of windows.size={settings.size} needs {settings.size + 1}"
     if settings.over == "document":
         return (
             f"corpus too short: none of the {tally.num_skipped} {name} documents has enough tokens, {needed};"
             " set a smaller windows.size, or windows.over=stream"
+        )
+    if not tally.num_documents:
+        whole = reduce(add, tallies.values())
+        return (
+            f"corpus too short: its {name} part has no document: there are {whole.num_documents}, of"
+            f" {whole.num_tokens} tokens, and none is ever divided; set tokenize.documents=line, another"
+            " windows.split, or give more text"
         )
     return (
         f"corpus too short: its {name} part has {tally.num_tokens} tokens in {tally.num_documents} documents, {needed};"

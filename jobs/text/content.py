@@ -100,6 +100,6 @@ def named_errors(uri: str) -> Iterator[None]:
     """Turn what a file system says of a file that it will not give into a user's error."""
     try:
         yield
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{uri}: cannot be read ({reason})") from None

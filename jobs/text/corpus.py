@@ -23,7 +23,7 @@ from jobs.text.content import named_errors
 _MAX_FILES = 1024  # in one task: opening a file takes its time, however small it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """A file of a corpus. `name` is relative to the corpus, so a corpus may be moved; it tells the format."""
 
@@ -48,7 +48,7 @@ class Source:
         return ByteRange(self, 0, self.size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ByteRange:
     """The bytes [start, end) of a source."""
 
@@ -111,7 +111,8 @@ def _files_of(place: str) -> Iterator[tuple[str, FileInfo]]:
         return
     pattern = glob_of(place)
     folder = pattern[0] if pattern else place
-    named = [(_relative(folder, info.uri), info) for info in lake.list_files(folder)]
+    with named_errors(place):
+        named = [(_relative(folder, info.uri), info) for info in lake.list_files(folder)]
     if not named:
         raise InputError(f"{place}: no file there, and no folder with files; give the corpus as a path or URI of text")
     wanted = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,16 @@ from jobs.text.records import read_json_lines, read_parquet
 from jobs.text.texts import Texts
 from jobs.text.utf8 import Utf8Check, replace_invalid
 
+_PACKED = {
+    "gzip": re.compile(rb"\x1f\x8b\x08"),
+    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "xz": re.compile(rb"\xfd7zXZ\0"),
+    "zip": re.compile(rb"PK\x03\x04"),
+}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class CheckedSource:
     """What reading a source once from end to end tells."""
 
@@ -84,9 +93,9 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     scan.end()
     if source.format == "txt":
         body = scan.marks.body if scan.marks else None
-        return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, scan.counts, body)
+        return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, +scan.counts, body)
     size = sum(int(batch.texts.sizes.sum()) for batch in read_documents(source.whole(), settings))
-    return CheckedSource(scan.digest.hexdigest(), size, size > 0, scan.counts)
+    return CheckedSource(scan.digest.hexdigest(), size, size > 0, +scan.counts)
 
 
 class _Scan:
@@ -104,6 +113,8 @@ class _Scan:
     def add(self, block: bytes) -> None:
         """Look at one block more."""
         self.digest.update(block)
+        if self._is_text and not self.size:
+            self._refuse_packed(block)
         if self._utf8:
             self._utf8.add(block)
         if self._is_text and not self.size and self._refuses_lists and looks_like_a_list(block):
@@ -125,3 +136,11 @@ class _Scan:
         if self._utf8:
             self._utf8.add(b"")
         self.counts["empty_files"] += not self.size
+
+    def _refuse_packed(self, beginning: bytes) -> None:
+        for kind, magic in _PACKED.items():
+            if magic.match(beginning):
+                raise InputError(
+                    f"{self._uri}: a {kind} file by its content, not text; unpack it, or let its name tell what is in"
+                    " it (.txt, .jsonl or .parquet, then .gz, .bz2 or .zst)"
+                )

@@ -111,8 +111,8 @@ def _json_text(line: bytes, field: str) -> str | None:
     """
     try:
         record = json.loads(line.decode())
-    except ValueError as error:
-        raise ValueError(f"not JSON ({str(error).splitlines()[0]})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
     except RecursionError:
         raise ValueError("not JSON that can be read (nested too deeply)") from None
     if not isinstance(record, dict):

@@ -110,7 +110,8 @@ def _pieces(
         for whole in read_documents(part, settings):
             batch = _without(whole, repeated, num_read, repetitions.counted_as) if repetitions else whole
             num_read += len(whole.texts)
-            counts.setdefault(name, Counter()).update(batch.counts)
+            if batch.counts:
+                counts.setdefault(name, Counter()).update(batch.counts)
             if len(batch.texts):
                 yield _Batch(name, batch)
 

@@ -93,9 +93,10 @@ class Tokenizer:
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
         self.json = json_bytes
         """Content of the ``tokenizer.json``."""
-        self.end_of_text = _end_of_text(json_bytes, where)
+        kind, end_of_text = _kind_and_end_of_text(json_bytes, where)
+        self.end_of_text = end_of_text
         """Id of the token that ends each document."""
-        self._backend = _load(json_bytes, where)
+        self._backend = _load(json_bytes, kind, where)
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id."""
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
@@ -162,8 +163,7 @@ def _byte_strings(texts: Texts) -> ak.Array:
     return ak.Array(ak.contents.ListOffsetArray(offsets, letters, parameters={"__array__": "bytestring"}))
 
 
-def _load(json_bytes: bytes, where: str) -> _Backend:
-    kind = json.loads(json_bytes).get("model", {}).get("type", "BPE")
+def _load(json_bytes: bytes, kind: str, where: str) -> _Backend:
     try:
         return _BytePairs(json_bytes) if kind == "BPE" else _Units(json_bytes)
     except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
@@ -171,13 +171,14 @@ def _load(json_bytes: bytes, where: str) -> _Backend:
         raise InputError(f"{where}: not a tokenizer that can be used here ({reason})") from None
 
 
-def _end_of_text(json_bytes: bytes, where: str) -> int:
-    """Id of the special token ``<|endoftext|>`` in a ``tokenizer.json``."""
+def _kind_and_end_of_text(json_bytes: bytes, where: str) -> tuple[str, int]:
+    """What kind of model a ``tokenizer.json`` has, and the id of the token that ends each document."""
     try:
         values = json.loads(json_bytes)
-        ids = [token["id"] for token in values.get("added_tokens") or [] if token["content"] == END_OF_TEXT]
+        kind = values["model"].get("type", "BPE")
+        ids = [int(token["id"]) for token in values.get("added_tokens") or [] if token["content"] == END_OF_TEXT]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{where}: not a tokenizer.json (Hugging Face tokenizers)") from None
     if not ids:
         raise InputError(f"{where}: has no special token {END_OF_TEXT}, which must end each document")
-    return int(ids[0])
+    return kind, ids[0]

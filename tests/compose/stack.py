@@ -28,6 +28,15 @@ CONF = {
 }
 
 
+LIVE_CLUSTERS = """
+import boto3, json
+emr = boto3.client("emr", "us-east-1", endpoint_url="http://emr:5555", aws_access_key_id="local",
+                   aws_secret_access_key="local")
+clusters = emr.list_clusters(ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"])
+print(json.dumps([cluster["Name"] for cluster in clusters["Clusters"]]))
+"""
+
+
 def say(text: str) -> None:
     """For whoever waits: pytest shows it with -s."""
     sys.stdout.write(f"\n[compose] {text}")
@@ -129,6 +138,10 @@ class Stack:
         """What the UI shows of a task's last try."""
         place = f"dagRuns/{run.run_id}/taskInstances/{task}"
         return json.dumps(self.ask(f"{place}/logs/{self.ask(place)['try_number']}"), ensure_ascii=False)
+
+    def live_clusters(self) -> list[str]:
+        """Names of the embedded EMR's clusters that have not ended."""
+        return json.loads(self.compose("exec", "-T", "scheduler", "python", "-c", LIVE_CLUSTERS))
 
     def until_step(self, run: Run, step: str, limit_seconds: float = 600) -> None:
         """Waits until a step says how far it is; fails as soon as the run has ended without it."""

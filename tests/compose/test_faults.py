@@ -1,5 +1,7 @@
 """What happens to a run by docker-compose when its parts are stopped or killed in mid-step: `make test-compose`."""
 
+import json
+
 import pytest
 
 from tests.compose.stack import running_stack, wait_until
@@ -23,9 +25,11 @@ def stack(tmp_path_factory):
 def test_a_run_survives_a_restart_of_airflow_in_mid_step(stack):
     run = stack.trigger(**LONG)
     stack.until_step(run, "train")
+    assert [name for name in stack.live_clusters() if name.endswith(run.run_id)]
     stack.compose("restart", "scheduler", "triggerer")
     assert stack.wait(run) == "success", stack.states(run)
-    assert stack.log(run, "train").count("Submitted step") <= 1
+    assert stack.compose("logs", "--no-color", "emr").count("RUNNING: train ") == 1
+    assert stack.live_clusters() == []
 
 
 def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stack):
@@ -44,6 +48,9 @@ def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stac
     stack.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
     wait_until(lambda: stack.state(run) not in ("failed",), "taken up again", 60)
     assert stack.wait(run) == "success", stack.states(run)
+    assert stack.live_clusters() == []
+    resumed = min((checkpoints.parent / "metrics").glob("part-0001-*"))
+    assert json.loads(resumed.read_text("utf-8").splitlines()[0])["step"] > 1
 
 
 KILL_THE_SERVER = """

@@ -1,11 +1,12 @@
 """The lake on a local disk (in a folder with a space and a letter beyond ASCII) and on a real moto server."""
 
+import os
 import tempfile
 
 import pytest
 
 from jobs import lake
-from jobs.errors import DamagedError
+from jobs.errors import DamagedError, InputError
 from jobs.paths import join, local_path, to_uri
 
 
@@ -54,6 +55,13 @@ def test_damaged_shard_is_refused(lake_uri, content, reason):
             lake.verify_sizes(folder, manifest)
 
 
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ".", ""])
+def test_a_manifest_whose_names_lead_elsewhere_is_refused(name):
+    data = lake.manifest_bytes(lake.Manifest("model", "f00", (lake.FileEntry(name, 1, "00"),)))
+    with pytest.raises(DamagedError, match="not a manifest"):
+        lake.parse_manifest(data, "file:///d/_manifest.json")
+
+
 def test_objects(lake_uri):
     uri = join(lake_uri, "a b", "c+d é.json")
     assert not lake.exists(uri)
@@ -96,3 +104,25 @@ def test_not_writable(tmp_path):
     lake.check_writable(to_uri(str(tmp_path / "new")))
     with pytest.raises(lake.InputError, match="cannot be written"):
         lake.check_writable("s3://no-such-bucket-here/lake")
+
+
+def test_copies_of_s3_are_forgotten_when_they_were_not_used_for_days(s3_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    entries = [lake.write_file(s3_uri, f"{name}.txt", name.encode()) for name in ("old", "used", "new")]
+    old, used = (lake.verified_file(s3_uri, entry) for entry in entries[:2])
+    for path in (old, used):
+        os.utime(path, (0, 0))
+    assert lake.verified_file(s3_uri, entries[1]) == used
+    new = lake.verified_file(s3_uri, entries[2])
+    assert sorted(tmp_path.rglob("*")) == sorted([new.parent, used, new])
+    assert lake.verified_file(s3_uri, entries[0]).read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_cache_of_somebody_else_is_refused(s3_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"nightjar-cache-{os.getuid()}"
+    folder.mkdir()
+    os.chown(folder, 1, -1)
+    with pytest.raises(InputError, match="belongs to somebody else"):
+        lake.verified_file(s3_uri, lake.write_file(s3_uri, "a.txt", b"a"))

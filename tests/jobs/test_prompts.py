@@ -24,6 +24,7 @@ def test_without_a_file_the_configuration_has_them():
         (b"one\r\n\r\ntwo \r\n", ("one", "", "two ")),
         ("nächtlich\u2028still\n".encode(), ("nächtlich\u2028still",)),
         (b"\n", ("",)),
+        (b"\xef\xbb\xbfone\n", ("one",)),
     ],
 )
 def test_a_text_file_has_one_on_each_line(tmp_path, data, prompts):
@@ -43,6 +44,7 @@ def test_a_jsonl_file_has_one_on_each_line(tmp_path):
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
         ("p.jsonl", b'{"prompt": 3}', "line 1"),
         ("p.jsonl", b"prompt", "line 1"),
+        ("p.jsonl", rb'{"prompt": "a\ud800"}', "half a surrogate pair"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, data, message):

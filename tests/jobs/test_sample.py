@@ -14,6 +14,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from jobs import lake
 from jobs.__main__ import main
 from jobs.model.folder import model_contents, read_contents, save_model
 from jobs.model.gguf_file import to_gguf
@@ -52,13 +53,20 @@ class Terminal:
     def type(self, keys):
         os.write(self._master, keys)
 
-    def wait_for(self, what, at_least=0):
-        """Read until `what` comes, after `at_least` bytes; return all up to it and forget it."""
+    def wait_for(self, what, at_least=0, retyped=b""):
+        """Read until `what` comes, after `at_least` bytes; return all up to it and forget it.
+
+        Where nothing comes, type the keys `retyped` again.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
         while (at := self.seen.find(what, at_least)) < 0:
-            ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"{what!r} did not come: {self.seen!r}"
-            self.seen += os.read(self._master, 4096)
+            left = max(0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._master], [], [], min(left, 1) if retyped else left)
+            assert ready or (retyped and left), f"{what!r} did not come: {self.seen!r}"
+            if ready:
+                self.seen += os.read(self._master, 4096)
+            else:
+                self.type(retyped)
         before, self.seen = self.seen[:at], self.seen[at + len(what) :]
         return before
 
@@ -95,9 +103,9 @@ def test_a_conversation(terminal):
     terminal.wait_for(b"stopped")
     terminal.wait_for(b"> ")
     terminal.type(b"half a line")
-    terminal.wait_for(b"half a line")  # readline is reading: before, a Ctrl-C waits for the next key
+    terminal.wait_for(b"half a line")
     terminal.type(b"\x03")
-    terminal.wait_for(b"> ")
+    terminal.wait_for(b"> ", retyped=b"\x03")  # one that comes before readline waits for keys waits for the next
     terminal.type(b"\x04")  # Ctrl-D
     assert terminal.process.wait(WAIT_SECONDS) == 0
 
@@ -125,6 +133,15 @@ def test_one_prompt(folder, capsysbinary):
         == said.out
     )
     assert say(capsysbinary, "--model", folder, "--prompt", "Käfer", "--seed", 1)[1].out != said.out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_prompt_comes_from_a_pipe_and_letters_go_as_they_can(folder, encoding):
+    command = [sys.executable, "-m", "jobs", "sample", "--model", str(folder), "--max-new-tokens", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    shown = {"utf-8": "Nächte \ufffd".encode(), "ascii": b"N?chte ?"}[encoding]
+    done = subprocess.run(command, input=b"N\xc3\xa4chte \xff\n", env=environment, capture_output=True, check=True)
+    assert done.stdout.startswith(shown)
 
 
 def test_streamed_text_is_the_text(folder, capsysbinary, monkeypatch):
@@ -182,6 +199,24 @@ def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_unt
     assert said.out == ""
     assert [line for line in said.err.splitlines() if "not a safetensors file" in line] == [said.err.strip()]
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("kind", ["model", "windows"])
+def test_a_folder_that_holds_anything_but_a_model_is_left_alone(folder, tmp_path, kind, capsys):
+    thesis, export = tmp_path / "thesis.txt", ["export", "--model", str(folder), "--format", "folder", "--output"]
+    entry = lake.write_file(tmp_path.as_uri(), thesis.name, b"years of work")
+    if kind == "windows":
+        lake.publish_manifest(tmp_path.as_uri(), lake.Manifest(kind, "f00", (entry,)))
+    before = sorted(tmp_path.iterdir())
+    for output in (tmp_path, thesis):
+        assert main([*export, str(output)]) == 2
+        assert "name a new or empty folder" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert thesis.read_bytes() == b"years of work"
+    for _ in range(2):  # an earlier model is replaced
+        assert main([*export, str(tmp_path / "new")]) == 0
+    assert main(["export", "--model", str(folder), "--format", "zip", "--output", str(tmp_path)]) == 2
+    assert "name the file" in capsys.readouterr().err
 
 
 def test_the_zip_of_a_folder_holds_its_contents(folder, tmp_path):

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.package.__main__ import main
 from infra.package.build import PROJECT_ROOT, PackageError, build
-from jobs.paths import Lake, join
+from jobs.paths import Lake, join, local_path
 from nightjar.package import upload
 from nightjar.storage import LocalStorage, open_storage
 
@@ -112,3 +114,16 @@ def test_it_is_uploaded_once_and_its_manifest_last(tmp_path, monkeypatch):
     assert len(written) == count
     upload(lake, PROJECT_ROOT)
     assert len(written) == 2 * count
+
+
+def test_without_airflow_it_is_uploaded_by_the_check(tmp_path, monkeypatch, capsys):
+    elsewhere = "aarch64" if platform.machine() == "x86_64" else "x86_64"  # so that nothing is installed
+    words = ["infra.package", "check", "--arch", elsewhere, "--lake"]
+    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "my lake")])
+    assert main() == 0
+    place = capsys.readouterr().out.splitlines()[-1].removeprefix("uploaded to ")
+    assert place == Lake((tmp_path / "my lake").as_uri()).package(build().sha256)
+    assert {path.name: path.read_bytes() for path in local_path(place).iterdir()} == build().files
+    monkeypatch.setattr(sys, "argv", [*words, "gs://lake"])
+    assert main() == 2
+    assert "unknown scheme 'gs'" in capsys.readouterr().err

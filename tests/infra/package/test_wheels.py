@@ -3,12 +3,16 @@
 import hashlib
 from pathlib import Path
 
+import boto3
 import pytest
 
+from infra.local.emr.server import embedded_emr
+from infra.local.emr.settings import Settings
 from infra.package import lock
 from infra.package.build import PackageError
 from infra.package.upload import copy_folder
 from infra.package.wheels import Target, check_folder, check_names
+from jobs.paths import Lake
 
 X86, ARM = Target("x86_64", "cpu"), Target("aarch64", "cpu")
 GPU = Target("x86_64", "cuda")
@@ -92,9 +96,20 @@ def test_another_content_is_refused(folder: Path) -> None:
 
 def test_a_wheelhouse_is_copied_to_its_place_in_the_lake(folder: Path, tmp_path: Path) -> None:
     (folder / "SHA256SUMS").write_text("sums")
-    place = copy_folder(folder, str(tmp_path / "my lake"))
-    assert place == (tmp_path / "my lake").as_uri() + "/wheelhouses/" + "f" * 64
+    place = Lake((tmp_path / "my lake").as_uri()).wheelhouse(folder.name)
+    copy_folder(folder, place)
     copied = tmp_path / "my lake" / "wheelhouses" / folder.name
     assert {path.name: path.read_text() for path in copied.iterdir()} == {**{n: n for n in GOOD}, "SHA256SUMS": "sums"}
-    with pytest.raises(PackageError, match="does not take"):
-        copy_folder(folder, "gs://lake")
+    (tmp_path / "file").touch()
+    with pytest.raises(PackageError, match="cannot be uploaded to file://"):
+        copy_folder(folder, (tmp_path / "file" / "lake").as_uri())
+
+
+def test_a_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with embedded_emr(Settings(buckets=("lakes",), state_dir=tmp_path / "emr")) as endpoint:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        copy_folder(folder, Lake("s3://lakes/my lake").wheelhouse(folder.name))
+        found = boto3.client("s3").list_objects_v2(Bucket="lakes")["Contents"]
+        assert {each["Key"] for each in found} == {f"my lake/wheelhouses/{folder.name}/{name}" for name in GOOD}
+        with pytest.raises(PackageError, match=r"cannot be uploaded to s3://nobodys/.*NoSuchBucket"):
+            copy_folder(folder, "s3://nobodys/wheelhouses/x")

@@ -68,6 +68,13 @@ def without_a_tensor(data):
     return data.replace(b"model.norm.weight", b"model.mine.weight")
 
 
+def of_integers(data):
+    """Name another type of the same size in the header, padded to the length that it had."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + size].replace(b"F32", b"I32")
+    return data[:8] + header + data[8 + size :]
+
+
 def huge_header(data):
     return struct.pack("<Q", 1 << 60) + data[8:]
 
@@ -79,12 +86,23 @@ def huge_header(data):
         ("model.safetensors", lambda data: data[:-9], DamagedError, "model.safetensors: not a safetensors file"),
         ("model.safetensors", huge_header, DamagedError, "model.safetensors: not a safetensors file"),
         ("model.safetensors", lambda _: b"", DamagedError, "model.safetensors: not a safetensors file"),
-        ("model.safetensors", without_a_tensor, DamagedError, "model.mine.weight is 32, the configuration .* absent"),
+        ("model.safetensors", without_a_tensor, DamagedError, "model.mine.weight is 32, .* asks for none of that name"),
+        ("model.safetensors", of_integers, DamagedError, "holds torch.int32, not floating point numbers"),
         ("config.json", with_config(num_hidden_layers=3), DamagedError, r"layers\.2\..* is absent"),
         ("config.json", with_config(intermediate_size=65), DamagedError, "is .*64.*, the configuration asks for .*65"),
-        ("config.json", with_config(hidden_size=32.5), DamagedError, "config.json: "),
+        (
+            "config.json",
+            with_config(hidden_size=32.5),
+            DamagedError,
+            "config.json: hidden_size: input should be a valid integer",
+        ),
         ("config.json", with_config(vocab_size=10**15), DamagedError, "config.json: not the configuration"),
-        ("config.json", with_config(num_key_value_heads=3), DamagedError, "num_kv_heads"),
+        (
+            "config.json",
+            with_config(num_key_value_heads=3),
+            DamagedError,
+            r"config.json: model.num_kv_heads \(3\) must",
+        ),
         ("config.json", with_config(architectures=["GPT2LMHeadModel"]), InputError, "GPT2LMHeadModel"),
         ("config.json", with_config(rope_scaling={"type": "linear"}), InputError, "rope_scaling"),
         ("config.json", with_config(tie_word_embeddings=False), InputError, "tie_word_embeddings is False"),
@@ -92,7 +110,7 @@ def huge_header(data):
         ("config.json", with_config(vocab_size=None), DamagedError, "config.json: not the configuration"),
         ("config.json", lambda _: b"[", DamagedError, "config.json: not the configuration"),
         ("config.json", lambda _: b"\xff", DamagedError, "config.json: not the configuration"),
-        ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: has no special token"),
+        ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: not a tokenizer.json"),
     ],
 )
 def test_a_wrong_model_is_refused_in_one_line(contents, tmp_path, name, change, error, message):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jobs.errors import InputError
 from jobs.model.inference import InferenceLlama
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model.matrix import Dense, Int8
+from jobs.model.matrix import Dense, Int8, Packed, floating
 
 VOCAB_SIZE, NUM_POSITIONS = 23, 80
 
@@ -107,3 +107,25 @@ def test_an_int8_matrix_holds_its_scales_and_a_quarter_of_the_bytes():
     torch.testing.assert_close(integers.added(torch.ones(7, 10), x), integers.times(x) + 1)
     assert integers.nbytes == 64 * 10 + 2 * 10
     assert dense.nbytes == 4 * 64 * 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_vectors", [1, 3, 64, 100])
+def test_a_packed_matrix_multiplies_as_a_dense_one(dtype, num_vectors):
+    packed, dense = (make(torch.randn(48, 80, generator=seeded(0)), dtype) for make in (Packed, Dense))
+    x, to = (torch.randn(num_vectors, size, generator=seeded(1)).to(dtype) for size in (48, 80))
+    tolerance = {"rtol": 0.02, "atol": 0.05} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(packed.times(x), dense.times(x), **tolerance)
+    torch.testing.assert_close(packed.added(to, x), dense.added(to, x), **tolerance)
+    assert packed.nbytes == dense.nbytes
+
+
+def test_matrices_are_packed_where_onednn_can_multiply_them():
+    weight = torch.randn(48, 80)
+    assert isinstance(floating(weight, torch.float32), Packed if torch.backends.mkldnn.is_available() else Dense)
+    assert isinstance(floating(weight, torch.float64), Dense)
+    assert isinstance(floating(weight.to("meta"), torch.float32), Dense)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)

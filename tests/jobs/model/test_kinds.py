@@ -202,7 +202,7 @@ def changed(contents, name, change):
         (with_config(vocab_size="many"), "vocab_size is 'many'"),
         (with_config(end_of_text=10**6), "end_of_text is 1000000"),
         (with_config(architectures=["NightjarOther"]), "NightjarOther.* is not known here; known: LlamaForCausalLM"),
-        (with_tensors(lambda tensors: tensors | {"extra": torch.ones(2)}), "tensor extra is 2, .* absent"),
+        (with_tensors(lambda tensors: tensors | {"extra": torch.ones(2)}), "tensor extra is 2, .* none of that name"),
         (with_tensors(lambda tensors: dict(list(tensors.items())[1:])), "is absent, the configuration asks for"),
         (lambda contents: changed(contents, "model.safetensors", lambda data: data[:-5]), "not a safetensors file"),
     ],

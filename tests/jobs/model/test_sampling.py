@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from jobs.model.sampling import Sampler, Sampling, candidates, choose, penalize
+from jobs.model.sampling import Sampler, Sampling, candidates, choose, likeliest, penalize
 
 LOGITS = torch.tensor([1.0, -0.5, 0.3, 2.0, 0.0, -3.0, 1.9])
 
@@ -84,3 +84,9 @@ def test_a_sequence_does_not_depend_on_its_neighbours():
 
 def test_temperature_zero_takes_the_likeliest():
     assert Sampler(Sampling(temperature=0, top_k=50), [(0,)]).draw(LOGITS[None]).tolist() == [3]
+
+
+def test_the_likeliest_token_is_the_first_of_equal_ones():
+    logits = torch.tensor([[0.0, 2.0, -1.0, 2.0], [-3.0, -4.0, -5.0, -3.5]])
+    assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist() == [1, 0]
+    assert likeliest(logits).dtype == torch.int64

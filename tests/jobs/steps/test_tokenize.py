@@ -1,5 +1,6 @@
 """The tokenize step on real text, on a local disk and on S3."""
 
+import gzip
 import json
 
 import numpy as np
@@ -153,6 +154,12 @@ def test_given_tokenizer(anywhere):
         ({"a.txt": PASSAGE, "b.txt": b"x" * 5000 + b"\xff"}, {}, r"/b\.txt: not UTF-8 at byte 5000 \(0xff\)"),
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": "/nowhere/é.json"}, r"%C3%A9\.json cannot be read"),
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": str(PASSAGE_PATH)}, r"scandal\.txt: not a tokenizer\.json"),
+        ({"a.txt": PASSAGE}, {"tokenize__min_document_bytes": 10**6}, "leave no document"),
+        (
+            {"a.txt": gzip.compress(PASSAGE)},
+            {"tokenize__invalid_utf8": "replace"},
+            r"a\.txt: a gzip file by its content",
+        ),
     ],
 )
 def test_bad_input_leaves_nothing(anywhere, texts, settings, reason):

@@ -1,9 +1,15 @@
 """Listing, planning, checking and sampling a corpus."""
 
+import bz2
+import gzip
 import hashlib
+import io
 import json
+import lzma
+import zipfile
 from itertools import pairwise
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +63,7 @@ def test_patterns_and_lists(folder):
     formats = {source.name: (source.format, source.compression) for source in list_sources(folder)}
     assert formats["b.jsonl.gz"] == ("jsonl", "gz")
     assert formats["sub/deep/d.parquet"] == ("parquet", None)
+    assert Source("OLD.JSONL.GZ", "", 0).compression == "gz"
     with pytest.raises(InputError, match="matches this pattern"):
         list_sources(f"{folder}/*.csv")
     write_bytes(join(folder, "other/sub/c.txt"), b"another")
@@ -70,6 +77,29 @@ def test_there_is_no_corpus(folder):
     write_bytes(join(folder, "notes.md"), b"x")
     with pytest.raises(InputError, match=r"none of its 1 files is named \*\.txt"):
         list_sources(folder)
+
+
+def test_a_file_is_no_folder(folder):
+    write_bytes(join(folder, "a.txt"), b"x")
+    with pytest.raises(InputError, match=r"cannot be read|no file there"):
+        list_sources(join(folder, "a.txt/*.txt"))
+
+
+@pytest.mark.parametrize("suffix", ["xz", "zst", "bz2", "gz", "zip"])
+def test_what_is_compressed_must_be_named_so(folder, suffix):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("a.txt", "text")
+    packed = {
+        "xz": lzma.compress(b"text"),
+        "zst": pa.compress(b"text", "zstd", asbytes=True),
+        "bz2": bz2.compress(b"text"),
+        "gz": gzip.compress(b"text"),
+        "zip": sink.getvalue(),
+    }
+    write_bytes(join(folder, f"a.{suffix}"), packed[suffix])
+    with pytest.raises(InputError, match=rf"/a\.{suffix}: a .* file by its content, not text"):
+        check(list_sources(join(folder, f"a.{suffix}")))
 
 
 @pytest.mark.parametrize(

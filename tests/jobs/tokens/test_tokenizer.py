@@ -113,8 +113,10 @@ def test_training_prints_nothing(capfd):
         (b"\xff\xfe", "not a tokenizer.json"),
         (b"[1]", "not a tokenizer.json"),
         (b'{"added_tokens": [3]}', "not a tokenizer.json"),
-        (b'{"added_tokens": []}', r"no special token <\|endoftext\|>"),
-        (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}]}', "not a tokenizer that can be used"),
+        (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": null}', "not a tokenizer.json"),
+        (b'{"added_tokens": [{"id": "x", "content": "<|endoftext|>"}], "model": {}}', "not a tokenizer.json"),
+        (b'{"added_tokens": [], "model": {}}', r"no special token <\|endoftext\|>"),
+        (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": {}}', "not a tokenizer that can be used"),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(data, reason):
