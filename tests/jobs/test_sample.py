@@ -226,7 +226,14 @@ def test_the_zip_of_a_folder_holds_its_contents(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [("--top-p", "0"), ("--min-p", "2"), ("--stop", ""), ("--temperature", "nan"), ("--repetition-penalty", "0")],
+    [
+        ("--top-p", "0"),
+        ("--min-p", "2"),
+        ("--stop", ""),
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--repetition-penalty", "0"),
+    ],
 )
 def test_settings_out_of_range_are_refused(folder, wrong, capsys):
     with pytest.raises(SystemExit) as caught:
