@@ -29,7 +29,7 @@ from jobs.pipeline import run_step
 from jobs.steps import train
 
 SETTINGS: dict[str, Any] = {
-    "train.max_tokens": 3_276_800,  # 3,200 steps, 20 tokens a parameter
+    "train.max_tokens": 819_200,  # 800 steps, 5 tokens a parameter
     "train.epochs": 3,
     "train.batch_size": 16,
     "train.eval_every": 100_000,
@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "log_level": "WARN",
 }
 LAKE = WORK / "strategies-lake"
-LOCAL_STEPS = (10, 30, 100)
+LOCAL_STEPS = (10, 20, 30, 100)
 WORKERS = (2, 4)
 
 
@@ -94,12 +94,10 @@ class OneThread(InlineEngine):
 def main() -> None:
     """Measure and print."""
     make_data()
-    variants = [
-        Variant(strategy, workers, steps, dtype)
-        for workers in WORKERS
-        for strategy, dtype in (("average", "float32"), ("diloco", "int8"))
-        for steps in LOCAL_STEPS
-    ]
+    variants = []
+    for workers in WORKERS:
+        variants.append(Variant("average", workers, LOCAL_STEPS[0]))
+        variants += [Variant("diloco", workers, steps, "int8") for steps in LOCAL_STEPS]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         base, *figures = pool.map(measure, [Variant("allreduce", 1), *variants])
     rows = []
@@ -137,6 +135,7 @@ def measure(variant: Variant) -> Figures:
     stats = train.run(run, config, OneThread(), lambda _: None)
     gradient_bytes = 4 * stats["num_parameters"] * stats["num_steps"]
     seconds = time.process_time() - started
+    print(f"  {run.run_id}: {stats['valid_loss']:.4f} after {seconds:.0f} CPU s", flush=True)
     return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], gradient_bytes, seconds)
 
 

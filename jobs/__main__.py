@@ -241,7 +241,7 @@ def _seed(text: str) -> int:
 
 
 def _not_negative(text: str) -> float:
-    return float(_checked(text, float, 0))
+    return float(_checked(text, float, 0, sys.float_info.max))
 
 
 def _above_zero(text: str) -> float:

@@ -12,12 +12,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from jobs.config import GenerateConfig
 from jobs.model.continuation import Continuation, Settings
 from jobs.model.folder import load_model
 from jobs.model.generation import Request, generate
 from jobs.model.kinds import for_generating
 from jobs.model.places import find_model
-from jobs.model.sampling import Sampling
 from jobs.model.stream import InferenceModel
 from jobs.paths import Lake, to_uri
 from jobs.tokens.tokenizer import Tokenizer
@@ -95,8 +95,5 @@ def converse(speaker: Speaker) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
-    sampling = Sampling(**{name: getattr(options, name) for name in names})
-    return Settings(
-        max_new_tokens=options.max_new_tokens, sampling=sampling, stop=tuple(options.stop), seed=options.seed
-    )
+    chosen = {name: value for name, value in vars(options).items() if name in GenerateConfig.model_fields}
+    return Settings.of(GenerateConfig(**chosen))

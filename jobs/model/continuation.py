@@ -9,11 +9,10 @@ from typing import Literal
 
 from jobs.config import GenerateConfig
 from jobs.model.sampling import Sampling
+from jobs.text.utf8 import REPLACEMENT
 from jobs.tokens.tokenizer import Tokenizer
 
 MOST_TOKENS_PER_WORD = 16
-DEFAULT_SAMPLING = Sampling(temperature=0.8, top_k=50)
-_CUT_CHARACTER = "�"  # what decoding makes of a letter whose last bytes are still to come
 
 Finish = Literal["end_of_text", "max_new_tokens", "max_new_words", "stop"]
 
@@ -22,9 +21,9 @@ Finish = Literal["end_of_text", "max_new_tokens", "max_new_words", "stop"]
 class Settings:
     """How to continue a prompt; as in the configuration's section `generate`."""
 
-    max_new_words: int = 20
+    max_new_words: int = GenerateConfig().max_new_words
     max_new_tokens: int | None = None
-    sampling: Sampling = DEFAULT_SAMPLING
+    sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     seed: int = 0
 
@@ -80,7 +79,7 @@ class Continuation:
         """As much of `text` as cannot change any more: no half letter, nothing that a stop string may begin with."""
         if self.finish is not None:
             return self.text
-        text = self.text.rstrip(_CUT_CHARACTER)
+        text = self.text.rstrip(REPLACEMENT)  # what a letter is read as whose last bytes are still to come
         held = max((_overlap(text, stop) for stop in stops), default=0)
         return text[: len(text) - held]
 

@@ -20,9 +20,9 @@ class TrainConfig(Section):
     rounds of local steps, ordinary stages, and average the weights or take an outer step (arXiv:2311.08105)."""
     sync_every: int = Field(30, ge=0)
     """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
-    outer_learning_rate: float = Field(0.7, gt=0)
+    outer_learning_rate: float = Field(1.0, gt=0)
     """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
-    outer_momentum: float = Field(0.6, ge=0, lt=1)
+    outer_momentum: float = Field(0.3, ge=0, lt=1)
     """Momentum of `diloco`'s outer optimizer."""
     delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """What a worker's change of the weights travels as; `int8` has a scale for each row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from jobs.config import TokenizeConfig
 from jobs.errors import InputError
+from jobs.paths import text_format
 from jobs.text.cleaning import BodyFinder, clean, is_cleaned
 from jobs.text.content import BYTE_ORDER_MARK, read_blocks
 from jobs.text.corpus import ByteRange, Source
@@ -108,13 +110,14 @@ class _Scan:
         self._is_text = source.format != "parquet"
         self._utf8 = Utf8Check(source.uri) if self._is_text and settings.invalid_utf8 == "refuse" else None
         self._uri, self._refuses_lists = source.uri, settings.input == "text"
+        self._field = None if text_format(source.name) else settings.field
         self._last = b""
 
     def add(self, block: bytes) -> None:
         """Look at one block more."""
         self.digest.update(block)
         if self._is_text and not self.size:
-            self._refuse_packed(block)
+            self._refuse_other(block)
         if self._utf8:
             self._utf8.add(block)
         if self._is_text and not self.size and self._refuses_lists and looks_like_a_list(block):
@@ -137,10 +140,25 @@ class _Scan:
             self._utf8.add(b"")
         self.counts["empty_files"] += not self.size
 
-    def _refuse_packed(self, beginning: bytes) -> None:
+    def _refuse_other(self, beginning: bytes) -> None:
+        """Refuse what was taken as text because its name tells nothing, but begins as something else."""
         for kind, magic in _PACKED.items():
             if magic.match(beginning):
                 raise InputError(
                     f"{self._uri}: a {kind} file by its content, not text; unpack it, or let its name tell what is in"
                     " it (.txt, .jsonl or .parquet, then .gz, .bz2 or .zst)"
                 )
+        if self._field and _is_record(beginning.partition(b"\n")[0], self._field):
+            raise InputError(
+                f"{self._uri}: begins with a record of JSON that has '{self._field}'; name the file .jsonl, or .txt if"
+                " it is to be read as it stands"
+            )
+
+
+def _is_record(line: bytes, field: str) -> bool:
+    """Whether a line of a file is a JSON object with that field."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and field in record

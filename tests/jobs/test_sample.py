@@ -172,7 +172,7 @@ def test_a_model_is_found_as_folder_zip_run_and_champion(folder, tmp_path, capsy
     assert main(["export", "--model", "r", "--lake", str(tmp_path), "--format", "zip", "--output", f"{archive}.2"]) == 0
     assert archive.read_bytes() == (tmp_path / "m.zip.2").read_bytes()
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "champion.json").write_text('{"model": "abc"}')
+    (tmp_path / "models" / "champion.json").write_text('{"model": "abc", "run_id": "r"}')
     to_champion = tmp_path / "models" / "abc"
     assert main(["export", "--model", str(folder), "--format", "folder", "--output", str(to_champion)]) == 0
     said = {
@@ -201,6 +201,14 @@ def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_unt
     assert not (tmp_path / "out.gguf").exists()
 
 
+@pytest.mark.parametrize("pointer", ["{}", "[]", '"abc"', "{"])
+def test_a_damaged_champion_is_one_line_and_code_2(tmp_path, pointer, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text(pointer)
+    assert main(["sample", "--model", "champion", "--lake", str(tmp_path), "--prompt", "x"]) == 2
+    assert capsys.readouterr().err.count("champion.json: ") == 1
+
+
 @pytest.mark.parametrize("kind", ["model", "windows"])
 def test_a_folder_that_holds_anything_but_a_model_is_left_alone(folder, tmp_path, kind, capsys):
     thesis, export = tmp_path / "thesis.txt", ["export", "--model", str(folder), "--format", "folder", "--output"]
@@ -226,7 +234,14 @@ def test_the_zip_of_a_folder_holds_its_contents(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [("--top-p", "0"), ("--min-p", "2"), ("--stop", ""), ("--temperature", "nan"), ("--repetition-penalty", "0")],
+    [
+        ("--top-p", "0"),
+        ("--min-p", "2"),
+        ("--stop", ""),
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--repetition-penalty", "0"),
+    ],
 )
 def test_settings_out_of_range_are_refused(folder, wrong, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -102,6 +102,17 @@ def test_what_is_compressed_must_be_named_so(folder, suffix):
         check(list_sources(join(folder, f"a.{suffix}")))
 
 
+def test_records_must_be_named_so(folder):
+    record = b'{"text": "A line."}\n'
+    for name in ("a.json", "b.ndjson"):
+        write_bytes(join(folder, name), record * 3)
+        with pytest.raises(InputError, match=rf"/{name}: begins with a record of JSON that has 'text'"):
+            check(list_sources(join(folder, name)))
+    for name, data in {"c.txt": record, "d.json": b'{"body": "A line."}\n', "e.md": b"[" * 100_000}.items():
+        write_bytes(join(folder, name), data)
+        assert check(list_sources(join(folder, name)))[0].has_text
+
+
 @pytest.mark.parametrize(
     ("data", "offset"),
     [
