@@ -28,7 +28,9 @@ from jobs.model.loss import distance_and_hits
 from jobs.model.operations import rotate
 from jobs.model.positions import LearnedPositions, SinusoidalPositions
 
-OUTPUT_STD = 0.02
+EMBEDDING_STD, OUTPUT_STD = 0.1, 0.02
+CONTEXT_NORM = 2.0
+"""Length of the vector of a context, long or short, whose embeddings have length 1."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,9 @@ class EmbeddingRegression(ContextModel):
 class ConcatenatingEncoder(nn.Module):
     """The embeddings of a context side by side, then dense layers: a token's place is told by where it stands.
 
-    What stands before the document is zeros: a hundred times the same vector would drown the few tokens after it.
+    What stands before the document is zeros: a hundred times the same vector would drown the few tokens after it. And
+    long contexts are as long a vector as short ones: Adam moves every weight alike, so with one step the outputs of a
+    context of 128 tokens would fly far beyond their target.
     """
 
     def __init__(self, embed_tokens: nn.Embedding | FixedEmbedding, config: ContextConfig) -> None:
@@ -198,8 +202,9 @@ class ConcatenatingEncoder(nn.Module):
 
     def forward(self, contexts: Tensor) -> Tensor:
         """(n, C) to (n, H)."""
-        inside = (contexts != self.end_of_text).unsqueeze(-1)
-        return _through(self.dense, (self.embed_tokens(contexts) * inside).flatten(1))
+        inside = contexts != self.end_of_text
+        scale = CONTEXT_NORM * inside.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
+        return _through(self.dense, (self.embed_tokens(contexts) * (inside * scale).unsqueeze(-1)).flatten(1))
 
 
 class AttentionEncoder(nn.Module):
@@ -208,7 +213,7 @@ class AttentionEncoder(nn.Module):
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
         size = config.embedding_size
-        self.head_size = config.head_size
+        self.num_heads = config.num_heads
         self.embed_tokens = nn.Embedding(config.vocab_size, size)
         self.positions = _positions(config)
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(size, size, bias=False) for _ in range(4))
@@ -220,15 +225,15 @@ class AttentionEncoder(nn.Module):
         if isinstance(self.positions, SinusoidalPositions | LearnedPositions):
             x = self.positions(x)
         last = x[:, -1:]
-        queries, keys, values = self._heads(self.q_proj(last)), self._heads(self.k_proj(x)), self._heads(self.v_proj(x))
+        queries, keys, values = self.q_proj(last), self.k_proj(x), self.v_proj(x)
         if isinstance(self.positions, RotaryPositions):
-            cosines, sines = self.positions(contexts.shape[1])
-            queries, keys = rotate(queries, cosines[-1:], sines[-1:]), rotate(keys, cosines, sines)
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+            angles = self.positions(contexts.shape[1], self.num_heads)
+            queries, keys = rotate(queries, angles[-1:]), rotate(keys, angles)
+        mixed = F.scaled_dot_product_attention(self._heads(queries), self._heads(keys), self._heads(values))
         return _through(self.dense, (last + self.o_proj(mixed.transpose(1, 2).flatten(2))).squeeze(1))
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)  # (n, heads, C, D / heads)
+        return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)  # (n, heads, C, D / heads)
 
 
 class FixedEmbedding(nn.Module):
@@ -274,11 +279,11 @@ def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _initialize(model: ContextModel, seed: int) -> None:
-    """Embeddings of variance 1, dense layers after He et al. 2015 (arXiv:1502.01852), small output layers."""
+    """Small embeddings and output layers, dense layers after He et al. 2015 (arXiv:1502.01852)."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
         if "embed_tokens" in name:
-            weight.normal_(generator=generator)
+            weight.normal_(std=EMBEDDING_STD, generator=generator)
         elif name.endswith("bias"):
             weight.zero_()
         elif ".dense." in name:

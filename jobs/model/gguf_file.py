@@ -15,10 +15,10 @@ from typing import Any
 from gguf import GGUFWriter, LlamaFileType, TokenType
 
 from jobs.errors import InputError
-from jobs.model.inference import interleaved
 from jobs.model.kinds import kind_of
 from jobs.model.language_model import LanguageModel
 from jobs.model.llama import Llama, LlamaConfig
+from jobs.model.operations import interleaved
 from jobs.tokens.tokenizer import Tokenizer
 
 # llama.cpp's names of the pre-tokenizers that it has, by what a tokenizer.json says of them.

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from jobs.model.llama import Layer, Llama, LlamaConfig
 from jobs.model.matrix import Int8, Matrix, floating
+from jobs.model.operations import interleaved
 from jobs.model.stream import CachedStream
 
 COLUMNS_STEP = 64
@@ -122,8 +123,7 @@ class InferenceLlama:
         self.embedding = model.output_weight.detach().to(dtype)
         self.head: Matrix = make(_folded(model.output_weight, model.model.norm.weight))
         self.layers = [_fused(cast("Layer", layer), make) for layer in model.model.layers]
-        rotary = model.model.rotary
-        self.angles = torch.complex(rotary.cosines, rotary.sines)[:, None]  # (P, 1, E / 2)
+        self.angles = model.model.rotary.angles[:, None]  # (P, 1, E / 2)
 
     @property
     def device(self) -> torch.device:
@@ -224,11 +224,6 @@ class InferenceLlama:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.head.times(self._norm(hidden)).float()
-
-
-def interleaved(weight: Tensor, head_size: int) -> Tensor:
-    """Rows of queries or keys with feature i beside feature i + E/2 of its head."""
-    return weight.detach().reshape(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
 
 
 def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:

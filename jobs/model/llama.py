@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, SoftmaxModel
-from jobs.model.operations import RMSNorm, rotate
+from jobs.model.operations import RMSNorm, interleaved, rotate
 
 INITIAL_STD = 0.02
 
@@ -51,21 +51,25 @@ class LlamaConfig:
 
 
 class RotaryPositions(nn.Module):
-    """Turns pairs of features by angles that grow with the position: feature i is paired with i + E/2."""
+    """The angles by which positions turn pairs of features."""
 
-    cosines: Tensor
-    sines: Tensor
+    cosines_and_sines: Tensor
 
     def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
         super().__init__()
         exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
-        self.register_buffer("cosines", angles.cos().float(), persistent=False)
-        self.register_buffer("sines", angles.sin().float(), persistent=False)
+        parts = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        self.register_buffer("cosines_and_sines", parts.float(), persistent=False)
 
-    def forward(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, E/2) of the first `length` positions."""
-        return self.cosines[:length], self.sines[:length]
+    @property
+    def angles(self) -> Tensor:
+        """Complex numbers of length 1 (P, E/2)."""
+        return torch.view_as_complex(self.cosines_and_sines)
+
+    def forward(self, length: int, num_heads: int) -> Tensor:
+        """The angles (T, H E/2) of the first `length` positions, once for each head."""
+        return self.angles[:length].repeat(1, num_heads)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -97,24 +101,24 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.head_size = config.head_size
+        self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
         kv_size = config.num_kv_heads * config.head_size
         self.q_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
         self.k_proj = nn.Linear(config.embedding_size, kv_size, bias=False)
         self.v_proj = nn.Linear(config.embedding_size, kv_size, bias=False)
         self.o_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Mix positions: (B, T, D) to (B, T, D)."""
-        queries = rotate(self._heads(self.q_proj(x)), *rotation)
-        keys = rotate(self._heads(self.k_proj(x)), *rotation)
-        values = self._heads(self.v_proj(x))
-        mixed = attend(queries, keys, values)
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+        """Mix positions: (B, T, D) to (B, T, D); queries and keys are turned by `angles` (T, (H + K) E/2)."""
+        pairs = (interleaved(matrix.weight, self.head_size) for matrix in (self.q_proj, self.k_proj))
+        products = F.linear(x, torch.cat((*pairs, self.v_proj.weight)))
+        heads = products.view(*x.shape[:2], -1, self.head_size)  # (B, T, H + 2 K, E)
+        turned = rotate(heads[:, :, : -self.num_kv_heads], angles)
+        queries, keys = turned[:, :, : self.num_heads], turned[:, :, self.num_heads :]
+        values = heads[:, :, -self.num_kv_heads :]
+        mixed = attend(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return output
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(*x.shape[:2], -1, self.head_size).transpose(1, 2)  # (B, heads, T, E)
 
 
 class FeedForward(nn.Module):
@@ -142,9 +146,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.embedding_size, config.norm_epsilon)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation)
+        x = x + self.self_attn(self.input_layernorm(x), angles)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
@@ -158,13 +162,14 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.embedding_size, config.norm_epsilon)
         self.rotary = RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
+        self.num_rotated_heads = config.num_heads + config.num_kv_heads
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states (B, T, D) of `tokens` (B, T)."""
-        rotation = self.rotary(tokens.shape[1])
+        angles = self.rotary(tokens.shape[1], self.num_rotated_heads)
         x = self.embed_tokens(tokens)
         for layer in self.layers:
-            x = layer(x, rotation)
+            x = layer(x, angles)
         normed: Tensor = self.norm(x)
         return normed
 

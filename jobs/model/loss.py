@@ -73,7 +73,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += chunk_total
             gradient = gradient.to(dtype)
             hidden_gradient[chunk] = gradient @ weight_cast
-            weight_gradient += gradient.T @ hidden_cast[chunk]
+            if dtype == weight.dtype:
+                weight_gradient.addmm_(gradient.T, hidden_cast[chunk])
+            else:
+                weight_gradient += gradient.T @ hidden_cast[chunk]
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total
 

@@ -25,9 +25,17 @@ class RMSNorm(nn.RMSNorm):
         return normed
 
 
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn pairs of features, i and i + E/2, of `x` (B, H, T, E) by the angles of cosines and sines (T, E/2)."""
-    rotated: Tensor = _Rotation.apply(x, cosines.to(x.dtype), sines.to(x.dtype))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+def interleaved(weight: Tensor, head_size: int) -> Tensor:
+    """Rows of queries or keys (H E, D) with feature i beside feature i + E/2 of its head: a pair for rotary positions.
+
+    Queries and keys in the same order have the same products.
+    """
+    return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn pairs of neighbouring features of `x` (B, T, H, E) by `angles` (T, H E/2), complex numbers of length 1."""
+    rotated: Tensor = _Rotation.apply(x, angles)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return rotated
 
 
@@ -51,19 +59,17 @@ class _RMSNorm(torch.autograd.Function):
 
 class _Rotation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        ctx.save_for_backward(cosines, sines)
-        return _turn(x, cosines, sines, 1)
+    def forward(ctx: Any, x: Tensor, angles: Tensor) -> Tensor:
+        ctx.save_for_backward(angles)
+        return _turn(x, angles)
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
-        cosines, sines = ctx.saved_tensors
-        return _turn(outer[0], cosines, sines, -1), None, None
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        (angles,) = ctx.saved_tensors
+        return _turn(outer[0], angles.conj().resolve_conj()), None
 
 
-def _turn(x: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> Tensor:
-    turned = torch.empty_like(x)
-    (first, second), (new_first, new_second) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
-    torch.mul(first, cosines, out=new_first).addcmul_(second, sines, value=-direction)
-    torch.mul(second, cosines, out=new_second).addcmul_(first, sines, value=direction)
-    return turned
+def _turn(x: Tensor, angles: Tensor) -> Tensor:
+    numbers = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    pairs = torch.view_as_complex(numbers.flatten(2).view(*x.shape[:2], -1, 2))
+    return torch.view_as_real(pairs * angles).view(x.shape).to(x.dtype)

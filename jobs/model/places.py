@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs import lake
+from jobs.champion import read_champion
 from jobs.errors import InputError
 from jobs.paths import MANIFEST, Lake, join, to_uri
 
@@ -12,12 +13,13 @@ def find_model(name: str, home: Lake) -> str:
 
     Raises:
         InputError: if there is none.
+        DamagedError: if what should tell the champion does not.
     """
     if name == "champion":
-        try:
-            return join(home.models, lake.read_json(home.champion)["model"])
-        except FileNotFoundError:
-            raise InputError(f"{home.champion}: no champion yet; name a run, or check --lake") from None
+        champion = read_champion(home)
+        if champion is None:
+            raise InputError(f"{home.champion}: no champion yet; name a run, or check --lake")
+        return champion.model_uri
     uri = to_uri(name)
     if uri.endswith(".zip") and lake.exists(uri):
         return uri

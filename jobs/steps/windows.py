@@ -230,14 +230,16 @@ def _bigram_loss(tokens: Manifest, sides: _Sides, engine: Engine) -> float:
 
 
 def _distribution(files: Sequence[FileEntry], sides: _Sides, tokenizer: Tokenizer) -> dict[str, Any]:
-    """How even shards are, and which tokens are the most frequent: text and share."""
+    """How even shards are, which tokens are the most frequent (text and share), and how many stand for the unknown."""
     per_shard = [file.counts["windows"] for file in files]
     counts = sides.tallies["train"].token_counts + sides.tallies["valid"].token_counts
     most = [int(token) for token in np.argsort(-counts, kind="stable")[:_MOST_FREQUENT] if counts[token]]
+    shares = counts / counts.sum()
     return {
         "windows_per_shard_max": max(per_shard),
         "windows_per_shard_mean": sum(per_shard) / len(per_shard),
-        "most_frequent_tokens": [[tokenizer.decode([token]), int(counts[token]) / int(counts.sum())] for token in most],
+        "unknown_share": 0.0 if tokenizer.unknown_id is None else float(shares[tokenizer.unknown_id]),
+        "most_frequent_tokens": [[tokenizer.decode([token]), float(shares[token])] for token in most],
     }
 
 

@@ -145,7 +145,7 @@ class _Scan:
         for kind, magic in _PACKED.items():
             if magic.match(beginning):
                 raise InputError(
-                    f"{self._uri}: a {kind} file by its content, not text; unpack it, or let its name tell what is in"
+                    f"{self._uri}: its content is {kind}, not text; unpack it, or let its name tell what is in"
                     " it (.txt, .jsonl or .parquet, then .gz, .bz2 or .zst)"
                 )
         if self._field and _is_record(beginning.partition(b"\n")[0], self._field):

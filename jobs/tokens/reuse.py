@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs import lake
+from jobs.champion import read_champion
 from jobs.config import Config, TokenizeConfig
 from jobs.errors import InputError
 from jobs.lake import FileEntry, Manifest
@@ -85,12 +86,14 @@ def champion_tokenizer(home: Lake) -> Inherited | None:
     """The tokenizer of the model that is in use, if there is one.
 
     Raises:
-        InputError: if its file cannot be used.
+        InputError: if its file cannot be used, or what should tell the champion does not.
     """
+    champion = read_champion(home)
+    if champion is None:
+        return None
+    uri = join(champion.model_uri, TOKENIZER)
     try:
-        pointer = lake.read_json(home.champion)
-        uri = join(home.models, pointer["model"], TOKENIZER)
-        return Inherited(Tokenizer.from_json(lake.read_bytes(uri), uri), f"champion {pointer['run_id']}")
+        return Inherited(Tokenizer.from_json(lake.read_bytes(uri), uri), f"champion {champion.run_id}")
     except FileNotFoundError:
         return None
 

@@ -31,6 +31,7 @@ class _Backend(Protocol):
     """What encodes and decodes."""
 
     vocab_size: int
+    unknown_id: int | None
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Ids of all documents, and the offsets at which each begins, and the last ends."""
@@ -45,6 +46,8 @@ class _Backend(Protocol):
 class _BytePairs:
     """Byte-level BPE by `gigatoken`."""
 
+    unknown_id: int | None = None  # every byte is a token
+
     def __init__(self, json_bytes: bytes) -> None:
         self._tokenizer = gigatoken.Tokenizer.from_json(json_bytes)
         self.vocab_size: int = self._tokenizer.vocab_size
@@ -58,7 +61,7 @@ class _BytePairs:
         return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
 
     def unknown(self, text: str) -> list[str]:
-        return []  # every byte is a token
+        return []
 
 
 class _Units:
@@ -67,6 +70,8 @@ class _Units:
     def __init__(self, json_bytes: bytes) -> None:
         self._tokenizer = tokenizers.Tokenizer.from_str(json_bytes.decode())
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        self.unknown_id: int | None = self._tokenizer.token_to_id(unknown) if unknown else None
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # read at each call
@@ -80,11 +85,9 @@ class _Units:
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def unknown(self, text: str) -> list[str]:
-        token = getattr(self._tokenizer.model, "unk_token", None)
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        return [
-            text[start:stop] for one, (start, stop) in zip(encoded.tokens, encoded.offsets, strict=True) if one == token
-        ]
+        pairs = zip(encoded.ids, encoded.offsets, strict=True)
+        return [text[start:stop] for one, (start, stop) in pairs if one == self.unknown_id]
 
 
 class Tokenizer:
@@ -101,6 +104,8 @@ class Tokenizer:
         """One more than the largest id."""
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
+        self.unknown_id = self._backend.unknown_id
+        """Id of the token that stands for what is not in the vocabulary; None if nothing is unknown."""
 
     @classmethod
     def from_json(cls, json_bytes: bytes, where: str = "tokenizer.json") -> Tokenizer:

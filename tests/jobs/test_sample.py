@@ -172,7 +172,7 @@ def test_a_model_is_found_as_folder_zip_run_and_champion(folder, tmp_path, capsy
     assert main(["export", "--model", "r", "--lake", str(tmp_path), "--format", "zip", "--output", f"{archive}.2"]) == 0
     assert archive.read_bytes() == (tmp_path / "m.zip.2").read_bytes()
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "champion.json").write_text('{"model": "abc"}')
+    (tmp_path / "models" / "champion.json").write_text('{"model": "abc", "run_id": "r"}')
     to_champion = tmp_path / "models" / "abc"
     assert main(["export", "--model", str(folder), "--format", "folder", "--output", str(to_champion)]) == 0
     said = {
@@ -199,6 +199,14 @@ def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_unt
     assert said.out == ""
     assert [line for line in said.err.splitlines() if "not a safetensors file" in line] == [said.err.strip()]
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("pointer", ["{}", "[]", '"abc"', "{"])
+def test_a_damaged_champion_is_one_line_and_code_2(tmp_path, pointer, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text(pointer)
+    assert main(["sample", "--model", "champion", "--lake", str(tmp_path), "--prompt", "x"]) == 2
+    assert capsys.readouterr().err.count("champion.json: ") == 1
 
 
 @pytest.mark.parametrize("kind", ["model", "windows"])

@@ -111,6 +111,21 @@ def test_a_context_does_not_reach_over_the_end_of_a_document():
     assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", ["context_mlp", "embedding_regression"])
+def test_long_contexts_are_no_louder_than_short_ones(kind):
+    """Of one token, of four, and of all: what the first dense layer sees, measured by a layer that hands it on."""
+    shape = DataShape(vocab_size=11, num_positions=64, end_of_text=0)
+    model = build_model(ModelConfig(**SMALL | {"kind": kind}), shape, 1)
+    model.embeddings.data.copy_(torch.nn.functional.normalize(model.embeddings.data, dim=-1))
+    seen = []
+    model.model.dense[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    contexts = torch.zeros(3, 64, dtype=torch.long)
+    for row, length in enumerate((1, 4, 64)):
+        contexts[row, -length:] = torch.arange(length) % 10 + 1
+    model.states(contexts)
+    assert seen[0].norm(dim=-1).tolist() == pytest.approx([2, 2, 2])
+
+
 def test_regression_keeps_its_embeddings_and_they_have_one_length():
     model = small(kind="embedding_regression")
     assert model.embeddings.norm(dim=-1).tolist() == pytest.approx([1.0] * 11)

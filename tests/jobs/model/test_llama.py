@@ -1,9 +1,11 @@
 """The decoder: its gradients, its causality."""
 
+import cmath
+
 import pytest
 import torch
 
-from jobs.model.llama import Llama, LlamaConfig, _attend_spelled_out, attend
+from jobs.model.llama import Llama, LlamaConfig, RotaryPositions, _attend_spelled_out, attend
 
 CONFIG = LlamaConfig(
     vocab_size=23, num_positions=24, num_layers=2, embedding_size=16, hidden_size=20, num_heads=4, num_kv_heads=2,
@@ -69,3 +71,10 @@ def test_initial_weights_depend_on_the_seed_alone():
     one, same, other = Llama(CONFIG, seed=3), Llama(CONFIG, seed=3), Llama(CONFIG, seed=4)
     assert all(map(torch.equal, one.parameters(), same.parameters()))
     assert not torch.equal(one.output_weight, other.output_weight)
+
+
+def test_angles_of_rotary_positions_grow_with_the_position():
+    """Feature i of position p turns by p / theta^(2 i / E), counterclockwise, as transformers has it."""
+    angles = RotaryPositions(num_positions=5, head_size=6, theta=100.0)(4, num_heads=2)
+    expected = [[cmath.exp(1j * p * 100.0 ** (-i / 3)) for i in (0, 1, 2)] * 2 for p in range(4)]
+    torch.testing.assert_close(angles, torch.tensor(expected, dtype=torch.complex64))

@@ -2,11 +2,12 @@
 
 import torch
 
-from jobs.model.operations import RMSNorm, rotate
+from jobs.model.operations import RMSNorm, interleaved, rotate
 
 GENERATOR = torch.Generator().manual_seed(5)
 X = torch.randn(2, 3, 4, 6, dtype=torch.float64, generator=GENERATOR, requires_grad=True)
-ANGLES = torch.randn(4, 3, dtype=torch.float64, generator=GENERATOR)
+ANGLES = torch.randn(3, 12, dtype=torch.float64, generator=GENERATOR)
+NUMBERS = torch.polar(torch.ones_like(ANGLES), ANGLES)
 
 
 def norms():
@@ -33,10 +34,21 @@ def test_within_autocast_the_norm_gives_what_matrix_products_want():
     assert RMSNorm(6, 1e-3)(X.float()).dtype == torch.float32
 
 
-def test_a_rotation_turns_pairs_as_complex_numbers_do():
-    turned = torch.view_as_complex(torch.stack(X.chunk(2, -1), -1)) * torch.polar(torch.ones_like(ANGLES), ANGLES)
-    torch.testing.assert_close(rotate(X, ANGLES.cos(), ANGLES.sin()), torch.cat((turned.real, turned.imag), -1))
+def test_rows_that_turn_together_become_neighbours():
+    rows = torch.arange(12.0).view(12, 1)  # two heads of six features
+    assert interleaved(rows, 6).flatten().tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+
+
+def test_a_rotation_turns_neighbours_by_their_angle():
+    """(B, T, H, E), two heads: by sines and cosines, written down anew."""
+    even, odd = X[..., 0::2], X[..., 1::2]
+    cosines, sines = (part.view(3, 4, 3) for part in (ANGLES.cos(), ANGLES.sin()))
+    expected = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), -1).flatten(-2)
+    torch.testing.assert_close(rotate(X, NUMBERS), expected)
+    rounded = rotate(X.bfloat16(), NUMBERS.cfloat())
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.double(), expected, atol=0.03, rtol=0.03)
 
 
 def test_a_rotations_gradients_equal_finite_differences():
-    assert torch.autograd.gradcheck(lambda x: rotate(x, ANGLES.cos(), ANGLES.sin()), (X,))
+    assert torch.autograd.gradcheck(lambda x: rotate(x, NUMBERS), (X,))

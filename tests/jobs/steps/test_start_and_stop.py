@@ -25,7 +25,7 @@ def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
     champion = lake.join(place.models, "one")
     for info in lake.list_files(earlier.model):
         lake.write_bytes(lake.join(champion, lake.base_name(info.uri)), lake.read_bytes(info.uri))
-    lake.write_json(place.champion, {"model": "one"})
+    lake.write_json(place.champion, {"model": "one", "run_id": "r"})
     for number, init in enumerate(["earlier", "champion", earlier.model, earlier.model_archive]):
         run, _ = train_run(
             place, f"later{number}", train__strategy=strategy, train__init=init, train__learning_rate=1e-6,

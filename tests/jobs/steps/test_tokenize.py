@@ -158,7 +158,7 @@ def test_given_tokenizer(anywhere):
         (
             {"a.txt": gzip.compress(PASSAGE)},
             {"tokenize__invalid_utf8": "replace"},
-            r"a\.txt: a gzip file by its content",
+            r"a\.txt: its content is gzip, not text",
         ),
     ],
 )

@@ -89,6 +89,12 @@ def test_leak_and_distribution(local):
     assert make(local, windows__leak_ngram=0).windows()["ngram_leak"] is None
 
 
+def test_how_much_of_the_text_is_unknown_is_told(local):
+    assert make(local).windows()["unknown_share"] == 0
+    stats = make(local, tokenize__kind="word", tokenize__vocab_size=12).windows()
+    assert dict(stats["most_frequent_tokens"])["<unk>"] == stats["unknown_share"] > 0.5
+
+
 def test_the_sample_of_ngrams_is_bounded(local, monkeypatch):
     monkeypatch.setattr(windows, "_MAX_COMPARED_NGRAMS", 50)
     stats = make(local).windows()

@@ -98,7 +98,7 @@ def test_what_is_compressed_must_be_named_so(folder, suffix):
         "zip": sink.getvalue(),
     }
     write_bytes(join(folder, f"a.{suffix}"), packed[suffix])
-    with pytest.raises(InputError, match=rf"/a\.{suffix}: a .* file by its content, not text"):
+    with pytest.raises(InputError, match=rf"/a\.{suffix}: its content is .*, not text"):
         check(list_sources(join(folder, f"a.{suffix}")))
 
 
