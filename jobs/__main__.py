@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -56,12 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NightjarError as error:
         sys.stderr.write(f"nightjar: {error}\n")
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output, such as `head`, has had enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own last flush is none
+        return 141
     except (OSError, ClientError, BotoCoreError) as error:
         log.debug("traceback", exc_info=True)
         sys.stderr.write(f"nightjar: {type(error).__name__}: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("nightjar: interrupted; finished work is kept, the same command goes on from it\n")
+        is_of_a_run = options.command in (_run, _step, _embed)
+        kept = "; finished work is kept, the same command goes on from it" if is_of_a_run else ""
+        sys.stderr.write(f"nightjar: interrupted{kept}\n")
         return 130
     return 0
 

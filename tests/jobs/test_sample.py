@@ -144,6 +144,15 @@ def test_a_prompt_comes_from_a_pipe_and_letters_go_as_they_can(folder, encoding)
     assert done.stdout.startswith(shown)
 
 
+def test_a_reader_that_has_had_enough_is_no_error(folder):
+    command = [sys.executable, "-m", "jobs", "sample", "--model", str(folder), "--max-new-tokens", "5000"]
+    with subprocess.Popen([*command, "--prompt", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1) == b"a"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_streamed_text_is_the_text(folder, capsysbinary, monkeypatch):
     """No letter is cut in two on the way, and a stop string is never begun."""
     from jobs.model import generation
