@@ -5,6 +5,7 @@ import io
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -52,9 +53,8 @@ def test_every_cell_is_a_number_and_nothing_is_wrong(place, kind, strategy):
 
 
 def test_pandas_opens_the_table(place):
-    pandas = pytest.importorskip("pandas")
     run, _, rows = trained(place)
-    table = pandas.read_csv(io.BytesIO(lake.read_bytes(join(run.stats, "metrics.csv"))))
+    table = pd.read_csv(io.BytesIO(lake.read_bytes(join(run.stats, "metrics.csv"))))
     assert table.shape == (len(rows), len(rows[0]))
     assert all(kind.kind in "if" for kind in table.dtypes)
     assert not table.isna().any().any()
