@@ -43,7 +43,7 @@ make_lake() {
     lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
     [ -d "$lake" ] && return
     mkdir -p "$lake/corpora"
-    [ "$(id -u)" -ne 0 ] || chown -R "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake"
+    [ "$(id -u)" -ne 0 ] || chown "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake" "$lake/corpora"
 }
 
 # What the parts say, then what the engine says of those that it could not start.
