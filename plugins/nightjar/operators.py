@@ -119,8 +119,9 @@ class SparkStepOperator(BaseOperator):
             manifest = verify(output_uri(self.step, run, storage), storage)
         except DamagedError as error:
             raise StepFailedError(f"{self.step} ended with exit code 0, but {error}") from None
-        self.log.info("%s is complete and verified: %s", self.step, manifest.get("counts", {}))
-        return dict(manifest.get("counts", {}))
+        counts: dict[str, Any] = storable(manifest.get("counts", {}))
+        self.log.info("%s is complete and verified: %s", self.step, counts)
+        return counts
 
     def on_kill(self) -> None:
         """Cancel the step, and end: Airflow would go on with the task after its signal."""
@@ -168,3 +169,14 @@ def current_identity(context: Context) -> emr.ClusterIdentity:
 def read_config(run: Run) -> Config:
     """The configuration that preflight wrote."""
     return Config.from_json(open_storage(run.uri).read(run.config).decode(), run.config)
+
+
+def storable(value: Any) -> Any:
+    """A value of JSON as Airflow's database takes it: PostgreSQL refuses NUL, which a model may well generate."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(each) for key, each in value.items()}
+    return value

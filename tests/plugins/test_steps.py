@@ -67,9 +67,10 @@ def fire(trigger):
     return asyncio.run(anext(StepTrigger(**json.loads(json.dumps(arguments))).run())).payload
 
 
-def leave_manifest(run):
+def leave_manifest(run, **counts):
+    manifest = {**MANIFEST, "counts": {**MANIFEST["counts"], **counts}}
     open_storage(run.uri).write(join(run.train, "metrics.jsonl"), b"{}\n")
-    open_storage(run.uri).write(join(run.train, "_manifest.json"), json.dumps(MANIFEST).encode())
+    open_storage(run.uri).write(join(run.train, "_manifest.json"), json.dumps(manifest).encode())
 
 
 def state(client, cluster_id, step_id, *awaited):
@@ -89,6 +90,13 @@ def test_a_step_that_ends_well_and_left_its_manifest_is_done(start, run, context
     assert event["state"] == "COMPLETED"
     assert operator.finish(context, event) == {"num_steps": 7}
     assert capsys.readouterr().out.count("step 3 of 7, loss 4.5") == 1
+
+
+def test_what_a_database_does_not_take_is_replaced(start, run, context):
+    leave_manifest(run, first_sample="a\0b", most_frequent_tokens=[["\0", 0.5]])
+    operator, trigger = start("true")
+    found = operator.finish(context, fire(trigger))
+    assert found == {"num_steps": 7, "first_sample": "a\ufffdb", "most_frequent_tokens": [["\ufffd", 0.5]]}
 
 
 def test_exit_code_0_alone_is_no_success(start, context):
