@@ -54,8 +54,7 @@ class KeyValueCache:
         self.longest = 0
         self._shape = (2, batch_size * config.num_kv_heads, num_columns, config.head_size)
         self._buffer = like.new_zeros(config.num_layers, math.prod(self._shape))  # what a mask hides must be finite
-        self._width = 0  # columns in use
-        self._first_rows = self.lengths
+        self._set_width()
 
     def start(self, lengths: Tensor, longest: int) -> None:
         """Have columns for sequences of `lengths` (B) and a token more; what was stored is gone."""
@@ -92,6 +91,7 @@ class KeyValueCache:
         return keys, values
 
     def _set_width(self) -> None:
+        """Use as many columns as the longest sequence and a token more need."""
         sides, heads, most, _ = self._shape
         self._width = min(most, (self.longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
         rows = torch.arange(0, sides * heads * self._width, self._width, device=self.lengths.device)

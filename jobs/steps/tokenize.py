@@ -227,7 +227,7 @@ class _Making:
             counts = checked.counts + found.get(file["name"], Counter())
             known = self.kept.files.get(file["name"])
             files.append(
-                {**file, "text_bytes": text_bytes[file["name"]], "counts": known["counts"] if known else dict(+counts)}
+                {**file, "text_bytes": text_bytes[file["name"]], "counts": known["counts"] if known else dict(counts)}
             )
         return files
 
