@@ -99,6 +99,10 @@ bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recip
 chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
 	@$(RUN_PIPELINE) -m tests.chaos
 
+.PHONY: guard
+guard: setup ## Compare the results of a commit's tree with today's: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
+	@$(RUN_PIPELINE) -m tests.guard $(if $(BASE),'$(BASE)') $(if $(ONLY),--only '$(ONLY)') $(if $(KEEP),--keep '$(KEEP)')
+
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
