@@ -28,27 +28,27 @@ help: ## List the targets
 
 .PHONY: setup
 setup: ## Make .venv from the locks and find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
-	@infra/local/setup.sh
+	@infra/setup/setup.sh
 
 .PHONY: demo
 demo: setup ## Run the whole pipeline on real text, on this machine [CORPUS=path]
-	@$(RUN_PIPELINE) -m infra.local.demo
+	@$(RUN_PIPELINE) -m infra.demo
 
 .PHONY: airflow
 airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
-	@$(RUN_PIPELINE) -m infra.local.airflow
+	@$(RUN_PIPELINE) -m infra.airflow.standalone
 
 .PHONY: up
 up: ## Start all of it by docker-compose: PostgreSQL, Airflow, the embedded EMR
-	@infra/local/compose.sh up
+	@infra/compose/compose.sh up
 
 .PHONY: down
 down: ## Stop what make up started; database, secrets and lake stay
-	@infra/local/compose.sh down
+	@infra/compose/compose.sh down
 
 .PHONY: logs
 logs: ## Follow the logs of what make up started
-	@infra/local/compose.sh logs
+	@infra/compose/compose.sh logs
 
 .PHONY: test
 test: check ## What CI runs: check, then every test, with the coverage of jobs
@@ -160,15 +160,15 @@ PRESET ?= demo
 
 .PHONY: package-check
 package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
-	@$(RUN_PIPELINE) -m infra.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+	@$(RUN_PIPELINE) -m infra.cli.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: package-wheelhouse
 package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
-	@$(RUN_PIPELINE) -m infra.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+	@$(RUN_PIPELINE) -m infra.cli.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: test-bootstrap
 test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
-	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/infra/aws/bootstrap_lab.py
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py
 
 .PHONY: aws-plan
 aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
@@ -178,7 +178,7 @@ aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed 
 .PHONY: aws-lint
 aws-lint: setup ## Run checkov over the template and the image's Dockerfile
 	$(RUN) -m uv tool run --python $(RUN) checkov@3.3.30 --skip-download --compact --quiet \
-		-f infra/aws/template.yaml infra/local/Dockerfile
+		-f infra/aws/template.yaml infra/compose/Dockerfile
 
 .PHONY: aws-bundle
 aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist

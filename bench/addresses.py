@@ -18,11 +18,12 @@ import numpy.typing as npt
 from bench.table import show, target
 from bench.text import MB, WORK, folder_of, original
 from jobs.config import resolve
+from jobs.datasets.windows import WindowSet
 from jobs.engine.inline import InlineEngine
-from jobs.lake import list_files, read_json, read_manifest, verified_file, write_bytes
-from jobs.paths import Lake, Run, to_uri
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import list_files, read_json, read_manifest, verified_file, write_bytes
+from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
-from jobs.tokens.windows import WindowSet
 
 SIZE = 128
 BATCH = 1024

@@ -18,13 +18,13 @@ import torch
 from transformers import AutoModelForCausalLM, logging
 
 from jobs.config import ModelConfig
-from jobs.model.folder import save_model
-from jobs.model.inference import InferenceLlama
+from jobs.generation.decoder import InferenceLlama
+from jobs.generation.sampling import likeliest
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model.sampling import likeliest
-from jobs.tokens.bpe import tokenizer_json
-from jobs.tokens.tokenizer import Tokenizer
+from jobs.model_io.folder import save_model
+from jobs.tokenizer.bpe import tokenizer_json
+from jobs.tokenizer.tokenizer import Tokenizer
 
 PEER_DTYPE = {"int8": "float32"}  # transformers itself has no int8 for a CPU
 VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128

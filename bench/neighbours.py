@@ -18,17 +18,18 @@ import numpy as np
 from bench.processes import measured
 from bench.table import show
 from bench.text import WORK, folder_of, original
+from jobs.cli.neighbours import neighbours_of
 from jobs.config import resolve
+from jobs.datasets.dataset import read_tokenizer
+from jobs.datasets.shards import TokenShard
 from jobs.embeddings.files import Embeddings, read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
-from jobs.embeddings.show import neighbours_of
-from jobs.engine.contract import Engine
+from jobs.engine.base import Engine
 from jobs.engine.inline import InlineEngine
-from jobs.lake import read_json, read_manifest, write_bytes
-from jobs.paths import Lake, Run, to_uri
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import read_json, read_manifest, write_bytes
+from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
-from jobs.tokens.dataset import read_tokenizer
-from jobs.tokens.shards import TokenShard
 
 WORDS = ("king", "queen", "love", "sword", "father", "night", "blood", "sea", "speak", "good")
 SETTINGS = {"tokenize.vocab_size": 8192, "embed.size": 100, "log_level": "WARN"}

@@ -15,19 +15,20 @@ from importlib import import_module
 from typing import Any
 
 from jobs.config import resolve
-from jobs.engine.contract import Engine
+from jobs.engine.base import Engine
 from jobs.engine.inline import InlineEngine
-from jobs.lake import write_bytes
-from jobs.paths import Lake, to_uri
+from jobs.lake.layout import Lake
+from jobs.lake.store import write_bytes
+from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
 
 # Where the step looks a function up, and what it does. Parts do not contain each other.
 PARTS = {
     "check (hash, UTF-8)": ("jobs.steps.tokenize", "check_sources"),
-    "read and cut": ("jobs.text.documents", "_read_range"),
-    "encode (gigatoken)": ("jobs.tokens.tokenizer", "Tokenizer.encode_batch"),
-    "hash documents": ("jobs.text.texts", "Texts.hashes"),
-    "write": ("jobs.tokens.shards", "Rows.write"),
+    "read and cut": ("jobs.corpus.documents", "_read_range"),
+    "encode (gigatoken)": ("jobs.tokenizer.tokenizer", "Tokenizer.encode_batch"),
+    "hash documents": ("jobs.corpus.texts", "Texts.hashes"),
+    "write": ("jobs.datasets.shards", "Rows.write"),
 }
 
 

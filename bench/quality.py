@@ -21,13 +21,13 @@ import torch
 
 from bench.nanogpt_peer import STEPS, Training
 from bench.table import show, target
-from jobs import lake
 from jobs.config import parse_settings
+from jobs.engine.base import WorkerContext, single_worker
 from jobs.engine.inline import InlineEngine
-from jobs.gang import Member, alone
-from jobs.paths import to_uri
+from jobs.lake import store
+from jobs.lake.uri import to_uri
 from jobs.pipeline import read_config, run_step, start_run
-from jobs.tokens.bpe import train_bpe
+from jobs.tokenizer.bpe import train_bpe
 from jobs.training.metrics import read_parts
 
 Result = TypeVar("Result")
@@ -78,9 +78,9 @@ class Threads(InlineEngine):
         super().__init__()
         self._count = count
 
-    def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
+    def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in this process."""
-        return function(alone(self._count))
+        return function(single_worker(self._count))
 
 
 def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]:
@@ -98,7 +98,7 @@ def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]
             run_step(step, run, config, engine)
         print(f"tokenize and windows: {time.perf_counter() - started:.1f} s", flush=True)
         run_step("train", run, config, engine)
-        assert lake.read_manifest(run.model) is not None
+        assert store.read_manifest(run.model) is not None
         points, seconds, cpu_seconds = [], 0.0, 0.0
         for row in read_parts(run):
             seconds += row["step_milliseconds"] / 1000

@@ -148,7 +148,7 @@ def _transfer(role: str) -> None:
     """Put or get an object so and so often."""
     import boto3
 
-    from jobs import lake
+    from jobs.lake import store
 
     os.environ |= {"AWS_ENDPOINT_URL": f"http://{HOSTS[0]}:5000", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -156,13 +156,13 @@ def _transfer(role: str) -> None:
     data = os.urandom(int(size))
     _wait_for_server()
     boto3.client("s3").create_bucket(Bucket="lake")
-    lake.write_bytes("s3://lake/x", data)
+    store.write_bytes("s3://lake/x", data)
     started = time.perf_counter()
     for _ in range(REPEATS):
         if verb == "put":
-            lake.write_bytes("s3://lake/x", data)
+            store.write_bytes("s3://lake/x", data)
         else:
-            lake.read_bytes("s3://lake/x")
+            store.read_bytes("s3://lake/x")
     print((time.perf_counter() - started) / REPEATS, flush=True)
 
 

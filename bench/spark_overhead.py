@@ -18,12 +18,12 @@ from pathlib import Path
 
 from bench.table import show, target
 from jobs.config import Config, SparkConfig
+from jobs.engine.base import WorkerContext, single_worker
 from jobs.engine.spark import SparkEngine
-from jobs.gang import Member, alone
-from jobs.paths import Lake, Run
+from jobs.lake.layout import Lake, Run
 from jobs.steps import train
 from jobs.training.metrics import Row, read_parts
-from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics, train_tokenizer
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics, train_tokenizer
 
 PAIRS = 3
 FIRST_STEPS = 20
@@ -35,7 +35,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def one_thread(member: Member, run: Run, config: Config) -> None:
+def one_thread(member: WorkerContext, run: Run, config: Config) -> None:
     """Train as a gang of one with one thread."""
     from jobs.training.worker import train_worker
 
@@ -44,7 +44,7 @@ def one_thread(member: Member, run: Run, config: Config) -> None:
 
 def plainly(run: Run, config: Config) -> None:
     """The same in a process of its own."""
-    one_thread(alone(1), run, config)
+    one_thread(single_worker(1), run, config)
 
 
 def in_pairs(place: Lake, engine: SparkEngine) -> None:
@@ -57,7 +57,7 @@ def in_pairs(place: Lake, engine: SparkEngine) -> None:
         process.join()
         rows["plain"] += read_parts(run)[FIRST_STEPS:]
         run, config = make_run(place, f"spark-{number}", **SETTINGS)
-        engine.gang(partial(one_thread, run=run, config=config), 1, "one worker")
+        engine.run_worker_group(partial(one_thread, run=run, config=config), 1, "one worker")
         rows["spark"] += read_parts(run)[FIRST_STEPS:]
     clock = {way: statistics.median(row["step_milliseconds"] for row in found) for way, found in rows.items()}
     cpu = {
@@ -70,9 +70,9 @@ def in_pairs(place: Lake, engine: SparkEngine) -> None:
     target("Spark / plain, by CPU", cpu["spark"] / cpu["plain"], 1.02, at_most=True)
 
 
-def formed(member: Member) -> float:
+def formed(member: WorkerContext) -> float:
     """Join the group of the gang; return when that was done."""
-    from jobs.training.group import joined
+    from jobs.training.process_group import joined
 
     with joined(member, 60):
         return time.time()
@@ -83,7 +83,7 @@ def start_of_a_gang(engine: SparkEngine) -> None:
     seconds = []
     for _ in range(4):
         started = time.time()
-        seconds.append(engine.gang(formed, 2, "start") - started)
+        seconds.append(engine.run_worker_group(formed, 2, "start") - started)
     target("start of a gang of two, new processes, s", seconds[0], 4, at_most=True)
     target("the same in processes that are there, s", statistics.median(seconds[1:]), 4, at_most=True)
 

@@ -20,11 +20,11 @@ from typing import Any
 from bench.table import show
 from bench.text import MB, WORK, folder_of
 from jobs.config import resolve
-from jobs.engine.contract import Result
+from jobs.engine.base import Result, WorkerContext, single_worker
 from jobs.engine.inline import InlineEngine
-from jobs.gang import Member, alone
-from jobs.lake import read_json, write_bytes, write_json
-from jobs.paths import Lake, to_uri
+from jobs.lake.layout import Lake
+from jobs.lake.store import read_json, write_bytes, write_json
+from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
 from jobs.steps import train
 
@@ -85,10 +85,10 @@ class OneThread(InlineEngine):
         """One."""
         return 1
 
-    def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
+    def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run the only member in this process."""
         assert workers == 1
-        return function(alone(1))
+        return function(single_worker(1))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from infra.local.corpus import shakespeare
+from infra.demo.sample_corpus import shakespeare
 
 CACHE = Path(".cache")
 WORK = CACHE / "bench"

@@ -25,7 +25,7 @@ from bench.table import show, target
 from jobs.config import ModelConfig, TrainConfig, resolve
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model.llama_config import hugging_face_config
+from jobs.model_io.llama_config import hugging_face_config
 from jobs.training.learner import Learner
 
 CPU = torch.device("cpu")

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
 
-from nightjar import aws, clusters, settings
+from nightjar import aws, settings
+from nightjar.emr import clusters
 
 SETTINGS = settings.load()
 

@@ -20,11 +20,12 @@ from typing import Any
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
 
 from jobs.errors import InputError
-from jobs.paths import STEPS
-from nightjar import champion, form, package, results, settings
-from nightjar import preflight as checks
+from jobs.lake.layout import STEPS
+from nightjar import form, settings
 from nightjar.errors import UserError
 from nightjar.operators import CreateClusterOperator, EndClustersOperator, SparkStepOperator, current_run
+from nightjar.tasks import package, promotion, results
+from nightjar.tasks import preflight as checks
 
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
@@ -60,7 +61,7 @@ def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
 @task
 def promote() -> dict[str, Any]:
     """Make the model champion if it is better than the current one."""
-    return champion.promote(current_run(get_current_context()))
+    return promotion.promote(current_run(get_current_context()))
 
 
 @task(retries=0)

@@ -10,15 +10,17 @@ from typing import Any
 
 import psutil
 
-from jobs import lake
 from jobs.config import Config, resolve
-from jobs.engine.contract import Engine
+from jobs.config.prompts import read_prompts
+from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
-from jobs.paths import Lake, Run, to_corpus, to_uri
-from jobs.prompts import read_prompts
+from jobs.lake import store
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import to_uri
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
-from jobs.text.corpus import list_sources
+from jobs.sources.listing import list_sources
+from jobs.sources.names import to_corpus
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +34,11 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
     """
     config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
-    read_prompts(config.generate, lake.read_bytes)
+    read_prompts(config.generate, store.read_bytes)
     home = Lake(to_uri(lake_path))
     run = home.run(run_id)
-    lake.check_writable(home.uri)
-    if not lake.publish(run.config, config.to_json().encode()) and read_config(run) != config:
+    store.check_writable(home.uri)
+    if not store.publish(run.config, config.to_json().encode()) and read_config(run) != config:
         raise InputError(f"{run.uri}: this run exists with another configuration; choose another --run-id")
     return run
 
@@ -48,7 +50,7 @@ def read_config(run: Run) -> Config:
         InputError: if there is none, or it is not valid.
     """
     try:
-        return Config.from_json(lake.read_bytes(run.config).decode(), run.config)
+        return Config.from_json(store.read_bytes(run.config).decode(), run.config)
     except FileNotFoundError:
         raise InputError(f"{run.config}: no such configuration; check --config, or --run and --lake") from None
 

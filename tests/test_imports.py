@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = ("jobs.config", "jobs.sections", "jobs.paths", "jobs.errors", "jobs.atomic", "jobs.prompts")
-LIBRARIES = ("text", "tokens", "embeddings", "model", "training", "report")
+LIGHT = ("jobs.config", "jobs.lake.uri", "jobs.lake.layout", "jobs.lake.atomic", "jobs.sources.names", "jobs.errors")
+LIBRARIES = ("sources", "corpus", "tokenizer", "datasets", "embeddings", "model", "generation", "model_io", "report")
 HEAVY = ("torch", "pyspark", "pyarrow", "numpy", "gigatoken", "tokenizers")
 FOLDERS = ("dags", "plugins", "jobs", "infra", "tests", "bench")
 MAX_LINES = 500

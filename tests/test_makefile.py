@@ -25,20 +25,20 @@ def checkout(tmp_path: Path) -> Path:
     (root / "Makefile").write_text(Path("Makefile").read_text())
     (root / ".venv" / "java_home").write_text("/opt/java 17\n")
     prints = 'printf "%s|%s|%s|%s" "$*" "${CORPUS-absent}" "$JAVA_HOME" "$PYTHONPATH"'
-    for name, body in ("infra/local/setup.sh", ""), (".venv/bin/python", prints):
+    for name, body in ("infra/setup/setup.sh", ""), (".venv/bin/python", prints):
         (root / name).write_text(f"#!/bin/sh\n{body}\n")
         (root / name).chmod(0o755)
     return root
 
 
 def test_a_corpus_may_have_any_name(checkout: Path) -> None:
-    expected = f"-m infra.local.demo|{AWKWARD_NAME}|/opt/java 17|.:plugins"
+    expected = f"-m infra.demo|{AWKWARD_NAME}|/opt/java 17|.:plugins"
     assert make("demo", f"CORPUS={AWKWARD_NAME}", folder=checkout) == expected
     assert make("demo", folder=checkout, CORPUS=AWKWARD_NAME) == expected
 
 
 def test_without_a_corpus_none_is_handed_on(checkout: Path) -> None:
-    assert make("demo", folder=checkout) == "-m infra.local.demo|absent|/opt/java 17|.:plugins"
+    assert make("demo", folder=checkout) == "-m infra.demo|absent|/opt/java 17|.:plugins"
 
 
 def test_help_lists_every_target_and_is_the_default(checkout: Path) -> None:

@@ -11,22 +11,17 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.package.build import PROJECT_ROOT
+from nightjar.packaging.build import PROJECT_ROOT
 
 Entry = tuple[str, Path]
 
-_CODE = frozenset({".py", ".toml"})
+_CODE = frozenset({".py", ".toml", ".sh"})
 _ALONE = (
-    "infra/__init__.py",
-    "infra/aws/__init__.py",
-    "infra/aws/bootstrap.sh",
     "requirements/job.txt",
     "requirements/torch.txt",
 )
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
-IGNORED = (
-    "# Libraries that DAGs import; Airflow would else run each of their files as a plugin.\nnightjar/\njobs/\ninfra/\n"
-)
+IGNORED = "# Libraries that DAGs import; Airflow would else run each of their files as a plugin.\nnightjar/\njobs/\n"
 
 
 def main() -> int:
@@ -46,7 +41,7 @@ def dags() -> Iterator[Entry]:
 
 def plugins() -> Iterator[Entry]:
     """What the DAGs import, below the root of the plugins folder."""
-    for name, folder in (("nightjar", "plugins/nightjar"), ("jobs", "jobs"), ("infra/package", "infra/package")):
+    for name, folder in (("nightjar", "plugins/nightjar"), ("jobs", "jobs")):
         source = PROJECT_ROOT / folder
         for path in sorted(path for path in source.rglob("*") if path.suffix in _CODE):
             yield f"{name}/{path.relative_to(source).as_posix()}", path

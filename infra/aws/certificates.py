@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from jobs.paths import bucket_and_key, join
+from jobs.lake.uri import bucket_and_key, join
 
 NAME = "security/node-certificates.zip"
 VALID_DAYS = 825

@@ -18,11 +18,12 @@ from typing import Any
 import botocore.session
 from botocore.validate import ParamValidator
 
-from infra.package.build import PackageError, build
 from jobs.config import parse_settings, resolve
 from jobs.errors import InputError
-from jobs.paths import Lake
-from nightjar import emr, settings
+from jobs.lake.layout import Lake
+from nightjar import settings
+from nightjar.emr import requests
+from nightjar.packaging.build import PackageError, build
 
 Request = tuple[str, dict[str, Any]]
 
@@ -36,17 +37,17 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in python -m jobs run")
     options = parser.parse_args()
     try:
-        requests = plan(options.lake, options.corpus, options.preset, parse_settings(options.set))
-        for operation, request in requests:
+        planned = plan(options.lake, options.corpus, options.preset, parse_settings(options.set))
+        for operation, request in planned:
             sys.stdout.write(json.dumps({operation: request}, indent=2) + "\n")
-        found = [problem for operation, request in requests for problem in problems(operation, request)]
+        found = [problem for operation, request in planned for problem in problems(operation, request)]
     except (InputError, PackageError) as error:
         sys.stderr.write(f"aws-plan: {error}\n")
         return 2
     for problem in found:
         sys.stderr.write(f"aws-plan: {problem}\n")
     if not found:
-        sys.stderr.write(f"aws-plan: {len(requests)} requests, valid for botocore {botocore.__version__}\n")
+        sys.stderr.write(f"aws-plan: {len(planned)} requests, valid for botocore {botocore.__version__}\n")
     return 2 if found else 0
 
 
@@ -62,9 +63,9 @@ def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> lis
     lake = Lake(settled.lake.uri)
     package_uri = lake.package(build(settled.package_root).sha256)
     run = lake.run("planned")
-    identity = emr.ClusterIdentity(settled.project, run)
-    cluster = emr.run_job_flow(config, identity, datetime.now(UTC), package_uri)
-    steps = [emr.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
+    identity = requests.ClusterIdentity(settled.project, run)
+    cluster = requests.run_job_flow(config, identity, datetime.now(UTC), package_uri)
+    steps = [requests.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
     return [("RunJobFlow", cluster), *(("AddJobFlowSteps", step) for step in steps)]
 
 

@@ -22,8 +22,8 @@ from tokenizers import Tokenizer
 
 from jobs.embeddings.word2vec import Matrix
 from jobs.errors import InputError
-from jobs.lake import FileEntry, create_shard, read_bytes, read_file, read_manifest
-from jobs.paths import join, to_uri
+from jobs.lake.store import FileEntry, create_shard, read_bytes, read_file, read_manifest
+from jobs.lake.uri import join, to_uri
 
 CSV, PARQUET = ".csv", ".parquet"
 _WORD2VEC = (".txt", ".vec")

@@ -15,9 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.engine.contract import Item, Result
+from jobs.engine.base import Item, Result, WorkerContext, num_cores, single_worker
 from jobs.errors import NightjarError, WorkerLostError
-from jobs.gang import Member, alone, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +35,12 @@ class InlineEngine:
         """All: tasks run one after another."""
         return num_cores()
 
-    def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
+    def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in this process, or in `workers` processes that are started anew."""
         log.debug("%s: a gang of %d", description, workers)
         threads = max(1, num_cores() // workers)
         if workers == 1:
-            return function(alone(threads))
+            return function(single_worker(threads))
         with TemporaryDirectory(prefix="nightjar-gang-") as folder:
             result: Result = _Processes(function, workers, threads, Path(folder)).result()
         return result
@@ -58,7 +57,7 @@ class InlineEngine:
 class _Processes:
     """A gang of processes, each with a pipe to this one: it carries what members tell each other, then the outcome."""
 
-    def __init__(self, function: Callable[[Member], Any], workers: int, threads: int, folder: Path) -> None:
+    def __init__(self, function: Callable[[WorkerContext], Any], workers: int, threads: int, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._last_words = [folder / str(rank) for rank in range(workers)]
         self._pipes: list[Connection] = []
@@ -113,7 +112,7 @@ class _Processes:
         return f"worker {rank} ended without a word: it was killed or crashed\n{words}".rstrip()
 
 
-def _member(function: Callable[[Member], Any], about: tuple[int, int, int, str], pipe: Connection) -> None:
+def _member(function: Callable[[WorkerContext], Any], about: tuple[int, int, int, str], pipe: Connection) -> None:
     """What each process of a gang runs."""
     rank, workers, threads, last_words = about
 
@@ -125,7 +124,7 @@ def _member(function: Callable[[Member], Any], about: tuple[int, int, int, str],
     threading.Thread(target=_end_with_parent, daemon=True).start()
     faulthandler.enable(Path(last_words).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
-        result = function(Member(rank, threads, [socket.gethostname()] * workers, all_gather, last_words))
+        result = function(WorkerContext(rank, threads, [socket.gethostname()] * workers, all_gather, last_words))
         pipe.send(("done", result if rank == 0 else None))
     except NightjarError as error:
         pipe.send(("failed", error))

@@ -22,9 +22,8 @@ from pyspark import BarrierTaskContext, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs.engine import spark_status
-from jobs.engine.contract import Item, Result
+from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
 from jobs.errors import InputError, NightjarError, WorkerLostError
-from jobs.gang import Member, last_words_file, num_cores
 
 if TYPE_CHECKING:
     from jobs.config import SparkConfig
@@ -100,7 +99,7 @@ class SparkEngine:
         slots = context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
         return max(1, int(slots) // num_tasks)
 
-    def gang(self, function: Callable[[Member], Result], workers: int, description: str) -> Result:
+    def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in the tasks of one barrier stage.
 
         Raises:
@@ -195,7 +194,7 @@ class _Guarded:
 class _GangTask:
     """What each task of a barrier stage runs."""
 
-    def __init__(self, function: Callable[[Member], Any], executor_cores: int | None) -> None:
+    def __init__(self, function: Callable[[WorkerContext], Any], executor_cores: int | None) -> None:
         self._guarded = _Guarded(function)
         self._executor_cores = executor_cores
 
@@ -207,7 +206,7 @@ class _GangTask:
             threads = max(1, self._executor_cores // executors.count(executors[rank]))
         else:
             threads = max(1, num_cores() // hosts.count(hosts[rank]))
-        outcome = self._guarded(Member(rank, threads, hosts, context.allGather, last_words_file()))
+        outcome = self._guarded(WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, LanguageModel, SoftmaxModel, autocast
+from jobs.model.layers import rotate
 from jobs.model.llama import RotaryPositions
 from jobs.model.loss import distance_and_hits
-from jobs.model.operations import rotate
 from jobs.model.positions import LearnedPositions, SinusoidalPositions
 
 EMBEDDING_STD, OUTPUT_STD = 0.1, 0.02

@@ -9,13 +9,13 @@ from typing import Any
 
 from jobs.config import ModelConfig
 from jobs.errors import DamagedError, InputError
-from jobs.model import context_config, llama_config
+from jobs.generation.context_decoder import InferenceContext
+from jobs.generation.decoder import InferenceLlama
+from jobs.generation.stream import InferenceModel
 from jobs.model.context import AttentionConfig, ContextAttention, ContextConfig, ContextMlp, EmbeddingRegression
-from jobs.model.context_inference import InferenceContext
-from jobs.model.inference import InferenceLlama
 from jobs.model.language_model import DataShape, LanguageModel
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model.stream import InferenceModel
+from jobs.model_io import context_config, llama_config
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 RMSNorm (arXiv:1910.07467) before each block, rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped
 queries (arXiv:2305.13245), tied embeddings. Parameters carry the names, shapes and conventions of Hugging Face's
 `LlamaForCausalLM`, so that a state dictionary is a checkpoint of either. This is the model as it is trained;
-`jobs.model.inference` runs it for generating.
+`jobs.generation.decoder` runs it for generating.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, K key-value heads, E = D / H, V vocabulary.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, SoftmaxModel
-from jobs.model.operations import RMSNorm, interleaved, rotate
+from jobs.model.layers import RMSNorm, interleaved, rotate
 
 INITIAL_STD = 0.02
 

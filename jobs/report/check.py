@@ -14,9 +14,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from jobs import lake
 from jobs.errors import InputError
-from jobs.paths import join
+from jobs.lake import store
+from jobs.lake.uri import join
 
 Column = Sequence[float]
 
@@ -57,7 +57,7 @@ def check_file(uri: str) -> list[str]:
         InputError: if it cannot be read as text.
     """
     try:
-        text = lake.read_bytes(uri).decode("utf-8")
+        text = store.read_bytes(uri).decode("utf-8")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{uri}: no such file; give the metrics.csv of a run") from None
     except UnicodeDecodeError as error:
@@ -71,7 +71,7 @@ def _schedule(uri: str) -> str | None:
     if not folder.endswith("/stats") or not name:
         return None
     try:
-        config = lake.read_json(join(folder.removesuffix("/stats"), "config.json"))
+        config = store.read_json(join(folder.removesuffix("/stats"), "config.json"))
     except (FileNotFoundError, ValueError):
         return None
     schedule: str | None = config.get("train", {}).get("schedule")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from jobs import lake
-from jobs.paths import Run
+from jobs.lake import store
+from jobs.lake.layout import Run
 
 log = logging.getLogger(__name__)
 
@@ -26,4 +26,4 @@ class Progress:
         now = time.monotonic()
         if now - self._last >= self._every_seconds:
             self._last = now
-            lake.write_json(self._uri, {"step": self._step, "message": message, "time": time.time()})
+            store.write_json(self._uri, {"step": self._step, "message": message, "time": time.time()})

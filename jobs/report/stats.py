@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jobs import lake
-from jobs.paths import STEPS, Run, join
+from jobs.lake import store
+from jobs.lake.layout import STEPS, Run
+from jobs.lake.uri import join
 from jobs.report.curves import evaluations
 from jobs.report.table import readable, to_csv, to_lines
 from jobs.training.metrics import read_parts
@@ -59,17 +60,17 @@ TABLES = {
 def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     """Write the statistics of one step, and what its metrics make, then the merged files."""
     curves = {"evaluations": _write_curves(run, stats["started"])} if step == "train" else {}
-    lake.write_json(run.step_stats(step), {**stats, **curves})
+    store.write_json(run.step_stats(step), {**stats, **curves})
     _write_merged(run)
 
 
 def _write_curves(run: Run, started: float) -> list[dict[str, Any]]:
     """Write what TensorBoard reads; return the rows of ``metrics.csv``."""
-    from jobs.report.events import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
+    from jobs.report.tensorboard import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
 
     rows = read_parts(run)
     if rows:
-        lake.write_bytes(join(run.tensorboard, NAME), event_file(rows, started))
+        store.write_bytes(join(run.tensorboard, NAME), event_file(rows, started))
     return list(evaluations(rows))
 
 
@@ -77,11 +78,11 @@ def _write_merged(run: Run) -> None:
     """Make the merged files from what the steps have left so far."""
     steps = read_steps(run)
     merged = merge(steps)
-    lake.write_json(join(run.stats, "stats.json"), merged)
+    store.write_json(join(run.stats, "stats.json"), merged)
     tables = {kind: rows_of(steps, kind) for kind in TABLES}
     for kind, (name, _) in TABLES.items():
-        lake.write_bytes(join(run.stats, name), to_csv(tables[kind]))
-    lake.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, tables).encode())
+        store.write_bytes(join(run.stats, name), to_csv(tables[kind]))
+    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, tables).encode())
 
 
 def read_steps(run: Run) -> dict[str, dict[str, Any]]:
@@ -89,7 +90,7 @@ def read_steps(run: Run) -> dict[str, dict[str, Any]]:
     found = {}
     for step in STEPS:
         try:
-            found[step] = lake.read_json(run.step_stats(step))
+            found[step] = store.read_json(run.step_stats(step))
         except FileNotFoundError:
             continue
     return found

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from jobs.code import code_version, fingerprint
 from jobs.config import Config, EmbedConfig
+from jobs.datasets.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.pairs import Vocabulary
-from jobs.embeddings.rounds import Corpus, average, count_tokens, plan_rounds, train_part
+from jobs.embeddings.train import Corpus, average, count_tokens, plan_rounds, train_part
 from jobs.embeddings.word2vec import Weights
-from jobs.engine.contract import Engine
+from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.lake import FileEntry, Manifest, read_manifest, write_json
-from jobs.paths import Lake, Run
-from jobs.tokens.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
+from jobs.fingerprint import code_version, fingerprint
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import FileEntry, Manifest, read_manifest, write_json
 
 log = logging.getLogger(__name__)
 
-_CODE = ("embeddings", "tokens/shards.py", "steps/embed.py")
+_CODE = ("embeddings", "datasets/shards.py", "steps/embed.py")
 _MAX_COUNT_BYTES = 64 * 2**20
 
 

@@ -15,18 +15,18 @@ from functools import lru_cache, partial
 from itertools import product
 from typing import Any
 
-from jobs import lake
 from jobs.config import Config, GenerateConfig
-from jobs.engine.contract import Engine
+from jobs.config.prompts import read_prompts
+from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.model.continuation import Settings
-from jobs.model.folder import load_model
-from jobs.model.generation import Generated, Request, generate
+from jobs.generation.continuation import Settings
+from jobs.generation.generate import Generated, Request, generate
+from jobs.generation.stream import InferenceModel
+from jobs.lake import store
+from jobs.lake.layout import Run
 from jobs.model.kinds import for_generating
-from jobs.model.stream import InferenceModel
-from jobs.paths import Run
-from jobs.prompts import read_prompts
-from jobs.tokens.tokenizer import Tokenizer
+from jobs.model_io.folder import load_model
+from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.metrics import to_jsonl
 
 log = logging.getLogger(__name__)
@@ -44,28 +44,28 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         InputError: if there is no trained model.
         DamagedError: if the model or an earlier result is not what its manifest says.
     """
-    model = lake.read_manifest(run.model)
+    model = store.read_manifest(run.model)
     if model is None:
         raise InputError(f"{run.model}: no model here; run the train step first")
-    finished = lake.read_manifest(run.generate)
+    finished = store.read_manifest(run.generate)
     if finished is not None and finished.inputs["model"] == model.fingerprint:
-        lake.verify_sizes(run.generate, finished)
+        store.verify_sizes(run.generate, finished)
         progress("text was generated before: nothing to do")
         return finished.counts | {"reused": True}
-    lake.delete_folder(run.generate)
+    store.delete_folder(run.generate)
     started = time.perf_counter()
-    prompts = read_prompts(config.generate, lake.read_bytes)
+    prompts = read_prompts(config.generate, store.read_bytes)
     requests = plan(prompts, config.generate.num_samples)
     make = partial(_make, run=run, config=config.generate, fingerprint=model.fingerprint)
     made = engine.map(make, requests, "generate")
     rows = [row for task in made for row in task.rows]
     stats = _summary(made, rows, time.perf_counter() - started)
     files = (
-        lake.write_file(run.generate, SAMPLES, to_jsonl(rows)),
-        lake.write_file(run.generate, TEXT, as_text(rows).encode()),
+        store.write_file(run.generate, SAMPLES, to_jsonl(rows)),
+        store.write_file(run.generate, TEXT, as_text(rows).encode()),
     )
     inputs = {"model": model.fingerprint}
-    lake.publish_manifest(run.generate, lake.Manifest("samples", model.fingerprint, files, stats, inputs))
+    store.publish_manifest(run.generate, store.Manifest("samples", model.fingerprint, files, stats, inputs))
     progress(f"{len(rows)} samples of {len(prompts)} prompts, {stats['tokens_per_second']:,.0f} tokens/s")
     return stats
 

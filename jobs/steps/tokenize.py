@@ -14,24 +14,25 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from jobs.code import code_version, fingerprint
 from jobs.config import Config, TokenizeConfig
-from jobs.engine.contract import Engine
+from jobs.corpus.dedup.duplicates import BUCKET_KEYS, Repetitions, keys_of_each, write_keys, write_repetitions
+from jobs.corpus.reading import CheckedSource, check_sources
+from jobs.corpus.sample import sample_documents
+from jobs.datasets.baselines import percentile
+from jobs.datasets.dataset import TOKENIZER, existing_stats, publish_dataset, read_tokenizer, used_datasets
+from jobs.datasets.encoding import SplitItem, Tokenized, write_token_shards
+from jobs.datasets.reuse import Inherited, Kept, champion_tokenizer, latest_tokens
+from jobs.datasets.shards import in_place
+from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.lake import Manifest, delete_folder, read_bytes, write_file, write_json
-from jobs.paths import Lake, Run, join, to_uri
-from jobs.text.corpus import ByteRange, Source, list_sources, plan_splits
-from jobs.text.duplicates import BUCKET_KEYS, Repetitions, keys_of_each, write_keys, write_repetitions
-from jobs.text.reading import CheckedSource, check_sources
-from jobs.text.sample import sample_documents
-from jobs.tokens.bpe import train_bpe
-from jobs.tokens.dataset import TOKENIZER, existing_stats, publish_dataset, read_tokenizer, used_datasets
-from jobs.tokens.encoding import SplitItem, Tokenized, write_token_shards
-from jobs.tokens.reuse import Inherited, Kept, champion_tokenizer, latest_tokens
-from jobs.tokens.shards import in_place
-from jobs.tokens.stats import percentile
-from jobs.tokens.tokenizer import Tokenizer
-from jobs.tokens.vocabulary import count_units, vocabulary_json
+from jobs.fingerprint import code_version, fingerprint
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import Manifest, delete_folder, read_bytes, write_file, write_json
+from jobs.lake.uri import join, to_uri
+from jobs.sources.listing import ByteRange, Source, list_sources, plan_splits
+from jobs.tokenizer.bpe import train_bpe
+from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.tokenizer.vocabulary import count_units, vocabulary_json
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ _UNUSUAL = (
 )
 _OF_VOCABULARY = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}
 _CODE = (
-    *("text", "tokens/bpe.py", "tokens/encoding.py", "tokens/reuse.py", "tokens/shards.py"),
-    *("tokens/tokenizer.py", "tokens/vocabulary.py", "steps/tokenize.py"),
+    *("sources", "corpus", "tokenizer", "datasets/encoding.py", "datasets/reuse.py", "datasets/shards.py"),
+    "steps/tokenize.py",
 )
 
 

@@ -8,27 +8,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from jobs import lake
 from jobs.config import Config, GenerateConfig
-from jobs.engine.contract import Engine
+from jobs.engine.base import Engine
 from jobs.errors import DamagedError, DivergedError, InputError, StoppedError, WorkerLostError
-from jobs.model.archive import pack
-from jobs.model.card import Facts, figures, write_card
-from jobs.model.continuation import Continuation, Settings
-from jobs.model.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
-from jobs.model.generation import Request, generate
+from jobs.generation.continuation import Continuation, Settings
+from jobs.generation.generate import Request, generate
+from jobs.lake import store
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import base_name, join
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
-from jobs.model.places import find_model
-from jobs.paths import Lake, Run, base_name, join
+from jobs.model_io.archive import pack
+from jobs.model_io.card import Facts, figures, write_card
+from jobs.model_io.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
+from jobs.model_io.locate import find_model
 from jobs.report.curves import EVALUATED
-from jobs.tokens.tokenizer import Tokenizer
+from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
+from jobs.training.local_sgd.driver import Rounds, forget
 from jobs.training.metrics import Row, baseline, compact
-from jobs.training.notice import Notice, passed_on
-from jobs.training.rounds import Rounds, forget
+from jobs.training.supervision.shutdown import Notice, passed_on
 from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
@@ -64,21 +65,21 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """The statistics of a training that is complete, checked by its manifest."""
-    manifest = lake.read_manifest(run.train)
+    manifest = store.read_manifest(run.train)
     if manifest is None:
         return None
-    lake.verify_sizes(run.train, manifest)
-    model = lake.read_manifest(run.model)
+    store.verify_sizes(run.train, manifest)
+    model = store.read_manifest(run.model)
     if model is None or model.fingerprint != manifest.inputs["model"]:
         raise DamagedError(f"{run.model}: not the model that was trained; delete {run.train} and run again")
-    lake.verify_sizes(run.model, model)
+    store.verify_sizes(run.model, model)
     return manifest.counts | {"reused": True}
 
 
 def _datasets(run: Run) -> dict[str, str]:
     """The fingerprints of the run's datasets, by kind."""
     try:
-        datasets: dict[str, str] = lake.read_json(run.datasets)
+        datasets: dict[str, str] = store.read_json(run.datasets)
     except FileNotFoundError:
         datasets = {}
     if not {"tokens", "windows"} <= datasets.keys():
@@ -133,10 +134,12 @@ def _attempt(
     worker = partial(train_worker, run=run, config=config, windows_fingerprint=windows, skipped=skipped)
     workers, until = config.train.workers, config.train.allreduce_steps
     if config.train.strategy == "allreduce":
-        return engine.gang(worker, workers, f"train with {workers} workers")
+        return engine.run_worker_group(worker, workers, f"train with {workers} workers")
     facts: dict[str, Any] = {"is_complete": True}
     if until and (latest_checkpoint(run) or 0) < until:
-        facts = engine.gang(partial(worker, until=until), workers, f"train {until} steps with {workers} workers")
+        facts = engine.run_worker_group(
+            partial(worker, until=until), workers, f"train {until} steps with {workers} workers"
+        )
     if not facts["is_complete"]:
         return facts
     return facts | Rounds(run, config, windows, engine).run(notice.given.is_set)
@@ -153,16 +156,16 @@ def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stat
     samples = _samples(model, tokenizer, config.generate)
     card = write_card(Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
     about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
-    lake.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
+    store.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
 
 
 def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
     """The tokenizer of a tokens dataset, and the files of the corpus that it was made from."""
-    manifest = lake.read_manifest(folder)
+    manifest = store.read_manifest(folder)
     if manifest is None:
         raise InputError(f"{folder}: no tokens here; run the tokenize step first")
     (entry,) = manifest.entries(TOKENIZER)
-    tokenizer = Tokenizer.from_json(lake.read_file(folder, entry), join(folder, TOKENIZER))
+    tokenizer = Tokenizer.from_json(store.read_file(folder, entry), join(folder, TOKENIZER))
     return tokenizer, manifest.inputs.get("files", [])
 
 
@@ -206,8 +209,8 @@ def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
 
 def _publish(run: Run, stats: dict[str, Any], datasets: dict[str, str]) -> None:
     """Make the training complete."""
-    metrics = lake.write_file(run.train, base_name(run.metrics), lake.read_bytes(run.metrics))
-    model = lake.read_manifest(run.model)
+    metrics = store.write_file(run.train, base_name(run.metrics), store.read_bytes(run.metrics))
+    model = store.read_manifest(run.model)
     assert model is not None
     inputs = {**datasets, "model": model.fingerprint}
-    lake.publish_manifest(run.train, lake.Manifest("training", model.fingerprint, (metrics,), stats, inputs))
+    store.publish_manifest(run.train, store.Manifest("training", model.fingerprint, (metrics,), stats, inputs))

@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from jobs.code import code_version, fingerprint
 from jobs.config import Config, WindowsConfig
-from jobs.engine.contract import Engine
+from jobs.datasets.baselines import entropy, unigram_accuracy, unigram_loss
+from jobs.datasets.bigram import Bigram, Pairs, count_pairs, sample_pairs
+from jobs.datasets.contamination import find_ngrams, sample_ngrams
+from jobs.datasets.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
+from jobs.datasets.split import SplitRule
+from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
+from jobs.datasets.windows import SIDES, Side
+from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.lake import FileEntry, Manifest, read_manifest, write_json
-from jobs.paths import Lake, Run
-from jobs.tokens.bigram import Bigram, Pairs, count_pairs, sample_pairs
-from jobs.tokens.dataset import existing_stats, publish_dataset, read_tokenizer, used_datasets
-from jobs.tokens.leak import find_ngrams, sample_ngrams
-from jobs.tokens.split import SplitRule
-from jobs.tokens.stats import entropy, unigram_accuracy, unigram_loss
-from jobs.tokens.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
-from jobs.tokens.tokenizer import Tokenizer
-from jobs.tokens.windows import SIDES, Side
+from jobs.fingerprint import code_version, fingerprint
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import FileEntry, Manifest, read_manifest, write_json
+from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
 _CODE = (
-    *("tokens/bigram.py", "tokens/leak.py", "tokens/shards.py", "tokens/split.py", "tokens/stats.py"),
-    *("tokens/streams.py", "tokens/windows.py", "steps/windows.py"),
+    *("datasets/bigram.py", "datasets/contamination.py", "datasets/shards.py", "datasets/split.py"),
+    *("datasets/baselines.py", "datasets/streams.py", "datasets/windows.py", "steps/windows.py"),
 )
 _MAX_COUNT_BYTES = 64 * 2**20
 _MAX_COMPARED_DOCUMENTS = 2**20

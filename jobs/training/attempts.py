@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from jobs import lake
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError, WorkerLostError
-from jobs.paths import Run
+from jobs.lake import store
+from jobs.lake.layout import Run
 from jobs.training.checkpoint import latest_checkpoint
 from jobs.training.order import batch_of_step
 
@@ -25,7 +25,7 @@ class Attempts:
         self._run, self._progress = run, progress
         self._config = config
         try:
-            known = lake.read_json(run.attempts)
+            known = store.read_json(run.attempts)
         except FileNotFoundError:
             known = {"restarts": 0, "skipped_batches": []}
         self.restarts: int = known["restarts"]
@@ -68,4 +68,4 @@ class Attempts:
         )
 
     def _remember(self) -> None:
-        lake.write_json(self._run.attempts, {"restarts": self.restarts, "skipped_batches": self.skipped})
+        store.write_json(self._run.attempts, {"restarts": self.restarts, "skipped_batches": self.skipped})

@@ -20,11 +20,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jobs import lake
 from jobs.config import TrainConfig
 from jobs.errors import DamagedError, InputError
+from jobs.lake import store
+from jobs.lake.layout import MANIFEST, Run
+from jobs.lake.uri import base_name
 from jobs.model.language_model import LanguageModel
-from jobs.paths import MANIFEST, Run, base_name
 
 log = logging.getLogger(__name__)
 
@@ -86,30 +87,30 @@ class Checkpoints:
         best = state.best_step if self._config.keep_best else None
         for step in complete_checkpoints(self._run)[: -self._config.keep_checkpoints]:
             if step != best:
-                lake.delete_folder(self._run.checkpoint(step))
+                store.delete_folder(self._run.checkpoint(step))
 
 
 def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
     """Write the checkpoint after ``state.steps`` steps; nothing of it stays if that fails."""
     folder = run.checkpoint(state.steps)
-    lake.delete_folder(folder)  # what an attempt left that was lost while it wrote
+    store.delete_folder(folder)  # what an attempt left that was lost while it wrote
     try:
         files = (
-            lake.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
-            lake.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
-            lake.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
-            lake.write_file(folder, CONFIG, lake.read_bytes(run.config)),
+            store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
+            store.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
+            store.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
+            store.write_file(folder, CONFIG, store.read_bytes(run.config)),
         )
-        lake.publish_manifest(folder, lake.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
+        store.publish_manifest(folder, store.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
     except BaseException:
         with suppress(Exception):  # what failed is told, not what could not be cleaned up after it
-            lake.delete_folder(folder)
+            store.delete_folder(folder)
         raise
 
 
 def complete_checkpoints(run: Run) -> list[int]:
     """The steps of all checkpoints that have a manifest, the latest last."""
-    manifests = [info.uri for info in lake.list_files(run.checkpoints) if base_name(info.uri) == MANIFEST]
+    manifests = [info.uri for info in store.list_files(run.checkpoints) if base_name(info.uri) == MANIFEST]
     return sorted(int(base_name(uri.rpartition("/")[0])) for uri in manifests)
 
 
@@ -120,7 +121,7 @@ def latest_checkpoint(run: Run) -> int | None:
             _read(run, step)
         except DamagedError as error:
             log.warning("checkpoint of step %d is damaged, going back to the one before: %s", step, error)
-            lake.delete_folder(run.checkpoint(step))
+            store.delete_folder(run.checkpoint(step))
         else:
             return step
     return None
@@ -173,19 +174,19 @@ def read_part(run: Run, step: int, name: str) -> bytes:
     Raises:
         DamagedError: if it is not whole.
     """
-    manifest = lake.read_manifest(run.checkpoint(step))
+    manifest = store.read_manifest(run.checkpoint(step))
     if manifest is None:
         raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
     (entry,) = manifest.entries(name)
-    return lake.read_file(run.checkpoint(step), entry)
+    return store.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
     folder = run.checkpoint(step)
-    manifest = lake.read_manifest(folder)
+    manifest = store.read_manifest(folder)
     if manifest is None:
         raise DamagedError(f"{folder}: no checkpoint here; delete it and run again")
-    return {entry.name: lake.read_file(folder, entry) for entry in manifest.files}
+    return {entry.name: store.read_file(folder, entry) for entry in manifest.files}
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jobs import lake
+from jobs.datasets.windows import WindowSet
 from jobs.errors import InputError
+from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.model.language_model import DataShape
-from jobs.paths import Lake
-from jobs.tokens.windows import WindowSet
 from jobs.training.order import Ids
 
 BASELINES = ("unigram_loss", "bigram_loss", "unigram_accuracy")
@@ -57,7 +57,7 @@ class TrainingData:
         Raises:
             InputError: if it does not exist.
         """
-        manifest = lake.read_manifest(place.windows(fingerprint))
+        manifest = store.read_manifest(place.windows(fingerprint))
         if manifest is None:
             raise InputError(f"{place.windows(fingerprint)}: no windows here; run the windows step first")
         train, valid = (Windows(WindowSet.open(place, fingerprint, side)) for side in ("train", "valid"))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from jobs.training.data import TrainingData, Windows
-from jobs.training.group import Group
 from jobs.training.learner import Learner
 from jobs.training.order import Ids
+from jobs.training.process_group import Group
 
 BATCH_TOKENS = 8192
 TRAIN_SHARE = 4  # training windows are a quarter of those of validation: their loss decides nothing

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from jobs import lake
-from jobs.paths import Run
+from jobs.lake import store
+from jobs.lake.layout import Run
 from jobs.training.metrics import BASELINE_LOSSES, MetricsWriter, Row, baseline
 from jobs.training.schedule import Schedule
 
@@ -31,7 +31,7 @@ class Journal:
             log.info("step %d: loss %.3f, validation loss %.3f (%s)",
                      row["step"], row["loss"], row["valid_loss"], baseline(row))  # fmt: skip
         if time.monotonic() - self._told >= PROGRESS_SECONDS:
-            lake.write_json(self._run.progress("train"), self.progress(row))
+            store.write_json(self._run.progress("train"), self.progress(row))
             self._told = time.monotonic()
 
     def flush(self) -> None:

@@ -18,19 +18,19 @@ import torch
 
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError
-from jobs.paths import Run
+from jobs.lake.layout import Run
 from jobs.training.baselines import baselines
 from jobs.training.checkpoint import Checkpoints, TrainingState
 from jobs.training.data import TrainingData
 from jobs.training.evaluate import evaluate
-from jobs.training.group import Group
-from jobs.training.guards import Guards
 from jobs.training.journal import Journal
 from jobs.training.learner import Learner
 from jobs.training.metrics import Row, StepMeter
 from jobs.training.order import Ids, SampleOrder, batch_of_step, seed_step
+from jobs.training.process_group import Group
 from jobs.training.schedule import Schedule
 from jobs.training.stopping import has_stopped_improving
+from jobs.training.supervision.guards import Guards
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from typing import Any
 
 import psutil
 
-from jobs import lake
 from jobs.errors import DamagedError
-from jobs.paths import Run, base_name, join
+from jobs.lake import store
+from jobs.lake.layout import Run
+from jobs.lake.uri import base_name, join
 
 Row = dict[str, Any]
 FLUSH_SECONDS = 5.0
@@ -49,7 +50,7 @@ class MetricsWriter:
         """Write what was collected. To be called before each checkpoint, so that none is ahead of its metrics."""
         if self._rows:
             name = f"{self._prefix}-{self._number:06d}.jsonl"
-            lake.write_bytes(join(self._folder, name), to_jsonl(self._rows))
+            store.write_bytes(join(self._folder, name), to_jsonl(self._rows))
             self._number += 1
             self._rows.clear()
         self._flushed = time.monotonic()
@@ -94,7 +95,7 @@ def _process(pid: int) -> psutil.Process:
 def compact(run: Run) -> list[Row]:
     """Return all rows by step, one for each, and write them to ``metrics.jsonl``."""
     rows = read_parts(run)
-    lake.write_bytes(run.metrics, to_jsonl(rows))
+    store.write_bytes(run.metrics, to_jsonl(rows))
     return rows
 
 
@@ -106,7 +107,7 @@ def read_parts(run: Run) -> list[Row]:
     """
     rows: list[Row] = []
     attempt = ""
-    for info in lake.list_files(run.metrics_parts):  # sorted by attempt, then by number
+    for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
         part = _parse(info.uri)
         this_attempt = base_name(info.uri).rpartition("-")[0]
         if part and this_attempt != attempt:
@@ -128,11 +129,11 @@ def to_jsonl(rows: list[Row]) -> bytes:
 
 def _parse(uri: str) -> list[Row]:
     try:
-        return [json.loads(line) for line in lake.read_bytes(uri).splitlines()]
+        return [json.loads(line) for line in store.read_bytes(uri).splitlines()]
     except ValueError:
         raise DamagedError(f"{uri}: not lines of JSON; delete it and run again") from None
 
 
 def _next_attempt(folder: str) -> int:
-    attempts = [int(base_name(info.uri).split("-")[1]) for info in lake.list_files(folder)]
+    attempts = [int(base_name(info.uri).split("-")[1]) for info in store.list_files(folder)]
     return max(attempts, default=-1) + 1

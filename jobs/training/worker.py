@@ -13,24 +13,24 @@ from typing import Any
 import torch
 
 from jobs.config import Config
+from jobs.config.sections.train import EMBED
+from jobs.datasets.dataset import read_tokenizer, used_datasets
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.initial import initial_weights
+from jobs.engine.base import WorkerContext
 from jobs.errors import InputError
-from jobs.gang import Member
+from jobs.lake.layout import Lake, Run
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel
-from jobs.paths import Lake, Run
-from jobs.sections.train import EMBED
-from jobs.tokens.dataset import read_tokenizer, used_datasets
 from jobs.training.checkpoint import TrainingState, latest_checkpoint, load_checkpoint
 from jobs.training.data import TrainingData
-from jobs.training.group import Group, joined
-from jobs.training.guards import guarded
 from jobs.training.learner import Learner, choose_device
 from jobs.training.loop import Loop
 from jobs.training.memory import keep_freed_memory
-from jobs.training.start import take_weights
+from jobs.training.process_group import Group, joined
 from jobs.training.stopping import has_stopped_improving
+from jobs.training.supervision.guards import guarded
+from jobs.training.warm_start import take_weights
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _FREE = {
 
 
 def train_worker(
-    member: Member,
+    member: WorkerContext,
     run: Run,
     config: Config,
     windows_fingerprint: str,

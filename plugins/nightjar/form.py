@@ -13,7 +13,7 @@ from airflow.sdk import Param
 
 from jobs.config import Config, flat_schema, preset_names, resolve
 from jobs.errors import InputError
-from jobs.paths import to_corpus
+from jobs.sources.names import to_corpus
 
 _RUN_KEYS = ("corpus", "preset")
 

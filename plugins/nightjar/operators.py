@@ -15,11 +15,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.config import Config
 from jobs.errors import DamagedError, InputError
-from jobs.paths import Run
-from nightjar import aws, clusters, emr, settings, steps
+from jobs.lake.layout import Run
+from nightjar import aws, settings
+from nightjar.emr import clusters, requests, steps
 from nightjar.errors import StepFailedError, UserError
-from nightjar.manifests import output_uri, verify
 from nightjar.storage import open_storage
+from nightjar.tasks.manifests import output_uri, verify
 from nightjar.triggers import StepTrigger, Watch
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class CreateClusterOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Create the cluster, or find it."""
         identity, run = current_identity(context), current_run(context)
-        request = emr.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
+        request = requests.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
         return clusters.create_cluster(aws.emr_client(), identity, request)
 
 
@@ -60,7 +61,7 @@ class SparkStepOperator(BaseOperator):
     skipped.
 
     Args:
-        step: Name of the step, one of `jobs.paths.STEPS`.
+        step: Name of the step, one of `jobs.lake.layout.STEPS`.
         cluster_id: Id of the cluster, from `CreateClusterOperator`.
         package_uri: Folder of the packaged job.
         step_limit_seconds: Longest duration of the step; by default the configuration's.
@@ -90,11 +91,11 @@ class SparkStepOperator(BaseOperator):
         config = read_config(run)
         if self.step not in config.steps:
             raise AirflowSkipException(f"{self.step}: this run's configuration does not ask for it")
-        request = emr.add_step(self.cluster_id, self.step, config, run, self.package_uri)
+        request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri)
         client = aws.emr_client()
         self._step_id = steps.submit_step(client, request)
         state = steps.describe_step(client, self.cluster_id, self._step_id)["Status"]["State"]
-        if state not in emr.LIVE_STEP:
+        if state not in requests.LIVE_STEP:
             return self.finish(context, {"step_id": self._step_id, "state": state})
         watch = Watch(
             cluster_id=self.cluster_id,
@@ -161,9 +162,9 @@ def current_run(context: Context) -> Run:
     return settings.load().run(str(context["run_id"]))
 
 
-def current_identity(context: Context) -> emr.ClusterIdentity:
+def current_identity(context: Context) -> requests.ClusterIdentity:
     """Which cluster is the current run's."""
-    return emr.ClusterIdentity(settings.load().project, current_run(context))
+    return requests.ClusterIdentity(settings.load().project, current_run(context))
 
 
 def read_config(run: Run) -> Config:

@@ -27,7 +27,8 @@ from typing import Any
 
 from jobs.config import parse_settings
 from jobs.errors import InputError
-from jobs.paths import Lake, Run, to_uri
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import to_uri
 
 _CLUSTER = "NIGHTJAR_CLUSTER_"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]

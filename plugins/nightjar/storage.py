@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from jobs.atomic import temporary_beside
-from jobs.paths import bucket_and_key, is_s3, join, local_path
+from jobs.lake.atomic import temporary_beside
+from jobs.lake.uri import bucket_and_key, is_s3, join, local_path
 from nightjar import aws
 
 if TYPE_CHECKING:

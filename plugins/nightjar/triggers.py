@@ -13,7 +13,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 from botocore.exceptions import BotoCoreError, ClientError
 
-from nightjar import aws, emr
+from nightjar import aws
+from nightjar.emr import requests
 from nightjar.storage import open_storage
 
 START_LIMIT_SECONDS = 3600.0
@@ -56,9 +57,9 @@ class StepTrigger(BaseTrigger):
                     state = step["Status"]["State"]
                     self.log.info("Step %s (%s): %s", step["Name"], watch.step_id, state)
                 await self._tell_progress(read)
-                if state not in emr.LIVE_STEP:
+                if state not in requests.LIVE_STEP:
                     break
-                if emr.overdue(step, datetime.now(UTC), watch.limit_seconds, START_LIMIT_SECONDS):
+                if requests.overdue(step, datetime.now(UTC), watch.limit_seconds, START_LIMIT_SECONDS):
                     state = "OVERDUE"
                     break
                 await asyncio.sleep(watch.poll_seconds)
@@ -68,7 +69,7 @@ class StepTrigger(BaseTrigger):
         """Cancel the step: a user marked the task or cleared it."""
         self.log.info("Cancelling step %s", self._watch.step_id)
         async with await aws.async_emr_client() as client:
-            await client.cancel_steps(**emr.cancel_step(self._watch.cluster_id, self._watch.step_id))
+            await client.cancel_steps(**requests.cancel_step(self._watch.cluster_id, self._watch.step_id))
 
     async def _tell_progress(self, read: Any) -> None:
         """Log the step's own words on how far it is, when they are new. That they are missing is no error."""

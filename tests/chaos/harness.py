@@ -16,11 +16,12 @@ from pathlib import Path
 
 import psutil
 
-from infra.local.emr.execution import find_spark
-from jobs import lake
-from jobs.paths import Lake, Run, base_name, join
+from infra.emr.execution import find_spark
+from jobs.lake import store
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import base_name, join
 from jobs.training.checkpoint import complete_checkpoints
-from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
+from tests.support.handmade import make_datasets, make_run, train_tokenizer
 
 CHECKPOINT_EVERY = 20
 MASTER = "local-cluster[2,1,768]"
@@ -98,10 +99,10 @@ class Chaos:
         finally:
             process.kill()
         seconds = time.monotonic() - started
-        weights = lake.read_bytes(join(run.model, "model.safetensors"))
-        rows = lake.read_bytes(run.metrics).decode().splitlines()
+        weights = store.read_bytes(join(run.model, "model.safetensors"))
+        rows = store.read_bytes(run.metrics).decode().splitlines()
         samples = [row.partition('"samples": "')[2][:8] for row in rows]
-        stats = lake.read_json(run.step_stats("train"))
+        stats = store.read_json(run.step_stats("train"))
         return Outcome(stats, weights, samples, seconds, drivers, at_kill, _resumed_from(run))
 
     def _start(self, case: Case, run: Run) -> subprocess.Popen:
@@ -139,7 +140,7 @@ class Chaos:
                 return None
             time.sleep(0.02)
         victims = _victims(case, psutil.Process(process.pid))
-        if not victims or lake.exists(run.metrics):
+        if not victims or store.exists(run.metrics):
             return None
         steps = complete_checkpoints(run)
         random.Random(case.seed).choice(victims).kill()
@@ -173,9 +174,9 @@ def _is_victim(case: Case, process: psutil.Process) -> bool:
 
 def _resumed_from(run: Run) -> int | None:
     """The step after which the second attempt began, if there was one."""
-    parts = [info.uri for info in lake.list_files(run.metrics_parts)]
+    parts = [info.uri for info in store.list_files(run.metrics_parts)]
     second = [uri for uri in parts if base_name(uri).startswith("part-0001-")]
     if not second:
         return None
-    first_row = lake.read_bytes(second[0]).decode().partition(",")[0]
+    first_row = store.read_bytes(second[0]).decode().partition(",")[0]
     return int(first_row.rpartition(" ")[2]) - 1

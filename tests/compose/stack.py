@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.local.airflow_env import PROJECT_ROOT
-from infra.local.webserver import call, login
-from jobs.paths import Lake, Run
+from infra.airflow.environment import PROJECT_ROOT
+from infra.airflow.webserver import call, login
+from jobs.lake.layout import Lake, Run
 
 ENDED = ("success", "failed")
 PARTS = ("api-server", "dag-processor", "emr", "postgres", "scheduler", "triggerer")

@@ -5,7 +5,7 @@ import urllib.error
 
 import pytest
 
-from infra.local.webserver import call
+from infra.airflow.webserver import call
 from tests.compose.stack import PARTS, running_stack, say
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
@@ -58,7 +58,7 @@ def test_only_the_ui_is_reached_and_on_loopback_alone(stack):
 
 
 def test_the_embedded_emr_is_seen_by_those_alone_who_need_it(stack):
-    ask = ["python", "-I", "-S", "infra/local/healthy.py", "emr:5555", "/moto-api/"]
+    ask = ["python", "-I", "-S", "infra/compose/healthcheck.py", "emr:5555", "/moto-api/"]
     stack.compose("exec", "-T", "scheduler", *ask)
     for name in ("api-server", "dag-processor"):
         with pytest.raises(AssertionError, match="emr:5555"):

@@ -57,7 +57,7 @@ KILL_THE_SERVER = """
 import os, pathlib, signal
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     words = (folder / "cmdline").read_bytes().split(b"\\0")
-    if b"infra.local.emr" in words:
+    if b"infra.emr" in words:
         os.kill(int(folder.name), signal.SIGKILL)
         break
 """

@@ -10,7 +10,7 @@ import yaml
 
 COMPOSE = yaml.safe_load(Path("docker-compose.yaml").read_text("utf-8"))
 SERVICES = COMPOSE["services"]
-DOCKERFILE = Path("infra/local/Dockerfile").read_text("utf-8")
+DOCKERFILE = Path("infra/compose/Dockerfile").read_text("utf-8")
 SECRET_WORDS = ("password", "secret", "fernet", "key")
 
 
@@ -74,7 +74,7 @@ def test_without_an_engine_one_clear_line(word, tmp_path):
     for tool in ("dirname", "sh"):
         found = subprocess.run(["which", tool], capture_output=True, text=True, check=True).stdout.strip()
         (tmp_path / tool).symlink_to(found)
-    command = ["/bin/sh", "infra/local/compose.sh", word]
+    command = ["/bin/sh", "infra/compose/compose.sh", word]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False)
     assert done.returncode == 2
     assert done.stderr == "compose: no docker compose: install Docker with its compose plugin, version 2.20 or later\n"
@@ -85,7 +85,7 @@ def checkout(tmp_path):
     """The script in a folder of its own, with a `docker` that answers and writes down what it was asked."""
     root = tmp_path / "a folder"
     (root / "infra" / "local").mkdir(parents=True)
-    shutil.copy("infra/local/compose.sh", root / "infra" / "local")
+    shutil.copy("infra/compose/compose.sh", root / "infra" / "local")
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(

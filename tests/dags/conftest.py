@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.airflow import environment, run_dag
-from jobs.paths import Lake, Run
+from infra.airflow.standalone import environment, run_dag
+from jobs.lake.layout import Lake, Run
 from nightjar.storage import open_storage
-from tests import hermetic
+from tests.support import airflow
 
-hermetic.isolate()
+airflow.isolate()
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def emr(tmp_path_factory):
-    with hermetic.emr_process(tmp_path_factory.mktemp("emr")) as running:
+    with airflow.emr_process(tmp_path_factory.mktemp("emr")) as running:
         yield running
 
 
@@ -60,7 +60,7 @@ def home(tmp_path_factory):
 def headless(emr, corpus, home, tmp_path):
     """Run `train_llm` without Airflow's servers; conf keys are dotted."""
 
-    def run(lake_uri, conf, package_root=hermetic.STANDIN):
+    def run(lake_uri, conf, package_root=airflow.STANDIN):
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         stats_dir, log = tmp_path / "stats", tmp_path / "dag.log"
         chosen = {"NIGHTJAR_PACKAGE_ROOT": str(package_root), "NIGHTJAR_STATS_DIR": str(stats_dir)}

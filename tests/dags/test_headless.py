@@ -2,9 +2,10 @@
 
 import json
 
-from jobs.paths import Lake, join
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join
 from nightjar.storage import open_storage
-from tests.hermetic import BUCKET
+from tests.support.airflow import BUCKET
 
 
 def names(uri):

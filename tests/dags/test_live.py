@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.airflow import LocalAirflow, local_airflow
-from infra.local.webserver import call, login
-from jobs.paths import Lake, Run
-from tests.hermetic import STANDIN, Emr
+from infra.airflow.standalone import LocalAirflow, local_airflow
+from infra.airflow.webserver import call, login
+from jobs.lake.layout import Lake, Run
+from tests.support.airflow import STANDIN, Emr
 
 ENDED = ("success", "failed")
 

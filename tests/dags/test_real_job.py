@@ -10,10 +10,11 @@ import time
 import psutil
 import pytest
 
-from infra.local.airflow_env import PROJECT_ROOT
-from jobs.paths import STEPS, Lake, join
+from infra.airflow.environment import PROJECT_ROOT
+from jobs.lake.layout import STEPS, Lake
+from jobs.lake.uri import join
 from nightjar.storage import open_storage
-from tests.hermetic import BUCKET
+from tests.support.airflow import BUCKET
 
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 CONF = {

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from airflow.dag_processing.dagbag import DagBag
 
-from infra.local.airflow_env import PROJECT_ROOT
+from infra.airflow.environment import PROJECT_ROOT
 from jobs.config import flat_schema
 
 ORDER = [

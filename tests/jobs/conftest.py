@@ -7,9 +7,9 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
-from jobs import lake
+from jobs.lake import store
 from jobs.model.llama import Llama, LlamaConfig
-from tests.jobs.handmade import train_tokenizer
+from tests.support.handmade import train_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +20,8 @@ def s3_server():
     _, port = server.get_host_and_port()
     patch = pytest.MonkeyPatch()
     patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    lake.s3_client.cache_clear()
-    lake._s3_filesystem.cache_clear()
+    store.s3_client.cache_clear()
+    store._s3_filesystem.cache_clear()
     yield f"http://127.0.0.1:{port}"
     patch.undo()
     server.stop()

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from jobs.engine.inline import InlineEngine
-from jobs.model.continuation import Settings
-from jobs.model.folder import load_model
-from jobs.model.generation import Request, generate
-from jobs.model.gguf_file import to_gguf
-from jobs.model.inference import InferenceLlama
-from jobs.model.sampling import Sampling
-from jobs.paths import Lake, local_path
+from jobs.generation.continuation import Settings
+from jobs.generation.decoder import InferenceLlama
+from jobs.generation.generate import Request, generate
+from jobs.generation.sampling import Sampling
+from jobs.lake.layout import Lake
+from jobs.lake.uri import local_path
+from jobs.model_io.folder import load_model
+from jobs.model_io.gguf_file import to_gguf
 from jobs.steps import train
-from tests.jobs.handmade import TEXT, make_datasets, make_run, train_tokenizer
+from tests.support.handmade import TEXT, make_datasets, make_run, train_tokenizer
 
 SIZE, NEW_TOKENS, NUM_PROMPTS = 128, 24, 50
 

@@ -5,14 +5,14 @@ import uuid
 
 import pytest
 
-from tests import hermetic
+from tests.support import airflow
 
-hermetic.isolate()
+airflow.isolate()
 
 
 @pytest.fixture(scope="session")
 def emr(tmp_path_factory):
-    with hermetic.emr_process(tmp_path_factory.mktemp("emr")) as running:
+    with airflow.emr_process(tmp_path_factory.mktemp("emr")) as running:
         yield running
 
 
@@ -31,4 +31,4 @@ def lake_uri(request, tmp_path):
     if request.param == "file":
         return (tmp_path / "my lake é").as_uri()
     request.getfixturevalue("aws")
-    return f"s3://{hermetic.BUCKET}/lake {uuid.uuid4().hex[:8]}"
+    return f"s3://{airflow.BUCKET}/lake {uuid.uuid4().hex[:8]}"

@@ -1,7 +1,7 @@
 import pytest
 
 from jobs.errors import InputError
-from jobs.paths import local_path
+from jobs.lake.uri import local_path
 from nightjar import settings
 
 

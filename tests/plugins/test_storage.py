@@ -1,6 +1,6 @@
 import pytest
 
-from jobs.paths import join, local_path
+from jobs.lake.uri import join, local_path
 from nightjar.storage import open_storage
 
 

@@ -15,13 +15,13 @@ from cfnlint.decode.cfn_yaml import loads
 from moto.cloudformation.models import ChangeSet
 
 from infra.aws import deploy
-from infra.local.emr import server
-from infra.local.emr.server import embedded_emr
-from infra.local.emr.settings import Settings
-from tests import hermetic
+from infra.emr import server
+from infra.emr.server import embedded_emr
+from infra.emr.settings import Settings
 from tests.infra.aws.recorder import Recorder, Request
+from tests.support import airflow
 
-hermetic.isolate()
+airflow.isolate()
 
 ENV = "prod"
 CORPUS_BUCKET = "texts"

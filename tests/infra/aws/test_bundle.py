@@ -9,14 +9,14 @@ import zipfile
 from pathlib import Path
 
 from infra.aws import bundle
-from infra.package.build import PROJECT_ROOT, build
+from nightjar.packaging.build import PROJECT_ROOT, build
 
 CODE = """
-import infra.package.build, jobs.config, train_llm, reap_clusters
+import nightjar.packaging.build, jobs.config, train_llm, reap_clusters
 from nightjar import settings
-places = [infra.package.build, jobs.config, train_llm]
+places = [nightjar.packaging.build, jobs.config, train_llm]
 print(*[place.__file__ for place in places], settings.load().package_root, sep="\\n")
-print(infra.package.build.build(settings.load().package_root).sha256)
+print(nightjar.packaging.build.build(settings.load().package_root).sha256)
 """
 
 

@@ -13,9 +13,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from infra.airflow.standalone import environment, run_dag
 from infra.aws import deploy
-from infra.local.airflow import environment, run_dag
-from jobs.paths import STEPS
+from jobs.lake.layout import STEPS
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, calls
@@ -32,7 +32,7 @@ CONF = {
     "train.workers": 2,
     "generate.max_new_words": 5,
 }
-AIRFLOW_KEY = "embedded"  # see infra.local.airflow_env; all other keys are those of steps and nodes
+AIRFLOW_KEY = "embedded"  # see infra.airflow.environment; all other keys are those of steps and nodes
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 
 
@@ -137,7 +137,7 @@ def test_the_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployme
     [action] = run["BootstrapActions"]
     bucket, key = action["ScriptPath"].removeprefix("s3://").split("/", 1)
     script = boto3.client("s3", endpoint_url=deployment.endpoint).get_object(Bucket=bucket, Key=key)["Body"].read()
-    assert script == Path("infra/aws/bootstrap.sh").read_bytes()
+    assert script == Path("plugins/nightjar/packaging/bootstrap.sh").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cryptography import x509
 from infra.aws import certificates, deploy
 from infra.aws.plan import plan, problems
 from jobs.config import preset_names
-from jobs.sections.cluster import ClusterConfig
+from jobs.config.sections.cluster import ClusterConfig
 
 Template = dict[str, Any]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.embeddings.files import Embeddings, read_embeddings, token_names, write_embeddings
 from jobs.errors import InputError
-from tests.jobs.handmade import train_tokenizer
+from tests.support.handmade import train_tokenizer
 
 AWKWARD = ["Ġking", '"', ",", "Ċ", 'a,"b"', "ü", "\u2028", "NULL", "nan", "Ġ"]
 

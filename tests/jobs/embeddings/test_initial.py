@@ -5,16 +5,16 @@ import logging
 import numpy as np
 import pytest
 
-from jobs import lake
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.initial import initial_weights
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
+from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
-from jobs.paths import Lake
 from jobs.training.worker import embeddings_uri, start_model
-from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -45,8 +45,8 @@ def make_tokens(place):
     tokenizer = train_tokenizer()
     make_datasets(place, tokenizer)
     folder = place.tokens(FINGERPRINT)
-    entry = lake.write_file(folder, "tokenizer.json", tokenizer.json)
-    lake.publish_manifest(folder, lake.Manifest("tokens", FINGERPRINT, (entry,)))
+    entry = store.write_file(folder, "tokenizer.json", tokenizer.json)
+    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,)))
     return tokenizer
 
 
@@ -84,5 +84,5 @@ def test_the_runs_own_embeddings_are_those_of_its_step(tmp_path):
     assert embeddings_uri(run, "a.csv") == "a.csv"
     with pytest.raises(InputError, match="names no embeddings; run the embed step first"):
         embeddings_uri(run, "embed")
-    lake.write_json(run.datasets, {**lake.read_json(run.datasets), "embeddings": "123"})
+    store.write_json(run.datasets, {**store.read_json(run.datasets), "embeddings": "123"})
     assert embeddings_uri(run, "embed") == place.embeddings("123")

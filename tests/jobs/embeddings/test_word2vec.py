@@ -8,9 +8,9 @@ import torch
 
 from jobs.config import EmbedConfig
 from jobs.embeddings import word2vec
-from jobs.embeddings.rounds import Trained, average, plan_rounds
+from jobs.embeddings.train import Trained, average, plan_rounds
 from jobs.embeddings.word2vec import SkipGram, Weights
-from jobs.lake import FileEntry
+from jobs.lake.store import FileEntry
 
 
 def test_a_batch_moves_vectors_along_the_gradient_of_its_loss(monkeypatch):

@@ -29,7 +29,7 @@ def test_map_keeps_order():
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_members_hear_each_other(workers):
-    seen, world_size, pid = InlineEngine().gang(partial(gather, rounds=3), workers, "gather")
+    seen, world_size, pid = InlineEngine().run_worker_group(partial(gather, rounds=3), workers, "gather")
     assert world_size == workers
     assert seen == [[f"{rank}.{number}" for rank in range(workers)] for number in range(3)]
     assert (pid == os.getpid()) == (workers == 1)
@@ -41,4 +41,4 @@ def test_members_hear_each_other(workers):
 )
 def test_a_lost_member_ends_the_gang(how, error, message):
     with pytest.raises(error, match=message):
-        InlineEngine().gang(partial(fail, how=how), 2, "failing")
+        InlineEngine().run_worker_group(partial(fail, how=how), 2, "failing")

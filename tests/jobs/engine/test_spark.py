@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from jobs.config import SparkConfig
 from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
 from jobs.errors import InputError, WorkerLostError
-from jobs.training.watchdog import watched
+from jobs.training.supervision.watchdog import watched
 from tests.jobs.engine.test_inline import fail, gather
 
 
@@ -92,7 +92,7 @@ def test_a_killed_task_is_tried_again(engine, tmp_path):
 
 
 def test_gang(engine):
-    seen, world_size, pid = engine.gang(partial(gather, rounds=3), 3, "gather")
+    seen, world_size, pid = engine.run_worker_group(partial(gather, rounds=3), 3, "gather")
     assert world_size == 3
     assert seen == [[f"{rank}.{number}" for rank in range(3)] for number in range(3)]
     assert pid != os.getpid()
@@ -103,11 +103,11 @@ def test_gang(engine):
 )
 def test_a_lost_member_ends_the_gang(engine, how, error, message):
     with pytest.raises(error, match=message):
-        engine.gang(partial(fail, how=how), 2, "failing")
+        engine.run_worker_group(partial(fail, how=how), 2, "failing")
 
 
 def hang(member):
-    with watched(member.rank, 2, member.last_words) as watchdog:
+    with watched(member.rank, 2, member.crash_report) as watchdog:
         watchdog.beat("step 7")
         if member.rank == 1:
             time.sleep(60)
@@ -118,14 +118,14 @@ def hang(member):
 def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
     started = time.monotonic()
     with pytest.raises(WorkerLostError, match="worker 1 hangs: nothing for 2 s since step 7") as caught:
-        engine.gang(hang, 2, "hanging")
+        engine.run_worker_group(hang, 2, "hanging")
     assert "in hang" in str(caught.value)
     assert time.monotonic() - started < 50
 
 
 def test_too_few_slots_are_said_at_once(engine):
     with pytest.raises(InputError, match=r"train\.workers \(4\) need as many slots at once, .* has 3"):
-        engine.gang(partial(gather, rounds=1), 4, "too many")
+        engine.run_worker_group(partial(gather, rounds=1), 4, "too many")
 
 
 def test_stage_figures(engine):

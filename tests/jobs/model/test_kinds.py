@@ -9,22 +9,22 @@ import torch
 from safetensors.torch import load, save
 from torch.func import functional_call
 
-from jobs import lake
 from jobs.config import ModelConfig
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.model.archive import pack
+from jobs.generation.continuation import Settings
+from jobs.generation.generate import Request, generate
+from jobs.generation.sampling import Sampling
+from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.model.context import of_last_document
-from jobs.model.continuation import Settings
-from jobs.model.folder import load_model, model_contents, parse_model, read_contents
-from jobs.model.generation import Request, generate
-from jobs.model.gguf_file import to_gguf
 from jobs.model.kinds import KINDS, build_model, for_generating
 from jobs.model.language_model import DataShape
-from jobs.model.sampling import Sampling
-from jobs.paths import Lake
+from jobs.model_io.archive import pack
+from jobs.model_io.folder import load_model, model_contents, parse_model, read_contents
+from jobs.model_io.gguf_file import to_gguf
 from jobs.steps import train
-from tests.jobs.handmade import make_datasets, make_run, train_tokenizer
+from tests.support.handmade import make_datasets, make_run, train_tokenizer
 
 SHAPE = DataShape(vocab_size=11, num_positions=5, end_of_text=0)
 SMALL = {"num_layers": 2, "embedding_size": 8, "hidden_size": 12, "hidden_sizes": (7, 6), "num_heads": 2,
@@ -185,7 +185,7 @@ def test_a_cycle_is_learned_by_heart_and_generated(cycle, kind):
         assert sample.text == (WORDS * 9).removeprefix(prompt)[: len(sample.text)]
         assert len(sample.text.split()) == 20
     zipped = read_contents(run.model_archive)
-    assert pack(zipped) == lake.read_bytes(run.model_archive)
+    assert pack(zipped) == store.read_bytes(run.model_archive)
     with pytest.raises(InputError, match=r"GGUF: llama\.cpp runs models of kind transformer; this one is a Nightjar"):
         to_gguf(model, tokenizer, "x")
 

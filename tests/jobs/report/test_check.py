@@ -2,10 +2,11 @@
 
 import pytest
 
-from jobs import lake
-from jobs.__main__ import main
+from jobs.cli.main import main
 from jobs.errors import InputError
-from jobs.paths import Lake, join
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join
 from jobs.report.check import check_file, findings
 
 HEADER = "step,epoch,train_loss,valid_loss,unigram_loss,train_accuracy,valid_accuracy,learning_rate,seconds"
@@ -91,9 +92,9 @@ def test_what_an_earlier_pipeline_wrote():
 def test_a_run_whose_schedule_is_constant_may_have_a_constant_rate(tmp_path, schedule):
     run = Lake(tmp_path.as_uri()).run("r")
     uri = join(run.stats, "metrics.csv")
-    lake.write_bytes(uri, with_column("learning_rate", *["0.1"] * 3).encode())
+    store.write_bytes(uri, with_column("learning_rate", *["0.1"] * 3).encode())
     assert len(check_file(uri)) == 1
-    lake.write_json(run.config, {"train": {"schedule": schedule}})
+    store.write_json(run.config, {"train": {"schedule": schedule}})
     assert len(check_file(uri)) == (schedule != "constant")
 
 

@@ -5,8 +5,9 @@ import io
 
 import pytest
 
-from jobs import lake
-from jobs.paths import Lake, join, local_path, to_uri
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join, local_path, to_uri
 from jobs.report.curves import evaluations, nearest_rank
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
@@ -15,7 +16,7 @@ from jobs.training.metrics import to_jsonl
 
 
 def read_csv(run, name):
-    return list(csv.DictReader(io.StringIO(lake.read_bytes(join(run.stats, name)).decode())))
+    return list(csv.DictReader(io.StringIO(store.read_bytes(join(run.stats, name)).decode())))
 
 
 @pytest.mark.parametrize("where", ["file", "s3"])
@@ -26,10 +27,10 @@ def test_merged_files_grow_step_by_step(where, tmp_path, request):
     counts = {"seconds": 2.0, "num_train_windows": 1234567, "num_valid_windows": 9}
     write_step(run, "windows", {**counts, "stages": [stage], "executors": [executor]})
     rows = [{**step_row(number), **(VALIDATION if number == 2 else {})} for number in (1, 2)]
-    lake.write_bytes(join(run.metrics_parts, "part-0000-a-000000.jsonl"), to_jsonl(rows))
+    store.write_bytes(join(run.metrics_parts, "part-0000-a-000000.jsonl"), to_jsonl(rows))
     trained = {"seconds": 5.0, "valid_loss": 4.25, "error": None, "started": 1000.0}
     write_step(run, "train", {**trained, "stages": [{**stage, "stage": 1}], "executors": []})
-    stats = lake.read_json(join(run.stats, "stats.json"))
+    stats = store.read_json(join(run.stats, "stats.json"))
     assert (stats["valid_loss"], stats["num_train_windows"]) == (4.25, 1234567)
     assert stats["seconds"] == {"windows": 2.0, "train": 5.0}
     assert stats["steps"]["train"].keys() == trained.keys()
@@ -39,8 +40,8 @@ def test_merged_files_grow_step_by_step(where, tmp_path, request):
     ]
     assert [(row["step"], row["executor"]) for row in read_csv(run, "executors.csv")] == [("windows", "driver")]
     assert [(row["step"], row["valid_loss"]) for row in read_csv(run, "metrics.csv")] == [("2", "4.0")]
-    assert lake.exists(join(run.tensorboard, "events.out.tfevents.nightjar"))
-    text = lake.read_bytes(join(run.stats, "stats.txt")).decode()
+    assert store.exists(join(run.tensorboard, "events.out.tfevents.nightjar"))
+    text = store.read_bytes(join(run.stats, "stats.txt")).decode()
     for words in ("1,234,567", "valid loss", "(all columns in metrics.csv)", "(all columns in spark.csv)", "12,345"):
         assert words in text
 
@@ -97,5 +98,5 @@ def test_progress_is_written_now_and_then(tmp_path):
     progress = Progress(run, "train", every_seconds=60)
     progress("one")
     progress("two")
-    assert lake.read_json(run.progress("train"))["message"] == "one"
+    assert store.read_json(run.progress("train"))["message"] == "one"
     assert local_path(run.progress("train")).parent.name == "progress"

@@ -4,17 +4,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import lake
+from jobs.datasets.dataset import read_tokenizer
 from jobs.embeddings.files import read_embeddings
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError
-from jobs.lake import list_files, local_path, read_bytes, read_manifest, write_bytes
-from jobs.paths import join, to_uri
+from jobs.lake import store
+from jobs.lake.store import list_files, local_path, read_bytes, read_manifest, write_bytes
+from jobs.lake.uri import join, to_uri
 from jobs.steps import embed
-from jobs.tokens.dataset import read_tokenizer
-from tests.jobs.embeddings.slots import CLASSES, text_of_slots
-from tests.jobs.steps.data import Pipeline, TravelEngine, write_corpus
+from tests.support.datasets import Pipeline, TravelEngine, write_corpus
+from tests.support.slots import CLASSES, text_of_slots
 
 SETTINGS = {"embed__size": 16, "embed__epochs": 2, "embed__sync_tokens": 10_000, "embed__subsample": 0}
 
@@ -39,7 +39,7 @@ def make(place, **settings):
 
 @pytest.fixture(params=["file", "s3"])
 def place(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(lake.tempfile, "tempdir", str(tmp_path / "cache"))
+    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
 

@@ -5,15 +5,15 @@ import pickle
 
 import pytest
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.model.folder import save_model
+from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
-from jobs.paths import Lake
+from jobs.model_io.folder import save_model
 from jobs.steps import generate
-from tests.jobs.handmade import make_run, train_tokenizer
+from tests.support.handmade import make_run, train_tokenizer
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def make(place, name, engine=None, **settings):
     tokenizer = train_tokenizer()
     save_random_model(run, config, tokenizer, seed=1)
     stats = generate.run(run, config, engine or InlineEngine(), lambda _: None)
-    rows = [json.loads(line) for line in lake.read_bytes(run.generate + "/samples.jsonl").splitlines()]
+    rows = [json.loads(line) for line in store.read_bytes(run.generate + "/samples.jsonl").splitlines()]
     return run, config, stats, rows
 
 
@@ -65,9 +65,9 @@ def test_samples_are_the_same_however_they_are_spread(place):
     assert stats["num_samples"] == 150
     assert stats["num_tokens"] == sum(len(row["tokens"]) for row in rows)
     assert stats["first_sample"] == rows[0]["text"]
-    contents = {lake.read_bytes(run.generate + "/samples.jsonl") for run, *_ in made}
+    contents = {store.read_bytes(run.generate + "/samples.jsonl") for run, *_ in made}
     assert len(contents) == 1
-    text = lake.read_bytes(run.generate + "/generated.txt").decode()
+    text = store.read_bytes(run.generate + "/generated.txt").decode()
     assert "[18] The man starts with" + rows[17]["text"] in text
     again = generate.run(run, config, None, lambda _: None)  # no engine: nothing is made again
     assert again == stats | {"reused": True}
@@ -75,7 +75,7 @@ def test_samples_are_the_same_however_they_are_spread(place):
 
 def test_prompts_come_from_a_file_in_the_lake(place):
     uri = place.uri + "/prompts.jsonl"
-    lake.write_bytes(uri, '{"prompt": "Nächte"}\n\n{"prompt": "", "id": 3}\n'.encode())
+    store.write_bytes(uri, '{"prompt": "Nächte"}\n\n{"prompt": "", "id": 3}\n'.encode())
     rows = make(place, "file", generate__prompts_file=uri, generate__num_samples=1, generate__max_new_tokens=3)[3]
     assert [(row["prompt_index"], row["prompt"]) for row in rows] == [(0, "Nächte"), (1, "")]
 

@@ -6,19 +6,20 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.paths import Lake, local_path
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import local_path
 from jobs.report.curves import EVALUATED
 from jobs.steps import train
-from jobs.training import inner, round_task, rounds
 from jobs.training.checkpoint import complete_checkpoints
 from jobs.training.data import TrainingData
 from jobs.training.learner import Learner
+from jobs.training.local_sgd import driver, optimizer_cache, task
 from jobs.training.order import SampleOrder
 from jobs.training.worker import start_model
-from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
 FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_every": 8, "train__sync_every": 6,
        "train__learning_rate": 3e-3, "spark__executors": 3}  # fmt: skip
@@ -27,7 +28,7 @@ FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """A local disk of its own."""
-    monkeypatch.setattr(inner.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(optimizer_cache.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def train_run(place, name, **settings):
@@ -36,7 +37,7 @@ def train_run(place, name, **settings):
 
 
 def weights(run, step):
-    return load(lake.read_bytes(run.checkpoint(step) + "/model.safetensors"))
+    return load(store.read_bytes(run.checkpoint(step) + "/model.safetensors"))
 
 
 def furthest(one, other):
@@ -64,7 +65,7 @@ def by_hand(run, config, num_rounds, *, outer_rate, momentum):
     """Weights after some rounds of two workers, written out: AdamW inside, Nesterov's SGD outside."""
     data = TrainingData.open(Lake(run.lake_uri), FINGERPRINT)
     order = SampleOrder(data.train.per_shard, config.train.seed)
-    schedule = round_task.Schedule.of(config.train, data.train.num_windows, data.train.size)
+    schedule = task.Schedule.of(config.train, data.train.num_windows, data.train.size)
     learners = [Learner(start_model(run, config, data.shape), config.train, torch.device("cpu")) for _ in "ab"]
     shared = {name: tensor.clone() for name, tensor in learners[0].model.state_dict().items()}
     speed = {name: torch.zeros_like(tensor) for name, tensor in shared.items()}
@@ -116,14 +117,14 @@ def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, stra
 
 def stop_after(monkeypatch, step):
     """Kill the driver before the checkpoint of `step` is written."""
-    write = rounds.Checkpoints.write
+    write = driver.Checkpoints.write
 
     def killed(self, state, *others):
         if state.steps == step < 24:
             raise KeyboardInterrupt
         write(self, state, *others)
 
-    monkeypatch.setattr(rounds.Checkpoints, "write", killed)
+    monkeypatch.setattr(driver.Checkpoints, "write", killed)
 
 
 def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, monkeypatch):
@@ -133,7 +134,7 @@ def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, mon
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
         stop_after(patch, 12)
         train.run(run, config, InlineEngine(), lambda _: None)
-    assert lake.read_manifest(run.train) is None
+    assert store.read_manifest(run.train) is None
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert furthest(weights(whole, 24), weights(run, 24)) < 1e-5
     assert [(row["step"], row.get("valid_loss")) for row in metrics(run)] == [
@@ -141,22 +142,22 @@ def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, mon
         for row in metrics(whole)
     ]
     assert stats["best_step"] == expected["best_step"]
-    assert lake.list_files(run.rounds) == []
+    assert store.list_files(run.rounds) == []
 
 
 class TwiceEngine(InlineEngine):
     """Every task of a round runs twice, the first attempt being late: it commits after the second."""
 
     def map(self, function, items, description):
-        if function.func is not round_task.train_part:
+        if function.func is not task.train_part:
             return super().map(function, items, description)
         late = []
-        publish = lake.publish_manifest
-        lake.publish_manifest = lambda folder, manifest: late.append((folder, manifest))
+        publish = store.publish_manifest
+        store.publish_manifest = lambda folder, manifest: late.append((folder, manifest))
         try:
             super().map(function, items, description)
         finally:
-            lake.publish_manifest = publish
+            store.publish_manifest = publish
         results = super().map(function, items, description)
         assert len(late) == len(items)
         assert [publish(*each) for each in late] == [False] * len(late)
@@ -176,7 +177,7 @@ def test_a_lost_optimizer_state_is_taken_from_its_copy(place, tmp_path, monkeypa
     settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 1}
     once, _, kept = train_run(place, "kept", **settings)
     assert kept["states_lost"] == 0
-    monkeypatch.setattr(inner.LocalStates, "read", lambda *_: None)
+    monkeypatch.setattr(optimizer_cache.LocalStates, "read", lambda *_: None)
     copied, _, stats = train_run(place, "copied", **settings)
     assert stats["states_lost"] == 3 * 2
     assert furthest(weights(once, 24), weights(copied, 24)) == 0
@@ -188,7 +189,7 @@ def test_a_lost_optimizer_state_is_taken_from_its_copy(place, tmp_path, monkeypa
 
 def test_bytes_are_counted(place):
     size = len(
-        lake.read_bytes(train_run(place, "one", train__strategy="average")[0].checkpoint(24) + "/model.safetensors")
+        store.read_bytes(train_run(place, "one", train__strategy="average")[0].checkpoint(24) + "/model.safetensors")
     )
     for dtype, share in (("float32", 1), ("bfloat16", 0.5), ("int8", 0.3)):
         run, _, stats = train_run(place, dtype, train__strategy="average", train__workers=3, train__delta_dtype=dtype)
@@ -204,7 +205,7 @@ def test_rounds_after_an_allreduce_warm_up(place):
     run, _, stats = train_run(place, "warm", **settings, train__keep_checkpoints=9)
     assert complete_checkpoints(run)[-4:] == [9, 15, 21, 24]
     assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(whole)]
-    size = len(lake.read_bytes(run.checkpoint(24) + "/model.safetensors"))
+    size = len(store.read_bytes(run.checkpoint(24) + "/model.safetensors"))
     for row, plain in zip(metrics(run)[:9], metrics(whole)[:9], strict=True):
         assert row["loss"] == pytest.approx(plain["loss"], abs=1e-4)
         assert row["sync_bytes"] == pytest.approx(2 * size, rel=0.05)  # each of two sends all of it once
@@ -221,7 +222,7 @@ def test_rounds_end_with_the_time(place):
 def test_a_round_for_each_epoch(place):
     run, _, _ = train_run(place, "epochs", train__strategy="average", train__sync_every=0, train__max_tokens=None,
                           train__epochs=2, train__keep_checkpoints=9)  # fmt: skip
-    windows = lake.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    windows = store.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
     assert complete_checkpoints(run) == [0, -(-windows // 12), -(-2 * windows // 12)]
 
 
@@ -239,4 +240,4 @@ def test_rounds_in_s3(s3_uri, tokenizer, place):
     make_datasets(remote, tokenizer)
     run, _, _ = train_run(remote, "remote", train__strategy="diloco", train__workers=2)
     assert furthest(weights(local, 24), weights(run, 24)) == 0
-    assert lake.list_files(run.rounds) == []
+    assert store.list_files(run.rounds) == []

@@ -2,13 +2,13 @@
 
 import pytest
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
+from jobs.lake import store
 from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
 from jobs.training.stopping import has_stopped_improving
-from tests.jobs.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
+from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
 
 FEW = {"train__max_tokens": 40 * 12 * 16, "train__batch_size": 12, "train__eval_every": 4, "train__sync_every": 4}
 STRATEGIES = ["allreduce", "average"]
@@ -22,10 +22,10 @@ def train_run(place, name, **settings):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
     earlier, stats = train_run(place, "earlier")
-    champion = lake.join(place.models, "one")
-    for info in lake.list_files(earlier.model):
-        lake.write_bytes(lake.join(champion, lake.base_name(info.uri)), lake.read_bytes(info.uri))
-    lake.write_json(place.champion, {"model": "one", "run_id": "r"})
+    champion = store.join(place.models, "one")
+    for info in store.list_files(earlier.model):
+        store.write_bytes(store.join(champion, store.base_name(info.uri)), store.read_bytes(info.uri))
+    store.write_json(place.champion, {"model": "one", "run_id": "r"})
     for number, init in enumerate(["earlier", "champion", earlier.model, earlier.model_archive]):
         run, _ = train_run(
             place, f"later{number}", train__strategy=strategy, train__init=init, train__learning_rate=1e-6,
@@ -55,9 +55,9 @@ def test_a_model_of_another_tokenizer_is_refused(place):
     train_run(place, "earlier", train__max_tokens=12 * 16)
     other = train_tokenizer("another text than that of the other tokenizer " * 20)
     folder = place.tokens(FINGERPRINT)
-    lake.delete_folder(folder)
-    entry = lake.write_file(folder, "tokenizer.json", other.json)
-    lake.publish_manifest(folder, lake.Manifest("tokens", FINGERPRINT, (entry,)))
+    store.delete_folder(folder)
+    entry = store.write_file(folder, "tokenizer.json", other.json)
+    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,)))
     with pytest.raises(InputError, match=r"train\.init .*its tokenizer \(\w+\) is not that of this run \(\w+\)"):
         train_run(place, "later", train__init="earlier")
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jobs import lake
+from jobs.datasets.dataset import read_tokenizer
+from jobs.datasets.shards import TokenShard
 from jobs.errors import DamagedError, InputError
-from jobs.lake import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
-from jobs.paths import join
+from jobs.lake import store
+from jobs.lake.store import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
+from jobs.lake.uri import join
 from jobs.steps import tokenize
-from jobs.tokens.dataset import read_tokenizer
-from jobs.tokens.shards import TokenShard
-from tests.jobs.steps.data import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
+from tests.support.datasets import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
 
 TEXTS = {
     "a.txt": PASSAGE * 6,
@@ -169,7 +169,7 @@ def test_bad_input_leaves_nothing(anywhere, texts, settings, reason):
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
     assert list_files(join(anywhere, "datasets")) == []
-    assert not lake.exists(pipeline.run.datasets)
+    assert not store.exists(pipeline.run.datasets)
 
 
 def test_incomplete_dataset_is_refused(anywhere):

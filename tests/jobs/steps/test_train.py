@@ -12,17 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError, NightjarError, WorkerLostError
-from jobs.paths import Lake, bucket_and_key, local_path
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import bucket_and_key, local_path
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.evaluate import evenly_spaced
 from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
-from tests.jobs.handmade import FINGERPRINT, make_datasets, make_run, metrics
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
 STATS = {
     "train_loss", "valid_loss", "unigram_loss", "valid_accuracy", "perplexity", "bits_per_byte", "tokens_per_second",
@@ -37,7 +38,7 @@ def train_run(place, name="r", progress=lambda _: None, **settings):
 
 
 def weights(run, step):
-    return load(lake.read_bytes(run.checkpoint(step) + "/model.safetensors"))
+    return load(store.read_bytes(run.checkpoint(step) + "/model.safetensors"))
 
 
 def same_weights(one, other):
@@ -66,7 +67,7 @@ def test_one_two_and_three_workers_train_alike(place):
 def test_the_metrics_of_a_run(place):
     run, config, stats = train_run(place, train__epochs=10, train__eval_every=20)
     rows = metrics(run)
-    windows = lake.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    windows = store.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
     schedule = Schedule.of(config.train, windows, 16)
     assert [row["step"] for row in rows] == list(range(1, schedule.total_steps + 1))
     assert rows[-1]["epoch"] == pytest.approx(10, abs=32 / windows)
@@ -84,7 +85,7 @@ def test_the_metrics_of_a_run(place):
         assert norms.keys() == {"matrices", "vectors"}
         assert all(0 < norm["mean"] <= norm["max"] < row["gradient_norm"] for norm in norms.values())
     assert len({row["learning_rate"] for row in rows}) == len(rows)
-    told = lake.read_json(run.progress("train"))
+    told = store.read_json(run.progress("train"))
     assert told["total_steps"] == schedule.total_steps
     assert told["message"].startswith(f"step {told['step']}/{schedule.total_steps}  loss ")
     assert train.run(run, config, None, lambda _: None) == stats | {
@@ -148,7 +149,7 @@ def test_workers_that_are_lost_again_and_again_end_the_run(place):
     class LosingEngine(InlineEngine):
         attempts = 0
 
-        def gang(self, function, workers, description):
+        def run_worker_group(self, function, workers, description):
             self.attempts += 1
             raise WorkerLostError("worker 1 ended without a word")
 
@@ -156,15 +157,15 @@ def test_workers_that_are_lost_again_and_again_end_the_run(place):
     with pytest.raises(WorkerLostError, match=r"lost 3 times.*max_restarts \(2\).*worker 1 ended without a word"):
         train.run(run, config, engine, lambda _: None)
     assert engine.attempts == 3
-    assert lake.read_manifest(run.train) is None
+    assert store.read_manifest(run.train) is None
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_windows(place):
     run, config = make_run(place, train__learning_rate=1e38, train__warmup_steps=0)
     with pytest.raises(NightjarError, match=r"diverged at step \d+: loss .*windows \d+, .*train.learning_rate"):
         train.run(run, config, InlineEngine(), lambda _: None)
-    assert lake.read_manifest(run.train) is None
-    assert lake.read_manifest(run.model) is None
+    assert store.read_manifest(run.train) is None
+    assert store.read_manifest(run.model) is None
 
 
 def test_max_seconds_ends_a_run_cleanly(place):
@@ -175,7 +176,7 @@ def test_max_seconds_ends_a_run_cleanly(place):
     rates = [row["learning_rate"] for row in rows[50:]]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.1 * config.train.learning_rate, rel=0.05)
-    assert lake.read_manifest(run.model) is not None
+    assert store.read_manifest(run.model) is not None
 
 
 def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
@@ -186,9 +187,9 @@ def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
     last = stats["num_steps"]
     expected = weights(run, last)
     assert complete_checkpoints(run) == [(last - 1) // 8 * 8, last]
-    lake.delete_folder(run.checkpoint(last))
+    store.delete_folder(run.checkpoint(last))
     bucket, key = bucket_and_key(run.train)
-    lake.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
+    store.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
     assert train.run(run, config, InlineEngine(), lambda _: None)["num_steps"] == last
     assert same_weights(weights(run, last), expected)
     assert [row["step"] for row in metrics(run)] == list(range(1, last + 1))
@@ -207,7 +208,7 @@ def test_a_damaged_checkpoint_is_passed_over(place, caplog):
     weights_file = local_path(run.checkpoint(kept[-1])) / "model.safetensors"
     weights_file.write_bytes(weights_file.read_bytes()[:-100])
     (local_path(run.checkpoint(kept[-2])) / "optimizer.safetensors").unlink()
-    lake.delete_folder(run.model)
+    store.delete_folder(run.model)
     (local_path(run.train) / "_manifest.json").unlink()
     train.run(run, config, InlineEngine(), lambda _: None)
     assert f"checkpoint of step {kept[-1]} is damaged" in caplog.text
@@ -251,14 +252,14 @@ def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
     parts = {"part-0000-aa-000000": [1, 2, 3], "part-0000-aa-000001": [4, 5, 6], "part-0001-bb-000000": [4]}
     for name, steps in parts.items():
         lines = [json.dumps({"step": step, "attempt": name[5:9]}) + "\n" for step in steps]
-        lake.write_bytes(f"{run.metrics_parts}/{name}.jsonl", "".join(lines).encode())
+        store.write_bytes(f"{run.metrics_parts}/{name}.jsonl", "".join(lines).encode())
     found = [(row["step"], row["attempt"]) for row in read_parts(run)]
     assert found == [(1, "0000"), (2, "0000"), (3, "0000"), (4, "0001")]
 
 
 def test_workers_agree_when_seconds_are_over_and_can_form_a_group_again(place):
     run, config = make_run(place, train__workers=2, train__epochs=10_000, train__max_seconds=1)
-    facts = InlineEngine().gang(partial(_train_twice, run=run, config=config), 2, "twice")
+    facts = InlineEngine().run_worker_group(partial(_train_twice, run=run, config=config), 2, "twice")
     assert facts["num_parameters"] > 0
     seconds = [row["seconds"] for row in read_parts(run)]
     assert seconds[-2] < 1 <= seconds[-1]
@@ -269,7 +270,7 @@ def _train_twice(member, run, config):
     """As a worker process that is used again; what the first training left is deleted in between."""
     train_worker(member, run, config, FINGERPRINT)
     if member.rank == 0:
-        lake.delete_folder(run.train)
+        store.delete_folder(run.train)
     member.all_gather("deleted")
     return train_worker(member, run, config, FINGERPRINT)
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DivergedError, StoppedError
-from jobs.paths import Lake
+from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.steps import train
 from jobs.training import loop
 from jobs.training.checkpoint import complete_checkpoints
-from tests.jobs.handmade import TEXT, make_datasets, make_run, metrics
+from tests.support.handmade import TEXT, make_datasets, make_run, metrics
 
 SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
             "train__keep_checkpoints": 99}  # fmt: skip
@@ -50,7 +50,7 @@ def disturbed(run, config, disturb, num_checkpoints=0):
 
 
 def model(run):
-    return load(lake.read_bytes(f"{run.model}/model.safetensors"))
+    return load(store.read_bytes(f"{run.model}/model.safetensors"))
 
 
 def same_model(one, other):
@@ -94,8 +94,8 @@ def test_a_worker_that_is_told_to_end_writes_a_checkpoint_first(place, undisturb
     assert stats["restarts"] == 1
     (step,) = [int(text.split("from step ")[1].split()[0]) for text in told if "resuming" in text]
     assert [row["step"] for row in metrics(run)] == list(range(1, stats["num_steps"] + 1))
-    first_rows = [name for name in lake.list_files(run.metrics_parts) if "part-0001" in name.uri]
-    assert lake.read_bytes(first_rows[0].uri).startswith(f'{{"step": {step + 1},'.encode())
+    first_rows = [name for name in store.list_files(run.metrics_parts) if "part-0001" in name.uri]
+    assert store.read_bytes(first_rows[0].uri).startswith(f'{{"step": {step + 1},'.encode())
     assert same_model(run, undisturbed)
 
 
@@ -106,7 +106,7 @@ def test_a_driver_that_is_told_to_end_stops_in_order_and_goes_on_later(place, nu
     with pytest.raises(StoppedError, match=r"told to end \(SIGTERM\) and stopped after step \d+, whose checkpoint"):
         disturbed(run, config, lambda: os.kill(os.getpid(), signal.SIGTERM))
     step = complete_checkpoints(run)[-1]
-    assert not lake.exists(run.stop)
+    assert not store.exists(run.stop)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert stats["restarts"] == 0
     assert stats["num_steps"] > step
@@ -124,7 +124,7 @@ def test_a_run_that_gets_worse_offers_its_best_step(tmp_path, tokenizer):
     assert best < stats["num_steps"]
     assert complete_checkpoints(run) == [best, stats["num_steps"]]
     assert stats["valid_loss"] == stats["best_valid_loss"] == rows[best]
-    weights = load(lake.read_bytes(f"{run.checkpoint(best)}/model.safetensors"))
+    weights = load(store.read_bytes(f"{run.checkpoint(best)}/model.safetensors"))
     assert all(torch.equal(weights[name], tensor) for name, tensor in model(run).items())
 
 

@@ -9,29 +9,29 @@ import pandas as pd
 import pytest
 import torch
 
-from jobs import lake
 from jobs.engine.inline import InlineEngine
-from jobs.model.folder import load_model
-from jobs.paths import join
+from jobs.lake import store
+from jobs.lake.uri import join
+from jobs.model_io.folder import load_model
 from jobs.pipeline import run_step
 from jobs.report.check import check_file
-from jobs.training import inner
 from jobs.training.data import TrainingData
+from jobs.training.local_sgd import optimizer_cache
 from jobs.training.schedule import Schedule
-from tests.jobs.handmade import FINGERPRINT, make_run, metrics
+from tests.support.handmade import FINGERPRINT, make_run, metrics
 
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """A local disk of its own."""
-    monkeypatch.setattr(inner.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(optimizer_cache.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def trained(place, **settings):
     """A run of some evaluations, with the rows of its ``metrics.csv``."""
     run, config = make_run(place, **{"train__epochs": 6, "train__eval_every": 10, **settings})
     run_step("train", run, config, InlineEngine())
-    data = lake.read_bytes(join(run.stats, "metrics.csv")).decode()
+    data = store.read_bytes(join(run.stats, "metrics.csv")).decode()
     return run, config, list(csv.DictReader(io.StringIO(data)))
 
 
@@ -54,7 +54,7 @@ def test_every_cell_is_a_number_and_nothing_is_wrong(place, kind, strategy):
 
 def test_pandas_opens_the_table(place):
     run, _, rows = trained(place)
-    table = pd.read_csv(io.BytesIO(lake.read_bytes(join(run.stats, "metrics.csv"))))
+    table = pd.read_csv(io.BytesIO(store.read_bytes(join(run.stats, "metrics.csv"))))
     assert table.shape == (len(rows), len(rows[0]))
     assert all(kind.kind in "if" for kind in table.dtypes)
     assert not table.isna().any().any()

@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from jobs.datasets import streams
+from jobs.datasets.shards import TokenShard
+from jobs.datasets.windows import WindowSet, num_windows
 from jobs.errors import DamagedError, InputError
-from jobs.lake import list_files, read_manifest, write_bytes, write_json
-from jobs.paths import join
+from jobs.lake.store import list_files, read_manifest, write_bytes, write_json
+from jobs.lake.uri import join
 from jobs.steps import windows
-from jobs.tokens import streams
-from jobs.tokens.shards import TokenShard
-from jobs.tokens.windows import WindowSet, num_windows
-from tests.jobs.steps.data import PASSAGE, Pipeline, write_corpus
+from tests.support.datasets import PASSAGE, Pipeline, write_corpus
 
 
 def make(anywhere, texts=None, **settings):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from jobs.errors import InputError
-from jobs.paths import Lake
+from jobs.lake.layout import Lake
 from jobs.training.data import TrainingData
-from tests.jobs.handmade import FINGERPRINT, TEXT, make_datasets, train_tokenizer
+from tests.support.handmade import FINGERPRINT, TEXT, make_datasets, train_tokenizer
 
 
 def test_an_id_leads_to_its_window_in_whatever_shard(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.training.group import Group
 from jobs.training.order import SampleOrder
+from jobs.training.process_group import Group
 
 shards = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(sum)
 seeds = st.integers(0, 2**40)

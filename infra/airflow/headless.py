@@ -1,0 +1,72 @@
+"""Runs the DAG `train_llm` without scheduler and UI, one task after another, in a process of its own.
+
+`run_dag` starts it; ``python -m infra.airflow.headless --run-id NAME --conf JSON`` is that process. It takes a home of
+its own: the scheduler of an Airflow with the same database would take up the run as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from infra.airflow.processes import Guarded
+
+SUCCESS, FAILED, USER_ERROR = 0, 1, 2
+
+
+def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path) -> int:
+    """Run the DAG and wait for it.
+
+    Args:
+        conf: What a user would fill into the trigger form.
+        run_id: Name of the run, in Airflow and in the lake.
+        environ: From `infra.airflow.environment.environment`.
+        log: Gets everything that Airflow and the tasks say; the cause of a failure stands at its end.
+
+    Returns:
+        0 if the run succeeded, 2 if the user's input or configuration is wrong, 1 otherwise.
+    """
+    words = ["--run-id", run_id, "--conf", json.dumps(conf)]
+    command = [sys.executable, "-m", "infra.airflow.headless", *words]
+    with Guarded("the DAG", command, environ, log.absolute()) as process:
+        return process.wait()
+
+
+def main() -> int:
+    """Run the DAG in this process; return the exit code."""
+    parser = argparse.ArgumentParser("python -m infra.airflow.headless", description=__doc__.splitlines()[0])
+    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--conf", type=json.loads, default={}, metavar="JSON")
+    options = parser.parse_args()
+    # Airflow takes seconds to import, which whoever calls `run_dag` need not wait for.
+    from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above
+    from airflow.sdk.exceptions import ParamValidationError  # noqa: PLC0415 - see above
+    from airflow.utils.db import initdb  # noqa: PLC0415 - see above
+
+    from nightjar.errors import UserError  # noqa: PLC0415 - see above
+
+    initdb()
+    dag: Any = DagBag().dags["train_llm"]
+    failures: list[tuple[str, BaseException]] = []
+    for task in dag.tasks:
+        task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
+    try:
+        with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):  # dag.test lets nobody choose
+            run = dag.test(run_conf=options.conf)
+    except ParamValidationError as error:
+        sys.stderr.write(f"{str(error).splitlines()[0]}\n")
+        return USER_ERROR
+    if run.state == "success":
+        return SUCCESS
+    sys.stderr.writelines(f"{name}: {cause}\n" for name, cause in failures)
+    return USER_ERROR if any(isinstance(cause, UserError) for _, cause in failures) else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

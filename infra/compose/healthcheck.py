@@ -1,0 +1,46 @@
+"""Whether a part answers and is well: the health check of the containers.
+
+    python -I -S infra/compose/healthcheck.py emr:5555 /moto-api/          # the address answers
+    python -I -S infra/compose/healthcheck.py api-server:8080 scheduler    # the api-server knows the part's heartbeat
+
+Exit code 0 or 1. It runs every few seconds in every container, so it imports little.
+"""
+
+import http.client
+import json
+import sys
+
+HEALTH = "/api/v2/monitor/health"
+_TIMEOUT_SECONDS = 8
+
+
+def main() -> int:
+    """Ask once."""
+    address, what = sys.argv[1:]
+    try:
+        if what.startswith("/"):
+            get(address, what)
+            return 0
+        return 0 if json.loads(get(address, HEALTH))[what]["status"] == "healthy" else 1
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+        sys.stderr.write(f"{address}: {error!r}\n")
+        return 1
+
+
+def get(address: str, path: str) -> bytes:
+    """The body at a path.
+
+    Raises:
+        OSError: if there is no answer.
+        ValueError: if the answer is no success.
+    """
+    connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_SECONDS)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    if answer.status != http.client.OK:
+        raise ValueError(f"{answer.status} {answer.reason}")
+    return answer.read()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Clusters and steps that live: moto's models with a thread for each cluster, which starts it, runs its steps, ends it.
+
+A cluster's thread is the only one that runs steps and says how they ended; the threads of the API add steps, cancel
+them and ask the cluster to end. All of it under one condition for each cluster, never held while a step runs.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from moto.core.utils import utcnow
+from moto.emr.exceptions import ValidationException
+from moto.emr.models import Cluster, ElasticMapReduceBackend, Step
+
+from infra.emr import guard
+from infra.emr.command import ClusterSpec, read_spec
+from infra.emr.execution import Execution, Work
+from infra.emr.logs import step_log_uri
+from infra.emr.settings import Site
+
+log = logging.getLogger(__name__)
+
+ENDED = frozenset({"TERMINATED", "TERMINATED_WITH_ERRORS"})
+ENDING = ENDED | {"TERMINATING"}
+_STEP_MEMBERS = ("name", "hadoop_jar_step", "action_on_failure")
+
+
+class LocalStep(Step):
+    """A step as the API shows it, and its execution once it runs."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        super().__init__("PENDING", **{key: request[key] for key in _STEP_MEMBERS if key in request})
+        self.ended: datetime | None = None
+        self.failure_details: dict[str, str] = {}
+        self.message = ""
+        self.execution: Execution | None = None
+        self.cancelled = False
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What moto says, with the reason, and with the details of a failure."""
+        shown = super().status
+        shown["Timeline"]["EndDateTime"] = self.ended
+        shown["StateChangeReason"] = {"Message": self.message} if self.message else {}
+        return {**shown, "FailureDetails": self.failure_details or None}
+
+    def start(self) -> None:
+        """Nothing: moto starts a cluster's first step at once, the cluster's thread when its time has come."""
+
+    def cancel(self) -> bool:
+        """Cancels the step unless it has ended, and says whether; the caller holds the cluster's condition."""
+        if self.state == "PENDING":
+            self.finish("CANCELLED", "Cancelled before it started")
+        elif self.state == "RUNNING" and self.execution is not None:
+            self.cancelled = True
+            self.execution.stop()
+        else:
+            return False
+        return True
+
+    def finish(self, state: str, message: str = "") -> None:
+        """Enters a final state."""
+        self.state, self.message, self.ended = state, message, utcnow()
+
+
+class LocalCluster(Cluster):
+    """A cluster that runs its steps on this machine, one at a time."""
+
+    def __init__(self, site: Site, emr_backend: ElasticMapReduceBackend, **request: Any) -> None:
+        self.site = site
+        self.creator = threading.get_ident()
+        self.changed = threading.Condition()
+        self.idle_timeout_seconds: int | None = None
+        self.reason: dict[str, str] = {}
+        self._errors = False
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._running: LocalStep | None = None
+        super().__init__(emr_backend, **request)  # calls the overridden methods below before it is complete
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What moto says, with the real reason."""
+        return {**super().status, "StateChangeReason": self.reason}
+
+    @property
+    def launched(self) -> bool:
+        """Whether the request that made the cluster has been carried out to its end."""
+        return self._thread.ident is not None
+
+    @property
+    def _ending(self) -> bool:
+        return self.state in ENDING
+
+    def run_bootstrap_actions(self) -> None:
+        """Nothing yet: the cluster's thread does it, after `launch`."""
+
+    def launch(self) -> None:
+        """Starts the cluster's life, when all that was asked for has been recorded."""
+        if self.step_concurrency_level > 1:
+            log.warning(
+                "%s: StepConcurrencyLevel %s, but steps run one at a time here", self.id, self.step_concurrency_level
+            )
+        self._thread.name = self.id
+        self._thread.start()
+
+    def add_steps(self, steps: Iterable[Mapping[str, Any]]) -> list[Step]:
+        """Queues steps.
+
+        Raises:
+            ValidationException: The cluster is ending or has ended.
+        """
+        with self.changed:
+            if getattr(self, "state", None) in ENDING:
+                raise ValidationException(
+                    "A job flow that is shutting down, terminated, or finished may not be modified."
+                )
+            added: list[Step] = [LocalStep(step) for step in steps]
+            self.steps.extend(added)
+            self.changed.notify_all()
+        return added
+
+    def cancel_step(self, step_id: str) -> bool | None:
+        """Cancels a step: whether it had not ended yet; None if the cluster has no such step."""
+        with self.changed:
+            found = [step for step in self.local_steps if step.id == step_id]
+            return found[0].cancel() if found else None
+
+    @property
+    def local_steps(self) -> list[LocalStep]:
+        """The cluster's steps."""
+        return [step for step in self.steps if isinstance(step, LocalStep)]
+
+    def terminate(self) -> None:
+        """Ends the cluster because a user says so. Returns at once; a step that runs is ended in the background."""
+        with self.changed:
+            self._end("USER_REQUEST", "Terminated by user request")
+
+    def abandon(self) -> None:
+        """Forgets the cluster: kills its step at once, without logs, and waits until no process is left."""
+        with self.changed:
+            self._end("INTERNAL_ERROR", "The embedded EMR was reset")
+            running = self._running
+        if running is not None and running.execution is not None:
+            running.execution.stop(guard.KILL)
+            running.execution.join()
+
+    def join(self, timeout_seconds: float) -> None:
+        """Waits until an ending cluster has ended."""
+        if self.launched:
+            self._thread.join(timeout_seconds)
+
+    def wake(self) -> None:
+        """Makes the cluster look again at what it may do now."""
+        with self.changed:
+            self.changed.notify_all()
+
+    def _live(self) -> None:
+        self._start()
+        while (step := self._next_step()) is not None:
+            failure = self._run(step)
+            with self.changed:
+                self._running = None
+                self._settle(step, failure)
+        with self.changed:
+            for group in self.instance_groups:
+                group.state, group.end_date_time = "TERMINATED", utcnow()
+            self.end_datetime = utcnow()
+            self.state = "TERMINATED_WITH_ERRORS" if self._errors else "TERMINATED"
+        log.info("%s %s: %s", self.id, self.state, self.reason["Message"])
+
+    def _start(self) -> None:
+        settings = self.site.settings
+        with self.changed:
+            log.info("%s STARTING: %s", self.id, self.name)
+            self.changed.wait_for(lambda: self._ending, settings.start_seconds)
+            if not self._ending:
+                self.state = "BOOTSTRAPPING"
+                self.changed.wait_for(lambda: self._ending, settings.bootstrap_seconds)
+            if not self._ending:
+                self.ready_datetime = utcnow()
+
+    def _next_step(self) -> LocalStep | None:
+        """Waits for a step to run and marks it RUNNING; None when the cluster is ending."""
+        idle_since = time.monotonic()
+        with self.changed:
+            while not self._ending:
+                step = next((step for step in self.local_steps if step.state == "PENDING"), None)
+                if step is not None:
+                    self._begin(step)
+                    return step
+                if not self.keep_job_flow_alive_when_no_steps:
+                    self._end("ALL_STEPS_COMPLETED", "Steps completed")
+                    continue
+                if self.state != "WAITING":
+                    self.state, self.reason = "WAITING", {"Message": "Cluster ready to run steps."}
+                    log.info("%s WAITING", self.id)
+                self._wait_idle(idle_since)
+        return None
+
+    def _wait_idle(self, idle_since: float) -> None:
+        """Waits for news, or ends the cluster when its idle timeout has come first."""
+        limit = None if self.termination_protected else self.idle_timeout_seconds
+        left = None if limit is None else idle_since + limit - time.monotonic()
+        if left is None or left > 0:
+            self.changed.wait(left)
+        else:
+            self._end("USER_REQUEST", f"Terminated by its auto-termination policy after {limit} idle seconds")
+
+    def _begin(self, step: LocalStep) -> None:
+        self.state, self.reason = "RUNNING", {"Message": "Running step"}
+        folder = self.site.state_dir / self.id / "steps" / step.id
+        log_uri = step_log_uri(self.log_uri, self.id, step.id) if self.log_uri else None
+        step.execution = Execution(Work(step.jar, list(step.args), folder, log_uri), self.site)
+        step.state, step.start_date_time = "RUNNING", utcnow()
+        self._running = step
+        log.info("%s %s RUNNING: %s (%s)", self.id, step.id, step.name, folder)
+
+    def _run(self, step: LocalStep) -> str | None:
+        assert step.execution is not None
+        try:
+            return step.execution.run(self._spec())
+        except Exception as error:
+            log.exception("%s %s: the embedded EMR failed", self.id, step.id)
+            return f"The embedded EMR failed: {error!r}"
+
+    def _spec(self) -> ClusterSpec:
+        configurations = [_plain(item) for item in self.configurations]
+        return read_spec(configurations, self._tags, self.emr_backend.region_name, self.site.settings)
+
+    def _settle(self, step: LocalStep, failure: str | None) -> None:
+        """Records how a step ended, and does what it asked for in case of a failure."""
+        if step.cancelled:
+            step.finish("CANCELLED", "Cancelled while it was running")
+        elif failure is None:
+            step.finish("COMPLETED")
+        else:
+            step.failure_details = {"Reason": "Unknown Error.", "Message": failure}
+            if self.log_uri:
+                step.failure_details["LogFile"] = f"{step_log_uri(self.log_uri, self.id, step.id)}/stderr.gz"
+            step.finish("FAILED", failure)
+            self._react(step)
+        log.info("%s %s %s %s", self.id, step.id, step.state, step.message)
+
+    def _react(self, step: LocalStep) -> None:
+        if step.action_on_failure == "CONTINUE":
+            return
+        protected = self.termination_protected and self.keep_job_flow_alive_when_no_steps
+        if step.action_on_failure == "CANCEL_AND_WAIT" or protected:
+            self._cancel_steps()
+        else:
+            self._end("STEP_FAILURE", "Shut down as step failed", errors=True)
+
+    def _end(self, code: str, message: str, *, errors: bool = False) -> None:
+        """Begins the end, if it has not begun; the caller holds the condition. No pending step will run."""
+        if self._ending:
+            return
+        self.state, self.reason, self._errors = "TERMINATING", {"Code": code, "Message": message}, errors
+        self._cancel_steps()
+        self.changed.notify_all()
+
+    def _cancel_steps(self) -> None:
+        for step in self.local_steps:
+            step.cancel()
+
+
+def _plain(value: Any) -> Any:
+    """The value without moto's mappings, which change the spelling of their keys."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    value = value.original_dict() if hasattr(value, "original_dict") else value
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value

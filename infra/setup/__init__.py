@@ -1,0 +1,1 @@
+"""Set-up of the virtual environment and of Java."""

@@ -1,0 +1,31 @@
+"""The neighbours of words in a run's embeddings, as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jobs.datasets.dataset import read_tokenizer, used_datasets
+from jobs.embeddings.files import read_embeddings, token_names
+from jobs.embeddings.neighbours import Neighbours, find_token
+from jobs.lake.layout import Lake, Run
+
+
+def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
+    """Where the embeddings are, then one line for each word: its nearest tokens with their cosines.
+
+    Raises:
+        InputError: if a word is no single token with a vector.
+    """
+    lake, datasets = Lake(run.lake_uri), used_datasets(run)
+    folder_uri = lake.embeddings(datasets["embeddings"])
+    yield f"embeddings {folder_uri}"
+    if not words:
+        return
+    tokenizer = read_tokenizer(lake, datasets["tokens"])
+    names, known = token_names(tokenizer.json), Neighbours(read_embeddings(folder_uri))
+    ids = {name: token_id for token_id, name in enumerate(names)}
+    for word in words:
+        near = known.nearest(find_token(word, tokenizer.encode, names, known), count)
+        yield f"{word:<12}" + "  ".join(
+            f"{tokenizer.decode([ids[name]]).strip()} {cosine:.2f}" for name, cosine in near
+        )

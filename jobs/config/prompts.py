@@ -1,0 +1,62 @@
+"""The prompts of a run: from its configuration, or from a file that it names. Light: the standard library alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from jobs.config import GenerateConfig
+from jobs.errors import InputError
+from jobs.lake.uri import to_uri
+
+
+def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
+    """The texts to continue; `read_bytes` gives the content of the file that a URI names.
+
+    Raises:
+        InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong; or if
+            a prompt is no text that can be encoded.
+    """
+    prompts = config.prompts if config.prompts_file is None else _of_file(to_uri(config.prompts_file), read_bytes)
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"generate.prompts: {prompt!r} holds half a surrogate pair, which is no text") from None
+    return prompts
+
+
+def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
+    lines = list(enumerate(_lines(_decoded(uri, read_bytes)), 1))
+    if uri.endswith(".jsonl"):
+        prompts = tuple(_prompt(uri, number, line) for number, line in lines if line.strip())
+    else:
+        prompts = tuple(line for _, line in lines)
+    if not prompts:
+        raise InputError(f"generate.prompts_file: {uri} holds no prompt")
+    return prompts
+
+
+def _decoded(uri: str, read_bytes: Callable[[str], bytes]) -> str:
+    try:
+        return read_bytes(uri).decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
+
+
+def _lines(text: str) -> list[str]:
+    """The lines, empty ones too; only line feeds divide, not every mark that `str.splitlines` knows."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _prompt(uri: str, number: int, line: str) -> str:
+    try:
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, TypeError, KeyError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise InputError(f'generate.prompts_file: {uri}, line {number}: expected {{"prompt": "text"}}')
+    return prompt

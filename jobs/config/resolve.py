@@ -1,0 +1,221 @@
+"""The configuration of a run: one frozen model per step, resolved once and written into the run's folder.
+
+Precedence: defaults < preset file (``jobs/config/presets/<name>.toml``) < ``--set key=value`` or the trigger form.
+Keys are dotted (``train.batch_size``); unknown keys are errors. Airflow builds its trigger form from `flat_schema`.
+Light: pydantic and the standard library alone.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from jobs.config.sections.base import Section
+from jobs.config.sections.cluster import ClusterConfig, SparkConfig
+from jobs.config.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
+from jobs.config.sections.generate import GenerateConfig
+from jobs.config.sections.model import ModelConfig
+from jobs.config.sections.train import EMBED, TrainConfig
+from jobs.errors import InputError
+from jobs.lake.layout import STEPS
+
+__all__ = [
+    "ClusterConfig",
+    "Config",
+    "EmbedConfig",
+    "GenerateConfig",
+    "ModelConfig",
+    "SparkConfig",
+    "TokenizeConfig",
+    "TrainConfig",
+    "WindowsConfig",
+    "flat_schema",
+    "override",
+    "parse_settings",
+    "preset_names",
+    "resolve",
+]
+
+
+class Config(Section):
+    """Everything that a run does, every default filled in."""
+
+    corpus: str = Field(min_length=1)
+    """Text to train on (.txt, .jsonl, .parquet; plain, .gz, .bz2, .zst): files, folders or patterns, as paths,
+    file:///... or s3://..., one in each line or as a JSON list."""
+    preset: str = "demo"
+    """Name of the preset that the settings started from."""
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    """Least severe log lines that are shown."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    windows: WindowsConfig = WindowsConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    embed: EmbedConfig = EmbedConfig()
+    spark: SparkConfig = SparkConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _slots_for_workers(self) -> Config:
+        slots = self.spark.executors * self.spark.executor_cores
+        if slots < self.train.workers:
+            raise ValueError(
+                f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
+                f" ({slots}): a barrier stage starts only when all its tasks have a slot"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_fit_the_model(self) -> Config:
+        if self.train.embeddings == EMBED and self.embed.size != self.model.embedding_size:
+            raise ValueError(
+                f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
+                f" train.embeddings={EMBED} starts the model from these vectors"
+            )
+        return self
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of the run: `embed` only where the model starts from its vectors."""
+        return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
+
+    def to_json(self) -> str:
+        """The configuration as it stands in a run's folder."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "configuration") -> Config:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: if it is not a valid configuration; the message starts with `where`.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{where}: {first_wrong(error)}") from None
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = files("jobs.config") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the configuration of a run: defaults, then the preset, then `overrides` (dotted keys).
+
+    Raises:
+        InputError: naming the key that is unknown or out of range, or the preset that does not exist.
+    """
+    values = _preset(preset)
+    for key, value in (overrides or {}).items():
+        _put(values, key, value)
+    try:
+        return Config.model_validate({**values, "corpus": corpus, "preset": preset})
+    except ValidationError as error:
+        raise InputError(first_wrong(error)) from None
+
+
+def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
+    """`config` with other settings of one section, given by their dotted keys.
+
+    Raises:
+        InputError: naming the key that is unknown, out of range or of another section.
+    """
+    values = config.model_dump()
+    for key, value in settings.items():
+        if not key.startswith(f"{section}."):
+            raise InputError(f"{key}: only keys of '{section}' can be set here")
+        _put(values, key, value)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(first_wrong(error)) from None
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` settings: the value is JSON where it can be read as such, else text.
+
+    Raises:
+        InputError: for a setting without ``=``.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found or not key.strip():
+            raise InputError(f"--set {setting}: write key=value, for example --set train.batch_size=64")
+        try:
+            values[key.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key.strip()] = text
+    return values
+
+
+def flat_schema() -> dict[str, dict[str, Any]]:
+    """JSON schema of every dotted key but `corpus` and `preset`, with its default, for the trigger form.
+
+    Each value has `description`, `default` and `section` beside the schema's own words (type, minimum, enum, ...).
+    """
+    schema: dict[str, dict[str, Any]] = {}
+    for name, field in Config.model_fields.items():
+        owner = field.annotation
+        if isinstance(owner, type) and issubclass(owner, Section):
+            properties = owner.model_json_schema()["properties"]
+            schema |= {f"{name}.{key}": {**_plain(value), "section": name} for key, value in properties.items()}
+        elif name not in ("corpus", "preset"):
+            schema[name] = {**_plain(Config.model_json_schema()["properties"][name]), "section": "run"}
+    return schema
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Turn pydantic's ``anyOf [x, null]`` into a list of types, as forms want it."""
+    plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    for choice in schema.get("anyOf", []):
+        plain |= {key: value for key, value in choice.items() if key != "type"}
+    if "anyOf" in schema:
+        plain["type"] = [choice["type"] for choice in schema["anyOf"]]
+    return plain
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise InputError(f"preset '{name}' does not exist; choose one of {', '.join(preset_names())}")
+    return tomllib.loads((files("jobs.config") / "presets" / f"{name}.toml").read_text("utf-8"))
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted `key`; that it exists is checked when the whole is validated."""
+    *sections, last = key.split(".")
+    if sections and sections[0] not in Config.model_fields:
+        raise InputError(f"{key}: unknown key{_nearest(key)}")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{key}: unknown key{_nearest(key)}")
+        values = inner
+    values[last] = value
+
+
+def _nearest(key: str) -> str:
+    close = get_close_matches(key, list(flat_schema()), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def first_wrong(error: ValidationError) -> str:
+    """The first thing that is wrong, with its key and the value that was given."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(key)}"
+    if first["type"] == "value_error" and not (key and key.count(".")):
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

@@ -1,0 +1,105 @@
+"""The bytes of a text file: any part of a plain one, or all of it from the start, decompressed on the way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Literal, Protocol
+
+import pyarrow as pa
+
+from jobs.errors import InputError
+from jobs.lake import store
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BLOCK_BYTES = 1 << 23  # a request to S3 each
+
+_CODECS: dict[str, Literal["gzip", "bz2", "zstd"]] = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
+
+
+class File(Protocol):
+    """Where the bytes are, and how they are compressed."""
+
+    @property
+    def uri(self) -> str:
+        """The file."""
+
+    @property
+    def compression(self) -> str | None:
+        """``gz``, ``bz2``, ``zst`` or None."""
+
+
+@contextmanager
+def open_plain(file: File) -> Iterator[pa.NativeFile]:
+    """Open a file for reading its bytes, as they are, at any position.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    with named_errors(file.uri), store.open_input(file.uri) as stream:
+        yield stream
+
+
+@contextmanager
+def open_stream(file: File) -> Iterator[pa.NativeFile]:
+    """Open a file for reading its content, decompressed, from start to end.
+
+    Raises:
+        InputError: if it cannot be read, or is not what its compression promises.
+    """
+    with open_plain(file) as stream:
+        if file.compression is None:
+            yield stream
+            return
+        try:
+            yield pa.CompressedInputStream(stream, _CODECS[file.compression])
+        except OSError as error:
+            if error.errno is not None or "AWS Error" in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{file.uri}: damaged .{file.compression} file ({reason}); make it again") from None
+
+
+@contextmanager
+def open_seekable(file: File) -> Iterator[pa.NativeFile | IO[bytes]]:
+    """Open a file for reading its content at any position; a compressed one is laid out on the local disk first.
+
+    Raises:
+        InputError: as `open_stream`.
+    """
+    if file.compression is None:
+        with open_plain(file) as stream:
+            yield stream
+        return
+    with tempfile.TemporaryFile() as copy:
+        for block in read_blocks(file):
+            copy.write(block)
+        yield copy
+
+
+def read_blocks(file: File) -> Iterator[bytes]:
+    """The content of a file in blocks, decompressed.
+
+    Raises:
+        InputError: as `open_stream`.
+    """
+    with open_stream(file) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            yield block
+
+
+def read_at(file: pa.NativeFile, start: int, size: int) -> bytes:
+    """At most `size` bytes from `start` on."""
+    file.seek(start)
+    return file.read(size)
+
+
+@contextmanager
+def named_errors(uri: str) -> Iterator[None]:
+    """Turn what a file system says of a file that it will not give into a user's error."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: cannot be read ({reason})") from None

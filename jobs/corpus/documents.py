@@ -1,0 +1,220 @@
+"""Documents are what lies between borders, and a border is a run of whitespace with enough line ends in it.
+
+Two line ends (so a blank line, which may hold spaces) divide paragraphs, one divides lines. A document begins with the
+first byte after a border that is not whitespace, and belongs to the byte range in which it begins; so ranges of any
+size give the same documents, each exactly once, and so does reading a compressed file as a stream. Whitespace means
+ASCII whitespace throughout. Documents hold no whitespace at their ends; their CRLF line ends become LF; a byte order
+mark is no part of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.corpus.content import BLOCK_BYTES, BYTE_ORDER_MARK, open_plain, open_stream, read_at
+from jobs.corpus.texts import IS_SPACE, Places, Texts
+from jobs.sources.listing import ByteRange
+
+Unit = Literal["paragraph", "line", "record", "file"]
+
+# Whitespace before a border's first line end is left to rstrip: a pattern that began with \s* would be quadratic.
+_NO_BORDER = re.compile(rb"(?!)")
+_BORDERS = {
+    "line": re.compile(rb"(\n\s*)"),
+    "paragraph": re.compile(rb"(\n[^\S\n]*\n\s*)"),
+    "record": _NO_BORDER,
+    "file": _NO_BORDER,
+}
+_LINE_ENDS = {"line": 1, "paragraph": 2, "record": 1 << 62, "file": 1 << 62}
+_BLOCK_BYTES = 1 << 16
+_SPACES = re.compile(rb"\s*")
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Some documents of a file: their text, the place at which each begins, and counts of what was met on the way.
+
+    The place is an offset in bytes (of the decompressed text; in JSONL that of the record's line), in Parquet a row.
+    """
+
+    texts: Texts
+    offsets: Places
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, texts: Iterable[bytes], offsets: Iterable[int], counts: Counter[str]) -> Documents:
+        """Documents whose texts are objects of their own."""
+        return cls(Texts.of(texts), np.fromiter(offsets, np.int64), counts)
+
+
+def read_text(part: ByteRange, unit: Unit) -> Iterator[Documents]:
+    """Read the documents that begin in a part of a text file, and no others, wherever they end.
+
+    A plain file gives one batch. A compressed one, whose part must be the whole, is read as a stream, in batches.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if part.source.compression is None:
+        yield _read_range(part, unit)
+        return
+    with open_stream(part.source) as stream:
+        yield from _split_stream(stream, unit)
+
+
+def _read_range(part: ByteRange, unit: Unit) -> Documents:
+    with open_plain(part.source) as file:
+        data, start = read_at(file, part.start, part.size), part.start
+        if _begins_with_mark(file, part, data):
+            data, start = data[len(BYTE_ORDER_MARK) - start :], len(BYTE_ORDER_MARK)
+        is_end = part.end == part.source.size
+        num_lines = _count_lines(data, unit) + (is_end and data[-1:] not in (b"", b"\n"))
+        first = _first_document(file, data, start, unit)
+        if first is None:
+            return Documents.of([], [], _empty_lines(unit, num_lines, 0))
+        data = data.rstrip() if is_end else _complete(file, data, start, unit)
+    texts, offsets = split_documents(data[first:] if first else data, unit)
+    return Documents(texts, offsets + (start + first), _empty_lines(unit, num_lines, len(texts)))
+
+
+def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool:
+    """Whether the file has a byte order mark, of which `part`, whose content is `data`, may have a piece."""
+    if part.start >= len(BYTE_ORDER_MARK):
+        return False
+    is_whole = part.start == 0 and len(data) >= len(BYTE_ORDER_MARK)
+    return (data if is_whole else read_at(file, 0, len(BYTE_ORDER_MARK))).startswith(BYTE_ORDER_MARK)
+
+
+def _split_stream(stream: pa.NativeFile, unit: Unit) -> Iterator[Documents]:
+    rest, offset, last = b"", 0, b""  # what is not known to be complete, and where it stands
+    while True:
+        more = stream.read(max(BLOCK_BYTES, len(rest)))  # ever larger, so that long documents take linear time
+        if not offset and not rest and more.startswith(BYTE_ORDER_MARK):
+            more, offset = more[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
+        data = rest + more
+        texts, begins = split_documents(data, unit)
+        num_lines = _count_lines(more, unit) + (not more and last not in (b"", b"\n"))
+        num_complete = len(texts) - bool(more and len(texts))  # the last one may go on
+        offsets = begins[:num_complete] + offset
+        yield Documents(texts[:num_complete], offsets, _empty_lines(unit, num_lines, num_complete))
+        if not more:
+            return
+        start = int(begins[-1]) if len(begins) else len(data)
+        rest, offset, last = data[start:], offset + start, more[-1:]
+
+
+def _count_lines(data: bytes, unit: Unit) -> int:
+    """The number of line ends, where it matters."""
+    return data.count(b"\n") if unit == "line" else 0
+
+
+def _empty_lines(unit: Unit, num_lines: int, num_documents: int) -> Counter[str]:
+    """Where lines are documents, what is more than these were empty lines."""
+    return Counter(empty_documents=num_lines - num_documents) if unit == "line" else Counter()
+
+
+def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Places]:
+    """The documents of `data`, of which the first begins with it, and where in `data` each begins.
+
+    A line is blank if it has whitespace alone. Paragraphs are runs of lines that are not blank, lines are single ones.
+    """
+    data, line_ends = _with_plain_line_ends(data)
+    if unit in ("record", "file"):
+        begins, ends = np.zeros(1, np.int64), np.full(1, len(data))
+        begins, ends = (begins, ends) if data.strip() else (begins[:0], ends[:0])
+    else:
+        begins, ends = _runs_of_lines(data, unit)
+    _trim(data, begins, ends)
+    return Texts(data, begins, ends), begins + np.searchsorted(line_ends, begins)
+
+
+def _with_plain_line_ends(data: bytes) -> tuple[bytes, Places]:
+    """`data` with LF for each CRLF, and where in it these stand."""
+    if b"\r" not in data:
+        return data, np.zeros(0, np.int64)
+    buffer = np.frombuffer(data, np.uint8)
+    found = np.flatnonzero((buffer[:-1] == ord("\r")) & (buffer[1:] == ord("\n")))
+    return data.replace(b"\r\n", b"\n"), found - np.arange(len(found))
+
+
+def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Places, Places]:
+    """Where documents begin and end, with the whitespace at the ends of their first and last lines."""
+    line_ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    begins, ends = np.concatenate([[0], line_ends + 1]), np.concatenate([line_ends, [len(data)]])
+    written = ~_blank(data, begins, ends)
+    if unit == "line":
+        return begins[written], ends[written]
+    before, after = np.concatenate([[False], written[:-1]]), np.concatenate([written[1:], [False]])
+    return begins[written & ~before], ends[written & ~after]
+
+
+def _blank(data: bytes, begins: Places, ends: Places) -> npt.NDArray[np.bool_]:
+    """Which lines hold whitespace alone."""
+    buffer = np.frombuffer(data, np.uint8)
+    blank: npt.NDArray[np.bool_] = begins == ends
+    candidates = np.flatnonzero(~blank)
+    candidates = candidates[IS_SPACE[buffer[begins[candidates]]]]
+    candidates = candidates[IS_SPACE[buffer[ends[candidates] - 1]]]
+    for line in candidates:
+        blank[line] = data[begins[line] : ends[line]].isspace()
+    return blank
+
+
+def _trim(data: bytes, begins: Places, ends: Places) -> None:
+    """Move the borders of texts, none of which is whitespace alone, behind and before the whitespace at their ends."""
+    buffer = np.frombuffer(data, np.uint8)
+    for text in np.flatnonzero(IS_SPACE[buffer[begins]]):
+        begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # matches nothing too
+    for text in np.flatnonzero(IS_SPACE[buffer[ends - 1]]):
+        end, size = int(ends[text]), 64
+        while not (line := data[max(0, end - size) : end].rstrip()):
+            end, size = end - size, size * 2
+        ends[text] = max(0, end - size) + len(line)
+
+
+def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> int | None:
+    """The position in `data`, which stands at `start` in the file, of the first document that begins in it."""
+    lead = len(data) - len(data.lstrip())
+    if lead == len(data):
+        return None
+    if start == 0 or _begins_document(file, start + lead, unit):
+        return lead
+    border = _BORDERS[unit].search(data, lead)
+    return border.end() if border and border.end() < len(data) else None
+
+
+def _begins_document(file: pa.NativeFile, position: int, unit: Unit) -> bool:
+    """Whether the byte at `position`, which is not whitespace, comes after a border or is the first of the text."""
+    size = _BLOCK_BYTES
+    while True:
+        begin = position - size if position - size > len(BYTE_ORDER_MARK) else 0
+        before = read_at(file, begin, position - begin)
+        text = before.rstrip()
+        if before.count(b"\n", len(text)) >= _LINE_ENDS[unit]:
+            return True
+        if text:
+            return begin == 0 and text == BYTE_ORDER_MARK
+        if begin == 0:
+            return True
+        size *= 2
+
+
+def _complete(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> bytes:
+    """`data` up to the end of the last document that begins in it, which may lie far behind `data`."""
+    text_end = len(data.rstrip())
+    size = _BLOCK_BYTES
+    while not (border := _BORDERS[unit].search(data, text_end)):
+        more = read_at(file, start + len(data), size)
+        if not more:
+            return data.rstrip()
+        data += more
+        size *= 2
+    return data[: border.start()]

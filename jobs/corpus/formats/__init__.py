@@ -1,0 +1,1 @@
+"""Readers of corpus files that are not plain text."""

@@ -1,0 +1,185 @@
+"""Records of JSONL and Parquet files. The text of each is divided into documents as a text file of its own would be.
+
+A line of JSONL belongs to the byte range in which it begins, a row group of Parquet to that in which its first column
+chunk begins; so both kinds can be cut like text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.config import TokenizeConfig
+from jobs.corpus.content import open_seekable, read_blocks
+from jobs.corpus.documents import Documents, read_text, split_documents
+from jobs.corpus.filters import between_marks
+from jobs.errors import InputError
+from jobs.sources.listing import ByteRange, Source
+from jobs.sources.utf8 import encode_text, replace_invalid
+
+_BATCH_ROWS = 512
+_BORDER = b"\n\n"  # of paragraphs and of lines
+
+
+def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
+    """Documents of the records whose lines begin in a part of a JSONL file; empty lines are none.
+
+    Raises:
+        InputError: if the file cannot be read, or naming the line that is not JSON or lacks the text.
+    """
+    for lines in read_text(part, "line"):
+        records = _Records(settings)
+        for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
+            try:
+                # What is replaced in other fields is counted too: json takes all of a line or nothing.
+                whole, num_replaced = replace_invalid(line) if settings.invalid_utf8 == "replace" else (line, 0)
+                records.add(_json_text(whole, settings.field), offset, num_replaced)
+            except ValueError as error:
+                where = f"{part.source.uri}: line {_line_number(part.source, offset)}"
+                raise InputError(f"{where}: {error}") from None
+        yield records.documents()
+
+
+def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
+    """Documents of the row groups that begin in a part of a Parquet file.
+
+    Raises:
+        InputError: if the file cannot be read, is no Parquet, or its column is missing or holds no text.
+    """
+    if not part.source.size:
+        return
+    with open_seekable(part.source) as stream, _damage_named(part.source), pq.ParquetFile(stream) as file:
+        _check_column(part.source, file.schema_arrow, settings.field)
+        row = 0
+        for group in range(file.metadata.num_row_groups):
+            metadata = file.metadata.row_group(group)
+            if part.source.compression or part.start <= _start_of(metadata) < part.end:
+                for texts in _texts_of(file, group, settings.field):
+                    yield _documents_of_rows(part.source, texts, row, settings)
+                    row += len(texts)
+            else:
+                row += metadata.num_rows
+
+
+class _Records:
+    """Divides the texts of records, and counts."""
+
+    def __init__(self, settings: TokenizeConfig) -> None:
+        self._settings = settings
+        self._texts: list[bytes] = []
+        self._offsets: list[int] = []
+        self._counts = Counter[str]()
+
+    def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
+        """Take a record's text, or that it has none; `num_replaced` letters were replaced before.
+
+        Raises:
+            ValueError: if it is not UTF-8, nor may be made so.
+        """
+        self._counts["null_records"] += text is None
+        data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
+        self._counts["replaced_letters"] += num_replaced + more_replaced
+        data = between_marks(data) if self._settings.drop_gutenberg else data.strip()
+        if not data:
+            self._counts["empty_documents"] += 1
+            return
+        self._texts.append(data)
+        self._offsets.append(offset)
+
+    def documents(self) -> Documents:
+        """What was taken."""
+        if self._settings.documents == "record":
+            return Documents.of((text.replace(b"\r\n", b"\n") for text in self._texts), self._offsets, self._counts)
+        starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
+        texts, begins = split_documents(_BORDER.join(self._texts), self._settings.documents)
+        records = np.searchsorted(starts, begins, "right") - 1
+        return Documents(texts, np.array(self._offsets, np.int64)[records], self._counts)
+
+
+def _json_text(line: bytes, field: str) -> str | None:
+    """The text of one line, or None where it is null.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    try:
+        record = json.loads(line.decode())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read (nested too deeply)") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{type(record).__name__} instead of an object with the field '{field}'")
+    if field not in record:
+        raise ValueError(f"no field '{field}', only {_some(record)}; set tokenize.field")
+    text = record[field]
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"field '{field}' holds {type(text).__name__} instead of text; set tokenize.field")
+    return text
+
+
+def _line_number(source: Source, offset: int) -> int:
+    number, position = 1, 0
+    for block in read_blocks(source):
+        number += block.count(b"\n", 0, max(0, offset - position))
+        position += len(block)
+        if position >= offset:
+            break
+    return number
+
+
+@contextmanager
+def _damage_named(source: Source) -> Iterator[None]:
+    """Turn what Arrow says of a file that is no Parquet into a user's error."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{source.uri}: not a Parquet file, or a damaged one ({reason}); make it again") from None
+
+
+def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
+    if name not in schema.names:
+        raise InputError(f"{source.uri}: no column '{name}', only {_some(schema.names)}; set tokenize.field")
+    kind = schema.field(name).type
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    tests: list[Any] = [pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary]
+    if not any(test(kind) for test in tests):
+        raise InputError(f"{source.uri}: column '{name}' holds {kind} instead of text; set tokenize.field")
+
+
+def _start_of(group: Any) -> int:
+    first = group.column(0)
+    return int(first.dictionary_page_offset or first.data_page_offset)
+
+
+def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[bytes | None]]:
+    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
+        values: Any = batch.column(0)
+        if isinstance(values, pa.DictionaryArray):
+            values = values.dictionary_decode()
+        yield values.cast(pa.large_binary()).to_pylist()  # as bytes: what is stored as text need not be UTF-8
+
+
+def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, settings: TokenizeConfig) -> Documents:
+    records = _Records(settings)
+    for i, text in enumerate(texts):
+        try:
+            records.add(text, row + i)
+        except ValueError as error:
+            raise InputError(f"{source.uri}: row {row + i}: {error}") from None
+    return records.documents()
+
+
+def _some(names: Any) -> str:
+    found = [str(name) for name in names]
+    return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"

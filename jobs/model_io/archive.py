@@ -1,0 +1,67 @@
+"""A model folder as one zip file.
+
+The bytes depend on the content alone: files are stored, not compressed (weights hardly shrink, and zlib's output
+differs between versions), in a fixed order, with a fixed date. Archives may come from anywhere: only plain names are
+read, nothing is extracted to a disk, and no more is read than the manifest inside promises.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+from jobs.errors import DamagedError, InputError
+from jobs.lake import store
+from jobs.lake.layout import MANIFEST
+
+_DATE = (1980, 1, 1, 0, 0, 0)
+_FILE_MODE = 0o100644
+_MOST_MANIFEST_BYTES = 1 << 20
+
+
+def pack(contents: Mapping[str, bytes]) -> bytes:
+    """The zip file that holds `contents` by name."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(contents):
+            info = zipfile.ZipInfo(name, _DATE)
+            info.create_system = 3  # Unix, wherever it is written
+            info.external_attr = _FILE_MODE << 16
+            archive.writestr(info, contents[name])
+    return sink.getvalue()
+
+
+def unpack(uri: str) -> dict[str, bytes]:
+    """The manifest of the archive at `uri` and the files that it lists, checked by size and hash.
+
+    Raises:
+        InputError: if there is no such file, or it is not an archive of a model folder.
+        DamagedError: if a file in it is missing, truncated or altered, or its name leads out of the archive.
+    """
+    try:
+        with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
+            return _read(uri, archive)
+    except FileNotFoundError:
+        raise InputError(f"{uri}: no such file; check --model") from None
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DamagedError(f"{uri}: not a zip file that can be read ({error}); export it again") from None
+
+
+def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    for name in sizes:
+        if not name or name.startswith(".") or set(name) & set("/\\:\0"):
+            raise DamagedError(f"{uri}: holds the name {name!r}; a model's archive has plain file names alone")
+    if sizes.get(MANIFEST, _MOST_MANIFEST_BYTES) >= _MOST_MANIFEST_BYTES:
+        raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it)")
+    contents = {MANIFEST: archive.read(MANIFEST)}
+    for entry in store.parse_manifest(contents[MANIFEST], f"{uri}/{MANIFEST}").files:
+        if sizes.get(entry.name) != entry.size:
+            found = f"{sizes[entry.name]} bytes of" if entry.name in sizes else "no"
+            raise DamagedError(
+                f"{uri}: has {found} {entry.name}, its manifest says {entry.size} bytes; export it again"
+            )
+        contents[entry.name] = archive.read(entry.name)
+        store.check_content(f"{uri}/{entry.name}", entry, contents[entry.name])
+    return contents

@@ -1,0 +1,1 @@
+"""Tokenizers: vocabularies, byte-level BPE, and ``tokenizer.json``."""

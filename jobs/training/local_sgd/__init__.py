@@ -1,0 +1,1 @@
+"""Training in rounds of local steps: parameter averaging and DiLoCo."""

@@ -1,0 +1,1 @@
+"""Supervision of a worker: deadlines of its steps, and requests to shut down."""

@@ -1,0 +1,1 @@
+"""What the DAG's tasks do, other than run a Spark step."""

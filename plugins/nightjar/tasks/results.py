@@ -1,0 +1,80 @@
+"""What a run leaves behind: its statistics on this machine, and the verdict on its tasks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Run
+from jobs.lake.uri import join
+from nightjar.storage import open_storage
+
+log = logging.getLogger(__name__)
+
+SUMMARY_KEYS = (
+    "train_loss",
+    "valid_loss",
+    "unigram_loss",
+    "mean_vector_loss",
+    "bits_per_byte",
+    "valid_accuracy",
+    "tokens_per_second",
+    "num_parameters",
+    "num_train_windows",
+    "num_valid_windows",
+    "seconds",
+)
+
+
+def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
+    """Copy the run's statistics to ``<stats_dir>/<run_id>/``; return the few figures that fit an XCom.
+
+    A run that broke early has few statistics or none: what there is is copied.
+    """
+    storage, folder = open_storage(run.stats), stats_dir / run.run_id
+    names = []
+    for file in storage.list_files(run.stats):
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(storage.read(file.uri))
+        names.append(file.name)
+    stats = json.loads((folder / "stats.json").read_text("utf-8")) if "stats.json" in names else {}
+    summary = {key: stats[key] for key in SUMMARY_KEYS if key in stats}
+    log.info("Copied %d files of statistics to %s", len(names), folder)
+    for key, value in summary.items():
+        log.info("%20s  %s", key, value)
+    return {"run_id": run.run_id, "stats_dir": str(folder), **summary}
+
+
+def read_stats(run: Run) -> dict[str, Any]:
+    """The run's merged statistics.
+
+    Raises:
+        NightjarError: if there are none.
+    """
+    uri = join(run.stats, "stats.json")
+    try:
+        stats: dict[str, Any] = json.loads(open_storage(uri).read(uri))
+    except FileNotFoundError:
+        raise NightjarError(f"{uri}: missing, though all steps are complete") from None
+    return stats
+
+
+def check_tasks(planned: Sequence[str] | None, states: Mapping[str, str | None]) -> None:
+    """Check that every planned task succeeded.
+
+    A run that a user marks failed ends with its open tasks skipped, which Airflow would count as success.
+
+    Raises:
+        NightjarError: naming the tasks that did not.
+    """
+    if not planned:
+        raise NightjarError(f"preflight made no plan: it is {states.get('preflight')}")
+    missed = [f"{name} is {states.get(name)}" for name in planned if states.get(name) != "success"]
+    if missed:
+        raise NightjarError("; ".join(missed))
+    log.info("All %d planned tasks succeeded", len(planned))

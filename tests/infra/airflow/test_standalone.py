@@ -1,0 +1,105 @@
+"""What can be said of a local Airflow without starting it; `tests/dags/test_live.py` starts one."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from infra.airflow import standalone
+from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
+from infra.airflow.processes import Guarded, StartError, free_port, wait_for
+from jobs.errors import InputError
+
+
+def test_the_environment_is_hermetic(tmp_path, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AWS_PROFILE", "production")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://elsewhere")
+    env = environment(tmp_path / "home", "file:///lake", "http://127.0.0.1:5555", 8080)
+    assert env["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+    assert not {"AWS_PROFILE", "AWS_ENDPOINT_URL"} & set(env)
+    assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert env["NIGHTJAR_LAKE"] == "file:///lake"
+    assert "http://127.0.0.1:5555" in env["AIRFLOW_CONN_AWS_DEFAULT"]
+    assert env["PATH"] == os.environ["PATH"]
+
+
+def test_a_schedule_does_not_start_a_run_at_once(tmp_path, monkeypatch):
+    key = "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"
+    monkeypatch.delenv("NIGHTJAR_SCHEDULE", raising=False)
+    assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "False"
+    monkeypatch.setenv("NIGHTJAR_SCHEDULE", "0 2 * * *")
+    assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "True"
+
+
+def test_password_and_secrets_are_made_once_for_this_user_only(tmp_path):
+    first = environment(tmp_path, "file:///lake", "http://127.0.0.1:1")
+    password = admin_password(tmp_path)
+    assert first == environment(tmp_path, "file:///lake", "http://127.0.0.1:1")
+    assert admin_password(tmp_path) == password
+    assert len(first["AIRFLOW__API_AUTH__JWT_SECRET"]) >= 64
+    for name in ("passwords.json", "secrets.json"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    assert (
+        environment(tmp_path / "other", "file:///lake", "http://127.0.0.1:1")["AIRFLOW__API__SECRET_KEY"]
+        != (first["AIRFLOW__API__SECRET_KEY"])
+    )
+
+
+@pytest.mark.parametrize("flag", ["--port", "--emr-port"])
+def test_a_taken_port_is_one_clear_line(tmp_path, capfd, flag):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = [sys.executable, "-m", "infra.airflow.standalone", "--home", str(tmp_path), "--port", "0"]
+        done = subprocess.run(
+            [*command, flag, str(port)], capture_output=True, text=True, cwd=PROJECT_ROOT, check=False
+        )
+    assert done.returncode == 2
+    assert f"port {port} cannot be used" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_lake_of_an_unknown_scheme_is_one_clear_line(tmp_path, capsys, caplog):
+    assert standalone.main(["--home", str(tmp_path), "--lake", "gs://x/y"]) == 2
+    assert "unknown scheme 'gs'" in caplog.text
+
+
+def test_a_free_port_is_free():
+    port = free_port(0)
+    assert free_port(port) == port
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(InputError, match=str(port)):
+        free_port(port)
+
+
+def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path):
+    command = [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"]
+    with Guarded("part", command, os.environ, tmp_path / "part.log") as process:
+        with pytest.raises(StartError, match=r"(?s)part ended with exit status 3.*what went wrong"):
+            wait_for(lambda: False, "there", [process], 20)
+        with pytest.raises(StartError, match="part failed"):
+            process.succeed(5)
+
+
+def test_what_does_not_come_is_not_waited_for_long(tmp_path):
+    with Guarded("part", ["sleep", "60"], os.environ, tmp_path / "part.log") as process:
+        with pytest.raises(StartError, match="not there after"):
+            wait_for(lambda: False, "there", [process], 0.5)
+        with pytest.raises(StartError, match="took longer"):
+            process.succeed(0.1)
+
+
+def test_leaving_ends_a_process_with_its_children(tmp_path):
+    mark = f"sleep 61.{os.getpid()}"
+    with Guarded("part", ["bash", "-c", f"setsid {mark} & {mark}; true"], os.environ, tmp_path / "part.log"):
+        time.sleep(0.5)
+        assert len(running(mark)) >= 2
+    assert running(mark) == []
+
+
+def running(command):
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if line == command]

@@ -1,0 +1,140 @@
+"""A real server and real clients of it."""
+
+import gzip
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+
+from infra.emr.server import embedded_emr
+from infra.emr.settings import Settings
+
+ROOT = Path(__file__).parents[3]
+AWS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
+    """Waits until the condition gives something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
+    return value
+
+
+def marked(text: str) -> list[psutil.Process]:
+    """The living processes that have this text in their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE and any(text in arg for arg in process.info["cmdline"] or []):
+            found.append(process)
+    return found
+
+
+def descendants(text: str) -> list[psutil.Process]:
+    """The processes below this one that have this text in their command line."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            found += [process] if text in " ".join(process.cmdline()) else []
+    return found
+
+
+class Emr:
+    """The embedded EMR as a user has it: boto3 clients, and short names for what tests do often."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        self.endpoint_url = endpoint_url
+        self.api = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", **keys)
+        self.s3 = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1", **keys)
+
+    def create(self, *steps: dict[str, Any], alive: bool = True, instances: Any = (), **request: Any) -> str:
+        request = {"Name": "test", "LogUri": "s3://lake/logs/", "ReleaseLabel": "emr-spark-8.0.0", **request}
+        of_cluster = {"KeepJobFlowAliveWhenNoSteps": alive, **dict(instances)}
+        return self.api.run_job_flow(Instances=of_cluster, Steps=list(steps), **request)["JobFlowId"]
+
+    def add(self, cluster: str, *steps: dict[str, Any]) -> list[str]:
+        return self.api.add_job_flow_steps(JobFlowId=cluster, Steps=list(steps))["StepIds"]
+
+    def status(self, cluster: str, step: str | None = None) -> dict[str, Any]:
+        if step is None:
+            return self.api.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
+        return self.api.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]
+
+    def wait(self, states: str, cluster: str, step: str | None = None, seconds: float = 15.0) -> dict[str, Any]:
+        """Waits for one of the states, separated by blanks."""
+
+        def reached() -> dict[str, Any] | None:
+            status = self.status(cluster, step)
+            return status if status["State"] in states.split() else None
+
+        return until(reached, seconds)
+
+    def steps(self, cluster: str) -> list[dict[str, Any]]:
+        """The cluster's steps, oldest first."""
+        return self.api.list_steps(ClusterId=cluster)["Steps"][::-1]
+
+    def states(self, cluster: str) -> list[str]:
+        return [step["Status"]["State"] for step in self.steps(cluster)]
+
+    def log(self, cluster: str, step: str, name: str = "stdout") -> str:
+        key = f"logs/{cluster}/steps/{step}/{name}.gz"
+        return gzip.decompress(self.s3.get_object(Bucket="lake", Key=key)["Body"].read()).decode()
+
+
+def bash(script: str, on_failure: str = "CONTINUE", name: str = "a step") -> dict[str, Any]:
+    return command("bash", "-c", script, on_failure=on_failure, name=name)
+
+
+def command(*args: str, on_failure: str = "CONTINUE", name: str = "a step") -> dict[str, Any]:
+    jar = {"Jar": "command-runner.jar", "Args": list(args)}
+    return {"Name": name, "ActionOnFailure": on_failure, "HadoopJarStep": jar}
+
+
+@pytest.fixture(scope="package")
+def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One server in this process, for the tests that leave it as it is."""
+    settings = Settings(
+        buckets=("lake",),
+        state_dir=tmp_path_factory.mktemp("emr state é"),
+        start_seconds=0.1,
+        bootstrap_seconds=0.1,
+        grace_seconds=2.0,
+        step_env={"FOR_STEPS": "yes"},
+    )
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", str(ROOT))
+    patch.setenv("NIGHTJAR_TEST", "passed on")
+    patch.setenv("AIRFLOW__SECRET", "kept back")
+    with embedded_emr(settings) as url:
+        yield url
+    patch.undo()
+
+
+@pytest.fixture
+def emr(endpoint_url: str) -> Emr:
+    return Emr(endpoint_url)
+
+
+@contextmanager
+def served(*flags: str) -> Iterator[tuple[subprocess.Popen[str], Emr]]:
+    """The server as its own process, as a user starts it, and a client."""
+    argv = [sys.executable, "-m", "infra.emr", "--port", "0", "--bucket", "lake", "--start-seconds", "0.1"]
+    argv += ["--bootstrap-seconds", "0", "--grace-seconds", "1", *flags]
+    with subprocess.Popen(
+        argv, cwd=ROOT, env={**os.environ, **AWS}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            yield server, Emr(server.stdout.readline().split()[-1])
+        finally:
+            server.kill()

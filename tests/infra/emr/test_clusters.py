@@ -1,0 +1,209 @@
+"""The lives of clusters and steps, as the EMR API tells them."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.infra.emr.conftest import Emr, bash, until
+
+
+def test_a_cluster_starts_runs_its_steps_in_order_and_waits(emr: Emr) -> None:
+    cluster = emr.create(bash("date +%s%N; sleep 0.3"), bash("date +%s%N"), Tags=[{"Key": "run", "Value": "r1"}])
+    assert emr.status(cluster)["State"] == "STARTING"
+    emr.wait("BOOTSTRAPPING", cluster)
+    emr.wait("RUNNING", cluster)
+    status = emr.wait("WAITING", cluster)
+    assert status["StateChangeReason"]["Message"]
+    assert status["Timeline"]["ReadyDateTime"] > status["Timeline"]["CreationDateTime"]
+    first, second = emr.steps(cluster)
+    assert int(emr.log(cluster, second["Id"])) - int(emr.log(cluster, first["Id"])) > 0.3e9
+    times = first["Status"]["Timeline"]
+    assert times["CreationDateTime"] <= times["StartDateTime"] < times["EndDateTime"]
+    assert emr.api.describe_cluster(ClusterId=cluster)["Cluster"]["Tags"] == [{"Key": "run", "Value": "r1"}]
+    late = emr.add(cluster, bash("true"))[0]
+    emr.wait("COMPLETED", cluster, late)
+
+
+def test_a_failed_step_tells_its_cause_and_the_next_one_runs(emr: Emr) -> None:
+    failing = bash("echo 'jobs.errors.CorpusError: no text in corpora/é'; echo noise >&2; exit 3")
+    cluster = emr.create(failing, bash("echo fine"), alive=False)
+    assert emr.wait("TERMINATED TERMINATED_WITH_ERRORS", cluster)["State"] == "TERMINATED"
+    assert emr.status(cluster)["StateChangeReason"]["Code"] == "ALL_STEPS_COMPLETED"
+    assert emr.states(cluster) == ["FAILED", "COMPLETED"]
+    failed = emr.steps(cluster)[0]
+    details = failed["Status"]["FailureDetails"]
+    assert details["Message"] == "exit status 3: jobs.errors.CorpusError: no text in corpora/é"
+    assert details["LogFile"] == f"s3://lake/logs/{cluster}/steps/{failed['Id']}/stderr.gz"
+    assert emr.log(cluster, failed["Id"], "stderr") == "noise\n"
+    assert "exit status 3" in emr.log(cluster, failed["Id"], "controller")
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "cluster_state", "protected"),
+    [
+        ("CANCEL_AND_WAIT", "WAITING", False),
+        ("TERMINATE_CLUSTER", "TERMINATED_WITH_ERRORS", False),
+        ("TERMINATE_CLUSTER", "WAITING", True),
+    ],
+)
+def test_a_failure_cancels_what_is_pending(emr: Emr, on_failure: str, cluster_state: str, protected: bool) -> None:
+    cluster = emr.create(
+        bash("exit 1", on_failure),
+        bash("echo never"),
+        bash("echo never"),
+        instances={"TerminationProtected": protected},
+    )
+    emr.wait(cluster_state, cluster)
+    assert emr.states(cluster) == ["FAILED", "CANCELLED", "CANCELLED"]
+    if cluster_state != "WAITING":
+        assert emr.status(cluster)["StateChangeReason"]["Code"] == "STEP_FAILURE"
+    emr.api.set_termination_protection(JobFlowIds=[cluster], TerminationProtected=False) if protected else None
+
+
+def test_a_command_that_cannot_run_fails_its_step_only(emr: Emr) -> None:
+    other_jar = {"Name": "jar", "ActionOnFailure": "CONTINUE", "HadoopJarStep": {"Jar": "s3://lake/my.jar"}}
+    missing = {"Jar": "command-runner.jar", "Args": ["spark-submit", "s3://lake/no/such.py"]}
+    missing_step = {"Name": "missing", "ActionOnFailure": "CONTINUE", "HadoopJarStep": missing}
+    cluster = emr.create(other_jar, missing_step, bash("no-such-command"), bash("true"))
+    emr.wait("WAITING", cluster)
+    assert emr.states(cluster) == ["FAILED", "FAILED", "FAILED", "COMPLETED"]
+    messages = [step["Status"]["FailureDetails"]["Message"] for step in emr.steps(cluster)[:3]]
+    assert "s3://lake/my.jar: only steps of command-runner.jar run here" in messages[0]
+    assert messages[1].startswith("cannot read s3://lake/no/such.py: ")
+    assert messages[2].startswith("exit status 127: ")
+
+
+def test_steps_see_this_server_their_own_folder_and_no_checkout(emr: Emr) -> None:
+    export = {"Classification": "export", "Properties": {"FROM_CLUSTER": "yes"}}
+    cluster = emr.create(
+        bash("pwd; python3 -c 'import json, os; print(json.dumps(dict(os.environ)))'"),
+        Configurations=[{"Classification": "spark-env", "Properties": {}, "Configurations": [export]}],
+    )
+    emr.wait("WAITING", cluster)
+    step = emr.steps(cluster)[0]["Id"]
+    folder, line = emr.log(cluster, step).splitlines()
+    env = json.loads(line)
+    assert folder.endswith(f"/{cluster}/steps/{step}/work")
+    assert not Path(folder).exists()
+    assert env["AWS_ENDPOINT_URL"] == emr.endpoint_url
+    assert (env["NIGHTJAR_TEST"], env["FROM_CLUSTER"], env["FOR_STEPS"]) == ("passed on", "yes", "yes")
+    assert "PYTHONPATH" not in env
+    assert "AIRFLOW__SECRET" not in env
+
+
+def test_logs_go_to_a_folder_on_a_laptop(emr: Emr, tmp_path: Path) -> None:
+    logs = tmp_path / "my lake é" / "logs"
+    cluster = emr.create(bash("echo to a file"), LogUri=logs.as_uri())
+    emr.wait("WAITING", cluster)
+    step = emr.steps(cluster)[0]["Id"]
+    assert sorted(path.name for path in (logs / cluster / "steps" / step).iterdir()) == [
+        "controller.gz",
+        "stderr.gz",
+        "stdout.gz",
+    ]
+
+
+def test_logs_that_cannot_be_written_do_not_hold_a_step_up(emr: Emr) -> None:
+    cluster = emr.create(bash("true"), LogUri="s3://no-such-bucket/logs")
+    emr.wait("WAITING", cluster)
+    assert emr.states(cluster) == ["COMPLETED"]
+
+
+def test_an_idle_cluster_ends_by_its_policy(emr: Emr) -> None:
+    cluster = emr.create(bash("sleep 1.5"), AutoTerminationPolicy={"IdleTimeout": 1})
+    assert emr.api.get_auto_termination_policy(ClusterId=cluster)["AutoTerminationPolicy"] == {"IdleTimeout": 1}
+    emr.wait("WAITING", cluster)
+    assert emr.states(cluster) == ["COMPLETED"]
+    assert "auto-termination" in emr.wait("TERMINATED", cluster)["StateChangeReason"]["Message"]
+
+
+def test_a_policy_can_be_put_and_removed(emr: Emr) -> None:
+    cluster = emr.create()
+    emr.wait("WAITING", cluster)
+    emr.api.put_auto_termination_policy(ClusterId=cluster, AutoTerminationPolicy={"IdleTimeout": 60})
+    assert emr.api.get_auto_termination_policy(ClusterId=cluster)["AutoTerminationPolicy"] == {"IdleTimeout": 60}
+    emr.api.remove_auto_termination_policy(ClusterId=cluster)
+    assert "AutoTerminationPolicy" not in emr.api.get_auto_termination_policy(ClusterId=cluster)
+    emr.api.put_auto_termination_policy(ClusterId=cluster, AutoTerminationPolicy={"IdleTimeout": 1})
+    emr.wait("TERMINATED", cluster)
+
+
+def test_a_protected_cluster_is_not_terminated(emr: Emr) -> None:
+    cluster = emr.create(instances={"TerminationProtected": True}, AutoTerminationPolicy={"IdleTimeout": 1})
+    emr.wait("WAITING", cluster)
+    with pytest.raises(ClientError, match="termination protected") as refused:
+        emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
+    time.sleep(1.2)
+    assert emr.status(cluster)["State"] == "WAITING"
+    emr.api.set_termination_protection(JobFlowIds=[cluster], TerminationProtected=False)
+    emr.wait("TERMINATED", cluster)
+
+
+def test_an_ended_cluster_takes_no_steps_and_can_be_terminated_again(emr: Emr) -> None:
+    cluster = emr.create(bash("echo never"))
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    assert emr.wait("TERMINATED", cluster)["StateChangeReason"]["Code"] == "USER_REQUEST"
+    assert emr.states(cluster) == ["CANCELLED"]
+    with pytest.raises(ClientError, match="may not be modified"):
+        emr.add(cluster, bash("true"))
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    assert emr.status(cluster)["State"] == "TERMINATED"
+
+
+def test_clusters_are_listed_by_state_and_age_newest_first(emr: Emr) -> None:
+    older, newer = emr.create(Name="twin"), emr.create(Name="twin")
+    emr.wait("WAITING", older)
+    emr.wait("WAITING", newer)
+    listed = emr.api.list_clusters(ClusterStates=["WAITING"])["Clusters"]
+    assert [item["Id"] for item in listed if item["Name"] == "twin"] == [newer, older]
+    created = emr.status(newer)["Timeline"]["CreationDateTime"]
+    recent = emr.api.list_clusters(CreatedAfter=created)["Clusters"]
+    assert older not in {item["Id"] for item in recent}
+    emr.api.terminate_job_flows(JobFlowIds=[older, newer])
+
+
+def test_tags_and_instance_groups(emr: Emr) -> None:
+    groups = [{"InstanceRole": role, "InstanceCount": 1, "InstanceType": "m5.xlarge"} for role in ("MASTER", "CORE")]
+    cluster = emr.create(instances={"InstanceGroups": groups})
+    assert len(emr.api.list_instances(ClusterId=cluster)["Instances"]) == 2
+    emr.api.add_tags(ResourceId=cluster, Tags=[{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}])
+    emr.api.remove_tags(ResourceId=cluster, TagKeys=["a"])
+    assert emr.api.describe_cluster(ClusterId=cluster)["Cluster"]["Tags"] == [{"Key": "b", "Value": "2"}]
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    emr.wait("TERMINATED", cluster)
+    assert {
+        group["Status"]["State"] for group in emr.api.list_instance_groups(ClusterId=cluster)["InstanceGroups"]
+    } == {"TERMINATED"}
+
+
+def test_a_refused_request_leaves_no_cluster_behind(emr: Emr) -> None:
+    master = {"InstanceRole": "MASTER", "InstanceCount": 2, "InstanceType": "m5.xlarge"}
+    with pytest.raises(ClientError, match="exactly 3"):
+        emr.create(Name="half made", instances={"InstanceGroups": [master]})
+    assert "half made" not in {item["Name"] for item in emr.api.list_clusters()["Clusters"]}
+
+
+def test_unknown_names_are_the_clients_error(emr: Emr) -> None:
+    cluster = emr.create()
+    calls = [
+        lambda: emr.api.describe_cluster(ClusterId="j-NONE"),
+        lambda: emr.api.list_steps(ClusterId="j-NONE"),
+        lambda: emr.api.add_job_flow_steps(JobFlowId="j-NONE", Steps=[bash("true")]),
+        lambda: emr.api.terminate_job_flows(JobFlowIds=[cluster, "j-NONE"]),
+        lambda: emr.api.cancel_steps(ClusterId="j-NONE", StepIds=["s-NONE"]),
+        lambda: emr.api.describe_step(ClusterId=cluster, StepId="s-NONE"),
+        lambda: emr.api.get_managed_scaling_policy(ClusterId=cluster),
+    ]
+    for call in calls:
+        with pytest.raises(ClientError) as refused:
+            call()
+        assert refused.value.response["Error"]["Code"] == "InvalidRequestException"
+        assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    info = emr.api.cancel_steps(ClusterId=cluster, StepIds=["s-NONE"])["CancelStepsInfoList"][0]
+    assert info["Status"] == "FAILED"
+    until(lambda: emr.status(cluster)["State"] == "WAITING")
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])

@@ -1,0 +1,115 @@
+"""The command that a step becomes, without running it."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.emr.command import ClusterSpec, StepCommand, step_command
+from infra.emr.spark_submit import CommandError, Download
+
+HOME = Path("/spark")
+
+
+def make(*args: str, executors: str = "threads", java: str = "", **defaults: str) -> StepCommand:
+    spark_defaults = {f"spark.{key.replace('_', '.')}": value for key, value in defaults.items()}
+    spec = ClusterSpec("us-east-1", executors, spark_defaults, {})
+    return step_command("command-runner.jar", ["spark-submit", *args], spec, HOME, java)
+
+
+def master(*args: str, executors: str = "threads", **defaults: str) -> str:
+    argv = make(*args, "app.py", executors=executors, **defaults).argv
+    return argv[argv.index("--master") + 1]
+
+
+def test_what_is_for_yarn_goes_and_the_rest_stays() -> None:
+    yarn = ["--master", "yarn", "--deploy-mode=client", "--queue", "q", "--num-executors", "2", "--executor-memory=4g"]
+    kept = ["--verbose", "--name", "my run", "--driver-memory", "2g", "--class", "A"]
+    conf = ["spark.yarn.maxAppAttempts=1", "spark.pyspark.python=/opt/python", "spark.dynamicAllocation.enabled=false"]
+    conf_kept = ["spark.ui.enabled=true", "spark.task.cpus=1", "spark.executor.heartbeatInterval=5s", "spark.x=a=b c"]
+    flags = [part for item in conf + conf_kept for part in ("--conf", item)]
+    argv = make(*yarn, *kept, *flags, "app.py", "--conf", "for=the app", "--master", "mine").argv
+    assert argv == (
+        *("/spark/bin/spark-submit", "--master", "local[2,4]", "--verbose", *kept[1:]),
+        *(part for item in conf_kept for part in ("--conf", item)),
+        *("app.py", "--conf", "for=the app", "--master", "mine"),
+    )
+
+
+def test_slots_are_what_the_step_or_the_cluster_declares_and_at_least_two() -> None:
+    assert master() == "local[2,4]"
+    assert master("--num-executors", "1") == "local[2,4]"
+    assert master("--num-executors", "3", "--executor-cores", "2") == "local[6,4]"
+    assert master("--conf", "spark.executor.instances=3") == "local[3,4]"
+    assert master(executor_instances="5", executor_cores="2") == "local[10,4]"
+    assert master("--num-executors=2", executor_instances="5", executor_cores="2") == "local[4,4]"
+    assert master("--conf", "spark.task.maxFailures=1") == "local[2,1]"
+
+
+def test_executors_as_processes_keep_their_sizes() -> None:
+    sizes = ("--num-executors", "3", "--executor-cores", "2", "--executor-memory", "1536m")
+    assert master(*sizes, executors="processes") == "local-cluster[3,2,1536]"
+    assert master(executors="processes", executor_memory="2g") == "local-cluster[2,1,2048]"
+    argv = make(*sizes, "app.py", executors="processes").argv
+    assert "spark.executor.memory=1536m" in argv
+    assert "spark.executor.cores=2" in argv
+
+
+def test_files_become_copies_with_names_of_their_own() -> None:
+    folder = Path("/a lake/é").as_uri()
+    made = make(
+        *("--py-files", f"s3://lake/p/job.zip,{folder}/job.zip", "--files", "s3://lake/f.json#conf.json"),
+        *("--conf", "spark.archives=s3://lake/venv.tar.gz#env", "--jars", "https://example.org/x.jar"),
+        *(f"{folder}/the%20app.py", "s3://lake/input", f"{folder}/the%20app.py"),
+    )
+    assert made.downloads == (
+        Download("s3://lake/p/job.zip", "job.zip"),
+        Download(f"{folder}/job.zip", "1/job.zip"),
+        Download("s3://lake/f.json", "f.json"),
+        Download("s3://lake/venv.tar.gz", "venv.tar.gz"),
+        Download(f"{folder}/the%20app.py", "the app.py"),
+    )
+    assert made.argv[3:] == (
+        *("--py-files", "job.zip,1/job.zip", "--files", "f.json#conf.json", "--jars", "https://example.org/x.jar"),
+        *("--conf", "spark.archives=venv.tar.gz#env", "the app.py", "s3://lake/input", f"{folder}/the%20app.py"),
+    )
+
+
+def test_a_step_overrides_its_cluster_and_brings_its_own_jvm_options() -> None:
+    argv = make("--conf", "spark.a=step", "app.py", java="-XX:+Small", a="cluster", b="cluster").argv
+    assert {"spark.a=step", "spark.b=cluster", "spark.driver.extraJavaOptions=-XX:+Small"} <= set(argv)
+    own = make("--driver-java-options", "-Xss4m", "app.py", java="-XX:+Small").argv
+    assert "-Xss4m" in own
+    assert not any("Small" in arg for arg in own)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--name"], "--name has no value"),
+        (["--conf", "nonsense", "app.py"], "nonsense is not KEY=VALUE"),
+        (["--name", "x"], "no application"),
+        (["--num-executors", "many", "app.py"], "spark.executor.instances=many is not a whole number"),
+    ],
+)
+def test_a_command_that_makes_no_sense_is_refused(args: list[str], message: str) -> None:
+    with pytest.raises(CommandError, match=message):
+        make(*args)
+
+
+def test_unknown_executors_are_refused() -> None:
+    with pytest.raises(CommandError, match="threads or processes"):
+        make("app.py", executors="magic")
+
+
+def test_any_other_command_is_left_as_it_is() -> None:
+    spec = ClusterSpec("us-east-1", "threads", {"spark.a": "1"}, {})
+    assert step_command("command-runner.jar", ["bash", "-c", "--master x"], spec, HOME, "") == StepCommand(
+        ("bash", "-c", "--master x")
+    )
+
+
+def test_encrypted_traffic_stays_but_for_processes_which_have_no_secret() -> None:
+    conf = {"authenticate": "true", "network_crypto_enabled": "true", "io_encryption_enabled": "true"}
+    for executors, kept in (("threads", 3), ("processes", 0)):
+        argv = make("app.py", executors=executors, **conf).argv
+        assert len([word for word in argv if word.endswith("=true")]) == kept

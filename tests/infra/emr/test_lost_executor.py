@@ -1,0 +1,41 @@
+"""The real job on a cluster whose executors are processes, and one of them dies."""
+
+from pathlib import Path
+
+from jobs.config import SparkConfig
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.training.checkpoint import complete_checkpoints
+from nightjar.emr.requests import spark_submit
+from nightjar.packaging.build import build
+from tests.infra.emr.conftest import Emr, command, descendants, until
+from tests.support.handmade import make_datasets, make_run, train_tokenizer
+
+EXECUTOR = "CoarseGrainedExecutorBackend"
+SETTINGS = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 1000}
+
+
+def test_training_outlives_an_executor(emr: Emr, tmp_path: Path) -> None:
+    place = Lake((tmp_path / "my läke").as_uri())
+    make_datasets(place, train_tokenizer())
+    run, _ = make_run(place, **SETTINGS)
+    for name, data in build().files.items():
+        store.write_bytes(f"{place.uri}/package/{name}", data)
+    submit = spark_submit("train", SparkConfig(executor_memory="512m"), f"{place.uri}/package")
+    tag = {"Key": "nightjar:executors", "Value": "processes"}
+    cluster = emr.create(command(*submit, "train", "--config", run.config), Tags=[tag])
+    step = emr.steps(cluster)[0]["Id"]
+
+    def is_under_way() -> bool:
+        assert emr.status(cluster, step)["State"] not in ("FAILED", "COMPLETED"), emr.log(cluster, step, "stderr")
+        return len(complete_checkpoints(run)) > 0
+
+    until(is_under_way, seconds=120)
+    first, _ = descendants(EXECUTOR)
+    first.kill()
+    emr.wait("COMPLETED FAILED", cluster, step, seconds=120)
+    assert emr.status(cluster, step)["State"] == "COMPLETED", emr.log(cluster, step, "stderr")
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    stats = store.read_json(run.step_stats("train"))
+    assert stats["restarts"] == 1
+    assert stats["valid_loss"] < stats["unigram_loss"]

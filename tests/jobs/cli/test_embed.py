@@ -1,0 +1,95 @@
+"""``python -m jobs embed``: what it prints and refuses, and that Spark learns what the inline engine learns."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from jobs.cli.main import main
+from jobs.config import SparkConfig, override
+from jobs.embeddings.files import read_embeddings
+from jobs.engine.inline import InlineEngine
+from jobs.engine.spark import SparkEngine
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join, to_uri
+from jobs.pipeline import read_config, run_step, start_run
+from tests.support.slots import text_of_slots
+
+SETTINGS = {"tokenize.vocab_size": 600, "embed.epochs": 2, "embed.sync_tokens": 10_000, "embed.subsample": 0}
+CHOSEN = ("--set", "embed.size=16")
+
+
+@pytest.fixture(autouse=True)
+def no_handlers_stay():
+    """The command line logs to this test's standard error, which is closed when the test is over."""
+    before = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = before
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that has been tokenized, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("a läke")
+    (folder / "text.txt").write_text(text_of_slots(), "utf-8")
+    home = to_uri(str(folder / "lake"))
+    run = start_run(home, "r", str(folder / "text.txt"), "tiny", SETTINGS)
+    run_step("tokenize", run, read_config(run), InlineEngine())
+    return run
+
+
+def test_it_prints_neighbours(run, capsys):
+    assert main(["embed", "--run", "r", "--lake", run.lake_uri, *CHOSEN, "--neighbours", "sailor", "village"]) == 0
+    place, sailor, village = capsys.readouterr().out.splitlines()
+    folder = Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"])
+    assert place == f"embeddings {folder}"
+    assert set(sailor.split()[1:6:2]) == {"captain", "farmer", "baker"}
+    assert set(village.split()[1:6:2]) == {"harbour", "market", "forest"}
+    assert read_embeddings(folder).vectors.shape[1] == 16
+    stats = store.read_json(run.step_stats("embed"))
+    assert (stats["error"], stats["engine"], stats["size"]) == (None, "inline", 16)
+
+
+def test_spark_learns_what_the_inline_engine_learns(run):
+    config = override(read_config(run), "embed", {"embed.size": 16})
+    inline = learned(run, config, InlineEngine())
+    engine = SparkEngine(SparkConfig(), master="local[2]")
+    try:
+        on_spark = learned(run, config, engine)
+        assert "train embeddings, round 1" in {stage["description"] for stage in engine.stages()}
+    finally:
+        engine.stop()
+    assert on_spark.tokens == inline.tokens
+    assert np.allclose(on_spark.vectors, inline.vectors, atol=1e-3)  # the same but for rounding
+
+
+def learned(run, config, engine):
+    """The embeddings of a run, made now."""
+    store.delete_folder(join(run.lake_uri, "datasets/embeddings"))
+    assert not run_step("embed", run, config, engine)["reused"]
+    return read_embeddings(Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--run", "r", "--set", "embed.sise=3"), "embed.sise: unknown key; did you mean embed.size?"),
+        (("--run", "r", "--set", "embed.size=0"), "embed.size: input should be greater"),
+        (("--run", "r", "--set", "train.seed=3"), "train.seed: only keys of 'embed' can be set here"),
+        (("--run", "r", "--neighbours", "zyx"), "'zyx' is not one token with a vector"),
+        (("--run", "nowhere"), "no such configuration"),
+    ],
+)
+def test_refusals(run, capsys, arguments, message):
+    assert main(["embed", "--lake", run.lake_uri, *arguments]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("nightjar: ")
+    assert message in last
+
+
+def test_a_run_or_a_configuration_must_be_named(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["embed"])
+    assert caught.value.code == 2
+    assert "--config" in capsys.readouterr().err

@@ -1,0 +1,169 @@
+"""The command line, as a person meets it: whole runs in processes of their own, and what it says to bad input."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.lake import store
+from jobs.lake.layout import STEPS, Lake
+from jobs.lake.uri import join, to_uri
+from jobs.report.stats import read_steps
+
+SETTINGS = (
+    "train.max_tokens=100000",
+    "train.epochs=20",
+    "train.eval_every=25",
+    "windows.size=32",
+    "generate.max_new_words=5",
+    "train.embeddings=embed",
+    "embed.size=64",
+    "embed.epochs=1",
+)
+
+
+def jobs(*arguments, **environment):
+    command = [sys.executable, "-m", "jobs", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **environment}
+    )
+
+
+def run(corpus, lake_path, *arguments, settings=SETTINGS):
+    chosen = [argument for setting in settings for argument in ("--set", setting)]
+    common = ("--corpus", corpus, "--lake", lake_path, "--preset", "tiny", "--run-id", "r", "--engine", "inline")
+    return jobs("run", *common, *chosen, *arguments)
+
+
+def assert_refused(done, *words):
+    """One line on stderr that says what, where and what to do; exit code 2."""
+    said = [line for line in done.stderr.splitlines() if line.startswith(("nightjar: ", "python -m jobs"))]
+    assert done.returncode == 2, done.stderr
+    assert len(said) == 1
+    assert done.stderr.splitlines()[-1] == said[0]
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in said[0]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """Some 40 KB of English-like text in paragraphs, made from a fixed vocabulary."""
+    words = "the man starts with a lantern and walks over old stone bridges while rain falls on fields"
+    words = words.split()
+    lines = [" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) + "." for i in range(600)]
+    path = tmp_path_factory.mktemp("text") / "my text é.txt"
+    path.write_text("\n\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    lake_path = tmp_path_factory.mktemp("a läke")
+    return run(text, lake_path), Lake(to_uri(str(lake_path)))
+
+
+def test_a_whole_run(finished):
+    done, home = finished
+    assert done.returncode == 0, done.stderr
+    assert "validation loss" in done.stdout
+    folder = home.run("r")
+    stats = store.read_json(join(folder.stats, "stats.json"))
+    assert stats["valid_loss"] < stats["unigram_loss"]
+    assert set(stats["seconds"]) == set(STEPS)
+    assert all(stats["steps"][step]["error"] is None for step in STEPS)
+    names = ("train/metrics.jsonl", "train/_manifest.json", "generate/generated.txt", "generate/samples.jsonl")
+    names += ("generate/_manifest.json", "model/model.safetensors", "model/config.json", "model/tokenizer.json")
+    names += ("datasets.json", "config.json", "stats/stats.txt", "stats/metrics.csv", "stats/spark.csv")
+    names += ("stats/executors.csv", "train/tensorboard/events.out.tfevents.nightjar")
+    missing = [name for name in names if not store.exists(join(folder.uri, name))]
+    assert missing == []
+
+
+def test_a_finished_run_does_nothing_again(finished, text):
+    _, home = finished
+    before = {info.uri: info.size for info in store.list_files(home.uri) if "/stats/" not in info.uri}
+    done = run(text, home.uri)
+    assert done.returncode == 0, done.stderr
+    stats = store.read_json(join(home.run("r").stats, "stats.json"))
+    assert all(stats["steps"][step]["reused"] for step in STEPS)
+    after = {info.uri: info.size for info in store.list_files(home.uri) if "/stats/" not in info.uri}
+    assert {uri for uri in after if "/progress/" not in uri} == {uri for uri in before if "/progress/" not in uri}
+
+
+def test_a_run_id_keeps_its_configuration(finished, text):
+    _, home = finished
+    assert_refused(run(text, home.uri, "--set", "train.seed=99"), "another configuration", "--run-id")
+
+
+def test_sample(finished):
+    _, home = finished
+    arguments = ("sample", "--model", home.run("r").uri, "--prompt", "The man", "--max-new-tokens", 5, "--seed", 3)
+    first, second = jobs(*arguments), jobs(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("The man")
+    assert len(first.stdout) > len("The man\n")
+    assert first.stdout == second.stdout
+
+
+def bad_corpora(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "blank.txt").write_bytes(b" \n\n \n")
+    (folder / "latin.txt").write_bytes(b"caf" + b"\xe9" + b" is closed\n\n" * 99)
+    (folder / "short.txt").write_bytes(b"Too short.\n\nMuch too short.\n")
+    (folder / "no text").mkdir(exist_ok=True)
+    (folder / "no text" / "image.png").write_bytes(b"x")
+    return {
+        "missing": (folder / "nowhere.txt", ("nowhere.txt",)),
+        "empty": (folder / "empty.txt", ("empty.txt", "empty")),
+        "blank": (folder / "blank.txt", ("blank.txt",)),
+        "not utf-8": (folder / "latin.txt", ("latin.txt", "3", "UTF-8")),
+        "too short": (folder / "short.txt", ("tokens",)),
+        "no text": (folder / "no text", ("no%20text", ".txt")),
+    }
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "blank", "not utf-8", "too short", "no text"])
+def test_bad_corpus(case, tmp_path):
+    corpus, words = bad_corpora(tmp_path)[case]
+    assert_refused(run(corpus, tmp_path / "lake"), *words)
+    assert (tmp_path / "lake").exists() == (case in ("empty", "blank", "not utf-8", "too short"))
+    manifests = [path for path in (tmp_path / "lake").rglob("_manifest.json") if path.parent.parent.name != "tokens"]
+    assert manifests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "train.batchsize=3"), ("train.batchsize: unknown key", "train.batch_size")),
+        (("--set", "windows.size=0"), ("windows.size",)),
+        (("--preset", "huge"), ("preset 'huge' does not exist", "tiny")),
+        (("--lake", "hdfs://x/y"), ("unknown scheme 'hdfs'", "s3://bucket/prefix")),
+        (("--lake", "/proc/lake"), ("cannot be written",)),
+        (("--engine", "quantum"), ("--engine", "--help")),
+    ],
+)
+def test_bad_arguments(arguments, words, text, tmp_path):
+    assert_refused(run(text, tmp_path / "lake", *arguments, settings=()), *words)
+    assert not (tmp_path / "lake" / "runs").exists()
+
+
+def test_a_step_without_its_configuration(tmp_path):
+    missing = join(Lake(to_uri(str(tmp_path))).run("x").config)
+    assert_refused(jobs("train", "--config", missing, "--engine", "inline"), "no such configuration")
+    assert_refused(jobs("train", "--config", tmp_path / "x.json", "--engine", "inline"), "not a run's configuration")
+
+
+def test_a_damaged_shard_is_refused_by_name(finished, text, tmp_path):
+    done = run(text, tmp_path / "lake", "--set", "train.max_tokens=2000")
+    assert done.returncode == 0, done.stderr
+    home = Lake(to_uri(str(tmp_path / "lake")))
+    datasets = store.read_json(home.run("r").datasets)
+    shard = next((tmp_path / "lake" / "datasets" / "windows" / datasets["windows"] / "train").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-8])
+    again = run(text, tmp_path / "lake", "--run-id", "s")
+    assert_refused(again, shard.name, "delete", "run again")
+    errors = [stats["error"] for stats in read_steps(home.run("s")).values()]
+    assert any(shard.name in error for error in errors if error)

@@ -1,0 +1,259 @@
+"""`sample` and `export` as a person meets them, the conversation in a real pseudo-terminal."""
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+from copy import deepcopy
+
+import pytest
+import torch
+
+from jobs.cli.main import main
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.model_io.folder import model_contents, read_contents, save_model
+from jobs.model_io.gguf_file import to_gguf
+from tests.jobs.model_io.test_folder import changed
+
+WAIT_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def folder(model_and_tokenizer_untrained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("a möde l")
+    save_model(path.as_uri(), *model_and_tokenizer_untrained)
+    return path
+
+
+def _take_terminal():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it is ignored, and stays so, below a shell's background job
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+class Terminal:
+    """The command at the other end of a pseudo-terminal that is its controlling one."""
+
+    def __init__(self, *arguments):
+        self._master, slave = pty.openpty()
+        command = [sys.executable, "-m", "jobs", "sample", *map(str, arguments)]
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            env={**os.environ, "TERM": "dumb"},
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - two system calls, which take no lock
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = b""
+
+    def type(self, keys):
+        os.write(self._master, keys)
+
+    def wait_for(self, what, at_least=0, retyped=b""):
+        """Read until `what` comes, after `at_least` bytes; return all up to it and forget it.
+
+        Where nothing comes, type the keys `retyped` again.
+        """
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (at := self.seen.find(what, at_least)) < 0:
+            left = max(0, deadline - time.monotonic())
+            ready, _, _ = select.select([self._master], [], [], min(left, 1) if retyped else left)
+            assert ready or (retyped and left), f"{what!r} did not come: {self.seen!r}"
+            if ready:
+                self.seen += os.read(self._master, 4096)
+            else:
+                self.type(retyped)
+        before, self.seen = self.seen[:at], self.seen[at + len(what) :]
+        return before
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+
+
+@pytest.fixture
+def terminal(model_and_tokenizer_untrained, tmp_path):
+    """A conversation with a model that never ends a text: the logit of end-of-text is 0, far from the likeliest."""
+    model, tokenizer = deepcopy(model_and_tokenizer_untrained[0]), model_and_tokenizer_untrained[1]
+    with torch.no_grad():
+        model.output_weight[tokenizer.end_of_text] = 0
+    save_model(tmp_path.as_uri(), model, tokenizer)
+    opened = Terminal("--model", tmp_path, "--max-new-tokens", 100_000, "--stop", "qzqzqz")
+    yield opened
+    opened.close()
+
+
+def test_a_conversation(terminal):
+    terminal.wait_for(b"> ")
+    terminal.type(b"night and day\r")
+    terminal.wait_for(b"night and day\r\n", 0)
+    terminal.wait_for(b"", 300)  # text streams while it is made
+    terminal.type(b"\x03")  # Ctrl-C
+    terminal.wait_for(b"stopped")
+    terminal.wait_for(b"> ")
+    terminal.type(b"\x10\r")  # Ctrl-P: the line before
+    terminal.wait_for(b"night and day")
+    terminal.wait_for(b"", 300)
+    terminal.type(b"\x03")
+    terminal.wait_for(b"stopped")
+    terminal.wait_for(b"> ")
+    terminal.type(b"half a line")
+    terminal.wait_for(b"half a line")
+    terminal.type(b"\x03")
+    terminal.wait_for(b"> ", retyped=b"\x03")  # one that comes before readline waits for keys waits for the next
+    terminal.type(b"\x04")  # Ctrl-D
+    assert terminal.process.wait(WAIT_SECONDS) == 0
+
+
+def test_speed_is_told_at_the_end(folder):
+    terminal = Terminal("--model", folder, "--max-new-tokens", 3)
+    terminal.wait_for(b"> ")
+    terminal.type(b"night\r")
+    assert b"3 tokens, " in terminal.wait_for(b" tokens/s")
+    terminal.wait_for(b"> ")
+    terminal.close()
+
+
+def say(capsysbinary, *arguments):
+    code = main(["sample", "--max-new-tokens", "40", "--temperature", "2", *map(str, arguments)])
+    return code, capsysbinary.readouterr()
+
+
+def test_one_prompt(folder, capsysbinary):
+    code, said = say(capsysbinary, "--model", folder, "--prompt", "Käfer", "--top-p", "0.9", "--min-p", "0.01")
+    assert code == 0
+    assert said.out.decode("utf-8").startswith("Käfer")
+    assert (
+        say(capsysbinary, "--model", folder, "--prompt", "Käfer", "--top-p", "0.9", "--min-p", "0.01")[1].out
+        == said.out
+    )
+    assert say(capsysbinary, "--model", folder, "--prompt", "Käfer", "--seed", 1)[1].out != said.out
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_prompt_comes_from_a_pipe_and_letters_go_as_they_can(folder, encoding):
+    command = [sys.executable, "-m", "jobs", "sample", "--model", str(folder), "--max-new-tokens", "1"]
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}
+    shown = {"utf-8": "Nächte \ufffd".encode(), "ascii": b"N?chte ?"}[encoding]
+    done = subprocess.run(command, input=b"N\xc3\xa4chte \xff\n", env=environment, capture_output=True, check=True)
+    assert done.stdout.startswith(shown)
+
+
+def test_a_reader_that_has_had_enough_is_no_error(folder):
+    command = [sys.executable, "-m", "jobs", "sample", "--model", str(folder), "--max-new-tokens", "5000"]
+    with subprocess.Popen([*command, "--prompt", "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1) == b"a"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_streamed_text_is_the_text(folder, capsysbinary, monkeypatch):
+    """No letter is cut in two on the way, and a stop string is never begun."""
+    from jobs.generation import generate
+
+    texts = []
+    real = generate.generate
+
+    def spy(*arguments):
+        made = real(*arguments)
+        texts.append(made.samples[0].text)
+        return made
+
+    monkeypatch.setattr("jobs.cli.sample.generate", spy)
+    for seed in range(5):
+        out = say(capsysbinary, "--model", folder, "--prompt", "", "--seed", seed, "--stop", "e")[1].out
+        assert out.decode("utf-8") == texts[-1] + "\n"
+        assert "e" not in texts[-1]
+
+
+def test_a_model_is_found_as_folder_zip_run_and_champion(folder, tmp_path, capsysbinary):
+    home = Lake(tmp_path.as_uri())
+    archive = tmp_path / "m.zip"
+    assert main(["export", "--model", str(folder), "--format", "zip", "--output", str(archive)]) == 0
+    run = ["export", "--model", str(archive), "--format", "folder", "--output", home.run("r").model]
+    assert main(run) == 0
+    assert main(["export", "--model", "r", "--lake", str(tmp_path), "--format", "zip", "--output", f"{archive}.2"]) == 0
+    assert archive.read_bytes() == (tmp_path / "m.zip.2").read_bytes()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text('{"model": "abc", "run_id": "r"}')
+    to_champion = tmp_path / "models" / "abc"
+    assert main(["export", "--model", str(folder), "--format", "folder", "--output", str(to_champion)]) == 0
+    said = {
+        say(capsysbinary, "--model", name, "--lake", tmp_path, "--prompt", "x")[1].out
+        for name in (folder, archive, home.run("r").uri, "r", "champion")
+    }
+    assert len(said) == 1
+
+
+def test_gguf(folder, model_and_tokenizer_untrained, tmp_path):
+    output = tmp_path / "my model.gguf"
+    assert main(["export", "--model", str(folder), "--format", "gguf", "--output", str(output)]) == 0
+    assert output.read_bytes() == to_gguf(*model_and_tokenizer_untrained, "my model")
+
+
+@pytest.mark.parametrize("command", ["sample", "export"])
+def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_untrained, tmp_path, capsys):
+    contents = changed(model_contents(*model_and_tokenizer_untrained, {}), "model.safetensors", lambda data: data[:-4])
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    more = ["--format", "gguf", "--output", str(tmp_path / "out.gguf")] if command == "export" else ["--prompt", "x"]
+    assert main([command, "--model", str(tmp_path), *more]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line for line in said.err.splitlines() if "not a safetensors file" in line] == [said.err.strip()]
+    assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize("pointer", ["{}", "[]", '"abc"', "{"])
+def test_a_damaged_champion_is_one_line_and_code_2(tmp_path, pointer, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "champion.json").write_text(pointer)
+    assert main(["sample", "--model", "champion", "--lake", str(tmp_path), "--prompt", "x"]) == 2
+    assert capsys.readouterr().err.count("champion.json: ") == 1
+
+
+@pytest.mark.parametrize("kind", ["model", "windows"])
+def test_a_folder_that_holds_anything_but_a_model_is_left_alone(folder, tmp_path, kind, capsys):
+    thesis, export = tmp_path / "thesis.txt", ["export", "--model", str(folder), "--format", "folder", "--output"]
+    entry = store.write_file(tmp_path.as_uri(), thesis.name, b"years of work")
+    if kind == "windows":
+        store.publish_manifest(tmp_path.as_uri(), store.Manifest(kind, "f00", (entry,)))
+    before = sorted(tmp_path.iterdir())
+    for output in (tmp_path, thesis):
+        assert main([*export, str(output)]) == 2
+        assert "name a new or empty folder" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert thesis.read_bytes() == b"years of work"
+    for _ in range(2):  # an earlier model is replaced
+        assert main([*export, str(tmp_path / "new")]) == 0
+    assert main(["export", "--model", str(folder), "--format", "zip", "--output", str(tmp_path)]) == 2
+    assert "name the file" in capsys.readouterr().err
+
+
+def test_the_zip_of_a_folder_holds_its_contents(folder, tmp_path):
+    main(["export", "--model", str(folder), "--format", "zip", "--output", str(tmp_path / "m.zip")])
+    assert read_contents((tmp_path / "m.zip").as_uri()) == read_contents(folder.as_uri())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--top-p", "0"),
+        ("--min-p", "2"),
+        ("--stop", ""),
+        ("--temperature", "nan"),
+        ("--temperature", "inf"),
+        ("--repetition-penalty", "0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(folder, wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["sample", "--model", str(folder), *wrong])
+    assert caught.value.code == 2
+    assert wrong[0] in capsys.readouterr().err

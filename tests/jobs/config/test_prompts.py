@@ -1,0 +1,58 @@
+"""Prompts from a file."""
+
+import pytest
+
+from jobs.config import GenerateConfig
+from jobs.config.prompts import read_prompts
+from jobs.errors import InputError
+from jobs.lake import store
+
+
+def prompts_of(path, data):
+    path.write_bytes(data)
+    return read_prompts(GenerateConfig(prompts_file=str(path)), store.read_bytes)
+
+
+def test_without_a_file_the_configuration_has_them():
+    assert read_prompts(GenerateConfig(prompts=("a", "b")), store.read_bytes) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("data", "prompts"),
+    [
+        (b"one\ntwo", ("one", "two")),
+        (b"one\r\n\r\ntwo \r\n", ("one", "", "two ")),
+        ("nächtlich\u2028still\n".encode(), ("nächtlich\u2028still",)),
+        (b"\n", ("",)),
+        (b"\xef\xbb\xbfone\n", ("one",)),
+    ],
+)
+def test_a_text_file_has_one_on_each_line(tmp_path, data, prompts):
+    assert prompts_of(tmp_path / "my prompts.txt", data) == prompts
+
+
+def test_a_jsonl_file_has_one_on_each_line(tmp_path):
+    assert prompts_of(tmp_path / "p.jsonl", b'{"prompt": "two\\nlines"}\n\n{"prompt": ""}') == ("two\nlines", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("p.txt", b"", "holds no prompt"),
+        ("p.jsonl", b"\n", "holds no prompt"),
+        ("p.txt", b"caf\xe9", "not UTF-8 at byte 3"),
+        ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
+        ("p.jsonl", b'{"prompt": 3}', "line 1"),
+        ("p.jsonl", b"prompt", "line 1"),
+        ("p.jsonl", rb'{"prompt": "a\ud800"}', "half a surrogate pair"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, data, message):
+    with pytest.raises(InputError, match=message) as caught:
+        prompts_of(tmp_path / name, data)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read"):
+        read_prompts(GenerateConfig(prompts_file=str(tmp_path / "nowhere.txt")), store.read_bytes)

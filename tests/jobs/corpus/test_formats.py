@@ -1,0 +1,117 @@
+"""The same text in any format, at any place, on any engine, in any number of parts: the same tokens and windows."""
+
+import gzip
+import io
+import json
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.config import SparkConfig
+from jobs.datasets.shards import TokenShard
+from jobs.datasets.windows import SIDES, WindowSet, num_windows
+from jobs.engine import spark as spark_engine
+from jobs.engine.inline import InlineEngine
+from jobs.lake import store
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join, to_uri
+from jobs.pipeline import read_config, start_run
+from jobs.steps import tokenize, windows
+from tests.support.datasets import PASSAGE
+
+PARAGRAPHS = [
+    f"{number}. {text}" for number in range(1350) for text in PASSAGE.decode().strip().split("\n\n") if text.strip()
+]
+TEXT = "\n\n".join(PARAGRAPHS).encode()
+SETTINGS = {"tokenize.vocab_size": 1000, "windows.overlap": 7, "windows.size": 15}
+
+
+@pytest.fixture(scope="module")
+def spark(s3_server):
+    """An engine whose workers know the server, also where other tests started the JVM before there was one."""
+    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        known = {**spark_engine.SETTINGS, "spark.executorEnv.AWS_ENDPOINT_URL": s3_server, "spark.ui.enabled": "false"}
+        SparkSession.builder.master("local[2,4]").config(map=known).getOrCreate()
+        engine = spark_engine.SparkEngine(SparkConfig(), master="local[2,4]")
+        yield engine
+        engine.stop()
+
+
+def as_table(texts):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": texts}), sink, row_group_size=len(texts) // 7)
+    return sink.getvalue()
+
+
+FORMATS = {
+    "txt": lambda: TEXT,
+    "txt.gz": lambda: gzip.compress(TEXT, 1),
+    "txt.zst": lambda: pa.compress(TEXT, "zstd", asbytes=True),
+    "jsonl": lambda: "\n".join(json.dumps({"text": text}) for text in PARAGRAPHS).encode(),
+    "parquet": lambda: as_table(PARAGRAPHS),
+}
+
+
+def make(place, suffix, engine, num_parts):
+    """Both steps; what they made: all tokens, their number by window set, and the statistics that should be equal."""
+    corpus = join(place, "a côrpus", f"the text.{suffix}")
+    if not store.exists(corpus):
+        store.write_bytes(corpus, FORMATS[suffix]())
+    home = Lake(join(place, f"läke {engine.name} {suffix} {num_parts}"))
+    split_bytes = -(-store.open_input(corpus).size() // num_parts)
+    run = start_run(home.uri, "r", corpus, "tiny", {**SETTINGS, "tokenize.split_bytes": max(4096, split_bytes)})
+    config = read_config(run)
+    stats = tokenize.run(run, config, engine, lambda line: None) | windows.run(run, config, engine, lambda line: None)
+    names = store.read_json(run.datasets)
+    folder = home.tokens(names["tokens"])
+    manifest = store.read_manifest(folder)
+    ids = np.concatenate([TokenShard.open(folder, entry).ids for entry in manifest.entries("shards/")])
+    counts = [WindowSet.open(home, names["windows"], side).num_windows for side in SIDES]
+    assert counts == [num_windows(stats[f"{side}_tokens"], 15, 8) for side in SIDES]
+    return ids, counts, stats["num_documents"], stats["num_bytes"], len(manifest.entries("shards/"))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    return make(to_uri(str(tmp_path_factory.mktemp("plain text"))), "txt", InlineEngine(), 1)
+
+
+@pytest.fixture
+def place(request, tmp_path, s3_uri, monkeypatch):
+    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path))
+
+
+def test_the_text_is_long(expected):
+    assert len(TEXT) > 5_000_000
+    assert expected[2:4] == (len(PARAGRAPHS), sum(len(text.strip().encode()) for text in PARAGRAPHS))
+
+
+@pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_any_format_and_place(expected, place, suffix):
+    same(make(place, suffix, InlineEngine(), 2), expected)
+
+
+@pytest.mark.parametrize("place", ["file"], indirect=True)
+@pytest.mark.parametrize(("suffix", "num_parts"), [("txt", 1), ("parquet", 2), ("jsonl", 5)])
+def test_any_number_of_parts_on_spark(expected, place, spark, suffix, num_parts):
+    found = make(place, suffix, spark, num_parts)
+    same(found, expected)
+    assert found[4] >= num_parts
+
+
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
+def test_spark_on_s3(expected, place, spark):
+    same(make(place, "txt.gz", spark, 2), expected)
+
+
+def same(found, expected):
+    assert np.array_equal(found[0], expected[0])
+    assert found[1:4] == expected[1:4]

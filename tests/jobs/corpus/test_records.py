@@ -1,0 +1,115 @@
+"""Records of JSONL and Parquet: the same documents as in text, and one clear line for what is wrong."""
+
+import gzip
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.config import TokenizeConfig
+from jobs.corpus.reading import check_sources, read_documents
+from jobs.errors import InputError
+from jobs.lake.uri import to_uri
+from jobs.sources.listing import Source, plan_splits
+
+TEXTS = ["One.\r\n\r\nTwo\nlines.", "  \n", "漢字 \x00 😀", "Three.\n\n\n Four. "]
+PARAGRAPHS = [b"One.", b"Two\nlines.", "漢字 \x00 😀".encode(), b"Three.", b"Four."]
+
+
+def table(texts, column="text", **options):
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": range(len(texts)), column: texts}), sink, **options)
+    return sink.getvalue()
+
+
+def lines(texts, **options):
+    return "\n".join(json.dumps({"id": 1, "text": text}, **options) for text in texts).encode()
+
+
+def put(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return Source(name, to_uri(str(path)), len(data))
+
+
+def read(source, split_bytes=1 << 20, **settings):
+    how = TokenizeConfig(**settings)
+    check_sources([source.whole()], settings=how)
+    parts = [part for split in plan_splits([source], split_bytes, whole_files=False) for part in split]
+    batches = [batch for part in parts for batch in read_documents(part, how)]
+    counts = sum((batch.counts for batch in batches), start=type(batches[0].counts)())
+    return [text for batch in batches for text in batch.texts], counts
+
+
+@pytest.mark.parametrize("split_bytes", [1, 7, 50, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", lines(TEXTS)),
+        ("b.jsonl", b"\xef\xbb\xbf" + lines(TEXTS, ensure_ascii=False).replace(b"\n", b"\r\n\r\n") + b"\n"),
+        ("c.jsonl.gz", gzip.compress(lines(TEXTS), mtime=0)),
+        ("d.parquet", table(TEXTS, row_group_size=1)),
+        ("e.parquet", table(pa.array(TEXTS, pa.large_string()), compression="zstd")),
+        ("f.parquet", table(pa.array(TEXTS).dictionary_encode())),
+        ("g.parquet.zst", pa.compress(table(TEXTS, row_group_size=2), "zstd", asbytes=True)),
+    ],
+)
+def test_records_of_any_format_and_range(tmp_path, name, data, split_bytes):
+    source = put(tmp_path, name, data)
+    texts, counts = read(source, split_bytes)
+    assert texts == PARAGRAPHS
+    assert counts["empty_documents"] == 1
+    assert read(source, split_bytes, documents="record")[0] == [
+        text.replace("\r\n", "\n").strip().encode() for text in TEXTS if text.strip()
+    ]
+
+
+def test_nulls_and_replaced_letters_are_counted(tmp_path):
+    data = b'{"text": null}\n{"text": "a\\ud800b \\ud83d\\ude00"}\n{"text": "c\xff"}'
+    texts, counts = read(put(tmp_path, "a.jsonl", data), invalid_utf8="replace")
+    assert texts == ["a\ufffdb 😀".encode(), "c\ufffd".encode()]
+    assert (counts["null_records"], counts["empty_documents"], counts["replaced_letters"]) == (1, 1, 2)
+    column = pa.array([b"c\xff", None], pa.binary())
+    texts, counts = read(put(tmp_path, "a.parquet", table(column)), invalid_utf8="replace")
+    assert texts == ["c\ufffd".encode()]
+    assert (counts["null_records"], counts["replaced_letters"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.jsonl", b'{"text": "x"}\n\n{"body": "y"}\n', r"a\.jsonl: line 3: no field 'text', only body"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": 3}\n', r"line 2: field 'text' holds int"),
+        ("a.jsonl", b'{"text": "x"}\n["y"]', r"line 2: list instead of an object"),
+        ("a.jsonl", b'{"text": "x"\n', r"line 1: not JSON \(Expecting ',' delimiter, column 13\)"),
+        ("a.jsonl", b'\n{"text": "\\udfff"}', r"line 2: half a surrogate pair \(\\udfff\)"),
+        ("a.jsonl", b'{"text": "\xff"}', r"not UTF-8 at byte 10 \(0xff\)"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99 + b"{}\n", mtime=0), r"a\.jsonl\.gz: line 100: no field"),
+        ("a.txt.gz", gzip.compress(bytes(5000), mtime=0)[:-9], r"damaged \.gz file \(Truncated"),
+        ("a.txt.zst", b"no zst at all", r"damaged \.zst file"),
+        ("a.txt.bz2", b"no bz2 at all", r"damaged \.bz2 file"),
+        ("a.parquet", table(TEXTS)[:-20], r"a\.parquet: not a Parquet file, or a damaged one"),
+        ("a.parquet", b"PAR1", r"not a Parquet file, or a damaged one"),
+        ("a.parquet", table(TEXTS, "body"), r"no column 'text', only id, body; set tokenize\.field"),
+        ("a.parquet", table([1, 2]), r"column 'text' holds int64 instead of text"),
+        ("a.parquet", table(pa.array([b"x", b"\xff"], pa.binary())), r"row 1: not UTF-8"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, name, data, reason):
+    with pytest.raises(InputError, match=reason) as caught:
+        read(put(tmp_path, name, data))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_is_not_a_text_file(tmp_path):
+    with pytest.raises(InputError, match=r"set tokenize\.documents=record"):
+        read(put(tmp_path, "a.jsonl", lines(TEXTS)), documents="file")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.txt.gz"])
+def test_zero_bytes(tmp_path, name):
+    (checked,) = check_sources([put(tmp_path, name, b"").whole()], settings=TokenizeConfig())
+    assert not checked.has_text
+    assert checked.counts["empty_files"] == 1

@@ -1,0 +1,206 @@
+"""Windows: their number by the closed formula, and each one as it stands in the stream, for any shards."""
+
+import pickle
+from dataclasses import replace
+from functools import reduce
+from itertools import combinations_with_replacement
+from operator import add
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.config import TokenizeConfig, WindowsConfig
+from jobs.datasets.encoding import SplitItem, write_token_shards
+from jobs.datasets.shards import TokenShard, in_place
+from jobs.datasets.split import SplitRule
+from jobs.datasets.streams import StreamRule, plan_window_shards, tally, window_starts, write_window_shard
+from jobs.datasets.windows import SIDES, WindowSet, WindowShard, num_tokens_of, num_windows
+from jobs.errors import DamagedError, InputError
+from jobs.lake.layout import Lake
+from jobs.lake.store import FileEntry, Manifest, publish_manifest, read_bytes, write_bytes
+from jobs.lake.uri import join, to_uri
+from jobs.sources.listing import Source, plan_splits
+from jobs.tokenizer.bpe import tokenizer_json
+from jobs.tokenizer.tokenizer import Tokenizer
+
+BYTES = Tokenizer.from_json(tokenizer_json([]))  # each byte is a token
+
+
+def test_closed_formula():
+    for size in range(1, 21):
+        for stride in range(1, size + 1):
+            for tokens in range(201):
+                starts = range(0, max(0, tokens - size), stride)  # a window needs size + 1 tokens
+                assert num_windows(tokens, size, stride) == len(starts)
+                covered = num_tokens_of(len(starts), size, stride) if starts else 0
+                assert not starts or covered <= tokens < covered + stride  # what is left is too little for one more
+                assert num_windows(tokens, size, stride, "shift") == len(starts) + bool(starts and covered < tokens)
+
+
+@pytest.mark.parametrize("last", ["drop", "shift"])
+@pytest.mark.parametrize("shard_tokens", [1, 17, 1000])
+def test_every_size_of_stream_and_shard(tmp_path, last, shard_tokens):
+    """All positions are covered, by all n <= 200 tokens: each of them is another, so that windows can be told."""
+    ids = np.arange(200, dtype=np.uint8)
+    rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), 1, 1, "stream", last, 256, 0)
+    for size, stride in [(1, 1), (2, 1), (3, 2), (15, 8), (19, 19), (20, 7)]:
+        for tokens in range(201):
+            entries = [FileEntry(str(begin), 0, "") for begin in range(0, 200, 50)]
+            units = [min(50, max(0, tokens - begin)) for begin in range(0, 200, 50)]
+            here = replace(rule, size=size, stride=stride)
+            rows = []
+            for plan in plan_window_shards("train", entries, units, here, shard_tokens):
+                stream = np.concatenate([ids[int(p.entry.name) :][p.begin : p.end] for p in plan.pieces])
+                starts = window_starts(plan, here, len(stream))
+                shard = WindowShard(stream, starts, stride)
+                rows += shard.read(np.arange(plan.num_windows), size).tolist()
+            assert len(rows) == num_windows(tokens, size, stride, last)
+            ends = [tokens - size - 1] * (last == "shift")
+            regular = range(0, max(0, tokens - size), stride)
+            wanted = list(dict.fromkeys([*regular, *ends])) if regular else []
+            assert rows == [list(range(start, start + size + 1)) for start in wanted]
+            assert last == "drop" or not rows or {i for row in rows for i in row} == set(range(tokens))
+
+
+@pytest.mark.parametrize("last", ["drop", "shift"])
+def test_shards_have_all_windows_of_every_size(last):
+    """For all sizes and overlaps: as many as the formula says, in shards whose pieces are where their windows lie."""
+    entries = [FileEntry(str(begin), 0, "") for begin in range(0, 200, 50)]
+    for stride, size in combinations_with_replacement(range(1, 21), 2):
+        rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), size, stride, "stream", last, 256, 0)
+        for tokens in range(201):
+            units = [min(50, max(0, tokens - begin)) for begin in range(0, 200, 50)]
+            plans = plan_window_shards("train", entries, units, rule, 64)
+            assert sum(plan.num_windows for plan in plans) == num_windows(tokens, size, stride, last)
+            for plan in plans:
+                begin = int(plan.pieces[0].entry.name) + plan.pieces[0].begin
+                end = int(plan.pieces[-1].entry.name) + plan.pieces[-1].end
+                assert end <= tokens
+                assert begin == min(plan.number * max(1, 64 // stride) * stride, end - size - 1)
+                assert sum(piece.end - piece.begin for piece in plan.pieces) == end - begin
+            assert not plans or last == "drop" or end == tokens
+
+
+def write_tokens(folder, documents, split_bytes):
+    """Token shards of a file with a document in each line."""
+    data = "\n".join(documents).encode()
+    write_bytes(join(folder, "text.txt"), data)
+    source = Source("text.txt", join(folder, "text.txt"), len(data))
+    splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
+    items = [SplitItem(number, parts) for number, parts in splits]
+    how = TokenizeConfig(documents="line")
+    done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in items]
+    return in_place([shard for task in done for shard in task.shards])[0]
+
+
+def write_windows(lake, entries, rule, shard_tokens):
+    folder = lake.windows("f")
+    sides = {side: reduce(add, (tally([entry], rule=rule)[side] for entry in entries)) for side in SIDES}
+    plans = [
+        plan for side in SIDES for plan in plan_window_shards(side, entries, sides[side].units, rule, shard_tokens)
+    ]
+    files = [write_window_shard(pickle.loads(pickle.dumps(plan)), folder_uri=folder, rule=rule) for plan in plans]
+    publish_manifest(folder, Manifest("windows", "f", tuple(files), {"size": rule.size, "stride": rule.stride}))
+    return sides
+
+
+def make_rule(folder, documents, size, stride, over, split="hash", last="drop"):
+    config = WindowsConfig(split=split, valid_fraction=0.4)
+    chosen = SplitRule.choose(config, [("text.txt", len("\n".join(documents)))])
+    return StreamRule(folder, chosen, size, stride, over, last, BYTES.vocab_size, 0)
+
+
+def expected(folder, entries, rule, side):
+    """The windows of a side, from the documents one by one."""
+    documents = []
+    for entry in entries:
+        shard = TokenShard.open(folder, entry)
+        on_side = rule.split.is_valid(shard) == (side == "valid")
+        documents += [
+            part.tolist() for part, kept in zip(np.split(shard.ids, shard.ends[:-1]), on_side, strict=True) if kept
+        ]
+    streams = documents if rule.over == "document" else [[token for document in documents for token in document]]
+    starts = [list(range(0, len(stream) - rule.size, rule.stride)) for stream in streams]
+    if rule.last == "shift":
+        for stream, of_stream in zip(streams, starts, strict=True):
+            if of_stream and of_stream[-1] < len(stream) - rule.size - 1:
+                of_stream.append(len(stream) - rule.size - 1)
+    pairs = zip(streams, starts, strict=True)
+    return [stream[start : start + rule.size + 1] for stream, of_stream in pairs for start in of_stream]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30), min_size=1, max_size=25),
+    size=st.integers(1, 20),
+    data=st.data(),
+    shard_tokens=st.integers(1, 60),
+    split_bytes=st.integers(1, 200),
+    over=st.sampled_from(["stream", "document"]),
+)
+def test_each_window_is_what_the_stream_has(tmp_path_factory, documents, size, data, shard_tokens, split_bytes, over):
+    stride = size - data.draw(st.integers(0, size - 1), "overlap")
+    last = data.draw(st.sampled_from(["drop", "shift"]), "last")
+    lake = Lake(to_uri(str(tmp_path_factory.mktemp("my läke"))))
+    folder = lake.tokens("t")
+    entries = write_tokens(folder, documents, split_bytes)
+    rule = make_rule(folder, documents, size, stride, over, last=last)
+    sides = write_windows(lake, entries, rule, shard_tokens)
+    assert sum(side.num_documents + side.num_skipped for side in sides.values()) == len(documents)
+    for side in SIDES:
+        windows = expected(folder, entries, rule, side)
+        found = WindowSet.open(lake, "f", side)
+        assert found.num_windows == sum(found.windows_per_shard) == len(windows)
+        if over == "stream":
+            assert len(windows) == num_windows(sides[side].num_tokens, size, stride, last)
+        per_shard = max(1, shard_tokens // stride)
+        assert all(count == per_shard for count in found.windows_per_shard[:-1])
+        rows = [found.read(shard, np.arange(count)) for shard, count in enumerate(found.windows_per_shard)]
+        assert [row.tolist() for shard in rows for row in shard] == windows
+
+
+@pytest.fixture
+def window_set(tmp_path):
+    lake = Lake(to_uri(str(tmp_path)))
+    folder = lake.tokens("t")
+    documents = [f"document number {number} has a few words" for number in range(400)]
+    entries = write_tokens(folder, documents, 4096)
+    write_windows(lake, entries, make_rule(folder, documents, 16, 8, "stream", "block"), 300)
+    return lake, WindowSet.open(lake, "f", "train")
+
+
+def test_windows_in_any_order(window_set):
+    _, windows = window_set
+    assert windows.size == 16
+    order = np.random.default_rng(0).permutation(windows.windows_per_shard[3])
+    rows = windows.read(3, order)
+    assert rows.dtype == np.int64
+    assert rows.shape == (len(order), 17)
+    assert np.array_equal(rows[np.argsort(order)], windows.read(3, np.arange(len(order))))
+    assert windows.read(0, np.array([], np.int64)).shape == (0, 17)
+
+
+def test_few_shards_are_open(window_set):
+    _, windows = window_set
+    assert len(windows.windows_per_shard) > 20
+    for shard in range(len(windows.windows_per_shard)):
+        windows.read(shard, np.array([0]))
+    assert len(windows._open) == 8
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_damaged_shard_is_refused(window_set, damage):
+    lake, windows = window_set
+    uri = join(lake.windows("f"), windows._entries[1].name)
+    data = read_bytes(uri)
+    write_bytes(uri, data[:-8] if damage == "truncated" else data[:-9] + b"x" + data[-8:])
+    assert windows.read(0, np.array([0])).shape == (1, 17)
+    with pytest.raises(DamagedError, match="the manifest"):
+        windows.read(1, np.array([0]))
+
+
+def test_there_is_no_dataset(tmp_path):
+    with pytest.raises(InputError, match="no windows here"):
+        WindowSet.open(Lake(to_uri(str(tmp_path))), "f", "train")

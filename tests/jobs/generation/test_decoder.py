@@ -1,0 +1,131 @@
+"""The fused decoder against the plain one: its cache changes nothing, whatever shares the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import InputError
+from jobs.generation.decoder import InferenceLlama
+from jobs.generation.matrix import Dense, Int8, Packed, floating
+from jobs.model.llama import Llama, LlamaConfig
+
+VOCAB_SIZE, NUM_POSITIONS = 23, 80
+
+
+def make_model(num_kv_heads=2, hidden_size=20):
+    """Weights large enough that no logit is near 0, and norms that differ from 1."""
+    config = LlamaConfig(
+        vocab_size=VOCAB_SIZE, num_positions=NUM_POSITIONS, num_layers=2, embedding_size=16, hidden_size=hidden_size,
+        num_heads=4, num_kv_heads=num_kv_heads, rope_theta=10_000.0, norm_epsilon=1e-5,
+    )  # fmt: skip
+    model = Llama(config, seed=1).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(15)
+            else:
+                parameter.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def random_tokens(*shape):
+    return torch.randint(0, VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(0))
+
+
+def cached_logits(model, tokens, lengths, num_steps):
+    """Logits (B, steps + 1, V): after each prompt, then after each of the tokens that follow it."""
+    cache = model.new_cache(len(lengths), NUM_POSITIONS)
+    prompts = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, length in enumerate(lengths):
+        prompts[row, :length] = tokens[row, :length]
+    lengths = torch.tensor(lengths)
+    found = [model.prefill(prompts, lengths, cache)]
+    for step in range(num_steps):
+        found.append(model.decode(tokens[range(len(lengths)), lengths + step], cache))
+    return torch.stack(found, dim=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 70), min_size=1, max_size=6), st.integers(0, 10), st.sampled_from([1, 2, 4]))
+def test_cached_logits_equal_uncached_for_ragged_batches(lengths, num_steps, num_kv_heads):
+    model = make_model(num_kv_heads)
+    tokens = random_tokens(len(lengths), NUM_POSITIONS)
+    with torch.inference_mode():
+        found = cached_logits(InferenceLlama(model), tokens, lengths, num_steps)
+        plain = model(tokens)
+    expected = torch.stack([plain[row, at - 1 : at + num_steps] for row, at in enumerate(lengths)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 0.5
+
+
+def test_every_position_of_a_full_context():
+    model = make_model()
+    tokens = random_tokens(2, NUM_POSITIONS)
+    with torch.inference_mode():
+        found = cached_logits(InferenceLlama(model), tokens, [1, 1], NUM_POSITIONS - 1)
+        torch.testing.assert_close(found, model(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_a_cache_is_used_again():
+    model = InferenceLlama(make_model())
+    cache = model.new_cache(2, NUM_POSITIONS)
+    tokens = random_tokens(2, 9)
+    with torch.inference_mode():
+        first = model.prefill(tokens, torch.tensor([9, 4]), cache)
+        model.decode(tokens[:, 0], cache)
+        assert torch.equal(model.prefill(tokens, torch.tensor([9, 4]), cache), first)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("lengths", [[5], [5, 1, 70]])
+def test_other_arithmetic_is_near(lengths, dtype):
+    model = make_model(hidden_size=32)
+    tokens = random_tokens(len(lengths), NUM_POSITIONS)
+    with torch.inference_mode():
+        exact = cached_logits(InferenceLlama(model), tokens, lengths, 9)
+        near = cached_logits(InferenceLlama(model, dtype), tokens, lengths, 9)
+    assert near.dtype == torch.float32
+    assert not torch.equal(near, exact)
+    assert (near - exact).abs().mean() < 0.05 * exact.std()
+
+
+def test_int8_refuses_sizes_that_its_kernel_cannot_read():
+    with pytest.raises(InputError, match="multiples of 16, not 20: take float32"):
+        InferenceLlama(make_model(), "int8")
+
+
+def test_an_int8_matrix_holds_its_scales_and_a_quarter_of_the_bytes():
+    weight = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 10)
+    weight[:, 0] = 0
+    dense, integers = Dense(weight, torch.float32), Int8(weight)
+    x = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    errors = (integers.times(x) - dense.times(x)).abs().mean(dim=0)
+    assert errors[0] == 0
+    assert (errors[1:] < 0.02 * dense.times(x).abs().mean(dim=0)[1:]).all()
+    torch.testing.assert_close(integers.added(torch.ones(7, 10), x), integers.times(x) + 1)
+    assert integers.nbytes == 64 * 10 + 2 * 10
+    assert dense.nbytes == 4 * 64 * 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_vectors", [1, 3, 64, 100])
+def test_a_packed_matrix_multiplies_as_a_dense_one(dtype, num_vectors):
+    packed, dense = (make(torch.randn(48, 80, generator=seeded(0)), dtype) for make in (Packed, Dense))
+    x, to = (torch.randn(num_vectors, size, generator=seeded(1)).to(dtype) for size in (48, 80))
+    tolerance = {"rtol": 0.02, "atol": 0.05} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(packed.times(x), dense.times(x), **tolerance)
+    torch.testing.assert_close(packed.added(to, x), dense.added(to, x), **tolerance)
+    assert packed.nbytes == dense.nbytes
+
+
+def test_matrices_are_packed_where_onednn_can_multiply_them():
+    weight = torch.randn(48, 80)
+    assert isinstance(floating(weight, torch.float32), Packed if torch.backends.mkldnn.is_available() else Dense)
+    assert isinstance(floating(weight, torch.float64), Dense)
+    assert isinstance(floating(weight.to("meta"), torch.float32), Dense)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,54 @@
+"""Text of word tokens: words stand apart, and those that the vocabulary lacks are said."""
+
+from collections import Counter
+
+import pytest
+
+from jobs.config import ModelConfig, TokenizeConfig
+from jobs.generation.continuation import Settings
+from jobs.generation.generate import Request, generate
+from jobs.generation.sampling import Sampling
+from jobs.model.kinds import build_model, for_generating
+from jobs.model.language_model import DataShape
+from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.tokenizer.vocabulary import vocabulary_json
+from tests.support.handmade import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def words():
+    settings = TokenizeConfig(kind="word")
+    return Tokenizer.from_json(vocabulary_json([Counter({"the": 9, "man": 8, "sat": 7, ".": 6})], settings))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "following", "text"),
+    [
+        ("the man", "sat", " sat"),
+        ("the man ", "sat", "sat"),
+        ("", "the man", "the man"),
+        ("the man", ".", "."),
+        ("the man\n", "sat.", "sat."),
+        ("the Xx", "sat", " sat"),
+    ],
+)
+def test_the_first_word_stands_apart_from_the_prompt(words, prompt, following, text):
+    assert words.decode_after(prompt, words.encode(following)) == text
+
+
+def test_byte_pairs_go_on_in_the_middle_of_a_word():
+    tokenizer = train_tokenizer()
+    for text in ("licen", "ses", " of", "é"):
+        assert tokenizer.decode_after("the", tokenizer.encode(text)) == text
+
+
+def test_unknown_words_are_said(words, caplog):
+    model = build_model(ModelConfig(kind="context_mlp", embedding_size=4, hidden_sizes=[4]), DataShape(6, 3, 0))
+    settings = Settings(max_new_tokens=2, sampling=Sampling(temperature=0))
+    requests = [Request("the Walrus sat, the man", sample=n) for n in range(3)]
+    samples = generate(for_generating(model), words, requests, settings).samples
+    assert samples[0].unknown_words == ["Walrus", ","]
+    said = [record.message for record in caplog.records if "vocabulary" in record.message]
+    assert said == ["not in the vocabulary, so the model does not know it: Walrus, ,"]
+    assert samples[0].text == words.decode_after("man", samples[0].tokens)
+    assert Tokenizer.from_json(train_tokenizer().json).unknown("Walrus ☃") == []

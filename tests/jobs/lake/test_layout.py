@@ -1,0 +1,47 @@
+"""Names in the lake."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import InputError
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import base_name, bucket_and_key, join, local_path, to_uri
+
+
+@pytest.mark.parametrize("name", ["/data/my läke/a+b:c#?%20", "/x"])
+def test_paths_become_uris_and_come_back(name):
+    assert local_path(to_uri(name)) == Path(name)
+    assert local_path(join(to_uri(name), "é ü", "x#y")) == Path(name) / "é ü" / "x#y"
+    assert to_uri(to_uri(name)) == to_uri(name)
+    assert base_name(join(to_uri(name), "é ü")) == "é ü"
+
+
+def test_s3_keys_stay_as_they_are():
+    uri = join(to_uri("s3://bucket/a b/"), "é+c")
+    assert uri == "s3://bucket/a b/é+c"
+    assert bucket_and_key(uri) == ("bucket", "a b/é+c")
+    assert base_name(uri) == "é+c"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hdfs://x/y", "unknown scheme 'hdfs'"),
+        ("s3:///key", "no bucket"),
+        ("file://host/x", "three slashes"),
+        (" ", "empty"),
+    ],
+)
+def test_places_that_cannot_be(text, message):
+    with pytest.raises(InputError, match=message):
+        to_uri(text)
+
+
+@pytest.mark.parametrize("lake", ["s3://bucket/pre fix", "file:///data/my%20lake"])
+def test_a_run_is_found_by_its_configuration(lake):
+    run = Lake(lake).run("scheduled__2026-01-02T03:04:05+00:00")
+    assert run.run_id == "scheduled__2026-01-02T03-04-05-00-00"
+    assert Run.of_config(run.config) == run
+    with pytest.raises(InputError, match=r"expected <lake>/runs/<run_id>/config\.json"):
+        Run.of_config(run.datasets)

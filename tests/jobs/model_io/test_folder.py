@@ -1,0 +1,188 @@
+"""The model folder and its zip file: there and back again, and what is refused."""
+
+import io
+import json
+import struct
+import zipfile
+from hashlib import sha256
+
+import pytest
+import torch
+
+from jobs.errors import DamagedError, InputError
+from jobs.lake import store
+from jobs.model_io.archive import pack
+from jobs.model_io.folder import load_model, model_contents, parse_model, read_contents, save_model, write_contents
+
+ABOUT = {"README.md": "# Käfer\n".encode(), "training_stats.json": b"{}\n"}
+HUGGING_FACE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                "special_tokens_map.json", "generation_config.json"}  # fmt: skip
+
+
+@pytest.fixture
+def contents(model_and_tokenizer_untrained):
+    return model_contents(*model_and_tokenizer_untrained, ABOUT)
+
+
+def changed(contents, name, change):
+    """Contents with one file altered and a manifest that fits, as someone makes who writes a folder by hand."""
+    files = {key: data for key, data in contents.items() if key != "_manifest.json"}
+    files[name] = change(files[name])
+    files = {key: data for key, data in files.items() if data is not None}
+    entries = tuple(store.FileEntry(key, len(data), sha256(data).hexdigest()) for key, data in files.items())
+    return {**files, "_manifest.json": store.manifest_bytes(store.Manifest("model", "x", entries))}
+
+
+def test_a_folder_holds_what_others_need_and_is_loaded_as_it_was(model_and_tokenizer_untrained, tmp_path):
+    model, tokenizer = model_and_tokenizer_untrained
+    save_model(tmp_path.as_uri(), model, tokenizer, ABOUT)
+    assert {path.name for path in tmp_path.iterdir()} == HUGGING_FACE | set(ABOUT) | {"_manifest.json"}
+    again, _ = load_model(tmp_path.as_uri())
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_export_import_export_changes_no_byte(contents, tmp_path):
+    uri = tmp_path.as_uri()
+    store.write_bytes(f"{uri}/first.zip", pack(contents))
+    write_contents(f"{uri}/folder", read_contents(f"{uri}/first.zip"))
+    store.write_bytes(f"{uri}/second.zip", pack(read_contents(f"{uri}/folder")))
+    assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+    model, tokenizer = load_model(f"{uri}/second.zip")
+    assert model_contents(model, tokenizer, ABOUT) == contents
+
+
+def test_a_zip_depends_on_the_content_alone(contents):
+    backwards = dict(reversed(contents.items()))
+    assert pack(contents) == pack(backwards)
+    with zipfile.ZipFile(io.BytesIO(pack(contents))) as archive:
+        assert archive.testzip() is None
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+def with_config(**values):
+    return lambda data: json.dumps(json.loads(data) | values).encode()
+
+
+def without_a_tensor(data):
+    """Rename a tensor in the header, which keeps its length."""
+    return data.replace(b"model.norm.weight", b"model.mine.weight")
+
+
+def of_integers(data):
+    """Name another type of the same size in the header, padded to the length that it had."""
+    (size,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + size].replace(b"F32", b"I32")
+    return data[:8] + header + data[8 + size :]
+
+
+def huge_header(data):
+    return struct.pack("<Q", 1 << 60) + data[8:]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("model.safetensors", lambda _: None, DamagedError, "does not list model.safetensors"),
+        ("model.safetensors", lambda data: data[:-9], DamagedError, "model.safetensors: not a safetensors file"),
+        ("model.safetensors", huge_header, DamagedError, "model.safetensors: not a safetensors file"),
+        ("model.safetensors", lambda _: b"", DamagedError, "model.safetensors: not a safetensors file"),
+        ("model.safetensors", without_a_tensor, DamagedError, "model.mine.weight is 32, .* asks for none of that name"),
+        ("model.safetensors", of_integers, DamagedError, "holds torch.int32, not floating point numbers"),
+        ("config.json", with_config(num_hidden_layers=3), DamagedError, r"layers\.2\..* is absent"),
+        ("config.json", with_config(intermediate_size=65), DamagedError, "is .*64.*, the configuration asks for .*65"),
+        (
+            "config.json",
+            with_config(hidden_size=32.5),
+            DamagedError,
+            "config.json: hidden_size: input should be a valid integer",
+        ),
+        ("config.json", with_config(vocab_size=10**15), DamagedError, "config.json: not the configuration"),
+        (
+            "config.json",
+            with_config(num_key_value_heads=3),
+            DamagedError,
+            r"config.json: model.num_kv_heads \(3\) must",
+        ),
+        ("config.json", with_config(architectures=["GPT2LMHeadModel"]), InputError, "GPT2LMHeadModel"),
+        ("config.json", with_config(rope_scaling={"type": "linear"}), InputError, "rope_scaling"),
+        ("config.json", with_config(tie_word_embeddings=False), InputError, "tie_word_embeddings is False"),
+        ("config.json", with_config(head_dim=8), InputError, "head_dim is 8"),
+        ("config.json", with_config(vocab_size=None), DamagedError, "config.json: not the configuration"),
+        ("config.json", lambda _: b"[", DamagedError, "config.json: not the configuration"),
+        ("config.json", lambda _: b"\xff", DamagedError, "config.json: not the configuration"),
+        ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: not a tokenizer.json"),
+    ],
+)
+def test_a_wrong_model_is_refused_in_one_line(contents, tmp_path, name, change, error, message):
+    write_contents(tmp_path.as_uri(), changed(contents, name, change))
+    store.write_bytes(tmp_path.as_uri() + ".zip", pack(changed(contents, name, change)))
+    for uri in (tmp_path.as_uri(), tmp_path.as_uri() + ".zip"):
+        with pytest.raises(error, match=message) as caught:
+            load_model(uri)
+        assert "\n" not in str(caught.value)
+        assert caught.value.exit_code == 2
+
+
+def test_a_truncated_file_is_refused(contents, tmp_path):
+    write_contents(tmp_path.as_uri(), contents)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(DamagedError, match=r"model\.safetensors: has 1000 bytes, the manifest says"):
+        load_model(tmp_path.as_uri())
+
+
+def test_there_is_no_model_before_its_manifest(contents, tmp_path):
+    write_contents(tmp_path.as_uri(), contents)
+    (tmp_path / "_manifest.json").unlink()
+    with pytest.raises(InputError, match="no model here"):
+        load_model(tmp_path.as_uri())
+
+
+@pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format_version": 1}', b'{"files": [{"name": 3}]}', b"\xff"])
+def test_a_manifest_of_something_else_is_refused(contents, tmp_path, manifest):
+    write_contents(tmp_path.as_uri(), contents | {"_manifest.json": manifest})
+    with pytest.raises(DamagedError, match="not a manifest"):
+        load_model(tmp_path.as_uri())
+
+
+def zip_of(files, compression=zipfile.ZIP_STORED):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/x", "a/b", "..", "a\\b", "c:x", ".hidden"])
+def test_names_that_lead_out_of_a_zip_are_refused(contents, tmp_path, name):
+    (tmp_path / "m.zip").write_bytes(zip_of(contents | {name: b"x"}))
+    with pytest.raises(DamagedError, match="plain file names"):
+        load_model((tmp_path / "m.zip").as_uri())
+    assert [path.name for path in tmp_path.iterdir()] == ["m.zip"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda contents: b"", "not a zip file"),
+        (lambda contents: pack(contents)[:-30], "not a zip file"),
+        (lambda contents: pack(contents)[: len(pack(contents)) // 2], "not a zip file"),
+        (lambda contents: zip_of({"config.json": b"{}"}), "no _manifest.json"),
+        (lambda contents: zip_of({"_manifest.json": b"x" * 2**21}, zipfile.ZIP_DEFLATED), "no _manifest.json"),
+        (lambda contents: zip_of({**contents, "config.json": b"{}"}), "has 2 bytes of config.json"),
+        (lambda contents: zip_of({k: v for k, v in contents.items() if k != "config.json"}), "has no config.json"),
+        (lambda contents: pack(contents).replace(b"num_hidden_layers", b"num_hidden_levels"), "not a zip file"),
+    ],
+    ids=["empty", "cut short", "half", "no manifest", "bomb", "wrong size", "missing", "altered"],
+)
+def test_a_damaged_zip_is_refused(contents, tmp_path, data, message):
+    (tmp_path / "m.zip").write_bytes(data(contents))
+    with pytest.raises(InputError, match=message) as caught:
+        load_model((tmp_path / "m.zip").as_uri())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compressed_zip_is_read(contents, tmp_path):
+    (tmp_path / "m.zip").write_bytes(zip_of(contents, zipfile.ZIP_DEFLATED))
+    model, _ = load_model((tmp_path / "m.zip").as_uri())
+    assert model.num_parameters == parse_model(contents, "x")[0].num_parameters

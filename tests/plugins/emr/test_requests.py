@@ -1,0 +1,159 @@
+"""Requests are checked against botocore's own model of the service."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+
+from jobs.config import resolve
+from jobs.lake.layout import Lake, Run
+from nightjar.emr import requests
+
+NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
+PACKAGE = "s3://lakes/prefix/packages/" + "0" * 64
+IDENTITY = requests.ClusterIdentity("lab", RUN)
+FULL = {
+    "cluster__subnet_ids": ["subnet-1"],
+    "cluster__task_instances": 3,
+    "cluster__primary_security_group": "sg-1",
+    "cluster__core_security_group": "sg-2",
+    "cluster__service_security_group": "sg-3",
+    "cluster__security_configuration": "nightjar",
+    "cluster__wheelhouse": "s3://lakes/wheelhouses/" + "1" * 64,
+}
+
+
+def config(**settings):
+    return resolve("s3://lakes/text", "tiny", {key.replace("__", "."): value for key, value in settings.items()})
+
+
+def problems(operation, request):
+    model = botocore.session.get_session().get_service_model("emr").operation_model(operation)
+    return ParamValidator().validate(request, model.input_shape).generate_report()
+
+
+@pytest.mark.parametrize("settings", [{}, FULL])
+def test_requests_are_valid(settings):
+    assert problems("RunJobFlow", requests.run_job_flow(config(**settings), IDENTITY, NOW, PACKAGE)) == ""
+    assert problems("AddJobFlowSteps", requests.add_step("j-1", "train", config(), RUN, "s3://lakes/p")) == ""
+    assert problems("CancelSteps", requests.cancel_step("j-1", "s-1")) == ""
+
+
+def test_the_validator_sees_mistakes():
+    assert "Instances" in problems("RunJobFlow", {"Name": "x", "Instances": {"InstanceGroups": "many"}})
+
+
+def test_the_cluster_is_the_configurations():
+    request = requests.run_job_flow(
+        config(cluster__core_instances=7, cluster__subnet_ids=["subnet-1", "subnet-2"]), IDENTITY, NOW, PACKAGE
+    )
+    assert request["Name"] == "nightjar-lab-scheduled__2026-03-01T02-00-00-00-00"
+    assert request["Applications"] == [{"Name": "Spark"}]
+    assert request["LogUri"] == "s3://lakes/prefix/logs/"
+    assert request["Instances"]["Ec2SubnetIds"] == ["subnet-1", "subnet-2"]
+    assert [fleet["TargetOnDemandCapacity"] for fleet in request["Instances"]["InstanceFleets"]] == [1, 7]
+    assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
+
+
+def test_tags_say_whose_the_cluster_is_and_when_it_ends():
+    request = requests.run_job_flow(
+        config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW, PACKAGE
+    )
+    tags = requests.tags_of(request)
+    assert tags == {
+        "nightjar:project": "lab",
+        "nightjar:run_id": "scheduled__2026-03-01T02-00-00-00-00",
+        "nightjar:lake": "s3://lakes/prefix",
+        "nightjar:owner": "ann@lab",
+        "nightjar:expires": "2026-03-01T03:30:00+00:00",
+        "for-use-with-amazon-emr-managed-policies": "true",
+    }
+    assert IDENTITY.owns(request)
+    assert not requests.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)
+    assert not requests.outlived(request, "lab", NOW + timedelta(hours=1.4))
+    assert requests.outlived(request, "lab", NOW + timedelta(hours=1.6))
+    assert not requests.outlived(request, "other", NOW + timedelta(hours=1.6))
+    assert not requests.outlived({"Tags": []}, "lab", NOW)
+
+
+def test_names_and_tags_fit_aws():
+    request = requests.run_job_flow(
+        config(), requests.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW, PACKAGE
+    )
+    assert len(request["Name"]) == 256
+    assert requests.tags_of(request)["nightjar:lake"] == "file:///a_20b"
+
+
+def test_the_step_is_a_spark_submit_of_the_package():
+    settings = {"spark__executors": 3, "spark__executor_cores": 2, "spark__driver_memory": "4g"}
+    request = requests.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/packages/abc")
+    [step] = request["Steps"]
+    arguments = step["HadoopJarStep"]["Args"]
+    assert (step["Name"], step["ActionOnFailure"]) == ("train", "CONTINUE")
+    conf = [arguments[index + 1] for index, word in enumerate(arguments) if word == "--conf"]
+    assert set(conf) == {
+        "spark.executor.instances=3",
+        "spark.executor.cores=2",
+        "spark.dynamicAllocation.enabled=false",
+        "spark.speculation=false",
+        "spark.serializer=org.apache.spark.serializer.KryoSerializer",
+        "spark.executor.memoryOverheadFactor=1.0",
+    }
+    assert arguments[arguments.index("--driver-memory") + 1] == "4g"
+    assert arguments[arguments.index("--deploy-mode") + 1] == "client"
+    assert arguments[-6:] == [
+        "--py-files",
+        "s3://lakes/packages/abc/jobs.zip",
+        "s3://lakes/packages/abc/launcher.py",
+        "train",
+        "--config",
+        RUN.config,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timeline", "late"),
+    [
+        ({}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=50)}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=101)}, True),
+        ({"CreationDateTime": NOW - timedelta(seconds=500), "StartDateTime": NOW - timedelta(seconds=9)}, False),
+        ({"CreationDateTime": NOW - timedelta(seconds=50), "StartDateTime": NOW - timedelta(seconds=11)}, True),
+    ],
+)
+def test_a_step_has_time_to_start_and_time_to_run(timeline, late):
+    assert requests.overdue({"Status": {"Timeline": timeline}}, NOW, limit_seconds=10, start_seconds=100) is late
+
+
+def test_task_nodes_are_spot_with_a_way_out_and_all_others_on_demand():
+    instances = requests.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)["Instances"]
+    primary, core, task = instances["InstanceFleets"]
+    assert [fleet["TargetSpotCapacity"] for fleet in (primary, core, task)] == [0, 0, 3]
+    assert task["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
+    assert all(len(fleet["InstanceTypeConfigs"]) > 1 for fleet in (primary, core, task))
+    assert instances["ServiceAccessSecurityGroup"] == "sg-3"
+
+
+def test_every_node_builds_the_environment_that_spark_is_told_of():
+    request = requests.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)
+    [action] = request["BootstrapActions"]
+    assert action["ScriptBootstrapAction"] == {
+        "Path": f"{PACKAGE}/bootstrap.sh",
+        "Args": ["--package", PACKAGE, "--torch", "cpu", "--wheels", FULL["cluster__wheelhouse"]],
+    }
+    defaults = {each["Classification"]: each["Properties"] for each in request["Configurations"]}["spark-defaults"]
+    script = Path("plugins/nightjar/packaging/bootstrap.sh").read_text()
+    for key in ("spark.pyspark.python", "spark.pyspark.driver.python"):
+        prefix, found, _ = defaults[key].partition("/env/bin/python")
+        assert found
+        assert f"prefix={prefix}\n" in script
+    assert defaults["spark.dynamicAllocation.enabled"] == "false"
+    assert {defaults[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled")} == {"true"}
+
+
+def test_gpus_bring_cuda():
+    request = requests.run_job_flow(config(cluster__core_instance_types=["g5.xlarge"]), IDENTITY, NOW, PACKAGE)
+    assert request["BootstrapActions"][0]["ScriptBootstrapAction"]["Args"][-2:] == ["--torch", "cuda"]

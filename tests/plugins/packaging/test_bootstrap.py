@@ -1,0 +1,68 @@
+"""The bootstrap action's refusals, each one clear line; `bootstrap_lab.py` runs all of it on a bare machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nightjar.packaging.build import build
+
+SCRIPT = Path("plugins/nightjar/packaging/bootstrap.sh")
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    made = build()
+    folder = tmp_path / "packages" / made.sha256
+    folder.mkdir(parents=True)
+    for name, data in made.files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def bootstrap(*words: str, prefix: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(SCRIPT), *words, "--prefix", str(prefix)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environ})
+
+
+def failure(done: subprocess.CompletedProcess[str], prefix: Path) -> str:
+    """The last line of a bootstrap action that failed and left nothing that looks whole."""
+    assert done.returncode == 1, done.stdout
+    assert not (prefix / "env").exists()
+    assert not list(prefix.glob("bootstrap.*"))
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("bootstrap: FAILED: ")
+    return last
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([str(shellcheck), str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--package is missing"),
+        (["--package", "file:///x", "--torch", "rocm"], "use cpu or cuda"),
+        (["--fast", "x"], "unknown argument --fast"),
+        (["--package", "hdfs://x"], "hdfs://x: neither s3:// nor file://"),
+        (["--package", "file:///no/such/folder"], "cannot read file:///no/such/folder"),
+    ],
+)
+def test_arguments(words: list[str], message: str, tmp_path: Path) -> None:
+    assert message in failure(bootstrap(*words, prefix=tmp_path / "opt"), tmp_path / "opt")
+
+
+def test_another_content_is_refused(package: Path, tmp_path: Path) -> None:
+    (package / "jobs.zip").write_bytes(b"something else")
+    done = bootstrap("--package", f"file://{package}", prefix=tmp_path / "opt")
+    assert "wrong hash: a file of file://" in failure(done, tmp_path / "opt")
+    (package / "SHA256SUMS").write_text("")
+    done = bootstrap("--package", f"file://{package}", prefix=tmp_path / "opt")
+    assert "wrong hash: SHA256SUMS of file://" in failure(done, tmp_path / "opt")

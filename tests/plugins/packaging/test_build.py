@@ -1,0 +1,130 @@
+import hashlib
+import io
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from infra.cli.package import main
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join, local_path
+from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
+from nightjar.storage import LocalStorage, open_storage
+from nightjar.tasks.package import upload
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """The same code in two folders, copied in another order, at another time, with caches."""
+    first, second = tmp_path / "one", tmp_path / "an other"
+    shutil.copytree(PROJECT_ROOT / "jobs", first / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in sorted((first / "jobs").rglob("*"), reverse=True):
+        target = second / path.relative_to(first)
+        if path.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+            target.chmod(0o600)
+            os.utime(target, (1e9, 1e9))
+    (second / "jobs" / "__pycache__").mkdir()
+    (second / "jobs" / "__pycache__" / "config.cpython-311.pyc").write_bytes(b"cache")
+    (second / "jobs" / ".notes.swp").write_bytes(b"editor")
+    return first, second
+
+
+def test_the_same_code_makes_the_same_bytes(copies):
+    first, second = map(build, copies)
+    assert first == second
+    assert len(first.sha256) == 64
+
+
+def test_every_change_changes_the_name(copies):
+    first, second = copies
+    before = build(first).sha256
+    (second / "jobs" / "config.py").write_text("changed = True\n")
+    assert build(second).sha256 != before
+    (first / "requirements").mkdir()
+    for name in ("job.txt", "torch.txt"):
+        shutil.copy(PROJECT_ROOT / "requirements" / name, first / "requirements")
+    assert build(first).sha256 != before
+
+
+def test_nodes_get_what_is_locked_but_sparks_own(copies):
+    lines = build().files["requirements.txt"].decode().splitlines()
+    locked = (PROJECT_ROOT / "requirements" / "job.txt").read_text().splitlines()
+    assert any(line.startswith("numpy==") for line in lines)
+    left_out = {line.partition("==")[0] for line in set(locked) - set(lines) if "==" in line}
+    assert left_out == {"pyspark", "py4j"}
+
+
+def test_the_name_is_the_hash_of_the_sums_of_all_files():
+    package = build()
+    assert hashlib.sha256(package.files["SHA256SUMS"]).hexdigest() == package.sha256
+    listed = dict(reversed(line.split("  ")) for line in package.files["SHA256SUMS"].decode().splitlines())
+    assert listed == {
+        name: hashlib.sha256(data).hexdigest() for name, data in package.files.items() if name != "SHA256SUMS"
+    }
+
+
+def test_a_module_that_is_not_locked_is_refused(copies):
+    shutil.copytree(PROJECT_ROOT / "requirements", copies[0] / "requirements")
+    build(copies[0])
+    (copies[0] / "jobs" / "corpus" / "more.py").write_text("def f():\n    import scipy.stats\n")
+    with pytest.raises(PackageError, match=r"jobs/corpus/more.py imports scipy, .* add it to requirements/job.in"):
+        build(copies[0])
+
+
+def test_the_zip_holds_code_and_presets_only(copies):
+    names = zipfile.ZipFile(io.BytesIO(build(copies[1]).files["jobs.zip"])).namelist()
+    assert names == sorted(names)
+    assert {"jobs/__init__.py", "jobs/cli/main.py", "jobs/config/presets/demo.toml"} <= set(names)
+    assert {Path(name).suffix for name in names} == {".py", ".toml"}
+
+
+def test_the_packed_job_starts_from_the_launcher(tmp_path):
+    for name, data in build().files.items():
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, str(tmp_path / "launcher.py"), "train", "--help"]
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "jobs.zip")}
+    done = subprocess.run(command, cwd="/", env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--config" in done.stdout
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no package jobs"):
+        build(tmp_path)
+
+
+def test_it_is_uploaded_once_and_its_manifest_last(tmp_path, monkeypatch):
+    written = []
+    write, publish = LocalStorage.write, LocalStorage.publish
+    monkeypatch.setattr(LocalStorage, "write", lambda *words: (written.append(words[1]), write(*words))[1])
+    monkeypatch.setattr(LocalStorage, "publish", lambda *words: (written.append(words[1]), publish(*words))[1])
+    lake = Lake((tmp_path / "lake").as_uri())
+    folder = upload(lake, PROJECT_ROOT)
+    assert folder == lake.package(build().sha256)
+    assert [uri.rpartition("/")[2] for uri in written][-1] == "_manifest.json"
+    count = len(written)
+    assert upload(lake, PROJECT_ROOT) == folder
+    open_storage(folder).delete(join(folder, "_manifest.json"))
+    assert len(written) == count
+    upload(lake, PROJECT_ROOT)
+    assert len(written) == 2 * count
+
+
+def test_without_airflow_it_is_uploaded_by_the_check(tmp_path, monkeypatch, capsys):
+    elsewhere = "aarch64" if platform.machine() == "x86_64" else "x86_64"  # so that nothing is installed
+    words = ["infra.cli.package", "check", "--arch", elsewhere, "--lake"]
+    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "my lake")])
+    assert main() == 0
+    place = capsys.readouterr().out.splitlines()[-1].removeprefix("uploaded to ")
+    assert place == Lake((tmp_path / "my lake").as_uri()).package(build().sha256)
+    assert {path.name: path.read_bytes() for path in local_path(place).iterdir()} == build().files
+    monkeypatch.setattr(sys, "argv", [*words, "gs://lake"])
+    assert main() == 2
+    assert "unknown scheme 'gs'" in capsys.readouterr().err

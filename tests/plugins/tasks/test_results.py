@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Lake
+from jobs.lake.uri import join
+from nightjar.storage import open_storage
+from nightjar.tasks import results
+
+
+def test_statistics_are_copied_and_summed_up(lake_uri, tmp_path):
+    run, storage = Lake(lake_uri).run("one:two"), open_storage(lake_uri)
+    stats = {"valid_loss": 4.0, "seconds": {"train": 12.5}, "steps": {"train": {"loss": [1] * 1000}}}
+    storage.write(join(run.stats, "stats.json"), json.dumps(stats).encode())
+    storage.write(join(run.stats, "plots/loss.png"), b"png")
+    summary = results.pull_stats(run, tmp_path / "here")
+    assert summary == {
+        "run_id": "one-two",
+        "stats_dir": str(tmp_path / "here" / "one-two"),
+        "valid_loss": 4.0,
+        "seconds": {"train": 12.5},
+    }
+    assert (tmp_path / "here" / "one-two" / "plots" / "loss.png").read_bytes() == b"png"
+
+
+def test_a_run_that_broke_early_has_none(lake_uri, tmp_path):
+    summary = results.pull_stats(Lake(lake_uri).run("one"), tmp_path)
+    assert summary == {"run_id": "one", "stats_dir": str(tmp_path / "one")}
+
+
+@pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", None])
+def test_the_verdict_names_what_did_not_succeed(state):
+    results.check_tasks(["a", "b"], {"a": "success", "b": "success", "extra": "failed"})
+    with pytest.raises(NightjarError, match=f"^b is {state}$"):
+        results.check_tasks(["a", "b"], {"a": "success", "b": state} if state else {"a": "success"})
+
+
+def test_without_a_plan_there_is_no_success():
+    with pytest.raises(NightjarError, match="preflight made no plan: it is failed"):
+        results.check_tasks(None, {"preflight": "failed"})

@@ -1,0 +1,51 @@
+"""What the tests of the first two steps share."""
+
+import pickle
+from pathlib import Path
+
+from jobs.config import resolve
+from jobs.engine.inline import InlineEngine
+from jobs.lake.layout import Lake
+from jobs.lake.store import read_json, write_bytes
+from jobs.lake.uri import join
+from jobs.steps import tokenize, windows
+
+PASSAGE_PATH = Path(__file__).parents[1] / "data" / "scandal.txt"
+PASSAGE = PASSAGE_PATH.read_bytes() + b"\n"
+
+
+class TravelEngine(InlineEngine):
+    """Sends functions, items and results through pickle, as Spark does, and works on the last item first."""
+
+    def map(self, function, items, description):
+        function, items = pickle.loads(pickle.dumps((function, list(items))))
+        results = [pickle.loads(pickle.dumps(function(item))) for item in reversed(items)]
+        return results[::-1]
+
+
+def write_corpus(folder, texts):
+    for name, data in texts.items():
+        write_bytes(join(folder, name), data)
+    return folder
+
+
+class Pipeline:
+    """The first two steps of one run."""
+
+    def __init__(self, lake_uri, corpus, run_id="first", **settings):
+        defaults = {"tokenize.vocab_size": 400, "tokenize.split_bytes": 4096, "windows.size": 16}
+        keys = {key.replace("__", "."): value for key, value in settings.items()}
+        self.config = resolve(corpus, "tiny", {**defaults, **keys})
+        self.lake = Lake(lake_uri)
+        self.run = self.lake.run(run_id)
+        self.lines = []
+
+    def tokenize(self):
+        return tokenize.run(self.run, self.config, TravelEngine(), self.lines.append)
+
+    def windows(self):
+        return windows.run(self.run, self.config, TravelEngine(), self.lines.append)
+
+    @property
+    def datasets(self):
+        return read_json(self.run.datasets)
