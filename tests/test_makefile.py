@@ -20,7 +20,7 @@ def make(*arguments: str, folder: Path, **environment: str) -> str:
 def checkout(tmp_path: Path) -> Path:
     """The real Makefile in a folder with a space in its name, with a Python that prints what it was given."""
     root = tmp_path / "a folder"
-    (root / "infra" / "local").mkdir(parents=True)
+    (root / "infra" / "setup").mkdir(parents=True)
     (root / ".venv" / "bin").mkdir(parents=True)
     (root / "Makefile").write_text(Path("Makefile").read_text())
     (root / ".venv" / "java_home").write_text("/opt/java 17\n")
