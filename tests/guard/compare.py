@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 DATASETS = {"token shards": "tokens", "window shards": "windows", "embeddings": "embeddings"}
 FILES = {"weights": "model.safetensors", "generated text": "generated.txt"}
-NOT_IN_DATASETS = ("stats.json",)  # made of the other files, and free to get a new statistic
 RANDOM_PART = re.compile(r"-[0-9a-f]{8,}(?=\.)")
 VARIES = re.compile(r"seconds|per_second|resident|memory|gpu_bytes|(^|_)load($|_)")
 """Names of columns that hold a time, a speed, a memory or a load."""
@@ -56,7 +55,10 @@ def _first_difference(base: Labelled, today: Labelled) -> str:
 
 
 def _dataset(lake: Path, kind: str) -> Labelled:
-    """The stem and the hash of each file of the only dataset of a kind, in the manifest's order."""
+    """The stem and the hash of each file of the only dataset of a kind, in the manifest's order.
+
+    Statistics are left out: they are made of the other files, and may get a new figure.
+    """
     manifests = [(path, json.loads(path.read_bytes())) for path in lake.glob("datasets/**/_manifest.json")]
     chosen = [(path.parent, manifest["files"]) for path, manifest in manifests if manifest["kind"] == kind]
     if len(chosen) > 1:
@@ -65,15 +67,15 @@ def _dataset(lake: Path, kind: str) -> Labelled:
         (RANDOM_PART.sub("", file["name"]), _sha256(folder / file["name"]))
         for folder, files in chosen
         for file in files
-        if file["name"] not in NOT_IN_DATASETS
+        if file["name"] != "stats.json"
     ]
 
 
 def _run_file(lake: Path, name: str) -> Path | None:
     """The file of a name in the folder of the only run, the one nearest to that folder if there are several."""
     configs = sorted((lake / "runs").rglob("config.json"), key=lambda path: len(path.parts))
-    paths = sorted(configs[0].parent.rglob(name), key=lambda path: len(path.parts)) if configs else []
-    return paths[0] if paths else None
+    paths = (path for config in configs[:1] for path in config.parent.rglob(name))
+    return min(paths, key=lambda path: len(path.parts), default=None)
 
 
 def _file(lake: Path, name: str) -> Labelled:
@@ -87,10 +89,7 @@ def _sha256(path: Path) -> str:
 
 def _metrics(lake: Path) -> list[dict[str, str]]:
     path = _run_file(lake, "metrics.csv")
-    if path is None:
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(path.read_text("utf-8").splitlines())) if path else []
 
 
 def _compare_metrics(base: list[dict[str, str]], today: list[dict[str, str]]) -> Comparison:
@@ -103,7 +102,7 @@ def _compare_metrics(base: list[dict[str, str]], today: list[dict[str, str]]) ->
     if missing := [column for column in base[0] if column not in today[0]]:
         return Comparison("metrics", f"missing: {', '.join(missing)}", note)
     sides = [
-        [(f"{column} in row {i + 1}", row[column]) for i, row in enumerate(rows) for column in columns]
+        [(f"{column} in row {i}", row[column]) for i, row in enumerate(rows, 1) for column in columns]
         for rows in (base, today)
     ]
     return Comparison("metrics", _first_difference(*sides), note)

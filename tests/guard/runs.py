@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,38 +76,32 @@ class Tree:
     def check_imports(self) -> None:
         """Raise a RuntimeError if Python would import the package from elsewhere, such as from an installed one."""
         command = [sys.executable, "-c", "import jobs; print(jobs.__file__)"]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=True, timeout=60
-        )
-        if self.root not in Path(done.stdout.strip()).parents:
-            raise RuntimeError(f"Python imports {done.stdout.strip()} instead of the package below {self.root}")
+        done = subprocess.run(command, check=False, cwd=self.root, env=self.environment, stdout=subprocess.PIPE)
+        found = Path(os.fsdecode(done.stdout).strip())
+        if self.root not in found.parents:
+            raise RuntimeError(f"Python imports '{found}' instead of the package 'jobs' below {self.root}")
 
     def lake(self, name: str) -> Path:
         """Return the lake of a run."""
-        return self.lakes / name.replace("/", "-")
+        return self.lakes / name
 
     def run(self, name: str, corpus: Path) -> str:
         """Run all steps; return why the run failed, or an empty text."""
         case_name, engine = name.split("/")
-        case, lake = CASES[case_name], self.lake(name)
-        command = [sys.executable, "-m", "jobs", "run", "--corpus", str(corpus), "--lake", str(lake)]
+        case, log = CASES[case_name], self.lakes / f"{name}.log"
+        command = [sys.executable, "-m", "jobs", "run", "--corpus", str(corpus), "--lake", str(self.lake(name))]
         command += ["--preset", case.preset, "--engine", engine, "--run-id", "guard"]
         for key, value in (SMALL | case.settings).items():
             command += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-        log = lake.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            try:
-                subprocess.run(
-                    command, cwd=self.root, env=self.environment, stdout=output, stderr=output, check=True,
-                    timeout=LIMIT_SECONDS,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return f"no end after {LIMIT_SECONDS} seconds"
-            except subprocess.CalledProcessError as error:
-                lines = log.read_text("utf-8", "replace").splitlines()
-                return f"exit code {error.returncode}: {lines[-1] if lines else 'no output'}"
-        return ""
+        with log.open("wb") as output, suppress(subprocess.TimeoutExpired):
+            done = subprocess.run(
+                command, check=False, timeout=LIMIT_SECONDS, cwd=self.root, env=self.environment,
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            last_line = log.read_text("utf-8", "replace").strip().rpartition("\n")[2]
+            return f"exit code {done.returncode}: {last_line or 'no output'}" if done.returncode else ""
+        return f"no end after {LIMIT_SECONDS} seconds"
 
 
 def resolve_commit(root: Path, revision: str) -> str:

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.guard.compare import compare
-from tests.guard.runs import ENGINES, NAMES, select
+from tests.guard.runs import ENGINES, NAMES, Tree, checkout, select
 
 CSV = '"step","valid_loss","cpu_load","step_milliseconds_p50","tokens_per_second"\n20,4.5,{0},{0},{0}\n40,4.25,1,2,3\n'
 
@@ -115,6 +116,31 @@ def test_runs_are_selected_by_name_case_and_engine():
     assert select(["tiny", "diloco/spark"]) == ["tiny/inline", "tiny/spark", "diloco/spark"]
     assert select(["spark"]) == [name for name in NAMES if name.endswith("/spark")]
     assert {name.partition("/")[2] for name in NAMES} == set(ENGINES)
+
+
+def test_a_run_that_fails_tells_its_exit_code_and_its_last_line(tmp_path):
+    tree = Tree(Path.cwd(), tmp_path / "lakes")
+    tree.check_imports()
+    failure = tree.run("tiny/inline", tmp_path / "no-corpus")
+    assert failure.startswith("exit code 2: nightjar: ")
+    assert "no-corpus" in failure
+
+
+def test_a_package_from_elsewhere_is_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="instead of the package"):
+        Tree(tmp_path, tmp_path).check_imports()
+
+
+def test_a_worktree_is_removed_after_a_failure(tmp_path):
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c")
+    for arguments in ("init", "--quiet"), ("commit", "--quiet", "--allow-empty", "--message=a"):
+        subprocess.run([*git, *arguments], check=True)
+    with suppress(KeyboardInterrupt), checkout(tmp_path, "HEAD", tmp_path / "tree") as root:
+        assert (root / ".git").exists()
+        raise KeyboardInterrupt
+    listed = subprocess.run([*git, "worktree", "list"], capture_output=True, text=True, check=True).stdout
+    assert listed.count("\n") == 1
+    assert not (tmp_path / "tree").exists()
 
 
 @pytest.mark.parametrize(
