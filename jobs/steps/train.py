@@ -18,10 +18,10 @@ from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import base_name, join
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
-from jobs.model_io.archive import pack
-from jobs.model_io.card import Facts, figures, write_card
-from jobs.model_io.folder import CARD, TOKENIZER, TRAINING_STATS, save_model, to_json
+from jobs.model_io.card import Facts
+from jobs.model_io.folder import TOKENIZER
 from jobs.model_io.locate import find_model
+from jobs.model_io.publish import publish_model
 from jobs.report.curves import EVALUATED
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
@@ -154,9 +154,7 @@ def _write_model(run: Run, config: Config, data: TrainingData, tokens: str, stat
     load_weights(run, step, model)
     tokenizer, sources = _tokens(Lake(run.lake_uri).tokens(tokens))
     samples = _samples(model, tokenizer, config.generate)
-    card = write_card(Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
-    about = {CARD: card.encode(), TRAINING_STATS: to_json(figures(stats))}
-    store.write_bytes(run.model_archive, pack(save_model(run.model, model, tokenizer, about)))
+    publish_model(run, model, tokenizer, Facts(run.run_id, config, sources, stats, data.shape.vocab_size, samples))
 
 
 def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
