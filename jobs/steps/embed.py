@@ -24,7 +24,6 @@ from jobs.lake.store import FileEntry, Manifest, read_manifest, write_json
 
 log = logging.getLogger(__name__)
 
-_CODE = ("embeddings", "datasets/shards.py", "steps/embed.py")
 _MAX_COUNT_BYTES = 64 * 2**20
 
 
@@ -40,7 +39,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     if tokens is None:
         raise InputError(f"{run.uri}: this run has no tokens yet; run its tokenize step first")
     name = fingerprint(
-        kind="embeddings", tokens=tokens.fingerprint, settings=config.embed.model_dump(), code=code_version(*_CODE)
+        kind="embeddings", tokens=tokens.fingerprint, settings=config.embed.model_dump(), code=code_version(__name__)
     )
     folder_uri = lake.embeddings(name)
     found = existing_stats(folder_uri)

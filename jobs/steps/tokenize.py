@@ -43,10 +43,6 @@ _UNUSUAL = (
     *("duplicate_documents", "near_duplicate_documents"),
 )
 _OF_VOCABULARY = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}
-_CODE = (
-    *("sources", "corpus", "tokenizer", "datasets/encoding.py", "datasets/reuse.py", "datasets/shards.py"),
-    "steps/tokenize.py",
-)
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def _inputs(corpus: _Corpus, settings: TokenizeConfig, given: Tokenizer | None) 
         "files": corpus.files(),
         "how": fingerprint(
             settings=settings.model_dump(exclude={"tokenizer", *_OF_VOCABULARY}),
-            code=code_version(*_CODE),
+            code=code_version(__name__),
             gigatoken=version("gigatoken"),
             tokenizers=version("tokenizers"),
         ),

@@ -29,10 +29,6 @@ from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-_CODE = (
-    *("datasets/bigram.py", "datasets/contamination.py", "datasets/shards.py", "datasets/split.py"),
-    *("datasets/baselines.py", "datasets/streams.py", "datasets/windows.py", "steps/windows.py"),
-)
 _MAX_COUNT_BYTES = 64 * 2**20
 _MAX_COMPARED_DOCUMENTS = 2**20
 _MAX_COMPARED_NGRAMS = 2**20
@@ -51,7 +47,10 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     lake = Lake(run.lake_uri)
     tokens = _tokens(run, lake)
     name = fingerprint(
-        kind="windows", tokens=tokens.fingerprint, settings=config.windows.model_dump(), code=code_version(*_CODE)
+        kind="windows",
+        tokens=tokens.fingerprint,
+        settings={**config.windows.model_dump(), "stride": config.windows.stride},  # computed in `jobs.config`, a leaf
+        code=code_version(__name__),
     )
     found = existing_stats(lake.windows(name))
     stats = {**found, "reused": True} if found else _make(name, lake, tokens, config.windows, engine)
