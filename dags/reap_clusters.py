@@ -1,7 +1,8 @@
-"""The DAG `reap_clusters`: ends clusters of this project that outlived their time to live.
+"""Terminate clusters of this project that have exceeded their time to live.
 
-The last net under `train_llm`, for what no teardown ended: Airflow lost, a task killed between two calls. A cluster
-tells by its tag ``nightjar:expires`` when its time is over (``cluster.time_to_live_hours`` after its creation).
+This DAG is the last safeguard behind the teardown of `train_llm`. It catches clusters whose teardown never ran, for
+example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`, which is
+`cluster.time_to_live_hours` after its creation.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ SETTINGS = settings.load()
 
 @task
 def reap() -> list[str]:
-    """End the clusters whose time is over; return their ids."""
-    return clusters.end_outlived(aws.emr_client(), SETTINGS.project, SETTINGS.poll_seconds)
+    """Terminate the expired clusters and return their ids."""
+    return clusters.terminate_expired(aws.emr_client(), SETTINGS.project, SETTINGS.poll_seconds)
 
 
 with DAG(
     "reap_clusters",
-    description="Ends clusters that outlived their time to live",
+    description="Terminate clusters that have exceeded their time to live",
     doc_md=__doc__,
     schedule=CronTriggerTimetable("*/30 * * * *", timezone="UTC"),
     catchup=False,

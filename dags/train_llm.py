@@ -1,14 +1,17 @@
-"""The DAG `train_llm`: a language model, trained on a Spark cluster that exists only while it trains.
+"""Train a language model on an EMR cluster that exists only for the run.
 
     preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> embed -> train -> generate
-                                  (setup)      (setup)                          (if asked for)
+                                  (setup)      (setup)                           (optional)
               -> pull_stats -> promote -> terminate_cluster -> verdict
-                                               (teardowns)
+                                             (teardown)       (teardown)
 
-Wiring only: what the tasks do lies in ``plugins/nightjar``. Laptop and AWS differ in settings (`nightjar.settings`).
-Three choices keep clusters from leaking. `sweep` is a setup, so that clearing a task clears it along: it ends the
-run's earlier cluster. The teardown follows both setups, so it also runs when creating the cluster failed half-way.
-There is no ``dagrun_timeout``, which would skip the teardowns: every wait has its own limit.
+The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`.
+
+Three rules keep a run from leaving a cluster behind:
+
+- `sweep` is a setup task, so clearing any step clears it too. It terminates the cluster of the earlier attempt.
+- `terminate_cluster` is the teardown of both setups, so it also runs when `create_cluster` failed half-way.
+- The DAG has no `dagrun_timeout`, because a timeout skips teardowns. Every wait has a time limit of its own.
 """
 
 from __future__ import annotations
@@ -23,36 +26,43 @@ from jobs.errors import InputError
 from jobs.lake.layout import STEPS
 from nightjar import form, settings
 from nightjar.errors import UserError
-from nightjar.operators import CreateClusterOperator, EndClustersOperator, SparkStepOperator, current_run
+from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator, current_run
 from nightjar.tasks import package, promotion, results
 from nightjar.tasks import preflight as checks
 
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
+STEP_DOCS = {
+    "tokenize": "Train a tokenizer on the corpus and encode its documents into token shards.",
+    "windows": "Split the documents into a training and a validation set, and index the windows of each.",
+    "embed": "Train word2vec vectors for the tokens. Skipped unless `train.embeddings` is `embed`.",
+    "train": "Train the model on the workers, with checkpoints and metrics in the lake.",
+    "generate": "Generate text from the prompts with the trained model.",
+}
 
 
 @task(retries=0)
 def preflight() -> dict[str, Any]:
-    """Resolve the configuration, check what can be known before a cluster exists, and plan the tasks."""
+    """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
     try:
         config = checks.prepare(form.read_form(context["params"], SETTINGS.cluster), current_run(context))
     except InputError as error:
         raise UserError(str(error)) from None
-    left_out = set(STEPS) - set(config.steps)
-    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in left_out]
+    skipped = set(STEPS) - set(config.steps)
+    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in skipped]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
 
 
 @task
 def upload_package() -> str:
-    """Put the job into the lake, unless this very code is there; return its folder."""
+    """Upload the packaged job to the lake, unless the lake has this version already. Returns its folder."""
     return package.upload(SETTINGS.lake, SETTINGS.package_root)
 
 
 @task(trigger_rule="all_done", outlets=[STATS])
 def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
-    """Copy the statistics to this machine, whatever happened to the steps."""
+    """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, also when a step failed."""
     summary = results.pull_stats(current_run(get_current_context()), SETTINGS.stats_dir)
     yield Metadata(STATS, extra=summary)
     return summary
@@ -60,13 +70,13 @@ def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
 
 @task
 def promote() -> dict[str, Any]:
-    """Make the model champion if it is better than the current one."""
+    """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
     return promotion.promote(current_run(get_current_context()))
 
 
 @task(retries=0)
 def verdict() -> None:
-    """Fail the run if a planned task did not succeed: one that is marked failed would else end as success."""
+    """Fail the run unless every planned task succeeded. Airflow would report a run with skipped tasks as successful."""
     context = get_current_context()
     task_instance, run_id = context["ti"], context["run_id"]
     plan = task_instance.xcom_pull(task_ids="preflight") or {}
@@ -75,7 +85,7 @@ def verdict() -> None:
 
 with DAG(
     "train_llm",
-    description="Trains a language model on a Spark cluster that exists only while it trains",
+    description="Train a language model on an EMR cluster that exists only for the run",
     doc_md=__doc__,
     schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
     catchup=False,
@@ -84,27 +94,34 @@ with DAG(
     default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
     tags=["nightjar"],
 ) as dag:
-    uploaded = upload_package()
-    sweep = EndClustersOperator(task_id="sweep")
-    create = CreateClusterOperator(task_id="create_cluster", package_uri=uploaded)
-    # As a template, since what follows directly on a setup may have no other trigger rule than `all_success`.
+    package_uri = upload_package()
+    sweep = TerminateClustersOperator(
+        task_id="sweep", doc_md="Terminate the cluster that an earlier attempt of this run left behind."
+    )
+    create = CreateClusterOperator(
+        task_id="create_cluster", package_uri=package_uri, doc_md="Create the run's EMR cluster and return its id."
+    )
+    # A template, not `create.output`: a task directly after a setup may only have the trigger rule `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
     steps = [
         SparkStepOperator(
             task_id=step,
             step=step,
             cluster_id=cluster_id,
-            package_uri=uploaded,
-            # The step before may be skipped: not every run asks for embeddings.
+            package_uri=package_uri,
+            # `embed`, the step before `train`, is skipped unless the configuration asks for it.
             trigger_rule="none_failed" if step == "train" else "all_success",
+            doc_md=STEP_DOCS[step],
         )
         for step in STEPS
     ]
     promoted = promote()
-    terminate = EndClustersOperator(task_id="terminate_cluster", retries=3)
-    judged = verdict()
+    terminate = TerminateClustersOperator(
+        task_id="terminate_cluster", retries=3, doc_md="Terminate the run's cluster and wait until it has terminated."
+    )
+    final = verdict()
 
-    chain(preflight(), uploaded, sweep, create, *steps, pull_stats(), promoted, terminate, judged)
-    chain(steps[-1], promoted)  # pull_stats succeeds whatever happened, promote needs a complete run
+    chain(preflight(), package_uri, sweep, create, *steps, pull_stats(), promoted, terminate, final)
+    chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
-    judged.as_teardown(on_failure_fail_dagrun=True)
+    final.as_teardown(on_failure_fail_dagrun=True)

@@ -1,4 +1,4 @@
-"""Waits for a step in Airflow's triggerer, which holds no worker meanwhile."""
+"""An Airflow trigger that waits for an EMR step without occupying a worker."""
 
 from __future__ import annotations
 
@@ -18,63 +18,65 @@ from nightjar.emr import requests
 from nightjar.storage import open_storage
 
 START_LIMIT_SECONDS = 3600.0
-"""How long a step may wait for its cluster to start, beside its own limit."""
+"""Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
 
 
 @dataclass(frozen=True)
-class Watch:
-    """The step to wait for, how often to look, how long it may run, and where it says how far it is."""
+class WatchedStep:
+    """The arguments of a `StepTrigger`."""
 
     cluster_id: str
     step_id: str
     progress_uri: str
+    """The JSON file in which the step reports its progress."""
     poll_seconds: float
     limit_seconds: float
+    """Time limit of the step, from its start."""
 
 
 class StepTrigger(BaseTrigger):
-    """Fires when a step has ended or is overdue; cancels it when a user ends or clears the task."""
+    """Trigger that fires when an EMR step has ended or exceeded its time limit."""
 
-    def __init__(self, **watch: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow left it without types
-        self._watch = Watch(**watch)
+    def __init__(self, **step: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
+        self._step = WatchedStep(**step)
         self._message = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What makes this trigger anew in a triggerer."""
-        return "nightjar.triggers.StepTrigger", asdict(self._watch)
+        """Return the class path and arguments with which a triggerer recreates this trigger."""
+        return "nightjar.triggers.StepTrigger", asdict(self._step)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the step until it has ended; its state, or ``OVERDUE``, is the event."""
-        watch, storage = self._watch, open_storage(self._watch.progress_uri)
+        """Poll the step until it has ended. The event has its id and its state, or ``OVERDUE`` past the time limit."""
+        watched, storage = self._step, open_storage(self._step.progress_uri)
         read = sync_to_async(storage.read)
         state = ""
         async with await aws.async_emr_client() as client:
             while True:
-                found = await client.describe_step(ClusterId=watch.cluster_id, StepId=watch.step_id)
+                found = await client.describe_step(ClusterId=watched.cluster_id, StepId=watched.step_id)
                 step = found["Step"]
                 if step["Status"]["State"] != state:
                     state = step["Status"]["State"]
-                    self.log.info("Step %s (%s): %s", step["Name"], watch.step_id, state)
-                await self._tell_progress(read)
-                if state not in requests.LIVE_STEP:
+                    self.log.info("Step %s (%s): %s", step["Name"], watched.step_id, state)
+                await self._log_progress(read)
+                if state not in requests.ACTIVE_STEP_STATES:
                     break
-                if requests.overdue(step, datetime.now(UTC), watch.limit_seconds, START_LIMIT_SECONDS):
+                if requests.is_overdue(step, datetime.now(UTC), watched.limit_seconds, START_LIMIT_SECONDS):
                     state = "OVERDUE"
                     break
-                await asyncio.sleep(watch.poll_seconds)
-        yield TriggerEvent({"step_id": watch.step_id, "state": state})  # type: ignore[no-untyped-call] # Airflow left it without types
+                await asyncio.sleep(watched.poll_seconds)
+        yield TriggerEvent({"step_id": watched.step_id, "state": state})  # type: ignore[no-untyped-call] # untyped in Airflow
 
     async def on_kill(self) -> None:
-        """Cancel the step: a user marked the task or cleared it."""
-        self.log.info("Cancelling step %s", self._watch.step_id)
+        """Cancel the step. Airflow calls this when a user marks or clears the task."""
+        self.log.info("Cancelling step %s", self._step.step_id)
         async with await aws.async_emr_client() as client:
-            await client.cancel_steps(**requests.cancel_step(self._watch.cluster_id, self._watch.step_id))
+            await client.cancel_steps(**requests.cancel_step(self._step.cluster_id, self._step.step_id))
 
-    async def _tell_progress(self, read: Any) -> None:
-        """Log the step's own words on how far it is, when they are new. That they are missing is no error."""
+    async def _log_progress(self, read: Any) -> None:
+        """Log the step's progress message if it is new. A step that has not reported yet is not an error."""
         try:
-            message = str(json.loads(await read(self._watch.progress_uri)).get("message", ""))
+            message = str(json.loads(await read(self._step.progress_uri)).get("message", ""))
         except (OSError, ValueError, AttributeError, BotoCoreError, ClientError):
             return
         if message and message != self._message:

@@ -1,1 +1,1 @@
-"""EMR: requests, clusters, steps."""
+"""EMR: requests to its API (`requests`, `nodes`), clusters and steps."""

@@ -1,6 +1,6 @@
-"""Find, create and end the clusters of a run or a project, with any boto3 client of EMR.
+"""Find, create and terminate the clusters of a run or a project, with any boto3 client of EMR.
 
-Every function can be repeated: a task that is tried again finds what an earlier try did.
+Every function is idempotent: a retried task finds what the earlier attempt created.
 """
 
 from __future__ import annotations
@@ -11,66 +11,88 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from nightjar.emr.requests import ENDED_CLUSTER, ClusterIdentity, name_prefix, oldest_first, outlived
+from jobs.errors import NightjarError
+from nightjar.emr.requests import ENDED_CLUSTER_STATES, ClusterIdentity, is_expired, name_prefix, oldest_first
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 
-END_LIMIT_SECONDS = 1800.0
+TERMINATION_TIMEOUT_SECONDS = 1800.0
 
 
-class StillRunningError(Exception):
-    """A cluster did not end within its limit."""
+class TerminationTimeoutError(NightjarError):
+    """A cluster did not terminate within the timeout."""
 
 
 def find_clusters(client: EMRClient, identity: ClusterIdentity) -> list[str]:
-    """Ids of the live clusters of a run, the oldest first."""
-    found = [cluster for cluster in _live(client, identity.name) if cluster["Name"] == identity.name]
+    """Return the ids of the run's live clusters, oldest first."""
+    found = [cluster for cluster in _live_clusters(client, identity.name) if cluster["Name"] == identity.name]
     return [cluster["Id"] for cluster in oldest_first(found) if identity.owns(_describe(client, cluster["Id"]))]
 
 
 def create_cluster(client: EMRClient, identity: ClusterIdentity, request: Mapping[str, Any]) -> str:
-    """Return the id of the run's one cluster; it is submitted unless it is there, and not waited for."""
+    """Return the id of the run's cluster, after submitting `request` if the run has none. Does not wait for it."""
     clusters = find_clusters(client, identity)
     if clusters:
-        log.info("Cluster %s of this run is there already", clusters[0])
+        log.info("Using the run's existing cluster %s", clusters[0])
     else:
         created = client.run_job_flow(**request)["JobFlowId"]
         log.info("Submitted cluster %s (%s)", created, identity.name)
+        # RunJobFlow has no client token, so a request that boto3 repeated may have created a second cluster.
         clusters = find_clusters(client, identity) or [created]
-    keep, *twins = clusters
-    if twins:
-        log.warning("Cluster %s has twins, which are ended: %s", keep, ", ".join(twins))
-        _order_end(client, twins)
-    return keep
+    oldest, *duplicates = clusters
+    if duplicates:
+        log.warning("Keeping cluster %s; terminating its duplicates %s", oldest, ", ".join(duplicates))
+        _request_termination(client, duplicates)
+    return oldest
 
 
-def end_clusters(client: EMRClient, cluster_ids: Sequence[str], poll_seconds: float) -> None:
-    """End clusters, termination protection or not, and wait until they have ended, with or without errors.
+def terminate_clusters(
+    client: EMRClient,
+    cluster_ids: Sequence[str],
+    poll_seconds: float,
+    timeout_seconds: float = TERMINATION_TIMEOUT_SECONDS,
+) -> None:
+    """Terminate clusters and wait until they have terminated. Removes their termination protection first.
 
     Raises:
-        StillRunningError: if one has not ended after half an hour.
+        TerminationTimeoutError: if one has not terminated within the timeout.
     """
-    _order_end(client, cluster_ids)
-    deadline = time.monotonic() + END_LIMIT_SECONDS
+    _request_termination(client, cluster_ids)
+    deadline = time.monotonic() + timeout_seconds
     for cluster_id in cluster_ids:
-        state = _wait_for_end(client, cluster_id, deadline, poll_seconds)
-        log.info("Cluster %s: %s", cluster_id, state)
+        state = wait_until_ended(client, cluster_id, deadline, poll_seconds)
+        log.info("Cluster %s is %s", cluster_id, state)
 
 
-def end_outlived(client: EMRClient, project: str, poll_seconds: float) -> list[str]:
-    """End the clusters of a project whose time to live is over; return their ids."""
+def terminate_expired(client: EMRClient, project: str, poll_seconds: float) -> list[str]:
+    """Terminate the project's clusters that have exceeded their time to live, and return their ids."""
     now = datetime.now(UTC)
-    named = [cluster["Id"] for cluster in _live(client, name_prefix(project))]
-    late = [cluster_id for cluster_id in named if outlived(_describe(client, cluster_id), project, now)]
-    log.info("%d live clusters of project %s, %d outlived their time", len(named), project, len(late))
-    end_clusters(client, late, poll_seconds)
-    return late
+    live = [cluster["Id"] for cluster in _live_clusters(client, name_prefix(project))]
+    expired = [cluster_id for cluster_id in live if is_expired(_describe(client, cluster_id), project, now)]
+    log.info("Project %s has %d live clusters, of which %d have expired", project, len(live), len(expired))
+    terminate_clusters(client, expired, poll_seconds)
+    return expired
 
 
-def _live(client: EMRClient, prefix: str) -> list[Any]:
+def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_seconds: float) -> str:
+    """Return the final state of a cluster, once it has one.
+
+    Raises:
+        TerminationTimeoutError: if it has none at the deadline, a time of `time.monotonic`.
+    """
+    while (state := str(_describe(client, cluster_id)["Status"]["State"])) not in ENDED_CLUSTER_STATES:
+        if time.monotonic() > deadline:
+            raise TerminationTimeoutError(
+                f"cluster {cluster_id} is still {state} after the timeout; terminate it in the EMR console"
+            )
+        time.sleep(poll_seconds)
+    return state
+
+
+def _live_clusters(client: EMRClient, prefix: str) -> list[Any]:
     pages = client.get_paginator("list_clusters").paginate(
         ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     )
@@ -81,20 +103,12 @@ def _describe(client: EMRClient, cluster_id: str) -> Any:
     return client.describe_cluster(ClusterId=cluster_id)["Cluster"]
 
 
-def _order_end(client: EMRClient, cluster_ids: Sequence[str]) -> None:
+def _request_termination(client: EMRClient, cluster_ids: Sequence[str]) -> None:
     for cluster_id in cluster_ids:
         cluster = _describe(client, cluster_id)
-        if cluster["Status"]["State"] in ENDED_CLUSTER:
+        if cluster["Status"]["State"] in ENDED_CLUSTER_STATES:
             continue
         if cluster.get("TerminationProtected"):
-            log.info("Cluster %s: lifting its termination protection", cluster_id)
+            log.info("Removing the termination protection of cluster %s", cluster_id)
             client.set_termination_protection(JobFlowIds=[cluster_id], TerminationProtected=False)
         client.terminate_job_flows(JobFlowIds=[cluster_id])
-
-
-def _wait_for_end(client: EMRClient, cluster_id: str, deadline: float, poll_seconds: float) -> str:
-    while (state := str(_describe(client, cluster_id)["Status"]["State"])) not in ENDED_CLUSTER:
-        if time.monotonic() > deadline:
-            raise StillRunningError(f"cluster {cluster_id} is still {state}; end it by hand")
-        time.sleep(poll_seconds)
-    return state

@@ -1,7 +1,8 @@
-"""Requests to EMR, names and tags, built from a run's configuration. Pure: nothing here calls AWS.
+"""Build EMR requests, names and tags from a run's configuration. Pure functions: nothing here calls AWS.
 
-Clusters and steps are found by their names, which follow from project, run and step, and verified by tags: RunJobFlow
-has no client token, ListClusters shows no tags, and steps have none.
+A run's cluster and steps are found by their names, which are derived from project, run and step. The cluster is then
+verified by its tags. Names are needed because RunJobFlow has no client token, ListClusters returns no tags, and steps
+have no tags.
 """
 
 from __future__ import annotations
@@ -15,32 +16,32 @@ from typing import Any
 from jobs.config import Config, SparkConfig
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join
-from nightjar.emr import machines
+from nightjar.emr import nodes
 
-ENDED_CLUSTER = ("TERMINATED", "TERMINATED_WITH_ERRORS")
-LIVE_STEP = ("PENDING", "CANCEL_PENDING", "RUNNING")
+ENDED_CLUSTER_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+ACTIVE_STEP_STATES = ("PENDING", "CANCEL_PENDING", "RUNNING")
 
-_NAME_LENGTH = 256
-_EXPIRES = "nightjar:expires"
-_OF_EMR = {"for-use-with-amazon-emr-managed-policies": "true"}
-"""Without this tag, AWS's policy for EMR's service role (AmazonEMRServicePolicy_v2) allows nothing."""
+_MAX_NAME_LENGTH = 256
+_EXPIRY_TAG = "nightjar:expires"
+_MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
+"""AWS's policy for the service role, AmazonEMRServicePolicy_v2, only covers resources with this tag."""
 
 
 @dataclass(frozen=True)
 class ClusterIdentity:
-    """Which cluster is a run's own."""
+    """The name and tags by which a run's cluster is found."""
 
     project: str
     run: Run
 
     @property
     def name(self) -> str:
-        """The cluster's name."""
-        return f"{name_prefix(self.project)}{self.run.run_id}"[:_NAME_LENGTH]
+        """The name of the run's cluster."""
+        return f"{name_prefix(self.project)}{self.run.run_id}"[:_MAX_NAME_LENGTH]
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags that this run's clusters have and no others: a lake holds a run id once."""
+        """Tags that only this run's cluster has, since a run id is unique within a lake."""
         return {
             "nightjar:project": self.project,
             "nightjar:run_id": _tag_value(self.run.run_id),
@@ -48,42 +49,42 @@ class ClusterIdentity:
         }
 
     def owns(self, cluster: Mapping[str, Any]) -> bool:
-        """Whether `cluster`, as DescribeCluster shows it, belongs to this run."""
+        """Return whether `cluster`, as returned by DescribeCluster, belongs to this run."""
         tags = tags_of(cluster)
         return all(tags.get(key) == value for key, value in self.tags.items())
 
 
 def name_prefix(project: str) -> str:
-    """What the names of all clusters of `project` start with."""
+    """Return the prefix of the names of all clusters of `project`."""
     return f"nightjar-{project}-"
 
 
 def tags_of(cluster: Mapping[str, Any]) -> dict[str, str]:
-    """The tags of a cluster, as DescribeCluster shows it."""
+    """Return the tags of a cluster, as returned by DescribeCluster."""
     return {tag["Key"]: tag.get("Value", "") for tag in cluster.get("Tags") or []}
 
 
-def outlived(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
-    """Whether `cluster` is one of `project` whose time to live is over."""
+def is_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
+    """Return whether `cluster` belongs to `project` and has exceeded its time to live."""
     tags = tags_of(cluster)
-    if tags.get("nightjar:project") != project or _EXPIRES not in tags:
+    if tags.get("nightjar:project") != project or _EXPIRY_TAG not in tags:
         return False
-    return datetime.fromisoformat(tags[_EXPIRES]) <= now
+    return datetime.fromisoformat(tags[_EXPIRY_TAG]) <= now
 
 
 def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, package_uri: str) -> dict[str, Any]:
-    """The RunJobFlow request: a cluster for one run, which EMR itself ends when it is idle for too long."""
+    """Return the RunJobFlow request for a run's cluster. EMR itself terminates the cluster when it is idle for long."""
     cluster = config.cluster
     expires = (now + timedelta(hours=cluster.time_to_live_hours)).astimezone(UTC).isoformat(timespec="seconds")
-    tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRES: expires, **_OF_EMR}
+    tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRY_TAG: expires, **_MANAGED_POLICY_TAG}
     request = {
         "Name": identity.name,
         "LogUri": Lake(identity.run.lake_uri).logs + "/",
         "ReleaseLabel": cluster.release_label,
         "Applications": [{"Name": "Spark"}],
-        "Instances": machines.instances(cluster),
-        "Configurations": machines.configurations(),
-        "BootstrapActions": machines.bootstrap_actions(cluster, package_uri),
+        "Instances": nodes.instances(cluster),
+        "Configurations": nodes.configurations(),
+        "BootstrapActions": nodes.bootstrap_actions(cluster, package_uri),
         "EbsRootVolumeSize": cluster.root_volume_gb,
         "ServiceRole": cluster.service_role,
         "JobFlowRole": cluster.instance_profile,
@@ -98,9 +99,9 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
 
 
 def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: str) -> dict[str, Any]:
-    """The AddJobFlowSteps request of one of the job's steps.
+    """Return the AddJobFlowSteps request for one step of the job.
 
-    A failed step leaves the cluster alone (CONTINUE): Airflow decides what comes next.
+    The cluster continues after a failed step: Airflow decides whether to retry it.
     """
     args = [*spark_submit(step, config.spark, package_uri), step, "--config", run.config]
     runner = {"Jar": "command-runner.jar", "Args": args}
@@ -111,10 +112,11 @@ def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: 
 
 
 def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
-    """The command that starts a step, up to the step's own arguments.
+    """Return the spark-submit command of a step, without the step's own arguments.
 
-    Client deploy mode: cancelling the step then reaches the driver, and exit code and log are the step's own. Executors
-    are fixed and tasks run once at a time, since a gang of training tasks must start together and be counted.
+    In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's.
+    The number of executors is fixed and speculation is off because the tasks of a worker group start together and run
+    once each.
     """
     conf = {
         "spark.executor.instances": str(spark.executors),
@@ -122,22 +124,23 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
         "spark.dynamicAllocation.enabled": "false",
         "spark.speculation": "false",
         "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
-        "spark.executor.memoryOverheadFactor": "1.0",  # Python and torch live beside the JVM; YARN kills what has more
+        # Python and torch run outside the JVM. YARN kills a container that exceeds its memory limit.
+        "spark.executor.memoryOverheadFactor": "1.0",
     }
     sizes = ["--driver-memory", spark.driver_memory, "--executor-memory", spark.executor_memory]
-    settings = [word for key, value in conf.items() for word in ("--conf", f"{key}={value}")]
+    settings = [argument for key, value in conf.items() for argument in ("--conf", f"{key}={value}")]
     code = ["--py-files", join(package_uri, "jobs.zip"), join(package_uri, "launcher.py")]
     start = ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--name", f"{spark.app_name}-{step}"]
     return [*start, *sizes, *settings, *code]
 
 
 def cancel_step(cluster_id: str, step_id: str) -> dict[str, Any]:
-    """The CancelSteps request; the process is ended, since a driver may not listen to an interrupt."""
+    """Return the CancelSteps request. It terminates the process, since a driver may ignore an interrupt."""
     return {"ClusterId": cluster_id, "StepIds": [step_id], "StepCancellationOption": "TERMINATE_PROCESS"}
 
 
-def overdue(step: Mapping[str, Any], now: datetime, limit_seconds: float, start_seconds: float) -> bool:
-    """Whether `step` has run for longer than its limit, or waited too long for its cluster to start."""
+def is_overdue(step: Mapping[str, Any], now: datetime, limit_seconds: float, start_seconds: float) -> bool:
+    """Return whether `step` has run for more than `limit_seconds`, or waited to start for more than `start_seconds`."""
     timeline = step["Status"].get("Timeline", {})
     started, created = timeline.get("StartDateTime"), timeline.get("CreationDateTime")
     since, limit = (started, limit_seconds) if started else (created, start_seconds)
@@ -145,10 +148,10 @@ def overdue(step: Mapping[str, Any], now: datetime, limit_seconds: float, start_
 
 
 def oldest_first(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Clusters or steps by age; of the same age, by id."""
+    """Return clusters or steps sorted by creation time, then by id."""
     return sorted(items, key=lambda item: (item["Status"]["Timeline"]["CreationDateTime"], item["Id"]))
 
 
 def _tag_value(text: str) -> str:
-    """`text` in the letters that AWS allows in a tag."""
-    return re.sub(r"[^\w\s+=.:/@-]", "_", text)[:_NAME_LENGTH]
+    """Return `text` with the characters that AWS refuses in a tag replaced by ``_``."""
+    return re.sub(r"[^\w\s+=.:/@-]", "_", text)[:_MAX_NAME_LENGTH]

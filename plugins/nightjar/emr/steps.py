@@ -1,4 +1,4 @@
-"""Find, submit, cancel and explain the steps of a run's cluster, with any boto3 client of EMR."""
+"""Find, submit, cancel and diagnose the steps of a run's cluster, with any boto3 client of EMR."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TAIL_LINES = 40
+LOG_TAIL_LINES = 40
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Failure:
-    """Why a step failed: its exit code where it is known, one line, and what its driver said last."""
+class StepFailure:
+    """The cause of a failed step."""
 
     exit_code: int | None
+    """None if the step never started or its log is not available."""
     reason: str
-    tail: str
+    log_tail: str
+    """The last lines of the driver's log."""
 
 
 def find_step(client: EMRClient, cluster_id: str, name: str) -> str | None:
-    """Id of the cluster's step `name` that is under way or complete, the oldest if there are twins.
+    """Return the id of the cluster's oldest step called `name` that is pending, running or complete.
 
-    A step that failed or is cancelled is not found: the task that asks is a new try.
+    Failed and cancelled steps are ignored, because a retried task submits a new step.
     """
     pages = client.get_paginator("list_steps").paginate(
         ClusterId=cluster_id, StepStates=["PENDING", "RUNNING", "COMPLETED"]
@@ -47,56 +49,57 @@ def find_step(client: EMRClient, cluster_id: str, name: str) -> str | None:
 
 
 def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
-    """Return the id of the step that `request` describes; it is submitted unless it is there."""
+    """Return the id of the step that `request` describes, after submitting it if the cluster does not have it yet."""
     cluster_id, name = request["JobFlowId"], request["Steps"][0]["Name"]
     if found := find_step(client, cluster_id, name):
-        log.info("Step %s (%s) is there already: attached to it", name, found)
+        log.info("Waiting for the existing step %s (%s)", name, found)
         return found
     step_id = client.add_job_flow_steps(**request)["StepIds"][0]
     log.info("Submitted step %s (%s) to cluster %s", name, step_id, cluster_id)
     first = find_step(client, cluster_id, name)
-    if first and first != step_id:  # boto3 repeats a request whose answer was lost
+    if first and first != step_id:  # boto3 repeated a request whose response was lost
         client.cancel_steps(**requests.cancel_step(cluster_id, step_id))
         return first
     return step_id
 
 
 def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
-    """The step as DescribeStep shows it."""
+    """Return the step, as returned by DescribeStep."""
     return client.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
 
 
 def cancel_step(client: EMRClient, cluster_id: str, step_id: str) -> None:
-    """Cancel a step that is under way; one that has ended stays as it is."""
-    if describe_step(client, cluster_id, step_id)["Status"]["State"] in requests.LIVE_STEP:
+    """Cancel a step, unless it has ended already."""
+    if describe_step(client, cluster_id, step_id)["Status"]["State"] in requests.ACTIVE_STEP_STATES:
         log.info("Cancelling step %s", step_id)
         client.cancel_steps(**requests.cancel_step(cluster_id, step_id))
 
 
 def explain_failure(
     client: EMRClient, storage: Storage, lake: Lake, cluster_id: str, step: Mapping[str, Any], wait_seconds: float
-) -> Failure:
-    """Say why `step` failed, from EMR's words and from its logs, which may arrive `wait_seconds` late."""
+) -> StepFailure:
+    """Return why `step` failed, from its EMR status and its logs. Waits up to `wait_seconds` for the logs."""
     status = step["Status"]
     details = status.get("FailureDetails", {})
     reason = details.get("Message") or details.get("Reason") or status.get("StateChangeReason", {}).get("Message")
     if not status.get("Timeline", {}).get("StartDateTime"):
         cluster = client.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]
-        why = cluster.get("StateChangeReason", {}).get("Message", "")
-        never = f"it never started; cluster {cluster_id} is {cluster['State']} {why}".strip()
-        return Failure(None, f"{reason}; {never}" if reason else never, "")
+        cluster_reason = cluster.get("StateChangeReason", {}).get("Message", "")
+        never_started = f"it never started; cluster {cluster_id} is {cluster['State']} {cluster_reason}".strip()
+        return StepFailure(None, f"{reason}; {never_started}" if reason else never_started, "")
     folder = join(lake.logs, cluster_id, "steps", step["Id"])
     logs = _await_logs(storage, folder, wait_seconds)
     exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
-    # spark-submit sends the Python driver's error stream to its standard output; stderr has the log of the JVM.
+    # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
     tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
-    return Failure(exit_code, reason or f"step is {status['State']}", tail or f"(no log yet in {folder})")
+    return StepFailure(exit_code, reason or f"step is {status['State']}", tail or f"(no log in {folder} yet)")
 
 
 def _await_logs(storage: Storage, folder: str, wait_seconds: float) -> dict[str, str]:
-    """Read the step's logs, once the controller's tells how it ended or the wait is over.
+    """Return the step's logs by file name, as soon as they are complete or after `wait_seconds`.
 
-    EMR uploads logs every few minutes, also while a step runs: only the exit code says that they are complete.
+    EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
+    exit code.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -120,4 +123,4 @@ def _exit_code(text: str) -> int | None:
 
 
 def _tail(text: str) -> str:
-    return "\n".join([line for line in text.splitlines() if line.strip()][-TAIL_LINES:])
+    return "\n".join([line for line in text.splitlines() if line.strip()][-LOG_TAIL_LINES:])

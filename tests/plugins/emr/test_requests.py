@@ -1,4 +1,4 @@
-"""Requests are checked against botocore's own model of the service."""
+"""EMR requests, validated against botocore's model of the service."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,11 +42,11 @@ def test_requests_are_valid(settings):
     assert problems("CancelSteps", requests.cancel_step("j-1", "s-1")) == ""
 
 
-def test_the_validator_sees_mistakes():
+def test_validator_finds_mistakes():
     assert "Instances" in problems("RunJobFlow", {"Name": "x", "Instances": {"InstanceGroups": "many"}})
 
 
-def test_the_cluster_is_the_configurations():
+def test_cluster_follows_the_configuration():
     request = requests.run_job_flow(
         config(cluster__core_instances=7, cluster__subnet_ids=["subnet-1", "subnet-2"]), IDENTITY, NOW, PACKAGE
     )
@@ -58,7 +58,7 @@ def test_the_cluster_is_the_configurations():
     assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
 
 
-def test_tags_say_whose_the_cluster_is_and_when_it_ends():
+def test_tags_identify_the_owner_and_the_expiry_time():
     request = requests.run_job_flow(
         config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW, PACKAGE
     )
@@ -73,13 +73,13 @@ def test_tags_say_whose_the_cluster_is_and_when_it_ends():
     }
     assert IDENTITY.owns(request)
     assert not requests.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)
-    assert not requests.outlived(request, "lab", NOW + timedelta(hours=1.4))
-    assert requests.outlived(request, "lab", NOW + timedelta(hours=1.6))
-    assert not requests.outlived(request, "other", NOW + timedelta(hours=1.6))
-    assert not requests.outlived({"Tags": []}, "lab", NOW)
+    assert not requests.is_expired(request, "lab", NOW + timedelta(hours=1.4))
+    assert requests.is_expired(request, "lab", NOW + timedelta(hours=1.6))
+    assert not requests.is_expired(request, "other", NOW + timedelta(hours=1.6))
+    assert not requests.is_expired({"Tags": []}, "lab", NOW)
 
 
-def test_names_and_tags_fit_aws():
+def test_names_and_tags_fit_the_limits_of_aws():
     request = requests.run_job_flow(
         config(), requests.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW, PACKAGE
     )
@@ -87,7 +87,7 @@ def test_names_and_tags_fit_aws():
     assert requests.tags_of(request)["nightjar:lake"] == "file:///a_20b"
 
 
-def test_the_step_is_a_spark_submit_of_the_package():
+def test_step_is_a_spark_submit_of_the_package():
     settings = {"spark__executors": 3, "spark__executor_cores": 2, "spark__driver_memory": "4g"}
     request = requests.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/packages/abc")
     [step] = request["Steps"]
@@ -124,11 +124,11 @@ def test_the_step_is_a_spark_submit_of_the_package():
         ({"CreationDateTime": NOW - timedelta(seconds=50), "StartDateTime": NOW - timedelta(seconds=11)}, True),
     ],
 )
-def test_a_step_has_time_to_start_and_time_to_run(timeline, late):
-    assert requests.overdue({"Status": {"Timeline": timeline}}, NOW, limit_seconds=10, start_seconds=100) is late
+def test_step_has_a_limit_for_its_start_and_one_for_its_run(timeline, late):
+    assert requests.is_overdue({"Status": {"Timeline": timeline}}, NOW, limit_seconds=10, start_seconds=100) is late
 
 
-def test_task_nodes_are_spot_with_a_way_out_and_all_others_on_demand():
+def test_only_task_nodes_are_spot_and_fall_back_to_on_demand():
     instances = requests.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)["Instances"]
     primary, core, task = instances["InstanceFleets"]
     assert [fleet["TargetSpotCapacity"] for fleet in (primary, core, task)] == [0, 0, 3]
@@ -137,7 +137,7 @@ def test_task_nodes_are_spot_with_a_way_out_and_all_others_on_demand():
     assert instances["ServiceAccessSecurityGroup"] == "sg-3"
 
 
-def test_every_node_builds_the_environment_that_spark_is_told_of():
+def test_bootstrap_action_builds_the_environment_that_spark_uses():
     request = requests.run_job_flow(config(**FULL), IDENTITY, NOW, PACKAGE)
     [action] = request["BootstrapActions"]
     assert action["ScriptBootstrapAction"] == {
@@ -154,6 +154,14 @@ def test_every_node_builds_the_environment_that_spark_is_told_of():
     assert {defaults[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled")} == {"true"}
 
 
-def test_gpus_bring_cuda():
+def test_gpu_instances_install_cuda():
     request = requests.run_job_flow(config(cluster__core_instance_types=["g5.xlarge"]), IDENTITY, NOW, PACKAGE)
     assert request["BootstrapActions"][0]["ScriptBootstrapAction"]["Args"][-2:] == ["--torch", "cuda"]
+
+
+def test_oldest_first_sorts_by_creation_time_then_by_id():
+    def cluster(name, seconds):
+        return {"Id": name, "Status": {"Timeline": {"CreationDateTime": NOW + timedelta(seconds=seconds)}}}
+
+    found = requests.oldest_first([cluster("j-A", 2), cluster("j-C", 1), cluster("j-B", 1)])
+    assert [each["Id"] for each in found] == ["j-B", "j-C", "j-A"]

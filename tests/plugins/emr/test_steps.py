@@ -1,4 +1,4 @@
-"""Operators, trigger and steps against the embedded EMR; a shell command stands where spark-submit would be started."""
+"""Operators, trigger and steps against the embedded EMR. The steps run a shell command instead of spark-submit."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from nightjar.emr import requests, steps
 from nightjar.errors import StepFailedError, UserError
-from nightjar.operators import CreateClusterOperator, EndClustersOperator, SparkStepOperator
+from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator
 from nightjar.storage import open_storage
 from nightjar.triggers import StepTrigger
 from tests.support import airflow
@@ -23,7 +23,7 @@ MANIFEST = {"files": [{"name": "metrics.jsonl", "size": 3}], "counts": {"num_ste
 
 @pytest.fixture
 def run(aws, monkeypatch):
-    """A run with its configuration, as preflight leaves it."""
+    """A run whose configuration is in the lake, as after `preflight`."""
     lake = Lake(f"s3://{airflow.BUCKET}/steps")
     monkeypatch.setenv("NIGHTJAR_LAKE", lake.uri)
     monkeypatch.setenv("NIGHTJAR_PROJECT", "steps")
@@ -40,28 +40,34 @@ def context(run):
 
 @pytest.fixture
 def cluster(context):
-    """The run's cluster, as the DAG makes it and ends it."""
+    """The run's cluster, created and terminated by the DAG's operators."""
     yield CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
-    EndClustersOperator(task_id="terminate_cluster").execute(context)
+    TerminateClustersOperator(task_id="terminate_cluster").execute(context)
 
 
 @pytest.fixture
-def start(context, cluster, monkeypatch):
-    """Execute the operator of a step that runs a shell command; return operator and trigger."""
+def start(context, cluster, monkeypatch, tmp_path):
+    """Execute the operator of a step that runs a shell command, and return the operator and its trigger.
+
+    The command starts when the operator has deferred its task, so that the step cannot end before.
+    """
 
     def execute(command, **options):
-        monkeypatch.setattr(requests, "spark_submit", lambda *_: ["bash", "-c", command])
+        deferred_mark = tmp_path / f"deferred-{uuid.uuid4().hex}"
+        gated = f"until [ -e '{deferred_mark}' ]; do sleep 0.05; done; {command}"
+        monkeypatch.setattr(requests, "spark_submit", lambda *_: ["bash", "-c", gated])
         operator = SparkStepOperator(task_id="train", step="train", cluster_id=cluster, package_uri="s3://p", **options)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context)
         assert deferred.value.method_name == "finish"
+        deferred_mark.touch()
         return operator, deferred.value.trigger
 
     return execute
 
 
 def fire(trigger):
-    """What the trigger says in the end, after a journey through the database."""
+    """Return the payload of the trigger's event, after serializing the trigger as Airflow does."""
     path, arguments = trigger.serialize()
     assert path == "nightjar.triggers.StepTrigger"
     return asyncio.run(anext(StepTrigger(**json.loads(json.dumps(arguments))).run())).payload
@@ -74,15 +80,15 @@ def leave_manifest(run, **counts):
 
 
 def state(client, cluster_id, step_id, *awaited):
-    """The state of a step, once it is one of those awaited."""
-    deadline = time.monotonic() + 20
+    """Wait until a step is in one of the awaited states, and return that state."""
+    deadline = time.monotonic() + 60
     while (now := steps.describe_step(client, cluster_id, step_id)["Status"]["State"]) not in awaited:
         assert time.monotonic() < deadline, now
         time.sleep(0.1)
     return now
 
 
-def test_a_step_that_ends_well_and_left_its_manifest_is_done(start, run, context, capsys):
+def test_complete_step_with_a_manifest_succeeds(start, run, context, capsys):
     leave_manifest(run)
     open_storage(run.uri).write(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
     operator, trigger = start("sleep 1")
@@ -92,34 +98,34 @@ def test_a_step_that_ends_well_and_left_its_manifest_is_done(start, run, context
     assert capsys.readouterr().out.count("step 3 of 7, loss 4.5") == 1
 
 
-def test_what_a_database_does_not_take_is_replaced(start, run, context):
+def test_nul_characters_in_counts_are_replaced(start, run, context):
     leave_manifest(run, first_sample="a\0b", most_frequent_tokens=[["\0", 0.5]])
     operator, trigger = start("true")
     found = operator.finish(context, fire(trigger))
     assert found == {"num_steps": 7, "first_sample": "a\ufffdb", "most_frequent_tokens": [["\ufffd", 0.5]]}
 
 
-def test_exit_code_0_alone_is_no_success(start, context):
+def test_exit_code_0_without_a_manifest_fails(start, context):
     operator, trigger = start("true")
     with pytest.raises(StepFailedError, match=r"exit code 0, but .*_manifest\.json: missing"):
         operator.finish(context, fire(trigger))
 
 
-def test_a_failure_shows_its_cause_and_the_end_of_the_log(start, context, capsys):
+def test_failure_shows_its_cause_and_the_end_of_the_log(start, context, capsys):
     operator, trigger = start("echo all was well; echo 'OSError: no space left' ; exit 1")
     with pytest.raises(StepFailedError, match=r"train failed .*OSError: no space left"):
         operator.finish(context, fire(trigger))
     assert "all was well\nOSError: no space left" in capsys.readouterr().out
 
 
-def test_a_users_error_is_one_line_and_not_tried_again(start, context):
+def test_user_error_is_one_line_and_not_retried(start, context):
     operator, trigger = start("echo some noise; echo 'nightjar: corpus: too short'; exit 2")
     with pytest.raises(UserError, match=r"^nightjar: corpus: too short$") as caught:
         operator.finish(context, fire(trigger))
     assert isinstance(caught.value, AirflowFailException)
 
 
-def test_a_second_try_attaches_to_the_step(start):
+def test_retry_waits_for_the_running_step(start):
     _, trigger = start("sleep 30")
     second, again = start("sleep 30")
     assert trigger.serialize() == again.serialize()
@@ -127,45 +133,47 @@ def test_a_second_try_attaches_to_the_step(start):
         second.on_kill()
 
 
-def test_a_second_try_of_a_step_that_is_complete_does_not_wait(start, run, context):
+def test_retry_of_a_complete_step_does_not_wait(start, run, context):
     operator, trigger = start("true")
     fire(trigger)
     leave_manifest(run)
     assert operator.execute(context) == {"num_steps": 7}
 
 
-def test_a_try_after_a_failure_submits_anew(start, aws, cluster):
+def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     _, trigger = start("exit 1")
     failed = fire(trigger)
     _, trigger = start("true")
     assert fire(trigger)["step_id"] != failed["step_id"]
 
 
-def test_a_twin_is_cancelled(start, aws, cluster, run, monkeypatch):
-    """The answer to the first submission was lost, and boto3 sent it again."""
+def test_duplicate_step_is_cancelled(start, aws, cluster, run, monkeypatch):
+    """The response to the first submission was lost, and boto3 repeated the request."""
     _, trigger = start("sleep 30")
     request = requests.add_step(cluster, "train", resolve("s3://lakes/text", "tiny"), run, "s3://p")
     find = steps.find_step
     monkeypatch.setattr(steps, "find_step", lambda *_: monkeypatch.setattr(steps, "find_step", find))
     assert steps.submit_step(aws, request) == trigger.serialize()[1]["step_id"]
-    listed = aws.list_steps(ClusterId=cluster)["Steps"]
-    assert sorted(step["Status"]["State"] for step in listed) in (["CANCELLED", "PENDING"], ["CANCELLED", "RUNNING"])
+    first = trigger.serialize()[1]["step_id"]
+    [duplicate] = [step["Id"] for step in aws.list_steps(ClusterId=cluster)["Steps"] if step["Id"] != first]
+    state(aws, cluster, duplicate, "CANCELLED")
+    state(aws, cluster, first, "PENDING", "RUNNING")
 
 
-def test_an_overdue_step_is_cancelled_and_the_task_fails(start, aws, cluster, context):
+def test_overdue_step_is_cancelled_and_the_task_fails(start, aws, cluster, context):
     operator, trigger = start("sleep 60", step_limit_seconds=1.0)
     event = fire(trigger)
     assert event["state"] == "OVERDUE"
-    with pytest.raises(AirflowFailException, match=r"too long.*cluster\.step_timeout_seconds"):
+    with pytest.raises(AirflowFailException, match=r"exceeded its time limit.*cluster\.step_timeout_seconds"):
         operator.finish(context, event)
     state(aws, cluster, event["step_id"], "CANCELLED")
 
 
-def test_the_limit_is_the_configurations(start):
+def test_default_time_limit_is_the_configurations(start):
     assert start("true")[1].serialize()[1]["limit_seconds"] == 6 * 3600
 
 
-def test_a_user_who_ends_the_deferred_task_ends_the_step(start, aws, cluster):
+def test_ending_the_deferred_task_cancels_the_step(start, aws, cluster):
     _, trigger = start("sleep 60")
     step_id = trigger.serialize()[1]["step_id"]
     state(aws, cluster, step_id, "RUNNING")
@@ -173,14 +181,14 @@ def test_a_user_who_ends_the_deferred_task_ends_the_step(start, aws, cluster):
     state(aws, cluster, step_id, "CANCELLED")
 
 
-def test_a_signal_to_the_worker_ends_step_and_task(start, aws, cluster):
+def test_signal_to_the_worker_cancels_the_step_and_fails_the_task(start, aws, cluster):
     operator, trigger = start("sleep 60")
-    with pytest.raises(AirflowFailException, match="from outside"):
+    with pytest.raises(AirflowFailException, match="was cancelled: Airflow ended the task"):
         operator.on_kill()
     state(aws, cluster, trigger.serialize()[1]["step_id"], "CANCELLED")
 
 
-def test_a_step_that_never_started_says_what_became_of_its_cluster(start, aws, cluster, context):
+def test_step_that_never_started_shows_the_state_of_its_cluster(start, aws, cluster, context):
     runner = {"Jar": "command-runner.jar", "Args": ["sleep", "60"]}
     before_it = {"Name": "other", "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}
     aws.add_job_flow_steps(JobFlowId=cluster, Steps=[before_it])
@@ -192,9 +200,9 @@ def test_a_step_that_never_started_says_what_became_of_its_cluster(start, aws, c
         operator.finish(context, event)
 
 
-def test_logs_that_do_not_come_are_not_waited_for_long(aws, cluster):
+def test_wait_for_missing_logs_is_limited(aws, cluster):
     step = {"Id": "s-1", "Status": {"State": "FAILED", "Timeline": {"StartDateTime": "then"}}}
     lake = Lake(f"s3://{airflow.BUCKET}/nowhere")
     failure = steps.explain_failure(aws, open_storage(lake.uri), lake, cluster, step, wait_seconds=0.3)
     assert (failure.exit_code, failure.reason) == (None, "step is FAILED")
-    assert "no log yet in" in failure.tail
+    assert failure.log_tail == f"(no log in {lake.logs}/{cluster}/steps/s-1 yet)"

@@ -1,4 +1,4 @@
-"""The machines of a cluster and what is set up on them, as parts of a RunJobFlow request. Pure, like `emr`."""
+"""The nodes of a cluster and their set-up, as parts of a RunJobFlow request. Pure functions, like `requests`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import Any
 
 from jobs.config import ClusterConfig
 from jobs.lake.uri import join
-
-PYTHON = "/opt/nightjar/env/bin/python"
-"""The job's Python on every node: ``plugins/nightjar/packaging/bootstrap.sh`` builds its environment at this place."""
+from nightjar.packaging.node_environment import PYTHON
 
 _SPARK_DEFAULTS = {
     "spark.pyspark.python": PYTHON,
     "spark.pyspark.driver.python": PYTHON,
-    # A gang of training tasks needs all of its slots at once, so the number of executors is fixed.
+    # An all-reduce worker group needs all of its slots at once, so the number of executors is fixed.
     "spark.dynamicAllocation.enabled": "false",
     "spark.speculation": "false",
-    # Spark's own traffic: each application has a secret that YARN hands out. Not gloo's: see docs/security.md.
+    # Encrypt Spark's own traffic, with a secret that YARN makes for each application. gloo's traffic is not covered:
+    # see docs/security.md.
     "spark.authenticate": "true",
     "spark.network.crypto.enabled": "true",
     "spark.network.crypto.authEngineVersion": "2",
@@ -25,7 +24,7 @@ _SPARK_DEFAULTS = {
 
 
 def instances(cluster: ClusterConfig) -> dict[str, Any]:
-    """The member `Instances`: fleets of several types; task nodes from the spot market, all others on demand."""
+    """Return the request's `Instances`: fleets of several types, task nodes on spot and all others on demand."""
     fleets = [
         _fleet("MASTER", "primary", cluster.primary_instance_types, on_demand=1),
         _fleet("CORE", "core", cluster.core_instance_types, on_demand=cluster.core_instances),
@@ -33,7 +32,7 @@ def instances(cluster: ClusterConfig) -> dict[str, Any]:
     if cluster.task_instances:
         fleets.append(_fleet("TASK", "task", cluster.task_instance_types, spot=cluster.task_instances))
         fleets[-1]["LaunchSpecifications"] = {"SpotSpecification": _spot(cluster.spot_timeout_minutes)}
-    places = {
+    network = {
         "Ec2SubnetIds": list(cluster.subnet_ids),
         "EmrManagedMasterSecurityGroup": cluster.primary_security_group,
         "EmrManagedSlaveSecurityGroup": cluster.core_security_group,
@@ -43,12 +42,12 @@ def instances(cluster: ClusterConfig) -> dict[str, Any]:
         "InstanceFleets": fleets,
         "KeepJobFlowAliveWhenNoSteps": True,
         "TerminationProtected": False,
-        **{key: value for key, value in places.items() if value},
+        **{key: value for key, value in network.items() if value},
     }
 
 
 def configurations() -> list[dict[str, Any]]:
-    """The member `Configurations`: Spark as a barrier stage needs it, and its traffic encrypted."""
+    """Return the request's `Configurations`: Spark with a fixed number of executors and encrypted traffic."""
     return [
         {"Classification": "spark", "Properties": {"maximizeResourceAllocation": "false"}},
         {"Classification": "spark-defaults", "Properties": _SPARK_DEFAULTS},
@@ -56,7 +55,7 @@ def configurations() -> list[dict[str, Any]]:
 
 
 def bootstrap_actions(cluster: ClusterConfig, package_uri: str) -> list[dict[str, Any]]:
-    """The member `BootstrapActions`: every node builds the job's environment before a step runs."""
+    """Return the request's `BootstrapActions`: every node builds the job's environment before it runs a step."""
     args = ["--package", package_uri, "--torch", cluster.torch_build]
     if cluster.wheelhouse:
         args += ["--wheels", cluster.wheelhouse]
@@ -65,7 +64,7 @@ def bootstrap_actions(cluster: ClusterConfig, package_uri: str) -> list[dict[str
 
 
 def _fleet(role: str, name: str, types: tuple[str, ...], on_demand: int = 0, spot: int = 0) -> dict[str, Any]:
-    """A fleet in which every type counts as one node."""
+    """Return an instance fleet in which an instance of any type counts as one node."""
     return {
         "Name": name,
         "InstanceFleetType": role,

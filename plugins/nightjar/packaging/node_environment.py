@@ -1,0 +1,22 @@
+"""What a cluster's nodes offer, and where the job's Python environment is on them.
+
+``bootstrap.sh`` runs on the nodes before any Python of ours and repeats some of these values. A test holds that they
+are equal.
+"""
+
+from __future__ import annotations
+
+PREFIX = "/opt/nightjar"
+"""Folder that ``bootstrap.sh`` installs into."""
+PYTHON = f"{PREFIX}/env/bin/python"
+"""The job's Python interpreter on every node."""
+PYTHON_VERSION = (3, 11)
+"""The Python of the EMR release."""
+GLIBC_MINOR = 34
+"""The nodes have glibc 2.34 (Amazon Linux 2023)."""
+PROVIDED_BY_EMR = frozenset({"pyspark", "py4j"})
+"""Distributions that the EMR release brings in a patched version. Another copy in the environment would hide it."""
+CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
+"""Prefixes of the distributions that torch needs for CUDA."""
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""PyTorch's index of CPU builds, used where pip's configured index has none."""
