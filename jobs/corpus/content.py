@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from jobs.errors import InputError
 from jobs.lake import store
+from jobs.sources.listing import named_errors
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 23  # a request to S3 each
@@ -93,13 +94,3 @@ def read_at(file: pa.NativeFile, start: int, size: int) -> bytes:
     """At most `size` bytes from `start` on."""
     file.seek(start)
     return file.read(size)
-
-
-@contextmanager
-def named_errors(uri: str) -> Iterator[None]:
-    """Turn what a file system says of a file that it will not give into a user's error."""
-    try:
-        yield
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{uri}: cannot be read ({reason})") from None

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.corpus.content import BLOCK_BYTES, BYTE_ORDER_MARK, open_plain, open_stream, read_at
+from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import IS_SPACE, Places, Texts
-from jobs.sources.listing import ByteRange
 
 Unit = Literal["paragraph", "line", "record", "file"]
 

@@ -15,9 +15,10 @@ from jobs.corpus.documents import Documents, read_text
 from jobs.corpus.filters import BodyFinder, clean, is_cleaned
 from jobs.corpus.formats.ids import check_ids, ids_as_words, looks_like_a_list
 from jobs.corpus.formats.records import read_json_lines, read_parquet
+from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.errors import InputError
-from jobs.sources.listing import ByteRange, Source
+from jobs.sources.listing import Source
 from jobs.sources.names import text_format
 from jobs.sources.utf8 import Utf8Check, replace_invalid
 
@@ -96,7 +97,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     if source.format == "txt":
         body = scan.marks.body if scan.marks else None
         return CheckedSource(scan.digest.hexdigest(), scan.size, scan.has_text, +scan.counts, body)
-    size = sum(int(batch.texts.sizes.sum()) for batch in read_documents(source.whole(), settings))
+    size = sum(int(batch.texts.sizes.sum()) for batch in read_documents(ByteRange.whole(source), settings))
     return CheckedSource(scan.digest.hexdigest(), size, size > 0, +scan.counts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.reading import read_documents
-from jobs.sources.listing import ByteRange
+from jobs.corpus.splits import ByteRange
 
 _PIECE_BYTES = 1 << 12
 

@@ -15,10 +15,10 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.dedup.duplicates import Repetitions
 from jobs.corpus.documents import Documents
 from jobs.corpus.reading import read_documents
+from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.datasets.shards import Rows, WrittenShard
 from jobs.lake.store import FileEntry
-from jobs.sources.listing import ByteRange
 from jobs.tokenizer.tokenizer import Ids, Tokenizer
 
 Part = tuple[str, int, int]

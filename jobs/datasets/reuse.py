@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.config import Config, TokenizeConfig
+from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.datasets.dataset import TOKENIZER, used_datasets
 from jobs.datasets.encoding import Part, part_key
 from jobs.errors import InputError
@@ -15,7 +16,7 @@ from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import FileEntry, Manifest
 from jobs.lake.uri import join
-from jobs.sources.listing import ByteRange, Source, plan_splits
+from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
 
 

@@ -1,18 +1,16 @@
-"""A corpus is text files, folders of them, or patterns: which files, in which order, and how tasks share them."""
+"""A corpus is text files, folders of them, or patterns: which files, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from jobs.corpus.content import named_errors
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.store import FileInfo
 from jobs.lake.uri import base_name, is_s3, join, local_path
 from jobs.sources.names import corpus_places, glob_of, is_hidden, text_format
-
-_MAX_FILES = 1024  # in one task: opening a file takes its time, however small it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +33,6 @@ class Source:
         """``gz``, ``bz2``, ``zst`` or None."""
         return (text_format(self.name) or ("txt", None))[1]
 
-    def whole(self) -> ByteRange:
-        """All of it."""
-        return ByteRange(self, 0, self.size)
-
-
-@dataclass(frozen=True, slots=True)
-class ByteRange:
-    """The bytes [start, end) of a source."""
-
-    source: Source
-    start: int
-    end: int
-
-    @property
-    def size(self) -> int:
-        """Number of bytes."""
-        return self.end - self.start
-
 
 def list_sources(corpus: str) -> list[Source]:
     """The files of a corpus in canonical order: by name, whatever the order of the listing or of the places.
@@ -73,26 +53,6 @@ def list_sources(corpus: str) -> list[Source]:
             if source.uri != info.uri:
                 raise InputError(f"{info.uri} and {source.uri}: both are named {full_name} in the corpus; rename one")
     return sorted(found.values(), key=lambda source: source.name)
-
-
-def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
-    """Cut sources into tasks of about `split_bytes`: a large file into ranges, small files together.
-
-    The plan depends on the sources alone, never on who will do the work. An empty source has one empty range; a
-    compressed one is not cut.
-    """
-    splits: list[list[ByteRange]] = []
-    room = 0
-    for source in sources:
-        step = max(1, source.size if whole_files or source.compression else split_bytes)
-        for start in range(0, max(1, source.size), step):
-            part = ByteRange(source, start, min(start + step, source.size))
-            if not splits or part.size > room or len(splits[-1]) == _MAX_FILES:
-                splits.append([])
-                room = split_bytes
-            splits[-1].append(part)
-            room -= part.size
-    return splits
 
 
 def _files_of(place: str) -> Iterator[tuple[str, FileInfo]]:
@@ -131,3 +91,13 @@ def _relative(folder_uri: str, uri: str) -> str:
     if is_s3(uri):
         return uri.removeprefix(join(folder_uri, ""))
     return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
+
+
+@contextmanager
+def named_errors(uri: str) -> Iterator[None]:
+    """Turn what a file system says of a file that it will not give into a user's error."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{uri}: cannot be read ({reason})") from None

@@ -18,6 +18,7 @@ from jobs.config import Config, TokenizeConfig
 from jobs.corpus.dedup.duplicates import BUCKET_KEYS, Repetitions, keys_of_each, write_keys, write_repetitions
 from jobs.corpus.reading import CheckedSource, check_sources
 from jobs.corpus.sample import sample_documents
+from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.datasets.baselines import percentile
 from jobs.datasets.dataset import TOKENIZER, existing_stats, publish_dataset, read_tokenizer, used_datasets
 from jobs.datasets.encoding import SplitItem, Tokenized, write_token_shards
@@ -29,7 +30,7 @@ from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Manifest, delete_folder, read_bytes, write_file, write_json
 from jobs.lake.uri import join, to_uri
-from jobs.sources.listing import ByteRange, Source, list_sources, plan_splits
+from jobs.sources.listing import Source, list_sources
 from jobs.tokenizer.bpe import train_bpe
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.vocabulary import count_units, vocabulary_json

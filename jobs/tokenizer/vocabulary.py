@@ -18,7 +18,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.reading import read_documents
-from jobs.sources.listing import ByteRange
+from jobs.corpus.splits import ByteRange
 from jobs.tokenizer.tokenizer import END_OF_TEXT
 
 UNKNOWN = "<unk>"

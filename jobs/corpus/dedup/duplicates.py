@@ -17,10 +17,10 @@ import numpy.typing as npt
 from jobs.config import TokenizeConfig
 from jobs.corpus.dedup.minhash import NUM_KEYS, near_keys
 from jobs.corpus.reading import read_documents
+from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.lake.store import read_bytes, write_bytes
 from jobs.lake.uri import join
-from jobs.sources.listing import ByteRange
 
 Keys = npt.NDArray[np.uint64]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from jobs.corpus.documents import Documents, read_text
+from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.sources.listing import Source
 
@@ -34,7 +35,7 @@ def check_ids(source: Source) -> None:
     if source.format != "txt":
         raise InputError(f"{source.uri}: tokenize.input=ids is for text files of ids, not for .{source.format}")
     number, ascending, last = 0, True, None
-    for batch in read_text(source.whole(), "line"):
+    for batch in read_text(ByteRange.whole(source), "line"):
         for line in batch.texts:
             number += 1
             listed = _LISTED.match(line)

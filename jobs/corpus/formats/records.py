@@ -20,8 +20,9 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.content import open_seekable, read_blocks
 from jobs.corpus.documents import Documents, read_text, split_documents
 from jobs.corpus.filters import between_marks
+from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
-from jobs.sources.listing import ByteRange, Source
+from jobs.sources.listing import Source
 from jobs.sources.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512

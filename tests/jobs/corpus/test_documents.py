@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from jobs.corpus import documents
 from jobs.corpus.documents import read_text
+from jobs.corpus.splits import ByteRange
 from jobs.lake.uri import to_uri
-from jobs.sources.listing import ByteRange, Source
+from jobs.sources.listing import Source
 
 COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "zst": lambda data: pa.compress(data, "zstd", asbytes=True)}
 PIECES = ["a", "b c", "é", "漢字", "😀", " ", "\t", "\n", "\n\n", "\r\n", "\r", "\x00", "\u2028", "\ufeff"]
@@ -96,7 +97,7 @@ def test_a_stream_equals_the_plain_file(path, pieces, mark, unit, compression, b
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(documents, "BLOCK_BYTES", block_bytes)
         source = Source(packed.name, to_uri(str(packed)), packed.stat().st_size)
-        assert joined(read_text(source.whole(), unit)) == plain
+        assert joined(read_text(ByteRange.whole(source), unit)) == plain
 
 
 def test_whole_files(path):

@@ -10,9 +10,10 @@ import pytest
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.reading import check_sources, read_documents
+from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.errors import InputError
 from jobs.lake.uri import to_uri
-from jobs.sources.listing import Source, plan_splits
+from jobs.sources.listing import Source
 
 TEXTS = ["One.\r\n\r\nTwo\nlines.", "  \n", "漢字 \x00 😀", "Three.\n\n\n Four. "]
 PARAGRAPHS = [b"One.", b"Two\nlines.", "漢字 \x00 😀".encode(), b"Three.", b"Four."]
@@ -36,7 +37,7 @@ def put(tmp_path, name, data):
 
 def read(source, split_bytes=1 << 20, **settings):
     how = TokenizeConfig(**settings)
-    check_sources([source.whole()], settings=how)
+    check_sources([ByteRange.whole(source)], settings=how)
     parts = [part for split in plan_splits([source], split_bytes, whole_files=False) for part in split]
     batches = [batch for part in parts for batch in read_documents(part, how)]
     counts = sum((batch.counts for batch in batches), start=type(batches[0].counts)())
@@ -110,6 +111,6 @@ def test_a_table_is_not_a_text_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.txt.gz"])
 def test_zero_bytes(tmp_path, name):
-    (checked,) = check_sources([put(tmp_path, name, b"").whole()], settings=TokenizeConfig())
+    (checked,) = check_sources([ByteRange.whole(put(tmp_path, name, b""))], settings=TokenizeConfig())
     assert not checked.has_text
     assert checked.counts["empty_files"] == 1

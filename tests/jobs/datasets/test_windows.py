@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, WindowsConfig
+from jobs.corpus.splits import plan_splits
 from jobs.datasets.encoding import SplitItem, write_token_shards
 from jobs.datasets.shards import TokenShard, in_place
 from jobs.datasets.split import SplitRule
@@ -21,7 +22,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake.layout import Lake
 from jobs.lake.store import FileEntry, Manifest, publish_manifest, read_bytes, write_bytes
 from jobs.lake.uri import join, to_uri
-from jobs.sources.listing import Source, plan_splits
+from jobs.sources.listing import Source
 from jobs.tokenizer.bpe import tokenizer_json
 from jobs.tokenizer.tokenizer import Tokenizer
 

@@ -18,10 +18,11 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.content import BLOCK_BYTES as BLOCK
 from jobs.corpus.reading import check_sources
 from jobs.corpus.sample import sample_documents
+from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.errors import InputError
 from jobs.lake.store import write_bytes
 from jobs.lake.uri import base_name, join, to_uri
-from jobs.sources.listing import Source, list_sources, plan_splits
+from jobs.sources.listing import Source, list_sources
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -30,7 +31,7 @@ def folder(request, tmp_path, s3_uri):
 
 
 def check(sources):
-    return [check_sources([source.whole()], settings=TokenizeConfig())[0] for source in sources]
+    return [check_sources([ByteRange.whole(source)], settings=TokenizeConfig())[0] for source in sources]
 
 
 def test_folder_is_listed_by_name(folder):

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, resolve
+from jobs.corpus.splits import plan_splits
 from jobs.datasets.dataset import read_tokenizer
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
-from jobs.sources.listing import list_sources, plan_splits
+from jobs.sources.listing import list_sources
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 from jobs.tokenizer.vocabulary import count_units, vocabulary_json
 from tests.jobs.tokenizer.test_tokenizer import PIECES

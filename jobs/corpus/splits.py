@@ -1,0 +1,49 @@
+"""Splits of a corpus: how its files are divided among tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.sources.listing import Source
+
+_MAX_FILES = 1024  # in one split: opening a file takes time, however small it is
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes [start, end) of a source."""
+
+    source: Source
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.end - self.start
+
+    @classmethod
+    def whole(cls, source: Source) -> ByteRange:
+        """Return the range of all bytes of `source`."""
+        return cls(source, 0, source.size)
+
+
+def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
+    """Divide sources into splits of about `split_bytes`: a large file into ranges, several small files into one split.
+
+    The plan depends on the sources alone, never on the number of workers. An empty source has one empty range. A
+    compressed source is not divided.
+    """
+    splits: list[list[ByteRange]] = []
+    room = 0
+    for source in sources:
+        step = max(1, source.size if whole_files or source.compression else split_bytes)
+        for start in range(0, max(1, source.size), step):
+            part = ByteRange(source, start, min(start + step, source.size))
+            if not splits or part.size > room or len(splits[-1]) == _MAX_FILES:
+                splits.append([])
+                room = split_bytes
+            splits[-1].append(part)
+            room -= part.size
+    return splits
