@@ -57,7 +57,10 @@ def preflight() -> dict[str, Any]:
 @task
 def upload_package() -> str:
     """Upload the packaged job to the lake, unless the lake has this version already. Returns its folder."""
-    return package.upload(SETTINGS.lake, SETTINGS.package_root)
+    try:
+        return package.upload(SETTINGS.lake, SETTINGS.package_root)
+    except InputError as error:
+        raise UserError(str(error)) from None
 
 
 @task(trigger_rule="all_done", outlets=[STATS])

@@ -1,37 +1,45 @@
-"""What can go wrong, as one small hierarchy of named exceptions.
+"""The errors of all packages, under one base class.
 
-A message says what is wrong, where (file, line, key, offset) and what to do, in one line. All of them can be pickled,
-since they travel from Spark's workers to the driver.
+A message is one line: what is wrong, where (file, line, key, offset), the value found, and what to do. Every error can
+be pickled, because Spark sends errors from its workers to the driver.
 """
 
 from __future__ import annotations
 
 
 class NightjarError(Exception):
-    """Base class. The process ends with `exit_code` and the message as its last line."""
+    """Base class of all errors that are reported without a traceback.
+
+    A process that ends with one prints its message as the last line and exits with `exit_code`. With exit code 1, a
+    new attempt may succeed: Airflow retries the task.
+    """
 
     exit_code = 1
 
 
 class InputError(NightjarError):
-    """The user's input or configuration is wrong: nothing was written, and trying again as it is cannot help."""
+    """The user's input or configuration is wrong. Airflow does not retry: another attempt would fail the same way."""
 
     exit_code = 2
 
 
-class DamagedError(InputError):
-    """A file in the lake is not what its manifest says: truncated, altered or missing."""
+class DamagedError(NightjarError):
+    """A file in the lake differs from its manifest: it is truncated, altered or missing."""
+
+
+class LakeError(NightjarError):
+    """The lake could not be read or written within the retry limit. Finished work in it is kept."""
 
 
 class WorkerLostError(NightjarError):
-    """A worker of a gang died or hung: the work can be resumed from the last checkpoint.
+    """A training worker died or hung. Training can resume from the last checkpoint.
 
-    The first line says what happened; stacks may follow.
+    The first line of the message says what happened; stack traces may follow.
     """
 
 
 class DivergedError(NightjarError):
-    """The loss is not finite, or has risen too far: `step` is the one that could not be taken."""
+    """The training loss is not finite or rose too far. `step` is the optimizer step that failed."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message, step)
@@ -41,9 +49,5 @@ class DivergedError(NightjarError):
         return str(self.args[0])
 
 
-class LakeError(NightjarError):
-    """The lake cannot be read or written, and has been tried for long enough: what is finished in it stays."""
-
-
 class StoppedError(NightjarError):
-    """The run was told to end before it was complete: the same run goes on from its last checkpoint."""
+    """The run was stopped before it was complete. Starting it again resumes from the last checkpoint."""

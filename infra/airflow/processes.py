@@ -17,14 +17,14 @@ from typing import Self
 
 from infra.airflow.environment import PROJECT_ROOT
 from infra.emr import guard
-from jobs.errors import InputError
+from jobs.errors import InputError, NightjarError
 
 GRACE_SECONDS = 15.0
 _TAIL_LINES = 15
 
 
-class StartError(Exception):
-    """A process ended that should run, or did not come up in time; the text has the end of its log."""
+class ProcessError(NightjarError):
+    """A process ended unexpectedly or was not ready in time. The message has the end of its log."""
 
 
 class Guarded:
@@ -68,18 +68,18 @@ class Guarded:
         return self._process.wait()
 
     def check(self) -> None:
-        """Raise StartError if it has ended."""
+        """Raise ProcessError if it has ended."""
         if (status := self._process.poll()) is not None:
-            raise StartError(f"{self.name} ended with exit status {status}; {self._tail()}")
+            raise ProcessError(f"{self.name} ended with exit status {status}; {self._tail()}")
 
     def succeed(self, limit_seconds: float) -> None:
-        """Wait until it has ended; raise StartError unless with exit status 0."""
+        """Wait until it has ended; raise ProcessError unless with exit status 0."""
         try:
             status = self._process.wait(limit_seconds)
         except subprocess.TimeoutExpired:
-            raise StartError(f"{self.name} took longer than {limit_seconds:.0f} s; {self._tail()}") from None
+            raise ProcessError(f"{self.name} took longer than {limit_seconds:.0f} s; {self._tail()}") from None
         if status != 0:
-            raise StartError(f"{self.name} failed with exit status {status}; {self._tail()}")
+            raise ProcessError(f"{self.name} failed with exit status {status}; {self._tail()}")
 
     def said(self, text: str) -> bool:
         """Whether `text` stands in its log."""
@@ -94,14 +94,14 @@ def wait_for(is_there: Callable[[], bool], what: str, parts: Iterable[Guarded], 
     """Wait until `is_there`.
 
     Raises:
-        StartError: if one of `parts` has ended, or the time is over.
+        ProcessError: if one of `parts` has ended, or the time is over.
     """
     deadline = time.monotonic() + limit_seconds
     while not is_there():
         for part in parts:
             part.check()
         if time.monotonic() > deadline:
-            raise StartError(f"not {what} after {limit_seconds:.0f} s; see the logs in the home")
+            raise ProcessError(f"not {what} after {limit_seconds:.0f} s; see the logs in the home")
         time.sleep(0.3)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.headless import run_dag
-from infra.airflow.processes import Guarded, StartError, free_port, wait_for
+from infra.airflow.processes import Guarded, ProcessError, free_port, wait_for
 from infra.airflow.webserver import is_healthy, is_parsed
 from jobs.errors import InputError
 from jobs.lake.uri import bucket_and_key, is_s3, to_uri
@@ -66,7 +66,7 @@ def local_airflow(
 
     Raises:
         InputError: if a port is taken, or the lake is of an unknown scheme.
-        StartError: if a part died or is not healthy in time.
+        ProcessError: if a part died or is not healthy in time.
     """
     lake_uri, port = to_uri(lake), free_port(port)
     home = home.absolute()
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         log.error("infra.airflow.standalone: %s", error)
         return error.exit_code
-    except StartError as error:
+    except ProcessError as error:
         log.error("infra.airflow.standalone: %s", error)
         return 1
     return 0

@@ -21,18 +21,19 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from infra.aws import certificates
+from jobs.errors import InputError, NightjarError
 
 TEMPLATE = Path(__file__).parent / "template.yaml"
 POLL_SECONDS, MAX_POLLS = 10, 120
 TAG = "nightjar:project"
 
 
-class DeployError(Exception):
-    """The stack is not as it was asked for; the text says why and what to do."""
+class DeployError(NightjarError):
+    """CloudFormation did not bring the stack to the requested state."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, or 2 with one line on stderr."""
+    """Return the exit code: 0, 2 for a wrong argument, 1 for any other error; errors are one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m infra.aws.deploy", description=__doc__.splitlines()[0])
     parser.add_argument("env", help="name of the deployment, for example prod")
     parser.add_argument("parameters", nargs="*", metavar="Parameter=value", help="parameters of template.yaml")
@@ -44,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             destroy(stack)
         else:
             sys.stdout.write("".join(f"{line}\n" for line in deploy(stack, options.env, options.parameters)))
-    except (DeployError, BotoCoreError, ClientError) as error:
+    except (NightjarError, BotoCoreError, ClientError) as error:
         sys.stderr.write(f"aws: {error}\n")
-        return 2
+        return error.exit_code if isinstance(error, NightjarError) else 1
     return 0
 
 
@@ -54,7 +55,8 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
     """Bring the stack to the template and the parameters; return its outputs as lines of an environment.
 
     Raises:
-        DeployError: if a parameter is not KEY=VALUE, or CloudFormation does not get there.
+        InputError: if a parameter is not KEY=VALUE.
+        DeployError: if CloudFormation fails or takes too long.
     """
     client: Any = boto3.client("cloudformation")
     exists = _status(client, stack) not in (None, "REVIEW_IN_PROGRESS")
@@ -101,7 +103,7 @@ def environment(outputs: dict[str, str]) -> list[str]:
 
 def _stack_name(env: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", env):
-        raise DeployError(f"ENV={env}: use small letters, digits and '-', at most 21")
+        raise InputError(f"ENV={env}: use small letters, digits and '-', at most 21")
     return f"nightjar-{env}"
 
 
@@ -111,7 +113,7 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
     for parameter in given:
         key, found, value = parameter.partition("=")
         if not found:
-            raise DeployError(f"{parameter}: write Parameter=value, for example VpcId=vpc-0abc")
+            raise InputError(f"{parameter}: write Parameter=value, for example VpcId=vpc-0abc")
         values[key] = value
     chosen: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
     if existing:

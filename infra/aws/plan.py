@@ -23,7 +23,7 @@ from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from nightjar import settings
 from nightjar.emr import requests
-from nightjar.packaging.build import PackageError, build
+from nightjar.packaging.build import build
 
 Request = tuple[str, dict[str, Any]]
 
@@ -41,7 +41,7 @@ def main() -> int:
         for operation, request in planned:
             sys.stdout.write(json.dumps({operation: request}, indent=2) + "\n")
         found = [problem for operation, request in planned for problem in problems(operation, request)]
-    except (InputError, PackageError) as error:
+    except InputError as error:
         sys.stderr.write(f"aws-plan: {error}\n")
         return 2
     for problem in found:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobs.errors import InputError
+from jobs.errors import NightjarError
 from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
 from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
@@ -39,9 +39,9 @@ def main() -> int:
             check(target, None, lake)
         else:
             wheelhouse(target, options.output, lake)
-    except (PackageError, InputError) as error:
+    except NightjarError as error:
         sys.stderr.write(f"package: {error}\n")
-        return 2
+        return error.exit_code
     return 0
 
 

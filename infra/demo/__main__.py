@@ -21,9 +21,9 @@ import boto3
 from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
 from infra.demo.sample_corpus import shakespeare
-from infra.emr.server import StartError, embedded_emr
+from infra.emr.server import embedded_emr
 from infra.emr.settings import Settings
-from jobs.errors import InputError
+from jobs.errors import InputError, NightjarError
 from jobs.lake.layout import STEPS, Lake, Run
 from jobs.lake.uri import join, local_path, to_uri
 
@@ -37,9 +37,9 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         return _demo()
-    except (InputError, StartError) as error:
+    except NightjarError as error:
         sys.stderr.write(f"demo: {error}\n")
-        return InputError.exit_code
+        return error.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("demo: interrupted; finished datasets are kept and used by the next run\n")
         return 130

@@ -30,6 +30,7 @@ from infra.emr.models import LocalCluster
 from infra.emr.responses import LocalResponse
 from infra.emr.settings import Settings, Site
 from infra.emr.store import Store
+from jobs.errors import InputError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -42,8 +43,8 @@ _LOG_SECONDS = 10.0
 """What the clusters have, beyond their grace, to ship the logs of steps that were ended with the server."""
 
 
-class StartError(Exception):
-    """The server cannot start as it was told to; the text says why and what to do."""
+class StartError(InputError):
+    """The embedded EMR cannot start with these settings."""
 
 
 @contextmanager

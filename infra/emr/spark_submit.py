@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.emr.store import base_name, is_stored
+from jobs.errors import NightjarError
 
 FLAGS = frozenset({"--verbose", "-v", "--supervise", "--version", "--help", "-h", "--usage-error"})
 FILE_OPTIONS = frozenset({"--py-files", "--files", "--archives", "--jars", "--properties-file"})
@@ -35,8 +36,8 @@ SECRET_CONF = re.compile(r"spark\.(authenticate|network\.crypto\.\w+|io\.encrypt
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
-class CommandError(Exception):
-    """The step asks for something that cannot be run here; the text says what."""
+class CommandError(NightjarError):
+    """The command of a step is incomplete, or the embedded EMR cannot run it."""
 
 
 @dataclass(frozen=True)

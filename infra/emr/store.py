@@ -12,6 +12,8 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobs.errors import NightjarError
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
@@ -21,7 +23,7 @@ REGION = "us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}  # moto asks for some, and reads none
 
 
-class StoreError(Exception):
+class StoreError(NightjarError):
     """Something cannot be read or written; the text says what and why."""
 
 

@@ -28,7 +28,7 @@ def to_uri(path_or_uri: str) -> str:
         if not rest.startswith("/"):
             raise InputError(f"{text}: a file URI has three slashes and an absolute path, as in file:///data/lake")
         return "file://" + (rest.rstrip("/") or "/")
-    if scheme == "s3":
+    if scheme in ("s3", "s3a", "s3n"):  # Hadoop's connectors have the last two names
         if not rest.split("/")[0]:
             raise InputError(f"{text}: no bucket; write s3://bucket/prefix")
         return "s3://" + rest.rstrip("/")

@@ -1,13 +1,15 @@
-"""How a task fails."""
+"""The errors that fail a task of the DAG, with or without a retry."""
 
 from __future__ import annotations
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-
-class UserError(AirflowFailException):
-    """The user's input or configuration is wrong; a new try would end the same."""
+from jobs.errors import InputError, NightjarError
 
 
-class StepFailedError(AirflowException):
-    """A step of the cluster failed; a new try may succeed."""
+class UserError(InputError, AirflowFailException):
+    """The user's input or configuration is wrong. Airflow fails the task at once and does not retry it."""
+
+
+class StepFailedError(NightjarError, AirflowException):
+    """A step on the cluster failed. Airflow retries the task."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from jobs.config.sections.base import Section
 from jobs.config.sections.instances import PATTERN, Architecture, architecture, has_cuda
 
 InstanceTypes = Annotated[tuple[Annotated[str, Field(pattern=PATTERN)], ...], Field(min_length=1, max_length=30)]
+MemorySize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgtKMGT]$"), AfterValidator(str.lower)]
 _GENERAL = ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")
 
 
@@ -21,9 +22,9 @@ class SparkConfig(Section):
     master: str | None = None
     """Spark master, as spark://host:7077; none takes the one that spark-submit gives, else is local, with as many slots
     as executors x cores."""
-    driver_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
+    driver_memory: MemorySize = "2g"
     """Memory of the driver, as Spark writes it."""
-    executor_memory: str = Field("2g", pattern=r"^[1-9][0-9]*[kmgt]$")
+    executor_memory: MemorySize = "2g"
     """Memory of an executor's JVM, as Spark writes it; on a cluster its Python processes may have as much again."""
     executors: int = Field(2, ge=1, le=1024)
     """Number of executors."""

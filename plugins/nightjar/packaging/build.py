@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.errors import InputError
 from nightjar.packaging import lock
 from nightjar.packaging.imports import third_party_imports
 
@@ -28,8 +29,8 @@ _PACKED_SUFFIXES = frozenset({".py", ".toml"})
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can tell
 
 
-class PackageError(Exception):
-    """The package would not work on the cluster; the text says why and what to do."""
+class PackageError(InputError):
+    """The package or a wheel would not work on the cluster."""
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,23 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobs.errors import LakeError
 from jobs.lake.uri import bucket_and_key, is_s3, join, local_path
-from nightjar.packaging.build import SUMS, PackageError
+from nightjar.packaging.build import SUMS
 
 
 def copy_folder(folder: Path, place: str) -> None:
     """Copy a package or a wheelhouse to its place in the lake.
 
     Raises:
-        PackageError: if the lake does not take it.
+        LakeError: if the lake cannot be written.
     """
     names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == SUMS)
     try:
         for name in names:
             _copy(folder / name, join(place, name))
     except (OSError, Boto3Error, BotoCoreError, ClientError) as error:
-        raise PackageError(f"cannot be uploaded to {place} ({str(error).splitlines()[0]})") from None
+        raise LakeError(f"cannot be uploaded to {place} ({str(error).splitlines()[0]})") from None
 
 
 def _copy(source: Path, uri: str) -> None:

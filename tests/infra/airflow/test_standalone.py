@@ -11,7 +11,7 @@ import pytest
 
 from infra.airflow import standalone
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
-from infra.airflow.processes import Guarded, StartError, free_port, wait_for
+from infra.airflow.processes import Guarded, ProcessError, free_port, wait_for
 from jobs.errors import InputError
 
 
@@ -78,17 +78,17 @@ def test_a_free_port_is_free():
 def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path):
     command = [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"]
     with Guarded("part", command, os.environ, tmp_path / "part.log") as process:
-        with pytest.raises(StartError, match=r"(?s)part ended with exit status 3.*what went wrong"):
+        with pytest.raises(ProcessError, match=r"(?s)part ended with exit status 3.*what went wrong"):
             wait_for(lambda: False, "there", [process], 20)
-        with pytest.raises(StartError, match="part failed"):
+        with pytest.raises(ProcessError, match="part failed"):
             process.succeed(5)
 
 
 def test_what_does_not_come_is_not_waited_for_long(tmp_path):
     with Guarded("part", ["sleep", "60"], os.environ, tmp_path / "part.log") as process:
-        with pytest.raises(StartError, match="not there after"):
+        with pytest.raises(ProcessError, match="not there after"):
             wait_for(lambda: False, "there", [process], 0.5)
-        with pytest.raises(StartError, match="took longer"):
+        with pytest.raises(ProcessError, match="took longer"):
             process.succeed(0.1)
 
 

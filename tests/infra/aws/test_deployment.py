@@ -211,6 +211,6 @@ def test_a_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setattr(deploy, "_status", refuse)
     started = time.monotonic()
-    assert deploy.main(["prod", "VpcId=vpc-1"]) == 2
+    assert deploy.main(["prod", "VpcId=vpc-1"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert time.monotonic() - started < 30

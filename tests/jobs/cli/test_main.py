@@ -37,10 +37,10 @@ def run(corpus, lake_path, *arguments, settings=SETTINGS):
     return jobs("run", *common, *chosen, *arguments)
 
 
-def assert_refused(done, *words):
-    """One line on stderr that says what, where and what to do; exit code 2."""
+def assert_refused(done, *words, code=2):
+    """Assert that one line on stderr says what is wrong, where, and what to do."""
     said = [line for line in done.stderr.splitlines() if line.startswith(("nightjar: ", "python -m jobs"))]
-    assert done.returncode == 2, done.stderr
+    assert done.returncode == code, done.stderr
     assert len(said) == 1
     assert done.stderr.splitlines()[-1] == said[0]
     assert "Traceback" not in done.stderr
@@ -164,6 +164,6 @@ def test_a_damaged_shard_is_refused_by_name(finished, text, tmp_path):
     shard = next((tmp_path / "lake" / "datasets" / "windows" / datasets["windows"] / "train").iterdir())
     shard.write_bytes(shard.read_bytes()[:-8])
     again = run(text, tmp_path / "lake", "--run-id", "s")
-    assert_refused(again, shard.name, "delete", "run again")
+    assert_refused(again, shard.name, "delete", "run again", code=1)
     errors = [stats["error"] for stats in read_steps(home.run("s")).values()]
     assert any(shard.name in error for error in errors if error)

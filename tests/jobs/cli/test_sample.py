@@ -198,12 +198,12 @@ def test_gguf(folder, model_and_tokenizer_untrained, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["sample", "export"])
-def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_untrained, tmp_path, capsys):
+def test_a_damaged_model_is_one_line_and_code_1(command, model_and_tokenizer_untrained, tmp_path, capsys):
     contents = changed(model_contents(*model_and_tokenizer_untrained, {}), "model.safetensors", lambda data: data[:-4])
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
     more = ["--format", "gguf", "--output", str(tmp_path / "out.gguf")] if command == "export" else ["--prompt", "x"]
-    assert main([command, "--model", str(tmp_path), *more]) == 2
+    assert main([command, "--model", str(tmp_path), *more]) == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert [line for line in said.err.splitlines() if "not a safetensors file" in line] == [said.err.strip()]
@@ -211,10 +211,10 @@ def test_a_damaged_model_is_one_line_and_code_2(command, model_and_tokenizer_unt
 
 
 @pytest.mark.parametrize("pointer", ["{}", "[]", '"abc"', "{"])
-def test_a_damaged_champion_is_one_line_and_code_2(tmp_path, pointer, capsys):
+def test_a_damaged_champion_is_one_line_and_code_1(tmp_path, pointer, capsys):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "champion.json").write_text(pointer)
-    assert main(["sample", "--model", "champion", "--lake", str(tmp_path), "--prompt", "x"]) == 2
+    assert main(["sample", "--model", "champion", "--lake", str(tmp_path), "--prompt", "x"]) == 1
     assert capsys.readouterr().err.count("champion.json: ") == 1
 
 

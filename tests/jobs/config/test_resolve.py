@@ -19,6 +19,11 @@ def test_precedence_and_round_trip():
         config.windows.size = 3
 
 
+def test_a_memory_size_may_have_a_capital_letter():
+    spark = resolve("a.txt", "tiny", {"spark.driver_memory": "4G", "spark.executor_memory": "512M"}).spark
+    assert (spark.driver_memory, spark.executor_memory) == ("4g", "512m")
+
+
 def test_embeddings_are_a_step_where_the_model_starts_from_them():
     assert resolve("a.txt", "tiny").steps == ("tokenize", "windows", "train", "generate")
     config = resolve("a.txt", "tiny", {"train.embeddings": "embed", "embed.size": 64})

@@ -24,6 +24,11 @@ def test_s3_keys_stay_as_they_are():
     assert base_name(uri) == "é+c"
 
 
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
+def test_hadoops_names_of_s3_are_accepted(scheme):
+    assert to_uri(f"{scheme}://bucket/a b/") == "s3://bucket/a b"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 import torch
 
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
 from jobs.model_io.archive import pack
 from jobs.model_io.folder import load_model, model_contents, parse_model, read_contents, save_model, write_contents
@@ -120,7 +120,7 @@ def test_a_wrong_model_is_refused_in_one_line(contents, tmp_path, name, change, 
         with pytest.raises(error, match=message) as caught:
             load_model(uri)
         assert "\n" not in str(caught.value)
-        assert caught.value.exit_code == 2
+        assert caught.value.exit_code == error.exit_code
 
 
 def test_a_truncated_file_is_refused(contents, tmp_path):
@@ -177,7 +177,7 @@ def test_names_that_lead_out_of_a_zip_are_refused(contents, tmp_path, name):
 )
 def test_a_damaged_zip_is_refused(contents, tmp_path, data, message):
     (tmp_path / "m.zip").write_bytes(data(contents))
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(NightjarError, match=message) as caught:
         load_model((tmp_path / "m.zip").as_uri())
     assert "\n" not in str(caught.value)
 

@@ -8,6 +8,7 @@ import pytest
 
 from infra.emr.server import embedded_emr
 from infra.emr.settings import Settings
+from jobs.errors import LakeError
 from jobs.lake.layout import Lake
 from nightjar.packaging import lock
 from nightjar.packaging.build import PackageError
@@ -101,7 +102,7 @@ def test_a_wheelhouse_is_copied_to_its_place_in_the_lake(folder: Path, tmp_path:
     copied = tmp_path / "my lake" / "wheelhouses" / folder.name
     assert {path.name: path.read_text() for path in copied.iterdir()} == {**{n: n for n in GOOD}, "SHA256SUMS": "sums"}
     (tmp_path / "file").touch()
-    with pytest.raises(PackageError, match="cannot be uploaded to file://"):
+    with pytest.raises(LakeError, match="cannot be uploaded to file://"):
         copy_folder(folder, (tmp_path / "file" / "lake").as_uri())
 
 
@@ -111,5 +112,5 @@ def test_a_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch:
         copy_folder(folder, Lake("s3://lakes/my lake").wheelhouse(folder.name))
         found = boto3.client("s3").list_objects_v2(Bucket="lakes")["Contents"]
         assert {each["Key"] for each in found} == {f"my lake/wheelhouses/{folder.name}/{name}" for name in GOOD}
-        with pytest.raises(PackageError, match=r"cannot be uploaded to s3://nobodys/.*NoSuchBucket"):
+        with pytest.raises(LakeError, match=r"cannot be uploaded to s3://nobodys/.*NoSuchBucket"):
             copy_folder(folder, "s3://nobodys/wheelhouses/x")
