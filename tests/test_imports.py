@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-LIGHT = ("jobs.config", "jobs.lake.uri", "jobs.lake.layout", "jobs.lake.atomic", "jobs.sources.names", "jobs.errors")
+LIGHT = (
+    "jobs.config",
+    "jobs.lake.uri",
+    "jobs.lake.layout",
+    "jobs.lake.atomic",
+    "jobs.sources.names",
+    "jobs.errors",
+    "jobs.metrics",
+)
 LIBRARIES = ("sources", "corpus", "tokenizer", "datasets", "embeddings", "model", "generation", "model_io", "report")
 HEAVY = ("torch", "pyspark", "pyarrow", "numpy", "gigatoken", "tokenizers")
 FOLDERS = ("dags", "plugins", "jobs", "infra", "tests", "bench")

@@ -22,8 +22,8 @@ from jobs.config import Config, GenerateConfig, override, parse_settings, preset
 from jobs.errors import InputError, NightjarError
 from jobs.lake.layout import STEPS, Lake, Run
 from jobs.lake.uri import join, to_uri
+from jobs.metrics.training import baselines_text
 from jobs.pipeline import read_config, run_all, run_step, start_run
-from jobs.training.metrics import baseline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> None:
         stats = run_all(run, engine)
     train = stats["train"]
     sys.stdout.write(
-        f"validation loss {train['valid_loss']:.4f} (baselines: {baseline(train)})\n"
+        f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
         f"statistics {join(run.stats, 'stats.txt')}\ntext       {join(run.generate, 'generated.txt')}\n"
     )
 

@@ -11,14 +11,10 @@ from typing import Any
 
 from jobs.config import Config
 from jobs.generation.continuation import Continuation
+from jobs.metrics.schema import Show, chosen, names
+from jobs.metrics.stats import TrainStats
 
 MOST_SOURCES = 20
-# How the night went is in the run's statistics: two trainings of one model have the same card.
-FIGURES = (
-    "train_loss", "valid_loss", "unigram_loss", "bigram_loss", "mean_vector_loss", "unigram_accuracy", "bits_per_byte",
-    "perplexity", "valid_accuracy", "num_parameters", "num_steps", "num_tokens", "epochs", "learning_rate",
-    "gradient_norm_mean", "gradient_norm_max", "best_step", "best_valid_loss", "dtype",
-)  # fmt: skip
 
 _LLAMA_HEADER = """\
 ---
@@ -71,8 +67,8 @@ class Facts:
 
 
 def figures(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """The statistics that belong to the model."""
-    return {name: stats[name] for name in FIGURES if name in stats}
+    """Return the statistics that belong to the model; times do not, so equal trainings have equal cards."""
+    return chosen(stats, names(TrainStats, Show.CARD))
 
 
 def write_card(facts: Facts) -> str:

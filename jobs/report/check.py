@@ -1,8 +1,8 @@
-"""What is wrong with a file of training metrics: ``python -m jobs check-metrics FILE``.
+"""The checker of a file of training metrics: ``python -m jobs check-metrics FILE``.
 
-It looks for what such files have been seen to have: more fields than the header names, the header again, texts for
-numbers, a learning rate that never changes, an accuracy that is always 0, a validation that was trained on, a loss that
-knowing how frequent each token is would give as well. Columns are found by their usual names, ours and others'
+It reports defects that such files have been seen to have: rows with more fields than the header, a repeated header,
+text in place of numbers, a learning rate that never changes, an accuracy that is always 0, validation on training data,
+and a loss no better than that of a baseline. It finds columns by the names that this and other projects use
 (``learning_rate``, ``LearningRate``, ``lr``).
 """
 
@@ -17,23 +17,21 @@ from itertools import pairwise
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.uri import join
+from jobs.metrics.schema import Metric, Order, metrics_of
+from jobs.metrics.training import CurveRow
 
 Column = Sequence[float]
 
-SHOWN_LINES = 5
-_LEARNING_RATES = ("learningrate", "lr")
-_GROWING = ("step", "iteration", "tokens")
-_NOT_FALLING = ("epoch", "seconds")
+LISTED_LINES = 5
 _TRAIN, _VALID = ("train", "training"), ("valid", "validation", "val")
-_BASELINES = ("unigramloss", "meanvectorloss")
 
 
-def findings(text: str, *, constant_rate_is_right: bool = False) -> list[str]:
-    """One line for each thing that is wrong with a CSV file of metrics; none if it is as it should be.
+def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
+    """Return one line for each defect of a CSV file of metrics.
 
     Args:
-        text: The file's content.
-        constant_rate_is_right: The training's schedule asks for a learning rate that never changes.
+        text: The content of the file.
+        has_constant_rate: Whether the learning-rate schedule is constant, so that a constant column is correct.
     """
     reader = csv.reader(text.splitlines(keepends=True))
     rows = [(reader.line_num, row) for row in reader]
@@ -46,15 +44,15 @@ def findings(text: str, *, constant_rate_is_right: bool = False) -> list[str]:
     found += _grouped(_wrong_cells(header, body))
     columns = _columns(header, body)
     if any(columns.values()):
-        found += _wrong_figures(columns, constant_rate_is_right)
+        found += _wrong_columns(columns, has_constant_rate)
     return found
 
 
 def check_file(uri: str) -> list[str]:
-    """The findings of a file; where it lies in a run's folder, the run's configuration tells the schedule.
+    """Return the defects of a file; if it lies in a run's folder, the run's configuration names the schedule.
 
     Raises:
-        InputError: if it cannot be read as text.
+        InputError: if there is no such file, or it is not UTF-8 text.
     """
     try:
         text = store.read_bytes(uri).decode("utf-8")
@@ -62,11 +60,11 @@ def check_file(uri: str) -> list[str]:
         raise InputError(f"{uri}: no such file; give the metrics.csv of a run") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{uri}: not UTF-8 at byte {error.start}; give a file of comma-separated values") from None
-    return findings(text, constant_rate_is_right=_schedule(uri) == "constant")
+    return find_defects(text, has_constant_rate=_schedule(uri) == "constant")
 
 
 def _schedule(uri: str) -> str | None:
-    """The schedule of the run to which ``<run>/stats/metrics.csv`` belongs; None if there is no such run."""
+    """Return the learning-rate schedule of the run that ``<run>/stats/metrics.csv`` belongs to, if there is one."""
     folder, _, name = uri.rpartition("/")
     if not folder.endswith("/stats") or not name:
         return None
@@ -79,7 +77,7 @@ def _schedule(uri: str) -> str | None:
 
 
 def _wrong_cells(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
-    """The line of each thing that is wrong with a row, and what it is."""
+    """Yield the line and the description of each defect of a row."""
     for line, row in body:
         if row == header:
             yield line, "the header again"
@@ -90,45 +88,57 @@ def _wrong_cells(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -
                 if not cell.strip():
                     yield line, f"'{name}' is missing"
                 elif not math.isfinite(_number(cell)):
-                    yield line, f"'{name}' is no finite number"
+                    yield line, f"'{name}' is not a finite number"
 
 
 def _grouped(found: Iterable[tuple[int, str]]) -> list[str]:
-    """The same thing on several lines as one finding."""
+    """Return one line for each defect, with the numbers of all lines that have it."""
     lines: dict[str, list[int]] = {}
-    for line, what in found:
-        lines.setdefault(what, []).append(line)
-    return [f"line{'s' * (len(at) > 1)} {_shown(at)}: {what}" for what, at in lines.items()]
+    for line, defect in found:
+        lines.setdefault(defect, []).append(line)
+    return [f"line{'s' * (len(at) > 1)} {_listed(at)}: {defect}" for defect, at in lines.items()]
 
 
-def _shown(lines: Sequence[int]) -> str:
-    more = f" and {len(lines) - SHOWN_LINES} more" if len(lines) > SHOWN_LINES else ""
-    return ", ".join(map(str, lines[:SHOWN_LINES])) + more
+def _listed(lines: Sequence[int]) -> str:
+    more = f" and {len(lines) - LISTED_LINES} more" if len(lines) > LISTED_LINES else ""
+    return ", ".join(map(str, lines[:LISTED_LINES])) + more
 
 
 def _columns(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -> dict[str, Column]:
-    """The numbers of each column, of the rows that are whole. Names are the file's own."""
+    """Return the columns of finite numbers by the file's names, from the rows with the right number of fields."""
     whole = [row for _, row in body if len(row) == len(header) and row != header]
     columns = {name: [_number(row[place]) for row in whole] for place, name in enumerate(header)}
     return {name: column for name, column in columns.items() if all(map(math.isfinite, column))}
 
 
-def _wrong_figures(columns: Mapping[str, Column], constant_rate_is_right: bool) -> Iterator[str]:
-    """What is wrong with whole columns."""
-    usual = {re.sub(r"[^a-z]", "", name.lower()): name for name in columns}
+def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> Iterator[str]:
+    """Yield a line for each defect of a whole column."""
+    metrics = _known_metrics()
+    usual = {_letters(name): name for name in columns}
     for key, name in usual.items():
-        column = columns[name]
-        if key in _LEARNING_RATES and not constant_rate_is_right and _is_constant(column):
-            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: the learning rate was not read as it changed"
+        column, metric = columns[name], metrics.get(key, Metric("", ""))
+        if key in ("learningrate", "lr") and not has_constant_rate and _is_constant(column):
+            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: it was not read while it changed"
         if "accuracy" in key and not any(column):
             yield f"'{name}' is 0 in all {len(column)} rows: predictions are compared with something they cannot equal"
-        if "loss" in key and key not in (*_BASELINES, "bigramloss") and _is_constant(column):
-            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: nothing was learnt"
-        if key in _GROWING + _NOT_FALLING:
-            yield from _disorder(name, column, strictly=key in _GROWING)
-    for what in ("loss", "accuracy"):
-        yield from _trained_on(columns, _first(usual, _TRAIN, what), _first(usual, _VALID, what))
-    yield from _no_better(columns, _first(usual, _VALID, "loss"), [usual[key] for key in _BASELINES if key in usual])
+        if "loss" in key and not metric.baseline and _is_constant(column):
+            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: the model learned nothing"
+        if metric.order is not Order.ANY:
+            yield from _disorder(name, column, strictly=metric.order is Order.INCREASING)
+    for quantity in ("loss", "accuracy"):
+        yield from _same_data(columns, _first(usual, _TRAIN, quantity), _first(usual, _VALID, quantity))
+    baselines = [name for key, name in usual.items() if key in metrics and metrics[key].must_beat]
+    yield from _no_better(columns, _first(usual, _VALID, "loss"), baselines)
+
+
+def _known_metrics() -> dict[str, Metric]:
+    """Return the metrics of our own files by the letters of their names, and "iteration", as others call the step."""
+    metrics = {_letters(name): metric for name, metric in metrics_of(CurveRow).items()}
+    return metrics | {"iteration": metrics["step"]}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def _is_constant(column: Column) -> bool:
@@ -136,29 +146,30 @@ def _is_constant(column: Column) -> bool:
 
 
 def _disorder(name: str, column: Column, *, strictly: bool) -> Iterator[str]:
-    """The first place where what only grows does not."""
+    """Yield the first row where a column decreases; if `strictly`, the first where it does not increase."""
     for row, (before, after) in enumerate(pairwise(column), 2):
         if after < before or (strictly and after == before):
             yield f"'{name}' is {after:g} in row {row}, after {before:g}: rows are out of order, or of two runs"
             return
 
 
-def _trained_on(columns: Mapping[str, Column], train: str | None, valid: str | None) -> Iterator[str]:
+def _same_data(columns: Mapping[str, Column], train: str | None, valid: str | None) -> Iterator[str]:
     if train and valid and len(columns[train]) > 1 and columns[train] == columns[valid] and any(columns[train]):
-        yield f"'{valid}' equals '{train}' in all {len(columns[train])} rows: validation is what was trained on"
+        yield f"'{valid}' equals '{train}' in all {len(columns[train])} rows: the model is validated on training data"
 
 
 def _no_better(columns: Mapping[str, Column], valid: str | None, baselines: Iterable[str]) -> Iterator[str]:
     for baseline in baselines:
         if valid and all(loss >= known for loss, known in zip(columns[valid], columns[baseline], strict=True)):
             yield (
-                f"'{valid}' is never below '{baseline}' ({columns[baseline][-1]:g}): at best {min(columns[valid]):g},"
-                " which frequencies alone give"
+                f"'{valid}' is never below '{baseline}' ({columns[baseline][-1]:g}): its best is"
+                f" {min(columns[valid]):g}, and token frequencies alone are as good"
             )
 
 
-def _first(usual: Mapping[str, str], sides: Iterable[str], what: str) -> str | None:
-    return next((usual[side + what] for side in sides if side + what in usual), None)
+def _first(usual: Mapping[str, str], sides: Iterable[str], quantity: str) -> str | None:
+    """Return the file's name of the first column that exists, such as ``valid_loss`` or ``val_loss``."""
+    return next((usual[side + quantity] for side in sides if side + quantity in usual), None)
 
 
 def _number(cell: str) -> float:

@@ -1,61 +1,30 @@
-"""The curves of a training as a table: one row for each validation, means and extremes over the steps before it."""
+"""The rows of ``metrics.csv``: one for each evaluation, computed from the steps since the previous one."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import cast
 
-Row = dict[str, Any]
-EVALUATED = (
-    *("train_loss", "valid_loss", "unigram_loss", "bigram_loss", "mean_vector_loss"),
-    *("train_accuracy", "valid_accuracy", "unigram_accuracy", "perplexity", "bits_per_byte"),
-)
-"""What an evaluation and the baselines tell; a kind of model has its own of these, the same in all its rows."""
+from jobs.metrics.schema import metrics_of
+from jobs.metrics.training import CurveRow, StepRow
 
 
-def evaluations(rows: Iterable[Row]) -> Iterator[Row]:
-    """One row for each step that was validated, of the metrics of all steps (see `jobs.training.metrics`).
+def curve_rows(rows: Iterable[StepRow]) -> Iterator[CurveRow]:
+    """Yield one row for each evaluated step; `CurveRow` says how each column is computed.
 
-    Losses are nats per token (squared errors where the model regresses), those of train and valid at that moment;
-    `seconds` are those of training so far; `batch_loss` and the rest is over the steps since the row before.
+    Args:
+        rows: The metrics of all optimizer steps, in their order.
     """
-    interval: list[Row] = []
+    interval: list[StepRow] = []
     for row in rows:
         interval.append(row)
         if "valid_loss" in row:
-            yield _evaluation(interval)
+            yield _curve_row(interval)
             interval = []
 
 
-def nearest_rank(ascending: Sequence[float], share: float) -> float:
-    """The smallest of the values that so great a share of all does not exceed."""
-    return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
-
-
-def _evaluation(interval: list[Row]) -> Row:
-    last = interval[-1]
-    norms = [row["gradient_norm"] for row in interval]
-    milliseconds = sum(row["step_milliseconds"] for row in interval)
-    tokens = sum(row["tokens_per_second"] * row["step_milliseconds"] for row in interval)
-    fastest = sorted(row["step_milliseconds"] for row in interval)
-    return {
-        "step": last["step"],
-        "epoch": last["epoch"],
-        "tokens": last["tokens"],
-        "batch_loss": statistics.fmean(row["loss"] for row in interval),
-        **{name: last[name] for name in EVALUATED if name in last},
-        "learning_rate": last["learning_rate"],
-        "gradient_norm_mean": statistics.fmean(norms),
-        "gradient_norm_max": max(norms),
-        "seconds": last["seconds"],
-        "tokens_per_second": tokens / milliseconds,
-        "step_milliseconds_p50": nearest_rank(fastest, 0.5),
-        "step_milliseconds_p95": nearest_rank(fastest, 0.95),
-        "sync_milliseconds": statistics.fmean(row["sync_milliseconds"] for row in interval),
-        "sync_bytes": sum(row["sync_bytes"] for row in interval),
-        "peak_resident_bytes": max(row["resident_bytes"] for row in interval),
-        "peak_gpu_bytes": max(row["gpu_bytes"] for row in interval),
-        "cpu_load": statistics.fmean(row["cpu_load"] for row in interval),
-    }
+def _curve_row(interval: Sequence[StepRow]) -> CurveRow:
+    last = cast("dict[str, float]", interval[-1])
+    columns = metrics_of(CurveRow).items()
+    found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
+    return cast("CurveRow", {name: value for name, value in found.items() if value is not None})

@@ -1,92 +1,78 @@
-"""Statistics of a run as files: ``stats.json``, ``stats.txt``, ``metrics.csv``, ``spark.csv`` and ``executors.csv``.
+"""The statistics of a run as files: ``stats.json``, ``stats.txt``, ``metrics.csv``, ``spark.csv``, ``executors.csv``.
 
-Each step leaves ``stats/<step>.json``. After every step, also one that failed, the merged files are made anew from
-all that is there, so a broken night still has figures up to where it broke.
+Each step leaves ``stats/<step>.json``. The merged files are written anew after every step, also after a failed one. So
+a run that failed still has the statistics of the steps before the failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.lake import store
 from jobs.lake.layout import STEPS, Run
 from jobs.lake.uri import join
-from jobs.report.curves import evaluations
+from jobs.metrics.schema import Show, names
+from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
+from jobs.metrics.training import CurveRow
+from jobs.report.curves import curve_rows
 from jobs.report.table import readable, to_csv, to_lines
 from jobs.training.metrics import read_parts
 
-SUMMARY = (
-    ("train", "train_loss"),
-    ("train", "valid_loss"),
-    ("train", "unigram_loss"),
-    ("train", "bigram_loss"),
-    ("train", "mean_vector_loss"),
-    ("train", "unigram_accuracy"),
-    ("train", "bits_per_byte"),
-    ("train", "perplexity"),
-    ("train", "valid_accuracy"),
-    ("train", "tokens_per_second"),
-    ("train", "num_parameters"),
-    ("windows", "num_train_windows"),
-    ("windows", "num_valid_windows"),
-)
+
+class Table(NamedTuple):
+    """A table among the statistics of a step."""
+
+    file: str
+    """The CSV file with the table's rows of all steps."""
+    row: type
+    names_step: bool
+    """Whether a row of the CSV file begins with the name of its step."""
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that ``stats.txt`` shows."""
+        return (*["step"] * self.names_step, *names(self.row, Show.TABLE))
+
+
 TABLES = {
-    "evaluations": (
-        "metrics.csv",
-        (
-            *("step", "epoch", "train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "learning_rate"),
-            *("gradient_norm_mean", "gradient_norm_max", "tokens_per_second", "seconds", "cpu_load"),
-        ),
-    ),
-    "stages": (
-        "spark.csv",
-        (
-            *("step", "stage", "epoch", "tasks", "failed_tasks", "seconds", "task_seconds_mean", "task_seconds_max"),
-            *("gc_seconds", "shuffle_read_bytes", "shuffle_write_bytes", "disk_spilled_bytes", "description"),
-        ),
-    ),
-    "executors": (
-        "executors.csv",
-        (
-            *("step", "executor", "cores", "tasks", "failed_tasks", "task_seconds", "gc_seconds"),
-            *("cached_memory_bytes", "cached_disk_bytes", "address"),
-        ),
-    ),
+    "evaluations": Table("metrics.csv", CurveRow, names_step=False),
+    "stages": Table("spark.csv", StageRow, names_step=True),
+    "executors": Table("executors.csv", ExecutorRow, names_step=True),
 }
-"""What steps leave as tables: the file of each, and the columns that are shown for reading."""
+"""The tables by their key in ``stats/<step>.json``."""
 
 
 def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
-    """Write the statistics of one step, and what its metrics make, then the merged files."""
+    """Write the statistics of one step and the curves of training, then the merged files."""
     curves = {"evaluations": _write_curves(run, stats["started"])} if step == "train" else {}
     store.write_json(run.step_stats(step), {**stats, **curves})
     _write_merged(run)
 
 
-def _write_curves(run: Run, started: float) -> list[dict[str, Any]]:
-    """Write what TensorBoard reads; return the rows of ``metrics.csv``."""
+def _write_curves(run: Run, started: float) -> list[CurveRow]:
+    """Write the event file for TensorBoard; return the rows of ``metrics.csv``."""
     from jobs.report.tensorboard import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
 
     rows = read_parts(run)
     if rows:
         store.write_bytes(join(run.tensorboard, NAME), event_file(rows, started))
-    return list(evaluations(rows))
+    return list(curve_rows(rows))
 
 
 def _write_merged(run: Run) -> None:
-    """Make the merged files from what the steps have left so far."""
+    """Write the merged files from the statistics that the steps have left so far."""
     steps = read_steps(run)
     merged = merge(steps)
     store.write_json(join(run.stats, "stats.json"), merged)
-    tables = {kind: rows_of(steps, kind) for kind in TABLES}
-    for kind, (name, _) in TABLES.items():
-        store.write_bytes(join(run.stats, name), to_csv(tables[kind]))
-    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, tables).encode())
+    rows = {kind: rows_of(steps, kind) for kind in TABLES}
+    for kind, table in TABLES.items():
+        store.write_bytes(join(run.stats, table.file), to_csv(rows[kind]))
+    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, rows).encode())
 
 
 def read_steps(run: Run) -> dict[str, dict[str, Any]]:
-    """The statistics of the steps that have left some, in the steps' order."""
+    """Return the statistics of the steps that have left some, in the steps' order."""
     found = {}
     for step in STEPS:
         try:
@@ -97,28 +83,28 @@ def read_steps(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def merge(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One flat summary, the seconds of each step, and all figures by step (without tables)."""
-    summary = {key: steps[step][key] for step, key in SUMMARY if key in steps.get(step, {})}
+    """Return the summary, the seconds of each step, and the statistics of each step without its tables."""
+    summary = {name: steps[step][name] for step, name in SUMMARY_METRICS if name in steps.get(step, {})}
     plain = {step: {key: value for key, value in stats.items() if key not in TABLES} for step, stats in steps.items()}
     return {**summary, "seconds": {step: stats.get("seconds") for step, stats in plain.items()}, "steps": plain}
 
 
 def rows_of(steps: Mapping[str, Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The rows of one table, of all steps; only training is evaluated, so these need not say which step they are of."""
-    named = kind != "evaluations"
-    return [{"step": step} | row if named else row for step, stats in steps.items() for row in stats.get(kind, [])]
+    """Return the rows of one table from all steps, each with the name of its step if the table has it."""
+    names_step = TABLES[kind].names_step
+    return [{"step": step} | row if names_step else row for step, stats in steps.items() for row in stats.get(kind, [])]
 
 
 def to_text(run_id: str, merged: Mapping[str, Any], tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """The merged statistics for reading: the summary, one block for each step, then the tables."""
+    """Return the text of ``stats.txt``: the summary, one block for each step, then the tables."""
     lines = [f"Run {run_id}", ""]
     lines += _block({key: value for key, value in merged.items() if key not in ("seconds", "steps")})
     for step, stats in merged["steps"].items():
         lines += ["", step, *_block(stats)]
     for kind, rows in tables.items():
         if rows:
-            name, columns = TABLES[kind]
-            lines += ["", f"{kind} (all columns in {name})", *to_lines(rows, columns)]
+            table = TABLES[kind]
+            lines += ["", f"{kind} (all columns in {table.file})", *to_lines(rows, table.text_columns)]
     return "\n".join(lines) + "\n"
 
 

@@ -24,10 +24,10 @@ from jobs.generation.generate import Generated, Request, generate
 from jobs.generation.stream import InferenceModel
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.metrics.training import to_jsonl
 from jobs.model.kinds import for_generating
 from jobs.model_io.folder import load_model
 from jobs.tokenizer.tokenizer import Tokenizer
-from jobs.training.metrics import to_jsonl
 
 log = logging.getLogger(__name__)
 

@@ -16,19 +16,20 @@ from jobs.generation.generate import Request, generate
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import base_name, join
+from jobs.metrics.schema import chosen
+from jobs.metrics.training import QUALITY, StepRow, baselines_text
 from jobs.model.kinds import build_model, for_generating
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.card import Facts
 from jobs.model_io.folder import TOKENIZER
 from jobs.model_io.locate import find_model
 from jobs.model_io.publish import publish_model
-from jobs.report.curves import EVALUATED
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.attempts import Attempts
 from jobs.training.checkpoint import best_checkpoint, latest_checkpoint, load_weights
 from jobs.training.data import TrainingData
 from jobs.training.local_sgd.driver import Rounds, forget
-from jobs.training.metrics import Row, baseline, compact
+from jobs.training.metrics import compact
 from jobs.training.supervision.shutdown import Notice, passed_on
 from jobs.training.worker import train_worker
 
@@ -59,7 +60,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     _publish(run, stats, datasets)
     if config.train.strategy != "allreduce":
         forget(run, config.train.workers, engine)
-    progress(f"validation loss {stats['valid_loss']:.3f} ({baseline(stats)})")
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baselines_text(stats)})")
     return stats
 
 
@@ -173,7 +174,7 @@ def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig)
     return generate(for_generating(model), tokenizer, requests, Settings.of(config)).samples
 
 
-def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
+def _summary(rows: list[StepRow], keep_best: bool) -> dict[str, Any]:
     """Statistics of all steps: means are over steps, speed is over the whole time of training.
 
     The validation is that of the step that the model is made of.
@@ -185,7 +186,7 @@ def _summary(rows: list[Row], keep_best: bool) -> dict[str, Any]:
     gradient_norms = [row["gradient_norm"] for row in rows]
     return {
         "reused": False,
-        **{key: published[key] for key in EVALUATED if key in published},
+        **chosen(published, QUALITY),
         "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         "tokens_per_second": last["tokens"] / seconds,
         "num_steps": last["step"],

@@ -7,7 +7,8 @@ import time
 
 from jobs.lake import store
 from jobs.lake.layout import Run
-from jobs.training.metrics import BASELINE_LOSSES, MetricsWriter, Row, baseline
+from jobs.metrics.training import BASELINE_LOSSES, baselines_text
+from jobs.training.metrics import MetricsWriter, Row
 from jobs.training.schedule import Schedule
 
 PROGRESS_SECONDS = 2.0
@@ -29,7 +30,7 @@ class Journal:
         self._metrics.add(row)
         if "valid_loss" in row:
             log.info("step %d: loss %.3f, validation loss %.3f (%s)",
-                     row["step"], row["loss"], row["valid_loss"], baseline(row))  # fmt: skip
+                     row["step"], row["loss"], row["valid_loss"], baselines_text(row))  # fmt: skip
         if time.monotonic() - self._told >= PROGRESS_SECONDS:
             store.write_json(self._run.progress("train"), self.progress(row))
             self._told = time.monotonic()
@@ -44,7 +45,7 @@ class Journal:
         seconds_left = row["seconds"] * (1 - share) / share
         minutes, seconds = divmod(round(seconds_left), 60)
         message = (
-            f"step {row['step']}/{self._schedule.total_steps}  loss {row['loss']:.2f} ({baseline(row)})"
+            f"step {row['step']}/{self._schedule.total_steps}  loss {row['loss']:.2f} ({baselines_text(row)})"
             f"  {row['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
         )
         shown = {key: row[key] for key in ("step", "loss", "tokens_per_second", *BASELINE_LOSSES) if key in row}

@@ -22,11 +22,10 @@ from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import base_name, join
+from jobs.metrics.training import StepRow, to_jsonl
 
 Row = dict[str, Any]
 FLUSH_SECONDS = 5.0
-BASELINE_LOSSES = {"unigram_loss": "unigram", "bigram_loss": "bigram", "mean_vector_loss": "mean vector"}
-"""The baselines that a row has beside its loss, those of its kind of model, and how they are called."""
 
 
 class MetricsWriter:
@@ -92,20 +91,20 @@ def _process(pid: int) -> psutil.Process:
     return psutil.Process(pid)
 
 
-def compact(run: Run) -> list[Row]:
+def compact(run: Run) -> list[StepRow]:
     """Return all rows by step, one for each, and write them to ``metrics.jsonl``."""
     rows = read_parts(run)
     store.write_bytes(run.metrics, to_jsonl(rows))
     return rows
 
 
-def read_parts(run: Run) -> list[Row]:
+def read_parts(run: Run) -> list[StepRow]:
     """The rows of all parts by step, one for each step.
 
     Raises:
         DamagedError: if a part cannot be read.
     """
-    rows: list[Row] = []
+    rows: list[StepRow] = []
     attempt = ""
     for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
         part = _parse(info.uri)
@@ -117,17 +116,7 @@ def read_parts(run: Run) -> list[Row]:
     return rows
 
 
-def baseline(row: Row) -> str:
-    """The baselines of a row for reading: ``unigram 6.47, bigram 5.31``."""
-    return ", ".join(f"{name} {row[key]:.2f}" for key, name in BASELINE_LOSSES.items() if key in row)
-
-
-def to_jsonl(rows: list[Row]) -> bytes:
-    """One line of JSON for each row."""
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def _parse(uri: str) -> list[Row]:
+def _parse(uri: str) -> list[StepRow]:
     try:
         return [json.loads(line) for line in store.read_bytes(uri).splitlines()]
     except ValueError:

@@ -11,23 +11,13 @@ from typing import Any
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
+from jobs.metrics.schema import chosen
+from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar.storage import open_storage
 
 log = logging.getLogger(__name__)
 
-SUMMARY_KEYS = (
-    "train_loss",
-    "valid_loss",
-    "unigram_loss",
-    "mean_vector_loss",
-    "bits_per_byte",
-    "valid_accuracy",
-    "tokens_per_second",
-    "num_parameters",
-    "num_train_windows",
-    "num_valid_windows",
-    "seconds",
-)
+SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds")
 
 
 def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
@@ -43,7 +33,7 @@ def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
         target.write_bytes(storage.read(file.uri))
         names.append(file.name)
     stats = json.loads((folder / "stats.json").read_text("utf-8")) if "stats.json" in names else {}
-    summary = {key: stats[key] for key in SUMMARY_KEYS if key in stats}
+    summary = chosen(stats, SUMMARY)
     log.info("Copied %d files of statistics to %s", len(names), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)

@@ -7,7 +7,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
-from jobs.report.check import check_file, findings
+from jobs.report.check import check_file, find_defects
 
 HEADER = "step,epoch,train_loss,valid_loss,unigram_loss,train_accuracy,valid_accuracy,learning_rate,seconds"
 ROWS = [
@@ -31,8 +31,8 @@ def with_column(name, *values):
 
 
 def test_a_good_file_has_none():
-    assert findings(csv_of(*ROWS)) == []
-    assert findings(csv_of(*ROWS).replace("\n", "\r\n")) == []
+    assert find_defects(csv_of(*ROWS)) == []
+    assert find_defects(csv_of(*ROWS).replace("\n", "\r\n")) == []
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_a_good_file_has_none():
         ),
         pytest.param(csv_of(ROWS[0], ROWS[1][:20], ROWS[2]), "line 3: 5 fields, the header names 9", id="fewer fields"),
         pytest.param(with_column("seconds", "1", "", "3"), "line 3: 'seconds' is missing", id="missing"),
-        pytest.param(with_column("seconds", "1", "2 s", "3"), "line 3: 'seconds' is no finite number", id="text"),
-        pytest.param(with_column("train_loss", "1", "nan", "3"), "line 3: 'train_loss' is no finite", id="nan"),
+        pytest.param(with_column("seconds", "1", "2 s", "3"), "line 3: 'seconds' is not a finite number", id="text"),
+        pytest.param(with_column("train_loss", "1", "nan", "3"), "line 3: 'train_loss' is not a finite", id="nan"),
         pytest.param(with_column("learning_rate", *["0.002952"] * 3), "'learning_rate' is 0.002952 in all", id="rate"),
         pytest.param(with_column("valid_accuracy", *["0.0"] * 3), "'valid_accuracy' is 0 in all 3 rows", id="accuracy"),
         pytest.param(with_column("train_loss", *["5.5"] * 3), "'train_loss' is 5.5 in all 3 rows", id="loss"),
@@ -71,7 +71,7 @@ def test_a_good_file_has_none():
     ],
 )
 def test_each_defect_is_one_finding(text, finding):
-    (found,) = findings(text)
+    (found,) = find_defects(text)
     assert finding in found
 
 
@@ -79,10 +79,10 @@ def test_what_an_earlier_pipeline_wrote():
     """A comma in an unquoted field, a learning rate of the last epoch in all rows, the header written once a run."""
     header = "Epoch,LearningRate,Loss,Accuracy,MemoryMB"
     rows = [f"{epoch},0.002952,5.{60 - epoch},0.0,executor 1: 512,executor 2: 498" for epoch in (1, 2, 3)]
-    found = findings("\n".join([header, *rows, header, *rows]))
+    found = find_defects("\n".join([header, *rows, header, *rows]))
     assert found == ["lines 2, 3, 4, 6, 7 and 1 more: 6 fields, the header names 5", "line 5: the header again"]
     rows = [f"{epoch},0.002952,5.{60 - epoch},0.0,512" for epoch in (1, 2, 3)]
-    assert [line.split(" in ")[0] for line in findings("\n".join([header, *rows]))] == [
+    assert [line.split(" in ")[0] for line in find_defects("\n".join([header, *rows]))] == [
         "'LearningRate' is 0.002952",
         "'Accuracy' is 0",
     ]

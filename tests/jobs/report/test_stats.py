@@ -8,11 +8,11 @@ import pytest
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path, to_uri
-from jobs.report.curves import evaluations, nearest_rank
+from jobs.metrics.training import nearest_rank, to_jsonl
+from jobs.report.curves import curve_rows
 from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.report.table import to_csv, to_lines
-from jobs.training.metrics import to_jsonl
 
 
 def read_csv(run, name):
@@ -75,7 +75,7 @@ def step_row(step):
 
 def test_one_row_for_each_validation():
     steps = [step_row(step) | (VALIDATION if step in (2, 3) else {}) for step in (1, 2, 3, 4)]
-    first, second = evaluations(steps)
+    first, second = curve_rows(steps)
     assert (first["step"], first["batch_loss"], first["gradient_norm_mean"], first["gradient_norm_max"]) == (
         2,
         8.5,

@@ -11,7 +11,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import local_path
-from jobs.report.curves import EVALUATED
+from jobs.metrics.training import QUALITY
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints
 from jobs.training.data import TrainingData
@@ -56,7 +56,7 @@ def test_averaging_one_worker_is_plain_training(place):
             assert other[key] == one[key], key
         assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
         assert other["gradient_norm"] == pytest.approx(one["gradient_norm"], rel=1e-3)
-        assert other.keys() >= one.keys() - set(EVALUATED)
+        assert other.keys() >= one.keys() - set(QUALITY)
     assert [row["step"] for row in metrics(run) if "valid_loss" in row] == [12, 18, 24]
     assert stats.keys() == plain.keys()
 

@@ -1,0 +1,69 @@
+"""The description of a metric, and how descriptions are read from typed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, Flag, auto
+from functools import cache
+from types import MappingProxyType
+from typing import Any, get_type_hints
+
+Steps = Sequence[Mapping[str, Any]]
+"""The rows of the optimizer steps since the previous row of ``metrics.csv``."""
+
+
+class Show(Flag):
+    """Places that show a metric besides the file that holds it."""
+
+    NOWHERE = 0
+    SUMMARY = auto()
+    """At the top of ``stats.json`` and ``stats.txt``, and in the summary of Airflow's task ``pull_stats``."""
+    CARD = auto()
+    """In ``training_stats.json`` beside the model."""
+    TABLE = auto()
+    """As a column of the tables in ``stats.txt``, which leave out other columns of the CSV files."""
+
+
+class Order(Enum):
+    """How a column of ``metrics.csv`` must change from row to row."""
+
+    ANY = auto()
+    INCREASING = auto()
+    NOT_DECREASING = auto()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The description of one number."""
+
+    unit: str
+    """Empty for numbers without a unit, and for texts."""
+    meaning: str
+    show: Show = Show.NOWHERE
+    baseline: str = ""
+    """How log lines name this baseline, if the metric is the loss of one."""
+    must_beat: bool = False
+    """The checker reports a validation loss that never falls below this baseline."""
+    chart: str = ""
+    """The group of charts in TensorBoard; empty if TensorBoard does not show the metric."""
+    order: Order = Order.ANY
+    over: Callable[[Steps], float] | None = None
+    """Compute a column of ``metrics.csv`` from the rows of several steps. Without it the last row's value is taken."""
+
+
+@cache
+def metrics_of(table: type) -> Mapping[str, Metric]:
+    """Return the metrics of a row or of a step's statistics by name, in the order of its fields."""
+    hints = get_type_hints(table, include_extras=True)
+    return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints.items()})
+
+
+def names(table: type, shown: Show | None = None) -> tuple[str, ...]:
+    """Return the names of a table's metrics: all of them, or those that a place shows."""
+    return tuple(name for name, metric in metrics_of(table).items() if shown is None or shown & metric.show)
+
+
+def chosen(stats: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Return the `wanted` metrics that `stats` has, in the order of `wanted`."""
+    return {name: stats[name] for name in wanted if name in stats}

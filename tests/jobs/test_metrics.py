@@ -1,0 +1,42 @@
+"""The schema of metrics: what a run writes is described, and all lists of names follow from it."""
+
+import json
+
+import pytest
+
+from jobs.metrics.schema import Order, Show, metrics_of, names
+from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, ExecutorRow, StageRow
+from jobs.metrics.training import BASELINE_LOSSES, CurveRow, StepRow, baselines_text, to_jsonl
+
+
+@pytest.mark.parametrize("table", [StepRow, CurveRow, StageRow, ExecutorRow, *STATISTICS.values()])
+def test_every_field_is_described(table):
+    assert set(names(table)) == set(table.__annotations__)
+    for metric in metrics_of(table).values():
+        assert metric.meaning.endswith(".")
+
+
+def test_columns_are_in_the_order_of_the_fields():
+    assert names(CurveRow)[:5] == ("step", "epoch", "tokens", "train_loss", "valid_loss")
+    assert names(CurveRow, Show.TABLE)[-1] == "cpu_load"
+    assert metrics_of(CurveRow)["step"].order is Order.INCREASING
+
+
+def test_a_column_is_an_earlier_metric_or_computed_from_one():
+    for name, metric in metrics_of(CurveRow).items():
+        assert metric.over or name in names(StepRow)
+
+
+def test_the_summary_names_its_steps():
+    assert ("train", "bigram_loss") in SUMMARY_METRICS
+    assert ("windows", "num_valid_windows") in SUMMARY_METRICS
+    assert len({name for _, name in SUMMARY_METRICS}) == len(SUMMARY_METRICS)
+
+
+def test_baselines_for_a_log_line():
+    assert list(BASELINE_LOSSES) == ["unigram_loss", "bigram_loss", "mean_vector_loss"]
+    assert baselines_text({"bigram_loss": 5.312, "unigram_loss": 6.468, "loss": 1.0}) == "unigram 6.47, bigram 5.31"
+
+
+def test_rows_as_lines_of_json():
+    assert [json.loads(line) for line in to_jsonl([{"a": 1}, {"b": 0.5}]).splitlines()] == [{"a": 1}, {"b": 0.5}]
