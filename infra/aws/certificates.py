@@ -1,14 +1,12 @@
-"""Certificates for TLS between the nodes of a cluster, as EMR's security configuration reads them: PEM files in a zip.
+"""Make the certificate for TLS between the nodes of a cluster: PEM files in a zip, as EMR requires.
 
-One self-signed certificate for the names that nodes have inside a VPC, made once and kept in the lake, where the
-bucket's key encrypts it. Its private key is on no other disk.
+The certificate is self-signed and valid for the host names of nodes inside a VPC. It is made once and stored only in
+the lake, where the bucket's key encrypts it.
 """
 
 from __future__ import annotations
 
-import io
 import sys
-import zipfile
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,24 +18,25 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from jobs.lake.uri import bucket_and_key, join
+from nightjar.packaging.archive import zip_bytes
 
 NAME = "security/node-certificates.zip"
 VALID_DAYS = 825
 
 
 def upload_once(lake_uri: str) -> None:
-    """Put certificates into the lake unless there are some that last for another month."""
+    """Upload a new certificate to the lake, unless the lake has one that is valid for another month."""
     client: Any = boto3.client("s3")
     bucket, key = bucket_and_key(join(lake_uri, NAME))
     if _is_fresh(client, bucket, key):
         return
     region = client.meta.region_name
     client.put_object(Bucket=bucket, Key=key, Body=make(["*.ec2.internal", f"*.{region}.compute.internal"]))
-    sys.stdout.write(f"made certificates for the nodes, valid for {VALID_DAYS} days: s3://{bucket}/{key}\n")
+    sys.stdout.write(f"uploaded a certificate for the nodes, valid for {VALID_DAYS} days: s3://{bucket}/{key}\n")
 
 
 def make(names: list[str]) -> bytes:
-    """A zip with ``privateKey.pem``, ``certificateChain.pem`` and ``trustedCertificates.pem``."""
+    """Return a zip with a new key and certificate for the host names `names`."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.now(UTC)
@@ -57,12 +56,7 @@ def make(names: list[str]) -> bytes:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("privateKey.pem", private)
-        archive.writestr("certificateChain.pem", public)
-        archive.writestr("trustedCertificates.pem", public)
-    return buffer.getvalue()
+    return zip_bytes({"privateKey.pem": private, "certificateChain.pem": public, "trustedCertificates.pem": public})
 
 
 def _is_fresh(client: Any, bucket: str, key: str) -> bool:

@@ -32,9 +32,9 @@ def test_a_failing_step_in_a_folder_with_a_space(headless, emr, tmp_path):
     assert done.code == 1
     assert emr.clusters(done.run.run_id) == ["TERMINATED"]
     assert emr.steps(done.run.run_id) == [("tokenize", "FAILED"), ("tokenize", "FAILED")]
-    assert "a line before the trouble" in done.log
+    assert "a line before the error" in done.log
     assert "tokenize failed" in done.log.splitlines()[-2]
-    assert "RuntimeError: the disk of worker 7 is on fire" in done.log.splitlines()[-2]
+    assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
     assert (done.stats_dir / done.run.run_id).exists() is False
 

@@ -1,1 +1,1 @@
-"""What makes the package that goes to the cluster, and what starts it there."""
+"""Build what runs on the cluster: the packaged job, its wheels, and the scripts that install and start it."""

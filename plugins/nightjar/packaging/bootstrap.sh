@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Bootstrap action: builds the job's Python environment on a node, before any step runs.
+# EMR bootstrap action: builds the job's Python environment on a node, before any step runs.
 #
 #   bootstrap.sh --package s3://lake/packages/<sha256> [--torch cpu|cuda] [--wheels s3://lake/wheelhouses/<sha256>]
 #
-# Without --wheels, packages come from pip's configured index, each checked against its hash in requirements.txt; with
-# it, from wheels in the lake alone, checked against the hash in the folder's name, and no internet is needed. The
-# environment is linked to its place, /opt/nightjar/env, when it works: running this again costs nothing, and a node that
-# fails half-way leaves nothing that looks whole. Its last line on failure starts with "bootstrap: FAILED".
+# Without --wheels, distributions come from pip's configured index, and pip checks the hashes in requirements.txt. With
+# --wheels, they come only from wheels in the lake, checked against the hash in the folder's name. The node then needs
+# no internet access. The environment is linked to /opt/nightjar/env once it works. So a second run does nothing, and a
+# failed run leaves no environment. On failure, the last line starts with "bootstrap: FAILED".
 set -Eeuo pipefail
 
 prefix=/opt/nightjar
@@ -14,7 +14,7 @@ package="" wheels="" torch=cpu
 readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 readonly ATTEMPTS=3
 
-say() { printf '%s bootstrap: %s\n' "$(date -u +%H:%M:%S)" "$*"; }
+log() { printf '%s bootstrap: %s\n' "$(date -u +%H:%M:%S)" "$*"; }
 fail() {
     printf 'bootstrap: FAILED: %s\n' "$*" >&2
     exit 1
@@ -36,33 +36,33 @@ done
 
 as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }
 
-# retry WHAT COMMAND...: again after 2 and 4 seconds; then give up, naming WHAT.
+# retry MESSAGE COMMAND...: retry after 2 and 4 seconds, then fail with MESSAGE.
 retry() {
-    local what=$1 attempt
+    local message=$1 attempt
     shift
     for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
         if "$@"; then return; fi
-        say "attempt $attempt of $ATTEMPTS failed: $what"
+        log "attempt $attempt of $ATTEMPTS failed: $message"
         if ((attempt < ATTEMPTS)); then sleep $((2 ** attempt)); fi
     done
-    fail "$what"
+    fail "$message"
 }
 
-# fetch URI FOLDER: all files of a folder, from S3 or a local disk.
+# fetch URI FOLDER: copy all files of a folder from S3 or a local disk.
 fetch() {
     mkdir -p "$2"
     case $1 in
-        s3://*) retry "cannot read $1: check the instance profile's policy and the way to S3" \
+        s3://*) retry "cannot read $1: check the instance profile's policy and the network route to S3" \
             aws s3 cp --recursive --only-show-errors "$1/" "$2/" ;;
         file://*) cp -R "${1#file://}/." "$2/" || fail "cannot read $1" ;;
         *) fail "$1: neither s3:// nor file://" ;;
     esac
 }
 
-# verify FOLDER NAME: the folder's files are those of SHA256SUMS, whose own hash is the folder's name.
+# verify FOLDER URI: check the files against SHA256SUMS, and SHA256SUMS against the hash at the end of the URI.
 verify() {
     local found
-    [[ -f $1/SHA256SUMS ]] || fail "$2 holds no SHA256SUMS: upload it again"
+    [[ -f $1/SHA256SUMS ]] || fail "$2 has no SHA256SUMS: upload it again"
     found=$(sha256sum <"$1/SHA256SUMS")
     [[ ${found%% *} == "${2##*/}" ]] || fail "wrong hash: SHA256SUMS of $2 is ${found%% *}; upload it again"
     (cd "$1" && sha256sum --check --strict --quiet SHA256SUMS) || fail "wrong hash: a file of $2; upload it again"
@@ -75,25 +75,25 @@ need_space() {
     ((free >= needed)) || fail "no disk: $free MB free at $prefix, $needed are needed; raise cluster.root_volume_gb"
 }
 
-# A Python 3.11 that can make virtual environments: what the release brings, else the distribution's package.
+# find_python: check that the node has Python 3.11 with venv. Install the distribution's package if it has no 3.11.
 find_python() {
     if ! command -v python3.11 >/dev/null && command -v dnf >/dev/null; then
-        say "installing python3.11"
-        retry "cannot install python3.11: choose an EMR release that brings it (cluster.release_label)" \
+        log "installing python3.11"
+        retry "cannot install python3.11: choose an EMR release that includes it (cluster.release_label)" \
             as_root dnf install -y -q python3.11
     fi
-    command -v python3.11 >/dev/null || fail "no python3.11 on this node: choose an EMR release that brings it"
+    command -v python3.11 >/dev/null || fail "no python3.11 on this node: choose an EMR release that includes it"
     python3.11 -c 'import ensurepip, venv' 2>/dev/null || fail "python3.11 lacks venv: install python3.11-venv"
 }
 
 install_online() {
     local pip=("$1/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-cache-dir)
-    retry "cannot install requirements.txt from pip's index: see pip's words above (no way to it? use --wheels)" \
+    retry "cannot install requirements.txt from pip's index: see pip's output above; without internet, use --wheels" \
         "${pip[@]}" --require-hashes --no-deps --only-binary :all: -r "$2/requirements.txt"
     if [[ $torch == cuda ]]; then
         retry "cannot install torch with CUDA" "${pip[@]}" "torch===$3"
     elif ! "${pip[@]}" --no-deps "torch==$3+cpu" 2>/dev/null; then
-        say "torch $3+cpu is not on pip's index: taking it from $TORCH_CPU_INDEX"
+        log "torch $3+cpu is not in pip's index: installing it from $TORCH_CPU_INDEX"
         retry "cannot install torch $3+cpu" "${pip[@]}" --no-deps --index-url "$TORCH_CPU_INDEX" "torch==$3+cpu"
     fi
 }
@@ -115,18 +115,18 @@ from jobs.steps import generate, tokenize, train, windows
 
 built = "cpu" if torch.version.cuda is None else "cuda"
 if built != sys.argv[1]:
-    sys.exit(f"torch {torch.__version__} is a build for {built}, {sys.argv[1]} was asked for")
+    sys.exit(f"torch {torch.__version__} is a build for {built}, but --torch is {sys.argv[1]}")
 PYTHON
 }
 
 started=$SECONDS
 sha=${package##*/}
-place="$prefix/env-$sha-$torch-${wheels##*/}"
-if [[ -x $place/bin/python && $(readlink "$prefix/env") == "$place" ]]; then
-    say "environment $place is there already"
+target="$prefix/env-$sha-$torch-${wheels##*/}"
+if [[ -x $target/bin/python && $(readlink "$prefix/env") == "$target" ]]; then
+    log "environment $target already exists"
     exit 0
 fi
-say "package $package, torch $torch, $([[ -n $wheels ]] && echo "wheels $wheels" || echo "packages from pip's index")"
+log "package $package, torch $torch, $([[ -n $wheels ]] && echo "wheels $wheels" || echo "packages from pip's index")"
 mkdir -p "$prefix" 2>/dev/null || as_root mkdir -p "$prefix"
 [[ -w $prefix ]] || as_root chown "$(id -u)" "$prefix"
 need_space
@@ -137,14 +137,14 @@ fetch "$package" "$scratch/package"
 verify "$scratch/package" "$package"
 find_python
 version=$(sed -n 's/^torch==\([0-9.]*\).*/\1/p' "$scratch/package/torch.txt")
-rm -rf "$place"
-python3.11 -m venv "$place" || fail "cannot make a virtual environment at $place"
+rm -rf "$target"
+python3.11 -m venv "$target" || fail "cannot make a virtual environment at $target"
 if [[ -n $wheels ]]; then
-    install_wheels "$place" "$scratch/wheels"
+    install_wheels "$target" "$scratch/wheels"
 else
-    install_online "$place" "$scratch/package" "$version"
+    install_online "$target" "$scratch/package" "$version"
 fi
-check "$place" "$scratch/package"
-chmod -R a+rX "$place"
-ln -sfn "$place" "$prefix/env"
-say "done in $((SECONDS - started)) s: $("$prefix/env/bin/python" --version), torch $version ($torch), $(du -sm "$place" | cut -f1) MB"
+check "$target" "$scratch/package"
+chmod -R a+rX "$target"
+ln -sfn "$target" "$prefix/env"
+log "done in $((SECONDS - started)) s: $("$prefix/env/bin/python" --version), torch $version ($torch), $(du -sm "$target" | cut -f1) MB"

@@ -1,4 +1,4 @@
-"""What a package imports from outside, read from its source: nothing is executed."""
+"""Find the third-party modules that a package imports, from its source. Nothing is executed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def third_party_imports(root: Path, package: str) -> dict[str, Path]:
-    """Top-level modules that the code of `package` below `root` imports, each with a file that does.
+    """Return the third-party top-level modules that `package` below `root` imports, each with a file that imports it.
 
-    Neither the standard library's nor its own, nor what only a type checker imports.
+    Imports under ``if TYPE_CHECKING:`` are ignored.
     """
     own = sys.stdlib_module_names | {package}
     found: dict[str, Path] = {}

@@ -1,7 +1,7 @@
-"""What spark-submit starts: ``spark-submit --py-files jobs.zip launcher.py STEP --config URI``.
+"""Start a step of the job on the driver: ``spark-submit --py-files jobs.zip launcher.py STEP --config URI``.
 
-Runs on the cluster's driver. It lies outside the package `jobs` on purpose: its own folder becomes the first of
-``sys.path``, where a file such as ``tokenize.py`` would shadow the standard library's.
+This file is outside the package `jobs` because Python puts the folder of a started file first in ``sys.path``. There, a
+module such as ``tokenize.py`` would shadow the standard library's.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Reads a lock with hashes, as uv and pip-compile write it. Standard library alone."""
+"""Read a requirements lock with hashes, as written by uv and pip-compile. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Pin:
     name: str
     version: str
     marker: str | None
-    """Where it applies; a distribution may have several pins for different Pythons."""
+    """Environment marker. A distribution may have several pins, for different versions of Python."""
     hashes: frozenset[str]
 
 
 def read(text: str) -> dict[str, list[Pin]]:
-    """The pins of a lock by the normalized name of the distribution."""
+    """Return the pins of a lock by the normalized name of the distribution."""
     pins: dict[str, list[Pin]] = {}
     for block in _blocks(text):
         if found := _PIN.match(block):
@@ -33,16 +33,16 @@ def read(text: str) -> dict[str, list[Pin]]:
 
 
 def without(text: str, names: Collection[str]) -> str:
-    """The lock without some distributions."""
+    """Return the lock without the distributions in `names`."""
     kept = [block for block in _blocks(text) if not ((pin := _PIN.match(block)) and normalized(pin["name"]) in names)]
     return "".join(kept)
 
 
 def normalized(name: str) -> str:
-    """The name of a distribution as PyPI compares it."""
+    """Return the name of a distribution in the normalized form of PyPI."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """A distribution's lines each: its name stands at the start of a line, all else is indented."""
+    """Yield the lines of each distribution. A line that is not indented starts the next one."""
     return iter(re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE))

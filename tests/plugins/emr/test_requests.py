@@ -1,7 +1,6 @@
 """EMR requests, validated against botocore's model of the service."""
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import botocore.session
 import pytest
@@ -10,6 +9,7 @@ from botocore.validate import ParamValidator
 from jobs.config import resolve
 from jobs.lake.layout import Lake, Run
 from nightjar.emr import requests
+from nightjar.packaging.node_environment import PYTHON
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
@@ -145,11 +145,7 @@ def test_bootstrap_action_builds_the_environment_that_spark_uses():
         "Args": ["--package", PACKAGE, "--torch", "cpu", "--wheels", FULL["cluster__wheelhouse"]],
     }
     defaults = {each["Classification"]: each["Properties"] for each in request["Configurations"]}["spark-defaults"]
-    script = Path("plugins/nightjar/packaging/bootstrap.sh").read_text()
-    for key in ("spark.pyspark.python", "spark.pyspark.driver.python"):
-        prefix, found, _ = defaults[key].partition("/env/bin/python")
-        assert found
-        assert f"prefix={prefix}\n" in script
+    assert {defaults[f"spark.pyspark.{key}"] for key in ("python", "driver.python")} == {PYTHON}
     assert defaults["spark.dynamicAllocation.enabled"] == "false"
     assert {defaults[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled")} == {"true"}
 

@@ -1,8 +1,8 @@
-"""The bootstrap action on a bare Debian, as ``make test-bootstrap``: online, offline, and where it must fail.
+"""The bootstrap action on a bare Debian, online, offline and in failure: ``make test-bootstrap``.
 
-A machine is a chroot made by debootstrap, entered with mounts of its own; offline, with a network of its own that
-leads nowhere. Debian has no AWS CLI, so the package lies on its disk. Where pip finds packages is this machine's
-configuration, handed on by environment variables.
+The machine is a chroot made by debootstrap, with its own mount namespace. Offline, it also has its own network
+namespace, without a route. Debian has no AWS CLI, so the package is on the disk. pip's configuration is this machine's,
+passed on in environment variables.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ pytestmark = [
 
 
 class Node:
-    """A bare machine, and what it takes from this one."""
+    """A bare machine in a chroot, with this machine's pip configuration."""
 
     def __init__(self, root: Path, package: Package) -> None:
         self.root = root
         self.package = f"/packages/{package.sha256}"
         self.environ = {name: value for name, value in os.environ.items() if FORWARDED.fullmatch(name)}
         self.environ |= _pip_settings()
-        # A mirror on the disk has its files beside its index, the folder simple.
+        # A mirror on a local disk has its files next to its index, the folder `simple`.
         self.shared = [
             path.removesuffix("/simple")
             for path in re.findall(r"(?<![\w.:/])/[\w./-]+", " ".join(self.environ.values()).replace("file://", " "))
         ]
 
     def run(self, command: str, *, offline: bool = False, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a shell command there."""
+        """Run a shell command on the node."""
         mounts = ["mount -t proc proc {root}/proc", "mount --rbind /dev {root}/dev"]
         for path in dict.fromkeys(self.shared):
             if Path(path).is_dir():
                 (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
                 mounts.append(f"mount --bind -o ro {path} {{root}}{path}")
         script = " && ".join([*mounts, 'exec chroot {root} /bin/bash -c "$0"']).format(root=self.root)
-        words = ["unshare", "--mount", *(["--net"] if offline else []), "bash", "-c", script, command]
+        argv = ["unshare", "--mount", *(["--net"] if offline else []), "bash", "-c", script, command]
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8", **self.environ, **environ}
-        return subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
 
-    def bootstrap(self, words: str = "", **options: str | bool) -> tuple[subprocess.CompletedProcess[str], float]:
-        """Run the bootstrap action there; tell how long it took."""
+    def bootstrap(self, arguments: str = "", **options: str | bool) -> tuple[subprocess.CompletedProcess[str], float]:
+        """Run the bootstrap action on the node, and return its result and duration in seconds."""
         started = time.monotonic()
-        command = f"{self.package}/bootstrap.sh --package file://{self.package} {words}"
-        done = self.run(command, **options)  # type: ignore[arg-type]  # `offline` is the one that is no text
+        command = f"{self.package}/bootstrap.sh --package file://{self.package} {arguments}"
+        done = self.run(command, **options)  # type: ignore[arg-type]  # only `offline` is a bool
         return done, time.monotonic() - started
 
     def tokenize(self, python: str, name: str) -> str:
-        """Run the step there by the launcher, with no network; return what it said."""
+        """Run the step with the launcher on the node, without a network, and return its stderr."""
         lake = self.root / "lakes" / name
         run = Lake(f"file:///lakes/{name}").run("one")
         (lake / "runs" / "one").mkdir(parents=True)
@@ -87,7 +87,7 @@ class Node:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What pip is configured with on this machine, as environment variables."""
+    """Return this machine's pip configuration as environment variables."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     found = re.findall(r"^global\.([\w-]+)='(.*)'$", listed.stdout, re.MULTILINE)
     return {f"PIP_{name.replace('-', '_').upper()}": value for name, value in found}
@@ -114,7 +114,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def _mirror() -> list[str]:
-    """The mirror that this machine installs from."""
+    """Return the Debian mirror that this machine installs from."""
     for path in Path("/etc/apt").rglob("*.sources"):
         if found := re.search(r"^URIs:\s*(\S+)", path.read_text(), re.MULTILINE):
             return [found[1]]
@@ -127,21 +127,21 @@ def failure(done: subprocess.CompletedProcess[str], node: Node, prefix: str) -> 
     return done.stderr.splitlines()[-1].removeprefix("bootstrap: FAILED: ")
 
 
-def test_online(node: Node) -> None:
+def test_online_install(node: Node) -> None:
     done, seconds = node.bootstrap()
     assert done.returncode == 0, done.stderr[-2000:]
     sys.stdout.write(f"\nonline, {seconds:.0f} s: {done.stdout.splitlines()[-1]}\n")
     assert seconds < NODE_SECONDS
     node.tokenize("/opt/nightjar/env/bin/python", "online")
     again, seconds = node.bootstrap(offline=True)
-    assert "is there already" in again.stdout
+    assert "already exists" in again.stdout
     assert seconds < 5
 
 
-def test_offline(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
-    place = make(Target(os.uname().machine, "cpu"), tmp_path_factory.mktemp("wheels"))
-    wheels = f"/wheelhouses/{place.name}"
-    shutil.copytree(place, node.root / wheels.lstrip("/"))
+def test_offline_install_from_a_wheelhouse(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
+    wheelhouse = make(Target(os.uname().machine, "cpu"), tmp_path_factory.mktemp("wheels"))
+    wheels = f"/wheelhouses/{wheelhouse.name}"
+    shutil.copytree(wheelhouse, node.root / wheels.lstrip("/"))
     done, seconds = node.bootstrap(f"--wheels file://{wheels} --prefix /opt/offline", offline=True)
     assert done.returncode == 0, done.stderr[-2000:]
     sys.stdout.write(f"\noffline, {seconds:.0f} s: {done.stdout.splitlines()[-1]}\n")
@@ -153,13 +153,13 @@ def test_offline(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert failure(done, node, "/opt/damaged").startswith("wrong hash: a file of file:///wheelhouses/")
 
 
-def test_no_way_to_the_mirror(node: Node) -> None:
+def test_unreachable_index_fails(node: Node) -> None:
     broken = {"PIP_INDEX_URL": "https://pypi.invalid/simple", "PIP_RETRIES": "0"}
     done, _ = node.bootstrap("--prefix /opt/broken", offline=True, **broken)
     assert failure(done, node, "/opt/broken").startswith("cannot install requirements.txt from pip's index")
 
 
-def test_no_disk(node: Node) -> None:
+def test_full_disk_fails(node: Node) -> None:
     command = f"mkdir -p /small && mount -t tmpfs -o size=50m none /small && {node.package}/bootstrap.sh"
     done = node.run(f"{command} --package file://{node.package} --prefix /small/opt")
     assert re.match(

@@ -1,4 +1,4 @@
-"""The bootstrap action's refusals, each one clear line; `bootstrap_lab.py` runs all of it on a bare machine."""
+"""Errors of the bootstrap action, each one clear line. `bootstrap_lab.py` runs all of it on a bare machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nightjar.packaging import node_environment
 from nightjar.packaging.build import build
 
 SCRIPT = Path("plugins/nightjar/packaging/bootstrap.sh")
@@ -16,21 +17,21 @@ SCRIPT = Path("plugins/nightjar/packaging/bootstrap.sh")
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    made = build()
-    folder = tmp_path / "packages" / made.sha256
+    built = build()
+    folder = tmp_path / "packages" / built.sha256
     folder.mkdir(parents=True)
-    for name, data in made.files.items():
+    for name, data in built.files.items():
         (folder / name).write_bytes(data)
     return folder
 
 
-def bootstrap(*words: str, prefix: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(SCRIPT), *words, "--prefix", str(prefix)]
+def bootstrap(*arguments: str, prefix: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(SCRIPT), *arguments, "--prefix", str(prefix)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environ})
 
 
 def failure(done: subprocess.CompletedProcess[str], prefix: Path) -> str:
-    """The last line of a bootstrap action that failed and left nothing that looks whole."""
+    """Check that a bootstrap action failed without leaving an environment, and return its last line."""
     assert done.returncode == 1, done.stdout
     assert not (prefix / "env").exists()
     assert not list(prefix.glob("bootstrap.*"))
@@ -46,7 +47,7 @@ def test_shellcheck_finds_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], "--package is missing"),
         (["--package", "file:///x", "--torch", "rocm"], "use cpu or cuda"),
@@ -55,14 +56,22 @@ def test_shellcheck_finds_nothing() -> None:
         (["--package", "file:///no/such/folder"], "cannot read file:///no/such/folder"),
     ],
 )
-def test_arguments(words: list[str], message: str, tmp_path: Path) -> None:
-    assert message in failure(bootstrap(*words, prefix=tmp_path / "opt"), tmp_path / "opt")
+def test_wrong_argument_is_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert message in failure(bootstrap(*arguments, prefix=tmp_path / "opt"), tmp_path / "opt")
 
 
-def test_another_content_is_refused(package: Path, tmp_path: Path) -> None:
+def test_changed_package_is_refused(package: Path, tmp_path: Path) -> None:
     (package / "jobs.zip").write_bytes(b"something else")
     done = bootstrap("--package", f"file://{package}", prefix=tmp_path / "opt")
     assert "wrong hash: a file of file://" in failure(done, tmp_path / "opt")
     (package / "SHA256SUMS").write_text("")
     done = bootstrap("--package", f"file://{package}", prefix=tmp_path / "opt")
     assert "wrong hash: SHA256SUMS of file://" in failure(done, tmp_path / "opt")
+
+
+def test_script_and_modules_agree_on_the_nodes() -> None:
+    lines = SCRIPT.read_text().splitlines()
+    python = "python{}.{}".format(*node_environment.PYTHON_VERSION)
+    assert f"prefix={node_environment.PREFIX}" in lines
+    assert f"readonly TORCH_CPU_INDEX={node_environment.TORCH_CPU_INDEX}" in lines
+    assert f'{python} -m venv "$target"' in SCRIPT.read_text()

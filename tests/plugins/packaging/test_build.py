@@ -1,3 +1,5 @@
+"""The package for the cluster: reproducible, complete and uploaded once."""
+
 import hashlib
 import io
 import os
@@ -20,7 +22,7 @@ from nightjar.tasks.package import upload
 
 @pytest.fixture
 def copies(tmp_path):
-    """The same code in two folders, copied in another order, at another time, with caches."""
+    """Two copies of the code that differ in order of creation, dates, file modes and caches."""
     first, second = tmp_path / "one", tmp_path / "an other"
     shutil.copytree(PROJECT_ROOT / "jobs", first / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
     for path in sorted((first / "jobs").rglob("*"), reverse=True):
@@ -36,13 +38,13 @@ def copies(tmp_path):
     return first, second
 
 
-def test_the_same_code_makes_the_same_bytes(copies):
+def test_same_code_gives_the_same_bytes(copies):
     first, second = map(build, copies)
     assert first == second
     assert len(first.sha256) == 64
 
 
-def test_every_change_changes_the_name(copies):
+def test_any_change_gives_another_name(copies):
     first, second = copies
     before = build(first).sha256
     (second / "jobs" / "config.py").write_text("changed = True\n")
@@ -53,7 +55,7 @@ def test_every_change_changes_the_name(copies):
     assert build(first).sha256 != before
 
 
-def test_nodes_get_what_is_locked_but_sparks_own(copies):
+def test_requirements_are_the_lock_without_spark(copies):
     lines = build().files["requirements.txt"].decode().splitlines()
     locked = (PROJECT_ROOT / "requirements" / "job.txt").read_text().splitlines()
     assert any(line.startswith("numpy==") for line in lines)
@@ -61,7 +63,7 @@ def test_nodes_get_what_is_locked_but_sparks_own(copies):
     assert left_out == {"pyspark", "py4j"}
 
 
-def test_the_name_is_the_hash_of_the_sums_of_all_files():
+def test_name_is_the_hash_of_all_files():
     package = build()
     assert hashlib.sha256(package.files["SHA256SUMS"]).hexdigest() == package.sha256
     listed = dict(reversed(line.split("  ")) for line in package.files["SHA256SUMS"].decode().splitlines())
@@ -70,22 +72,24 @@ def test_the_name_is_the_hash_of_the_sums_of_all_files():
     }
 
 
-def test_a_module_that_is_not_locked_is_refused(copies):
+def test_import_that_is_not_locked_is_refused(copies):
     shutil.copytree(PROJECT_ROOT / "requirements", copies[0] / "requirements")
     build(copies[0])
     (copies[0] / "jobs" / "corpus" / "more.py").write_text("def f():\n    import scipy.stats\n")
-    with pytest.raises(PackageError, match=r"jobs/corpus/more.py imports scipy, .* add it to requirements/job.in"):
+    with pytest.raises(
+        PackageError, match=r"jobs/corpus/more.py imports scipy, .* add it to requirements/job.in and run make lock"
+    ):
         build(copies[0])
 
 
-def test_the_zip_holds_code_and_presets_only(copies):
+def test_zip_has_only_code_and_presets(copies):
     names = zipfile.ZipFile(io.BytesIO(build(copies[1]).files["jobs.zip"])).namelist()
     assert names == sorted(names)
     assert {"jobs/__init__.py", "jobs/cli/main.py", "jobs/config/presets/demo.toml"} <= set(names)
     assert {Path(name).suffix for name in names} == {".py", ".toml"}
 
 
-def test_the_packed_job_starts_from_the_launcher(tmp_path):
+def test_launcher_starts_the_packed_job(tmp_path):
     for name, data in build().files.items():
         (tmp_path / name).write_bytes(data)
     command = [sys.executable, str(tmp_path / "launcher.py"), "train", "--help"]
@@ -95,16 +99,18 @@ def test_the_packed_job_starts_from_the_launcher(tmp_path):
     assert "--config" in done.stdout
 
 
-def test_a_folder_without_the_package_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no package jobs"):
+def test_folder_without_the_package_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no package jobs in this folder; set NIGHTJAR_PACKAGE_ROOT"):
         build(tmp_path)
 
 
-def test_it_is_uploaded_once_and_its_manifest_last(tmp_path, monkeypatch):
+def test_package_is_uploaded_once_with_its_manifest_last(tmp_path, monkeypatch):
     written = []
     write, publish = LocalStorage.write, LocalStorage.publish
-    monkeypatch.setattr(LocalStorage, "write", lambda *words: (written.append(words[1]), write(*words))[1])
-    monkeypatch.setattr(LocalStorage, "publish", lambda *words: (written.append(words[1]), publish(*words))[1])
+    monkeypatch.setattr(LocalStorage, "write", lambda *arguments: (written.append(arguments[1]), write(*arguments))[1])
+    monkeypatch.setattr(
+        LocalStorage, "publish", lambda *arguments: (written.append(arguments[1]), publish(*arguments))[1]
+    )
     lake = Lake((tmp_path / "lake").as_uri())
     folder = upload(lake, PROJECT_ROOT)
     assert folder == lake.package(build().sha256)
@@ -117,14 +123,14 @@ def test_it_is_uploaded_once_and_its_manifest_last(tmp_path, monkeypatch):
     assert len(written) == 2 * count
 
 
-def test_without_airflow_it_is_uploaded_by_the_check(tmp_path, monkeypatch, capsys):
+def test_package_check_uploads_without_airflow(tmp_path, monkeypatch, capsys):
     elsewhere = "aarch64" if platform.machine() == "x86_64" else "x86_64"  # so that nothing is installed
-    words = ["infra.cli.package", "check", "--arch", elsewhere, "--lake"]
-    monkeypatch.setattr(sys, "argv", [*words, str(tmp_path / "my lake")])
+    arguments = ["infra.cli.package", "check", "--arch", elsewhere, "--lake"]
+    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / "my lake")])
     assert main() == 0
     place = capsys.readouterr().out.splitlines()[-1].removeprefix("uploaded to ")
     assert place == Lake((tmp_path / "my lake").as_uri()).package(build().sha256)
     assert {path.name: path.read_bytes() for path in local_path(place).iterdir()} == build().files
-    monkeypatch.setattr(sys, "argv", [*words, "gs://lake"])
+    monkeypatch.setattr(sys, "argv", [*arguments, "gs://lake"])
     assert main() == 2
     assert "unknown scheme 'gs'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Wheels that do not fit are refused, with the fix named. The wheels are empty files with real names."""
+"""Wheels that do not fit the nodes are refused, and the message names the fix. The wheels are fake files."""
 
 import hashlib
 from pathlib import Path
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def test_a_lock_is_read_by_distribution() -> None:
+def test_lock_is_read_by_distribution() -> None:
     pins = lock.read(LOCK)
     assert [pin.version for pin in pins["numpy"]] == ["2.4.6", "2.5.5"]
     assert pins["numpy"][0].hashes == {"3" * 64, digest(NATIVE)}
@@ -61,7 +61,7 @@ def test_a_lock_is_read_by_distribution() -> None:
     assert lock.without(LOCK, {"numpy", "pyspark", "colorama"}) == LOCK[: LOCK.index("colorama")]
 
 
-def test_what_fits_is_taken(folder: Path) -> None:
+def test_fitting_wheels_are_accepted(folder: Path) -> None:
     assert check_names(GOOD, X86, LOCK, "2.13.0")["numpy"] == NATIVE
     assert check_folder(folder, X86, LOCK, "2.13.0") == {name: digest(name) for name in sorted(GOOD)}
 
@@ -74,28 +74,35 @@ def test_what_fits_is_taken(folder: Path) -> None:
         (X86, NATIVE, "numpy-2.4.6-cp311-cp311-manylinux_2_39_x86_64.whl", "does not run"),
         (X86, NATIVE, "numpy-2.4.6-cp311-cp311-macosx_14_0_arm64.whl", "does not run"),
         (X86, NATIVE, "numpy-2.4.5-cp311-cp311-manylinux_2_28_x86_64.whl", "is not the locked numpy 2.4.6"),
-        (X86, NATIVE, None, r"no wheel of numpy: make package-wheelhouse ARCH=x86_64 BUILD=cpu"),
-        (X86, TORCH, None, "no wheel of torch"),
-        (X86, TORCH, "torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl", r"not marked \+cpu.* torch 2.13.0\+cpu"),
+        (X86, NATIVE, None, r"no wheel for numpy: run make package-wheelhouse ARCH=x86_64 BUILD=cpu"),
+        (X86, TORCH, None, "no wheel for torch"),
+        (
+            X86,
+            TORCH,
+            "torch-2.13.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+            r"has no \+cpu in its version.* torch 2.13.0\+cpu",
+        ),
         (X86, TORCH, "torch-2.12.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl", "is not torch 2.13.0"),
-        (X86, None, "nvidia_cudnn_cu13-9.1-py3-none-manylinux_2_27_x86_64.whl", "belongs to CUDA"),
-        (GPU, None, None, "is torch for CPU, but the nodes have GPUs: .* BUILD=cuda"),
-        (X86, None, "gguf-0.19.0.tar.gz", "gguf-0.19.0.tar.gz is no wheel"),
+        (X86, None, "nvidia_cudnn_cu13-9.1-py3-none-manylinux_2_27_x86_64.whl", "is part of CUDA"),
+        (GPU, None, None, "is a CPU build, but the nodes have GPUs: .* BUILD=cuda"),
+        (X86, None, "gguf-0.19.0.tar.gz", "gguf-0.19.0.tar.gz is not a wheel"),
     ],
 )
-def test_what_does_not_fit_is_refused(target: Target, without: str | None, added: str | None, message: str) -> None:
+def test_wheels_that_do_not_fit_are_refused(
+    target: Target, without: str | None, added: str | None, message: str
+) -> None:
     names = (GOOD - {without}) | ({added} if added else set())
     with pytest.raises(PackageError, match=message):
         check_names(names, target, LOCK, "2.13.0")
 
 
-def test_another_content_is_refused(folder: Path) -> None:
+def test_changed_wheel_is_refused(folder: Path) -> None:
     (folder / NATIVE).write_text("something else")
     with pytest.raises(PackageError, match=r"numpy-.* has a hash that is not in requirements/job.txt"):
         check_folder(folder, X86, LOCK, "2.13.0")
 
 
-def test_a_wheelhouse_is_copied_to_its_place_in_the_lake(folder: Path, tmp_path: Path) -> None:
+def test_wheelhouse_is_copied_to_a_lake_on_disk(folder: Path, tmp_path: Path) -> None:
     (folder / "SHA256SUMS").write_text("sums")
     place = Lake((tmp_path / "my lake").as_uri()).wheelhouse(folder.name)
     copy_folder(folder, place)
@@ -106,7 +113,7 @@ def test_a_wheelhouse_is_copied_to_its_place_in_the_lake(folder: Path, tmp_path:
         copy_folder(folder, (tmp_path / "file" / "lake").as_uri())
 
 
-def test_a_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with embedded_emr(Settings(buckets=("lakes",), state_dir=tmp_path / "emr")) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         copy_folder(folder, Lake("s3://lakes/my lake").wheelhouse(folder.name))

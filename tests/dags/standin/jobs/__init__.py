@@ -1,1 +1,1 @@
-"""Stands in for the job where tests are about the DAG: the same command line and files, no tokens and no model."""
+"""A stand-in for the job in tests of the DAG: the same command line and output files, without training a model."""

@@ -1,4 +1,4 @@
-"""Writes what a step leaves; a test chooses what goes wrong by `spark.app_name`: ``fail:train``."""
+"""Write the output of a step. A test chooses a fault by `spark.app_name`, for example ``fail:train``."""
 
 import hashlib
 import json
@@ -16,32 +16,28 @@ def main():
     run = config_uri.rpartition("/")[0]
     lake = run.rpartition("/runs/")[0]
     config = json.loads(read(config_uri))
-    mood, _, moody_step = config["spark"]["app_name"].partition(":")
+    fault, _, faulty_step = config["spark"]["app_name"].partition(":")
     put(f"{run}/progress/{step}.json", {"step": step, "message": f"{step}: half of it done"})
-    if moody_step == step and mood != "liar":
-        behave(mood, f"{run}/progress/{step}.json")
-    if not (moody_step == step and mood == "liar"):
-        leave(step, run, lake)
+    if faulty_step == step:
+        inject(fault, f"{run}/progress/{step}.json")
+    write_output(step, run, lake)
     put(f"{run}/stats/{step}.json", {"step": step, "pid": os.getpid()})
     sys.stdout.write(f"{step} is done\n")
     return 0
 
 
-def behave(mood, progress_uri):
-    if mood == "fail":
-        sys.stdout.write("a line before the trouble\n")
-        raise RuntimeError("the disk of worker 7 is on fire")
-    if mood == "mistake":
-        sys.stderr.write("nightjar: corpus: it has 3 tokens, too few for a window; give more text\n")
-        sys.exit(2)
-    if mood == "hang" and publish_first(progress_uri.replace("progress/", "hung/")):
+def inject(fault, progress_uri):
+    if fault == "fail":
+        sys.stdout.write("a line before the error\n")
+        raise RuntimeError("the disk of worker 7 failed")
+    if fault == "hang" and publish_first(progress_uri.replace("progress/", "hung/")):
         for second in range(120):
             put(progress_uri, {"message": f"hanging for {second} s"})
             time.sleep(1)
 
 
 def publish_first(uri):
-    """Whether this is the first time: a step hangs once."""
+    """Create the file at `uri` and return True, or return False if it exists: a step hangs once."""
     try:
         read(uri)
     except FileNotFoundError:
@@ -50,7 +46,7 @@ def publish_first(uri):
     return False
 
 
-def leave(step, run, lake):
+def write_output(step, run, lake):
     if step in ("tokenize", "windows", "embed"):
         kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
         dataset(f"{lake}/datasets/{kind}/0123abcd", {"num_tokens": 10})
