@@ -1,15 +1,15 @@
-# The one front door: `make help` lists it. Every recipe runs from this folder by relative paths, since make cannot
-# hold a path with a space in its lists. Written for GNU make 3.81 (macOS) and later.
+# Every command of the project; `make help` lists them. Recipes run from this folder and use relative paths, because
+# make splits a list at spaces. Works with GNU make 3.81 (macOS) and later.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
 RUN := .venv/bin/python
-# JAVA_HOME is read when the recipe runs, since setup may have found Java a moment before.
-RUN_PIPELINE = JAVA_HOME="$$(cat .venv/java_home)" PYTHONPATH=.:plugins $(RUN)
+# java_home is read when the recipe runs: setup may have written it a moment before.
+RUN_PIPELINE = JAVA_HOME="$$(cat .venv/java_home)" $(RUN)
 
-# Through the environment and unexpanded, so that a file's name may hold spaces, quotes and dollar signs.
+# Passed on unexpanded, in the environment: a file's name may hold spaces, quotes and dollar signs.
 ifdef CORPUS
 override CORPUS := $(value CORPUS)
 export CORPUS
@@ -19,169 +19,194 @@ override TEXT := $(value TEXT)
 export TEXT
 endif
 export SIZES_MB
-# Read by setup.sh: which Python makes .venv, which build of torch (cpu or cuda), from which index.
+# Read by setup.sh.
 export PYTHON TORCH TORCH_INDEX
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
+
+##@ Start
 
 .PHONY: setup
-setup: ## Make .venv from the locks and find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
+setup: ## Make .venv from the locks, find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
 	@infra/setup/setup.sh
 
 .PHONY: demo
-demo: setup ## Run the whole pipeline on real text, on this machine [CORPUS=path]
+demo: setup ## Run the whole DAG on a sample text, on this machine [CORPUS=path]
 	@$(RUN_PIPELINE) -m infra.demo
 
 .PHONY: airflow
 airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 	@$(RUN_PIPELINE) -m infra.airflow.standalone
 
+##@ docker-compose
+
 .PHONY: up
-up: ## Start all of it by docker-compose: PostgreSQL, Airflow, the embedded EMR
+up: ## Build the image and start PostgreSQL, Airflow and the embedded EMR
 	@infra/compose/compose.sh up
 
 .PHONY: down
-down: ## Stop what make up started; database, secrets and lake stay
+down: ## Stop the containers; the database, the secrets and the lake stay
 	@infra/compose/compose.sh down
 
 .PHONY: logs
-logs: ## Follow the logs of what make up started
+logs: ## Follow the logs of the containers
 	@infra/compose/compose.sh logs
 
-.PHONY: test
-test: check ## What CI runs: check, then every test, with the coverage of jobs
-	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
+##@ While you work
 
-.PHONY: check
-check: setup ## Check format, lint, types, import rules and locks; changes nothing
-	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check .
-	$(RUN) -m mypy $(wildcard dags jobs plugins infra)
-	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
+.PHONY: test-one
+test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.py
+	@test -n '$(T)' || { echo 'name a test: make test-one T=tests/jobs/test_fingerprint.py' >&2; exit 2; }
+	$(RUN_PIPELINE) -m pytest --exitfirst $(T)
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
+.PHONY: check
+check: setup ## Check format, lint, types, imports and locks; changes nothing
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy dags jobs plugins infra
+	.venv/bin/lint-imports --no-logo
+	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
+	$(DEPTRY) dags plugins --requirements-files requirements/airflow.in
+	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
+	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
+
+.PHONY: test
+test: check ## Run check, then every test, with the coverage of jobs; CI runs this
+	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
+
+.PHONY: coverage
+coverage: setup ## Show the lines of jobs that the last make test did not reach
+	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
+
+# dev holds the packages of every other lock: locked first, it fixes their versions. Without UPGRADE, versions stay.
+COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+.PHONY: lock
+lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	for name in airflow job image bench bench-generate; do \
+		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
+	done
+
+.PHONY: clean
+clean: ## Remove caches and coverage data; keeps every .venv, lake, .airflow and .cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
+
+##@ Slow tests
+
 .PHONY: test-compose
 test-compose: setup ## Test docker-compose on this machine's Docker engine
 	$(RUN_PIPELINE) -m pytest -s -p no:cacheprovider -m compose tests/compose
 
-# The peers' environment sees what .venv holds, and has beside it what only the comparisons need.
-PEERS := .venv-peers/bin/python
-.venv-peers/made: requirements/bench-generate.txt
-	test -x $(PEERS) || $(RUN) -m venv .venv-peers
-	$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		> "$$($(PEERS) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/job.pth"
-	$(PEERS) -m pip install --quiet --no-deps -r requirements/bench-generate.txt
-	touch $@
-
 .PHONY: test-peers
-test-peers: setup .venv-peers/made ## Test that transformers opens our model folder, with equal outputs
+test-peers: setup .venv-peers/made ## Test that transformers opens our model folder and computes the same
 	$(PEERS) -m pytest -p no:cacheprovider tests/peers
 
-.PHONY: bench-generate
-bench-generate: setup .venv-peers/made ## Measure our decoding against transformers.generate
-	PYTHONPATH=. $(PEERS) -m bench.bench_generate
-
-.PHONY: bench-train
-bench-train: setup .venv-peers/made ## Measure our training step against that of transformers
-	PYTHONPATH=. $(PEERS) -m bench.train
-
-.PHONY: bench-quality
-bench-quality: setup ## Seconds of training to a quality, beside nanoGPT's recipe, TEXT=path
-	@$(RUN_PIPELINE) -m bench.quality
+.PHONY: test-bootstrap
+test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py
 
 .PHONY: chaos
-chaos: setup ## Train while workers, executors and drivers are killed at random times; a table
+chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table
 	@$(RUN_PIPELINE) -m tests.chaos
 
 .PHONY: guard
 guard: setup ## Compare the results of a commit's tree with today's: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
 	@$(RUN_PIPELINE) -m tests.guard $(if $(BASE),'$(BASE)') $(if $(ONLY),--only '$(ONLY)') $(if $(KEEP),--keep '$(KEEP)')
 
-.PHONY: coverage
-coverage: setup ## Show the lines of jobs that the last make test did not reach
-	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
+##@ Benchmarks: ratios against peers
 
-# dev holds both other environments: locked first, it makes them agree. Kept versions stay unless UPGRADE=1.
-COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	--no-emit-index-url --no-emit-find-links
-.PHONY: lock
-lock: setup ## Lock the requirements anew [UPGRADE=1]
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/airflow.in -c requirements/dev.txt -o requirements/airflow.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/job.in -c requirements/dev.txt -o requirements/job.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/image.in -c requirements/dev.txt -o requirements/image.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/bench-generate.in -c requirements/dev.txt \
-		-o requirements/bench-generate.txt
+# An environment that sees the packages of .venv and adds those of bench-generate.txt.
+PEERS := .venv-peers/bin/python
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+.venv-peers/made: requirements/bench-generate.txt
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-peers
+	$(RUN) $(PURELIB) >"$$($(PEERS) $(PURELIB))/job.pth"
+	$(RUN) -m uv pip install --quiet --python $(PEERS) --require-hashes --no-deps -r requirements/bench-generate.txt
+	touch $@
 
-# What benchmarks compare with: apart, since none of it is ours to ship.
+# An environment of the peers alone.
 .venv-bench/made: requirements/bench.txt
-	$(RUN) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-bench
+	$(RUN) -m uv pip sync --quiet --python .venv-bench/bin/python --require-hashes requirements/bench.txt
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all benchmarks: ratios against peers
-
-.PHONY: bench-spark
-bench-spark: setup ## What Spark costs: steps beside a plain process, start of a gang, a round
-	@$(RUN_PIPELINE) -m bench.spark_overhead
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all but the last three
 
 .PHONY: bench-tokenize
-bench-tokenize: setup .venv-bench/made ## Our tokenize step beside others [TEXT=path] [SIZES_MB="10 100 1000"]
+bench-tokenize: setup .venv-bench/made ## Our tokenize step against others [TEXT=path] [SIZES_MB="10 100 1000"]
 	@$(RUN_PIPELINE) -m bench.tokenization
 
 .PHONY: bench-windows
-bench-windows: setup ## Windows as addresses beside materialised ones [TEXT=path]
+bench-windows: setup ## Windows as offsets against windows as copies [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.addresses
 
 .PHONY: bench-embed
-bench-embed: setup .venv-bench/made ## Neighbours of ten words; our word2vec beside gensim's [TEXT=path]
+bench-embed: setup .venv-bench/made ## Our word2vec against gensim's, and the neighbours of ten words [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.neighbours
+
+.PHONY: bench-generate
+bench-generate: setup .venv-peers/made ## Our decoding against transformers.generate
+	$(PEERS) -m bench.bench_generate
+
+.PHONY: bench-train
+bench-train: setup .venv-peers/made ## Our training step against one with transformers
+	$(PEERS) -m bench.train
+
+.PHONY: bench-spark
+bench-spark: setup ## The cost of Spark: a step against a plain process, a start of workers, a round
+	@$(RUN_PIPELINE) -m bench.spark_overhead
+
+.PHONY: bench-quality
+bench-quality: setup ## Seconds of training to a quality, against nanoGPT's recipe: TEXT=path
+	@$(RUN_PIPELINE) -m bench.quality
 
 .PHONY: bench-strategies
 bench-strategies: setup ## Loss at equal tokens against bytes moved, for each strategy [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.strategies
 
 .PHONY: bench-link
-bench-link: setup ## The strategies over a link of 100 Mbit/s; Linux, as root
+bench-link: setup ## The strategies over a link of 100 Mbit/s (Linux, root)
 	@$(RUN_PIPELINE) -m bench.shaped_link
 
-# Parameters of the AWS targets; ENV names the deployment, PARAMS are those of infra/aws/template.yaml.
+##@ AWS
+
+# ENV names the deployment; PARAMS are the parameters of infra/aws/template.yaml.
 ARCH ?= x86_64
 BUILD ?= cpu
 PRESET ?= demo
 
 .PHONY: package-check
-package-check: setup ## Build the cluster's package and try its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
+package-check: setup ## Build the cluster's package and run its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.cli.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: package-wheelhouse
-package-wheelhouse: setup ## Make wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
+package-wheelhouse: setup ## Collect wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.cli.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
-.PHONY: test-bootstrap
-test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
-	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py
-
 .PHONY: aws-plan
-aws-plan: setup ## Print the requests to EMR of a run, validated; no AWS needed [PRESET=demo] [LAKE=s3://...]
+aws-plan: setup ## Print and validate the requests of a run to EMR, without AWS [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
 
-# In an environment of its own: it brings over a hundred distributions.
+# checkov brings over a hundred packages, so it runs in an environment of its own.
 .PHONY: aws-lint
 aws-lint: setup ## Run checkov over the template and the image's Dockerfile
 	$(RUN) -m uv tool run --python $(RUN) checkov@3.3.30 --skip-download --compact --quiet \
 		-f infra/aws/template.yaml infra/compose/Dockerfile
 
 .PHONY: aws-bundle
-aws-bundle: setup ## Pack dags.zip and plugins.zip for an Airflow elsewhere, such as MWAA, into dist
+aws-bundle: setup ## Pack dags.zip and plugins.zip into dist, for an Airflow elsewhere such as MWAA
 	@$(RUN_PIPELINE) -m infra.aws.bundle
 
 .PHONY: aws-deploy
@@ -191,8 +216,3 @@ aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcI
 .PHONY: aws-destroy
 aws-destroy: setup ## Delete a deployment on AWS, but keep its bucket: ENV=prod
 	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' --destroy
-
-.PHONY: clean
-clean: ## Remove what tools left behind; keeps .venv, .venv-bench, .venv-peers, lake, .airflow and .cache
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov
-	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -35,7 +35,6 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
         **inherited,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,
-        "PYTHONPATH": f"{PROJECT_ROOT}:{PROJECT_ROOT / 'plugins'}",
         "PYTHONUNBUFFERED": "1",
         "NIGHTJAR_LAKE": lake_uri,
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),

@@ -86,17 +86,17 @@ def parse(**environ):
     code = f"""
 import json, sys, time
 import airflow.sdk, airflow.triggers.base
+sys.path.insert(0, {str(PROJECT_ROOT / "dags")!r})
 before, started = set(sys.modules), time.perf_counter()
 import train_llm
 seconds = time.perf_counter() - started
 heavy = [name for name in {HEAVY!r} if name in set(sys.modules) - before]
 print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm.dag.schedule)}}))
 """
-    path = os.pathsep.join(str(PROJECT_ROOT / name) for name in (".", "plugins", "dags"))
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_CONN", "AWS_", "NIGHTJAR"))
     }
-    env = {**clean, "PYTHONPATH": path, **environ}
+    env = {**clean, **environ}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

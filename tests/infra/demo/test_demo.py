@@ -11,7 +11,7 @@ from jobs.lake.uri import join, to_uri
 
 
 def test_a_missing_text_is_one_line_and_starts_nothing(tmp_path):
-    environment = {**os.environ, "CORPUS": str(tmp_path / "no such.txt"), "PYTHONPATH": ".:plugins"}
+    environment = {**os.environ, "CORPUS": str(tmp_path / "no such.txt")}
     done = subprocess.run(
         [sys.executable, "-m", "infra.demo"],
         capture_output=True,
