@@ -89,7 +89,6 @@ python_command() {
 }
 
 make_venv() {
-    [ ! -L .venv ] || fail ".venv is a link to an environment that does not fit: remove the link"
     echo "setup: making .venv"
     rm -rf .venv
     "$uv" venv --quiet --no-project --prompt nightjar --python "${PYTHON:->=3.11,<3.14}" .venv && return
@@ -101,6 +100,11 @@ make_venv() {
 }
 
 check_python
+# A linked environment belongs to another folder, which sets it up.
+if [ -L .venv ]; then
+    is_ready || fail ".venv is a link to an environment that does not fit: remove the link"
+    exit
+fi
 find_uv
 is_ready || make_venv
 exec .venv/bin/python -m infra.setup "$uv"
