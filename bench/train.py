@@ -25,7 +25,7 @@ from bench.table import show, target
 from jobs.config import ModelConfig, TrainConfig, resolve
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model_io.llama_config import hugging_face_config
+from jobs.model_io.configs import llama_values
 from jobs.training.learner import Learner
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
 def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
     """The same with `transformers`."""
     shape = LlamaConfig.of(case.model, case.shape)
-    model = LlamaForCausalLM(PeerConfig(**hugging_face_config(shape, 0), attn_implementation="sdpa"))
+    model = LlamaForCausalLM(PeerConfig(**llama_values(shape), attn_implementation="sdpa"))
     model.load_state_dict(weights, strict=False)  # but for the output layer, which is the embedding
     model.train()
     config = TrainConfig()

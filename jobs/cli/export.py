@@ -33,7 +33,7 @@ def export(options: argparse.Namespace) -> None:
     elif options.format == "zip":
         store.write_bytes(output, pack(contents))
     else:
-        from jobs.model_io.gguf_file import to_gguf  # noqa: PLC0415 - only this format needs the gguf package
+        from jobs.model_io.gguf import to_gguf  # noqa: PLC0415 - only this format needs the gguf package
 
         store.write_bytes(output, to_gguf(model, tokenizer, base_name(output).removesuffix(".gguf")))
     log.info("%s: %s of %s parameters", output, options.format, f"{model.num_parameters:,}")

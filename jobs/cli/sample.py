@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from jobs.config import GenerateConfig
-from jobs.generation.continuation import Continuation, Settings
+from jobs.generation.continuation import Continuation, GenerationSettings
 from jobs.generation.generate import Request, generate
+from jobs.generation.inference import to_inference
 from jobs.generation.stream import InferenceModel
 from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
-from jobs.model.kinds import for_generating
 from jobs.model_io.folder import load_model
 from jobs.model_io.locate import find_model
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ def sample(options: argparse.Namespace) -> None:
         InputError: if there is no such model, or it is damaged.
     """
     model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
-    speaker = Speaker(for_generating(model, options.dtype), tokenizer, _settings(options))
+    speaker = Speaker(to_inference(model, options.dtype), tokenizer, _settings(options))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # it may know fewer letters than the model
     prompt = options.prompt
@@ -49,7 +49,7 @@ def sample(options: argparse.Namespace) -> None:
 class Speaker:
     """Continues prompts on stdout; each next one draws with other random numbers."""
 
-    def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: Settings) -> None:
+    def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._settings = settings
@@ -69,7 +69,7 @@ class Speaker:
         log.info("%d tokens, %.0f tokens/s", made.num_tokens, made.tokens_per_second)
 
     def _show(self, samples: Sequence[Continuation]) -> None:
-        text = samples[0].shown(self._settings.stop)
+        text = samples[0].final_text(self._settings.stop)
         sys.stdout.write(text[self._num_shown :])
         sys.stdout.flush()
         self._num_shown = max(self._num_shown, len(text))
@@ -95,6 +95,6 @@ def converse(speaker: Speaker) -> None:
             log.info("stopped")
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> GenerationSettings:
     chosen = {name: value for name, value in vars(options).items() if name in GenerateConfig.model_fields}
-    return Settings.of(GenerateConfig(**chosen))
+    return GenerationSettings.of(GenerateConfig(**chosen))

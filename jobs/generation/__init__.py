@@ -1,1 +1,1 @@
-"""Text from a model: decoding, sampling, stopping."""
+"""Text generation: decoders, sampling, and the continuations of prompts."""

@@ -1,4 +1,4 @@
-"""What has been said so far of one continuation, where it ends, and how much of it can be shown already."""
+"""The continuation of a prompt: its text so far, its end, and the part of the text that is final."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jobs.generation.sampling import Sampling
 from jobs.sources.utf8 import REPLACEMENT
 from jobs.tokenizer.tokenizer import Tokenizer
 
-MOST_TOKENS_PER_WORD = 16
+MAX_TOKENS_PER_WORD = 16
 
 Finish = Literal["end_of_text", "max_new_tokens", "max_new_words", "stop"]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to continue a prompt; as in the configuration's section `generate`."""
+class GenerationSettings:
+    """The settings of a continuation, as in the section `generate` of the configuration."""
 
     max_new_words: int = GenerateConfig().max_new_words
     max_new_tokens: int | None = None
@@ -28,42 +28,43 @@ class Settings:
     seed: int = 0
 
     @classmethod
-    def of(cls, config: GenerateConfig) -> Settings:
-        """The settings of a run."""
+    def of(cls, config: GenerateConfig) -> GenerationSettings:
+        """Return the settings of a run."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         sampling = Sampling(**{name: getattr(config, name) for name in names})
         return cls(config.max_new_words, config.max_new_tokens, sampling, config.stop, config.seed)
 
     @property
-    def most_tokens(self) -> int:
-        """After so many tokens a continuation ends in any case: a model need not ever finish a word."""
-        return self.max_new_tokens or self.max_new_words * MOST_TOKENS_PER_WORD
+    def max_tokens(self) -> int:
+        """Return the largest number of tokens; it also limits words, which a model may never complete."""
+        return self.max_new_tokens or self.max_new_words * MAX_TOKENS_PER_WORD
 
     @property
-    def watch_text(self) -> bool:
-        """Whether the text, not only the tokens, tells when to end."""
+    def ends_by_text(self) -> bool:
+        """Return whether a continuation may end because of its text, not only of its tokens."""
         return self.max_new_tokens is None or bool(self.stop)
 
 
 @dataclass
 class Continuation:
-    """A continuation of `prompt`: `text` without it, and the ids and log probabilities (nats) of all tokens drawn.
-
-    `log_probabilities` are the model's own, before anything that `Sampling` does. `tokens` may go on behind `text`,
-    which ends with a word when words are counted, and before a stop string. `prompt_tokens_dropped` did not fit into
-    the context; `unknown_words` of the prompt are not in the vocabulary.
-    """
+    """The continuation of one prompt."""
 
     prompt: str
     prompt_tokens_dropped: int = 0
+    """Number of tokens at the beginning of the prompt that did not fit the context."""
     unknown_words: Sequence[str] = ()
+    """Words of the prompt that are not in the vocabulary."""
     text: str = ""
+    """The text without the prompt. It ends before a stop string, and with a whole word if words are limited."""
     tokens: list[int] = field(default_factory=list)
+    """All tokens that were drawn; the last ones may be beyond the end of `text`."""
     log_probabilities: list[float] = field(default_factory=list)
+    """The log probability of each token in nats, by the model's distribution before `Sampling` changes it."""
     finish: Finish | None = None
+    """The reason of the end; None while the continuation goes on."""
 
-    def read(self, tokenizer: Tokenizer, settings: Settings) -> None:
-        """Make `text` of the tokens, and end it where the settings say."""
+    def decode(self, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
+        """Set `text` from the tokens; end the continuation where the settings require it."""
         ended = bool(self.tokens) and self.tokens[-1] == tokenizer.end_of_text
         text = tokenizer.decode_after(self.prompt, self.tokens[:-1] if ended else self.tokens)
         ends: list[tuple[int, Finish]] = [(at, "stop") for stop in settings.stop if (at := text.find(stop)) >= 0]
@@ -75,20 +76,23 @@ class Continuation:
             text = text[:at]
         self.text = text
 
-    def shown(self, stops: tuple[str, ...]) -> str:
-        """As much of `text` as cannot change any more: no half letter, nothing that a stop string may begin with."""
+    def final_text(self, stops: tuple[str, ...]) -> str:
+        """Return the part of `text` that later tokens cannot change.
+
+        It has no incomplete character at its end, and no beginning of a stop string.
+        """
         if self.finish is not None:
             return self.text
-        text = self.text.rstrip(REPLACEMENT)  # what a letter is read as whose last bytes are still to come
-        held = max((_overlap(text, stop) for stop in stops), default=0)
-        return text[: len(text) - held]
+        text = self.text.rstrip(REPLACEMENT)  # an incomplete character decodes to it
+        held_back = max((_overlap(text, stop) for stop in stops), default=0)
+        return text[: len(text) - held_back]
 
 
 def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
-    """Where in `text`, which continues `prompt`, its word number `num_words` ends; None if it is not complete.
+    """Return the index in `text` after its word number `num_words`, or None if that word is not complete.
 
-    A word is what stands between spaces, and complete when a space follows. Letters that continue the prompt's last
-    word are no new word.
+    Words are separated by white space, and a word is complete when white space follows. Characters that continue the
+    last word of `prompt` do not count as a word.
     """
     last_word = re.search(r"\S*$", prompt)
     offset = len(last_word.group()) if last_word else 0
@@ -100,5 +104,5 @@ def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that `stop` begins with."""
+    """Return the length of the longest suffix of `text` that is a prefix of `stop`."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

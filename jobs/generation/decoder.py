@@ -1,14 +1,16 @@
-"""The decoder for generating: one prefill of all prompts, then a token of every sequence at a time.
+"""The transformer for generation: it prefills all prompts at once, then decodes one token of every sequence at a time.
 
-It computes what `jobs.model.llama` does, in fewer and larger operations, since at small batches a token costs the
-reading of all weights and the overhead of each operation. At load time the projections of queries, keys and values
-become one matrix, those of gate and up another; RMSNorm's weights are multiplied into the matrix that follows; and
-the rows of queries and keys are reordered so that the features that rotary positions turn together are neighbours:
-a pair is then a complex number.
+It computes the same as `jobs.model.llama` in fewer and larger operations, because in small batches a token costs one
+read of all weights plus the overhead of each operation. When a model is loaded,
 
-Prompts of different lengths lie from the left: position j of a sequence is column j of its cache. What stands behind
-a shorter prompt is hidden by a mask until its own tokens replace it. Shapes depend on the batch and on the number of
-columns in use, rounded up, alone: so the step can be compiled or captured as a graph.
+- the projections of queries, keys and values are joined to one matrix, those of gate and up to another;
+- the weights of RMSNorm are multiplied into the next matrix;
+- the rows of queries and keys are reordered, so that the two features that rotary positions rotate together are
+  neighbours, and can be read as one complex number.
+
+Prompts of different lengths are aligned at their first token: position j of a sequence is column j of the cache. Beyond
+the end of a shorter sequence, a mask hides the columns until new tokens overwrite them. All shapes depend only on the
+batch size and on the number of columns in use, rounded up, so the step can be compiled or captured as a graph.
 
 Shapes in comments: B sequences, T positions, S columns, D embedding size, H heads, K key-value heads, E head size,
 N = B T, V vocabulary.
@@ -25,16 +27,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
 from torch import Tensor
 
+from jobs.generation.cache import COLUMNS_STEP, KeyValueCache
 from jobs.generation.matrix import Int8, Matrix, floating
-from jobs.generation.stream import CachedStream
 from jobs.model.layers import interleaved
-from jobs.model.llama import Layer, Llama, LlamaConfig
-
-COLUMNS_STEP = 64
+from jobs.model.llama import Layer, Llama
 
 
 class FusedLayer(NamedTuple):
-    """The four matrices of a layer."""
+    """The matrices of a layer."""
 
     qkv: Matrix
     output: Matrix
@@ -42,80 +42,19 @@ class FusedLayer(NamedTuple):
     down: Matrix
 
 
-class KeyValueCache:
-    """Keys and values of a batch, in one buffer that is allocated once; `lengths` (B) columns are filled.
-
-    The columns of a head lie together, so that a step's products over them are plain matrix products, and heads follow
-    each other with no more than the columns in use, since products in bfloat16 copy what has gaps.
-    """
-
-    def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
-        self.longest = 0
-        self._shape = (2, batch_size * config.num_kv_heads, num_columns, config.head_size)
-        self._buffer = like.new_zeros(config.num_layers, math.prod(self._shape))  # what a mask hides must be finite
-        self._set_width()
-
-    def start(self, lengths: Tensor, longest: int) -> None:
-        """Have columns for sequences of `lengths` (B) and a token more; what was stored is gone."""
-        self.lengths, self.longest = lengths, longest
-        self._set_width()
-
-    def step(self) -> None:
-        """One more column is filled of each sequence."""
-        self.lengths = self.lengths + 1
-        self.longest += 1
-
-    def widen(self) -> int:
-        """Have columns for a token more, and say how many are in use."""
-        if self.longest < self._width:
-            return self._width
-        stored = [self._columns(layer).clone() for layer in range(len(self._buffer))]
-        width = self._width
-        self._set_width()
-        for layer, columns in enumerate(stored):
-            self._columns(layer)[:, :, :width] = columns
-        return self._width
-
-    def rows(self, columns: Tensor) -> Tensor:
-        """Where in the buffer keys and values at `columns` (B, T) of each sequence belong: (2 K N)."""
-        return (self._first_rows[:, None] + columns[:, :, None]).flatten()
-
-    def write(self, layer: int, rows: Tensor, keys_and_values: Tensor) -> None:
-        """Store keys and values (N, 2 K E)."""
-        self._columns(layer).flatten(0, 2).index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
-
-    def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (B K, S, E) of the first columns."""
-        keys, values = self._columns(layer)[:, :, :num_columns]
-        return keys, values
-
-    def _set_width(self) -> None:
-        """Use as many columns as the longest sequence and a token more need."""
-        sides, heads, most, _ = self._shape
-        self._width = min(most, (self.longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
-        rows = torch.arange(0, sides * heads * self._width, self._width, device=self.lengths.device)
-        self._first_rows = rows.view(2, len(self.lengths), -1).transpose(0, 1).flatten(1)  # (B, 2 K)
-
-    def _columns(self, layer: int) -> Tensor:
-        """The columns in use (2, B K, S, E)."""
-        sides, heads, _, size = self._shape
-        return self._buffer[layer, : sides * heads * self._width * size].view(sides, heads, self._width, size)
-
-
 class InferenceLlama:
-    """A Llama with fused weights, for generating alone."""
+    """A Llama model with fused weights; it can generate, but not train."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
         """Fuse the weights of `model`.
 
         Args:
             model: A trained model.
-            dtype_name: `float32` or `bfloat16`, for weights and cache; or `int8` for matrices, with all else float32.
-                Logits are always float32.
+            dtype_name: The type of weights and cache: `float32` or `bfloat16`. With `int8` the matrices are int8, and
+                the rest is float32. Logits are always float32.
 
         Raises:
-            InputError: for `int8`, if the model's sizes do not allow it.
+            InputError: if `dtype_name` is `int8`, and the kernel does not support the sizes of the model.
         """
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
         make = Int8 if dtype_name == "int8" else partial(floating, dtype=dtype)
@@ -127,30 +66,33 @@ class InferenceLlama:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device of the weights."""
         return self.embedding.device
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that one step reads at least: every matrix once, and of the embeddings next to nothing."""
+        """Return the bytes that a decoding step reads at least: those of all matrices."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
 
     @property
     def num_positions(self) -> int:
-        """Tokens of context."""
+        """Return the length of the context in tokens."""
         return self.config.num_positions
 
-    def stream(self, contexts: Sequence[Sequence[int]], most_tokens: int) -> CachedStream:
-        """Start sequences with `contexts`; `most_tokens` is how many will be fed: the cache need not be longer."""
-        columns = math.ceil((max(map(len, contexts)) + most_tokens) / COLUMNS_STEP) * COLUMNS_STEP
+    def stream(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> CachedStream:
+        """Start sequences with `contexts`; the cache has room for `max_tokens` more tokens of each."""
+        columns = math.ceil((max(map(len, contexts)) + max_tokens) / COLUMNS_STEP) * COLUMNS_STEP
         return CachedStream(self, contexts, self.new_cache(len(contexts), min(columns, self.num_positions)))
 
     def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
-        """An empty cache."""
+        """Return an empty cache."""
         return KeyValueCache(self.config, batch_size, num_columns, self.embedding)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T); starts the cache anew."""
+        """Return the logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T).
+
+        The cache is emptied, then filled with the keys and values of `tokens`.
+        """
         batch_size, num_tokens = tokens.shape
         columns = torch.arange(num_tokens, device=tokens.device)
         cache.start(lengths, int(lengths.max()))
@@ -159,7 +101,7 @@ class InferenceLlama:
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits (B, V), float32, after `tokens` (B), which follow what the cache holds."""
+        """Return the logits (B, V), float32, after `tokens` (B), which follow the sequences in the cache."""
         mask = self._mask(cache.lengths, cache.widen())
         rows = cache.rows(cache.lengths[:, None])
         hidden = self._layers(tokens[:, None], rows, self.angles[cache.lengths], cache, mask)
@@ -169,7 +111,7 @@ class InferenceLlama:
     def _layers(
         self, tokens: Tensor, rows: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
     ) -> Tensor:
-        """Hidden states (N, D) of `tokens` (B, T), before the last norm."""
+        """Return the hidden states (N, D) of `tokens` (B, T), before the last norm."""
         x = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv.times(self._norm(x))
@@ -184,17 +126,17 @@ class InferenceLlama:
         return x
 
     def _rotated(self, qkv: Tensor, angles: Tensor) -> Tensor:
-        """Turn queries and keys of `qkv` (N, (H + 2 K) E) in place; return the queries (N, H E)."""
-        num_turned = self.config.num_heads + self.config.num_kv_heads
-        pairs = qkv.view(len(qkv), -1, self.config.head_size // 2, 2)[:, :num_turned]
+        """Rotate queries and keys of `qkv` (N, (H + 2 K) E) in place; return the queries (N, H E)."""
+        num_rotated = self.config.num_heads + self.config.num_kv_heads
+        pairs = qkv.view(len(qkv), -1, self.config.head_size // 2, 2)[:, :num_rotated]
         if qkv.dtype == torch.float32:
             torch.view_as_complex(pairs).mul_(angles)
-        else:  # complex numbers come in float32 alone
+        else:  # there is no complex type for bfloat16
             pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * angles))
         return qkv[:, : self.config.embedding_size]
 
     def _attend_all(self, queries: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
-        """Mix the values causally: queries (B, T, H, E), which are all that the cache holds, to (N, H E)."""
+        """Return causal attention (N, H E) for queries (B, T, H, E) of all positions in the cache."""
         batch_size, num_tokens, num_heads, _ = queries.shape
         keys, values = (x.view(batch_size, -1, *x.shape[1:]) for x in cache.read(layer, num_tokens))
         grouped = keys.shape[1] < num_heads
@@ -204,9 +146,9 @@ class InferenceLlama:
         return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
 
     def _attend_last(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor) -> Tensor:
-        """Mix the values: queries (B, H E) of one token each, mask (B K, 1, S), to (B, H E).
+        """Return attention (B, H E) for queries (B, H E) of one token per sequence; the mask is (B K, 1, S).
 
-        Spelled out: with one query the fused CPU kernel takes longer, in bfloat16 several times.
+        For one query, explicit products are faster than the fused CPU kernel, in bfloat16 several times.
         """
         keys, values = cache.read(layer, mask.shape[-1])
         grouped = queries.reshape(len(keys), -1, self.config.head_size)  # (B K, H / K, E)
@@ -214,7 +156,7 @@ class InferenceLlama:
         return torch.bmm(scores.softmax(dim=-1), values).view(len(queries), -1)
 
     def _mask(self, lengths: Tensor, num_columns: int) -> Tensor:
-        """What each sequence hides (B K, 1, S): 0 for its filled columns and the next, else minus infinity."""
+        """Return the mask (B K, 1, S): 0 for the filled columns of a sequence and the next one, else minus infinity."""
         hidden = torch.arange(num_columns, device=lengths.device) > lengths[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.embedding.dtype, device=lengths.device)
         return mask.masked_fill_(hidden, -math.inf).repeat_interleave(self.config.num_kv_heads, dim=0)[:, None]
@@ -224,6 +166,41 @@ class InferenceLlama:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.head.times(self._norm(hidden)).float()
+
+
+class CachedStream:
+    """Sequences that are prefilled once, then decoded with cached keys and values.
+
+    When the context of the longest sequence is full, contexts that are too long lose their first half, and the whole
+    batch is prefilled again.
+    """
+
+    def __init__(self, model: InferenceLlama, contexts: Sequence[Sequence[int]], cache: KeyValueCache) -> None:
+        self._model = model
+        self._contexts = [list(context) for context in contexts]
+        self._cache = cache
+        self.logits = self._prefill()
+
+    def feed(self, tokens: Tensor) -> None:
+        """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
+        for context, token in zip(self._contexts, tokens.tolist(), strict=True):
+            context.append(token)
+        if self._cache.longest < self._model.num_positions:
+            self.logits = self._model.decode(tokens, self._cache)
+        else:
+            self._contexts = [self._fitting(context) for context in self._contexts]
+            self.logits = self._prefill()
+
+    def _fitting(self, context: list[int]) -> list[int]:
+        """Return the context, or its second half if it is too long."""
+        num_positions = self._model.num_positions
+        return context if len(context) <= num_positions else context[-max(1, num_positions // 2) :]
+
+    def _prefill(self) -> Tensor:
+        lengths = [len(context) for context in self._contexts]
+        rows = [context + [0] * (max(lengths) - len(context)) for context in self._contexts]
+        device = self._model.device
+        return self._model.prefill(torch.tensor(rows, device=device), torch.tensor(lengths, device=device), self._cache)
 
 
 def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:
@@ -240,7 +217,7 @@ def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:
 
 
 def _folded(weight: Tensor, norm: Tensor) -> Tensor:
-    """`weight` (outputs, inputs) after a norm with weights: one matrix (inputs, outputs)."""
+    """Return the matrix (inputs, outputs) of a norm's weights followed by `weight` (outputs, inputs)."""
     return (weight.detach() * norm.detach()).t()
 
 

@@ -1,7 +1,7 @@
-"""From logits to the next token: penalties and temperature on the logits, then a choice of candidates, then a draw.
+"""Sampling of the next token: penalties and temperature change the logits, then candidates are selected, then drawn.
 
-A sequence draws with its own random numbers, which its seed, prompt and sample alone decide: so it comes out the same
-whatever it is batched with and wherever it is made.
+Each sequence has its own random numbers, seeded with the run's seed and the indices of prompt and sample. So a sequence
+does not depend on the other sequences of its batch, or on the task that generates it.
 
 Shapes in comments: B sequences, V vocabulary, C candidates.
 """
@@ -18,30 +18,35 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """What may be drawn, in the order in which it is applied; the defaults leave the model's distribution alone."""
+    """The changes to the model's distribution, in the order in which they apply; the defaults change nothing."""
 
     repetition_penalty: float = 1.0
-    """CTRL's (Keskar et al. 2019, arXiv:1909.05858): divides the positive logits of tokens that were seen."""
+    """Make tokens less likely that the sequence contains, if above 1 (Keskar et al. 2019, arXiv:1909.05858)."""
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divide the logits; 0 selects the likeliest token."""
     top_k: int | None = None
-    """The k likeliest tokens (Fan et al. 2018, arXiv:1805.04833)."""
+    """Keep the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833)."""
     top_p: float | None = None
-    """The nucleus: the fewest likeliest tokens with this probability (Holtzman et al. 2019, arXiv:1904.09751)."""
+    """Keep the fewest tokens that together have this probability (Holtzman et al. 2019, arXiv:1904.09751)."""
     min_p: float | None = None
-    """Tokens of this share of the likeliest one's probability (Nguyen et al. 2024, arXiv:2407.01082)."""
+    """Keep tokens with this share of the highest probability or more (Nguyen et al. 2024, arXiv:2407.01082)."""
 
 
 class Sampler:
-    """Draws the next tokens of several sequences, each with random numbers of its own."""
+    """A sampler of the next tokens of a batch of sequences, with separate random numbers for each."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[tuple[int, ...]]) -> None:
-        """`keys` seed the sequences."""
+        """Seed the random numbers of each sequence with one of `keys`."""
         self._sampling = sampling
         self._generators = [np.random.Philox(np.random.SeedSequence(key)) for key in keys]
 
     def draw(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Next tokens (B), int64, for logits (B, V); `seen` (B, V), boolean, tells what to penalize."""
+        """Return the next tokens (B), int64.
+
+        Args:
+            logits: Logits (B, V).
+            seen: Which tokens (B, V), boolean, each sequence contains; needed for the repetition penalty.
+        """
         if seen is not None:
             logits = penalize(logits, seen, self._sampling.repetition_penalty)
         if self._sampling.temperature == 0:
@@ -53,22 +58,22 @@ class Sampler:
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """The token (B), int64, with the largest of `logits` (B, V); the first of equal ones."""
+    """Return the token (B), int64, with the largest of `logits` (B, V), the first of equal ones."""
     if logits.device.type != "cpu":
         return logits.argmax(dim=-1)
-    return torch.from_numpy(logits.numpy().argmax(axis=-1))  # takes a tenth of the time that torch's own takes
+    return torch.from_numpy(logits.numpy().argmax(axis=-1))  # takes a tenth of the time of torch's argmax
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make the tokens `seen` (B, V) less likely, for a penalty above 1."""
+    """Return `logits` with those of the tokens `seen` (B, V) lowered, if `penalty` is above 1."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
-    """The tokens (B, C) that may be drawn, None for the whole vocabulary, and their probabilities (B, C), float64.
+    """Return the tokens (B, C) to draw from, and their probabilities (B, C), float64.
 
-    Candidates are in falling order; those that top-p or min-p leave out have probability 0. Only what top-k keeps is
-    ever turned into probabilities.
+    The tokens are None for the whole vocabulary, else in descending order of probability. Tokens that top-p or min-p
+    exclude have probability 0. Top-k comes first, so the softmax is over the k logits that it keeps.
     """
     tokens: Tensor | None = None
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -84,7 +89,7 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tenso
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Which of `probabilities` (B, C), in falling order, are needed to reach `top_p`; the first always is."""
+    """Return which of the descending `probabilities` (B, C) are needed to reach `top_p`; the first always is."""
     before = probabilities.cumsum(dim=-1) - probabilities
     needed = before < top_p
     needed[..., 0] = True
@@ -92,12 +97,12 @@ def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
 
 
 def choose(distribution: Tensor, uniforms: Tensor) -> Tensor:
-    """The index (B) in whose part of the cumulated `distribution` (B, C) each of `uniforms` (B) in [0, 1) falls."""
+    """Return the indices (B) that `uniforms` (B) in [0, 1) select from the cumulated `distribution` (B, C)."""
     cumulated = distribution.cumsum(dim=-1)
     points = uniforms[:, None] * cumulated[:, -1:]
     return torch.searchsorted(cumulated, points, right=True).squeeze(-1).clamp(max=distribution.shape[-1] - 1)
 
 
 def _uniform(generator: np.random.Philox) -> float:
-    """A number in [0, 1) of 53 random bits; numpy promises that the raw bits never change."""
+    """Return a number in [0, 1) from 53 random bits; numpy guarantees that the raw bits never change."""
     return float(generator.random_raw() >> 11) * 2.0**-53

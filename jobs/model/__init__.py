@@ -1,1 +1,1 @@
-"""The model: its definition, its folder, and text from it."""
+"""The models as they are trained: layers, losses, and the kinds to choose from."""

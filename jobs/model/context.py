@@ -1,10 +1,11 @@
-"""Models of a fixed context: they see all inputs of a window at once and predict the one token after it.
+"""Models with a fixed context: they read all inputs of a window at once and predict the one token after it.
 
-What the hand-made pipelines before this one had, made right: `ContextMlp` and `ContextAttention` end in a softmax over
-the vocabulary, `EmbeddingRegression` in a vector that is to be the embedding of the next token.
+`ContextMlp` and `ContextAttention` end in a softmax over the vocabulary. `EmbeddingRegression` predicts the embedding
+of the next token.
 
-A context does not reach over the end of a document: what stands there reads as end-of-text. So a prompt that is shorter
-than the context, padded with end-of-text on its left, looks as the beginning of a document did in training.
+A context ends at the beginning of its document: the tokens of earlier documents are replaced by end-of-text. A prompt
+that is shorter than the context is padded with end-of-text on its left, and so looks like the beginning of a document
+in training.
 
 Shapes in comments: n windows, C tokens of context, D embedding size, H last dense width, V vocabulary.
 """
@@ -15,7 +16,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
@@ -23,19 +24,17 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, LanguageModel, SoftmaxModel, autocast
-from jobs.model.layers import rotate
-from jobs.model.llama import RotaryPositions
+from jobs.model.layers import LearnedPositions, RotaryPositions, SinusoidalPositions, rotate
 from jobs.model.loss import distance_and_hits
-from jobs.model.positions import LearnedPositions, SinusoidalPositions
 
 EMBEDDING_STD, OUTPUT_STD = 0.1, 0.02
 CONTEXT_NORM = 2.0
-"""Length of the vector of a context, long or short, whose embeddings have length 1."""
+"""Norm of the vector of a context of any length, if each embedding has norm 1."""
 
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """Everything that decides shapes and arithmetic."""
+    """The settings that determine shapes and arithmetic."""
 
     vocab_size: int
     num_positions: int
@@ -45,14 +44,14 @@ class ContextConfig:
 
     @classmethod
     def of(cls, settings: ModelConfig, shape: DataShape) -> Self:
-        """The run's model for its data."""
+        """Return the configuration of a run's model for its data."""
         own = {each.name: getattr(settings, each.name) for each in fields(cls)[3:]}
         return cls(shape.vocab_size, shape.num_positions, shape.end_of_text, **own)
 
 
 @dataclass(frozen=True)
 class AttentionConfig(ContextConfig):
-    """With what attention needs besides."""
+    """The settings of a context model with attention."""
 
     num_heads: int
     positions: str
@@ -60,34 +59,39 @@ class AttentionConfig(ContextConfig):
 
     @property
     def head_size(self) -> int:
-        """Width of one attention head."""
+        """Return the number of features of one attention head."""
         return self.embedding_size // self.num_heads
 
 
 class ContextModel(LanguageModel):
-    """What the three kinds have in common."""
+    """The base of the context models."""
 
+    config_class: ClassVar[type[ContextConfig]] = ContextConfig
     config: ContextConfig
+    model: ConcatenatingEncoder | AttentionEncoder
+
+    @property
+    def embeddings(self) -> Tensor:
+        """Return the vectors of tokens (V, D)."""
+        return self.model.embed_tokens.weight
 
     @property
     def targets_per_window(self) -> int:
-        """The token after the window."""
+        """Return 1: the token after the window."""
         return 1
 
     def states(self, contexts: Tensor) -> Tensor:
-        """The last dense layer's output (n, H) for contexts (n, C)."""
+        """Return the output of the last dense layer (n, H) for contexts (n, C)."""
         output: Tensor = self.model(of_last_document(contexts, self.config.end_of_text))
         return output
 
     @abstractmethod
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Logits (n, V), float32, of the token after each of `contexts` (n, C)."""
+        """Return the logits (n, V), float32, of the token after each of `contexts` (n, C)."""
 
 
 class ContextSoftmax(ContextModel, SoftmaxModel):
     """A context model with a softmax over the vocabulary; the output layer has no bias."""
-
-    model: ConcatenatingEncoder | AttentionEncoder
 
     def __init__(self, config: ContextConfig, model: ConcatenatingEncoder | AttentionEncoder) -> None:
         super().__init__()
@@ -96,27 +100,22 @@ class ContextSoftmax(ContextModel, SoftmaxModel):
         self.lm_head = nn.Linear(config.hidden_sizes[-1], config.vocab_size, bias=False)
 
     @property
-    def embeddings(self) -> Tensor:
-        """The vectors of tokens (V, D)."""
-        return self.model.embed_tokens.weight
-
-    @property
     def output_weight(self) -> Tensor:
-        """The output layer (V, H)."""
+        """Return the weights of the output layer (V, H)."""
         return self.lm_head.weight
 
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """What the output layer sees (n, H), and the tokens after the windows (n)."""
+        """Return the inputs of the output layer (n, H) and the tokens after the windows (n)."""
         return self.states(windows[:, :-1]), windows[:, -1]
 
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Logits (n, V), float32, of the token after each of `contexts` (n, C)."""
+        """Return the logits (n, V), float32, of the token after each of `contexts` (n, C)."""
         logits: Tensor = self.lm_head(self.states(contexts))
         return logits.float()
 
 
 class ContextMlp(ContextSoftmax):
-    """Embeddings of the context side by side, dense layers with ReLU, softmax (Bengio et al. 2003)."""
+    """Concatenated embeddings of the context, dense layers with ReLU, softmax (Bengio et al. 2003)."""
 
     def __init__(self, config: ContextConfig, seed: int = 0) -> None:
         embedding = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -125,7 +124,9 @@ class ContextMlp(ContextSoftmax):
 
 
 class ContextAttention(ContextSoftmax):
-    """Self-attention of the last token over the context, dense layers with ReLU, softmax."""
+    """Attention of the last token over the context, dense layers with ReLU, softmax."""
+
+    config_class = AttentionConfig
 
     def __init__(self, config: AttentionConfig, seed: int = 0) -> None:
         super().__init__(config, AttentionEncoder(config))
@@ -133,11 +134,11 @@ class ContextAttention(ContextSoftmax):
 
 
 class EmbeddingRegression(ContextModel):
-    """Embeddings of the context side by side, dense layers with ReLU, and a vector that is to be the next embedding.
+    """Concatenated embeddings of the context, dense layers with ReLU, and a prediction of the next embedding.
 
-    The embeddings are given, not trained: a target that is trained along makes all vectors equal. All have length 1,
-    so no token is near to everything, and the nearest is the one with the largest inner product. The loss is the
-    squared distance: the mean squared error of features whose mean square is 1.
+    The embeddings are fixed, since trainable targets would all become equal. They have norm 1. So no token is close to
+    all predictions, and the nearest embedding is the one with the largest inner product. The loss is the squared
+    distance to the embedding of the target.
     """
 
     loss_unit = "squared distance"
@@ -149,34 +150,32 @@ class EmbeddingRegression(ContextModel):
         self.model = ConcatenatingEncoder(FixedEmbedding(config.vocab_size, config.embedding_size), config)
         self.output = nn.Linear(config.hidden_sizes[-1], config.embedding_size)
         _initialize(self, seed)
-        self.start_from(self.embeddings)
-
-    @property
-    def embeddings(self) -> Tensor:
-        """The vectors of tokens (V, D)."""
-        return self.model.embed_tokens.weight
+        self.set_embeddings(self.embeddings)
 
     @property
     def output_weight(self) -> Tensor:
-        """The output layer (D, H)."""
+        """Return the weights of the output layer (D, H)."""
         return self.output.weight
 
     @torch.no_grad()
-    def start_from(self, embeddings: Tensor) -> None:
-        """Take `embeddings` (V, D), scaled to length 1."""
+    def set_embeddings(self, embeddings: Tensor) -> None:
+        """Set the vectors of tokens to `embeddings` (V, D), scaled to norm 1."""
         self.embeddings.copy_(F.normalize(embeddings, dim=-1))
 
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """The squared distances of what is predicted to the targets' embeddings, summed."""
+        """Return the differentiable sum of the squared distances to the embeddings of the targets."""
         predicted, targets = self._predict(windows, dtype)
         return (predicted - self.embeddings[targets]).square().sum()
 
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """The summed squared distance, and how many targets have the nearest embedding."""
+        """Return the summed squared distance, and the number of targets whose embedding is the nearest."""
         return distance_and_hits(*self._predict(windows, dtype), self.embeddings)
 
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Negative squared distances (n, V) to each embedding, as of a normal distribution with variance 1 / D."""
+        """Return logits (n, V) from the squared distances to all embeddings.
+
+        They are the log densities of a normal distribution with variance 1 / D around the prediction, up to a constant.
+        """
         distances = torch.cdist(self.output(self.states(contexts)).float(), self.embeddings)
         return distances.square() * (-self.config.embedding_size / 2)
 
@@ -187,11 +186,11 @@ class EmbeddingRegression(ContextModel):
 
 
 class ConcatenatingEncoder(nn.Module):
-    """The embeddings of a context side by side, then dense layers: a token's place is told by where it stands.
+    """The concatenated embeddings of a context, then dense layers.
 
-    What stands before the document is zeros: a hundred times the same vector would drown the few tokens after it. And
-    long contexts are as long a vector as short ones: Adam moves every weight alike, so with one step the outputs of a
-    context of 128 tokens would fly far beyond their target.
+    Positions before the document are zeros: many copies of the end-of-text vector would outweigh a few tokens. The
+    vectors of short and long contexts are scaled to one norm: Adam changes all weights by similar amounts, so for 128
+    tokens without scaling, the first steps would change the outputs far too much.
     """
 
     def __init__(self, embed_tokens: nn.Embedding | FixedEmbedding, config: ContextConfig) -> None:
@@ -201,14 +200,14 @@ class ConcatenatingEncoder(nn.Module):
         self.dense = _dense(config.num_positions * config.embedding_size, config.hidden_sizes)
 
     def forward(self, contexts: Tensor) -> Tensor:
-        """(n, C) to (n, H)."""
+        """Map contexts (n, C) to states (n, H)."""
         inside = contexts != self.end_of_text
         scale = CONTEXT_NORM * inside.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
         return _through(self.dense, (self.embed_tokens(contexts) * (inside * scale).unsqueeze(-1)).flatten(1))
 
 
 class AttentionEncoder(nn.Module):
-    """The last token looks at the context, what it sees is added to it, then come dense layers."""
+    """Attention of the last token over the context with a residual connection, then dense layers."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()
@@ -220,7 +219,7 @@ class AttentionEncoder(nn.Module):
         self.dense = _dense(size, config.hidden_sizes)
 
     def forward(self, contexts: Tensor) -> Tensor:
-        """(n, C) to (n, H)."""
+        """Map contexts (n, C) to states (n, H)."""
         x = self.embed_tokens(contexts)
         if isinstance(self.positions, SinusoidalPositions | LearnedPositions):
             x = self.positions(x)
@@ -237,7 +236,7 @@ class AttentionEncoder(nn.Module):
 
 
 class FixedEmbedding(nn.Module):
-    """Vectors of tokens that are not trained, but stored with the model."""
+    """Vectors of tokens that are not trained; the state dictionary holds them."""
 
     weight: Tensor
 
@@ -246,12 +245,12 @@ class FixedEmbedding(nn.Module):
         self.register_buffer("weight", torch.empty(vocab_size, size))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(n, C) to (n, C, D)."""
+        """Map tokens (n, C) to vectors (n, C, D)."""
         return F.embedding(tokens, self.weight)
 
 
 def of_last_document(contexts: Tensor, end_of_text: int) -> Tensor:
-    """`contexts` (n, C) with all that stands before the last end-of-text made end-of-text too."""
+    """Return `contexts` (n, C) with all tokens before the last end-of-text replaced by end-of-text."""
     ends_later = (contexts == end_of_text).flip(1).cumsum(1).flip(1) > 0
     return contexts.masked_fill(ends_later, end_of_text)
 
@@ -279,7 +278,7 @@ def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _initialize(model: ContextModel, seed: int) -> None:
-    """Small embeddings and output layers, dense layers after He et al. 2015 (arXiv:1502.01852)."""
+    """Draw small embeddings and output layers, and dense layers after He et al. 2015 (arXiv:1502.01852)."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
         if "embed_tokens" in name:

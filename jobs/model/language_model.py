@@ -1,7 +1,8 @@
-"""What training needs of a model, whatever its kind: the loss of windows, and what its parameters are.
+"""The interface of all models in training: the loss of windows, and properties of the parameters.
 
-A window is `size` inputs and one target more. Some kinds predict the token after each input, others only the one after
-the whole window, so a model says itself how many targets a window has and in what unit its loss is.
+A window holds `size` inputs and one more target. Some kinds of models predict the token after each input, others only
+the token after the whole window. Therefore each model declares its number of targets per window and the unit of its
+loss.
 
 Shapes in comments: n windows, N targets, D features, V vocabulary.
 """
@@ -17,13 +18,13 @@ from torch import Tensor, nn
 
 from jobs.model.loss import linear_cross_entropy, loss_and_hits
 
-MOST_POSITIONS, MOST_TOKENS = 1 << 20, 1 << 24
+MAX_POSITIONS, MAX_TOKENS = 1 << 20, 1 << 24
 LossUnit = Literal["nats", "squared distance"]
 
 
 @dataclass(frozen=True)
 class DataShape:
-    """What the data decide of a model."""
+    """The properties of a dataset that a model depends on."""
 
     vocab_size: int
     num_positions: int
@@ -32,89 +33,91 @@ class DataShape:
     """The token that ends each document."""
 
     def __post_init__(self) -> None:
-        within("vocab_size", self.vocab_size, 1, MOST_TOKENS)
-        within("num_positions", self.num_positions, 1, MOST_POSITIONS)
-        within("end_of_text", self.end_of_text, 0, self.vocab_size - 1)
+        checked_int("vocab_size", self.vocab_size, 1, MAX_TOKENS)
+        checked_int("num_positions", self.num_positions, 1, MAX_POSITIONS)
+        checked_int("end_of_text", self.end_of_text, 0, self.vocab_size - 1)
 
 
-def within(name: str, value: object, least: int, most: int) -> int:
-    """`value`, if it is a whole number in bounds.
+def checked_int(name: str, value: object, least: int, most: int) -> int:
+    """Return `value` if it is an integer from `least` to `most`.
 
     Raises:
         ValueError: if it is not.
     """
     if not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {value!r}, not an integer from {least} to {most}")
     return value
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Matrix products in `dtype` where that is a short type; float32 and float64 are the weights' own."""
+    """Return a context that runs matrix products in `dtype` if it has 16 bits; others run in the weights' type."""
     return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
 class LanguageModel(nn.Module, ABC):
-    """A model that can be trained."""
+    """A model that can be trained; its constructor takes a configuration and a seed for the initial weights."""
 
+    config_class: ClassVar[Any]
+    """A frozen dataclass whose class method `of` makes a configuration from a run's settings and `DataShape`."""
     loss_unit: ClassVar[LossUnit] = "nats"
     config: Any
-    """A frozen dataclass with `vocab_size`, `num_positions`, and what else decides shapes and arithmetic."""
+    """An instance of `config_class`; it has at least `vocab_size` and `num_positions`."""
     model: nn.Module
-    """What is compiled where `train.compile` asks for it: all between tokens and output layer."""
+    """The layers between the tokens and the output layer; ``train.compile`` compiles them."""
 
     @property
     @abstractmethod
     def embeddings(self) -> Tensor:
-        """The vectors of tokens (V, D), which may start from an embeddings file."""
+        """Return the vectors of tokens (V, D); they may start from an embeddings file."""
 
     @property
     @abstractmethod
     def targets_per_window(self) -> int:
-        """How many tokens of a window are predicted."""
+        """Return the number of predicted tokens per window."""
 
     @abstractmethod
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """The loss of all targets, summed, of which the gradient can be taken.
+        """Return the differentiable sum of the losses of all targets.
 
         Args:
-            windows: Rows of inputs and one target more (n, size + 1), int64.
-            dtype: Arithmetic of the matrix products.
+            windows: Rows of inputs and one more target (n, size + 1), int64.
+            dtype: Type of the matrix products.
         """
 
     @abstractmethod
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """The loss of all targets, summed, and how many of them are what the model would say."""
+        """Return the sum of the losses of all targets, and the number of targets that are the model's first choice."""
 
     @torch.no_grad()
-    def start_from(self, embeddings: Tensor) -> None:
-        """Take `embeddings` (V, D)."""
+    def set_embeddings(self, embeddings: Tensor) -> None:
+        """Set the vectors of tokens to `embeddings` (V, D)."""
         self.embeddings.copy_(embeddings)
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained."""
+        """Return the number of trained values."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 class SoftmaxModel(LanguageModel):
-    """A model that ends with a linear layer over the vocabulary; its loss is the cross entropy, in nats."""
+    """A model that ends with a linear layer over the vocabulary; its loss is the cross entropy in nats."""
 
     @property
     @abstractmethod
     def output_weight(self) -> Tensor:
-        """The output layer (V, D)."""
+        """Return the weights of the output layer (V, D)."""
 
     @abstractmethod
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """What the output layer sees (N, D), and the tokens that are to follow (N), of `windows` (n, size + 1)."""
+        """Return the inputs of the output layer (N, D) and the targets (N) of `windows` (n, size + 1)."""
 
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """The negative log likelihoods of all targets, summed, in nats."""
+        """Return the differentiable sum of the negative log likelihoods of all targets, in nats."""
         states, targets = self._states(windows, dtype)
         return linear_cross_entropy(states, self.output_weight, targets, dtype)
 
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """The summed loss in nats, and how many targets were the likeliest token."""
+        """Return the summed loss in nats, and the number of targets with the highest logit."""
         states, targets = self._states(windows, dtype)
         return loss_and_hits(states, self.output_weight, targets, dtype)
 

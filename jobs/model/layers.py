@@ -1,6 +1,9 @@
-"""Parts of the decoder whose gradients are written out, since autograd's go through memory several times as often.
+"""Layers that several models use: RMSNorm, and rotary, sinusoidal and learned positions.
 
-Within autocast, their results have the type that the matrix products behind them want.
+RMSNorm and the rotation have handwritten gradients, because autograd's read and write memory several times as often.
+Within autocast, their results have the type of the matrix products that follow.
+
+Shapes in comments: B sequences, T positions, D embedding size, H heads, E head size, P the largest number of positions.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_WAVELENGTH_BASE = 10_000.0
+
 
 class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm` (arXiv:1910.07467) over the last dimension, computed in the type of its input."""
@@ -18,25 +23,107 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(size, eps=epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape of `x` stays."""
+        """Return `x` normalized, in the same shape."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps, dtype)  # type: ignore[no-untyped-call]  # torch's
         return normed
 
 
-def interleaved(weight: Tensor, head_size: int) -> Tensor:
-    """Rows of queries or keys (H E, D) with feature i beside feature i + E/2 of its head: a pair for rotary positions.
+class RotaryPositions(nn.Module):
+    """The angles of rotary positions (arXiv:2104.09864), which rotate pairs of features of queries and keys."""
 
-    Queries and keys in the same order have the same products.
+    cosines_and_sines: Tensor
+
+    def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
+        super().__init__()
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+        angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
+        parts = torch.stack((angles.cos(), angles.sin()), dim=-1)
+        self.register_buffer("cosines_and_sines", parts.float(), persistent=False)
+
+    @property
+    def angles(self) -> Tensor:
+        """Return the angles (P, E/2) as complex numbers of length 1."""
+        return torch.view_as_complex(self.cosines_and_sines)
+
+    def forward(self, length: int, num_heads: int) -> Tensor:
+        """Return the angles (T, H E/2) of the first `length` positions, repeated for each head."""
+        return self.angles[:length].repeat(1, num_heads)
+
+
+def interleaved(weight: Tensor, head_size: int) -> Tensor:
+    """Return the rows of queries or keys (H E, D) with feature i next to feature i + E/2 of its head.
+
+    Each two neighbours then are one pair for `rotate`. Reordering queries and keys alike leaves their products as they
+    are.
     """
     return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn pairs of neighbouring features of `x` (B, T, H, E) by `angles` (T, H E/2), complex numbers of length 1."""
+    """Return `x` (B, T, H, E) with pairs of neighbouring features rotated.
+
+    Args:
+        x: Queries or keys.
+        angles: Complex numbers of length 1 (T, H E/2).
+    """
     rotated: Tensor = _Rotation.apply(x, angles)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return rotated
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed sinusoids that are added to embeddings; they are no weights, so a state dictionary does not hold them."""
+
+    vectors: Tensor
+
+    def __init__(self, num_positions: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", sinusoidal_positions(num_positions, size), persistent=False)
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Return the sum of `x` (B, T, D) and the positions from `start`."""
+        return x + _slice(self.vectors, start, x.shape[1]).to(x.dtype)
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector per position that is added to embeddings, as in GPT-2."""
+
+    def __init__(self, num_positions: int, size: int, std: float = 0.02, generator: torch.Generator | None = None):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_positions, size).normal_(std=std, generator=generator))
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Return the sum of `x` (B, T, D) and the positions from `start`."""
+        return x + _slice(self.weight, start, x.shape[1])
+
+
+def sinusoidal_positions(num_positions: int, size: int, start: int = 0) -> Tensor:
+    """Return the fixed vectors of positions of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5).
+
+    Feature i of position p is ``sin(p / 10000^(e / size))`` for even i and the cosine of the same angle for odd i,
+    with ``e = 2 * (i // 2)``. Neighbouring features share a wavelength, so a shift of position rotates each pair.
+
+    Args:
+        num_positions: Number of positions.
+        size: Features of each position.
+        start: The first position.
+
+    Returns:
+        Vectors of shape (num_positions, size), float32.
+    """
+    features = torch.arange(size)
+    exponents = (2 * (features // 2)).double() / size
+    positions = torch.arange(start, start + num_positions, dtype=torch.float64)
+    angles = torch.outer(positions, _WAVELENGTH_BASE**-exponents)
+    return torch.where(features % 2 == 0, angles.sin(), angles.cos()).float()
+
+
+def _slice(vectors: Tensor, start: int, length: int) -> Tensor:
+    """Return the vectors of `length` positions; plain slicing would return fewer of them without an error."""
+    if start < 0 or start + length > len(vectors):
+        raise ValueError(f"positions {start} to {start + length} do not exist: the model has {len(vectors)}")
+    return vectors[start : start + length]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -61,15 +148,15 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, angles: Tensor) -> Tensor:
         ctx.save_for_backward(angles)
-        return _turn(x, angles)
+        return _rotate(x, angles)
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
         (angles,) = ctx.saved_tensors
-        return _turn(outer[0], angles.conj().resolve_conj()), None
+        return _rotate(outer[0], angles.conj().resolve_conj()), None
 
 
-def _turn(x: Tensor, angles: Tensor) -> Tensor:
+def _rotate(x: Tensor, angles: Tensor) -> Tensor:
     numbers = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     pairs = torch.view_as_complex(numbers.flatten(2).view(*x.shape[:2], -1, 2))
     return torch.view_as_real(pairs * angles).view(x.shape).to(x.dtype)

@@ -1,9 +1,9 @@
-"""The decoder: Llama's architecture (Touvron et al. 2023, arXiv:2302.13971) in one file.
+"""The transformer in Llama's architecture (Touvron et al. 2023, arXiv:2302.13971).
 
-RMSNorm (arXiv:1910.07467) before each block, rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202), grouped
-queries (arXiv:2305.13245), tied embeddings. Parameters carry the names, shapes and conventions of Hugging Face's
-`LlamaForCausalLM`, so that a state dictionary is a checkpoint of either. This is the model as it is trained;
-`jobs.generation.decoder` runs it for generating.
+It has RMSNorm (arXiv:1910.07467) before each block, rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202),
+grouped queries (arXiv:2305.13245) and tied embeddings. Parameters have the names, shapes and conventions of Hugging
+Face's `LlamaForCausalLM`, so both load the same state dictionary. This module is for training;
+`jobs.generation.decoder` has the same model for generation.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, K key-value heads, E = D / H, V vocabulary.
 """
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from jobs.config import ModelConfig
 from jobs.model.language_model import DataShape, SoftmaxModel
-from jobs.model.layers import RMSNorm, interleaved, rotate
+from jobs.model.layers import RMSNorm, RotaryPositions, interleaved, rotate
 
 INITIAL_STD = 0.02
 
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """Everything that decides the shapes and the arithmetic."""
+    """The settings that determine shapes and arithmetic."""
 
     vocab_size: int
     num_positions: int
@@ -40,64 +40,45 @@ class LlamaConfig:
 
     @classmethod
     def of(cls, config: ModelConfig, shape: DataShape) -> LlamaConfig:
-        """The run's model for its data."""
+        """Return the configuration of a run's model for its data."""
         settings = {each.name: getattr(config, each.name) for each in fields(cls)[2:]}
         return cls(shape.vocab_size, shape.num_positions, **settings)
 
     @property
     def head_size(self) -> int:
-        """Width of one attention head."""
+        """Return the number of features of one attention head."""
         return self.embedding_size // self.num_heads
 
 
-class RotaryPositions(nn.Module):
-    """The angles by which positions turn pairs of features."""
-
-    cosines_and_sines: Tensor
-
-    def __init__(self, num_positions: int, head_size: int, theta: float) -> None:
-        super().__init__()
-        exponents = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
-        angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), theta**-exponents)
-        parts = torch.stack((angles.cos(), angles.sin()), dim=-1)
-        self.register_buffer("cosines_and_sines", parts.float(), persistent=False)
-
-    @property
-    def angles(self) -> Tensor:
-        """Complex numbers of length 1 (P, E/2)."""
-        return torch.view_as_complex(self.cosines_and_sines)
-
-    def forward(self, length: int, num_heads: int) -> Tensor:
-        """The angles (T, H E/2) of the first `length` positions, once for each head."""
-        return self.angles[:length].repeat(1, num_heads)
-
-
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention over T positions: queries (B, H, T, E), keys and values (B, K, T, E)."""
-    if _spelled_out_is_faster(queries):
-        return _attend_spelled_out(queries, keys, values)
+    """Return causal attention (B, H, T, E) for queries (B, H, T, E), keys and values (B, K, T, E)."""
+    if _explicit_is_faster(queries):
+        return _attend_explicitly(queries, keys, values)
     grouped = keys.shape[1] < queries.shape[1]
     return F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
 
 
-def _spelled_out_is_faster(queries: Tensor) -> bool:
-    """On CPUs the fused kernel's bfloat16 backward pass takes 4 times as long, while the scores fit in the caches."""
+def _explicit_is_faster(queries: Tensor) -> bool:
+    """Return whether to avoid the fused kernel: on CPUs its bfloat16 backward pass takes 4 times as long.
+
+    That holds while the scores fit in the processor's caches.
+    """
     on_cpu = queries.requires_grad and queries.device.type == "cpu"
     return on_cpu and queries.dtype == torch.bfloat16 and queries.shape[2] <= 512
 
 
-def _attend_spelled_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend_explicitly(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     length, head_size = queries.shape[2:]
     groups = queries.shape[1] // keys.shape[1]
     keys, values = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (keys, values))
-    hidden = torch.full((length, length), -math.inf, dtype=queries.dtype, device=queries.device).triu(1)
-    one, other, third = (x.flatten(0, 1) for x in (queries, keys, values))  # (B H, T, E)
-    scores = torch.baddbmm(hidden, one, other.transpose(1, 2), alpha=head_size**-0.5)  # (B H, T, T)
-    return torch.bmm(scores.softmax(dim=-1), third).view_as(queries)
+    mask = torch.full((length, length), -math.inf, dtype=queries.dtype, device=queries.device).triu(1)
+    q, k, v = (x.flatten(0, 1) for x in (queries, keys, values))  # (B H, T, E)
+    scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=head_size**-0.5)  # (B H, T, T)
+    return torch.bmm(scores.softmax(dim=-1), v).view_as(queries)
 
 
 class Attention(nn.Module):
-    """Causal self-attention; H / K query heads share a key-value head."""
+    """Causal self-attention; H / K query heads share one key-value head."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -109,12 +90,12 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Mix positions: (B, T, D) to (B, T, D); queries and keys are turned by `angles` (T, (H + K) E/2)."""
+        """Map (B, T, D) to (B, T, D); `angles` (T, (H + K) E/2) rotate queries and keys."""
         pairs = (interleaved(matrix.weight, self.head_size) for matrix in (self.q_proj, self.k_proj))
         products = F.linear(x, torch.cat((*pairs, self.v_proj.weight)))
         heads = products.view(*x.shape[:2], -1, self.head_size)  # (B, T, H + 2 K, E)
-        turned = rotate(heads[:, :, : -self.num_kv_heads], angles)
-        queries, keys = turned[:, :, : self.num_heads], turned[:, :, self.num_heads :]
+        rotated = rotate(heads[:, :, : -self.num_kv_heads], angles)
+        queries, keys = rotated[:, :, : self.num_heads], rotated[:, :, self.num_heads :]
         values = heads[:, :, -self.num_kv_heads :]
         mixed = attend(queries.transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2))
         output: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
@@ -122,7 +103,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """SwiGLU: a gated hidden layer at each position."""
+    """A gated hidden layer at each position (SwiGLU)."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -131,13 +112,13 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, config.embedding_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Map (B, T, D) to (B, T, D)."""
         output: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return output
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each normed before and added to the residual stream after."""
+    """Attention, then feed-forward; both read the normalized residual stream and are added to it."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -147,14 +128,14 @@ class Layer(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Map (B, T, D) to (B, T, D)."""
         x = x + self.self_attn(self.input_layernorm(x), angles)
         x = x + self.mlp(self.post_attention_layernorm(x))
         return x
 
 
 class Decoder(nn.Module):
-    """Token ids to hidden states."""
+    """The layers from token ids to hidden states."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -165,7 +146,7 @@ class Decoder(nn.Module):
         self.num_rotated_heads = config.num_heads + config.num_kv_heads
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states (B, T, D) of `tokens` (B, T)."""
+        """Return the hidden states (B, T, D) of `tokens` (B, T)."""
         angles = self.rotary(tokens.shape[1], self.num_rotated_heads)
         x = self.embed_tokens(tokens)
         for layer in self.layers:
@@ -175,8 +156,9 @@ class Decoder(nn.Module):
 
 
 class Llama(SoftmaxModel):
-    """The language model: the decoder, and its embeddings once more as the output layer."""
+    """The language model: the decoder, with its embeddings as the output layer too."""
 
+    config_class = LlamaConfig
     config: LlamaConfig
     model: Decoder
 
@@ -188,31 +170,31 @@ class Llama(SoftmaxModel):
 
     @property
     def embeddings(self) -> Tensor:
-        """The vectors of tokens (V, D)."""
+        """Return the vectors of tokens (V, D)."""
         return self.model.embed_tokens.weight
 
     @property
     def output_weight(self) -> Tensor:
-        """The output layer (V, D): the embeddings."""
+        """Return the weights of the output layer (V, D): the embeddings."""
         return self.model.embed_tokens.weight
 
     @property
     def targets_per_window(self) -> int:
-        """The token after each input."""
+        """Return the number of inputs: the token after each of them is predicted."""
         return self.config.num_positions
 
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states (B T, D) and the tokens after them (B T) of `windows` (B, T + 1)."""
+        """Return the hidden states (B T, D) and the targets (B T) of `windows` (B, T + 1)."""
         hidden: Tensor = self.model(windows[:, :-1])
         return hidden.flatten(0, 1), windows[:, 1:].flatten()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T)."""
+        """Return the logits (B, T, V) of the token after each of `tokens` (B, T)."""
         return F.linear(self.model(tokens), self.output_weight)
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
-        """Normal weights; what writes to the residual stream smaller by its depth, as GPT-2 has it."""
+        """Draw normal weights; matrices that write to the residual stream are smaller with more layers, as in GPT-2."""
         residual_std = INITIAL_STD / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:

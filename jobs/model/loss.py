@@ -1,8 +1,10 @@
-"""Cross entropy of a linear output layer, without the logits of all positions at once.
+"""Losses of output layers; the cross entropy never holds the logits of all positions at once.
 
-At 4,096 tokens the logits are twenty times as large as the hidden states. Made, used and dropped for a few hundred
-positions at a time they stay in the caches, which on CPUs makes a training step about 1.4 times as fast; the gradient
-of the logits is known as soon as they are, so it is taken on the way (as the Liger kernels do, arXiv:2410.10989).
+For 4,096 tokens the logits are twenty times as large as the hidden states. Here they are computed for a few hundred
+positions at a time, so they stay in the processor's caches: on CPUs a training step is about 1.4 times as fast. The
+gradient of the logits is computed along with them (as in the Liger kernels, arXiv:2410.10989).
+
+Shapes in comments: N targets, D features, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ CHUNK_POSITIONS = 256
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sum of the negative log likelihoods of `targets`, in nats.
+    """Return the differentiable sum of the negative log likelihoods of `targets`, in nats.
 
     Args:
-        hidden: states (N, D).
-        weight: the output layer (V, D).
-        targets: token ids (N), int64.
-        dtype: arithmetic of the matrix products; the softmax is taken in at least float32.
+        hidden: States (N, D).
+        weight: Weights of the output layer (V, D).
+        targets: Token ids (N), int64.
+        dtype: Type of the matrix products; the softmax is computed in float32 or float64.
     """
     total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]  # torch's
     return total
@@ -31,7 +33,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype:
 
 @torch.no_grad()
 def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-    """The sum of `linear_cross_entropy` and the number of targets that got the highest logit."""
+    """Return the sum of `linear_cross_entropy`, and the number of targets with the highest logit."""
     weight = weight.to(dtype)
     loss, hits = 0.0, 0
     for chunk in _chunks(len(targets)):
@@ -43,15 +45,12 @@ def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.
 
 @torch.no_grad()
 def distance_and_hits(predicted: Tensor, targets: Tensor, embeddings: Tensor) -> tuple[float, int]:
-    """How far vectors are from their targets, and how often the target's embedding is the nearest.
+    """Return the sum of the squared distances to the targets, and the number of targets that are the nearest.
 
     Args:
-        predicted: Vectors (N, D).
-        targets: Token ids (N).
-        embeddings: Vectors (V, D), all of one length.
-
-    Returns:
-        The sum of the squared distances, and the number of targets.
+        predicted: Predicted embeddings (N, D).
+        targets: Token ids (N), int64.
+        embeddings: Vectors of tokens (V, D), all of one norm.
     """
     distance = (predicted - embeddings[targets]).square().sum().item()
     hits = sum(
@@ -87,9 +86,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of `targets` (N, 1) and its gradient softmax(logits) - onehot(targets), which overwrites `logits`.
+    """Return the loss of `targets` (N, 1) and its gradient, softmax(logits) - onehot(targets), in place of `logits`.
 
-    The softmax comes from one pass of torch's kernel, and the logarithm of the total from the likeliest token.
+    The softmax is one pass of torch's kernel; the logarithm of its denominator follows from the likeliest token.
     """
     highest, of_targets = logits.amax(dim=-1, keepdim=True), logits.gather(1, targets)
     gradient = torch.softmax(logits, dim=-1, out=logits)

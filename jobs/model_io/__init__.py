@@ -1,1 +1,1 @@
-"""Models as files: the model folder, archives, GGUF, the model card."""
+"""Models as files: the model folder, its zip file and model card, and GGUF."""

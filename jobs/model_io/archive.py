@@ -1,8 +1,10 @@
 """A model folder as one zip file.
 
-The bytes depend on the content alone: files are stored, not compressed (weights hardly shrink, and zlib's output
-differs between versions), in a fixed order, with a fixed date. Archives may come from anywhere: only plain names are
-read, nothing is extracted to a disk, and no more is read than the manifest inside promises.
+The bytes depend only on the content: the files have a fixed order and a fixed date, and are not compressed, since
+weights hardly shrink and the output of zlib differs between versions.
+
+Archives may come from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and no
+file is read that is larger than the manifest says.
 """
 
 from __future__ import annotations
@@ -21,23 +23,23 @@ _MOST_MANIFEST_BYTES = 1 << 20
 
 
 def pack(contents: Mapping[str, bytes]) -> bytes:
-    """The zip file that holds `contents` by name."""
+    """Return the zip file of `contents`, by file name."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(contents):
             info = zipfile.ZipInfo(name, _DATE)
-            info.create_system = 3  # Unix, wherever it is written
+            info.create_system = 3  # Unix, on every system, so that the bytes are equal
             info.external_attr = _FILE_MODE << 16
             archive.writestr(info, contents[name])
     return sink.getvalue()
 
 
 def unpack(uri: str) -> dict[str, bytes]:
-    """The manifest of the archive at `uri` and the files that it lists, checked by size and hash.
+    """Return the manifest of the archive at `uri` and the files that it lists, checked by size and hash.
 
     Raises:
         InputError: if there is no such file, or it is not an archive of a model folder.
-        DamagedError: if a file in it is missing, truncated or altered, or its name leads out of the archive.
+        DamagedError: if a file in it is missing, truncated or altered, or its name is not a plain file name.
     """
     try:
         with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
@@ -45,14 +47,14 @@ def unpack(uri: str) -> dict[str, bytes]:
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file; check --model") from None
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DamagedError(f"{uri}: not a zip file that can be read ({error}); export it again") from None
+        raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
 
 
 def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     for name in sizes:
         if not name or name.startswith(".") or set(name) & set("/\\:\0"):
-            raise DamagedError(f"{uri}: holds the name {name!r}; a model's archive has plain file names alone")
+            raise DamagedError(f"{uri}: contains the name {name!r}; only plain file names are accepted")
     if sizes.get(MANIFEST, _MOST_MANIFEST_BYTES) >= _MOST_MANIFEST_BYTES:
         raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it)")
     contents = {MANIFEST: archive.read(MANIFEST)}

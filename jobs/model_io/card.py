@@ -1,4 +1,4 @@
-"""The model card: what the model was made from, how good it is, what it writes, and what it is not good for."""
+"""The model card: the corpus, metrics, configuration, samples and limits of a model, as a Markdown file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobs.config import Config
-from jobs.generation.continuation import Continuation
 from jobs.metrics.schema import Show, chosen, names
 from jobs.metrics.stats import TrainStats
 
@@ -46,33 +45,41 @@ architecture; open it with `python -m jobs sample --model FOLDER`.
 _LIMITS = """\
 ## Limits
 
-- It continues text like that of its corpus; it was not taught to answer, and what it says is no statement of fact.
-- Whatever the corpus holds (errors, prejudice, names, passages word for word) the model may repeat.
-- It sees {num_positions} tokens at a time; what came before is forgotten.
-- The metrics are of held-out parts of the same corpus, and say nothing of other text.
+- It continues text in the style of its corpus. It is not trained to answer questions, and its output may be false.
+- It may repeat errors, prejudice, names and whole passages of the corpus.
+- It reads {num_positions} tokens at a time; earlier tokens have no influence.
+- The metrics are measured on held-out parts of the same corpus. They do not apply to other text.
 """
+
+
+class CardSample(NamedTuple):
+    """A prompt and the model's continuation of it."""
+
+    prompt: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is written from."""
+    """The content of a model card."""
 
     run_id: str
     config: Config
     sources: Sequence[Mapping[str, Any]]
-    """Name, size and sha256 of the files of the corpus."""
+    """The files of the corpus: `name`, `size` in bytes and `sha256` of each."""
     stats: Mapping[str, Any]
+    """The statistics of the train step (see `jobs.metrics.stats.TrainStats`)."""
     vocab_size: int
-    samples: Sequence[Continuation]
+    samples: Sequence[CardSample]
 
 
-def figures(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics that belong to the model; times do not, so equal trainings have equal cards."""
+def card_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the statistics for ``training_stats.json``, without those that vary between equal trainings."""
     return chosen(stats, names(TrainStats, Show.CARD))
 
 
 def write_card(facts: Facts) -> str:
-    """The content of ``README.md``."""
+    """Return the content of ``README.md``."""
     parts = (
         _header(facts),
         _corpus(facts.sources),
@@ -101,7 +108,7 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
 def _metrics(stats: Mapping[str, Any], vocab_size: int) -> str:
     rows = {
         **(_regression(stats) if "mean_vector_loss" in stats else _likelihood(stats, vocab_size)),
-        "next token right": f"{stats['valid_accuracy']:.1%}",
+        "validation accuracy (next token)": f"{stats['valid_accuracy']:.1%}",
         "training loss": f"{stats['train_loss']:.4f}",
         "steps": f"{stats['num_steps']:,}",
         "training tokens": f"{stats['num_tokens']:,}",
@@ -116,8 +123,8 @@ def _likelihood(stats: Mapping[str, Any], vocab_size: int) -> dict[str, str]:
     return {
         "validation loss (nats per token)": f"{stats['valid_loss']:.4f}",
         "baseline: unigram frequencies": f"{stats['unigram_loss']:.4f}",
-        "baseline: which token follows which": f"{stats['bigram_loss']:.4f}",
-        "baseline: every token alike": f"{math.log(vocab_size):.4f}",
+        "baseline: bigram frequencies": f"{stats['bigram_loss']:.4f}",
+        "baseline: uniform distribution": f"{math.log(vocab_size):.4f}",
         "bits per byte": f"{stats['bits_per_byte']:.4f}",
         "perplexity": f"{stats['perplexity']:.2f}",
     }
@@ -126,8 +133,8 @@ def _likelihood(stats: Mapping[str, Any], vocab_size: int) -> dict[str, str]:
 def _regression(stats: Mapping[str, Any]) -> dict[str, str]:
     return {
         "validation loss (squared distance to the next embedding)": f"{stats['valid_loss']:.4f}",
-        "baseline: the mean embedding": f"{stats['mean_vector_loss']:.4f}",
-        "baseline: the most frequent token, right": f"{stats['unigram_accuracy']:.1%}",
+        "baseline: mean embedding": f"{stats['mean_vector_loss']:.4f}",
+        "baseline: accuracy of the most frequent token": f"{stats['unigram_accuracy']:.1%}",
     }
 
 
@@ -136,14 +143,14 @@ def _configuration(config: Config) -> str:
     return f"## Configuration\n\n{_verbatim(json.dumps(chosen, indent=2, ensure_ascii=False))}\n"
 
 
-def _samples(samples: Sequence[Continuation]) -> str:
-    texts = [f"Prompt:\n\n{_verbatim(each.prompt)}\n\ngoes on:\n\n{_verbatim(each.text)}\n" for each in samples]
+def _samples(samples: Sequence[CardSample]) -> str:
+    texts = [f"Prompt:\n\n{_verbatim(each.prompt)}\n\nContinuation:\n\n{_verbatim(each.text)}\n" for each in samples]
     return "\n".join(["## Samples\n", *texts])
 
 
 def _verbatim(text: str) -> str:
-    """`text` as a code block; by indentation, since it may hold any fence."""
-    return textwrap.indent(text or "(nothing)", "    ", lambda _: True)
+    """Return `text` as an indented code block; it may contain any fence, so a fenced block could end too early."""
+    return textwrap.indent(text or "(empty)", "    ", lambda _: True)
 
 
 def _cell(text: str) -> str:

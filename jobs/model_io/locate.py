@@ -1,4 +1,4 @@
-"""Where a model is that a person names: a folder, a zip file, a run, or the champion."""
+"""Location of a model by a name: a folder, a zip file, a run, or the champion."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from jobs.lake.uri import join, to_uri
 
 
 def find_model(name: str, home: Lake) -> str:
-    """The URI of the model folder or zip file that a person means by `name`.
+    """Return the URI of the model folder or zip file with a name.
+
+    Args:
+        name: A folder, a zip file, the id of a run, or ``champion``.
+        home: The lake of the runs and of the champion.
 
     Raises:
-        InputError: if there is none.
-        DamagedError: if what should tell the champion does not.
+        InputError: if there is no such model.
+        DamagedError: if the pointer to the champion is damaged.
     """
     if name == "champion":
         champion = read_champion(home)
         if champion is None:
-            raise InputError(f"{home.champion}: no champion yet; name a run, or check --lake")
+            raise InputError(f"{home.champion}: no champion yet; give the id of a run, or check --lake")
         return champion.model_uri
     uri = to_uri(name)
     if uri.endswith(".zip") and store.exists(uri):
@@ -30,4 +34,4 @@ def find_model(name: str, home: Lake) -> str:
     for place in places:
         if store.exists(join(place, MANIFEST)) and store.exists(join(place, "config.json")):
             return place
-    raise InputError(f"{name}: no model there (looked in {', '.join(places)}); train one, or check --lake")
+    raise InputError(f"{name}: no model found (looked in {', '.join(places)}); train one, or check --lake")

@@ -11,16 +11,17 @@ from typing import Any
 from jobs.config import Config, GenerateConfig
 from jobs.engine.base import Engine
 from jobs.errors import DamagedError, DivergedError, InputError, StoppedError, WorkerLostError
-from jobs.generation.continuation import Continuation, Settings
+from jobs.generation.continuation import GenerationSettings
 from jobs.generation.generate import Request, generate
+from jobs.generation.inference import to_inference
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import base_name, join
 from jobs.metrics.schema import chosen
 from jobs.metrics.training import QUALITY, StepRow, baselines_text
-from jobs.model.kinds import build_model, for_generating
+from jobs.model.kinds import build_model
 from jobs.model.language_model import LanguageModel
-from jobs.model_io.card import Facts
+from jobs.model_io.card import CardSample, Facts
 from jobs.model_io.folder import TOKENIZER
 from jobs.model_io.locate import find_model
 from jobs.model_io.publish import publish_model
@@ -168,10 +169,11 @@ def _tokens(folder: str) -> tuple[Tokenizer, list[dict[str, Any]]]:
     return tokenizer, manifest.inputs.get("files", [])
 
 
-def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> list[Continuation]:
+def _samples(model: LanguageModel, tokenizer: Tokenizer, config: GenerateConfig) -> list[CardSample]:
     """The first sample of the first prompts of the configuration, for the card."""
     requests = [Request(prompt, index) for index, prompt in enumerate(config.prompts[:CARD_SAMPLES])]
-    return generate(for_generating(model), tokenizer, requests, Settings.of(config)).samples
+    made = generate(to_inference(model), tokenizer, requests, GenerationSettings.of(config))
+    return [CardSample(each.prompt, each.text) for each in made.samples]
 
 
 def _summary(rows: list[StepRow], keep_best: bool) -> dict[str, Any]:

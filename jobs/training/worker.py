@@ -96,7 +96,7 @@ def start_model(run: Run, config: Config, shape: DataShape) -> LanguageModel:
         names = token_names(read_tokenizer(Lake(run.lake_uri), used_datasets(run)["tokens"]).json)
         weights = model.embeddings.detach().numpy()
         started = initial_weights(read_embeddings(place), names, weights, place)
-        model.start_from(torch.from_numpy(started))
+        model.set_embeddings(torch.from_numpy(started))
     return model
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from jobs.engine.inline import InlineEngine
-from jobs.generation.continuation import Settings
+from jobs.generation.continuation import GenerationSettings
 from jobs.generation.decoder import InferenceLlama
 from jobs.generation.generate import Request, generate
 from jobs.generation.sampling import Sampling
 from jobs.lake.layout import Lake
 from jobs.lake.uri import local_path
 from jobs.model_io.folder import load_model
-from jobs.model_io.gguf_file import to_gguf
+from jobs.model_io.gguf import to_gguf
 from jobs.steps import train
 from tests.support.handmade import TEXT, make_datasets, make_run, train_tokenizer
 
@@ -60,7 +60,7 @@ def prompts():
 
 def greedy(ours, prompts):
     model, tokenizer = ours
-    settings = Settings(max_new_tokens=NEW_TOKENS, sampling=Sampling(temperature=0))
+    settings = GenerationSettings(max_new_tokens=NEW_TOKENS, sampling=Sampling(temperature=0))
     return generate(InferenceLlama(model), tokenizer, [Request(prompt) for prompt in prompts], settings).samples
 
 

@@ -18,7 +18,7 @@ from jobs.cli.main import main
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.model_io.folder import model_contents, read_contents, save_model
-from jobs.model_io.gguf_file import to_gguf
+from jobs.model_io.gguf import to_gguf
 from tests.jobs.model_io.test_folder import changed
 
 WAIT_SECONDS = 60

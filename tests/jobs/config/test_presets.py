@@ -10,8 +10,8 @@ from jobs.engine.inline import InlineEngine
 from jobs.lake import store
 from jobs.lake.uri import join
 from jobs.model.language_model import DataShape
-from jobs.model.llama import LlamaConfig
-from jobs.model_io.llama_config import weight_shapes
+from jobs.model.llama import Llama, LlamaConfig
+from jobs.model_io.weights import weight_shapes
 from jobs.pipeline import run_all, start_run
 from tests.support.handmade import TEXT
 
@@ -92,5 +92,6 @@ def test_presets_have_their_pipelines_numbers():
 @pytest.mark.parametrize(("preset", "millions"), [("small", 24.0), ("medium", 124.3)])
 def test_decoders_have_the_size_that_they_promise(preset, millions):
     config = resolve("none", preset)
-    shapes = weight_shapes(LlamaConfig.of(config.model, DataShape(config.tokenize.vocab_size, config.windows.size, 0)))
+    shape = DataShape(config.tokenize.vocab_size, config.windows.size, 0)
+    shapes = weight_shapes(Llama, LlamaConfig.of(config.model, shape))
     assert sum(map(math.prod, shapes.values())) / 1e6 == pytest.approx(millions, abs=0.1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.engine.inline import InlineEngine
-from jobs.generation.continuation import Settings, end_of_words
+from jobs.generation.continuation import GenerationSettings, end_of_words
 from jobs.generation.decoder import InferenceLlama
 from jobs.generation.generate import Request, generate
 from jobs.generation.sampling import Sampling
@@ -57,7 +57,7 @@ def test_a_cycle_is_learned_by_heart_and_generated(trained, model_and_tokenizer)
     assert stats["valid_loss"] < 0.1
     assert stats["valid_accuracy"] > 0.98
     assert stats["unigram_loss"] > 2
-    settings = Settings(sampling=GREEDY, max_new_words=30)
+    settings = GenerationSettings(sampling=GREEDY, max_new_words=30)
     text = one(model_and_tokenizer, "abc def", settings).text
     assert text == (WORDS * 4).removeprefix("abc def")[: len(text)]
     assert len(text.split()) == 30
@@ -65,7 +65,7 @@ def test_a_cycle_is_learned_by_heart_and_generated(trained, model_and_tokenizer)
 
 def test_a_continuation_goes_on_when_the_context_is_full(model_and_tokenizer):
     model, _ = model_and_tokenizer
-    sample = one(model_and_tokenizer, "abc def", Settings(sampling=GREEDY, max_new_tokens=100))
+    sample = one(model_and_tokenizer, "abc def", GenerationSettings(sampling=GREEDY, max_new_tokens=100))
     assert len(sample.tokens) == 100 > 6 * model.config.num_positions
     assert sample.text == (WORDS * 12).removeprefix("abc def")[: len(sample.text)]
     assert np.exp(sample.log_probabilities).min() > 0.5
@@ -74,15 +74,15 @@ def test_a_continuation_goes_on_when_the_context_is_full(model_and_tokenizer):
 def test_a_prompt_longer_than_the_context_keeps_its_last_tokens_and_says_so(model_and_tokenizer, caplog):
     _, tokenizer = model_and_tokenizer
     prompt = "999 " * 20 + WORDS * 3
-    sample = one(model_and_tokenizer, prompt, Settings(sampling=GREEDY, max_new_words=4))
+    sample = one(model_and_tokenizer, prompt, GenerationSettings(sampling=GREEDY, max_new_words=4))
     assert sample.text == "abc def ghi jkl"
     assert sample.prompt_tokens_dropped == len(tokenizer.encode(prompt)) - 16
-    assert f"the first {sample.prompt_tokens_dropped} tokens are left out" in caplog.text
+    assert f"the first {sample.prompt_tokens_dropped} tokens are ignored" in caplog.text
 
 
 def test_an_empty_prompt_starts_from_end_of_text(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    sample = one((model, tokenizer), "", Settings(sampling=GREEDY, max_new_tokens=1))
+    sample = one((model, tokenizer), "", GenerationSettings(sampling=GREEDY, max_new_tokens=1))
     with torch.no_grad():
         expected = model(torch.tensor([[tokenizer.end_of_text]]))[0, -1]
     assert sample.tokens == [expected.argmax().item()]
@@ -95,7 +95,7 @@ def test_end_of_text_ends_a_sample(model_and_tokenizer):
         model.model.norm.weight.zero_()
         model.output_weight.zero_()
     tokenizer.end_of_text = 0  # with equal logits the first token is the likeliest
-    sample = one((model, tokenizer), "the", Settings(sampling=GREEDY))
+    sample = one((model, tokenizer), "the", GenerationSettings(sampling=GREEDY))
     assert (sample.text, sample.tokens) == ("", [0])
 
 
@@ -112,7 +112,7 @@ def test_samples_depend_on_seed_prompt_and_sample_alone(model_and_tokenizer):
 
     def texts(seed=0, prompt_index=0, samples=range(5)):
         sampling = Sampling(repetition_penalty=1.1)
-        settings = Settings(max_new_tokens=20, sampling=sampling, seed=seed)
+        settings = GenerationSettings(max_new_tokens=20, sampling=sampling, seed=seed)
         requests = [Request("the", prompt_index, sample) for sample in samples]
         return [sample.text for sample in generate(InferenceLlama(model), tokenizer, requests, settings).samples]
 
@@ -128,7 +128,9 @@ def test_prompts_of_different_lengths_share_a_batch(model_and_tokenizer):
     model, tokenizer = load_again(model_and_tokenizer)
     random_model(model)
     prompts = ["", "abc", WORDS[:9], WORDS * 3, "999 mno"]
-    settings = Settings(max_new_tokens=60, sampling=Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.3))
+    settings = GenerationSettings(
+        max_new_tokens=60, sampling=Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.3)
+    )
     requests = [Request(prompt, index) for index, prompt in enumerate(prompts)]
     together = generate(InferenceLlama(model), tokenizer, requests, settings).samples
     alone = [generate(InferenceLlama(model), tokenizer, [each], settings).samples[0] for each in requests]
@@ -141,7 +143,7 @@ def test_prompts_of_different_lengths_share_a_batch(model_and_tokenizer):
 def test_a_repetition_penalty_spares_what_was_not_said(model_and_tokenizer):
     model, tokenizer = load_again(model_and_tokenizer)
     pair = random_model(model), tokenizer
-    settings = Settings(max_new_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
+    settings = GenerationSettings(max_new_tokens=40, sampling=Sampling(temperature=0, repetition_penalty=1e6))
     tokens = one(pair, "abc", settings).tokens
     assert len({*tokens, *tokenizer.encode("abc").tolist()}) == len(tokens) + len(tokenizer.encode("abc"))
 
@@ -151,7 +153,7 @@ def test_a_repetition_penalty_spares_what_was_not_said(model_and_tokenizer):
     [((" jkl",), " ghi", "stop"), (("xyz", "hi"), " g", "stop"), (("xyz",), " ghi jkl mno pqr", "max_new_words")],
 )
 def test_text_ends_before_a_stop_string(model_and_tokenizer, stop, text, finish):
-    sample = one(model_and_tokenizer, "abc def", Settings(max_new_words=4, sampling=GREEDY, stop=stop))
+    sample = one(model_and_tokenizer, "abc def", GenerationSettings(max_new_words=4, sampling=GREEDY, stop=stop))
     assert (sample.text, sample.finish) == (text, finish)
 
 

@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 
 from jobs.config import ModelConfig, TokenizeConfig
-from jobs.generation.continuation import Settings
+from jobs.generation.continuation import GenerationSettings
 from jobs.generation.generate import Request, generate
+from jobs.generation.inference import to_inference
 from jobs.generation.sampling import Sampling
-from jobs.model.kinds import build_model, for_generating
+from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.vocabulary import vocabulary_json
@@ -44,11 +45,11 @@ def test_byte_pairs_go_on_in_the_middle_of_a_word():
 
 def test_unknown_words_are_said(words, caplog):
     model = build_model(ModelConfig(kind="context_mlp", embedding_size=4, hidden_sizes=[4]), DataShape(6, 3, 0))
-    settings = Settings(max_new_tokens=2, sampling=Sampling(temperature=0))
+    settings = GenerationSettings(max_new_tokens=2, sampling=Sampling(temperature=0))
     requests = [Request("the Walrus sat, the man", sample=n) for n in range(3)]
-    samples = generate(for_generating(model), words, requests, settings).samples
+    samples = generate(to_inference(model), words, requests, settings).samples
     assert samples[0].unknown_words == ["Walrus", ","]
     said = [record.message for record in caplog.records if "vocabulary" in record.message]
-    assert said == ["not in the vocabulary, so the model does not know it: Walrus, ,"]
+    assert said == ["words of the prompt that are not in the vocabulary: Walrus, ,"]
     assert samples[0].text == words.decode_after("man", samples[0].tokens)
     assert Tokenizer.from_json(train_tokenizer().json).unknown("Walrus ☃") == []

@@ -1,11 +1,9 @@
 """The decoder: its gradients, its causality."""
 
-import cmath
-
 import pytest
 import torch
 
-from jobs.model.llama import Llama, LlamaConfig, RotaryPositions, _attend_spelled_out, attend
+from jobs.model.llama import Llama, LlamaConfig, _attend_explicitly, attend
 
 CONFIG = LlamaConfig(
     vocab_size=23, num_positions=24, num_layers=2, embedding_size=16, hidden_size=20, num_heads=4, num_kv_heads=2,
@@ -64,17 +62,10 @@ def test_spelled_out_attention_equals_the_fused_one(num_kv_heads):
     queries = torch.randn(2, 4, 9, 8, generator=generator)
     keys, values = torch.randn(2, 2, num_kv_heads, 9, 8, generator=generator)
     fused = attend(queries, keys, values)
-    torch.testing.assert_close(_attend_spelled_out(queries, keys, values), fused, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(_attend_explicitly(queries, keys, values), fused, atol=1e-6, rtol=1e-5)
 
 
 def test_initial_weights_depend_on_the_seed_alone():
     one, same, other = Llama(CONFIG, seed=3), Llama(CONFIG, seed=3), Llama(CONFIG, seed=4)
     assert all(map(torch.equal, one.parameters(), same.parameters()))
     assert not torch.equal(one.output_weight, other.output_weight)
-
-
-def test_angles_of_rotary_positions_grow_with_the_position():
-    """Feature i of position p turns by p / theta^(2 i / E), counterclockwise, as transformers has it."""
-    angles = RotaryPositions(num_positions=5, head_size=6, theta=100.0)(4, num_heads=2)
-    expected = [[cmath.exp(1j * p * 100.0 ** (-i / 3)) for i in (0, 1, 2)] * 2 for p in range(4)]
-    torch.testing.assert_close(angles, torch.tensor(expected, dtype=torch.complex64))

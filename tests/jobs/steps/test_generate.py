@@ -7,6 +7,7 @@ import pytest
 
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
+from jobs.generation.batches import load_inference
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model
@@ -30,7 +31,7 @@ class PartitionedEngine(InlineEngine):
     def map(self, function, items, description):
         results = {}
         for first in reversed(range(self.partitions)):
-            generate._model.cache_clear()
+            load_inference.cache_clear()
             function = pickle.loads(pickle.dumps(function))
             mine = list(enumerate(items))[first :: self.partitions]
             results |= {index: pickle.loads(pickle.dumps(function(item))) for index, item in mine}

@@ -33,7 +33,7 @@ def make(kind):
 
 def test_the_mean_vector_and_the_most_frequent_token_of_the_training_targets():
     model, data = make("embedding_regression")
-    model.start_from(torch.eye(4))
+    model.set_embeddings(torch.eye(4))
     # The mean is (0, 4, 1, 1) / 6: squared distances of tokens 1, 2, 3 are 6/36, 42/36, 42/36.
     expected = {"mean_vector_loss": (6 + 42 + 42 + 42 + 42) / 36 / 5, "unigram_accuracy": 0.2}
     assert baselines(model, data, 5) == pytest.approx(expected)

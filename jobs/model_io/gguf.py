@@ -1,8 +1,8 @@
-"""A model as one GGUF file, which llama.cpp and what is built on it run.
+"""Export of a model as one GGUF file, the format of llama.cpp.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Weights stay float32. llama.cpp turns neighbouring features
-where Hugging Face's Llama turns those half a head apart, so the rows of queries and keys change places; the output
-layer is left out, since llama.cpp takes the embeddings where there is none.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Weights stay float32. Rotary positions of llama.cpp rotate
+neighbouring features, those of Hugging Face's Llama features half a head apart, so the rows of queries and keys are
+reordered. The output layer is left out, because llama.cpp then uses the embeddings.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 from gguf import GGUFWriter, LlamaFileType, TokenType
 
 from jobs.errors import InputError
-from jobs.model.kinds import kind_of
 from jobs.model.language_model import LanguageModel
 from jobs.model.layers import interleaved
 from jobs.model.llama import Llama, LlamaConfig
+from jobs.model_io.configs import architecture_of
 from jobs.tokenizer.tokenizer import Tokenizer
 
-# llama.cpp's names of the pre-tokenizers that it has, by what a tokenizer.json says of them.
 _PRE_TOKENIZERS = {"ByteLevel": "gpt-2"}
+"""llama.cpp's names of pre-tokenizers by their types in a ``tokenizer.json``."""
 _LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -37,14 +37,14 @@ _LAYER = {
 
 
 def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
-    """The content of a GGUF file.
+    """Return the content of a GGUF file.
 
     Raises:
-        InputError: if llama.cpp has no model or no tokenizer of this kind.
+        InputError: if llama.cpp does not support the kind of the model or the tokenizer.
     """
     if not isinstance(model, Llama):
         raise InputError(
-            f"GGUF: llama.cpp runs models of kind transformer; this one is a {kind_of(model).architecture}"
+            f"GGUF: only models of kind transformer can be exported; this model is a {architecture_of(model)}"
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
@@ -54,8 +54,9 @@ def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
         _add_tokenizer(writer, tokenizer, model.config.vocab_size)
         for theirs, ours in tensor_names(model.config).items():
             tensor = model.state_dict()[ours].detach().float()
-            turned = theirs.endswith(("attn_q.weight", "attn_k.weight"))
-            writer.add_tensor(theirs, (interleaved(tensor, model.config.head_size) if turned else tensor).numpy())
+            if theirs.endswith(("attn_q.weight", "attn_k.weight")):
+                tensor = interleaved(tensor, model.config.head_size)
+            writer.add_tensor(theirs, tensor.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -64,7 +65,7 @@ def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
 
 
 def tensor_names(config: LlamaConfig) -> dict[str, str]:
-    """Our name of each tensor by GGUF's."""
+    """Return our name of each tensor by its name in GGUF."""
     names = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
     return names | {
         f"blk.{index}.{theirs}.weight": f"model.layers.{index}.{ours}.weight"
@@ -104,12 +105,16 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) ->
 
 
 def _pre_tokenizer(values: dict[str, Any]) -> str:
-    """llama.cpp's name of the way in which text is cut into words before merging."""
+    """Return llama.cpp's name of the rule that splits text into words before the merges.
+
+    Raises:
+        InputError: if the tokenizer is not byte-level BPE with GPT-2's rule.
+    """
     before = values.get("pre_tokenizer") or {}
     name = _PRE_TOKENIZERS.get(str(before.get("type")))
     plain = before.get("use_regex", True) and not before.get("add_prefix_space") and not values.get("normalizer")
     if values["model"].get("type") != "BPE" or name is None or not plain:
-        raise InputError("GGUF: only byte-level BPE over GPT-2's words can be exported; this tokenizer is another")
+        raise InputError("GGUF: only byte-level BPE tokenizers (tokenize.kind=bpe) can be exported")
     return name
 
 

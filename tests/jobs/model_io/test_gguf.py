@@ -9,7 +9,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import models, pre_tokenizers
 
 from jobs.errors import InputError
-from jobs.model_io.gguf_file import tensor_names, to_gguf
+from jobs.model_io.gguf import tensor_names, to_gguf
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 
