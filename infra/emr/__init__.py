@@ -1,17 +1,38 @@
-"""The embedded EMR: an EMR and S3 endpoint in one process, whose steps are real processes.
+"""The embedded EMR: Amazon EMR and S3 on one machine, for development and tests.
 
-moto answers the AWS API and keeps its state in memory; this package gives moto's clusters what they lack: they start,
-run their steps one after another, ship the logs, react to failures and end. A step is a real ``spark-submit`` (or any
-other command) in its own process tree and its own folder, with its code from where it was uploaded.
+It is one process that answers the EMR and S3 APIs and really executes the steps of a cluster. Any AWS client can use
+it: boto3, the AWS CLI, Airflow's EMR operators.
 
-It runs on the machine of whoever develops or tests, never on AWS::
+Start it, and point the AWS SDKs to it::
 
-    python -m infra.emr --port 5555 --bucket lake      # then AWS_ENDPOINT_URL=http://127.0.0.1:5555
+    python -m infra.emr --port 5555 --bucket lake
+    export AWS_ENDPOINT_URL=http://127.0.0.1:5555
 
-Which module does what:
+or use it from Python::
 
-    settings    what can be chosen          server      start and stop, as a library
-    responses   the API beyond moto's       models      clusters and steps: their states, one thread for each cluster
-    command     what a step starts          execution   one step from its first file to its last log
-    guard       ends a whole process tree   store       s3:// and file:// alike
+    with embedded_emr(EmrSettings(buckets=("lake",))) as endpoint_url:
+        emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1")
+
+The server is moto's, which answers the API from memory. moto alone records clusters and steps but runs nothing: a step
+stays PENDING or RUNNING for ever. This package adds:
+
+- Clusters start, run their steps one at a time, wait for more steps, and terminate. Idle timeouts, termination
+  protection and ``ActionOnFailure`` work as on AWS.
+- A step of ``command-runner.jar`` runs its command as a process tree of its own, in a folder of its own.
+  ``spark-submit`` uses the pip package of Spark: options for YARN are translated to a local master, and files at
+  ``s3://`` and ``file://`` URIs are downloaded first.
+- CancelSteps and TerminateJobFlows end all processes of a step. Nothing is left if the server itself is killed.
+- Logs are uploaded to the cluster's LogUri in EMR's layout. A failed step has ``FailureDetails`` with its cause.
+- The auto-termination policy works. An unknown action or id is an error of the client, as on AWS.
+
+Limits: bootstrap actions are recorded but not run, because a step uses this machine's Python. There are no instances,
+no YARN and no HDFS. Anyone who can reach the port can run commands as the user of the server: keep it on loopback.
+
+Modules:
+
+    settings      options of the server           server       start and stop it
+    responses     API actions beyond moto's       models       clusters and steps, one thread per cluster
+    command       the command of a step           execution    run one step and upload its logs
+    spark_submit  translate spark-submit          guard        end the whole process tree of a step
+    logs          logs and causes of failures     store        files at s3:// and file:// URIs
 """

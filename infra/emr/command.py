@@ -1,4 +1,4 @@
-"""From the step of an API call to what is started here: command, environment, files. Pure: it touches nothing."""
+"""Translate a step of the API into a local command: its arguments, environment and downloads. Pure functions."""
 
 import re
 import sys
@@ -7,48 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from infra.emr.settings import Settings, Site
+from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.spark_submit import CommandError, Download, localize
 from infra.emr.store import KEYS
 
 EXECUTORS_TAG = "nightjar:executors"
 
-# A step inherits from whoever started the server what a program needs to find its tools and its language, and no more:
-# neither PYTHONPATH nor a proxy nor Airflow's secrets.
+# A step inherits only these variables of the server's environment. PYTHONPATH, proxies and Airflow's secrets are not
+# passed on.
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TZ|LANG|LC_\w+|JAVA_HOME|LD_LIBRARY_PATH|SSL_CERT_\w+|NIGHTJAR_\w+"
     r"|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
 )
-OF_EMR_MACHINES = frozenset(
+OVERRIDDEN_EXPORTS = frozenset(
     {"PATH", "JAVA_HOME", "SPARK_HOME", "PYTHONPATH", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"}
 )
 
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """What a cluster's request says about how its steps run."""
+    """The parts of a cluster's request that decide how its steps run."""
 
     region: str
     executors: str
-    """`threads` or `processes`; a tag may say anything."""
+    """`threads` or `processes`. Not validated: it may come from a tag."""
 
     spark_defaults: Mapping[str, str]
     exports: Mapping[str, str]
-    """Environment variables of the classifications `spark-env` / `export`."""
+    """Environment variables of the classification `export` in `spark-env`."""
 
 
 @dataclass(frozen=True)
 class StepCommand:
-    """What is started, once the files are there."""
+    """The local command of a step, and the files to download before it starts."""
 
     argv: tuple[str, ...]
     downloads: tuple[Download, ...] = ()
 
 
 def read_spec(
-    configurations: Sequence[Mapping[str, Any]], tags: Mapping[str, str], region: str, settings: Settings
+    configurations: Sequence[Mapping[str, Any]], tags: Mapping[str, str], region: str, settings: EmrSettings
 ) -> ClusterSpec:
-    """Reads a cluster's Configurations and tags."""
+    """Return the `ClusterSpec` of a cluster's Configurations and tags."""
     by_name = {str(item.get("Classification")): item for item in configurations}
     nested = by_name.get("spark-env", {}).get("Configurations") or ()
     exports = {str(item.get("Classification")): item for item in nested}.get("export", {})
@@ -56,42 +56,44 @@ def read_spec(
         region=region,
         executors=tags.get(EXECUTORS_TAG, settings.executors),
         spark_defaults=_properties(by_name.get("spark-defaults", {})),
-        exports={key: value for key, value in _properties(exports).items() if key not in OF_EMR_MACHINES},
+        exports={key: value for key, value in _properties(exports).items() if key not in OVERRIDDEN_EXPORTS},
     )
 
 
 def step_command(
     jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path | None, java_options: str
 ) -> StepCommand:
-    """Makes the command of a step.
+    """Return the local command of a step.
 
     Raises:
-        CommandError: The step is none that this EMR can run.
+        CommandError: if the embedded EMR cannot run the step.
     """
     if PurePath(jar).name != "command-runner.jar":
-        raise CommandError(f"{jar}: only steps of command-runner.jar run here")
+        raise CommandError(f"{jar}: the embedded EMR only runs steps of command-runner.jar")
     if not args:
-        raise CommandError("command-runner.jar: no command given")
+        raise CommandError("command-runner.jar: the step has no arguments, so there is no command to run")
     if PurePath(args[0]).name != "spark-submit":
         return StepCommand(tuple(args))
     if spark_home is None:
-        raise CommandError("pyspark is not installed in the environment of the embedded EMR")
+        raise CommandError("pyspark is not installed in the Python environment of the embedded EMR; run make setup")
     argv, downloads = localize(args[1:], spec.spark_defaults, spark_home, spec.executors, java_options)
     return StepCommand(tuple(argv), downloads)
 
 
 def step_env(
-    environ: Mapping[str, str], site: Site, spec: ClusterSpec, spark_home: Path | None, scratch: Path
+    environ: Mapping[str, str], server: ServerContext, spec: ClusterSpec, spark_home: Path | None, scratch: Path
 ) -> dict[str, str]:
-    """Makes the environment of a step: it works against this server, with this Python."""
+    """Return the environment of a step: this server as AWS, and this Python."""
     env = {**KEYS, **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)}}
     env["PATH"] = f"{PurePath(sys.executable).parent}:{environ.get('PATH', '/usr/bin:/bin')}"
     if "utf" not in (env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "").lower():
-        env["LC_ALL"] = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"  # else Java cannot name 'é' in a path
+        env["LC_ALL"] = (
+            "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+        )  # without UTF-8, Java cannot open a path with "é"
     return {
         **env,
         **spec.exports,
-        "AWS_ENDPOINT_URL": site.endpoint_url,
+        "AWS_ENDPOINT_URL": server.endpoint_url,
         "AWS_REGION": spec.region,
         "AWS_DEFAULT_REGION": spec.region,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -100,7 +102,7 @@ def step_env(
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
-        **site.settings.step_env,
+        **server.settings.step_env,
     }
 
 

@@ -1,13 +1,13 @@
-"""Runs one command and answers for all of its processes: when the guard has ended, every one of them has.
+"""Run one command and end all of its processes: none is left when the guard exits.
 
-The embedded EMR starts each step under a guard, as ``python guard.py GRACE_SECONDS COMMAND...``, and holds the other
-end of its standard input. A byte on it is an order: ``T`` sends TERM and, after the grace, KILL; ``K`` kills at once.
-End of file means the same as ``T``: the operating system closes the pipe however the server dies, so a killed server
-leaves no step behind, on Linux and macOS alike. What a finished command left running is ended in the same way.
+The embedded EMR starts each step as ``python guard.py GRACE_SECONDS COMMAND...`` with a pipe as standard input. A byte
+on the pipe requests the end of the step: ``T`` sends SIGTERM and, after the grace period, SIGKILL; ``K`` sends SIGKILL
+at once. End of file means ``T``. The operating system closes the pipe whenever the server dies, so a killed server
+leaves no step running, on Linux and on macOS. Processes that a finished command left running are ended in the same way.
 
-Spark's workers have process groups of their own and outlive their parent for a while; a signal to one group misses
-them. So the guard walks the tree of processes. On Linux it also adopts those whose parent has died, which makes the
-tree complete; on macOS such a process is found only if its parent still lived when the order came.
+A signal to the process group would not be enough: Spark's workers have process groups of their own and outlive their
+parent for a while. So the guard walks the process tree. On Linux it is also the subreaper of orphaned descendants,
+which makes the tree complete. On macOS, an orphan is only found if its parent was alive when the guard looked.
 """
 
 import ctypes
@@ -23,14 +23,14 @@ import psutil
 
 TERMINATE, KILL = b"T", b"K"
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUND_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 def main() -> int:
-    """Runs the command to its end, or to an order.
+    """Run the command until it ends or its end is requested.
 
     Returns:
-        Its exit status; 128 + n if signal n ended it, 127 if it could not be started.
+        Its exit status: 128 + n if signal n ended it, 127 if it could not be started.
     """
     grace_seconds, argv = float(sys.argv[1]), sys.argv[2:]
     _adopt_orphans()
@@ -40,20 +40,20 @@ def main() -> int:
     except OSError as error:
         sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
         return 127
-    order, status = _wait(step.pid, wake)
-    late = _clear(step.pid, 0.0 if order == KILL else grace_seconds)
-    status = late if status is None else status
+    request, status = _wait(step.pid, wake)
+    final_status = _end_descendants(step.pid, 0.0 if request == KILL else grace_seconds)
+    status = final_status if status is None else status
     return 128 - status if status < 0 else status
 
 
 def _adopt_orphans() -> None:
-    """Becomes the parent of every descendant whose own parent dies (Linux only)."""
+    """Become the parent of every descendant whose own parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _listen() -> int:
-    """Returns a descriptor on which the number of each arriving signal can be read."""
+    """Return a file descriptor from which the number of each arriving signal can be read."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -63,7 +63,7 @@ def _listen() -> int:
 
 
 def _wait(pid: int, wake: int) -> tuple[bytes, int | None]:
-    """Waits for the step's end or an order, whichever comes first: the order (or empty), and the step's status."""
+    """Wait until the step ends or its end is requested. Return the request, or b"", and the step's status or None."""
     while True:
         ready, _, _ = select.select([sys.stdin.fileno(), wake], [], [])
         if wake in ready:
@@ -78,7 +78,7 @@ def _wait(pid: int, wake: int) -> tuple[bytes, int | None]:
 
 
 def _reap(pid: int) -> int | None:
-    """Collects all that died; the status of `pid` if it is among them."""
+    """Reap all children that have exited, and return the status of `pid` if it is one of them."""
     status = None
     with suppress(ChildProcessError):
         while (dead := os.waitpid(-1, os.WNOHANG))[0]:
@@ -87,8 +87,8 @@ def _reap(pid: int) -> int | None:
     return status
 
 
-def _clear(pid: int, grace_seconds: float) -> int:
-    """Ends every descendant: TERM once to each, KILL when the grace is over. Returns the status of `pid`."""
+def _end_descendants(pid: int, grace_seconds: float) -> int:
+    """End every descendant: SIGTERM once, SIGKILL after the grace period. Return the status of `pid`."""
     deadline = time.monotonic() + grace_seconds
     seen: set[psutil.Process] = set()
     status = 0
@@ -103,7 +103,7 @@ def _clear(pid: int, grace_seconds: float) -> int:
         for process in seen if late else new:
             with suppress(psutil.NoSuchProcess):
                 process.kill() if late else process.terminate()
-        time.sleep(_ROUND_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A step's logs: the controller's own, their way to the cluster's LogUri, and the cause of a failure read from them."""
+"""The logs of a step: write the controller's log, upload all logs to the LogUri, and find the cause of a failure."""
 
 import gzip
 import logging
@@ -21,18 +21,18 @@ _SPARK_LOG = re.compile(
 
 
 def write_controller(folder: Path, text: str) -> None:
-    """Adds a line to what the cluster itself has to say about a step."""
+    """Append a line to the controller's log of a step."""
     with (folder / "controller").open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} INFO {text}\n")
 
 
 def step_log_uri(log_uri: str, cluster_id: str, step_id: str) -> str:
-    """Where EMR puts the logs of a step."""
+    """Return the folder of a step's logs, in EMR's layout."""
     return f"{log_uri.rstrip('/')}/{cluster_id}/steps/{step_id}"
 
 
-def ship(folder: Path, uri: str, store: Store) -> None:
-    """Publishes the logs in `folder` under `uri`, gzipped. Logs that cannot be published stay where they are."""
+def upload(folder: Path, uri: str, store: Store) -> None:
+    """Compress the logs in `folder` and upload them to `uri`. Logs that cannot be uploaded stay in `folder`."""
     try:
         for name in NAMES:
             packed = folder / f"{name}.gz"
@@ -41,15 +41,15 @@ def ship(folder: Path, uri: str, store: Store) -> None:
             store.publish(packed, f"{uri}/{name}.gz")
             packed.unlink()
     except (OSError, StoreError) as error:
-        log.warning("Logs stay in %s: %s", folder, error)
+        log.warning("Cannot upload the logs of a step, they stay in %s: %s", folder, error)
 
 
 def cause(folder: Path, status: int) -> str:
-    """One line that says why a step with this exit status failed, as far as its output tells.
+    """Return one line that says why a step with this exit status failed, from the end of its logs.
 
-    That is the last exception in its output or, for a program that explains itself in a plain line, the last such line.
-    Programs that exit with 2 do, by convention. PySpark sends the driver's error stream to the step's standard output
-    and Spark's own log to its standard error; any other program explains itself on standard error.
+    The line is the last exception in the output, or else the last plain line. For exit status 2 it is the last plain
+    line, because by convention such a program prints one line for the user. PySpark writes the driver's stderr to the
+    step's stdout, and Spark's log to the step's stderr. Other programs write errors to stderr.
     """
     stdout, stderr = _tail(folder / "stdout"), _tail(folder / "stderr")
     lines = stderr + stdout if any(_SPARK_LOG.match(line) for line in stderr) else stdout + stderr

@@ -1,7 +1,7 @@
-"""Clusters and steps that live: moto's models with a thread for each cluster, which starts it, runs its steps, ends it.
+"""Clusters and steps that run: moto's models, with one thread for each cluster.
 
-A cluster's thread is the only one that runs steps and says how they ended; the threads of the API add steps, cancel
-them and ask the cluster to end. All of it under one condition for each cluster, never held while a step runs.
+The cluster's thread starts the cluster, runs its steps and ends it. API threads add steps, cancel them and request the
+end of the cluster. Each cluster has one condition variable for this, which is not held while a step runs.
 """
 
 import logging
@@ -17,9 +17,9 @@ from moto.emr.models import Cluster, ElasticMapReduceBackend, Step
 
 from infra.emr import guard
 from infra.emr.command import ClusterSpec, read_spec
-from infra.emr.execution import Execution, Work
+from infra.emr.execution import Execution, StepSpec
 from infra.emr.logs import step_log_uri
-from infra.emr.settings import Site
+from infra.emr.settings import ServerContext
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ _STEP_MEMBERS = ("name", "hadoop_jar_step", "action_on_failure")
 
 
 class LocalStep(Step):
-    """A step as the API shows it, and its execution once it runs."""
+    """A step of the API, with its execution once it runs."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         super().__init__("PENDING", **{key: request[key] for key in _STEP_MEMBERS if key in request})
@@ -41,17 +41,17 @@ class LocalStep(Step):
 
     @property
     def status(self) -> dict[str, Any]:
-        """What moto says, with the reason, and with the details of a failure."""
+        """The status of moto, with the reason of the last state change and the details of a failure."""
         shown = super().status
         shown["Timeline"]["EndDateTime"] = self.ended
         shown["StateChangeReason"] = {"Message": self.message} if self.message else {}
         return {**shown, "FailureDetails": self.failure_details or None}
 
     def start(self) -> None:
-        """Nothing: moto starts a cluster's first step at once, the cluster's thread when its time has come."""
+        """Do nothing. moto calls this for the first step of a new cluster; here the cluster's thread starts steps."""
 
     def cancel(self) -> bool:
-        """Cancels the step unless it has ended, and says whether; the caller holds the cluster's condition."""
+        """Cancel the step and return True, or return False if it has ended. The caller holds the condition."""
         if self.state == "PENDING":
             self.finish("CANCELLED", "Cancelled before it started")
         elif self.state == "RUNNING" and self.execution is not None:
@@ -62,32 +62,32 @@ class LocalStep(Step):
         return True
 
     def finish(self, state: str, message: str = "") -> None:
-        """Enters a final state."""
+        """Enter a final state."""
         self.state, self.message, self.ended = state, message, utcnow()
 
 
 class LocalCluster(Cluster):
     """A cluster that runs its steps on this machine, one at a time."""
 
-    def __init__(self, site: Site, emr_backend: ElasticMapReduceBackend, **request: Any) -> None:
-        self.site = site
+    def __init__(self, server: ServerContext, emr_backend: ElasticMapReduceBackend, **request: Any) -> None:
+        self.server = server
         self.creator = threading.get_ident()
         self.changed = threading.Condition()
         self.idle_timeout_seconds: int | None = None
         self.reason: dict[str, str] = {}
         self._errors = False
-        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._running: LocalStep | None = None
-        super().__init__(emr_backend, **request)  # calls the overridden methods below before it is complete
+        super().__init__(emr_backend, **request)  # calls methods that are overridden below
 
     @property
     def status(self) -> dict[str, Any]:
-        """What moto says, with the real reason."""
+        """The status of moto, with the reason of the last state change."""
         return {**super().status, "StateChangeReason": self.reason}
 
     @property
     def launched(self) -> bool:
-        """Whether the request that made the cluster has been carried out to its end."""
+        """Whether the RunJobFlow request is complete and the cluster's thread has started."""
         return self._thread.ident is not None
 
     @property
@@ -95,22 +95,24 @@ class LocalCluster(Cluster):
         return self.state in ENDING
 
     def run_bootstrap_actions(self) -> None:
-        """Nothing yet: the cluster's thread does it, after `launch`."""
+        """Do nothing. moto calls this in the constructor; the cluster's thread enters BOOTSTRAPPING after `launch`."""
 
     def launch(self) -> None:
-        """Starts the cluster's life, when all that was asked for has been recorded."""
+        """Start the cluster's thread, when the RunJobFlow request has been recorded."""
         if self.step_concurrency_level > 1:
             log.warning(
-                "%s: StepConcurrencyLevel %s, but steps run one at a time here", self.id, self.step_concurrency_level
+                "%s: StepConcurrencyLevel is %s, but the embedded EMR runs steps one at a time",
+                self.id,
+                self.step_concurrency_level,
             )
         self._thread.name = self.id
         self._thread.start()
 
     def add_steps(self, steps: Iterable[Mapping[str, Any]]) -> list[Step]:
-        """Queues steps.
+        """Queue steps.
 
         Raises:
-            ValidationException: The cluster is ending or has ended.
+            ValidationException: if the cluster is terminating or terminated.
         """
         with self.changed:
             if getattr(self, "state", None) in ENDING:
@@ -123,23 +125,23 @@ class LocalCluster(Cluster):
         return added
 
     def cancel_step(self, step_id: str) -> bool | None:
-        """Cancels a step: whether it had not ended yet; None if the cluster has no such step."""
+        """Cancel a step. Return True, or False if it has ended, or None if the cluster has no such step."""
         with self.changed:
             found = [step for step in self.local_steps if step.id == step_id]
             return found[0].cancel() if found else None
 
     @property
     def local_steps(self) -> list[LocalStep]:
-        """The cluster's steps."""
+        """The cluster's steps in the order of their submission."""
         return [step for step in self.steps if isinstance(step, LocalStep)]
 
     def terminate(self) -> None:
-        """Ends the cluster because a user says so. Returns at once; a step that runs is ended in the background."""
+        """Terminate the cluster at a user's request. A running step is ended in the background."""
         with self.changed:
             self._end("USER_REQUEST", "Terminated by user request")
 
     def abandon(self) -> None:
-        """Forgets the cluster: kills its step at once, without logs, and waits until no process is left."""
+        """Kill the running step without uploading its logs, and wait until no process of it is left."""
         with self.changed:
             self._end("INTERNAL_ERROR", "The embedded EMR was reset")
             running = self._running
@@ -148,22 +150,22 @@ class LocalCluster(Cluster):
             running.execution.join()
 
     def join(self, timeout_seconds: float) -> None:
-        """Waits until an ending cluster has ended."""
+        """Wait until a terminating cluster has terminated."""
         if self.launched:
             self._thread.join(timeout_seconds)
 
     def wake(self) -> None:
-        """Makes the cluster look again at what it may do now."""
+        """Make the cluster's thread re-evaluate what to do, after a change of its settings."""
         with self.changed:
             self.changed.notify_all()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         self._start()
         while (step := self._next_step()) is not None:
-            failure = self._run(step)
+            failure = self._execute(step)
             with self.changed:
                 self._running = None
-                self._settle(step, failure)
+                self._record_end(step, failure)
         with self.changed:
             for group in self.instance_groups:
                 group.state, group.end_date_time = "TERMINATED", utcnow()
@@ -172,18 +174,19 @@ class LocalCluster(Cluster):
         log.info("%s %s: %s", self.id, self.state, self.reason["Message"])
 
     def _start(self) -> None:
-        settings = self.site.settings
+        settings = self.server.settings
         with self.changed:
             log.info("%s STARTING: %s", self.id, self.name)
             self.changed.wait_for(lambda: self._ending, settings.start_seconds)
             if not self._ending:
                 self.state = "BOOTSTRAPPING"
+                log.info("%s BOOTSTRAPPING", self.id)
                 self.changed.wait_for(lambda: self._ending, settings.bootstrap_seconds)
             if not self._ending:
                 self.ready_datetime = utcnow()
 
     def _next_step(self) -> LocalStep | None:
-        """Waits for a step to run and marks it RUNNING; None when the cluster is ending."""
+        """Wait for a pending step and mark it RUNNING. Return None when the cluster is terminating."""
         idle_since = time.monotonic()
         with self.changed:
             while not self._ending:
@@ -201,7 +204,7 @@ class LocalCluster(Cluster):
         return None
 
     def _wait_idle(self, idle_since: float) -> None:
-        """Waits for news, or ends the cluster when its idle timeout has come first."""
+        """Wait for a change, or terminate the cluster if it has been idle for longer than its timeout."""
         limit = None if self.termination_protected else self.idle_timeout_seconds
         left = None if limit is None else idle_since + limit - time.monotonic()
         if left is None or left > 0:
@@ -211,27 +214,27 @@ class LocalCluster(Cluster):
 
     def _begin(self, step: LocalStep) -> None:
         self.state, self.reason = "RUNNING", {"Message": "Running step"}
-        folder = self.site.state_dir / self.id / "steps" / step.id
+        folder = self.server.state_dir / self.id / "steps" / step.id
         log_uri = step_log_uri(self.log_uri, self.id, step.id) if self.log_uri else None
-        step.execution = Execution(Work(step.jar, list(step.args), folder, log_uri), self.site)
+        step.execution = Execution(StepSpec(step.jar, list(step.args), folder, log_uri), self.server)
         step.state, step.start_date_time = "RUNNING", utcnow()
         self._running = step
         log.info("%s %s RUNNING: %s (%s)", self.id, step.id, step.name, folder)
 
-    def _run(self, step: LocalStep) -> str | None:
+    def _execute(self, step: LocalStep) -> str | None:
         assert step.execution is not None
         try:
             return step.execution.run(self._spec())
         except Exception as error:
-            log.exception("%s %s: the embedded EMR failed", self.id, step.id)
-            return f"The embedded EMR failed: {error!r}"
+            log.exception("%s %s: internal error of the embedded EMR", self.id, step.id)
+            return f"Internal error of the embedded EMR: {error!r}"
 
     def _spec(self) -> ClusterSpec:
         configurations = [_plain(item) for item in self.configurations]
-        return read_spec(configurations, self._tags, self.emr_backend.region_name, self.site.settings)
+        return read_spec(configurations, self._tags, self.emr_backend.region_name, self.server.settings)
 
-    def _settle(self, step: LocalStep, failure: str | None) -> None:
-        """Records how a step ended, and does what it asked for in case of a failure."""
+    def _record_end(self, step: LocalStep, failure: str | None) -> None:
+        """Record how a step ended. After a failure, apply its `ActionOnFailure`."""
         if step.cancelled:
             step.finish("CANCELLED", "Cancelled while it was running")
         elif failure is None:
@@ -241,10 +244,10 @@ class LocalCluster(Cluster):
             if self.log_uri:
                 step.failure_details["LogFile"] = f"{step_log_uri(self.log_uri, self.id, step.id)}/stderr.gz"
             step.finish("FAILED", failure)
-            self._react(step)
+            self._apply_action_on_failure(step)
         log.info("%s %s %s %s", self.id, step.id, step.state, step.message)
 
-    def _react(self, step: LocalStep) -> None:
+    def _apply_action_on_failure(self, step: LocalStep) -> None:
         if step.action_on_failure == "CONTINUE":
             return
         protected = self.termination_protected and self.keep_job_flow_alive_when_no_steps
@@ -254,7 +257,7 @@ class LocalCluster(Cluster):
             self._end("STEP_FAILURE", "Shut down as step failed", errors=True)
 
     def _end(self, code: str, message: str, *, errors: bool = False) -> None:
-        """Begins the end, if it has not begun; the caller holds the condition. No pending step will run."""
+        """Enter TERMINATING and cancel all steps, unless it has been done. The caller holds the condition."""
         if self._ending:
             return
         self.state, self.reason, self._errors = "TERMINATING", {"Code": code, "Message": message}, errors
@@ -267,7 +270,7 @@ class LocalCluster(Cluster):
 
 
 def _plain(value: Any) -> Any:
-    """The value without moto's mappings, which change the spelling of their keys."""
+    """Return the value with moto's mappings, which change the spelling of keys, replaced by their originals."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     value = value.original_dict() if hasattr(value, "original_dict") else value

@@ -1,4 +1,4 @@
-"""The EMR API where moto has no answer, or not the one that AWS gives."""
+"""Actions of the EMR API that moto does not have, or answers differently from AWS."""
 
 import threading
 from typing import Any
@@ -15,10 +15,10 @@ _ID_PARAMETERS = ("ClusterId", "JobFlowId", "ResourceId")
 
 
 class LocalResponse(ElasticMapReduceResponse):
-    """moto's EMR API, with what the embedded EMR adds. Each action is the method of its name."""
+    """moto's EMR API with the additions of the embedded EMR. Each action is the method of the same name."""
 
     def call_action(self) -> TYPE_RESPONSE:
-        """Answers a request; what is unknown or not implemented is the client's error, not a failure of the server."""
+        """Answer a request. An unknown cluster or action is an error of the client, not of the server."""
         try:
             for cluster_id in self._cluster_ids():
                 self.backend.describe_cluster(cluster_id)
@@ -27,15 +27,15 @@ class LocalResponse(ElasticMapReduceResponse):
             return self._refuse(error)
         except NotImplementedError:
             return self._refuse(
-                InvalidRequestException(f"{self._get_action()}: the embedded EMR does not have this action.")
+                InvalidRequestException(f"{self._get_action()}: the embedded EMR does not implement this action.")
             )
 
     def run_job_flow(self) -> ActionResult:
-        """Creates a cluster, which starts when all of the request has been recorded."""
+        """Create a cluster and start it once the whole request has been recorded."""
         try:
             answer = super().run_job_flow()
         except Exception:
-            self._forget_half_made()
+            self._remove_incomplete_cluster()
             raise
         assert isinstance(answer.result, dict)
         cluster = self._cluster(answer.result["JobFlowId"])
@@ -44,14 +44,14 @@ class LocalResponse(ElasticMapReduceResponse):
         return answer
 
     def list_clusters(self) -> ActionResult:
-        """Lists clusters, the newest first."""
+        """List clusters, newest first."""
         clusters = self.backend.list_clusters(
             self._get_param("ClusterStates", []), self._get_param("CreatedAfter"), self._get_param("CreatedBefore")
         )
         return PaginatedResult({"Clusters": sorted(clusters, key=lambda c: c.creation_datetime, reverse=True)})
 
     def describe_step(self) -> ActionResult:
-        """Describes a step."""
+        """Describe a step."""
         step_id = self._get_param("StepId")
         step = self.backend.describe_step(self._get_param("ClusterId"), step_id)
         if step is None:
@@ -59,7 +59,7 @@ class LocalResponse(ElasticMapReduceResponse):
         return ActionResult({"Step": step})
 
     def cancel_steps(self) -> ActionResult:
-        """Cancels pending and running steps, whichever StepCancellationOption is given: TERM first, then KILL."""
+        """Cancel pending and running steps: SIGTERM, then SIGKILL, whatever the StepCancellationOption."""
         cluster = self._cluster(self._get_param("ClusterId"))
         infos = []
         for step_id in self._get_param("StepIds", []):
@@ -71,30 +71,30 @@ class LocalResponse(ElasticMapReduceResponse):
         return ActionResult({"CancelStepsInfoList": infos})
 
     def set_termination_protection(self) -> ActionResult:
-        """Protects clusters from being terminated, or ends that."""
+        """Turn the termination protection of clusters on or off."""
         for cluster in self._open_clusters():
             cluster.set_termination_protection(self._get_bool_param("TerminationProtected", False))
             cluster.wake()
         return EmptyResult()
 
     def set_keep_job_flow_alive_when_no_steps(self) -> ActionResult:
-        """Says whether clusters end after their last step."""
+        """Set whether clusters keep running after their last step."""
         for cluster in self._open_clusters():
             cluster.keep_job_flow_alive_when_no_steps = self._get_bool_param("KeepJobFlowAliveWhenNoSteps", False)
             cluster.wake()
         return EmptyResult()
 
     def put_auto_termination_policy(self) -> ActionResult:
-        """Ends the cluster when it has been idle for some seconds. AWS wants at least 60, tests want less."""
+        """Set the idle timeout of a cluster in seconds. AWS requires at least 60; here it may be less, for tests."""
         return self._set_idle_timeout(self._idle_timeout())
 
     def get_auto_termination_policy(self) -> ActionResult:
-        """Tells the auto-termination policy; none is an empty answer."""
+        """Return the auto-termination policy, or an empty response if there is none."""
         seconds = self._cluster(self._get_param("ClusterId")).idle_timeout_seconds
         return ActionResult({"AutoTerminationPolicy": {"IdleTimeout": seconds}} if seconds else {})
 
     def remove_auto_termination_policy(self) -> ActionResult:
-        """Takes the auto-termination policy away."""
+        """Remove the auto-termination policy."""
         return self._set_idle_timeout(None)
 
     def _set_idle_timeout(self, seconds: int | None) -> ActionResult:
@@ -123,8 +123,8 @@ class LocalResponse(ElasticMapReduceResponse):
             raise ValidationException("A job flow that is shutting down, terminated, or finished may not be modified.")
         return clusters
 
-    def _forget_half_made(self) -> None:
-        """Drops what this request left behind: moto records a cluster before it has read all that was asked for."""
+    def _remove_incomplete_cluster(self) -> None:
+        """Remove the cluster of a request that failed. moto records a cluster before it validates the whole request."""
         for cluster in list(self.backend.clusters.values()):
             if isinstance(cluster, LocalCluster) and not cluster.launched and cluster.creator == threading.get_ident():
                 del self.backend.clusters[cluster.id]

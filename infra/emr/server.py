@@ -1,10 +1,10 @@
-"""The embedded EMR as a library: one server in this process, on loopback, as long as a `with` lasts.
+"""The embedded EMR as a library: a server in this process for the duration of a `with` block.
 
-    with embedded_emr(Settings(buckets=("lake",))) as endpoint_url:
+    with embedded_emr(EmrSettings(buckets=("lake",))) as endpoint_url:
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", ...)
 
-moto keeps its state in the modules of its process. So a process has one such server at a time, and another moto server
-in the same process shows the same buckets. Clusters and the buckets named in the settings are gone when the block ends.
+A process can have one such server at a time, because moto keeps its state in global variables. Another moto server in
+the same process shares its buckets. At the end of the block, all clusters and the buckets of the settings are deleted.
 """
 
 import logging
@@ -28,7 +28,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from infra.emr.models import LocalCluster
 from infra.emr.responses import LocalResponse
-from infra.emr.settings import Settings, Site
+from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.store import Store
 from jobs.errors import InputError
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
 _LOG_SECONDS = 10.0
-"""What the clusters have, beyond their grace, to ship the logs of steps that were ended with the server."""
+"""Time, beyond the grace period, for uploading the logs of steps that were ended with the server."""
 
 
 class StartError(InputError):
@@ -48,30 +48,38 @@ class StartError(InputError):
 
 
 @contextmanager
-def embedded_emr(settings: Settings | None = None) -> Iterator[str]:
-    """Serves the EMR and S3 API until the block is left; then ends all clusters with all of their processes.
+def embedded_emr(
+    settings: EmrSettings | None = None, middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None
+) -> Iterator[str]:
+    """Serve the EMR and S3 APIs. At the end of the block, end all clusters and their processes.
+
+    Args:
+        settings: Settings of the server; None uses the defaults.
+        middleware: Wraps the server's WSGI application, for example to record requests.
 
     Yields:
-        The URL to be used as `AWS_ENDPOINT_URL`.
+        The URL of the server, for `AWS_ENDPOINT_URL`.
 
     Raises:
-        StartError: The port is taken, the state folder cannot be made, or this process already has a server.
-        StoreError: A bucket has an impossible name.
+        StartError: if the port is taken, the state folder cannot be made, or this process has a server already.
+        StoreError: if a bucket has an invalid name.
     """
-    settings = settings or Settings()
+    settings = settings or EmrSettings()
     if settings.host not in _LOOPBACK:
-        log.warning("Whoever reaches %s can run commands as the user who started this", settings.host)
+        log.warning("Anyone who can reach %s can run commands as the user of this server", settings.host)
     if not _ONE_SERVER.acquire(blocking=False):
-        raise StartError("this process already has an embedded EMR; leave its block first")
+        raise StartError("this process already has an embedded EMR; stop it first")
     with ExitStack() as stack:
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
-        site = Site(_url(settings.host, sock.getsockname()[1]), stack.enter_context(_state_dir(settings)), settings)
-        stack.enter_context(_installed(site))
-        stack.enter_context(_serving(sock, settings.host))
-        stack.enter_context(_buckets(site))
+        server = ServerContext(
+            _url(settings.host, sock.getsockname()[1]), stack.enter_context(_state_dir(settings)), settings
+        )
+        stack.enter_context(_installed(server))
+        stack.enter_context(_serving(sock, settings.host, middleware))
+        stack.enter_context(_buckets(server))
         stack.callback(_end_clusters, settings.grace_seconds)
-        yield site.endpoint_url
+        yield server.endpoint_url
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -80,23 +88,23 @@ def _listen(host: str, port: int) -> socket.socket:
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
         )
     except OSError as error:
-        why = str(error.strerror).partition(" (")[0]  # Python adds the address, which we have said
-        raise StartError(f"cannot listen on {host} port {port}: {why}; choose another") from error
+        reason = str(error.strerror).partition(" (")[0]  # Python appends the address, which the message has already
+        raise StartError(f"cannot listen on {host} port {port}: {reason}; choose another port") from error
 
 
 def _url(host: str, port: int) -> str:
-    """The URL for clients on this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104, this binds nothing
+    """Return the URL for clients on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - binds nothing
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextmanager
-def _state_dir(settings: Settings) -> Iterator[Path]:
+def _state_dir(settings: EmrSettings) -> Iterator[Path]:
     if settings.state_dir is not None:
         try:
             settings.state_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StartError(f"cannot work in {settings.state_dir}: {error.strerror}") from error
+            raise StartError(f"cannot make the state folder {settings.state_dir}: {error.strerror}") from error
         yield settings.state_dir.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="nightjar-emr-"))
@@ -107,8 +115,8 @@ def _state_dir(settings: Settings) -> Iterator[Path]:
 
 
 @contextmanager
-def _installed(site: Site) -> Iterator[None]:
-    """Puts the local cluster and API in the place of moto's, which looks both up by name when it needs them."""
+def _installed(server: ServerContext) -> Iterator[None]:
+    """Replace moto's cluster class and API, which moto looks up by name at each use, with those of this package."""
     reset = BaseBackend.reset
 
     def reset_all(backend: moto.emr.models.ElasticMapReduceBackend) -> None:
@@ -118,7 +126,7 @@ def _installed(site: Site) -> Iterator[None]:
 
     with ExitStack() as stack:
         patch = stack.enter_context
-        local = partial(LocalCluster, site)  # type: ignore[abstract]  # moto's Cluster is as abstract, and instantiated
+        local = partial(LocalCluster, server)  # type: ignore[abstract]  # moto instantiates its own abstract Cluster
         patch(mock.patch.object(moto.emr.models, "Cluster", local))
         patch(mock.patch.object(moto.emr.models.ElasticMapReduceBackend, "reset", reset_all))
         patch(mock.patch.dict(moto.emr.urls.url_paths, {"{0}/$": LocalResponse.dispatch}))
@@ -126,44 +134,49 @@ def _installed(site: Site) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(sock: socket.socket, host: str) -> Iterator[None]:
+def _serving(
+    sock: socket.socket, host: str, middleware: "Callable[[WSGIApplication], WSGIApplication] | None"
+) -> Iterator[None]:
     app = _refuse_web_pages(DomainDispatcherApplication(create_backend_app))
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a line for each request
+    app = middleware(app) if middleware else app
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # at INFO it logs every request
     port = sock.getsockname()[1]
-    server: BaseWSGIServer = make_server(
+    wsgi_server: BaseWSGIServer = make_server(
         host, port, app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
     )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="emr-http", daemon=True)
+    thread = threading.Thread(
+        target=wsgi_server.serve_forever, kwargs={"poll_interval": 0.1}, name="emr-http", daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
-        server.shutdown()
-        server.server_close()
+        wsgi_server.shutdown()
+        wsgi_server.server_close()
         thread.join()
 
 
 def _refuse_web_pages(app: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
-    """Refuses what a browser sends for a web page: else any page could run commands here. SDKs send no Origin."""
+    """Refuse requests from web pages, which could otherwise run commands here. AWS SDKs send no Origin header."""
 
     def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         if "HTTP_ORIGIN" not in environ:
             return app(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
-        return [b"The embedded EMR does not answer web pages.\n"]
+        return [b"The embedded EMR refuses requests from web pages.\n"]
 
     return guarded
 
 
 @contextmanager
-def _buckets(site: Site) -> Iterator[None]:
-    store = Store(site.endpoint_url)
-    for name in site.settings.buckets:
+def _buckets(server: ServerContext) -> Iterator[None]:
+    store = Store(server.endpoint_url)
+    for name in server.settings.buckets:
         store.create_bucket(name)
     try:
         yield
     finally:
-        for name in site.settings.buckets:
+        for name in server.settings.buckets:
             store.delete_bucket(name)
 
 

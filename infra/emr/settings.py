@@ -1,4 +1,4 @@
-"""What can be chosen about the embedded EMR. Read by every module of it; flags of ``python -m infra.emr``."""
+"""Settings of the embedded EMR, which ``python -m infra.emr`` has as flags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,51 +7,50 @@ from typing import Literal
 
 Executors = Literal["threads", "processes"]
 
-# Compiling less and collecting garbage on one thread halves the CPU time of a step of a few seconds.
+# Fewer compiler tiers and a serial collector halve the CPU time of a step of a few seconds.
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Choices of whoever starts the server."""
+class EmrSettings:
+    """Settings of one server."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Whoever reaches it can run commands as this user: keep it on loopback."""
+    """Address to listen on. Anyone who can reach it can run commands as this user, so keep it on loopback."""
 
     port: int = 0
-    """0 takes a free one."""
+    """Port to listen on; 0 chooses a free one."""
 
     buckets: tuple[str, ...] = ()
-    """S3 buckets that exist from the start."""
+    """S3 buckets to create at the start and to delete at the end."""
 
     state_dir: Path | None = None
-    """Where steps work and their logs grow: `<cluster>/steps/<step>/`. None is a temporary folder, gone at the end."""
+    """Folder for the steps' working directories and logs: `<cluster>/steps/<step>/`. None uses a temporary folder."""
 
     start_seconds: float = 0.5
-    """How long a cluster is STARTING."""
+    """How long a cluster is in state STARTING."""
 
     bootstrap_seconds: float = 0.5
-    """How long a cluster is BOOTSTRAPPING. Its bootstrap actions are recorded, not executed: the environment of this
-    Python is what they would have built."""
+    """How long a cluster is in state BOOTSTRAPPING. Its bootstrap actions are not run: steps use this Python."""
 
     grace_seconds: float = 5.0
-    """How long a step that must end has between TERM and KILL."""
+    """Seconds between SIGTERM and SIGKILL when a step is ended."""
 
     executors: Executors = "threads"
-    """`threads`: one JVM, Spark's `local[slots,attempts]`. `processes`: a JVM for each executor (`local-cluster[...]`).
-    A cluster may choose for itself by the tag `nightjar:executors`."""
+    """`threads` runs executors in the driver's JVM (Spark's `local[...]`), `processes` each in a JVM of its own
+    (`local-cluster[...]`). The tag `nightjar:executors` overrides it for one cluster."""
 
     java_options: str = SMALL_JVM
-    """JVM options of drivers (and executors that are processes) whose step brings none."""
+    """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
 
     step_env: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables for every step, above all others."""
+    """Environment variables for every step. They override all others."""
 
 
 @dataclass(frozen=True)
-class Site:
-    """A running server, as its clusters see it."""
+class ServerContext:
+    """What the clusters of a running server need of it."""
 
     endpoint_url: str
     state_dir: Path
-    settings: Settings
+    settings: EmrSettings

@@ -1,8 +1,8 @@
-"""Rewrites a `spark-submit` command that was written for YARN into one for this machine. Pure: it touches nothing.
+"""Translate a `spark-submit` command for YARN into one for this machine. Pure functions.
 
-What sizes and places a YARN application goes; what the program itself sees (its other configuration, driver memory,
-Spark's UI) stays as the step says. Files at `s3://` and `file://` become copies in the step's working directory, named
-relatively.
+Options that place and size an application on YARN are removed. Options that the program itself sees stay: its other
+configuration, the driver's memory, Spark's UI. Files at `s3://` and `file://` URIs are replaced by relative names of
+copies in the step's working directory.
 """
 
 import re
@@ -29,8 +29,8 @@ YARN_CONF = re.compile(
     r"|pyspark\.(driver\.)?python|executorEnv\.PYSPARK_(DRIVER_)?PYTHON|executor\.(instances|memoryOverhead.*))"
 )
 ONE_JVM_CONF = re.compile(r"spark\.executor\.(cores|memory|pyspark\.memory)")
-# YARN and a local master make a secret for each application; a local cluster wants it in its configuration, which is
-# no place for one. Its processes talk over loopback.
+# YARN and a local master generate the secret of an application. A local cluster needs it in its configuration, where
+# anyone could read it. So encryption is off there; its processes only communicate over loopback.
 SECRET_CONF = re.compile(r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)")
 
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
@@ -42,7 +42,7 @@ class CommandError(NightjarError):
 
 @dataclass(frozen=True)
 class Download:
-    """A file that a step needs: where it is, and its name in the step's working directory."""
+    """A file to download, and its name in the step's working directory."""
 
     uri: str
     path: str
@@ -50,7 +50,7 @@ class Download:
 
 @dataclass
 class Submit:
-    """A `spark-submit` command in its parts."""
+    """The parts of a `spark-submit` command."""
 
     options: list[tuple[str, str]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
@@ -60,13 +60,13 @@ class Submit:
 
 
 class Downloads:
-    """Collects the files of a step, and gives each a name of its own."""
+    """The files that a step needs, each with a unique local name."""
 
     def __init__(self) -> None:
         self._paths: dict[str, str] = {}
 
     def local(self, uri: str) -> str:
-        """The name that `uri` will have, or `uri` itself if it is not for us to copy."""
+        """Return the local name for `uri`, or `uri` itself if it is not at `s3://` or `file://`."""
         if not is_stored(uri):
             return uri
         if uri not in self._paths:
@@ -76,41 +76,41 @@ class Downloads:
         return self._paths[uri]
 
     def local_list(self, uris: str) -> str:
-        """The same for a list with commas, each with or without a `#alias`."""
+        """Return the local names for a comma-separated list of URIs, each with an optional `#alias`."""
         parts = (uri.strip().partition("#") for uri in uris.split(",") if uri.strip())
         return ",".join(self.local(uri) + mark + alias for uri, mark, alias in parts)
 
     def all(self) -> tuple[Download, ...]:
-        """What has been asked for so far."""
+        """Return the downloads collected so far."""
         return tuple(Download(uri, path) for uri, path in self._paths.items())
 
 
 def parse(args: Iterable[str]) -> Submit:
-    """Takes the arguments after `spark-submit` apart.
+    """Parse the arguments after `spark-submit`.
 
     Raises:
-        CommandError: They are not complete.
+        CommandError: if an argument is incomplete or the application is missing.
     """
     submit = Submit()
     rest = list(args)
     while rest and rest[0].startswith("-"):
-        name, mark, value = rest.pop(0).partition("=")
+        name, equals, value = rest.pop(0).partition("=")
         if name in FLAGS:
             submit.flags.append(name)
             continue
-        if not mark:
+        if not equals:
             if not rest:
                 raise CommandError(f"spark-submit: {name} has no value")
             value = rest.pop(0)
         if name in {"--conf", "-c"}:
-            key, mark, value = value.partition("=")
-            if not mark:
+            key, equals, value = value.partition("=")
+            if not equals:
                 raise CommandError(f"spark-submit: --conf {key} is not KEY=VALUE")
             submit.conf[key.strip()] = value
         else:
             submit.options.append((name, value))
     if not rest:
-        raise CommandError("spark-submit: no application given")
+        raise CommandError("spark-submit: the application is missing")
     submit.app = rest
     return submit
 
@@ -122,20 +122,17 @@ def localize(
     executors: str,
     java_options: str,
 ) -> tuple[list[str], tuple[Download, ...]]:
-    """Makes the command that runs a step's Spark application here.
+    """Return the command that runs a step's Spark application on this machine, and the files to download first.
 
     Args:
-        args: What the step has after `spark-submit`.
-        defaults: The cluster's `spark-defaults`, which the step's own settings override.
-        spark_home: Where Spark is installed.
-        executors: `threads` of one JVM, or `processes`: a JVM for each.
-        java_options: JVM options of the driver, and of executors that are processes, if the step brings none.
-
-    Returns:
-        The command, and the files to be copied to the working directory first.
+        args: The step's arguments after `spark-submit`.
+        defaults: The cluster's `spark-defaults`. The step's own settings override them.
+        spark_home: Folder of the Spark installation.
+        executors: `threads` of the driver's JVM, or `processes` with a JVM each.
+        java_options: JVM options for the driver, and for executors that are processes, unless the step sets its own.
 
     Raises:
-        CommandError: The step's command is not complete, or a size in it is no number.
+        CommandError: if the command is incomplete or a size in it is not a number.
     """
     step = parse(args)
     conf = {**defaults, **step.conf, **{SIZES[name]: value for name, value in step.options if name in SIZES}}
@@ -158,16 +155,16 @@ def localize(
 
 
 def master(conf: Mapping[str, str], executors: str) -> str:
-    """The Spark master that has the slots which `conf` declares, at least two.
+    """Return the Spark master with as many slots as `conf` declares, but at least two.
 
-    `local[n]` gives a task one attempt; `local[n,4]` gives it the four that a cluster does.
+    With `local[n]` a task has one attempt; `local[n,4]` gives it four, as on a cluster.
     """
     instances, cores = _number(conf, "spark.executor.instances", 2), _number(conf, "spark.executor.cores", 1)
     if executors == "processes":
         return f"local-cluster[{instances},{cores},{_megabytes(conf.get('spark.executor.memory', '1g'))}]"
     if executors == "threads":
         return f"local[{max(2, instances * cores)},{_number(conf, 'spark.task.maxFailures', 4)}]"
-    raise CommandError(f"executors are threads or processes here, not {executors}")
+    raise CommandError(f"executors must be threads or processes, not {executors}")
 
 
 def _number(conf: Mapping[str, str], key: str, default: int) -> int:

@@ -15,9 +15,8 @@ from cfnlint.decode.cfn_yaml import loads
 from moto.cloudformation.models import ChangeSet
 
 from infra.aws import deploy
-from infra.emr import server
 from infra.emr.server import embedded_emr
-from infra.emr.settings import Settings
+from infra.emr.settings import EmrSettings
 from tests.infra.aws.recorder import Recorder, Request
 from tests.support import airflow
 
@@ -61,12 +60,10 @@ def template() -> dict[str, Any]:
 def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder, heard = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Request]]
     with pytest.MonkeyPatch.context() as patch:
-        guard = server._refuse_web_pages
-        patch.setattr(server, "_refuse_web_pages", lambda app: Recorder(guard(app), heard))
         patch.setattr(deploy, "TEMPLATE", _for_moto(template, folder))
         patch.setattr(deploy, "POLL_SECONDS", 0.1)
         patch.setattr(ChangeSet, "apply", _apply)
-        with embedded_emr(Settings(state_dir=folder / "emr")) as endpoint:
+        with embedded_emr(EmrSettings(state_dir=folder / "emr"), lambda app: Recorder(app, heard)) as endpoint:
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
             ec2 = boto3.client("ec2")
             vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]

@@ -1,4 +1,4 @@
-"""A real server and real clients of it."""
+"""Fixtures: a real server of the embedded EMR, and boto3 clients of it."""
 
 import gzip
 import os
@@ -15,23 +15,24 @@ import psutil
 import pytest
 
 from infra.emr.server import embedded_emr
-from infra.emr.settings import Settings
+from infra.emr.settings import EmrSettings
 
+LIMIT_SECONDS = 60.0
 ROOT = Path(__file__).parents[3]
 AWS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
-def until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
-    """Waits until the condition gives something true, and returns that."""
+def until(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
+    """Wait until the condition returns a true value, and return that value."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
+        assert time.monotonic() < deadline, f"not after {seconds} s"
         time.sleep(0.05)
     return value
 
 
 def marked(text: str) -> list[psutil.Process]:
-    """The living processes that have this text in their command line."""
+    """Return the running processes that have this text in their command line."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         if process.info["status"] != psutil.STATUS_ZOMBIE and any(text in arg for arg in process.info["cmdline"] or []):
@@ -40,7 +41,7 @@ def marked(text: str) -> list[psutil.Process]:
 
 
 def descendants(text: str) -> list[psutil.Process]:
-    """The processes below this one that have this text in their command line."""
+    """Return the descendants of this process that have this text in their command line."""
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -49,7 +50,7 @@ def descendants(text: str) -> list[psutil.Process]:
 
 
 class Emr:
-    """The embedded EMR as a user has it: boto3 clients, and short names for what tests do often."""
+    """boto3 clients of the embedded EMR, with shortcuts for the tests."""
 
     def __init__(self, endpoint_url: str) -> None:
         keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
@@ -59,8 +60,8 @@ class Emr:
 
     def create(self, *steps: dict[str, Any], alive: bool = True, instances: Any = (), **request: Any) -> str:
         request = {"Name": "test", "LogUri": "s3://lake/logs/", "ReleaseLabel": "emr-spark-8.0.0", **request}
-        of_cluster = {"KeepJobFlowAliveWhenNoSteps": alive, **dict(instances)}
-        return self.api.run_job_flow(Instances=of_cluster, Steps=list(steps), **request)["JobFlowId"]
+        all_instances = {"KeepJobFlowAliveWhenNoSteps": alive, **dict(instances)}
+        return self.api.run_job_flow(Instances=all_instances, Steps=list(steps), **request)["JobFlowId"]
 
     def add(self, cluster: str, *steps: dict[str, Any]) -> list[str]:
         return self.api.add_job_flow_steps(JobFlowId=cluster, Steps=list(steps))["StepIds"]
@@ -70,8 +71,10 @@ class Emr:
             return self.api.describe_cluster(ClusterId=cluster)["Cluster"]["Status"]
         return self.api.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]
 
-    def wait(self, states: str, cluster: str, step: str | None = None, seconds: float = 15.0) -> dict[str, Any]:
-        """Waits for one of the states, separated by blanks."""
+    def wait(
+        self, states: str, cluster: str, step: str | None = None, seconds: float = LIMIT_SECONDS
+    ) -> dict[str, Any]:
+        """Wait for one of the states, separated by spaces, and return the status."""
 
         def reached() -> dict[str, Any] | None:
             status = self.status(cluster, step)
@@ -80,7 +83,7 @@ class Emr:
         return until(reached, seconds)
 
     def steps(self, cluster: str) -> list[dict[str, Any]]:
-        """The cluster's steps, oldest first."""
+        """Return the cluster's steps, oldest first."""
         return self.api.list_steps(ClusterId=cluster)["Steps"][::-1]
 
     def states(self, cluster: str) -> list[str]:
@@ -102,8 +105,8 @@ def command(*args: str, on_failure: str = "CONTINUE", name: str = "a step") -> d
 
 @pytest.fixture(scope="package")
 def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server in this process, for the tests that leave it as it is."""
-    settings = Settings(
+    """One server in this process, shared by the tests that do not stop it."""
+    settings = EmrSettings(
         buckets=("lake",),
         state_dir=tmp_path_factory.mktemp("emr state é"),
         start_seconds=0.1,
@@ -113,8 +116,8 @@ def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(ROOT))
-    patch.setenv("NIGHTJAR_TEST", "passed on")
-    patch.setenv("AIRFLOW__SECRET", "kept back")
+    patch.setenv("NIGHTJAR_TEST", "inherited")
+    patch.setenv("AIRFLOW__SECRET", "not inherited")
     with embedded_emr(settings) as url:
         yield url
     patch.undo()
@@ -127,7 +130,7 @@ def emr(endpoint_url: str) -> Emr:
 
 @contextmanager
 def served(*flags: str) -> Iterator[tuple[subprocess.Popen[str], Emr]]:
-    """The server as its own process, as a user starts it, and a client."""
+    """Start the server in a process of its own, and return the process and a client."""
     argv = [sys.executable, "-m", "infra.emr", "--port", "0", "--bucket", "lake", "--start-seconds", "0.1"]
     argv += ["--bootstrap-seconds", "0", "--grace-seconds", "1", *flags]
     with subprocess.Popen(

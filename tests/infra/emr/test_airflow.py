@@ -1,4 +1,4 @@
-"""Airflow's own EMR hook and its asynchronous waiters take the embedded EMR for the real one."""
+"""Airflow's EMR hook and its asynchronous waiters work with the embedded EMR."""
 
 import os
 import subprocess
@@ -24,10 +24,10 @@ asyncio.run(wait())
 """
 
 
-def test_the_hook_finds_the_cluster_and_waits_for_the_step(emr: Emr, tmp_path: Path) -> None:
+def test_hook_finds_a_cluster_and_waits_for_a_step(emr: Emr, tmp_path: Path) -> None:
     cluster = emr.create(bash("sleep 1"), Name="for airflow")
     env = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), "AWS_ENDPOINT_URL": emr.endpoint_url, **AWS}
     argv = [sys.executable, "-c", SCRIPT, cluster, emr.steps(cluster)[0]["Id"]]
-    subprocess.run(argv, env=env, check=True, timeout=60)
+    subprocess.run(argv, env=env, check=True, timeout=200)
     assert emr.states(cluster) == ["COMPLETED"]
     emr.api.terminate_job_flows(JobFlowIds=[cluster])

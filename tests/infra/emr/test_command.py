@@ -1,4 +1,4 @@
-"""The command that a step becomes, without running it."""
+"""The translation of a step into a local command, without running it."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def master(*args: str, executors: str = "threads", **defaults: str) -> str:
     return argv[argv.index("--master") + 1]
 
 
-def test_what_is_for_yarn_goes_and_the_rest_stays() -> None:
+def test_only_options_for_yarn_are_removed() -> None:
     yarn = ["--master", "yarn", "--deploy-mode=client", "--queue", "q", "--num-executors", "2", "--executor-memory=4g"]
     kept = ["--verbose", "--name", "my run", "--driver-memory", "2g", "--class", "A"]
     conf = ["spark.yarn.maxAppAttempts=1", "spark.pyspark.python=/opt/python", "spark.dynamicAllocation.enabled=false"]
@@ -35,7 +35,7 @@ def test_what_is_for_yarn_goes_and_the_rest_stays() -> None:
     )
 
 
-def test_slots_are_what_the_step_or_the_cluster_declares_and_at_least_two() -> None:
+def test_slots_follow_the_step_or_the_cluster_and_are_at_least_two() -> None:
     assert master() == "local[2,4]"
     assert master("--num-executors", "1") == "local[2,4]"
     assert master("--num-executors", "3", "--executor-cores", "2") == "local[6,4]"
@@ -54,7 +54,7 @@ def test_executors_as_processes_keep_their_sizes() -> None:
     assert "spark.executor.cores=2" in argv
 
 
-def test_files_become_copies_with_names_of_their_own() -> None:
+def test_files_are_downloaded_to_unique_names() -> None:
     folder = Path("/a lake/é").as_uri()
     made = make(
         *("--py-files", f"s3://lake/p/job.zip,{folder}/job.zip", "--files", "s3://lake/f.json#conf.json"),
@@ -74,7 +74,7 @@ def test_files_become_copies_with_names_of_their_own() -> None:
     )
 
 
-def test_a_step_overrides_its_cluster_and_brings_its_own_jvm_options() -> None:
+def test_step_overrides_the_clusters_settings_and_the_default_jvm_options() -> None:
     argv = make("--conf", "spark.a=step", "app.py", java="-XX:+Small", a="cluster", b="cluster").argv
     assert {"spark.a=step", "spark.b=cluster", "spark.driver.extraJavaOptions=-XX:+Small"} <= set(argv)
     own = make("--driver-java-options", "-Xss4m", "app.py", java="-XX:+Small").argv
@@ -87,28 +87,28 @@ def test_a_step_overrides_its_cluster_and_brings_its_own_jvm_options() -> None:
     [
         (["--name"], "--name has no value"),
         (["--conf", "nonsense", "app.py"], "nonsense is not KEY=VALUE"),
-        (["--name", "x"], "no application"),
+        (["--name", "x"], "the application is missing"),
         (["--num-executors", "many", "app.py"], "spark.executor.instances=many is not a whole number"),
     ],
 )
-def test_a_command_that_makes_no_sense_is_refused(args: list[str], message: str) -> None:
+def test_incomplete_command_is_refused(args: list[str], message: str) -> None:
     with pytest.raises(CommandError, match=message):
         make(*args)
 
 
-def test_unknown_executors_are_refused() -> None:
+def test_unknown_kind_of_executors_is_refused() -> None:
     with pytest.raises(CommandError, match="threads or processes"):
         make("app.py", executors="magic")
 
 
-def test_any_other_command_is_left_as_it_is() -> None:
+def test_other_commands_are_unchanged() -> None:
     spec = ClusterSpec("us-east-1", "threads", {"spark.a": "1"}, {})
     assert step_command("command-runner.jar", ["bash", "-c", "--master x"], spec, HOME, "") == StepCommand(
         ("bash", "-c", "--master x")
     )
 
 
-def test_encrypted_traffic_stays_but_for_processes_which_have_no_secret() -> None:
+def test_encryption_stays_on_except_for_executors_as_processes() -> None:
     conf = {"authenticate": "true", "network_crypto_enabled": "true", "io_encryption_enabled": "true"}
     for executors, kept in (("threads", 3), ("processes", 0)):
         argv = make("app.py", executors=executors, **conf).argv

@@ -1,4 +1,4 @@
-"""The cause of a failure, as read from a step's logs."""
+"""The cause of a failure, as found in a step's logs."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ ValueError: no such shard: é
         ("", "", 137, "exit status 137"),
     ],
 )
-def test_the_cause_is_what_a_reader_of_the_logs_would_name(
+def test_cause_is_the_line_that_explains_the_failure(
     tmp_path: Path, stdout: str, stderr: str, status: int, expected: str
 ) -> None:
     (tmp_path / "stdout").write_text(stdout)

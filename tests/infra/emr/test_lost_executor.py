@@ -1,4 +1,4 @@
-"""The real job on a cluster whose executors are processes, and one of them dies."""
+"""Training continues when an executor dies: the real job, on a cluster whose executors are processes."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ EXECUTOR = "CoarseGrainedExecutorBackend"
 SETTINGS = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 1000}
 
 
-def test_training_outlives_an_executor(emr: Emr, tmp_path: Path) -> None:
-    place = Lake((tmp_path / "my läke").as_uri())
-    make_datasets(place, train_tokenizer())
-    run, _ = make_run(place, **SETTINGS)
+def test_training_survives_a_lost_executor(emr: Emr, tmp_path: Path) -> None:
+    lake = Lake((tmp_path / "my läke").as_uri())
+    make_datasets(lake, train_tokenizer())
+    run, _ = make_run(lake, **SETTINGS)
     for name, data in build().files.items():
-        store.write_bytes(f"{place.uri}/package/{name}", data)
-    submit = spark_submit("train", SparkConfig(executor_memory="512m"), f"{place.uri}/package")
+        store.write_bytes(f"{lake.uri}/package/{name}", data)
+    submit = spark_submit("train", SparkConfig(executor_memory="512m"), f"{lake.uri}/package")
     tag = {"Key": "nightjar:executors", "Value": "processes"}
     cluster = emr.create(command(*submit, "train", "--config", run.config), Tags=[tag])
     step = emr.steps(cluster)[0]["Id"]

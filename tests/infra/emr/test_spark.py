@@ -1,4 +1,4 @@
-"""Real `spark-submit` steps: code from the upload, slots, attempts, and nothing left of Spark when one is cancelled."""
+"""Steps that run the real `spark-submit`: uploaded code, slots, task attempts, and cancellation."""
 
 import json
 import shutil
@@ -31,11 +31,11 @@ def second_try(i):
 
 print("RESULT", json.dumps({
     "master": sc.master,
-    "gang": sc.parallelize(range(2), 2).barrier().mapPartitions(gang).collect(),
+    "group": sc.parallelize(range(2), 2).barrier().mapPartitions(run_worker_group).collect(),
     "retried": sc.parallelize([21], 1).map(second_try).collect(),
     "jvms": len(sc._jsc.sc().statusTracker().getExecutorInfos()),
     "config": open(SparkFiles.get("app.json")).read(),
-    "places": [__file__, helper.__file__, os.getcwd()],
+    "files": [__file__, helper.__file__, os.getcwd()],
     "path": sys.path,
     "ui": sc.uiWebUrl,
     "argument": sys.argv[1],
@@ -52,7 +52,7 @@ sc.parallelize(range(2), 2).foreach(lambda _: time.sleep(300))
 
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
-    """The files of a job, in a folder whose name is not plain."""
+    """The files of a job, in a folder whose name has a space and an accent."""
     folder = tmp_path / "my lake é" / "packages"
     folder.mkdir(parents=True)
     (folder / "app.py").write_text(APP)
@@ -70,23 +70,23 @@ def submit(base_uri: str, *options: str) -> dict[str, Any]:
 
 
 def result(emr: Emr, cluster: str) -> dict[str, Any]:
-    emr.wait("WAITING", cluster, seconds=60)
+    emr.wait("WAITING", cluster, seconds=180)
     step = emr.steps(cluster)[0]
     text = emr.log(cluster, step["Id"])
     assert step["Status"]["State"] == "COMPLETED", text + emr.log(cluster, step["Id"], "stderr")
     emr.api.terminate_job_flows(JobFlowIds=[cluster])
     answer = next(line.removeprefix("RESULT ") for line in text.splitlines() if line.startswith("RESULT "))
     found: dict[str, Any] = json.loads(answer)
-    assert found["gang"] == [["0", "1"], ["0", "1"]]
+    assert found["group"] == [["0", "1"], ["0", "1"]]
     assert found["retried"] == [42]
     assert found["config"] == "configuration"
     assert found["argument"] == "s3://an argument/é"
-    assert not any(place.startswith(str(ROOT)) and "/.venv/" not in place for place in found["places"] + found["path"])
-    assert all(f"/{cluster}/steps/{step['Id']}/work" in place for place in found["places"])
+    assert not any(path.startswith(str(ROOT)) and "/.venv/" not in path for path in found["files"] + found["path"])
+    assert all(f"/{cluster}/steps/{step['Id']}/work" in path for path in found["files"])
     return found
 
 
-def test_code_from_s3_has_the_slots_that_the_cluster_declares(emr: Emr, upload: Path) -> None:
+def test_code_from_s3_has_the_slots_of_the_cluster(emr: Emr, upload: Path) -> None:
     for path in upload.iterdir():
         emr.s3.upload_file(str(path), "lake", f"packages/one/{path.name}")
     shutil.rmtree(upload)
@@ -98,7 +98,7 @@ def test_code_from_s3_has_the_slots_that_the_cluster_declares(emr: Emr, upload: 
     assert found["ui"].startswith("http://localhost:")
 
 
-def test_code_from_a_folder_with_a_blank_and_an_accent(emr: Emr, upload: Path) -> None:
+def test_code_from_a_folder_with_a_space_and_an_accent(emr: Emr, upload: Path) -> None:
     cluster = emr.create(submit(upload.as_uri(), "--conf", "spark.ui.enabled=false"))
     found = result(emr, cluster)
     assert found["master"] == "local[2,4]"
@@ -113,11 +113,11 @@ def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
     assert found["jvms"] == 3
 
 
-def test_a_cancelled_spark_step_leaves_neither_jvm_nor_worker(emr: Emr, upload: Path) -> None:
+def test_cancelled_spark_step_leaves_no_process(emr: Emr, upload: Path) -> None:
     others = set(psutil.Process().children(recursive=True))
     cluster = emr.create(command("spark-submit", (upload / "stuck.py").as_uri()))
     step = emr.steps(cluster)[0]["Id"]
-    until(lambda: len(descendants("pyspark.daemon")) >= 3, seconds=40)
+    until(lambda: len(descendants("pyspark.daemon")) >= 3, seconds=120)
     family = set(psutil.Process().children(recursive=True)) - others
     listening = [at.laddr.ip for p in family for at in p.net_connections("inet") if at.status == psutil.CONN_LISTEN]
     assert listening

@@ -7,7 +7,7 @@ import boto3
 import pytest
 
 from infra.emr.server import embedded_emr
-from infra.emr.settings import Settings
+from infra.emr.settings import EmrSettings
 from jobs.errors import LakeError
 from jobs.lake.layout import Lake
 from nightjar.packaging import lock
@@ -114,7 +114,7 @@ def test_wheelhouse_is_copied_to_a_lake_on_disk(folder: Path, tmp_path: Path) ->
 
 
 def test_wheelhouse_is_copied_to_s3(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with embedded_emr(Settings(buckets=("lakes",), state_dir=tmp_path / "emr")) as endpoint:
+    with embedded_emr(EmrSettings(buckets=("lakes",), state_dir=tmp_path / "emr")) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         copy_folder(folder, Lake("s3://lakes/my lake").wheelhouse(folder.name))
         found = boto3.client("s3").list_objects_v2(Bucket="lakes")["Contents"]
