@@ -1,1 +1,1 @@
-"""The containers of ``docker-compose.yaml``."""
+"""The image and the containers of ``docker-compose.yaml``."""

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make up`, `make down` and `make logs` do: docker-compose.yaml, with the user's folder and numbers.
+# Run docker-compose.yaml with the user's ids and lake: make up, make down, make logs.
 #
 #   infra/compose/compose.sh up|down|logs
 set -eu
@@ -11,16 +11,16 @@ say() { echo "compose: $*" >&2; }
 
 check_engine() {
     if ! docker compose version >/dev/null 2>&1; then
-        say "no docker compose: install Docker with its compose plugin, version 2.20 or later"
+        say "docker compose is missing: install Docker with its compose plugin, version 2.20 or later"
         exit 2
     fi
     if ! docker info >/dev/null 2>&1; then
-        say "the Docker engine does not answer: start it, and see that you may use it (docker info)"
+        say "the Docker engine does not answer: start it, and check that you may use it (docker info)"
         exit 2
     fi
 }
 
-# The value of a setting: the environment's, else that of .env, else the default.
+# Print a setting: from the environment, else from .env, else the default.
 setting() {
     eval "value=\${$1:-}"
     if [ -z "$value" ] && [ -f .env ]; then
@@ -29,8 +29,8 @@ setting() {
     echo "${value:-$2}"
 }
 
-# The containers run as whoever keeps the lake; never as root.
-keep_numbers() {
+# The containers run with the ids of the user, who then owns the files in the lake; never as root.
+write_ids() {
     if [ -z "$(setting NIGHTJAR_UID '')" ]; then
         uid=$(id -u) gid=$(id -g)
         [ "$uid" -ne 0 ] || uid=50000 gid=50000
@@ -46,7 +46,7 @@ make_lake() {
     [ "$(id -u)" -ne 0 ] || chown "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake" "$lake/corpora"
 }
 
-# What the parts say, then what the engine says of those that it could not start.
+# Print the logs of the containers, and the engine's errors for those that it could not start.
 explain() {
     docker compose ps --all >&2
     docker compose logs --no-color --tail 15 >&2
@@ -55,15 +55,15 @@ explain() {
     [ -z "$errors" ] || printf '%s\n' "$errors" | grep . >&2
     case $errors in
         *"already in use"* | *"already allocated"*)
-            say "port $(setting NIGHTJAR_PORT 8080) is taken: choose another by NIGHTJAR_PORT in .env"
+            say "port $(setting NIGHTJAR_PORT 8080) is in use: set another NIGHTJAR_PORT in .env"
             ;;
-        *) say "not all parts became healthy within $WAIT_SECONDS s: why is above" ;;
+        *) say "not all containers became healthy within $WAIT_SECONDS s: see the logs above" ;;
     esac
-    say "what has started still runs: make logs, make down"
+    say "the other containers still run: make logs shows them, make down stops them"
 }
 
 up() {
-    keep_numbers
+    write_ids
     make_lake
     docker compose build
     if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; then
@@ -73,7 +73,7 @@ up() {
     password=$(docker compose exec -T api-server python -m infra.compose.container password)
     echo
     echo "Airflow is ready at http://$(docker compose port api-server 8080)   login: admin   password: $password"
-    echo "Trigger the DAG train_llm there. Text in $(setting NIGHTJAR_LAKE_DIR ./lake)/corpora is /lake/corpora for it."
+    echo "Trigger the DAG train_llm there. A text in $(setting NIGHTJAR_LAKE_DIR ./lake)/corpora is /lake/corpora/... in its form."
 }
 
 check_engine

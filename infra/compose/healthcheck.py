@@ -1,9 +1,9 @@
-"""Whether a part answers and is well: the health check of the containers.
+"""The health check of the containers: exit code 0 if a service is healthy, else 1.
 
-    python -I -S infra/compose/healthcheck.py emr:5555 /moto-api/          # the address answers
-    python -I -S infra/compose/healthcheck.py api-server:8080 scheduler    # the api-server knows the part's heartbeat
+    python -I -S infra/compose/healthcheck.py emr:5555 /moto-api/          # the service answers at this path
+    python -I -S infra/compose/healthcheck.py api-server:8080 scheduler    # the API reports a recent heartbeat
 
-Exit code 0 or 1. It runs every few seconds in every container, so it imports little.
+Runs every few seconds in every container, so it imports little.
 """
 
 import http.client
@@ -15,7 +15,7 @@ _TIMEOUT_SECONDS = 8
 
 
 def main() -> int:
-    """Ask once."""
+    """Return the exit code of one check."""
     address, what = sys.argv[1:]
     try:
         if what.startswith("/"):
@@ -28,11 +28,11 @@ def main() -> int:
 
 
 def get(address: str, path: str) -> bytes:
-    """The body at a path.
+    """Return the body of a GET request.
 
     Raises:
-        OSError: if there is no answer.
-        ValueError: if the answer is no success.
+        OSError: if the host does not answer.
+        ValueError: if the status of the answer is not 200.
     """
     connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_SECONDS)
     connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""What can be said of docker-compose's files without an engine."""
+"""The files of docker-compose, checked without an engine."""
 
 import os
 import shutil
@@ -34,27 +34,27 @@ def test_only_the_ui_has_a_port_and_on_loopback():
     assert [name for name, network in COMPOSE["networks"].items() if not (network or {}).get("internal")] == ["front"]
 
 
-def test_who_reaches_the_embedded_emr_and_who_the_secrets():
+def test_only_the_scheduler_and_the_triggerer_reach_the_embedded_emr_and_it_sees_no_secret():
     on_cluster = {name for name, service in SERVICES.items() if "cluster" in service.get("networks", ())}
     assert on_cluster == {"emr", "scheduler", "triggerer"}
     places = [volume for volume in SERVICES["emr"]["volumes"] if isinstance(volume, str)]
     assert places == ["emr:/work"]
 
 
-def test_no_secret_stands_in_the_files():
+def test_the_files_hold_no_secret():
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
             secret = any(word in key.lower() for word in SECRET_WORDS)
             assert not secret or key.endswith("_FILE"), f"{name}: {key}={value}"
 
 
-def test_only_one_image_is_not_ours():
+def test_postgresql_is_the_only_foreign_image():
     images = {service["image"] for service in SERVICES.values()}
     assert images == {"${COMPOSE_PROJECT_NAME}-airflow", "postgres:16"}
     assert SERVICES["postgres"]["user"] == "postgres"
 
 
-def test_the_image_is_pinned_and_not_roots():
+def test_the_image_is_pinned_and_does_not_run_as_root():
     instructions = [line for line in DOCKERFILE.splitlines() if line and not line.startswith((" ", "#"))]
     assert instructions[-2] == "USER nightjar"
     assert {line.split()[1] for line in instructions if line.startswith("FROM")} == {"python:3.11-slim-bookworm"}
@@ -63,29 +63,35 @@ def test_the_image_is_pinned_and_not_roots():
     assert "<<" not in DOCKERFILE
 
 
-def test_the_image_gets_the_code_and_nothing_else():
+def test_the_image_holds_the_code_and_nothing_else():
     lines = [line for line in Path(".dockerignore").read_text("utf-8").splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
-    assert {line for line in lines if line.startswith("!")} == {"!dags", "!infra", "!jobs", "!plugins", "!requirements"}
+    assert {line[1:] for line in lines if line.startswith("!")} == {
+        *("dags", "infra", "jobs", "plugins", "requirements"),
+        *("pyproject.toml", "README.md"),  # they make the folder a package
+    }
 
 
 @pytest.mark.parametrize("word", ["up", "down", "logs"])
-def test_without_an_engine_one_clear_line(word, tmp_path):
+def test_without_docker_one_line_says_what_to_install(word, tmp_path):
     for tool in ("dirname", "sh"):
         found = subprocess.run(["which", tool], capture_output=True, text=True, check=True).stdout.strip()
         (tmp_path / tool).symlink_to(found)
     command = ["/bin/sh", "infra/compose/compose.sh", word]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": str(tmp_path)}, check=False)
     assert done.returncode == 2
-    assert done.stderr == "compose: no docker compose: install Docker with its compose plugin, version 2.20 or later\n"
+    assert (
+        done.stderr
+        == "compose: docker compose is missing: install Docker with its compose plugin, version 2.20 or later\n"
+    )
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The script in a folder of its own, with a `docker` that answers and writes down what it was asked."""
+    """The script in a folder of its own, with a `docker` that answers and writes its arguments to a file."""
     root = tmp_path / "a folder"
-    (root / "infra" / "local").mkdir(parents=True)
-    shutil.copy("infra/compose/compose.sh", root / "infra" / "local")
+    (root / "infra" / "compose").mkdir(parents=True)
+    shutil.copy("infra/compose/compose.sh", root / "infra" / "compose")
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
     docker.write_text(
@@ -98,11 +104,11 @@ def checkout(tmp_path):
 
 def compose(root, word, **environment):
     env = {"PATH": f"{root.parent / 'bin'}:{os.environ['PATH']}", **environment}
-    script = root / "infra" / "local" / "compose.sh"
+    script = root / "infra" / "compose" / "compose.sh"
     return subprocess.run([script, word], capture_output=True, text=True, env=env, check=False)
 
 
-def test_up_keeps_the_users_numbers_and_makes_the_lake_once(checkout):
+def test_up_writes_the_users_ids_and_makes_the_lake_once(checkout):
     (checkout / ".env").write_text("NIGHTJAR_LAKE_DIR=the lake")
     uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (50000, 50000)
     for _ in range(2):
@@ -116,20 +122,20 @@ def test_up_keeps_the_users_numbers_and_makes_the_lake_once(checkout):
         assert (found.st_uid, found.st_gid) == (uid, gid)
 
 
-def test_what_does_not_become_healthy_is_told_with_its_logs(checkout):
+def test_up_prints_the_logs_if_a_container_does_not_become_healthy(checkout):
     done = compose(checkout, "up", UP_STATUS="1", NIGHTJAR_UID="1000")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-2].startswith("compose: not all parts became healthy within")
+    assert done.stderr.splitlines()[-2].startswith("compose: not all containers became healthy within")
     assert "compose logs --no-color --tail 15" in (checkout / "asked").read_text()
     assert not (checkout / ".env").exists()
 
 
-def test_a_port_that_is_taken_is_said_last(checkout):
+def test_up_names_a_port_that_is_in_use(checkout):
     refused = "listen tcp4 127.0.0.1:8081: bind: address already in use"
     done = compose(checkout, "up", UP_STATUS="1", START_ERROR=refused, NIGHTJAR_UID="1000", NIGHTJAR_PORT="8081")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-3:] == [
         refused,
-        "compose: port 8081 is taken: choose another by NIGHTJAR_PORT in .env",
-        "compose: what has started still runs: make logs, make down",
+        "compose: port 8081 is in use: set another NIGHTJAR_PORT in .env",
+        "compose: the other containers still run: make logs shows them, make down stops them",
     ]

@@ -1,4 +1,4 @@
-"""What the containers start with, without containers: secrets, environment, health."""
+"""The entry point and the health check of the containers: secrets, environment, commands."""
 
 import http.server
 import json
@@ -22,7 +22,7 @@ def volumes(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_secrets_are_made_once(volumes):
+def test_secrets_are_created_once(volumes):
     assert container.main(["secrets"]) == 0
     kept = container.airflow_environment()
     password = (volumes / "password").read_text()
@@ -33,7 +33,7 @@ def test_secrets_are_made_once(volumes):
     assert stat.S_IMODE((volumes / "home" / "container.json").stat().st_mode) == 0o600
 
 
-def test_airflow_finds_its_parts_by_their_services_names(volumes):
+def test_airflow_finds_the_other_services_by_name(volumes):
     container.make_secrets()
     env = container.airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:8080/execution/"
@@ -43,13 +43,13 @@ def test_airflow_finds_its_parts_by_their_services_names(volumes):
     assert len(env["AIRFLOW__CORE__FERNET_KEY"]) == 44
 
 
-def test_a_lake_of_somebody_else_is_one_clear_line(volumes, monkeypatch, capsys):
+def test_a_lake_that_is_not_writable_is_one_line_with_the_command(volumes, monkeypatch, capsys):
     monkeypatch.setattr(container.os, "access", lambda *_: False)
     assert container.main(["secrets"]) == 2
-    assert "cannot be written to by" in capsys.readouterr().err
+    assert "may not write to the lake's folder" in capsys.readouterr().err
 
 
-def test_the_embedded_emr_starts_clean_and_on_its_own_name(volumes):
+def test_the_embedded_emr_starts_with_an_empty_folder_and_listens_on_its_own_name(volumes):
     left = volumes / "work" / "emr" / "j-1" / "steps"
     left.mkdir(parents=True)
     command = container.emr_command()
@@ -57,7 +57,7 @@ def test_the_embedded_emr_starts_clean_and_on_its_own_name(volumes):
     assert not left.exists()
 
 
-def test_an_unknown_word_shows_the_usage(capsys):
+def test_an_unknown_command_prints_the_usage(capsys):
     assert container.main(["shell"]) == 2
     assert "password" in capsys.readouterr().err
 
@@ -83,11 +83,11 @@ def address():
 @pytest.mark.parametrize(
     ("what", "code"), [("/there", 0), ("/missing", 1), ("scheduler", 0), ("triggerer", 1), ("dag_processor", 1)]
 )
-def test_health(address, what, code):
+def test_the_exit_code_says_whether_a_service_is_healthy(address, what, code):
     assert healthy(address, what) == code
 
 
-def test_nobody_there_is_not_healthy():
+def test_a_host_that_does_not_answer_is_not_healthy():
     assert healthy("127.0.0.1:1", "/there") == 1
 
 
