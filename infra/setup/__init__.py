@@ -1,1 +1,1 @@
-"""Set-up of the virtual environment and of Java."""
+"""Set up the virtual environment and Java."""

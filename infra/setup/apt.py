@@ -1,36 +1,41 @@
-"""Installs Debian packages where that needs no password: as root, or by sudo that asks for none."""
+"""Install Debian packages if that needs no password: as root, or with a sudo that does not ask.
+
+Runs with any Python: ``setup.sh`` uses it before there is one that fits, as ``python3 -m infra.setup.apt PACKAGE...``.
+"""
+
+from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 
 
 def install_one_of(*packages: str) -> str | None:
-    """Installs the first of several packages that this release of Debian or Ubuntu has.
+    """Install the first of several packages that this release of Debian or Ubuntu has.
 
     Args:
         *packages: Names, the preferred one first.
 
     Returns:
-        The name of what was installed, or None where nothing could be.
+        The name of the installed package, or None if none could be installed.
     """
     apt_get = _command()
     if apt_get is None:
         return None
-    print(f"setup: installing {' or '.join(packages)} by apt-get", flush=True)
-    # A list of one of several sources that is out of reach is no reason to give up.
+    print(f"setup: installing {' or '.join(packages)} with apt-get", flush=True)
+    # A failure of one source does not matter if another has the package.
     subprocess.run([*apt_get, "update", "-qq"], check=False)
     for package in packages:
-        if not _known(package):
-            continue
-        command = [*apt_get, "install", "-qq", "--no-install-recommends", package]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        return package if done.returncode == 0 else None
+        if _is_available(package):
+            command = [*apt_get, "install", "-qq", "--no-install-recommends", package]
+            done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+            return package if done.returncode == 0 else None
     return None
 
 
 def _command() -> list[str] | None:
-    """How apt-get is called here, or None where it is absent or would ask for a password."""
+    """Return the command line of apt-get, or None if it is missing or would ask for a password."""
     if shutil.which("apt-get") is None:
         return None
     command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]
@@ -42,6 +47,10 @@ def _command() -> list[str] | None:
     return ["sudo", "-n", *command] if asked.returncode == 0 else None
 
 
-def _known(package: str) -> bool:
+def _is_available(package: str) -> bool:
     done = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
     return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(install_one_of(*sys.argv[1:]) is None)

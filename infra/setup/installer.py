@@ -1,4 +1,4 @@
-"""Installs packages into the virtual environment of the running Python."""
+"""Install packages into the virtual environment of the running Python."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Installer:
-    """Installs with uv, which takes seconds, and with pip if uv fails.
+    """An installer that uses uv, which takes seconds, and pip if uv fails.
 
     pip reads a configuration of its own, which may name the only index or certificate that works on a machine.
     """

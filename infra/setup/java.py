@@ -1,4 +1,4 @@
-"""Finds the Java that Spark runs on: 17 or 21, wherever Debian, Ubuntu or macOS put it."""
+"""Find Java 17 or 21, which Spark needs, in the places where Debian, Ubuntu and macOS install it."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ from infra.setup import apt
 
 VERSIONS = (17, 21)
 
-USUAL_PLACES = (
+PATTERNS = (
     "/usr/lib/jvm/*/bin/java",
     "/Library/Java/JavaVirtualMachines/*/Contents/Home/bin/java",
     "/opt/homebrew/opt/openjdk@*/bin/java",
@@ -32,11 +32,11 @@ INSTALL_HINT = (
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that answered.
+    """A Java that runs.
 
     Attributes:
-        home: Its JAVA_HOME.
-        version: Its feature release, such as 17.
+        home: The JAVA_HOME.
+        version: The feature release, such as 17.
     """
 
     home: Path
@@ -44,82 +44,84 @@ class Java:
 
     @property
     def fits(self) -> bool:
-        """Whether Spark runs on it."""
+        """Whether Spark supports this version."""
         return self.version in VERSIONS
 
 
 def probe(executable: str | Path) -> Java | None:
-    """Asks a ``java`` for its version and its home.
+    """Run a ``java`` and return its version and home.
 
     Args:
-        executable: The program; it may be a link, a shim, or the stub that macOS has where there is no Java.
+        executable: The program; may be a link, a shim, or the stub that macOS has in place of a missing Java.
 
     Returns:
-        What it said, or None where it does not run or is no Java.
+        The Java, or None if the program does not run or is not Java.
     """
     command = [str(executable), "-XshowSettings:properties", "-version"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = dict(re.findall(r"^\s*(java\.home|java\.specification\.version) = (.+?)\s*$", done.stderr, re.MULTILINE))
-    if len(said) < 2:
+    properties = dict(
+        re.findall(r"^\s*(java\.home|java\.specification\.version) = (.+?)\s*$", done.stderr, re.MULTILINE)
+    )
+    if len(properties) < 2:
         return None
-    # Java 8 calls itself 1.8.
-    version = said["java.specification.version"].removeprefix("1.")
-    return Java(Path(said["java.home"]), int(version)) if version.isdecimal() else None
+    # The version of Java 8 is 1.8.
+    version = properties["java.specification.version"].removeprefix("1.")
+    return Java(Path(properties["java.home"]), int(version)) if version.isdecimal() else None
 
 
-def find(environment: Mapping[str, str], places: Sequence[str] = USUAL_PLACES) -> tuple[Java | None, list[Java]]:
-    """Finds the first Java that fits: JAVA_HOME, then PATH, then the usual places.
+def find(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> tuple[Java | None, list[Java]]:
+    """Find the first Java that fits, from JAVA_HOME, then PATH, then `patterns`.
 
     Args:
-        environment: Where JAVA_HOME and PATH are looked up.
-        places: Patterns of further ``java`` programs.
+        environment: The variables JAVA_HOME and PATH.
+        patterns: Glob patterns of more ``java`` programs.
 
     Returns:
-        The one that fits, or None, and those passed over on the way because of their version.
+        The first Java that fits, or None; and those found before it, whose versions do not fit.
     """
-    passed_over: list[Java] = []
-    for executable in _candidates(environment, places):
+    rejected: list[Java] = []
+    for executable in _candidates(environment, patterns):
         java = probe(executable)
         if java is not None and java.fits:
-            return java, passed_over
+            return java, rejected
         if java is not None:
-            passed_over.append(java)
-    return None, passed_over
+            rejected.append(java)
+    return None, rejected
 
 
-def find_or_install(environment: Mapping[str, str], places: Sequence[str] = USUAL_PLACES) -> Java | str:
-    """Finds a Java that fits, or installs one where that needs no password.
+def find_or_install(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> Java | str:
+    """Find a Java that fits, or install one if that needs no password.
 
     Args:
-        environment: Where JAVA_HOME and PATH are looked up.
-        places: Patterns of further ``java`` programs.
+        environment: The variables JAVA_HOME and PATH.
+        patterns: Glob patterns of more ``java`` programs.
 
     Returns:
-        The Java, or one line for the user that says what is wrong and what to do.
+        The Java, or one line for the user: the problem and what to do.
     """
-    java, passed_over = find(environment, places)
+    java, rejected = find(environment, patterns)
     if java is None and apt.install_one_of(*(f"openjdk-{version}-jre-headless" for version in VERSIONS)):
-        java, passed_over = find(environment, places)
+        java, rejected = find(environment, patterns)
     if java is not None:
         return java
-    found = "; ".join(f"{other.home} is Java {other.version}" for other in passed_over)
+    found = "; ".join(f"{other.home} is Java {other.version}" for other in rejected)
     return f"no Java 17 or 21 ({found or 'none found at all'}): {INSTALL_HINT}"
 
 
-def _candidates(environment: Mapping[str, str], places: Sequence[str]) -> Iterator[str]:
-    """Every ``java`` worth asking, each program once."""
+def _candidates(environment: Mapping[str, str], patterns: Sequence[str]) -> Iterator[str]:
+    """Yield every ``java`` program once, even if several links lead to it."""
     seen = set()
-    for executable in _all_candidates(environment, places):
+    for executable in _all_candidates(environment, patterns):
         real = os.path.realpath(executable)
         if real not in seen and os.access(real, os.X_OK):
             seen.add(real)
             yield executable
 
 
-def _all_candidates(environment: Mapping[str, str], places: Sequence[str]) -> Iterator[str]:
+def _all_candidates(environment: Mapping[str, str], patterns: Sequence[str]) -> Iterator[str]:
     if environment.get("JAVA_HOME"):
         yield str(Path(environment["JAVA_HOME"]) / "bin" / "java")
     in_path = shutil.which("java", path=environment.get("PATH"))
@@ -127,8 +129,8 @@ def _all_candidates(environment: Mapping[str, str], places: Sequence[str]) -> It
         yield in_path
     if os.access(MACOS_FINDER, os.X_OK):
         yield from _macos_homes()
-    for place in places:
-        yield from sorted(glob.glob(os.path.expanduser(place)))  # noqa: PTH111, PTH207 - patterns with ~, not paths
+    for pattern in patterns:
+        yield from sorted(glob.glob(os.path.expanduser(pattern)))  # noqa: PTH111, PTH207 - patterns with ~, not paths
 
 
 def _macos_homes() -> Iterator[str]:

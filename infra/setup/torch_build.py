@@ -1,4 +1,4 @@
-"""Installs the build of torch that was asked for, and the CUDA packages, gigabytes, only for ``TORCH=cuda``.
+"""Install the build of torch that was asked for, and the CUDA packages, gigabytes, only for ``TORCH=cuda``.
 
 On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build ends in a mark, ``2.13.0+cpu``.
 No other build matches a request for exactly that version, whichever index answers.

@@ -10,7 +10,7 @@ from tests.infra.setup.programs import program
 
 
 def fake_java(home: Path, version: str) -> Path:
-    """Answers as ``java -XshowSettings:properties -version`` does: on stderr, among other lines."""
+    """Write a program that prints what ``java -XshowSettings:properties -version`` prints, on stderr."""
     lines = f"Picked up JAVA_TOOL_OPTIONS: -Dx\\n    java.home = {home}\\n    java.specification.version = {version}\\n"
     return program(home / "bin" / "java", f"printf '{lines}' >&2")
 
@@ -19,22 +19,22 @@ def test_java_home_comes_before_path(tmp_path: Path) -> None:
     home, other = tmp_path / "java 21", tmp_path / "java 17"
     fake_java(home, "21")
     fake_java(other, "17")
-    found, passed_over = java.find({"JAVA_HOME": str(home), "PATH": str(other / "bin")}, places=[])
+    found, rejected = java.find({"JAVA_HOME": str(home), "PATH": str(other / "bin")}, patterns=[])
     assert found == java.Java(home, 21)
-    assert passed_over == []
+    assert rejected == []
 
 
 @pytest.mark.parametrize("version", ["1.8", "11", "25"])
-def test_another_java_is_passed_over_for_one_in_the_usual_places(tmp_path: Path, version: str) -> None:
+def test_a_java_of_another_version_is_rejected_for_one_in_the_usual_places(tmp_path: Path, version: str) -> None:
     fake_java(tmp_path / "wrong", version)
     fake_java(tmp_path / "jvm" / "java-17", "17")
     environment = {"JAVA_HOME": str(tmp_path / "wrong"), "PATH": "/nowhere"}
-    found, passed_over = java.find(environment, places=[str(tmp_path / "jvm" / "*" / "bin" / "java")])
+    found, rejected = java.find(environment, patterns=[str(tmp_path / "jvm" / "*" / "bin" / "java")])
     assert found == java.Java(tmp_path / "jvm" / "java-17", 17)
-    assert [other.version for other in passed_over] == [int(version.removeprefix("1."))]
+    assert [other.version for other in rejected] == [int(version.removeprefix("1."))]
 
 
-def test_a_stub_that_only_complains_is_no_java(tmp_path: Path) -> None:
+def test_a_stub_that_prints_an_error_is_not_java(tmp_path: Path) -> None:
     stub = program(tmp_path / "java", "echo 'Unable to locate a Java Runtime.' >&2; exit 1")
     assert java.probe(stub) is None
 
@@ -49,14 +49,14 @@ def test_without_java_one_line_says_what_to_install(tmp_path: Path, monkeypatch:
     fake_java(tmp_path, "11")
     monkeypatch.setattr(java, "MACOS_FINDER", "/nowhere")
     monkeypatch.setattr(apt, "install_one_of", lambda *_: None)
-    problem = java.find_or_install({"PATH": str(tmp_path / "bin")}, places=[])
+    problem = java.find_or_install({"PATH": str(tmp_path / "bin")}, patterns=[])
     assert isinstance(problem, str)
     assert f"{tmp_path} is Java 11" in problem
     assert "openjdk-17-jre-headless" in problem
     assert "\n" not in problem
 
 
-def test_without_java_it_is_installed_where_that_needs_no_password(
+def test_without_java_it_is_installed_if_that_needs_no_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
@@ -68,7 +68,7 @@ def test_without_java_it_is_installed_where_that_needs_no_password(
 
     monkeypatch.setattr(java, "MACOS_FINDER", "/nowhere")
     monkeypatch.setattr(apt, "install_one_of", install_one_of)
-    found = java.find_or_install({"PATH": "/nowhere"}, places=[str(tmp_path / "*" / "bin" / "java")])
+    found = java.find_or_install({"PATH": "/nowhere"}, patterns=[str(tmp_path / "*" / "bin" / "java")])
     assert found == java.Java(tmp_path / "java-17", 17)
     assert asked == ["openjdk-17-jre-headless", "openjdk-21-jre-headless"]
 
