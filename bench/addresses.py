@@ -51,7 +51,7 @@ def main() -> None:
     views = np.lib.stride_tricks.sliding_window_view(stream, SIZE + 1)
     draws = np.random.default_rng(0).integers(0, min(len(views), windows.windows_per_shard[0]), (64, BATCH))
     speeds = {
-        "ours, loader: random, copied to int64": _speed(lambda i: windows.read(0, draws[i % 64])),
+        "ours, loader: random, copied to int64": _speed(lambda i: windows.read(draws[i % 64])),
         "materialised: random, copied to int64": _speed(lambda i: rows[draws[i % 64]].astype(np.int64)),
         "ours, random, copied as stored": _speed(lambda i: views[draws[i % 64]]),
         "ours, views of consecutive windows": _speed(lambda i: views[draws[i % 64][0] :][:BATCH]),
@@ -83,12 +83,9 @@ def _materialised(windows: WindowSet) -> npt.NDArray[np.uint16]:
     path = WORK / "rows.npy"
     shape = (windows.num_windows, SIZE + 1)
     rows = np.lib.format.open_memmap(path, "w+", np.uint16, shape)
-    first = 0
-    for shard, count in enumerate(windows.windows_per_shard):
-        for start in range(0, count, 1 << 16):
-            read = windows.read(shard, np.arange(start, min(count, start + (1 << 16))))
-            rows[first : first + len(read)] = read
-            first += len(read)
+    for start in range(0, windows.num_windows, 1 << 16):
+        ids = np.arange(start, min(windows.num_windows, start + (1 << 16)))
+        rows[ids] = windows.read(ids)
     return np.asarray(rows)
 
 

@@ -20,8 +20,8 @@ from bench.table import show
 from bench.text import WORK, folder_of, original
 from jobs.cli.neighbours import neighbours_of
 from jobs.config import resolve
-from jobs.datasets.dataset import read_tokenizer
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.tokens import read_tokenizer
 from jobs.embeddings.files import Embeddings, read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.base import Engine

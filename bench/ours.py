@@ -24,11 +24,11 @@ from jobs.pipeline import run_step
 
 # Where the step looks a function up, and what it does. Parts do not contain each other.
 PARTS = {
-    "check (hash, UTF-8)": ("jobs.steps.tokenize", "check_sources"),
+    "check (hash, UTF-8)": ("jobs.corpus.check", "check_sources"),
     "read and cut": ("jobs.corpus.documents", "_read_range"),
     "encode (gigatoken)": ("jobs.tokenizer.tokenizer", "Tokenizer.encode_batch"),
     "hash documents": ("jobs.corpus.texts", "Texts.hashes"),
-    "write": ("jobs.datasets.shards", "Rows.write"),
+    "write": ("jobs.datasets.shards", "EncodedDocuments.write"),
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jobs.datasets.dataset import read_tokenizer, used_datasets
+from jobs.datasets.publish import used_datasets
+from jobs.datasets.tokens import read_tokenizer
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.lake.layout import Lake, Run

@@ -1,4 +1,4 @@
-"""The bytes of a text file: any part of a plain one, or all of it from the start, decompressed on the way."""
+"""Reads the bytes of a corpus file: any range of a plain file, or a stream that is decompressed while it is read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from jobs.lake import store
 from jobs.sources.listing import named_errors
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-BLOCK_BYTES = 1 << 23  # a request to S3 each
+BLOCK_BYTES = 1 << 23  # one request to S3 reads one block
 
 _CODECS: dict[str, Literal["gzip", "bz2", "zstd"]] = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 
 
 class File(Protocol):
-    """Where the bytes are, and how they are compressed."""
+    """A file that may be compressed."""
 
     @property
     def uri(self) -> str:
-        """The file."""
+        """The URI of the file."""
 
     @property
     def compression(self) -> str | None:
-        """``gz``, ``bz2``, ``zst`` or None."""
+        """The compression: ``gz``, ``bz2``, ``zst`` or None."""
 
 
 @contextmanager
 def open_plain(file: File) -> Iterator[pa.NativeFile]:
-    """Open a file for reading its bytes, as they are, at any position.
+    """Open a file for reading its stored bytes at any position.
 
     Raises:
         InputError: if it cannot be read.
@@ -44,10 +44,10 @@ def open_plain(file: File) -> Iterator[pa.NativeFile]:
 
 @contextmanager
 def open_stream(file: File) -> Iterator[pa.NativeFile]:
-    """Open a file for reading its content, decompressed, from start to end.
+    """Open a file for reading its decompressed content from start to end.
 
     Raises:
-        InputError: if it cannot be read, or is not what its compression promises.
+        InputError: if it cannot be read, or is damaged or not compressed as its name says.
     """
     with open_plain(file) as stream:
         if file.compression is None:
@@ -59,12 +59,12 @@ def open_stream(file: File) -> Iterator[pa.NativeFile]:
             if error.errno is not None or "AWS Error" in str(error):
                 raise
             reason = str(error).splitlines()[0]
-            raise InputError(f"{file.uri}: damaged .{file.compression} file ({reason}); make it again") from None
+            raise InputError(f"{file.uri}: damaged .{file.compression} file ({reason}); compress it again") from None
 
 
 @contextmanager
 def open_seekable(file: File) -> Iterator[pa.NativeFile | IO[bytes]]:
-    """Open a file for reading its content at any position; a compressed one is laid out on the local disk first.
+    """Open a file for reading its content at any position; a compressed file is first decompressed to the local disk.
 
     Raises:
         InputError: as `open_stream`.
@@ -80,7 +80,7 @@ def open_seekable(file: File) -> Iterator[pa.NativeFile | IO[bytes]]:
 
 
 def read_blocks(file: File) -> Iterator[bytes]:
-    """The content of a file in blocks, decompressed.
+    """Yield the decompressed content of a file in blocks.
 
     Raises:
         InputError: as `open_stream`.
@@ -91,6 +91,6 @@ def read_blocks(file: File) -> Iterator[bytes]:
 
 
 def read_at(file: pa.NativeFile, start: int, size: int) -> bytes:
-    """At most `size` bytes from `start` on."""
+    """Read at most `size` bytes from `start` on."""
     file.seek(start)
     return file.read(size)

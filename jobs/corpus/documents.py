@@ -1,10 +1,12 @@
-"""Documents are what lies between borders, and a border is a run of whitespace with enough line ends in it.
+"""Splits text files into documents.
 
-Two line ends (so a blank line, which may hold spaces) divide paragraphs, one divides lines. A document begins with the
-first byte after a border that is not whitespace, and belongs to the byte range in which it begins; so ranges of any
-size give the same documents, each exactly once, and so does reading a compressed file as a stream. Whitespace means
-ASCII whitespace throughout. Documents hold no whitespace at their ends; their CRLF line ends become LF; a byte order
-mark is no part of the text.
+Documents lie between borders. A border is a run of whitespace with enough line ends: two between paragraphs (so a blank
+line, which may hold spaces), one between lines. A document begins with the first byte after a border that is not
+whitespace, and belongs to the byte range in which it begins. So byte ranges of any size give the same documents, each
+exactly once, and a compressed file that is read as a stream gives them too.
+
+Whitespace means ASCII whitespace throughout. Documents have no whitespace at their ends, CRLF line ends become LF, and
+a byte order mark is not part of the text.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ import pyarrow as pa
 
 from jobs.corpus.content import BLOCK_BYTES, BYTE_ORDER_MARK, open_plain, open_stream, read_at
 from jobs.corpus.splits import ByteRange
-from jobs.corpus.texts import IS_SPACE, Places, Texts
+from jobs.corpus.texts import IS_SPACE, Offsets, Texts
 
 Unit = Literal["paragraph", "line", "record", "file"]
 
-# Whitespace before a border's first line end is left to rstrip: a pattern that began with \s* would be quadratic.
+# rstrip removes the whitespace before a border: a pattern that begins with \s* takes quadratic time.
 _NO_BORDER = re.compile(rb"(?!)")
 _BORDERS = {
     "line": re.compile(rb"(\n\s*)"),
@@ -40,25 +42,26 @@ _SPACES = re.compile(rb"\s*")
 
 @dataclass(frozen=True)
 class Documents:
-    """Some documents of a file: their text, the place at which each begins, and counts of what was met on the way.
+    """Documents of a file, and counts of unusual things in it.
 
-    The place is an offset in bytes (of the decompressed text; in JSONL that of the record's line), in Parquet a row.
+    The offset of a document is in bytes of the decompressed text; in JSONL it is that of the record's line, and in
+    Parquet it is the number of the row.
     """
 
     texts: Texts
-    offsets: Places
+    offsets: Offsets
     counts: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, texts: Iterable[bytes], offsets: Iterable[int], counts: Counter[str]) -> Documents:
-        """Documents whose texts are objects of their own."""
+        """Make documents of separate texts."""
         return cls(Texts.of(texts), np.fromiter(offsets, np.int64), counts)
 
 
 def read_text(part: ByteRange, unit: Unit) -> Iterator[Documents]:
-    """Read the documents that begin in a part of a text file, and no others, wherever they end.
+    """Read the documents that begin in a range of a text file; the last one may end behind the range.
 
-    A plain file gives one batch. A compressed one, whose part must be the whole, is read as a stream, in batches.
+    A plain file gives one batch. A compressed file is read as a stream, in batches; its range must be the whole file.
 
     Raises:
         InputError: if the file cannot be read.
@@ -86,7 +89,7 @@ def _read_range(part: ByteRange, unit: Unit) -> Documents:
 
 
 def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool:
-    """Whether the file has a byte order mark, of which `part`, whose content is `data`, may have a piece."""
+    """Return whether the file has a byte order mark that lies at least partly in `part`, whose content is `data`."""
     if part.start >= len(BYTE_ORDER_MARK):
         return False
     is_whole = part.start == 0 and len(data) >= len(BYTE_ORDER_MARK)
@@ -94,15 +97,15 @@ def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool
 
 
 def _split_stream(stream: pa.NativeFile, unit: Unit) -> Iterator[Documents]:
-    rest, offset, last = b"", 0, b""  # what is not known to be complete, and where it stands
+    rest, offset, last = b"", 0, b""  # an unfinished document, and its offset
     while True:
-        more = stream.read(max(BLOCK_BYTES, len(rest)))  # ever larger, so that long documents take linear time
+        more = stream.read(max(BLOCK_BYTES, len(rest)))  # doubled, so that long documents take linear time
         if not offset and not rest and more.startswith(BYTE_ORDER_MARK):
             more, offset = more[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
         data = rest + more
         texts, begins = split_documents(data, unit)
         num_lines = _count_lines(more, unit) + (not more and last not in (b"", b"\n"))
-        num_complete = len(texts) - bool(more and len(texts))  # the last one may go on
+        num_complete = len(texts) - bool(more and len(texts))  # the last one may continue
         offsets = begins[:num_complete] + offset
         yield Documents(texts[:num_complete], offsets, _empty_lines(unit, num_lines, num_complete))
         if not more:
@@ -112,19 +115,19 @@ def _split_stream(stream: pa.NativeFile, unit: Unit) -> Iterator[Documents]:
 
 
 def _count_lines(data: bytes, unit: Unit) -> int:
-    """The number of line ends, where it matters."""
+    """Count the line ends if documents are lines."""
     return data.count(b"\n") if unit == "line" else 0
 
 
 def _empty_lines(unit: Unit, num_lines: int, num_documents: int) -> Counter[str]:
-    """Where lines are documents, what is more than these were empty lines."""
+    """Count the empty lines if documents are lines."""
     return Counter(empty_documents=num_lines - num_documents) if unit == "line" else Counter()
 
 
-def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Places]:
-    """The documents of `data`, of which the first begins with it, and where in `data` each begins.
+def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Offsets]:
+    """Return the documents of `data` and the offset at which each begins.
 
-    A line is blank if it has whitespace alone. Paragraphs are runs of lines that are not blank, lines are single ones.
+    A paragraph is a run of lines that are not blank. A line is blank if it holds only whitespace.
     """
     data, line_ends = _with_plain_line_ends(data)
     if unit in ("record", "file"):
@@ -136,8 +139,8 @@ def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Places]:
     return Texts(data, begins, ends), begins + np.searchsorted(line_ends, begins)
 
 
-def _with_plain_line_ends(data: bytes) -> tuple[bytes, Places]:
-    """`data` with LF for each CRLF, and where in it these stand."""
+def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
+    """Return `data` with LF for each CRLF, and the offsets of these LF in it."""
     if b"\r" not in data:
         return data, np.zeros(0, np.int64)
     buffer = np.frombuffer(data, np.uint8)
@@ -145,8 +148,8 @@ def _with_plain_line_ends(data: bytes) -> tuple[bytes, Places]:
     return data.replace(b"\r\n", b"\n"), found - np.arange(len(found))
 
 
-def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Places, Places]:
-    """Where documents begin and end, with the whitespace at the ends of their first and last lines."""
+def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Offsets, Offsets]:
+    """Return where documents begin and end, including the whitespace around their first and last lines."""
     line_ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     begins, ends = np.concatenate([[0], line_ends + 1]), np.concatenate([line_ends, [len(data)]])
     written = ~_blank(data, begins, ends)
@@ -156,8 +159,8 @@ def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Places, Places]:
     return begins[written & ~before], ends[written & ~after]
 
 
-def _blank(data: bytes, begins: Places, ends: Places) -> npt.NDArray[np.bool_]:
-    """Which lines hold whitespace alone."""
+def _blank(data: bytes, begins: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]:
+    """Return a mask of the lines that hold only whitespace."""
     buffer = np.frombuffer(data, np.uint8)
     blank: npt.NDArray[np.bool_] = begins == ends
     candidates = np.flatnonzero(~blank)
@@ -168,11 +171,11 @@ def _blank(data: bytes, begins: Places, ends: Places) -> npt.NDArray[np.bool_]:
     return blank
 
 
-def _trim(data: bytes, begins: Places, ends: Places) -> None:
-    """Move the borders of texts, none of which is whitespace alone, behind and before the whitespace at their ends."""
+def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
+    """Move `begins` and `ends` in place past the whitespace at the ends of texts; no text is blank."""
     buffer = np.frombuffer(data, np.uint8)
     for text in np.flatnonzero(IS_SPACE[buffer[begins]]):
-        begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # matches nothing too
+        begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # always matches
     for text in np.flatnonzero(IS_SPACE[buffer[ends - 1]]):
         end, size = int(ends[text]), 64
         while not (line := data[max(0, end - size) : end].rstrip()):
@@ -181,7 +184,7 @@ def _trim(data: bytes, begins: Places, ends: Places) -> None:
 
 
 def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> int | None:
-    """The position in `data`, which stands at `start` in the file, of the first document that begins in it."""
+    """Return the position in `data`, read from `start`, of the first document that begins in it; None if none does."""
     lead = len(data) - len(data.lstrip())
     if lead == len(data):
         return None
@@ -192,7 +195,7 @@ def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) ->
 
 
 def _begins_document(file: pa.NativeFile, position: int, unit: Unit) -> bool:
-    """Whether the byte at `position`, which is not whitespace, comes after a border or is the first of the text."""
+    """Return whether a document begins at `position`, which is not whitespace: after a border, or first in the text."""
     size = _BLOCK_BYTES
     while True:
         begin = position - size if position - size > len(BYTE_ORDER_MARK) else 0
@@ -208,7 +211,7 @@ def _begins_document(file: pa.NativeFile, position: int, unit: Unit) -> bool:
 
 
 def _complete(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> bytes:
-    """`data` up to the end of the last document that begins in it, which may lie far behind `data`."""
+    """Return `data`, read from `start`, extended to the end of the last document that begins in it."""
     text_end = len(data.rstrip())
     size = _BLOCK_BYTES
     while not (border := _BORDERS[unit].search(data, text_end)):

@@ -1,4 +1,4 @@
-"""An even sample of a corpus: the same share of each part of it, the same at every run."""
+"""An even sample of a corpus: the same share of each split, and the same sample at every run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange
 
-_PIECE_BYTES = 1 << 12
+_MIN_CUT_BYTES = 1 << 12
 
 
 def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: TokenizeConfig) -> list[bytes]:
-    """The documents of some parts of a corpus, or a `share` of their bytes, the last of which may be cut.
+    """Return documents of a split that make up a `share` of its bytes; the last ones may be cut short.
 
     Raises:
         InputError: if a file cannot be read.
@@ -23,27 +23,25 @@ def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: Toke
     sample: list[bytes] = []
     seen = taken = 0
     first = b""
-    for text, weight in _texts_to_choose_from(parts, share, settings):
+    for text, weight in _weighted_texts(parts, share, settings):
         seen += weight
         first = first or text
         room = int(seen * share) - taken
-        if text and room >= min(len(text), _PIECE_BYTES):  # whole documents or long pieces of them, never shreds
+        if text and room >= min(len(text), _MIN_CUT_BYTES):  # never a short fragment of a document
             sample.append(_cut(text, room))
             taken += len(sample[-1])
     return sample or [_cut(first, int(seen * share))]
 
 
 def _cut(text: bytes, size: int) -> bytes:
-    """The beginning of a text, without a part of a letter at its end."""
+    """Return the first `size` bytes of a text, without an incomplete character at the end."""
     return text if len(text) <= size else text[:size].decode(errors="ignore").encode()
 
 
-def _texts_to_choose_from(
-    parts: Sequence[ByteRange], share: float, settings: TokenizeConfig
-) -> Iterator[tuple[bytes, int]]:
-    """Texts, each with the number of bytes that it stands for.
+def _weighted_texts(parts: Sequence[ByteRange], share: float, settings: TokenizeConfig) -> Iterator[tuple[bytes, int]]:
+    """Yield texts, each with the number of bytes of the corpus that it represents.
 
-    A range of plain text need not be read to its end: its beginning stands for all of it.
+    The beginning of a range of plain text represents the whole range, so the rest is not read.
     """
     for part in parts:
         if part.source.format != "txt" or part.source.compression:

@@ -1,4 +1,4 @@
-"""Many texts in one buffer: where each begins and ends. No Python object is made for a text until it is asked for."""
+"""Many texts in one buffer, without a Python object for each text."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-Places = npt.NDArray[np.int64]
+Offsets = npt.NDArray[np.int64]
 IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
-"""Which bytes are whitespace: ASCII whitespace throughout."""
+"""True for each byte that is ASCII whitespace."""
 
 _LONG_BYTES = 1 << 10
-_HASHED_TOGETHER = 1 << 12  # so that what is computed stays in the processor's cache
+_HASHED_TOGETHER = 1 << 12  # so that intermediate arrays stay in the processor's cache
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of SplitMix64
 _FIRST_BYTES = np.array([2 ** (8 * size) - 1 for size in range(8)], np.uint64)
 
 
 class Texts(Sequence[bytes]):
-    """Texts, the first n of which are ``data[begins[i]:ends[i]]``; a sequence of bytes as any other."""
+    """A sequence of texts; text i is ``data[begins[i]:ends[i]]``."""
 
-    def __init__(self, data: bytes, begins: Places, ends: Places) -> None:
+    def __init__(self, data: bytes, begins: Offsets, ends: Offsets) -> None:
         self.data = data
-        """What holds all texts, and may hold more."""
+        """A buffer that holds all texts; it may hold other bytes between them."""
         self.begins = begins
-        """Where each text begins in `data`."""
+        """The offset in `data` at which each text begins."""
         self.ends = ends
-        """Where each text ends in `data`."""
+        """The offset in `data` at which each text ends."""
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> Texts:
-        """Put texts into one buffer; those that are in one already stay there."""
+        """Put texts into one buffer; return `Texts` as they are."""
         if isinstance(texts, Texts):
             return texts
         listed = list(texts)
@@ -41,7 +41,7 @@ class Texts(Sequence[bytes]):
 
     @classmethod
     def join(cls, parts: Sequence[Texts]) -> Texts:
-        """All texts of all parts, in their order; there is at least one part."""
+        """Return the texts of all parts, in their order; there must be at least one part."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.data) for part in parts)]).tolist()
@@ -50,18 +50,24 @@ class Texts(Sequence[bytes]):
         return cls(b"".join(part.data for part in parts), np.concatenate(begins), np.concatenate(ends))
 
     @property
-    def sizes(self) -> Places:
+    def sizes(self) -> Offsets:
         """The number of bytes of each text."""
         return self.ends - self.begins
 
     def take(self, which: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> Texts:
-        """Those texts that an index or a mask of `numpy` chooses."""
+        """Return the texts that an index array or a mask selects."""
         return Texts(self.data, self.begins[which], self.ends[which])
 
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """A hash of each text: of long ones BLAKE2, of short ones a sum over their words of 8 bytes, each mixed."""
+        """Return a hash of each text: BLAKE2 for long texts, the sum of mixed words of 8 bytes for short ones.
+
+        Token shards store these hashes, and they decide the split by hash and the duplicates. Another hash function
+        would change all of these.
+        """
         hashes = np.zeros(len(self), np.uint64)
-        words = np.ndarray(len(self.data) + 1, "<u8", self.data + bytes(8), strides=1)  # a word from each byte on
+        words = np.ndarray(
+            len(self.data) + 1, "<u8", self.data + bytes(8), strides=1
+        )  # the 8 bytes from each offset on
         for group in range(0, len(self), _HASHED_TOGETHER):
             some = slice(group, group + _HASHED_TOGETHER)
             hashes[some] = _hash_short(words, self.begins[some], self.sizes[some])
@@ -70,7 +76,7 @@ class Texts(Sequence[bytes]):
         return hashes
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """The bytes of all texts, which lie in order, with nothing before, between and behind them."""
+        """Return the bytes of all texts without gaps; the texts must lie in order in `data`."""
         data = np.frombuffer(self.data, np.uint8)
         before = np.concatenate([[0], self.ends])
         gaps = np.concatenate([self.begins, [len(data)]]) - before
@@ -97,10 +103,10 @@ class Texts(Sequence[bytes]):
         return (data[begin:end] for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True))
 
 
-def _hash_short(words: npt.NDArray[np.uint64], begins: Places, sizes: Places) -> npt.NDArray[np.uint64]:
-    """Hashes of texts that begin and have so many bytes; of those that are long the hash of nothing."""
+def _hash_short(words: npt.NDArray[np.uint64], begins: Offsets, sizes: Offsets) -> npt.NDArray[np.uint64]:
+    """Return the hashes of short texts; long ones hash as empty here, and the caller overwrites them."""
     sizes = np.where(sizes < _LONG_BYTES, sizes, 0)
-    counts = sizes // 8 + 1  # the last word holds what is left, and how much that is
+    counts = sizes // 8 + 1  # the last word holds the remaining bytes and their number
     first = np.cumsum(counts) - counts
     place = np.arange(counts.sum()) - np.repeat(first, counts)
     words = words[np.repeat(begins, counts) + 8 * place]
@@ -111,7 +117,7 @@ def _hash_short(words: npt.NDArray[np.uint64], begins: Places, sizes: Places) ->
 
 
 def _mixed(words: npt.NDArray[np.uint64], shift: int, factor: np.uint64) -> npt.NDArray[np.uint64]:
-    """Other words, one for each, of which every bit depends on many bits; made in place."""
+    """Mix words in place, so that every bit depends on many bits."""
     words ^= words >> np.uint64(shift)
     words *= factor
     words ^= words >> np.uint64(shift)

@@ -1,36 +1,153 @@
-"""Figures about token streams."""
+"""Baselines that a model must beat: losses of models that count single tokens (unigram) or pairs of tokens (bigram).
+
+Both are fitted on the training side and evaluated on validation. The bigram model predicts
+``p(next | token) = (pairs + a * p(next)) / (tokens + a)``: counts with a Dirichlet prior around the distribution of
+single tokens (MacKay and Peto 1995). Its only free parameter is the strength `a` of the prior. The value is taken that
+predicts a sample of training pairs best, each pair left out of the counts. No table of all pairs is needed, since tasks
+count only the pairs of bounded samples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from jobs.datasets.shards import group_shards
+from jobs.datasets.streams import SideTally, StreamRule, read_side
+from jobs.datasets.windows import SIDES, Side
+from jobs.engine.base import Engine
+from jobs.lake.store import FileEntry
 
-def percentile(counts: Mapping[int, int], percent: float) -> int:
-    """The smallest value that `percent` of all things do not exceed; `counts` says how many things have each value."""
-    values = sorted(counts)
-    up_to = np.cumsum([counts[value] for value in values])
-    return values[int(np.searchsorted(up_to, up_to[-1] * percent / 100))]
+Counts = npt.NDArray[np.int64]
+
+_STRENGTHS = 2.0 ** np.arange(21)
+MAX_SAMPLED_PAIRS = 2**17
+_MAX_BIGRAM_TOKENS = 2**26
 
 
-def entropy(counts: npt.NDArray[np.integer]) -> float:
-    """Entropy of the unigram distribution in nats per token; `counts` holds how often each token occurs."""
+def entropy(counts: Counts) -> float:
+    """Return the entropy in nats of the distribution of tokens; `counts` holds the occurrences of each token."""
     seen = counts[counts > 0]
     total = seen.sum()
     return float(np.log(total) - (seen * np.log(seen)).sum() / total)
 
 
-def unigram_accuracy(train: npt.NDArray[np.integer], valid: npt.NDArray[np.integer]) -> float:
-    """Share of the validation text's tokens that are the training text's most frequent one."""
+def unigram_accuracy(train: Counts, valid: Counts) -> float:
+    """Return the share of the validation tokens that are the most frequent token of training."""
     return float(valid[train.argmax()] / valid.sum())
 
 
-def unigram_loss(train: npt.NDArray[np.integer], valid: npt.NDArray[np.integer]) -> float:
-    """Loss of a model that learned nothing but how often each token occurs, in nats per token of the validation text.
+def unigram_loss(train: Counts, valid: Counts) -> float:
+    """Return the loss of the unigram model in nats per token of validation.
 
-    It is the cross-entropy under the counts of the training text, smoothed by adding one to each.
+    It is the cross-entropy under the counts of training, smoothed by adding one to each.
     """
     log_probability = np.log(train + 1.0) - np.log(train.sum() + float(len(train)))
     return float(-(valid * log_probability).sum() / valid.sum())
+
+
+def bigram_loss(
+    entries: Sequence[FileEntry], rule: StreamRule, tallies: Mapping[Side, SideTally], engine: Engine
+) -> float:
+    """Return the loss of the bigram model in nats per token of validation.
+
+    If the training text is long, the model is fitted on evenly spaced token shards.
+
+    Args:
+        entries: The token shards.
+        rule: The rule that divides documents between the sides.
+        tallies: The counts of both sides.
+        engine: Runs the tasks.
+    """
+    entries = entries[:: -(-tallies["train"].num_tokens // _MAX_BIGRAM_TOKENS)]
+    sampled = {}
+    for side in SIDES:
+        every = -(-tallies[side].num_tokens // MAX_SAMPLED_PAIRS)
+        sample = partial(sample_pairs, rule=rule, side=side, every=every)
+        groups = group_shards(entries, 16 * MAX_SAMPLED_PAIRS)
+        sampled[side] = PairCounts.merge(engine.map(sample, groups, f"sample pairs of {side}"))
+    wanted = np.union1d(sampled["train"].keys, sampled["valid"].keys)
+    count = partial(count_pairs, rule=rule, wanted=wanted)
+    groups = group_shards(entries, 16 * (len(wanted) + rule.vocab_size))
+    counted = engine.map(count, groups, "count pairs of training")
+    pairs, firsts = (np.sum(counts, axis=0) for counts in zip(*counted, strict=True))
+    model = BigramModel(PairCounts(wanted, pairs), firsts, tallies["train"].token_counts)
+    return model.loss(sampled["valid"], sampled["train"])
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """Pairs of neighbouring tokens, each as ``first * vocab_size + second``, ascending, and their occurrences."""
+
+    keys: Counts
+    counts: Counts
+
+    @classmethod
+    def merge(cls, parts: Sequence[PairCounts]) -> PairCounts:
+        """Return the pairs of all parts with the sums of their occurrences."""
+        keys = np.concatenate([np.zeros(0, np.int64), *(part.keys for part in parts)])
+        distinct, inverse = np.unique(keys, return_inverse=True)
+        counts = np.bincount(inverse, np.concatenate([np.zeros(0), *(part.counts for part in parts)]), len(distinct))
+        return cls(distinct, counts.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class BigramModel:
+    """The counts of training: of `pairs`, of the first tokens of pairs, and of all tokens."""
+
+    pairs: PairCounts
+    firsts: Counts
+    tokens: Counts
+
+    def loss(self, valid: PairCounts, train: PairCounts) -> float:
+        """Return the nats per token over `valid`, with the strength that fits `train` best.
+
+        All pairs of both must be among `pairs`.
+        """
+        strength = min(_STRENGTHS.tolist(), key=lambda strength: self.loss_at(train, strength, left_out=1))
+        return self.loss_at(valid, strength, left_out=0)
+
+    def loss_at(self, some: PairCounts, strength: float, left_out: int) -> float:
+        """Return the nats per token over `some`, after `left_out` occurrences of each are taken out of the counts."""
+        first, second = np.divmod(some.keys, len(self.tokens))
+        pair = self.pairs.counts[np.searchsorted(self.pairs.keys, some.keys)] - left_out
+        unigram = (self.tokens[second] - left_out + 1) / (self.tokens.sum() - left_out + len(self.tokens))
+        probability = (pair + strength * unigram) / (self.firsts[first] - left_out + strength)
+        return float(-(some.counts * np.log(probability)).sum() / max(1, some.counts.sum()))
+
+
+def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, every: int) -> PairCounts:
+    """Count each `every`-th pair of one side in some token shards.
+
+    Raises:
+        DamagedError: if a shard is missing, truncated or altered.
+    """
+    sampled = (_read_pairs(entry, rule, side)[::every] for entry in entries)
+    return PairCounts.merge([PairCounts(*np.unique(keys, return_counts=True)) for keys in sampled])
+
+
+def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Counts) -> tuple[Counts, Counts]:
+    """Count the `wanted` pairs, which are ascending, and all first tokens in the training side of some token shards.
+
+    Raises:
+        DamagedError: if a shard is missing, truncated or altered.
+    """
+    found, firsts = np.zeros(len(wanted), np.int64), np.zeros(rule.vocab_size, np.int64)
+    for entry in entries:
+        keys = _read_pairs(entry, rule, "train")
+        firsts += np.bincount(keys // rule.vocab_size, minlength=rule.vocab_size)
+        indices = np.minimum(np.searchsorted(wanted, keys), max(0, len(wanted) - 1))
+        if len(wanted):
+            found += np.bincount(indices[wanted[indices] == keys], minlength=len(wanted))
+    return found, firsts
+
+
+def _read_pairs(entry: FileEntry, rule: StreamRule, side: Side) -> Counts:
+    """Return all pairs of one side in a token shard; only pairs inside documents if windows lie inside documents."""
+    ids, lengths = read_side(entry, rule, side)
+    keys = ids[:-1].astype(np.int64) * rule.vocab_size + ids[1:]
+    return keys if rule.over == "stream" else np.delete(keys, np.cumsum(lengths)[:-1] - 1)

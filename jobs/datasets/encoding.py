@@ -1,4 +1,4 @@
-"""Splits of a corpus become token shards: what is new is encoded, what an earlier dataset has is taken over."""
+"""Encodes the splits of a corpus into token shards; documents that an earlier dataset has are copied from it."""
 
 from __future__ import annotations
 
@@ -12,126 +12,85 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.dedup.duplicates import Repetitions
+from jobs.corpus.dedup.duplicates import Duplicates
 from jobs.corpus.documents import Documents
 from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
-from jobs.datasets.shards import Rows, WrittenShard
+from jobs.datasets.shards import EncodedDocuments, WrittenShard
+from jobs.datasets.tokens import SHARDS
 from jobs.lake.store import FileEntry
-from jobs.tokenizer.tokenizer import Ids, Tokenizer
+from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
 
-Part = tuple[str, int, int]
-"""Tells a part of a file from others of the corpus: name, start and end."""
+RangeKey = tuple[str, int, int]
+"""A byte range of a corpus: name of the source, start and end."""
 
 
-def part_key(part: ByteRange) -> Part:
-    """What tells `part` from others of the corpus."""
+def range_key(part: ByteRange) -> RangeKey:
+    """Return the key of a byte range."""
     return part.source.name, part.start, part.end
 
 
 @dataclass(frozen=True)
-class SplitItem:
-    """A task: the number of the split, parts of files, and of those that need not be read the shards that have them."""
+class SplitTask:
+    """A split that is to be encoded, and the shards of an earlier dataset that have some of its byte ranges."""
 
     number: int
     parts: Sequence[ByteRange]
-    kept: Mapping[Part, Sequence[FileEntry]] = field(default_factory=dict)
+    reused: Mapping[RangeKey, Sequence[FileEntry]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Tokenized:
-    """What became of a task's parts of files."""
+class EncodedSplit:
+    """The shards of a split, and statistics of its documents."""
 
     shards: list[WrittenShard]
     counts: dict[str, Counter[str]]
-    """What is unusual in the documents of each source that was read."""
+    """Unusual things in the documents of each source that was read."""
     documents_by_length: Counter[int]
-    """How many documents have how many tokens, the end-of-text token included."""
+    """The number of documents of each length in tokens, the end-of-text token included."""
 
 
 def write_token_shards(
-    item: SplitItem,
+    task: SplitTask,
     *,
     folder_uri: str,
     tokenizer: Tokenizer,
     settings: TokenizeConfig,
-    kept_uri: str = "",
-    repetitions: Repetitions | None = None,
-) -> Tokenized:
-    """Encode the documents that begin in some parts of files and write them as shards below `folder_uri`.
+    reused_uri: str = "",
+    duplicates: Duplicates | None = None,
+) -> EncodedSplit:
+    """Encode the documents of a split and write them as shards below `folder_uri`.
 
-    There is a shard for about `tokenize.split_bytes` of text, so that a file that cannot be cut needs no more memory.
-    A split of which everything is kept becomes the same shards as before, byte by byte.
+    Each shard holds about `tokenize.split_bytes` of text, so a file that cannot be divided needs no more memory. The
+    shards of a split that is reused as a whole are the same as before, byte by byte.
 
     Args:
-        item: The split.
-        folder_uri: The dataset.
-        tokenizer: What encodes.
-        settings: How the files are read.
-        kept_uri: The dataset that has what is kept.
-        repetitions: Which documents are to be dropped since they came before.
+        task: The split.
+        folder_uri: The folder of the dataset.
+        tokenizer: Encodes the documents.
+        settings: The way in which files are read.
+        reused_uri: The folder of the earlier dataset.
+        duplicates: The documents to drop because they repeat an earlier one.
 
     Raises:
         InputError: if a file cannot be read.
-        DamagedError: if a shard that has what is kept is missing, truncated or altered.
+        DamagedError: if a shard of the earlier dataset is missing, truncated or altered.
     """
-    done = Tokenized([], {}, Counter())
-    pieces = _pieces(item, settings, kept_uri, repetitions, done.counts)
-    for gathered in _gather(pieces, settings.split_bytes):
-        if rows := _rows(gathered, tokenizer):
-            stem = f"shards/{item.number:05d}-{len(done.shards):03d}"
-            done.shards.append(rows.write(folder_uri, stem))
-            done.documents_by_length.update(_counted(np.diff(rows.ends, prepend=0)))
-    return done
-
-
-def _counted(values: npt.NDArray[np.int64]) -> dict[int, int]:
-    """How often each value occurs."""
-    found, counts = np.unique(values, return_counts=True)
-    return dict(zip(found.tolist(), counts.tolist(), strict=True))
-
-
-def _pieces(
-    item: SplitItem,
-    settings: TokenizeConfig,
-    kept_uri: str,
-    repetitions: Repetitions | None,
-    counts: dict[str, Counter[str]],
-) -> Iterator[_Batch | Rows]:
-    """What a split is made of, in order: documents that were read, and rows that are kept."""
-    repeated = repetitions.of_split(item.number) if repetitions else set()
-    num_read = 0
-    for part in item.parts:
-        name = part.source.name
-        if part_key(part) in item.kept:
-            yield from (Rows.of_source(kept_uri, entry, name) for entry in item.kept[part_key(part)])
-            continue
-        for whole in read_documents(part, settings):
-            batch = _without(whole, repeated, num_read, repetitions.counted_as) if repetitions else whole
-            num_read += len(whole.texts)
-            if batch.counts:
-                counts.setdefault(name, Counter()).update(batch.counts)
-            if len(batch.texts):
-                yield _Batch(name, batch)
-
-
-def _gather(pieces: Iterable[_Batch | Rows], split_bytes: int) -> Iterator[list[_Batch | Rows]]:
-    """Hand out so many pieces at a time as make a shard."""
-    gathered: list[_Batch | Rows] = []
-    size = 0
-    for piece in pieces:
-        gathered.append(piece)
-        size += piece.size
-        if size >= split_bytes:
-            yield gathered
-            gathered, size = [], 0
-    yield gathered
+    encoded = EncodedSplit([], {}, Counter())
+    batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)
+    for group in _group_by_size(batches, settings.split_bytes):
+        if documents := _encode_group(group, tokenizer):
+            stem = f"{SHARDS}{task.number:05d}-{len(encoded.shards):03d}"
+            encoded.shards.append(documents.write(folder_uri, stem))
+            lengths, counts = np.unique(np.diff(documents.ends, prepend=0), return_counts=True)
+            encoded.documents_by_length.update(dict(zip(lengths.tolist(), counts.tolist(), strict=True)))
+    return encoded
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """Documents of a source, not yet encoded."""
+class _PlainDocuments:
+    """Documents of a source that are not encoded yet."""
 
     name: str
     documents: Documents
@@ -142,31 +101,70 @@ class _Batch:
         return int(self.documents.texts.sizes.sum())
 
 
-def _without(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
-    """A batch, whose documents are counted from `first`, without those that are repeated."""
+def _read_split(
+    task: SplitTask,
+    settings: TokenizeConfig,
+    reused_uri: str,
+    duplicates: Duplicates | None,
+    counts: dict[str, Counter[str]],
+) -> Iterator[_PlainDocuments | EncodedDocuments]:
+    """Yield the documents of a split in order, encoded if an earlier dataset has them; add to `counts` by source."""
+    repeated = duplicates.of_split(task.number) if duplicates else set()
+    num_read = 0
+    for part in task.parts:
+        name = part.source.name
+        if range_key(part) in task.reused:
+            entries = task.reused[range_key(part)]
+            yield from (EncodedDocuments.of_source(reused_uri, entry, name) for entry in entries)
+            continue
+        for batch in read_documents(part, settings):
+            kept = _drop(batch, repeated, num_read, duplicates.counted_as) if duplicates else batch
+            num_read += len(batch.texts)
+            if kept.counts:
+                counts.setdefault(name, Counter()).update(kept.counts)
+            if len(kept.texts):
+                yield _PlainDocuments(name, kept)
+
+
+def _drop(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
+    """Return a batch without repeated documents; its first document has the number `first` in the split."""
     kept = np.array([i for i in range(len(batch.texts)) if first + i not in repeated], np.int64)
     counts = batch.counts + Counter({counted_as: len(batch.texts) - len(kept)})
     return Documents(batch.texts.take(kept), batch.offsets[kept], counts)
 
 
-def _rows(pieces: Sequence[_Batch | Rows], tokenizer: Tokenizer) -> Rows | None:
-    """All pieces, encoded where they are not yet, one after the other; None if there is no document in them."""
-    parts: list[Rows] = []
-    for is_kept, run in groupby(pieces, lambda piece: isinstance(piece, Rows)):
-        if is_kept:
-            parts += [piece for piece in run if isinstance(piece, Rows) and len(piece.ends)]
+def _group_by_size(
+    batches: Iterable[_PlainDocuments | EncodedDocuments], split_bytes: int
+) -> Iterator[list[_PlainDocuments | EncodedDocuments]]:
+    """Yield groups of batches, each large enough for a shard; the last one may be smaller or empty."""
+    group: list[_PlainDocuments | EncodedDocuments] = []
+    size = 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.size
+        if size >= split_bytes:
+            yield group
+            group, size = [], 0
+    yield group
+
+
+def _encode_group(group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer: Tokenizer) -> EncodedDocuments | None:
+    """Return the documents of a group, all of them encoded; None if there are none."""
+    parts: list[EncodedDocuments] = []
+    for is_encoded, run in groupby(group, lambda batch: isinstance(batch, EncodedDocuments)):
+        if is_encoded:
+            parts += [batch for batch in run if isinstance(batch, EncodedDocuments) and len(batch.ends)]
         else:
-            parts.append(_encode_batches([piece for piece in run if isinstance(piece, _Batch)], tokenizer))
-    return Rows.join(parts) if parts else None
+            parts.append(_encode_batches([batch for batch in run if isinstance(batch, _PlainDocuments)], tokenizer))
+    return EncodedDocuments.join(parts) if parts else None
 
 
-def _encode_batches(batches: Sequence[_Batch], tokenizer: Tokenizer) -> Rows:
-    """The rows of some documents."""
+def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer) -> EncodedDocuments:
     texts = Texts.join([batch.documents.texts for batch in batches])
-    ids, ends = _encode(texts, tokenizer)
+    ids, ends = _encode_texts(texts, tokenizer)
     names = list(dict.fromkeys(batch.name for batch in batches))
     sources = np.array([names.index(batch.name) for batch in batches], np.uint32)
-    return Rows(
+    return EncodedDocuments(
         ids,
         ends,
         np.repeat(sources, [len(batch.documents.texts) for batch in batches]),
@@ -177,9 +175,9 @@ def _encode_batches(batches: Sequence[_Batch], tokenizer: Tokenizer) -> Rows:
     )
 
 
-def _encode(texts: Texts, tokenizer: Tokenizer) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """Ids of all documents, each with the end-of-text token at its end, and where each document ends."""
-    # PySpark sets this variable to the cores of a task; in a process of our own all cores are ours.
+def _encode_texts(texts: Texts, tokenizer: Tokenizer) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+    """Return the ids of all documents, each with the end-of-text token at its end, and where each document ends."""
+    # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
     parallel = os.environ.get("OMP_NUM_THREADS") != "1"
     ids, offsets = tokenizer.encode_batch(texts, parallel)
     ids = np.insert(ids, offsets[1:], tokenizer.end_of_text)

@@ -1,20 +1,22 @@
-"""Token shards: the documents of a corpus in canonical order (by source, then place), as token ids.
+"""Token shards: the documents of a corpus as token ids, in the order of the corpus (by source, then offset).
 
-A shard is an Arrow IPC file, uncompressed, one record batch with a row for each document:
+A shard is an uncompressed Arrow IPC file of one record batch, with a row for each document:
 
-- ``tokens`` (large_list of uint8, uint16 or uint32): its ids, the last of which is the end-of-text token;
-- ``source`` (uint32): its file, as an index into ``sources``, a JSON list of names in the schema's metadata;
-- ``offset`` (uint64): where in that file it begins: a byte of its text, or the row of a table;
-- ``num_bytes`` (uint32): length of its text in UTF-8;
-- ``hash`` (uint64): of its text, so that equal documents can be told without reading them.
+- ``tokens`` (large_list of uint8, uint16 or uint32): the ids; the last one is the end-of-text token;
+- ``source`` (uint32): the file, as an index into ``sources``, a JSON list of names in the schema's metadata;
+- ``offset`` (uint64): where the document begins in that file: a byte of its text, or the row of a table;
+- ``num_bytes`` (uint32): the length of the text in UTF-8;
+- ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them.
 
-The manifest's line has the counts ``documents``, ``tokens`` and ``bytes`` (of text), and how many bytes of its first
-source lie in shards before it (``bytes_before``) and of its last source in shards after it (``bytes_after``).
+The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text). It also has how many
+bytes of the shard's first source lie in earlier shards (``bytes_before``), and how many of its last source in later
+ones (``bytes_after``).
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,25 +27,28 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.lake.store import FileEntry, create_shard, verified_file
-from jobs.tokenizer.tokenizer import Ids
+from jobs.tokenizer.tokenizer import TokenIds
+
+MAX_RESULT_BYTES = 64 * 2**20
+"""The driver holds at most about so many bytes of the results of tasks on token shards."""
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """A shard that is memory-mapped: one array for each column, and what is known of its sources."""
+    """A memory-mapped shard: one array for each column, and the names and sizes of its sources."""
 
-    ids: Ids
-    """Ids of all documents, one after the other."""
+    ids: TokenIds
+    """The ids of all documents in one array."""
     ends: npt.NDArray[np.int64]
-    """Where in `ids` each document ends."""
+    """The position in `ids` at which each document ends."""
     source: npt.NDArray[np.uint32]
     offset: npt.NDArray[np.uint64]
     position: npt.NDArray[np.int64]
-    """How many bytes of text come before each document in its source: the same for any format of the source."""
+    """The bytes of text before each document in its source: the same for any format of the source."""
     num_bytes: npt.NDArray[np.uint32]
     hash: npt.NDArray[np.uint64]
     sources: list[tuple[str, int]]
-    """Names of the sources, and how many bytes of text each has in all shards."""
+    """The names of the sources, and the bytes of text that each has in all shards."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -77,23 +82,62 @@ class TokenShard:
 
 
 @dataclass(frozen=True)
+class ShardSlice:
+    """The units [begin, end) of a token shard; the units are tokens or windows."""
+
+    entry: FileEntry
+    begin: int
+    end: int
+
+
+def slice_shards(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, end: int) -> list[ShardSlice]:
+    """Return the slices of shards that make up the units [begin, end) of all shards.
+
+    Args:
+        entries: The shards.
+        ends: The number of units in each shard and all shards before it.
+        begin: The first unit.
+        end: The unit after the last one.
+    """
+    slices = []
+    for i in range(bisect_right(ends, begin), len(ends)):
+        first = ends[i - 1] if i else 0
+        if first >= end:
+            break
+        if first < ends[i]:
+            slices.append(ShardSlice(entries[i], max(begin - first, 0), min(end, ends[i]) - first))
+    return slices
+
+
+def group_shards(entries: Sequence[FileEntry], result_bytes: int) -> list[Sequence[FileEntry]]:
+    """Divide shards into tasks so that the driver can hold the results of all of them, `result_bytes` each."""
+    num_groups = max(1, MAX_RESULT_BYTES // result_bytes)
+    size = -(-len(entries) // num_groups)
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+@dataclass(frozen=True)
 class WrittenShard:
-    """A shard, and how many bytes of text of each source are in it, in their order."""
+    """A written shard, and the bytes of text that it has of each of its sources, in their order."""
 
     entry: FileEntry
     sources: list[tuple[str, int]]
 
 
-def in_place(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
-    """The manifest's lines of all shards, in order, with the places of their sources; and the bytes of each source."""
-    totals, places = Counter[str](), []
+def locate_sources(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
+    """Return the manifest's entries of all shards, with `bytes_before` and `bytes_after`, and the bytes of each source.
+
+    Args:
+        shards: All shards of a dataset, in their order.
+    """
+    totals, spans = Counter[str](), []
     for shard in shards:
         before = totals[shard.sources[0][0]]
         for name, num_bytes in shard.sources:
             totals[name] += num_bytes
-        places.append((before, totals[shard.sources[-1][0]]))
+        spans.append((before, totals[shard.sources[-1][0]]))
     entries = []
-    for shard, (before, end) in zip(shards, places, strict=True):
+    for shard, (before, end) in zip(shards, spans, strict=True):
         around = {"bytes_before": before, "bytes_after": totals[shard.sources[-1][0]] - end}
         entries.append(replace(shard.entry, counts={**shard.entry.counts, **around}))
     return entries, totals
@@ -106,10 +150,10 @@ def write_batch(sink: Any, batch: pa.RecordBatch) -> None:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Documents that are encoded: the columns of a shard that is to be written, and the names of their sources."""
+class EncodedDocuments:
+    """Documents as the columns of a shard, and the names of their sources."""
 
-    ids: Ids
+    ids: TokenIds
     ends: npt.NDArray[np.int64]
     source: npt.NDArray[np.uint32]
     offset: npt.NDArray[np.uint64]
@@ -123,8 +167,8 @@ class Rows:
         return int(self.num_bytes.sum())
 
     @classmethod
-    def join(cls, parts: Sequence[Rows]) -> Rows:
-        """All rows, those of each part after those of the part before; there is at least one part."""
+    def join(cls, parts: Sequence[EncodedDocuments]) -> EncodedDocuments:
+        """Return the documents of all parts, in their order; there must be at least one part."""
         if len(parts) == 1:
             return parts[0]
         names = list(dict.fromkeys(name for part in parts for name in part.names))
@@ -141,23 +185,23 @@ class Rows:
         )
 
     @classmethod
-    def of_source(cls, folder_uri: str, entry: FileEntry, name: str) -> Rows:
-        """The rows that a shard has of one source; there may be none."""
+    def of_source(cls, folder_uri: str, entry: FileEntry, name: str) -> EncodedDocuments:
+        """Read the documents that a shard has of one source; there may be none."""
         shard = TokenShard.open(folder_uri, entry)
         names = [source for source, _ in shard.sources]
-        rows = shard.source == (names.index(name) if name in names else len(names))
+        kept = shard.source == (names.index(name) if name in names else len(names))
         return cls(
-            shard.ids[np.repeat(rows, shard.lengths)],
-            np.cumsum(shard.lengths[rows]),
-            np.zeros(int(rows.sum()), np.uint32),
-            shard.offset[rows],
-            shard.num_bytes[rows],
-            shard.hash[rows],
+            shard.ids[np.repeat(kept, shard.lengths)],
+            np.cumsum(shard.lengths[kept]),
+            np.zeros(int(kept.sum()), np.uint32),
+            shard.offset[kept],
+            shard.num_bytes[kept],
+            shard.hash[kept],
             [name],
         )
 
     def write(self, folder_uri: str, stem: str) -> WrittenShard:
-        """Write them below `folder_uri`, under a name that starts with `stem`."""
+        """Write a shard below `folder_uri`, under a name that starts with `stem`."""
         columns: dict[str, pa.Array[Any]] = {
             "tokens": pa.LargeListArray.from_arrays(pa.array(np.concatenate([[0], self.ends])), pa.array(self.ids)),
             "source": pa.array(self.source),

@@ -1,4 +1,4 @@
-"""Which documents are kept for validation. The rule looks at one document at a time, so shards can be split apart."""
+"""The split of documents into training and validation. Each document is split alone, so tasks can split shards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAX_BLOCK_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How documents are split.
+    """The rule that assigns each document to training or validation.
 
-    With one seed, the side of a document does not depend on other files; but the blocks of a small corpus shrink with
-    it, so that each side has at least 8, and `auto` may choose otherwise.
+    With the same seed, a document stays on its side when other files are added. There are two exceptions: the blocks of
+    a small corpus shrink so that each side has at least 8, and `auto` may choose another method.
 
-    - `source`: whole files, drawn by a hash of their name; the share of validation is right on average only.
-    - `block`: blocks of neighbouring documents, evenly spaced in each file; the share is exact to a block.
-    - `hash`: single documents, by a hash of their text; equal documents fall on one side, neighbours do not.
+    - `source`: whole files, drawn by a hash of their name; the share of validation is right only on average.
+    - `block`: blocks of neighbouring documents, evenly spaced in each file; the share is exact to one block.
+    - `hash`: single documents, drawn by a hash of their text; equal documents are on one side, neighbours are not.
     - `tail`: the last part of each file.
     """
 
@@ -36,14 +36,18 @@ class SplitRule:
     seed: int
     block_bytes: int
     draw: int = 0
-    """Counts the draws that gave a side no text, as may happen with few documents."""
+    """The number of earlier draws that left a side without a window, which happens with few documents."""
 
     @classmethod
     def choose(cls, config: WindowsConfig, sources: Sequence[tuple[str, int]]) -> SplitRule:
-        """The rule for a corpus whose sources have these names and so many bytes of text.
+        """Return the rule for a corpus.
 
-        `auto` takes `source` if there are at least 20 files, none of which has more than a tenth of the text, and
-        the draw gives validation between half and twice its share; else `block`.
+        `auto` takes `source` if there are at least 20 files, none of which has more than a tenth of the text, and if
+        the draw gives validation between half of its share and twice its share. Otherwise it takes `block`.
+
+        Args:
+            config: The settings.
+            sources: The names of the sources, and the bytes of text in each.
         """
         total = sum(size for _, size in sources)
         largest = int(total * min(config.valid_fraction, 1 - config.valid_fraction)) // _MIN_BLOCKS
@@ -59,14 +63,14 @@ class SplitRule:
         return cls(method, config.valid_fraction, config.seed, block_bytes)
 
     def is_valid(self, shard: TokenShard) -> npt.NDArray[np.bool_]:
-        """Whether each document of a shard is kept for validation."""
+        """Return a mask of the documents of a shard that are for validation."""
         if self.method == "hash":
             seeded = shard.hash ^ np.uint64(int(_uniform(self.seed, self.draw, "") * 2**64))
             return np.asarray(seeded < np.uint64(self.valid_fraction * 2**64))
         if self.method == "tail":
             sizes = np.array([size for _, size in shard.sources])[shard.source]
             return np.asarray(shard.position >= sizes * (1 - self.valid_fraction))
-        # By the name without its format, so that the same text in another format is split alike.
+        # By the name without its format, so that the same text in another format is split in the same way.
         draws = np.array([_uniform(self.seed, self.draw, text_stem(name)) for name, _ in shard.sources])[shard.source]
         if self.method == "source":
             return np.asarray(draws < self.valid_fraction)
@@ -76,6 +80,6 @@ class SplitRule:
 
 
 def _uniform(seed: int, draw: int, name: str) -> float:
-    """A number in [0, 1) that a seed, the number of a draw and a name determine."""
+    """Return a number in [0, 1) that depends on a seed, the number of the draw and a name alone."""
     digest = hashlib.blake2b(f"{seed}/{draw}/{name}".encode(), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48

@@ -1,14 +1,14 @@
-"""From token shards to window shards: the documents of each side, in canonical order, are one stream, cut anew.
+"""Writes window shards from token shards: the documents of a side, in order, are one stream that is divided anew.
 
-Two passes, neither of which holds more than a few shards. `tally` counts what token shards give to each side; from the
-counts `plan_window_shards` tells which part of which token shards each window shard needs; `write_window_shard` makes
-one of them. What comes out depends on the data and the settings alone, not on how many tasks there are.
+There are two passes, and no task holds more than a few shards. First, `tally` counts what token shards contribute to
+each side. From the counts, `plan_window_shards` derives which slices of token shards each window shard needs. Then
+`write_window_shard` writes one of them. The result depends on the data and the settings alone, not on the number of
+tasks.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
@@ -19,18 +19,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.datasets.shards import TokenShard, write_batch
+from jobs.datasets.shards import ShardSlice, TokenShard, slice_shards, write_batch
 from jobs.datasets.split import SplitRule
 from jobs.datasets.windows import SIDES, Last, Side, num_tokens_of, num_windows
 from jobs.lake.store import FileEntry, create_shard
-from jobs.tokenizer.tokenizer import Ids
+from jobs.tokenizer.tokenizer import TokenIds
 
 
 @dataclass(frozen=True)
 class StreamRule:
-    """What makes streams and windows of token shards: where these lie, how they are split, how windows lie in them."""
+    """The rule that makes streams and windows of token shards."""
 
     tokens_uri: str
+    """The folder of the dataset of tokens."""
     split: SplitRule
     size: int
     stride: int
@@ -38,29 +39,29 @@ class StreamRule:
     last: Last
     vocab_size: int
     hash_mask: int
-    """Documents whose hash has none of these bits are compared in search of duplicates: all of them, or a sample."""
+    """Documents whose hash has none of these bits are compared to find duplicates: all documents, or a sample."""
 
 
 @dataclass(frozen=True)
 class SideTally:
-    """What some token shards give to the stream of one side."""
+    """Counts of what some token shards contribute to the stream of one side."""
 
     units: list[int]
-    """For each shard, what window shards count by: tokens, or windows where these lie inside documents."""
+    """The number of units of each shard: tokens, or windows if windows lie inside documents."""
     num_documents: int
     num_skipped: int
-    """Documents too short for a window inside them; they are in no stream."""
+    """Documents too short for a window inside them; they are not in the stream."""
     num_shifted: int
     """Windows that were shifted back to the end of a document."""
     num_tokens: int
     num_bytes: int
     token_counts: npt.NDArray[np.int64]
-    """How often each token of the vocabulary occurs."""
+    """The number of occurrences of each token of the vocabulary."""
     hashes: npt.NDArray[np.uint64]
-    """Of the documents that are compared in search of duplicates."""
+    """The hashes of the documents that are compared to find duplicates."""
 
     def __add__(self, after: SideTally) -> SideTally:
-        """The tally of these shards and those that come after them."""
+        """Return the tally of these shards and of the shards after them."""
         return SideTally(
             self.units + after.units,
             self.num_documents + after.num_documents,
@@ -74,52 +75,43 @@ class SideTally:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """What a window shard takes from a token shard: the units [begin, end) of what this gives to the side."""
-
-    entry: FileEntry
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
 class WindowShardPlan:
-    """A window shard that is to be made."""
+    """A window shard that is to be written, and the slices of token shards that it is made of."""
 
     side: Side
     number: int
     num_windows: int
-    pieces: list[Piece]
+    slices: list[ShardSlice]
 
 
 class _Stream:
-    """What one token shard gives to the stream of one side."""
+    """The documents of one token shard that are in the stream of one side."""
 
     def __init__(self, shard: TokenShard, rule: StreamRule, side: Side) -> None:
         on_side = rule.split.is_valid(shard) == (side == "valid")
         self.kept = on_side if rule.over == "stream" else on_side & (shard.lengths > rule.size)
-        """Which documents of the shard are in the stream."""
+        """A mask of the documents of the shard that are in the stream."""
         self.num_skipped = int(on_side.sum() - self.kept.sum())
         self.lengths = shard.lengths[self.kept]
-        """Number of tokens of each document in the stream."""
-        self.ids: Ids = shard.ids[np.repeat(self.kept, shard.lengths)]
+        """The number of tokens of each document in the stream."""
+        self.ids: TokenIds = shard.ids[np.repeat(self.kept, shard.lengths)]
         self._rule = rule
 
     def windows_in_documents(self) -> npt.NDArray[np.int64]:
-        """The number of windows inside each document."""
+        """Return the number of windows inside each document."""
         windows: npt.NDArray[np.int64] = self._room() // self._rule.stride + 1 + self.has_shifted()
         return windows
 
     def has_shifted(self) -> npt.NDArray[np.bool_]:
-        """Whether the last window of each document is shifted back."""
+        """Return whether the last window of each document is shifted back."""
         return np.asarray((self._room() % self._rule.stride > 0) & (self._rule.last == "shift"))
 
     def _room(self) -> npt.NDArray[np.int64]:
-        """How far the first window of each document could be moved."""
+        """Return by how many tokens the first window of each document could be moved."""
         return np.asarray(self.lengths - (self._rule.size + 1))
 
-    def cut(self, begin: int, end: int) -> tuple[Ids, npt.NDArray[np.int64]]:
-        """The tokens of the units [begin, end), and where windows start in them if these lie inside documents."""
+    def cut(self, begin: int, end: int) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+        """Return the tokens of the units [begin, end), and the starts of windows if these lie inside documents."""
         if self._rule.over == "stream":
             return self.ids[begin:end], np.zeros(0, np.int64)
         windows = self.windows_in_documents()
@@ -130,7 +122,7 @@ class _Stream:
 
 
 def tally(entries: Sequence[FileEntry], *, rule: StreamRule) -> dict[Side, SideTally]:
-    """Count what neighbouring token shards give to each side.
+    """Count what consecutive token shards contribute to each side.
 
     Raises:
         DamagedError: if a shard is missing, truncated or altered.
@@ -141,14 +133,14 @@ def tally(entries: Sequence[FileEntry], *, rule: StreamRule) -> dict[Side, SideT
 def plan_window_shards(
     side: Side, entries: Sequence[FileEntry], units: Sequence[int], rule: StreamRule, shard_tokens: int
 ) -> list[WindowShardPlan]:
-    """Tell what each window shard of a side takes from which token shards.
+    """Return the plans of the window shards of one side.
 
     Args:
         side: The side.
         entries: The token shards.
-        units: What each of them gives to the side.
-        rule: How windows lie in the stream.
-        shard_tokens: A window shard covers about so many tokens of the stream.
+        units: The number of units of the side in each token shard.
+        rule: The size, stride and position of windows.
+        shard_tokens: The number of tokens of the stream that a window shard covers, approximately.
     """
     in_stream = rule.over == "stream"
     num_units = sum(units)
@@ -160,28 +152,28 @@ def plan_window_shards(
         windows = min(per_shard, total - first)
         begin, end = first, first + windows
         if in_stream:
-            # Only the last window can be shifted, where the stream has no room for it; it may be alone in its shard.
+            # Only the last window of the stream can be shifted back; it may be alone in its shard.
             end = min(first * rule.stride + num_tokens_of(windows, rule.size, rule.stride), num_units)
             begin = min(first * rule.stride, end - rule.size - 1)
-        plans.append(WindowShardPlan(side, number, windows, list(_overlaps(entries, ends, begin, end))))
+        plans.append(WindowShardPlan(side, number, windows, slice_shards(entries, ends, begin, end)))
     return plans
 
 
 def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRule) -> FileEntry:
-    """Make one window shard below `folder_uri`; the manifest's line has its counts of tokens and windows.
+    """Write one window shard below `folder_uri`; return its entry with the counts of tokens and windows.
 
     Raises:
         DamagedError: if a token shard is missing, truncated or altered.
     """
-    ids: list[Ids] = []
+    ids: list[TokenIds] = []
     starts: list[npt.NDArray[np.int64]] = []
     num_tokens = 0
-    for piece in plan.pieces:
-        stream = _Stream(TokenShard.open(rule.tokens_uri, piece.entry), rule, plan.side)
-        part, starts_in_part = stream.cut(piece.begin, piece.end)
-        ids.append(part)
-        starts.append(starts_in_part + num_tokens)
-        num_tokens += len(part)
+    for part in plan.slices:
+        stream = _Stream(TokenShard.open(rule.tokens_uri, part.entry), rule, plan.side)
+        part_ids, part_starts = stream.cut(part.begin, part.end)
+        ids.append(part_ids)
+        starts.append(part_starts + num_tokens)
+        num_tokens += len(part_ids)
     assert num_tokens < 2**32, "starts are uint32"
     explicit = window_starts(plan, rule, num_tokens) if rule.over == "stream" else np.concatenate(starts)
     columns = {"tokens": _one_list(np.concatenate(ids)), "starts": _one_list(explicit.astype(np.uint32))}
@@ -191,14 +183,14 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
 
 
 def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> npt.NDArray[np.int64]:
-    """The first token of each window in a shard of the stream; empty if no window is shifted back."""
+    """Return the first token of each window in a shard of the stream; empty if no window is shifted back."""
     if num_tokens == num_tokens_of(plan.num_windows, rule.size, rule.stride):
         return np.zeros(0, np.int64)
     return np.minimum(np.arange(plan.num_windows) * rule.stride, num_tokens - rule.size - 1)
 
 
-def read_side(entry: FileEntry, rule: StreamRule, side: Side) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """What a token shard gives to the stream of one side: its tokens, and the number of tokens of each document.
+def read_side(entry: FileEntry, rule: StreamRule, side: Side) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+    """Return what a token shard contributes to the stream of a side: token ids, and the length of each document.
 
     Raises:
         DamagedError: if the shard is missing, truncated or altered.
@@ -222,16 +214,6 @@ def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
         np.bincount(stream.ids, minlength=rule.vocab_size),
         hashes[hashes & np.uint64(rule.hash_mask) == 0],
     )
-
-
-def _overlaps(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, end: int) -> Iterable[Piece]:
-    """What [begin, end) of all units is in each token shard; `ends` says where each one's units end."""
-    for i in range(bisect_right(ends, begin), len(ends)):
-        first = ends[i - 1] if i else 0
-        if first >= end:
-            return
-        if first < ends[i]:
-            yield Piece(entries[i], max(begin - first, 0), min(end, ends[i]) - first)
 
 
 def _one_list(values: npt.NDArray[Any]) -> pa.Array[Any]:

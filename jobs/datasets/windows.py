@@ -1,18 +1,19 @@
-"""Windows are addresses in a stream of tokens: how many there are, and how to read them.
+"""Windows of a stream of tokens; they are offsets, not copies. How many there are, and how to read them.
 
 A window is `size` inputs and one target more. Window i of a stream covers tokens ``[i * stride, i * stride + size]``;
-the last may be shifted back to where the stream ends.
-The stream of a side (train or valid) is stored in shards, each with a whole number of windows and all tokens that they
-need, so a window never spans shards. A shard is an Arrow IPC file, uncompressed, one record batch of one row:
+the last one may be shifted back to the end of the stream.
+
+The stream of a side (train or valid) is stored in shards. Each has a whole number of windows and all tokens that they
+need, so no window spans shards. A shard is an uncompressed Arrow IPC file of one record batch with one row:
 
 - ``tokens`` (large_list of uint8, uint16 or uint32);
-- ``starts`` (large_list of uint32): the first token of each window; empty where window j starts at ``j * stride``.
+- ``starts`` (large_list of uint32): the first token of each window; empty if window j starts at ``j * stride``.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ import pyarrow as pa
 from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from jobs.lake.store import FileEntry, read_manifest, verified_file
-from jobs.tokenizer.tokenizer import Ids
+from jobs.tokenizer.tokenizer import TokenIds
 
 Side = Literal["train", "valid"]
 Last = Literal["drop", "shift"]
@@ -31,9 +32,9 @@ _OPEN_SHARDS = 8
 
 
 def num_windows(num_tokens: int, size: int, stride: int, last: Last = "drop") -> int:
-    """The number of windows in a stream of `num_tokens` tokens: a window needs `size` inputs and one target more.
+    """Return the number of windows in a stream of `num_tokens` tokens; each needs `size` inputs and one target more.
 
-    What is left at the end is dropped; with ``shift`` one window more ends there.
+    Tokens that are left at the end are dropped; with ``shift`` one more window ends there.
     """
     room = num_tokens - size - 1
     if room < 0:
@@ -42,43 +43,47 @@ def num_windows(num_tokens: int, size: int, stride: int, last: Last = "drop") ->
 
 
 def num_tokens_of(windows: int, size: int, stride: int) -> int:
-    """The number of tokens that `windows` neighbouring windows (at least one) cover."""
+    """Return the number of tokens that `windows` consecutive windows (at least one) cover."""
     return (windows - 1) * stride + size + 1
 
 
 @dataclass(frozen=True)
 class WindowShard:
-    """A shard that is memory-mapped: its tokens, and the first token of each window where that is not j * stride."""
+    """A memory-mapped shard: its tokens, and the first token of each window if that is not ``j * stride``."""
 
-    tokens: Ids
+    tokens: TokenIds
     starts: npt.NDArray[np.uint32]
     stride: int
 
     def read(self, windows: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
-        """The windows as rows of `size` inputs and a target, shape (len(windows), size + 1)."""
+        """Return windows as rows of `size` inputs and a target, of shape (len(windows), size + 1)."""
         first = self.starts[windows].astype(np.int64) if len(self.starts) else np.asarray(windows) * self.stride
         rows: npt.NDArray[np.int64] = self.tokens[first[:, None] + np.arange(size + 1)].astype(np.int64)
         return rows
 
 
 class WindowSet:
-    """The windows of one side of a dataset. Shards are memory-mapped when first read; a few are kept open."""
+    """The windows of one side of a dataset, by id: window 0 is the first of the first shard.
+
+    Shards are memory-mapped when they are first read; the last few are kept open.
+    """
 
     def __init__(self, folder_uri: str, entries: list[FileEntry], size: int, stride: int) -> None:
         self.size = size
-        """Inputs in a window."""
+        """The number of inputs in a window."""
         self.windows_per_shard = [entry.counts["windows"] for entry in entries]
         """The number of windows in each shard."""
         self.num_windows = sum(self.windows_per_shard)
         """The number of windows in all shards."""
+        self._first_ids = np.cumsum(self.windows_per_shard) - self.windows_per_shard
         self._folder_uri = folder_uri
         self._entries = entries
         self._stride = stride
-        self._open: OrderedDict[int, WindowShard] = OrderedDict()
+        self._open_shard = lru_cache(maxsize=_OPEN_SHARDS)(self._map_shard)
 
     @classmethod
     def open(cls, lake: Lake, fingerprint: str, side: Side) -> WindowSet:
-        """Open the windows dataset `fingerprint` of `lake`.
+        """Open one side of the windows dataset with this fingerprint.
 
         Raises:
             InputError: if there is no such dataset.
@@ -89,35 +94,31 @@ class WindowSet:
             raise InputError(f"{folder_uri}: no windows here; run the windows step first")
         return cls(folder_uri, manifest.entries(f"{side}/"), manifest.counts["size"], manifest.counts["stride"])
 
-    def read(self, shard: int, windows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Windows of one shard, by their index in it, as rows of `size` inputs and a target.
+    def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Return windows, by their ids, as rows of `size` inputs and a target.
 
         Returns:
-            Token ids of shape (len(windows), size + 1).
+            Token ids of shape (len(ids), size + 1).
 
         Raises:
-            DamagedError: if the shard is missing, truncated or altered.
+            DamagedError: if a shard is missing, truncated or altered.
         """
-        return self._shard(shard).read(windows, self.size)
+        rows = np.empty((len(ids), self.size + 1), np.int64)
+        shards = np.searchsorted(self._first_ids, ids, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            here = shards == shard
+            rows[here] = self._open_shard(shard).read(ids[here] - self._first_ids[shard], self.size)
+        return rows
 
-    def _shard(self, shard: int) -> WindowShard:
-        if shard not in self._open:
-            entry = self._entries[shard]
-            self._open[shard] = self._load(entry)
-            if len(self._open) > _OPEN_SHARDS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(shard)
-        return self._open[shard]
-
-    def _load(self, entry: FileEntry) -> WindowShard:
-        path = verified_file(self._folder_uri, entry)
+    def _map_shard(self, shard: int) -> WindowShard:
+        path = verified_file(self._folder_uri, self._entries[shard])
         with pa.memory_map(str(path)) as source:
             batch = pa.ipc.open_file(source).get_batch(0)
-        tokens, starts = (_numpy(batch.column(name)) for name in ("tokens", "starts"))
+        tokens, starts = (_list_values(batch.column(name)) for name in ("tokens", "starts"))
         return WindowShard(tokens, starts, self._stride)
 
 
-def _numpy(column: pa.Array[Any]) -> npt.NDArray[Any]:
-    """The one list of a column, as a view."""
+def _list_values(column: pa.Array[Any]) -> npt.NDArray[Any]:
+    """Return the only list of a column as a view."""
     assert isinstance(column, pa.LargeListArray)
     return column.values.to_numpy()

@@ -1,7 +1,7 @@
-"""Embeddings as files: CSV (``token,id,v0,v1,...``, RFC 4180), Parquet, and the text format of word2vec.
+"""Embeddings in files: CSV (``token,id,v0,v1,...``, RFC 4180), Parquet, and the text format of word2vec.
 
-A token is written as ``tokenizer.json`` names it: unique, without white space, and turned back into its id by the
-tokenizer (``Ġking`` is `` king`` in byte-level BPE). Reading checks everything that could silently give wrong vectors.
+Tokens have the names of ``tokenizer.json``: unique, without whitespace, and mapped to their ids by the tokenizer
+(``Ġking`` is `` king`` in byte-level BPE). The readers check everything that could silently give wrong vectors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from jobs.embeddings.word2vec import Matrix
+from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError
 from jobs.lake.store import FileEntry, create_shard, read_bytes, read_file, read_manifest
 from jobs.lake.uri import join, to_uri
@@ -35,15 +35,15 @@ class Embeddings:
     """Tokens and their vectors."""
 
     tokens: list[str]
-    """Their names in ``tokenizer.json``."""
+    """The names in ``tokenizer.json``."""
     ids: npt.NDArray[np.int64] | None
-    """Their ids, if the file has them."""
-    vectors: Matrix
-    """(number of tokens, size)"""
+    """The ids, if the file has them."""
+    vectors: Vectors
+    """The vectors, of shape (number of tokens, size)."""
 
 
 def token_names(tokenizer_json: bytes) -> list[str]:
-    """The name of each token id; empty for ids that have none."""
+    """Return the name of each token id; empty for ids without a name."""
     ids = Tokenizer.from_str(tokenizer_json.decode()).get_vocab(with_added_tokens=True)
     names = [""] * (1 + max(ids.values()))
     for name, token_id in ids.items():
@@ -53,7 +53,7 @@ def token_names(tokenizer_json: bytes) -> list[str]:
 
 def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArray[np.int64]) -> list[FileEntry]:
     """Write vectors, with ids, as CSV and as Parquet (``token, id, count, vector``) below `folder_uri`."""
-    assert embeddings.ids is not None, "what is written has ids"
+    assert embeddings.ids is not None, "embeddings need ids to be written"
     size = embeddings.vectors.shape[1]
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).ravel())
     named = {"token": pa.array(embeddings.tokens, pa.string()), "id": pa.array(embeddings.ids)}
@@ -67,11 +67,11 @@ def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArra
 
 
 def read_embeddings(path_or_uri: str) -> Embeddings:
-    """Read a dataset of `write_embeddings`, or a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file.
+    """Read the embeddings of a dataset, or of a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file.
 
     Raises:
-        InputError: naming the file and the line that is wrong: a vector of another size, a number that is none, a
-            token that stands there twice.
+        InputError: naming the file and the line: a vector of another size, a value that is not a number, a repeated
+            token.
     """
     uri = to_uri(path_or_uri)
     readers = {CSV: _from_csv, PARQUET: _from_parquet} | dict.fromkeys(_WORD2VEC, _from_word2vec)
@@ -99,7 +99,7 @@ def _from_dataset(folder_uri: str) -> Embeddings:
 
 def _from_csv(data: bytes, uri: str) -> Embeddings:
     reader = csv.reader(io.StringIO(_text(data, uri), newline=""), strict=True)
-    rows = _Rows(uri)
+    builder = _EmbeddingsBuilder(uri)
     try:
         header = next(reader, [])
         size = len(header) - 2
@@ -107,28 +107,28 @@ def _from_csv(data: bytes, uri: str) -> Embeddings:
             raise InputError(f"{uri}:1: the first line must be token,id,v0,v1,...")
         for row in reader:
             if len(row) != size + 2:
-                raise InputError(f"{uri}:{reader.line_num}: {len(row) - 2} numbers, the first line says {size}")
-            rows.add(row[0], row[2:], reader.line_num, row[1])
+                raise InputError(f"{uri}:{reader.line_num}: {len(row) - 2} numbers, the first line gives {size}")
+            builder.add(row[0], row[2:], reader.line_num, row[1])
     except csv.Error as error:
         raise InputError(f"{uri}:{reader.line_num}: not CSV ({error})") from None
-    return rows.embeddings()
+    return builder.embeddings()
 
 
 def _from_word2vec(data: bytes, uri: str) -> Embeddings:
-    """``<tokens> <size>``, then one line for each token: its name and its numbers, divided by spaces."""
+    """Read ``<tokens> <size>``, then one line for each token: its name and its numbers, separated by spaces."""
     lines = _text(data, uri).rstrip("\n").split("\n")
     header = lines[0].split()
     if len(header) != 2 or not all(word.isdecimal() for word in header) or int(header[1]) < 1:
         raise InputError(f"{uri}:1: the first line must be the number of tokens and the size of the vectors")
-    rows, (num_tokens, size) = _Rows(uri), map(int, header)
+    builder, (num_tokens, size) = _EmbeddingsBuilder(uri), map(int, header)
     for number, line in enumerate(lines[1:], 2):
         token, *values = line.rstrip(" \r").split(" ")
         if len(values) != size:
-            raise InputError(f"{uri}:{number}: {len(values)} numbers, the first line says {size}")
-        rows.add(token, values, number)
+            raise InputError(f"{uri}:{number}: {len(values)} numbers, the first line gives {size}")
+        builder.add(token, values, number)
     if len(lines) - 1 != num_tokens:
-        raise InputError(f"{uri}:{len(lines)}: {len(lines) - 1} tokens, the first line says {num_tokens}")
-    return rows.embeddings()
+        raise InputError(f"{uri}:{len(lines)}: {len(lines) - 1} tokens, the first line gives {num_tokens}")
+    return builder.embeddings()
 
 
 def _from_parquet(data: bytes, uri: str) -> Embeddings:
@@ -138,32 +138,32 @@ def _from_parquet(data: bytes, uri: str) -> Embeddings:
         vectors = table.column("vector").to_pylist()
     except (pa.ArrowInvalid, KeyError, OSError) as error:
         raise InputError(f"{uri}: not a Parquet file with token, id and vector ({_first_line(error)})") from None
-    rows, size = _Rows(uri, "row"), len(vectors[0] or []) if vectors else 0
+    builder, size = _EmbeddingsBuilder(uri, "row"), len(vectors[0] or []) if vectors else 0
     for number, (token, token_id, vector) in enumerate(zip(tokens, ids, vectors, strict=True), 1):
         if len(vector or []) != size:
             raise InputError(f"{uri}: row {number}: {len(vector or [])} numbers, the first row has {size}")
-        rows.add(token, vector or [], number, token_id)
-    return rows.embeddings()
+        builder.add(token, vector or [], number, token_id)
+    return builder.embeddings()
 
 
-class _Rows:
-    """Tokens and vectors of a file, checked one by one."""
+class _EmbeddingsBuilder:
+    """Collects the tokens and vectors of a file and checks each one."""
 
-    def __init__(self, uri: str, word: str = "line") -> None:
-        self._uri, self._word = uri, word
+    def __init__(self, uri: str, unit: str = "line") -> None:
+        self._uri, self._unit = uri, unit
         self._lines: dict[str, int] = {}
         self._ids: dict[int, int] = {}
-        self._vectors: list[Matrix] = []
+        self._vectors: list[Vectors] = []
 
     def add(self, token: Any, values: Sequence[Any], line: int, token_id: Any = None) -> None:
-        """Take a line: a name, its numbers, and the id if there is one."""
-        where = f"{self._uri}:{line}" if self._word == "line" else f"{self._uri}: {self._word} {line}"
+        """Add a line: the name of a token, its numbers, and its id if the file has one."""
+        where = f"{self._uri}:{line}" if self._unit == "line" else f"{self._uri}: {self._unit} {line}"
         if not isinstance(token, str) or not token:
             raise InputError(f"{where}: the token has no name")
         if self._lines.setdefault(token, line) != line:
-            raise InputError(f"{where}: token {json.dumps(token)} stands in {self._word} {self._lines[token]} already")
+            raise InputError(f"{where}: token {json.dumps(token)} is already in {self._unit} {self._lines[token]}")
         if token_id is not None and self._ids.setdefault(_id(token_id, where), line) != line:
-            raise InputError(f"{where}: id {token_id} stands in {self._word} {self._ids[int(token_id)]} already")
+            raise InputError(f"{where}: id {token_id} is already in {self._unit} {self._ids[int(token_id)]}")
         try:
             vector = np.array(values, np.float32)
         except (ValueError, TypeError) as error:
@@ -173,9 +173,9 @@ class _Rows:
         self._vectors.append(vector)
 
     def embeddings(self) -> Embeddings:
-        """All lines so far."""
+        """Return the embeddings of all lines added."""
         if not self._vectors or not len(self._vectors[0]):
-            raise InputError(f"{self._uri}: holds no vectors")
+            raise InputError(f"{self._uri}: has no vectors; give another file")
         ids = np.fromiter(self._ids, np.int64, len(self._ids)) if self._ids else None
         return Embeddings(list(self._lines), ids, np.stack(self._vectors))
 

@@ -1,4 +1,4 @@
-"""Embeddings as the first weights of a model."""
+"""Initializes the weights of a model from embeddings."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from jobs.embeddings.files import Embeddings
-from jobs.embeddings.word2vec import Matrix
+from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError
 
 log = logging.getLogger(__name__)
 
 
-def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Matrix, where: str) -> Matrix:
-    """`weights`, with the rows of tokens that have an embedding replaced by it.
+def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vectors, where: str) -> Vectors:
+    """Return `weights` with the rows of all tokens that have an embedding replaced by it.
 
-    Tokens are matched by name, never by id: ids belong to one vocabulary. The embeddings are scaled by one factor to
-    the spread that `weights` have, since a model is tuned to that and word2vec's vectors are far longer.
+    Tokens are matched by name, never by id, since ids belong to one vocabulary. The embeddings are scaled by one factor
+    to the standard deviation of `weights`: a model is tuned to that, and the vectors of word2vec are far longer.
 
     Args:
-        embeddings: What was read.
+        embeddings: The embeddings.
         names: The name of each token id of the model's vocabulary.
-        weights: The model's own first weights, (vocabulary, size).
-        where: The embeddings' file, for messages.
+        weights: The initial weights of the model, of shape (vocabulary, size).
+        where: The file of the embeddings, for messages.
 
     Raises:
-        InputError: if the embeddings have another size, or no token of the vocabulary.
+        InputError: if the vectors have another size, or no token has an embedding.
     """
     found, wanted = embeddings.vectors.shape[1], weights.shape[1]
     if found != wanted:
-        raise InputError(f"{where}: vectors of {found} numbers; the model's have {wanted} (model.embedding_size)")
+        raise InputError(f"{where}: vectors of {found} numbers, but model.embedding_size={wanted}; make them equal")
     row_of = {token: row for row, token in enumerate(embeddings.tokens)}
     pairs = [(token_id, row_of[name]) for token_id, name in enumerate(names) if name in row_of]
     if not pairs:
-        raise InputError(f"{where}: has none of the vocabulary's {len(names)} tokens; they are named as tokenizer.json")
+        raise InputError(f"{where}: has none of the vocabulary's {len(names)} tokens; name tokens as in tokenizer.json")
     ids, rows = np.array(pairs).T
     chosen = embeddings.vectors[rows]
     started = weights.copy()

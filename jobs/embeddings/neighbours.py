@@ -1,4 +1,4 @@
-"""Which tokens have vectors in the same direction: how a person sees what was learned."""
+"""Nearest neighbours: the tokens whose vectors point in the same direction, for people to look at."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Neighbours:
         return token in self._rows
 
     def cosine(self, token: str, other: str) -> float:
-        """The cosine of the angle between the vectors of two tokens."""
+        """Return the cosine of the angle between the vectors of two tokens."""
         return float(self._directions[self._rows[token]] @ self._directions[self._rows[other]])
 
     def nearest(self, token: str, count: int = 8) -> list[tuple[str, float]]:
-        """The tokens nearest to `token`, itself left out, each with its cosine."""
+        """Return the tokens nearest to `token`, without itself, each with its cosine."""
         cosines = self._directions @ self._directions[self._rows[token]]
         cosines[self._rows[token]] = -np.inf
         order = np.argsort(-cosines)[:count]
@@ -37,13 +37,13 @@ class Neighbours:
 
 
 def find_token(word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], known: Neighbours) -> str:
-    """The name of the token that is `word`: in the middle of a text, else at its beginning.
+    """Return the name of the token that is `word`, as it occurs inside a text, or else at its beginning.
 
     Raises:
-        InputError: if it is no single token that has a vector.
+        InputError: if `word` is not a single token with a vector.
     """
     for text in (f" {word}", word):
         ids = encode(text)
         if len(ids) == 1 and names[int(ids[0])] in known:
             return names[int(ids[0])]
-    raise InputError(f"'{word}' is not one token with a vector: it is rare, or several tokens make it up")
+    raise InputError(f"'{word}' is not one token with a vector: it is rare, or consists of several tokens; try another")

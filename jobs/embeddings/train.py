@@ -1,25 +1,30 @@
-"""Training by several workers in rounds: each trains on its part from the same weights, then these are averaged.
+"""Trains embeddings by several workers in rounds: each trains the same weights on its part, then they are averaged.
 
-Which worker trains on what is a function of the settings alone, so the number of executors, or having none, does not
-matter. A vector's average is weighted by how often each worker saw its token: plain averaging would halve what is
-learned about a token that only one of two workers met. Weights travel with the tasks; the driver holds those of all
-workers of a round.
+The parts depend on the settings alone, so the number of executors does not change the result. The average of a vector
+is weighted by how often each worker saw its token: a plain average would halve the changes of a token that only one of
+two workers saw. Weights travel with the tasks; the driver holds those of all workers of a round.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from jobs.config import EmbedConfig
-from jobs.datasets.shards import TokenShard
-from jobs.embeddings.pairs import Rows, Vocabulary, skip_gram_pairs
-from jobs.embeddings.word2vec import Matrix, SkipGram, Weights
+from jobs.datasets.publish import MadeDataset
+from jobs.datasets.shards import ShardSlice, TokenShard, group_shards, slice_shards
+from jobs.datasets.tokens import TokensDataset
+from jobs.embeddings.files import Embeddings, token_names, write_embeddings
+from jobs.embeddings.pairs import TokenRows, Vocabulary, skip_gram_pairs
+from jobs.embeddings.word2vec import SkipGram, Vectors, Weights
+from jobs.engine.base import Engine
+from jobs.errors import InputError
 from jobs.lake.store import FileEntry
 
 _CHUNK_TOKENS = 1 << 17
@@ -27,8 +32,8 @@ _LAST_RATE_RATIO = 0.1
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """The tokens that are learned from."""
+class TrainingText:
+    """The tokens that are trained on, and the vocabulary."""
 
     tokens_uri: str
     end_of_text: int
@@ -36,38 +41,91 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The tokens [begin, end) of a shard."""
+class WorkerPart:
+    """The tokens of one worker in a round, the key of its random draws, and its learning rates."""
 
-    entry: FileEntry
-    begin: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a worker trains on in a round, with the key of its random draws and its learning rates."""
-
-    pieces: list[Piece]
+    slices: list[ShardSlice]
     key: tuple[int, ...]
     first_rate: float
     last_rate: float
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a worker made of its part: new weights, and how often each token was learned from."""
+class WorkerResult:
+    """The weights of a worker after its part, and how often it trained each token."""
 
     weights: Weights
     center_counts: npt.NDArray[np.float64]
     context_counts: npt.NDArray[np.float64]
     loss: float
-    """Sum over the pairs, in nats."""
+    """The sum over the pairs, in nats."""
     num_pairs: int
 
 
+def make_embeddings(
+    folder_uri: str, tokens: TokensDataset, settings: EmbedConfig, engine: Engine, progress: Callable[[str], None]
+) -> MadeDataset:
+    """Train embeddings on a dataset of tokens and write them below `folder_uri`.
+
+    Raises:
+        InputError: if fewer than two tokens occur often enough.
+    """
+    started = time.perf_counter()
+    tokenizer = tokens.read_tokenizer()
+    vocabulary = _count_vocabulary(tokens, tokenizer.end_of_text, settings, engine)
+    text = TrainingText(tokens.uri, tokenizer.end_of_text, vocabulary)
+    weights, loss = _train_rounds(text, tokens.shards, settings, engine, progress)
+    seconds = time.perf_counter() - started
+    names = token_names(tokenizer.json)
+    embeddings = Embeddings([names[i] for i in vocabulary.ids], vocabulary.ids, weights.centers)
+    files = write_embeddings(folder_uri, embeddings, vocabulary.counts)
+    num_tokens = tokens.counts["num_tokens"]
+    stats = {
+        "num_vectors": len(vocabulary),
+        "size": settings.size,
+        "num_tokens_without_vector": sum(map(bool, names)) - len(vocabulary),
+        "num_tokens": num_tokens,
+        "share_of_text": float(vocabulary.counts.sum() / num_tokens),
+    }
+    measured = {"embed_loss": loss, "tokens_per_second": num_tokens * settings.epochs / seconds}
+    return MadeDataset(files, stats, {"tokens": tokens.uri}, measured)
+
+
+def _count_vocabulary(tokens: TokensDataset, end_of_text: int, settings: EmbedConfig, engine: Engine) -> Vocabulary:
+    count = partial(count_tokens, tokens_uri=tokens.uri, vocab_size=tokens.vocab_size)
+    groups = group_shards(tokens.shards, 8 * tokens.vocab_size)
+    counts = np.sum(engine.map(count, groups, "count tokens"), axis=0)
+    vocabulary = Vocabulary.of(counts, settings.min_count, end_of_text)
+    if len(vocabulary) < 2:
+        raise InputError(
+            f"corpus too short: {len(vocabulary)} tokens occur embed.min_count={settings.min_count} times or more;"
+            " give more text or set a smaller embed.min_count"
+        )
+    return vocabulary
+
+
+def _train_rounds(
+    text: TrainingText,
+    entries: Sequence[FileEntry],
+    settings: EmbedConfig,
+    engine: Engine,
+    progress: Callable[[str], None],
+) -> tuple[Weights, float]:
+    """Train all rounds; return the weights, and the mean loss of the last round's pairs in nats."""
+    weights = Weights.initial(len(text.vocabulary), settings.size, settings.seed)
+    rounds = list(plan_rounds(entries, settings))
+    loss = 0.0
+    for number, parts in enumerate(rounds, 1):
+        train = partial(train_part, text=text, settings=settings, weights=weights)
+        results = engine.map(train, parts, f"train embeddings, round {number}")
+        weights = average(weights, results)
+        loss = sum(result.loss for result in results) / max(1, sum(result.num_pairs for result in results))
+        progress(f"embeddings: round {number} of {len(rounds)}, loss {loss:.3f}")
+    return weights, loss
+
+
 def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int) -> npt.NDArray[np.int64]:
-    """How often each token id occurs in some shards.
+    """Count the occurrences of each token id in some shards.
 
     Raises:
         DamagedError: if a shard is missing, truncated or altered.
@@ -78,31 +136,31 @@ def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: i
     return counts
 
 
-def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[Part]]:
-    """The parts of each round. In each epoch all parts come once, in an order of its own."""
+def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[WorkerPart]]:
+    """Yield the parts of each round. Each epoch has all parts once, in an order of its own."""
     num_tokens = sum(entry.counts["tokens"] for entry in entries)
     per_epoch = max(1, round(num_tokens / (settings.workers * settings.sync_tokens)))
-    pieces = list(_cut(entries, num_tokens, per_epoch * settings.workers))
+    parts = _divide(entries, num_tokens, per_epoch * settings.workers)
     decay = np.linspace(1.0, _LAST_RATE_RATIO, settings.epochs * per_epoch + 1) * settings.learning_rate
     rates = pairwise(decay.tolist())
     for epoch in range(settings.epochs):
-        order = np.random.default_rng((settings.seed, epoch)).permutation(len(pieces)).tolist()
-        for first in range(0, len(pieces), settings.workers):
+        order = np.random.default_rng((settings.seed, epoch)).permutation(len(parts)).tolist()
+        for first in range(0, len(parts), settings.workers):
             chosen = order[first : first + settings.workers]
             first_rate, last_rate = next(rates)
-            yield [Part(pieces[i], (settings.seed, epoch, i), first_rate, last_rate) for i in chosen]
+            yield [WorkerPart(parts[i], (settings.seed, epoch, i), first_rate, last_rate) for i in chosen]
 
 
-def train_part(part: Part, *, corpus: Corpus, settings: EmbedConfig, weights: Weights) -> Trained:
+def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, weights: Weights) -> WorkerResult:
     """Train `weights` on one part.
 
     Raises:
         DamagedError: if a shard is missing, truncated or altered.
     """
     rng = np.random.default_rng(part.key)
-    vocabulary, noise = corpus.vocabulary, corpus.vocabulary.noise()
+    vocabulary, noise = text.vocabulary, text.vocabulary.noise()
     model = SkipGram(weights, noise, settings.negative, rng)
-    rows, documents = _thinned(part, corpus, settings.subsample, rng)
+    rows, documents = _subsample(part, text, settings.subsample, rng)
     starts = range(0, len(rows), _CHUNK_TOKENS)
     rates = np.linspace(part.first_rate, part.last_rate, len(starts) + 1).tolist()
     center_counts, context_counts = np.zeros((2, len(vocabulary)))
@@ -115,45 +173,40 @@ def train_part(part: Part, *, corpus: Corpus, settings: EmbedConfig, weights: We
         center_counts += np.bincount(centers, minlength=len(vocabulary))
         context_counts += np.bincount(contexts, minlength=len(vocabulary))
     context_counts += noise * settings.negative * num_pairs
-    return Trained(model.weights, center_counts, context_counts, loss, num_pairs)
+    return WorkerResult(model.weights, center_counts, context_counts, loss, num_pairs)
 
 
-def average(before: Weights, trained: Sequence[Trained]) -> Weights:
-    """The weights after a round: each vector's changes, weighted by how often each worker saw the token."""
+def average(before: Weights, results: Sequence[WorkerResult]) -> Weights:
+    """Return the weights after a round: the changes of a vector, weighted by how often each worker saw its token."""
     return Weights(
-        _average(before.centers, [(worker.weights.centers, worker.center_counts) for worker in trained]),
-        _average(before.contexts, [(worker.weights.contexts, worker.context_counts) for worker in trained]),
+        _average(before.centers, [(each.weights.centers, each.center_counts) for each in results]),
+        _average(before.contexts, [(each.weights.contexts, each.context_counts) for each in results]),
     )
 
 
-def _average(before: Matrix, trained: Sequence[tuple[Matrix, npt.NDArray[np.float64]]]) -> Matrix:
+def _average(before: Vectors, trained: Sequence[tuple[Vectors, npt.NDArray[np.float64]]]) -> Vectors:
     total = np.maximum(sum(counts for _, counts in trained), np.finfo(np.float64).tiny)
     after = before.copy()
-    for matrix, counts in trained:
-        after += (matrix - before) * (counts / total).astype(np.float32)[:, None]
+    for vectors, counts in trained:
+        after += (vectors - before) * (counts / total).astype(np.float32)[:, None]
     return after
 
 
-def _cut(entries: Sequence[FileEntry], num_tokens: int, num_parts: int) -> Iterator[list[Piece]]:
-    """The stream of all shards in parts of equal length."""
+def _divide(entries: Sequence[FileEntry], num_tokens: int, num_parts: int) -> list[list[ShardSlice]]:
+    """Divide the stream of all shards into parts of equal length."""
     ends = list(accumulate(entry.counts["tokens"] for entry in entries))
     borders = [part * num_tokens // num_parts for part in range(num_parts + 1)]
-    for begin, end in pairwise(borders):
-        pieces = []
-        for i in range(bisect_right(ends, begin), len(ends)):
-            first = ends[i] - entries[i].counts["tokens"]
-            if first >= end:
-                break
-            pieces.append(Piece(entries[i], max(begin - first, 0), min(end, ends[i]) - first))
-        yield pieces
+    return [slice_shards(entries, ends, begin, end) for begin, end in pairwise(borders)]
 
 
-def _thinned(part: Part, corpus: Corpus, subsample: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """The tokens of a part that are learned from, as rows, and the number of the document of each."""
-    read = [TokenShard.open(corpus.tokens_uri, piece.entry).ids[piece.begin : piece.end] for piece in part.pieces]
+def _subsample(
+    part: WorkerPart, text: TrainingText, subsample: float, rng: np.random.Generator
+) -> tuple[TokenRows, TokenRows]:
+    """Return the tokens of a part that are kept, as rows of the vocabulary, and the number of each one's document."""
+    read = [TokenShard.open(text.tokens_uri, each.entry).ids[each.begin : each.end] for each in part.slices]
     ids = np.concatenate([np.zeros(0, np.uint16), *read])
-    documents = np.cumsum(ids == corpus.end_of_text)
-    rows = corpus.vocabulary.rows(ids)
+    documents = np.cumsum(ids == text.end_of_text)
+    rows = text.vocabulary.rows(ids)
     kept = rows >= 0
-    kept[kept] = rng.random(kept.sum()) < corpus.vocabulary.keep_probability(subsample)[rows[kept]]
+    kept[kept] = rng.random(kept.sum()) < text.vocabulary.keep_probability(subsample)[rows[kept]]
     return rows[kept], documents[kept]

@@ -1,9 +1,9 @@
 """Skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546), as batches of matrix products.
 
-A pair of neighbours should have a large product of vectors, a token and one drawn at random a small one. Batches make
-that fast, and differ from the original in two ways: the pairs of a group share their negative samples (Ji et al. 2016,
-arXiv:1604.04661), and what a batch says about a token is summed before its vector moves. Of frequent tokens a batch
-says so much that the sum would overshoot; so it is scaled down to `_MOST_AT_ONCE` gradients.
+The vectors of neighbouring tokens get a large product, those of a token and a random one a small product. Batches make
+this fast, and differ from the original in two ways. The pairs of a group share their negative samples (Ji et al. 2016,
+arXiv:1604.04661). The gradients of a token are summed over the batch before its vector moves; for frequent tokens the
+sum would overshoot, so it is scaled down to that of `_MAX_GRADIENTS` average ones.
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
-from jobs.embeddings.pairs import Rows
+from jobs.embeddings.pairs import TokenRows
 
-Matrix = npt.NDArray[np.float32]
+Vectors = npt.NDArray[np.float32]
+"""Vectors of tokens, of shape (number of tokens, size)."""
+
 _BATCH_PAIRS = 1024
 _GROUP_PAIRS = 64
 _GROUP_NEGATIVES = 16
-_MOST_AT_ONCE = 16
+_MAX_GRADIENTS = 16
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The two vectors of each token, as itself and as a neighbour: (V, D) each. The first are the embeddings."""
+    """The two vectors of each token, as center and as context: (V, D) each. The centers are the embeddings."""
 
-    centers: Matrix
-    contexts: Matrix
+    centers: Vectors
+    contexts: Vectors
 
     @classmethod
     def initial(cls, num_tokens: int, size: int, seed: int) -> Weights:
-        """Small random vectors, and zeros for the neighbours."""
+        """Return small random centers, and contexts of zeros."""
         uniform = np.random.default_rng(seed).random((num_tokens, size), np.float32)
         return cls(((uniform - 0.5) / size).astype(np.float32), np.zeros((num_tokens, size), np.float32))
 
 
 class SkipGram:
-    """Trains a copy of `weights`."""
+    """Trains a copy of weights."""
 
     def __init__(
         self, weights: Weights, noise: npt.NDArray[np.float64], num_negatives: int, rng: np.random.Generator
@@ -56,10 +58,10 @@ class SkipGram:
 
     @property
     def weights(self) -> Weights:
-        """The vectors as they are now, as views."""
+        """The current vectors, as views."""
         return Weights(self._centers.numpy(), self._contexts.numpy())
 
-    def train(self, centers: Rows, contexts: Rows, first_rate: float, last_rate: float) -> float:
+    def train(self, centers: TokenRows, contexts: TokenRows, first_rate: float, last_rate: float) -> float:
         """Train on pairs, in their order, while the learning rate falls from `first_rate` to `last_rate`.
 
         Returns:
@@ -67,7 +69,7 @@ class SkipGram:
         """
         if not len(centers):
             return 0.0
-        whole = -(-len(centers) // _GROUP_PAIRS) * _GROUP_PAIRS  # the last group is filled up from the beginning
+        whole = -(-len(centers) // _GROUP_PAIRS) * _GROUP_PAIRS  # pairs from the beginning fill the last group
         pairs = torch.from_numpy(np.resize(np.stack((centers, contexts), axis=1), (whole, 2)))
         starts = range(0, whole, _BATCH_PAIRS)
         rates = np.linspace(first_rate, last_rate, len(starts)).tolist()
@@ -77,7 +79,7 @@ class SkipGram:
         return sum(losses) * len(centers) / whole
 
     def _step(self, centers: Tensor, contexts: Tensor, rate: float) -> float:
-        """One batch: gradients of ``-log s(u v) - k E[log s(-u n)]``, s the logistic function, at all its pairs."""
+        """Train on one batch with the loss ``-log s(u v) - k E[log s(-u n)]``, where s is the logistic function."""
         negatives = self._draw_negatives(len(centers) // _GROUP_PAIRS)  # (G, N)
         own, near, far = self._centers[centers], self._contexts[contexts], self._contexts[negatives]
         grouped = own.view(len(negatives), _GROUP_PAIRS, -1)  # (G, S, D)
@@ -97,7 +99,7 @@ class SkipGram:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """A batch is too small to be shared: a second thread waits more than it works, and on a busy machine it spins."""
+    """Limit torch to one thread: batches are so small that a second thread mostly waits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,7 +109,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _move(matrix: Tensor, rows: Tensor, gradients: Tensor, rate: float) -> None:
-    """Move rows of `matrix` against the sum of their gradients, or what `_MOST_AT_ONCE` of them make on average."""
+    """Move rows of `matrix` against the sum of their gradients, limited to that of `_MAX_GRADIENTS` average ones."""
     _, inverse, counts = torch.unique(rows, return_inverse=True, return_counts=True)
-    scale = -rate / (counts / _MOST_AT_ONCE).clamp(min=1)
+    scale = -rate / (counts / _MAX_GRADIENTS).clamp(min=1)
     matrix.index_add_(0, rows, gradients * scale[inverse, None])

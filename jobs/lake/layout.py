@@ -141,17 +141,21 @@ class Lake:
         """The folder of all runs."""
         return join(self.uri, "runs")
 
+    def dataset(self, kind: str, fingerprint: str) -> str:
+        """Return the folder of a dataset."""
+        return join(self.uri, "datasets", kind, fingerprint)
+
     def tokens(self, fingerprint: str) -> str:
         """A dataset of token shards."""
-        return join(self.uri, "datasets", "tokens", fingerprint)
+        return self.dataset("tokens", fingerprint)
 
     def windows(self, fingerprint: str) -> str:
         """A dataset of window shards."""
-        return join(self.uri, "datasets", "windows", fingerprint)
+        return self.dataset("windows", fingerprint)
 
     def embeddings(self, fingerprint: str) -> str:
         """A dataset of vectors, one for each token."""
-        return join(self.uri, "datasets", "embeddings", fingerprint)
+        return self.dataset("embeddings", fingerprint)
 
     def package(self, sha256: str) -> str:
         """The packaged job, by the hash of its content."""

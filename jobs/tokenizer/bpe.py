@@ -1,7 +1,7 @@
-"""Training of a byte-level BPE vocabulary, and writing it as a Hugging Face ``tokenizer.json``.
+"""Trains a byte-level BPE vocabulary and writes it as a Hugging Face ``tokenizer.json``.
 
-`gigatoken` learns the merges (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) over the words of GPT-2's
-pattern; ids 0 to 255 are the bytes, 256 is the end-of-text token, then one id for each merge.
+`gigatoken` learns the merges (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) inside the words of GPT-2's
+pattern. Ids 0 to 255 are the bytes, id 256 is the end-of-text token, then comes one id for each merge.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
     """Train a vocabulary and return the content of its ``tokenizer.json``.
 
     Args:
-        documents: UTF-8 texts; ``<|endoftext|>`` in them divides and is not learned from.
-        vocab_size: Most tokens to have; a small text may not have pairs for so many.
+        documents: UTF-8 texts. ``<|endoftext|>`` in them separates texts and is not learned from.
+        vocab_size: The maximum number of tokens; a small text may not have enough distinct pairs for it.
     """
     text = END_OF_TEXT.encode().join(documents)
     with _silence():
@@ -33,41 +33,33 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
 
 
 def tokenizer_json(merges: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """The ``tokenizer.json`` of byte-level BPE with these merges, in their order of priority."""
-    letters = _letters()
-    vocab = {token: token_id for token_id, token in enumerate([*letters, END_OF_TEXT])}
+    """Return the ``tokenizer.json`` of byte-level BPE with these merges, in their order of priority."""
+    characters = _byte_characters()
+    vocab = {token: token_id for token_id, token in enumerate([*characters, END_OF_TEXT])}
     kept = []
     for pair in merges:
-        left, right = ("".join(letters[byte] for byte in part) for part in pair)
-        if left + right not in vocab:  # a small text gives the same token, even the same pair, more than once
+        left, right = ("".join(characters[byte] for byte in part) for part in pair)
+        if left + right not in vocab:  # on a small text the same token, or even the same pair, comes more than once
             vocab[left + right] = len(vocab)
             kept.append([left, right])
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     values = {
         "version": "1.0",
-        "added_tokens": [
-            {
-                "id": _END_OF_TEXT_ID,
-                "content": END_OF_TEXT,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-        ],
+        "added_tokens": [{"id": _END_OF_TEXT_ID, "content": END_OF_TEXT, **flags, "special": True}],
         "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "pre_tokenizer": byte_level,
         "post_processor": None,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "decoder": byte_level,
         "model": {"type": "BPE", "vocab": vocab, "merges": kept},
     }
     return json.dumps(values, ensure_ascii=False).encode()
 
 
-def _letters() -> list[str]:
-    """The visible letter that stands for each byte in a ``tokenizer.json``, as GPT-2 chose them.
+def _byte_characters() -> list[str]:
+    """Return the visible character that stands for each byte in a ``tokenizer.json``, as GPT-2 defines them.
 
-    Printable bytes of Latin-1 stand for themselves, the others for the letters from U+0100 on.
+    Printable bytes of Latin-1 stand for themselves, the others for the characters from U+0100 on.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in printable]
@@ -76,17 +68,17 @@ def _letters() -> list[str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Send what native code prints to nowhere: it writes to the process's own standard output and error."""
+    """Discard what native code prints: it writes directly to the standard output and error of the process."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    discard = os.open(os.devnull, os.O_WRONLY)
     try:
         for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
+            os.dup2(discard, descriptor)
         yield
     finally:
         for descriptor, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, descriptor)
             os.close(copy)
-        os.close(nowhere)
+        os.close(discard)

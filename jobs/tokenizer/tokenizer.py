@@ -1,8 +1,8 @@
-"""Tokenizers: the artifact is a Hugging Face ``tokenizer.json``; byte-level BPE is encoded by `gigatoken`.
+"""Tokenizers, stored as a Hugging Face ``tokenizer.json``: text to token ids and back.
 
-Ids equal those of Hugging Face `tokenizers` for the same file, which itself does what `gigatoken` does not: words and
-characters. As there, the text ``<|endoftext|>`` inside a document becomes the end-of-text token: corpora that carry it
-as a separator mean just that.
+`gigatoken` encodes byte-level BPE; Hugging Face `tokenizers` encodes words and characters, which `gigatoken` cannot.
+Both give the same ids for the same file. As in `tokenizers`, the text ``<|endoftext|>`` inside a document becomes the
+end-of-text token, since corpora use it as a separator.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from jobs.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
 
-Ids = npt.NDArray[np.unsignedinteger]
+TokenIds = npt.NDArray[np.unsignedinteger]
 
 
 class _Backend(Protocol):
-    """What encodes and decodes."""
+    """A library that encodes and decodes one kind of tokens."""
 
     vocab_size: int
     unknown_id: int | None
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Ids of all documents, and the offsets at which each begins, and the last ends."""
+        """Return the ids of all documents, and where each document begins; the last offset is the end."""
 
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        """The text of ids that are in the vocabulary."""
+        """Return the text of ids that are in the vocabulary."""
 
     def unknown(self, text: str) -> list[str]:
-        """What of `text` is not in the vocabulary."""
+        """Return the words or characters of `text` that are not in the vocabulary."""
 
 
 class _BytePairs:
-    """Byte-level BPE by `gigatoken`."""
+    """Byte-level BPE, encoded by `gigatoken`."""
 
     unknown_id: int | None = None  # every byte is a token
 
@@ -65,7 +65,7 @@ class _BytePairs:
 
 
 class _Units:
-    """Any other kind, by `tokenizers`."""
+    """Words, characters and other kinds, encoded by `tokenizers`."""
 
     def __init__(self, json_bytes: bytes) -> None:
         self._tokenizer = tokenizers.Tokenizer.from_str(json_bytes.decode())
@@ -74,7 +74,7 @@ class _Units:
         self.unknown_id: int | None = self._tokenizer.token_to_id(unknown) if unknown else None
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # read at each call
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # `tokenizers` reads it at each call
         texts = [document.decode() for document in documents]
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         ids = [np.array(one.ids, np.uint32) for one in encoded]
@@ -91,64 +91,64 @@ class _Units:
 
 
 class Tokenizer:
-    """Text to token ids and back. Can be pickled: it travels as its ``tokenizer.json``."""
+    """Converts text to token ids and back; pickled as its ``tokenizer.json``."""
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
         self.json = json_bytes
-        """Content of the ``tokenizer.json``."""
+        """The content of the ``tokenizer.json``."""
         kind, end_of_text = _kind_and_end_of_text(json_bytes, where)
         self.end_of_text = end_of_text
-        """Id of the token that ends each document."""
+        """The id of the end-of-text token, which ends each document."""
         self._backend = _load(json_bytes, kind, where)
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id."""
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
         self.unknown_id = self._backend.unknown_id
-        """Id of the token that stands for what is not in the vocabulary; None if nothing is unknown."""
+        """The id of the unknown token; None if every text can be encoded."""
 
     @classmethod
     def from_json(cls, json_bytes: bytes, where: str = "tokenizer.json") -> Tokenizer:
-        """Load the content of a ``tokenizer.json``; `where` names it in errors.
+        """Load the content of a ``tokenizer.json``; errors name the file `where`.
 
         Raises:
-            InputError: if it is not one, cannot be loaded, or has no end-of-text token.
+            InputError: if it is no ``tokenizer.json``, cannot be loaded, or has no end-of-text token.
         """
         return cls(json_bytes, where)
 
-    def encode(self, text: str) -> Ids:
-        """Token ids of `text`, of type `dtype`; no end-of-text token is added."""
+    def encode(self, text: str) -> TokenIds:
+        """Return the token ids of `text`, of type `dtype`; no end-of-text token is added."""
         return self.encode_batch([text.encode()], False)[0]
 
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
-        """Encode UTF-8 documents; `parallel` uses every core of the machine.
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+        """Encode UTF-8 documents; with `parallel`, on all cores of the machine.
 
         Returns:
-            The ids of all documents, one after the other, and offsets: document i has ids [offsets[i], offsets[i+1]).
+            The ids of all documents in one array, and offsets: document i has the ids [offsets[i], offsets[i + 1]).
         """
         ids, offsets = self._backend.encode_batch(documents, parallel)
         return ids.astype(self.dtype), offsets
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """The text of token ids; bytes that are not UTF-8 (a letter cut in two) become U+FFFD.
+        """Return the text of token ids; bytes that are not UTF-8, such as part of a character, become U+FFFD.
 
         Raises:
             ValueError: if an id is not in the vocabulary.
         """
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
-            raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken would panic
+            raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken panics on others
         return self._backend.decode(array.astype(np.uint32))
 
     def decode_after(self, text: str, ids: npt.ArrayLike) -> str:
-        """The text of token ids that go on where `text` ends: a word stands apart from the one before it."""
+        """Return the text of token ids that continue `text`, with the space that their first word needs."""
         if not text or text[-1].isspace():
             return self.decode(ids)
         start = [self.end_of_text]
         return self.decode([*start, *np.asarray(ids, dtype=np.int64)])[len(self.decode(start)) :]
 
     def unknown(self, text: str) -> list[str]:
-        """The words or characters of `text` that are not in the vocabulary, in their order."""
+        """Return the words or characters of `text` that are not in the vocabulary, in their order."""
         return self._backend.unknown(text)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
@@ -157,15 +157,15 @@ class Tokenizer:
 
 @lru_cache(maxsize=2)
 def _shared(json_bytes: bytes) -> Tokenizer:
-    """One tokenizer for all tasks of a process: loading a large vocabulary takes as long as encoding some megabytes."""
+    """Return one tokenizer for all tasks of a process: loading a large vocabulary is slow."""
     return Tokenizer(json_bytes)
 
 
 def _byte_strings(texts: Texts) -> ak.Array:
-    """Texts as `awkward` has them: `gigatoken` reads these without making a Python object of each."""
-    letters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
+    """Return texts as an `awkward` array, which `gigatoken` reads without making a Python object of each text."""
+    characters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
     offsets = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
-    return ak.Array(ak.contents.ListOffsetArray(offsets, letters, parameters={"__array__": "bytestring"}))
+    return ak.Array(ak.contents.ListOffsetArray(offsets, characters, parameters={"__array__": "bytestring"}))
 
 
 def _load(json_bytes: bytes, kind: str, where: str) -> _Backend:
@@ -173,17 +173,19 @@ def _load(json_bytes: bytes, kind: str, where: str) -> _Backend:
         return _BytePairs(json_bytes) if kind == "BPE" else _Units(json_bytes)
     except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
         reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: not a tokenizer that can be used here ({reason})") from None
+        raise InputError(f"{where}: this tokenizer cannot be loaded ({reason}); give another tokenizer.json") from None
 
 
 def _kind_and_end_of_text(json_bytes: bytes, where: str) -> tuple[str, int]:
-    """What kind of model a ``tokenizer.json`` has, and the id of the token that ends each document."""
+    """Return the kind of model in a ``tokenizer.json`` and the id of its end-of-text token."""
     try:
         values = json.loads(json_bytes)
         kind = values["model"].get("type", "BPE")
         ids = [int(token["id"]) for token in values.get("added_tokens") or [] if token["content"] == END_OF_TEXT]
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{where}: not a tokenizer.json (Hugging Face tokenizers)") from None
+        raise InputError(f"{where}: not a tokenizer.json of Hugging Face tokenizers; give another file") from None
     if not ids:
-        raise InputError(f"{where}: has no special token {END_OF_TEXT}, which must end each document")
+        raise InputError(
+            f"{where}: has no special token {END_OF_TEXT}, which ends each document; add it or give another file"
+        )
     return kind, ids[0]

@@ -1,8 +1,8 @@
-"""Vocabularies of words and of characters: counted exactly, split by split, and written as ``tokenizer.json``.
+"""Vocabularies of words or characters: counted exactly, split by split, and written as ``tokenizer.json``.
 
-Id 0 is the end-of-text token, id 1 stands for all that is not in the vocabulary (``<unk>``), then come the units, the
-most frequent first. A word is what Hugging Face's `Whitespace` cuts out: letters, digits and underscores, or a run of
-other visible characters. White space between words is not kept; characters keep everything.
+Id 0 is the end-of-text token and id 1 the unknown token (``<unk>``); then come the units, the most frequent first. A
+word is what Hugging Face's `Whitespace` splits off: a run of letters, digits and underscores, or of other visible
+characters. Words lose the whitespace between them; characters keep it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ UNKNOWN = "<unk>"
 
 
 def count_units(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> Counter[str]:
-    """How often each word or character occurs in some parts of a corpus.
+    """Count how often each word or character occurs in a split of a corpus.
 
     Raises:
         InputError: if a file cannot be read.
     """
-    # Words do not reach across white space, so what lies between it is looked at once, however often it occurs.
+    # No word contains whitespace, so each distinct chunk between whitespace is split into words only once.
     chunks, characters = Counter[bytes](), Counter[str]()
     for document in (text for part in parts for batch in read_documents(part, settings) for text in batch.texts):
         if settings.kind == "word":
@@ -46,7 +46,10 @@ def count_units(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> Coun
 
 
 def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) -> bytes:
-    """The ``tokenizer.json`` of the units that were counted: those frequent enough, the most frequent if too many."""
+    """Return the ``tokenizer.json`` of the counted units that are frequent enough.
+
+    If there are more than `tokenize.vocab_size`, the most frequent ones are taken.
+    """
     total = Counter[str]()
     for part in counts:
         total.update(part)
@@ -58,27 +61,27 @@ def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) ->
     values = {
         "version": "1.0",
         "added_tokens": [{"id": 0, "content": END_OF_TEXT, **flags, "special": True}],
-        **_rules(settings.kind, settings.lowercase),
+        **_splitting_rules(settings.kind, settings.lowercase),
         "post_processor": None,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": UNKNOWN},
     }
     return json.dumps(values, ensure_ascii=False).encode()
 
 
-def _rules(kind: str, lowercase: bool) -> dict[str, Any]:
-    """The parts of a ``tokenizer.json`` that say how text is cut, and put together again."""
+def _splitting_rules(kind: str, lowercase: bool) -> dict[str, Any]:
+    """Return the parts of a ``tokenizer.json`` that split text into units and join units to text."""
     every = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
     return {
         "normalizer": {"type": "Lowercase"} if lowercase else None,
         "pre_tokenizer": {"type": "Whitespace"} if kind == "word" else every,
-        # No word ever has this prefix: every word is put behind a space, but for marks of punctuation.
+        # No word starts with this prefix, so the decoder puts a space before each word; punctuation gets none.
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True} if kind == "word" else {"type": "Fuse"},
     }
 
 
 @lru_cache(maxsize=4)
 def _splitter(kind: str, lowercase: bool) -> Callable[[str], list[str]]:
-    """What cuts a piece of text into units, as the tokenizer will."""
+    """Return a function that splits text into units, as the tokenizer will."""
     lower, words = normalizers.Lowercase(), pre_tokenizers.Whitespace()
 
     def split(text: str) -> list[str]:

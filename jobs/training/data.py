@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,16 +25,10 @@ class Windows:
         self.per_shard = window_set.windows_per_shard
         self.num_windows = window_set.num_windows
         self._set = window_set
-        self._first_ids = np.cumsum(self.per_shard) - self.per_shard
 
     def read(self, ids: Ids) -> Tensor:
         """The windows `ids` as rows of `size` inputs and a target, (n, size + 1), int64."""
-        rows = np.empty((len(ids), self.size + 1), dtype=np.int64)
-        shards = np.searchsorted(self._first_ids, ids, side="right") - 1
-        for shard in np.unique(shards):
-            here = shards == shard
-            rows[here] = self._set.read(int(shard), ids[here] - self._first_ids[shard])
-        return torch.from_numpy(rows)
+        return torch.from_numpy(self._set.read(ids))
 
 
 @dataclass(frozen=True)

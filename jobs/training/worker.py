@@ -14,7 +14,8 @@ import torch
 
 from jobs.config import Config
 from jobs.config.sections.train import EMBED
-from jobs.datasets.dataset import read_tokenizer, used_datasets
+from jobs.datasets.publish import used_datasets
+from jobs.datasets.tokens import read_tokenizer
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.initial import initial_weights
 from jobs.engine.base import WorkerContext

@@ -1,15 +1,18 @@
-"""Duplicates: of documents with the same text, or nearly the same, all but the first in canonical order are dropped.
+"""Finds documents with the same text, or nearly the same: all but the first in the order of the corpus are dropped.
 
-Documents are the same if they share a key: the hash of their text, or one of several (see `minhash`). Two rounds of
-tasks, with keys in files between them: first each split writes those of its documents, then each bucket of keys is
-looked through for repetitions. So no task holds more than a bucket, and the driver nothing.
+Documents are duplicates if they share a key: the hash of their text, or one of several (see `minhash`). There are two
+rounds of tasks, with files of keys between them. First, each split writes the keys of its documents. Then each task
+takes one bucket of keys and looks for repeated ones. So no task holds more than a bucket, and the driver holds no keys.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +22,57 @@ from jobs.corpus.dedup.minhash import NUM_KEYS, near_keys
 from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
-from jobs.lake.store import read_bytes, write_bytes
+from jobs.engine.base import Engine
+from jobs.lake.store import delete_folder, read_bytes, write_bytes
 from jobs.lake.uri import join
 
 Keys = npt.NDArray[np.uint64]
 
 BUCKET_KEYS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The documents of a corpus that repeat an earlier one, in files below a folder."""
+
+    folder_uri: str
+    num_buckets: int
+    counted_as: str
+    """The name of a dropped document in the statistics."""
+
+    def of_split(self, number: int) -> set[int]:
+        """Return the positions of a split's duplicates among its documents."""
+        names = (f"repeated/{number}-{bucket}.npy" for bucket in range(self.num_buckets))
+        return {position for name in names for position in _read(join(self.folder_uri, name)).tolist()}
+
+
+@contextmanager
+def find_duplicates(
+    folder_uri: str, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
+) -> Iterator[Duplicates | None]:
+    """Find the duplicates that the settings drop; None if they drop none.
+
+    The files that name them lie below `folder_uri` and are deleted at the end of the context.
+    """
+    if not (settings.drop_duplicates or settings.drop_near_duplicates):
+        yield None
+        return
+    scratch_uri = join(folder_uri, f"scratch-{uuid.uuid4().hex[:12]}")
+    try:
+        write = partial(write_keys, folder_uri=scratch_uri, settings=settings)
+        num_buckets = sum(engine.map(write, list(enumerate(splits)), "hash the documents")) // BUCKET_KEYS + 1
+        find = partial(
+            write_duplicates,
+            folder_uri=scratch_uri,
+            num_splits=len(splits),
+            num_buckets=num_buckets,
+            keys_per_document=NUM_KEYS if settings.drop_near_duplicates else 1,
+        )
+        engine.map(find, range(num_buckets), "find duplicates")
+        name = "near_duplicate_documents" if settings.drop_near_duplicates else "duplicate_documents"
+        yield Duplicates(scratch_uri, num_buckets, name)
+    finally:
+        delete_folder(scratch_uri)
 
 
 def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settings: TokenizeConfig) -> int:
@@ -37,48 +85,29 @@ def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settin
     return len(keys)
 
 
-def write_repetitions(bucket: int, *, folder_uri: str, num_splits: int, num_buckets: int, keys_each: int) -> int:
-    """For each split, write which of its documents have a key of a bucket that came before; return the number of all.
+def write_duplicates(
+    bucket: int, *, folder_uri: str, num_splits: int, num_buckets: int, keys_per_document: int
+) -> None:
+    """Write, for each split, the documents that have a key of this bucket which an earlier document has too.
 
     Args:
-        bucket: The bucket.
-        folder_uri: What `write_keys` was given.
-        num_splits: How many splits it was called for.
-        num_buckets: A key is in one of so many buckets.
-        keys_each: Each document has so many keys, one after the other.
+        bucket: The number of the bucket.
+        folder_uri: The folder of the files of `write_keys`.
+        num_splits: The number of splits.
+        num_buckets: The number of buckets that the keys are divided into.
+        keys_per_document: The number of consecutive keys that belong to one document.
     """
-    places, keys = [], []
+    positions, keys = [], []
     for number in range(num_splits):
         of_split = _read(join(folder_uri, f"keys/{number}.npy"))
-        places.append(np.flatnonzero(of_split % np.uint64(num_buckets) == bucket))
-        keys.append(of_split[places[-1]])
-    together = np.concatenate(keys)
-    repeated = np.ones(len(together), np.bool_)
-    repeated[np.unique(together, return_index=True)[1]] = False
+        positions.append(np.flatnonzero(of_split % np.uint64(num_buckets) == bucket))
+        keys.append(of_split[positions[-1]])
+    all_keys = np.concatenate(keys)
+    repeated = np.ones(len(all_keys), np.bool_)
+    repeated[np.unique(all_keys, return_index=True)[1]] = False
     borders = np.cumsum([len(part) for part in keys])[:-1]
-    for number, (place, mask) in enumerate(zip(places, np.split(repeated, borders), strict=True)):
-        _write(join(folder_uri, f"repeated/{number}-{bucket}.npy"), np.unique(place[mask] // keys_each))
-    return int(repeated.sum())
-
-
-def keys_of_each(settings: TokenizeConfig) -> int:
-    """How many keys `write_keys` writes for each document."""
-    return NUM_KEYS if settings.drop_near_duplicates else 1
-
-
-@dataclass(frozen=True)
-class Repetitions:
-    """What `write_repetitions` wrote for all buckets."""
-
-    folder_uri: str
-    num_buckets: int
-    counted_as: str
-    """What the statistics call a document that is dropped."""
-
-    def of_split(self, number: int) -> set[int]:
-        """Which documents of a split came before."""
-        names = (f"repeated/{number}-{bucket}.npy" for bucket in range(self.num_buckets))
-        return {place for name in names for place in _read(join(self.folder_uri, name)).tolist()}
+    for number, (position, mask) in enumerate(zip(positions, np.split(repeated, borders), strict=True)):
+        _write(join(folder_uri, f"repeated/{number}-{bucket}.npy"), np.unique(position[mask] // keys_per_document))
 
 
 def _write(uri: str, values: npt.NDArray[np.generic]) -> None:

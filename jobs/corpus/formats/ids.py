@@ -1,7 +1,7 @@
-"""Text that is tokens already: files of ids, and the ``word,[ids],frequency`` lists of an earlier pipeline.
+"""Corpus files that hold tokens: numbers, or the ``word,[ids],frequency`` lists of an earlier pipeline.
 
-Ids become words, so that `tokenize.kind=word` makes tokens of them one to one. A list is of use only if it is a
-sequence: sorted, distinct words are a dictionary, and windows over it would teach the alphabet.
+Ids are read as words, so `tokenize.kind=word` turns each into one token. A list is useful only if its lines are in the
+order of a text. A list of sorted, distinct words is a dictionary; windows over it would have no meaning.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from jobs.sources.listing import Source
 _LISTED = re.compile(rb"(.*?),\s*\[([\d,\s]*)\],\s*\d+\s*\Z")
 _PLAIN = re.compile(rb"[\d\s,;\[\]]+\Z")
 _ID = re.compile(rb"\d+")
-_FEWEST = 3  # lines that say what a file is
+_MIN_LINES = 3  # fewer lines do not identify a format
 
 
 def ids_as_words(batch: Documents) -> Documents:
-    """Documents of ids with a space between; those without any are left out. What they are has been checked."""
+    """Return the ids of each document, joined by spaces; documents without ids are dropped. `check_ids` came before."""
     texts = [b" ".join(_ID.findall(b"\n".join(map(_ids, text.split(b"\n"))))) for text in batch.texts]
     kept = [i for i, text in enumerate(texts) if text]
     return Documents.of([texts[i] for i in kept], batch.offsets[kept], batch.counts)
 
 
 def check_ids(source: Source) -> None:
-    """Check that a file holds ids, in a sequence.
+    """Check that a file holds ids in the order of a text.
 
     Raises:
-        InputError: naming the first line that holds none, or if the file is a dictionary.
+        InputError: naming the first line without ids, or if the file is a dictionary.
     """
     if source.format != "txt":
         raise InputError(f"{source.uri}: tokenize.input=ids is for text files of ids, not for .{source.format}")
@@ -42,22 +42,22 @@ def check_ids(source: Source) -> None:
             if not listed and not _PLAIN.match(line):
                 shown = line[:40].decode(errors="replace")
                 raise InputError(
-                    f"{source.uri}: '{shown}', line {number} that is not empty, holds no ids; write ids with spaces"
-                    " or commas between, or word,[ids],frequency; or set tokenize.input=text"
+                    f"{source.uri}: non-empty line {number} ('{shown}') holds no ids; separate ids by spaces or commas,"
+                    " or write word,[ids],frequency; or set tokenize.input=text"
                 )
             ascending = ascending and listed is not None and (last is None or listed[1] > last)
             last = listed[1] if listed else None
-    if ascending and number >= _FEWEST:
+    if ascending and number >= _MIN_LINES:
         raise InputError(
-            f"{source.uri}: a dictionary, not a text: its {number} words are sorted and each stands there once, so"
-            " their order says nothing; give the text itself, or its ids in their order"
+            f"{source.uri}: a dictionary, not a text: its {number} words are sorted and distinct; give the text itself,"
+            " or its ids in the order of the text"
         )
 
 
 def looks_like_a_list(beginning: bytes) -> bool:
-    """Whether the first lines of a file, of which the last may be cut, are all ``word,[ids],frequency``."""
+    """Return whether all complete lines at the beginning of a file are ``word,[ids],frequency``."""
     lines = [line for line in beginning[:4096].split(b"\n")[:-1] if line.strip()]
-    return len(lines) >= _FEWEST and all(_LISTED.match(line) for line in lines)
+    return len(lines) >= _MIN_LINES and all(_LISTED.match(line) for line in lines)
 
 
 def _ids(line: bytes) -> bytes:

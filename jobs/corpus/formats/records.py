@@ -1,7 +1,7 @@
-"""Records of JSONL and Parquet files. The text of each is divided into documents as a text file of its own would be.
+"""Reads documents from the records of JSONL and Parquet files; each record's text is split like a text file.
 
-A line of JSONL belongs to the byte range in which it begins, a row group of Parquet to that in which its first column
-chunk begins; so both kinds can be cut like text.
+A line of JSONL belongs to the byte range in which it begins. A row group of Parquet belongs to the byte range in which
+its first column chunk begins. So both formats can be divided into byte ranges.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from jobs.sources.listing import Source
 from jobs.sources.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512
-_BORDER = b"\n\n"  # of paragraphs and of lines
+_BORDER = b"\n\n"  # between paragraphs as well as lines
 
 
 def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
-    """Documents of the records whose lines begin in a part of a JSONL file; empty lines are none.
+    """Read the documents of the records whose lines begin in a range of a JSONL file; empty lines are skipped.
 
     Raises:
-        InputError: if the file cannot be read, or naming the line that is not JSON or lacks the text.
+        InputError: if the file cannot be read; or naming the line that is not JSON or lacks the text.
     """
     for lines in read_text(part, "line"):
         records = _Records(settings)
         for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
             try:
-                # What is replaced in other fields is counted too: json takes all of a line or nothing.
+                # Replaced characters of other fields are counted too: json reads only whole lines.
                 whole, num_replaced = replace_invalid(line) if settings.invalid_utf8 == "replace" else (line, 0)
                 records.add(_json_text(whole, settings.field), offset, num_replaced)
             except ValueError as error:
@@ -49,14 +49,14 @@ def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docum
 
 
 def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
-    """Documents of the row groups that begin in a part of a Parquet file.
+    """Read the documents of the row groups that begin in a range of a Parquet file.
 
     Raises:
-        InputError: if the file cannot be read, is no Parquet, or its column is missing or holds no text.
+        InputError: if the file cannot be read or is not Parquet, or its column is missing or holds no text.
     """
     if not part.source.size:
         return
-    with open_seekable(part.source) as stream, _damage_named(part.source), pq.ParquetFile(stream) as file:
+    with open_seekable(part.source) as stream, _named_damage(part.source), pq.ParquetFile(stream) as file:
         _check_column(part.source, file.schema_arrow, settings.field)
         row = 0
         for group in range(file.metadata.num_row_groups):
@@ -70,7 +70,7 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
 
 
 class _Records:
-    """Divides the texts of records, and counts."""
+    """Splits the texts of records into documents and counts unusual things."""
 
     def __init__(self, settings: TokenizeConfig) -> None:
         self._settings = settings
@@ -79,10 +79,10 @@ class _Records:
         self._counts = Counter[str]()
 
     def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
-        """Take a record's text, or that it has none; `num_replaced` letters were replaced before.
+        """Add the text of a record, or None; `num_replaced` of its characters were replaced before.
 
         Raises:
-            ValueError: if it is not UTF-8, nor may be made so.
+            ValueError: if it is not UTF-8 and `tokenize.invalid_utf8` is not ``replace``.
         """
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
@@ -95,7 +95,7 @@ class _Records:
         self._offsets.append(offset)
 
     def documents(self) -> Documents:
-        """What was taken."""
+        """Return the documents of all records added."""
         if self._settings.documents == "record":
             return Documents.of((text.replace(b"\r\n", b"\n") for text in self._texts), self._offsets, self._counts)
         starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
@@ -105,21 +105,21 @@ class _Records:
 
 
 def _json_text(line: bytes, field: str) -> str | None:
-    """The text of one line, or None where it is null.
+    """Return the text of one line, or None if it is null.
 
     Raises:
-        ValueError: saying what is wrong with it.
+        ValueError: if the line is not JSON, or the field is missing or holds no text.
     """
     try:
         record = json.loads(line.decode())
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read (nested too deeply)") from None
+        raise ValueError("JSON nested too deeply to be read") from None
     if not isinstance(record, dict):
         raise ValueError(f"{type(record).__name__} instead of an object with the field '{field}'")
     if field not in record:
-        raise ValueError(f"no field '{field}', only {_some(record)}; set tokenize.field")
+        raise ValueError(f"no field '{field}', only {_list_names(record)}; set tokenize.field")
     text = record[field]
     if text is not None and not isinstance(text, str):
         raise ValueError(f"field '{field}' holds {type(text).__name__} instead of text; set tokenize.field")
@@ -137,20 +137,20 @@ def _line_number(source: Source, offset: int) -> int:
 
 
 @contextmanager
-def _damage_named(source: Source) -> Iterator[None]:
-    """Turn what Arrow says of a file that is no Parquet into a user's error."""
+def _named_damage(source: Source) -> Iterator[None]:
+    """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
             raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{source.uri}: not a Parquet file, or a damaged one ({reason}); make it again") from None
+        raise InputError(f"{source.uri}: not a Parquet file, or damaged ({reason}); write it again") from None
 
 
 def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
     if name not in schema.names:
-        raise InputError(f"{source.uri}: no column '{name}', only {_some(schema.names)}; set tokenize.field")
+        raise InputError(f"{source.uri}: no column '{name}', only {_list_names(schema.names)}; set tokenize.field")
     kind = schema.field(name).type
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     tests: list[Any] = [pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary]
@@ -168,7 +168,7 @@ def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[by
         values: Any = batch.column(0)
         if isinstance(values, pa.DictionaryArray):
             values = values.dictionary_decode()
-        yield values.cast(pa.large_binary()).to_pylist()  # as bytes: what is stored as text need not be UTF-8
+        yield values.cast(pa.large_binary()).to_pylist()  # as bytes: Arrow does not ensure that strings are UTF-8
 
 
 def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, settings: TokenizeConfig) -> Documents:
@@ -181,6 +181,7 @@ def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, sett
     return records.documents()
 
 
-def _some(names: Any) -> str:
+def _list_names(names: Any) -> str:
+    """Return the first names as text for a message."""
     found = [str(name) for name in names]
     return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.config import resolve
-from jobs.datasets.dataset import read_tokenizer
+from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from tests.jobs.datasets.test_reuse import shards
@@ -37,8 +37,8 @@ def test_a_sequence_is_read(tmp_path, data, ids):
 @pytest.mark.parametrize(
     ("data", "settings", "reason"),
     [
-        (DICTIONARY, {}, "a dictionary, not a text: its 3 words are sorted"),
-        (b"1 2 3\n\nsome words\n", {}, "'some words', line 2 that is not empty, holds no ids"),
+        (DICTIONARY, {}, "a dictionary, not a text: its 3 words are sorted and distinct"),
+        (b"1 2 3\n\nsome words\n", {}, r"non-empty line 2 \('some words'\) holds no ids"),
         (SEQUENCE, {"tokenize__input": "text"}, r"not text; set tokenize\.input=ids"),
     ],
 )

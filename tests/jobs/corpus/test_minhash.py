@@ -58,7 +58,7 @@ def test_keys_tell_of_the_words_alone(texts, before):
 
 @pytest.mark.parametrize("split_bytes", [4096, 1 << 20])
 def test_the_first_of_near_duplicates_is_kept(tmp_path, monkeypatch, split_bytes):
-    monkeypatch.setattr("jobs.steps.tokenize.BUCKET_KEYS", 50)
+    monkeypatch.setattr("jobs.corpus.dedup.duplicates.BUCKET_KEYS", 50)
     originals = [with_changes(seed, 0) for seed in range(20)]
     files = {
         "a.txt": b"\n\n".join(originals),

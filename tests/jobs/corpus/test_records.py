@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.reading import check_sources, read_documents
+from jobs.corpus.check import check_sources
+from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.errors import InputError
 from jobs.lake.uri import to_uri
@@ -91,8 +92,8 @@ def test_nulls_and_replaced_letters_are_counted(tmp_path):
         ("a.txt.gz", gzip.compress(bytes(5000), mtime=0)[:-9], r"damaged \.gz file \(Truncated"),
         ("a.txt.zst", b"no zst at all", r"damaged \.zst file"),
         ("a.txt.bz2", b"no bz2 at all", r"damaged \.bz2 file"),
-        ("a.parquet", table(TEXTS)[:-20], r"a\.parquet: not a Parquet file, or a damaged one"),
-        ("a.parquet", b"PAR1", r"not a Parquet file, or a damaged one"),
+        ("a.parquet", table(TEXTS)[:-20], r"a\.parquet: not a Parquet file, or damaged"),
+        ("a.parquet", b"PAR1", r"not a Parquet file, or damaged"),
         ("a.parquet", table(TEXTS, "body"), r"no column 'text', only id, body; set tokenize\.field"),
         ("a.parquet", table([1, 2]), r"column 'text' holds int64 instead of text"),
         ("a.parquet", table(pa.array([b"x", b"\xff"], pa.binary())), r"row 1: not UTF-8"),

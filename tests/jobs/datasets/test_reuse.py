@@ -6,8 +6,8 @@ import os
 import pytest
 
 from jobs.datasets import encoding
-from jobs.datasets.dataset import read_tokenizer
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.store import read_manifest, write_bytes

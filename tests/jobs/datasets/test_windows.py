@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, WindowsConfig
 from jobs.corpus.splits import plan_splits
-from jobs.datasets.encoding import SplitItem, write_token_shards
-from jobs.datasets.shards import TokenShard, in_place
+from jobs.datasets.encoding import SplitTask, write_token_shards
+from jobs.datasets.shards import TokenShard, locate_sources
 from jobs.datasets.split import SplitRule
 from jobs.datasets.streams import StreamRule, plan_window_shards, tally, window_starts, write_window_shard
 from jobs.datasets.windows import SIDES, WindowSet, WindowShard, num_tokens_of, num_windows
@@ -53,7 +53,7 @@ def test_every_size_of_stream_and_shard(tmp_path, last, shard_tokens):
             here = replace(rule, size=size, stride=stride)
             rows = []
             for plan in plan_window_shards("train", entries, units, here, shard_tokens):
-                stream = np.concatenate([ids[int(p.entry.name) :][p.begin : p.end] for p in plan.pieces])
+                stream = np.concatenate([ids[int(p.entry.name) :][p.begin : p.end] for p in plan.slices])
                 starts = window_starts(plan, here, len(stream))
                 shard = WindowShard(stream, starts, stride)
                 rows += shard.read(np.arange(plan.num_windows), size).tolist()
@@ -76,11 +76,11 @@ def test_shards_have_all_windows_of_every_size(last):
             plans = plan_window_shards("train", entries, units, rule, 64)
             assert sum(plan.num_windows for plan in plans) == num_windows(tokens, size, stride, last)
             for plan in plans:
-                begin = int(plan.pieces[0].entry.name) + plan.pieces[0].begin
-                end = int(plan.pieces[-1].entry.name) + plan.pieces[-1].end
+                begin = int(plan.slices[0].entry.name) + plan.slices[0].begin
+                end = int(plan.slices[-1].entry.name) + plan.slices[-1].end
                 assert end <= tokens
                 assert begin == min(plan.number * max(1, 64 // stride) * stride, end - size - 1)
-                assert sum(piece.end - piece.begin for piece in plan.pieces) == end - begin
+                assert sum(part.end - part.begin for part in plan.slices) == end - begin
             assert not plans or last == "drop" or end == tokens
 
 
@@ -90,10 +90,10 @@ def write_tokens(folder, documents, split_bytes):
     write_bytes(join(folder, "text.txt"), data)
     source = Source("text.txt", join(folder, "text.txt"), len(data))
     splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
-    items = [SplitItem(number, parts) for number, parts in splits]
+    items = [SplitTask(number, parts) for number, parts in splits]
     how = TokenizeConfig(documents="line")
     done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in items]
-    return in_place([shard for task in done for shard in task.shards])[0]
+    return locate_sources([shard for task in done for shard in task.shards])[0]
 
 
 def write_windows(lake, entries, rule, shard_tokens):
@@ -158,8 +158,7 @@ def test_each_window_is_what_the_stream_has(tmp_path_factory, documents, size, d
             assert len(windows) == num_windows(sides[side].num_tokens, size, stride, last)
         per_shard = max(1, shard_tokens // stride)
         assert all(count == per_shard for count in found.windows_per_shard[:-1])
-        rows = [found.read(shard, np.arange(count)) for shard, count in enumerate(found.windows_per_shard)]
-        assert [row.tolist() for shard in rows for row in shard] == windows
+        assert found.read(np.arange(found.num_windows)).tolist() == windows
 
 
 @pytest.fixture
@@ -175,20 +174,19 @@ def window_set(tmp_path):
 def test_windows_in_any_order(window_set):
     _, windows = window_set
     assert windows.size == 16
-    order = np.random.default_rng(0).permutation(windows.windows_per_shard[3])
-    rows = windows.read(3, order)
+    order = np.random.default_rng(0).permutation(windows.num_windows)
+    rows = windows.read(order)
     assert rows.dtype == np.int64
     assert rows.shape == (len(order), 17)
-    assert np.array_equal(rows[np.argsort(order)], windows.read(3, np.arange(len(order))))
-    assert windows.read(0, np.array([], np.int64)).shape == (0, 17)
+    assert np.array_equal(rows[np.argsort(order)], windows.read(np.arange(len(order))))
+    assert windows.read(np.array([], np.int64)).shape == (0, 17)
 
 
 def test_few_shards_are_open(window_set):
     _, windows = window_set
     assert len(windows.windows_per_shard) > 20
-    for shard in range(len(windows.windows_per_shard)):
-        windows.read(shard, np.array([0]))
-    assert len(windows._open) == 8
+    windows.read(np.arange(windows.num_windows))
+    assert windows._open_shard.cache_info().currsize == 8
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
@@ -197,9 +195,9 @@ def test_damaged_shard_is_refused(window_set, damage):
     uri = join(lake.windows("f"), windows._entries[1].name)
     data = read_bytes(uri)
     write_bytes(uri, data[:-8] if damage == "truncated" else data[:-9] + b"x" + data[-8:])
-    assert windows.read(0, np.array([0])).shape == (1, 17)
+    assert windows.read(np.array([0])).shape == (1, 17)
     with pytest.raises(DamagedError, match="the manifest"):
-        windows.read(1, np.array([0]))
+        windows.read(np.array([windows.windows_per_shard[0]]))
 
 
 def test_there_is_no_dataset(tmp_path):

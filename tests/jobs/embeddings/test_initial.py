@@ -32,7 +32,10 @@ def test_tokens_are_matched_by_name_and_scaled(caplog):
 
 @pytest.mark.parametrize(
     ("tokens", "size", "message"),
-    [(["a"], 4, r"file: vectors of 4 numbers; the model's have 3"), (["x"], 3, "none of the vocabulary's 4 tokens")],
+    [
+        (["a"], 4, r"file: vectors of 4 numbers, but model.embedding_size=3"),
+        (["x"], 3, "none of the vocabulary's 4 tokens"),
+    ],
 )
 def test_what_does_not_fit(tokens, size, message):
     given = Embeddings(tokens, None, np.ones((1, size), np.float32))
@@ -74,7 +77,7 @@ def test_embeddings_of_another_size_are_refused(tmp_path):
     make_tokens(place)
     (tmp_path / "e.txt").write_text("1 2\na 1 2\n")
     run, config = make_run(place, "r", train__embeddings=str(tmp_path / "e.txt"))
-    with pytest.raises(InputError, match=r"e\.txt: vectors of 2 numbers; the model's have 32"):
+    with pytest.raises(InputError, match=r"e\.txt: vectors of 2 numbers, but model.embedding_size=32"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 

@@ -8,13 +8,13 @@ import torch
 
 from jobs.config import EmbedConfig
 from jobs.embeddings import word2vec
-from jobs.embeddings.train import Trained, average, plan_rounds
+from jobs.embeddings.train import WorkerResult, average, plan_rounds
 from jobs.embeddings.word2vec import SkipGram, Weights
 from jobs.lake.store import FileEntry
 
 
 def test_a_batch_moves_vectors_along_the_gradient_of_its_loss(monkeypatch):
-    monkeypatch.setattr(word2vec, "_MOST_AT_ONCE", 10**9)
+    monkeypatch.setattr(word2vec, "_MAX_GRADIENTS", 10**9)
     rng = np.random.default_rng(0)
     before = Weights(*(rng.normal(size=(2, 30, 8)).astype(np.float32)))
     centers, contexts = rng.integers(0, 30, (2, 128))
@@ -55,7 +55,7 @@ def test_averages_are_weighted_by_what_each_worker_saw():
     before = Weights(np.zeros((3, 1), np.float32), np.zeros((3, 1), np.float32))
     changes = ([[1.0], [4.0], [0.0]], [8.0, 3.0, 0.0]), ([[5.0], [0.0], [0.0]], [8.0, 0.0, 0.0])
     trained = [
-        Trained(Weights(np.array(matrix, np.float32), before.contexts), np.array(counts), np.zeros(3), 0.0, 0)
+        WorkerResult(Weights(np.array(matrix, np.float32), before.contexts), np.array(counts), np.zeros(3), 0.0, 0)
         for matrix, counts in changes
     ]
     after = average(before, trained)
@@ -73,7 +73,7 @@ def test_each_token_comes_once_in_each_epoch(workers, sync_tokens):
     assert all(len(parts) == workers for parts in rounds)
     for epoch in range(2):
         mine = [part for part in parts if part.key[1] == epoch]
-        tokens = [(p.entry.name, t) for part in mine for p in part.pieces for t in range(p.begin, p.end)]
+        tokens = [(p.entry.name, t) for part in mine for p in part.slices for t in range(p.begin, p.end)]
         assert sorted(tokens) == [(entry.name, t) for entry in entries for t in range(entry.counts["tokens"])]
     assert len({part.key for part in parts}) == len(parts)
     rates = [(parts[0].first_rate, parts[0].last_rate) for parts in rounds]

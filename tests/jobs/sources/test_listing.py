@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.check import check_sources
 from jobs.corpus.content import BLOCK_BYTES as BLOCK
-from jobs.corpus.reading import check_sources
 from jobs.corpus.sample import sample_documents
 from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.errors import InputError
@@ -107,7 +107,7 @@ def test_records_must_be_named_so(folder):
     record = b'{"text": "A line."}\n'
     for name in ("a.json", "b.ndjson"):
         write_bytes(join(folder, name), record * 3)
-        with pytest.raises(InputError, match=rf"/{name}: begins with a record of JSON that has 'text'"):
+        with pytest.raises(InputError, match=rf"/{name}: begins with a JSON record that has the field 'text'"):
             check(list_sources(join(folder, name)))
     for name, data in {"c.txt": record, "d.json": b'{"body": "A line."}\n', "e.md": b"[" * 100_000}.items():
         write_bytes(join(folder, name), data)

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.datasets.dataset import read_tokenizer
-from jobs.embeddings.files import read_embeddings
+from jobs.datasets.tokens import read_tokenizer
+from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError
@@ -55,7 +55,7 @@ def test_words_of_the_same_slots_are_neighbours(learned):
     pipeline, stats = learned
     tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
     known = Neighbours(read_embeddings(pipeline.folder))
-    names = embed.token_names(tokenizer.json)
+    names = token_names(tokenizer.json)
     for name, members in CLASSES.items():
         tokens = {find_token(word, tokenizer.encode, names, known) for word in members.split()}
         for token in tokens:

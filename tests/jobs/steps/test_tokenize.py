@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tokenizers
 
-from jobs.datasets.dataset import read_tokenizer
+from jobs.datasets import publish
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.store import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
 from jobs.lake.uri import join
-from jobs.steps import tokenize
+from jobs.tokenizer import train
 from tests.support.datasets import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
 
 TEXTS = {
@@ -77,21 +78,21 @@ def test_existing_dataset_is_used_again(anywhere, monkeypatch):
     assert not stats["reused"]
     before = list_files(join(anywhere, "datasets"))
     second = Pipeline(anywhere, corpus, "second")
-    monkeypatch.setattr(tokenize, "train_bpe", None)
+    monkeypatch.setattr(train, "train_bpe", None)
     again = second.tokenize()
     assert again["reused"]
     assert (again["reused_sources"], again["new_sources"]) == (5, 0)
     assert {**again, "reused": False, "reused_sources": 0, "new_sources": 5}.items() <= stats.items()
     assert second.datasets == first.datasets
     assert list_files(join(anywhere, "datasets")) == before
-    assert "5 files made before, 0 new" in second.lines[-1]
+    assert "5 files reused, 0 new" in second.lines[-1]
 
 
 def test_lost_race_is_a_success(anywhere, monkeypatch):
     """Two attempts at the same time: the second finds no dataset at first, and one when it publishes."""
     corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
     Pipeline(anywhere, corpus).tokenize()
-    monkeypatch.setattr(tokenize, "existing_stats", lambda folder_uri: None)
+    monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
     pipeline = Pipeline(anywhere, corpus, "second")
     assert not pipeline.tokenize()["reused"]
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
@@ -154,7 +155,7 @@ def test_given_tokenizer(anywhere):
         ({"a.txt": PASSAGE, "b.txt": b"x" * 5000 + b"\xff"}, {}, r"/b\.txt: not UTF-8 at byte 5000 \(0xff\)"),
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": "/nowhere/é.json"}, r"%C3%A9\.json cannot be read"),
         ({"a.txt": PASSAGE}, {"tokenize__tokenizer": str(PASSAGE_PATH)}, r"scandal\.txt: not a tokenizer\.json"),
-        ({"a.txt": PASSAGE}, {"tokenize__min_document_bytes": 10**6}, "leave no document"),
+        ({"a.txt": PASSAGE}, {"tokenize__min_document_bytes": 10**6}, "removed every document"),
         (
             {"a.txt": gzip.compress(PASSAGE)},
             {"tokenize__invalid_utf8": "replace"},

@@ -8,13 +8,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from jobs.datasets import streams
+from jobs.datasets import baselines, contamination, publish, shards, streams, windowing
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import WindowSet, num_windows
 from jobs.errors import DamagedError, InputError
 from jobs.lake.store import list_files, read_manifest, write_bytes, write_json
 from jobs.lake.uri import join
-from jobs.steps import windows
 from tests.support.datasets import PASSAGE, Pipeline, write_corpus
 
 
@@ -27,7 +27,7 @@ def make(anywhere, texts=None, **settings):
 def read_side(pipeline, side):
     """All windows of a side, in order."""
     found = WindowSet.open(pipeline.lake, pipeline.datasets["windows"], side)
-    return np.concatenate([found.read(shard, np.arange(count)) for shard, count in enumerate(found.windows_per_shard)])
+    return found.read(np.arange(found.num_windows))
 
 
 def all_tokens(pipeline):
@@ -96,7 +96,7 @@ def test_how_much_of_the_text_is_unknown_is_told(local):
 
 
 def test_the_sample_of_ngrams_is_bounded(local, monkeypatch):
-    monkeypatch.setattr(windows, "_MAX_COMPARED_NGRAMS", 50)
+    monkeypatch.setattr(contamination, "MAX_COMPARED_NGRAMS", 50)
     stats = make(local).windows()
     assert 0 < stats["num_compared_ngrams"] < 200
     assert stats["ngram_leak"] > 0.9
@@ -145,7 +145,7 @@ def test_the_bigram_baseline_is_that_of_a_plain_count(local, over):
 def read_streams(pipeline, over):
     """The tokens of each side, as one stream for each token shard, or for each document."""
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
-    rule = windows._stream_rule(pipeline.lake, read_manifest(folder), pipeline.config.windows)
+    rule = windowing.make_rule(TokensDataset.of_run(pipeline.run), pipeline.config.windows)
     found = {"train": [], "valid": []}
     for entry in read_manifest(folder).entries("shards/"):
         for side in found:
@@ -157,7 +157,7 @@ def read_streams(pipeline, over):
 
 def test_a_sample_of_pairs_gives_about_the_same_baseline(local, monkeypatch):
     whole = make(local).windows()["bigram_loss"]
-    monkeypatch.setattr(windows, "_MAX_SAMPLED_PAIRS", 1000)
+    monkeypatch.setattr(baselines, "MAX_SAMPLED_PAIRS", 1000)
     assert make(f"{local}/other").windows()["bigram_loss"] == pytest.approx(whole, abs=0.15)
 
 
@@ -202,7 +202,7 @@ def test_existing_dataset_is_used_again(anywhere, monkeypatch):
     assert pipeline.datasets == used
     assert {**again, "reused": False}.items() <= stats.items()
     assert list_files(join(anywhere, "datasets")) == before
-    monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)
+    monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
     assert not pipeline.windows()["reused"]  # lost the race to publish: a success all the same
     assert read_side(pipeline, "valid").shape == (stats["num_valid_windows"], 17)
 
@@ -224,7 +224,7 @@ def test_truncated_token_shard_is_refused(anywhere):
         (
             {"a.txt": b"word " * 500},
             {},
-            r"part has no document: there are 1, of \d{3,} tokens.*tokenize.documents=line",
+            r"part has no document; the corpus has 1 documents with \d{3,} tokens.*tokenize.documents=line",
         ),
         ({"a.txt": PASSAGE}, {"windows__size": 900}, "corpus too short: its (training|validation) part"),
         ({"a.txt": b"A few words.\n\n" * 99}, {"windows__over": "document"}, r"none of the \d+ training documents"),
@@ -259,9 +259,9 @@ def test_many_shards_in_few_tasks(local, monkeypatch):
     text = b"\n\n".join(b"Document number %d has a few words." % number for number in range(2000))
     pipeline = make(local, {"a.txt": text})
     stats = pipeline.windows()
-    monkeypatch.setattr(windows, "_MAX_COUNT_BYTES", 3 * 2 * 8 * 400)
-    monkeypatch.setattr(windows, "_MAX_COMPARED_DOCUMENTS", 50)
-    monkeypatch.setattr(windows, "existing_stats", lambda folder_uri: None)
+    monkeypatch.setattr(shards, "MAX_RESULT_BYTES", 3 * 2 * 8 * 400)
+    monkeypatch.setattr(windowing, "MAX_COMPARED_DOCUMENTS", 50)
+    monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
     bounded = pipeline.windows()
     differ = {key for key in stats if stats[key] != bounded[key]} - {"tokens_per_second"}
     assert differ == {"num_compared_valid_documents"}

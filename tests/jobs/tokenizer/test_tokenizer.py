@@ -116,7 +116,7 @@ def test_training_prints_nothing(capfd):
         (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": null}', "not a tokenizer.json"),
         (b'{"added_tokens": [{"id": "x", "content": "<|endoftext|>"}], "model": {}}', "not a tokenizer.json"),
         (b'{"added_tokens": [], "model": {}}', r"no special token <\|endoftext\|>"),
-        (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": {}}', "not a tokenizer that can be used"),
+        (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": {}}', "this tokenizer cannot be loaded"),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(data, reason):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, resolve
 from jobs.corpus.splits import plan_splits
-from jobs.datasets.dataset import read_tokenizer
+from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import list_sources

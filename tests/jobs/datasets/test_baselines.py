@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.datasets.bigram import Bigram, Pairs
+from jobs.datasets.baselines import BigramModel, PairCounts
 
 VOCAB_SIZE = 5
 
@@ -11,9 +11,9 @@ VOCAB_SIZE = 5
 def known(stream):
     """What is counted of a stream, and its pairs."""
     keys, counts = np.unique(stream[:-1] * VOCAB_SIZE + stream[1:], return_counts=True)
-    pairs = Pairs(keys, counts)
+    pairs = PairCounts(keys, counts)
     tokens = np.bincount(stream, minlength=VOCAB_SIZE)
-    return Bigram(pairs, np.bincount(stream[:-1], minlength=VOCAB_SIZE), tokens), pairs
+    return BigramModel(pairs, np.bincount(stream[:-1], minlength=VOCAB_SIZE), tokens), pairs
 
 
 def test_a_cycle_is_known_by_its_pairs():
@@ -30,20 +30,22 @@ def test_tokens_that_know_nothing_of_each_other_have_the_unigram_loss():
 @pytest.mark.parametrize("strength", [1.0, 64.0])
 def test_probabilities_of_all_tokens_add_up_to_one(strength):
     stream = np.random.default_rng(0).integers(0, VOCAB_SIZE, 200)
-    _, pairs = known(stream)
+    _, found = known(stream)
     everything = np.arange(VOCAB_SIZE**2)
     counts = np.zeros(VOCAB_SIZE**2, np.int64)
-    counts[pairs.keys] = pairs.counts
-    bigram = Bigram(
-        Pairs(everything, counts), counts.reshape(VOCAB_SIZE, -1).sum(1), np.bincount(stream, minlength=VOCAB_SIZE)
+    counts[found.keys] = found.counts
+    bigram = BigramModel(
+        PairCounts(everything, counts), counts.reshape(VOCAB_SIZE, -1).sum(1), np.bincount(stream, minlength=VOCAB_SIZE)
     )
     for first in range(VOCAB_SIZE):
-        losses = [bigram._loss(Pairs(np.array([first * VOCAB_SIZE + second]), np.array([1])), strength, left_out=0)
-                  for second in range(VOCAB_SIZE)]  # fmt: skip
+        pairs = [PairCounts(np.array([first * VOCAB_SIZE + second]), np.array([1])) for second in range(VOCAB_SIZE)]
+        losses = [bigram.loss_at(pair, strength, left_out=0) for pair in pairs]
         assert np.exp(-np.array(losses)).sum() == pytest.approx(1)
 
 
 def test_pairs_of_several_tasks_are_added():
-    both = Pairs.of([Pairs(np.array([2, 5]), np.array([1, 2])), Pairs(np.array([5, 9]), np.array([3, 4]))])
+    both = PairCounts.merge(
+        [PairCounts(np.array([2, 5]), np.array([1, 2])), PairCounts(np.array([5, 9]), np.array([3, 4]))]
+    )
     assert (both.keys.tolist(), both.counts.tolist()) == ([2, 5, 9], [1, 5, 4])
-    assert Pairs.of([]).keys.tolist() == []
+    assert PairCounts.merge([]).keys.tolist() == []

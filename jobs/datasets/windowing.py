@@ -1,0 +1,197 @@
+"""Makes a dataset of windows: splits the documents, writes the windows of both sides, and computes statistics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+
+from jobs.config import WindowsConfig
+from jobs.datasets.baselines import bigram_loss, entropy, unigram_accuracy, unigram_loss
+from jobs.datasets.contamination import measure_contamination
+from jobs.datasets.publish import MadeDataset
+from jobs.datasets.shards import group_shards
+from jobs.datasets.split import SplitRule
+from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
+from jobs.datasets.tokens import TokensDataset
+from jobs.datasets.windows import SIDES, Side
+from jobs.engine.base import Engine
+from jobs.errors import InputError
+from jobs.lake.store import FileEntry
+from jobs.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+MAX_COMPARED_DOCUMENTS = 2**20
+_NUM_MOST_FREQUENT = 20
+_MAX_DRAWS = 16
+
+
+@dataclass(frozen=True)
+class SplitStreams:
+    """The streams of both sides, under a split that gives each side a window."""
+
+    rule: StreamRule
+    tallies: dict[Side, SideTally]
+    plans: dict[Side, list[WindowShardPlan]]
+
+    def num_windows(self, side: Side) -> int:
+        """Return the number of windows of a side."""
+        return sum(plan.num_windows for plan in self.plans[side])
+
+
+def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> MadeDataset:
+    """Write the windows of a dataset of tokens below `folder_uri`.
+
+    Raises:
+        InputError: if a side has too few tokens for one window.
+    """
+    started = time.perf_counter()
+    groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
+    streams = split_streams(tokens, groups, settings, engine)
+    write = partial(write_window_shard, folder_uri=folder_uri, rule=streams.rule)
+    files = engine.map(write, [plan for side in SIDES for plan in streams.plans[side]], "write windows")
+    tokenizer = tokens.read_tokenizer()
+    num_valid_tokens = streams.tallies["valid"].num_tokens
+    stats = {
+        **_statistics(tokens, streams),
+        "end_of_text": tokenizer.end_of_text,
+        "bigram_loss": bigram_loss(tokens.shards, streams.rule, streams.tallies, engine),
+        **_distribution(files, streams, tokenizer),
+        **measure_contamination(groups, streams.rule, num_valid_tokens, settings.leak_ngram, engine),
+    }
+    tokens_per_second = tokens.counts["num_tokens"] / (time.perf_counter() - started)
+    return MadeDataset(files, stats, {"tokens": tokens.fingerprint}, {"tokens_per_second": tokens_per_second})
+
+
+def split_streams(
+    tokens: TokensDataset, groups: Sequence[Sequence[FileEntry]], settings: WindowsConfig, engine: Engine
+) -> SplitStreams:
+    """Split the documents; if there are so few that a side has no window, draw the split again.
+
+    Raises:
+        InputError: if no draw gives each side a window.
+    """
+    rule = make_rule(tokens, settings)
+    # The tail is not drawn, and a single file is on one side in every draw.
+    is_fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.files) == 1)
+    for draw in range(1 if is_fixed else _MAX_DRAWS):
+        rule = replace(rule, split=replace(rule.split, draw=draw))
+        counted = engine.map(partial(tally, rule=rule), groups, "count the tokens of each side")
+        tallies = {side: reduce(add, (each[side] for each in counted)) for side in SIDES}
+        plans = {
+            side: plan_window_shards(side, tokens.shards, tallies[side].units, rule, settings.shard_tokens)
+            for side in SIDES
+        }
+        lacking = [side for side in SIDES if not plans[side]]
+        if not lacking:
+            return SplitStreams(rule, tallies, plans)
+        log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
+    raise InputError(_explain_no_window(lacking[0], tallies, settings))
+
+
+def make_rule(tokens: TokensDataset, settings: WindowsConfig) -> StreamRule:
+    """Return the rule that the settings give for a dataset of tokens."""
+    return StreamRule(
+        tokens_uri=tokens.uri,
+        split=SplitRule.choose(settings, [(file["name"], file["text_bytes"]) for file in tokens.files]),
+        size=settings.size,
+        stride=settings.stride,
+        over=settings.over,
+        last=settings.last,
+        vocab_size=tokens.vocab_size,
+        # One document in a power of two, so that the driver compares a bounded number of documents.
+        hash_mask=(1 << (tokens.counts["num_documents"] // MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
+    )
+
+
+def _explain_no_window(side: Side, tallies: Mapping[Side, SideTally], settings: WindowsConfig) -> str:
+    """Return the message for a side that has no window."""
+    name, counted = {"train": "training", "valid": "validation"}[side], tallies[side]
+    needed = f"a window of windows.size={settings.size} needs {settings.size + 1}"
+    if settings.over == "document":
+        return (
+            f"corpus too short: none of the {counted.num_skipped} {name} documents has enough tokens, {needed};"
+            " set a smaller windows.size, or windows.over=stream"
+        )
+    if not counted.num_documents:
+        whole = reduce(add, tallies.values())
+        return (
+            f"corpus too short: its {name} part has no document; the corpus has {whole.num_documents} documents with"
+            f" {whole.num_tokens} tokens, and documents are not divided; set tokenize.documents=line or another"
+            " windows.split, or give more text"
+        )
+    return (
+        f"corpus too short: its {name} part has {counted.num_tokens} tokens in {counted.num_documents} documents,"
+        f" {needed}; give more text, or set a smaller windows.size, another windows.split or another"
+        " windows.valid_fraction"
+    )
+
+
+def _statistics(tokens: TokensDataset, streams: SplitStreams) -> dict[str, Any]:
+    rule, train, valid = streams.rule, streams.tallies["train"], streams.tallies["valid"]
+    num_shifted, num_uncovered = _count_uncovered(streams)
+    return {
+        "size": rule.size,
+        "stride": rule.stride,
+        "over": rule.over,
+        "last": rule.last,
+        "split": rule.split.method,
+        "split_draw": rule.split.draw,
+        "dtype": tokens.counts["dtype"],
+        "vocab_size": rule.vocab_size,
+        "num_train_windows": streams.num_windows("train"),
+        "num_valid_windows": streams.num_windows("valid"),
+        "num_train_documents": train.num_documents,
+        "num_valid_documents": valid.num_documents,
+        "num_skipped_documents": train.num_skipped + valid.num_skipped,
+        "train_tokens": train.num_tokens,
+        "valid_tokens": valid.num_tokens,
+        "num_uncovered_tokens": num_uncovered,
+        "num_shifted_windows": num_shifted,
+        "train_bytes": train.num_bytes,
+        "valid_bytes": valid.num_bytes,
+        "valid_share": valid.num_bytes / (train.num_bytes + valid.num_bytes),
+        "unigram_loss": unigram_loss(train.token_counts, valid.token_counts),
+        "unigram_accuracy": unigram_accuracy(train.token_counts, valid.token_counts),
+        "token_entropy": entropy(train.token_counts + valid.token_counts),
+        "num_compared_valid_documents": len(valid.hashes),
+        "num_valid_documents_also_in_train": int(np.isin(valid.hashes, train.hashes).sum()),
+    }
+
+
+def _count_uncovered(streams: SplitStreams) -> tuple[int, int]:
+    """Return the number of windows that are shifted back, and of tokens that are in no window."""
+    rule = streams.rule
+    num_shifted = num_uncovered = 0
+    for side, counted in streams.tallies.items():
+        num_streams = 1 if rule.over == "stream" else counted.num_documents
+        in_steps = streams.num_windows(side) - counted.num_shifted
+        # Neighbouring windows share tokens; windows of different documents share none.
+        left = counted.num_tokens - in_steps * rule.stride - num_streams * (rule.size + 1 - rule.stride)
+        if rule.over == "stream" and left < 0:  # the last window was shifted back over covered tokens
+            num_shifted += 1
+        elif rule.last == "drop":
+            num_uncovered += left
+        num_shifted += counted.num_shifted
+    return num_shifted, num_uncovered
+
+
+def _distribution(files: Sequence[FileEntry], streams: SplitStreams, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the sizes of shards, the share of unknown tokens, and the most frequent tokens with their shares."""
+    per_shard = [file.counts["windows"] for file in files]
+    counts = streams.tallies["train"].token_counts + streams.tallies["valid"].token_counts
+    most_frequent = [int(token) for token in np.argsort(-counts, kind="stable")[:_NUM_MOST_FREQUENT] if counts[token]]
+    shares = counts / counts.sum()
+    return {
+        "windows_per_shard_max": max(per_shard),
+        "windows_per_shard_mean": sum(per_shard) / len(per_shard),
+        "unknown_share": 0.0 if tokenizer.unknown_id is None else float(shares[tokenizer.unknown_id]),
+        "most_frequent_tokens": [[tokenizer.decode([token]), float(shares[token])] for token in most_frequent],
+    }
