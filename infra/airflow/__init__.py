@@ -1,1 +1,1 @@
-"""What stands in for AWS on a laptop."""
+"""A local Airflow: with its UI and the embedded EMR (`standalone`), or one DAG run without servers (`headless`)."""

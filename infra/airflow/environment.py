@@ -1,4 +1,4 @@
-"""The environment of a local Airflow: its own home, loopback, and nothing of this machine's configuration."""
+"""Environment variables of a local Airflow. They isolate it from any other Airflow and AWS account of the user."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import secrets
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
-_PASSWORDS, _SECRETS = "passwords.json", "secrets.json"
+_PASSWORDS_FILE, _SECRETS_FILE = "passwords.json", "secrets.json"
 
 
 def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> dict[str, str]:
-    """The environment variables of every process of a local Airflow; makes its password and secrets if need be.
+    """Return the environment variables for every process of a local Airflow. Creates its password and secrets once.
 
     Args:
-        home: Where it keeps its database, logs and secrets (``AIRFLOW_HOME``).
-        lake_uri: The lake, as a URI.
+        home: Folder of its database, logs and secrets (``AIRFLOW_HOME``).
+        lake_uri: URI of the lake.
         emr_endpoint: URL of the embedded EMR and S3.
-        port: Of its UI and API; unused where the DAG runs without them.
+        port: Port of the UI and API. Not used by a headless run.
     """
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -45,25 +45,25 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
 
 
 def admin_password(home: Path) -> str:
-    """The password of the user ``admin``: made once, kept in the home."""
-    return kept(home / _PASSWORDS, {"admin": secrets.token_urlsafe(9)})["admin"]
+    """Return the password of the user ``admin``, which is created once and stored in the home."""
+    return read_or_create(home / _PASSWORDS_FILE, {"admin": secrets.token_urlsafe(9)})["admin"]
 
 
 def _airflow_settings(home: Path, port: int) -> dict[str, str]:
     admin_password(home)
-    keys = kept(home / _SECRETS, {"api": secrets.token_hex(32), "jwt": secrets.token_hex(64)})
+    keys = read_or_create(home / _SECRETS_FILE, {"api": secrets.token_hex(32), "jwt": secrets.token_hex(64)})
     url = f"http://127.0.0.1:{port}"
     settings = {
         "CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",  # each is a process that waits; the default is 32 of them
+        "CORE__PARALLELISM": "4",  # each is a process, and the default is 32
         "CORE__FERNET_KEY": "",
-        # Else a schedule would run its latest missed tick at once.
+        # A scheduled DAG starts paused, because unpaused it would run the latest missed schedule at once.
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": str(bool(os.environ.get("NIGHTJAR_SCHEDULE", "").strip())),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
-        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS),
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS_FILE),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
@@ -74,11 +74,12 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         "API__SECRET_KEY": keys["api"],
         "API_AUTH__JWT_SECRET": keys["jwt"],
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        # How long a worker lingers after its task. Longer than a short step, the scheduler takes the end of the task's
-        # first leg, before it was deferred, for the end of its second, and fails it.
+        # A worker exits this many seconds after its task. With a larger value, a short step could end before the
+        # worker that deferred its task has exited. The scheduler then mistakes that exit for the end of the task and
+        # fails it.
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-        # On a busy machine. A task whose start was answered after the default of 5 s asks again, and is refused as one
-        # that runs already.
+        # On a busy machine, the response to a task's start may take longer than the default of 5 s. The task then
+        # repeats the request, which is refused because the task is running.
         "WORKERS__EXECUTION_API_TIMEOUT": "60",
         "LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -86,12 +87,12 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
     return {f"AIRFLOW__{key}": value for key, value in settings.items()}
 
 
-def kept(path: Path, new: dict[str, str]) -> dict[str, str]:
-    """What is in the file at `path`; if there is none, it is made of `new`, for this user's eyes only."""
+def read_or_create(path: Path, new: dict[str, str]) -> dict[str, str]:
+    """Return the content of the JSON file at `path`. If there is none, create it from `new`, readable by this user."""
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(new), "utf-8")
         temporary.replace(path)
-    kept: dict[str, str] = json.loads(path.read_text("utf-8"))
-    return kept
+    content: dict[str, str] = json.loads(path.read_text("utf-8"))
+    return content

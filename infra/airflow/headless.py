@@ -1,7 +1,7 @@
-"""Runs the DAG `train_llm` without scheduler and UI, one task after another, in a process of its own.
+"""Run the DAG `train_llm` without a scheduler or UI, one task after another.
 
-`run_dag` starts it; ``python -m infra.airflow.headless --run-id NAME --conf JSON`` is that process. It takes a home of
-its own: the scheduler of an Airflow with the same database would take up the run as well.
+`run_dag` starts this module as a process: ``python -m infra.airflow.headless --run-id NAME --conf JSON``. The run needs
+an Airflow home of its own, because a scheduler with the same database would run the tasks too.
 """
 
 from __future__ import annotations
@@ -14,36 +14,35 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from infra.airflow.processes import Guarded
+from infra.airflow.processes import GuardedProcess
 
 SUCCESS, FAILED, USER_ERROR = 0, 1, 2
 
 
 def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path) -> int:
-    """Run the DAG and wait for it.
+    """Run the DAG in a process of its own and wait for it.
 
     Args:
-        conf: What a user would fill into the trigger form.
+        conf: The values of the trigger form.
         run_id: Name of the run, in Airflow and in the lake.
-        environ: From `infra.airflow.environment.environment`.
-        log: Gets everything that Airflow and the tasks say; the cause of a failure stands at its end.
+        environ: Environment of the process, from `infra.airflow.environment.environment`.
+        log: File for the output of Airflow and the tasks. The cause of a failure is at its end.
 
     Returns:
         0 if the run succeeded, 2 if the user's input or configuration is wrong, 1 otherwise.
     """
-    words = ["--run-id", run_id, "--conf", json.dumps(conf)]
-    command = [sys.executable, "-m", "infra.airflow.headless", *words]
-    with Guarded("the DAG", command, environ, log.absolute()) as process:
+    command = [sys.executable, "-m", "infra.airflow.headless", "--run-id", run_id, "--conf", json.dumps(conf)]
+    with GuardedProcess("the DAG", command, environ, log.absolute()) as process:
         return process.wait()
 
 
 def main() -> int:
-    """Run the DAG in this process; return the exit code."""
+    """Run the DAG in this process and return the exit code."""
     parser = argparse.ArgumentParser("python -m infra.airflow.headless", description=__doc__.splitlines()[0])
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--conf", type=json.loads, default={}, metavar="JSON")
     options = parser.parse_args()
-    # Airflow takes seconds to import, which whoever calls `run_dag` need not wait for.
+    # Imported here because Airflow takes seconds to import, and the process that calls `run_dag` does not need it.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
     from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above
     from airflow.sdk.exceptions import ParamValidationError  # noqa: PLC0415 - see above
@@ -57,7 +56,9 @@ def main() -> int:
     for task in dag.tasks:
         task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
     try:
-        with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):  # dag.test lets nobody choose
+        with mock.patch.object(
+            DagRun, "generate_run_id", return_value=options.run_id
+        ):  # dag.test has no parameter for it
             run = dag.test(run_conf=options.conf)
     except ParamValidationError as error:
         sys.stderr.write(f"{str(error).splitlines()[0]}\n")

@@ -1,6 +1,6 @@
-"""Processes that a local Airflow is made of: each under a guard that ends it with all that it started.
+"""The processes of a local Airflow, each under a guard that ends it together with its descendants.
 
-The guard also ends them when this process dies in whatever way: the operating system then closes its pipe.
+The guard also ends them when this process dies, because the operating system then closes the pipe to the guard.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from infra.emr import guard
 from jobs.errors import InputError, NightjarError
 
 GRACE_SECONDS = 15.0
-_TAIL_LINES = 15
+_LOG_TAIL_LINES = 15
 
 
 class ProcessError(NightjarError):
     """A process ended unexpectedly or was not ready in time. The message has the end of its log."""
 
 
-class Guarded:
-    """A process and its descendants, as long as a `with` lasts; their output goes to a log."""
+class GuardedProcess:
+    """A process with its descendants, for the duration of a `with` block. Their output goes to a log file."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         self.name = name
@@ -37,7 +37,7 @@ class Guarded:
         self._env = dict(env)
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the process."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as output:
             self._process = subprocess.Popen(
@@ -47,16 +47,16 @@ class Guarded:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal is for us; we then end it in order
+                start_new_session=True,  # Ctrl-C must only reach this process, which then stops the others in order
             )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End it, and wait until it has ended."""
+        """End the process and wait for it."""
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # it has ended by itself
+            with suppress(BrokenPipeError):  # it has ended already
                 self._process.stdin.close()
         try:
             self._process.wait(GRACE_SECONDS * 2)
@@ -64,56 +64,60 @@ class Guarded:
             self._process.kill()
 
     def wait(self) -> int:
-        """Wait until it has ended; return its exit status."""
+        """Wait for the end of the process and return its exit status."""
         return self._process.wait()
 
-    def check(self) -> None:
-        """Raise ProcessError if it has ended."""
+    def check_running(self) -> None:
+        """Raise `ProcessError` if the process has ended."""
         if (status := self._process.poll()) is not None:
-            raise ProcessError(f"{self.name} ended with exit status {status}; {self._tail()}")
+            raise ProcessError(f"{self.name} ended with exit status {status}; {self._log_tail()}")
 
-    def succeed(self, limit_seconds: float) -> None:
-        """Wait until it has ended; raise ProcessError unless with exit status 0."""
+    def wait_for_success(self, timeout_seconds: float) -> None:
+        """Wait for the end of the process. Raise `ProcessError` after the timeout or unless its exit status is 0."""
         try:
-            status = self._process.wait(limit_seconds)
+            status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise ProcessError(f"{self.name} took longer than {limit_seconds:.0f} s; {self._tail()}") from None
+            raise ProcessError(f"{self.name} took longer than {timeout_seconds:.0f} s; {self._log_tail()}") from None
         if status != 0:
-            raise ProcessError(f"{self.name} failed with exit status {status}; {self._tail()}")
+            raise ProcessError(f"{self.name} failed with exit status {status}; {self._log_tail()}")
 
-    def said(self, text: str) -> bool:
-        """Whether `text` stands in its log."""
+    def has_logged(self, text: str) -> bool:
+        """Return whether the log contains `text`."""
         return text in self.log_path.read_text("utf-8", errors="replace")
 
-    def _tail(self) -> str:
-        lines = self.log_path.read_text("utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        return "\n".join([f"the end of {self.log_path}:", *lines])
+    def _log_tail(self) -> str:
+        lines = self.log_path.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        return "\n".join([f"the last lines of {self.log_path}:", *lines])
 
 
-def wait_for(is_there: Callable[[], bool], what: str, parts: Iterable[Guarded], limit_seconds: float) -> None:
-    """Wait until `is_there`.
+def wait_until(
+    condition: Callable[[], bool], name: str, processes: Iterable[GuardedProcess], timeout_seconds: float
+) -> None:
+    """Wait until `condition` returns True. `name` is what the error message calls it.
 
     Raises:
-        ProcessError: if one of `parts` has ended, or the time is over.
+        ProcessError: if one of `processes` has ended, or the condition is not true within the timeout.
     """
-    deadline = time.monotonic() + limit_seconds
-    while not is_there():
-        for part in parts:
-            part.check()
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        for process in processes:
+            process.check_running()
         if time.monotonic() > deadline:
-            raise ProcessError(f"not {what} after {limit_seconds:.0f} s; see the logs in the home")
+            raise ProcessError(f"{name} after {timeout_seconds:.0f} s; see the logs in the Airflow home")
         time.sleep(0.3)
 
 
 def free_port(port: int) -> int:
-    """A port of loopback that is free: `port` itself, or for 0 any.
+    """Return `port` if it is free on loopback, or any free port for 0.
 
     Raises:
-        InputError: if it is taken.
+        InputError: if the port is taken.
     """
     try:
         with socket.create_server(("127.0.0.1", port)) as server:
             free: int = server.getsockname()[1]
             return free
     except OSError as error:
-        raise InputError(f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any") from None
+        raise InputError(
+            f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any free one"
+        ) from None

@@ -1,10 +1,10 @@
-"""A local Airflow with its UI and the embedded EMR, on loopback: ``make airflow``.
+"""Start a local Airflow with its UI and the embedded EMR, on loopback: ``make airflow``.
 
     python -m infra.airflow.standalone [--port 8080] [--emr-port 0] [--lake lake] [--home .airflow]
 
-Shows address and login when everything is healthy, and stops all that it started on Ctrl-C or TERM. Everything that it
-keeps lies in its home: database, logs, password, secrets. Exit codes: 0 after a stop, 2 if it cannot start as asked
-(one clear line), 1 if a part of it died.
+The command prints the URL and the login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The
+home folder has the database, logs, password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a
+process died or did not start.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from pathlib import Path
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.headless import run_dag
-from infra.airflow.processes import Guarded, ProcessError, free_port, wait_for
-from infra.airflow.webserver import is_healthy, is_parsed
-from jobs.errors import InputError
+from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.airflow.webserver import is_dag_ready, is_healthy
+from jobs.errors import NightjarError
 from jobs.lake.uri import bucket_and_key, is_s3, to_uri
 
 __all__ = ["LocalAirflow", "environment", "local_airflow", "run_dag"]
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 120.0
-EMR_IS_READY = "ready at"
+START_TIMEOUT_SECONDS = 120.0
+EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
     "api-server": ["api-server"],
-    "scheduler": ["scheduler", "--skip-serve-logs"],  # it would serve logs on every interface; all read the files
+    "scheduler": ["scheduler", "--skip-serve-logs"],  # it would serve logs on every network interface
     "triggerer": ["triggerer", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
 }
@@ -43,30 +43,30 @@ _COMPONENTS = {
 
 @dataclass(frozen=True)
 class LocalAirflow:
-    """A running Airflow."""
+    """A running local Airflow."""
 
     url: str
     password: str
     emr_endpoint: str
-    parts: tuple[Guarded, ...]
+    processes: tuple[GuardedProcess, ...]
 
 
 @contextmanager
 def local_airflow(
     home: Path, lake: str, port: int = 0, emr_port: int = 0, extra_env: dict[str, str] | None = None
 ) -> Iterator[LocalAirflow]:
-    """Run Airflow and the embedded EMR until the block is left.
+    """Run Airflow and the embedded EMR for the duration of the block.
 
     Args:
-        home: Where Airflow keeps database, logs and secrets.
-        lake: Path or URI; a bucket that it names is made in the embedded S3.
-        port: Of the UI and API; 0 takes a free one.
-        emr_port: Of the embedded EMR; 0 takes a free one.
-        extra_env: Environment variables above all others.
+        home: Folder of Airflow's database, logs and secrets.
+        lake: Path or URI of the lake. If it is on S3, its bucket is created in the embedded S3.
+        port: Port of the UI and API; 0 chooses a free one.
+        emr_port: Port of the embedded EMR; 0 chooses a free one.
+        extra_env: Additional environment variables, which override all others.
 
     Raises:
-        InputError: if a port is taken, or the lake is of an unknown scheme.
-        ProcessError: if a part died or is not healthy in time.
+        InputError: if a port is taken or the lake has an unknown URI scheme.
+        ProcessError: if a process died or is not healthy within the timeout.
     """
     lake_uri, port = to_uri(lake), free_port(port)
     home = home.absolute()
@@ -75,47 +75,49 @@ def local_airflow(
         emr_endpoint = f"http://127.0.0.1:{free_port(emr_port)}"
         env = {**environment(home, lake_uri, emr_endpoint, port), **(extra_env or {})}
 
-        def start(name: str, command: list[str]) -> Guarded:
-            return stack.enter_context(Guarded(name, command, env, home / "logs" / f"{name}.log"))
+        def start(name: str, command: list[str]) -> GuardedProcess:
+            return stack.enter_context(GuardedProcess(name, command, env, home / "logs" / f"{name}.log"))
 
         emr = start("emr", emr_command(home, lake_uri, emr_endpoint))
-        start("migrate", _airflow("db", "migrate")).succeed(START_SECONDS)
-        wait_for(lambda: emr.said(EMR_IS_READY), "an embedded EMR", [emr], START_SECONDS)
-        parts = [start(name, _airflow(*words)) for name, words in _COMPONENTS.items()]
-        running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *parts))
-        wait_for(lambda: is_healthy(running.url), "healthy", running.parts, START_SECONDS)
-        wait_for(lambda: is_parsed(running.url, running.password, "train_llm"), "ready", running.parts, START_SECONDS)
+        start("migrate", _airflow("db", "migrate")).wait_for_success(START_TIMEOUT_SECONDS)
+        wait_until(
+            lambda: emr.has_logged(EMR_READY_MESSAGE), "the embedded EMR has not started", [emr], START_TIMEOUT_SECONDS
+        )
+        components = [start(name, _airflow(*arguments)) for name, arguments in _COMPONENTS.items()]
+        running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *components))
+        for condition, name in (
+            (lambda: is_healthy(running.url), "Airflow is not healthy"),
+            (lambda: is_dag_ready(running.url, running.password, "train_llm"), "the DAG train_llm is not parsed"),
+        ):
+            wait_until(condition, name, running.processes, START_TIMEOUT_SECONDS)
         yield running
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Start, show address and login, wait for a signal; return the exit code."""
+    """Start Airflow, print its URL and login, wait for a signal, and return the exit code."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(stop))
     try:
-        log.info("Starting Airflow and the embedded EMR; logs are in %s", options.home.absolute())
+        log.info("Starting Airflow and the embedded EMR (logs: %s)", options.home.absolute() / "logs")
         with local_airflow(options.home, options.lake, options.port, options.emr_port) as running:
-            log.info("\nAirflow is ready at %s   login: admin   password: %s", running.url, running.password)
-            log.info("Trigger the DAG train_llm there. Ctrl-C stops everything.")
+            log.info("\nAirflow is ready: %s\nUser: admin   Password: %s", running.url, running.password)
+            log.info("\nTrigger the DAG train_llm in the UI. Press Ctrl-C to stop.")
             while not stop.wait(1.0):
-                for part in running.parts:
-                    part.check()
+                for process in running.processes:
+                    process.check_running()
     except KeyboardInterrupt:
         log.info("Stopped")
-    except InputError as error:
+    except NightjarError as error:
         log.error("infra.airflow.standalone: %s", error)
         return error.exit_code
-    except ProcessError as error:
-        log.error("infra.airflow.standalone: %s", error)
-        return 1
     return 0
 
 
 def _stop(stop: threading.Event) -> None:
-    """Ends the wait; while starting, ends the start. A second signal changes nothing."""
+    """Interrupt the start or the wait. Further signals are ignored."""
     if not stop.is_set():
         stop.set()
         raise KeyboardInterrupt
@@ -123,20 +125,27 @@ def _stop(stop: threading.Event) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.airflow.standalone", description=__doc__.splitlines()[0])
-    parser.add_argument("--home", type=Path, default=PROJECT_ROOT / ".airflow", help="where Airflow keeps its state")
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=PROJECT_ROOT / ".airflow",
+        help="folder of Airflow's database, logs and secrets (default: .airflow)",
+    )
     lake = os.environ.get("NIGHTJAR_LAKE") or str(PROJECT_ROOT / "lake")
-    parser.add_argument("--lake", default=lake, help="path, file:///... or s3://bucket/prefix (NIGHTJAR_LAKE)")
-    parser.add_argument("--port", type=int, default=8080, help="of the UI; 0 takes a free one (default: 8080)")
-    parser.add_argument("--emr-port", type=int, default=0, help="of the embedded EMR (default: a free one)")
+    parser.add_argument(
+        "--lake", default=lake, help="path, file:///... or s3://bucket/prefix (default: NIGHTJAR_LAKE, or lake)"
+    )
+    parser.add_argument("--port", type=int, default=8080, help="port of the UI; 0 chooses a free one (default: 8080)")
+    parser.add_argument("--emr-port", type=int, default=0, help="port of the embedded EMR (default: a free one)")
     return parser
 
 
-def _airflow(*words: str) -> list[str]:
-    return [sys.executable, "-m", "airflow", *words]
+def _airflow(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "airflow", *arguments]
 
 
 def emr_command(home: Path, lake_uri: str, endpoint: str) -> list[str]:
-    """What starts the embedded EMR at `endpoint`, with the bucket of the lake if it has one."""
+    """Return the command that starts the embedded EMR at `endpoint`, with the lake's bucket if it is on S3."""
     command = [sys.executable, "-m", "infra.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
     return [*command, "--state-dir", str(home / "emr"), *buckets]

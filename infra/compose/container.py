@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.airflow.environment import admin_password, environment, kept
+from infra.airflow.environment import admin_password, environment, read_or_create
 
 HOME = Path("/airflow")
 """The volume of Airflow: keys, passwords, logs, statistics."""
@@ -103,7 +103,7 @@ def emr_command() -> list[str]:
 
 def _secrets() -> dict[str, str]:
     fernet = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-    return kept(HOME / "container.json", {"database": secrets.token_hex(24), "fernet": fernet})
+    return read_or_create(HOME / "container.json", {"database": secrets.token_hex(24), "fernet": fernet})
 
 
 def _replace_process(command: Sequence[str], env: dict[str, str]) -> None:

@@ -1,21 +1,20 @@
-"""What can be said of a local Airflow without starting it; `tests/dags/test_live.py` starts one."""
+"""The parts of a local Airflow, without starting it. `tests/dags/test_live.py` starts one."""
 
 import os
 import socket
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
 
 from infra.airflow import standalone
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
-from infra.airflow.processes import Guarded, ProcessError, free_port, wait_for
+from infra.airflow.processes import GuardedProcess, ProcessError, free_port, wait_until
 from jobs.errors import InputError
 
 
-def test_the_environment_is_hermetic(tmp_path, monkeypatch):
+def test_environment_is_isolated_from_the_users(tmp_path, monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     monkeypatch.setenv("AWS_PROFILE", "production")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://elsewhere")
@@ -28,7 +27,7 @@ def test_the_environment_is_hermetic(tmp_path, monkeypatch):
     assert env["PATH"] == os.environ["PATH"]
 
 
-def test_a_schedule_does_not_start_a_run_at_once(tmp_path, monkeypatch):
+def test_scheduled_dag_starts_paused(tmp_path, monkeypatch):
     key = "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"
     monkeypatch.delenv("NIGHTJAR_SCHEDULE", raising=False)
     assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "False"
@@ -36,7 +35,7 @@ def test_a_schedule_does_not_start_a_run_at_once(tmp_path, monkeypatch):
     assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "True"
 
 
-def test_password_and_secrets_are_made_once_for_this_user_only(tmp_path):
+def test_password_and_secrets_are_created_once_and_private(tmp_path):
     first = environment(tmp_path, "file:///lake", "http://127.0.0.1:1")
     password = admin_password(tmp_path)
     assert first == environment(tmp_path, "file:///lake", "http://127.0.0.1:1")
@@ -51,7 +50,7 @@ def test_password_and_secrets_are_made_once_for_this_user_only(tmp_path):
 
 
 @pytest.mark.parametrize("flag", ["--port", "--emr-port"])
-def test_a_taken_port_is_one_clear_line(tmp_path, capfd, flag):
+def test_taken_port_is_one_clear_line(tmp_path, capfd, flag):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         command = [sys.executable, "-m", "infra.airflow.standalone", "--home", str(tmp_path), "--port", "0"]
@@ -63,40 +62,41 @@ def test_a_taken_port_is_one_clear_line(tmp_path, capfd, flag):
     assert "Traceback" not in done.stderr
 
 
-def test_a_lake_of_an_unknown_scheme_is_one_clear_line(tmp_path, capsys, caplog):
+def test_lake_with_an_unknown_scheme_is_one_clear_line(tmp_path, capsys, caplog):
     assert standalone.main(["--home", str(tmp_path), "--lake", "gs://x/y"]) == 2
     assert "unknown scheme 'gs'" in caplog.text
 
 
-def test_a_free_port_is_free():
+def test_free_port_is_free():
     port = free_port(0)
     assert free_port(port) == port
     with socket.create_server(("127.0.0.1", port)), pytest.raises(InputError, match=str(port)):
         free_port(port)
 
 
-def test_a_process_that_ends_is_told_with_the_end_of_its_log(tmp_path):
-    command = [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"]
-    with Guarded("part", command, os.environ, tmp_path / "part.log") as process:
-        with pytest.raises(ProcessError, match=r"(?s)part ended with exit status 3.*what went wrong"):
-            wait_for(lambda: False, "there", [process], 20)
-        with pytest.raises(ProcessError, match="part failed"):
-            process.succeed(5)
+def test_error_of_an_ended_process_has_the_end_of_its_log(tmp_path):
+    command = [sys.executable, "-c", "print('an error'); raise SystemExit(3)"]
+    with GuardedProcess("process", command, os.environ, tmp_path / "process.log") as process:
+        with pytest.raises(ProcessError, match=r"(?s)process ended with exit status 3.*the last lines of .*an error"):
+            wait_until(lambda: False, "it is not there", [process], 60)
+        with pytest.raises(ProcessError, match="process failed"):
+            process.wait_for_success(60)
 
 
-def test_what_does_not_come_is_not_waited_for_long(tmp_path):
-    with Guarded("part", ["sleep", "60"], os.environ, tmp_path / "part.log") as process:
-        with pytest.raises(ProcessError, match="not there after"):
-            wait_for(lambda: False, "there", [process], 0.5)
+def test_waiting_has_a_timeout(tmp_path):
+    with GuardedProcess("process", ["sleep", "60"], os.environ, tmp_path / "process.log") as process:
+        with pytest.raises(ProcessError, match="it is not there after"):
+            wait_until(lambda: False, "it is not there", [process], 0.5)
         with pytest.raises(ProcessError, match="took longer"):
-            process.succeed(0.1)
+            process.wait_for_success(0.1)
 
 
-def test_leaving_ends_a_process_with_its_children(tmp_path):
+def test_end_of_the_block_ends_the_process_and_its_children(tmp_path):
     mark = f"sleep 61.{os.getpid()}"
-    with Guarded("part", ["bash", "-c", f"setsid {mark} & {mark}; true"], os.environ, tmp_path / "part.log"):
-        time.sleep(0.5)
-        assert len(running(mark)) >= 2
+    with GuardedProcess(
+        "process", ["bash", "-c", f"setsid {mark} & {mark}; true"], os.environ, tmp_path / "process.log"
+    ):
+        wait_until(lambda: len(running(mark)) >= 2, "the children have not started", [], 60)
     assert running(mark) == []
 
 
