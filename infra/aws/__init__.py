@@ -1,1 +1,1 @@
-"""What a deployment on AWS needs: CloudFormation template, bootstrap action, and the commands around them."""
+"""Deploy to AWS: the CloudFormation template, and commands that deploy it, plan a run and bundle the DAGs."""

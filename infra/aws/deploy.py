@@ -1,10 +1,11 @@
-"""Creates, changes and deletes a deployment's stack: ``make aws-deploy ENV=prod PARAMS="VpcId=... SubnetIds=..."``.
+"""Create, update or delete a deployment on AWS: ``make aws-deploy ENV=prod PARAMS="VpcId=... SubnetIds=..."``.
 
     python -m infra.aws.deploy ENV [Parameter=value ...]
     python -m infra.aws.deploy ENV --destroy
 
-Credentials and region are boto3's usual ones. A change set is made and shown before it is executed; every wait has a
-limit. Parameters that are not given keep their values. In the end, the outputs stand as the environment of the DAG.
+A deployment is a CloudFormation stack. The command prints its change set before it executes it, and finally the stack's
+outputs as environment variables for Airflow. Parameters that are not given keep their values. Credentials and region
+are found as by any boto3 program. Every wait has a timeout.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from infra.aws import certificates
 from jobs.errors import InputError, NightjarError
 
 TEMPLATE = Path(__file__).parent / "template.yaml"
-POLL_SECONDS, MAX_POLLS = 10, 120
+POLL_SECONDS, MAX_POLLS = 10, 120  # twenty minutes
 TAG = "nightjar:project"
 
 
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit code: 0, 2 for a wrong argument, 1 for any other error; errors are one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m infra.aws.deploy", description=__doc__.splitlines()[0])
     parser.add_argument("env", help="name of the deployment, for example prod")
-    parser.add_argument("parameters", nargs="*", metavar="Parameter=value", help="parameters of template.yaml")
+    parser.add_argument(
+        "parameters", nargs="*", metavar="Parameter=value", help="parameters of infra/aws/template.yaml"
+    )
     parser.add_argument("--destroy", action="store_true", help="delete the stack; the bucket and the key are kept")
     options = parser.parse_args(arguments)
     try:
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
-    """Bring the stack to the template and the parameters; return its outputs as lines of an environment.
+    """Create or update the stack, and return its outputs as lines of environment variables.
 
     Raises:
         InputError: if a parameter is not KEY=VALUE.
@@ -67,10 +70,10 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
 
 
 def destroy(stack: str) -> None:
-    """Delete the stack; bucket and key stay, since they hold the only copies.
+    """Delete the stack. The bucket and the key are kept, because they are the only copy of the data.
 
     Raises:
-        DeployError: if it is not gone within the limit.
+        DeployError: if the stack is not deleted within the timeout.
     """
     client: Any = boto3.client("cloudformation")
     if _status(client, stack) is None:
@@ -78,18 +81,18 @@ def destroy(stack: str) -> None:
         return
     kept = read_outputs(client, stack).get("Lake", "its bucket")
     client.delete_stack(StackName=stack)
-    _wait(client, "stack_delete_complete", StackName=stack)
-    sys.stdout.write(f"stack {stack} is deleted; kept: {kept}, with all of its content, and the key that encrypts it\n")
+    _wait(client, "stack_delete_complete", stack)
+    sys.stdout.write(f"stack {stack} is deleted; kept: {kept} with its content, and the key that encrypts it\n")
 
 
 def read_outputs(client: Any, stack: str) -> dict[str, str]:
-    """The outputs of a stack."""
+    """Return the outputs of a stack."""
     [described] = client.describe_stacks(StackName=stack)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
 def environment(outputs: dict[str, str]) -> list[str]:
-    """The outputs as settings of the DAG: those of the cluster, lake and project; the others as comments."""
+    """Return the outputs as environment variables. Outputs that are not settings of the DAG are comments."""
     lines = []
     for key, value in sorted(outputs.items()):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).upper()
@@ -103,12 +106,12 @@ def environment(outputs: dict[str, str]) -> list[str]:
 
 def _stack_name(env: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", env):
-        raise InputError(f"ENV={env}: use small letters, digits and '-', at most 21")
+        raise InputError(f"ENV={env}: use lower-case letters, digits and '-', at most 21 characters")
     return f"nightjar-{env}"
 
 
 def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existing: str | None) -> list[dict[str, Any]]:
-    """Parameters of the change set: what is given wins, what a stack has is kept, the rest is the template's."""
+    """Return the parameters of the change set: the given ones, and the existing stack's for those not given."""
     values = dict(fixed)
     for parameter in given:
         key, found, value = parameter.partition("=")
@@ -124,7 +127,7 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
 
 
 def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: bool) -> None:
-    """Make a change set, show it, execute it and wait."""
+    """Create a change set, print it, execute it and wait."""
     name = f"nightjar-{int(time.time())}"
     client.create_change_set(
         StackName=stack,
@@ -137,16 +140,16 @@ def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: b
     )
     described = _await_change_set(client, stack, name)
     for change in described.get("Changes", []):
-        what = change["ResourceChange"]
-        sys.stdout.write(f"{what['Action']:8} {what['ResourceType']:36} {what['LogicalResourceId']}\n")
+        resource = change["ResourceChange"]
+        sys.stdout.write(f"{resource['Action']:8} {resource['ResourceType']:36} {resource['LogicalResourceId']}\n")
     if described["Status"] == "FAILED":
         client.delete_change_set(StackName=stack, ChangeSetName=name)
         if "didn't contain changes" in described.get("StatusReason", "") or "No updates" in described["StatusReason"]:
-            sys.stdout.write(f"stack {stack} is as the template says\n")
+            sys.stdout.write(f"stack {stack} is up to date\n")
             return
         raise DeployError(f"stack {stack}: {described.get('StatusReason')}")
     client.execute_change_set(StackName=stack, ChangeSetName=name)
-    _wait(client, "stack_update_complete" if exists else "stack_create_complete", StackName=stack)
+    _wait(client, "stack_update_complete" if exists else "stack_create_complete", stack)
 
 
 def _await_change_set(client: Any, stack: str, name: str) -> dict[str, Any]:
@@ -159,7 +162,7 @@ def _await_change_set(client: Any, stack: str, name: str) -> dict[str, Any]:
 
 
 def _status(client: Any, stack: str) -> str | None:
-    """The stack's status; None if there is no such stack."""
+    """Return the status of a stack, or None if there is no such stack."""
     try:
         [described] = client.describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:
@@ -169,12 +172,12 @@ def _status(client: Any, stack: str) -> str | None:
     return str(described["StackStatus"])
 
 
-def _wait(client: Any, what: str, **names: str) -> None:
-    """Wait for twenty minutes at most."""
+def _wait(client: Any, waiter: str, stack: str) -> None:
+    """Wait for a waiter of boto3 on the stack."""
     try:
-        client.get_waiter(what).wait(**names, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": MAX_POLLS})
+        client.get_waiter(waiter).wait(StackName=stack, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": MAX_POLLS})
     except WaiterError as error:
-        raise DeployError(f"stack {names['StackName']}: {error}; see its events in the console") from None
+        raise DeployError(f"stack {stack}: {error}; see the stack's events in the CloudFormation console") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Prints the requests that a run would send to EMR, validated, without AWS: ``make aws-plan PRESET=tiny``.
+"""Print the EMR requests of a run and validate them, without contacting AWS: ``make aws-plan PRESET=tiny``.
 
     python -m infra.aws.plan --preset tiny [--lake s3://bucket/prefix] [--set key=value ...]
 
-They are built by the DAG's own code from the environment's settings (``NIGHTJAR_*``) and checked against botocore's
-model of the service. No credentials, no network.
+The DAG's own code builds the requests from the settings in the environment (``NIGHTJAR_*``). They are validated against
+botocore's model of the EMR API. No credentials are needed.
 """
 
 from __future__ import annotations
@@ -29,34 +29,39 @@ Request = tuple[str, dict[str, Any]]
 
 
 def main() -> int:
-    """Return the exit code: 0, or 2 with one line on stderr."""
+    """Print the plan and return the exit code: 0, or 2 with one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m infra.aws.plan", description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="demo", help="settings to start from")
+    parser.add_argument("--preset", default="demo", help="preset of the configuration")
     parser.add_argument("--lake", default=os.environ.get("NIGHTJAR_LAKE") or "s3://my-bucket/lake")
     parser.add_argument("--corpus", default="s3://my-bucket/lake/corpora/texts")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in python -m jobs run")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting that overrides the preset; may be repeated",
+    )
     options = parser.parse_args()
     try:
-        planned = plan(options.lake, options.corpus, options.preset, parse_settings(options.set))
-        for operation, request in planned:
+        requests_of_run = plan(options.lake, options.corpus, options.preset, parse_settings(options.set))
+        for operation, request in requests_of_run:
             sys.stdout.write(json.dumps({operation: request}, indent=2) + "\n")
-        found = [problem for operation, request in planned for problem in problems(operation, request)]
+        found = [problem for operation, request in requests_of_run for problem in problems(operation, request)]
     except InputError as error:
         sys.stderr.write(f"aws-plan: {error}\n")
         return 2
     for problem in found:
         sys.stderr.write(f"aws-plan: {problem}\n")
     if not found:
-        sys.stderr.write(f"aws-plan: {len(planned)} requests, valid for botocore {botocore.__version__}\n")
+        sys.stderr.write(f"aws-plan: {len(requests_of_run)} requests, valid for botocore {botocore.__version__}\n")
     return 2 if found else 0
 
 
 def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> list[Request]:
-    """The requests of a run, as its tasks would send them: operations of EMR with their parameters.
+    """Return the requests that the tasks of a run would send: EMR operations and their parameters.
 
     Raises:
-        InputError: if the configuration is wrong.
-        PackageError: if the package would not work.
+        InputError: if the configuration is wrong or the package would not work on the cluster.
     """
     settled = settings.load({**os.environ, "NIGHTJAR_LAKE": lake_uri})
     config = resolve(corpus, preset, {**settled.cluster, **chosen})
@@ -70,7 +75,7 @@ def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> lis
 
 
 def problems(operation: str, request: dict[str, Any]) -> list[str]:
-    """What botocore's model of EMR says against a request."""
+    """Return the errors in a request according to botocore's model of EMR."""
     model = botocore.session.get_session().get_service_model("emr").operation_model(operation)
     assert model.input_shape is not None
     report = ParamValidator().validate(request, model.input_shape).generate_report()

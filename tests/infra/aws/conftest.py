@@ -1,4 +1,4 @@
-"""A deployment made by moto's CloudFormation in the embedded EMR's server, by the very command that a user runs."""
+"""A deployment made by the deploy command, with moto's CloudFormation in the embedded EMR's server."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ CORPUS_BUCKET = "texts"
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployed stack: where its AWS is, what the command printed, and what was asked of that AWS."""
+    """A deployed stack: its AWS endpoint, the printed lines, and the requests that AWS received."""
 
     endpoint: str
     printed: list[str]
-    heard: list[Request] = field(repr=False)
+    received: list[Request] = field(repr=False)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings that the command printed."""
+        """The environment variables that the command printed."""
         return dict(line.split("=", 1) for line in self.printed if line.startswith("NIGHTJAR_"))
 
     def policies(self, role: str) -> list[dict[str, Any]]:
-        """The documents of the policies of one of the stack's roles, as IAM has them."""
+        """Return the policy documents of one of the stack's roles, from IAM."""
         iam = boto3.client("iam", endpoint_url=self.endpoint)
         attached = iam.list_attached_role_policies(RoleName=f"nightjar-{ENV}-us-east-1-{role}")["AttachedPolicies"]
         arns = [policy["PolicyArn"] for policy in attached]
@@ -51,19 +51,19 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 def template() -> dict[str, Any]:
-    """The template, its short forms (!Ref, !Sub) spelled out."""
+    """The template with its short forms (!Ref, !Sub) expanded."""
     parsed: dict[str, Any] = json.loads(json.dumps(loads(deploy.TEMPLATE.read_text("utf-8")), default=str))
     return parsed
 
 
 @pytest.fixture(scope="module")
 def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder, heard = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Request]]
+    folder, received = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Request]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deploy, "TEMPLATE", _for_moto(template, folder))
         patch.setattr(deploy, "POLL_SECONDS", 0.1)
         patch.setattr(ChangeSet, "apply", _apply)
-        with embedded_emr(EmrSettings(state_dir=folder / "emr"), lambda app: Recorder(app, heard)) as endpoint:
+        with embedded_emr(EmrSettings(state_dir=folder / "emr"), lambda app: Recorder(app, received)) as endpoint:
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
             ec2 = boto3.client("ec2")
             vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -73,16 +73,16 @@ def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
             given = [f"VpcId={vpc}", f"SubnetIds={','.join(subnets)}", f"CorpusBucket={CORPUS_BUCKET}"]
             printed = deploy.deploy(f"nightjar-{ENV}", ENV, given)
             patch.delenv("AWS_ENDPOINT_URL")
-            heard.clear()
-            yield Deployment(endpoint, printed, heard)
+            received.clear()
+            yield Deployment(endpoint, printed, received)
 
 
 def _for_moto(template: dict[str, Any], folder: Path) -> Path:
-    """moto reads the tags of a KMS key by another name than CloudFormation's."""
-    known = copy.deepcopy(template)
-    del known["Resources"]["Key"]["Properties"]["Tags"]
+    """Write the template without the tags of the KMS key, which moto cannot read."""
+    supported = copy.deepcopy(template)
+    del supported["Resources"]["Key"]["Properties"]["Tags"]
     path = folder / "template.json"
-    path.write_text(json.dumps(known))
+    path.write_text(json.dumps(supported))
     return path
 
 
@@ -90,7 +90,7 @@ _moto_apply = ChangeSet.apply
 
 
 def _apply(change_set: ChangeSet) -> None:
-    """moto leaves out the outputs where a stack comes from a change set."""
+    """Apply a change set and add the stack's outputs, which moto leaves out."""
     _moto_apply(change_set)
     stack = change_set.stack
     stack.template = change_set.template

@@ -1,4 +1,4 @@
-"""A small reader of IAM policies: whether documents allow a call. Deny and NotAction do not occur in ours."""
+"""A minimal evaluator of IAM policies. It does not support Deny and NotAction, which our policies do not use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """What AWS would judge: an action on a resource, with the keys of its context."""
+    """An action on a resource, with the condition keys of its context."""
 
     action: str
     resource: str
@@ -18,7 +18,7 @@ class Call:
 
 
 def allows(documents: Iterable[Mapping[str, Any]], call: Call) -> bool:
-    """Whether a statement of the documents allows `call`."""
+    """Return whether a statement of the documents allows `call`."""
     statements = [statement for document in documents for statement in document["Statement"]]
     assert {statement["Effect"] for statement in statements} <= {"Allow"}
     return any(_allows(statement, call) for statement in statements)
@@ -45,7 +45,7 @@ def _holds(operator: str, key: str, values: list[str], context: Mapping[str, str
             return context[key] in values
         case "StringLike":
             return any(fnmatchcase(context[key], value) for value in values)
-    raise AssertionError(f"condition {operator} is not read here")
+    raise AssertionError(f"the condition operator {operator} is not supported")
 
 
 def _list(value: Any) -> list[Any]:

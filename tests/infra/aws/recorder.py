@@ -1,4 +1,4 @@
-"""Which calls a run makes: a listener before the embedded EMR and S3, and what AWS would call what it heard."""
+"""Record the requests to the embedded EMR and S3, and translate them into IAM actions on resources."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OWN_TAG = "aws:ResourceTag/nightjar:project"
 
 @dataclass(frozen=True)
 class Request:
-    """One request: who asked (the access key), and what."""
+    """A request with the access key that signed it."""
 
     key: str
     method: str
@@ -28,11 +28,11 @@ class Request:
 
 
 class Recorder:
-    """Middleware that keeps every request; it stands before the server's own guard."""
+    """WSGI middleware that records every request."""
 
-    def __init__(self, app: Callable[..., Iterable[bytes]], heard: list[Request]) -> None:
+    def __init__(self, app: Callable[..., Iterable[bytes]], received: list[Request]) -> None:
         self._app = app
-        self._heard = heard
+        self._received = received
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
@@ -40,7 +40,7 @@ class Recorder:
         if target:
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             environ["wsgi.input"] = io.BytesIO(body)
-        self._heard.append(
+        self._received.append(
             Request(
                 key=environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0],
                 method=environ["REQUEST_METHOD"],
@@ -55,7 +55,7 @@ class Recorder:
 
 
 def calls(requests: Iterable[Request], project: str) -> set[Call]:
-    """What AWS would judge of requests; clusters are taken for those of `project`."""
+    """Return the calls that AWS would authorize for the requests. Clusters are assumed to belong to `project`."""
     return {call for request in requests for call in (_emr(request, project) if request.target else _s3(request))}
 
 

@@ -1,4 +1,4 @@
-"""A stack is deployed, its outputs are the DAG's settings, and a whole run needs no more than its roles allow."""
+"""A stack is deployed, its outputs configure the DAG, and its roles allow exactly the calls of a whole run."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ CONF = {
     "train.workers": 2,
     "generate.max_new_words": 5,
 }
-AIRFLOW_KEY = "embedded"  # see infra.airflow.environment; all other keys are those of steps and nodes
+AIRFLOW_KEY = "embedded"  # see infra.airflow.environment; all other keys belong to steps and nodes
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 
 
 @pytest.fixture(scope="module")
 def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run of the DAG with the real job, in the deployment; the cluster that it had, as EMR shows it."""
+    """A run of the DAG with the real job in the deployment. The value is its cluster, as described by EMR."""
     folder, words = tmp_path_factory.mktemp("run"), POEM.split()
     text = "\n\n".join(" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
     boto3.client("s3", endpoint_url=deployment.endpoint).put_object(
         Bucket=CORPUS_BUCKET, Key="poems/poems.txt", Body=text.encode()
     )
-    deployment.heard.clear()
+    deployment.received.clear()
     settings = {**environment(folder, "file:///nowhere", deployment.endpoint), **deployment.environment}
     settings |= {"NIGHTJAR_POLL_SECONDS": "0.3", "NIGHTJAR_STATS_DIR": str(folder / "stats")}
     run_id, log = f"run-{uuid.uuid4().hex[:8]}", folder / "dag.log"
@@ -57,7 +57,7 @@ def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dic
     return cluster
 
 
-def test_the_command_prints_the_settings_of_the_dag(deployment: Deployment) -> None:
+def test_command_prints_the_settings_of_the_dag(deployment: Deployment) -> None:
     settings = deployment.environment
     assert settings["NIGHTJAR_LAKE"] == "s3://nightjar-prod-123456789012-us-east-1/lake"
     assert settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"] == "nightjar-prod-true"
@@ -80,10 +80,10 @@ SMALL = {
 }
 
 
-def test_the_commands_make_a_stack_and_delete_it(
+def test_commands_create_and_delete_a_stack(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With a small template: moto deletes the whole one's roles before their policies, which it then refuses."""
+    """Uses a small template, because moto deletes the roles of the real one before their policies, and then fails."""
     (tmp_path / "small.json").write_text(json.dumps(SMALL))
     monkeypatch.setattr(deploy, "TEMPLATE", tmp_path / "small.json")
     monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
@@ -94,7 +94,7 @@ def test_the_commands_make_a_stack_and_delete_it(
         "# AIRFLOW_ROLE_ARN=bob",
     }
     s3 = boto3.client("s3")
-    s3.delete_object(Bucket="other", Key="lake/security/node-certificates.zip")  # moto retains nothing
+    s3.delete_object(Bucket="other", Key="lake/security/node-certificates.zip")  # moto ignores the DeletionPolicy
     assert deploy.main(["other", "--destroy"]) == 0
     assert "kept: s3://other/lake" in capsys.readouterr().out
     assert deploy.main(["other", "--destroy"]) == 0
@@ -104,12 +104,12 @@ def test_the_commands_make_a_stack_and_delete_it(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["Bad Name"], "use small letters"),
-        (["", "--destroy"], "use small letters"),
+        (["Bad Name"], "use lower-case letters"),
+        (["", "--destroy"], "use lower-case letters"),
         (["x", "VpcId"], "Parameter=value"),
     ],
 )
-def test_a_command_that_makes_no_sense_is_one_line(
+def test_wrong_argument_is_one_line(
     words: list[str],
     message: str,
     deployment: Deployment,
@@ -123,7 +123,7 @@ def test_a_command_that_makes_no_sense_is_one_line(
     assert said.count("\n") == 1
 
 
-def test_the_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
+def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
     settings = deployment.environment
     assert run["Status"]["State"] == "TERMINATED"
     assert run["Steps"] == [step for step in STEPS if step != "embed"]
@@ -142,19 +142,19 @@ def test_the_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployme
 
 @pytest.fixture(scope="module")
 def needed(deployment: Deployment, run: dict[str, Any]) -> dict[str, set[Call]]:
-    """The calls of the run, by the role that makes them on AWS."""
+    """The calls of the run by the role that makes them on AWS."""
     assert run["Steps"]
-    heard = {
-        "airflow": [request for request in deployment.heard if request.key == AIRFLOW_KEY],
-        "node": [request for request in deployment.heard if request.key in ("local", "testing", "")],
+    received = {
+        "airflow": [request for request in deployment.received if request.key == AIRFLOW_KEY],
+        "node": [request for request in deployment.received if request.key in ("local", "testing", "")],
     }
-    # What this test itself asked for after the run.
-    found = {role: calls(requests, ENV) for role, requests in heard.items()}
+    # Without the calls that this test itself made after the run.
+    found = {role: calls(requests, ENV) for role, requests in received.items()}
     found["node"] = {call for call in found["node"] if call.action.startswith("s3:")}
     return found
 
 
-def test_the_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
+def test_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     assert {"elasticmapreduce:RunJobFlow", "iam:PassRole", "s3:PutObject"} <= {c.action for c in needed["airflow"]}
     assert {"s3:GetObject", "s3:PutObject", "s3:ListBucket"} <= {call.action for call in needed["node"]}
     for role, made in needed.items():
@@ -163,9 +163,7 @@ def test_the_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dic
         assert refused == []
 
 
-def test_the_same_calls_on_what_belongs_to_others_are_refused(
-    deployment: Deployment, needed: dict[str, set[Call]]
-) -> None:
+def test_same_calls_on_foreign_resources_are_refused(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     bucket = deployment.environment["NIGHTJAR_LAKE"].split("/")[2]
     for role, made in needed.items():
         documents = deployment.policies(role)
@@ -177,14 +175,14 @@ def test_the_same_calls_on_what_belongs_to_others_are_refused(
     for name in ("models/champion.json", "packages/x/jobs.zip", "security/node-certificates.zip"):
         assert not allows(node, Call("s3:PutObject", f"{lake}/{name}"))
         assert not allows(node, Call("s3:DeleteObject", f"{lake}/{name}"))
-    for documents in (node, airflow):  # else S3 answers 403 for an object that is not there, and nothing could begin
+    for documents in (node, airflow):  # without it, S3 answers 403 for a missing object
         assert allows(documents, Call("s3:ListBucket", f"arn:aws:s3:::{bucket}"))
     assert not allows(airflow, Call("s3:DeleteObject", f"{lake}/models/x/model.safetensors"))
     assert not allows(airflow, Call("s3:GetObject", f"arn:aws:s3:::{bucket}/elsewhere"))
 
 
 def _foreign(call: Call, bucket: str) -> Call | None:
-    """The same call on another bucket, role or project's cluster; None where a call has no resource of its own."""
+    """Return the same call on another bucket, role or project's cluster, or None if it has no resource."""
     if call.action.startswith("s3:"):
         return replace(
             call, resource=call.resource.replace(bucket, "foreign").replace(f":::{CORPUS_BUCKET}", ":::foreign")
@@ -198,14 +196,14 @@ def _foreign(call: Call, bucket: str) -> Call | None:
     return None
 
 
-def test_roles_may_be_passed_to_their_service_alone(deployment: Deployment) -> None:
+def test_roles_may_only_be_passed_to_their_service(deployment: Deployment) -> None:
     role = deployment.environment["NIGHTJAR_CLUSTER_SERVICE_ROLE"]
-    to = lambda service: Call("iam:PassRole", role, {"iam:PassedToService": service})  # noqa: E731 - one word for both
+    to = lambda service: Call("iam:PassRole", role, {"iam:PassedToService": service})  # noqa: E731 - a short name for both calls
     assert allows(deployment.policies("airflow"), to("elasticmapreduce.amazonaws.com"))
     assert not allows(deployment.policies("airflow"), to("lambda.amazonaws.com"))
 
 
-def test_a_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(*_: Any) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "not yours"}}, "DescribeStacks")
 

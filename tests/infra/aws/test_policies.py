@@ -1,4 +1,4 @@
-"""The reader of policies refuses what is not allowed: else the tests of the roles would prove nothing."""
+"""The evaluator of policies refuses calls that are not allowed. The tests of the roles rely on it."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ DOCUMENT = {
     ],
     ids=range(8),
 )
-def test_what_is_allowed(call: Call, allowed: bool) -> None:
+def test_only_matching_calls_are_allowed(call: Call, allowed: bool) -> None:
     assert allows([DOCUMENT], call) is allowed

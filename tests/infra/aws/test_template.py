@@ -1,4 +1,4 @@
-"""What of the template moto does not know, or AWS alone enforces, is asserted as it stands; linters judge the rest."""
+"""Assertions on the parts of the template that moto does not enforce, and a linter for the rest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_cfn_lint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_bucket_takes_tls_alone_and_is_not_public(template: Template) -> None:
+def test_bucket_requires_tls_and_is_not_public(template: Template) -> None:
     statements = properties(template, "BucketPolicy")["PolicyDocument"]["Statement"]
     conditions = [statement["Condition"] for statement in statements]
     assert {"Bool": {"aws:SecureTransport": "false"}} in conditions
@@ -44,7 +44,7 @@ def test_the_bucket_takes_tls_alone_and_is_not_public(template: Template) -> Non
         assert template["Resources"][name]["DeletionPolicy"] == "Retain"
 
 
-def test_nothing_expires_but_logs_and_if_asked_runs(template: Template) -> None:
+def test_only_logs_and_optionally_runs_expire(template: Template) -> None:
     rules = properties(template, "Bucket")["LifecycleConfiguration"]["Rules"]
     chosen = rules[-1]["Fn::If"]
     assert chosen[0] == "ExpireRuns"
@@ -60,7 +60,7 @@ def test_nothing_expires_but_logs_and_if_asked_runs(template: Template) -> None:
     }
 
 
-def test_no_address_may_come_in(template: Template) -> None:
+def test_security_groups_allow_no_ingress_from_addresses(template: Template) -> None:
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::EC2::SecurityGroup":
             rules = resource["Properties"].get("SecurityGroupIngress", [])
@@ -81,7 +81,7 @@ def test_data_is_encrypted_at_rest_and_in_transit(template: Template) -> None:
     assert chosen["InstanceMetadataServiceConfiguration"]["MinimumInstanceMetadataServiceVersion"] == 2
 
 
-def test_conditions_of_the_policies(template: Template) -> None:
+def test_policies_have_conditions(template: Template) -> None:
     def statement(policy: str, sid: str) -> dict[str, Any]:
         statements = properties(template, policy)["PolicyDocument"]["Statement"]
         return next(each for each in statements if each.get("Sid") == sid)
@@ -98,7 +98,7 @@ def test_conditions_of_the_policies(template: Template) -> None:
     assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
 
 
-def test_a_star_stands_only_where_aws_knows_no_resource(template: Template) -> None:
+def test_all_resources_are_only_allowed_where_aws_requires_it(template: Template) -> None:
     stars = {
         statement["Sid"]: statement["Action"]
         for resource in template["Resources"].values()
@@ -109,7 +109,7 @@ def test_a_star_stands_only_where_aws_knows_no_resource(template: Template) -> N
     assert stars == {"StartOwnClusters": "elasticmapreduce:RunJobFlow", "FindClusters": "elasticmapreduce:ListClusters"}
 
 
-def test_the_budget_watches_what_is_tagged(template: Template) -> None:
+def test_budget_covers_tagged_resources(template: Template) -> None:
     assert template["Resources"]["Budget"]["Condition"] == "HasEmail"
     budget = properties(template, "Budget")
     assert budget["Budget"]["BudgetLimit"]["Amount"] == {"Ref": "MonthlyBudgetUSD"}
@@ -128,7 +128,7 @@ def test_every_output_is_a_setting(template: Template) -> None:
     assert names <= described
 
 
-def test_certificates_are_what_emr_reads() -> None:
+def test_certificates_have_the_files_that_emr_requires() -> None:
     archive = zipfile.ZipFile(io.BytesIO(certificates.make(["*.ec2.internal", "*.eu-west-1.compute.internal"])))
     assert set(archive.namelist()) == {"privateKey.pem", "certificateChain.pem", "trustedCertificates.pem"}
     made = x509.load_pem_x509_certificate(archive.read("certificateChain.pem"))
@@ -137,7 +137,7 @@ def test_certificates_are_what_emr_reads() -> None:
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_the_plan_of_every_preset_is_valid(preset: str) -> None:
+def test_plan_of_every_preset_is_valid(preset: str) -> None:
     requests = plan("s3://lakes/x", "s3://lakes/texts", preset, {"cluster.task_instances": 2})
     assert [operation for operation, _ in requests] == ["RunJobFlow", *["AddJobFlowSteps"] * (len(requests) - 1)]
     assert {"tokenize", "train"} <= {request["Steps"][0]["Name"] for _, request in requests[1:]}
