@@ -1,6 +1,6 @@
-"""Fixtures of the DAG's tests: embedded EMR, text, and runs of `train_llm` with a stand-in for the job.
+"""Fixtures of the DAGs' tests: the embedded EMR, a corpus, and runs of `train_llm`.
 
-Whoever wants the real job takes `package_root=PROJECT_ROOT`.
+Runs use a stand-in for the job, unless a test passes `package_root=PROJECT_ROOT`.
 """
 
 import json
@@ -21,7 +21,7 @@ airflow.isolate()
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that has ended: its exit code, everything that was said, and its place in the lake."""
+    """A finished run: its exit code, its log and its folder in the lake."""
 
     code: int
     log: str
@@ -37,7 +37,7 @@ def emr(tmp_path_factory):
 
 @pytest.fixture
 def aws(emr, monkeypatch, tmp_path):
-    """Points Airflow's connection of this process to the embedded EMR; returns its client."""
+    """Point Airflow's connection in this process to the embedded EMR, and return a client of it."""
     env = environment(tmp_path, "file:///nowhere", emr.endpoint)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
     return emr.client
@@ -52,13 +52,13 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory):
-    """Where headless runs keep their Airflow: one database for all."""
+    """The Airflow home of all headless runs."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
 def headless(emr, corpus, home, tmp_path):
-    """Run `train_llm` without Airflow's servers; conf keys are dotted."""
+    """Run `train_llm` without Airflow's servers. The keys of `conf` are dotted."""
 
     def run(lake_uri, conf, package_root=airflow.STANDIN):
         run_id = f"run-{uuid.uuid4().hex[:8]}"
@@ -73,15 +73,15 @@ def headless(emr, corpus, home, tmp_path):
 
 @pytest.fixture
 def progress():
-    """Wait until a step of a run says how far it is."""
+    """Wait until a step of a run reports progress."""
 
-    def wait(run, step, limit_seconds=60):
+    def wait(run, step, limit_seconds=200):
         deadline = time.monotonic() + limit_seconds
         while True:
             try:
                 return json.loads(open_storage(run.uri).read(run.progress(step)))["message"]
             except FileNotFoundError:
-                assert time.monotonic() < deadline, f"{step} does not start"
+                assert time.monotonic() < deadline, f"{step} has not started"
                 time.sleep(0.2)
 
     return wait

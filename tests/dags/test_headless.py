@@ -1,4 +1,4 @@
-"""`train_llm` from end to end without Airflow's servers, on a real spark-submit of a stand-in for the job."""
+"""`train_llm` from end to end without Airflow's servers. spark-submit runs a stand-in for the job."""
 
 import json
 
@@ -12,7 +12,7 @@ def names(uri):
     return {file.name for file in open_storage(uri).list_files(uri)}
 
 
-def test_a_good_run_on_s3(headless, emr, aws):
+def test_run_on_s3_succeeds(headless, emr, aws):
     lake = Lake(f"s3://{BUCKET}/good")
     done = headless(lake.uri, {})
     assert done.code == 0, done.log[-3000:]
@@ -27,7 +27,7 @@ def test_a_good_run_on_s3(headless, emr, aws):
     assert {"jobs.zip", "launcher.py", "_manifest.json"} <= names(lake.package(package))
 
 
-def test_a_failing_step_in_a_folder_with_a_space(headless, emr, tmp_path):
+def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tmp_path):
     done = headless((tmp_path / "my lake").as_uri(), {"spark.app_name": "fail:tokenize"})
     assert done.code == 1
     assert emr.clusters(done.run.run_id) == ["TERMINATED"]
@@ -39,7 +39,7 @@ def test_a_failing_step_in_a_folder_with_a_space(headless, emr, tmp_path):
     assert (done.stats_dir / done.run.run_id).exists() is False
 
 
-def test_a_users_mistake_is_one_line_and_no_cluster(headless, emr, tmp_path):
+def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):
     done = headless((tmp_path / "lake").as_uri(), {"corpus": "/no/such/text.txt"})
     assert done.code == 2
     assert any(

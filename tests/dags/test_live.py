@@ -1,6 +1,6 @@
-"""`train_llm` in a real Airflow with scheduler, triggerer and API, and a user who interferes through it.
+"""`train_llm` in a real Airflow with scheduler, triggerer and API, and a user who intervenes through the API.
 
-The lake lies in a folder with a space in its name; spark-submit starts a stand-in for the job.
+The lake is in a folder with a space in its name. spark-submit runs a stand-in for the job.
 """
 
 import json
@@ -21,7 +21,7 @@ ENDED = ("success", "failed")
 
 @dataclass(frozen=True)
 class User:
-    """Someone who is logged in, with the token that the login gave."""
+    """A logged-in user of Airflow's API."""
 
     airflow: LocalAirflow
     token: str
@@ -40,7 +40,7 @@ class User:
         return self.lake.run(run_id)
 
     def wait(self, run, limit_seconds=200):
-        """The state in which the run ends."""
+        """Wait for the end of the run and return its final state."""
         deadline = time.monotonic() + limit_seconds
         while (state := self.ask(f"dagRuns/{run.run_id}")["state"]) not in ENDED:
             assert time.monotonic() < deadline, self.states(run)
@@ -52,9 +52,9 @@ class User:
         return {each["task_id"]: each["state"] for each in found}
 
     def log(self, run, task):
-        """What the UI shows of a task's last try."""
-        place = f"dagRuns/{run.run_id}/taskInstances/{task}"
-        return json.dumps(self.ask(f"{place}/logs/{self.ask(place)['try_number']}"), ensure_ascii=False)
+        """Return the log of a task's last attempt, as shown in the UI."""
+        path = f"dagRuns/{run.run_id}/taskInstances/{task}"
+        return json.dumps(self.ask(f"{path}/logs/{self.ask(path)['try_number']}"), ensure_ascii=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,17 +71,17 @@ def user(tmp_path_factory, corpus):
 
 
 @pytest.fixture(scope="module")
-def cloud(user):
+def emr(user):
     return Emr(user.airflow.emr_endpoint)
 
 
-def test_a_good_run_shows_progress_and_results(user, cloud):
+def test_run_shows_progress_and_results(user, emr):
     run = user.trigger()
     assert user.wait(run) == "success"
     states = user.states(run)
     assert states.pop("embed") == "skipped"
     assert set(states.values()) == {"success"}
-    assert cloud.clusters(run.run_id) == ["TERMINATED"]
+    assert emr.clusters(run.run_id) == ["TERMINATED"]
     assert "train: half of it done" in user.log(run, "train")
     assert "train is complete and verified" in user.log(run, "train")
     assert "valid_loss" in user.log(run, "pull_stats")
@@ -91,26 +91,26 @@ def test_a_good_run_shows_progress_and_results(user, cloud):
     assert Path(events[0]["extra"]["stats_dir"], "stats.json").is_file()
 
 
-def test_a_run_that_is_marked_failed_in_mid_step_ends_its_cluster_and_fails(user, cloud, progress):
+def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
     user.ask(f"dagRuns/{run.run_id}", {"state": "failed"}, "PATCH")
     assert user.wait(run) == "failed"
-    assert cloud.clusters(run.run_id) == ["TERMINATED"]
-    assert cloud.steps(run.run_id) == [("tokenize", "CANCELLED")]
+    assert emr.clusters(run.run_id) == ["TERMINATED"]
+    assert emr.steps(run.run_id) == [("tokenize", "CANCELLED")]
     states = user.states(run)
     assert (states["tokenize"], states["terminate_cluster"], states["verdict"]) == ("failed", "success", "failed")
     assert "tokenize is failed; windows is skipped" in user.log(run, "verdict")
 
 
-def test_a_task_that_is_cleared_in_mid_step_runs_anew_on_one_new_cluster(user, cloud, progress):
+def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
     clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["tokenize"], "only_failed": False}
     user.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
     assert user.wait(run) == "success"
-    assert cloud.clusters(run.run_id) == ["TERMINATED", "TERMINATED"]
-    assert sorted(cloud.steps(run.run_id)) == [
+    assert emr.clusters(run.run_id) == ["TERMINATED", "TERMINATED"]
+    assert sorted(emr.steps(run.run_id)) == [
         ("generate", "COMPLETED"),
         ("tokenize", "CANCELLED"),
         ("tokenize", "COMPLETED"),
@@ -119,11 +119,11 @@ def test_a_task_that_is_cleared_in_mid_step_runs_anew_on_one_new_cluster(user, c
     ]
 
 
-def test_nothing_is_left_running(user, cloud):
-    assert {each["Status"]["State"] for each in cloud.client.list_clusters()["Clusters"]} == {"TERMINATED"}
+def test_no_cluster_is_left_running(user, emr):
+    assert {each["Status"]["State"] for each in emr.client.list_clusters()["Clusters"]} == {"TERMINATED"}
 
 
-def test_the_api_refuses_strangers_and_nonsense(user):
+def test_api_refuses_unauthenticated_and_invalid_requests(user):
     with pytest.raises(OSError, match="401"):
         call(f"{user.airflow.url}/api/v2/dags")
     with pytest.raises(OSError, match="401"):

@@ -1,4 +1,4 @@
-"""`train_llm` from end to end with the real job: two workers train on the embedded EMR, from an uploaded package."""
+"""`train_llm` from end to end with the real job: two workers train on the embedded EMR from the uploaded package."""
 
 import csv
 import io
@@ -47,7 +47,7 @@ def poems(tmp_path_factory):
     return path
 
 
-def assert_whole(done, emr):
+def assert_complete(done, emr):
     assert done.code == 0, done.log[-3000:]
     assert emr.clusters(done.run.run_id) == ["TERMINATED"]
     storage = open_storage(done.run.uri)
@@ -62,30 +62,30 @@ def assert_whole(done, emr):
 
 
 @pytest.mark.timeout(600)
-def test_a_run_on_s3_with_two_workers(headless, emr, aws, poems):
+def test_run_on_s3_with_two_workers(headless, emr, aws, poems):
     lake = Lake(f"s3://{BUCKET}/real job")
     text = f"s3://{BUCKET}/texts/some poems é.txt"
     open_storage(text).write(text, poems.read_bytes())
     done = headless(lake.uri, {**CONF, "corpus": text, "train.workers": 2}, PROJECT_ROOT)
-    steps = assert_whole(done, emr)
+    steps = assert_complete(done, emr)
     assert steps["train"]["workers"] == 2
     assert steps["tokenize"]["engine"] == "spark"
     assert "unigram" in done.log
 
 
 @pytest.mark.timeout(600)
-def test_a_killed_worker_in_a_folder_with_a_space(headless, emr, poems, tmp_path):
+def test_run_survives_a_killed_worker(headless, emr, poems, tmp_path):
     lake = Lake((tmp_path / "my läke").as_uri())
     killed = threading.Event()
     threading.Thread(target=kill_a_worker, args=(tmp_path, killed), daemon=True).start()
-    conf = {**CONF, "corpus": str(poems), "train.workers": 2}
-    steps = assert_whole(headless(lake.uri, conf, PROJECT_ROOT), emr)
+    conf = {**CONF, "corpus": str(poems), "train.workers": 2, "train.epochs": 20}
+    steps = assert_complete(headless(lake.uri, conf, PROJECT_ROOT), emr)
     assert killed.is_set()
     assert steps["train"]["restarts"] == 1
 
 
 def kill_a_worker(folder, killed, limit_seconds=300):
-    """Once there is a checkpoint, kill the process of this run's training that has used most of the processor."""
+    """After the first checkpoint, kill the training process that has used the most CPU time."""
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline and not list(folder.glob("*/runs/*/train/checkpoints/*/_manifest.json")):
         time.sleep(0.02)
@@ -94,10 +94,10 @@ def kill_a_worker(folder, killed, limit_seconds=300):
     killed.set()
 
 
-def is_worker(process, place):
-    """Whether a process is a Python worker of a spark-submit that works at `place`."""
+def is_worker(process, lake_uri):
+    """Return whether a process is a Python worker of a spark-submit with `lake_uri` in its command line."""
     try:
         above = [" ".join(parent.cmdline()) for parent in process.parents()]
-        return "pyspark.daemon" in " ".join(process.cmdline()) and any(place in line for line in above[1:])
+        return "pyspark.daemon" in " ".join(process.cmdline()) and any(lake_uri in line for line in above[1:])
     except psutil.Error:
         return False

@@ -1,4 +1,4 @@
-"""The shape of the DAGs, and what it costs to parse them."""
+"""The structure of the DAGs, and the cost of parsing them."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def train_llm(dags):
     return dags["train_llm"]
 
 
-def test_tasks_follow_each_other(train_llm):
+def test_tasks_are_in_order(train_llm):
     for first, second in pairwise(ORDER):
         assert second in train_llm.get_task(first).downstream_task_ids
     assert set(train_llm.task_ids) == set(ORDER)
@@ -57,32 +57,36 @@ def test_setups_and_teardowns(train_llm):
     assert {"sweep", "create_cluster"} <= train_llm.get_task("terminate_cluster").upstream_task_ids
 
 
-def test_what_would_leak_clusters_is_absent(train_llm):
+def test_nothing_can_skip_the_teardown(train_llm):
     assert train_llm.dagrun_timeout is None
     assert train_llm.max_active_runs == 1
     assert not train_llm.catchup
 
 
-def test_statistics_are_pulled_whatever_happened_and_promotion_needs_it_all(train_llm):
+def test_statistics_are_always_pulled_and_promotion_needs_all_steps(train_llm):
     assert train_llm.get_task("pull_stats").trigger_rule == "all_done"
     assert {"generate", "pull_stats"} <= train_llm.get_task("promote").upstream_task_ids
 
 
-def test_preflight_and_verdict_are_not_tried_again(train_llm):
+def test_preflight_and_verdict_are_not_retried(train_llm):
     assert {task.task_id for task in train_llm.tasks if task.retries == 0} == {"preflight", "verdict"}
 
 
-def test_the_form_has_a_field_for_every_key(train_llm):
+def test_every_task_has_a_description(train_llm):
+    assert [task.task_id for task in train_llm.tasks if not task.doc_md] == []
+
+
+def test_form_has_a_field_for_every_setting(train_llm):
     assert set(train_llm.params) == {"corpus", "preset"} | set(flat_schema())
 
 
-def test_the_reaper_comes_by_itself(dags):
+def test_reaper_is_scheduled(dags):
     assert dags["reap_clusters"].timetable.expression == "*/30 * * * *"
     assert not dags["reap_clusters"].catchup
 
 
 def parse(**environ):
-    """Import the DAG file in a process of its own, with Airflow there already; tell what that brought."""
+    """Import the DAG file in a new process after Airflow, and return the heavy modules and seconds that it added."""
     code = f"""
 import json, sys, time
 import airflow.sdk, airflow.triggers.base
@@ -102,12 +106,12 @@ print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_parsing_needs_no_connection_and_loads_nothing_heavy():
+def test_parsing_needs_no_connection_and_imports_nothing_heavy():
     found = parse()
     assert found["heavy"] == []
-    assert found["seconds"] < 10  # it is 0.3 on a quiet machine
+    assert found["seconds"] < 10  # 0.3 on a quiet machine
     assert found["schedule"] == "None"
 
 
-def test_the_environment_sets_the_schedule():
+def test_environment_sets_the_schedule():
     assert "CronTriggerTimetable" in parse(NIGHTJAR_SCHEDULE="0 2 * * *", NIGHTJAR_LAKE="s3://lakes/x")["schedule"]

@@ -1,4 +1,4 @@
-"""Fixtures of the plugins' tests: the embedded EMR and S3, reached by Airflow's connection."""
+"""Fixtures of the plugins' tests: the embedded EMR and S3, behind Airflow's connection."""
 
 import json
 import uuid
@@ -18,7 +18,7 @@ def emr(tmp_path_factory):
 
 @pytest.fixture
 def aws(emr, monkeypatch):
-    """Points Airflow's connection to the embedded EMR; returns its client."""
+    """Point Airflow's connection to the embedded EMR, and return a client of it."""
     extra = {"region_name": "us-east-1", "endpoint_url": emr.endpoint}
     connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
@@ -27,7 +27,7 @@ def aws(emr, monkeypatch):
 
 @pytest.fixture(params=["file", "s3"])
 def lake_uri(request, tmp_path):
-    """A lake of its own: in a folder whose name is hard, or in a bucket."""
+    """The URI of an empty lake: in a folder whose name has a space and an accent, or in a bucket."""
     if request.param == "file":
         return (tmp_path / "my lake é").as_uri()
     request.getfixturevalue("aws")

@@ -1,1 +1,1 @@
-"""What the DAG's tasks do, other than run a Spark step."""
+"""The code of the DAG's tasks other than clusters and Spark steps."""

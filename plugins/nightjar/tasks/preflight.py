@@ -1,6 +1,6 @@
-"""What can be known before a cluster exists: is the configuration right, is there text, can the lake be written to.
+"""Check everything that can be checked before a cluster is created: configuration, corpus, prompts, lake and wheels.
 
-Every error is one line for the user: what, where, what to do.
+Every error is one line for the user that names the setting, what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _CHUNK_BYTES = 2**20
 
 
 def prepare(config: Config, run: Run) -> Config:
-    """Check what a run needs, write its configuration, and return what stands there.
+    """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake.
 
     Raises:
-        InputError: saying in one line what is wrong.
+        InputError: if a setting or an input is wrong.
     """
     lake = Lake(run.lake_uri)
-    with _named(f"connection {aws.CONN_ID}: no client of EMR"):
+    with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
-    check_reach(config, lake, endpoint_url)
+    check_reachable(config, lake, endpoint_url)
     check_lake(lake)
     check_wheelhouse(config)
     check_corpus(config)
@@ -50,42 +50,42 @@ def prepare(config: Config, run: Run) -> Config:
 
 
 def publish_config(config: Config, run: Run) -> Config:
-    """Write the run's configuration once, and return what stands there: a run that is cleared keeps its own."""
+    """Write the run's configuration unless it has one, and return the one in the lake. A cleared run keeps its own."""
     storage = open_storage(run.uri)
     if storage.publish(run.config, config.to_json().encode()):
         return config
     stored = Config.from_json(storage.read(run.config).decode(), run.config)
     if stored != config:
-        log.warning("This run has a configuration already and keeps it: %s", run.config)
+        log.warning("The trigger form is ignored: this run keeps its configuration in %s", run.config)
     return stored
 
 
 def check_lake(lake: Lake) -> None:
-    """Write and delete a small file.
+    """Check that the lake can be written to, by writing and deleting a small file.
 
     Raises:
-        InputError: if that cannot be done.
+        InputError: if it cannot be written to.
     """
     probe = join(lake.uri, f".write-test-{uuid.uuid4().hex[:8]}")
-    with _named(f"NIGHTJAR_LAKE: {lake.uri} cannot be written to"):
+    with _input_error(f"NIGHTJAR_LAKE: {lake.uri} cannot be written to"):
         storage = open_storage(probe)
         storage.write(probe, b"")
         storage.delete(probe)
 
 
 def check_wheelhouse(config: Config) -> None:
-    """Check that the wheels which nodes install from are all there, and fit the nodes that were chosen.
+    """Check that the wheelhouse, if one is set, is complete and fits the cluster's nodes.
 
     Raises:
-        InputError: naming the wheel that does not fit or is missing.
+        InputError: if a wheel is missing or does not fit.
     """
-    place = config.cluster.wheelhouse
-    if place is None:
+    uri = config.cluster.wheelhouse
+    if uri is None:
         return
-    with _named(f"cluster.wheelhouse: {place} cannot be read"):
-        names = {file.name for file in open_storage(place).list_files(place)}
+    with _input_error(f"cluster.wheelhouse: {uri} cannot be read"):
+        names = {file.name for file in open_storage(uri).list_files(uri)}
     if SUMS not in names:
-        raise InputError(f"cluster.wheelhouse: {place} holds no {SUMS}; upload it again (make package-wheelhouse)")
+        raise InputError(f"cluster.wheelhouse: {uri} has no {SUMS}; upload it again (make package-wheelhouse)")
     root = settings.load().package_root
     locked = (root / "requirements" / "job.txt").read_text("utf-8")
     target = Target(config.cluster.architecture, config.cluster.torch_build)
@@ -118,36 +118,36 @@ def check_corpus(config: Config) -> None:
 
 
 def check_prompts(config: Config) -> None:
-    """Check that there are prompts, though the step that reads them is the last.
+    """Check that the prompts can be read. Only the last step of a run uses them.
 
     Raises:
-        InputError: if the file that `generate.prompts_file` names cannot be read, or holds no prompt.
+        InputError: if the file `generate.prompts_file` cannot be read or has no prompt.
     """
-    with _named(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
+    with _input_error(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
         prompts = read_prompts(config.generate, lambda uri: open_storage(uri).read(uri))
-    log.info("%d prompts", len(prompts))
+    log.info("Prompts: %d", len(prompts))
 
 
-def check_reach(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
-    """Refuse local files where the cluster is on AWS and could not see them.
+def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
+    """Check that a cluster on AWS can reach the lake, the corpus and the prompts.
 
     Raises:
-        InputError: naming the setting that is local.
+        InputError: if one of them is a local path.
     """
     if "amazonaws.com" not in emr_endpoint_url:
         return
-    places = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", place) for place in corpus_places(config.corpus))]
+    uris = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", uri) for uri in corpus_places(config.corpus))]
     if config.generate.prompts_file:
-        places.append(("generate.prompts_file", to_uri(config.generate.prompts_file)))
-    for name, uri in places:
+        uris.append(("generate.prompts_file", to_uri(config.generate.prompts_file)))
+    for setting, uri in uris:
         if not is_s3(uri):
-            raise InputError(f"{name}: a cluster on AWS cannot see {uri}; upload it and give s3://bucket/prefix")
+            raise InputError(f"{setting}: a cluster on AWS cannot read {uri}; upload it to s3://bucket/prefix")
 
 
 def _text_files(place: str) -> list[StoredFile]:
     """The files of one place of a corpus, as the tokenize step will list them."""
     storage = open_storage(place)
-    with _named(f"corpus: {place} cannot be read"):
+    with _input_error(f"corpus: {place} cannot be read"):
         found = storage.list_files(place)
         if len(found) == 1 and found[0].uri == place:
             return found
@@ -171,7 +171,7 @@ def _check_text(files: Sequence[StoredFile]) -> None:
     budget = SCAN_BYTES
     for file in files:
         if budget > 0 and not _is_packed(file):
-            with _named(f"corpus: {file.uri} cannot be read"), open_storage(file.uri).open(file.uri) as stream:
+            with _input_error(f"corpus: {file.uri} cannot be read"), open_storage(file.uri).open(file.uri) as stream:
                 budget -= _check_utf8(stream, file, budget)
 
 
@@ -194,9 +194,9 @@ def _check_utf8(stream: IO[bytes], file: StoredFile, budget: int) -> int:
 
 
 @contextmanager
-def _named(what: str) -> Iterator[None]:
-    """Turns what a disk or AWS complains of into a user's error that starts with `what`."""
+def _input_error(message: str) -> Iterator[None]:
+    """Convert an error of the disk or of AWS into an `InputError` whose message starts with `message`."""
     try:
         yield
     except (OSError, BotoCoreError, ClientError) as error:
-        raise InputError(f"{what} ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{message} ({str(error).splitlines()[0]})") from None
