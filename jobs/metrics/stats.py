@@ -22,14 +22,97 @@ class StepStats(TypedDict, total=False):
     driver_cpu_load: Annotated[float, Metric("cores", "CPU time of the driver per second.")]
 
 
-class WindowsStats(StepStats, total=False):
-    """Statistics of the windows step."""
+class TokenizeStats(StepStats, total=False):
+    """Statistics of the tokenize step; all but times and speeds are stored with the dataset too."""
 
+    tokenizer_from: Annotated[str, Metric("", "Origin of the tokenizer: trained, or where it was taken from.")]
+    reused_sources: Annotated[int, Metric("files", "Files whose tokens were taken from an earlier dataset.")]
+    new_sources: Annotated[int, Metric("files", "Files that were encoded.")]
+    num_files: Annotated[int, Metric("files", "Files of the corpus.")]
+    num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
+    num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]
+    num_empty_files: Annotated[int, Metric("files", "Files without text.")]
+    num_null_records: Annotated[int, Metric("records", "Records whose text field is null; left out.")]
+    num_replaced_letters: Annotated[int, Metric("characters", "Invalid bytes, replaced by U+FFFD.")]
+    num_byte_order_marks: Annotated[int, Metric("files", "Files with a byte order mark; removed.")]
+    num_crlf_line_ends: Annotated[int, Metric("lines", "Lines that end with carriage return and line feed.")]
+    num_nul_bytes: Annotated[int, Metric("bytes", "NUL bytes in the text.")]
+    num_gutenberg_documents: Annotated[int, Metric("documents", "Documents whose Gutenberg license was removed.")]
+    num_normalized_documents: Annotated[int, Metric("documents", "Documents changed by Unicode normalization.")]
+    num_too_short_documents: Annotated[int, Metric("documents", "Documents left out as too short.")]
+    num_too_long_documents: Annotated[int, Metric("documents", "Documents left out as too long.")]
+    num_duplicate_documents: Annotated[int, Metric("documents", "Exact duplicates left out.")]
+    num_near_duplicate_documents: Annotated[int, Metric("documents", "Near duplicates left out.")]
+    num_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the documents.")]
+    num_tokens: Annotated[int, Metric("tokens", "Tokens, including one end-of-text per document.")]
+    vocab_size: Annotated[int, Metric("tokens", "Size of the vocabulary.")]
+    dtype: Annotated[str, Metric("", "Data type of the stored tokens.")]
+    bytes_per_token: Annotated[float, Metric("bytes/token", "Mean length of a token.")]
+    tokens_per_document_mean: Annotated[float, Metric("tokens", "Mean length of a document.")]
+    tokens_per_document_p5: Annotated[int, Metric("tokens", "5th percentile of the length of a document.")]
+    tokens_per_document_p50: Annotated[int, Metric("tokens", "Median length of a document.")]
+    tokens_per_document_p95: Annotated[int, Metric("tokens", "95th percentile of the length of a document.")]
+    tokens_per_document_max: Annotated[int, Metric("tokens", "Length of the longest document.")]
+    vocabulary_seconds: Annotated[float, Metric("s", "Time to train the tokenizer.")]
+    encode_seconds: Annotated[float, Metric("s", "Time to encode the documents.")]
+    tokens_per_second: Annotated[float, Metric("tokens/s", "Encoding speed.")]
+    bytes_per_second: Annotated[float, Metric("bytes/s", "Encoding speed.")]
+
+
+class WindowsStats(StepStats, total=False):
+    """Statistics of the windows step; all but times and speeds are stored with the dataset too."""
+
+    size: Annotated[int, Metric("tokens", "Inputs of a window.")]
+    stride: Annotated[int, Metric("tokens", "Distance between the first tokens of two windows.")]
+    over: Annotated[str, Metric("", "Setting windows.over: stream or document.")]
+    last: Annotated[str, Metric("", "Setting windows.last: the treatment of the end of a stream or document.")]
+    split: Annotated[str, Metric("", "Method that split the documents into training and validation.")]
+    split_draw: Annotated[int, Metric("", "Number of the draw; above 0 if earlier draws left a side empty.")]
+    dtype: Annotated[str, Metric("", "Data type of the stored tokens.")]
+    vocab_size: Annotated[int, Metric("tokens", "Size of the vocabulary.")]
     num_train_windows: Annotated[int, Metric("windows", "Windows to train on.", Show.SUMMARY)]
     num_valid_windows: Annotated[int, Metric("windows", "Windows to validate on.", Show.SUMMARY)]
+    num_train_documents: Annotated[int, Metric("documents", "Training documents.")]
+    num_valid_documents: Annotated[int, Metric("documents", "Validation documents.")]
+    num_skipped_documents: Annotated[int, Metric("documents", "Documents shorter than a window; left out.")]
+    train_tokens: Annotated[int, Metric("tokens", "Training tokens.")]
+    valid_tokens: Annotated[int, Metric("tokens", "Validation tokens.")]
+    num_uncovered_tokens: Annotated[int, Metric("tokens", "Tokens at the end that no window contains.")]
+    num_shifted_windows: Annotated[int, Metric("windows", "Last windows, moved back to end with the text.")]
+    train_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the training documents.")]
+    valid_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the validation documents.")]
+    valid_share: Annotated[float, Metric("share", "Validation text as a share of all bytes.")]
     unigram_loss: Annotated[float, Metric("nats per token", "Loss of the unigram baseline on the validation text.")]
     bigram_loss: Annotated[float, Metric("nats per token", "Loss of the bigram baseline on the validation text.")]
     unigram_accuracy: Annotated[float, Metric("share", "Validation tokens that are the most frequent training token.")]
+    token_entropy: Annotated[float, Metric("nats per token", "Entropy of the token frequencies of the whole text.")]
+    num_compared_valid_documents: Annotated[
+        int, Metric("documents", "Validation documents looked up among the training documents.")
+    ]
+    num_valid_documents_also_in_train: Annotated[int, Metric("documents", "Those that were found there.")]
+    end_of_text: Annotated[int, Metric("", "Id of the end-of-text token.")]
+    windows_per_shard_max: Annotated[int, Metric("windows", "Windows of the largest shard.")]
+    windows_per_shard_mean: Annotated[float, Metric("windows", "Mean number of windows of a shard.")]
+    unknown_share: Annotated[float, Metric("share", "Tokens of the text that are the unknown token.")]
+    most_frequent_tokens: Annotated[list[tuple[str, float]], Metric("", "Text and share of the most frequent tokens.")]
+    leak_ngram: Annotated[int, Metric("tokens", "Setting windows.leak_ngram: the length of the n-grams.")]
+    ngram_leak: Annotated[
+        float | None, Metric("share", "Validation n-grams that occur in the training text, too (contamination).")
+    ]
+    num_compared_ngrams: Annotated[int, Metric("n-grams", "Validation n-grams that were looked up.")]
+    tokens_per_second: Annotated[float, Metric("tokens/s", "Speed of the step.")]
+
+
+class EmbedStats(StepStats, total=False):
+    """Statistics of the embed step; all but losses and speeds are stored with the dataset too."""
+
+    num_vectors: Annotated[int, Metric("vectors", "Tokens with a vector.")]
+    size: Annotated[int, Metric("", "Features of a vector.")]
+    num_tokens_without_vector: Annotated[int, Metric("tokens", "Tokens of the vocabulary without a vector.")]
+    num_tokens: Annotated[int, Metric("tokens", "Tokens of the text.")]
+    share_of_text: Annotated[float, Metric("share", "Tokens of the text that have a vector.")]
+    embed_loss: Annotated[float, Metric("nats", "Mean loss of the last round's pairs.")]
+    tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.")]
 
 
 class TrainStats(StepStats, Quality, total=False):
@@ -125,7 +208,13 @@ class ExecutorRow(TypedDict):
 
 
 STATISTICS: Mapping[str, type] = MappingProxyType(
-    {"windows": WindowsStats, "train": TrainStats, "generate": GenerateStats}
+    {
+        "tokenize": TokenizeStats,
+        "windows": WindowsStats,
+        "embed": EmbedStats,
+        "train": TrainStats,
+        "generate": GenerateStats,
+    }
 )
 """The statistics of each step, by the step's name."""
 

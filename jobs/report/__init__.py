@@ -1,1 +1,1 @@
-"""Reports: statistics as files for people and programs."""
+"""Reports of a run: statistics, curves and progress, as files for people and programs."""

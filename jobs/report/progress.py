@@ -1,4 +1,4 @@
-"""How far a running step is: one small object in the run's folder, and a log line."""
+"""The progress of a running step: a log line, and one small object in the run's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Tells what a step is doing; call it with a message as often as convenient."""
+    """The progress of one step; called with a message, any number of times."""
 
     def __init__(self, run: Run, step: str, every_seconds: float = 1.0) -> None:
         self._uri = run.progress(step)
@@ -21,7 +21,7 @@ class Progress:
         self._last = float("-inf")
 
     def __call__(self, message: str) -> None:
-        """Log `message` and, at most every `every_seconds`, put it where those who wait for the step look."""
+        """Log `message`; write it to the run's folder unless the last one is younger than `every_seconds`."""
         log.info("%s: %s", self._step, message)
         now = time.monotonic()
         if now - self._last >= self._every_seconds:

@@ -6,6 +6,9 @@ a run that failed still has the statistics of the steps before the failure.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +19,6 @@ from jobs.metrics.schema import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
 from jobs.metrics.training import CurveRow
 from jobs.report.curves import curve_rows
-from jobs.report.table import readable, to_csv, to_lines
 from jobs.training.metrics import read_parts
 
 
@@ -110,3 +112,34 @@ def to_text(run_id: str, merged: Mapping[str, Any], tables: Mapping[str, Sequenc
 
 def _block(stats: Mapping[str, Any]) -> Iterable[str]:
     return (f"  {key.replace('_', ' '):<34}{' '.join(readable(value).split())}" for key, value in stats.items())
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a CSV file of rows with equal columns; everything but numbers is quoted (RFC 4180, with line feeds)."""
+    columns = list(rows[0]) if rows else []
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def to_lines(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
+    """Return the lines of a text table with right-aligned columns; columns that the rows lack are left out."""
+    shown = [column for column in columns if rows and column in rows[0]]
+    cells = [[column.replace("_", " ") for column in shown]]
+    cells += [[readable(row[column]).splitlines()[0] for column in shown] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    return [f"  {line}" for line in lines] if rows else []
+
+
+def readable(value: Any) -> str:
+    """Return a value of the statistics as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

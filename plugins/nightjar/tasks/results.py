@@ -1,4 +1,4 @@
-"""What a run leaves behind: its statistics on this machine, and the verdict on its tasks."""
+"""The results of a run: a local copy of its statistics, and the check that all tasks succeeded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from nightjar.storage import open_storage
 log = logging.getLogger(__name__)
 
 SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds")
+"""The metrics that the task ``pull_stats`` returns; the seconds are those of each step."""
 
 
 def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
-    """Copy the run's statistics to ``<stats_dir>/<run_id>/``; return the few figures that fit an XCom.
+    """Copy the run's statistics to ``<stats_dir>/<run_id>/``; return a summary for XCom.
 
-    A run that broke early has few statistics or none: what there is is copied.
+    A run that failed early has few statistics or none; those that exist are copied.
     """
     storage, folder = open_storage(run.stats), stats_dir / run.run_id
     names = []

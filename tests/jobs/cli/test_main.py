@@ -10,6 +10,8 @@ import pytest
 from jobs.lake import store
 from jobs.lake.layout import STEPS, Lake
 from jobs.lake.uri import join, to_uri
+from jobs.metrics.schema import names
+from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
 
 SETTINGS = (
@@ -74,11 +76,15 @@ def test_a_whole_run(finished):
     assert stats["valid_loss"] < stats["unigram_loss"]
     assert set(stats["seconds"]) == set(STEPS)
     assert all(stats["steps"][step]["error"] is None for step in STEPS)
-    names = ("train/metrics.jsonl", "train/_manifest.json", "generate/generated.txt", "generate/samples.jsonl")
-    names += ("generate/_manifest.json", "model/model.safetensors", "model/config.json", "model/tokenizer.json")
-    names += ("datasets.json", "config.json", "stats/stats.txt", "stats/metrics.csv", "stats/spark.csv")
-    names += ("stats/executors.csv", "train/tensorboard/events.out.tfevents.nightjar")
-    missing = [name for name in names if not store.exists(join(folder.uri, name))]
+    undescribed = [
+        (step, name) for step in STEPS for name in stats["steps"][step].keys() - set(names(STATISTICS[step]))
+    ]
+    assert undescribed == []
+    files = ("train/metrics.jsonl", "train/_manifest.json", "generate/generated.txt", "generate/samples.jsonl")
+    files += ("generate/_manifest.json", "model/model.safetensors", "model/config.json", "model/tokenizer.json")
+    files += ("datasets.json", "config.json", "stats/stats.txt", "stats/metrics.csv", "stats/spark.csv")
+    files += ("stats/executors.csv", "train/tensorboard/events.out.tfevents.nightjar")
+    missing = [name for name in files if not store.exists(join(folder.uri, name))]
     assert missing == []
 
 

@@ -11,8 +11,7 @@ from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics.training import nearest_rank, to_jsonl
 from jobs.report.curves import curve_rows
 from jobs.report.progress import Progress
-from jobs.report.stats import write_step
-from jobs.report.table import to_csv, to_lines
+from jobs.report.stats import to_csv, to_lines, write_step
 
 
 def read_csv(run, name):
