@@ -22,8 +22,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
 
+from jobs.config import STEPS
 from jobs.errors import InputError
-from jobs.lake.layout import STEPS
 from nightjar import form, settings
 from nightjar.errors import UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator, current_run

@@ -1,4 +1,4 @@
-"""Starts the command line: ``python -m jobs --help``."""
+"""Start the command line: ``python -m jobs --help``."""
 
 import sys
 

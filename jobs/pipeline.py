@@ -1,10 +1,11 @@
-"""One step with all that surrounds it, and all of them in a row."""
+"""Start a run, and run its steps, one or all of them."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -26,25 +27,25 @@ log = logging.getLogger(__name__)
 
 
 def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: Mapping[str, Any]) -> Run:
-    """Resolve the configuration of a run and write it into its folder, once.
+    """Resolve the configuration of a run and write it into the run's folder, unless it is there.
 
     Raises:
-        InputError: if the configuration is wrong, there is no text or prompt, the lake cannot be written to, or the
-            run exists with another configuration.
+        InputError: if the configuration is wrong, the corpus has no text, there is no prompt, the lake cannot be
+            written to, or the run exists with another configuration.
     """
     config = resolve(to_corpus(corpus), preset, overrides)
     list_sources(config.corpus)
     read_prompts(config.generate, store.read_bytes)
-    home = Lake(to_uri(lake_path))
-    run = home.run(run_id)
-    store.check_writable(home.uri)
+    lake = Lake(to_uri(lake_path))
+    run = lake.run(run_id)
+    store.check_writable(lake.uri)
     if not store.publish(run.config, config.to_json().encode()) and read_config(run) != config:
         raise InputError(f"{run.uri}: this run exists with another configuration; choose another --run-id")
     return run
 
 
 def read_config(run: Run) -> Config:
-    """The configuration that stands in the run's folder.
+    """Read the configuration in the run's folder.
 
     Raises:
         InputError: if there is none, or it is not valid.
@@ -56,24 +57,21 @@ def read_config(run: Run) -> Config:
 
 
 def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, Any]:
-    """Run one step, time it, and leave its statistics in the run's folder, also when it fails.
+    """Run one step and return its statistics, which are also written to the run's folder if the step fails.
 
     Raises:
         NightjarError: as the step does.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     process = psutil.Process()
-    process.cpu_percent()
+    process.cpu_percent()  # starts the measurement
     started, earlier = time.time(), {(row["stage"], row["attempt"]) for row in engine.stages()}
     stats: dict[str, Any] = {}
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
         stats = {"error": None, **function(run, config, engine, Progress(run, step))}
-    except NightjarError as error:
-        stats = {"error": str(error)}
-        raise
     except Exception as error:
-        stats = {"error": f"{type(error).__name__}: {error}"}
+        stats = {"error": str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"}
         raise
     finally:
         stats |= {
@@ -90,7 +88,18 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
     return stats
 
 
-def run_all(run: Run, engine: Engine) -> dict[str, dict[str, Any]]:
-    """Run the steps that the run's configuration asks for; return the statistics of each."""
-    config = read_config(run)
-    return {step: run_step(step, run, config, engine) for step in config.steps}
+def run_all(
+    run: Run, engine: Engine, around: Callable[[str], AbstractContextManager[object]] = nullcontext
+) -> dict[str, dict[str, Any]]:
+    """Run all steps that the run's configuration has; return the statistics of each.
+
+    Args:
+        run: A run that has a configuration.
+        engine: The engine for all steps.
+        around: Makes, from the name of a step, the context in which the step runs.
+    """
+    config, stats = read_config(run), {}
+    for step in config.steps:
+        with around(step):
+            stats[step] = run_step(step, run, config, engine)
+    return stats

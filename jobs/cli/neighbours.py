@@ -1,4 +1,4 @@
-"""The neighbours of words in a run's embeddings, as lines of text."""
+"""The nearest neighbours of words in a run's embeddings, as lines of text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jobs.lake.layout import Lake, Run
 
 
 def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
-    """Where the embeddings are, then one line for each word: its nearest tokens with their cosines.
+    """Yield the folder of the embeddings, then one line for each word: its nearest tokens with their cosines.
 
     Raises:
-        InputError: if a word is no single token with a vector.
+        InputError: if a word is not one token with a vector.
     """
     lake, datasets = Lake(run.lake_uri), used_datasets(run)
     folder_uri = lake.embeddings(datasets["embeddings"])
@@ -23,10 +23,10 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
     if not words:
         return
     tokenizer = read_tokenizer(lake, datasets["tokens"])
-    names, known = token_names(tokenizer.json), Neighbours(read_embeddings(folder_uri))
+    names, neighbours = token_names(tokenizer.json), Neighbours(read_embeddings(folder_uri))
     ids = {name: token_id for token_id, name in enumerate(names)}
     for word in words:
-        near = known.nearest(find_token(word, tokenizer.encode, names, known), count)
+        nearest = neighbours.nearest(find_token(word, tokenizer.encode, names, neighbours), count)
         yield f"{word:<12}" + "  ".join(
-            f"{tokenizer.decode([ids[name]]).strip()} {cosine:.2f}" for name, cosine in near
+            f"{tokenizer.decode([ids[name]]).strip()} {cosine:.2f}" for name, cosine in nearest
         )

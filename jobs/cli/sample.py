@@ -1,100 +1,126 @@
-"""Text from a trained model, on the command line: ``python -m jobs sample --model RUN --prompt TEXT``.
+"""Write text with a trained model: ``python -m jobs sample --model RUN --prompt TEXT``.
 
-Without `--prompt` a terminal is asked for one after another: lines can be edited and called back, Ctrl-C stops the
-text, Ctrl-D ends. What comes from elsewhere (``echo TEXT | ...``) is one prompt.
+Without `--prompt`, a terminal asks for one prompt after another. Input from elsewhere (``echo TEXT | ...``) is one
+prompt.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import logging
+import re
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jobs.config import GenerateConfig
-from jobs.generation.continuation import Continuation, GenerationSettings
-from jobs.generation.generate import Request, generate
-from jobs.generation.inference import to_inference
-from jobs.generation.stream import InferenceModel
-from jobs.lake.layout import Lake
-from jobs.lake.uri import to_uri
-from jobs.model_io.folder import load_model
-from jobs.model_io.locate import find_model
-from jobs.tokenizer.tokenizer import Tokenizer
+import typer
 
-log = logging.getLogger(__name__)
+from jobs.cli import options
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from jobs.config import GenerateConfig
+
+app = typer.Typer()
 
 
-def sample(options: argparse.Namespace) -> None:
-    """Print prompt and continuation to stdout as it comes, all else to stderr.
+# The defaults repeat those of the section generate, which takes too long to import for --help; a test compares them.
+@app.command("sample")
+def sample(
+    *,
+    model: options.Model,
+    lake: options.Lake = "lake",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            metavar="TEXT",
+            help="Text to continue; '' begins a new document. Default: ask on a terminal, else read standard input.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option("--max-new-tokens", metavar="N", help="End the text after N tokens. Default: after 20 words."),
+    ] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "--temperature", metavar="T", help="Randomness: 0 always takes the likeliest token, above 1 is more random."
+        ),
+    ] = 0.8,
+    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Draw among the K likeliest tokens.")] = 50,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            "--top-p", metavar="P", help="Draw among the likeliest tokens that together have the probability P."
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option("--min-p", metavar="P", help="Draw among tokens with at least P times the highest probability."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty", metavar="R", help="Above 1: tokens that the text already has become less likely."
+        ),
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop", metavar="TEXT", help="End the text before this one. Repeat the option for several texts."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same text.")] = 0,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "int8"],
+        typer.Option("--dtype", help="Number format of matrix products; int8 is fastest for single prompts."),
+    ] = "float32",
+) -> None:
+    """Write text with a trained model.
 
-    Raises:
-        InputError: if there is no such model, or it is damaged.
+    The prompt and its continuation go to standard output, messages to standard error.
     """
-    model, tokenizer = load_model(find_model(options.model, Lake(to_uri(options.lake))))
-    speaker = Speaker(to_inference(model, options.dtype), tokenizer, _settings(options))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # it may know fewer letters than the model
-    prompt = options.prompt
+    chosen = _validated(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=stop or (),
+        seed=seed,
+        dtype=dtype,
+    )
+    from jobs.cli.repl import Repl, converse
+    from jobs.generation.continuation import GenerationSettings
+    from jobs.generation.inference import to_inference
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+    from jobs.model_io.folder import load_model
+    from jobs.model_io.locate import find_model
+
+    loaded, tokenizer = load_model(find_model(model, Lake(to_uri(lake))))
+    repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
+    if prompt is None and sys.stdin.isatty():
+        converse(repl)
+        return
     if prompt is None:
-        if sys.stdin.isatty():
-            converse(speaker)
-            return
         prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
     sys.stdout.write(prompt)
-    speaker.say(prompt)
+    repl.complete(prompt)
 
 
-class Speaker:
-    """Continues prompts on stdout; each next one draws with other random numbers."""
+def _validated(**chosen: Any) -> GenerateConfig:
+    """Return the options as settings of the section generate.
 
-    def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
-        self._model = model
-        self._tokenizer = tokenizer
-        self._settings = settings
-        self._turn = 0
-        self._num_shown = 0
+    Raises:
+        InputError: naming the option that is out of range, and its value.
+    """
+    from pydantic import ValidationError
 
-    def say(self, prompt: str) -> None:
-        """Write the continuation as it comes, and at the end a line feed, and the speed to stderr."""
-        request = Request(prompt.encode(errors="replace").decode(), sample=self._turn)
-        self._turn += 1
-        self._num_shown = 0
-        try:
-            made = generate(self._model, self._tokenizer, [request], self._settings, self._show)
-        finally:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-        log.info("%d tokens, %.0f tokens/s", made.num_tokens, made.tokens_per_second)
+    from jobs.config import Config
+    from jobs.config.resolve import first_wrong
 
-    def _show(self, samples: Sequence[Continuation]) -> None:
-        text = samples[0].final_text(self._settings.stop)
-        sys.stdout.write(text[self._num_shown :])
-        sys.stdout.flush()
-        self._num_shown = max(self._num_shown, len(text))
-
-
-def converse(speaker: Speaker) -> None:
-    """Ask for prompts and continue them, until the input ends."""
-    import readline  # noqa: F401, PLC0415 - lets `input` edit lines and remember them; absent where there is no terminal
-
-    log.info("a prompt and Enter; Ctrl-C stops the text, Ctrl-D ends")
-    while True:
-        try:
-            prompt = input("> ")
-        except EOFError:
-            sys.stdout.write("\n")
-            return
-        except KeyboardInterrupt:
-            sys.stdout.write("\n")
-            continue
-        try:
-            speaker.say(prompt)
-        except KeyboardInterrupt:
-            log.info("stopped")
-
-
-def _settings(options: argparse.Namespace) -> GenerationSettings:
-    chosen = {name: value for name, value in vars(options).items() if name in GenerateConfig.model_fields}
-    return GenerationSettings.of(GenerateConfig(**chosen))
+    try:
+        return Config.model_validate({"corpus": "-", "generate": chosen}).generate
+    except ValidationError as error:
+        message = first_wrong(error)
+    raise InputError(re.sub(r"^generate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))

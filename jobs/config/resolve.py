@@ -1,8 +1,8 @@
-"""The configuration of a run: one frozen model per step, resolved once and written into the run's folder.
+"""The configuration of a run: one frozen section per step, resolved once and written into the run's folder.
 
-Precedence: defaults < preset file (``jobs/config/presets/<name>.toml``) < ``--set key=value`` or the trigger form.
-Keys are dotted (``train.batch_size``); unknown keys are errors. Airflow builds its trigger form from `flat_schema`.
-Light: pydantic and the standard library alone.
+Precedence: defaults < preset (``jobs/config/presets/<name>.toml``) < environment variables
+(``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form. Keys are dotted (``train.batch_size``);
+unknown keys are errors. Airflow builds its trigger form from `flat_schema`.
 """
 
 from __future__ import annotations
@@ -23,28 +23,15 @@ from jobs.config.sections.generate import GenerateConfig
 from jobs.config.sections.model import ModelConfig
 from jobs.config.sections.train import EMBED, TrainConfig
 from jobs.errors import InputError
-from jobs.lake.layout import STEPS
 
-__all__ = [
-    "ClusterConfig",
-    "Config",
-    "EmbedConfig",
-    "GenerateConfig",
-    "ModelConfig",
-    "SparkConfig",
-    "TokenizeConfig",
-    "TrainConfig",
-    "WindowsConfig",
-    "flat_schema",
-    "override",
-    "parse_settings",
-    "preset_names",
-    "resolve",
-]
+STEPS = ("tokenize", "windows", "embed", "train", "generate")
+"""The steps of a run in their order. `embed` runs only if the model starts from its vectors."""
+
+_PRESETS = files("jobs.config") / "presets"
 
 
 class Config(Section):
-    """Everything that a run does, every default filled in."""
+    """The complete configuration of a run, with every default filled in."""
 
     corpus: str = Field(min_length=1)
     """Text to train on (.txt, .jsonl, .parquet; plain, .gz, .bz2, .zst): files, folders or patterns, as paths,
@@ -83,19 +70,19 @@ class Config(Section):
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps of the run: `embed` only where the model starts from its vectors."""
+        """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
         return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
 
     def to_json(self) -> str:
-        """The configuration as it stands in a run's folder."""
+        """Return the content of ``config.json`` in the run's folder."""
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "configuration") -> Config:
-        """Read what `to_json` wrote.
+        """Read a configuration that `to_json` wrote.
 
         Raises:
-            InputError: if it is not a valid configuration; the message starts with `where`.
+            InputError: if it is not valid; the message starts with `where`.
         """
         try:
             return cls.model_validate_json(text)
@@ -104,45 +91,37 @@ class Config(Section):
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = files("jobs.config") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    """Return the names of the presets in this package."""
+    names = [entry.name for entry in _PRESETS.iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:
-    """Return the configuration of a run: defaults, then the preset, then `overrides` (dotted keys).
+    """Return the configuration of a run: the defaults, changed by the preset, then by `overrides` (dotted keys).
 
     Raises:
         InputError: naming the key that is unknown or out of range, or the preset that does not exist.
     """
-    values = _preset(preset)
-    for key, value in (overrides or {}).items():
-        _put(values, key, value)
-    try:
-        return Config.model_validate({**values, "corpus": corpus, "preset": preset})
-    except ValidationError as error:
-        raise InputError(first_wrong(error)) from None
+    if preset not in preset_names():
+        raise InputError(f"preset '{preset}' does not exist; choose one of {', '.join(preset_names())}")
+    values = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+    return _validated({**values, "corpus": corpus, "preset": preset}, overrides or {})
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
-    """`config` with other settings of one section, given by their dotted keys.
+    """Return a copy of `config` with changed settings of one section, given by their dotted keys.
 
     Raises:
         InputError: naming the key that is unknown, out of range or of another section.
     """
-    values = config.model_dump()
-    for key, value in settings.items():
+    for key in settings:
         if not key.startswith(f"{section}."):
             raise InputError(f"{key}: only keys of '{section}' can be set here")
-        _put(values, key, value)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError(first_wrong(error)) from None
+    return _validated(config.model_dump(), settings)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` settings: the value is JSON where it can be read as such, else text.
+    """Read settings of the form ``key=value``.
 
     Raises:
         InputError: for a setting without ``=``.
@@ -152,17 +131,22 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         key, found, text = setting.partition("=")
         if not found or not key.strip():
             raise InputError(f"--set {setting}: write key=value, for example --set train.batch_size=64")
-        try:
-            values[key.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            values[key.strip()] = text
+        values[key.strip()] = parse_value(text)
     return values
 
 
-def flat_schema() -> dict[str, dict[str, Any]]:
-    """JSON schema of every dotted key but `corpus` and `preset`, with its default, for the trigger form.
+def parse_value(text: str) -> Any:
+    """Return the value of a setting that is given as text: JSON if it can be read as JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
-    Each value has `description`, `default` and `section` beside the schema's own words (type, minimum, enum, ...).
+
+def flat_schema() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of every dotted key except `corpus` and `preset`.
+
+    The schema of a key has its `description`, `default` and `section`, and its constraints (type, minimum, enum, ...).
     """
     schema: dict[str, dict[str, Any]] = {}
     for name, field in Config.model_fields.items():
@@ -176,7 +160,7 @@ def flat_schema() -> dict[str, dict[str, Any]]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Turn pydantic's ``anyOf [x, null]`` into a list of types, as forms want it."""
+    """Turn pydantic's ``anyOf [x, null]`` into a list of types, which Airflow's form needs."""
     plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
     for choice in schema.get("anyOf", []):
         plain |= {key: value for key, value in choice.items() if key != "type"}
@@ -185,14 +169,18 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _preset(name: str) -> dict[str, Any]:
-    if name not in preset_names():
-        raise InputError(f"preset '{name}' does not exist; choose one of {', '.join(preset_names())}")
-    return tomllib.loads((files("jobs.config") / "presets" / f"{name}.toml").read_text("utf-8"))
+def _validated(values: dict[str, Any], settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that `values` are when `settings` have changed them."""
+    for key, value in settings.items():
+        _put(values, key, value)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(first_wrong(error)) from None
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted `key`; that it exists is checked when the whole is validated."""
+    """Set the dotted `key` in nested `values`. Validation checks later that the last part of the key exists."""
     *sections, last = key.split(".")
     if sections and sections[0] not in Config.model_fields:
         raise InputError(f"{key}: unknown key{_nearest(key)}")
@@ -210,7 +198,7 @@ def _nearest(key: str) -> str:
 
 
 def first_wrong(error: ValidationError) -> str:
-    """The first thing that is wrong, with its key and the value that was given."""
+    """Return the first mistake that pydantic found, in one line with its key and the value found."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -10,8 +10,6 @@ from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 
 MANIFEST = "_manifest.json"
-STEPS = ("tokenize", "windows", "embed", "train", "generate")
-"""All steps in their order; a run has those that its configuration asks for (`jobs.config.Config.steps`)."""
 
 
 def safe_run_id(run_id: str) -> str:

@@ -12,8 +12,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jobs.config import STEPS
 from jobs.lake import store
-from jobs.lake.layout import STEPS, Run
+from jobs.lake.layout import Run
 from jobs.lake.uri import join
 from jobs.metrics.schema import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow

@@ -62,7 +62,7 @@ class SparkStepOperator(BaseOperator):
     the run's configuration is skipped.
 
     Args:
-        step: Name of the step, one of `jobs.lake.layout.STEPS`.
+        step: Name of the step, one of `jobs.config.STEPS`.
         cluster_id: Id of the cluster, from `CreateClusterOperator`.
         package_uri: Folder of the packaged job.
         step_limit_seconds: Time limit of the step; by default `cluster.step_timeout_seconds` of the configuration.

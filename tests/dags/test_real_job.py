@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from infra.airflow.environment import PROJECT_ROOT
-from jobs.lake.layout import STEPS, Lake
+from jobs.config import STEPS
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from nightjar.storage import open_storage
 from tests.support.airflow import BUCKET

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from infra.airflow.standalone import environment, run_dag
 from infra.aws import deploy
-from jobs.lake.layout import STEPS
+from jobs.config import STEPS
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, calls

@@ -8,8 +8,9 @@ import pytest
 
 from infra.demo.progress import ProgressDisplay
 from infra.demo.summary import summary
+from jobs.config import STEPS
 from jobs.lake import store
-from jobs.lake.layout import STEPS, Lake
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join, to_uri
 
 

@@ -1,4 +1,4 @@
-"""``python -m jobs embed``: what it prints and refuses, and that Spark learns what the inline engine learns."""
+"""``python -m jobs embed``: its output, its errors, and equal vectors on both engines."""
 
 import logging
 
@@ -21,7 +21,7 @@ CHOSEN = ("--set", "embed.size=16")
 
 
 @pytest.fixture(autouse=True)
-def no_handlers_stay():
+def restored_log_handlers():
     """The command line logs to this test's standard error, which is closed when the test is over."""
     before = logging.root.handlers[:]
     yield
@@ -30,7 +30,7 @@ def no_handlers_stay():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that has been tokenized, in a folder with a space in its name."""
+    """Return a tokenized run in a folder with a space in its name."""
     folder = tmp_path_factory.mktemp("a läke")
     (folder / "text.txt").write_text(text_of_slots(), "utf-8")
     home = to_uri(str(folder / "lake"))
@@ -39,8 +39,24 @@ def run(tmp_path_factory):
     return run
 
 
-def test_it_prints_neighbours(run, capsys):
-    assert main(["embed", "--run", "r", "--lake", run.lake_uri, *CHOSEN, "--neighbours", "sailor", "village"]) == 0
+def test_embed_prints_the_neighbours_of_words(run, capsys):
+    assert (
+        main(
+            [
+                "embed",
+                "--run",
+                "r",
+                "--lake",
+                run.lake_uri,
+                *CHOSEN,
+                "--neighbours",
+                "sailor",
+                "--neighbours",
+                "village",
+            ]
+        )
+        == 0
+    )
     place, sailor, village = capsys.readouterr().out.splitlines()
     folder = Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"])
     assert place == f"embeddings {folder}"
@@ -51,7 +67,7 @@ def test_it_prints_neighbours(run, capsys):
     assert (stats["error"], stats["engine"], stats["size"]) == (None, "inline", 16)
 
 
-def test_spark_learns_what_the_inline_engine_learns(run):
+def test_vectors_of_spark_equal_those_of_the_inline_engine(run):
     config = override(read_config(run), "embed", {"embed.size": 16})
     inline = learned(run, config, InlineEngine())
     engine = SparkEngine(SparkConfig(), master="local[2]")
@@ -61,11 +77,11 @@ def test_spark_learns_what_the_inline_engine_learns(run):
     finally:
         engine.stop()
     assert on_spark.tokens == inline.tokens
-    assert np.allclose(on_spark.vectors, inline.vectors, atol=1e-3)  # the same but for rounding
+    assert np.allclose(on_spark.vectors, inline.vectors, atol=1e-3)  # equal but for rounding
 
 
 def learned(run, config, engine):
-    """The embeddings of a run, made now."""
+    """Return the embeddings of a run, learned again."""
     store.delete_folder(join(run.lake_uri, "datasets/embeddings"))
     assert not run_step("embed", run, config, engine)["reused"]
     return read_embeddings(Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"]))
@@ -81,15 +97,8 @@ def learned(run, config, engine):
         (("--run", "nowhere"), "no such configuration"),
     ],
 )
-def test_refusals(run, capsys, arguments, message):
+def test_wrong_input_is_one_line(run, capsys, arguments, message):
     assert main(["embed", "--lake", run.lake_uri, *arguments]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("nightjar: ")
     assert message in last
-
-
-def test_a_run_or_a_configuration_must_be_named(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["embed"])
-    assert caught.value.code == 2
-    assert "--config" in capsys.readouterr().err

@@ -102,12 +102,12 @@ def test_the_command(tmp_path, capsys):
     path = tmp_path / "my metrics.csv"
     path.write_text(csv_of(*ROWS))
     assert main(["check-metrics", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: nothing found\n"
+    assert capsys.readouterr().out == f"{path}: no defects found\n"
     path.write_text(csv_of(ROWS[0], HEADER))
     assert main(["check-metrics", str(path)]) == 2
     told = capsys.readouterr()
     assert told.out == f"{path}: line 3: the header again\n"
-    assert told.err.splitlines()[-1] == f"nightjar: {path}: 1 finding"
+    assert told.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
 
 
 def test_what_is_no_text_is_refused(tmp_path):

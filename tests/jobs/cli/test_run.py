@@ -1,4 +1,4 @@
-"""The command line, as a person meets it: whole runs in processes of their own, and what it says to bad input."""
+"""``python -m jobs run`` and single steps, in processes of their own: whole runs, and wrong input."""
 
 import os
 import subprocess
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.config import STEPS
 from jobs.lake import store
-from jobs.lake.layout import STEPS, Lake
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join, to_uri
 from jobs.metrics.schema import names
 from jobs.metrics.stats import STATISTICS
@@ -41,18 +42,18 @@ def run(corpus, lake_path, *arguments, settings=SETTINGS):
 
 def assert_refused(done, *words, code=2):
     """Assert that one line on stderr says what is wrong, where, and what to do."""
-    said = [line for line in done.stderr.splitlines() if line.startswith(("nightjar: ", "python -m jobs"))]
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("nightjar: ", "python -m jobs"))]
     assert done.returncode == code, done.stderr
-    assert len(said) == 1
-    assert done.stderr.splitlines()[-1] == said[0]
+    assert len(errors) == 1
+    assert done.stderr.splitlines()[-1] == errors[0]
     assert "Traceback" not in done.stderr
     for word in words:
-        assert word in said[0]
+        assert word in errors[0]
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Some 40 KB of English-like text in paragraphs, made from a fixed vocabulary."""
+    """Return a file with 40 KB of text in paragraphs, made from a small vocabulary."""
     words = "the man starts with a lantern and walks over old stone bridges while rain falls on fields"
     words = words.split()
     lines = [" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) + "." for i in range(600)]
@@ -67,7 +68,7 @@ def finished(text, tmp_path_factory):
     return run(text, lake_path), Lake(to_uri(str(lake_path)))
 
 
-def test_a_whole_run(finished):
+def test_a_run_leaves_statistics_model_and_text(finished):
     done, home = finished
     assert done.returncode == 0, done.stderr
     assert "validation loss" in done.stdout
@@ -88,7 +89,18 @@ def test_a_whole_run(finished):
     assert missing == []
 
 
-def test_a_finished_run_does_nothing_again(finished, text):
+def test_settings_of_the_environment_apply_below_those_of_the_command(text, tmp_path):
+    variables = {"NIGHTJAR_WINDOWS_SIZE": "100000", "NIGHTJAR_TRAIN_SEED": "7"}
+    command = ("run", "--corpus", text, "--lake", tmp_path / "lake", "--preset", "tiny", "--run-id", "r")
+    done = jobs(*command, "--set", "train.seed=8", **variables)
+    assert_refused(done, "windows.size", "100000")
+    done = jobs(*command, "--set", "train.seed=8", "--set", "windows.size=20000", **variables)
+    assert "settings from the environment: train.seed=7, windows.size=100000" in done.stderr
+    config = store.read_json(Lake(to_uri(str(tmp_path / "lake"))).run("r").config)
+    assert (config["train"]["seed"], config["windows"]["size"]) == (8, 20000)
+
+
+def test_a_finished_run_is_not_repeated(finished, text):
     _, home = finished
     before = {info.uri: info.size for info in store.list_files(home.uri) if "/stats/" not in info.uri}
     done = run(text, home.uri)
@@ -99,12 +111,12 @@ def test_a_finished_run_does_nothing_again(finished, text):
     assert {uri for uri in after if "/progress/" not in uri} == {uri for uri in before if "/progress/" not in uri}
 
 
-def test_a_run_id_keeps_its_configuration(finished, text):
+def test_a_run_with_another_configuration_is_refused(finished, text):
     _, home = finished
     assert_refused(run(text, home.uri, "--set", "train.seed=99"), "another configuration", "--run-id")
 
 
-def test_sample(finished):
+def test_sample_continues_the_prompt_of_a_run(finished):
     _, home = finished
     arguments = ("sample", "--model", home.run("r").uri, "--prompt", "The man", "--max-new-tokens", 5, "--seed", 3)
     first, second = jobs(*arguments), jobs(*arguments)
@@ -132,7 +144,7 @@ def bad_corpora(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
 
 
 @pytest.mark.parametrize("case", ["missing", "empty", "blank", "not utf-8", "too short", "no text"])
-def test_bad_corpus(case, tmp_path):
+def test_a_wrong_corpus_is_one_line(case, tmp_path):
     corpus, words = bad_corpora(tmp_path)[case]
     assert_refused(run(corpus, tmp_path / "lake"), *words)
     assert (tmp_path / "lake").exists() == (case in ("empty", "blank", "not utf-8", "too short"))
@@ -151,18 +163,18 @@ def test_bad_corpus(case, tmp_path):
         (("--engine", "quantum"), ("--engine", "--help")),
     ],
 )
-def test_bad_arguments(arguments, words, text, tmp_path):
+def test_a_wrong_argument_is_one_line_and_writes_nothing(arguments, words, text, tmp_path):
     assert_refused(run(text, tmp_path / "lake", *arguments, settings=()), *words)
     assert not (tmp_path / "lake" / "runs").exists()
 
 
-def test_a_step_without_its_configuration(tmp_path):
+def test_a_step_without_a_configuration_is_one_line(tmp_path):
     missing = join(Lake(to_uri(str(tmp_path))).run("x").config)
     assert_refused(jobs("train", "--config", missing, "--engine", "inline"), "no such configuration")
     assert_refused(jobs("train", "--config", tmp_path / "x.json", "--engine", "inline"), "not a run's configuration")
 
 
-def test_a_damaged_shard_is_refused_by_name(finished, text, tmp_path):
+def test_a_damaged_shard_is_named_and_exits_with_1(finished, text, tmp_path):
     done = run(text, tmp_path / "lake", "--set", "train.max_tokens=2000")
     assert done.returncode == 0, done.stderr
     home = Lake(to_uri(str(tmp_path / "lake")))

@@ -1,0 +1,200 @@
+"""Run the pipeline, or one step of it: ``python -m jobs run``, and ``python -m jobs train`` on the cluster."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jobs.cli import options
+from jobs.cli.runner import InterruptedRunError, log, log_to_stderr
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from jobs.config import Config
+    from jobs.engine.base import Engine
+
+app = typer.Typer()
+
+_STEPS = "Single steps of a run, as a cluster runs them"
+
+
+@app.command("run")
+def run(
+    corpus: Annotated[
+        list[str],
+        typer.Option(
+            "--corpus",
+            metavar="PLACE",
+            help="Text to train on: a file, a folder or a pattern of .txt, .jsonl or .parquet files, as a path,"
+            " file:///... or s3://... Repeat the option for several places.",
+            show_default=False,
+        ),
+    ],
+    lake: options.Lake = "lake",
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="Settings to start from. By size: tiny, demo, small, medium. By method: attention-dense,"
+            " averaged-dense, embedding-regression, nesterov-regression, word2vec-attention.",
+            autocompletion=options.complete_preset,
+        ),
+    ] = "demo",
+    settings: options.Settings = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option(
+            "--run-id",
+            metavar="NAME",
+            help="Name of the run. A run of this name that exists is continued. Default: manual- and the time.",
+        ),
+    ] = None,
+    engine: Annotated[
+        options.EngineName,
+        typer.Option("--engine", help="Engine of all steps: processes of this machine (inline), or Spark."),
+    ] = "inline",
+    master: Annotated[
+        str | None,
+        typer.Option(
+            "--master",
+            metavar="URL",
+            help="Spark master, such as spark://host:7077. Default: the setting spark.master, else this machine.",
+        ),
+    ] = None,
+) -> None:
+    """Train a model on a text, and write text with it: all steps of the pipeline.
+
+    The steps are tokenize, windows, train and generate, and embed if train.embeddings asks for it. Settings come from
+    the preset, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
+    """
+    from jobs.cli.progress import show_progress
+    from jobs.config import parse_settings
+    from jobs.config.environment import environment_settings
+    from jobs.lake.uri import join
+    from jobs.metrics.training import baselines_text
+    from jobs.pipeline import read_config, run_all, start_run
+
+    from_environment = environment_settings()
+    if from_environment:
+        log.info("settings from the environment: %s", ", ".join(f"{k}={v}" for k, v in from_environment.items()))
+    overrides = {**from_environment, **parse_settings(settings or ())}
+    started = start_run(lake, run_id or time.strftime("manual-%Y%m%d-%H%M%S"), "\n".join(corpus), preset, overrides)
+    config = read_config(started)
+    slots = config.spark.executors * config.spark.executor_cores
+    with _engine(engine, config, master or config.spark.master or f"local[{slots},4]") as chosen:
+        stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
+    train = stats["train"]
+    sys.stdout.write(
+        f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
+        f"statistics {join(started.stats, 'stats.txt')}\ntext       {join(started.generate, 'generated.txt')}\n"
+    )
+
+
+@app.command("tokenize", rich_help_panel=_STEPS)
+def tokenize(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
+    """Run the tokenize step of a run: from text to token ids."""
+    _run_step("tokenize", config, engine, master)
+
+
+@app.command("windows", rich_help_panel=_STEPS)
+def windows(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
+    """Run the windows step of a run: from token ids to windows to train and validate on."""
+    _run_step("windows", config, engine, master)
+
+
+@app.command("embed", rich_help_panel=_STEPS)
+def embed(
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="URI", help="Configuration of the run: config.json in the run's folder."),
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Instead of --config: the id of a run in the lake."),
+    ] = None,
+    lake: options.Lake = "lake",
+    settings: options.Settings = None,
+    neighbours: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--neighbours",
+            metavar="WORD",
+            help="Print the words nearest to this word. Repeat the option for several words.",
+        ),
+    ] = None,
+    engine: Annotated[
+        options.EngineName | None,
+        typer.Option(
+            "--engine",
+            help="Processes of this machine (inline), or Spark. Default: spark with --config, inline with --run.",
+        ),
+    ] = None,
+    master: options.Master = None,
+) -> None:
+    """Run the embed step of a tokenized run: learn a vector for each token (word2vec).
+
+    Settings of the section embed can be changed, for example with --set embed.size=64.
+    """
+    from jobs.cli.neighbours import neighbours_of
+    from jobs.lake.layout import Lake, Run
+    from jobs.lake.uri import to_uri
+
+    if (config is None) == (run_id is None):
+        raise InputError("embed: name a run, either with --config URI or with --run RUN; see --help")
+    run = Run.of_config(config) if config is not None else Lake(to_uri(lake)).run(str(run_id))
+    _run_step("embed", run.config, engine or ("inline" if config is None else "spark"), master, settings or ())
+    for line in neighbours_of(run, neighbours or ()):
+        sys.stdout.write(f"{line}\n")
+
+
+@app.command("train", rich_help_panel=_STEPS)
+def train(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
+    """Run the train step of a run: train the model, and write it with its statistics."""
+    _run_step("train", config, engine, master)
+
+
+@app.command("generate", rich_help_panel=_STEPS)
+def generate(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
+    """Run the generate step of a run: continue the prompts with the trained model."""
+    _run_step("generate", config, engine, master)
+
+
+def _run_step(
+    step: str, config_uri: str, engine: options.EngineName, master: str | None, settings: Sequence[str] = ()
+) -> None:
+    """Run one step of the run that has this configuration, with changed settings of the step's section."""
+    from jobs.config import override, parse_settings
+    from jobs.lake.layout import Run
+    from jobs.pipeline import read_config, run_step
+
+    run = Run.of_config(config_uri)
+    config = override(read_config(run), step, parse_settings(settings))
+    with _engine(engine, config, master or config.spark.master) as chosen:
+        run_step(step, run, config, chosen)
+
+
+@contextmanager
+def _engine(name: options.EngineName, config: Config, master: str | None) -> Iterator[Engine]:
+    """Yield the engine, and log as the configuration says; an interrupt says that the run can be continued."""
+    log_to_stderr(config.log_level)
+    try:
+        if name == "inline":
+            from jobs.engine.inline import InlineEngine
+
+            yield InlineEngine()
+            return
+        from jobs.engine.spark import SparkEngine
+
+        engine = SparkEngine(config.spark, master)
+        try:
+            yield engine
+        finally:
+            engine.stop()
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; finished work is kept, and the same command continues it") from None
