@@ -12,7 +12,8 @@ from collections.abc import Callable
 import boto3
 
 from infra.emr.store import KEYS, REGION
-from jobs.lake.layout import STEPS, Run
+from jobs.config import STEPS
+from jobs.lake.layout import Run
 from jobs.lake.uri import local_path
 
 _POLL_SECONDS = 0.5

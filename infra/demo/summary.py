@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from jobs.lake.layout import STEPS, Run
+from jobs.config import STEPS
+from jobs.lake.layout import Run
 from jobs.lake.uri import join, local_path
 
 NUM_SAMPLES = 3
