@@ -24,7 +24,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
 from jobs.generation.cache import COLUMNS_STEP, KeyValueCache

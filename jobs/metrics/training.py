@@ -1,6 +1,6 @@
 """The metrics of training: a row for each optimizer step, and the rows of ``metrics.csv``.
 
-To add a column to ``metrics.csv``, add a field to `CurveRow`.
+To add a column to ``metrics.csv``, add a field to `EvaluationRow`.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class StepRow(Position, Quality, StepCost, RoundCost):
     samples: Annotated[str, Metric("", "Checksum of the ids of the step's windows.")]
 
 
-class CurveRow(Position, Quality):
+class EvaluationRow(Position, Quality):
     """A row of ``stats/metrics.csv``: one evaluation, and the steps since the previous one."""
 
     batch_loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the batches.", over=mean("loss"))]

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import ClassVar, Self
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor, nn
 
 from jobs.config import ModelConfig

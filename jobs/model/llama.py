@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor, nn
 
 from jobs.config import ModelConfig

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
 CHUNK_POSITIONS = 256

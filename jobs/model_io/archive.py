@@ -3,8 +3,8 @@
 The bytes depend only on the content: the files have a fixed order and a fixed date, and are not compressed, since
 weights hardly shrink and the output of zlib differs between versions.
 
-Archives may come from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and no
-file is read that is larger than the manifest says.
+Archives may come from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and a
+file is read only if its size is that in the manifest.
 """
 
 from __future__ import annotations

@@ -139,8 +139,8 @@ def _regression(stats: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _configuration(config: Config) -> str:
-    chosen = config.model_dump(mode="json", include={"preset", "tokenize", "windows", "model", "train"})
-    return f"## Configuration\n\n{_verbatim(json.dumps(chosen, indent=2, ensure_ascii=False))}\n"
+    settings = config.model_dump(mode="json", include={"preset", "tokenize", "windows", "model", "train"})
+    return f"## Configuration\n\n{_verbatim(json.dumps(settings, indent=2, ensure_ascii=False))}\n"
 
 
 def _samples(samples: Sequence[CardSample]) -> str:

@@ -9,29 +9,29 @@ from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.uri import join, to_uri
 
 
-def find_model(name: str, home: Lake) -> str:
+def find_model(name: str, lake: Lake) -> str:
     """Return the URI of the model folder or zip file with a name.
 
     Args:
         name: A folder, a zip file, the id of a run, or ``champion``.
-        home: The lake of the runs and of the champion.
+        lake: The lake of the runs and of the champion.
 
     Raises:
         InputError: if there is no such model.
         DamagedError: if the pointer to the champion is damaged.
     """
     if name == "champion":
-        champion = read_champion(home)
+        champion = read_champion(lake)
         if champion is None:
-            raise InputError(f"{home.champion}: no champion yet; give the id of a run, or check --lake")
+            raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
         return champion.model_uri
     uri = to_uri(name)
     if uri.endswith(".zip") and store.exists(uri):
         return uri
-    places = [uri, join(uri, "model")]
+    candidates = [uri, join(uri, "model")]
     if "/" not in name:
-        places.append(home.run(name).model)
-    for place in places:
-        if store.exists(join(place, MANIFEST)) and store.exists(join(place, "config.json")):
-            return place
-    raise InputError(f"{name}: no model found (looked in {', '.join(places)}); train one, or check --lake")
+        candidates.append(lake.run(name).model)
+    for candidate in candidates:
+        if store.exists(join(candidate, MANIFEST)) and store.exists(join(candidate, "config.json")):
+            return candidate
+    raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")

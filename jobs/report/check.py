@@ -18,7 +18,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.uri import join
 from jobs.metrics.schema import Metric, Order, metrics_of
-from jobs.metrics.training import CurveRow
+from jobs.metrics.training import EvaluationRow
 
 Column = Sequence[float]
 
@@ -132,8 +132,8 @@ def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> It
 
 
 def _known_metrics() -> dict[str, Metric]:
-    """Return the metrics of our own files by the letters of their names, and "iteration", as others call the step."""
-    metrics = {_letters(name): metric for name, metric in metrics_of(CurveRow).items()}
+    """Return our metrics by the letters of their names, and the step also as "iteration", a usual name for it."""
+    metrics = {_letters(name): metric for name, metric in metrics_of(EvaluationRow).items()}
     return metrics | {"iteration": metrics["step"]}
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 from jobs.metrics.schema import metrics_of
-from jobs.metrics.training import CurveRow, StepRow
+from jobs.metrics.training import EvaluationRow, StepRow
 
 
-def curve_rows(rows: Iterable[StepRow]) -> Iterator[CurveRow]:
-    """Yield one row for each evaluated step; `CurveRow` says how each column is computed.
+def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
+    """Yield one row for each evaluated step; `EvaluationRow` says how each column is computed.
 
     Args:
         rows: The metrics of all optimizer steps, in their order.
@@ -19,12 +19,12 @@ def curve_rows(rows: Iterable[StepRow]) -> Iterator[CurveRow]:
     for row in rows:
         interval.append(row)
         if "valid_loss" in row:
-            yield _curve_row(interval)
+            yield _evaluation_row(interval)
             interval = []
 
 
-def _curve_row(interval: Sequence[StepRow]) -> CurveRow:
+def _evaluation_row(interval: Sequence[StepRow]) -> EvaluationRow:
     last = cast("dict[str, float]", interval[-1])
-    columns = metrics_of(CurveRow).items()
+    columns = metrics_of(EvaluationRow).items()
     found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
-    return cast("CurveRow", {name: value for name, value in found.items() if value is not None})
+    return cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})

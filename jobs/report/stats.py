@@ -1,6 +1,6 @@
 """The statistics of a run as files: ``stats.json``, ``stats.txt``, ``metrics.csv``, ``spark.csv``, ``executors.csv``.
 
-Each step leaves ``stats/<step>.json``. The merged files are written anew after every step, also after a failed one. So
+Each step leaves ``stats/<step>.json``. The merged files are rewritten after every step, also after a failed one. So
 a run that failed still has the statistics of the steps before the failure.
 """
 
@@ -18,8 +18,8 @@ from jobs.lake.layout import Run
 from jobs.lake.uri import join
 from jobs.metrics.schema import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import CurveRow
-from jobs.report.curves import curve_rows
+from jobs.metrics.training import EvaluationRow
+from jobs.report.curves import evaluation_rows
 from jobs.training.metrics import read_parts
 
 
@@ -39,7 +39,7 @@ class Table(NamedTuple):
 
 
 TABLES = {
-    "evaluations": Table("metrics.csv", CurveRow, names_step=False),
+    "evaluations": Table("metrics.csv", EvaluationRow, names_step=False),
     "stages": Table("spark.csv", StageRow, names_step=True),
     "executors": Table("executors.csv", ExecutorRow, names_step=True),
 }
@@ -53,14 +53,14 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     _write_merged(run)
 
 
-def _write_curves(run: Run, started: float) -> list[CurveRow]:
+def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
     """Write the event file for TensorBoard; return the rows of ``metrics.csv``."""
     from jobs.report.tensorboard import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
 
     rows = read_parts(run)
     if rows:
         store.write_bytes(join(run.tensorboard, NAME), event_file(rows, started))
-    return list(curve_rows(rows))
+    return list(evaluation_rows(rows))
 
 
 def _write_merged(run: Run) -> None:

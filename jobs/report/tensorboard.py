@@ -1,6 +1,6 @@
 """The metrics of training as an event file: ``tensorboard --logdir <run>/train/tensorboard`` shows its curves.
 
-The file holds one event of scalars for each optimizer step. It is written anew from all rows each time, so a step that
+The file holds one event of scalars for each optimizer step. It is rewritten from all rows each time, so a step that
 was repeated after a resume appears once.
 """
 

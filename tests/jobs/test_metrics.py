@@ -1,4 +1,4 @@
-"""The schema of metrics: what a run writes is described, and all lists of names follow from it."""
+"""The schema of metrics, and the lists of names that are read from it."""
 
 import json
 
@@ -6,10 +6,10 @@ import pytest
 
 from jobs.metrics.schema import Order, Show, metrics_of, names
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import BASELINE_LOSSES, CurveRow, StepRow, baselines_text, to_jsonl
+from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text, to_jsonl
 
 
-@pytest.mark.parametrize("table", [StepRow, CurveRow, StageRow, ExecutorRow, *STATISTICS.values()])
+@pytest.mark.parametrize("table", [StepRow, EvaluationRow, StageRow, ExecutorRow, *STATISTICS.values()])
 def test_every_field_is_described(table):
     assert set(names(table)) == set(table.__annotations__)
     for metric in metrics_of(table).values():
@@ -17,13 +17,13 @@ def test_every_field_is_described(table):
 
 
 def test_columns_are_in_the_order_of_the_fields():
-    assert names(CurveRow)[:5] == ("step", "epoch", "tokens", "train_loss", "valid_loss")
-    assert names(CurveRow, Show.TABLE)[-1] == "cpu_load"
-    assert metrics_of(CurveRow)["step"].order is Order.INCREASING
+    assert names(EvaluationRow)[:5] == ("step", "epoch", "tokens", "train_loss", "valid_loss")
+    assert names(EvaluationRow, Show.TABLE)[-1] == "cpu_load"
+    assert metrics_of(EvaluationRow)["step"].order is Order.INCREASING
 
 
 def test_a_column_is_an_earlier_metric_or_computed_from_one():
-    for name, metric in metrics_of(CurveRow).items():
+    for name, metric in metrics_of(EvaluationRow).items():
         assert metric.over or name in names(StepRow)
 
 

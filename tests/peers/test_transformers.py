@@ -1,4 +1,4 @@
-"""The model folder in `transformers`: what it opens computes, writes and reads what we do. ``make test-peers``."""
+"""Our models in `transformers` and llama.cpp: equal logits, tokens and text (``make test-peers``)."""
 
 import os
 
@@ -22,7 +22,7 @@ SIZE, NEW_TOKENS, NUM_PROMPTS = 128, 24, 50
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that has learned some English."""
+    """Return a run whose model was trained on English text."""
     pytest.importorskip("transformers", reason="transformers is installed by make test-peers alone")
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "cpu_count", lambda: 2)
@@ -43,7 +43,7 @@ def ours(run):
 
 @pytest.fixture(scope="module")
 def peers(run):
-    """The model and the tokenizer, opened from the folder alone."""
+    """Return the model and the tokenizer that `transformers` opens from the folder."""
     import transformers
 
     folder = local_path(run.model)
@@ -96,7 +96,7 @@ def test_greedy_text_is_identical_for_50_prompts(ours, peers, prompts):
         assert sample.text == tokenizer.decode(tokens, skip_special_tokens=True)
 
 
-def test_what_transformers_saves_holds_the_same_weights(ours, peers, tmp_path):
+def test_transformers_saves_the_same_weights(ours, peers, tmp_path):
     peers[0].save_pretrained(tmp_path)
     from safetensors.torch import load_file
 

@@ -1,4 +1,4 @@
-"""The fused decoder against the plain one: its cache changes nothing, whatever shares the batch."""
+"""The decoder with fused weights and a cache gives the logits of the trained model, in any batch."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ VOCAB_SIZE, NUM_POSITIONS = 23, 80
 
 
 def make_model(num_kv_heads=2, hidden_size=20):
-    """Weights large enough that no logit is near 0, and norms that differ from 1."""
+    """Return a model with larger weights than the initial ones, and norms other than 1."""
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE, num_positions=NUM_POSITIONS, num_layers=2, embedding_size=16, hidden_size=hidden_size,
         num_heads=4, num_kv_heads=num_kv_heads, rope_theta=10_000.0, norm_epsilon=1e-5,
@@ -35,7 +35,7 @@ def random_tokens(*shape):
 
 
 def cached_logits(model, tokens, lengths, num_steps):
-    """Logits (B, steps + 1, V): after each prompt, then after each of the tokens that follow it."""
+    """Return the logits (B, steps + 1, V) after each prompt and after each token that follows."""
     cache = model.new_cache(len(lengths), NUM_POSITIONS)
     prompts = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     for row, length in enumerate(lengths):
@@ -49,7 +49,7 @@ def cached_logits(model, tokens, lengths, num_steps):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=6), st.integers(0, 10), st.sampled_from([1, 2, 4]))
-def test_cached_logits_equal_uncached_for_ragged_batches(lengths, num_steps, num_kv_heads):
+def test_logits_equal_those_of_the_trained_model(lengths, num_steps, num_kv_heads):
     model = make_model(num_kv_heads)
     tokens = random_tokens(len(lengths), NUM_POSITIONS)
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def test_cached_logits_equal_uncached_for_ragged_batches(lengths, num_steps, num
     assert expected.std() > 0.5
 
 
-def test_every_position_of_a_full_context():
+def test_logits_are_equal_up_to_the_last_position():
     model = make_model()
     tokens = random_tokens(2, NUM_POSITIONS)
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_every_position_of_a_full_context():
         torch.testing.assert_close(found, model(tokens), atol=1e-5, rtol=1e-5)
 
 
-def test_a_cache_is_used_again():
+def test_a_cache_can_be_reused():
     model = InferenceLlama(make_model())
     cache = model.new_cache(2, NUM_POSITIONS)
     tokens = random_tokens(2, 9)
@@ -80,7 +80,7 @@ def test_a_cache_is_used_again():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("lengths", [[5], [5, 1, 70]])
-def test_other_arithmetic_is_near(lengths, dtype):
+def test_logits_of_lower_precision_are_close(lengths, dtype):
     model = make_model(hidden_size=32)
     tokens = random_tokens(len(lengths), NUM_POSITIONS)
     with torch.inference_mode():
@@ -91,12 +91,12 @@ def test_other_arithmetic_is_near(lengths, dtype):
     assert (near - exact).abs().mean() < 0.05 * exact.std()
 
 
-def test_int8_refuses_sizes_that_its_kernel_cannot_read():
+def test_int8_rejects_sizes_that_the_kernel_does_not_support():
     with pytest.raises(InputError, match="multiples of 16; one is 20; use float32"):
         InferenceLlama(make_model(), "int8")
 
 
-def test_an_int8_matrix_holds_its_scales_and_a_quarter_of_the_bytes():
+def test_an_int8_matrix_has_a_quarter_of_the_bytes_and_close_products():
     weight = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 10)
     weight[:, 0] = 0
     dense, integers = Dense(weight, torch.float32), Int8(weight)
@@ -122,7 +122,7 @@ def test_a_packed_matrix_multiplies_like_a_dense_one(dtype, num_vectors):
     assert packed.nbytes == dense.nbytes
 
 
-def test_matrices_are_packed_where_onednn_can_multiply_them():
+def test_matrices_are_packed_where_onednn_supports_them():
     weight = torch.randn(48, 80)
     assert isinstance(floating(weight, torch.float32), Packed if torch.backends.mkldnn.is_available() else Dense)
     assert isinstance(floating(weight, torch.float64), Dense)

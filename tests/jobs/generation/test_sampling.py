@@ -1,4 +1,4 @@
-"""Draws against the exact distribution."""
+"""Sampling, compared with the exact distribution."""
 
 import math
 
@@ -11,7 +11,7 @@ LOGITS = torch.tensor([1.0, -0.5, 0.3, 2.0, 0.0, -3.0, 1.9])
 
 
 def p_value(counts, expected):
-    """Of Pearson's chi-square statistic; tokens that cannot be drawn are left out."""
+    """Return the p-value of Pearson's chi-square test, without the tokens of probability 0."""
     possible = expected > 0
     statistic = ((counts - expected)[possible] ** 2 / expected[possible]).sum()
     freedom = possible.sum() - 1
@@ -28,7 +28,7 @@ def draw(sampling, num_draws, logits=LOGITS):
 
 
 def exact(sampling):
-    """The distribution, spelled out token by token in Python's own numbers."""
+    """Return the distribution, computed token by token with Python's floats."""
     weights = [math.exp(logit / sampling.temperature) for logit in LOGITS.tolist()]
     order = sorted(range(len(weights)), key=lambda token: -weights[token])[: sampling.top_k]
     total, kept, before = sum(weights[token] for token in order), [], 0.0
@@ -53,40 +53,40 @@ def test_draws_follow_the_exact_distribution(temperature, top_k, top_p, min_p):
         assert p_value(counts, expected) > 1e-4
 
 
-def test_a_penalty_makes_seen_tokens_less_likely_whatever_their_sign():
+def test_a_penalty_lowers_positive_and_negative_logits():
     seen = torch.tensor([[True, True, False, False, False, False, False]])
     penalized = penalize(LOGITS[None], seen, 2.0)[0]
     assert penalized.tolist() == pytest.approx([0.5, -1.0, *LOGITS[2:].tolist()])
     assert Sampler(Sampling(temperature=0, repetition_penalty=2.0), [()]).draw(LOGITS[None], seen).tolist() == [3]
 
 
-def test_the_test_would_notice_a_temperature_on_probabilities():
+def test_the_test_rejects_a_temperature_on_probabilities():
     wrong = LOGITS.double().softmax(0) / 0.5
     expected = 100_000 * wrong.exp() / wrong.exp().sum()
     assert p_value(draw(Sampling(temperature=0.5), 100_000), expected) < 1e-12
 
 
-def test_the_sampler_draws_uniformly_from_its_own_numbers():
+def test_equal_logits_are_drawn_equally_often():
     logits = torch.zeros(1, 8)
     sampler = Sampler(Sampling(), [(1, 2, 3)])
     counts = torch.bincount(torch.cat([sampler.draw(logits) for _ in range(8000)]), minlength=8).double()
     assert p_value(counts, torch.full((8,), 1000.0)) > 1e-4
 
 
-def test_a_sequence_does_not_depend_on_its_neighbours():
+def test_a_sequence_does_not_depend_on_its_batch():
     logits = LOGITS.expand(3, -1)
     together = Sampler(Sampling(), [(0, 0, index) for index in range(3)])
-    alone = Sampler(Sampling(), [(0, 0, 2)])
+    separate = Sampler(Sampling(), [(0, 0, 2)])
     drawn = [together.draw(logits) for _ in range(50)]
-    assert [row[2].item() for row in drawn] == [alone.draw(logits[:1]).item() for _ in range(50)]
+    assert [row[2].item() for row in drawn] == [separate.draw(logits[:1]).item() for _ in range(50)]
     assert len({tuple(row.tolist()) for row in torch.stack(drawn).T}) == 3
 
 
-def test_temperature_zero_takes_the_likeliest():
+def test_temperature_0_selects_the_likeliest_token():
     assert Sampler(Sampling(temperature=0, top_k=50), [(0,)]).draw(LOGITS[None]).tolist() == [3]
 
 
-def test_the_likeliest_token_is_the_first_of_equal_ones():
+def test_of_equal_logits_the_first_is_selected():
     logits = torch.tensor([[0.0, 2.0, -1.0, 2.0], [-3.0, -4.0, -5.0, -3.5]])
     assert likeliest(logits).tolist() == logits.argmax(dim=-1).tolist() == [1, 0]
     assert likeliest(logits).dtype == torch.int64

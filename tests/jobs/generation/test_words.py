@@ -1,4 +1,4 @@
-"""Text of word tokens: words stand apart, and those that the vocabulary lacks are said."""
+"""Text from a tokenizer of words: spaces between words, and warnings of unknown words."""
 
 from collections import Counter
 
@@ -33,23 +33,23 @@ def words():
         ("the Xx", "sat", " sat"),
     ],
 )
-def test_the_first_word_stands_apart_from_the_prompt(words, prompt, following, text):
+def test_a_space_separates_the_prompt_from_the_first_word(words, prompt, following, text):
     assert words.decode_after(prompt, words.encode(following)) == text
 
 
-def test_byte_pairs_go_on_in_the_middle_of_a_word():
+def test_bpe_tokens_continue_the_last_word_of_the_prompt():
     tokenizer = train_tokenizer()
     for text in ("licen", "ses", " of", "é"):
         assert tokenizer.decode_after("the", tokenizer.encode(text)) == text
 
 
-def test_unknown_words_are_said(words, caplog):
+def test_unknown_words_are_reported(words, caplog):
     model = build_model(ModelConfig(kind="context_mlp", embedding_size=4, hidden_sizes=[4]), DataShape(6, 3, 0))
     settings = GenerationSettings(max_new_tokens=2, sampling=Sampling(temperature=0))
     requests = [Request("the Walrus sat, the man", sample=n) for n in range(3)]
     samples = generate(to_inference(model), words, requests, settings).samples
     assert samples[0].unknown_words == ["Walrus", ","]
-    said = [record.message for record in caplog.records if "vocabulary" in record.message]
-    assert said == ["words of the prompt that are not in the vocabulary: Walrus, ,"]
+    warnings = [record.message for record in caplog.records if "vocabulary" in record.message]
+    assert warnings == ["words of the prompt that are not in the vocabulary: Walrus, ,"]
     assert samples[0].text == words.decode_after("man", samples[0].tokens)
     assert Tokenizer.from_json(train_tokenizer().json).unknown("Walrus ☃") == []

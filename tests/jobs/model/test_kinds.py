@@ -1,4 +1,4 @@
-"""Every kind of model: its gradients, which token it predicts from which, and that it learns a cycle by heart."""
+"""Every kind of model: its gradients, its inputs and targets, and that it memorizes a repeated text."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def small(seed=1, **settings):
 
 
 class Loss(torch.nn.Module):
-    """The training loss as what a call of a module gives."""
+    """A module whose call returns the training loss."""
 
     def __init__(self, model):
         super().__init__()
@@ -74,15 +74,15 @@ def test_gradients_equal_finite_differences(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=named)
-def test_score_is_the_training_loss_over_the_targets_that_a_window_has(variant):
+def test_the_score_is_the_training_loss_of_all_targets(variant):
     model = small(**variant)
     windows = torch.randint(0, SHAPE.vocab_size, (300, 6), generator=torch.Generator().manual_seed(5))
     loss, hits = model.score(windows, torch.float32)
     assert loss == pytest.approx(model.training_loss(windows, torch.float32).item(), rel=1e-5)
     num_targets = 300 * model.targets_per_window
     assert 0 <= hits <= num_targets
-    nothing_learnt = {"nats": math.log(SHAPE.vocab_size), "squared distance": 1.0}[model.loss_unit]
-    assert loss / num_targets == pytest.approx(nothing_learnt, rel=0.1)
+    untrained = {"nats": math.log(SHAPE.vocab_size), "squared distance": 1.0}[model.loss_unit]
+    assert loss / num_targets == pytest.approx(untrained, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", CONTEXT_KINDS)
@@ -101,7 +101,7 @@ def test_a_context_model_predicts_the_last_token_from_all_before_it(kind):
         assert not torch.equal(model.next_logits(changed), logits), f"token {place} is not seen"
 
 
-def test_a_context_does_not_reach_over_the_end_of_a_document():
+def test_a_context_ends_at_the_beginning_of_its_document():
     contexts = torch.tensor([[1, 2, 0, 3, 4], [0, 1, 2, 3, 4], [1, 0, 2, 3, 0], [1, 2, 3, 4, 5]])
     expected = [[0, 0, 0, 3, 4], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0], [1, 2, 3, 4, 5]]
     assert of_last_document(contexts, 0).tolist() == expected
@@ -111,8 +111,8 @@ def test_a_context_does_not_reach_over_the_end_of_a_document():
 
 
 @pytest.mark.parametrize("kind", ["context_mlp", "embedding_regression"])
-def test_long_contexts_are_no_louder_than_short_ones(kind):
-    """Of one token, of four, and of all: what the first dense layer sees, measured by a layer that hands it on."""
+def test_short_and_long_contexts_have_the_same_norm(kind):
+    """Compare the inputs of the first dense layer for contexts of 1, 4 and 64 tokens."""
     shape = DataShape(vocab_size=11, num_positions=64, end_of_text=0)
     model = build_model(ModelConfig(**SMALL | {"kind": kind}), shape, 1)
     model.embeddings.data.copy_(torch.nn.functional.normalize(model.embeddings.data, dim=-1))
@@ -125,7 +125,7 @@ def test_long_contexts_are_no_louder_than_short_ones(kind):
     assert seen[0].norm(dim=-1).tolist() == pytest.approx([2, 2, 2])
 
 
-def test_regression_keeps_its_embeddings_and_they_have_one_length():
+def test_embeddings_of_a_regression_are_fixed_and_have_norm_1():
     model = small(kind="embedding_regression")
     assert model.embeddings.norm(dim=-1).tolist() == pytest.approx([1.0] * 11)
     assert all(parameter is not model.embeddings for parameter in model.parameters())
@@ -138,7 +138,7 @@ def test_regression_keeps_its_embeddings_and_they_have_one_length():
 
 @pytest.fixture(scope="module")
 def cycle(tmp_path_factory):
-    """A lake with a text that is one sentence, which follows itself for ever."""
+    """A lake with a text that repeats one sentence."""
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "cpu_count", lambda: 1)
     place = Lake(tmp_path_factory.mktemp("lake").as_uri())
@@ -149,8 +149,8 @@ def cycle(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", CONTEXT_KINDS)
-def test_a_cycle_is_learned_by_heart_and_generated(cycle, kind):
-    """Windows of 7 tokens, 16 tokens in the cycle: a target that is one off could not be right."""
+def test_a_repeated_sentence_is_memorized_and_generated(cycle, kind):
+    """The sentence has 16 tokens, a window 7. So the test would fail if targets were shifted by one token."""
     settings = {"model__kind": kind, "model__hidden_sizes": [48], "train__epochs": 8, "train__warmup_steps": 10,
                 "train__eval_every": 10_000, "windows__size": 7}  # fmt: skip
     run, config = make_run(cycle, kind, **settings)

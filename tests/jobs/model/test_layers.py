@@ -29,30 +29,30 @@ def norms():
     return ours, theirs
 
 
-def test_the_norm_is_torchs():
+def test_the_norm_equals_that_of_torch():
     ours, theirs = norms()
     torch.testing.assert_close(ours(X), theirs(X))
 
 
-def test_the_norms_gradients_equal_finite_differences():
+def test_gradients_of_the_norm_equal_finite_differences():
     ours, _ = norms()
     by_both = lambda x, weight: torch.func.functional_call(ours, {"weight": weight}, (x,))  # noqa: E731 - one use
     assert torch.autograd.gradcheck(by_both, (X, ours.weight))
 
 
-def test_within_autocast_the_norm_gives_what_matrix_products_want():
+def test_the_norm_has_the_type_of_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert RMSNorm(6, 1e-3)(X.float()).dtype == torch.bfloat16
     assert RMSNorm(6, 1e-3)(X.float()).dtype == torch.float32
 
 
-def test_rows_that_turn_together_become_neighbours():
+def test_rows_of_a_pair_become_neighbours():
     rows = torch.arange(12.0).view(12, 1)  # two heads of six features
     assert interleaved(rows, 6).flatten().tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
 
 
-def test_a_rotation_turns_neighbours_by_their_angle():
-    """(B, T, H, E), two heads: by sines and cosines, written down anew."""
+def test_a_rotation_equals_its_formula():
+    """Compare with sines and cosines for (B, T, H, E) with two heads."""
     even, odd = X[..., 0::2], X[..., 1::2]
     cosines, sines = (part.view(3, 4, 3) for part in (ANGLES.cos(), ANGLES.sin()))
     expected = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), -1).flatten(-2)
@@ -62,39 +62,39 @@ def test_a_rotation_turns_neighbours_by_their_angle():
     torch.testing.assert_close(rounded.double(), expected, atol=0.03, rtol=0.03)
 
 
-def test_a_rotations_gradients_equal_finite_differences():
+def test_gradients_of_a_rotation_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda x: rotate(x, NUMBERS), (X,))
 
 
-def test_angles_of_rotary_positions_grow_with_the_position():
-    """Feature i of position p turns by p / theta^(2 i / E), counterclockwise, as transformers has it."""
+def test_angles_of_rotary_positions_equal_their_formula():
+    """The angle of pair i at position p is p / theta^(2 i / E), counterclockwise, as in transformers."""
     angles = RotaryPositions(num_positions=5, head_size=6, theta=100.0)(4, num_heads=2)
     expected = [[cmath.exp(1j * p * 100.0 ** (-i / 3)) for i in (0, 1, 2)] * 2 for p in range(4)]
     torch.testing.assert_close(angles, torch.tensor(expected, dtype=torch.complex64))
 
 
 @pytest.mark.parametrize("size", [1, 2, 6, 7, 64])
-def test_sinusoids_are_the_papers(size):
+def test_sinusoids_equal_the_formula_of_the_paper(size):
     vectors = sinusoidal_positions(50, size)
     assert vectors.shape == (50, size)
     assert vectors.dtype == torch.float32
     for position in (0, 1, 17, 49):
         for i in range(size):
-            angle = position / 10000 ** (2 * (i // 2) / size)  # a pair shares its wavelength
+            angle = position / 10000 ** (2 * (i // 2) / size)  # one wavelength for each pair
             expected = math.sin(angle) if i % 2 == 0 else math.cos(angle)
             assert vectors[position, i].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_shift_turns_every_pair_by_the_same_angle():
+def test_a_shift_rotates_each_pair_by_one_angle():
     vectors = sinusoidal_positions(100, 8).double()
     for pair in range(4):
         sines, cosines = vectors[:, 2 * pair], vectors[:, 2 * pair + 1]
         angle = 5 / 10000 ** (2 * pair / 8)
-        turned = sines[:-5] * math.cos(angle) + cosines[:-5] * math.sin(angle)
-        assert turned == pytest.approx(sines[5:], abs=1e-6)
+        rotated = sines[:-5] * math.cos(angle) + cosines[:-5] * math.sin(angle)
+        assert rotated == pytest.approx(sines[5:], abs=1e-6)
 
 
-def test_they_go_on_where_a_sequence_goes_on():
+def test_positions_may_start_later():
     whole = sinusoidal_positions(30, 6)
     assert torch.equal(sinusoidal_positions(10, 6, start=20), whole[20:])
     for module in SinusoidalPositions(30, 6), LearnedPositions(30, 6):

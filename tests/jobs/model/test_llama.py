@@ -1,4 +1,4 @@
-"""The decoder: its gradients, its causality."""
+"""The transformer: gradients, causality, initial weights."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CONFIG = LlamaConfig(
 
 
 def model_with_large_weights(dtype=torch.float32):
-    """At their initial size weights are so small that every logit is near 0: scale them up."""
+    """Return a model with larger weights than the initial ones, whose logits are all near 0."""
     model = Llama(CONFIG, seed=1).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -45,7 +45,7 @@ def test_the_gradient_equals_finite_differences():
         assert torch.isclose(slope, (gradient * direction).sum(), rtol=1e-6, atol=1e-9), name
 
 
-def test_a_later_token_changes_nothing_before_it():
+def test_a_token_does_not_influence_earlier_positions():
     model = model_with_large_weights()
     tokens = random_tokens(1, 12)
     changed = tokens.clone()
@@ -57,7 +57,7 @@ def test_a_later_token_changes_nothing_before_it():
 
 
 @pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
-def test_spelled_out_attention_equals_the_fused_one(num_kv_heads):
+def test_explicit_attention_equals_the_fused_kernel(num_kv_heads):
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(2, 4, 9, 8, generator=generator)
     keys, values = torch.randn(2, 2, num_kv_heads, 9, 8, generator=generator)
@@ -65,7 +65,7 @@ def test_spelled_out_attention_equals_the_fused_one(num_kv_heads):
     torch.testing.assert_close(_attend_explicitly(queries, keys, values), fused, atol=1e-6, rtol=1e-5)
 
 
-def test_initial_weights_depend_on_the_seed_alone():
+def test_initial_weights_depend_only_on_the_seed():
     one, same, other = Llama(CONFIG, seed=3), Llama(CONFIG, seed=3), Llama(CONFIG, seed=4)
     assert all(map(torch.equal, one.parameters(), same.parameters()))
     assert not torch.equal(one.output_weight, other.output_weight)

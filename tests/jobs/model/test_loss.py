@@ -1,4 +1,4 @@
-"""The loss against torch's own, and its gradients against finite differences."""
+"""The cross entropy against that of torch, and its gradients against finite differences."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from jobs.model.loss import linear_cross_entropy, loss_and_hits
 
 @pytest.fixture
 def problem(monkeypatch):
-    """Hidden states, output layer and targets of 11 positions, in chunks of 4."""
+    """Return hidden states, output layer and targets of 11 positions, with chunks of 4."""
     monkeypatch.setattr(loss, "CHUNK_POSITIONS", 4)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(11, 6, dtype=torch.float64, generator=generator, requires_grad=True)
@@ -23,7 +23,7 @@ def test_gradients_equal_finite_differences(problem):
     assert torch.autograd.gradcheck(tripled, (hidden, weight))
 
 
-def test_loss_and_hits_equal_those_of_all_logits_at_once(problem):
+def test_loss_and_hits_equal_those_without_chunks(problem):
     hidden, weight, targets = problem
     logits = hidden @ weight.T
     expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
@@ -34,7 +34,7 @@ def test_loss_and_hits_equal_those_of_all_logits_at_once(problem):
     )
 
 
-def test_bfloat16_is_close(problem):
+def test_the_loss_in_bfloat16_is_close(problem):
     hidden, weight, targets = problem
     exact = linear_cross_entropy(hidden, weight, targets, torch.float64)
     rounded = linear_cross_entropy(hidden.float(), weight.float(), targets, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Every kind of model as files: it is read back as it was, and damaged files are refused."""
+"""Every kind of model in a model folder: it is read back unchanged, and damaged files are rejected."""
 
 import json
 
@@ -23,7 +23,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant.values()))
-def test_a_folder_is_read_back_and_its_shapes_are_known_before(variant):
+def test_a_model_is_read_back_unchanged(variant):
     tokenizer = train_tokenizer()
     shape = DataShape(tokenizer.vocab_size, 5, tokenizer.end_of_text)
     model = build_model(ModelConfig(**SMALL | variant), shape, 3)
@@ -47,7 +47,7 @@ def with_tensors(change):
 
 
 def changed(contents, name, change):
-    """Contents with one file altered, as someone makes who writes a folder by hand."""
+    """Return contents with one altered file."""
     return {**contents, name: change(contents[name])}
 
 
@@ -71,7 +71,7 @@ def changed(contents, name, change):
         (lambda contents: changed(contents, "model.safetensors", lambda data: data[:-5]), "not a safetensors file"),
     ],
 )
-def test_a_damaged_model_is_refused_in_one_line(kind, damage, message):
+def test_a_damaged_model_is_rejected_in_one_line(kind, damage, message):
     tokenizer = train_tokenizer()
     shape = DataShape(tokenizer.vocab_size, 5, tokenizer.end_of_text)
     contents = model_contents(build_model(ModelConfig(**SMALL | {"kind": kind}), shape), tokenizer, {})

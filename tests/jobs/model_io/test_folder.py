@@ -1,4 +1,4 @@
-"""The model folder and its zip file: there and back again, and what is refused."""
+"""The model folder and its zip file: writing, reading, and damaged files."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def contents(model_and_tokenizer_untrained):
 
 
 def changed(contents, name, change):
-    """Contents with one file altered and a manifest that fits, as someone makes who writes a folder by hand."""
+    """Return contents with one altered file and a matching manifest, like a folder that was written by hand."""
     files = {key: data for key, data in contents.items() if key != "_manifest.json"}
     files[name] = change(files[name])
     files = {key: data for key, data in files.items() if data is not None}
@@ -33,7 +33,7 @@ def changed(contents, name, change):
     return {**files, "_manifest.json": store.manifest_bytes(store.Manifest("model", "x", entries))}
 
 
-def test_a_folder_holds_what_others_need_and_is_loaded_as_it_was(model_and_tokenizer_untrained, tmp_path):
+def test_a_folder_has_all_files_and_is_loaded_unchanged(model_and_tokenizer_untrained, tmp_path):
     model, tokenizer = model_and_tokenizer_untrained
     save_model(tmp_path.as_uri(), model, tokenizer, ABOUT)
     assert {path.name for path in tmp_path.iterdir()} == HUGGING_FACE | set(ABOUT) | {"_manifest.json"}
@@ -41,7 +41,7 @@ def test_a_folder_holds_what_others_need_and_is_loaded_as_it_was(model_and_token
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_export_import_export_changes_no_byte(contents, tmp_path):
+def test_exporting_again_changes_no_byte(contents, tmp_path):
     uri = tmp_path.as_uri()
     store.write_bytes(f"{uri}/first.zip", pack(contents))
     write_contents(f"{uri}/folder", read_contents(f"{uri}/first.zip"))
@@ -51,7 +51,7 @@ def test_export_import_export_changes_no_byte(contents, tmp_path):
     assert model_contents(model, tokenizer, ABOUT) == contents
 
 
-def test_a_zip_depends_on_the_content_alone(contents):
+def test_a_zip_file_depends_only_on_the_content(contents):
     backwards = dict(reversed(contents.items()))
     assert pack(contents) == pack(backwards)
     with zipfile.ZipFile(io.BytesIO(pack(contents))) as archive:
@@ -64,12 +64,12 @@ def with_config(**values):
 
 
 def without_a_tensor(data):
-    """Rename a tensor in the header, which keeps its length."""
+    """Rename a tensor in the header to a name of the same length."""
     return data.replace(b"model.norm.weight", b"model.mine.weight")
 
 
 def of_integers(data):
-    """Name another type of the same size in the header, padded to the length that it had."""
+    """Change the type in the header to another one of the same size."""
     (size,) = struct.unpack("<Q", data[:8])
     header = data[8 : 8 + size].replace(b"F32", b"I32")
     return data[:8] + header + data[8 + size :]
@@ -118,7 +118,7 @@ def huge_header(data):
         ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: not a tokenizer.json"),
     ],
 )
-def test_a_wrong_model_is_refused_in_one_line(contents, tmp_path, name, change, error, message):
+def test_a_wrong_model_is_rejected_in_one_line(contents, tmp_path, name, change, error, message):
     write_contents(tmp_path.as_uri(), changed(contents, name, change))
     store.write_bytes(tmp_path.as_uri() + ".zip", pack(changed(contents, name, change)))
     for uri in (tmp_path.as_uri(), tmp_path.as_uri() + ".zip"):
@@ -128,7 +128,7 @@ def test_a_wrong_model_is_refused_in_one_line(contents, tmp_path, name, change, 
         assert caught.value.exit_code == error.exit_code
 
 
-def test_a_truncated_file_is_refused(contents, tmp_path):
+def test_a_truncated_file_is_rejected(contents, tmp_path):
     write_contents(tmp_path.as_uri(), contents)
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
@@ -136,7 +136,7 @@ def test_a_truncated_file_is_refused(contents, tmp_path):
         load_model(tmp_path.as_uri())
 
 
-def test_there_is_no_model_before_its_manifest(contents, tmp_path):
+def test_without_a_manifest_there_is_no_model(contents, tmp_path):
     write_contents(tmp_path.as_uri(), contents)
     (tmp_path / "_manifest.json").unlink()
     with pytest.raises(InputError, match="no model here"):
@@ -144,7 +144,7 @@ def test_there_is_no_model_before_its_manifest(contents, tmp_path):
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format_version": 1}', b'{"files": [{"name": 3}]}', b"\xff"])
-def test_a_manifest_of_something_else_is_refused(contents, tmp_path, manifest):
+def test_an_invalid_manifest_is_rejected(contents, tmp_path, manifest):
     write_contents(tmp_path.as_uri(), contents | {"_manifest.json": manifest})
     with pytest.raises(DamagedError, match="not a manifest"):
         load_model(tmp_path.as_uri())
@@ -159,7 +159,7 @@ def zip_of(files, compression=zipfile.ZIP_STORED):
 
 
 @pytest.mark.parametrize("name", ["../config.json", "/etc/x", "a/b", "..", "a\\b", "c:x", ".hidden"])
-def test_names_that_lead_out_of_a_zip_are_refused(contents, tmp_path, name):
+def test_names_other_than_plain_file_names_are_rejected(contents, tmp_path, name):
     (tmp_path / "m.zip").write_bytes(zip_of(contents | {name: b"x"}))
     with pytest.raises(DamagedError, match="plain file names"):
         load_model((tmp_path / "m.zip").as_uri())
@@ -183,14 +183,14 @@ def test_names_that_lead_out_of_a_zip_are_refused(contents, tmp_path, name):
     ],
     ids=["empty", "cut short", "half", "no manifest", "bomb", "wrong size", "missing", "altered"],
 )
-def test_a_damaged_zip_is_refused(contents, tmp_path, data, message):
+def test_a_damaged_zip_file_is_rejected(contents, tmp_path, data, message):
     (tmp_path / "m.zip").write_bytes(data(contents))
     with pytest.raises(NightjarError, match=message) as caught:
         load_model((tmp_path / "m.zip").as_uri())
     assert "\n" not in str(caught.value)
 
 
-def test_a_compressed_zip_is_read(contents, tmp_path):
+def test_a_compressed_zip_file_is_read(contents, tmp_path):
     (tmp_path / "m.zip").write_bytes(zip_of(contents, zipfile.ZIP_DEFLATED))
     model, _ = load_model((tmp_path / "m.zip").as_uri())
     assert model.num_parameters == parse_model(contents, "x")[0].num_parameters

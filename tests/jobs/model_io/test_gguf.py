@@ -1,4 +1,4 @@
-"""GGUF read back by its own package."""
+"""GGUF files, read back by the package gguf."""
 
 import json
 
@@ -20,8 +20,8 @@ def reader(model_and_tokenizer_untrained, tmp_path_factory):
     return GGUFReader(path)
 
 
-def turned_back(rows, head_size):
-    """llama.cpp's rows of queries or keys in the order of Hugging Face."""
+def reordered(rows, head_size):
+    """Return llama.cpp's rows of queries or keys in the order of Hugging Face."""
     return rows.reshape(-1, head_size // 2, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -35,7 +35,7 @@ def test_the_tensors_are_equal(model_and_tokenizer_untrained, reader):
         found = np.asarray(tensor.data)
         if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
             assert not np.array_equal(found, expected)
-            found = turned_back(found, model.config.head_size)
+            found = reordered(found, model.config.head_size)
         assert found.dtype == np.float32
         assert np.array_equal(found, expected)
 
@@ -52,21 +52,21 @@ def test_the_tokenizer_is_equal(model_and_tokenizer_untrained, reader):
     assert (fields["tokenizer.ggml.model"], fields["tokenizer.ggml.pre"]) == ("gpt2", "gpt-2")
 
 
-def test_the_shape_is_told(model_and_tokenizer_untrained, reader):
+def test_the_configuration_is_equal(model_and_tokenizer_untrained, reader):
     config = model_and_tokenizer_untrained[0].config
-    told = {name.removeprefix("llama."): field.contents() for name, field in reader.fields.items()}
-    assert told["general.architecture"] == "llama"
-    assert told["attention.head_count_kv"] == config.num_kv_heads
-    assert told["context_length"] == config.num_positions
-    assert told["rope.freq_base"] == config.rope_theta
-    assert told["attention.layer_norm_rms_epsilon"] == pytest.approx(config.norm_epsilon)
+    found = {name.removeprefix("llama."): field.contents() for name, field in reader.fields.items()}
+    assert found["general.architecture"] == "llama"
+    assert found["attention.head_count_kv"] == config.num_kv_heads
+    assert found["context_length"] == config.num_positions
+    assert found["rope.freq_base"] == config.rope_theta
+    assert found["attention.layer_norm_rms_epsilon"] == pytest.approx(config.norm_epsilon)
 
 
-def test_the_same_bytes_twice(model_and_tokenizer_untrained):
+def test_two_exports_are_equal(model_and_tokenizer_untrained):
     assert to_gguf(*model_and_tokenizer_untrained, "x") == to_gguf(*model_and_tokenizer_untrained, "x")
 
 
-def test_another_kind_of_tokenizer_is_refused(model_and_tokenizer_untrained):
+def test_another_kind_of_tokenizer_is_rejected(model_and_tokenizer_untrained):
     other = HuggingFaceTokenizer.from_str(model_and_tokenizer_untrained[1].json.decode())
     other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer = Tokenizer.from_json(model_and_tokenizer_untrained[1].json)

@@ -1,4 +1,4 @@
-"""The checker of metrics finds each thing that such files have been seen to have."""
+"""The checker of metrics finds each kind of defect."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def csv_of(*rows, header=HEADER):
 
 
 def with_column(name, *values):
-    """The good file with other values in one column."""
+    """Return a correct file with other values in one column."""
     place = HEADER.split(",").index(name)
     rows = [row.split(",") for row in ROWS]
     for row, value in zip(rows, values, strict=True):
@@ -30,7 +30,7 @@ def with_column(name, *values):
     return csv_of(*map(",".join, rows))
 
 
-def test_a_good_file_has_none():
+def test_a_correct_file_has_no_defect():
     assert find_defects(csv_of(*ROWS)) == []
     assert find_defects(csv_of(*ROWS).replace("\n", "\r\n")) == []
 
@@ -70,13 +70,13 @@ def test_a_good_file_has_none():
         ),
     ],
 )
-def test_each_defect_is_one_finding(text, finding):
+def test_each_defect_is_reported_once(text, finding):
     (found,) = find_defects(text)
     assert finding in found
 
 
-def test_what_an_earlier_pipeline_wrote():
-    """A comma in an unquoted field, a learning rate of the last epoch in all rows, the header written once a run."""
+def test_files_of_another_pipeline():
+    """Such files had commas in unquoted fields, the last learning rate in all rows, and one header for each run."""
     header = "Epoch,LearningRate,Loss,Accuracy,MemoryMB"
     rows = [f"{epoch},0.002952,5.{60 - epoch},0.0,executor 1: 512,executor 2: 498" for epoch in (1, 2, 3)]
     found = find_defects("\n".join([header, *rows, header, *rows]))
@@ -89,7 +89,7 @@ def test_what_an_earlier_pipeline_wrote():
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_a_run_whose_schedule_is_constant_may_have_a_constant_rate(tmp_path, schedule):
+def test_a_constant_learning_rate_is_correct_for_a_constant_schedule(tmp_path, schedule):
     run = Lake(tmp_path.as_uri()).run("r")
     uri = join(run.stats, "metrics.csv")
     store.write_bytes(uri, with_column("learning_rate", *["0.1"] * 3).encode())
@@ -105,12 +105,12 @@ def test_the_command(tmp_path, capsys):
     assert capsys.readouterr().out == f"{path}: no defects found\n"
     path.write_text(csv_of(ROWS[0], HEADER))
     assert main(["check-metrics", str(path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == f"{path}: line 3: the header again\n"
-    assert told.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
+    captured = capsys.readouterr()
+    assert captured.out == f"{path}: line 3: the header again\n"
+    assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
 
 
-def test_what_is_no_text_is_refused(tmp_path):
+def test_files_that_are_missing_or_not_text_are_rejected(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         check_file((tmp_path / "none.csv").as_uri())
     (tmp_path / "a.csv").write_bytes(b"loss\n\xff\n")

@@ -1,4 +1,4 @@
-"""Statistics as files."""
+"""The files of statistics, and the progress of a step."""
 
 import csv
 import io
@@ -9,7 +9,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics.training import nearest_rank, to_jsonl
-from jobs.report.curves import curve_rows
+from jobs.report.curves import evaluation_rows
 from jobs.report.progress import Progress
 from jobs.report.stats import to_csv, to_lines, write_step
 
@@ -19,7 +19,7 @@ def read_csv(run, name):
 
 
 @pytest.mark.parametrize("where", ["file", "s3"])
-def test_merged_files_grow_step_by_step(where, tmp_path, request):
+def test_merged_files_have_all_steps_so_far(where, tmp_path, request):
     run = Lake(to_uri(str(tmp_path)) if where == "file" else request.getfixturevalue("s3_uri")).run("r")
     stage = {"stage": 0, "description": 'tokenize, "all"', "tasks": 3, "seconds": 1.5}
     executor = {"executor": "driver", "cores": 2, "cached_memory_bytes": 12345}
@@ -45,7 +45,7 @@ def test_merged_files_grow_step_by_step(where, tmp_path, request):
         assert words in text
 
 
-def test_lines_of_a_table():
+def test_columns_of_a_text_table_are_aligned():
     rows = [{"step": 100, "loss": 4.5, "what": "a\nb"}, {"step": 1000, "loss": 12.25, "what": "c"}]
     assert to_lines(rows, ("step", "loss", "absent", "what")) == [
         "   step   loss  what",
@@ -55,7 +55,7 @@ def test_lines_of_a_table():
     assert to_lines([], ("step",)) == []
 
 
-def test_csv_has_one_header_and_quotes():
+def test_a_csv_file_has_one_header_and_quoted_texts():
     assert to_csv([{"a": 1, "b": "x,y"}, {"a": 2, "b": 3.5}]) == b'"a","b"\n1,"x,y"\n2,3.5\n'
     with pytest.raises(ValueError, match="fields not in fieldnames"):
         to_csv([{"a": 1}, {"a": 1, "b": 2}])
@@ -65,16 +65,16 @@ VALIDATION = {"valid_loss": 4.0, "valid_accuracy": 0.2, "perplexity": 54.6, "bit
 
 
 def step_row(step):
-    """A row of metrics as a training writes it."""
+    """Return the metrics of a step as training writes them."""
     fixed = {"epoch": 0.5, "tokens": 10, "unigram_loss": 6.0, "learning_rate": 0.1, "seconds": 3.0, "cpu_load": 1.0}
     fixed |= {"sync_milliseconds": 0.5, "sync_bytes": 7, "gpu_bytes": 0}
     changing = {"loss": 10.0 - step, "gradient_norm": step, "resident_bytes": 100 - step}
     return {**fixed, "step": step, **changing, "step_milliseconds": 10.0 * step, "tokens_per_second": 100.0 * step}
 
 
-def test_one_row_for_each_validation():
+def test_a_row_of_the_curves_aggregates_the_steps_since_the_previous_one():
     steps = [step_row(step) | (VALIDATION if step in (2, 3) else {}) for step in (1, 2, 3, 4)]
-    first, second = curve_rows(steps)
+    first, second = evaluation_rows(steps)
     assert (first["step"], first["batch_loss"], first["gradient_norm_mean"], first["gradient_norm_max"]) == (
         2,
         8.5,
@@ -86,13 +86,13 @@ def test_one_row_for_each_validation():
     assert (first["peak_resident_bytes"], second["peak_resident_bytes"], second["step"]) == (99, 97, 3)
 
 
-def test_percentiles_are_values_that_were_seen():
+def test_nearest_rank_percentiles():
     values = [float(value) for value in range(1, 101)]
     assert [nearest_rank(values, share) for share in (0.5, 0.95, 1.0, 0.001)] == [50, 95, 100, 1]
     assert nearest_rank([3.0], 0.5) == 3
 
 
-def test_progress_is_written_now_and_then(tmp_path):
+def test_progress_is_written_at_most_once_per_interval(tmp_path):
     run = Lake(to_uri(str(tmp_path))).run("r")
     progress = Progress(run, "train", every_seconds=60)
     progress("one")

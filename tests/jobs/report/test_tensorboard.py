@@ -1,4 +1,4 @@
-"""Event files, read back as TensorBoard reads them: records with checksums that hold events."""
+"""Event files for TensorBoard, read back as records with checksums."""
 
 import struct
 
@@ -14,7 +14,7 @@ STEP |= {"gradient_norms": {"matrices": {"mean": 0.5, "max": 1.5}}}
 
 
 def read_events(data):
-    """The events of a file whose records are all whole: length, its checksum, data, its checksum."""
+    """Return the events of a file; each record is a length, its checksum, the event, and its checksum."""
     found = []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
@@ -46,7 +46,7 @@ def test_rows_are_read_back():
     assert scalars(second) == scalars(first) | {"loss/valid_loss": 4.0}
 
 
-def test_a_long_training_is_thinned_out_but_for_its_evaluations(monkeypatch):
+def test_a_long_training_keeps_all_evaluations_and_some_other_steps(monkeypatch):
     monkeypatch.setattr(tensorboard, "MAX_STEPS", 10)
     rows = [{**STEP, "step": step, "seconds": float(step)} for step in range(1, 101)]
     rows[46]["valid_loss"] = 4.0
@@ -54,6 +54,6 @@ def test_a_long_training_is_thinned_out_but_for_its_evaluations(monkeypatch):
     assert steps == sorted({*range(10, 101, 10), 47})
 
 
-def test_no_rows_make_no_events():
+def test_without_rows_there_are_no_events():
     (version,) = read_events(event_file([], 5.0))
     assert version.wall_time == pytest.approx(5.0)

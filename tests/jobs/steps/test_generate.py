@@ -1,4 +1,4 @@
-"""The generate step."""
+"""The generate step: samples, files, and what it reuses."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ def place(tmp_path):
 
 
 class PartitionedEngine(InlineEngine):
-    """Deals tasks to executors that each load the model anew, the last executor first."""
+    """An engine with several processes, simulated: each loads the model again, and the last one runs first."""
 
     def __init__(self, partitions):
         self.partitions = partitions
@@ -53,7 +53,7 @@ def make(place, name, engine=None, **settings):
     return run, config, stats, rows
 
 
-def test_samples_are_the_same_however_they_are_spread(place):
+def test_samples_do_not_depend_on_the_number_of_tasks(place):
     settings = {"generate__max_new_tokens": 8, "generate__num_samples": 50}
     made = [make(place, f"of {n}", PartitionedEngine(n), **settings) for n in (1, 2, 5)]
     run, config, stats, rows = made[0]
@@ -70,7 +70,7 @@ def test_samples_are_the_same_however_they_are_spread(place):
     assert len(contents) == 1
     text = store.read_bytes(run.generate + "/generated.txt").decode()
     assert "[18] The man starts with" + rows[17]["text"] in text
-    again = generate.run(run, config, None, lambda _: None)  # no engine: nothing is made again
+    again = generate.run(run, config, None, lambda _: None)  # no engine: nothing is generated
     assert again == stats | {"reused": True}
 
 
@@ -81,19 +81,19 @@ def test_prompts_come_from_a_file_in_the_lake(place):
     assert [(row["prompt_index"], row["prompt"]) for row in rows] == [(0, "Nächte"), (1, "")]
 
 
-def test_a_prompt_longer_than_the_window_is_said_in_its_row(place):
+def test_a_row_has_the_number_of_dropped_prompt_tokens(place):
     rows = make(place, "long", generate__prompts=["night and day " * 20], generate__num_samples=2)[3]
     assert [row["prompt_tokens_dropped"] > 50 for row in rows] == [True, True]
     assert {row["finish"] for row in rows} <= {"max_new_words", "max_new_tokens", "end_of_text"}
 
 
-def test_words_are_counted(place):
+def test_samples_end_after_max_new_words(place):
     rows = make(place, "words", generate__max_new_words=2)[3]
-    assert all(len(row["text"].split()) <= 3 for row in rows)  # the prompt's last word may go on
+    assert all(len(row["text"].split()) <= 3 for row in rows)  # the first may continue the prompt's last word
     assert any(len(row["text"].split()) == 2 for row in rows)
 
 
-def test_another_model_makes_other_text(place):
+def test_samples_of_another_model_are_replaced(place):
     run, config, _, rows = make(place, "again", generate__max_new_tokens=8)
     tokenizer = train_tokenizer()
     save_random_model(run, config, tokenizer, seed=2)
@@ -101,7 +101,7 @@ def test_another_model_makes_other_text(place):
     assert stats["first_sample"] != rows[0]["text"]
 
 
-def test_without_a_model_there_is_one_clear_line(place):
+def test_without_a_model_the_error_names_the_train_step(place):
     run, config = make_run(place)
     with pytest.raises(InputError, match="no model here; run the train step first"):
         generate.run(run, config, InlineEngine(), lambda _: None)

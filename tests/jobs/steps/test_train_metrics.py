@@ -1,4 +1,4 @@
-"""What a training leaves to read: each figure is what it says it is."""
+"""The metrics of a training: each value matches its description."""
 
 import csv
 import io
@@ -23,12 +23,12 @@ from tests.support.handmade import FINGERPRINT, make_run, metrics
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """A local disk of its own."""
+    """Give the test a local disk of its own."""
     monkeypatch.setattr(optimizer_cache.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def trained(place, **settings):
-    """A run of some evaluations, with the rows of its ``metrics.csv``."""
+    """Return a run with several evaluations, its configuration, and the rows of its ``metrics.csv``."""
     run, config = make_run(place, **{"train__epochs": 6, "train__eval_every": 10, **settings})
     run_step("train", run, config, InlineEngine())
     data = store.read_bytes(join(run.stats, "metrics.csv")).decode()
@@ -37,7 +37,7 @@ def trained(place, **settings):
 
 @pytest.mark.parametrize("kind", ["transformer", "embedding_regression"])
 @pytest.mark.parametrize("strategy", ["allreduce", "average"])
-def test_every_cell_is_a_number_and_nothing_is_wrong(place, kind, strategy):
+def test_every_cell_is_a_number_and_the_checker_finds_no_defect(place, kind, strategy):
     run, _, rows = trained(place, model__kind=kind, train__strategy=strategy, train__sync_every=5)
     found = check_file(join(run.stats, "metrics.csv"))
     assert [finding for finding in found if "never below" not in finding] == []
@@ -60,8 +60,8 @@ def test_pandas_opens_the_table(place):
     assert not table.isna().any().any()
 
 
-def test_the_learning_rate_of_every_row_is_the_schedules(place):
-    """By the schedule itself, and by the formula of a cosine written down anew."""
+def test_learning_rates_follow_the_schedule(place):
+    """Compare with the schedule, and with the formula of a cosine."""
     run, config, rows = trained(place, train__schedule="cosine", train__warmup_steps=5)
     settings, steps = config.train, metrics(run)
     schedule = Schedule.of(settings, TrainingData.open(place, FINGERPRINT).train.num_windows, config.windows.size)
@@ -76,8 +76,8 @@ def test_the_learning_rate_of_every_row_is_the_schedules(place):
     assert [float(row["learning_rate"]) for row in rows] == [by_step[int(row["step"])] for row in rows]
 
 
-def test_losses_recomputed_from_the_saved_model_are_those_of_the_table(place):
-    """By plain torch, over the logits of the model folder, on all windows of both sides."""
+def test_losses_equal_those_of_the_saved_model(place):
+    """Compute the losses with plain torch on all windows of both sides."""
     run, _, rows = trained(place, train__eval_windows=10_000)
     model, _ = load_model(run.model)
     data = TrainingData.open(place, FINGERPRINT)
@@ -93,7 +93,7 @@ def test_losses_recomputed_from_the_saved_model_are_those_of_the_table(place):
     assert float(rows[-1]["perplexity"]) == pytest.approx(math.exp(float(rows[-1]["valid_loss"])))
 
 
-def test_a_row_is_made_of_its_steps(place):
+def test_a_row_aggregates_its_steps(place):
     run, _, rows = trained(place)
     steps = metrics(run)
     second = [row for row in steps if 10 < row["step"] <= 20]

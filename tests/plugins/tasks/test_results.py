@@ -9,7 +9,7 @@ from nightjar.storage import open_storage
 from nightjar.tasks import results
 
 
-def test_statistics_are_copied_and_summed_up(lake_uri, tmp_path):
+def test_statistics_are_copied_and_summarized(lake_uri, tmp_path):
     run, storage = Lake(lake_uri).run("one:two"), open_storage(lake_uri)
     stats = {"valid_loss": 4.0, "seconds": {"train": 12.5}, "steps": {"train": {"loss": [1] * 1000}}}
     storage.write(join(run.stats, "stats.json"), json.dumps(stats).encode())
@@ -24,18 +24,18 @@ def test_statistics_are_copied_and_summed_up(lake_uri, tmp_path):
     assert (tmp_path / "here" / "one-two" / "plots" / "loss.png").read_bytes() == b"png"
 
 
-def test_a_run_that_broke_early_has_none(lake_uri, tmp_path):
+def test_a_run_that_failed_early_has_no_statistics(lake_uri, tmp_path):
     summary = results.pull_stats(Lake(lake_uri).run("one"), tmp_path)
     assert summary == {"run_id": "one", "stats_dir": str(tmp_path / "one")}
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", None])
-def test_the_verdict_names_what_did_not_succeed(state):
+def test_the_verdict_names_tasks_that_did_not_succeed(state):
     results.check_tasks(["a", "b"], {"a": "success", "b": "success", "extra": "failed"})
     with pytest.raises(NightjarError, match=f"^b is {state}$"):
         results.check_tasks(["a", "b"], {"a": "success", "b": state} if state else {"a": "success"})
 
 
-def test_without_a_plan_there_is_no_success():
+def test_without_a_plan_the_verdict_fails():
     with pytest.raises(NightjarError, match="preflight made no plan: it is failed"):
         results.check_tasks(None, {"preflight": "failed"})
