@@ -150,15 +150,15 @@ bench-tokenize: setup .venv-bench/made ## Our tokenize step against others [TEXT
 
 .PHONY: bench-windows
 bench-windows: setup ## Windows as offsets against windows as copies [TEXT=path]
-	@$(RUN_PIPELINE) -m bench.addresses
+	@$(RUN_PIPELINE) -m bench.windows
 
 .PHONY: bench-embed
 bench-embed: setup .venv-bench/made ## Our word2vec against gensim's, and the neighbours of ten words [TEXT=path]
-	@$(RUN_PIPELINE) -m bench.neighbours
+	@$(RUN_PIPELINE) -m bench.embed
 
 .PHONY: bench-generate
 bench-generate: setup .venv-peers/made ## Our decoding against transformers.generate
-	$(PEERS) -m bench.bench_generate
+	$(PEERS) -m bench.generate
 
 .PHONY: bench-train
 bench-train: setup .venv-peers/made ## Our training step against one with transformers
@@ -178,7 +178,7 @@ bench-strategies: setup ## Loss at equal tokens against bytes moved, for each st
 
 .PHONY: bench-link
 bench-link: setup ## The strategies over a link of 100 Mbit/s (Linux, root)
-	@$(RUN_PIPELINE) -m bench.shaped_link
+	@$(RUN_PIPELINE) -m bench.slow_link
 
 ##@ AWS
 

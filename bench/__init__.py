@@ -1,1 +1,1 @@
-"""Ratios against peers, one command each: `make bench-<name>`. Figures and the machine are in README.md."""
+"""Benchmarks against other libraries, one command each: `make bench-<name>`. README.md has the results."""

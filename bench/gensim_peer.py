@@ -1,4 +1,4 @@
-"""What gensim learns. Runs in .venv-bench: ``gensim_peer.py IDS.npy VECTORS.npy SETTINGS``; prints its seconds."""
+"""Train word2vec with gensim in .venv-bench: ``gensim_peer.py IDS.npy VECTORS.npy SETTINGS``. Prints the seconds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""nanoGPT's recipe for a CPU, written anew after its README: what people start from (peer of `bench.quality`).
+"""nanoGPT's training recipe for a CPU, reimplemented from its README, for `bench.quality`.
 
-GPT-2 without dropout and biases: 4 layers, 4 heads, 128 wide, context 64; characters as tokens; 2,000 steps on 12
-random windows in float32; AdamW with betas 0.9 and 0.99, weight decay 0.1 on matrices; 100 steps of warm-up to 1e-3,
-then a cosine to 1e-4; gradients clipped to 1.
+The model is GPT-2 without dropout and biases: 4 layers, 4 heads, embedding size 128, context 64, characters as tokens.
+It trains for 2,000 steps on batches of 12 random windows in float32. The optimizer is AdamW with betas 0.9 and 0.99 and
+weight decay 0.1 on matrices. The learning rate warms up to 1e-3 in 100 steps, then follows a cosine to 1e-4. Gradients
+are clipped to norm 1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the name that all torch code knows it by
+import torch.nn.functional as F  # noqa: N812 - the conventional name
 from torch import Tensor, nn
 
 LAYERS, HEADS, SIZE, CONTEXT, BATCH, STEPS = 4, 4, 128, 64, 12, 2000
@@ -18,7 +19,7 @@ RATE, LEAST_RATE, WARMUP, DECAY, MAX_NORM = 1e-3, 1e-4, 100, 0.1, 1.0
 
 
 class Block(nn.Module):
-    """Attention and GELU, each normed before."""
+    """A transformer block: attention and a GELU layer, each after a layer norm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +29,7 @@ class Block(nn.Module):
         self.dense_out = nn.Linear(4 * SIZE, SIZE, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Map (B, T, D) to (B, T, D)."""
         parts = self.attention_in(self.norms[0](x)).split(SIZE, dim=2)
         heads = (part.view(*part.shape[:2], HEADS, -1).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(*heads, is_causal=True)
@@ -37,7 +38,7 @@ class Block(nn.Module):
 
 
 class NanoGPT(nn.Module):
-    """The model with its loss."""
+    """The model, which returns its loss."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -50,23 +51,23 @@ class NanoGPT(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * LAYERS) if small else 0.02)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Mean loss in nats of windows (B, T + 1)."""
+        """Return the mean loss in nats of windows (B, T + 1)."""
         x = self.tokens(windows[:, :-1]) + self.positions.weight
         logits = F.linear(self.norm(self.blocks(x)), self.tokens.weight)
         return F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
 
 
 class Training:
-    """Its steps on a text."""
+    """The training of a model on a text."""
 
     def __init__(self, text: bytes, num_train: int) -> None:
-        letters = sorted(set(text))
+        characters = sorted(set(text))
         table = torch.zeros(256, dtype=torch.long)
-        table[letters] = torch.arange(len(letters))
+        table[characters] = torch.arange(len(characters))
         stream = table[torch.frombuffer(bytearray(text), dtype=torch.uint8).long()]
         self._train, self._valid = stream[:num_train], stream[num_train:]
         torch.manual_seed(1337)
-        self._model = NanoGPT(len(letters))
+        self._model = NanoGPT(len(characters))
         groups = [
             {"params": [one for one in self._model.parameters() if one.dim() >= 2]},
             {"params": [one for one in self._model.parameters() if one.dim() < 2], "weight_decay": 0.0},
@@ -74,7 +75,7 @@ class Training:
         self._optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.99), weight_decay=DECAY)
 
     def step(self, number: int) -> None:
-        """Step `number`, counted from 0."""
+        """Do step `number`, counted from 0."""
         starts = torch.randint(len(self._train) - CONTEXT, (BATCH,))
         loss = self._model(torch.stack([self._train[start : start + CONTEXT + 1] for start in starts]))
         self._optimizer.zero_grad(set_to_none=True)
@@ -86,14 +87,14 @@ class Training:
 
     @torch.no_grad()
     def bits_per_byte(self) -> float:
-        """On the whole text that it is not trained on, in windows side by side."""
+        """Return the bits per byte on the validation text, in adjacent windows."""
         windows = self._valid.unfold(0, CONTEXT + 1, CONTEXT)
-        losses = [self._model(some).item() * len(some) for some in windows.split(256)]
+        losses = [self._model(batch).item() * len(batch) for batch in windows.split(256)]
         return sum(losses) / len(windows) / math.log(2)
 
 
 def learning_rate(step: int) -> float:
-    """Warm-up, then a cosine."""
+    """Return the learning rate of a step: a linear warm-up, then a cosine."""
     if step < WARMUP:
         return RATE * (step + 1) / (WARMUP + 1)
     share = (step - WARMUP) / (STEPS - WARMUP)

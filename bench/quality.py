@@ -1,9 +1,9 @@
-"""How long training takes to a given quality: our train step beside nanoGPT's recipe for a CPU.
+"""``make bench-quality TEXT=path``: seconds of training to a given quality, against nanoGPT's recipe for a CPU.
 
-``make bench-quality TEXT=path``. Both train on the first 90% of the text and are judged on its last 10%, by bits per
-byte. Ours is the pipeline's own train step, whose metrics tell what each step took; its vocabulary is learned from the
-first 90% too. Ours pays for the blank lines between paragraphs (its end-of-text tokens) but does not count their bytes.
-Seconds are those of training steps: validation, on either side, does not count, nor does tokenizing (shown apart).
+Both sides train on the first 90% of the text and are validated on the last 10%, in bits per byte. Ours is the train
+step of the pipeline, with a vocabulary learned from the first 90%. The time is that of the training steps, without
+validation. The time of tokenizing is printed separately. Our loss includes the end-of-text tokens between paragraphs,
+but the bytes of the blank lines between paragraphs are not counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jobs.training.metrics import read_parts
 Result = TypeVar("Result")
 VALID_FRACTION = 0.1
 TARGETS = ((2.70, 8.0), (2.50, 18.0))
-"""Bits per byte, and the seconds that ours may take on two cores."""
+"""Bits per byte, and the maximum seconds for ours on two cores."""
 SETTINGS = {
     "tokenize.vocab_size": 2048,
     "windows.size": 128,
@@ -63,7 +63,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Point:
-    """How good a model is after so many steps, which took so long."""
+    """The quality of a model after some steps of training."""
 
     steps: int
     seconds: float
@@ -71,8 +71,8 @@ class Point:
     bits_per_byte: float
 
 
-class Threads(InlineEngine):
-    """The inline engine, with so many threads for training."""
+class FixedThreadsEngine(InlineEngine):
+    """The inline engine with a fixed number of threads for training."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Threads(InlineEngine):
 
 
 def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]:
-    """Train with the pipeline's steps; the model is opened once more as the pipeline leaves it."""
+    """Train with the pipeline's steps, and return the quality at each validation."""
     with tempfile.TemporaryDirectory(prefix="nightjar-quality-") as folder:
         (Path(folder) / "text.txt").write_bytes(text)
         vocab_size = int(str((SETTINGS | overrides)["tokenize.vocab_size"]))
@@ -92,7 +92,7 @@ def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]
         tokenizer.write_bytes(train_bpe([text[: num_train(text)]], vocab_size))
         settings = {**SETTINGS, **overrides, "tokenize.tokenizer": to_uri(str(tokenizer))}
         run = start_run(f"{folder}/lake", "quality", f"{folder}/text.txt", "demo", settings)
-        config, engine = read_config(run), Threads(threads)
+        config, engine = read_config(run), FixedThreadsEngine(threads)
         started = time.perf_counter()
         for step in ("tokenize", "windows"):
             run_step(step, run, config, engine)
@@ -109,7 +109,7 @@ def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]
 
 
 def theirs(text: bytes, every: int = 50) -> list[Point]:
-    """Train with nanoGPT's recipe."""
+    """Train with nanoGPT's recipe, and return the quality every `every` steps."""
     training = Training(text, num_train(text))
     points, seconds, cpu_seconds = [], 0.0, 0.0
     for step in range(STEPS):
@@ -123,17 +123,17 @@ def theirs(text: bytes, every: int = 50) -> list[Point]:
 
 
 def num_train(text: bytes) -> int:
-    """Bytes that are trained on."""
+    """Return the number of bytes in the training part of the text."""
     return int(len(text) * (1 - VALID_FRACTION))
 
 
 def first(points: Sequence[Point], bits_per_byte: float) -> Point | None:
-    """Where the target was reached first."""
+    """Return the first point that reaches the target, or None."""
     return next((point for point in points if point.bits_per_byte <= bits_per_byte), None)
 
 
 def row(name: str, points: Sequence[Point], wanted: float) -> list[str]:
-    """A row of the table."""
+    """Return a row of the table."""
     point = first(points, wanted)
     if point is None:
         return [name, f"{wanted:.2f}", "-", "not reached", "-"]
@@ -141,15 +141,17 @@ def row(name: str, points: Sequence[Point], wanted: float) -> list[str]:
 
 
 def main() -> None:
-    """Run both sides and print the table."""
+    """Train both sides and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path, nargs="?", default=os.environ.get("TEXT"))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--without-peer", action="store_true")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="other settings of ours")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="setting that overrides ours; may be repeated"
+    )
     options = parser.parse_args()
     if options.text is None:
-        parser.error("give a text: make bench-quality TEXT=path")
+        parser.error("the text is missing: make bench-quality TEXT=path")
     text = Path(options.text).read_bytes()
     torch.set_num_threads(options.threads)
     sides = {"ours": ours(text, parse_settings(options.set), options.threads)}

@@ -1,8 +1,9 @@
-"""``make bench-spark``: what Spark costs a training, beside the same loop in a plain process.
+"""``make bench-spark``: the overhead of Spark in training, against the same loop in a plain process.
 
-One worker with one thread trains the same steps in a Spark task and in a process of its own, in turns; figures are the
-medians over all steps after the first twenty, by the clock and by CPU seconds. Then the start of a gang: from the
-driver's call until all members are in one `torch.distributed` group. Then what a round costs beyond its training.
+One worker with one thread trains the same steps alternately in a Spark task and in a plain process. The results are the
+medians of all steps after the first twenty, in seconds and CPU seconds. The benchmark also measures the start of a
+worker group: from the driver's call until all workers are in one `torch.distributed` group. Finally it measures the
+overhead of a round beyond its training.
 """
 
 from __future__ import annotations
@@ -35,29 +36,29 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def one_thread(member: WorkerContext, run: Run, config: Config) -> None:
-    """Train as a gang of one with one thread."""
+def train_one_thread(worker: WorkerContext, run: Run, config: Config) -> None:
+    """Train as a single worker with one thread."""
     from jobs.training.worker import train_worker
 
-    train_worker(replace(member, threads=1), run, config, FINGERPRINT)
+    train_worker(replace(worker, threads=1), run, config, FINGERPRINT)
 
 
-def plainly(run: Run, config: Config) -> None:
-    """The same in a process of its own."""
-    one_thread(single_worker(1), run, config)
+def train_in_process(run: Run, config: Config) -> None:
+    """Train in this process, without an engine."""
+    train_one_thread(single_worker(1), run, config)
 
 
-def in_pairs(place: Lake, engine: SparkEngine) -> None:
-    """Alternate both ways and print their ratios."""
+def compare_steps(lake: Lake, engine: SparkEngine) -> None:
+    """Train alternately in both ways, and print the times of a step and their ratios."""
     rows: dict[str, list[Row]] = {"plain": [], "spark": []}
     for number in range(PAIRS):
-        run, config = make_run(place, f"plain-{number}", **SETTINGS)
-        process = multiprocessing.get_context("spawn").Process(target=plainly, args=(run, config))
+        run, config = make_run(lake, f"plain-{number}", **SETTINGS)
+        process = multiprocessing.get_context("spawn").Process(target=train_in_process, args=(run, config))
         process.start()
         process.join()
         rows["plain"] += read_parts(run)[FIRST_STEPS:]
-        run, config = make_run(place, f"spark-{number}", **SETTINGS)
-        engine.run_worker_group(partial(one_thread, run=run, config=config), 1, "one worker")
+        run, config = make_run(lake, f"spark-{number}", **SETTINGS)
+        engine.run_worker_group(partial(train_one_thread, run=run, config=config), 1, "one worker")
         rows["spark"] += read_parts(run)[FIRST_STEPS:]
     clock = {way: statistics.median(row["step_milliseconds"] for row in found) for way, found in rows.items()}
     cpu = {
@@ -70,47 +71,45 @@ def in_pairs(place: Lake, engine: SparkEngine) -> None:
     target("Spark / plain, by CPU", cpu["spark"] / cpu["plain"], 1.02, at_most=True)
 
 
-def formed(member: WorkerContext) -> float:
-    """Join the group of the gang; return when that was done."""
+def join_group(worker: WorkerContext) -> float:
+    """Join the worker group, and return the time at which it was complete."""
     from jobs.training.process_group import joined
 
-    with joined(member, 60):
+    with joined(worker, 60):
         return time.time()
 
 
-def start_of_a_gang(engine: SparkEngine) -> None:
-    """How long it takes until the members of a gang are one group: in new processes, and in ones that are there."""
+def measure_start(engine: SparkEngine) -> None:
+    """Print the seconds for starting a worker group, in new Python processes and in existing ones."""
     seconds = []
     for _ in range(4):
         started = time.time()
-        seconds.append(engine.run_worker_group(formed, 2, "start") - started)
-    target("start of a gang of two, new processes, s", seconds[0], 4, at_most=True)
-    target("the same in processes that are there, s", statistics.median(seconds[1:]), 4, at_most=True)
+        seconds.append(engine.run_worker_group(join_group, 2, "start") - started)
+    target("start of two workers in new processes, s", seconds[0], 4, at_most=True)
+    target("start of two workers in existing processes, s", statistics.median(seconds[1:]), 4, at_most=True)
 
 
-def cost_of_a_round(place: Lake, engine: SparkEngine) -> None:
-    """The seconds of a round that its workers did not train."""
+def measure_round(lake: Lake, engine: SparkEngine) -> None:
+    """Print the seconds of a round in which its workers did not train."""
     settings = {"train__strategy": "diloco", "train__sync_every": 20, "train__workers": 2}
-    run, config = make_run(place, "rounds", **SETTINGS | settings)
+    run, config = make_run(lake, "rounds", **SETTINGS | settings)
     train.run(run, config, engine, lambda _: None)
     rows = metrics(run)
     overhead = [sum(row["sync_milliseconds"] for row in rows[i : i + 20]) / 1000 for i in range(0, len(rows), 20)]
-    print(
-        f"  a round costs {statistics.median(overhead[1:]):.2f} s beyond its training (median of {len(overhead) - 1})"
-    )
+    print(f"  overhead of a round: {statistics.median(overhead[1:]):.2f} s (median of {len(overhead) - 1})")
 
 
 def main() -> None:
-    """Run all three."""
+    """Run all three measurements."""
     load = os.getloadavg()
     print(f"load at the start {load[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="nightjar-bench-") as folder:
-        place = Lake(Path(folder).as_uri())
-        make_datasets(place, train_tokenizer(), size=SIZE)
+        lake = Lake(Path(folder).as_uri())
+        make_datasets(lake, train_tokenizer(), size=SIZE)
         engine = SparkEngine(SparkConfig(), master="local[2]")
-        start_of_a_gang(engine)
-        in_pairs(place, engine)
-        cost_of_a_round(place, engine)
+        measure_start(engine)
+        compare_steps(lake, engine)
+        measure_round(lake, engine)
         engine.stop()
     print(f"load at the end {os.getloadavg()[0]:.1f}")
 

@@ -1,9 +1,9 @@
-"""``make bench-strategies``: validation loss at equal tokens against bytes moved, for each way in which workers agree.
+"""``make bench-strategies``: validation loss after equal tokens against bytes moved, for each training strategy.
 
-All runs see the same batches in the same order. The workers of a run are tasks of the inline engine, one thread each,
-one after another: their number decides the loss and the bytes, not the seconds. Gradients summed over workers give
-the weights that one worker gets, but for rounding, so `allreduce` is trained once, by one worker, and its bytes are
-computed for each number of workers. Each core of this machine takes a run at a time.
+All runs use the same batches in the same order. The workers of a run are tasks of the inline engine, executed one after
+another with one thread. So the results are losses and bytes, and seconds mean nothing. Except for rounding, all-reduce
+gives the same weights for any number of workers. So it is trained once, with one worker, and its bytes are computed for
+each number of workers. Each core of the machine executes one run at a time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WORKERS = (2, 4)
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train, as settings of the section `train`."""
+    """A training strategy, as settings of the section `train`."""
 
     strategy: str
     workers: int
@@ -56,25 +56,25 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in the table."""
         return f"{self.strategy}, {self.delta_dtype}" if self.sync_every > 1 else self.strategy
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As dotted keys."""
+        """Settings with dotted keys."""
         names = ("strategy", "workers", "sync_every", "delta_dtype")
         return {f"train.{name}": getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a run cost and gave."""
+class Outcome:
+    """The results of a run."""
 
     loss: float
     sync_bytes: int
     tokens: int
     gradient_bytes: int
-    """Of all steps, of one worker."""
+    """Bytes of the gradients of all steps, for one worker."""
     cpu_seconds: float
 
 
@@ -82,30 +82,31 @@ class OneThread(InlineEngine):
     """The inline engine with one thread for each worker."""
 
     def task_threads(self, num_tasks: int) -> int:
-        """One."""
+        """Return one."""
         return 1
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run the only member in this process."""
+        """Run the only worker in this process."""
         assert workers == 1
         return function(single_worker(1))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     make_data()
     variants = []
     for workers in WORKERS:
         variants.append(Variant("average", workers, LOCAL_STEPS[0]))
         variants += [Variant("diloco", workers, steps, "int8") for steps in LOCAL_STEPS]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        base, *figures = pool.map(measure, [Variant("allreduce", 1), *variants])
+        base, *outcomes = pool.map(measure, [Variant("allreduce", 1), *variants])
     rows = []
     for workers in WORKERS:
-        whole = 2 * (workers - 1) * base.gradient_bytes  # in a ring, each sends all but its own share, twice
-        rows.append(_row(Variant("allreduce", workers, 1), replace(base, sync_bytes=whole), base, whole))
-        found = zip(variants, figures, strict=True)
-        rows += [_row(variant, each, base, whole) for variant, each in found if variant.workers == workers]
+        # A ring all-reduce moves 2 * (workers - 1) times the bytes of the gradients in total.
+        allreduce = replace(base, sync_bytes=2 * (workers - 1) * base.gradient_bytes)
+        rows.append(_row(Variant("allreduce", workers, 1), allreduce, allreduce))
+        found = zip(variants, outcomes, strict=True)
+        rows += [_row(variant, outcome, allreduce) for variant, outcome in found if variant.workers == workers]
     columns = ("", "workers", "local steps", "validation loss", "worse by", "MB moved", "share", "CPU s")
     show(
         f"Validation loss after {base.tokens:,} tokens against bytes moved, load {os.getloadavg()[0]:.0f}",
@@ -115,7 +116,7 @@ def main() -> None:
 
 
 def make_data() -> None:
-    """Tokens and windows of the text, in a lake of their own."""
+    """Make tokens and windows of the text in a new lake."""
     shutil.rmtree(LAKE, ignore_errors=True)
     run = Lake(to_uri(str(LAKE))).run("data")
     config = resolve(to_uri(str(folder_of(5 * MB))), "tiny", {"log_level": "WARN"})
@@ -124,8 +125,8 @@ def make_data() -> None:
         run_step(step, run, config, InlineEngine())
 
 
-def measure(variant: Variant) -> Figures:
-    """Train a variant on the data's windows, from nothing."""
+def measure(variant: Variant) -> Outcome:
+    """Train a variant from random weights, and return its results."""
     lake = Lake(to_uri(str(LAKE)))
     run = lake.run(f"{variant.strategy}-{variant.workers}-{variant.sync_every}")
     config = resolve("none", "tiny", SETTINGS | variant.settings)
@@ -136,19 +137,19 @@ def measure(variant: Variant) -> Figures:
     gradient_bytes = 4 * stats["num_parameters"] * stats["num_steps"]
     seconds = time.process_time() - started
     print(f"  {run.run_id}: {stats['valid_loss']:.4f} after {seconds:.0f} CPU s", flush=True)
-    return Figures(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], gradient_bytes, seconds)
+    return Outcome(stats["valid_loss"], stats["sync_bytes"], stats["num_tokens"], gradient_bytes, seconds)
 
 
-def _row(variant: Variant, figures: Figures, base: Figures, whole: int) -> tuple[str, ...]:
+def _row(variant: Variant, outcome: Outcome, allreduce: Outcome) -> tuple[str, ...]:
     return (
         variant.name,
         str(variant.workers),
         str(variant.sync_every),
-        f"{figures.loss:.4f}",
-        f"{figures.loss / base.loss - 1:.1%}",
-        f"{figures.sync_bytes / MB:,.1f}",
-        f"1/{whole / figures.sync_bytes:.0f}",
-        f"{figures.cpu_seconds:.0f}",
+        f"{outcome.loss:.4f}",
+        f"{outcome.loss / allreduce.loss - 1:.1%}",
+        f"{outcome.sync_bytes / MB:,.1f}",
+        f"1/{allreduce.sync_bytes / outcome.sync_bytes:.0f}",
+        f"{outcome.cpu_seconds:.0f}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Print tables and targets in a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a title and aligned columns: the first to the left, the others to the right."""
+    """Print a title and aligned columns. The first column is left-aligned, the others are right-aligned."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     print(f"\n{title}")
     for row in (header, *rows):
@@ -18,7 +18,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 
 def target(name: str, value: float, wanted: float, at_most: bool = False) -> None:
-    """Print a figure beside its target."""
+    """Print a value, its target, and whether the target is met."""
     met = value <= wanted if at_most else value >= wanted
     sign = "at most" if at_most else "at least"
     print(f"  {name}: {value:.3g} (target: {sign} {wanted:g}) {'met' if met else 'NOT MET'}")

@@ -1,4 +1,4 @@
-"""The benchmarks' text: the works of Shakespeare, or `TEXT=path`, again and again up to the size that is wanted."""
+"""The benchmarks' text: Shakespeare's works or `TEXT=path`, repeated to any size."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FILE_BYTES = 32 * MB
 
 
 def original() -> bytes:
-    """The text once: a file, or all .txt files of a folder, in order of their names."""
+    """Return the text once: a file, or all .txt files of a folder in order of their names."""
     source = Path(os.environ["TEXT"]) if os.environ.get("TEXT") else shakespeare(CACHE)
     paths = sorted(source.rglob("*.txt")) if source.is_dir() else [source]
     return b"\n\n".join(path.read_bytes().replace(b"\r\n", b"\n").strip() for path in paths) + b"\n\n"
 
 
 def folder_of(size_bytes: int) -> Path:
-    """A folder of files of 32 MB, about `size_bytes` in all; made if it is not there yet."""
+    """Return a folder with about `size_bytes` of text in files of 32 MB, which is made on first use."""
     text = original()
     folder = WORK / f"text-{size_bytes // MB}-{len(text)}"
     if not folder.is_dir():
@@ -34,6 +34,6 @@ def folder_of(size_bytes: int) -> Path:
 
 
 def documents(folder: Path) -> list[str]:
-    """The paragraphs of all files of a folder: what every peer is given."""
+    """Return the paragraphs of all files in a folder, the input of every library."""
     texts = (path.read_text("utf-8", "ignore") for path in sorted(folder.glob("*.txt")))
     return [part for text in texts for part in re.split(r"\n\s*\n\s*", text.strip())]

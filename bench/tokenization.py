@@ -1,8 +1,8 @@
-"""``make bench-tokenize``: our tokenize step beside what others offer; same text, same cores, one run.
+"""``make bench-tokenize``: our tokenize step against other libraries, with the same text on the same cores.
 
-Ours is measured end to end on Spark (read from the lake, check, encode, write verified shards) with a given
-tokenizer, at several sizes; slow peers get less text, of which the smaller of two runs is subtracted, so that what
-starting costs does not count against them.
+Ours is measured end to end on Spark with a given tokenizer, at several sizes: read from the lake, check, encode, and
+write shards with their hashes. Slower libraries get less text. A speed is the difference of two runs of different
+sizes, so that start-up time does not count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import gigatoken
 import numpy as np
 
-from bench.processes import Usage, measured
+from bench.measure import Usage, run_measured
 from bench.table import show, target
 from bench.text import MB, WORK, documents, folder_of, original
 from jobs.tokenizer.bpe import train_bpe
@@ -29,7 +29,7 @@ SIZES_MB = [int(size) for size in (os.environ.get("SIZES_MB") or "10 100 1000").
 PEER_MB = int(os.environ.get("PEER_MB", "12"))
 PEERS = ("datatrove", "tokenizers", "tiktoken")
 RAW_LIST, RAW_BUFFER = "gigatoken, raw, a list of documents", "gigatoken, raw, one buffer"
-SEPARATOR = b"\0"  # in no document
+SEPARATOR = b"\0"  # not in any document
 
 
 Measured = tuple[dict[str, Any], Usage]
@@ -37,21 +37,21 @@ Measured = tuple[dict[str, Any], Usage]
 
 @dataclass(frozen=True)
 class Speed:
-    """MB of text by the clock and by the CPU, both without what starting costs."""
+    """Speed in MB per second and MB per CPU second, without start-up time."""
 
     per_second: float
     per_cpu_second: float
 
     @classmethod
     def between(cls, small: Measured, large: Measured) -> Speed:
-        """Of what the larger of two texts has more than the smaller."""
+        """Return the speed from the difference of two runs."""
         size = (large[0]["bytes"] - small[0]["bytes"]) / MB
         seconds = large[0]["seconds"] - small[0]["seconds"]
         return cls(size / seconds, size / (large[1].cpu_seconds - small[1].cpu_seconds))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     WORK.mkdir(parents=True, exist_ok=True)
     tokenizer = WORK / "tokenizer.json"
     tokenizer.write_bytes(train_bpe(original().split(b"\n\n"), 8192))
@@ -70,7 +70,7 @@ def main() -> None:
         )
         for name, peer in {"ours, end to end on Spark": speed, **peers}.items()
     ]
-    header = ("in steady state", "MB/s", "MB/CPU s", "ours / this", "the same by CPU")
+    header = ("in steady state", "MB/s", "MB/CPU s", "ours / this", "by CPU")
     show(f"Text encoded on {CORES} cores", header, rows)
     target("ours / datatrove, by CPU", speed.per_cpu_second / peers["datatrove"].per_cpu_second, 20)
     for name in (RAW_LIST, RAW_BUFFER):
@@ -82,7 +82,7 @@ def _ours(size: int, tokenizer: Path, engine: str) -> Measured:
     shutil.rmtree(lake, ignore_errors=True)
     arguments = [str(folder_of(size * MB)), str(tokenizer), str(lake), engine, str(CORES)]
     one_thread = {"OMP_NUM_THREADS": "1"} if engine == "inline" else {}
-    found = measured([sys.executable, "-m", "bench.ours", *arguments], one_thread)
+    found = run_measured([sys.executable, "-m", "bench.tokenize_step", *arguments], one_thread)
     shutil.rmtree(lake, ignore_errors=True)
     return found
 
@@ -91,22 +91,22 @@ def _peer(name: str, tokenizer: Path) -> Speed:
     runs = []
     for size in (PEER_MB // 4, PEER_MB):
         arguments = [name, str(tokenizer), str(folder_of(size * MB)), str(CORES)]
-        runs.append(measured([".venv-bench/bin/python", "bench/peers.py", *arguments]))
+        runs.append(run_measured([".venv-bench/bin/python", "bench/tokenize_peers.py", *arguments]))
         _check(name, runs[-1][0], tokenizer, folder_of(size * MB))
     return Speed.between(*runs)
 
 
 def _check(name: str, found: dict[str, Any], tokenizer: Path, folder: Path) -> None:
-    """A peer that made other tokens did other work."""
+    """Report a library whose tokens differ from ours, because its speed is not comparable."""
     texts = documents(folder)
     ids, offsets = Tokenizer(tokenizer.read_bytes()).encode_batch([text.encode() for text in texts], True)
-    ends = len(texts) if name == "datatrove" else 0  # it writes the end-of-text tokens too
+    ends = len(texts) if name == "datatrove" else 0  # it also writes the end-of-text tokens
     if found["tokens"] != len(ids) + ends or found["first"] not in ([], ids[: offsets[1]][:20].tolist()):
         print(f"  {name} made {found['tokens']:,} tokens, ours are {len(ids) + ends:,}")
 
 
 def _gigatoken(tokenizer: Path) -> dict[str, Speed]:
-    """The encoder alone, in memory, on all cores: from a list of documents, and from one buffer; best of five runs."""
+    """Measure the encoder alone, in memory, on all cores: the best of five runs for a list and for one buffer."""
     texts = [text.encode() for text in documents(folder_of(SIZES_MB[-2] * MB))]
     loaded = gigatoken.Tokenizer.from_json(tokenizer.read_bytes())
     buffer = gigatoken.BytesSource([SEPARATOR.join(texts)], separator=SEPARATOR)
@@ -138,9 +138,9 @@ def _show_sizes(ours: dict[int, Measured]) -> None:
             )
         )
     header = ("our step on Spark", "start s", "step s", "MB/s", "CPU s", "driver MB", "JVM MB", "worker MB")
-    show("Sizes, and the peak memory of each kind of process", header, rows)
+    show("Size of the text, and peak memory by kind of process", header, rows)
     drivers = [usage.peaks["driver"] / MB for _, usage in ours.values()]
-    target("growth of the driver in MB", max(drivers) - drivers[0], 50, at_most=True)
+    target("growth of the driver's memory in MB", max(drivers) - drivers[0], 50, at_most=True)
 
 
 def _show_parts(largest: dict[str, Any], inline: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""Training against `transformers`: the same Llama, batch and arithmetic, torch's AdamW on both sides.
+"""``make bench-train``: our training step against `transformers`, with the same Llama, batch and arithmetic.
 
-``make bench-train`` runs it in the peers' environment. Ours is what a training step of a run does: windows read, loss
-and gradients, clipping, AdamW. Theirs is what people write with the library: `LlamaForCausalLM` with `labels`, autocast
-where it is bfloat16, `clip_grad_norm_`, AdamW (fused, as ours). Both sides alternate; the figure is the median of the
-pairs' ratios, by the clock and by CPU seconds. The share of peak counts 6 operations for each parameter and token (2
-forward, 4 backward; the embeddings once, as the output layer) and the scores of attention.
+Ours is the training step of a run: loss and gradients, clipping, AdamW. Theirs is the usual code with the library:
+`LlamaForCausalLM`, autocast for bfloat16, `clip_grad_norm_`, and fused AdamW as in ours. Both sides run alternately,
+and the result is the median ratio of the pairs, in seconds and in CPU seconds. The share of peak counts 6 operations
+per parameter and token (2 forward, 4 backward, with the embeddings once, as the output layer) and those of the
+attention scores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LEARNING_RATE, MAX_NORM = 1e-4, 1.0
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained: a preset's shape, vocabulary, window and batch."""
+    """The model, vocabulary, window size and batch size of a preset."""
 
     name: str
     model: ModelConfig
@@ -45,13 +45,13 @@ class Case:
 
     @classmethod
     def of(cls, preset: str) -> Case:
-        """The case of a preset."""
+        """Return the case of a preset."""
         config = resolve("none", preset)
         return cls(preset, config.model, config.tokenize.vocab_size, config.windows.size, config.train.batch_size)
 
     @property
     def shape(self) -> DataShape:
-        """What a dataset would say."""
+        """The shape of the data."""
         return DataShape(self.vocab_size, self.window, end_of_text=0)
 
     @property
@@ -60,13 +60,15 @@ class Case:
         return self.window * self.batch_size
 
     def flops(self, num_parameters: int) -> float:
-        """Floating-point operations of a step's matrix products."""
-        attention = 6 * self.model.num_layers * self.window * self.model.embedding_size  # causal: half of the scores
+        """Return the floating-point operations of a step's matrix products."""
+        attention = (
+            6 * self.model.num_layers * self.window * self.model.embedding_size
+        )  # causal attention computes half of the scores
         return self.tokens * (6.0 * num_parameters + attention)
 
 
 def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
-    """A training step as a run takes it, and its model."""
+    """Return the training step of a run, and its model."""
     model = Llama(LlamaConfig.of(case.model, case.shape), seed=1)
     config = TrainConfig(optimizer="adamw", dtype=dtype, workers=1, max_gradient_norm=MAX_NORM)
     learner = Learner(model, config, CPU)
@@ -80,10 +82,10 @@ def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
 
 
 def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
-    """The same with `transformers`."""
+    """Return the same training step with `transformers`."""
     shape = LlamaConfig.of(case.model, case.shape)
     model = LlamaForCausalLM(PeerConfig(**llama_values(shape), attn_implementation="sdpa"))
-    model.load_state_dict(weights, strict=False)  # but for the output layer, which is the embedding
+    model.load_state_dict(weights, strict=False)  # without the output layer, which is tied to the embedding
     model.train()
     config = TrainConfig()
     optimizer = torch.optim.AdamW(
@@ -109,7 +111,7 @@ def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[
 
 
 def measure(step: Callable[[Tensor], float], batches: list[Tensor]) -> tuple[float, float]:
-    """Seconds and CPU seconds of a step."""
+    """Return the seconds and CPU seconds of a step."""
     started, cpu = time.perf_counter(), time.process_time()
     for batch in batches:
         step(batch)
@@ -117,7 +119,7 @@ def measure(step: Callable[[Tensor], float], batches: list[Tensor]) -> tuple[flo
 
 
 def peak(dtype: str) -> float:
-    """Most floating-point operations per second of a matrix product, whatever its shape."""
+    """Return the highest floating-point operations per second of matrix products of several sizes."""
     best = 0.0
     for size in (256, 512, 1024):
         one, other = (torch.randn(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
@@ -129,13 +131,13 @@ def peak(dtype: str) -> float:
 
 
 def compare(case: Case, dtype: str, pairs: int, steps: int) -> tuple[list[str], float]:
-    """A row of the table, and the ratio by CPU seconds."""
+    """Return a row of the table, and the ratio by CPU seconds."""
     generator = torch.Generator().manual_seed(2)
     shape = (steps, case.batch_size, case.window + 1)
     batches = list(torch.randint(0, case.vocab_size, shape, generator=generator))
     ours, model = our_step(case, dtype)
     theirs = their_step(case, dtype, {name: tensor.clone() for name, tensor in model.state_dict().items()})
-    losses = [(ours(batch), theirs(batch)) for batch in batches[:3]]  # warms up, and shows that both do the same
+    losses = [(ours(batch), theirs(batch)) for batch in batches[:3]]  # a warm-up that also compares the losses
     difference = max(abs(one / other - 1) for one, other in losses)
     taken = [(measure(ours, batches), measure(theirs, batches)) for _ in range(pairs)]
     by_clock, by_cpu = (statistics.median(other[i] / one[i] for one, other in taken) for i in (0, 1))
@@ -147,7 +149,7 @@ def compare(case: Case, dtype: str, pairs: int, steps: int) -> tuple[list[str], 
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4)
@@ -164,7 +166,7 @@ def main() -> None:
     header = ["preset", "ours, tokens/s", "transformers", "ratio", "by CPU", "losses differ by", "share of peak"]
     load = os.getloadavg()[0]
     show(f"{options.threads} threads, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
-    target("least ratio by CPU seconds", min(ratio for _, ratio in results), TARGET)
+    target("lowest ratio by CPU seconds", min(ratio for _, ratio in results), TARGET)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Our decoding against `transformers.generate`, same weights, greedy, on the CPU: ``make bench-generate``.
+"""``make bench-generate``: our decoder against `transformers.generate`, with the same weights, greedy, on the CPU.
 
-A prompt of 64 tokens and 128 new ones, at batch 1 and 32, of the default model with a context of 256. Both go from ids
-to ids. Pairs run in turns, so that a busy machine slows both; the figure is the median of the pairs' ratios.
+The default model with a context of 256 generates 128 tokens after a prompt of 64, at batch sizes 1 and 32. Both sides
+start and end with token ids. They run alternately, and the result is the median ratio of the pairs, so that a busy
+machine affects both.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from jobs.model_io.folder import save_model
 from jobs.tokenizer.bpe import tokenizer_json
 from jobs.tokenizer.tokenizer import Tokenizer
 
-PEER_DTYPE = {"int8": "float32"}  # transformers itself has no int8 for a CPU
+PEER_DTYPE = {"int8": "float32"}  # transformers has no int8 on the CPU
 VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 
 
 @torch.inference_mode()
 def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
-    """New tokens (B, 128) after prompts (B, 64)."""
+    """Return the new tokens (B, 128) after prompts (B, 64)."""
     stream = model.stream(prompts.tolist(), NEW_TOKENS)
     tokens = [likeliest(stream.logits)]
     while len(tokens) < NEW_TOKENS:
@@ -43,7 +44,7 @@ def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def theirs(model: torch.nn.Module, prompts: torch.Tensor) -> torch.Tensor:
-    """New tokens (B, 128) after prompts (B, 64)."""
+    """Return the new tokens (B, 128) after prompts (B, 64)."""
     made = model.generate(
         prompts, attention_mask=torch.ones_like(prompts), do_sample=False, max_new_tokens=NEW_TOKENS,
         min_new_tokens=NEW_TOKENS, pad_token_id=0, use_cache=True,
@@ -52,29 +53,29 @@ def theirs(model: torch.nn.Module, prompts: torch.Tensor) -> torch.Tensor:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long `function` takes."""
+    """Return the seconds that `function` takes."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def bandwidth() -> float:
-    """Bytes per second that all threads together read from memory, at best."""
-    buffer = torch.ones(2**26)  # 256 MiB, more than any cache
+    """Return the bytes per second that all threads together read from memory."""
+    buffer = torch.ones(2**26)  # 256 MiB, larger than the cache
     return buffer.nbytes / min(seconds(buffer.sum) for _ in range(7))
 
 
 def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Module]:
-    """One model twice: ours, and as `transformers` opens its folder."""
+    """Return one model twice: in our decoder, and as `transformers` opens its folder."""
     model = Llama(LlamaConfig.of(ModelConfig(), DataShape(VOCAB_SIZE, NUM_POSITIONS, end_of_text=0)), seed=1).eval()
     save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
     peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, PEER_DTYPE.get(dtype, dtype)))
-    peer.generation_config.eos_token_id = None  # random weights may say it; both must make all tokens
+    peer.generation_config.eos_token_id = None  # random weights may predict it, but both sides must generate all tokens
     return InferenceLlama(model, dtype), peer
 
 
 def compare(dtype: str, batch_size: int, pairs: int, bytes_per_second: float) -> None:
-    """Print one row of the table."""
+    """Measure one row of the table and print it."""
     with tempfile.TemporaryDirectory() as folder:
         model, peer = make_models(folder, dtype)
     prompts = torch.randint(0, VOCAB_SIZE, (batch_size, PREFILL), generator=torch.Generator().manual_seed(2))
@@ -91,7 +92,7 @@ def compare(dtype: str, batch_size: int, pairs: int, bytes_per_second: float) ->
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

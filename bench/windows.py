@@ -1,7 +1,7 @@
-"""``make bench-windows``: windows as addresses in a stream beside windows that are stored, at stride 1 and size 128.
+"""``make bench-windows``: windows as offsets into a token stream against stored copies, at stride 1 and size 128.
 
-Bytes on disk, and windows per second that a training worker gets: in random order as rows of its own, as the loader
-reads them, and as views of consecutive windows, which cost nothing until they are used.
+It measures the bytes on disk, and the windows per second that one core reads: in random order by the data loader, in
+random order from stored copies, and as views of consecutive windows.
 """
 
 from __future__ import annotations
@@ -31,40 +31,40 @@ SECONDS = 2.0
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     run = _make()
     lake, name = Lake(run.lake_uri), read_json(run.datasets)["windows"]
     windows = WindowSet.open(lake, name, "train")
     ours = sum(info.size for info in list_files(lake.windows(name)) if "/train/" in info.uri)
-    rows = _materialised(windows)
+    rows = _store_copies(windows)
     stored = rows.nbytes
     show(
         f"Bytes of {windows.num_windows:,} windows of {SIZE} inputs and a target, stride 1",
         ("", "MB", "share"),
         [
-            ("stream and addresses", f"{ours / MB:.1f}", f"{ours / stored:.2%}"),
-            ("materialised (uint16)", f"{stored / MB:.1f}", "100%"),
+            ("stream and offsets", f"{ours / MB:.1f}", f"{ours / stored:.2%}"),
+            ("stored copies (uint16)", f"{stored / MB:.1f}", "100%"),
         ],
     )
-    target("share of the bytes in percent", 100 * ours / stored, 2, at_most=True)
+    target("percent of the bytes of copies", 100 * ours / stored, 2, at_most=True)
     stream = _first_stream(lake, name)
     views = np.lib.stride_tricks.sliding_window_view(stream, SIZE + 1)
     draws = np.random.default_rng(0).integers(0, min(len(views), windows.windows_per_shard[0]), (64, BATCH))
     speeds = {
-        "ours, loader: random, copied to int64": _speed(lambda i: windows.read(draws[i % 64])),
-        "materialised: random, copied to int64": _speed(lambda i: rows[draws[i % 64]].astype(np.int64)),
-        "ours, random, copied as stored": _speed(lambda i: views[draws[i % 64]]),
-        "ours, views of consecutive windows": _speed(lambda i: views[draws[i % 64][0] :][:BATCH]),
+        "data loader: random order, to int64": _speed(lambda i: windows.read(draws[i % 64])),
+        "stored copies: random order, to int64": _speed(lambda i: rows[draws[i % 64]].astype(np.int64)),
+        "token stream: random order, as stored": _speed(lambda i: views[draws[i % 64]]),
+        "token stream: views of consecutive windows": _speed(lambda i: views[draws[i % 64][0] :][:BATCH]),
     }
     lines = [(name, f"{speed / 1e6:.2f}") for name, speed in speeds.items()]
     show(f"Windows read on one core, {BATCH} at a time", ("", "million/s"), lines)
-    loader, plain, _, viewed = speeds.values()
-    target("million windows/s as views", viewed / 1e6, 5)
-    print(f"  our loader / materialised: {loader / plain:.2f}")
+    loader, copies, _, views_speed = speeds.values()
+    target("million windows/s as views", views_speed / 1e6, 5)
+    print(f"  data loader / stored copies: {loader / copies:.2f}")
 
 
 def _make() -> Run:
-    """Tokens and windows of the text, in a lake of their own."""
+    """Make tokens and windows of the text in a new lake, and return the run."""
     lake = WORK / "windows-lake"
     shutil.rmtree(lake, ignore_errors=True)
     settings: dict[str, Any] = {"windows.size": SIZE, "windows.overlap": SIZE - 1, "log_level": "WARN"}
@@ -78,8 +78,8 @@ def _make() -> Run:
     return run
 
 
-def _materialised(windows: WindowSet) -> npt.NDArray[np.uint16]:
-    """Every window as a row of a file, memory-mapped."""
+def _store_copies(windows: WindowSet) -> npt.NDArray[np.uint16]:
+    """Store every window as a row of a file, and return the memory-mapped rows."""
     path = WORK / "rows.npy"
     shape = (windows.num_windows, SIZE + 1)
     rows = np.lib.format.open_memmap(path, "w+", np.uint16, shape)
@@ -90,7 +90,7 @@ def _materialised(windows: WindowSet) -> npt.NDArray[np.uint16]:
 
 
 def _first_stream(lake: Lake, name: str) -> npt.NDArray[np.integer]:
-    """The tokens of the first shard, as they lie in its file."""
+    """Return the tokens of the first shard, memory-mapped."""
     import pyarrow as pa
 
     manifest = read_manifest(lake.windows(name))
@@ -101,7 +101,7 @@ def _first_stream(lake: Lake, name: str) -> npt.NDArray[np.integer]:
 
 
 def _speed(read: Callable[[int], Any]) -> float:
-    """Windows per second of a function that reads the batch of a number."""
+    """Return the windows per second of a function that reads batch `i`."""
     for i in range(64):
         read(i)
     calls, started = 0, time.perf_counter()

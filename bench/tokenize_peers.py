@@ -1,7 +1,7 @@
-"""What others need for the same text. Runs in .venv-bench: ``peers.py NAME TOKENIZER TEXT_FOLDER CORES``.
+"""Tokenize a text with another library in .venv-bench: ``tokenize_peers.py NAME TOKENIZER TEXT_FOLDER CORES``.
 
-Prints one JSON object: seconds without start-up and loading, bytes of text, tokens, and the first ids, which must be
-ours. Imports nothing of the project, which is not installed there.
+It prints one JSON object: the seconds without start-up and loading, the bytes of text, the number of tokens, and the
+first ids, which must equal ours. It imports nothing of the project, which is not installed in that environment.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 
 def documents(folder: str) -> list[str]:
-    """The paragraphs of all files of a folder."""
+    """Return the paragraphs of all files in a folder."""
     texts = (path.read_text("utf-8", "ignore") for path in sorted(Path(folder).glob("*.txt")))
     return [part for text in texts for part in re.split(r"\n\s*\n\s*", text.strip())]
 
 
 def tokenizers(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
-    """Hugging Face tokenizers, in memory, in parallel."""
+    """Tokenize with Hugging Face tokenizers, in memory, in parallel."""
     from tokenizers import Tokenizer
 
     loaded, texts = Tokenizer.from_file(tokenizer), documents(folder)
@@ -33,7 +33,7 @@ def tokenizers(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
 
 
 def tiktoken(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
-    """tiktoken, in memory, in parallel, with our vocabulary as its ranks."""
+    """Tokenize with tiktoken, in memory, in parallel, with our vocabulary."""
     import tiktoken
 
     model = json.loads(Path(tokenizer).read_text("utf-8"))
@@ -51,7 +51,7 @@ def tiktoken(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
 
 
 def datatrove(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
-    """The tokenizing pipeline of datatrove: reads JSONL (its own input), encodes, writes shards; `cores` processes."""
+    """Tokenize with datatrove's pipeline on `cores` processes: read JSONL, encode, write shards."""
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.tokens import DocumentTokenizer
@@ -75,7 +75,7 @@ def datatrove(tokenizer: str, folder: str, cores: int) -> dict[str, Any]:
 
 
 def result(started: float, texts: list[str], tokens: int, first: list[int]) -> dict[str, Any]:
-    """What is printed; the clock stops first."""
+    """Stop the clock and return the measurements."""
     seconds = time.perf_counter() - started
     size = sum(len(text.encode()) for text in texts)
     return {"seconds": seconds, "bytes": size, "documents": len(texts), "tokens": tokens, "first": first[:20]}

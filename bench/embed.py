@@ -1,7 +1,7 @@
-"""``make bench-embed``: neighbours of ten words, and our word2vec beside gensim's on the same tokens and settings.
+"""``make bench-embed``: our word2vec against gensim's, with the same tokens and settings, and neighbours of ten words.
 
-Quality is told by words that have several tokens: how far up a word's capitalised forms stand among its neighbours
-(mean reciprocal rank), though nothing in the training says that they are one word.
+The measure of quality is the rank of a word's capitalized form among the word's neighbours (mean reciprocal rank). The
+two forms are different tokens, so nothing in the training tells the model that they are the same word.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.processes import measured
+from bench.measure import run_measured
 from bench.table import show
 from bench.text import WORK, folder_of, original
 from jobs.cli.neighbours import neighbours_of
@@ -36,9 +36,9 @@ SETTINGS = {"tokenize.vocab_size": 8192, "embed.size": 100, "log_level": "WARN"}
 
 
 def main() -> None:
-    """Measure, print, and check that what was learned makes sense."""
+    """Measure and print the results. Fail if 'king' is not nearer to 'queen' than to 'the'."""
     run, seconds = _ours(InlineEngine())
-    print("\nNearest tokens of ten words, with their cosines")
+    print("\nNearest tokens of ten words, with cosine similarities")
     for line in list(neighbours_of(run, WORDS, 6))[1:]:
         print(f"  {line}")
     lake, datasets = Lake(run.lake_uri), read_json(run.datasets)
@@ -55,12 +55,12 @@ def main() -> None:
         if name != "gensim" and near <= far:
             sys.exit("king is not nearer to queen than to the")
     cores = os.cpu_count() or 1
-    show(f"word2vec on {cores} cores", ("", "s", "rank of other forms", "king-queen", "king-the"), rows)
-    print(f"  ours / gensim: {gensim_seconds / seconds:.2f} times as fast")
+    show(f"word2vec on {cores} cores", ("", "s", "mean reciprocal rank", "king-queen", "king-the"), rows)
+    print(f"  speed, ours / gensim: {gensim_seconds / seconds:.2f}")
 
 
 def _ours(engine: Engine) -> tuple[Run, float]:
-    """Tokens and embeddings of the text; the seconds of the second step."""
+    """Make tokens and embeddings of the text. Return the run and the seconds of the embed step."""
     path = WORK / "embed-lake"
     shutil.rmtree(path, ignore_errors=True)
     text = folder_of(len(original()))
@@ -74,7 +74,7 @@ def _ours(engine: Engine) -> tuple[Run, float]:
 
 
 def _gensim(lake: Lake, tokens: str, end_of_text: int, ours: Embeddings) -> tuple[Embeddings, float]:
-    """What gensim learns from the same documents with the same settings, for the tokens that we have."""
+    """Train gensim on the same documents with the same settings. Return its embeddings and the seconds."""
     manifest = read_manifest(lake.tokens(tokens))
     assert manifest
     shards = [TokenShard.open(lake.tokens(tokens), entry).ids for entry in manifest.entries("shards/")]
@@ -82,18 +82,18 @@ def _gensim(lake: Lake, tokens: str, end_of_text: int, ours: Embeddings) -> tupl
     files = WORK / "ids.npy", WORK / "gensim.npy"
     np.save(files[0], ids)
     given = {**settings.model_dump(), "end_of_text": end_of_text, "cores": os.cpu_count()}
-    found, _ = measured([".venv-bench/bin/python", "bench/gensim_peer.py", *map(str, files), json.dumps(given)])
+    found, _ = run_measured([".venv-bench/bin/python", "bench/gensim_peer.py", *map(str, files), json.dumps(given)])
     assert ours.ids is not None
     return Embeddings(ours.tokens, ours.ids, np.load(files[1])[ours.ids]), float(found["seconds"])
 
 
-def _rank(embeddings: Embeddings, min_letters: int = 4) -> float:
-    """The mean reciprocal rank of a word's capitalised forms among the word's neighbours."""
+def _rank(embeddings: Embeddings, min_length: int = 4) -> float:
+    """Return the mean reciprocal rank of a word's capitalized forms among the word's neighbours."""
     rows = {token: row for row, token in enumerate(embeddings.tokens)}
     pairs = [
         (row, rows[form])
         for token, row in rows.items()
-        if token[0] == "Ġ" and token[1:].isalpha() and token[1:].islower() and len(token) > min_letters
+        if token[0] == "Ġ" and token[1:].isalpha() and token[1:].islower() and len(token) > min_length
         for form in (f"Ġ{token[1:].capitalize()}", token[1:].capitalize())
         if form in rows
     ]

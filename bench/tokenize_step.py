@@ -1,7 +1,7 @@
-"""Our tokenize step in a process of its own: ``python -m bench.ours TEXT_FOLDER TOKENIZER LAKE ENGINE CORES``.
+"""Run our tokenize step in its own process: ``python -m bench.tokenize_step TEXT_FOLDER TOKENIZER LAKE ENGINE CORES``.
 
-Prints one JSON object: seconds of the session's start and of the step, and the seconds of the parts of the work where
-the engine is inline. Parts are timed by wrapping functions where the step finds them.
+It prints one JSON object: the seconds for starting the session, the seconds of the step and, on the inline engine, the
+seconds of its parts. Parts are measured by wrapping the functions in `PARTS`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jobs.lake.store import write_bytes
 from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
 
-# Where the step looks a function up, and what it does. Parts do not contain each other.
+# The module and name under which the step looks up each function. The parts do not overlap.
 PARTS = {
     "check (hash, UTF-8)": ("jobs.corpus.check", "check_sources"),
     "read and cut": ("jobs.corpus.documents", "_read_range"),
@@ -33,8 +33,8 @@ PARTS = {
 
 
 def main(text: str, tokenizer: str, lake_path: str, engine_name: str, cores: int) -> dict[str, Any]:
-    """Run the step; return its figures."""
-    seconds = _watch() if engine_name == "inline" else Counter[str]()
+    """Run the step and return the measurements."""
+    seconds = _wrap_parts() if engine_name == "inline" else Counter[str]()
     config = resolve(to_uri(text), "demo", {"tokenize.tokenizer": tokenizer, "log_level": "WARN"})
     run = Lake(to_uri(lake_path)).run("bench")
     write_bytes(run.config, config.to_json().encode())
@@ -61,7 +61,7 @@ def _engine(name: str, config: Any, cores: int) -> Engine:
     return SparkEngine(config, f"local[{cores}]")
 
 
-def _watch() -> Counter[str]:
+def _wrap_parts() -> Counter[str]:
     seconds = Counter[str]()
     for part, (module, path) in PARTS.items():
         owner: Any = import_module(module)
@@ -78,7 +78,7 @@ def _timed(function: Callable[..., Any], part: str, seconds: Counter[str]) -> Ca
         try:
             return function(*arguments, **named)
         finally:
-            seconds[part] += time.perf_counter() - started  # type: ignore[assignment]  # a Counter may count seconds
+            seconds[part] += time.perf_counter() - started  # type: ignore[assignment]  # a Counter of floats
 
     return timed
 

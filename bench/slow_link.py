@@ -1,10 +1,10 @@
-"""``make bench-link`` (as root, Linux): what workers say to each other over a link of 100 Mbit/s.
+"""``make bench-link`` (root on Linux): the cost of communication between workers over a link of 100 Mbit/s.
 
-Two network namespaces joined by a veth pair whose ends `tc` shapes. Measured over it: an all-reduce of all gradients by
-gloo, one member in each namespace; and a worker's round, from a namespace to an S3 server (moto) in the other: the
-weights down and the change up. Measured beside it: a worker's half of a step of the demo's model, on one thread.
-Computed from these: seconds per million tokens for two workers; those of a round share the server's link, so transfers
-are added up.
+Two network namespaces are joined by a veth pair, which `tc` limits to 100 Mbit/s. The benchmark measures over it an
+all-reduce of all gradients by gloo, with one rank in each namespace. It also measures the transfers of a worker in a
+round: weights from an S3 server (moto) in the other namespace, and the weight change back to it. A step's computation
+is measured apart: half a batch of the demo's model on one thread. From these it computes the seconds per million tokens
+for two workers. The transfers of a round are added up, as if all workers shared the server's link.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ LIMIT_SECONDS = 120
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the results."""
     parameters, step_tokens, compute = step_of_a_worker()
     with namespaces() as names:
         reduce_seconds = _measure(names, f"allreduce-{parameters}", f"allreduce-{parameters}")
         roles = (f"get-{4 * parameters}", f"put-{4 * parameters}", f"put-{parameters}")
         down, up, small = (_measure(names, "server", role) for role in roles)
     steps = 1e6 / step_tokens
-    rows = [("none, one worker of two", "", "", f"{steps * compute:.0f}")]
+    rows = [("no exchange", "", "", f"{steps * compute:.0f}")]
     rows += [("allreduce", "1", f"{reduce_seconds:.3f}", f"{steps * (compute + reduce_seconds):.0f}")]
     for name, change in (("rounds, float32", up), ("rounds, int8", small)):
         for every in (10, 30, 100):
-            exchange = 2 * (down + change) + down + change  # two workers; the driver reads a change and writes weights
+            exchange = 2 * (down + change) + down + change  # two workers, and the driver's read and write
             rows.append((name, str(every), f"{exchange:.3f}", f"{steps * (compute + exchange / every):.0f}"))
     show(
         f"{parameters:,} parameters, 2 workers, steps of {step_tokens} tokens, {MBIT} Mbit/s",
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def step_of_a_worker() -> tuple[int, int, float]:
-    """The demo's model: its parameters, tokens of a step, and the seconds of one of two workers for its half of it."""
+    """Return the demo model's number of parameters, the tokens of a step, and one worker's seconds for half a step."""
     import torch
 
     from jobs.config import resolve
@@ -72,22 +72,33 @@ def step_of_a_worker() -> tuple[int, int, float]:
 
 @contextmanager
 def namespaces() -> Iterator[tuple[str, str]]:
-    """Two namespaces with a shaped link between them; removed at the end."""
-    mark = uuid.uuid4().hex[:6]
-    names = (f"nj-{mark}-a", f"nj-{mark}-b")
+    """Create two network namespaces with a slow link between them, and remove them at the end."""
+    suffix = uuid.uuid4().hex[:6]
+    names = (f"nj-{suffix}-a", f"nj-{suffix}-b")
     try:
         for name in names:
             _run("ip", "netns", "add", name)
         _run(
-            "ip", "link", "add", f"v{mark}a", "netns", names[0], "type", "veth", "peer", f"v{mark}b", "netns", names[1]
+            "ip",
+            "link",
+            "add",
+            f"v{suffix}a",
+            "netns",
+            names[0],
+            "type",
+            "veth",
+            "peer",
+            f"v{suffix}b",
+            "netns",
+            names[1],
         )
         for name, host, end in zip(names, HOSTS, "ab", strict=True):
             inside = ("ip", "netns", "exec", name)
-            _run(*inside, "ip", "addr", "add", f"{host}/24", "dev", f"v{mark}{end}")
-            _run(*inside, "ip", "link", "set", f"v{mark}{end}", "up")
+            _run(*inside, "ip", "addr", "add", f"{host}/24", "dev", f"v{suffix}{end}")
+            _run(*inside, "ip", "link", "set", f"v{suffix}{end}", "up")
             _run(*inside, "ip", "link", "set", "lo", "up")
             shape = ("tbf", "rate", f"{MBIT}mbit", "burst", "64kb", "latency", "50ms")
-            _run(*inside, "tc", "qdisc", "add", "dev", f"v{mark}{end}", "root", *shape)
+            _run(*inside, "tc", "qdisc", "add", "dev", f"v{suffix}{end}", "root", *shape)
         yield names
     finally:
         for name in names:
@@ -99,12 +110,12 @@ def _run(*command: str) -> None:
 
 
 def _measure(names: tuple[str, str], first: str, second: str) -> float:
-    """Run a role in each namespace; the seconds that the second one prints."""
+    """Run a role in each namespace, and return the seconds that the second one prints."""
     roles = [(names[0], first, "0"), (names[1], second, "1")]
     command = ["ip", "netns", "exec"]
     started = [
         subprocess.Popen(
-            [*command, name, sys.executable, "-m", "bench.shaped_link", role, rank],
+            [*command, name, sys.executable, "-m", "bench.slow_link", role, rank],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -145,7 +156,7 @@ def _serve() -> None:
 
 
 def _transfer(role: str) -> None:
-    """Put or get an object so and so often."""
+    """Print the mean seconds of putting or getting an object."""
     import boto3
 
     from jobs.lake import store
