@@ -22,8 +22,9 @@ from jobs.config import Config, SparkConfig
 from jobs.engine.base import WorkerContext, single_worker
 from jobs.engine.spark import SparkEngine
 from jobs.lake.layout import Lake, Run
+from jobs.metrics.training import StepRow
 from jobs.steps import train
-from jobs.training.metrics import Row, read_parts
+from jobs.training.metrics import read_parts
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics, train_tokenizer
 
 PAIRS = 3
@@ -38,9 +39,10 @@ SETTINGS = {
 
 def train_one_thread(worker: WorkerContext, run: Run, config: Config) -> None:
     """Train as a single worker with one thread."""
+    from jobs.training.job import TrainingJob
     from jobs.training.worker import train_worker
 
-    train_worker(replace(worker, threads=1), run, config, FINGERPRINT)
+    train_worker(replace(worker, threads=1), TrainingJob(run, config, FINGERPRINT))
 
 
 def train_in_process(run: Run, config: Config) -> None:
@@ -50,7 +52,7 @@ def train_in_process(run: Run, config: Config) -> None:
 
 def compare_steps(lake: Lake, engine: SparkEngine) -> None:
     """Train alternately in both ways, and print the times of a step and their ratios."""
-    rows: dict[str, list[Row]] = {"plain": [], "spark": []}
+    rows: dict[str, list[StepRow]] = {"plain": [], "spark": []}
     for number in range(PAIRS):
         run, config = make_run(lake, f"plain-{number}", **SETTINGS)
         process = multiprocessing.get_context("spawn").Process(target=train_in_process, args=(run, config))
@@ -73,9 +75,9 @@ def compare_steps(lake: Lake, engine: SparkEngine) -> None:
 
 def join_group(worker: WorkerContext) -> float:
     """Join the worker group, and return the time at which it was complete."""
-    from jobs.training.process_group import joined
+    from jobs.training import process_group
 
-    with joined(worker, 60):
+    with process_group.join_group(worker, 60):
         return time.time()
 
 

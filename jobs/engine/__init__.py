@@ -1,1 +1,1 @@
-"""Where work runs: in this process or on Spark."""
+"""Engines run a step's functions: on this machine, or on Spark."""

@@ -1,4 +1,4 @@
-"""What a step may ask of the place where it runs."""
+"""The contract between the steps and the engines that run their functions."""
 
 from __future__ import annotations
 
@@ -13,71 +13,70 @@ Result = TypeVar("Result")
 
 
 def num_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1 << 16
     return min(os.cpu_count() or 1, allowed)
 
 
 def crash_report_file() -> str | None:
-    """Where Spark looks for what a Python worker left that died; None outside of Spark's workers."""
+    """Return the file from which Spark reads the crash report of this Python worker; None outside of Spark."""
     folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")
     return os.path.join(folder, str(os.getpid())) if folder else None  # noqa: PTH118 - text, as a `WorkerContext` has it
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What a task of a gang knows about itself.
-
-    `threads` is the number of cores that this task may use. `hosts` are the machines of all members, by rank.
-    `all_gather` sends a text to all members, waits for theirs and returns them by rank; on Spark it takes a second.
-    What stands in `crash_report`, a local file, is reported if this member dies.
-    """
+    """A worker's place in its worker group, and its means to reach the other workers."""
 
     rank: int
     threads: int
+    """Cores that this worker may use."""
     hosts: Sequence[str]
+    """Host names of all workers, by rank."""
     all_gather: Callable[[str], list[str]]
+    """Send a text to all workers, wait for theirs, and return all texts by rank. On Spark this takes a second."""
     crash_report: str | None = None
+    """Local file whose content the engine reports if this worker dies."""
 
     @property
     def world_size(self) -> int:
-        """Members of the gang."""
+        """The number of workers in the group."""
         return len(self.hosts)
 
 
 def single_worker(threads: int) -> WorkerContext:
-    """The only member of a gang, in this process."""
+    """Return the context of a worker group of one, in this process."""
     return WorkerContext(0, threads, [socket.gethostname()], lambda text: [text])
 
 
 class Engine(Protocol):
-    """Runs functions. They and their arguments must be picklable: they may travel to other machines."""
+    """Runs functions. Functions and arguments must be picklable, since they may travel to other machines."""
 
     name: str
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-        """Apply `function` to each item, in parallel where there are slots; results in the order of `items`.
+        """Apply `function` to each item, in parallel where there are slots; return the results in the order of `items`.
 
         Raises:
-            NightjarError: the one that `function` raised, for the first item that failed.
+            NightjarError: the error that `function` raised for the first item that failed.
         """
 
     def task_threads(self, num_tasks: int) -> int:
-        """How many threads each of `num_tasks` tasks of a `map` may use, so that together they use every core."""
+        """Return the threads for each of `num_tasks` tasks of a `map`, so that together they use all cores."""
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run `function` as `workers` tasks at the same time and return the result of rank 0.
+        """Run `function` in `workers` tasks at the same time and return the result of rank 0.
 
         Raises:
-            WorkerLostError: if a task died or failed for another reason than a `NightjarError`.
-            NightjarError: the one that a task raised.
+            WorkerLostError: if a worker died, or failed with another error than a `NightjarError`.
+            NightjarError: the error that a worker raised.
         """
 
     def stages(self) -> list[dict[str, Any]]:
-        """Figures of the work done so far, one row for each stage; the columns of ``spark.csv``.
+        """Return one row of metrics for each Spark stage so far: the columns of ``spark.csv``.
 
-        A description in which ``epoch 1.5`` stands gives its stages this epoch; others have 0.
+        The column `epoch` is read from a description such as ``steps 1 to 30, to epoch 1.5``; without one it is 0.
         """
 
     def executors(self) -> list[dict[str, Any]]:
-        """Figures of those that did the work, one row for each; the columns of ``executors.csv``."""
+        """Return one row of metrics for each Spark executor: the columns of ``executors.csv``."""

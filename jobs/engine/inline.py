@@ -1,4 +1,4 @@
-"""Work in this process, with no JVM; a gang of several is a group of processes on this machine."""
+"""Run a step's functions on this machine, without a JVM; a worker group is a set of local processes."""
 
 from __future__ import annotations
 
@@ -32,47 +32,47 @@ class InlineEngine:
         return [function(item) for item in items]
 
     def task_threads(self, num_tasks: int) -> int:
-        """All: tasks run one after another."""
+        """Return all cores, since tasks run one after another."""
         return num_cores()
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run `function` in this process, or in `workers` processes that are started anew."""
-        log.debug("%s: a gang of %d", description, workers)
+        """Run `function` in this process, or in `workers` new processes; return the result of rank 0."""
+        log.debug("%s: a group of %d workers", description, workers)
         threads = max(1, num_cores() // workers)
         if workers == 1:
             return function(single_worker(threads))
-        with TemporaryDirectory(prefix="nightjar-gang-") as folder:
-            result: Result = _Processes(function, workers, threads, Path(folder)).result()
+        with TemporaryDirectory(prefix="nightjar-workers-") as folder:
+            result: Result = _WorkerGroup(function, workers, threads, Path(folder)).result()
         return result
 
     def stages(self) -> list[dict[str, Any]]:
-        """Nothing: only Spark has stages."""
+        """Return no rows, since only Spark has stages."""
         return []
 
     def executors(self) -> list[dict[str, Any]]:
-        """Nothing: only Spark has executors."""
+        """Return no rows, since only Spark has executors."""
         return []
 
 
-class _Processes:
-    """A gang of processes, each with a pipe to this one: it carries what members tell each other, then the outcome."""
+class _WorkerGroup:
+    """Worker processes. A pipe to each one carries the texts of `all_gather`, then its result or error."""
 
     def __init__(self, function: Callable[[WorkerContext], Any], workers: int, threads: int, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
-        self._last_words = [folder / str(rank) for rank in range(workers)]
+        self._crash_reports = [folder / str(rank) for rank in range(workers)]
         self._pipes: list[Connection] = []
         self._processes = []
-        for rank in range(workers):
+        for rank, crash_report in enumerate(self._crash_reports):
             ours, theirs = context.Pipe()
-            about = (rank, workers, threads, str(self._last_words[rank]))
-            process = context.Process(target=_member, args=(function, about, theirs), daemon=True)
+            arguments = (function, rank, workers, threads, str(crash_report), theirs)
+            process = context.Process(target=_run_worker, args=arguments, daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
 
     def result(self) -> Any:
-        """Serve the members until all have ended; return the result of rank 0."""
+        """Serve the workers until all have ended; return the result of rank 0."""
         outcomes: dict[int, Any] = {}
         texts: dict[int, str] = {}
         try:
@@ -87,10 +87,11 @@ class _Processes:
         return outcomes[0]
 
     def _receive(self, rank: int, texts: dict[int, str], outcomes: dict[int, Any]) -> None:
+        """Receive one message of a worker; answer all workers once each has sent its text."""
         try:
             kind, value = self._pipes[rank].recv()
         except EOFError:
-            raise WorkerLostError(self._obituary(rank)) from None
+            raise WorkerLostError(self._crash_report(rank)) from None
         if kind == "failed":
             raise value
         if kind == "done":
@@ -102,37 +103,40 @@ class _Processes:
                 pipe.send([texts[rank] for rank in range(len(texts))])
             texts.clear()
 
-    def _obituary(self, rank: int) -> str:
+    def _crash_report(self, rank: int) -> str:
+        """Return the report that a dead worker's watchdog or faulthandler left, after a line that names the worker."""
         try:
-            words = self._last_words[rank].read_text()
+            report = self._crash_reports[rank].read_text()
         except FileNotFoundError:
-            words = ""
-        if words.startswith("worker "):
-            return words
-        return f"worker {rank} ended without a word: it was killed or crashed\n{words}".rstrip()
+            report = ""
+        if report.startswith("worker "):
+            return report
+        return f"worker {rank} exited without an error message (killed or crashed)\n{report}".rstrip()
 
 
-def _member(function: Callable[[WorkerContext], Any], about: tuple[int, int, int, str], pipe: Connection) -> None:
-    """What each process of a gang runs."""
-    rank, workers, threads, last_words = about
+def _run_worker(
+    function: Callable[[WorkerContext], Any], rank: int, workers: int, threads: int, crash_report: str, pipe: Connection
+) -> None:
+    """Run `function` as one worker of a group; the target of its process."""
 
     def all_gather(text: str) -> list[str]:
         pipe.send(("text", text))
         texts: list[str] = pipe.recv()
         return texts
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    faulthandler.enable(Path(last_words).open("w"))  # noqa: SIM115 - open as long as the process lives
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    faulthandler.enable(Path(crash_report).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
-        result = function(WorkerContext(rank, threads, [socket.gethostname()] * workers, all_gather, last_words))
+        result = function(WorkerContext(rank, threads, [socket.gethostname()] * workers, all_gather, crash_report))
         pipe.send(("done", result if rank == 0 else None))
     except NightjarError as error:
         pipe.send(("failed", error))
-    except Exception:  # noqa: BLE001 - whatever it was, the parent must hear of it
+    except Exception:  # noqa: BLE001 - the parent must receive any error
         pipe.send(("failed", WorkerLostError(f"worker {rank} failed:\n{traceback.format_exc()}")))
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
+    """Exit when the parent process has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

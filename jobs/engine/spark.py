@@ -1,7 +1,7 @@
-"""Work on Spark: tasks for independent items, a barrier stage for a gang.
+"""Run a step's functions on Spark: independent tasks in an ordinary stage, a worker group in a barrier stage.
 
-Spark schedules; the bytes are read and written by the tasks themselves. What a task raises of ours comes back as it
-is, without Spark's retries, which could not help; anything else is left to Spark, which tries a task again.
+Spark schedules; the tasks themselves read and write the lake. A `NightjarError` of a task reaches the driver unchanged
+and without Spark's retries, which could not help. Spark retries a task after any other error.
 """
 
 from __future__ import annotations
@@ -35,25 +35,31 @@ SETTINGS = {
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
-    # For glibc, in Python workers: what a task freed stays for the next. To get it anew takes a tenth of a task's time.
+    # glibc in a Python worker keeps the memory that a task freed for the next one. Returning it to the system, and
+    # getting it again, took a tenth of a task's time.
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(2**28),
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "spark.ui.retainedStages": "100000",  # rounds of training are stages, and all of them are told
-    "spark.python.worker.faulthandler.enabled": "true",  # a lost worker's last words reach the driver
+    "spark.ui.retainedStages": "100000",  # each round of training is a stage, and ``spark.csv`` lists all stages
+    "spark.python.worker.faulthandler.enabled": "true",  # sends a lost worker's crash report to the driver
 }
 
-
 TASKS_PER_SLOT = 8
-"""Items beyond so many share tasks: 50 MB of text tokenized in a CPU second became 72. A lost task costs more."""
+"""Most tasks per slot; with more items, neighbours share a task. This raised tokenizing from 50 to 72 MB per CPU
+second. A lost task then costs more items."""
 
 
 class SparkEngine:
-    """Runs work on the Spark that started this driver, or on a `master` of its own."""
+    """Runs functions on the Spark application that started this driver, or on a new one.
+
+    Args:
+        config: Settings of a new Spark application.
+        master: Master URL of a new application, such as ``local[2]``; None in a driver that spark-submit started.
+    """
 
     name = "spark"
 
     def __init__(self, config: SparkConfig, master: str | None = None) -> None:
-        # Workers start in the driver's folder, which need not be the one that holds the package.
+        # Python workers start in the driver's working directory, which may not contain the package.
         root = str(Path(__file__).parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         if master is not None:
@@ -78,23 +84,23 @@ class SparkEngine:
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-        """Apply `function` to each item, in one task each or, of many items, some neighbours in one task.
+        """Apply `function` to each item, in one task each; with many items, neighbours share a task.
 
         Raises:
-            WorkerLostError: if a task failed as often as Spark tries it.
+            WorkerLostError: if a task failed in all of Spark's attempts.
         """
         if not items:
             return []
         self._context.setJobDescription(description)
         num_tasks = min(len(items), TASKS_PER_SLOT * (self._promised_slots() or len(items)))
         try:
-            outcomes = self._context.parallelize(items, num_tasks).map(_Guarded(function)).collect()
+            outcomes = self._context.parallelize(items, num_tasks).map(_Task(function)).collect()
         except Py4JError as error:
             raise WorkerLostError(_cause(error)) from None
         return [outcome.unwrap() for outcome in outcomes]
 
     def task_threads(self, num_tasks: int) -> int:
-        """The slots that Spark has now, shared out."""
+        """Return the slots that Spark has now, divided by the number of tasks."""
         context = _jvm(self._context)
         slots = context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
         return max(1, int(slots) // num_tasks)
@@ -103,15 +109,14 @@ class SparkEngine:
         """Run `function` in the tasks of one barrier stage.
 
         Raises:
-            InputError: at once, if the cluster cannot have as many slots as there are workers.
+            InputError: at once, if the cluster can never have a slot for each worker.
             WorkerLostError: if a task died; Spark does not repeat a barrier stage whose results are collected.
         """
         self._wait_for_slots(workers)
         self._context.setJobDescription(description)
         tasks = self._context.parallelize(range(workers), workers).barrier()
-        gang = tasks.mapPartitions(_GangTask(function, self._executor_cores()))
         try:
-            outcomes = gang.collect()
+            outcomes = tasks.mapPartitions(_BarrierTask(function, self._executor_cores())).collect()
         except Py4JError as error:
             raise WorkerLostError(_cause(error)) from None
         for outcome in outcomes:
@@ -120,11 +125,11 @@ class SparkEngine:
         return result
 
     def stages(self) -> list[dict[str, Any]]:
-        """Figures of every stage so far, from Spark's own status store."""
+        """Return one row of metrics for each stage so far, from Spark's status store."""
         return spark_status.stages(self._context)
 
     def executors(self) -> list[dict[str, Any]]:
-        """Figures of every executor, from the same store."""
+        """Return one row of metrics for each executor, from Spark's status store."""
         return spark_status.executors(self._context)
 
     def stop(self) -> None:
@@ -132,7 +137,11 @@ class SparkEngine:
         self._session.stop()
 
     def _wait_for_slots(self, workers: int, limit_seconds: float = 120.0) -> None:
-        """Wait until executors with enough slots have come, unless the settings tell that there never will be."""
+        """Wait until the executors have enough slots.
+
+        Raises:
+            InputError: after `limit_seconds`, or at once if the settings promise fewer slots than `workers`.
+        """
         context = _jvm(self._context)
         slots = self._promised_slots()
         limit_seconds = 0.0 if slots is not None and slots < workers else limit_seconds
@@ -141,13 +150,14 @@ class SparkEngine:
         while (slots := context.maxNumConcurrentTasks(profile)) < workers:
             if time.monotonic() >= deadline:
                 raise InputError(
-                    f"train.workers ({workers}) need as many slots at once, Spark on {self._context.master} has"
-                    f" {slots}: lower train.workers or raise spark.executors or spark.executor_cores"
+                    f"train.workers ({workers}) needs as many slots at the same time, but Spark on"
+                    f" {self._context.master} has {slots}: lower train.workers, or raise spark.executors or"
+                    " spark.executor_cores"
                 )
             time.sleep(0.5)
 
     def _promised_slots(self) -> int | None:
-        """How many tasks can run at once when all executors have come; None if the settings do not tell."""
+        """Return the number of slots once all executors have started; None if the settings do not say."""
         conf, master = self._context.getConf(), str(self._context.master)
         if master.startswith("local["):
             return int(_jvm(self._context).defaultParallelism())
@@ -157,25 +167,26 @@ class SparkEngine:
         return int(executors) * int(conf.get("spark.executor.cores") or 1) if executors else None
 
     def _executor_cores(self) -> int | None:
-        """The cores of an executor; None on this machine, whose cores the tasks share."""
+        """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
         cores = self._context.getConf().get("spark.executor.cores")
         return int(cores) if cores and not str(self._context.master).startswith("local") else None
 
 
 class _Outcome(NamedTuple):
-    """What a task returned, or the error of ours that it raised."""
+    """The result of a task, or the `NightjarError` that it raised."""
 
     value: Any
     error: NightjarError | None = None
 
     def unwrap(self) -> Any:
+        """Return the result, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
-class _Guarded:
-    """A function whose errors of ours are returned, so that they reach the driver as they are."""
+class _Task:
+    """A function that returns a `NightjarError` instead of raising it, so that the error reaches the driver as is."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self._function = function
@@ -191,11 +202,11 @@ class _Guarded:
             _settle_worker()
 
 
-class _GangTask:
-    """What each task of a barrier stage runs."""
+class _BarrierTask:
+    """A task of a barrier stage: one worker of a worker group."""
 
     def __init__(self, function: Callable[[WorkerContext], Any], executor_cores: int | None) -> None:
-        self._guarded = _Guarded(function)
+        self._task = _Task(function)
         self._executor_cores = executor_cores
 
     def __call__(self, _items: Iterable[int]) -> Iterator[_Outcome]:
@@ -206,16 +217,16 @@ class _GangTask:
             threads = max(1, self._executor_cores // executors.count(executors[rank]))
         else:
             threads = max(1, num_cores() // hosts.count(hosts[rank]))
-        outcome = self._guarded(WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
+        outcome = self._task(WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
         yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
 def _settle_worker() -> None:
-    """Spare this worker what PySpark does around each task: 0.1 CPU seconds, more than encoding 8 MB of text takes.
+    """Avoid work that PySpark does around each task: 0.1 CPU seconds, more than encoding 8 MB of text takes.
 
-    Before a task it calls `importlib.invalidate_caches`, at which every finder of a zip or jar file reads the archive's
-    directory again; an import that needs one makes it anew, from what `zipimport` has read. After a task it collects
-    garbage, and looks through all that was ever imported unless that is frozen.
+    Before a task, PySpark calls `importlib.invalidate_caches`, and every finder of a zip or jar file reads the
+    archive's directory again. Without a cached finder, an import makes one from the directory that `zipimport` has
+    read. After a task, PySpark collects garbage, which scans all imported modules unless they are frozen.
     """
     for path, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimporter):
@@ -225,14 +236,14 @@ def _settle_worker() -> None:
 
 
 def _jvm(context: SparkContext) -> Any:
-    """The JVM's own SparkContext."""
+    """Return the SparkContext of the JVM."""
     return context._jsc.sc()
 
 
 def _cause(error: Py4JError) -> str:
-    """What a Java exception says of the task: its last words, if it died, else the last line of an exception."""
-    words = re.search(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", str(error), re.DOTALL)
-    if words:
-        return f"a task crashed: {words[1].strip() or 'it was killed'}"
+    """Return the reason in a Java exception: the crash report of a task that died, else the last exception's line."""
+    report = re.search(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", str(error), re.DOTALL)
+    if report:
+        return f"a task crashed: {report[1].strip() or 'killed'}"
     reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
     return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"

@@ -1,4 +1,8 @@
-"""Figures of Spark's work, from its own status store: what its web interface shows, also where that is off."""
+"""Metrics of Spark's stages and executors.
+
+They come from Spark's status store, which also feeds its web interface and REST interface. The store is there when both
+are off.
+"""
 
 from __future__ import annotations
 
@@ -9,99 +13,97 @@ from typing import Any
 
 from pyspark import SparkContext
 
-Figures = dict[str, Any]
+Row = dict[str, Any]
 
 _EPOCH = re.compile(r"\bepoch (\d+(?:\.\d+)?)")
 
 
-def stages(context: SparkContext) -> list[Figures]:
-    """One row for each attempt of each stage so far, by number. Durations in seconds, sizes in bytes.
+def stages(context: SparkContext) -> list[Row]:
+    """Return one row for each attempt of each stage so far, by number. Durations are in seconds, sizes in bytes.
 
-    `task_seconds` is the sum over all tasks, also those that failed, `task_seconds_mean` their mean; `task_seconds_max`
-    is of the tasks that succeeded.
+    `task_seconds` is the sum over all tasks, failed ones included, and `task_seconds_mean` their mean.
+    `task_seconds_max` is the longest task that succeeded.
     """
     store, gateway = _store(context)
     quantiles = gateway.new_array(gateway.jvm.double, 1)
     quantiles[0] = 1.0
     found = _plain(gateway, store.stageList(None, False, True, quantiles, None))
-    rows = [
-        _stage(figures, store.executorSummary(figures["stageId"], figures["attemptId"]).size()) for figures in found
-    ]
+    rows = [_stage_row(stage, store.executorSummary(stage["stageId"], stage["attemptId"]).size()) for stage in found]
     return sorted(rows, key=lambda row: (row["stage"], row["attempt"]))
 
 
-def executors(context: SparkContext) -> list[Figures]:
-    """One row for each executor that the application has or had; figures are of all that it did so far."""
+def executors(context: SparkContext) -> list[Row]:
+    """Return one row for each executor that the application has or had, with its totals so far."""
     store, gateway = _store(context)
-    return [_executor(figures) for figures in _plain(gateway, store.executorList(False))]
+    return [_executor_row(executor) for executor in _plain(gateway, store.executorList(False))]
 
 
 def _store(context: SparkContext) -> tuple[Any, Any]:
-    """The status store, once it knows all that has happened, and the way to it."""
+    """Return the status store, after it has processed all events, and the gateway to the JVM."""
     gateway, jvm_context = context._gateway, context._jsc.sc()
     jvm_context.listenerBus().waitUntilEmpty()
     return jvm_context.statusStore(), gateway
 
 
-def _plain(gateway: Any, figures: Any) -> Any:
-    """Objects of the JVM as Spark's REST interface would send them: one call for all, not one for each field."""
+def _plain(gateway: Any, objects: Any) -> Any:
+    """Return objects of the JVM as Spark's REST interface sends them: one call instead of one for each field."""
     writer = gateway.jvm.org.apache.spark.status.api.v1.JacksonMessageWriter()
-    return json.loads(writer.mapper().writeValueAsString(figures))
+    return json.loads(writer.mapper().writeValueAsString(objects))
 
 
-def _stage(figures: Figures, num_executors: int) -> Figures:
-    description = figures.get("description") or figures["name"]
+def _stage_row(stage: Row, num_executors: int) -> Row:
+    description = stage.get("description") or stage["name"]
     epoch = _EPOCH.search(description)
-    longest = (figures.get("taskMetricsDistributions") or {}).get("executorRunTime") or [0.0]
-    num_ended = sum(figures[key] for key in ("numCompleteTasks", "numFailedTasks", "numKilledTasks"))
+    longest = (stage.get("taskMetricsDistributions") or {}).get("executorRunTime") or [0.0]
+    num_ended = sum(stage[key] for key in ("numCompleteTasks", "numFailedTasks", "numKilledTasks"))
     return {
-        "stage": figures["stageId"],
-        "attempt": figures["attemptId"],
+        "stage": stage["stageId"],
+        "attempt": stage["attemptId"],
         "description": description,
         "epoch": float(epoch[1]) if epoch else 0.0,
-        "status": figures["status"],
+        "status": stage["status"],
         "executors": num_executors,
-        "tasks": figures["numTasks"],
-        "failed_tasks": figures["numFailedTasks"],
-        "killed_tasks": figures["numKilledTasks"],
-        "seconds": _seconds(figures.get("submissionTime"), figures.get("completionTime")),
-        "task_seconds": figures["executorRunTime"] / 1e3,
-        "task_seconds_mean": figures["executorRunTime"] / 1e3 / max(1, num_ended),
+        "tasks": stage["numTasks"],
+        "failed_tasks": stage["numFailedTasks"],
+        "killed_tasks": stage["numKilledTasks"],
+        "seconds": _seconds(stage.get("submissionTime"), stage.get("completionTime")),
+        "task_seconds": stage["executorRunTime"] / 1e3,
+        "task_seconds_mean": stage["executorRunTime"] / 1e3 / max(1, num_ended),
         "task_seconds_max": longest[0] / 1e3,
-        "cpu_seconds": figures["executorCpuTime"] / 1e9,
-        "gc_seconds": figures["jvmGcTime"] / 1e3,
-        "input_bytes": figures["inputBytes"],
-        "output_bytes": figures["outputBytes"],
-        "shuffle_read_bytes": figures["shuffleReadBytes"],
-        "shuffle_write_bytes": figures["shuffleWriteBytes"],
-        "memory_spilled_bytes": figures["memoryBytesSpilled"],
-        "disk_spilled_bytes": figures["diskBytesSpilled"],
-        "result_bytes": figures["resultSize"],
+        "cpu_seconds": stage["executorCpuTime"] / 1e9,
+        "gc_seconds": stage["jvmGcTime"] / 1e3,
+        "input_bytes": stage["inputBytes"],
+        "output_bytes": stage["outputBytes"],
+        "shuffle_read_bytes": stage["shuffleReadBytes"],
+        "shuffle_write_bytes": stage["shuffleWriteBytes"],
+        "memory_spilled_bytes": stage["memoryBytesSpilled"],
+        "disk_spilled_bytes": stage["diskBytesSpilled"],
+        "result_bytes": stage["resultSize"],
     }
 
 
-def _executor(figures: Figures) -> Figures:
+def _executor_row(executor: Row) -> Row:
     return {
-        "executor": figures["id"],
-        "address": figures["hostPort"],
-        "active": int(figures["isActive"]),
-        "cores": figures["totalCores"],
-        "tasks": figures["totalTasks"],
-        "failed_tasks": figures["failedTasks"],
-        "task_seconds": figures["totalDuration"] / 1e3,
-        "gc_seconds": figures["totalGCTime"] / 1e3,
-        "input_bytes": figures["totalInputBytes"],
-        "shuffle_read_bytes": figures["totalShuffleRead"],
-        "shuffle_write_bytes": figures["totalShuffleWrite"],
-        "storage_memory_bytes": figures["maxMemory"],
-        "cached_rdd_blocks": figures["rddBlocks"],
-        "cached_memory_bytes": figures["memoryUsed"],
-        "cached_disk_bytes": figures["diskUsed"],
+        "executor": executor["id"],
+        "address": executor["hostPort"],
+        "active": int(executor["isActive"]),
+        "cores": executor["totalCores"],
+        "tasks": executor["totalTasks"],
+        "failed_tasks": executor["failedTasks"],
+        "task_seconds": executor["totalDuration"] / 1e3,
+        "gc_seconds": executor["totalGCTime"] / 1e3,
+        "input_bytes": executor["totalInputBytes"],
+        "shuffle_read_bytes": executor["totalShuffleRead"],
+        "shuffle_write_bytes": executor["totalShuffleWrite"],
+        "storage_memory_bytes": executor["maxMemory"],
+        "cached_rdd_blocks": executor["rddBlocks"],
+        "cached_memory_bytes": executor["memoryUsed"],
+        "cached_disk_bytes": executor["diskUsed"],
     }
 
 
 def _seconds(begun: str | None, ended: str | None) -> float:
-    """Between two times like ``2026-11-22T04:00:00.123GMT``; 0 if one of them is not there."""
+    """Return the seconds between two times such as ``2026-11-22T04:00:00.123GMT``; 0 if one of them is missing."""
     if not (begun and ended):
         return 0.0
     first, last = (datetime.fromisoformat(moment.removesuffix("GMT")) for moment in (begun, ended))

@@ -136,17 +136,8 @@ class StepCost(TypedDict):
     cpu_load: Annotated[float, Metric("cores", "CPU time of rank 0 per second.", chart="training")]
 
 
-class RoundCost(TypedDict, total=False):
-    """Optimizer state of a round, in the row of its last step; only in rounds (`average`, `diloco`)."""
-
-    state_bytes: Annotated[int, Metric("bytes", "Optimizer state written to and read from the lake.", chart="training")]
-    states_lost: Annotated[
-        int, Metric("workers", "Workers that did not find their latest optimizer state.", chart="training")
-    ]
-
-
-class StepRow(Position, Quality, StepCost, RoundCost):
-    """A line of ``train/metrics.jsonl``: one optimizer step. The model's losses are in the rows of evaluated steps."""
+class BatchRow(StepCost):
+    """The metrics of a step on one batch."""
 
     loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the step's batch.", chart="loss")]
     learning_rate: Annotated[float, Metric("", "Learning rate of the step.", chart="training")]
@@ -158,6 +149,19 @@ class StepRow(Position, Quality, StepCost, RoundCost):
     seconds: Annotated[float, Metric("s", "Training time so far.", order=Order.NOT_DECREASING)]
     gpu_bytes: Annotated[int, Metric("bytes", "Peak GPU memory of the largest worker.", chart="training")]
     samples: Annotated[str, Metric("", "Checksum of the ids of the step's windows.")]
+
+
+class RoundCost(TypedDict, total=False):
+    """Optimizer state of a round, in the row of its last step; only in rounds (`average`, `diloco`)."""
+
+    state_bytes: Annotated[int, Metric("bytes", "Optimizer state written to and read from the lake.", chart="training")]
+    states_lost: Annotated[
+        int, Metric("workers", "Workers that did not find their latest optimizer state.", chart="training")
+    ]
+
+
+class StepRow(Position, Quality, BatchRow, RoundCost):
+    """A line of ``train/metrics.jsonl``: one optimizer step. The model's losses are in the rows of evaluated steps."""
 
 
 class EvaluationRow(Position, Quality):

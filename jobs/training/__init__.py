@@ -1,1 +1,1 @@
-"""Training: order of samples, optimization, evaluation, checkpoints, metrics."""
+"""Training: the all-reduce loop, rounds of local steps, checkpoints, metrics and supervision."""

@@ -1,71 +1,126 @@
-"""How often training was lost or diverged: counted over all attempts of a run."""
+"""The attempts of a training: after a lost worker or a divergence, training resumes from the last checkpoint."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 from jobs.config import TrainConfig
-from jobs.errors import DivergedError, WorkerLostError
+from jobs.engine.base import Engine
+from jobs.errors import DivergedError, StoppedError, WorkerLostError
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.training.checkpoint import latest_checkpoint
+from jobs.training.job import TrainingJob, TrainingResult
+from jobs.training.local_sgd.driver import Rounds
 from jobs.training.order import batch_of_step
+from jobs.training.supervision.shutdown import ShutdownSignal, forward
+from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
 
 
-class Attempts:
-    """Decides whether training resumes, and without which batches: `skipped`.
+def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
+    """Train until the schedule is over, in as many attempts as `train.max_restarts` and `train.max_rollbacks` allow.
 
-    Both stand in the lake, so that they survive a driver that is killed.
+    Raises:
+        StoppedError: if this process was asked to shut down.
+        WorkerLostError: if workers were lost too often.
+        NightjarError: if training diverged, or the data cannot be used.
+    """
+    attempts = Attempts(job.run, job.config.train, progress)
+    with forward(job.run) as shutdown:
+        while True:
+            try:
+                result = _attempt(replace(job, skipped_batches=attempts.skipped), engine, shutdown)
+            except WorkerLostError as error:
+                attempts.lost(error)
+                continue
+            except DivergedError as error:
+                attempts.diverged(error)
+                continue
+            if result.is_complete:
+                return replace(
+                    result,
+                    restarts=attempts.restarts,
+                    rollbacks=len(attempts.skipped),
+                    workers=job.config.train.workers,
+                )
+            if shutdown.is_received:
+                raise StoppedError(
+                    f"training received SIGTERM and stopped after step {latest_checkpoint(job.run)}, whose checkpoint"
+                    " is written; start the same run again to resume"
+                )
+            attempts.lost(WorkerLostError("a worker received SIGTERM"))
+
+
+def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> TrainingResult:
+    """Train from the latest checkpoint on: by all-reduce, in rounds, or in rounds after an all-reduce warm-up."""
+    config = job.config.train
+    worker, workers, warmup_steps = partial(train_worker, job=job), config.workers, config.allreduce_steps
+    if config.strategy == "allreduce":
+        return engine.run_worker_group(worker, workers, f"train with {workers} workers")
+    if (latest_checkpoint(job.run) or 0) < warmup_steps:
+        description = f"train {warmup_steps} steps with {workers} workers"
+        result = engine.run_worker_group(partial(worker, until=warmup_steps), workers, description)
+        if not result.is_complete:
+            return result
+    return Rounds(job, engine).run(shutdown)
+
+
+class Attempts:
+    """Counts the attempts of a run, and decides whether another one is made.
+
+    The counts are in the lake, so they survive a driver that is killed. `skipped` has the numbers of the batches that
+    later attempts leave out.
     """
 
     def __init__(self, run: Run, config: TrainConfig, progress: Callable[[str], None]) -> None:
-        self._run, self._progress = run, progress
-        self._config = config
+        self._run, self._config, self._progress = run, config, progress
         try:
-            known = store.read_json(run.attempts)
+            counts = store.read_json(run.attempts)
         except FileNotFoundError:
-            known = {"restarts": 0, "skipped_batches": []}
-        self.restarts: int = known["restarts"]
-        self.skipped: tuple[int, ...] = tuple(known["skipped_batches"])
-        self._before = self.restarts
+            counts = {"restarts": 0, "skipped_batches": []}
+        self.restarts: int = counts["restarts"]
+        self.skipped: tuple[int, ...] = tuple(counts["skipped_batches"])
+        self._restarts_before = self.restarts
 
     def lost(self, error: WorkerLostError) -> None:
         """Count a lost worker.
 
         Raises:
-            WorkerLostError: if there were too many since this driver started.
+            WorkerLostError: if this driver has restarted training `train.max_restarts` times already.
         """
         log.warning("%s", error)
-        now, limit = self.restarts - self._before, self._config.max_restarts
-        if now == limit:
+        restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
+        if restarts == limit:
             raise WorkerLostError(
-                f"workers were lost {now + 1} times, which is more than train.max_restarts ({now}) allows; the last"
+                f"workers were lost {restarts + 1} times, more often than train.max_restarts ({limit}) allows; the last"
                 f" time: {str(error).splitlines()[0]}"
             ) from None
         self.restarts += 1
-        self._remember()
+        self._save()
         step = latest_checkpoint(self._run) or 0
-        self._progress(f"a worker was lost; resuming from step {step} (restart {now + 1} of {limit})")
+        self._progress(f"a worker was lost; resuming from step {step} (restart {restarts + 1} of {limit})")
 
     def diverged(self, error: DivergedError) -> None:
-        """Leave out the batch at which training diverged, if that is wanted and was not done too often.
+        """Leave out the batch at which training diverged.
 
         Raises:
-            DivergedError: if not.
+            DivergedError: if `train.on_divergence` is ``stop``, or `train.max_rollbacks` batches are left out already.
         """
         number, limit = len(self.skipped) + 1, self._config.max_rollbacks
         if self._config.on_divergence == "stop" or number > limit:
             raise error
         log.warning("%s", error)
         self.skipped = (*self.skipped, batch_of_step(error.step - 1, self.skipped))
-        self._remember()
+        self._save()
         step = latest_checkpoint(self._run) or 0
         self._progress(
             f"training diverged at step {error.step}; back to step {step}, without that batch ({number} of {limit})"
         )
 
-    def _remember(self) -> None:
+    def _save(self) -> None:
         store.write_json(self._run.attempts, {"restarts": self.restarts, "skipped_batches": self.skipped})

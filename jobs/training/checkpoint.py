@@ -1,9 +1,9 @@
-"""Checkpoints: everything from which training goes on as if it had not stopped.
+"""Checkpoints: everything that training needs to resume as if it had never stopped.
 
 ``<run>/train/checkpoints/<step>/`` holds ``model.safetensors`` (as in the model folder), ``optimizer.safetensors``
-(tensors named ``<quantity>/<parameter>``), ``state.json``, the run's ``config.json``, and ``_manifest.json``, which is
-written last: without it there is no checkpoint. No generator's state is there, since the random numbers of a step are a
-function of the seed, the step and the worker.
+(tensors named ``<quantity>/<parameter>``), ``state.json``, the run's ``config.json``, and ``_manifest.json``. The
+manifest is written last: without it there is no checkpoint. The state of random generators is not stored, since the
+random numbers of a step are a function of the seed, the step and the rank.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.uri import base_name
 from jobs.model.language_model import LanguageModel
+from jobs.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
@@ -34,38 +35,53 @@ MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", 
 
 @dataclass
 class TrainingState:
-    """Where training stands: `steps` done, `seconds` spent, and the best validation loss so far (nats) with its step.
-
-    `mean_loss` is the moving mean of the batches' losses.
-    `settings` is a hash of all that a run cannot change in its middle; the data cursor is `steps` times the batch size.
-    """
+    """The state of a training besides weights and optimizer. The next batch follows from `steps`."""
 
     settings: str
+    """Hash of the settings that must not change when a run resumes (`TrainingJob.settings_hash`)."""
     steps: int = 0
     seconds: float = 0.0
+    """Training time so far."""
     tokens: int = 0
     best_step: int | None = None
+    """Step of the lowest validation loss so far."""
     best_valid_loss: float | None = None
     mean_loss: float | None = None
+    """Moving mean of the batches' losses."""
 
-    def advance(self, num_tokens: int, seconds: float) -> None:
-        """Count a step; `seconds` is the time spent in training so far."""
+    def add_step(self, *, num_tokens: int, seconds: float, loss: float | None = None) -> None:
+        """Count a step on `num_tokens` tokens, after which the training time is `seconds`.
+
+        The moving mean takes the step's `loss`, if given, and remembers about 20 steps.
+        """
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
+        if loss is not None:
+            self.mean_loss = loss if self.mean_loss is None else 0.95 * self.mean_loss + 0.05 * loss
 
-    def took(self, loss: float) -> None:
-        """Take a batch's loss into the moving mean, whose memory is about 20 steps."""
-        self.mean_loss = loss if self.mean_loss is None else 0.95 * self.mean_loss + 0.05 * loss
-
-    def saw(self, valid_loss: float) -> None:
-        """Take note of a validation."""
+    def add_validation(self, valid_loss: float) -> None:
+        """Remember this step if its validation loss is the lowest so far."""
         if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
+    def is_over(self, schedule: Schedule) -> bool:
+        """Return True if the schedule is over, or if training stops early."""
+        return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule.config)
+
+    def has_stopped_improving(self, config: TrainConfig) -> bool:
+        """Return True if the last `train.early_stopping_evals` validations were no better than the best before them.
+
+        Validations are counted by steps, so a resumed run decides as an undisturbed one.
+        """
+        if config.early_stopping_evals is None or self.best_step is None:
+            return False
+        since = self.steps // config.eval_every - self.best_step // config.eval_every
+        return since >= config.early_stopping_evals
+
 
 class Checkpoints:
-    """Writes a run's checkpoints when they are due; keeps the latest ones and the best."""
+    """Writes a run's checkpoints when they are due; keeps the latest ones and the best one."""
 
     def __init__(self, run: Run, config: TrainConfig) -> None:
         self._run = run
@@ -73,7 +89,7 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def is_due(self, state: TrainingState) -> bool:
-        """Whether steps, seconds or a validation ask for a checkpoint now."""
+        """Return True if a checkpoint is due by steps, by seconds, or after the best validation."""
         return (
             state.steps % self._config.checkpoint_every == 0
             or time.monotonic() - self._written >= self._config.checkpoint_seconds
@@ -81,7 +97,7 @@ class Checkpoints:
         )
 
     def write(self, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
-        """Write the checkpoint after ``state.steps`` steps, then delete the ones that are no longer kept."""
+        """Write the checkpoint after ``state.steps`` steps, then delete those that are no longer kept."""
         save_checkpoint(self._run, state, model, optimizer)
         self._written = time.monotonic()
         best = state.best_step if self._config.keep_best else None
@@ -91,9 +107,9 @@ class Checkpoints:
 
 
 def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
-    """Write the checkpoint after ``state.steps`` steps; nothing of it stays if that fails."""
+    """Write the checkpoint after ``state.steps`` steps; delete the whole folder if that fails."""
     folder = run.checkpoint(state.steps)
-    store.delete_folder(folder)  # what an attempt left that was lost while it wrote
+    store.delete_folder(folder)  # an attempt that was killed may have left a part of it
     try:
         files = (
             store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
@@ -103,24 +119,24 @@ def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimi
         )
         store.publish_manifest(folder, store.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
     except BaseException:
-        with suppress(Exception):  # what failed is told, not what could not be cleaned up after it
+        with suppress(Exception):  # the first error is the one to report
             store.delete_folder(folder)
         raise
 
 
 def complete_checkpoints(run: Run) -> list[int]:
-    """The steps of all checkpoints that have a manifest, the latest last."""
+    """Return the steps of all checkpoints that have a manifest, the latest last."""
     manifests = [info.uri for info in store.list_files(run.checkpoints) if base_name(info.uri) == MANIFEST]
     return sorted(int(base_name(uri.rpartition("/")[0])) for uri in manifests)
 
 
 def latest_checkpoint(run: Run) -> int | None:
-    """The step of the latest checkpoint that is whole; damaged ones are deleted, with a warning."""
+    """Return the step of the latest intact checkpoint; delete damaged ones with a warning."""
     for step in reversed(complete_checkpoints(run)):
         try:
             _read(run, step)
         except DamagedError as error:
-            log.warning("checkpoint of step %d is damaged, going back to the one before: %s", step, error)
+            log.warning("the checkpoint of step %d is damaged; going back to the one before: %s", step, error)
             store.delete_folder(run.checkpoint(step))
         else:
             return step
@@ -128,11 +144,11 @@ def latest_checkpoint(run: Run) -> int | None:
 
 
 def best_checkpoint(run: Run) -> int | None:
-    """The step of the checkpoint with the lowest validation loss; the latest, if that one is not there."""
+    """Return the step of the checkpoint with the lowest validation loss; the latest, if that one is not usable."""
     latest = latest_checkpoint(run)
     if latest is None:
         return None
-    best = TrainingState(**json.loads(_read(run, latest)[STATE])).best_step
+    best = _parse_state(read_part(run, latest, STATE)).best_step
     try:
         if best is not None:
             _read(run, best)
@@ -145,14 +161,14 @@ def best_checkpoint(run: Run) -> int | None:
 def load_checkpoint(
     run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
-    """Put model and optimizer into the state of a checkpoint.
+    """Load a checkpoint into `model` and `optimizer`; return its state.
 
     Raises:
-        DamagedError: if it is not whole.
-        InputError: if it was made with other settings.
+        DamagedError: if a file is missing, truncated or altered.
+        InputError: if it was made with other `settings`.
     """
     files = _read(run, step)
-    state = TrainingState(**json.loads(files[STATE]))
+    state = _parse_state(files[STATE])
     if state.settings != settings:
         raise InputError(
             f"{run.checkpoint(step)}: was made with another configuration or other data; use a new run id,"
@@ -163,34 +179,46 @@ def load_checkpoint(
     return state
 
 
-def load_weights(run: Run, step: int, model: LanguageModel) -> None:
-    """Put the model alone into the state of a checkpoint."""
+def load_final_weights(run: Run, model: LanguageModel, *, keep_best: bool) -> None:
+    """Load the weights that a complete training publishes: with `keep_best` the best ones, else the last.
+
+    Raises:
+        DamagedError: if there is no intact checkpoint.
+    """
+    step = best_checkpoint(run) if keep_best else latest_checkpoint(run)
+    if step is None:
+        raise DamagedError(f"{run.checkpoints}: no intact checkpoint, although training has ended; run the step again")
     model.load_state_dict(load(read_part(run, step, MODEL)))
 
 
 def read_part(run: Run, step: int, name: str) -> bytes:
-    """One file of a checkpoint.
+    """Return the content of one file of a checkpoint.
 
     Raises:
-        DamagedError: if it is not whole.
+        DamagedError: if the file is missing, truncated or altered.
     """
-    manifest = store.read_manifest(run.checkpoint(step))
-    if manifest is None:
-        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
-    (entry,) = manifest.entries(name)
+    (entry,) = _read_manifest(run, step).entries(name)
     return store.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
-    folder = run.checkpoint(step)
-    manifest = store.read_manifest(folder)
+    files = _read_manifest(run, step).files
+    return {entry.name: store.read_file(run.checkpoint(step), entry) for entry in files}
+
+
+def _read_manifest(run: Run, step: int) -> store.Manifest:
+    manifest = store.read_manifest(run.checkpoint(step))
     if manifest is None:
-        raise DamagedError(f"{folder}: no checkpoint here; delete it and run again")
-    return {entry.name: store.read_file(folder, entry) for entry in manifest.files}
+        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
+    return manifest
+
+
+def _parse_state(data: bytes) -> TrainingState:
+    return TrainingState(**json.loads(data))
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimizer remembers of each parameter."""
+    """Return the state of the optimizer as tensors named ``<quantity>/<parameter>``."""
     return {
         f"{quantity}/{name}": tensor
         for name, parameter in model.named_parameters()
@@ -201,7 +229,7 @@ def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) ->
 def load_optimizer_tensors(
     model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put `optimizer_tensors` back, in place of what the optimizer remembers."""
+    """Replace the state of the optimizer by that of `optimizer_tensors`."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():

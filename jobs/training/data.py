@@ -1,46 +1,27 @@
-"""The windows that a run trains and validates on, by their ids."""
+"""The windows dataset of a training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from jobs.datasets.windows import WindowSet
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.metrics.training import Position, Quality
 from jobs.model.language_model import DataShape
-from jobs.training.order import Ids
-
-BASELINES = ("unigram_loss", "bigram_loss", "unigram_accuracy")
-
-
-class Windows:
-    """One side of a dataset. The id of a window is its place: shards in their order, windows of each in theirs."""
-
-    def __init__(self, window_set: WindowSet) -> None:
-        self.size = window_set.size
-        self.per_shard = window_set.windows_per_shard
-        self.num_windows = window_set.num_windows
-        self._set = window_set
-
-    def read(self, ids: Ids) -> Tensor:
-        """The windows `ids` as rows of `size` inputs and a target, (n, size + 1), int64."""
-        return torch.from_numpy(self._set.read(ids))
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A dataset of windows, with what the windows step counted."""
+    """A windows dataset, with the statistics that the windows step computed."""
 
     fingerprint: str
-    train: Windows
-    valid: Windows
+    train: WindowSet
+    valid: WindowSet
     shape: DataShape
-    baselines: dict[str, float]
-    """What a model must beat that has learnt anything: losses in nats per token of the validation text, accuracy."""
+    baselines: Quality
+    """Losses (nats per token) and accuracy of baselines on the validation text."""
     valid_tokens_per_byte: float
 
     @classmethod
@@ -53,13 +34,22 @@ class TrainingData:
         manifest = store.read_manifest(place.windows(fingerprint))
         if manifest is None:
             raise InputError(f"{place.windows(fingerprint)}: no windows here; run the windows step first")
-        train, valid = (Windows(WindowSet.open(place, fingerprint, side)) for side in ("train", "valid"))
+        train, valid = (WindowSet.open(place, fingerprint, side) for side in ("train", "valid"))
         counts = manifest.counts
         return cls(
             fingerprint,
             train,
             valid,
             DataShape(counts["vocab_size"], train.size, counts["end_of_text"]),
-            {name: counts[name] for name in BASELINES},
+            {
+                "unigram_loss": counts["unigram_loss"],
+                "bigram_loss": counts["bigram_loss"],
+                "unigram_accuracy": counts["unigram_accuracy"],
+            },
             counts["valid_tokens"] / counts["valid_bytes"],
         )
+
+    def position(self, steps: int, batch_size: int) -> Position:
+        """Return how far training is after `steps` steps: in steps, epochs and tokens."""
+        windows = steps * batch_size
+        return {"step": steps, "epoch": windows / self.train.num_windows, "tokens": windows * self.train.size}

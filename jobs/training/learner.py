@@ -1,4 +1,4 @@
-"""The model with what trains it: device, arithmetic, gradients and optimizer."""
+"""The learner: a model with its device, arithmetic, gradients and optimizer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from jobs.errors import InputError
 from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
 
-NUM_RIDERS = 3
+NUM_EXTRA = 3
+"""Numbers that the all-reduce loop sums together with the gradients: loss, seconds and stop flag."""
 
 
 class Learner:
-    """Turns windows into gradients and gradients into better weights.
+    """Computes gradients from windows and updates the weights.
 
-    Weights, gradients and optimizer are float32, whatever the arithmetic of the matrix products.
+    Weights, gradients and optimizer state are float32. Only the matrix products are computed in `dtype`.
     """
 
     def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
@@ -28,7 +29,7 @@ class Learner:
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
         self.optimizer = build_optimizer(model, config)
-        self.gradients = FlatGradients(model.parameters(), NUM_RIDERS)
+        self.gradients = FlatGradients(model.parameters(), NUM_EXTRA)
         self._max_gradient_norm = config.max_gradient_norm
         self._groups = _indices_by_group(model, self.optimizer)
         self._micro_batch_size = config.micro_batch_size
@@ -36,16 +37,16 @@ class Learner:
             compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
-        """Add the gradient of the windows' summed loss over `num_targets`, that is of their part of a batch's mean.
+        """Add the gradient of the windows' part of a batch's mean loss.
 
         At most `train.micro_batch_size` windows are in memory at a time.
 
         Args:
-            windows: rows of inputs and one target more (n, size + 1), int64.
-            num_targets: targets of the whole batch, of all workers.
+            windows: The windows (n, size + 1), int64: `size` inputs and one more target.
+            num_targets: The number of targets in the whole batch, which may lie on several workers.
 
         Returns:
-            The part of the batch's mean loss, in the model's unit.
+            The windows' summed loss divided by `num_targets`, in the model's unit.
         """
         total = 0.0
         at_a_time = self._micro_batch_size or max(1, len(windows))
@@ -57,7 +58,7 @@ class Learner:
         return total
 
     def update(self, learning_rate: float) -> float:
-        """Take an optimizer step with the gradients, clear them, and return their norm before clipping."""
+        """Clip the gradients, take an optimizer step, and clear them; return their norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         norm = self.gradients.clip(self._max_gradient_norm)
@@ -66,13 +67,18 @@ class Learner:
         return norm.item()
 
     @property
+    def dtype_name(self) -> str:
+        """The arithmetic of the matrix products, such as ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def learning_rate(self) -> float:
-        """What the optimizer itself uses."""
+        """The learning rate of the last update."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @property
     def gradient_norms(self) -> dict[str, dict[str, float]]:
-        """Of each parameter group of the optimizer, mean and max of its gradients' norms before the last update."""
+        """Mean and max of the gradients' norms in each parameter group, before the last clipping."""
         norms = np.array(self.gradients.norms.tolist())
         return {
             name: {"mean": float(norms[group].mean()), "max": float(norms[group].max())}
@@ -81,49 +87,48 @@ class Learner:
 
     @property
     def gpu_bytes(self) -> int:
-        """Memory that tensors hold on the GPU; 0 without one."""
+        """Memory that tensors occupy on the GPU; 0 without a GPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
 
     @torch.no_grad()
     def score(self, windows: Tensor) -> tuple[float, int]:
-        """The windows' summed loss, and how many targets were what the model would say."""
+        """Return the windows' summed loss, and the number of targets that the model ranks first."""
         return self.model.score(windows.to(self.device), self.dtype)
 
 
 def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
-    """Which of the model's parameters are in each group of the optimizer; one without a name holds them all."""
-    places = {parameter: index for index, parameter in enumerate(model.parameters())}
+    """Return the indices of the parameters in each group of the optimizer; a group without a name is ``all``."""
+    indices = {parameter: index for index, parameter in enumerate(model.parameters())}
     return {
-        group.get("name", "all"): [places[parameter] for parameter in group["params"]]
+        group.get("name", "all"): [indices[parameter] for parameter in group["params"]]
         for group in optimizer.param_groups
         if group["params"]
     }
 
 
 def choose_device(rank: int) -> torch.device:
-    """A GPU where there is one, shared out by rank."""
+    """Return a GPU, chosen by rank where there are several, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", rank % torch.cuda.device_count())
     return torch.device("cpu")
 
 
 def compile_module(module: nn.Module, device: torch.device) -> None:
-    """Let `module` be compiled when it is first called.
+    """Compile `module` at its first call.
 
     Raises:
-        InputError: if there is no compiler for it.
+        InputError: if no C++ compiler is installed, which the CPU needs.
     """
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise InputError(
-            f"train.compile: there is no C++ compiler here ({' or '.join(compilers)}); install one,"
-            " or set train.compile=false"
+            f"train.compile: no C++ compiler found ({' or '.join(compilers)}); install one or set train.compile=false"
         )
     module.compile()
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic that `train.dtype` names; `auto` takes bfloat16 only where the hardware computes with it."""
+    """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32."""
     if name == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32

@@ -1,31 +1,41 @@
-"""Metrics: one row for each step, written as small objects while training runs, compacted into one file at its end.
+"""The metrics of a training: one row for each step, written while training runs, and summarized at its end.
 
-S3 has no append, so a row travels in a part ``part-<attempt>-<writer>-<number>.jsonl``, a few seconds of rows each. A
-step that is repeated after a resume counts once: the last attempt's row is taken, and rows of an earlier attempt that
-lie behind the step at which a later one began are dropped, also when the later one never came that far.
+S3 cannot append to an object. So the rows of a few seconds are written together as a part, an object named
+``part-<attempt>-<writer>-<number>.jsonl``. A step that is repeated after a resume counts once, with the row of the last
+attempt. When a later attempt has begun at a step, the rows of earlier attempts from that step on are dropped.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import logging
+import statistics
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import Any
-
-import psutil
+from typing import Any, cast
 
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import base_name, join
-from jobs.metrics.training import StepRow, to_jsonl
+from jobs.metrics.schema import chosen
+from jobs.metrics.training import (
+    BASELINE_LOSSES,
+    QUALITY,
+    BatchRow,
+    Position,
+    Quality,
+    StepRow,
+    baselines_text,
+    to_jsonl,
+)
+from jobs.training.schedule import Schedule
 
-Row = dict[str, Any]
+log = logging.getLogger(__name__)
+
 FLUSH_SECONDS = 5.0
+PROGRESS_SECONDS = 2.0
+LAST_STEPS = 50
 
 
 class MetricsWriter:
@@ -36,17 +46,17 @@ class MetricsWriter:
         self._prefix = f"part-{_next_attempt(self._folder):04d}-{uuid.uuid4().hex[:8]}"
         self._flush_seconds = flush_seconds
         self._number = 0
-        self._rows: list[Row] = []
+        self._rows: list[StepRow] = []
         self._flushed = time.monotonic()
 
-    def add(self, row: Row) -> None:
-        """Take a row; it is in the lake some seconds later."""
+    def add(self, row: StepRow) -> None:
+        """Add a row; write the collected rows if the last part is old enough."""
         self._rows.append(row)
         if time.monotonic() - self._flushed >= self._flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected. To be called before each checkpoint, so that none is ahead of its metrics."""
+        """Write the collected rows. Call it before each checkpoint, so that no checkpoint is ahead of its metrics."""
         if self._rows:
             name = f"{self._prefix}-{self._number:06d}.jsonl"
             store.write_bytes(join(self._folder, name), to_jsonl(self._rows))
@@ -55,51 +65,52 @@ class MetricsWriter:
         self._flushed = time.monotonic()
 
 
-class StepMeter:
-    """What a step takes: time, the part of it spent in exchange with other workers, memory and cores."""
+class Journal:
+    """Reports a training: metrics in the lake, log lines, and ``<run>/progress/train.json`` every two seconds."""
 
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._cpu_started = time.process_time()
-        self._sync_seconds = 0.0
-        self._sync_bytes = 0
+    def __init__(self, run: Run, schedule: Schedule) -> None:
+        self._run = run
+        self._schedule = schedule
+        self._metrics = MetricsWriter(run)
+        self._reported = 0.0
 
-    @contextmanager
-    def synchronizing(self, num_bytes: int) -> Iterator[None]:
-        """Time what is done inside as synchronization, in which workers send each other `num_bytes` in all."""
-        started = time.perf_counter()
-        yield
-        self._sync_seconds += time.perf_counter() - started
-        self._sync_bytes += num_bytes
+    def add(self, position: Position, quality: Quality, batch: BatchRow) -> None:
+        """Report a step: the position after it, its baselines and perhaps its validation, and its own metrics."""
+        row = cast("StepRow", {**position, **quality, **batch})
+        self._metrics.add(row)
+        if "valid_loss" in row:
+            log.info("step %d: loss %.3f, validation loss %.3f (%s)",
+                     row["step"], row["loss"], row["valid_loss"], baselines_text(row))  # fmt: skip
+        if time.monotonic() - self._reported >= PROGRESS_SECONDS:
+            store.write_json(self._run.progress("train"), self.progress(row))
+            self._reported = time.monotonic()
 
-    def row(self, num_tokens: int) -> Row:
-        """The step's figures, now that it is over; `cpu_load` in cores."""
-        seconds = time.perf_counter() - self._started
-        return {
-            "step_milliseconds": 1000 * seconds,
-            "sync_milliseconds": 1000 * self._sync_seconds,
-            "sync_bytes": self._sync_bytes,
-            "tokens_per_second": num_tokens / seconds,
-            "resident_bytes": _process(os.getpid()).memory_info().rss,
-            "cpu_load": (time.process_time() - self._cpu_started) / seconds,
-        }
+    def flush(self) -> None:
+        """Write the collected metrics."""
+        self._metrics.flush()
 
-
-@cache
-def _process(pid: int) -> psutil.Process:
-    """Looking a process up takes longer than asking it; a forked worker is another one."""
-    return psutil.Process(pid)
+    def progress(self, row: StepRow) -> dict[str, Any]:
+        """Return the progress after the step of `row`, as a message and as numbers."""
+        share = self._schedule.progress(row["step"], row["seconds"])
+        seconds_left = row["seconds"] * (1 - share) / share
+        minutes, seconds = divmod(round(seconds_left), 60)
+        message = (
+            f"step {row['step']}/{self._schedule.total_steps}  loss {row['loss']:.2f} ({baselines_text(row)})"
+            f"  {row['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
+        )
+        shown = chosen(row, ("step", "loss", "tokens_per_second", *BASELINE_LOSSES))
+        return {"message": message, **shown, "total_steps": self._schedule.total_steps, "seconds_left": seconds_left}
 
 
 def compact(run: Run) -> list[StepRow]:
-    """Return all rows by step, one for each, and write them to ``metrics.jsonl``."""
+    """Write the rows of all parts to ``metrics.jsonl``; return them by step, one row for each step."""
     rows = read_parts(run)
     store.write_bytes(run.metrics, to_jsonl(rows))
     return rows
 
 
 def read_parts(run: Run) -> list[StepRow]:
-    """The rows of all parts by step, one for each step.
+    """Return the rows of all parts by step, one row for each step.
 
     Raises:
         DamagedError: if a part cannot be read.
@@ -114,6 +125,39 @@ def read_parts(run: Run) -> list[StepRow]:
             rows = [row for row in rows if row["step"] < part[0]["step"]]
         rows += part
     return rows
+
+
+def summarize(rows: list[StepRow], *, keep_best: bool) -> dict[str, Any]:
+    """Return the statistics of a training from the metrics of all its steps.
+
+    Means are over steps; speed is over the whole training time. With `keep_best`, the losses and accuracies are those
+    of the best validation, whose weights are published, else those of the last step.
+    """
+    last = rows[-1]
+    validated = [row for row in rows if "valid_loss" in row]
+    published = min(validated, key=lambda row: row["valid_loss"]) if keep_best else last
+    seconds = last["seconds"]
+    gradient_norms = [row["gradient_norm"] for row in rows]
+    return {
+        "reused": False,
+        **chosen(published, QUALITY),
+        "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
+        "tokens_per_second": last["tokens"] / seconds,
+        "num_steps": last["step"],
+        "num_tokens": last["tokens"],
+        "epochs": last["epoch"],
+        "learning_rate": last["learning_rate"],
+        "gradient_norm_mean": statistics.fmean(gradient_norms),
+        "gradient_norm_max": max(gradient_norms),
+        "seconds_per_step": seconds / last["step"],
+        "seconds_per_epoch": seconds / last["epoch"],
+        "training_seconds": seconds,
+        "sync_share": sum(row["sync_milliseconds"] for row in rows) / sum(row["step_milliseconds"] for row in rows),
+        "sync_bytes": sum(row["sync_bytes"] for row in rows),
+        "optimizer_bytes": sum(row.get("state_bytes", 0) for row in rows),
+        "states_lost": sum(row.get("states_lost", 0) for row in rows),
+        "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
+    }
 
 
 def _parse(uri: str) -> list[StepRow]:

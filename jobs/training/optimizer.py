@@ -1,4 +1,4 @@
-"""Optimizers, and all gradients in one flat buffer."""
+"""The optimizers of `train.optimizer`, and the gradients of all parameters in one flat buffer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jobs.config import TrainConfig
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """The optimizer that `train.optimizer` names, over the parameters of `model`.
+    """Build the optimizer that `train.optimizer` names, over the parameters of `model`.
 
-    Its state holds one dictionary of tensors for each parameter. Vectors (biases, the norms' gains) are never decayed.
+    Its state holds one dictionary of tensors for each parameter. Vectors (biases and norm gains) have no weight decay.
     """
     if config.optimizer == "muon":
         return _muon(model, config)
@@ -34,15 +34,15 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     )
 
 
-class Together(Optimizer):
-    """Optimizers of different parameters as one: one list of groups, one state."""
+class CombinedOptimizer(Optimizer):
+    """Several optimizers of different parameters as one, with one list of parameter groups and one state."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         self._parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # torch's is overloaded
-        """Take a step with each."""
+        """Take a step with each optimizer."""
         assert closure is None
         start = 0
         for part in self._parts:
@@ -53,14 +53,14 @@ class Together(Optimizer):
 
 
 def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Muon for the matrices between embeddings and output layer, AdamW for the rest.
+    """Build Muon for the matrices between embeddings and output layer, and AdamW for all other parameters.
 
-    Its updates are scaled to the size of AdamW's (arXiv:2502.16982), so that one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so both use the same learning rate.
     """
-    outer = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    outer.add(id(getattr(model, "output_weight", None)))
-    hidden = [parameter for parameter in model.parameters() if parameter.dim() == 2 and id(parameter) not in outer]
-    chosen = {id(parameter) for parameter in hidden}
+    excluded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    excluded.add(id(getattr(model, "output_weight", None)))
+    hidden = [parameter for parameter in model.parameters() if parameter.dim() == 2 and id(parameter) not in excluded]
+    hidden_ids = {id(parameter) for parameter in hidden}
     muon = torch.optim.Muon(
         [{"name": "hidden", "params": hidden}],
         lr=config.learning_rate,
@@ -69,11 +69,13 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
         nesterov=config.nesterov,
         adjust_lr_fn="match_rms_adamw",
     )
-    return Together([muon, _adamw([one for one in model.parameters() if id(one) not in chosen], config)])
+    return CombinedOptimizer(
+        [muon, _adamw([other for other in model.parameters() if id(other) not in hidden_ids], config)]
+    )
 
 
 def _adamw(parameters: Sequence[nn.Parameter], config: TrainConfig) -> Optimizer:
-    """AdamW (arXiv:1711.05101): matrices are decayed, vectors are not."""
+    """Build AdamW (arXiv:1711.05101) with weight decay for matrices and none for vectors."""
     groups: list[dict[str, Any]] = [
         {"name": "matrices", "params": [parameter for parameter in parameters if parameter.dim() >= 2]},
         {
@@ -92,18 +94,18 @@ def _adamw(parameters: Sequence[nn.Parameter], config: TrainConfig) -> Optimizer
 
 
 class FlatGradients:
-    """The gradients of all parameters, in one buffer that is summed over the workers in one call.
+    """The gradients of all parameters in one buffer, which one all-reduce sums over the workers.
 
-    Each ``parameter.grad`` is a view of `values`, which the backward pass adds to. `riders` are a few more numbers
-    behind them, which travel in the same sum; `buffer` is both. `norms` are those of each parameter's gradient before
-    they were last clipped.
+    Each ``parameter.grad`` is a view of `values`, to which the backward pass adds. `extra` has slots for a few more
+    numbers that the same all-reduce sums. `buffer` holds `values` and `extra`. `norms` has the norm of each parameter's
+    gradient before the last clipping.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], num_riders: int) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], num_extra: int) -> None:
         parameters = list(parameters)
         size = sum(parameter.numel() for parameter in parameters)
-        self.buffer = parameters[0].new_zeros(size + num_riders)
-        self.values, self.riders = self.buffer[:size], self.buffer[size:]
+        self.buffer = parameters[0].new_zeros(size + num_extra)
+        self.values, self.extra = self.buffer[:size], self.buffer[size:]
         self.norms = self.values.new_zeros(len(parameters))
         self._of_parameters = []
         start = 0
@@ -113,7 +115,7 @@ class FlatGradients:
             start += parameter.numel()
 
     def clip(self, max_norm: float) -> Tensor:
-        """Scale the gradients down to `max_norm`; return their norm before that."""
+        """Scale the gradients down to `max_norm` if their norm is larger; return the norm before."""
         self.norms = torch.stack(torch._foreach_norm(self._of_parameters))
         norm: Tensor = torch.linalg.vector_norm(self.norms)
         if norm > max_norm:
@@ -121,5 +123,5 @@ class FlatGradients:
         return norm
 
     def clear(self) -> None:
-        """Set all to zero, for the next step."""
+        """Set gradients and extra slots to zero."""
         self.buffer.zero_()

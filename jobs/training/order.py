@@ -1,9 +1,9 @@
-"""The order in which windows are trained on: a function of the seed and the epoch alone.
+"""The sample order: the order in which windows are trained on, a function of the seed and the epoch alone.
 
-Within an epoch the shards are permuted and taken in blocks of consecutive ones; within a block all windows are
-shuffled. So a worker streams shards to its disk, block by block, and any range of the order can be had at once: nothing
-as long as the corpus is ever held. Epochs follow each other without end; optimizer step t takes the positions
-``[t * B, (t + 1) * B)``, and however many workers there are, each takes its slice of these.
+In each epoch the shards are permuted and cut into blocks of consecutive shards. Within a block, all windows are
+shuffled. So a worker needs the shards of one block at a time, and any range of the order can be computed without an
+array as long as the corpus. Epochs follow each other without end. Batch b consists of the positions
+``[b * B, (b + 1) * B)``, and each worker takes its share of them, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ BLOCK_SHARDS = 8
 
 
 class SampleOrder:
-    """Every window once in each epoch, in an order that looks random.
+    """A pseudo-random order with every window once in each epoch.
 
-    A window's id is its place in the dataset: shards in their order, and the windows of each in theirs.
+    The id of a window is its position in the dataset: shards in their order, and windows in their order in the shard.
     """
 
     def __init__(self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS) -> None:
@@ -36,7 +36,7 @@ class SampleOrder:
             raise ValueError("there are no windows to order")
 
     def take(self, start: int, stop: int) -> Ids:
-        """Ids of the windows at positions `start` to `stop` (exclusive) of the endless order, int64."""
+        """Return the ids of the windows at positions `start` to `stop` (exclusive) of the endless order, int64."""
         pieces = [np.zeros(0, np.int64)]
         while start < stop:
             epoch, position = divmod(start, self.num_windows)
@@ -46,7 +46,7 @@ class SampleOrder:
         return np.concatenate(pieces)
 
     def _from_block(self, epoch: int, position: int) -> Ids:
-        """The rest, from `position` of the epoch on, of the block that holds it."""
+        """Return the ids from `position` of the epoch to the end of its block."""
         if self._epoch.number != epoch:
             self._epoch = self._arrange(epoch)
         block = int(np.searchsorted(self._epoch.starts, position, side="right")) - 1
@@ -55,7 +55,7 @@ class SampleOrder:
         return self._block.ids[position - int(self._epoch.starts[block]) :]
 
     def _arrange(self, epoch: int) -> _Epoch:
-        """Permute the shards that hold windows and cut them into blocks."""
+        """Permute the shards that have windows, and cut them into blocks."""
         shards = np.flatnonzero(self._counts)
         shards = shards[_permutation(len(shards), self._seed, epoch, 0)]
         starts = np.cumsum(self._counts[shards]) - self._counts[shards]
@@ -69,36 +69,36 @@ class SampleOrder:
 
 
 class _Epoch:
-    """The blocks of shards of an epoch, and the position at which each starts."""
+    """The blocks of shards of an epoch, and the position at which each block starts."""
 
     def __init__(self, number: int, blocks: list[Ids], starts: Ids) -> None:
         self.number, self.blocks, self.starts = number, blocks, starts
 
 
 class _Block:
-    """The shuffled windows of one block; `key` is its epoch and number."""
+    """The shuffled windows of one block; `key` is its epoch and its number."""
 
     def __init__(self, key: tuple[int, int], ids: Ids) -> None:
         self.key, self.ids = key, ids
 
 
 def batch_of_step(step: int, skipped: Sequence[int]) -> int:
-    """The number of the batch that step `step` (from 0) trains on, where some batches are left out."""
+    """Return the number of the batch that step `step` (from 0) trains on when the `skipped` batches are left out."""
     batch = step
-    for left_out in sorted(skipped):
-        batch += left_out <= batch
+    for number in sorted(skipped):
+        batch += number <= batch
     return batch
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Make torch's random numbers (dropout) a function of seed, step and worker: a resumed run draws the same."""
+    """Seed torch's random numbers (dropout) by seed, step and rank, so that a resumed run draws the same ones."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
 
 
 def _permutation(length: int, *key: int) -> Ids:
-    """A random permutation that `key` alone decides.
+    """Return a pseudo-random permutation that depends on `key` alone.
 
-    numpy promises that the raw numbers of a bit generator never change, but not what `Generator.permutation` makes of
-    them; a run that is resumed years later must find the same order.
+    numpy promises that the raw numbers of a bit generator never change, but not the result of `Generator.permutation`.
+    A run that resumes under a later version must find the same order.
     """
     return np.argsort(np.random.Philox(np.random.SeedSequence(key)).random_raw(length), kind="stable")

@@ -1,4 +1,4 @@
-"""The members of a gang as one `torch.distributed` group."""
+"""A worker group as a `torch.distributed` process group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,12 +15,14 @@ from torch._C._distributed_c10d import TCPStore  # where torch.distributed has i
 
 from jobs.engine.base import WorkerContext
 
-Row = TypeVar("Row")
 LOOPBACK = "127.0.0.1"
 
 
 class Group:
-    """Workers that compute sums together; alone, a worker's sums are its own."""
+    """A rank among workers that sum tensors together."""
+
+    is_local = False
+    """True if each worker steps by itself, so that sums stay local."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
@@ -29,77 +30,83 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the member that writes what is written once."""
+        """True on rank 0, which writes checkpoints and metrics."""
         return self.rank == 0
 
     def share(self, num_items: int) -> slice:
-        """This worker's part of so many items: contiguous, all parts together are the whole."""
+        """Return this worker's contiguous share of `num_items` items; the shares of all workers cover them all."""
         first, last = (rank * num_items // self.world_size for rank in (self.rank, self.rank + 1))
         return slice(first, last)
 
     def sum(self, values: Tensor) -> None:
-        """Replace `values` by their sum over the workers: bitwise the same on each."""
+        """Replace `values` by their sum over the workers, which is bitwise the same on each worker."""
         if self.world_size > 1:
             dist.all_reduce(values)
 
     def sum_bytes(self, values: Tensor) -> int:
-        """Bytes that all workers together send to sum `values`: in a ring, each of them twice to all others but one."""
+        """Return the bytes that all workers together send to sum `values` in a ring."""
         return 2 * (self.world_size - 1) * values.nbytes
 
     def largest(self, value: float) -> float:
-        """The largest of the workers' values."""
+        """Return the largest of the workers' values."""
         tensor = torch.tensor(value, dtype=torch.float64)
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return tensor.item()
 
 
-class Part(Group):
-    """A worker that computes its share alone: its sums are parts, to be added up elsewhere."""
+class LocalGroup(Group):
+    """A rank that computes its share by itself; the driver adds up the results of all ranks."""
+
+    is_local = True
 
     def sum(self, values: Tensor) -> None:
         """Leave `values` as they are."""
 
+    def sum_bytes(self, values: Tensor) -> int:
+        """Return 0, since nothing is sent."""
+        return 0
+
 
 @contextmanager
-def joined(member: WorkerContext, timeout_seconds: float) -> Iterator[Group]:
-    """Form the group of a gang; leave it at the end, since a Spark worker process is used again.
+def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group]:
+    """Join the process group of the worker group, and leave it at the end, since Spark reuses worker processes.
 
-    Rank 0 opens a port that the system chooses and tells the others. `timeout_seconds` limits every wait.
+    Rank 0 opens a port that the system chooses, and sends its number to the others. `timeout_seconds` limits each wait.
     """
-    if member.world_size == 1:
+    if context.world_size == 1:
         yield Group(0, 1)
         return
-    hosts = member.hosts
+    hosts = context.hosts
     same_host = len(set(hosts)) == 1
     timeout = timedelta(seconds=timeout_seconds)
-    store = _rendezvous(member, LOOPBACK if same_host else hosts[0], timeout)
+    store = _rendezvous(context, LOOPBACK if same_host else hosts[0], timeout)
     with _gloo_interface(_loopback_name() if same_host else None):
         dist.init_process_group(
-            _backend(hosts), store=store, rank=member.rank, world_size=member.world_size, timeout=timeout
+            _backend(hosts), store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
         )
     try:
-        yield Group(member.rank, member.world_size)
+        yield Group(context.rank, context.world_size)
     finally:
         dist.destroy_process_group()
 
 
-def _rendezvous(member: WorkerContext, host: str, timeout: timedelta) -> TCPStore:
-    """The store through which the workers find each other; only its own host can reach it if all are there."""
-    if member.rank != 0:
-        port = int(member.all_gather("")[0])
-        return TCPStore(host, port, member.world_size, False, timeout)
+def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> TCPStore:
+    """Return the store through which the workers find each other; it listens on loopback if all are on one host."""
+    if context.rank != 0:
+        port = int(context.all_gather("")[0])
+        return TCPStore(host, port, context.world_size, False, timeout)
     listener = socket.create_server((LOOPBACK if host == LOOPBACK else "", 0))
     port = listener.getsockname()[1]
     store = TCPStore(
-        host, port, member.world_size, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
+        host, port, context.world_size, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
     )
-    member.all_gather(str(port))
+    context.all_gather(str(port))
     return store
 
 
 def _backend(hosts: Sequence[str]) -> str:
-    """What sums tensors: gloo in memory, nccl on GPUs where each worker has one of its own."""
+    """Return gloo, with nccl for GPU tensors where each worker has a GPU of its own."""
     crowded = max(map(hosts.count, hosts)) > torch.cuda.device_count()
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"
 
@@ -110,7 +117,7 @@ def _loopback_name() -> str | None:
 
 @contextmanager
 def _gloo_interface(name: str | None) -> Iterator[None]:
-    """Make gloo use a network interface instead of that of the host's name, which may not resolve."""
+    """Make gloo use the interface `name` instead of the one of the host's name, which may not resolve."""
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if name and before is None:
         os.environ["GLOO_SOCKET_IFNAME"] = name

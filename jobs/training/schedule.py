@@ -1,8 +1,8 @@
-"""How long training lasts, and its learning rate: linear warm-up, then the decay that `train.schedule` names.
+"""The length of a training and its learning-rate schedule: linear warm-up, then the decay of `train.schedule`.
 
-Where `train.max_seconds` ends a run before its last step, the decay must end with it. So it follows the larger of two
-shares: of the steps and of the seconds; both only grow, so the learning rate never rises after the warm-up. While
-seconds are not the binding limit they have no influence.
+Where `train.max_seconds` ends a run before its last step, the decay must end then too. So the decay follows the larger
+of two shares: the share of the steps and the share of the seconds that have passed. Both only grow, so the learning
+rate never rises after the warm-up. As long as the share of the steps is larger, the seconds have no influence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jobs.config import TrainConfig
 
 @dataclass(frozen=True)
 class Schedule:
-    """When to stop, and how fast to learn until then."""
+    """The number of steps, and the learning rate at each of them."""
 
     config: TrainConfig
     total_steps: int
@@ -23,7 +23,7 @@ class Schedule:
 
     @classmethod
     def of(cls, config: TrainConfig, num_windows: int, window_size: int) -> Schedule:
-        """The schedule of a run over `num_windows` windows of `window_size` tokens."""
+        """Return the schedule of a run over `num_windows` windows of `window_size` tokens."""
         total_steps = math.ceil(round(config.epochs * num_windows / config.batch_size, 6))
         if config.max_tokens is not None:
             total_steps = min(total_steps, math.ceil(config.max_tokens / (config.batch_size * window_size)))
@@ -32,32 +32,32 @@ class Schedule:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps before the highest learning rate: at most a tenth of all."""
+        """Steps before the highest learning rate: `train.warmup_steps`, but at most a tenth of all steps."""
         return min(self.config.warmup_steps, self.total_steps // 10)
 
     def progress(self, steps: int, seconds: float) -> float:
-        """Share of the run, 0 to 1, that is done after `steps` and `seconds`."""
+        """Return the share of the run, 0 to 1, that is done after `steps` and `seconds`."""
         share_of_time = seconds / self.config.max_seconds if self.config.max_seconds else 0.0
         return min(1.0, max(steps / self.total_steps, share_of_time))
 
     def is_over(self, steps: int, seconds: float) -> bool:
-        """Whether nothing is left to do."""
+        """Return True if no step is left."""
         return self.progress(steps, seconds) >= 1.0
 
     def learning_rate(self, steps: int, seconds: float) -> float:
-        """For the step that follows on `steps` and `seconds`: highest rate times warm-up times decay."""
+        """Return the learning rate of the step after `steps` and `seconds`: highest rate times warm-up times decay."""
         warmup = min(1.0, (steps + 1) / (self.warmup_steps + 1))
         return self.config.learning_rate * warmup * self._decay(self.progress(steps, seconds))
 
     def _decay(self, progress: float) -> float:
-        """Share of the highest learning rate at this share of the run."""
+        """Return the share of the highest learning rate at `progress` of the run."""
         if self.config.schedule == "exponential":
             return math.pow(self.config.decay_per_epoch, progress * self.total_epochs)
         floor = self.config.min_learning_rate_ratio
         return floor + (1 - floor) * self._shape(progress)
 
     def _shape(self, progress: float) -> float:
-        """From 1 to 0, but for `constant`."""
+        """Return a factor that falls from 1 to 0; for `constant` it stays 1."""
         match self.config.schedule:
             case "linear":
                 return 1 - progress

@@ -58,7 +58,9 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
     }
     store.publish_manifest(folder, store.Manifest("windows", FINGERPRINT, files, counts))
     entry = store.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
-    store.publish_manifest(place.tokens(FINGERPRINT), store.Manifest("tokens", FINGERPRINT, (entry,)))
+    store.publish_manifest(
+        place.tokens(FINGERPRINT), store.Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []})
+    )
 
 
 def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Config]:

@@ -1,1 +1,1 @@
-"""Training in rounds of local steps: parameter averaging and DiLoCo."""
+"""Local SGD: training in rounds of local steps, with parameter averaging (`average`) or DiLoCo (`diloco`)."""

@@ -1,9 +1,14 @@
-"""The optimizer state of the workers of rounds: on their own disks, and now and then in the lake.
+"""The optimizer states of the workers between rounds, on the local disks of their machines.
 
-Between rounds a worker's state (moments, twice the size of the weights) stays in a folder of its machine, under
-(training, rank, step). A task takes, in this order: its own rank's state of this very step; that of another rank which
-trained here; what an all-reduce warm-up left in the checkpoint; the copy that its rank made at the last round of copies
-(with another number of workers, rank modulo the number then), which is some rounds old; none, and moments begin anew.
+An optimizer state is up to twice as large as the weights, so a worker does not write it to the lake after each round.
+It stays in a folder of its machine, named by training, rank and step. Every `train.state_every` rounds a copy goes to
+the lake. A task takes the first of these that it finds:
+
+1. the state of its own rank after the last round, from this machine;
+2. the state of another rank after the last round, from this machine;
+3. the state in the checkpoint, if an all-reduce warm-up has just ended;
+4. its rank's latest copy in the lake, some rounds old (the copy of `rank` modulo the number of workers then);
+5. no state: the moments begin at zero.
 """
 
 from __future__ import annotations
@@ -25,24 +30,27 @@ log = logging.getLogger(__name__)
 Tensors = Mapping[str, Tensor]
 
 
-class LocalStates:
-    """The states of one training on this machine's disk."""
+class OptimizerCache:
+    """The optimizer states of one training on this machine's disk."""
 
-    def __init__(self, training: str) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}" / f"rounds-{training}"
+    def __init__(self, training_id: str) -> None:
+        self._folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}" / f"rounds-{training_id}"
 
     def read(self, rank: int, step: int) -> Tensors | None:
-        """The state after `step` steps: that of `rank`, else another's; None if none is here."""
-        paths = sorted(self._folder.glob(f"{step:08d}-*.safetensors"), key=lambda path: path != self._path(rank, step))
-        for path in paths:
+        """Return the state of `rank` after `step` steps, else that of another rank, else None."""
+        own = self._path(rank, step)
+        for path in sorted(self._folder.glob(f"{step:08d}-*.safetensors"), key=lambda path: path != own):
             try:
                 return load_file(path)
             except (SafetensorError, OSError):  # another task removed it, or the disk was full
                 continue
         return None
 
-    def write(self, rank: int, step: int, before: int, tensors: Tensors) -> None:
-        """Put the state after `step` steps in place; of this rank's, keep that of `before` for a repeated round."""
+    def write(self, rank: int, step: int, previous_step: int, tensors: Tensors) -> None:
+        """Write the state of `rank` after `step` steps, and delete its older ones.
+
+        The state of `previous_step` is kept for a task that repeats the round.
+        """
         path = self._path(rank, step)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
@@ -50,15 +58,15 @@ class LocalStates:
             save_file(dict(tensors), temporary)
             temporary.replace(path)
         except (SafetensorError, OSError) as error:
-            log.warning("the optimizer state of step %d is not kept on this machine: %s", step, error)
+            log.warning("%s: could not keep the optimizer state of step %d: %s", self._folder, step, error)
         finally:
             temporary.unlink(missing_ok=True)
         for other in self._folder.glob(f"*-{rank:04d}.safetensors"):
-            if other not in (path, self._path(rank, before)):
+            if other not in (path, self._path(rank, previous_step)):
                 other.unlink(missing_ok=True)
 
-    def forget(self) -> None:
-        """Remove them all."""
+    def clear(self) -> None:
+        """Delete all states of this training."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, rank: int, step: int) -> Path:

@@ -1,7 +1,7 @@
-"""A notice that the machine is about to be taken, or that the run is to end: SIGTERM.
+"""The signal that asks training to shut down: SIGTERM, sent before a machine is taken away or when a run is cancelled.
 
-A worker that hears it finishes its step, and the checkpoint after that step is written. A driver cannot reach the
-workers of a cluster by a signal; it puts an object into the run's folder, for which the first worker looks.
+A worker that receives SIGTERM finishes its step and the checkpoint after it. The driver cannot send a signal to the
+workers on a cluster, so it writes an object into the run's folder, and rank 0 looks for that object.
 """
 
 from __future__ import annotations
@@ -21,77 +21,87 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 
 POLL_SECONDS = 2.0
+FORWARD_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
 
-class Notice:
-    """Whether this process was told to end. It is a signal handler, which tells the one that it replaced."""
+class ShutdownSignal:
+    """A handler of SIGTERM that records the signal, and passes it to a handler of the same class that it replaced."""
 
     def __init__(self) -> None:
-        self.given = threading.Event()
-        self._before: Any = signal.SIG_DFL
+        self._received = threading.Event()
+        self._replaced: Any = signal.SIG_DFL
+
+    @property
+    def is_received(self) -> bool:
+        """True once the process was asked to shut down."""
+        return self._received.is_set()
+
+    def set(self) -> None:
+        """Record that the process was asked to shut down."""
+        self._received.set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take note."""
-        self.given.set()
-        if isinstance(self._before, Notice):
-            self._before(number, frame)
+        """Handle the signal."""
+        self.set()
+        if isinstance(self._replaced, ShutdownSignal):
+            self._replaced(number, frame)
 
     @contextmanager
-    def heeded(self) -> Iterator[None]:
-        """Handle SIGTERM while inside; another thread than the main one cannot, and hears nothing."""
+    def handle(self) -> Iterator[None]:
+        """Handle SIGTERM inside the context. Only a main thread can; in another thread this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = signal.signal(signal.SIGTERM, self)
+        self._replaced = signal.signal(signal.SIGTERM, self)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, self._before)
+            signal.signal(signal.SIGTERM, self._replaced)
 
 
 @contextmanager
-def passed_on(run: Run) -> Iterator[Notice]:
-    """In the driver: pass a SIGTERM on to the run's workers."""
-    notice, is_over = Notice(), threading.Event()
+def forward(run: Run) -> Iterator[ShutdownSignal]:
+    """Handle SIGTERM in the driver, and forward it to the workers of the run."""
+    shutdown, is_over = ShutdownSignal(), threading.Event()
     store.delete_file(run.stop)
 
-    def pass_on() -> None:
-        while not is_over.wait(0.2):
-            if notice.given.is_set():
-                log.warning("told to end (SIGTERM): the workers finish their step and write a checkpoint")
+    def write_when_received() -> None:
+        while not is_over.wait(FORWARD_SECONDS):
+            if shutdown.is_received:
+                log.warning("received SIGTERM: the workers finish their step and write a checkpoint")
                 store.write_bytes(run.stop, b"SIGTERM\n")
                 return
 
     try:
-        with notice.heeded(), _thread(pass_on, is_over):
-            yield notice
+        with shutdown.handle(), _thread(write_when_received, is_over):
+            yield shutdown
     finally:
-        if notice.given.is_set():
+        if shutdown.is_received:
             store.delete_file(run.stop)
 
 
 @contextmanager
-def noticed(run: Run, is_first: bool) -> Iterator[Notice]:
-    """In a worker: hear SIGTERM, and if it is the first worker, also what the driver passes on."""
-    notice, is_over = Notice(), threading.Event()
+def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
+    """Handle SIGTERM in a worker; rank 0 (`is_first`) also looks for the signal that the driver forwards."""
+    shutdown, is_over = ShutdownSignal(), threading.Event()
 
-    def look() -> None:
-        while not (is_over.wait(POLL_SECONDS) or notice.given.is_set()):
+    def poll() -> None:
+        while not (is_over.wait(POLL_SECONDS) or shutdown.is_received):
             try:
                 if store.exists(run.stop):
-                    notice.given.set()
+                    shutdown.set()
             except (OSError, ClientError, BotoCoreError, NightjarError) as error:
-                log.warning("%s: could not look for a notice (%s)", run.stop, error)
+                log.warning("%s: could not look for a shutdown signal (%s)", run.stop, error)
 
-    with notice.heeded(), _thread(look, is_over) if is_first else nullcontext():
-        yield notice
+    with shutdown.handle(), _thread(poll, is_over) if is_first else nullcontext():
+        yield shutdown
 
 
 @contextmanager
 def _thread(function: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
-    """Run `function` beside what is inside; set `is_over` at the end and wait a little for it."""
+    """Run `function` in a thread; at the end, set `is_over` and wait for the thread, but not long."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     try:

@@ -1,12 +1,15 @@
-"""A deadline for each step of a worker, kept by a small process of its own: a worker that hangs cannot end itself.
+"""A deadline for each step of a worker. A process of its own enforces it, since a worker that hangs cannot end itself.
 
-The worker tells its watchdog through a pipe what it begins. If nothing comes for too long, the watchdog makes the
-worker write its stacks (faulthandler does so in a signal's handler, also where Python itself is stuck; a stopped
-process is woken for it), reports them, and kills the worker: so the engine loses it, and training resumes from a
-checkpoint. One that only waits for the others is reported at once but killed later: the one that hangs goes first.
+The worker sends a line through a pipe whenever it begins something. When no line arrives for too long, the watchdog
+makes the worker write its stacks, reports them, and kills the worker. The engine then sees a lost worker, and training
+resumes from a checkpoint. A worker that only waits for others is reported at once but killed later, so that the worker
+that hangs goes first.
 
-This file is also the watchdog's program. It is handed to Python as text, since the package may lie in a zip file; so it
-needs nothing but the standard library.
+faulthandler writes the stacks in a signal handler, so it works while Python itself is stuck. A stopped process is
+continued for it.
+
+This file is also the program of the watchdog process. Python receives it as text, since the package may lie in a zip
+file, so it needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -37,25 +40,25 @@ class Watchdog:
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
 
-    def beat(self, doing: str) -> None:
-        """Say that the worker lives, and what it does from now on."""
+    def beat(self, activity: str) -> None:
+        """Report that the worker is alive, and what it does from now on."""
         with suppress(OSError):  # without a watchdog there is no deadline, but training goes on
-            os.write(self._pipe, f"{doing}\n".encode())
+            os.write(self._pipe, f"{activity}\n".encode())
 
-    def beat_waiting(self, doing: str) -> None:
-        """Say that the worker lives, and in what it waits for others from now on."""
-        self.beat(_WAITING + doing)
+    def beat_waiting(self, activity: str) -> None:
+        """Report that the worker is alive, and that it waits for the others in `activity` from now on."""
+        self.beat(_WAITING + activity)
 
 
 @contextmanager
-def watched(rank: int, timeout_seconds: float, report: str | None) -> Iterator[Watchdog]:
-    """Have a watchdog kill this process when it does not beat for `timeout_seconds`.
+def watch(rank: int, timeout_seconds: float, crash_report: str | None) -> Iterator[Watchdog]:
+    """Start a watchdog that kills this process when it does not beat for `timeout_seconds`.
 
-    `report` is the file in which its engine looks for a lost worker's last words; without one they go to stderr.
+    The watchdog writes to stderr, and to the file `crash_report`, which the engine reads when it loses a worker.
     """
     with tempfile.NamedTemporaryFile(prefix="nightjar-stacks-") as stacks:
         faulthandler.register(signal.SIGUSR1, file=stacks.file, all_threads=True)
-        arguments = [str(os.getpid()), str(rank), str(timeout_seconds), stacks.name, report or ""]
+        arguments = [str(os.getpid()), str(rank), str(timeout_seconds), stacks.name, crash_report or ""]
         source = get_data(__name__, Path(__file__).name)
         assert source is not None
         command = [sys.executable, "-I", "-S", "-c", source.decode(), *arguments]
@@ -71,37 +74,39 @@ def watched(rank: int, timeout_seconds: float, report: str | None) -> Iterator[W
             faulthandler.unregister(signal.SIGUSR1)
 
 
-def _main(pid: int, rank: int, timeout_seconds: float, stacks: Path, report: Path | None) -> None:
-    """The watchdog's program."""
-    doing = "its start"
-    while (heard := _listen(timeout_seconds)) != "":
-        if heard:
-            doing = heard
+def _main(pid: int, rank: int, timeout_seconds: float, stacks: Path, crash_report: Path | None) -> None:
+    """Run the watchdog process until the worker exits or is killed."""
+    activity = "its start"
+    while (received := _receive(timeout_seconds)) != "":
+        if received:
+            activity = received
             continue
         stopped = _is_stopped(pid)
-        waits = doing.startswith(_WAITING) and not stopped
-        about = f"pid {pid} on {socket.gethostname()}{', stopped by a signal' if stopped else ''}"
-        verb = "waits" if waits else "hangs"
-        text = f"worker {rank} {verb}: nothing for {timeout_seconds:g} s since {doing} ({about})\n{_dump(pid, stacks)}"
-        sys.stderr.write(text)
+        waits = activity.startswith(_WAITING) and not stopped
+        process = f"pid {pid} on {socket.gethostname()}{', stopped by a signal' if stopped else ''}"
+        report = (
+            f"worker {rank} {'waits' if waits else 'hangs'}: no progress for {timeout_seconds:g} s since {activity}"
+            f" ({process})\n{_dump(pid, stacks)}"
+        )
+        sys.stderr.write(report)
         sys.stderr.flush()
-        if waits and (heard := _listen(GRACE_SECONDS)) is not None:
-            if not heard:
+        if waits and (received := _receive(GRACE_SECONDS)) is not None:
+            if not received:
                 return
-            doing = heard
+            activity = received
             continue
         try:
-            if report:
-                report.write_text(text)
+            if crash_report:
+                crash_report.write_text(report)
         finally:
             os.kill(pid, signal.SIGKILL)
         return
 
 
-def _listen(seconds: float) -> str | None:
-    """What the worker said last: "" if it has left, None if it was silent for `seconds`.
+def _receive(seconds: float) -> str | None:
+    """Return the worker's last line: "" after it has exited, None if no line arrived for `seconds`.
 
-    Ticks are counted, not the clock, since this process may be stopped together with the worker.
+    Count ticks instead of reading a clock, since this process may be stopped together with the worker.
     """
     for _ in range(max(1, round(seconds / TICK_SECONDS))):
         if select.select([sys.stdin], [], [], TICK_SECONDS)[0]:
@@ -111,12 +116,12 @@ def _listen(seconds: float) -> str | None:
 
 
 def _dump(pid: int, stacks: Path) -> str:
-    """The stacks of all threads of the worker."""
-    known = stacks.stat().st_size
+    """Return the stacks of all threads of the worker."""
+    size_before = stacks.stat().st_size
     os.kill(pid, signal.SIGUSR1)
     os.kill(pid, signal.SIGCONT)
     time.sleep(DUMP_SECONDS)
-    return stacks.read_text()[known:] or "(it did not answer)\n"
+    return stacks.read_text()[size_before:] or "(the worker did not write its stacks)\n"
 
 
 def _is_stopped(pid: int) -> bool:

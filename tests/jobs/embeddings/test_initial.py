@@ -13,7 +13,8 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
-from jobs.training.worker import embeddings_uri, start_model
+from jobs.training.job import TrainingJob
+from jobs.training.warm_start import embeddings_uri, initial_model
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
 
 NAMES = ["a", "b", "c", "d"]
@@ -64,7 +65,8 @@ def test_training_starts_from_them(tmp_path):
     (file,) = (tmp_path / "e").glob("*.csv")
     run, config = make_run(place, "r", train__embeddings=str(file))
     shape = DataShape(tokenizer.vocab_size, 16, tokenizer.end_of_text)
-    model, plain = start_model(run, config, shape), build_model(config.model, shape, config.train.seed)
+    model = initial_model(TrainingJob(run, config, FINGERPRINT), shape)
+    plain = build_model(config.model, shape, config.train.seed)
     ours, before = model.embeddings.detach().numpy(), plain.embeddings.detach().numpy()
     assert np.allclose(ours[:100] / ours[:100].std(), vectors / vectors.std(), atol=1e-3)
     assert np.array_equal(ours[100:], before[100:])

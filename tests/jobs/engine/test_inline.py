@@ -1,4 +1,4 @@
-"""The inline engine, with real processes."""
+"""The inline engine with real processes."""
 
 import os
 import signal
@@ -10,25 +10,26 @@ from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError, WorkerLostError
 
 
-def gather(member, rounds):
-    seen = [member.all_gather(f"{member.rank}.{number}") for number in range(rounds)]
-    return seen, member.world_size, os.getpid()
+def gather(context, rounds):
+    seen = [context.all_gather(f"{context.rank}.{number}") for number in range(rounds)]
+    return seen, context.world_size, os.getpid()
 
 
-def fail(member, how):
-    if member.rank == 1:
+def fail(context, how):
+    """Fail as rank 1, while rank 0 waits for it."""
+    if context.rank == 1:
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise InputError("the corpus is wrong") if how == "input" else RuntimeError("boom")
-    member.all_gather("never answered")
+    context.all_gather("never answered")
 
 
-def test_map_keeps_order():
+def test_map_returns_results_in_the_order_of_items():
     assert InlineEngine().map(len, ["a", "", "abc"], "lengths") == [1, 0, 3]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_members_hear_each_other(workers):
+def test_all_gather_returns_the_texts_of_all_workers_by_rank(workers):
     seen, world_size, pid = InlineEngine().run_worker_group(partial(gather, rounds=3), workers, "gather")
     assert world_size == workers
     assert seen == [[f"{rank}.{number}" for rank in range(workers)] for number in range(3)]
@@ -37,8 +38,12 @@ def test_members_hear_each_other(workers):
 
 @pytest.mark.parametrize(
     ("how", "error", "message"),
-    [("kill", WorkerLostError, "worker 1 ended"), ("crash", WorkerLostError, "boom"), ("input", InputError, "corpus")],
+    [
+        ("kill", WorkerLostError, "worker 1 exited without an error message"),
+        ("crash", WorkerLostError, "boom"),
+        ("input", InputError, "corpus"),
+    ],
 )
-def test_a_lost_member_ends_the_gang(how, error, message):
+def test_a_lost_worker_ends_the_worker_group(how, error, message):
     with pytest.raises(error, match=message):
         InlineEngine().run_worker_group(partial(fail, how=how), 2, "failing")

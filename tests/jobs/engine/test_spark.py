@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 from jobs.config import SparkConfig
 from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
 from jobs.errors import InputError, WorkerLostError
-from jobs.training.supervision.watchdog import watched
+from jobs.training.supervision.watchdog import watch
 from tests.jobs.engine.test_inline import fail, gather
 
 
@@ -106,18 +106,18 @@ def test_a_lost_member_ends_the_gang(engine, how, error, message):
         engine.run_worker_group(partial(fail, how=how), 2, "failing")
 
 
-def hang(member):
-    with watched(member.rank, 2, member.crash_report) as watchdog:
+def hang(context):
+    with watch(context.rank, 2, context.crash_report) as watchdog:
         watchdog.beat("step 7")
-        if member.rank == 1:
+        if context.rank == 1:
             time.sleep(60)
         watchdog.beat_waiting("step 7")
-        member.all_gather("never answered")
+        context.all_gather("never answered")
 
 
 def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
     started = time.monotonic()
-    with pytest.raises(WorkerLostError, match="worker 1 hangs: nothing for 2 s since step 7") as caught:
+    with pytest.raises(WorkerLostError, match="worker 1 hangs: no progress for 2 s since step 7") as caught:
         engine.run_worker_group(hang, 2, "hanging")
     assert "in hang" in str(caught.value)
     assert time.monotonic() - started < 50

@@ -15,10 +15,12 @@ from jobs.metrics.training import QUALITY
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints
 from jobs.training.data import TrainingData
+from jobs.training.job import TrainingJob
 from jobs.training.learner import Learner
 from jobs.training.local_sgd import driver, optimizer_cache, task
 from jobs.training.order import SampleOrder
-from jobs.training.worker import start_model
+from jobs.training.schedule import Schedule
+from jobs.training.warm_start import initial_model
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
 FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_every": 8, "train__sync_every": 6,
@@ -64,15 +66,18 @@ def test_averaging_one_worker_is_plain_training(place):
 def by_hand(run, config, num_rounds, *, outer_rate, momentum):
     """Weights after some rounds of two workers, written out: AdamW inside, Nesterov's SGD outside."""
     data = TrainingData.open(Lake(run.lake_uri), FINGERPRINT)
-    order = SampleOrder(data.train.per_shard, config.train.seed)
-    schedule = task.Schedule.of(config.train, data.train.num_windows, data.train.size)
-    learners = [Learner(start_model(run, config, data.shape), config.train, torch.device("cpu")) for _ in "ab"]
+    order = SampleOrder(data.train.windows_per_shard, config.train.seed)
+    schedule = Schedule.of(config.train, data.train.num_windows, data.train.size)
+    learners = [
+        Learner(initial_model(TrainingJob(run, config, FINGERPRINT), data.shape), config.train, torch.device("cpu"))
+        for _ in "ab"
+    ]
     shared = {name: tensor.clone() for name, tensor in learners[0].model.state_dict().items()}
     speed = {name: torch.zeros_like(tensor) for name, tensor in shared.items()}
     for step in range(6 * num_rounds):
         ids = order.take(step * 12, (step + 1) * 12)
         for rank, learner in enumerate(learners):
-            learner.backward(data.train.read(ids[6 * rank : 6 * rank + 6]), 6 * 16)
+            learner.backward(torch.from_numpy(data.train.read(ids[6 * rank : 6 * rank + 6])), 6 * 16)
             learner.update(schedule.learning_rate(step, 0))
         if step % 6 == 5:
             for name, tensor in shared.items():
@@ -177,7 +182,7 @@ def test_a_lost_optimizer_state_is_taken_from_its_copy(place, tmp_path, monkeypa
     settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 1}
     once, _, kept = train_run(place, "kept", **settings)
     assert kept["states_lost"] == 0
-    monkeypatch.setattr(optimizer_cache.LocalStates, "read", lambda *_: None)
+    monkeypatch.setattr(optimizer_cache.OptimizerCache, "read", lambda *_: None)
     copied, _, stats = train_run(place, "copied", **settings)
     assert stats["states_lost"] == 3 * 2
     assert furthest(weights(once, 24), weights(copied, 24)) == 0

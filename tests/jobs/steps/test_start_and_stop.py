@@ -7,7 +7,6 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
-from jobs.training.stopping import has_stopped_improving
 from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
 
 FEW = {"train__max_tokens": 40 * 12 * 16, "train__batch_size": 12, "train__eval_every": 4, "train__sync_every": 4}
@@ -57,8 +56,8 @@ def test_a_model_of_another_tokenizer_is_refused(place):
     folder = place.tokens(FINGERPRINT)
     store.delete_folder(folder)
     entry = store.write_file(folder, "tokenizer.json", other.json)
-    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,)))
-    with pytest.raises(InputError, match=r"train\.init .*its tokenizer \(\w+\) is not that of this run \(\w+\)"):
+    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))
+    with pytest.raises(InputError, match=r"train\.init .*its tokenizer \(\w+\) differs from this run's \(\w+\)"):
         train_run(place, "later", train__init="earlier")
 
 
@@ -79,7 +78,7 @@ def test_a_run_that_no_longer_improves_ends_with_its_best_model(place, strategy)
 def test_validations_without_gain_are_counted_by_steps(place):
     _, config = make_run(place, train__early_stopping_evals=2, train__eval_every=10)
     state = TrainingState("", steps=25, best_step=10, best_valid_loss=1.0)
-    assert not has_stopped_improving(state, config.train)
+    assert not state.has_stopped_improving(config.train)
     state.steps = 30
-    assert has_stopped_improving(state, config.train)
-    assert not has_stopped_improving(state, config.train.model_copy(update={"early_stopping_evals": None}))
+    assert state.has_stopped_improving(config.train)
+    assert not state.has_stopped_improving(config.train.model_copy(update={"early_stopping_evals": None}))

@@ -20,6 +20,7 @@ from jobs.lake.uri import bucket_and_key, local_path
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.evaluate import evenly_spaced
+from jobs.training.job import TrainingJob
 from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
@@ -151,10 +152,12 @@ def test_workers_that_are_lost_again_and_again_end_the_run(place):
 
         def run_worker_group(self, function, workers, description):
             self.attempts += 1
-            raise WorkerLostError("worker 1 ended without a word")
+            raise WorkerLostError("worker 1 exited without an error message")
 
     engine = LosingEngine()
-    with pytest.raises(WorkerLostError, match=r"lost 3 times.*max_restarts \(2\).*worker 1 ended without a word"):
+    with pytest.raises(
+        WorkerLostError, match=r"lost 3 times.*max_restarts \(2\).*worker 1 exited without an error message"
+    ):
         train.run(run, config, engine, lambda _: None)
     assert engine.attempts == 3
     assert store.read_manifest(run.train) is None
@@ -259,20 +262,20 @@ def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
 
 def test_workers_agree_when_seconds_are_over_and_can_form_a_group_again(place):
     run, config = make_run(place, train__workers=2, train__epochs=10_000, train__max_seconds=1)
-    facts = InlineEngine().run_worker_group(partial(_train_twice, run=run, config=config), 2, "twice")
-    assert facts["num_parameters"] > 0
+    result = InlineEngine().run_worker_group(partial(_train_twice, run=run, config=config), 2, "twice")
+    assert result.num_parameters > 0
     seconds = [row["seconds"] for row in read_parts(run)]
     assert seconds[-2] < 1 <= seconds[-1]
     assert latest_checkpoint(run) == len(seconds)
 
 
-def _train_twice(member, run, config):
+def _train_twice(context, run, config):
     """As a worker process that is used again; what the first training left is deleted in between."""
-    train_worker(member, run, config, FINGERPRINT)
-    if member.rank == 0:
+    train_worker(context, TrainingJob(run, config, FINGERPRINT))
+    if context.rank == 0:
         store.delete_folder(run.train)
-    member.all_gather("deleted")
-    return train_worker(member, run, config, FINGERPRINT)
+    context.all_gather("deleted")
+    return train_worker(context, TrainingJob(run, config, FINGERPRINT))
 
 
 def test_validation_windows_are_evenly_spaced():

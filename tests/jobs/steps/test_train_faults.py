@@ -17,7 +17,7 @@ from jobs.errors import DivergedError, StoppedError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.steps import train
-from jobs.training import loop
+from jobs.training import step as training_step
 from jobs.training.checkpoint import complete_checkpoints
 from tests.support.handmade import TEXT, make_datasets, make_run, metrics
 
@@ -82,7 +82,7 @@ def test_a_stopped_worker_is_ended_within_the_deadline_and_its_stack_is_told(pla
     report = next(record for record in caplog.records if "worker 1 hangs" in record.getMessage())
     assert report.created - stopped[0] < TIMEOUT_SECONDS + 5
     report = report.getMessage()
-    assert f"nothing for {TIMEOUT_SECONDS} s since" in report
+    assert f"no progress for {TIMEOUT_SECONDS} s since" in report
     assert ", stopped by a signal)" in report
     assert 'loop.py", line' in report
     assert same_model(run, undisturbed)
@@ -103,7 +103,7 @@ def test_a_worker_that_is_told_to_end_writes_a_checkpoint_first(place, undisturb
 def test_a_driver_that_is_told_to_end_stops_in_order_and_goes_on_later(place, num_workers):
     settings = SETTINGS | {"train__workers": num_workers, "train__epochs": 20, "train__checkpoint_every": 100}
     run, config = make_run(place, **settings)
-    with pytest.raises(StoppedError, match=r"told to end \(SIGTERM\) and stopped after step \d+, whose checkpoint"):
+    with pytest.raises(StoppedError, match=r"received SIGTERM and stopped after step \d+, whose checkpoint"):
         disturbed(run, config, lambda: os.kill(os.getpid(), signal.SIGTERM))
     step = complete_checkpoints(run)[-1]
     assert not store.exists(run.stop)
@@ -155,12 +155,12 @@ def test_a_batch_that_diverges_is_left_out(place, monkeypatch, caplog):
 
 def poison(monkeypatch, mark):
     """Make the loss of one batch infinite, known by the mark of its samples."""
-    original = loop.check_loss
+    original = training_step.check_loss
 
     def check(loss, norm, step, ids, *more):
-        original(math.inf if loop.samples_mark(ids) == mark else loss, norm, step, ids, *more)
+        original(math.inf if training_step.samples_checksum(ids) == mark else loss, norm, step, ids, *more)
 
-    monkeypatch.setattr(loop, "check_loss", check)
+    monkeypatch.setattr(training_step, "check_loss", check)
 
 
 def test_a_loss_that_rises_too_far_stops_the_run(place):

@@ -82,7 +82,7 @@ def test_losses_equal_those_of_the_saved_model(place):
     model, _ = load_model(run.model)
     data = TrainingData.open(place, FINGERPRINT)
     for windows, side in ((data.valid, "valid"), (data.train, "train")):
-        tokens = windows.read(np.arange(windows.num_windows))
+        tokens = torch.from_numpy(windows.read(np.arange(windows.num_windows)))
         with torch.no_grad():
             logits = model.eval()(tokens[:, :-1]).flatten(0, 1)
         targets = tokens[:, 1:].flatten()

@@ -26,7 +26,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(micro_batch_size):
 
 def test_compiling_needs_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"train.compile: there is no C\+\+ compiler here \(no-such-compiler\)"):
+    with pytest.raises(InputError, match=r"train.compile: no C\+\+ compiler found \(no-such-compiler\)"):
         learner(compile=True)
 
 

@@ -8,7 +8,7 @@ import torch
 from jobs.config import TrainConfig
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.training.learner import Learner
-from jobs.training.optimizer import FlatGradients, Together, build_optimizer
+from jobs.training.optimizer import CombinedOptimizer, FlatGradients, build_optimizer
 
 CPU = torch.device("cpu")
 WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
@@ -49,7 +49,7 @@ def test_matrices_decay_and_vectors_do_not():
 def test_gradients_lie_in_one_buffer_and_are_clipped_to_a_norm():
     network = small_network()
     gradients = FlatGradients(network.parameters(), 2)
-    gradients.riders.copy_(torch.tensor([5.0, 7.0]))
+    gradients.extra.copy_(torch.tensor([5.0, 7.0]))
     (network(torch.ones(1, 3)).sum() * 100).backward()
     expected = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
     norm = torch.linalg.vector_norm(expected)
@@ -59,7 +59,7 @@ def test_gradients_lie_in_one_buffer_and_are_clipped_to_a_norm():
     assert gradients.clip(1.0).item() == pytest.approx(norm.item())
     assert torch.linalg.vector_norm(gradients.norms).item() == pytest.approx(norm.item())
     torch.testing.assert_close(gradients.values, expected)
-    assert gradients.riders.tolist() == [5, 7]
+    assert gradients.extra.tolist() == [5, 7]
     gradients.clear()
     assert all(parameter.grad.abs().max() == 0 for parameter in network.parameters())
 
@@ -89,7 +89,7 @@ def test_nesterov_steps_follow_the_formula():
 
 def test_muon_takes_the_hidden_matrices_and_makes_them_steps_of_one_length():
     trained = learner(optimizer="muon", weight_decay=0.0)
-    assert isinstance(trained.optimizer, Together)
+    assert isinstance(trained.optimizer, CombinedOptimizer)
     names = {id(parameter): name for name, parameter in trained.model.named_parameters()}
     hidden = {names[id(parameter)] for parameter in trained.optimizer.param_groups[0]["params"]}
     assert hidden == {name for name in names.values() if "_proj." in name}

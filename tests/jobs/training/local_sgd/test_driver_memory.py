@@ -6,7 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from jobs.lake.layout import Lake
-from jobs.training.worker import peak_resident_bytes
+from jobs.training.job import TrainingJob
+from jobs.training.memory import peak_resident_bytes
+from jobs.training.supervision.shutdown import ShutdownSignal
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
 
 BIG = {"model__num_layers": 1, "model__embedding_size": 512, "model__hidden_size": 1024, "train__sync_every": 2,
@@ -33,8 +35,7 @@ def drive(lake, workers):
     from jobs.training.local_sgd.driver import Rounds
 
     run, config = make_run(Lake(lake), workers, **BIG, train__strategy="diloco", train__workers=int(workers))
-    facts = Rounds(run, config, FINGERPRINT, Pool()).run(lambda: False)
-    assert facts["is_complete"]
+    assert Rounds(TrainingJob(run, config, FINGERPRINT), Pool()).run(ShutdownSignal()).is_complete
     sys.stdout.write(f"{peak_resident_bytes()}\n")
 
 

@@ -1,0 +1,76 @@
+"""The training job that the driver sends to each worker, and the result that it gets back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.config import Config
+from jobs.lake.layout import Lake, Run
+from jobs.training.data import TrainingData
+
+# Settings that may change between the attempts of a run, since the weights stay the same but for rounding.
+CHANGEABLE_SETTINGS = {
+    "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
+    "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
+    "max_loss_rise",
+    "init",  # only the first attempt reads it, and `champion` may name another model later
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """The training of one run."""
+
+    run: Run
+    config: Config
+    windows: str
+    """Fingerprint of the windows dataset."""
+    skipped_batches: tuple[int, ...] = ()
+    """Numbers of the batches that are left out because training diverged at them."""
+
+    def open_data(self) -> TrainingData:
+        """Open the windows dataset.
+
+        Raises:
+            InputError: if the dataset does not exist.
+        """
+        return TrainingData.open(Lake(self.run.lake_uri), self.windows)
+
+    def settings_hash(self) -> str:
+        """Return a hash of all settings that decide the weights; a checkpoint resumes only under the same hash."""
+        settings = {
+            "windows": self.windows,
+            "model": self.config.model.model_dump(),
+            "train": self.config.train.model_dump(exclude=CHANGEABLE_SETTINGS),
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The outcome of a training, as far as it is not in the metrics of the steps."""
+
+    is_complete: bool
+    """False if training stopped because a process was asked to shut down."""
+    num_parameters: int
+    dtype: str
+    """Arithmetic of the matrix products."""
+    device: str
+    peak_resident_bytes: int
+    """Largest resident memory of a process."""
+    stopped_early: bool
+    """True if the validation loss no longer improved (`train.early_stopping_evals`)."""
+    best_step: int | None
+    best_valid_loss: float | None
+    restarts: int = 0
+    """Restarts after a lost worker, over all attempts."""
+    rollbacks: int = 0
+    """Batches left out after a divergence."""
+    workers: int = 1
+
+    def to_stats(self) -> dict[str, Any]:
+        """Return the fields as they stand in the statistics of the step."""
+        return {name: value for name, value in asdict(self).items() if name != "is_complete"}

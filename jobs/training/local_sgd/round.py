@@ -1,0 +1,171 @@
+"""A round of local steps: the plan that its workers get, the results that they commit, and the metrics of its steps.
+
+A worker's result lies in ``<run>/train/rounds/<round>/<rank>/``: its weight delta, in some rounds a copy of its
+optimizer state, and a manifest with the fields of `RoundResult`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.errors import DamagedError
+from jobs.lake import store
+from jobs.lake.layout import Run
+from jobs.lake.uri import join
+from jobs.metrics.training import BatchRow, RoundCost
+
+DELTA, STATE = "delta", "state"
+
+
+class RoundRow(BatchRow, RoundCost):
+    """The metrics of a step of all workers of a round."""
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """The plan of a round, the same for all its workers."""
+
+    training_id: str
+    """Name of the training, under which machines cache its optimizer states."""
+    first_step: int
+    """Steps done before the round."""
+    last_step: int
+    """Steps done after the round."""
+    workers: int
+    weights_hash: str
+    """Hash of the weights that the round starts from."""
+    seconds: float
+    """Training time before the round."""
+    seconds_per_step: float
+    """Estimated duration of a step, from which each step's learning rate is planned."""
+    threads: int
+    """Cores for each worker."""
+    copied_round: str | None
+    """Name of the latest round that copied the optimizer states to the lake."""
+    copies_state: bool
+    """True if this round copies the optimizer states to the lake."""
+
+    @property
+    def name(self) -> str:
+        """Name of the round's folder."""
+        return f"{self.first_step:08d}-{self.last_step:08d}-{self.workers:04d}-{self.weights_hash[:12]}"
+
+    def seconds_at(self, step: int) -> float:
+        """Return the planned training time before `step`."""
+        return self.seconds + (step - self.first_step) * self.seconds_per_step
+
+
+@dataclass(frozen=True)
+class RoundResult:
+    """The result of one worker in a round."""
+
+    delta: store.FileEntry
+    """File of the change of the weights."""
+    rows: list[BatchRow]
+    """Metrics of the worker's steps."""
+    weights_bytes: int
+    """Weights read from the lake."""
+    state_bytes: int
+    """Optimizer state read from the lake."""
+    state_from: str
+    """Where the optimizer state was found: ``local``, ``checkpoint``, ``copy`` or ``none``; ``start`` at step 0."""
+    copied_bytes: int
+    """Optimizer state written to the lake."""
+    device: str
+    dtype: str
+    peak_resident_bytes: int
+
+    def to_counts(self) -> dict[str, Any]:
+        """Return the fields that the manifest holds beside its files."""
+        return {name: value for name, value in asdict(self).items() if name != "delta"}
+
+
+def round_steps(name: str) -> tuple[int, int, int]:
+    """Return the first step, the last step and the number of workers of the round `name`."""
+    first, last, workers, _ = name.split("-")
+    return int(first), int(last), int(workers)
+
+
+def result_folder(run: Run, name: str, rank: int) -> str:
+    """Return the folder of a worker's result in the round `name`."""
+    return join(run.rounds, name, f"{rank:04d}")
+
+
+def read_results(run: Run, name: str) -> list[RoundResult]:
+    """Return the results of all workers in the round `name`, by rank.
+
+    Raises:
+        DamagedError: if a result is missing.
+    """
+    results = []
+    for rank in range(round_steps(name)[2]):
+        folder = result_folder(run, name, rank)
+        manifest = store.read_manifest(folder)
+        if manifest is None:
+            raise DamagedError(f"{folder}: the result of worker {rank} is missing; run the step again")
+        results.append(RoundResult(manifest.entries(DELTA)[0], **manifest.counts))
+    return results
+
+
+def merge_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, one_by_one: bool) -> list[RoundRow]:
+    """Merge the workers' metrics into one row for each step of the round.
+
+    The losses are parts of the global batch's mean and add up; gradient norms are averaged. The time of the round
+    beyond its steps is divided among them as synchronization. The last row has the bytes of the whole round, written
+    and read: deltas and weights (`sync_bytes`) and optimizer states (`state_bytes`). It also counts the workers that
+    did not find their latest optimizer state (`states_lost`).
+
+    Args:
+        results: The results by rank.
+        ended: Training time at the end of the round, in seconds.
+        elapsed: Duration of the round in seconds.
+        one_by_one: True if the workers ran one after another, so that their times add up.
+    """
+    combine = sum if one_by_one else max
+    steps = list(zip(*(result.rows for result in results), strict=True))
+    durations = [combine(part["step_milliseconds"] for part in parts) for parts in steps]
+    remaining = max(sum(durations), 1000 * elapsed)
+    overhead = (remaining - sum(durations)) / len(steps)
+    rows = []
+    for parts, duration in zip(steps, durations, strict=True):
+        remaining -= duration + overhead
+        seconds = ended - max(0.0, remaining) / 1000
+        rows.append(_merge_step(parts, seconds, duration + overhead, overhead))
+    delta_bytes = 2 * sum(result.delta.size for result in results)  # written by the workers, read by the driver
+    rows[-1] |= {
+        "sync_bytes": delta_bytes + sum(result.weights_bytes for result in results),
+        "state_bytes": sum(result.state_bytes + result.copied_bytes for result in results),
+        "states_lost": sum(result.state_from in ("copy", "none") for result in results),
+    }
+    return rows
+
+
+def _merge_step(parts: Sequence[BatchRow], seconds: float, milliseconds: float, sync_milliseconds: float) -> RoundRow:
+    """Merge the metrics of one step."""
+    num_tokens = sum(part["tokens_per_second"] * part["step_milliseconds"] / 1000 for part in parts)
+    return {
+        "loss": sum(part["loss"] for part in parts),
+        "learning_rate": parts[0]["learning_rate"],
+        "gradient_norm": statistics.fmean(part["gradient_norm"] for part in parts),
+        "gradient_norms": {
+            name: {
+                "mean": statistics.fmean(part["gradient_norms"][name]["mean"] for part in parts),
+                "max": max(part["gradient_norms"][name]["max"] for part in parts),
+            }
+            for name in parts[0]["gradient_norms"]
+        },
+        "seconds": seconds,
+        "step_milliseconds": milliseconds,
+        "sync_milliseconds": sync_milliseconds,
+        "tokens_per_second": 1000 * num_tokens / milliseconds,
+        "resident_bytes": max(part["resident_bytes"] for part in parts),
+        "gpu_bytes": max(part["gpu_bytes"] for part in parts),
+        "cpu_load": parts[0]["cpu_load"],
+        "samples": parts[0]["samples"],
+        "sync_bytes": 0,
+        "state_bytes": 0,
+        "states_lost": 0,
+    }

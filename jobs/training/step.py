@@ -1,0 +1,149 @@
+"""One optimizer step of a worker. The all-reduce loop and the local steps of rounds both take it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from jobs.config import TrainConfig
+from jobs.errors import DivergedError
+from jobs.metrics.training import BatchRow, StepCost
+from jobs.training.data import TrainingData
+from jobs.training.learner import Learner
+from jobs.training.memory import resident_bytes
+from jobs.training.order import Ids, SampleOrder, seed_step
+from jobs.training.process_group import Group
+from jobs.training.schedule import Schedule
+from jobs.training.supervision.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+Exchange = Callable[[float], tuple[float, float]]
+"""Sums the gradients over the workers of the group. Takes this worker's part of the batch's mean loss; returns the
+batch's mean loss and the seconds of training so far."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that a worker trains with, built once."""
+
+    config: TrainConfig
+    data: TrainingData
+    learner: Learner
+    group: Group
+    watchdog: Watchdog
+    order: SampleOrder
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, config: TrainConfig, data: TrainingData, learner: Learner, group: Group, watchdog: Watchdog) -> Trainer:
+        """Return a trainer with the sample order and the schedule that `config` and `data` decide."""
+        order = SampleOrder(data.train.windows_per_shard, config.seed)
+        schedule = Schedule.of(config, data.train.num_windows, data.train.size)
+        return cls(config, data, learner, group, watchdog, order, schedule)
+
+
+def train_step(
+    trainer: Trainer, step: int, exchange: Exchange, *, batch: int, mean_loss: float | None = None
+) -> BatchRow:
+    """Train on this worker's share of a global batch; return the metrics of the step.
+
+    In a `LocalGroup` each worker steps by itself: its gradient and loss are means over its share. In another group
+    they are means over the global batch, and `exchange` sums the parts.
+
+    Args:
+        trainer: This worker's model, data and schedule.
+        step: The number of steps done before.
+        exchange: Sums gradients and loss over the workers.
+        batch: The number of the global batch in the sample order.
+        mean_loss: The moving mean of earlier losses, with which the loss is compared (`train.max_loss_rise`).
+
+    Raises:
+        DivergedError: if the loss or the gradient is not finite, or the loss has risen too far.
+    """
+    config, data, learner, group = trainer.config, trainer.data, trainer.learner, trainer.group
+    meter = StepMeter()
+    trainer.watchdog.beat(f"step {step + 1}")
+    seed_step(config.seed, step, group.rank)
+    global_ids = trainer.order.take(batch * config.batch_size, (batch + 1) * config.batch_size)
+    share = global_ids[group.share(config.batch_size)]
+    averaged = share if group.is_local else global_ids
+    windows = torch.from_numpy(data.train.read(share))
+    part_of_loss = learner.backward(windows, len(averaged) * learner.model.targets_per_window)
+    with meter.synchronizing(group.sum_bytes(learner.gradients.buffer)):
+        loss, seconds = exchange(part_of_loss)
+    norm = learner.update(trainer.schedule.learning_rate(step, seconds))
+    check_loss(loss, norm, step + 1, averaged, config, mean_loss)
+    return {
+        "loss": loss,
+        "learning_rate": learner.learning_rate,
+        "gradient_norm": norm,
+        "gradient_norms": learner.gradient_norms,
+        "seconds": seconds,
+        **meter.row(len(averaged) * data.train.size),
+        "gpu_bytes": learner.gpu_bytes,
+        "samples": samples_checksum(global_ids),
+    }
+
+
+class StepMeter:
+    """Measures a step: its time, the part of it spent on exchange between workers, memory and cores."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._cpu_started = time.process_time()
+        self._sync_seconds = 0.0
+        self._sync_bytes = 0
+
+    @contextmanager
+    def synchronizing(self, num_bytes: int) -> Iterator[None]:
+        """Count the time inside as exchange, in which all workers together send `num_bytes`."""
+        started = time.perf_counter()
+        yield
+        self._sync_seconds += time.perf_counter() - started
+        self._sync_bytes += num_bytes
+
+    def row(self, num_tokens: int) -> StepCost:
+        """Return the metrics of the step, which ends now; `cpu_load` is in cores."""
+        seconds = time.perf_counter() - self._started
+        return {
+            "step_milliseconds": 1000 * seconds,
+            "sync_milliseconds": 1000 * self._sync_seconds,
+            "sync_bytes": self._sync_bytes,
+            "tokens_per_second": num_tokens / seconds,
+            "resident_bytes": resident_bytes(),
+            "cpu_load": (time.process_time() - self._cpu_started) / seconds,
+        }
+
+
+def check_loss(
+    loss: float, norm: float, step: int, ids: Ids, config: TrainConfig, mean_loss: float | None = None
+) -> None:
+    """Check that training has not diverged at `step`, which trained on the windows `ids`.
+
+    Raises:
+        DivergedError: if `loss` or the gradient's `norm` is not finite, or if the loss is more than
+            `train.max_loss_rise` above `mean_loss`.
+    """
+    has_risen = mean_loss is not None and config.max_loss_rise is not None and loss > mean_loss + config.max_loss_rise
+    if math.isfinite(loss) and math.isfinite(norm) and not has_risen:
+        return
+    log.error("windows of step %d: %s", step, ids.tolist())
+    shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
+    raise DivergedError(
+        f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"
+        f" lower train.learning_rate ({config.learning_rate:g}) or look at these windows",
+        step,
+    )
+
+
+def samples_checksum(ids: Ids) -> str:
+    """Return a checksum of a batch's windows; two runs with equal checksums took the same windows."""
+    return f"{zlib.crc32(ids.tobytes()):08x}"
