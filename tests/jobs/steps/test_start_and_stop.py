@@ -36,7 +36,7 @@ def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"train__init": "nothing"}, "nothing: no model there"),
+        ({"train__init": "nothing"}, "nothing: no model found"),
         (
             {"train__init": "earlier", "model__num_layers": 1},
             r"train\.init .*layers\.1\..* is \(.*\) there and absent here",
@@ -65,7 +65,7 @@ def test_a_model_of_another_tokenizer_is_refused(place):
 def test_a_run_that_no_longer_improves_ends_with_its_best_model(place, strategy):
     run, stats = train_run(
         place, strategy, train__strategy=strategy, train__learning_rate=0.2, train__schedule="constant",
-        train__max_tokens=400 * 12 * 16, train__early_stopping_evals=3,
+        train__epochs=10, train__max_tokens=400 * 12 * 16, train__early_stopping_evals=3,
     )  # fmt: skip
     rows = [row for row in metrics(run) if "valid_loss" in row]
     best = min(rows, key=lambda row: row["valid_loss"])
