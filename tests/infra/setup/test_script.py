@@ -10,13 +10,14 @@ import pytest
 from tests.infra.setup.programs import program
 
 SCRIPT = Path("infra/setup/setup.sh")
-TOOLS = ("awk", "cat", "cp", "dirname", "mkdir", "rm", "sed", "sh")
+TOOLS = ("awk", "cat", "cp", "dirname", "mkdir", "rm", "sed", "sh", "touch")
 UV = Path(sys.prefix) / "bin" / "uv"
 
 PYTHON = """
 case "$*" in
     *version_info*) echo {version} ;;
-    *ensurepip*) ;;
+    *ensurepip*) test -e "$0.has-venv" || test ! -e "$0.lacks-venv" ;;
+    "-m infra.setup.apt "*) echo "$*" && touch "$0.has-venv" ;;
     "-m venv --clear .cache/uv")
         mkdir -p .cache/uv/bin
         cp "$0" .cache/uv/bin/python ;;
@@ -80,6 +81,14 @@ def test_a_newer_python_installs_uv_which_brings_one_that_fits(machine: Machine,
     assert "--hash=sha256:" in pinned
     again = machine.run()
     assert again.stdout == ".venv/bin/python -m infra.setup .cache/uv/bin/uv\n"
+
+
+def test_a_python_without_venv_gets_it_from_apt(machine: Machine) -> None:
+    python = machine.python(machine.path / "python3", "3.14")
+    python.with_name("python3.lacks-venv").touch()
+    done = machine.run()
+    assert done.stderr == "-m infra.setup.apt python3.14-venv python3-venv\n"
+    assert done.stdout.splitlines()[-1] == ".venv/bin/python -m infra.setup .cache/uv/bin/uv"
 
 
 def test_without_any_python_an_installed_uv_brings_one(machine: Machine) -> None:
