@@ -189,15 +189,15 @@ PRESET ?= demo
 
 .PHONY: package-check
 package-check: setup ## Build the cluster's package and run its bootstrap action here [BUILD=cpu|cuda] [LAKE=s3://...]
-	@$(RUN_PIPELINE) -m infra.cli.package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+	@$(RUN_PIPELINE) -m infra.cli aws-package check --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: package-wheelhouse
 package-wheelhouse: setup ## Collect wheels for nodes without internet [ARCH=aarch64] [BUILD=cuda] [LAKE=s3://...]
-	@$(RUN_PIPELINE) -m infra.cli.package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
+	@$(RUN_PIPELINE) -m infra.cli aws-package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: aws-plan
 aws-plan: setup ## Print and validate the requests of a run to EMR, without AWS [PRESET=demo] [LAKE=s3://...]
-	@$(RUN_PIPELINE) -m infra.aws.plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
+	@$(RUN_PIPELINE) -m infra.cli aws-plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
 
 # checkov brings over a hundred packages, so it runs in an environment of its own.
 .PHONY: aws-lint
@@ -207,12 +207,12 @@ aws-lint: setup ## Run checkov over the template and the image's Dockerfile
 
 .PHONY: aws-bundle
 aws-bundle: setup ## Pack dags.zip and plugins.zip into dist, for an Airflow elsewhere such as MWAA
-	@$(RUN_PIPELINE) -m infra.aws.bundle
+	@$(RUN_PIPELINE) -m infra.cli aws-bundle
 
 .PHONY: aws-deploy
 aws-deploy: setup ## Create or change a deployment on AWS: ENV=prod PARAMS="VpcId=vpc-1 SubnetIds=subnet-1"
-	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' $(PARAMS)
+	@$(RUN_PIPELINE) -m infra.cli aws-deploy '$(ENV)' $(PARAMS)
 
 .PHONY: aws-destroy
 aws-destroy: setup ## Delete a deployment on AWS, but keep its bucket: ENV=prod
-	@$(RUN_PIPELINE) -m infra.aws.deploy '$(ENV)' --destroy
+	@$(RUN_PIPELINE) -m infra.cli aws-deploy '$(ENV)' --destroy

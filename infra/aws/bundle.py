@@ -1,4 +1,4 @@
-"""Pack the DAGs and plugins for an Airflow elsewhere, such as MWAA: ``make aws-bundle`` writes them to ``dist/``.
+"""The DAGs and plugins for an Airflow elsewhere, such as MWAA: ``nightjar aws-bundle`` writes them to ``dist/``.
 
 ``dags.zip`` has the DAG files. ``plugins.zip`` has what they import, for the root of the plugins folder: the packages
 `nightjar` and `jobs`, and the locked requirements that the cluster's package is built from.
@@ -6,24 +6,10 @@
 
 from __future__ import annotations
 
-import sys
-
-from nightjar.packaging.archive import zip_bytes
 from nightjar.packaging.build import PROJECT_ROOT
 
 _PACKED_SUFFIXES = frozenset({".py", ".toml", ".sh"})
 _IGNORED = b"# Libraries that the DAGs import. Airflow would otherwise load each file as a plugin.\nnightjar/\njobs/\n"
-
-
-def main() -> int:
-    """Write both archives and return the exit code."""
-    folder = PROJECT_ROOT / "dist"
-    folder.mkdir(exist_ok=True)
-    for name, files in (("dags.zip", dags()), ("plugins.zip", plugins())):
-        data = zip_bytes(files)
-        (folder / name).write_bytes(data)
-        sys.stdout.write(f"{folder / name}: {len(data) / 1e6:.2f} MB\n")
-    return 0
 
 
 def dags() -> dict[str, bytes]:
@@ -40,7 +26,3 @@ def plugins() -> dict[str, bytes]:
     for name in ("requirements/job.txt", "requirements/torch.txt"):
         files[name] = (PROJECT_ROOT / name).read_bytes()
     return {**files, ".airflowignore": _IGNORED}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

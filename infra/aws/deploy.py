@@ -1,7 +1,4 @@
-"""Create, update or delete a deployment on AWS: ``make aws-deploy ENV=prod PARAMS="VpcId=... SubnetIds=..."``.
-
-    python -m infra.aws.deploy ENV [Parameter=value ...]
-    python -m infra.aws.deploy ENV --destroy
+"""Create, update or delete a deployment on AWS: ``nightjar aws-deploy prod VpcId=vpc-1 SubnetIds=...``.
 
 A deployment is a CloudFormation stack. The command prints its change set before it executes it, and finally the stack's
 outputs as environment variables for Airflow. Parameters that are not given keep their values. Credentials and region
@@ -10,7 +7,6 @@ are found as by any boto3 program. Every wait has a timeout.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import time
@@ -19,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+from botocore.exceptions import ClientError, WaiterError
 
 from infra.aws import certificates
 from jobs.errors import InputError, NightjarError
@@ -31,27 +27,6 @@ TAG = "nightjar:project"
 
 class DeployError(NightjarError):
     """CloudFormation did not bring the stack to the requested state."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Return the exit code: 0, 2 for a wrong argument, 1 for any other error; errors are one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m infra.aws.deploy", description=__doc__.splitlines()[0])
-    parser.add_argument("env", help="name of the deployment, for example prod")
-    parser.add_argument(
-        "parameters", nargs="*", metavar="Parameter=value", help="parameters of infra/aws/template.yaml"
-    )
-    parser.add_argument("--destroy", action="store_true", help="delete the stack; the bucket and the key are kept")
-    options = parser.parse_args(arguments)
-    try:
-        stack = _stack_name(options.env)
-        if options.destroy:
-            destroy(stack)
-        else:
-            sys.stdout.write("".join(f"{line}\n" for line in deploy(stack, options.env, options.parameters)))
-    except (NightjarError, BotoCoreError, ClientError) as error:
-        sys.stderr.write(f"aws: {error}\n")
-        return error.exit_code if isinstance(error, NightjarError) else 1
-    return 0
 
 
 def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
@@ -104,7 +79,12 @@ def environment(outputs: dict[str, str]) -> list[str]:
     return lines
 
 
-def _stack_name(env: str) -> str:
+def stack_name(env: str) -> str:
+    """Return the name of a deployment's stack.
+
+    Raises:
+        InputError: if `env` cannot be part of a name.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", env):
         raise InputError(f"ENV={env}: use lower-case letters, digits and '-', at most 21 characters")
     return f"nightjar-{env}"
@@ -178,7 +158,3 @@ def _wait(client: Any, waiter: str, stack: str) -> None:
         client.get_waiter(waiter).wait(StackName=stack, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": MAX_POLLS})
     except WaiterError as error:
         raise DeployError(f"stack {stack}: {error}; see the stack's events in the CloudFormation console") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,94 +1,115 @@
-"""Checks the package for the cluster, and makes a wheelhouse: ``python -m infra.cli.package check|wheelhouse``.
+"""Check the package for the cluster, and make a wheelhouse: ``nightjar aws-package check|wheelhouse``.
 
-Both really build the job's environment, with the very bootstrap action that runs on a node, where this machine can: it
-needs Python 3.11 and the nodes' architecture. Otherwise wheels are checked by their names and hashes, and it says so.
+Both build the job's environment with the bootstrap action that runs on the nodes, if this machine has Python 3.11 and
+the nodes' architecture. Otherwise only the names and hashes of the wheels are checked, and the output says so.
 """
 
 from __future__ import annotations
 
-import argparse
-import platform
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from jobs.errors import NightjarError
-from jobs.lake.layout import Lake
-from jobs.lake.uri import to_uri
-from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
-from nightjar.packaging.upload import copy_folder
-from nightjar.packaging.wheelhouse import make
-from nightjar.packaging.wheels import Target
+import typer
 
+if TYPE_CHECKING:
+    from jobs.lake.layout import Lake
+    from nightjar.packaging.wheels import Target
 
-def main() -> int:
-    """Return the exit code: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m infra.cli.package", description="The package for the cluster")
-    parser.add_argument("command", choices=["check", "wheelhouse"])
-    parser.add_argument("--arch", choices=["x86_64", "aarch64"], default="x86_64", help="of the nodes")
-    parser.add_argument("--torch", choices=["cpu", "cuda"], default="cpu", help="build of torch")
-    parser.add_argument("--output", type=Path, default=PROJECT_ROOT / ".cache" / "wheelhouses", help="local folder")
-    parser.add_argument("--lake", help="where what was made is uploaded to: s3://bucket/prefix or a path")
-    options = parser.parse_args()
-    target = Target(options.arch, options.torch)
-    try:
-        lake = Lake(to_uri(options.lake)) if options.lake else None
-        if options.command == "check":
-            check(target, None, lake)
-        else:
-            wheelhouse(target, options.output, lake)
-    except NightjarError as error:
-        sys.stderr.write(f"package: {error}\n")
-        return error.exit_code
-    return 0
+app = typer.Typer()
+package = typer.Typer(help="Check the package for the cluster, or make a wheelhouse.")
+app.add_typer(package, name="aws-package", rich_help_panel="AWS")
+
+Arch = Annotated[Literal["x86_64", "aarch64"], typer.Option("--arch", help="Processor architecture of the nodes.")]
+Torch = Annotated[Literal["cpu", "cuda"], typer.Option("--torch", help="Build of torch.")]
+UploadTo = Annotated[
+    str | None,
+    typer.Option("--lake", metavar="PLACE", help="Lake to upload the result to: a path, file:///... or s3://..."),
+]
 
 
-def check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
-    """Build the package, say its size, run its bootstrap action in a folder of its own, and upload it to the lake.
+@package.command("check")
+def check(arch: Arch = "x86_64", torch: Torch = "cpu", lake: UploadTo = None) -> None:
+    """Build the package and run its bootstrap action here, in a temporary folder."""
+    from nightjar.packaging.wheels import Target
+
+    _check(Target(arch, torch), None, _lake(lake))
+
+
+@package.command("wheelhouse")
+def wheelhouse(
+    arch: Arch = "x86_64",
+    torch: Torch = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Folder to write to. Default: .cache/wheelhouses in the project."),
+    ] = None,
+    lake: UploadTo = None,
+) -> None:
+    """Make a folder of wheels for nodes without internet access, and install from it here."""
+    from nightjar.packaging.build import PROJECT_ROOT
+    from nightjar.packaging.upload import copy_folder
+    from nightjar.packaging.wheelhouse import make
+    from nightjar.packaging.wheels import Target
+
+    target, place = Target(arch, torch), _lake(lake)
+    made = make(target, (output or PROJECT_ROOT / ".cache" / "wheelhouses").absolute())
+    size = sum(path.stat().st_size for path in made.iterdir()) / 1e6
+    typer.echo(f"wheelhouse {made}: {size:.0f} MB, {len(list(made.iterdir()))} files, for {target}")
+    _check(target, made, None)
+    if place:
+        uploaded = place.wheelhouse(made.name)
+        copy_folder(made, uploaded)
+        typer.echo("uploaded; set cluster.wheelhouse, or in Airflow's environment")
+        typer.echo(f"NIGHTJAR_CLUSTER_WHEELHOUSE={uploaded}")
+
+
+def _lake(place: str | None) -> Lake | None:
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+
+    return Lake(to_uri(place)) if place else None
+
+
+def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
+    """Build the package, run its bootstrap action in a temporary folder, and upload it to `lake` if one is given.
 
     Raises:
-        PackageError: if the environment cannot be built, the job does not import in it, or the lake does not take it.
+        PackageError: if the environment cannot be built.
+        LakeError: if the lake cannot be written.
     """
-    package = build()
-    size = sum(map(len, package.files.values())) / 1e6
-    print(f"package {package.sha256}: {size:.2f} MB, {len(package.files)} files", flush=True)
+    import platform
+    import shutil
+    import tempfile
+
+    from nightjar.packaging.build import build
+    from nightjar.packaging.upload import copy_folder
+
+    built = build()
+    size = sum(map(len, built.files.values())) / 1e6
+    typer.echo(f"package {built.sha256}: {size:.2f} MB, {len(built.files)} files")
     with tempfile.TemporaryDirectory(prefix="nightjar-package-") as name:
-        folder = Path(name) / package.sha256
+        folder = Path(name) / built.sha256
         folder.mkdir()
-        for file, data in package.files.items():
+        for file, data in built.files.items():
             (folder / file).write_bytes(data)
         if platform.machine() == target.architecture and shutil.which("python3.11"):
             _install(folder, Path(name) / "opt", target, wheels)
         else:
-            print(f"not installed here: that takes {target.architecture} and python3.11 in the PATH", flush=True)
+            typer.echo(f"not installed here: this needs an {target.architecture} processor, and python3.11 in PATH")
         if lake:
-            copy_folder(folder, place := lake.package(package.sha256))
-            print(f"uploaded to {place}")
+            copy_folder(folder, lake.package(built.sha256))
+            typer.echo(f"uploaded to {lake.package(built.sha256)}")
 
 
-def wheelhouse(target: Target, folder: Path, lake: Lake | None) -> None:
-    """Make a wheelhouse, try it, and upload it if a lake is given.
+def _install(package_folder: Path, prefix: Path, target: Target, wheels: Path | None) -> None:
+    """Run the bootstrap action of a package, with its output on this terminal."""
+    import subprocess
 
-    Raises:
-        PackageError: if it would not work.
-    """
-    made = make(target, folder.absolute())
-    size = sum(path.stat().st_size for path in made.iterdir()) / 1e6
-    print(f"wheelhouse {made}: {size:.0f} MB, {len(list(made.iterdir()))} files, for {target}", flush=True)
-    check(target, made, None)
-    if lake:
-        copy_folder(made, place := lake.wheelhouse(made.name))
-        print(f"uploaded; set cluster.wheelhouse, or in Airflow's environment\nNIGHTJAR_CLUSTER_WHEELHOUSE={place}")
+    from nightjar.packaging.build import PackageError
 
-
-def _install(package: Path, prefix: Path, target: Target, wheels: Path | None) -> None:
-    command = ["bash", str(package / "bootstrap.sh"), "--package", f"file://{package}", "--torch", target.torch_build]
-    command += ["--prefix", str(prefix), *(["--wheels", f"file://{wheels}"] if wheels else [])]
+    command = ["bash", str(package_folder / "bootstrap.sh"), "--package", f"file://{package_folder}"]
+    command += ["--torch", target.torch_build, "--prefix", str(prefix)]
+    if wheels:
+        command += ["--wheels", f"file://{wheels}"]
     if subprocess.run(command, check=False).returncode:
-        raise PackageError("the job's environment cannot be built (the reason is above)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise PackageError("the job's environment cannot be built; the reason is above")

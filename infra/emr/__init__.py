@@ -5,7 +5,7 @@ it: boto3, the AWS CLI, Airflow's EMR operators.
 
 Start it, and point the AWS SDKs to it::
 
-    python -m infra.emr --port 5555 --bucket lake
+    nightjar emr --port 5555 --bucket lake
     export AWS_ENDPOINT_URL=http://127.0.0.1:5555
 
 or use it from Python::

@@ -1,4 +1,4 @@
-"""Settings of the embedded EMR, which ``python -m infra.emr`` has as flags."""
+"""Settings of the embedded EMR, which are options of ``nightjar emr``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

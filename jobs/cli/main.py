@@ -12,11 +12,14 @@ import typer
 from jobs.cli import check, export, run, sample
 from jobs.cli.runner import run_app
 
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+EPILOG = "Exit codes: 0 done, 2 wrong input or configuration, 130 interrupted, 1 any other error."
+
 app = typer.Typer(
     help="Train a language model on your text, and write text with it.",
     add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong input or configuration, 130 interrupted, 1 any other error.",
+    context_settings=CONTEXT,
+    epilog=EPILOG,
 )
 for commands in (run, sample, export, check):
     app.add_typer(commands.app)

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from infra.airflow.standalone import environment, run_dag
 from infra.aws import deploy
+from infra.cli.main import main
 from jobs.config import STEPS
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
@@ -87,7 +88,7 @@ def test_commands_create_and_delete_a_stack(
     (tmp_path / "small.json").write_text(json.dumps(SMALL))
     monkeypatch.setattr(deploy, "TEMPLATE", tmp_path / "small.json")
     monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
-    assert deploy.main(["other", "Owner=bob"]) == 0
+    assert main(["aws-deploy", "other", "Owner=bob"]) == 0
     assert set(capsys.readouterr().out.splitlines()[-3:]) == {
         "NIGHTJAR_LAKE=s3://other/lake",
         "NIGHTJAR_PROJECT=other",
@@ -95,9 +96,9 @@ def test_commands_create_and_delete_a_stack(
     }
     s3 = boto3.client("s3")
     s3.delete_object(Bucket="other", Key="lake/security/node-certificates.zip")  # moto ignores the DeletionPolicy
-    assert deploy.main(["other", "--destroy"]) == 0
+    assert main(["aws-deploy", "other", "--destroy"]) == 0
     assert "kept: s3://other/lake" in capsys.readouterr().out
-    assert deploy.main(["other", "--destroy"]) == 0
+    assert main(["aws-deploy", "other", "--destroy"]) == 0
     assert "does not exist" in capsys.readouterr().out
 
 
@@ -117,7 +118,7 @@ def test_wrong_argument_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
-    assert deploy.main(words) == 2
+    assert main(["aws-deploy", *words]) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -209,6 +210,6 @@ def test_failed_stack_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     monkeypatch.setattr(deploy, "_status", refuse)
     started = time.monotonic()
-    assert deploy.main(["prod", "VpcId=vpc-1"]) == 1
+    assert main(["aws-deploy", "prod", "VpcId=vpc-1"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert time.monotonic() - started < 30

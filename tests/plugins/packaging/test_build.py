@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli.package import main
+from infra.cli.main import main
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
 from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
@@ -123,14 +123,12 @@ def test_package_is_uploaded_once_with_its_manifest_last(tmp_path, monkeypatch):
     assert len(written) == 2 * count
 
 
-def test_package_check_uploads_without_airflow(tmp_path, monkeypatch, capsys):
+def test_package_check_uploads_without_airflow(tmp_path, capsys):
     elsewhere = "aarch64" if platform.machine() == "x86_64" else "x86_64"  # so that nothing is installed
-    arguments = ["infra.cli.package", "check", "--arch", elsewhere, "--lake"]
-    monkeypatch.setattr(sys, "argv", [*arguments, str(tmp_path / "my lake")])
-    assert main() == 0
+    arguments = ["aws-package", "check", "--arch", elsewhere, "--lake"]
+    assert main([*arguments, str(tmp_path / "my lake")]) == 0
     place = capsys.readouterr().out.splitlines()[-1].removeprefix("uploaded to ")
     assert place == Lake((tmp_path / "my lake").as_uri()).package(build().sha256)
     assert {path.name: path.read_bytes() for path in local_path(place).iterdir()} == build().files
-    monkeypatch.setattr(sys, "argv", [*arguments, "gs://lake"])
-    assert main() == 2
+    assert main([*arguments, "gs://lake"]) == 2
     assert "unknown scheme 'gs'" in capsys.readouterr().err

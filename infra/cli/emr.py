@@ -1,0 +1,104 @@
+"""Start the embedded EMR: ``nightjar emr --port 5555 --bucket lake``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.emr.settings import EmrSettings, Executors
+from jobs.errors import InputError
+
+DEFAULT = EmrSettings()
+
+app = typer.Typer()
+
+
+@app.command("emr", rich_help_panel="Embedded EMR")
+def emr(
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. Anyone who can reach it can run commands as you.")
+    ] = DEFAULT.host,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 5555,
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option("--bucket", metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets."),
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir", metavar="DIR", help="Folder for the work and the logs of steps. Default: a temporary folder."
+        ),
+    ] = DEFAULT.state_dir,
+    executors: Annotated[
+        Executors,
+        typer.Option("--executors", help="Spark executors are threads of the driver's JVM, or processes."),
+    ] = DEFAULT.executors,
+    start_seconds: Annotated[
+        float, typer.Option("--start-seconds", help="Seconds that a cluster is in state STARTING.")
+    ] = DEFAULT.start_seconds,
+    bootstrap_seconds: Annotated[
+        float, typer.Option("--bootstrap-seconds", help="Seconds that a cluster is in state BOOTSTRAPPING.")
+    ] = DEFAULT.bootstrap_seconds,
+    grace_seconds: Annotated[
+        float, typer.Option("--grace-seconds", help="Seconds between SIGTERM and SIGKILL when a step is ended.")
+    ] = DEFAULT.grace_seconds,
+    java_options: Annotated[
+        str, typer.Option("--java-options", help="JVM options of Spark steps that set none.")
+    ] = DEFAULT.java_options,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="NAME=VALUE",
+            help="Environment variable of every step. Repeat the option for several variables.",
+        ),
+    ] = None,
+) -> None:
+    """Start an EMR and S3 endpoint on this machine, which really runs the steps of clusters.
+
+    The URL is printed when the server is ready. Ctrl-C or SIGTERM stops it, with all clusters and steps.
+    """
+    from infra.emr.server import embedded_emr
+
+    settings = EmrSettings(
+        host=host,
+        port=port,
+        buckets=tuple(bucket or ()),
+        state_dir=state_dir,
+        start_seconds=start_seconds,
+        bootstrap_seconds=bootstrap_seconds,
+        grace_seconds=grace_seconds,
+        executors=executors,
+        java_options=java_options,
+        step_env=dict(map(_variable, env or ())),
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
+    for name in ("botocore", "boto3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with embedded_emr(settings) as endpoint_url:
+        sys.stdout.write(f"The embedded EMR and S3 are ready at {endpoint_url}\n")
+        sys.stdout.flush()
+        stop.wait()
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """Split ``NAME=VALUE``.
+
+    Raises:
+        InputError: if `text` has another form.
+    """
+    name, found, value = text.partition("=")
+    if not name or not found:
+        raise InputError(f"--env {text}: write NAME=VALUE")
+    return name, value

@@ -1,0 +1,29 @@
+"""The console command ``nightjar``. ``nightjar --install-completion`` completes commands and settings in your shell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import typer
+
+from infra.cli import aws, emr, package
+from jobs.cli import main as jobs
+from jobs.cli.runner import run_app
+
+PROG = "nightjar"
+
+app = typer.Typer(
+    help="Train a language model on your text every night, on a cluster that exists only while it trains.",
+    context_settings=jobs.CONTEXT,
+    epilog=jobs.EPILOG,
+)
+for commands in (jobs, emr, aws, package):
+    app.add_typer(commands.app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` name and return the exit code."""
+    if f"_{PROG.upper()}_COMPLETE" in os.environ:  # the shell asks for completions
+        app(prog_name=PROG)
+    return run_app(app, arguments, PROG)
