@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from jobs.datasets.streams import StreamRule
 from jobs.datasets.windows import Side
 from jobs.engine.base import Engine
 from jobs.lake.store import FileEntry
+from jobs.metrics.stats import WindowsStats
 from jobs.tokenizer.tokenizer import TokenIds
 
 Hashes = npt.NDArray[np.uint64]
@@ -28,7 +28,7 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that products keep all bits of a token
 
 def measure_contamination(
     groups: Sequence[Sequence[FileEntry]], rule: StreamRule, num_valid_tokens: int, n: int, engine: Engine
-) -> dict[str, Any]:
+) -> WindowsStats:
     """Return the statistics of contamination; the share is None if no n-grams are compared.
 
     Args:

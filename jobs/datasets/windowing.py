@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,7 @@ from jobs.datasets.windows import SIDES, Side
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.lake.store import FileEntry
+from jobs.metrics.stats import WindowsStats
 from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig
     files = engine.map(write, [plan for side in SIDES for plan in streams.plans[side]], "write windows")
     tokenizer = tokens.read_tokenizer()
     num_valid_tokens = streams.tallies["valid"].num_tokens
-    stats = {
+    stats: WindowsStats = {
         **_statistics(tokens, streams),
         "end_of_text": tokenizer.end_of_text,
         "bigram_loss": bigram_loss(tokens.shards, streams.rule, streams.tallies, engine),
@@ -134,7 +134,7 @@ def _explain_no_window(side: Side, tallies: Mapping[Side, SideTally], settings: 
     )
 
 
-def _statistics(tokens: TokensDataset, streams: SplitStreams) -> dict[str, Any]:
+def _statistics(tokens: TokensDataset, streams: SplitStreams) -> WindowsStats:
     rule, train, valid = streams.rule, streams.tallies["train"], streams.tallies["valid"]
     num_shifted, num_uncovered = _count_uncovered(streams)
     return {
@@ -183,7 +183,7 @@ def _count_uncovered(streams: SplitStreams) -> tuple[int, int]:
     return num_shifted, num_uncovered
 
 
-def _distribution(files: Sequence[FileEntry], streams: SplitStreams, tokenizer: Tokenizer) -> dict[str, Any]:
+def _distribution(files: Sequence[FileEntry], streams: SplitStreams, tokenizer: Tokenizer) -> WindowsStats:
     """Return the sizes of shards, the share of unknown tokens, and the most frequent tokens with their shares."""
     per_shard = [file.counts["windows"] for file in files]
     counts = streams.tallies["train"].token_counts + streams.tallies["valid"].token_counts

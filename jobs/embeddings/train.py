@@ -26,6 +26,7 @@ from jobs.embeddings.word2vec import SkipGram, Vectors, Weights
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.lake.store import FileEntry
+from jobs.metrics.stats import EmbedStats
 
 _CHUNK_TOKENS = 1 << 17
 _LAST_RATE_RATIO = 0.1
@@ -80,14 +81,14 @@ def make_embeddings(
     embeddings = Embeddings([names[i] for i in vocabulary.ids], vocabulary.ids, weights.centers)
     files = write_embeddings(folder_uri, embeddings, vocabulary.counts)
     num_tokens = tokens.counts["num_tokens"]
-    stats = {
+    stats: EmbedStats = {
         "num_vectors": len(vocabulary),
         "size": settings.size,
         "num_tokens_without_vector": sum(map(bool, names)) - len(vocabulary),
         "num_tokens": num_tokens,
         "share_of_text": float(vocabulary.counts.sum() / num_tokens),
     }
-    measured = {"embed_loss": loss, "tokens_per_second": num_tokens * settings.epochs / seconds}
+    measured: EmbedStats = {"embed_loss": loss, "tokens_per_second": num_tokens * settings.epochs / seconds}
     return MadeDataset(files, stats, {"tokens": tokens.uri}, measured)
 
 

@@ -94,7 +94,7 @@ class WindowsStats(StepStats, total=False):
     windows_per_shard_max: Annotated[int, Metric("windows", "Windows of the largest shard.")]
     windows_per_shard_mean: Annotated[float, Metric("windows", "Mean number of windows of a shard.")]
     unknown_share: Annotated[float, Metric("share", "Tokens of the text that are the unknown token.")]
-    most_frequent_tokens: Annotated[list[tuple[str, float]], Metric("", "Text and share of the most frequent tokens.")]
+    most_frequent_tokens: Annotated[list[list[str | float]], Metric("", "Text and share of the most frequent tokens.")]
     leak_ngram: Annotated[int, Metric("tokens", "Setting windows.leak_ngram: the length of the n-grams.")]
     ngram_leak: Annotated[
         float | None, Metric("share", "Validation n-grams that occur in the training text, too (contamination).")
