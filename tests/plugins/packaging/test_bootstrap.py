@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.setup import torch_build
 from nightjar.packaging import node_environment
 from nightjar.packaging.build import build
 
@@ -75,3 +76,10 @@ def test_script_and_modules_agree_on_the_nodes() -> None:
     assert f"prefix={node_environment.PREFIX}" in lines
     assert f"readonly TORCH_CPU_INDEX={node_environment.TORCH_CPU_INDEX}" in lines
     assert f'{python} -m venv "$target"' in SCRIPT.read_text()
+
+
+def test_index_of_cpu_builds_is_the_same_everywhere() -> None:
+    index = node_environment.TORCH_CPU_INDEX
+    assert (torch_build.CPU_INDEX, torch_build.CUDA_PREFIXES) == (index, node_environment.CUDA_PREFIXES)
+    assert f"ARG TORCH_INDEX={index}" in Path("infra/compose/Dockerfile").read_text().splitlines()
+    assert f"TORCH_INDEX: ${{TORCH_INDEX:-{index}}}" in Path("docker-compose.yaml").read_text()
