@@ -27,8 +27,8 @@ class TerminationTimeoutError(NightjarError):
 
 
 def find_clusters(client: EMRClient, identity: ClusterIdentity) -> list[str]:
-    """Return the ids of the run's live clusters, oldest first."""
-    found = [cluster for cluster in _live_clusters(client, identity.name) if cluster["Name"] == identity.name]
+    """Return the ids of the run's active clusters, oldest first."""
+    found = [cluster for cluster in _active_clusters(client, identity.name) if cluster["Name"] == identity.name]
     return [cluster["Id"] for cluster in oldest_first(found) if identity.owns(_describe(client, cluster["Id"]))]
 
 
@@ -70,9 +70,9 @@ def terminate_clusters(
 def terminate_expired(client: EMRClient, project: str, poll_seconds: float) -> list[str]:
     """Terminate the project's clusters that have exceeded their time to live, and return their ids."""
     now = datetime.now(UTC)
-    live = [cluster["Id"] for cluster in _live_clusters(client, name_prefix(project))]
-    expired = [cluster_id for cluster_id in live if is_expired(_describe(client, cluster_id), project, now)]
-    log.info("Project %s has %d live clusters, of which %d have expired", project, len(live), len(expired))
+    active = [cluster["Id"] for cluster in _active_clusters(client, name_prefix(project))]
+    expired = [cluster_id for cluster_id in active if is_expired(_describe(client, cluster_id), project, now)]
+    log.info("Project %s has %d active clusters, of which %d have expired", project, len(active), len(expired))
     terminate_clusters(client, expired, poll_seconds)
     return expired
 
@@ -92,7 +92,7 @@ def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_s
     return state
 
 
-def _live_clusters(client: EMRClient, prefix: str) -> list[Any]:
+def _active_clusters(client: EMRClient, prefix: str) -> list[Any]:
     pages = client.get_paginator("list_clusters").paginate(
         ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     )
