@@ -87,13 +87,24 @@ test: check ## Run check, then every test, with the coverage of jobs; CI runs th
 coverage: setup ## Show the lines of jobs that the last make test did not reach
 	$(RUN) -m coverage report --show-missing --skip-covered --fail-under=0
 
+.venv-docs/made: requirements/docs.txt
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-docs
+	$(RUN) -m uv pip sync --quiet --python .venv-docs/bin/python --require-hashes requirements/docs.txt
+	touch $@
+
+.PHONY: docs
+docs: setup .venv-docs/made ## Build the documentation into site/, searchable and offline
+	$(RUN) -m docs.generate
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet
+	@echo "docs: open site/index.html"
+
 # dev holds the packages of every other lock: locked first, it fixes their versions. Without UPGRADE, versions stay.
 COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 .PHONY: lock
 lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
-	for name in airflow job image bench bench-generate; do \
+	for name in airflow job image bench bench-generate docs; do \
 		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
 	done
 

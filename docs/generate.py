@@ -35,11 +35,6 @@ TABLES = {
 }
 
 
-def pages() -> dict[str, str]:
-    """Return the generated pages by file name."""
-    return {"settings.md": settings(), "cli.md": command_line(), "statistics.md": statistics(), "make.md": targets()}
-
-
 def settings() -> str:
     """Return the reference of all settings, one section of the page for each section of the configuration."""
     schema = flat_schema()
@@ -95,6 +90,12 @@ def command_line() -> str:
     return _page(parts)
 
 
+def options() -> dict[str, set[str]]:
+    """Return the options of every command by the command's name."""
+    found = _commands(typer.main.get_command(app), "nightjar")
+    return {name: {each for option in command.params for each in option.opts} for name, command in found}
+
+
 def targets() -> str:
     """Return the reference of the Makefile's targets."""
     parts = ["# Make targets\n", "`make help` prints the same list.\n"]
@@ -131,7 +132,9 @@ def _command(name: str, command: Any) -> str:
 
 def _option(option: Any) -> tuple[str, str, str, str]:
     is_option = option.opts[0].startswith("-")
-    names = ", ".join(f"`{each}`" for each in option.opts) if is_option else f"`{option.metavar or option.name.upper()}`"
+    names = (
+        ", ".join(f"`{each}`" for each in option.opts) if is_option else f"`{option.metavar or option.name.upper()}`"
+    )
     annotation = option.type_descriptor.annotation
     choices = get_args(annotation) if get_origin(annotation) is Literal else ()
     values = ", ".join(f"`{choice}`" for choice in choices) or option.metavar or getattr(annotation, "__name__", "")
@@ -176,18 +179,25 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;") if "`" not in text else " ".join(text.split()).replace("|", "\\|")
+    return (
+        " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+        if "`" not in text
+        else " ".join(text.split()).replace("|", "\\|")
+    )
 
 
 def _page(parts: Iterable[str]) -> str:
     return NOTE + "\n" + "\n".join(parts)
 
 
+PAGES = {"settings.md": settings, "cli.md": command_line, "statistics.md": statistics, "make.md": targets}
+
+
 def main() -> int:
     """Write the pages; return the exit code."""
     REFERENCE.mkdir(exist_ok=True)
-    for name, text in pages().items():
-        (REFERENCE / name).write_text(text, "utf-8")
+    for name, page in PAGES.items():
+        (REFERENCE / name).write_text(page(), "utf-8")
     return 0
 
 
