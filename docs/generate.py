@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer.main
 
-from jobs.cli.main import app
+from infra.cli.main import app
 from jobs.config import flat_schema, preset_names
 from jobs.metrics import stats, training
 from jobs.metrics.schema import Show, metrics_of
