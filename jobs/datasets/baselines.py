@@ -117,7 +117,7 @@ class BigramModel:
         pair = self.pairs.counts[np.searchsorted(self.pairs.keys, some.keys)] - left_out
         unigram = (self.tokens[second] - left_out + 1) / (self.tokens.sum() - left_out + len(self.tokens))
         probability = (pair + strength * unigram) / (self.firsts[first] - left_out + strength)
-        return float(-(some.counts * np.log(probability)).sum() / max(1, some.counts.sum()))
+        return float(-(some.counts * np.log(probability)).sum() / max(1, int(some.counts.sum())))
 
 
 def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, every: int) -> PairCounts:

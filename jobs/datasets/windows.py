@@ -1,4 +1,4 @@
-"""Windows of a stream of tokens; they are offsets, not copies. How many there are, and how to read them.
+"""Windows of a stream of tokens, stored as offsets, not copies: their number, and how to read them.
 
 A window is `size` inputs and one target more. Window i of a stream covers tokens ``[i * stride, i * stride + size]``;
 the last one may be shifted back to the end of the stream.

@@ -39,7 +39,7 @@ def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vecto
     ids, rows = np.array(pairs).T
     chosen = embeddings.vectors[rows]
     started = weights.copy()
-    started[ids] = chosen * (weights.std() / max(float(chosen.std()), np.finfo(np.float32).tiny))
+    started[ids] = chosen * (weights.std() / max(float(chosen.std()), float(np.finfo(np.float32).tiny)))
     log.info(
         "%d of %d tokens start from %s; %d of its tokens are not in the vocabulary",
         *(len(pairs), len(names), where, len(row_of) - len(pairs)),

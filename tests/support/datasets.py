@@ -1,4 +1,4 @@
-"""What the tests of the first two steps share."""
+"""Helpers for tests of the tokenize and windows steps."""
 
 import pickle
 from pathlib import Path
@@ -15,7 +15,7 @@ PASSAGE = PASSAGE_PATH.read_bytes() + b"\n"
 
 
 class TravelEngine(InlineEngine):
-    """Sends functions, items and results through pickle, as Spark does, and works on the last item first."""
+    """An engine that pickles functions, items and results, as Spark does, and runs the last item first."""
 
     def map(self, function, items, description):
         function, items = pickle.loads(pickle.dumps((function, list(items))))
@@ -30,7 +30,7 @@ def write_corpus(folder, texts):
 
 
 class Pipeline:
-    """The first two steps of one run."""
+    """The tokenize and windows steps of one run."""
 
     def __init__(self, lake_uri, corpus, run_id="first", **settings):
         defaults = {"tokenize.vocab_size": 400, "tokenize.split_bytes": 4096, "windows.size": 16}

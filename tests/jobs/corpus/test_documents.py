@@ -39,7 +39,7 @@ def joined(batches):
 
 
 def single_pass(data, unit):
-    """Line by line, the way a person would say it."""
+    """Split a file line by line: a slow and simple reference."""
     text = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     if unit == "file":
         documents = [text]
@@ -68,7 +68,7 @@ def test_any_ranges_equal_a_single_pass(path, pieces, mark, step, unit):
     assert [text for text, _ in pairs] == single_pass(data, unit)
     lines = re.findall(rb"[^\n]*\n|[^\n]+\Z", data.removeprefix(b"\xef\xbb\xbf"))
     assert num_empty == (len(lines) - len(pairs) if unit == "line" else 0)
-    # Every byte that is not whitespace lies in exactly one document, at the offset that is told.
+    # Every byte that is not whitespace lies in exactly one document, at the offset that is returned.
     covered = bytearray(data)
     for text, offset in pairs:
         end, taken = offset, 0
@@ -107,7 +107,7 @@ def test_whole_files(path):
 
 @pytest.mark.parametrize("unit", ["paragraph", "line"])
 def test_long_runs_without_a_border(path, unit):
-    """Text or whitespace of 50 MB with no border is one document, read in a time that does not explode."""
+    """50 MB of text or whitespace without a border are one document, read in linear time."""
     word = b"lorem ipsum " * 700_000
     data = b"first\n\n" + word + b" " * 40_000_000 + b"end\n\n" + b" " * 2_000_000 + b"\nlast"
     pairs, _ = read(path, data, 8 << 20, unit)

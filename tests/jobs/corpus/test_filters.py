@@ -1,4 +1,4 @@
-"""Filters drop and change what they say, count it, and do not depend on how files are cut."""
+"""Filters drop and change documents, count them, and do not depend on how files are divided."""
 
 import gzip
 import json
@@ -34,7 +34,7 @@ BODY = [b"By Nobody", b"First.", b"Last."]
 
 
 @pytest.mark.parametrize("split_bytes", [10, 60, 4096])
-def test_headers_and_footers_are_left_out(tmp_path, split_bytes, monkeypatch):
+def test_headers_and_footers_are_dropped(tmp_path, split_bytes, monkeypatch):
     monkeypatch.setattr("jobs.corpus.content.BLOCK_BYTES", 16)
     record = json.dumps({"text": BOOK.decode("utf-8-sig")}).encode()
     for name, data in {"a.txt": BOOK, "a.txt.gz": gzip.compress(BOOK), "a.jsonl": record}.items():
@@ -56,7 +56,7 @@ def test_marks_are_found_across_blocks():
     assert finder.body[0] == 0 < len(b"no marks") < finder.body[1]
 
 
-def test_filters_are_counted(tmp_path):
+def test_filtered_documents_are_counted(tmp_path):
     text = "e\u0301\n\nab\n\nabcdef\n\né\n\nabcd"
     source = put(tmp_path, "a.txt", text.encode())
     texts, counts = read(source, normalize_nfc=True, min_document_bytes=2, max_document_bytes=5)
@@ -83,7 +83,7 @@ def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_buck
     assert Texts.of([b"a", b"a"]).hashes()[1] == Texts.of([b"a"]).hashes()[0]
 
 
-def test_nothing_is_left(tmp_path):
+def test_filters_that_drop_every_document_are_an_error(tmp_path):
     place = to_uri(str(tmp_path))
     pipeline = Pipeline(
         place, write_corpus(join(place, "corpus"), {"a.txt": b"short"}), tokenize__min_document_bytes=99

@@ -1,4 +1,4 @@
-"""The same text in any format, at any place, on any engine, in any number of parts: the same tokens and windows."""
+"""The same text gives the same tokens and windows in any format and lake, on any engine, in any number of splits."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ SETTINGS = {"tokenize.vocab_size": 1000, "windows.overlap": 7, "windows.size": 1
 
 @pytest.fixture(scope="module")
 def spark(s3_server):
-    """An engine whose workers know the server, also where other tests started the JVM before there was one."""
+    """An engine whose workers use the S3 server, even if other tests started the JVM before the server."""
     with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
@@ -59,7 +59,7 @@ FORMATS = {
 
 
 def make(place, suffix, engine, num_parts):
-    """Both steps; what they made: all tokens, their number by window set, and the statistics that should be equal."""
+    """Run both steps; return all tokens, the numbers of windows, and the statistics that must be equal."""
     corpus = join(place, "a côrpus", f"the text.{suffix}")
     if not store.exists(corpus):
         store.write_bytes(corpus, FORMATS[suffix]())
@@ -95,13 +95,13 @@ def test_the_text_is_long(expected):
 
 @pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_any_format_and_place(expected, place, suffix):
+def test_any_format_and_lake(expected, place, suffix):
     same(make(place, suffix, InlineEngine(), 2), expected)
 
 
 @pytest.mark.parametrize("place", ["file"], indirect=True)
 @pytest.mark.parametrize(("suffix", "num_parts"), [("txt", 1), ("parquet", 2), ("jsonl", 5)])
-def test_any_number_of_parts_on_spark(expected, place, spark, suffix, num_parts):
+def test_any_number_of_splits_on_spark(expected, place, spark, suffix, num_parts):
     found = make(place, suffix, spark, num_parts)
     same(found, expected)
     assert found[4] >= num_parts

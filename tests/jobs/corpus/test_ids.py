@@ -1,4 +1,4 @@
-"""Input that is tokens already: read if it is a sequence, refused if it is a dictionary or text."""
+"""Files of token ids are read if the ids are in the order of a text; dictionaries and texts are refused."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def make(tmp_path, data, **settings):
     ("data", "ids"),
     [(SEQUENCE, "5 12 7 3 5"), (b"12 7 99\n5\n", "12 7 99 5"), (b"[1, 2, 3], 4;5", "1 2 3 4 5"), (b"3,[1],2\n", "1")],
 )
-def test_a_sequence_is_read(tmp_path, data, ids):
+def test_ids_in_the_order_of_a_text_are_read(tmp_path, data, ids):
     pipeline, stats = make(tmp_path, data)
     tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
     assert stats["num_tokens"] == len(ids.split()) + 1
@@ -42,7 +42,7 @@ def test_a_sequence_is_read(tmp_path, data, ids):
         (SEQUENCE, {"tokenize__input": "text"}, r"not text; set tokenize\.input=ids"),
     ],
 )
-def test_what_is_none_is_refused(tmp_path, data, settings, reason):
+def test_dictionaries_and_texts_are_refused(tmp_path, data, settings, reason):
     with pytest.raises(InputError, match=reason):
         make(tmp_path, data, **settings)
 

@@ -1,4 +1,4 @@
-"""Near duplicates are found; texts that share little are not taken for such."""
+"""MinHash finds near duplicates, and no texts that share little."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def words(seed, size=200):
 
 
 def with_changes(seed, num_changes):
-    """A text with some of its words replaced, far from each other; each change spoils five runs."""
+    """Return a text with some words replaced, far from each other; each change alters five n-grams."""
     changed = words(seed)
     for place in range(3, 3 + 6 * num_changes, 6):
         changed[place] = "changed"
@@ -26,12 +26,12 @@ def with_changes(seed, num_changes):
 
 
 def share_found(num_changes):
-    """How many of 200 texts share a key with one that has so many changes."""
+    """Return the share of 200 texts that have a key in common with their changed copy."""
     originals, copies = (near_keys(Texts.of(with_changes(seed, n) for seed in range(200))) for n in (0, num_changes))
     return (originals == copies).any(axis=1).mean()
 
 
-def test_the_share_that_is_found_is_that_of_the_formula():
+def test_the_share_of_found_copies_follows_the_formula():
     assert share_found(1) == 1
     for num_changes in (4, 8, 12):
         similarity = (196 - 5 * num_changes) / (196 + 5 * num_changes)
@@ -42,8 +42,8 @@ def test_the_share_that_is_found_is_that_of_the_formula():
 
 @settings(max_examples=200)
 @given(st.lists(WORDS, max_size=12), st.lists(WORDS, max_size=3))
-def test_keys_tell_of_the_words_alone(texts, before):
-    """Not of the spaces between them, nor of the texts around."""
+def test_keys_depend_on_the_words_alone(texts, before):
+    """Whitespace between words and neighbouring texts do not matter."""
     keys = near_keys(Texts.of(texts))
     assert keys.shape == (len(texts), NUM_KEYS)
     assert (near_keys(Texts.of(before + texts))[len(before) :] == keys).all()

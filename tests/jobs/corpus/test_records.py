@@ -1,4 +1,4 @@
-"""Records of JSONL and Parquet: the same documents as in text, and one clear line for what is wrong."""
+"""Records of JSONL and Parquet give the same documents as text, and one clear line for each error."""
 
 import gzip
 import io
@@ -68,7 +68,7 @@ def test_records_of_any_format_and_range(tmp_path, name, data, split_bytes):
     ]
 
 
-def test_nulls_and_replaced_letters_are_counted(tmp_path):
+def test_nulls_and_replaced_characters_are_counted(tmp_path):
     data = b'{"text": null}\n{"text": "a\\ud800b \\ud83d\\ude00"}\n{"text": "c\xff"}'
     texts, counts = read(put(tmp_path, "a.jsonl", data), invalid_utf8="replace")
     assert texts == ["a\ufffdb 😀".encode(), "c\ufffd".encode()]
@@ -99,19 +99,19 @@ def test_nulls_and_replaced_letters_are_counted(tmp_path):
         ("a.parquet", table(pa.array([b"x", b"\xff"], pa.binary())), r"row 1: not UTF-8"),
     ],
 )
-def test_bad_input_is_named(tmp_path, name, data, reason):
+def test_errors_name_the_file_and_the_line(tmp_path, name, data, reason):
     with pytest.raises(InputError, match=reason) as caught:
         read(put(tmp_path, name, data))
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_is_not_a_text_file(tmp_path):
+def test_a_file_of_records_is_not_one_document(tmp_path):
     with pytest.raises(InputError, match=r"set tokenize\.documents=record"):
         read(put(tmp_path, "a.jsonl", lines(TEXTS)), documents="file")
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.parquet", "a.txt.gz"])
-def test_zero_bytes(tmp_path, name):
+def test_an_empty_file_has_no_text(tmp_path, name):
     (checked,) = check_sources([ByteRange.whole(put(tmp_path, name, b""))], settings=TokenizeConfig())
     assert not checked.has_text
     assert checked.counts["empty_files"] == 1

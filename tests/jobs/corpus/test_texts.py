@@ -1,4 +1,4 @@
-"""Texts in one buffer are what lists of bytes are."""
+"""Texts in one buffer behave like a list of bytes."""
 
 import numpy as np
 from hypothesis import given
@@ -10,14 +10,14 @@ LISTS = st.lists(st.binary(max_size=40) | st.integers(1000, 1050).map(lambda siz
 
 
 def spread(texts, gap):
-    """The same texts with `gap` before, between and behind them."""
+    """Return the same texts with `gap` before, between and after them."""
     ends = np.cumsum([len(gap) + len(text) for text in texts], dtype=np.int64)
     sizes = np.array([len(text) for text in texts], np.int64)
     return Texts(gap + gap.join(texts) + gap, ends - sizes, ends)
 
 
 @given(LISTS, st.binary(max_size=12))
-def test_wherever_they_lie(texts, gap):
+def test_texts_behave_alike_with_and_without_gaps(texts, gap):
     scattered, dense = spread(texts, gap), Texts.of(texts)
     for same in (scattered, dense, Texts.join([dense[:3], dense[3:]]), Texts.join([scattered])):
         assert list(same) == texts
@@ -34,7 +34,7 @@ def test_different_texts_have_different_hashes(texts):
 
 
 def test_hashes_are_spread():
-    """A split by hash takes those below a border, so the upper bits must be even for texts that are nearly equal."""
+    """The split by hash takes hashes below a border, so the upper bits must be even for similar texts."""
     hashes = Texts.of(b"line number %d" % i for i in range(20_000)).hashes()
     counts = np.bincount((hashes >> np.uint64(60)).astype(int), minlength=16)
     assert abs(counts / len(hashes) - 1 / 16).max() < 0.01

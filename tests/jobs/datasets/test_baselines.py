@@ -1,4 +1,4 @@
-"""The bigram baseline on counts that are known."""
+"""The bigram baseline on known counts."""
 
 import numpy as np
 import pytest
@@ -8,29 +8,29 @@ from jobs.datasets.baselines import BigramModel, PairCounts
 VOCAB_SIZE = 5
 
 
-def known(stream):
-    """What is counted of a stream, and its pairs."""
+def fit(stream):
+    """Return the model of a stream, and the counts of its pairs."""
     keys, counts = np.unique(stream[:-1] * VOCAB_SIZE + stream[1:], return_counts=True)
     pairs = PairCounts(keys, counts)
     tokens = np.bincount(stream, minlength=VOCAB_SIZE)
     return BigramModel(pairs, np.bincount(stream[:-1], minlength=VOCAB_SIZE), tokens), pairs
 
 
-def test_a_cycle_is_known_by_its_pairs():
-    bigram, pairs = known(np.tile([0, 3, 1, 2], 1000))
+def test_a_cycle_is_predicted_from_its_pairs():
+    bigram, pairs = fit(np.tile([0, 3, 1, 2], 1000))
     assert bigram.loss(pairs, pairs) < 0.01
 
 
-def test_tokens_that_know_nothing_of_each_other_have_the_unigram_loss():
+def test_independent_tokens_have_the_unigram_loss():
     stream = np.random.default_rng(0).integers(0, 4, 20_000)
-    bigram, pairs = known(stream)
+    bigram, pairs = fit(stream)
     assert bigram.loss(pairs, pairs) == pytest.approx(np.log(4), abs=0.002)
 
 
 @pytest.mark.parametrize("strength", [1.0, 64.0])
 def test_probabilities_of_all_tokens_add_up_to_one(strength):
     stream = np.random.default_rng(0).integers(0, VOCAB_SIZE, 200)
-    _, found = known(stream)
+    _, found = fit(stream)
     everything = np.arange(VOCAB_SIZE**2)
     counts = np.zeros(VOCAB_SIZE**2, np.int64)
     counts[found.keys] = found.counts

@@ -1,4 +1,4 @@
-"""N-grams by hash: those inside documents, each by all of its tokens."""
+"""Hashes of n-grams: only n-grams inside documents are hashed, each by all of its tokens."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from jobs.datasets.contamination import hash_ngrams
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=12), max_size=12), st.integers(1, 14))
-def test_equal_ngrams_have_equal_hashes_and_others_have_not(documents, n):
+def test_equal_ngrams_have_equal_hashes_and_others_have_different_ones(documents, n):
     ends = [[*document, 9] for document in documents]
     ids = np.array([token for document in ends for token in document], np.uint16)
     hashes = hash_ngrams(ids, np.array([len(document) for document in ends], np.int64), n)

@@ -1,4 +1,4 @@
-"""A run inherits a tokenizer, and what earlier runs have made of files that did not change."""
+"""A run inherits a tokenizer, and reuses the shards of files that have not changed since an earlier run."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def shards(pipeline):
     return found, manifest
 
 
-def watch(monkeypatch):
+def record_reads(monkeypatch):
     read = []
     whole = encoding.read_documents
 
@@ -52,12 +52,12 @@ def watch(monkeypatch):
     return read
 
 
-def test_one_file_more(place, monkeypatch):
+def test_only_a_new_file_is_encoded(place, monkeypatch):
     write_corpus(join(place, "corpus"), TEXTS)
     first, stats = night(place, "first")
     assert (stats["tokenizer_from"], stats["reused_sources"], stats["new_sources"]) == ("trained", 0, 4)
     write_corpus(join(place, "corpus"), {"c é.txt": b"A new file."})
-    read = watch(monkeypatch)
+    read = record_reads(monkeypatch)
     second, stats = night(place, "second")
     assert set(read) == {"c é.txt"}
     assert (stats["tokenizer_from"], stats["reused_sources"], stats["new_sources"]) == ("run first", 4, 1)
@@ -71,7 +71,7 @@ def test_one_file_more(place, monkeypatch):
     assert {sha256 for sha256 in after if sha256 not in before} == {
         sha256 for sha256, names in after.items() if "c é.txt" in names
     }
-    # What is kept and what is made anew are the same.
+    # Reused shards equal new ones.
     given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
     fresh = Pipeline(join(place, "other"), join(place, "corpus"), "fresh", tokenize__tokenizer=given)
     assert fresh.tokenize()["reused_sources"] == 0
@@ -83,23 +83,23 @@ def test_a_changed_file_is_read_again(place, monkeypatch):
     write_corpus(join(place, "corpus"), TEXTS)
     night(place, "first")
     write_corpus(join(place, "corpus"), {"b.txt": b"Two.\r\n\r\nThrie."})
-    read = watch(monkeypatch)
+    read = record_reads(monkeypatch)
     _, stats = night(place, "second")
     assert set(read) == {"b.txt"}
     assert stats["reused_sources"] == 3
 
 
-def test_nothing_changed(place, monkeypatch):
+def test_an_unchanged_corpus_reuses_the_dataset(place, monkeypatch):
     write_corpus(join(place, "corpus"), TEXTS)
     first, _ = night(place, "first")
-    read = watch(monkeypatch)
+    read = record_reads(monkeypatch)
     second, stats = night(place, "second")
     assert (stats["reused"], stats["reused_sources"], stats["new_sources"]) == (True, 4, 0)
     assert second.datasets == first.datasets
     assert read == []
 
 
-def test_other_settings_keep_nothing(tmp_path, monkeypatch):
+def test_other_settings_reuse_no_shard(tmp_path, monkeypatch):
     place = to_uri(str(tmp_path))
     write_corpus(join(place, "corpus"), TEXTS)
     night(place, "first")
@@ -120,7 +120,7 @@ def test_the_champion_comes_first(tmp_path):
     third, stats = night(place, "third")
     assert stats["tokenizer_from"] == "champion of old"
     assert stats["vocab_size"] == tokenizer.vocab_size == 300
-    assert third.datasets == other.datasets  # the very tokens that the run before has
+    assert third.datasets == other.datasets  # the same tokens as those of the run before
 
 
 def test_the_latest_run_on_this_corpus_counts(tmp_path):
@@ -136,7 +136,7 @@ def test_the_latest_run_on_this_corpus_counts(tmp_path):
     assert night(place, "new")[1]["tokenizer_from"] == "run a"
 
 
-def test_damage_is_not_taken_over(tmp_path):
+def test_a_damaged_shard_is_not_reused(tmp_path):
     place = to_uri(str(tmp_path))
     write_corpus(join(place, "corpus"), TEXTS)
     first, _ = night(place, "first")

@@ -1,4 +1,4 @@
-"""The split by every rule: complete, near its share, neighbours together, the same when files are added."""
+"""The split by every method: near its share, neighbours together, the same when files are added."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Windows: their number by the closed formula, and each one as it stands in the stream, for any shards."""
+"""Windows: their number follows the closed formula, and each has the tokens of the stream, for any shards."""
 
 import pickle
 from dataclasses import replace
@@ -36,14 +36,14 @@ def test_closed_formula():
                 starts = range(0, max(0, tokens - size), stride)  # a window needs size + 1 tokens
                 assert num_windows(tokens, size, stride) == len(starts)
                 covered = num_tokens_of(len(starts), size, stride) if starts else 0
-                assert not starts or covered <= tokens < covered + stride  # what is left is too little for one more
+                assert not starts or covered <= tokens < covered + stride  # the rest is too short for one more
                 assert num_windows(tokens, size, stride, "shift") == len(starts) + bool(starts and covered < tokens)
 
 
 @pytest.mark.parametrize("last", ["drop", "shift"])
 @pytest.mark.parametrize("shard_tokens", [1, 17, 1000])
 def test_every_size_of_stream_and_shard(tmp_path, last, shard_tokens):
-    """All positions are covered, by all n <= 200 tokens: each of them is another, so that windows can be told."""
+    """All n <= 200 tokens are covered; each token is different, so that the windows can be told apart."""
     ids = np.arange(200, dtype=np.uint8)
     rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), 1, 1, "stream", last, 256, 0)
     for size, stride in [(1, 1), (2, 1), (3, 2), (15, 8), (19, 19), (20, 7)]:
@@ -67,7 +67,7 @@ def test_every_size_of_stream_and_shard(tmp_path, last, shard_tokens):
 
 @pytest.mark.parametrize("last", ["drop", "shift"])
 def test_shards_have_all_windows_of_every_size(last):
-    """For all sizes and overlaps: as many as the formula says, in shards whose pieces are where their windows lie."""
+    """For all sizes and overlaps, the number follows the formula, and the slices of a shard cover its windows."""
     entries = [FileEntry(str(begin), 0, "") for begin in range(0, 200, 50)]
     for stride, size in combinations_with_replacement(range(1, 21), 2):
         rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), size, stride, "stream", last, 256, 0)
@@ -85,7 +85,7 @@ def test_shards_have_all_windows_of_every_size(last):
 
 
 def write_tokens(folder, documents, split_bytes):
-    """Token shards of a file with a document in each line."""
+    """Write token shards of a file with a document in each line."""
     data = "\n".join(documents).encode()
     write_bytes(join(folder, "text.txt"), data)
     source = Source("text.txt", join(folder, "text.txt"), len(data))
@@ -114,7 +114,7 @@ def make_rule(folder, documents, size, stride, over, split="hash", last="drop"):
 
 
 def expected(folder, entries, rule, side):
-    """The windows of a side, from the documents one by one."""
+    """Compute the windows of a side from the documents one by one."""
     documents = []
     for entry in entries:
         shard = TokenShard.open(folder, entry)
@@ -141,7 +141,9 @@ def expected(folder, entries, rule, side):
     split_bytes=st.integers(1, 200),
     over=st.sampled_from(["stream", "document"]),
 )
-def test_each_window_is_what_the_stream_has(tmp_path_factory, documents, size, data, shard_tokens, split_bytes, over):
+def test_each_window_has_the_tokens_of_the_stream(
+    tmp_path_factory, documents, size, data, shard_tokens, split_bytes, over
+):
     stride = size - data.draw(st.integers(0, size - 1), "overlap")
     last = data.draw(st.sampled_from(["drop", "shift"]), "last")
     lake = Lake(to_uri(str(tmp_path_factory.mktemp("my läke"))))
@@ -182,7 +184,7 @@ def test_windows_in_any_order(window_set):
     assert windows.read(np.array([], np.int64)).shape == (0, 17)
 
 
-def test_few_shards_are_open(window_set):
+def test_only_a_few_shards_are_kept_open(window_set):
     _, windows = window_set
     assert len(windows.windows_per_shard) > 20
     windows.read(np.arange(windows.num_windows))
@@ -200,6 +202,6 @@ def test_damaged_shard_is_refused(window_set, damage):
         windows.read(np.array([windows.windows_per_shard[0]]))
 
 
-def test_there_is_no_dataset(tmp_path):
+def test_a_missing_dataset_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no windows here"):
         WindowSet.open(Lake(to_uri(str(tmp_path))), "f", "train")

@@ -1,4 +1,4 @@
-"""Reading embeddings: what is right comes back to the last bit, and what is wrong is said with file and line."""
+"""Files of embeddings: vectors are read bit for bit as they were written, and errors name file and line."""
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ def assert_equal(read, written):
     assert np.array_equal(read.vectors, written.vectors)
 
 
-def test_awkward_tokens_and_numbers_come_back(tmp_path):
+def test_awkward_tokens_and_numbers_are_read_back(tmp_path):
     numbers = [0.1, -0.0, 1e-40, 3.4e38, 1 / 3, 1e10, 123456.79, -1e-7, 2, 5e-324]
     written, *files = write(tmp_path, AWKWARD, np.outer(numbers, [1, 0.7]).astype(np.float32))
     for file in files:
@@ -39,14 +39,14 @@ def test_awkward_tokens_and_numbers_come_back(tmp_path):
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=20, unique=True))
-def test_any_text_comes_back(tmp_path_factory, tokens):
+def test_any_token_is_read_back(tmp_path_factory, tokens):
     folder = tmp_path_factory.mktemp("any")
     written, *files = write(folder, tokens, np.random.default_rng(0).normal(size=(len(tokens), 3)))
     for file in files:
         assert_equal(read_embeddings(str(file)), written)
 
 
-def test_names_are_those_of_the_tokenizer():
+def test_tokens_have_the_names_of_the_tokenizer():
     tokenizer = train_tokenizer()
     names = token_names(tokenizer.json)
     assert len(names) == len(set(names)) == tokenizer.vocab_size
@@ -86,7 +86,7 @@ def test_word2vec_text(tmp_path):
         ("a.json", "{}", "no embeddings there"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(tmp_path, name, text, message):
+def test_errors_name_the_line(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message) as caught:
@@ -107,14 +107,14 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, name, text, message):
         ({"token": ["a"], "id": [1], "vector": [[]]}, "has no vectors"),
     ],
 )
-def test_a_wrong_parquet_file(tmp_path, columns, message):
+def test_errors_in_parquet_name_the_row(tmp_path, columns, message):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path)
     with pytest.raises(InputError, match=message):
         read_embeddings(str(path))
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     for name in ("no.csv", "no"):
         with pytest.raises(InputError, match=f"/{name}: (cannot be read|no embeddings there)"):
             read_embeddings(str(tmp_path / name))

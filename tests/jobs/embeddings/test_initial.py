@@ -1,4 +1,4 @@
-"""A model that starts from embeddings."""
+"""The initial weights of a model from embeddings."""
 
 import logging
 
@@ -38,14 +38,14 @@ def test_tokens_are_matched_by_name_and_scaled(caplog):
         (["x"], 3, "none of the vocabulary's 4 tokens"),
     ],
 )
-def test_what_does_not_fit(tokens, size, message):
+def test_embeddings_that_do_not_fit_are_refused(tokens, size, message):
     given = Embeddings(tokens, None, np.ones((1, size), np.float32))
     with pytest.raises(InputError, match=message):
         initial_weights(given, NAMES, np.ones((4, 3), np.float32), "file")
 
 
 def make_tokens(place):
-    """Datasets made by hand, the tokens with a manifest."""
+    """Write handmade datasets; that of tokens has a manifest."""
     tokenizer = train_tokenizer()
     make_datasets(place, tokenizer)
     folder = place.tokens(FINGERPRINT)
@@ -54,7 +54,7 @@ def make_tokens(place):
     return tokenizer
 
 
-def test_training_starts_from_them(tmp_path):
+def test_training_starts_from_embeddings(tmp_path):
     place = Lake(tmp_path.as_uri())
     tokenizer = make_tokens(place)
     names = token_names(tokenizer.json)
@@ -83,7 +83,7 @@ def test_embeddings_of_another_size_are_refused(tmp_path):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
-def test_the_runs_own_embeddings_are_those_of_its_step(tmp_path):
+def test_embed_names_the_embeddings_of_the_run(tmp_path):
     place = Lake(tmp_path.as_uri())
     run, _ = make_run(place, "r")
     assert embeddings_uri(run, "a.csv") == "a.csv"

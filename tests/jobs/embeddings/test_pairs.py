@@ -1,4 +1,4 @@
-"""Which pairs of neighbours there are, and with which probability tokens are kept and drawn."""
+"""The pairs of neighbours, and the probabilities with which tokens are kept and drawn."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ def test_vocabulary():
     assert noise == pytest.approx(np.array([7, 5, 6]) ** 0.75 / sum(n**0.75 for n in (7, 5, 6)))
 
 
-def test_frequent_tokens_are_thinned_out():
+def test_frequent_tokens_are_subsampled():
     vocabulary = Vocabulary.of(np.array([9000, 990, 10]), 1, 3 - 1)
     kept = Vocabulary(np.arange(3), np.array([9000, 990, 10])).keep_probability(0.01)
     ratio = 0.01 * 10_000 / np.array([9000, 990])
@@ -26,7 +26,7 @@ def test_frequent_tokens_are_thinned_out():
     assert vocabulary.keep_probability(0).tolist() == [1, 1]
 
 
-def test_every_pair_in_reach_comes_once_and_none_crosses_documents():
+def test_every_pair_in_reach_occurs_once_and_none_spans_documents():
     rows, documents = np.arange(40), np.repeat([0, 1, 2], [20, 1, 19])
     seen = Counter()
     for seed in range(200):

@@ -1,4 +1,4 @@
-"""The arithmetic of a batch against torch's own gradients, and what workers' averages are."""
+"""The gradients of a batch equal those of torch, and the weights of workers are averaged by their counts."""
 
 from itertools import pairwise
 
@@ -36,7 +36,7 @@ def test_a_batch_moves_vectors_along_the_gradient_of_its_loss(monkeypatch):
         assert after == pytest.approx((matrix - 0.01 * matrix.grad).detach().numpy(), abs=1e-5)
 
 
-def test_a_token_that_a_batch_is_full_of_does_not_overshoot():
+def test_a_token_that_fills_a_batch_does_not_overshoot():
     weights = Weights.initial(2, 4, seed=0)
     model = SkipGram(weights, np.array([0.5, 0.5]), 5, np.random.default_rng(0))
     for _ in range(50):
@@ -45,13 +45,13 @@ def test_a_token_that_a_batch_is_full_of_does_not_overshoot():
     assert np.abs(model.weights.centers).max() < 10
 
 
-def test_a_pair_or_none(monkeypatch):
+def test_one_pair_and_no_pair(monkeypatch):
     model = SkipGram(Weights.initial(3, 4, seed=0), np.full(3, 1 / 3), 5, np.random.default_rng(0))
     assert model.train(np.zeros(0, np.int64), np.zeros(0, np.int64), 0.1, 0.1) == 0
     assert model.train(np.array([1]), np.array([2]), 0.1, 0.1) == pytest.approx(6 * np.log(2), rel=1e-3)
 
 
-def test_averages_are_weighted_by_what_each_worker_saw():
+def test_averages_are_weighted_by_the_counts_of_each_worker():
     before = Weights(np.zeros((3, 1), np.float32), np.zeros((3, 1), np.float32))
     changes = ([[1.0], [4.0], [0.0]], [8.0, 3.0, 0.0]), ([[5.0], [0.0], [0.0]], [8.0, 0.0, 0.0])
     trained = [
@@ -65,7 +65,7 @@ def test_averages_are_weighted_by_what_each_worker_saw():
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("sync_tokens", [1, 7, 10_000])
-def test_each_token_comes_once_in_each_epoch(workers, sync_tokens):
+def test_each_epoch_has_each_token_once(workers, sync_tokens):
     entries = [FileEntry(f"shards/{i}", 0, "", {"tokens": n}) for i, n in enumerate((10, 0, 1, 25))]
     settings = EmbedConfig(workers=workers, sync_tokens=sync_tokens, epochs=2, learning_rate=1.0)
     rounds = list(plan_rounds(entries, settings))

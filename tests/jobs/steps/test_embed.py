@@ -1,4 +1,4 @@
-"""The embed step after the tokenize step: what it learns, what it writes, and what reads it back."""
+"""The embed step after the tokenize step: what it learns, and the files that it writes."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +20,7 @@ SETTINGS = {"embed__size": 16, "embed__epochs": 2, "embed__sync_tokens": 10_000,
 
 
 class EmbedPipeline(Pipeline):
-    """The first step, and the embeddings of its tokens."""
+    """The tokenize and embed steps of one run."""
 
     def embed(self, engine=None):
         return embed.run(self.run, self.config, engine or TravelEngine(), self.lines.append)
@@ -46,7 +46,7 @@ def place(request, tmp_path, s3_uri, monkeypatch):
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """Embeddings of the text of slots on a local disk."""
+    """The embeddings of the text of slots, in a local lake."""
     pipeline = make(to_uri(str(tmp_path_factory.mktemp("learned"))))
     return pipeline, pipeline.embed()
 
@@ -64,10 +64,10 @@ def test_words_of_the_same_slots_are_neighbours(learned):
     assert known.cosine(king, queen) > known.cosine(king, the)
     with pytest.raises(InputError, match="'xyzzy' is not one token with a vector"):
         find_token("xyzzy", tokenizer.encode, names, known)
-    assert 0 < stats["embed_loss"] < 6 * np.log(2)  # what vectors of zeros would have
+    assert 0 < stats["embed_loss"] < 6 * np.log(2)  # the loss of vectors of zeros
 
 
-def test_what_is_written(learned):
+def test_files_of_the_dataset(learned):
     pipeline, stats = learned
     manifest = read_manifest(pipeline.folder)
     assert {entry.name.rpartition(".")[2] for entry in manifest.files} == {"csv", "parquet", "json"}
@@ -76,7 +76,7 @@ def test_what_is_written(learned):
     assert table.column_names == ["token", "id", "count", "vector"]
     assert table.column("token").to_pylist() == read.tokens
     assert table.column("id").to_pylist() == read.ids.tolist() == sorted(read.ids.tolist())
-    assert np.array_equal(np.array(table.column("vector").to_pylist(), np.float32), read.vectors)  # to the last bit
+    assert np.array_equal(np.array(table.column("vector").to_pylist(), np.float32), read.vectors)  # bit for bit
     assert read.vectors.shape == (stats["num_vectors"], 16)
     assert min(table.column("count").to_pylist()) >= 5
     tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
@@ -85,7 +85,7 @@ def test_what_is_written(learned):
     assert any("round 1 of" in line for line in pipeline.lines)
 
 
-def test_an_existing_dataset_is_used_again_and_a_damaged_one_refused(place):
+def test_an_existing_dataset_is_reused_and_a_damaged_one_refused(place):
     pipeline = make(place, embed__epochs=1)
     stats = pipeline.embed()
     before = list_files(join(place, "datasets"))
@@ -99,7 +99,7 @@ def test_an_existing_dataset_is_used_again_and_a_damaged_one_refused(place):
         pipeline.embed()
 
 
-def test_shards_do_not_matter_and_the_seed_does(tmp_path):
+def test_vectors_depend_on_the_seed_and_the_number_of_workers(tmp_path):
     vectors = {}
     for name, settings in {
         "one": {},
@@ -115,7 +115,7 @@ def test_shards_do_not_matter_and_the_seed_does(tmp_path):
     assert not np.allclose(vectors["one"], vectors["more workers"], atol=0.01)
 
 
-def test_refusals(tmp_path):
+def test_too_few_tokens_and_missing_tokens_are_refused(tmp_path):
     pipeline = make(to_uri(str(tmp_path)), embed__min_count=1_000_000)
     with pytest.raises(InputError, match=r"0 tokens occur embed\.min_count=1000000 times"):
         pipeline.embed()

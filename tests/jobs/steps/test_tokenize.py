@@ -27,7 +27,7 @@ TEXTS = {
 
 
 def read_all(pipeline):
-    """The manifest, and of each document (source, offset, bytes, ids)."""
+    """Return the manifest, and source, offset, bytes and ids of each document."""
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
     manifest = read_manifest(folder)
     rows = []
@@ -47,8 +47,8 @@ def test_tokens_of_a_folder(anywhere):
     paragraphs = [text.strip() for text in PASSAGE.decode().strip().split("\n\n")] * 6
     texts = [*paragraphs, "One.\nTwo.", "Three <|endoftext|> four.", *["漢字 😀"] * 50]
     tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
-    judge = tokenizers.Tokenizer.from_str(tokenizer.json.decode())
-    assert [ids for *_, ids in rows] == [[*judge.encode(text).ids, 256] for text in texts]
+    reference = tokenizers.Tokenizer.from_str(tokenizer.json.decode())
+    assert [ids for *_, ids in rows] == [[*reference.encode(text).ids, 256] for text in texts]
     assert [num_bytes for _, _, num_bytes, _ in rows] == [len(text.encode()) for text in texts]
     for name, offset, _, ids in rows:
         assert TEXTS[name][offset:].startswith(tokenizer.decode(ids[:-1]).split("\n")[0].encode())
@@ -71,7 +71,7 @@ def test_tokens_of_a_folder(anywhere):
     assert len(manifest.entries("shards/")) > 4
 
 
-def test_existing_dataset_is_used_again(anywhere, monkeypatch):
+def test_an_existing_dataset_is_reused(anywhere, monkeypatch):
     corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
     first = Pipeline(anywhere, corpus)
     stats = first.tokenize()
@@ -88,8 +88,8 @@ def test_existing_dataset_is_used_again(anywhere, monkeypatch):
     assert "5 files reused, 0 new" in second.lines[-1]
 
 
-def test_lost_race_is_a_success(anywhere, monkeypatch):
-    """Two attempts at the same time: the second finds no dataset at first, and one when it publishes."""
+def test_a_dataset_that_another_attempt_published_is_a_success(anywhere, monkeypatch):
+    """The second attempt finds no dataset at first, and one when it publishes."""
     corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
     Pipeline(anywhere, corpus).tokenize()
     monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
@@ -101,7 +101,7 @@ def test_lost_race_is_a_success(anywhere, monkeypatch):
     assert all(verified_file(folder, entry) for entry in manifest.files)
 
 
-def test_settings_and_text_make_the_fingerprint(local):
+def test_the_fingerprint_depends_on_settings_and_text(local):
     corpus = write_corpus(join(local, "corpus"), {"a.txt": PASSAGE})
     variants = [{}, {"tokenize__vocab_size": 401}, {"tokenize__documents": "line"}, {"tokenize__train_bytes": 1024}]
     names = []
@@ -163,7 +163,7 @@ def test_given_tokenizer(anywhere):
         ),
     ],
 )
-def test_bad_input_leaves_nothing(anywhere, texts, settings, reason):
+def test_wrong_input_publishes_nothing(anywhere, texts, settings, reason):
     pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), texts), **settings)
     with pytest.raises(InputError, match=reason) as caught:
         pipeline.tokenize()
@@ -173,7 +173,7 @@ def test_bad_input_leaves_nothing(anywhere, texts, settings, reason):
     assert not store.exists(pipeline.run.datasets)
 
 
-def test_incomplete_dataset_is_refused(anywhere):
+def test_a_damaged_dataset_is_refused(anywhere):
     pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE}))
     pipeline.tokenize()
     manifest, _ = read_all(pipeline)
@@ -183,7 +183,7 @@ def test_incomplete_dataset_is_refused(anywhere):
         pipeline.tokenize()
 
 
-def test_new_tokens_put_windows_aside(local):
+def test_other_tokens_remove_the_windows_of_a_run(local):
     corpus = write_corpus(join(local, "corpus"), {"a.txt": PASSAGE})
     first = Pipeline(local, corpus)
     first.tokenize()

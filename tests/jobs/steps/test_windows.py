@@ -25,7 +25,7 @@ def make(anywhere, texts=None, **settings):
 
 
 def read_side(pipeline, side):
-    """All windows of a side, in order."""
+    """Return all windows of a side, in order."""
     found = WindowSet.open(pipeline.lake, pipeline.datasets["windows"], side)
     return found.read(np.arange(found.num_windows))
 
@@ -46,7 +46,7 @@ def test_windows_of_a_text(anywhere):
     train, valid = read_side(pipeline, "train"), read_side(pipeline, "valid")
     for side, rows in (("train", train), ("valid", valid)):
         assert len(rows) == stats[f"num_{side}_windows"] == num_windows(stats[f"{side}_tokens"], 16, 9)
-        assert np.array_equal(rows[1:, :8], rows[:-1, 9:])  # they lie in one stream
+        assert np.array_equal(rows[1:, :8], rows[:-1, 9:])  # neighbouring windows of one stream overlap
     assert stats["train_tokens"] + stats["valid_tokens"] == sum(map(len, all_tokens(pipeline)))
     assert stats["valid_share"] == pytest.approx(0.2, abs=0.1)
     assert 0 <= stats["num_uncovered_tokens"] < 2 * 9
@@ -70,8 +70,8 @@ def test_the_last_window_may_be_shifted_back(local, over):
     assert both[0] - both[1] == stats["num_shifted_windows"]
 
 
-def test_leak_and_distribution(local):
-    """Every paragraph stands in the text eight times, so validation by blocks was seen; the tail of one was not."""
+def test_contamination_and_distribution(local):
+    """Each paragraph occurs eight times, so training contains those of validation; in one passage it does not."""
     stats = make(local).windows()
     assert stats["leak_ngram"] == 13
     assert stats["ngram_leak"] > 0.9
@@ -89,7 +89,7 @@ def test_leak_and_distribution(local):
     assert make(local, windows__leak_ngram=0).windows()["ngram_leak"] is None
 
 
-def test_how_much_of_the_text_is_unknown_is_told(local):
+def test_the_share_of_unknown_tokens(local):
     assert make(local).windows()["unknown_share"] == 0
     stats = make(local, tokenize__kind="word", tokenize__vocab_size=12).windows()
     assert dict(stats["most_frequent_tokens"])["<unk>"] == stats["unknown_share"] > 0.5
@@ -120,8 +120,8 @@ def test_baselines(local):
 
 
 @pytest.mark.parametrize("over", ["stream", "document"])
-def test_the_bigram_baseline_is_that_of_a_plain_count(local, over):
-    """Counted anew from the documents of both sides, with the strength that a search by leaving out gives."""
+def test_the_bigram_loss_equals_that_of_plain_counts(local, over):
+    """The pairs of both sides are counted here without samples, and the strength is searched again."""
     pipeline = make(local, windows__size=4, windows__over=over)
     stats = pipeline.windows()
     sides = read_streams(pipeline, over)
@@ -143,7 +143,7 @@ def test_the_bigram_baseline_is_that_of_a_plain_count(local, over):
 
 
 def read_streams(pipeline, over):
-    """The tokens of each side, as one stream for each token shard, or for each document."""
+    """Return the tokens of each side as one stream for each token shard or document."""
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
     rule = windowing.make_rule(TokensDataset.of_run(pipeline.run), pipeline.config.windows)
     found = {"train": [], "valid": []}
@@ -182,7 +182,7 @@ def test_windows_inside_documents(local):
     for side in ("train", "valid"):
         rows = read_side(pipeline, side)
         assert len(rows) == stats[f"num_{side}_windows"] > 0
-        assert not np.any(rows[:, :-1] == 256)  # the end of a document is nothing but the last target
+        assert not np.any(rows[:, :-1] == 256)  # end-of-text occurs only as the last target
     lengths = np.concatenate([np.diff(np.flatnonzero(ids == 256), prepend=-1) for ids in all_tokens(pipeline)])
     assert stats["num_skipped_documents"] == np.sum(lengths < 17) > 50
     kept = lengths[lengths >= 17]
@@ -191,7 +191,7 @@ def test_windows_inside_documents(local):
     assert stats["num_uncovered_tokens"] == np.sum((kept - 17) % 16)
 
 
-def test_existing_dataset_is_used_again(anywhere, monkeypatch):
+def test_an_existing_dataset_is_reused(anywhere, monkeypatch):
     pipeline = make(anywhere)
     stats = pipeline.windows()
     before = list_files(join(anywhere, "datasets"))
@@ -203,11 +203,11 @@ def test_existing_dataset_is_used_again(anywhere, monkeypatch):
     assert {**again, "reused": False}.items() <= stats.items()
     assert list_files(join(anywhere, "datasets")) == before
     monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
-    assert not pipeline.windows()["reused"]  # lost the race to publish: a success all the same
+    assert not pipeline.windows()["reused"]  # another attempt published it first: still a success
     assert read_side(pipeline, "valid").shape == (stats["num_valid_windows"], 17)
 
 
-def test_truncated_token_shard_is_refused(anywhere):
+def test_a_truncated_token_shard_is_refused(anywhere):
     pipeline = make(anywhere)
     folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
     entry = read_manifest(folder).entries("shards/")[1]
@@ -231,7 +231,7 @@ def test_truncated_token_shard_is_refused(anywhere):
         ({"a.txt": PASSAGE}, {"windows__split": "source"}, "another windows.split"),
     ],
 )
-def test_corpus_too_short(local, texts, settings, reason):
+def test_a_corpus_that_is_too_short_is_refused(local, texts, settings, reason):
     pipeline = make(local, texts, **settings)
     with pytest.raises(InputError, match=reason) as caught:
         pipeline.windows()
@@ -242,7 +242,7 @@ def test_corpus_too_short(local, texts, settings, reason):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("method", ["block", "source", "hash"])
-def test_few_documents_are_drawn_again_until_both_sides_have_some(local, method, seed):
+def test_the_split_of_few_documents_is_drawn_until_both_sides_have_windows(local, method, seed):
     pipeline = make(local, {"a.txt": PASSAGE, "b.txt": PASSAGE}, windows__split=method, windows__seed=seed)
     stats = pipeline.windows()
     assert stats["num_train_windows"] > 0
@@ -255,7 +255,7 @@ def test_no_tokens_yet(local):
 
 
 def test_many_shards_in_few_tasks(local, monkeypatch):
-    """Where the driver cannot hold the token counts of each shard, tasks take several, and nothing else changes."""
+    """If the driver cannot hold the counts of each shard, tasks take several shards, and the results are equal."""
     text = b"\n\n".join(b"Document number %d has a few words." % number for number in range(2000))
     pipeline = make(local, {"a.txt": text})
     stats = pipeline.windows()

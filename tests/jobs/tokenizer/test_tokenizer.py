@@ -1,4 +1,4 @@
-"""Hugging Face `tokenizers` is the judge: for the same ``tokenizer.json`` the same ids and the same text."""
+"""Tokenizers give the same ids and texts as Hugging Face `tokenizers` for the same ``tokenizer.json``."""
 
 import pickle
 from pathlib import Path
@@ -25,30 +25,30 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def judge(tokenizer):
+def reference(tokenizer):
     return tokenizers.Tokenizer.from_str(tokenizer.json.decode())
 
 
-def test_vocabulary(tokenizer, judge):
-    assert tokenizer.vocab_size == judge.get_vocab_size() == 700
-    assert tokenizer.end_of_text == judge.token_to_id(END_OF_TEXT) == 256
+def test_vocabulary(tokenizer, reference):
+    assert tokenizer.vocab_size == reference.get_vocab_size() == 700
+    assert tokenizer.end_of_text == reference.token_to_id(END_OF_TEXT) == 256
     assert tokenizer.dtype == np.uint16
 
 
-def test_real_text(tokenizer, judge):
+def test_real_text(tokenizer, reference):
     ids = tokenizer.encode(PASSAGE)
     assert ids.dtype == np.uint16
-    assert ids.tolist() == judge.encode(PASSAGE).ids
+    assert ids.tolist() == reference.encode(PASSAGE).ids
     assert len(ids) < len(PASSAGE.encode()) / 2
-    assert tokenizer.decode(ids) == judge.decode(ids.tolist()) == PASSAGE
+    assert tokenizer.decode(ids) == reference.decode(ids.tolist()) == PASSAGE
 
 
 @settings(max_examples=2000, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
-def test_any_text(tokenizer, judge, text):
+def test_any_text(tokenizer, reference, text):
     ids = tokenizer.encode(text)
-    assert ids.tolist() == judge.encode(text).ids
-    assert tokenizer.decode(ids) == judge.decode(ids.tolist(), skip_special_tokens=False) == text
+    assert ids.tolist() == reference.encode(text).ids
+    assert tokenizer.decode(ids) == reference.decode(ids.tolist(), skip_special_tokens=False) == text
 
 
 @settings(max_examples=60, deadline=None)
@@ -56,30 +56,30 @@ def test_any_text(tokenizer, judge, text):
 def test_vocabulary_of_a_tiny_text(texts, vocab_size):
     data = train_bpe([text.encode() for text in texts], vocab_size)
     assert data == train_bpe([text.encode() for text in texts], vocab_size)
-    tokenizer, judge = Tokenizer.from_json(data), tokenizers.Tokenizer.from_str(data.decode())
-    assert 257 <= tokenizer.vocab_size == judge.get_vocab_size() <= vocab_size
+    tokenizer, reference = Tokenizer.from_json(data), tokenizers.Tokenizer.from_str(data.decode())
+    assert 257 <= tokenizer.vocab_size == reference.get_vocab_size() <= vocab_size
     for text in [*texts, "".join(texts)]:
-        assert tokenizer.encode(text).tolist() == judge.encode(text).ids
+        assert tokenizer.encode(text).tolist() == reference.encode(text).ids
 
 
-def test_end_of_text_in_a_text_is_the_token(tokenizer, judge):
-    """As in Hugging Face tokenizers; and it divides what the vocabulary is trained on."""
+def test_end_of_text_inside_a_text_becomes_the_token(tokenizer, reference):
+    """Hugging Face does the same. In training, it separates texts."""
     ids = tokenizer.encode(f"one{END_OF_TEXT}two").tolist()
-    assert ids == judge.encode(f"one{END_OF_TEXT}two").ids
+    assert ids == reference.encode(f"one{END_OF_TEXT}two").ids
     assert ids == [*tokenizer.encode("one"), 256, *tokenizer.encode("two")]
     assert train_bpe([f"ab{END_OF_TEXT}cd".encode()] * 9, 300) == train_bpe([b"ab", b"cd"] * 9, 300)
 
 
-def test_batch(tokenizer, judge):
+def test_batch(tokenizer, reference):
     documents = [line.encode() for line in PASSAGE.split("\n")]
     for parallel in (False, True):
         ids, offsets = tokenizer.encode_batch(documents, parallel)
         assert ids.dtype == tokenizer.dtype
         found = [ids[offsets[i] : offsets[i + 1]].tolist() for i in range(len(documents))]
-        assert found == [judge.encode(document.decode()).ids for document in documents]
+        assert found == [reference.encode(document.decode()).ids for document in documents]
 
 
-def test_decoding_of_what_is_no_text(tokenizer):
+def test_invalid_bytes_and_ids_when_decoding(tokenizer):
     assert tokenizer.decode([0xC3, 0x28]) == "\ufffd("
     assert tokenizer.decode(np.array([], np.uint16)) == ""
     for ids in ([700], [-1]):
@@ -87,7 +87,7 @@ def test_decoding_of_what_is_no_text(tokenizer):
             tokenizer.decode(ids)
 
 
-def test_it_travels_as_its_json(tokenizer):
+def test_a_tokenizer_is_pickled_as_its_json(tokenizer):
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy.json == tokenizer.json
     assert copy is pickle.loads(pickle.dumps(tokenizer))
@@ -119,6 +119,6 @@ def test_training_prints_nothing(capfd):
         (b'{"added_tokens": [{"id": 0, "content": "<|endoftext|>"}], "model": {}}', "this tokenizer cannot be loaded"),
     ],
 )
-def test_what_is_no_tokenizer_is_refused(data, reason):
+def test_files_that_are_no_tokenizer_are_refused(data, reason):
     with pytest.raises(InputError, match=f"my.json: .*{reason}"):
         Tokenizer.from_json(data, "my.json")

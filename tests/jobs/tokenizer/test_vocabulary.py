@@ -1,4 +1,4 @@
-"""Vocabularies of words and characters; again Hugging Face `tokenizers` is the judge."""
+"""Vocabularies of words and characters give the same ids as Hugging Face `tokenizers`."""
 
 import json
 import re
@@ -41,22 +41,22 @@ def pair(request, tmp_path_factory):
 
 
 def test_real_text(pair):
-    tokenizer, judge = pair
+    tokenizer, reference = pair
     ids = tokenizer.encode(TEXT)
-    assert ids.tolist() == judge.encode(TEXT).ids
+    assert ids.tolist() == reference.encode(TEXT).ids
     assert 1 not in [i for part in TEXT.split("\n\n") for i in tokenizer.encode(part.strip())]  # nothing is unknown
-    assert tokenizer.decode(ids) == judge.decode(ids.tolist(), skip_special_tokens=False)
-    assert (tokenizer.end_of_text, judge.token_to_id("<unk>")) == (0, 1)
-    assert tokenizer.vocab_size == judge.get_vocab_size()
+    assert tokenizer.decode(ids) == reference.decode(ids.tolist(), skip_special_tokens=False)
+    assert (tokenizer.end_of_text, reference.token_to_id("<unk>")) == (0, 1)
+    assert tokenizer.vocab_size == reference.get_vocab_size()
 
 
 @settings(max_examples=1000, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(pair, text):
-    tokenizer, judge = pair
+    tokenizer, reference = pair
     ids = tokenizer.encode(text)
-    assert ids.tolist() == judge.encode(text).ids
-    assert tokenizer.decode(ids) == judge.decode(ids.tolist(), skip_special_tokens=False)
+    assert ids.tolist() == reference.encode(text).ids
+    assert tokenizer.decode(ids) == reference.decode(ids.tolist(), skip_special_tokens=False)
 
 
 def test_characters_are_kept(tmp_path):
@@ -91,6 +91,6 @@ def test_both_steps(tmp_path, kind):
     assert read_tokenizer(pipeline.lake, pipeline.datasets["tokens"]).vocab_size == stats["vocab_size"] <= 100
 
 
-def test_bytes_need_room():
+def test_bpe_needs_a_vocabulary_for_all_bytes():
     with pytest.raises(InputError, match=r"tokenize\.vocab_size \(100\) must be at least 258"):
         resolve("a.txt", "tiny", {"tokenize.vocab_size": 100})
