@@ -6,7 +6,9 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from jobs.metrics.stats import ExecutorRow, StageRow
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,11 +74,11 @@ class Engine(Protocol):
             NightjarError: the error that a worker raised.
         """
 
-    def stages(self) -> list[dict[str, Any]]:
+    def stages(self) -> list[StageRow]:
         """Return one row of metrics for each Spark stage so far: the columns of ``spark.csv``.
 
         The column `epoch` is read from a description such as ``steps 1 to 30, to epoch 1.5``; without one it is 0.
         """
 
-    def executors(self) -> list[dict[str, Any]]:
+    def executors(self) -> list[ExecutorRow]:
         """Return one row of metrics for each Spark executor: the columns of ``executors.csv``."""

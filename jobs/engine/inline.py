@@ -17,6 +17,7 @@ from typing import Any
 
 from jobs.engine.base import Item, Result, WorkerContext, num_cores, single_worker
 from jobs.errors import NightjarError, WorkerLostError
+from jobs.metrics.stats import ExecutorRow, StageRow
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ class InlineEngine:
             result: Result = _WorkerGroup(function, workers, threads, Path(folder)).result()
         return result
 
-    def stages(self) -> list[dict[str, Any]]:
+    def stages(self) -> list[StageRow]:
         """Return no rows, since only Spark has stages."""
         return []
 
-    def executors(self) -> list[dict[str, Any]]:
+    def executors(self) -> list[ExecutorRow]:
         """Return no rows, since only Spark has executors."""
         return []
 

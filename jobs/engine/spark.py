@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 from jobs.engine import spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
 from jobs.errors import InputError, NightjarError, WorkerLostError
+from jobs.metrics.stats import ExecutorRow, StageRow
 
 if TYPE_CHECKING:
     from jobs.config import SparkConfig
@@ -124,11 +125,11 @@ class SparkEngine:
         result: Result = outcomes[0].value
         return result
 
-    def stages(self) -> list[dict[str, Any]]:
+    def stages(self) -> list[StageRow]:
         """Return one row of metrics for each stage so far, from Spark's status store."""
         return spark_status.stages(self._context)
 
-    def executors(self) -> list[dict[str, Any]]:
+    def executors(self) -> list[ExecutorRow]:
         """Return one row of metrics for each executor, from Spark's status store."""
         return spark_status.executors(self._context)
 

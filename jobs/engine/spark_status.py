@@ -13,12 +13,15 @@ from typing import Any
 
 from pyspark import SparkContext
 
-Row = dict[str, Any]
+from jobs.metrics.stats import ExecutorRow, StageRow
+
+Fields = dict[str, Any]
+"""A stage or an executor as Spark's REST interface describes it."""
 
 _EPOCH = re.compile(r"\bepoch (\d+(?:\.\d+)?)")
 
 
-def stages(context: SparkContext) -> list[Row]:
+def stages(context: SparkContext) -> list[StageRow]:
     """Return one row for each attempt of each stage so far, by number. Durations are in seconds, sizes in bytes.
 
     `task_seconds` is the sum over all tasks, failed ones included, and `task_seconds_mean` their mean.
@@ -32,7 +35,7 @@ def stages(context: SparkContext) -> list[Row]:
     return sorted(rows, key=lambda row: (row["stage"], row["attempt"]))
 
 
-def executors(context: SparkContext) -> list[Row]:
+def executors(context: SparkContext) -> list[ExecutorRow]:
     """Return one row for each executor that the application has or had, with its totals so far."""
     store, gateway = _store(context)
     return [_executor_row(executor) for executor in _plain(gateway, store.executorList(False))]
@@ -51,7 +54,7 @@ def _plain(gateway: Any, objects: Any) -> Any:
     return json.loads(writer.mapper().writeValueAsString(objects))
 
 
-def _stage_row(stage: Row, num_executors: int) -> Row:
+def _stage_row(stage: Fields, num_executors: int) -> StageRow:
     description = stage.get("description") or stage["name"]
     epoch = _EPOCH.search(description)
     longest = (stage.get("taskMetricsDistributions") or {}).get("executorRunTime") or [0.0]
@@ -82,7 +85,7 @@ def _stage_row(stage: Row, num_executors: int) -> Row:
     }
 
 
-def _executor_row(executor: Row) -> Row:
+def _executor_row(executor: Fields) -> ExecutorRow:
     return {
         "executor": executor["id"],
         "address": executor["hostPort"],

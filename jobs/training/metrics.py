@@ -19,6 +19,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import base_name, join
 from jobs.metrics.schema import chosen
+from jobs.metrics.stats import TrainStats
 from jobs.metrics.training import (
     BASELINE_LOSSES,
     QUALITY,
@@ -127,7 +128,7 @@ def read_parts(run: Run) -> list[StepRow]:
     return rows
 
 
-def summarize(rows: list[StepRow], *, keep_best: bool) -> dict[str, Any]:
+def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
     """Return the statistics of a training from the metrics of all its steps.
 
     Means are over steps; speed is over the whole training time. With `keep_best`, the losses and accuracies are those
@@ -136,11 +137,12 @@ def summarize(rows: list[StepRow], *, keep_best: bool) -> dict[str, Any]:
     last = rows[-1]
     validated = [row for row in rows if "valid_loss" in row]
     published = min(validated, key=lambda row: row["valid_loss"]) if keep_best else last
+    quality = cast("TrainStats", chosen(published, QUALITY))
     seconds = last["seconds"]
     gradient_norms = [row["gradient_norm"] for row in rows]
     return {
         "reused": False,
-        **chosen(published, QUALITY),
+        **quality,
         "batch_loss": statistics.fmean(row["loss"] for row in rows[-LAST_STEPS:]),
         "tokens_per_second": last["tokens"] / seconds,
         "num_steps": last["step"],
