@@ -65,9 +65,8 @@ class Texts(Sequence[bytes]):
         would change all of these.
         """
         hashes = np.zeros(len(self), np.uint64)
-        words = np.ndarray(
-            len(self.data) + 1, "<u8", self.data + bytes(8), strides=1
-        )  # the 8 bytes from each offset on
+        # The word at each offset of `data`: its 8 bytes from there on.
+        words = np.ndarray(len(self.data) + 1, "<u8", self.data + bytes(8), strides=1)
         for group in range(0, len(self), _HASHED_TOGETHER):
             some = slice(group, group + _HASHED_TOGETHER)
             hashes[some] = _hash_short(words, self.begins[some], self.sizes[some])
@@ -108,11 +107,11 @@ def _hash_short(words: npt.NDArray[np.uint64], begins: Offsets, sizes: Offsets) 
     sizes = np.where(sizes < _LONG_BYTES, sizes, 0)
     counts = sizes // 8 + 1  # the last word holds the remaining bytes and their number
     first = np.cumsum(counts) - counts
-    place = np.arange(counts.sum()) - np.repeat(first, counts)
-    words = words[np.repeat(begins, counts) + 8 * place]
+    index = np.arange(counts.sum()) - np.repeat(first, counts)
+    words = words[np.repeat(begins, counts) + 8 * index]
     last, left = first + counts - 1, sizes % 8
     words[last] = (words[last] & _FIRST_BYTES[left]) ^ (left.astype(np.uint64) << np.uint64(56))
-    words += (place.view(np.uint64) + np.uint64(1)) * _MIX[0]
+    words += (index.view(np.uint64) + np.uint64(1)) * _MIX[0]
     return _mixed(np.add.reduceat(_mixed(words, 32, _MIX[1]), first), 29, _MIX[2])
 
 

@@ -1,1 +1,1 @@
-"""Tokens: vocabularies, encoding, and streams of tokens."""
+"""Datasets of tokens and windows: making, publishing, reusing and reading them."""

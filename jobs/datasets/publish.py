@@ -45,7 +45,7 @@ class MadeDataset:
 def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], MadeDataset]) -> dict[str, Any]:
     """Use the dataset that has this fingerprint, or make and publish it; record it in the run.
 
-    Another attempt may publish the dataset first. That is no error: the fingerprint says that both are equal.
+    Another attempt may publish the dataset first. That is no error, since equal fingerprints mean equal datasets.
 
     Args:
         run: The run that uses the dataset.
@@ -54,7 +54,7 @@ def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], M
         make: Writes the files below the folder it is given; called if there is no such dataset.
 
     Returns:
-        The statistics of the dataset; `reused` says whether it existed before.
+        The statistics of the dataset; `reused` is True if it existed before.
 
     Raises:
         DamagedError: if a file of the existing dataset is missing or has another size.

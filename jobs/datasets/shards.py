@@ -30,7 +30,7 @@ from jobs.lake.store import FileEntry, create_shard, verified_file
 from jobs.tokenizer.tokenizer import TokenIds
 
 MAX_RESULT_BYTES = 64 * 2**20
-"""The driver holds at most about so many bytes of the results of tasks on token shards."""
+"""The approximate limit, in bytes, for the results of all tasks that the driver holds at once."""
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class SplitRule:
     def choose(cls, config: WindowsConfig, sources: Sequence[tuple[str, int]]) -> SplitRule:
         """Return the rule for a corpus.
 
-        `auto` takes `source` if there are at least 20 files, none of which has more than a tenth of the text, and if
-        the draw gives validation between half of its share and twice its share. Otherwise it takes `block`.
+        `auto` takes `source` if there are at least 20 files, no file has more than a tenth of the text, and the draw
+        gives validation between half of its share and twice its share. Otherwise it takes `block`.
 
         Args:
             config: The settings.

@@ -1,1 +1,1 @@
-"""Embeddings: one vector for each token, learned from which tokens stand near each other."""
+"""Embeddings of tokens: word2vec training, files, and the nearest neighbours of a token."""

@@ -36,7 +36,9 @@ class Neighbours:
         return [(self._tokens[row], float(cosines[row])) for row in order if np.isfinite(cosines[row])]
 
 
-def find_token(word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], known: Neighbours) -> str:
+def find_token(
+    word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], neighbours: Neighbours
+) -> str:
     """Return the name of the token that is `word`, as it occurs inside a text, or else at its beginning.
 
     Raises:
@@ -44,6 +46,6 @@ def find_token(word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequ
     """
     for text in (f" {word}", word):
         ids = encode(text)
-        if len(ids) == 1 and names[int(ids[0])] in known:
+        if len(ids) == 1 and names[int(ids[0])] in neighbours:
             return names[int(ids[0])]
     raise InputError(f"'{word}' is not one token with a vector: it is rare, or consists of several tokens; try another")

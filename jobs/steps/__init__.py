@@ -1,1 +1,1 @@
-"""The steps: what is read, done and published; thin, the work is in the library modules."""
+"""The steps of the pipeline. Each calls the library modules and returns its statistics."""

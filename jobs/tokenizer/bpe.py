@@ -23,7 +23,7 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
     """Train a vocabulary and return the content of its ``tokenizer.json``.
 
     Args:
-        documents: UTF-8 texts. ``<|endoftext|>`` in them separates texts and is not learned from.
+        documents: UTF-8 texts. ``<|endoftext|>`` in them separates texts; no merge contains it.
         vocab_size: The maximum number of tokens; a small text may not have enough distinct pairs for it.
     """
     text = END_OF_TEXT.encode().join(documents)

@@ -1,1 +1,1 @@
-"""Removal of exact and near duplicates."""
+"""Removes exact and near duplicates."""

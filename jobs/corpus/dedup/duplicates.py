@@ -52,7 +52,7 @@ def find_duplicates(
 ) -> Iterator[Duplicates | None]:
     """Find the duplicates that the settings drop; None if they drop none.
 
-    The files that name them lie below `folder_uri` and are deleted at the end of the context.
+    They are stored in files below `folder_uri` that are deleted at the end of the context.
     """
     if not (settings.drop_duplicates or settings.drop_near_duplicates):
         yield None

@@ -70,12 +70,12 @@ def test_filtered_documents_are_counted(tmp_path):
 @pytest.mark.parametrize("split_bytes", [4096, 1 << 20])
 def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_bucket, split_bytes):
     monkeypatch.setattr("jobs.corpus.dedup.duplicates.BUCKET_KEYS", num_in_bucket)
-    place = to_uri(str(tmp_path))
+    lake_uri = to_uri(str(tmp_path))
     lines = [f"paragraph number {number % 300}" for number in range(900)]
     corpus = write_corpus(
-        join(place, "corpus"), {"a.txt": "\n\n".join(lines).encode(), "b.txt": b"once\n\nparagraph number 7"}
+        join(lake_uri, "corpus"), {"a.txt": "\n\n".join(lines).encode(), "b.txt": b"once\n\nparagraph number 7"}
     )
-    pipeline = Pipeline(place, corpus, tokenize__drop_duplicates=True, tokenize__split_bytes=split_bytes)
+    pipeline = Pipeline(lake_uri, corpus, tokenize__drop_duplicates=True, tokenize__split_bytes=split_bytes)
     stats = pipeline.tokenize()
     assert (stats["num_documents"], stats["num_duplicate_documents"]) == (301, 601)
     assert stats["num_bytes"] == sum(map(len, {*lines, "once"}))
@@ -84,9 +84,9 @@ def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_buck
 
 
 def test_filters_that_drop_every_document_are_an_error(tmp_path):
-    place = to_uri(str(tmp_path))
+    lake_uri = to_uri(str(tmp_path))
     pipeline = Pipeline(
-        place, write_corpus(join(place, "corpus"), {"a.txt": b"short"}), tokenize__min_document_bytes=99
+        lake_uri, write_corpus(join(lake_uri, "corpus"), {"a.txt": b"short"}), tokenize__min_document_bytes=99
     )
     with pytest.raises(InputError, match="removed every document"):
         pipeline.tokenize()

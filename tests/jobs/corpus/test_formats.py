@@ -58,21 +58,21 @@ FORMATS = {
 }
 
 
-def make(place, suffix, engine, num_parts):
+def make(lake_uri, suffix, engine, num_parts):
     """Run both steps; return all tokens, the numbers of windows, and the statistics that must be equal."""
-    corpus = join(place, "a côrpus", f"the text.{suffix}")
+    corpus = join(lake_uri, "a côrpus", f"the text.{suffix}")
     if not store.exists(corpus):
         store.write_bytes(corpus, FORMATS[suffix]())
-    home = Lake(join(place, f"läke {engine.name} {suffix} {num_parts}"))
+    lake = Lake(join(lake_uri, f"läke {engine.name} {suffix} {num_parts}"))
     split_bytes = -(-store.open_input(corpus).size() // num_parts)
-    run = start_run(home.uri, "r", corpus, "tiny", {**SETTINGS, "tokenize.split_bytes": max(4096, split_bytes)})
+    run = start_run(lake.uri, "r", corpus, "tiny", {**SETTINGS, "tokenize.split_bytes": max(4096, split_bytes)})
     config = read_config(run)
     stats = tokenize.run(run, config, engine, lambda line: None) | windows.run(run, config, engine, lambda line: None)
     names = store.read_json(run.datasets)
-    folder = home.tokens(names["tokens"])
+    folder = lake.tokens(names["tokens"])
     manifest = store.read_manifest(folder)
     ids = np.concatenate([TokenShard.open(folder, entry).ids for entry in manifest.entries("shards/")])
-    counts = [WindowSet.open(home, names["windows"], side).num_windows for side in SIDES]
+    counts = [WindowSet.open(lake, names["windows"], side).num_windows for side in SIDES]
     assert counts == [num_windows(stats[f"{side}_tokens"], 15, 8) for side in SIDES]
     return ids, counts, stats["num_documents"], stats["num_bytes"], len(manifest.entries("shards/"))
 
@@ -83,7 +83,7 @@ def expected(tmp_path_factory):
 
 
 @pytest.fixture
-def place(request, tmp_path, s3_uri, monkeypatch):
+def lake_uri(request, tmp_path, s3_uri, monkeypatch):
     monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path))
 
@@ -93,23 +93,23 @@ def test_the_text_is_long(expected):
     assert expected[2:4] == (len(PARAGRAPHS), sum(len(text.strip().encode()) for text in PARAGRAPHS))
 
 
-@pytest.mark.parametrize("place", ["file", "s3"], indirect=True)
+@pytest.mark.parametrize("lake_uri", ["file", "s3"], indirect=True)
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_any_format_and_lake(expected, place, suffix):
-    same(make(place, suffix, InlineEngine(), 2), expected)
+def test_any_format_and_lake(expected, lake_uri, suffix):
+    same(make(lake_uri, suffix, InlineEngine(), 2), expected)
 
 
-@pytest.mark.parametrize("place", ["file"], indirect=True)
+@pytest.mark.parametrize("lake_uri", ["file"], indirect=True)
 @pytest.mark.parametrize(("suffix", "num_parts"), [("txt", 1), ("parquet", 2), ("jsonl", 5)])
-def test_any_number_of_splits_on_spark(expected, place, spark, suffix, num_parts):
-    found = make(place, suffix, spark, num_parts)
+def test_any_number_of_splits_on_spark(expected, lake_uri, spark, suffix, num_parts):
+    found = make(lake_uri, suffix, spark, num_parts)
     same(found, expected)
     assert found[4] >= num_parts
 
 
-@pytest.mark.parametrize("place", ["s3"], indirect=True)
-def test_spark_on_s3(expected, place, spark):
-    same(make(place, "txt.gz", spark, 2), expected)
+@pytest.mark.parametrize("lake_uri", ["s3"], indirect=True)
+def test_spark_on_s3(expected, lake_uri, spark):
+    same(make(lake_uri, "txt.gz", spark, 2), expected)
 
 
 def same(found, expected):

@@ -14,10 +14,10 @@ DICTIONARY = b"apple,[4],2\nman,[12, 7],2\nthe,[5],9\n"
 
 
 def make(tmp_path, data, **settings):
-    place = to_uri(str(tmp_path))
-    corpus = write_corpus(join(place, "corpus"), {"part-r-00000.txt": data})
+    lake_uri = to_uri(str(tmp_path))
+    corpus = write_corpus(join(lake_uri, "corpus"), {"part-r-00000.txt": data})
     settings = {"tokenize__input": "ids", "tokenize__kind": "word", **settings}
-    pipeline = Pipeline(place, corpus, **settings)
+    pipeline = Pipeline(lake_uri, corpus, **settings)
     return pipeline, pipeline.tokenize()
 
 

@@ -20,8 +20,8 @@ def words(seed, size=200):
 def with_changes(seed, num_changes):
     """Return a text with some words replaced, far from each other; each change alters five n-grams."""
     changed = words(seed)
-    for place in range(3, 3 + 6 * num_changes, 6):
-        changed[place] = "changed"
+    for position in range(3, 3 + 6 * num_changes, 6):
+        changed[position] = "changed"
     return " ".join(changed).encode()
 
 
@@ -64,9 +64,9 @@ def test_the_first_of_near_duplicates_is_kept(tmp_path, monkeypatch, split_bytes
         "a.txt": b"\n\n".join(originals),
         "b.txt": b"\n\n".join([originals[3], with_changes(5, 1), b"of its own", with_changes(7, 1)]),
     }
-    place = to_uri(str(tmp_path))
-    corpus = write_corpus(join(place, "corpus"), files)
-    pipeline = Pipeline(place, corpus, tokenize__drop_near_duplicates=True, tokenize__split_bytes=split_bytes)
+    lake_uri = to_uri(str(tmp_path))
+    corpus = write_corpus(join(lake_uri, "corpus"), files)
+    pipeline = Pipeline(lake_uri, corpus, tokenize__drop_near_duplicates=True, tokenize__split_bytes=split_bytes)
     stats = pipeline.tokenize()
     assert (stats["num_documents"], stats["num_near_duplicate_documents"]) == (21, 3)
     assert stats["num_bytes"] == sum(map(len, originals)) + len("of its own")

@@ -18,14 +18,14 @@ TEXTS = {"a.txt": PASSAGE * 6, "b.txt": b"Two.\r\n\r\nThree.", "d.txt": PASSAGE[
 
 
 @pytest.fixture(params=["file", "s3"])
-def place(request, tmp_path, s3_uri, monkeypatch):
+def lake_uri(request, tmp_path, s3_uri, monkeypatch):
     monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
 
 
-def night(place, run_id, **settings):
+def tokenize(lake_uri, run_id, **settings):
     settings = {"tokenize__tokenizer": "inherit", **settings}
-    pipeline = Pipeline(place, join(place, "corpus"), run_id, **settings)
+    pipeline = Pipeline(lake_uri, join(lake_uri, "corpus"), run_id, **settings)
     write_bytes(pipeline.run.config, pipeline.config.to_json().encode())
     return pipeline, pipeline.tokenize()
 
@@ -52,13 +52,13 @@ def record_reads(monkeypatch):
     return read
 
 
-def test_only_a_new_file_is_encoded(place, monkeypatch):
-    write_corpus(join(place, "corpus"), TEXTS)
-    first, stats = night(place, "first")
+def test_only_a_new_file_is_encoded(lake_uri, monkeypatch):
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, stats = tokenize(lake_uri, "first")
     assert (stats["tokenizer_from"], stats["reused_sources"], stats["new_sources"]) == ("trained", 0, 4)
-    write_corpus(join(place, "corpus"), {"c é.txt": b"A new file."})
+    write_corpus(join(lake_uri, "corpus"), {"c é.txt": b"A new file."})
     read = record_reads(monkeypatch)
-    second, stats = night(place, "second")
+    second, stats = tokenize(lake_uri, "second")
     assert set(read) == {"c é.txt"}
     assert (stats["tokenizer_from"], stats["reused_sources"], stats["new_sources"]) == ("run first", 4, 1)
     assert stats["num_crlf_line_ends"] == 2
@@ -73,76 +73,76 @@ def test_only_a_new_file_is_encoded(place, monkeypatch):
     }
     # Reused shards equal new ones.
     given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
-    fresh = Pipeline(join(place, "other"), join(place, "corpus"), "fresh", tokenize__tokenizer=given)
+    fresh = Pipeline(join(lake_uri, "other"), join(lake_uri, "corpus"), "fresh", tokenize__tokenizer=given)
     assert fresh.tokenize()["reused_sources"] == 0
     assert list(shards(fresh)[0]) == list(after)
     assert fresh.datasets == second.datasets
 
 
-def test_a_changed_file_is_read_again(place, monkeypatch):
-    write_corpus(join(place, "corpus"), TEXTS)
-    night(place, "first")
-    write_corpus(join(place, "corpus"), {"b.txt": b"Two.\r\n\r\nThrie."})
+def test_a_changed_file_is_read_again(lake_uri, monkeypatch):
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    tokenize(lake_uri, "first")
+    write_corpus(join(lake_uri, "corpus"), {"b.txt": b"Two.\r\n\r\nThrie."})
     read = record_reads(monkeypatch)
-    _, stats = night(place, "second")
+    _, stats = tokenize(lake_uri, "second")
     assert set(read) == {"b.txt"}
     assert stats["reused_sources"] == 3
 
 
-def test_an_unchanged_corpus_reuses_the_dataset(place, monkeypatch):
-    write_corpus(join(place, "corpus"), TEXTS)
-    first, _ = night(place, "first")
+def test_an_unchanged_corpus_reuses_the_dataset(lake_uri, monkeypatch):
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, _ = tokenize(lake_uri, "first")
     read = record_reads(monkeypatch)
-    second, stats = night(place, "second")
+    second, stats = tokenize(lake_uri, "second")
     assert (stats["reused"], stats["reused_sources"], stats["new_sources"]) == (True, 4, 0)
     assert second.datasets == first.datasets
     assert read == []
 
 
 def test_other_settings_reuse_no_shard(tmp_path, monkeypatch):
-    place = to_uri(str(tmp_path))
-    write_corpus(join(place, "corpus"), TEXTS)
-    night(place, "first")
+    lake_uri = to_uri(str(tmp_path))
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    tokenize(lake_uri, "first")
     for number, settings in enumerate([{"documents": "line"}, {"split_bytes": 8192}, {"drop_duplicates": True}]):
-        _, stats = night(place, f"r{number}", **{f"tokenize__{key}": value for key, value in settings.items()})
+        _, stats = tokenize(lake_uri, f"r{number}", **{f"tokenize__{key}": value for key, value in settings.items()})
         assert stats["reused_sources"] == 0
         assert stats["tokenizer_from"] != "trained"
 
 
 def test_the_champion_comes_first(tmp_path):
-    place = to_uri(str(tmp_path))
-    write_corpus(join(place, "corpus"), TEXTS)
-    night(place, "first")
-    other, _ = night(place, "second", tokenize__tokenizer="train", tokenize__vocab_size=300)
+    lake_uri = to_uri(str(tmp_path))
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    tokenize(lake_uri, "first")
+    other, _ = tokenize(lake_uri, "second", tokenize__tokenizer="train", tokenize__vocab_size=300)
     tokenizer = read_tokenizer(other.lake, other.datasets["tokens"])
     write_bytes(join(other.lake.models, "abc", "tokenizer.json"), tokenizer.json)
     write_bytes(other.lake.champion, json.dumps({"model": "abc", "run_id": "of old"}).encode())
-    third, stats = night(place, "third")
+    third, stats = tokenize(lake_uri, "third")
     assert stats["tokenizer_from"] == "champion of old"
     assert stats["vocab_size"] == tokenizer.vocab_size == 300
     assert third.datasets == other.datasets  # the same tokens as those of the run before
 
 
 def test_the_latest_run_on_this_corpus_counts(tmp_path):
-    place = to_uri(str(tmp_path))
-    write_corpus(join(place, "corpus"), TEXTS)
-    first, _ = night(place, "z")
-    second, _ = night(place, "a", tokenize__tokenizer="train", tokenize__vocab_size=300)
+    lake_uri = to_uri(str(tmp_path))
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, _ = tokenize(lake_uri, "z")
+    second, _ = tokenize(lake_uri, "a", tokenize__tokenizer="train", tokenize__vocab_size=300)
     for age, pipeline in ((200, first), (100, second)):
         path = store.local_path(pipeline.run.datasets)
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     write_bytes(second.lake.run("broken").config, b"{}")
     write_bytes(second.lake.run("broken").datasets, b'{"tokens": "gone"}')
-    assert night(place, "new")[1]["tokenizer_from"] == "run a"
+    assert tokenize(lake_uri, "new")[1]["tokenizer_from"] == "run a"
 
 
 def test_a_damaged_shard_is_not_reused(tmp_path):
-    place = to_uri(str(tmp_path))
-    write_corpus(join(place, "corpus"), TEXTS)
-    first, _ = night(place, "first")
+    lake_uri = to_uri(str(tmp_path))
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, _ = tokenize(lake_uri, "first")
     folder = first.lake.tokens(first.datasets["tokens"])
     entry = read_manifest(folder).entries("shards/")[0]
     write_bytes(join(folder, entry.name), b"short")
-    write_corpus(join(place, "corpus"), {"c.txt": b"A new file."})
+    write_corpus(join(lake_uri, "corpus"), {"c.txt": b"A new file."})
     with pytest.raises(DamagedError, match="the manifest says"):
-        night(place, "second")
+        tokenize(lake_uri, "second")

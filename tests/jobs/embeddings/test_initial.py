@@ -44,26 +44,26 @@ def test_embeddings_that_do_not_fit_are_refused(tokens, size, message):
         initial_weights(given, NAMES, np.ones((4, 3), np.float32), "file")
 
 
-def make_tokens(place):
+def make_tokens(lake):
     """Write handmade datasets; that of tokens has a manifest."""
     tokenizer = train_tokenizer()
-    make_datasets(place, tokenizer)
-    folder = place.tokens(FINGERPRINT)
+    make_datasets(lake, tokenizer)
+    folder = lake.tokens(FINGERPRINT)
     entry = store.write_file(folder, "tokenizer.json", tokenizer.json)
     store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,)))
     return tokenizer
 
 
 def test_training_starts_from_embeddings(tmp_path):
-    place = Lake(tmp_path.as_uri())
-    tokenizer = make_tokens(place)
+    lake = Lake(tmp_path.as_uri())
+    tokenizer = make_tokens(lake)
     names = token_names(tokenizer.json)
     vectors = np.random.default_rng(1).normal(size=(100, 32)).astype(np.float32)
     write_embeddings(
         (tmp_path / "e").as_uri(), Embeddings(names[:100], np.arange(100), vectors), np.ones(100, np.int64)
     )
     (file,) = (tmp_path / "e").glob("*.csv")
-    run, config = make_run(place, "r", train__embeddings=str(file))
+    run, config = make_run(lake, "r", train__embeddings=str(file))
     shape = DataShape(tokenizer.vocab_size, 16, tokenizer.end_of_text)
     model = initial_model(TrainingJob(run, config, FINGERPRINT), shape)
     plain = build_model(config.model, shape, config.train.seed)
@@ -75,19 +75,19 @@ def test_training_starts_from_embeddings(tmp_path):
 def test_embeddings_of_another_size_are_refused(tmp_path):
     from jobs.steps import train
 
-    place = Lake(tmp_path.as_uri())
-    make_tokens(place)
+    lake = Lake(tmp_path.as_uri())
+    make_tokens(lake)
     (tmp_path / "e.txt").write_text("1 2\na 1 2\n")
-    run, config = make_run(place, "r", train__embeddings=str(tmp_path / "e.txt"))
+    run, config = make_run(lake, "r", train__embeddings=str(tmp_path / "e.txt"))
     with pytest.raises(InputError, match=r"e\.txt: vectors of 2 numbers, but model.embedding_size=32"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
 def test_embed_names_the_embeddings_of_the_run(tmp_path):
-    place = Lake(tmp_path.as_uri())
-    run, _ = make_run(place, "r")
+    lake = Lake(tmp_path.as_uri())
+    run, _ = make_run(lake, "r")
     assert embeddings_uri(run, "a.csv") == "a.csv"
     with pytest.raises(InputError, match="names no embeddings; run the embed step first"):
         embeddings_uri(run, "embed")
     store.write_json(run.datasets, {**store.read_json(run.datasets), "embeddings": "123"})
-    assert embeddings_uri(run, "embed") == place.embeddings("123")
+    assert embeddings_uri(run, "embed") == lake.embeddings("123")

@@ -1,4 +1,4 @@
-"""The embed step after the tokenize step: what it learns, and the files that it writes."""
+"""The embed step after the tokenize step: the vectors that it trains, and the files that it writes."""
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,15 +30,15 @@ class EmbedPipeline(Pipeline):
         return self.lake.embeddings(self.datasets["embeddings"])
 
 
-def make(place, **settings):
-    corpus = write_corpus(join(place, "corpus"), {"a.txt": text_of_slots().encode()})
-    pipeline = EmbedPipeline(place, corpus, tokenize__vocab_size=600, **{**SETTINGS, **settings})
+def make(lake_uri, **settings):
+    corpus = write_corpus(join(lake_uri, "corpus"), {"a.txt": text_of_slots().encode()})
+    pipeline = EmbedPipeline(lake_uri, corpus, tokenize__vocab_size=600, **{**SETTINGS, **settings})
     pipeline.tokenize()
     return pipeline
 
 
 @pytest.fixture(params=["file", "s3"])
-def place(request, tmp_path, s3_uri, monkeypatch):
+def lake_uri(request, tmp_path, s3_uri, monkeypatch):
     monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
@@ -54,16 +54,16 @@ def learned(tmp_path_factory):
 def test_words_of_the_same_slots_are_neighbours(learned):
     pipeline, stats = learned
     tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
-    known = Neighbours(read_embeddings(pipeline.folder))
+    neighbours = Neighbours(read_embeddings(pipeline.folder))
     names = token_names(tokenizer.json)
     for name, members in CLASSES.items():
-        tokens = {find_token(word, tokenizer.encode, names, known) for word in members.split()}
+        tokens = {find_token(word, tokenizer.encode, names, neighbours) for word in members.split()}
         for token in tokens:
-            assert {other for other, _ in known.nearest(token, 3)} == tokens - {token}, name
-    king, queen, the = (find_token(word, tokenizer.encode, names, known) for word in ("captain", "sailor", "the"))
-    assert known.cosine(king, queen) > known.cosine(king, the)
+            assert {other for other, _ in neighbours.nearest(token, 3)} == tokens - {token}, name
+    king, queen, the = (find_token(word, tokenizer.encode, names, neighbours) for word in ("captain", "sailor", "the"))
+    assert neighbours.cosine(king, queen) > neighbours.cosine(king, the)
     with pytest.raises(InputError, match="'xyzzy' is not one token with a vector"):
-        find_token("xyzzy", tokenizer.encode, names, known)
+        find_token("xyzzy", tokenizer.encode, names, neighbours)
     assert 0 < stats["embed_loss"] < 6 * np.log(2)  # the loss of vectors of zeros
 
 
@@ -85,14 +85,14 @@ def test_files_of_the_dataset(learned):
     assert any("round 1 of" in line for line in pipeline.lines)
 
 
-def test_an_existing_dataset_is_reused_and_a_damaged_one_refused(place):
-    pipeline = make(place, embed__epochs=1)
+def test_an_existing_dataset_is_reused_and_a_damaged_one_refused(lake_uri):
+    pipeline = make(lake_uri, embed__epochs=1)
     stats = pipeline.embed()
-    before = list_files(join(place, "datasets"))
+    before = list_files(join(lake_uri, "datasets"))
     again = embed.run(pipeline.run, pipeline.config, TravelEngine(), pipeline.lines.append)
     assert again["reused"]
     assert {**again, "reused": False}.items() <= stats.items()
-    assert list_files(join(place, "datasets")) == before
+    assert list_files(join(lake_uri, "datasets")) == before
     (csv_file,) = (info.uri for info in list_files(pipeline.folder) if info.uri.endswith(".csv"))
     write_bytes(csv_file, read_bytes(csv_file)[:-1])
     with pytest.raises(DamagedError, match="the manifest says"):

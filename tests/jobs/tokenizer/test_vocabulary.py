@@ -82,9 +82,9 @@ def test_words_are_counted_exactly(tmp_path, split_bytes):
 
 @pytest.mark.parametrize("kind", ["word", "char"])
 def test_both_steps(tmp_path, kind):
-    place = to_uri(str(tmp_path))
-    corpus = write_corpus(join(place, "corpus"), {"a.txt": PASSAGE * 8})
-    pipeline = Pipeline(place, corpus, tokenize__kind=kind, tokenize__vocab_size=100)
+    lake_uri = to_uri(str(tmp_path))
+    corpus = write_corpus(join(lake_uri, "corpus"), {"a.txt": PASSAGE * 8})
+    pipeline = Pipeline(lake_uri, corpus, tokenize__kind=kind, tokenize__vocab_size=100)
     stats = pipeline.tokenize() | pipeline.windows()
     assert stats["num_train_windows"] > 0
     assert stats["dtype"] == "uint8"
