@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LIMIT_SECONDS = 600
+LIMIT_SECONDS = 1800
 FOREIGN = ("AIRFLOW_", "AWS_", "NIGHTJAR_", "PYSPARK_", "SPARK_")
 """Prefixes of environment variables that could change a run."""
 SMALL = {
