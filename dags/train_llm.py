@@ -46,7 +46,7 @@ def preflight() -> dict[str, Any]:
     """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
     try:
-        config = checks.prepare(form.read_form(context["params"], SETTINGS.cluster), current_run(context))
+        config = checks.prepare(form.read_form(context["params"]), current_run(context))
     except InputError as error:
         raise UserError(str(error)) from None
     skipped = set(STEPS) - set(config.steps)

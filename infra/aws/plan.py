@@ -6,7 +6,6 @@ botocore's model of the EMR API. No credentials are needed.
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,9 @@ import botocore.session
 from botocore.validate import ParamValidator
 
 from jobs.config import resolve
+from jobs.config.environment import environment_settings
 from jobs.lake.layout import Lake
+from jobs.lake.uri import to_uri
 from nightjar import settings
 from nightjar.emr import requests
 from nightjar.packaging.build import build
@@ -28,9 +29,9 @@ def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> lis
     Raises:
         InputError: if the configuration is wrong or the package would not work on the cluster.
     """
-    settled = settings.load({**os.environ, "NIGHTJAR_LAKE": lake_uri})
-    config = resolve(corpus, preset, {**settled.cluster, **chosen})
-    lake = Lake(settled.lake.uri)
+    settled = settings.load()
+    config = resolve(corpus, preset, {**environment_settings(), **chosen})
+    lake = Lake(to_uri(lake_uri))
     package_uri = lake.package(build(settled.package_root).sha256)
     run = lake.run("planned")
     identity = requests.ClusterIdentity(settled.project, run)

@@ -1,4 +1,4 @@
-"""The prompts of a run: from its configuration, or from a file that it names. Light: the standard library alone."""
+"""The prompts of a run, from its configuration or from the file that the configuration names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,23 @@ from jobs.lake.uri import to_uri
 
 
 def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
-    """The texts to continue; `read_bytes` gives the content of the file that a URI names.
+    """Return the texts to continue.
+
+    Args:
+        config: The settings of the generate step.
+        read_bytes: Returns the content of the file at a URI.
 
     Raises:
-        InputError: if `generate.prompts_file` cannot be read or holds no prompt, naming the line that is wrong; or if
-            a prompt is no text that can be encoded.
+        InputError: if the file cannot be read, has no prompt or a wrong line; or if a prompt cannot be encoded.
     """
     prompts = config.prompts if config.prompts_file is None else _of_file(to_uri(config.prompts_file), read_bytes)
     for prompt in prompts:
         try:
             prompt.encode()
         except UnicodeEncodeError:
-            raise InputError(f"generate.prompts: {prompt!r} holds half a surrogate pair, which is no text") from None
+            raise InputError(
+                f"generate.prompts: {prompt!r} holds half of a surrogate pair, which cannot be encoded"
+            ) from None
     return prompts
 
 
@@ -47,7 +52,7 @@ def _decoded(uri: str, read_bytes: Callable[[str], bytes]) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """The lines, empty ones too; only line feeds divide, not every mark that `str.splitlines` knows."""
+    """Return the lines, with empty ones. Only line feeds end a line, unlike in `str.splitlines`."""
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 

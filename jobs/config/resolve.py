@@ -34,12 +34,12 @@ class Config(Section):
     """The complete configuration of a run, with every default filled in."""
 
     corpus: str = Field(min_length=1)
-    """Text to train on (.txt, .jsonl, .parquet; plain, .gz, .bz2, .zst): files, folders or patterns, as paths,
-    file:///... or s3://..., one in each line or as a JSON list."""
+    """Text to train on: files, folders or patterns of .txt, .jsonl or .parquet files, also compressed (.gz, .bz2,
+    .zst). Paths, file:///... or s3://..., one in each line or as a JSON list."""
     preset: str = "demo"
-    """Name of the preset that the settings started from."""
+    """Name of the preset that the settings start from."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
-    """Least severe log lines that are shown."""
+    """Least severe log lines to write. DEBUG adds the traceback of errors."""
     tokenize: TokenizeConfig = TokenizeConfig()
     windows: WindowsConfig = WindowsConfig()
     model: ModelConfig = ModelConfig()

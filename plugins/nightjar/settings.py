@@ -1,99 +1,82 @@
-"""What the environment chooses: the two settings in which a laptop and AWS differ, and a few comforts.
+"""The settings of a deployment, from environment variables: a laptop and AWS differ in these alone.
 
-====================  ==================================================================  =========================
-variable              meaning                                                             default
-====================  ==================================================================  =========================
-NIGHTJAR_LAKE         folder of everything: a path, file:///... or s3://bucket/prefix     ./lake in the project
-NIGHTJAR_PROJECT      part of every cluster's name; tells deployments apart               lab
-NIGHTJAR_CORPUS       text to train on, where the trigger form names none                 none
-NIGHTJAR_SCHEDULE     cron expression in UTC, for example ``0 2 * * *``                   none: runs are triggered
-NIGHTJAR_POLL_SECONDS  seconds between two looks at the cluster                           30 (1 on a laptop)
-NIGHTJAR_STATS_DIR    local folder that gets each run's statistics                        ./stats in the project
-NIGHTJAR_PACKAGE_ROOT  folder that holds the package `jobs` to be uploaded                the project
-NIGHTJAR_CLUSTER_<KEY>  default of ``cluster.<key>`` in this deployment (``make aws-deploy``)  the configuration's
-====================  ==================================================================  =========================
+A variable's name is ``NIGHTJAR_`` and the name of the field: ``NIGHTJAR_LAKE=s3://bucket/prefix``. An empty variable
+counts as absent. Variables ``NIGHTJAR_<SECTION>_<KEY>`` are settings of runs (`jobs.config.environment`).
 
-The AWS endpoint and credentials come from the connection ``aws_default`` or, without one, from boto3's usual places.
+The AWS endpoint and the credentials come from Airflow's connection ``aws_default``, or else as boto3 finds them.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from jobs.config import parse_settings
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from jobs.config.environment import PREFIX
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
 
-_CLUSTER = "NIGHTJAR_CLUSTER_"
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The environment's choices, read at the moment they are needed."""
+def _to_lake(place: str | Lake) -> Lake:
+    try:
+        return place if isinstance(place, Lake) else Lake(to_uri(place))
+    except InputError as error:
+        raise ValueError(str(error)) from None  # pydantic adds the field's name to this error alone
 
-    lake: Lake
-    project: str
-    corpus: str | None
-    schedule: str | None
-    poll_seconds: float
-    stats_dir: Path
-    package_root: Path
-    cluster: Mapping[str, Any]
-    """Dotted keys of the deployment's machines, roles and networks; presets know nothing of them."""
+
+def _check_project(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
+        raise ValueError("use letters, digits, '.', '_' or '-', at most 63, and begin with a letter or digit")
+    return name
+
+
+Text = Annotated[str | None, BeforeValidator(lambda text: (text or "").strip() or None)]
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+
+
+class Settings(BaseSettings):
+    """The settings of a deployment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    lake: Annotated[Lake, NoDecode, BeforeValidator(_to_lake)] = Lake((PROJECT_ROOT / "lake").as_uri())
+    """Folder of datasets, runs and models: a path, file:///... or s3://bucket/prefix. Default: lake in the project."""
+    project: Annotated[str, AfterValidator(_check_project)] = "lab"
+    """Name of the deployment, which is part of its clusters' names and tags. Give each deployment of an AWS account
+    another name."""
+    corpus: Text = None
+    """Text to train on if the trigger form names none, as a path or URI. Scheduled runs need it."""
+    schedule: Text = None
+    """Cron expression in UTC, such as ``0 2 * * *`` for every night at 2. Without a value, runs are started by hand."""
+    poll_seconds: float = Field(30.0, gt=0, lt=3600)
+    """Seconds between two requests for the state of a cluster or step. 1 suits the embedded EMR."""
+    stats_dir: Folder = PROJECT_ROOT / "stats"
+    """Local folder to which the statistics of each run are copied. Default: stats in the project."""
+    package_root: Folder = PROJECT_ROOT
+    """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: the project."""
 
     def run(self, run_id: str) -> Run:
-        """The folder of an Airflow run."""
+        """Return the folder of an Airflow run."""
         return self.lake.run(run_id)
 
 
-def load(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the settings.
+def load() -> Settings:
+    """Read the settings from the environment.
 
     Raises:
         InputError: naming the variable whose value is wrong.
     """
-
-    def get(name: str, default: str = "") -> str:
-        return environ.get(f"NIGHTJAR_{name}", "").strip() or default
-
     try:
-        lake = Lake(to_uri(get("LAKE", str(PROJECT_ROOT / "lake"))))
-    except InputError as error:
-        raise InputError(f"NIGHTJAR_LAKE: {error}") from None
-    return Settings(
-        lake=lake,
-        project=_project(get("PROJECT", "lab")),
-        corpus=get("CORPUS") or None,
-        schedule=get("SCHEDULE") or None,
-        poll_seconds=_seconds("NIGHTJAR_POLL_SECONDS", get("POLL_SECONDS", "30")),
-        stats_dir=Path(get("STATS_DIR", str(PROJECT_ROOT / "stats"))).expanduser().absolute(),
-        package_root=Path(get("PACKAGE_ROOT", str(PROJECT_ROOT))).expanduser().absolute(),
-        cluster=parse_settings(
-            f"cluster.{name.removeprefix(_CLUSTER).lower()}={value}"
-            for name, value in sorted(environ.items())
-            if name.startswith(_CLUSTER) and value.strip()
-        ),
-    )
-
-
-def _project(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", text):
-        raise InputError(f"NIGHTJAR_PROJECT: '{text}' must be letters, digits, '.', '_' or '-', at most 63")
-    return text
-
-
-def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 3600:
-        raise InputError(f"{name}: '{text}' is not a number of seconds between 0 and 3600")
-    return seconds
+        return Settings()
+    except ValidationError as error:
+        [first, *_] = error.errors()
+    variable, message = f"{PREFIX}{first['loc'][0]}".upper(), first["msg"].removeprefix("Value error, ")
+    raise InputError(f"{variable}: {message[0].lower()}{message[1:]}, got {first['input']!r}")

@@ -1,3 +1,5 @@
+"""The trigger form: its fields, and the configuration of a filled-in form."""
+
 import pytest
 
 from jobs.config import flat_schema, resolve
@@ -6,7 +8,7 @@ from nightjar.form import read_form, trigger_form
 
 
 def filled(**changes):
-    """What the tasks see when a user changes some fields of the form."""
+    """Return the parameters that tasks get when a user changes some fields of the form."""
     values = {key: param.value for key, param in trigger_form("s3://lakes/text").items()}
     return values | {key.replace("__", "."): value for key, value in changes.items()}
 
@@ -52,9 +54,16 @@ def test_mistakes_are_named_in_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_the_form_wins_over_the_deployment():
-    deployment = {"cluster.owner": "platform", "cluster.service_role": "nightjar-service"}
-    config = read_form(filled(cluster__owner="ann"), deployment)
+def test_the_form_wins_over_the_environment_which_wins_over_the_preset(monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_CLUSTER_OWNER", "platform")
+    monkeypatch.setenv("NIGHTJAR_CLUSTER_SERVICE_ROLE", "nightjar-service")
+    monkeypatch.setenv("NIGHTJAR_WINDOWS_SIZE", "32")
+    config = read_form(filled(preset="tiny", cluster__owner="ann"))
     assert (config.cluster.owner, config.cluster.service_role) == ("ann", "nightjar-service")
-    with pytest.raises(InputError, match=r"cluster.rol:"):
-        read_form(filled(), {"cluster.rol": "x"})
+    assert (resolve("s3://x/y", "tiny").windows.size, config.windows.size) == (64, 32)
+
+
+def test_a_wrong_variable_of_the_environment_is_named(monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_CLUSTER_ROL", "x")
+    with pytest.raises(InputError, match="NIGHTJAR_CLUSTER_ROL: no setting has this variable"):
+        read_form(filled())

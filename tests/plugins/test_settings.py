@@ -1,3 +1,5 @@
+"""The settings of a deployment, from environment variables."""
+
 import pytest
 
 from jobs.errors import InputError
@@ -5,53 +7,60 @@ from jobs.lake.uri import local_path
 from nightjar import settings
 
 
-def test_defaults_lie_in_the_project():
-    chosen = settings.load({})
-    assert local_path(chosen.lake.uri) == settings.PROJECT_ROOT / "lake"
-    assert (chosen.project, chosen.corpus, chosen.schedule, chosen.poll_seconds) == ("lab", None, None, 30.0)
-    assert chosen.stats_dir == settings.PROJECT_ROOT / "stats"
-    assert (chosen.package_root / "jobs").is_dir()
+@pytest.fixture
+def load(monkeypatch):
+    """Return a function that loads the settings from the given variables alone."""
+    for name in settings.Settings.model_fields:
+        monkeypatch.delenv(f"NIGHTJAR_{name.upper()}", raising=False)
+
+    def loaded(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(f"NIGHTJAR_{name}", value)
+        return settings.load()
+
+    return loaded
 
 
-def test_the_environment_chooses(tmp_path):
-    chosen = settings.load(
-        {
-            "NIGHTJAR_LAKE": "s3://lakes/night",
-            "NIGHTJAR_PROJECT": "prod",
-            "NIGHTJAR_SCHEDULE": "0 2 * * *",
-            "NIGHTJAR_POLL_SECONDS": "0.5",
-            "NIGHTJAR_CORPUS": " ",
-            "NIGHTJAR_STATS_DIR": str(tmp_path),
-        }
+def test_defaults_are_in_the_project(load):
+    loaded = load()
+    assert local_path(loaded.lake.uri) == settings.PROJECT_ROOT / "lake"
+    assert (loaded.project, loaded.corpus, loaded.schedule, loaded.poll_seconds) == ("lab", None, None, 30.0)
+    assert loaded.stats_dir == settings.PROJECT_ROOT / "stats"
+    assert (loaded.package_root / "jobs").is_dir()
+
+
+def test_variables_override_the_defaults(load, tmp_path):
+    loaded = load(
+        LAKE="s3://lakes/night", PROJECT="prod", SCHEDULE="0 2 * * *", POLL_SECONDS="0.5", STATS_DIR=str(tmp_path)
     )
-    assert (
-        chosen.run("manual__2026-01-01T00:00:00+00:00").uri == "s3://lakes/night/runs/manual__2026-01-01T00-00-00-00-00"
-    )
-    assert (chosen.project, chosen.schedule, chosen.poll_seconds) == ("prod", "0 2 * * *", 0.5)
-    assert chosen.corpus is None
-    assert chosen.stats_dir == tmp_path
+    assert loaded.lake.uri == "s3://lakes/night"
+    assert loaded.run("r").uri == "s3://lakes/night/runs/r"
+    assert (loaded.project, loaded.schedule, loaded.poll_seconds) == ("prod", "0 2 * * *", 0.5)
+    assert loaded.stats_dir == tmp_path
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_corpus_or_schedule_is_none(load, blank):
+    loaded = load(CORPUS=blank, SCHEDULE=blank, LAKE="")
+    assert (loaded.corpus, loaded.schedule) == (None, None)
+    assert local_path(loaded.lake.uri) == settings.PROJECT_ROOT / "lake"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "message"),
     [
-        ("LAKE", "gs://x/y"),
-        ("PROJECT", "a b"),
-        ("POLL_SECONDS", "soon"),
-        ("POLL_SECONDS", "0"),
-        ("POLL_SECONDS", "nan"),
+        ("LAKE", "gs://x/y", "gs://x/y: unknown scheme 'gs'"),
+        ("PROJECT", "a b", "use letters, digits.*, got 'a b'"),
+        ("POLL_SECONDS", "soon", "valid number.*, got 'soon'"),
+        ("POLL_SECONDS", "0", "greater than 0, got '0'"),
+        ("POLL_SECONDS", "nan", "finite number, got 'nan'"),
     ],
 )
-def test_a_wrong_value_is_named(name, value):
-    with pytest.raises(InputError, match=f"NIGHTJAR_{name}"):
-        settings.load({f"NIGHTJAR_{name}": value})
+def test_a_wrong_value_is_one_line_with_the_variable(load, name, value, message):
+    with pytest.raises(InputError, match=f"^NIGHTJAR_{name}: .*{message}") as caught:
+        load(**{name: value})
+    assert "\n" not in str(caught.value)
 
 
-def test_a_deployment_chooses_its_cluster():
-    environ = {
-        "NIGHTJAR_CLUSTER_SERVICE_ROLE": "nightjar-service",
-        "NIGHTJAR_CLUSTER_SUBNET_IDS": '["subnet-1"]',
-        "NIGHTJAR_CLUSTER_OWNER": " ",
-    }
-    chosen = settings.load(environ).cluster
-    assert chosen == {"cluster.service_role": "nightjar-service", "cluster.subnet_ids": ["subnet-1"]}
+def test_every_setting_has_a_description():
+    assert all(field.description for field in settings.Settings.model_fields.values())

@@ -1,1 +1,1 @@
-"""The sections of a run's configuration, one model each. Light: pydantic and the standard library alone."""
+"""The sections of a run's configuration, one frozen model each."""

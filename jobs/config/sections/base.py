@@ -1,4 +1,4 @@
-"""What all sections have in common."""
+"""The base class of all sections."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, unknown keys refused, the docstring under a field is its description."""
+    """A group of settings. It is frozen and refuses unknown keys; the docstring of a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""The machines that a run uses."""
+"""The machines that a run uses: sizes for Spark, and the EMR cluster."""
 
 from __future__ import annotations
 
@@ -18,72 +18,80 @@ class SparkConfig(Section):
     """Sizes that the cluster gives to the job."""
 
     app_name: str = Field("nightjar", min_length=1)
-    """Name of the Spark application."""
+    """Name of the Spark application, as Spark's web pages and YARN show it."""
     master: str | None = None
-    """Spark master, as spark://host:7077; none takes the one that spark-submit gives, else is local, with as many slots
-    as executors x cores."""
+    """Spark master to connect to, such as spark://host:7077. Without a value, spark-submit's master is used; without
+    spark-submit, Spark runs on this machine, with executors x executor_cores slots."""
     driver_memory: MemorySize = "2g"
-    """Memory of the driver, as Spark writes it."""
+    """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
     executor_memory: MemorySize = "2g"
-    """Memory of an executor's JVM, as Spark writes it; on a cluster its Python processes may have as much again."""
+    """Memory of each executor's JVM, such as 2g or 512m. On a cluster, the executor's Python processes may use as much
+    again: training needs most of its memory there."""
     executors: int = Field(2, ge=1, le=1024)
-    """Number of executors."""
+    """Number of executors. The cluster's nodes must have room for all of them."""
     executor_cores: int = Field(1, ge=1, le=256)
-    """Tasks that an executor runs at a time."""
+    """Number of tasks that an executor runs at the same time. All executors together must run at least
+    train.workers tasks."""
 
 
 class ClusterConfig(Section):
     """The EMR cluster that exists only while a run lasts."""
 
     release_label: str = "emr-spark-8.0.0"
-    """EMR release; it decides the versions of Spark and Python."""
+    """EMR release. It decides the versions of Spark and Python; the code is tested with the default."""
     primary_instance_types: InstanceTypes = _GENERAL
-    """Instance types of the primary node, which runs the driver: the first that is to be had."""
+    """EC2 instance types of the primary node, which runs the driver, such as ["m6i.xlarge", "m6a.xlarge"]. EMR takes
+    the first one that is available."""
     core_instance_types: InstanceTypes = _GENERAL
-    """Instance types of the core nodes, which run the executors, on demand; with GPUs (g, p), torch has CUDA."""
+    """EC2 instance types of the core nodes, which run executors and are bought on demand. Types with GPUs (families g
+    and p) get the CUDA build of torch."""
     core_instances: int = Field(2, ge=1, le=1000)
     """Number of core nodes."""
     task_instance_types: InstanceTypes = _GENERAL
-    """Instance types of the task nodes, which run executors too, on the spot market."""
+    """EC2 instance types of the task nodes, which run executors too, but on the cheaper spot market. AWS may take them
+    away at any time; training then resumes."""
     task_instances: int = Field(0, ge=0, le=1000)
-    """Number of task nodes."""
+    """Number of task nodes; 0 for none."""
     spot_timeout_minutes: int = Field(10, ge=5, le=1440)
-    """Where the spot market gives no task node for so long, it is taken on demand."""
+    """Minutes to wait for task nodes on the spot market, before they are bought on demand."""
     root_volume_gb: int = Field(40, ge=15, le=100)
-    """Root volume of each node, which holds the job's environment; with CUDA at least 40."""
+    """Disk of each node in GB, for the job's environment and local copies of data. CUDA needs at least 40."""
     subnet_ids: tuple[str, ...] = ()
-    """VPC subnets, of which EMR takes the one with room; none takes the account's default."""
+    """VPC subnets for the cluster, such as ["subnet-1", "subnet-2"]; EMR takes one that has room. Without a value, the
+    account's default subnet is used."""
     primary_security_group: str | None = None
-    """Security group of the primary node; none lets EMR make its own."""
+    """Id of the primary node's security group, such as sg-1. Without a value, EMR creates one."""
     core_security_group: str | None = None
-    """Security group of all other nodes; none lets EMR make its own."""
+    """Id of the other nodes' security group, such as sg-2. Without a value, EMR creates one."""
     service_security_group: str | None = None
-    """Security group by which EMR reaches nodes in a private subnet."""
+    """Id of the security group through which EMR reaches nodes in a private subnet. Public subnets need none."""
     security_configuration: str | None = None
-    """Name of the EMR security configuration: encryption at rest and in transit."""
+    """Name of an EMR security configuration, which turns on encryption at rest and in transit."""
     service_role: str = "EMR_DefaultRole"
-    """Role of the EMR service."""
+    """IAM role of the EMR service."""
     instance_profile: str = "EMR_EC2_DefaultRole"
-    """Instance profile of the nodes."""
+    """IAM instance profile of the nodes. It must allow them to read and write the lake."""
     wheelhouse: str | None = Field(None, pattern=r"^(s3|file)://.*/[0-9a-f]{64}$")
-    """Folder of wheels that the nodes install from (make package-wheelhouse); none takes them from PyPI."""
+    """Folder of wheels that the nodes install Python packages from, for nodes without internet access; nightjar
+    aws-package wheelhouse makes one. Without a value, the nodes install from PyPI."""
     idle_timeout_seconds: int = Field(900, ge=60, le=604_800)
-    """EMR itself ends a cluster that is idle for so long."""
+    """EMR terminates a cluster that has been idle for this many seconds, even if Airflow is down."""
     time_to_live_hours: float = Field(12.0, gt=0)
-    """The reaper ends a cluster that is older."""
+    """The DAG reap_clusters terminates a cluster that is older than this many hours. Set it to more than
+    your longest run."""
     step_timeout_seconds: int = Field(6 * 3600, ge=60)
-    """Longest duration of a step; then it is cancelled."""
+    """Longest duration of a step in seconds. A step that takes longer is cancelled, and its run fails."""
     owner: str = "nightjar"
-    """Tag that says who answers for the cluster."""
+    """Value of the cluster's tag nightjar:owner: the person or team that pays for it."""
 
     @property
     def architecture(self) -> Architecture:
-        """Of all nodes."""
+        """Processor architecture of all nodes."""
         return architecture(self.primary_instance_types[0])
 
     @property
     def torch_build(self) -> str:
-        """``cuda`` where the nodes that train have GPUs, else ``cpu``."""
+        """Build of torch: ``cuda`` if the nodes that train have GPUs, else ``cpu``."""
         return "cuda" if has_cuda(self.core_instance_types[0]) else "cpu"
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""From text to windows and vectors."""
+"""The steps from text to windows and vectors: tokenize, windows and embed."""
 
 from __future__ import annotations
 
@@ -10,48 +10,55 @@ from jobs.config.sections.base import Section
 
 
 class TokenizeConfig(Section):
-    """From text to tokens."""
+    """The tokenize step: from text to tokens."""
 
     documents: Literal["paragraph", "line", "record", "file"] = "paragraph"
-    """What a document is: text between blank lines, a line, a record (of .jsonl or .parquet; a text file is one
-    record), or a whole text file. Paragraphs and lines divide records too."""
+    """How files are divided into documents. `paragraph`: text between blank lines. `line`: each line. `record`: each
+    record of .jsonl or .parquet, or a whole text file. `file`: each text file. Paragraphs and lines also divide
+    records."""
     input: Literal["text", "ids"] = "text"
-    """`ids`: the files hold tokens already, as numbers or as `word,[ids],frequency`; needs tokenize.kind=word."""
+    """Content of the files. `text`: text. `ids`: numbers of tokens, either plain or as lines `word,[ids],frequency`;
+    they need tokenize.kind=word."""
     field: str = Field("text", min_length=1)
-    """The field of .jsonl and the column of .parquet that hold the text."""
+    """Field of .jsonl records and column of .parquet files that holds the text."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
-    """What is not UTF-8 (or half a surrogate pair in JSON) is refused, or replaced by U+FFFD and counted."""
+    """What to do with bytes that are not UTF-8, and with half a surrogate pair in JSON. `refuse` stops with the file
+    and the offset; `replace` puts U+FFFD in their place and counts them."""
     drop_gutenberg: bool = False
-    """Leave out the headers and footers of Project Gutenberg."""
+    """Leave out the headers and footers that Project Gutenberg adds to its books."""
     normalize_nfc: bool = False
-    """Bring text into Unicode's normal form C."""
+    """Convert text to Unicode normal form C, so that accented characters are encoded in one way only."""
     min_document_bytes: int = Field(0, ge=0)
-    """Drop documents that are shorter."""
+    """Leave out documents shorter than this many bytes."""
     max_document_bytes: int | None = Field(None, ge=1)
-    """Drop documents that are longer."""
+    """Leave out documents longer than this many bytes. Without a value, no document is too long."""
     drop_duplicates: bool = False
-    """Keep the first of documents with the same text. No source is then re-used, for what is kept depends on others."""
+    """Keep only the first of several documents with the same text. Tokens of an earlier run are then not reused,
+    because each file depends on the others."""
     drop_near_duplicates: bool = False
-    """Keep the first of documents with nearly the same words too (MinHash: of two that share 80% of their runs of five
-    words, the later one is found 9 times in 10). As with drop_duplicates, no source is re-used."""
+    """Keep only the first of several documents with nearly the same words (MinHash). Of two documents that share 80% of
+    their 5-word sequences, the later one is found in 9 of 10 cases. As with drop_duplicates, nothing is reused."""
     kind: Literal["bpe", "word", "char"] = "bpe"
-    """What a token is, where a vocabulary is trained: byte-level BPE, which knows every text; a word; a character.
-    Words and characters that the vocabulary lacks become `<unk>`."""
+    """Kind of tokens when a vocabulary is trained. `bpe`: parts of words (byte-level BPE), which can represent any
+    text. `word` and `char`: words and characters; those outside the vocabulary become `<unk>`."""
     lowercase: bool = False
-    """Turn words or characters into lower case."""
+    """Convert words or characters to lower case. Not for BPE, where it has no effect."""
     min_frequency: int = Field(1, ge=1)
-    """Rarer words or characters are not in the vocabulary."""
+    """Leave words or characters out of the vocabulary that occur less often than this."""
     tokenizer: str = Field("train", min_length=1)
-    """`train` to train a vocabulary on the corpus; `inherit` to take the champion's, else that of the latest run on
-    this corpus, else train; or the path or URI of a `tokenizer.json`."""
+    """Where the vocabulary comes from. `train`: it is learned from the corpus. `inherit`: it is the champion's, else
+    that of the latest run on this corpus, else it is learned. Or give the path or URI of a `tokenizer.json`. To
+    continue the training of a model (train.init), its own vocabulary is needed."""
     vocab_size: int = Field(8192, ge=3, le=1_000_000)
-    """Most tokens of a trained vocabulary: 256 bytes, the end-of-text token and merges; or the end-of-text token,
-    `<unk>` and words or characters."""
+    """Largest number of tokens in a vocabulary that is trained. BPE needs 258 or more: one for each byte, one for the
+    end of a text, and the merged parts. 8,000 suits models of a few million parameters; larger models use 30,000 or
+    more."""
     train_bytes: int = Field(256 * 2**20, ge=1024)
-    """Train BPE on an even sample of the corpus of at most so many bytes; words and characters are counted in all."""
+    """BPE learns from a sample of at most this many bytes, drawn evenly from the corpus. Words and characters are
+    counted in the whole corpus."""
     split_bytes: int = Field(8 * 2**20, ge=4096)
-    """A file is cut into ranges of about so many bytes, each one task; compressed files and documents that are whole
-    files are not cut."""
+    """Size in bytes of the parts into which large files are cut, one task for each part. Smaller parts use more
+    executors at once. Compressed files, and files that are one document, are not cut."""
 
     @model_validator(mode="after")
     def _bytes_in_vocabulary(self) -> Self:
@@ -67,32 +74,37 @@ class TokenizeConfig(Section):
 
 
 class WindowsConfig(Section):
-    """From tokens to windows of training and validation."""
+    """The windows step: from tokens to windows for training and validation."""
 
     size: int = Field(128, ge=1, le=65_536)
-    """Tokens of context in a window; the target is the token after each."""
+    """Number of tokens in a window, which is the context that the model sees. The target is the token after each of
+    them. A longer window costs more memory and time."""
     overlap: int = Field(0, ge=0)
-    """Tokens that neighbouring windows share; the stride is size minus overlap."""
+    """Number of tokens that two neighbouring windows share: 0 uses each token once, more makes more windows of the same
+    text."""
     over: Literal["stream", "document"] = "stream"
-    """Windows over the stream of joined documents, or inside documents (shorter ones are skipped and counted)."""
+    """`stream`: windows run over all documents, joined one after another. `document`: each window stays inside a
+    document, and documents that are too short are left out and counted."""
     last: Literal["drop", "shift"] = "drop"
-    """What is too short for one window more, at the end of the stream or of a document, is dropped; or the last window
-    is shifted back so that it ends there."""
+    """What to do with the tokens at the end that do not fill a window. `drop` leaves them out; `shift` moves the last
+    window back until it fits."""
     split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
-    """How documents are split: by source file, contiguous blocks, document hash or the tail; `auto` takes source
-    when there are enough files, else block."""
+    """How documents are divided into training and validation. `source`: by file. `block`: by contiguous
+    blocks of the files. `hash`: by the content of each document. `tail`: the end of each file is for validation.
+    `auto`: by file if there are 20 files or more, and none is much larger than the others; else by block."""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
-    """Share of the corpus that is kept for validation."""
+    """Part of the corpus that is kept for validation: 0.2 is a fifth."""
     shard_tokens: int = Field(2**20, ge=16)
-    """A shard holds about so many tokens of the stream."""
+    """Approximate number of tokens in a shard, which is the unit that workers download."""
     seed: int = Field(0, ge=0)
-    """Seed of the split."""
+    """Seed of the division into training and validation. Another seed chooses other documents."""
     leak_ngram: int = Field(13, ge=0, le=1000)
-    """Tell which share of the validation text's runs of so many tokens stands in the training text too; 0 does not."""
+    """Report the part of the validation text's token sequences of this length that the training text contains too. A
+    high value means that validation measures memory, not learning. 0 turns the report off."""
 
     @property
     def stride(self) -> int:
-        """Distance of the starts of neighbouring windows, in tokens."""
+        """Number of tokens between the starts of two neighbouring windows."""
         return self.size - self.overlap
 
     @model_validator(mode="after")
@@ -103,25 +115,26 @@ class WindowsConfig(Section):
 
 
 class EmbedConfig(Section):
-    """How vectors of tokens are learned (word2vec: skip-gram with negative sampling)."""
+    """The embed step: a vector for each token (word2vec: skip-gram with negative sampling)."""
 
     size: int = Field(128, ge=1, le=16_384)
-    """Numbers in a vector; model.embedding_size, if a model is to start from it."""
+    """Numbers in a vector. It must be model.embedding_size if a model starts from the vectors."""
     window: int = Field(5, ge=1, le=1000)
-    """Neighbours of a token stand at most so many tokens away."""
+    """Largest distance, in tokens, of two tokens that count as neighbours."""
     negative: int = Field(5, ge=1, le=1000)
-    """Negative samples for each pair of neighbours."""
+    """Random tokens that are drawn for each pair of neighbours, as examples of tokens that are not neighbours."""
     epochs: int = Field(5, ge=1, le=10_000)
     """Passes over the tokens."""
     min_count: int = Field(5, ge=1)
-    """Tokens that occur less often get no vector."""
+    """Tokens that occur less often than this get no vector."""
     subsample: float = Field(1e-3, ge=0, le=1)
-    """Tokens with a greater share of the text than this are thinned out; 0 keeps them all."""
+    """Skip some occurrences of tokens whose part of the text is above this value, because frequent tokens teach little.
+    0 skips none."""
     learning_rate: float = Field(0.05, gt=0)
-    """First learning rate; it falls linearly to a tenth."""
+    """Learning rate at the start; it falls linearly to a tenth."""
     workers: int = Field(2, ge=1, le=1024)
-    """Tasks of a round; their vectors are averaged at its end."""
+    """Number of tasks that train at the same time. Their vectors are averaged after each round."""
     sync_tokens: int = Field(2**18, ge=1)
-    """In a round each worker trains on about so many tokens."""
+    """Number of tokens that each worker trains on in a round, approximately. More means less communication."""
     seed: int = Field(1, ge=0)
-    """Seed of initial vectors and of all draws."""
+    """Seed of the initial vectors and of all random draws."""

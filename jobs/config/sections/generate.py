@@ -1,4 +1,4 @@
-"""What text the model makes."""
+"""The text that is generated with the trained model."""
 
 from __future__ import annotations
 
@@ -10,39 +10,43 @@ from jobs.config.sections.base import Section
 
 
 class GenerateConfig(Section):
-    """What text is made with the trained model."""
+    """The generate step: text that continues prompts."""
 
     prompts: tuple[str, ...] = Field(("The man starts with",), min_length=1)
-    """Texts to continue."""
+    """Texts to continue. An empty text begins a new document."""
     prompts_file: str | None = None
-    """If given, the prompts are read from there instead: a text file with one on each line, or a .jsonl file whose
-    lines have a `prompt`; a path, file:///... or s3://..."""
+    """File with the prompts, which then replaces generate.prompts: a text file with one prompt in each line, or a
+    .jsonl file whose lines have a field `prompt`. A path, file:///... or s3://..."""
     num_samples: int = Field(3, ge=1, le=10_000)
-    """Continuations of each prompt."""
+    """Number of continuations of each prompt."""
     max_new_words: int = Field(20, ge=1)
-    """Each continuation has at most so many words."""
+    """Longest continuation in words, unless max_new_tokens has a value."""
     max_new_tokens: int | None = Field(None, ge=1)
-    """If given, each continuation has at most so many tokens, however many words they make."""
+    """Longest continuation in tokens. With a value, max_new_words has no effect."""
     temperature: float = Field(0.8, ge=0)
-    """Divides the logits; 0 takes the likeliest token."""
+    """Randomness of the text: the logits are divided by this number. 0 always takes the likeliest token; 1 keeps the
+    model's probabilities; higher values are more random."""
     top_k: int | None = Field(50, ge=1)
-    """Draw among the k likeliest tokens."""
+    """Draw only among this many of the likeliest tokens. Without a value, among all."""
     top_p: float | None = Field(None, gt=0, le=1)
-    """Draw among the likeliest tokens that together have at least this probability."""
+    """Draw only among the likeliest tokens that together have at least this probability, for example 0.9. Without a
+    value, among all."""
     min_p: float | None = Field(None, ge=0, le=1)
-    """Draw among tokens of at least this share of the likeliest one's probability."""
+    """Draw only among tokens with at least this part of the likeliest token's probability, for example 0.05. Without a
+    value, among all."""
     repetition_penalty: float = Field(1.0, gt=0)
-    """Tokens of the prompt and of the text so far are made less likely; 1 leaves them alone."""
+    """Make tokens that the prompt or the text already has less likely: 1 changes nothing, 1.1 to 1.3 avoids loops."""
     stop: tuple[str, ...] = ()
-    """A continuation ends before the first of these texts."""
+    """End a continuation before the first of these texts."""
     seed: int = Field(0, ge=0)
-    """Seed of the draws."""
+    """Seed of the random draws. The same seed gives the same text."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Arithmetic of matrix products. float32 gives the same text on every machine that rounds alike; bfloat16 is faster
-    for batches; int8 stores a transformer's matrices in a quarter of the bytes, and is fastest for single prompts."""
+    """Number format of matrix products. `float32` gives the same text on machines that round alike. `bfloat16` is
+    faster for many prompts. `int8` stores the matrices of a transformer in a quarter of the memory, and is fastest for
+    single prompts."""
 
     @model_validator(mode="after")
     def _stops_are_texts(self) -> Self:
         if "" in self.stop:
-            raise ValueError("generate.stop holds an empty text, at which every continuation would end at once")
+            raise ValueError("generate.stop holds an empty text, before which every continuation would end at once")
         return self

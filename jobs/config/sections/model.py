@@ -1,4 +1,4 @@
-"""The kind of model and its shape."""
+"""The kind of the model and its shape."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from jobs.config.sections.base import Section
 
 
 class ModelConfig(Section):
-    """The kind of model and its shape. The kinds that are no transformer are called context models."""
+    """The kind of the model and its shape."""
 
     kind: Literal["transformer", "context_mlp", "context_attention", "embedding_regression"] = "transformer"
-    """`transformer`: a decoder (Llama: RMSNorm, rotary positions, SwiGLU, tied embeddings). The others predict the one
-    token after a window: dense layers over its embeddings side by side, with a softmax (`context_mlp`) or towards the
-    token's fixed embedding (`embedding_regression`); or one self-attention, then dense layers (`context_attention`)."""
+    """`transformer`: a decoder like Llama, the choice for most texts. The others are small context models, which
+    predict only the token after a window. `context_mlp`: dense layers over the embeddings of the window.
+    `context_attention`: one self-attention layer, then dense layers. `embedding_regression`: dense layers that predict
+    the next token's fixed embedding."""
     num_layers: int = Field(4, ge=1, le=200)
-    """Number of the transformer's layers."""
+    """Number of layers of the transformer. More layers learn more and cost more time."""
     embedding_size: int = Field(256, ge=2, le=16_384)
-    """Width of embeddings, and of the transformer's residual stream."""
+    """Numbers in an embedding, and width of the transformer's layers. It must be a multiple of twice num_heads."""
     hidden_size: int = Field(688, ge=1, le=65_536)
-    """Width inside the transformer's feed-forward block."""
+    """Width of the transformer's feed-forward blocks, usually 2.7 times embedding_size."""
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field((128, 128), min_length=1)
-    """Widths of a context model's dense layers."""
+    """Widths of a context model's dense layers, in their order."""
     num_heads: int = Field(4, ge=1, le=256)
-    """Number of query heads."""
+    """Number of attention heads. embedding_size / num_heads is the width of a head, usually 64."""
     num_kv_heads: int = Field(4, ge=1, le=256)
-    """Number of the transformer's key and value heads; query heads share them evenly."""
+    """Number of key and value heads of the transformer; it must divide num_heads. Fewer save memory while
+    generating."""
     positions: Literal["rotary", "sinusoidal", "learned", "none"] = "rotary"
-    """How context_attention tells a token's place. The transformer's positions are rotary; where embeddings lie side by
-    side, their place tells it."""
+    """How context_attention represents the position of a token. The transformer's positions are always `rotary`, and
+    the other kinds need none."""
     rope_theta: float = Field(10_000.0, gt=1)
-    """Base of the rotary positions' wavelengths."""
+    """Base of the wavelengths of rotary positions. Higher values suit windows of many thousand tokens."""
     norm_epsilon: float = Field(1e-5, gt=0)
-    """Added to the mean square in RMSNorm."""
+    """Small number that RMSNorm adds to the mean square, so that it never divides by 0."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

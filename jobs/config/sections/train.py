@@ -1,4 +1,4 @@
-"""How the model is trained."""
+"""The training of the model."""
 
 from __future__ import annotations
 
@@ -9,107 +9,121 @@ from pydantic import Field, model_validator
 from jobs.config.sections.base import Section
 
 EMBED = "embed"
-"""What `train.embeddings` says for the vectors that the run's step of this name learns."""
+"""The value of `train.embeddings` that starts the model from the vectors of the embed step."""
 
 
 class TrainConfig(Section):
-    """How the model is trained."""
+    """The train step: how the model is trained, validated and saved."""
 
     strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
-    """How workers agree: `allreduce` sums gradients at every step, in a barrier stage; `average` and `diloco` train
-    rounds of local steps, ordinary stages, and average the weights or take an outer step (arXiv:2311.08105)."""
+    """How workers train one model together. `allreduce`: they add their gradients at every step, which needs a fast
+    network. `average` and `diloco`: each trains several steps alone, in rounds, and then the weights are averaged, or
+    an outer optimizer takes a step (arXiv:2311.08105); both survive the loss of machines."""
     sync_every: int = Field(30, ge=0)
-    """Local steps of a round of `average` and `diloco`; 0 is a round for each epoch."""
+    """Steps that each worker trains alone in a round of `average` and `diloco`; 0 makes each epoch one round. More
+    means less communication."""
     outer_learning_rate: float = Field(1.0, gt=0)
-    """Learning rate of `diloco`'s outer optimizer, SGD with Nesterov momentum on the mean change of a round."""
+    """Learning rate of the outer optimizer of `diloco`: SGD with Nesterov momentum on the mean change of a round."""
     outer_momentum: float = Field(0.3, ge=0, lt=1)
-    """Momentum of `diloco`'s outer optimizer."""
+    """Momentum of the outer optimizer of `diloco`."""
     delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """What a worker's change of the weights travels as; `int8` has a scale for each row."""
+    """Number format in which workers of `average` and `diloco` send their changes of the weights. `int8` sends a
+    quarter of the bytes of `float32`, with a scale for each row."""
     allreduce_steps: int = Field(0, ge=0)
-    """Train so many first steps by all-reduce before the rounds of `average` and `diloco`."""
+    """Number of steps to train by all-reduce before the first round of `average` or `diloco`."""
     state_every: int = Field(10, ge=1)
-    """Copy the workers' optimizer state to the lake every so many rounds; between, it is on their local disks."""
+    """Number of rounds between two copies of the workers' optimizer states in the lake. Other rounds keep them on the
+    workers' disks alone, where a lost worker loses its state."""
     init: str | None = None
-    """Model whose weights training starts from: a folder or zip file, a run's id, or `champion`; it must have the same
-    tokenizer and the same shape."""
+    """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run, or
+    `champion`. It must have the same tokenizer and the same shape."""
     early_stopping_evals: int | None = Field(None, ge=1)
-    """End when so many validations in a row were no better than the best before them."""
+    """End training after this many validations in a row without a lower validation loss. Without a value, training runs
+    to its end."""
     workers: int = Field(2, ge=1, le=1024)
-    """Tasks that train together."""
+    """Number of tasks that train together. At most spark.executors x spark.executor_cores."""
     epochs: float = Field(1.0, gt=0)
-    """Passes over the training windows; may be a fraction."""
+    """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     max_tokens: int | None = Field(None, ge=1)
-    """Stop after so many tokens, if that is sooner."""
+    """End training after this many tokens, if epochs is not reached before."""
     max_seconds: float | None = Field(None, gt=0)
-    """Stop after so many seconds of training, if that is sooner."""
+    """End training after this many seconds, if epochs is not reached before. It bounds the cost of a run."""
     batch_size: int = Field(32, ge=1)
-    """Windows in a global batch, whatever the number of workers."""
+    """Number of windows in a batch, over all workers together. Larger batches train faster and more evenly, but take
+    fewer steps."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """If given, a worker takes its part of the batch in pieces of so many windows and adds up their gradients: the
-    result is the same, the memory less."""
+    """Largest number of windows that a worker computes at once; it adds up the gradients of several such parts
+    (gradient accumulation). Set it if memory is short; the result is the same."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
-    """`adam` and `sgd` do not decay weights; `muon` is Muon for the matrices between embeddings and output layer,
-    and AdamW for the rest."""
+    """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually the fastest.
+    `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
     learning_rate: float = Field(5e-3, gt=0)
-    """Highest learning rate; with muon 0.01 suits models of a million parameters, less suits larger ones."""
+    """Highest learning rate. With muon, 0.01 suits models of a million parameters, and larger models need less."""
     schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "linear"
-    """How the learning rate falls after the warm-up: not at all; by a factor in each epoch; linearly; as a cosine; or
-    linearly at the end only (warm-up, stable, decay)."""
+    """How the learning rate falls after the warm-up. `constant`: not at all. `exponential`: by a factor in each epoch.
+    `linear`: in a line. `cosine`: as half a cosine wave. `wsd` (warm-up, stable, decay): in a line, in the last part of
+    the run only."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
-    """The linear, cosine and wsd schedules end at so much of the highest learning rate."""
+    """Learning rate at the end, as a part of the highest one, for the linear, cosine and wsd schedules."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
-    """The learning rate of the wsd schedule falls in this last share of the run."""
+    """Last part of the run in which the wsd schedule lowers the learning rate."""
     decay_per_epoch: float = Field(0.9, gt=0, le=1)
-    """The learning rate of the exponential schedule falls by this factor in an epoch, a little at each step."""
+    """Factor by which the exponential schedule lowers the learning rate in an epoch, a little at each step."""
     warmup_steps: int = Field(50, ge=0)
-    """Steps of linear warm-up; at most a tenth of all steps is used."""
+    """Number of steps over which the learning rate rises linearly to its highest value; at most a tenth of all
+    steps."""
     weight_decay: float = Field(0.1, ge=0)
-    """Decoupled weight decay of matrices by adamw and muon; vectors are not decayed."""
+    """Weight decay of matrices with adamw and muon. Vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of Adam's first moment."""
+    """Decay of Adam's and AdamW's first moment, the mean of gradients."""
     beta2: float = Field(0.98, ge=0, lt=1)
-    """Decay of Adam's second moment."""
+    """Decay of Adam's and AdamW's second moment, the mean of squared gradients."""
     momentum: float = Field(0.95, ge=0, lt=1)
     """Momentum of sgd and muon."""
     nesterov: bool = True
-    """Whether the momentum of sgd and muon is Nesterov's."""
+    """Use Nesterov momentum in sgd and muon."""
     max_gradient_norm: float = Field(1.0, gt=0)
-    """Gradients are scaled down to this norm."""
+    """Scale gradients down whose norm is larger than this, so that one bad batch does little harm."""
     embeddings: str | None = None
-    """Embeddings that the model starts from: a dataset's folder, or a .csv, .parquet or word2vec .txt file; `embed` for
-    vectors of the run's own tokens, which the step `embed` then learns before training."""
+    """Vectors of tokens that the model starts from: the folder of an embeddings dataset, or a .csv, .parquet or
+    word2vec .txt file. `embed` learns them from the run's own text, in the step embed before training. Without a value,
+    they start at random."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of matrix products; `auto` takes bfloat16 where the hardware has it."""
+    """Number format of matrix products. `auto` takes bfloat16 if the hardware supports it, else float32."""
     compile: bool = False
-    """Compile the model (torch.compile); on a CPU this needs a C++ compiler on the workers."""
+    """Compile the model with torch.compile: a slower start, then faster steps. On a CPU, the workers need a C++
+    compiler."""
     seed: int = Field(1234, ge=0)
-    """Seed of initial weights and of the order of samples."""
+    """Seed of the initial weights and of the order of the windows."""
     eval_every: int = Field(100, ge=1)
-    """Validate every so many steps, and at the end."""
+    """Number of steps between two validations. The last step is always followed by one."""
     eval_windows: int = Field(512, ge=1)
-    """Validate on at most so many windows, evenly spaced."""
+    """Largest number of windows that a validation uses, evenly spaced over the validation text. More is more exact and
+    slower."""
     checkpoint_every: int = Field(200, ge=1)
-    """Write a checkpoint every so many steps, and at the end."""
+    """Number of steps between two checkpoints. The last step is always followed by one."""
     checkpoint_seconds: float = Field(300.0, gt=0)
-    """Write a checkpoint also when the last one is so many seconds old."""
+    """Longest time between two checkpoints in seconds: a lost worker costs about this much work at most."""
     keep_checkpoints: int = Field(2, ge=1)
-    """Keep so many of the latest checkpoints."""
+    """Number of latest checkpoints to keep; older ones are deleted."""
     keep_best: bool = True
-    """Write a checkpoint also when the validation loss is the lowest so far, keep it, and make the model of it in the
-    end, not of the last step."""
+    """Write a checkpoint at each new lowest validation loss, and make the model from the best checkpoint, not from the
+    last."""
     max_restarts: int = Field(3, ge=0)
-    """Resume from the last checkpoint after a lost worker at most so many times."""
+    """Number of times that training resumes from the last checkpoint after a worker was lost."""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """What a loss that is not finite does: stop the run, or go back to the last checkpoint and leave that batch out."""
+    """What to do if the loss is not finite, or rises by more than max_loss_rise. `stop` ends the run; `rollback`
+    returns to the last checkpoint and leaves that batch out."""
     max_rollbacks: int = Field(3, ge=0)
-    """With `rollback`: leave out at most so many batches in a run, then stop."""
+    """Number of batches that `rollback` leaves out in a run, before it stops."""
     max_loss_rise: float | None = Field(None, gt=0)
-    """If given, a batch whose loss is so much above the mean of about the last 20 (nats) counts as divergence too."""
+    """Treat a batch as divergence if its loss is this much (in nats) above the mean of about the last 20 batches.
+    Without a value, only a loss that is not finite is."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
-    """Longest wait of a worker for the others; at least somewhat more than `step_timeout_seconds` is taken."""
+    """Longest time in seconds that a worker waits for the other workers. At least step_timeout_seconds + 60 is used."""
     step_timeout_seconds: float = Field(300.0, gt=0)
-    """A worker that takes longer for a step, a validation or a checkpoint hangs: it is killed, and training resumes."""
+    """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
+    killed and training resumes."""
 
     @model_validator(mode="after")
     def _rounds_do_not_roll_back(self) -> Self:

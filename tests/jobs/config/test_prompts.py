@@ -44,7 +44,7 @@ def test_a_jsonl_file_has_one_on_each_line(tmp_path):
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
         ("p.jsonl", b'{"prompt": 3}', "line 1"),
         ("p.jsonl", b"prompt", "line 1"),
-        ("p.jsonl", rb'{"prompt": "a\ud800"}', "half a surrogate pair"),
+        ("p.jsonl", rb'{"prompt": "a\ud800"}', "half of a surrogate pair"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, data, message):
