@@ -21,7 +21,7 @@ from bench.text import WORK, folder_of, original
 from jobs.cli.neighbours import neighbours_of
 from jobs.config import resolve
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.tokens import read_tokenizer
+from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import Embeddings, read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.base import Engine
@@ -42,7 +42,7 @@ def main() -> None:
     for line in list(neighbours_of(run, WORDS, 6))[1:]:
         print(f"  {line}")
     lake, datasets = Lake(run.lake_uri), read_json(run.datasets)
-    tokenizer = read_tokenizer(lake, datasets["tokens"])
+    tokenizer = TokensDataset.of_run(run).read_tokenizer()
     names = token_names(tokenizer.json)
     ours = read_embeddings(lake.embeddings(datasets["embeddings"]))
     theirs, gensim_seconds = _gensim(lake, datasets["tokens"], tokenizer.end_of_text, ours)

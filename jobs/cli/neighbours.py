@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from jobs.datasets.publish import used_datasets
-from jobs.datasets.tokens import read_tokenizer
+from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.lake.layout import Lake, Run
@@ -17,12 +17,11 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
     Raises:
         InputError: if a word is not one token with a vector.
     """
-    lake, datasets = Lake(run.lake_uri), used_datasets(run)
-    folder_uri = lake.embeddings(datasets["embeddings"])
+    folder_uri = Lake(run.lake_uri).embeddings(used_datasets(run)["embeddings"])
     yield f"embeddings {folder_uri}"
     if not words:
         return
-    tokenizer = read_tokenizer(lake, datasets["tokens"])
+    tokenizer = TokensDataset.of_run(run).read_tokenizer()
     names, neighbours = token_names(tokenizer.json), Neighbours(read_embeddings(folder_uri))
     ids = {name: token_id for token_id, name in enumerate(names)}
     for word in words:

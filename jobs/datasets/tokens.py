@@ -77,16 +77,3 @@ class TokensDataset:
         """
         (entry,) = self.manifest.entries(TOKENIZER)
         return Tokenizer.from_json(read_file(self.uri, entry))
-
-
-def read_tokenizer(lake: Lake, fingerprint: str) -> Tokenizer:
-    """Read the tokenizer of the tokens dataset with this fingerprint.
-
-    Raises:
-        DamagedError: if its file is missing or altered.
-        FileNotFoundError: if there is no such dataset.
-    """
-    dataset = TokensDataset.find(lake, fingerprint)
-    if dataset is None:
-        raise FileNotFoundError(lake.tokens(fingerprint))
-    return dataset.read_tokenizer()

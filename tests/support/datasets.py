@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 from jobs.config import resolve
+from jobs.datasets.tokens import TokensDataset
 from jobs.engine.inline import InlineEngine
 from jobs.lake.layout import Lake
 from jobs.lake.store import read_json, write_bytes
@@ -49,3 +50,7 @@ class Pipeline:
     @property
     def datasets(self):
         return read_json(self.run.datasets)
+
+    @property
+    def tokens(self):
+        return TokensDataset.of_run(self.run)

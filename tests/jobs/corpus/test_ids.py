@@ -3,7 +3,6 @@
 import pytest
 
 from jobs.config import resolve
-from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from tests.jobs.datasets.test_reuse import shards
@@ -27,7 +26,7 @@ def make(tmp_path, data, **settings):
 )
 def test_ids_in_the_order_of_a_text_are_read(tmp_path, data, ids):
     pipeline, stats = make(tmp_path, data)
-    tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
+    tokenizer = pipeline.tokens.read_tokenizer()
     assert stats["num_tokens"] == len(ids.split()) + 1
     assert stats["vocab_size"] == len(set(ids.split())) + 2
     assert tokenizer.decode(tokenizer.encode(ids)) == ids

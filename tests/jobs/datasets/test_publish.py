@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.datasets.publish import MadeDataset, find_or_make, used_datasets
-from jobs.datasets.tokens import TokensDataset, read_tokenizer
+from jobs.datasets.tokens import TokensDataset
 from jobs.errors import DamagedError, InputError
 from jobs.lake.layout import Lake
 from jobs.lake.store import (
@@ -89,8 +89,6 @@ def test_a_damaged_dataset_is_refused(lake):
 
 def test_tokens_that_do_not_exist(lake):
     assert TokensDataset.find(lake, "f") is None
-    with pytest.raises(FileNotFoundError):
-        read_tokenizer(lake, "f")
     with pytest.raises(InputError, match="this run has no tokens yet; run its tokenize step first"):
         TokensDataset.of_run(lake.run("r"))
 

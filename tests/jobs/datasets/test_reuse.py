@@ -7,7 +7,6 @@ import pytest
 
 from jobs.datasets import encoding
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.store import read_manifest, write_bytes
@@ -31,13 +30,11 @@ def tokenize(lake_uri, run_id, **settings):
 
 
 def shards(pipeline):
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
-    manifest = read_manifest(folder)
-    found = {}
-    for entry in manifest.entries("shards/"):
-        shard = TokenShard.open(folder, entry)
+    tokens, found = pipeline.tokens, {}
+    for entry in tokens.shards:
+        shard = TokenShard.open(tokens.uri, entry)
         found[entry.sha256] = [name for name, _ in shard.sources]
-    return found, manifest
+    return found, tokens.manifest
 
 
 def record_reads(monkeypatch):
@@ -114,7 +111,7 @@ def test_the_champion_comes_first(tmp_path):
     write_corpus(join(lake_uri, "corpus"), TEXTS)
     tokenize(lake_uri, "first")
     other, _ = tokenize(lake_uri, "second", tokenize__tokenizer="train", tokenize__vocab_size=300)
-    tokenizer = read_tokenizer(other.lake, other.datasets["tokens"])
+    tokenizer = other.tokens.read_tokenizer()
     write_bytes(join(other.lake.models, "abc", "tokenizer.json"), tokenizer.json)
     write_bytes(other.lake.champion, json.dumps({"model": "abc", "run_id": "of old"}).encode())
     third, stats = tokenize(lake_uri, "third")

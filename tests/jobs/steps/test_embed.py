@@ -4,7 +4,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.datasets.tokens import read_tokenizer
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.inline import InlineEngine
@@ -53,7 +52,7 @@ def learned(tmp_path_factory):
 
 def test_words_of_the_same_slots_are_neighbours(learned):
     pipeline, stats = learned
-    tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
+    tokenizer = pipeline.tokens.read_tokenizer()
     neighbours = Neighbours(read_embeddings(pipeline.folder))
     names = token_names(tokenizer.json)
     for name, members in CLASSES.items():
@@ -79,7 +78,7 @@ def test_files_of_the_dataset(learned):
     assert np.array_equal(np.array(table.column("vector").to_pylist(), np.float32), read.vectors)  # bit for bit
     assert read.vectors.shape == (stats["num_vectors"], 16)
     assert min(table.column("count").to_pylist()) >= 5
-    tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
+    tokenizer = pipeline.tokens.read_tokenizer()
     assert tokenizer.end_of_text not in read.ids
     assert all(tokenizer.decode([i]).strip() == name.strip("Ġ") for i, name in zip(read.ids, read.tokens, strict=True))
     assert any("round 1 of" in line for line in pipeline.lines)

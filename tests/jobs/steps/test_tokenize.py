@@ -9,7 +9,6 @@ import tokenizers
 
 from jobs.datasets import publish
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.store import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
@@ -28,15 +27,13 @@ TEXTS = {
 
 def read_all(pipeline):
     """Return the manifest, and source, offset, bytes and ids of each document."""
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
-    manifest = read_manifest(folder)
-    rows = []
-    for entry in manifest.entries("shards/"):
-        shard = TokenShard.open(folder, entry)
+    tokens, rows = pipeline.tokens, []
+    for entry in tokens.shards:
+        shard = TokenShard.open(tokens.uri, entry)
         names = [shard.sources[i][0] for i in shard.source]
         ids = [part.tolist() for part in np.split(shard.ids, shard.ends[:-1])]
         rows += zip(names, shard.offset.tolist(), shard.num_bytes.tolist(), ids, strict=True)
-    return manifest, rows
+    return tokens.manifest, rows
 
 
 def test_tokens_of_a_folder(anywhere):
@@ -46,7 +43,7 @@ def test_tokens_of_a_folder(anywhere):
     manifest, rows = read_all(pipeline)
     paragraphs = [text.strip() for text in PASSAGE.decode().strip().split("\n\n")] * 6
     texts = [*paragraphs, "One.\nTwo.", "Three <|endoftext|> four.", *["漢字 😀"] * 50]
-    tokenizer = read_tokenizer(pipeline.lake, pipeline.datasets["tokens"])
+    tokenizer = pipeline.tokens.read_tokenizer()
     reference = tokenizers.Tokenizer.from_str(tokenizer.json.decode())
     assert [ids for *_, ids in rows] == [[*reference.encode(text).ids, 256] for text in texts]
     assert [num_bytes for _, _, num_bytes, _ in rows] == [len(text.encode()) for text in texts]
@@ -142,7 +139,7 @@ def test_given_tokenizer(anywhere):
         anywhere, write_corpus(join(anywhere, "other"), {"b.txt": b"Other text."}), tokenize__tokenizer=given
     )
     assert second.tokenize()["vocab_size"] == 400
-    tokenizer = read_tokenizer(first.lake, first.datasets["tokens"])
+    tokenizer = first.tokens.read_tokenizer()
     assert read_all(second)[1] == [("b.txt", 0, 11, [*tokenizer.encode("Other text."), 256])]
 
 

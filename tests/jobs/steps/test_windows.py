@@ -10,7 +10,6 @@ import pytest
 
 from jobs.datasets import baselines, contamination, publish, shards, streams, windowing
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import WindowSet, num_windows
 from jobs.errors import DamagedError, InputError
 from jobs.lake.store import list_files, read_manifest, write_bytes, write_json
@@ -31,8 +30,7 @@ def read_side(pipeline, side):
 
 
 def all_tokens(pipeline):
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
-    return [TokenShard.open(folder, entry).ids for entry in read_manifest(folder).entries("shards/")]
+    return [TokenShard.open(pipeline.tokens.uri, entry).ids for entry in pipeline.tokens.shards]
 
 
 def test_windows_of_a_text(anywhere):
@@ -78,10 +76,8 @@ def test_contamination_and_distribution(local):
     assert stats["num_compared_ngrams"] > 100
     pipeline = make(local, {"a.txt": PASSAGE}, windows__split="tail")
     stats = pipeline.windows()
-    sides = [TokenShard.open(pipeline.lake.tokens(pipeline.datasets["tokens"]), entry) for entry in
-             read_manifest(pipeline.lake.tokens(pipeline.datasets["tokens"])).entries("shards/")]  # fmt: skip
     assert stats["ngram_leak"] < 0.1
-    counts = Counter(np.concatenate([shard.ids for shard in sides]).tolist())
+    counts = Counter(np.concatenate(all_tokens(pipeline)).tolist())
     _, share = stats["most_frequent_tokens"][0]
     assert share == counts.most_common(1)[0][1] / sum(counts.values())
     assert len(stats["most_frequent_tokens"]) == 20
@@ -144,10 +140,9 @@ def test_the_bigram_loss_equals_that_of_plain_counts(local, over):
 
 def read_streams(pipeline, over):
     """Return the tokens of each side as one stream for each token shard or document."""
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
-    rule = windowing.make_rule(TokensDataset.of_run(pipeline.run), pipeline.config.windows)
+    rule = windowing.make_rule(pipeline.tokens, pipeline.config.windows)
     found = {"train": [], "valid": []}
-    for entry in read_manifest(folder).entries("shards/"):
+    for entry in pipeline.tokens.shards:
         for side in found:
             ids, lengths = streams.read_side(entry, rule, side)
             ends = [] if over == "stream" else np.cumsum(lengths)[:-1]

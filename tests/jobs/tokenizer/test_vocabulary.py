@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, resolve
 from jobs.corpus.splits import plan_splits
-from jobs.datasets.tokens import read_tokenizer
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import list_sources
@@ -88,7 +87,7 @@ def test_both_steps(tmp_path, kind):
     stats = pipeline.tokenize() | pipeline.windows()
     assert stats["num_train_windows"] > 0
     assert stats["dtype"] == "uint8"
-    assert read_tokenizer(pipeline.lake, pipeline.datasets["tokens"]).vocab_size == stats["vocab_size"] <= 100
+    assert pipeline.tokens.read_tokenizer().vocab_size == stats["vocab_size"] <= 100
 
 
 def test_bpe_needs_a_vocabulary_for_all_bytes():
