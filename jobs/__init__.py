@@ -1,12 +1,11 @@
-"""The package that goes to the cluster: tokenization, windows, training and generation of a language model.
+"""The package that goes to the cluster: from text to a trained language model, and to text that it writes.
 
-Runs in the job's environment, on a laptop (``python -m jobs run``) or on Spark (``spark-submit launcher.py``).
-Airflow imports of it only what is light: `jobs.config` with its `jobs.config.sections`, `jobs.lake`, `jobs.errors`
-and `jobs.lake.atomic`.
+It runs on one machine (``python -m jobs run``) and on a Spark cluster (``spark-submit launcher.py``). Airflow imports
+only the folders of it that need neither torch, pyspark nor pyarrow, such as `jobs.config`.
 """
 
 import os
 
-# Before torch is loaded: its threads (libgomp) wait for each other for microseconds, then sleep. By default they spin
-# long; on cores that others use too, a training step on two threads took ten times as much time.
+# Read when torch is imported: its threads (libgomp) then spin for microseconds only while they wait, and sleep. By
+# default they spin longer: on two cores shared with other processes, a training step took ten times as long.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -160,8 +160,9 @@ def flat_schema() -> dict[str, dict[str, Any]]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Turn pydantic's ``anyOf [x, null]`` into a list of types, which Airflow's form needs."""
+    """Return a field's schema as Airflow's form needs it: a list of types instead of ``anyOf [x, null]``."""
     plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    plain["description"] = " ".join(plain["description"].split())
     for choice in schema.get("anyOf", []):
         plain |= {key: value for key, value in choice.items() if key != "type"}
     if "anyOf" in schema:

@@ -99,8 +99,8 @@ class WindowsConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed of the division into training and validation. Another seed chooses other documents."""
     leak_ngram: int = Field(13, ge=0, le=1000)
-    """Report the part of the validation text's token sequences of this length that the training text contains too. A
-    high value means that validation measures memory, not learning. 0 turns the report off."""
+    """Report which share of the validation text's sequences of this many tokens also occurs in the training text. A
+    high share means that validation measures memory, not learning. 0 turns the report off."""
 
     @property
     def stride(self) -> int:
@@ -128,8 +128,8 @@ class EmbedConfig(Section):
     min_count: int = Field(5, ge=1)
     """Tokens that occur less often than this get no vector."""
     subsample: float = Field(1e-3, ge=0, le=1)
-    """Skip some occurrences of tokens whose part of the text is above this value, because frequent tokens teach little.
-    0 skips none."""
+    """Skip some occurrences of tokens whose share of the text is above this value, because frequent tokens teach
+    little. 0 skips none."""
     learning_rate: float = Field(0.05, gt=0)
     """Learning rate at the start; it falls linearly to a tenth."""
     workers: int = Field(2, ge=1, le=1024)

@@ -55,16 +55,16 @@ class TrainConfig(Section):
     """Largest number of windows that a worker computes at once; it adds up the gradients of several such parts
     (gradient accumulation). Set it if memory is short; the result is the same."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
-    """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually the fastest.
-    `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
+    """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually learns
+    fastest. `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
     learning_rate: float = Field(5e-3, gt=0)
     """Highest learning rate. With muon, 0.01 suits models of a million parameters, and larger models need less."""
     schedule: Literal["constant", "exponential", "linear", "cosine", "wsd"] = "linear"
     """How the learning rate falls after the warm-up. `constant`: not at all. `exponential`: by a factor in each epoch.
-    `linear`: in a line. `cosine`: as half a cosine wave. `wsd` (warm-up, stable, decay): in a line, in the last part of
-    the run only."""
+    `linear`: linearly. `cosine`: as half a cosine wave. `wsd` (warm-up, stable, decay): linearly, in the last part
+    of the run only."""
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
-    """Learning rate at the end, as a part of the highest one, for the linear, cosine and wsd schedules."""
+    """Learning rate at the end of the linear, cosine and wsd schedules, relative to the highest one: 0.1 is a tenth."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
     """Last part of the run in which the wsd schedule lowers the learning rate."""
     decay_per_epoch: float = Field(0.9, gt=0, le=1)

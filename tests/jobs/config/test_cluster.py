@@ -1,4 +1,4 @@
-"""Which machines a cluster may have."""
+"""The instance types that a cluster can have."""
 
 import pytest
 
@@ -26,7 +26,7 @@ from jobs.errors import InputError
         ("m7i-flex.large", False, False),
     ],
 )
-def test_what_the_name_of_an_instance_type_tells(name: str, arm: bool, gpu: bool) -> None:
+def test_architecture_and_gpu_follow_from_the_name(name: str, arm: bool, gpu: bool) -> None:
     assert architecture(name) == ("aarch64" if arm else "x86_64")
     assert has_cuda(name) is gpu
 
@@ -47,6 +47,6 @@ def test_the_default_machines_fit_together() -> None:
         ({"cluster.wheelhouse": "s3://lakes/wheels"}, "cluster.wheelhouse"),
     ],
 )
-def test_what_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
+def test_a_cluster_that_cannot_work_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         resolve("file:///text", "tiny", settings)

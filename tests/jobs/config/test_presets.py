@@ -1,4 +1,4 @@
-"""Every preset runs end to end, scaled down, and beats what knows only how frequent tokens are."""
+"""Every preset runs end to end, scaled down, and its model beats the unigram baseline."""
 
 import math
 import os
@@ -21,7 +21,7 @@ SMALL = {
     "model.num_layers": 2, "train.workers": 1, "train.max_tokens": 400_000, "train.eval_windows": 512,
     "train.batch_size": 16, "train.max_seconds": None, "generate.num_samples": 1, "generate.max_new_words": 5,
 }  # fmt: skip
-# Presets whose numbers are too large or too few for a text of 20 KB, and what they then take instead.
+# Settings of presets that do not suit a text of 20 KB, with values that do.
 OTHER = {
     "averaged-dense": {"train.workers": 2, "train.batch_size": 64},
     "embedding-regression": {"windows.size": 8, "windows.overlap": 6, "train.epochs": 3},
@@ -59,12 +59,12 @@ def test_a_preset_runs_and_beats_its_baselines(preset, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_a_preset_is_a_configuration(preset):
+def test_a_preset_resolves_to_a_configuration(preset):
     config = resolve("none", preset)
     assert config.preset == preset
 
 
-def test_presets_have_their_pipelines_numbers():
+def test_presets_have_the_numbers_of_the_pipelines_that_they_follow():
     averaged = resolve("none", "averaged-dense")
     assert (averaged.tokenize.kind, averaged.tokenize.vocab_size) == ("word", 3000)
     assert (averaged.model.embedding_size, averaged.model.hidden_sizes) == (32, (128, 128))
@@ -90,7 +90,7 @@ def test_presets_have_their_pipelines_numbers():
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("small", 24.0), ("medium", 124.3)])
-def test_decoders_have_the_size_that_they_promise(preset, millions):
+def test_transformers_have_the_size_in_their_description(preset, millions):
     config = resolve("none", preset)
     shape = DataShape(config.tokenize.vocab_size, config.windows.size, 0)
     shapes = weight_shapes(Llama, LlamaConfig.of(config.model, shape))

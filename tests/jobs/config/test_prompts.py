@@ -13,7 +13,7 @@ def prompts_of(path, data):
     return read_prompts(GenerateConfig(prompts_file=str(path)), store.read_bytes)
 
 
-def test_without_a_file_the_configuration_has_them():
+def test_prompts_come_from_the_configuration_without_a_file():
     assert read_prompts(GenerateConfig(prompts=("a", "b")), store.read_bytes) == ("a", "b")
 
 
@@ -27,11 +27,11 @@ def test_without_a_file_the_configuration_has_them():
         (b"\xef\xbb\xbfone\n", ("one",)),
     ],
 )
-def test_a_text_file_has_one_on_each_line(tmp_path, data, prompts):
+def test_a_text_file_has_a_prompt_in_each_line(tmp_path, data, prompts):
     assert prompts_of(tmp_path / "my prompts.txt", data) == prompts
 
 
-def test_a_jsonl_file_has_one_on_each_line(tmp_path):
+def test_a_jsonl_file_has_a_prompt_in_each_line(tmp_path):
     assert prompts_of(tmp_path / "p.jsonl", b'{"prompt": "two\\nlines"}\n\n{"prompt": ""}') == ("two\nlines", "")
 
 
@@ -47,7 +47,7 @@ def test_a_jsonl_file_has_one_on_each_line(tmp_path):
         ("p.jsonl", rb'{"prompt": "a\ud800"}', "half of a surrogate pair"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, name, data, message):
+def test_a_wrong_file_is_one_line(tmp_path, name, data, message):
     with pytest.raises(InputError, match=message) as caught:
         prompts_of(tmp_path / name, data)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Configuration: precedence, refusals, and the schema that becomes the trigger form."""
+"""Configuration: precedence, errors, and the schema that becomes the trigger form."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_a_memory_size_may_have_a_capital_letter():
     assert (spark.driver_memory, spark.executor_memory) == ("4g", "512m")
 
 
-def test_embeddings_are_a_step_where_the_model_starts_from_them():
+def test_embed_is_a_step_if_the_model_starts_from_its_vectors():
     assert resolve("a.txt", "tiny").steps == ("tokenize", "windows", "train", "generate")
     config = resolve("a.txt", "tiny", {"train.embeddings": "embed", "embed.size": 64})
     assert config.steps == ("tokenize", "windows", "embed", "train", "generate")
@@ -57,14 +57,14 @@ def test_every_preset_is_valid(name):
         ("spark.driver_memory=lots", "spark.driver_memory: "),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(setting, message):
+def test_a_wrong_setting_is_one_line_with_key_and_value(setting, message):
     with pytest.raises(InputError) as caught:
         resolve("a.txt", "tiny", parse_settings([setting]))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_other_refusals():
+def test_wrong_presets_settings_and_files_are_refused():
     with pytest.raises(InputError, match="preset 'huge' does not exist; choose one of "):
         resolve("a.txt", "huge")
     with pytest.raises(InputError, match="write key=value"):
