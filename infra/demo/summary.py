@@ -41,7 +41,7 @@ def _next_commands(run: Run) -> list[str]:
     lake = local_path(run.lake_uri)
     return [
         "  continue a text of yours",
-        f'    .venv/bin/python -m jobs sample --lake "{lake}" --model {run.run_id} --prompt "My lord,"',
+        f'    .venv/bin/nightjar sample --lake "{lake}" --model {run.run_id} --prompt "My lord,"',
         "  read the report",
         f"    {local_path(join(run.stats, 'stats.txt'))}",
         "  train on your own text",

@@ -18,6 +18,8 @@ from tests.support.airflow import STANDIN, Emr
 
 ENDED = ("success", "failed")
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @dataclass(frozen=True)
 class User:
@@ -39,7 +41,7 @@ class User:
         self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
         return self.lake.run(run_id)
 
-    def wait(self, run, limit_seconds=200):
+    def wait(self, run, limit_seconds=600):
         """Wait for the end of the run and return its final state."""
         deadline = time.monotonic() + limit_seconds
         while (state := self.ask(f"dagRuns/{run.run_id}")["state"]) not in ENDED:
