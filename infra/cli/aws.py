@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from jobs.cli import options
 from jobs.errors import InputError
@@ -19,15 +20,10 @@ app = typer.Typer()
 @app.command("aws-plan", rich_help_panel=_PANEL)
 def aws_plan(
     preset: Annotated[
-        str,
-        typer.Option(
-            "--preset", metavar="NAME", help="Settings to start from.", autocompletion=options.complete_preset
-        ),
+        str, Option(metavar="NAME", help="Settings to start from.", autocompletion=options.complete_preset)
     ] = "demo",
     lake: options.Lake = "s3://my-bucket/lake",
-    corpus: Annotated[
-        str, typer.Option("--corpus", metavar="URI", help="Text to train on.")
-    ] = "s3://my-bucket/lake/corpora/texts",
+    corpus: Annotated[str, Option(metavar="URI", help="Text to train on.")] = "s3://my-bucket/lake/corpora/texts",
     settings: options.Settings = None,
 ) -> None:
     """Print the requests to EMR of a run, and validate them. No credentials and no network are needed."""
@@ -48,17 +44,12 @@ def aws_plan(
 
 @app.command("aws-deploy", rich_help_panel=_PANEL)
 def aws_deploy(
-    env: Annotated[str, typer.Argument(metavar="ENV", help="Name of the deployment, such as prod.")],
+    env: Annotated[str, Argument(metavar="ENV", help="Name of the deployment, such as prod.")],
     parameters: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="Parameter=value",
-            help="Parameters of infra/aws/template.yaml, such as VpcId=vpc-1. Those not given keep their values.",
-        ),
+        Argument(metavar="Parameter=value", help="Parameters of template.yaml; those not given keep their values."),
     ] = None,
-    destroy: Annotated[
-        bool, typer.Option("--destroy", help="Delete the stack instead; its bucket and its key are kept.")
-    ] = False,
+    destroy: Annotated[bool, Option("--destroy", help="Delete the stack; its bucket and key are kept.")] = False,
 ) -> None:
     """Create or update a deployment on AWS, and print its outputs as environment variables for Airflow.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from infra.emr.settings import EmrSettings, Executors
 from jobs.errors import InputError
@@ -21,45 +22,28 @@ app = typer.Typer()
 
 @app.command("emr", rich_help_panel="Embedded EMR")
 def emr(
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. Anyone who can reach it can run commands as you.")
-    ] = DEFAULT.host,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
-    ] = 5555,
+    host: Annotated[str, Option(help="Address; anyone who can reach it can run commands as you.")] = DEFAULT.host,
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 5555,
     bucket: Annotated[
-        list[str] | None,
-        typer.Option("--bucket", metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets."),
+        list[str] | None, Option(metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets.")
     ] = None,
     state_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--state-dir", metavar="DIR", help="Folder for the work and the logs of steps. Default: a temporary folder."
-        ),
+        Path | None, Option(metavar="DIR", help="Folder for the work and logs of steps. Default: a temporary one.")
     ] = DEFAULT.state_dir,
     executors: Annotated[
-        Executors,
-        typer.Option("--executors", help="Spark executors are threads of the driver's JVM, or processes."),
+        Executors, Option(help="Spark executors are threads of the driver's JVM, or processes.")
     ] = DEFAULT.executors,
-    start_seconds: Annotated[
-        float, typer.Option("--start-seconds", help="Seconds that a cluster is in state STARTING.")
-    ] = DEFAULT.start_seconds,
+    start_seconds: Annotated[float, Option(help="Seconds of a cluster in STARTING.")] = DEFAULT.start_seconds,
     bootstrap_seconds: Annotated[
-        float, typer.Option("--bootstrap-seconds", help="Seconds that a cluster is in state BOOTSTRAPPING.")
+        float, Option(help="Seconds of a cluster in BOOTSTRAPPING.")
     ] = DEFAULT.bootstrap_seconds,
     grace_seconds: Annotated[
-        float, typer.Option("--grace-seconds", help="Seconds between SIGTERM and SIGKILL when a step is ended.")
+        float, Option(help="Seconds from SIGTERM to SIGKILL when a step is ended.")
     ] = DEFAULT.grace_seconds,
-    java_options: Annotated[
-        str, typer.Option("--java-options", help="JVM options of Spark steps that set none.")
-    ] = DEFAULT.java_options,
+    java_options: Annotated[str, Option(help="JVM options of Spark steps that set none.")] = DEFAULT.java_options,
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            "--env",
-            metavar="NAME=VALUE",
-            help="Environment variable of every step. Repeat the option for several variables.",
-        ),
+        Option(metavar="NAME=VALUE", help="Environment variable of all steps. Repeat the option for several."),
     ] = None,
 ) -> None:
     """Start an EMR and S3 endpoint on this machine, which really runs the steps of clusters.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from jobs.lake.layout import Lake
@@ -19,11 +20,11 @@ app = typer.Typer()
 package = typer.Typer(help="Check the package for the cluster, or make a wheelhouse.")
 app.add_typer(package, name="aws-package", rich_help_panel="AWS")
 
-Arch = Annotated[Literal["x86_64", "aarch64"], typer.Option("--arch", help="Processor architecture of the nodes.")]
-Torch = Annotated[Literal["cpu", "cuda"], typer.Option("--torch", help="Build of torch.")]
+Arch = Annotated[Literal["x86_64", "aarch64"], Option(help="Processor architecture of the nodes.")]
+Torch = Annotated[Literal["cpu", "cuda"], Option(help="Build of torch.")]
 UploadTo = Annotated[
     str | None,
-    typer.Option("--lake", metavar="PLACE", help="Lake to upload the result to: a path, file:///... or s3://..."),
+    Option(metavar="PLACE", help="Lake to upload the result to: path, file:///... or s3://..."),
 ]
 
 
@@ -40,8 +41,7 @@ def wheelhouse(
     arch: Arch = "x86_64",
     torch: Torch = "cpu",
     output: Annotated[
-        Path | None,
-        typer.Option("--output", metavar="DIR", help="Folder to write to. Default: .cache/wheelhouses in the project."),
+        Path | None, Option(metavar="DIR", help="Folder to write to. Default: .cache/wheelhouses in the project.")
     ] = None,
     lake: UploadTo = None,
 ) -> None:

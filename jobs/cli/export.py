@@ -6,6 +6,7 @@ import logging
 from typing import Annotated, Literal
 
 import typer
+from typer import Option
 
 from jobs.cli import options
 from jobs.errors import InputError
@@ -20,15 +21,10 @@ def export(
     model: options.Model,
     form: Annotated[
         Literal["gguf", "zip", "folder"],
-        typer.Option(
-            "--format",
-            help="gguf: a file for llama.cpp; zip: one archive; folder: a folder that transformers opens.",
-            show_default=False,
-        ),
+        Option("--format", help="gguf: for llama.cpp; folder: for transformers; zip: the folder.", show_default=False),
     ],
     output: Annotated[
-        str,
-        typer.Option("--output", help="File or folder to write: path, file:///... or s3://...", show_default=False),
+        str, Option(metavar="PLACE", help="File or folder to write: path, file:///... or s3://...", show_default=False)
     ],
     lake: options.Lake = "lake",
 ) -> None:

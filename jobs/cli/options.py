@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 EngineName = Literal["inline", "spark"]
 
@@ -23,48 +23,23 @@ def complete_setting(incomplete: str) -> list[tuple[str, str]]:
     return [(f"{key}=", schema["description"]) for key, schema in flat_schema().items() if key.startswith(incomplete)]
 
 
-Config = Annotated[
-    str,
-    typer.Option(
-        "--config",
-        metavar="URI",
-        help="Configuration of the run: config.json in the run's folder.",
-        show_default=False,
-    ),
-]
-Engine = Annotated[
-    EngineName,
-    typer.Option("--engine", help="Engine of the step: processes of this machine (inline), or Spark."),
-]
+Config = Annotated[str, Option(metavar="URI", help="The run's config.json, in its folder.", show_default=False)]
+Engine = Annotated[EngineName, Option(help="Processes of this machine (inline), or Spark.")]
 Lake = Annotated[
     str,
-    typer.Option(
-        "--lake",
-        metavar="PLACE",
-        envvar="NIGHTJAR_LAKE",
-        help="Folder of datasets, runs and models: a path, file:///... or s3://...",
-    ),
+    Option(metavar="PLACE", envvar="NIGHTJAR_LAKE", help="Folder of runs and models: path, file:///... or s3://..."),
 ]
 Master = Annotated[
     str | None,
-    typer.Option(
-        "--master",
-        metavar="URL",
-        help="Spark master, such as spark://host:7077. Default: the setting spark.master, else spark-submit's.",
-    ),
+    Option(metavar="URL", help="Spark master. Default: the setting spark.master, else spark-submit's or this machine."),
 ]
 Model = Annotated[
     str,
-    typer.Option(
-        "--model",
-        metavar="MODEL",
-        help="Model: its folder or .zip file, the id or folder of a run, or 'champion'.",
-        show_default=False,
-    ),
+    Option(metavar="MODEL", help="Model folder or .zip, id or folder of a run, or 'champion'.", show_default=False),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Setting, such as train.seed=7. Repeat the option for several settings.",

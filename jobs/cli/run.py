@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from jobs.cli import options
 from jobs.cli.runner import InterruptedRunError, log, log_to_stderr
@@ -27,19 +28,17 @@ _STEPS = "Single steps of a run, as a cluster runs them"
 def run(
     corpus: Annotated[
         list[str],
-        typer.Option(
-            "--corpus",
+        Option(
             metavar="PLACE",
-            help="Text to train on: a file, a folder or a pattern of .txt, .jsonl or .parquet files, as a path,"
-            " file:///... or s3://... Repeat the option for several places.",
+            help="Text to train on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
+            " or s3://... Repeat the option for several places.",
             show_default=False,
         ),
     ],
     lake: options.Lake = "lake",
     preset: Annotated[
         str,
-        typer.Option(
-            "--preset",
+        Option(
             metavar="NAME",
             help="Settings to start from. By size: tiny, demo, small, medium. By method: attention-dense,"
             " averaged-dense, embedding-regression, nesterov-regression, word2vec-attention.",
@@ -48,25 +47,10 @@ def run(
     ] = "demo",
     settings: options.Settings = None,
     run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run-id",
-            metavar="NAME",
-            help="Name of the run. A run of this name that exists is continued. Default: manual- and the time.",
-        ),
+        str | None, Option(metavar="NAME", help="Name of the run; an existing run is continued. Default: the time.")
     ] = None,
-    engine: Annotated[
-        options.EngineName,
-        typer.Option("--engine", help="Engine of all steps: processes of this machine (inline), or Spark."),
-    ] = "inline",
-    master: Annotated[
-        str | None,
-        typer.Option(
-            "--master",
-            metavar="URL",
-            help="Spark master, such as spark://host:7077. Default: the setting spark.master, else this machine.",
-        ),
-    ] = None,
+    engine: options.Engine = "inline",
+    master: options.Master = None,
 ) -> None:
     """Train a model on a text, and write text with it: all steps of the pipeline.
 
@@ -110,30 +94,18 @@ def windows(config: options.Config, engine: options.Engine = "spark", master: op
 
 @app.command("embed", rich_help_panel=_STEPS)
 def embed(
-    config: Annotated[
-        str | None,
-        typer.Option("--config", metavar="URI", help="Configuration of the run: config.json in the run's folder."),
-    ] = None,
+    config: Annotated[str | None, Option(metavar="URI", help="The run's config.json, in its folder.")] = None,
     run_id: Annotated[
-        str | None,
-        typer.Option("--run", metavar="RUN", help="Instead of --config: the id of a run in the lake."),
+        str | None, Option("--run", metavar="RUN", help="Instead of --config: a run in the lake.")
     ] = None,
     lake: options.Lake = "lake",
     settings: options.Settings = None,
     neighbours: Annotated[
         list[str] | None,
-        typer.Option(
-            "--neighbours",
-            metavar="WORD",
-            help="Print the words nearest to this word. Repeat the option for several words.",
-        ),
+        Option(metavar="WORD", help="Print the words nearest to this one. Repeat the option for several words."),
     ] = None,
     engine: Annotated[
-        options.EngineName | None,
-        typer.Option(
-            "--engine",
-            help="Processes of this machine (inline), or Spark. Default: spark with --config, inline with --run.",
-        ),
+        options.EngineName | None, Option(help="Default: spark with --config, inline (processes) with --run.")
     ] = None,
     master: options.Master = None,
 ) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from jobs.cli import options
 from jobs.errors import InputError
@@ -25,70 +27,43 @@ app = typer.Typer()
 @app.command("sample")
 def sample(
     *,
+    context: typer.Context,
     model: options.Model,
     lake: options.Lake = "lake",
     prompt: Annotated[
         str | None,
-        typer.Option(
-            "--prompt",
-            metavar="TEXT",
-            help="Text to continue; '' begins a new document. Default: ask on a terminal, else read standard input.",
-        ),
+        Option(metavar="TEXT", help="Text to continue. Default: ask on a terminal, else read standard input."),
     ] = None,
     max_new_tokens: Annotated[
-        int | None,
-        typer.Option("--max-new-tokens", metavar="N", help="End the text after N tokens. Default: after 20 words."),
+        int | None, Option(metavar="N", help="End the text after N tokens. Default: after 20 words.")
     ] = None,
     temperature: Annotated[
-        float,
-        typer.Option(
-            "--temperature", metavar="T", help="Randomness: 0 always takes the likeliest token, above 1 is more random."
-        ),
+        float, Option(metavar="T", help="Randomness: 0 always takes the likeliest token, above 1 is more random.")
     ] = 0.8,
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Draw among the K likeliest tokens.")] = 50,
+    top_k: Annotated[int | None, Option(metavar="K", help="Draw among the K likeliest tokens.")] = 50,
     top_p: Annotated[
-        float | None,
-        typer.Option(
-            "--top-p", metavar="P", help="Draw among the likeliest tokens that together have the probability P."
-        ),
+        float | None, Option(metavar="P", help="Draw among the likeliest tokens that together have probability P.")
     ] = None,
     min_p: Annotated[
-        float | None,
-        typer.Option("--min-p", metavar="P", help="Draw among tokens with at least P times the highest probability."),
+        float | None, Option(metavar="P", help="Draw among tokens with at least P times the highest probability.")
     ] = None,
     repetition_penalty: Annotated[
-        float,
-        typer.Option(
-            "--repetition-penalty", metavar="R", help="Above 1: tokens that the text already has become less likely."
-        ),
+        float, Option(metavar="R", help="Above 1: tokens that the text already has become less likely.")
     ] = 1.0,
     stop: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stop", metavar="TEXT", help="End the text before this one. Repeat the option for several texts."
-        ),
+        list[str] | None, Option(metavar="TEXT", help="End before this text. Repeat the option for several texts.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same text.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="The same seed gives the same text.")] = 0,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "int8"],
-        typer.Option("--dtype", help="Number format of matrix products; int8 is fastest for single prompts."),
+        Literal["float32", "bfloat16", "int8"], Option(help="Number format; int8 is fastest for single prompts.")
     ] = "float32",
 ) -> None:
     """Write text with a trained model.
 
     The prompt and its continuation go to standard output, messages to standard error.
     """
-    chosen = _validated(
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        stop=stop or (),
-        seed=seed,
-        dtype=dtype,
-    )
+    chosen = _validated(context.params)  # first, since the imports below take seconds
+
     from jobs.cli.repl import Repl, converse
     from jobs.generation.continuation import GenerationSettings
     from jobs.generation.inference import to_inference
@@ -108,19 +83,20 @@ def sample(
     repl.complete(prompt)
 
 
-def _validated(**chosen: Any) -> GenerateConfig:
-    """Return the options as settings of the section generate.
+def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
+    """Return the options that are settings of the section generate.
 
     Raises:
         InputError: naming the option that is out of range, and its value.
     """
     from pydantic import ValidationError
 
-    from jobs.config import Config
+    from jobs.config import Config, GenerateConfig
     from jobs.config.resolve import first_wrong
 
+    chosen = {name: parameters[name] for name in GenerateConfig.model_fields.keys() & parameters.keys()}
     try:
-        return Config.model_validate({"corpus": "-", "generate": chosen}).generate
+        return Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}}).generate
     except ValidationError as error:
         message = first_wrong(error)
     raise InputError(re.sub(r"^generate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))
