@@ -20,6 +20,7 @@ from pathlib import Path
 from infra.setup import torch_build
 from infra.setup.installer import Installer
 from infra.setup.java import find_or_install
+from jobs.errors import InputError
 
 VENV = Path(".venv")
 STAMP = VENV / "setup.json"
@@ -29,7 +30,7 @@ TORCH = Path("requirements/torch.txt")
 PROJECT = Path("pyproject.toml")
 
 
-class SetupError(Exception):
+class SetupError(InputError):
     """A problem that the user has to solve; its text is one line."""
 
 
