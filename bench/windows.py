@@ -20,8 +20,9 @@ from bench.text import MB, WORK, folder_of, original
 from jobs.config import resolve
 from jobs.datasets.windows import WindowSet
 from jobs.engine.inline import InlineEngine
+from jobs.lake.cache import verified_file
 from jobs.lake.layout import Lake, Run
-from jobs.lake.store import list_files, read_json, read_manifest, verified_file, write_bytes
+from jobs.lake.store import list_files, read_json, read_manifest, write_bytes
 from jobs.lake.uri import to_uri
 from jobs.pipeline import run_step
 

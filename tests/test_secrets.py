@@ -8,8 +8,8 @@ import pytest
 from detect_secrets import SecretsCollection
 from detect_secrets.settings import transient_settings
 
-# Locks hold hashes.
-NOT_READ = re.compile(r"requirements/.*\.txt|\.secrets|stats/.*")
+# Locks and the manifests of a lake hold hashes.
+NOT_READ = re.compile(r"requirements/.*\.txt|\.secrets|stats/.*|tests/data/lake-0\.1/.*")
 # Credentials of the embedded EMR, which accepts any; the hashes of the sample corpus and of settings in a test.
 PUBLIC = r"embedded|local|testing|admin|(passwords|secrets)\.json.*|(f393d09d07ea4d0e|3cb74bda3add43c8)[0-9a-f]{48}"
 PLUGINS = (

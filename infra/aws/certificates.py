@@ -7,17 +7,17 @@ the lake, where the bucket's key encrypts it.
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
-from jobs.lake.uri import bucket_and_key, join
+from jobs.lake.store import Store
+from jobs.lake.uri import join
 from nightjar.packaging.archive import zip_bytes
 
 NAME = "security/node-certificates.zip"
@@ -26,13 +26,13 @@ VALID_DAYS = 825
 
 def upload_once(lake_uri: str) -> None:
     """Upload a new certificate to the lake, unless the lake has one that is valid for another month."""
-    client: Any = boto3.client("s3")
-    bucket, key = bucket_and_key(join(lake_uri, NAME))
-    if _is_fresh(client, bucket, key):
+    client = boto3.client("s3")
+    store, uri = Store(lambda: client), join(lake_uri, NAME)
+    found = store.info(uri)
+    if found and time.time() - found.modified_at < (VALID_DAYS - 31) * 24 * 3600:
         return
-    region = client.meta.region_name
-    client.put_object(Bucket=bucket, Key=key, Body=make(["*.ec2.internal", f"*.{region}.compute.internal"]))
-    sys.stdout.write(f"uploaded a certificate for the nodes, valid for {VALID_DAYS} days: s3://{bucket}/{key}\n")
+    store.write_bytes(uri, make(["*.ec2.internal", f"*.{client.meta.region_name}.compute.internal"]))
+    sys.stdout.write(f"uploaded a certificate for the nodes, valid for {VALID_DAYS} days: {uri}\n")
 
 
 def make(names: list[str]) -> bytes:
@@ -57,13 +57,3 @@ def make(names: list[str]) -> bytes:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return zip_bytes({"privateKey.pem": private, "certificateChain.pem": public, "trustedCertificates.pem": public})
-
-
-def _is_fresh(client: Any, bucket: str, key: str) -> bool:
-    try:
-        made: datetime = client.head_object(Bucket=bucket, Key=key)["LastModified"]
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-            return False
-        raise
-    return datetime.now(UTC) - made < timedelta(days=VALID_DAYS - 31)

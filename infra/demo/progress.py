@@ -9,9 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import boto3
-
-from infra.emr.store import KEYS, REGION
+from infra.emr.client import connect
 from jobs.config import STEPS
 from jobs.lake.layout import Run
 from jobs.lake.uri import local_path
@@ -24,13 +22,7 @@ class ProgressDisplay:
 
     def __init__(self, run: Run, emr_endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
-        self._emr = boto3.client(
-            "emr",
-            endpoint_url=emr_endpoint,
-            region_name=REGION,
-            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        )
+        self._emr = connect("emr", emr_endpoint)
         self._clock = clock
         self._repeat_seconds = 5.0 if sys.stdout.isatty() else 15.0
         self._started = clock()

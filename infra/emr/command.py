@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from infra.emr.client import KEYS
 from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.spark_submit import CommandError, Download, localize
-from infra.emr.store import KEYS
 
 EXECUTORS_TAG = "nightjar:executors"
 

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.emr import guard, logs
+from infra.emr.client import open_store
 from infra.emr.command import ClusterSpec, StepCommand, step_command, step_env
 from infra.emr.settings import ServerContext
 from infra.emr.spark_submit import CommandError
-from infra.emr.store import Store, StoreError
+from jobs.errors import NightjarError
+from jobs.lake.store import Store
+from jobs.lake.uri import to_uri
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +54,14 @@ class Execution:
 
     def run(self, cluster: ClusterSpec) -> str | None:
         """Run the step and upload its logs. Return the cause of its failure, or None if it succeeded."""
-        folder, store = self._step.folder, Store(self._server.endpoint_url)
+        folder, store = self._step.folder, open_store(self._server.endpoint_url)
         (folder / "work").mkdir(parents=True)
         for name in logs.NAMES:
             (folder / name).touch()
         try:
             status = self._attempt(cluster, store)
             failure = None if status == 0 else logs.cause(folder, status)
-        except (CommandError, OSError, StoreError) as error:
+        except (OSError, NightjarError) as error:
             failure = str(error)
         finally:
             shutil.rmtree(folder / "work", ignore_errors=True)
@@ -89,7 +92,10 @@ class Execution:
         env = step_env(os.environ, self._server, cluster, home, folder / "work" / ".scratch")
         for download in command.downloads:
             logs.write_controller(folder, f"fetch {download.uri}")
-            store.fetch(download.uri, folder / "work" / download.path)
+            try:
+                store.copy(to_uri(download.uri), (folder / "work" / download.path).as_uri())
+            except OSError as error:
+                raise CommandError(f"cannot read {download.uri}: {error}") from None
         logs.write_controller(folder, f"run {shlex.join(command.argv)}")
         process = self._start(command, env)
         if process is None:

@@ -7,7 +7,9 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.emr.store import Store, StoreError
+from jobs.errors import NightjarError
+from jobs.lake.store import Store
+from jobs.lake.uri import to_uri
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,9 @@ def upload(folder: Path, uri: str, store: Store) -> None:
             packed = folder / f"{name}.gz"
             with (folder / name).open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
                 shutil.copyfileobj(source, target)
-            store.publish(packed, f"{uri}/{name}.gz")
+            store.copy(packed.absolute().as_uri(), to_uri(f"{uri}/{name}.gz"))
             packed.unlink()
-    except (OSError, StoreError) as error:
+    except (OSError, NightjarError) as error:
         log.warning("Cannot upload the logs of a step, they stay in %s: %s", folder, error)
 
 

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,14 +22,15 @@ from unittest import mock
 
 import moto.emr.models
 import moto.emr.urls
+from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.base_backend import BaseBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from infra.emr.client import connect, open_store
 from infra.emr.models import LocalCluster
 from infra.emr.responses import LocalResponse
 from infra.emr.settings import EmrSettings, ServerContext
-from infra.emr.store import Store
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def embedded_emr(
 
     Raises:
         StartError: if the port is taken, the state folder cannot be made, or this process has a server already.
-        StoreError: if a bucket has an invalid name.
+        InputError: if a bucket has an invalid name.
     """
     settings = settings or EmrSettings()
     if settings.host not in _LOOPBACK:
@@ -170,14 +171,19 @@ def _refuse_web_pages(app: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
 
 @contextmanager
 def _buckets(server: ServerContext) -> Iterator[None]:
-    store = Store(server.endpoint_url)
+    client, store = connect("s3", server.endpoint_url), open_store(server.endpoint_url)
     for name in server.settings.buckets:
-        store.create_bucket(name)
+        try:
+            client.create_bucket(Bucket=name)
+        except (BotoCoreError, ClientError) as error:
+            raise InputError(f"cannot create bucket {name!r}: {error}") from None
     try:
         yield
     finally:
         for name in server.settings.buckets:
-            store.delete_bucket(name)
+            with suppress(OSError, ClientError):  # it may be gone, or have older versions of objects
+                store.delete_folder(f"s3://{name}")
+                client.delete_bucket(Bucket=name)
 
 
 def _end_clusters(grace_seconds: float) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.emr.store import base_name, is_stored
 from jobs.errors import NightjarError
+from jobs.lake.uri import base_name, to_uri
 
 FLAGS = frozenset({"--verbose", "-v", "--supervise", "--version", "--help", "-h", "--usage-error"})
 FILE_OPTIONS = frozenset({"--py-files", "--files", "--archives", "--jars", "--properties-file"})
@@ -67,10 +67,10 @@ class Downloads:
 
     def local(self, uri: str) -> str:
         """Return the local name for `uri`, or `uri` itself if it is not at `s3://` or `file://`."""
-        if not is_stored(uri):
+        if not uri.startswith(("file:", "s3://", "s3a://", "s3n://")):
             return uri
         if uri not in self._paths:
-            name = base_name(uri)
+            name = base_name(to_uri(uri))
             taken = name in self._paths.values()
             self._paths[uri] = f"{len(self._paths)}/{name}" if taken else name
         return self._paths[uri]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Literal, Protocol
+from io import BufferedReader
+from typing import BinaryIO, Literal, Protocol
 
 import pyarrow as pa
 
@@ -32,38 +33,38 @@ class File(Protocol):
 
 
 @contextmanager
-def open_plain(file: File) -> Iterator[pa.NativeFile]:
+def open_plain(file: File, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator[BufferedReader]:
     """Open a file for reading its stored bytes at any position.
 
     Raises:
         InputError: if it cannot be read.
     """
-    with named_errors(file.uri), store.open_input(file.uri) as stream:
+    with named_errors(file.uri), store.open_input(file.uri, buffer_bytes) as stream:
         yield stream
 
 
 @contextmanager
-def open_stream(file: File) -> Iterator[pa.NativeFile]:
+def open_stream(file: File) -> Iterator[BinaryIO | pa.NativeFile]:
     """Open a file for reading its decompressed content from start to end.
 
     Raises:
         InputError: if it cannot be read, or is damaged or not compressed as its name says.
     """
-    with open_plain(file) as stream:
+    with open_plain(file, BLOCK_BYTES) as stream:
         if file.compression is None:
             yield stream
             return
         try:
-            yield pa.CompressedInputStream(stream, _CODECS[file.compression])
+            yield pa.CompressedInputStream(pa.PythonFile(stream, "r"), _CODECS[file.compression])
         except OSError as error:
-            if error.errno is not None or "AWS Error" in str(error):
+            if error.errno is not None:
                 raise
             reason = str(error).splitlines()[0]
             raise InputError(f"{file.uri}: damaged .{file.compression} file ({reason}); compress it again") from None
 
 
 @contextmanager
-def open_seekable(file: File) -> Iterator[pa.NativeFile | IO[bytes]]:
+def open_seekable(file: File) -> Iterator[BinaryIO]:
     """Open a file for reading its content at any position; a compressed file is first decompressed to the local disk.
 
     Raises:
@@ -90,7 +91,7 @@ def read_blocks(file: File) -> Iterator[bytes]:
             yield block
 
 
-def read_at(file: pa.NativeFile, start: int, size: int) -> bytes:
+def read_at(file: BinaryIO, start: int, size: int) -> bytes:
     """Read at most `size` bytes from `start` on."""
     file.seek(start)
     return file.read(size)

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ def _read_range(part: ByteRange, unit: Unit) -> Documents:
     return Documents(texts, offsets + (start + first), _empty_lines(unit, num_lines, len(texts)))
 
 
-def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool:
+def _begins_with_mark(file: BinaryIO, part: ByteRange, data: bytes) -> bool:
     """Return whether the file has a byte order mark that lies at least partly in `part`, whose content is `data`."""
     if part.start >= len(BYTE_ORDER_MARK):
         return False
@@ -96,7 +96,7 @@ def _begins_with_mark(file: pa.NativeFile, part: ByteRange, data: bytes) -> bool
     return (data if is_whole else read_at(file, 0, len(BYTE_ORDER_MARK))).startswith(BYTE_ORDER_MARK)
 
 
-def _split_stream(stream: pa.NativeFile, unit: Unit) -> Iterator[Documents]:
+def _split_stream(stream: BinaryIO | pa.NativeFile, unit: Unit) -> Iterator[Documents]:
     rest, offset, last = b"", 0, b""  # an unfinished document, and its offset
     while True:
         more = stream.read(max(BLOCK_BYTES, len(rest)))  # doubled, so that long documents take linear time
@@ -183,7 +183,7 @@ def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
         ends[text] = max(0, end - size) + len(line)
 
 
-def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> int | None:
+def _first_document(file: BinaryIO, data: bytes, start: int, unit: Unit) -> int | None:
     """Return the position in `data`, read from `start`, of the first document that begins in it; None if none does."""
     lead = len(data) - len(data.lstrip())
     if lead == len(data):
@@ -194,7 +194,7 @@ def _first_document(file: pa.NativeFile, data: bytes, start: int, unit: Unit) ->
     return border.end() if border and border.end() < len(data) else None
 
 
-def _begins_document(file: pa.NativeFile, position: int, unit: Unit) -> bool:
+def _begins_document(file: BinaryIO, position: int, unit: Unit) -> bool:
     """Return whether a document begins at `position`, which is not whitespace: after a border, or first in the text."""
     size = _BLOCK_BYTES
     while True:
@@ -210,7 +210,7 @@ def _begins_document(file: pa.NativeFile, position: int, unit: Unit) -> bool:
         size *= 2
 
 
-def _complete(file: pa.NativeFile, data: bytes, start: int, unit: Unit) -> bytes:
+def _complete(file: BinaryIO, data: bytes, start: int, unit: Unit) -> bytes:
     """Return `data`, read from `start`, extended to the end of the last document that begins in it."""
     text_end = len(data.rstrip())
     size = _BLOCK_BYTES

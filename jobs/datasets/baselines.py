@@ -20,7 +20,7 @@ from jobs.datasets.shards import group_shards
 from jobs.datasets.streams import SideTally, StreamRule, read_side
 from jobs.datasets.windows import SIDES, Side
 from jobs.engine.base import Engine
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 
 Counts = npt.NDArray[np.int64]
 

@@ -16,7 +16,7 @@ from jobs.datasets.shards import TokenShard
 from jobs.datasets.streams import StreamRule
 from jobs.datasets.windows import Side
 from jobs.engine.base import Engine
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 from jobs.metrics.stats import WindowsStats
 from jobs.tokenizer.tokenizer import TokenIds
 

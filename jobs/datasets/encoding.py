@@ -19,7 +19,7 @@ from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.datasets.shards import EncodedDocuments, WrittenShard
 from jobs.datasets.tokens import SHARDS
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
 
 RangeKey = tuple[str, int, int]

@@ -15,7 +15,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Run
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ class ReusableShards:
 def latest_tokens(lake: Lake, corpus: str, run_id: str) -> EarlierTokens | None:
     """Return the tokens of the latest other run on `corpus` that has some."""
     others = [lake.run(name) for name in store.list_folders(lake.runs) if name != run_id]
-    written = [(moment, run.run_id) for run in others if (moment := store.modified_at(run.datasets)) is not None]
+    written = [(found.modified_at, run.run_id) for run in others if (found := store.info(run.datasets))]
     for _, name in sorted(written, reverse=True):
         run = lake.run(name)
         tokens = used_datasets(run).get("tokens") if _corpus_of(run) == corpus else None

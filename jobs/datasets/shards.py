@@ -26,7 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.lake.store import FileEntry, create_shard, verified_file
+from jobs.lake.cache import verified_file
+from jobs.lake.manifest import FileEntry
+from jobs.lake.store import create_shard
 from jobs.tokenizer.tokenizer import TokenIds
 
 MAX_RESULT_BYTES = 64 * 2**20

@@ -22,7 +22,8 @@ import pyarrow as pa
 from jobs.datasets.shards import ShardSlice, TokenShard, slice_shards, write_batch
 from jobs.datasets.split import SplitRule
 from jobs.datasets.windows import SIDES, Last, Side, num_tokens_of, num_windows
-from jobs.lake.store import FileEntry, create_shard
+from jobs.lake.manifest import FileEntry
+from jobs.lake.store import create_shard
 from jobs.tokenizer.tokenizer import TokenIds
 
 

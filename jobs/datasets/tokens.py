@@ -8,7 +8,8 @@ from typing import Any
 from jobs.datasets.publish import used_datasets
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
-from jobs.lake.store import FileEntry, Manifest, read_file, read_manifest
+from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.store import read_file, read_manifest
 from jobs.tokenizer.tokenizer import Tokenizer
 
 SHARDS = "shards/"

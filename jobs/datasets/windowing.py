@@ -22,7 +22,7 @@ from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import SIDES, Side
 from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 from jobs.metrics.stats import WindowsStats
 from jobs.tokenizer.tokenizer import Tokenizer
 

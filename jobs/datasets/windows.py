@@ -21,8 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.errors import InputError
+from jobs.lake.cache import verified_file
 from jobs.lake.layout import Lake
-from jobs.lake.store import FileEntry, read_manifest, verified_file
+from jobs.lake.manifest import FileEntry
+from jobs.lake.store import read_manifest
 from jobs.tokenizer.tokenizer import TokenIds
 
 Side = Literal["train", "valid"]

@@ -22,7 +22,8 @@ from tokenizers import Tokenizer
 
 from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError
-from jobs.lake.store import FileEntry, create_shard, read_bytes, read_file, read_manifest
+from jobs.lake.manifest import FileEntry
+from jobs.lake.store import create_shard, read_bytes, read_file, read_manifest
 from jobs.lake.uri import join, to_uri
 
 CSV, PARQUET = ".csv", ".parquet"

@@ -25,7 +25,7 @@ from jobs.embeddings.pairs import TokenRows, Vocabulary, skip_gram_pairs
 from jobs.embeddings.word2vec import SkipGram, Vectors, Weights
 from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 from jobs.metrics.stats import EmbedStats
 
 _CHUNK_TOKENS = 1 << 17

@@ -1,35 +1,54 @@
-"""The pointer to the promoted model that is in use."""
+"""The champion: the promoted model that is in use. `Lake.champion` is the file that points to it."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.errors import DamagedError
-from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The folder of a model, and the id of the run that made it."""
+    """A promoted model: its folder, the run that trained it, and the metrics that it was judged by."""
 
     model_uri: str
     run_id: str
+    metrics: dict[str, Any]
 
 
-def read_champion(home: Lake) -> Champion | None:
-    """The model that is in use, if there is one.
+def format_champion(model: str, run_id: str, metrics: dict[str, Any]) -> bytes:
+    """Return the content of the champion's file. `model` is the name of a folder in `Lake.models`."""
+    return json.dumps({"model": model, "run_id": run_id, **metrics}, indent=2).encode() + b"\n"
+
+
+def read_champion(lake: Lake) -> Champion | None:
+    """Return the champion, or None if no model was promoted.
 
     Raises:
-        DamagedError: if the pointer points to nothing.
+        DamagedError: if the file cannot be read.
+    """
+    return read_champion_version(lake, ENVIRONMENT)[0]
+
+
+def read_champion_version(lake: Lake, store: Store) -> tuple[Champion | None, str]:
+    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none.
+
+    Raises:
+        DamagedError: if the file cannot be read.
     """
     try:
-        pointer = store.read_json(home.champion)
-        return Champion(join(home.models, str(pointer["model"])), str(pointer["run_id"]))
+        data, version = store.read_version(lake.champion)
+        values = json.loads(data)
+        champion = Champion(join(lake.models, str(values.pop("model"))), str(values.pop("run_id")), values)
     except FileNotFoundError:
-        return None
-    except (KeyError, TypeError):
+        return None, ""
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(
-            f"{home.champion}: does not name a model and its run; delete it and promote a run again"
+            f"{lake.champion}: does not name a model and its run; delete it and promote a run again"
         ) from None
+    return champion, version

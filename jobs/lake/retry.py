@@ -1,93 +1,70 @@
-"""Patience with a lake that fails for a while: what can help is tried again, with growing pauses, up to a limit."""
+"""Retries of operations on a lake that fails for a while."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import random
-import re
 import time
 from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
-
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
-from botocore.exceptions import ConnectionError as NoConnectionError
+from typing import TypeVar
 
 from jobs.errors import LakeError
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 LIMIT_SECONDS = 120.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
 
-LAKE_ERRORS = (OSError, ClientError, BotoCoreError)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_TRANSIENT_NUMBERS = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-_TRANSIENT_CODES = re.compile("Slow ?Down|Throttl|TooManyRequests|RequestTimeout|RequestLimitExceeded", re.IGNORECASE)
-_TRANSIENT_ARROW = re.compile(
-    r"AWS Error (NETWORK_CONNECTION|SLOW_DOWN|THROTTLING|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT)"
-    r"|HTTP status 5\d\d"
-)
+_TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
 
-def patient(
-    function: Callable[Concatenate[str, Arguments], Result],
-) -> Callable[Concatenate[str, Arguments], Result]:
-    """Try `function`, whose first argument is a URI in the lake, again while its error may pass.
+class TransientError(OSError):
+    """A failure of the lake that may pass: throttling, a lost connection, a server error, a conflict."""
+
+
+def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: float = LIMIT_SECONDS) -> Result:
+    """Return the result of `operation`, which is repeated with growing pauses while errors occur that may pass.
 
     Raises:
-        LakeError: if it did not pass within `LIMIT_SECONDS`, or the disk is full.
+        LakeError: if the errors did not pass within `limit_seconds`, or the disk is full.
+        OSError: if the error cannot pass, or `limit_seconds` is 0.
     """
-
-    @wraps(function)
-    def tried(uri: str, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        deadline, pause = time.monotonic() + LIMIT_SECONDS, FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                return function(uri, *args, **kwargs)
-            except LAKE_ERRORS as error:
-                refuse_full_disk(uri, error)
-                if not is_transient(error):
-                    raise
-                if time.monotonic() + pause > deadline:
-                    raise LakeError(
-                        f"{uri}: the lake has not answered for {LIMIT_SECONDS:g} s ({one_line(error)});"
-                        " the same command goes on from here when it does"
-                    ) from None
-                log.warning("%s: trying again in %.1f s (%s)", uri, pause, one_line(error))
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - many workers must not come at once, no more
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-
-    return tried
+    deadline, pause = time.monotonic() + limit_seconds, FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return operation()
+        except OSError as error:
+            refuse_full_disk(uri, error)
+            if not is_transient(error) or not limit_seconds:
+                raise
+            if time.monotonic() + pause > deadline:
+                raise LakeError(
+                    f"{uri}: the lake has not answered for {limit_seconds:g} s ({one_line(error)});"
+                    " run the same command again when it does, finished work is kept"
+                ) from None
+            log.warning("%s: trying again in %.1f s (%s)", uri, pause, one_line(error))
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the retries of many workers
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
-def refuse_full_disk(uri: str, error: Exception) -> None:
-    """Say in one line that the disk is full, if that is what `error` says.
-
-    Raises:
-        LakeError: if it does.
-    """
-    if isinstance(error, OSError) and error.errno in _FULL:
+def refuse_full_disk(location: str, error: OSError) -> None:
+    """Raise a LakeError of one line if `error` means that the disk of `location` is full."""
+    if error.errno in _FULL:
         raise LakeError(
-            f"{uri}: the disk is full; what was begun is removed: make room, and the same command goes on"
+            f"{location}: the disk is full; the incomplete file was removed, make room and run the same command again"
         ) from None
 
 
-def is_transient(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later."""
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or bool(_TRANSIENT_CODES.search(error.response.get("Error", {}).get("Code", "")))
-    if isinstance(error, OSError):
-        number = error.errno in _TRANSIENT_NUMBERS
-        return number or isinstance(error, ConnectionError) or bool(_TRANSIENT_ARROW.search(str(error)))
-    return isinstance(error, HTTPClientError | NoConnectionError)
+def is_transient(error: OSError) -> bool:
+    """Return whether the same operation may succeed a moment later."""
+    return isinstance(error, TransientError | ConnectionError) or error.errno in _TRANSIENT
 
 
-def one_line(error: Exception) -> str:
-    """An error's kind and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+def one_line(error: OSError) -> str:
+    """Return the first line of an error's message, with the kind of error unless the message has it."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if type(error) in (OSError, TransientError) else f"{type(error).__name__}: {text}"

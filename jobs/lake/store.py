@@ -1,471 +1,275 @@
-"""Reading and writing the lake: whole objects, shards, manifests; the same on a local disk and on S3.
+"""Files of the lake, on local disks (``file://``) and in S3 (``s3://``), with the same functions for both.
 
-A dataset exists when its manifest does. Shards are written first, under names that no other attempt uses;
-``_manifest.json`` is published last, only if absent; readers read only what a manifest lists. So nothing that a crash
-leaves behind is ever taken for data. Streams go through `pyarrow.fs`; conditional writes, which it lacks, through
-boto3 (``If-None-Match``) or a hard link.
+The functions of this module are the methods of a `Store` that takes endpoint, credentials and region from the
+environment of the process, as the job does. Airflow and the embedded EMR make a `Store` with a client of their own.
+
+A dataset exists when its manifest does. Shards are written under names that no other attempt uses, and the manifest
+that lists them is published last, only if there is none. Readers read only what a manifest lists, so nothing that a
+crash leaves behind is taken for data.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import tempfile
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import boto3
-import pyarrow as pa
-from botocore.config import Config as BotoConfig
-from botocore.exceptions import ClientError
-from pyarrow import fs
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake.atomic import temporary_beside
+from jobs.lake._local import FileInfo, LocalFiles, atomic_temporary_file
+from jobs.lake._streams import RangeReader, ShardWriter
 from jobs.lake.layout import MANIFEST
-from jobs.lake.retry import LAKE_ERRORS, one_line, patient, refuse_full_disk
-from jobs.lake.uri import base_name, bucket_and_key, is_s3, join, local_path
+from jobs.lake.manifest import FileEntry as FileEntry  # noqa: PLC0414
+from jobs.lake.manifest import Manifest as Manifest  # noqa: PLC0414
+from jobs.lake.manifest import check_content, check_file, parse_manifest
+from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, refuse_full_disk, retry_transient
+from jobs.lake.uri import is_s3, join, local_path
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-FORMAT_VERSION = 1
-_CHUNK_BYTES = 1 << 20
-_CACHED_SECONDS = 3 * 24 * 3600
+    from jobs.lake._s3 import S3Files
 
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A file that was found: where, and how many bytes."""
-
-    uri: str
-    size: int
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file that a manifest lists: name below the dataset's folder, bytes, hash, and counts of what is in it."""
-
-    name: str
-    size: int
-    sha256: str
-    counts: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a dataset is made of. Its publication is what makes the dataset exist."""
-
-    kind: str
-    fingerprint: str
-    files: tuple[FileEntry, ...]
-    counts: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
-
-    def entries(self, prefix: str) -> list[FileEntry]:
-        """The files whose names start with `prefix`, in the manifest's order."""
-        return [entry for entry in self.files if entry.name.startswith(prefix)]
-
-
-class ShardWriter:
-    """A binary file object that counts and hashes what is written to it."""
-
-    closed = False
-
-    def __init__(self, stream: IO[bytes] | pa.NativeFile, name: str) -> None:
-        self._stream = stream
-        self._hash = hashlib.sha256()
-        self._size = 0
-        self.name = name
-
-    def write(self, data: bytes) -> int:
-        """Append `data`."""
-        self._hash.update(data)
-        size = memoryview(data).nbytes
-        self._size += size
-        self._stream.write(data)
-        return size
-
-    def flush(self) -> None:
-        """Do nothing: the stream is flushed when it is closed."""
-
-    def entry(self, **counts: int) -> FileEntry:
-        """The manifest's line for this file; valid once the file is complete."""
-        return FileEntry(self.name, self._size, self._hash.hexdigest(), counts)
+PART_BYTES = 1 << 24
+BUFFER_BYTES = 1 << 16
+_COPY_BYTES = 1 << 23
 
 
 @lru_cache(maxsize=1)
-def s3_client() -> S3Client:
-    """The S3 client of this process; the endpoint, credentials and region come from boto3's usual places."""
-    return boto3.client("s3", config=BotoConfig(retries={"mode": "standard", "max_attempts": 3}))
+def environment_client() -> S3Client:
+    """Return the client of S3 whose endpoint, credentials and region boto3 finds in the process's environment."""
+    import boto3  # noqa: PLC0415 - takes long to import, and Airflow parses DAGs often
+    from botocore.config import Config  # noqa: PLC0415
+
+    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 3}))
 
 
-@patient
-def open_input(uri: str) -> pa.NativeFile:
-    """Open a file for reading at any position.
+class Store:
+    """The operations on files of a lake, each of which is retried while the lake fails.
 
-    Raises:
-        FileNotFoundError: if there is none.
+    Reading a file that does not exist raises FileNotFoundError. Any operation raises LakeError if the lake fails for
+    longer than the limit or a disk is full, and another OSError for what cannot pass, such as a lack of permissions.
+
+    Args:
+        connect: Returns a boto3 client of S3, the same at each call.
+        retry_seconds: Time limit of an operation with all of its retries. 0 means that it is tried once.
+        part_bytes: Larger objects of S3 are written and copied in parts of this size; one request takes at most 5 GiB.
     """
-    filesystem, path = _filesystem(uri)
-    return filesystem.open_input_file(path)
 
+    def __init__(
+        self,
+        connect: Callable[[], S3Client] = environment_client,
+        retry_seconds: float = LIMIT_SECONDS,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self._connect = connect
+        self._retry_seconds = retry_seconds
+        self._part_bytes = part_bytes
+        self._local = LocalFiles()
 
-@patient
-def read_bytes(uri: str) -> bytes:
-    """The content of a file.
+    @cached_property
+    def _s3(self) -> S3Files:
+        from jobs.lake._s3 import S3Files  # noqa: PLC0415 - imports boto3
 
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    if not is_s3(uri):
-        return local_path(uri).read_bytes()
-    bucket, key = bucket_and_key(uri)
-    try:
-        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-            raise FileNotFoundError(uri) from None
-        raise
+        return S3Files(self._connect, self._part_bytes)
 
+    def _files(self, uri: str) -> LocalFiles | S3Files:
+        return self._s3 if is_s3(uri) else self._local
 
-def read_json(uri: str) -> Any:
-    """The content of a JSON file.
+    def _retry(self, uri: str, operation: Callable[[], Result]) -> Result:
+        return retry_transient(uri, operation, self._retry_seconds)
 
-    Raises:
-        FileNotFoundError: if there is none.
-        DamagedError: if it is not JSON.
-    """
-    data = read_bytes(uri)
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
+    def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> BufferedReader:
+        """Open a file for reading at any position. A read of fewer bytes than `buffer_bytes` fetches that many."""
+        if not is_s3(uri):
+            return cast("BufferedReader", self._retry(uri, lambda: local_path(uri).open("rb", buffer_bytes)))
+        info = self.info(uri)
+        if info is None:
+            raise FileNotFoundError(uri)
 
+        def read_range(start: int, size: int) -> bytes:
+            return self._retry(uri, lambda: self._s3.read_range(uri, start, size))
 
-@patient
-def write_bytes(uri: str, data: bytes) -> None:
-    """Put `data` in place of what is there, at once: a reader sees the old content or the new."""
-    _write_bytes(uri, data)
+        return BufferedReader(RangeReader(read_range, info.size), buffer_bytes)
 
+    def read_bytes(self, uri: str) -> bytes:
+        """Return the content of a file."""
+        return self._retry(uri, lambda: self._files(uri).read_bytes(uri))
 
-def _write_bytes(uri: str, data: bytes) -> None:
-    if is_s3(uri):
-        bucket, key = bucket_and_key(uri)
-        s3_client().put_object(Bucket=bucket, Key=key, Body=data)
-        return
-    path = local_path(uri)
-    with temporary_beside(path, data) as temporary:
-        temporary.replace(path)
+    def read_version(self, uri: str) -> tuple[bytes, str]:
+        """Return the content of a file, and its version, which `replace` takes."""
+        return self._retry(uri, lambda: self._files(uri).read_version(uri))
 
+    def read_json(self, uri: str) -> Any:
+        """Return the content of a JSON file.
 
-def write_json(uri: str, value: Any) -> None:
-    """Put `value` as JSON in place of what is there."""
-    write_bytes(uri, json.dumps(value, indent=2).encode() + b"\n")
-
-
-@patient
-def publish(uri: str, data: bytes) -> bool:
-    """Write `data` unless something is there already; return whether it was written."""
-    if not is_s3(uri):
-        path = local_path(uri)
-        with temporary_beside(path, data) as temporary:
-            try:
-                path.hardlink_to(temporary)
-            except FileExistsError:
-                return False
-        return True
-    bucket, key = bucket_and_key(uri)
-    try:
-        s3_client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-    except ClientError as error:
-        if error.response["Error"]["Code"] in ("PreconditionFailed", "ConditionalRequestConflict"):
-            return False
-        raise
-    return True
-
-
-@patient
-def exists(uri: str) -> bool:
-    """Whether there is a file at `uri`."""
-    filesystem, path = _filesystem(uri)
-    return filesystem.get_file_info(path).type == fs.FileType.File
-
-
-@patient
-def list_files(uri: str) -> list[FileInfo]:
-    """All files below the folder `uri`, sorted by URI; none if there is no such folder."""
-    filesystem, path = _filesystem(uri)
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    start = len(path.rstrip("/")) + 1
-    files = [FileInfo(join(uri, info.path[start:]), info.size) for info in found if info.type == fs.FileType.File]
-    return sorted(files, key=lambda info: info.uri)
-
-
-@patient
-def list_folders(uri: str) -> list[str]:
-    """The names of the folders in the folder `uri`, sorted; none if there is no such folder."""
-    filesystem, path = _filesystem(uri)
-    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
-
-
-@patient
-def modified_at(uri: str) -> float | None:
-    """When the file at `uri` was written last, in seconds; None if there is no file."""
-    filesystem, path = _filesystem(uri)
-    info = filesystem.get_file_info(path)
-    return (info.mtime_ns or 0) / 1e9 if info.type == fs.FileType.File else None
-
-
-@patient
-def delete_folder(uri: str) -> None:
-    """Delete the folder `uri` and all below it; nothing happens if there is none."""
-    filesystem, path = _filesystem(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.Directory:
-        filesystem.delete_dir(path)
-
-
-@patient
-def delete_file(uri: str) -> None:
-    """Delete the file at `uri`; nothing happens if there is none."""
-    if not is_s3(uri):
-        local_path(uri).unlink(missing_ok=True)
-        return
-    bucket, key = bucket_and_key(uri)
-    s3_client().delete_object(Bucket=bucket, Key=key)
-
-
-def check_writable(uri: str) -> None:
-    """Write and delete a small file below `uri`.
-
-    Raises:
-        InputError: if that cannot be done.
-    """
-    probe = join(uri, f".write-test-{uuid.uuid4().hex[:8]}")
-    try:
-        _write_bytes(probe, b"")  # without patience: whoever names a place that does not answer hears of it at once
-        delete_file(probe)
-    except LAKE_ERRORS as error:
-        reason = one_line(error)
-        raise InputError(f"{uri}: the lake cannot be written to ({reason}); choose another --lake") from None
-
-
-@contextmanager
-def create_shard(folder_uri: str, stem: str, suffix: str) -> Iterator[ShardWriter]:
-    """Write a new file below `folder_uri`, under a name that no other attempt uses (``<stem>-<random><suffix>``).
-
-    `stem` may lead into folders (``train/00000``). The file counts only once a manifest lists its `ShardWriter.entry`.
-    """
-    name = f"{stem}-{uuid.uuid4().hex[:12]}{suffix}"
-    uri = join(folder_uri, name)
-    if is_s3(uri):
-        filesystem, path = _filesystem(uri)
-        with filesystem.open_output_stream(path) as stream:
-            yield ShardWriter(stream, name)
-        return
-    local = local_path(uri)
-    local.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with local.open("xb") as file:
-            yield ShardWriter(file, name)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        local.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            refuse_full_disk(uri, error)
-        raise
-
-
-def write_file(folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
-    """Write a whole file below `folder_uri` under its own name and return the manifest's line for it."""
-    write_bytes(join(folder_uri, name), data)
-    return FileEntry(name, len(data), hashlib.sha256(data).hexdigest(), counts)
-
-
-def read_file(folder_uri: str, entry: FileEntry) -> bytes:
-    """The content of a file that a manifest lists, checked by size and hash; for files that fit in memory.
-
-    Raises:
-        DamagedError: if the file is missing, truncated or altered.
-    """
-    uri = join(folder_uri, entry.name)
-    try:
-        data = read_bytes(uri)
-    except FileNotFoundError:
-        raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}") from None
-    check_content(uri, entry, data)
-    return data
-
-
-def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
-    """Check that `data`, read from `uri`, is what `entry` promises.
-
-    Raises:
-        DamagedError: if it is truncated or altered.
-    """
-    _check(uri, entry.size, len(data))
-    _check_hash(uri, entry.sha256, hashlib.sha256(data).hexdigest())
-
-
-def publish_manifest(folder_uri: str, manifest: Manifest) -> bool:
-    """Make the dataset exist; return False if an equal one was published before."""
-    return publish(join(folder_uri, MANIFEST), manifest_bytes(manifest))
-
-
-def manifest_bytes(manifest: Manifest) -> bytes:
-    """The content of a manifest's file."""
-    return json.dumps(asdict(manifest), indent=2).encode() + b"\n"
-
-
-def read_manifest(folder_uri: str) -> Manifest | None:
-    """The manifest of the dataset at `folder_uri`, or None if there is no dataset.
-
-    Raises:
-        DamagedError: if there is a manifest that cannot be read.
-    """
-    uri = join(folder_uri, MANIFEST)
-    try:
-        data = read_bytes(uri)
-    except FileNotFoundError:
-        return None
-    return parse_manifest(data, uri)
-
-
-def parse_manifest(data: bytes, uri: str) -> Manifest:
-    """Read what `manifest_bytes` wrote.
-
-    Raises:
-        DamagedError: if it is something else.
-    """
-    try:
-        values = json.loads(data)
-        manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
-        if any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files):
-            raise ValueError("a name that leads out of the folder")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        manifest = None
-    if manifest is None or manifest.format_version != FORMAT_VERSION:
-        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
-    return manifest
-
-
-def verify_sizes(folder_uri: str, manifest: Manifest) -> None:
-    """Check that every file of the manifest is there with its size: one listing, no reading.
-
-    Raises:
-        DamagedError: naming the first file that is not.
-    """
-    sizes = {info.uri: info.size for info in list_files(folder_uri)}
-    for entry in manifest.files:
-        _check(join(folder_uri, entry.name), entry.size, sizes.get(join(folder_uri, entry.name)))
-
-
-def verified_file(folder_uri: str, entry: FileEntry) -> Path:
-    """A local file with the content that `entry` promises, checked by size and hash: ready to be memory-mapped.
-
-    A file on S3 is copied once to a cache on the local disk, under its hash.
-
-    Raises:
-        DamagedError: if the file is missing, truncated or altered.
-    """
-    uri = join(folder_uri, entry.name)
-    if is_s3(uri):
-        return _cached(uri, entry)
-    path = local_path(uri)
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        _check(uri, entry.size, None)
-        raise
-    _check(uri, entry.size, state.st_size)
-    _check_hash(uri, entry.sha256, _hash_file(path, state.st_size, state.st_mtime_ns))
-    return path
-
-
-@patient
-def _cached(uri: str, entry: FileEntry) -> Path:
-    """A copy of a file of S3 on this machine, kept until it was not used for some days."""
-    folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise InputError(f"{folder}: belongs to somebody else, who could alter what is read; remove it, or set TMPDIR")
-    path = folder / entry.sha256
-    if path.exists():
-        path.touch()
-    else:
-        _forget_unused(folder)
-        temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
+        Raises:
+            DamagedError: if it is not JSON.
+        """
+        data = self.read_bytes(uri)
         try:
-            with open_input(uri) as source, temporary.open("wb") as target:
-                shutil.copyfileobj(source, target, _CHUNK_BYTES)
-            _check(uri, entry.size, temporary.stat().st_size)
-            _check_hash(uri, entry.sha256, _hash_file(temporary, entry.size, 0))
-            temporary.replace(path)
+            return json.loads(data)
+        except ValueError as error:
+            raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
+
+    def write_bytes(self, uri: str, data: bytes) -> None:
+        """Write a file in place of an earlier one. A reader sees the old content or the new."""
+        self._retry(uri, lambda: self._files(uri).write_bytes(uri, data))
+
+    def write_json(self, uri: str, value: Any) -> None:
+        """Write a JSON file in place of an earlier one."""
+        self.write_bytes(uri, json.dumps(value, indent=2).encode() + b"\n")
+
+    def publish(self, uri: str, data: bytes) -> bool:
+        """Write a file unless there is one; return whether it was written."""
+        return self._retry(uri, lambda: self._files(uri).publish(uri, data))
+
+    def replace(self, uri: str, data: bytes, version: str) -> bool:
+        """Write a file in place of one that is still at `version`; return whether it was written."""
+        return self._retry(uri, lambda: self._files(uri).replace(uri, data, version))
+
+    @contextmanager
+    def create(self, uri: str) -> Iterator[BinaryIO]:
+        """Open a file for writing, which is in the lake when the block has ended, in place of an earlier one."""
+        try:
+            if not is_s3(uri):
+                with atomic_temporary_file(local_path(uri)) as file:
+                    yield file
+            else:  # an upload that fails can be repeated, since the content is on the local disk
+                with tempfile.NamedTemporaryFile() as copy:
+                    yield cast("BinaryIO", copy)
+                    copy.flush()
+                    self._retry(uri, lambda: self._s3.upload(uri, Path(copy.name)))
+        except OSError as error:
+            refuse_full_disk(tempfile.gettempdir() if is_s3(uri) else uri, error)
+            raise
+
+    def copy(self, uri: str, target_uri: str) -> None:
+        """Copy a file in place of an earlier one, within a storage or from one to another."""
+        if is_s3(uri) and is_s3(target_uri):
+            self._retry(target_uri, lambda: self._s3.copy(uri, target_uri))
+        elif is_s3(target_uri):
+            self._retry(target_uri, lambda: self._s3.upload(target_uri, local_path(uri)))
+        else:
+            with self.open_input(uri) as source, self.create(target_uri) as target:
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+
+    def info(self, uri: str) -> FileInfo | None:
+        """Return the size and the time of the last change of a file, or None if there is no file."""
+        return self._retry(uri, lambda: self._files(uri).info(uri))
+
+    def exists(self, uri: str) -> bool:
+        """Return whether there is a file at `uri`."""
+        return self.info(uri) is not None
+
+    def list_files(self, uri: str) -> list[FileInfo]:
+        """Return all files below a folder, sorted by URI; none if there is no such folder.
+
+        Symbolic links are followed, except for those that lead back to a folder that they lie in.
+        """
+        return sorted(self._retry(uri, lambda: self._files(uri).list_files(uri)), key=lambda info: info.uri)
+
+    def list_folders(self, uri: str) -> list[str]:
+        """Return the names of the folders in a folder, sorted; none if there is no such folder."""
+        return sorted(self._retry(uri, lambda: self._files(uri).list_folders(uri)))
+
+    def delete_file(self, uri: str) -> None:
+        """Delete a file if there is one."""
+        self._retry(uri, lambda: self._files(uri).delete_file(uri))
+
+    def delete_folder(self, uri: str) -> None:
+        """Delete a folder, if there is one, and everything below it."""
+        self._retry(uri, lambda: self._files(uri).delete_folder(uri))
+
+    def check_writable(self, uri: str) -> None:
+        """Write and delete a small file below `uri`, without retries: a wrong place should be reported at once.
+
+        Raises:
+            InputError: if that fails.
+        """
+        probe, once = join(uri, f".write-test-{uuid.uuid4().hex[:8]}"), Store(self._connect, retry_seconds=0)
+        try:
+            once.write_bytes(probe, b"")
+            once.delete_file(probe)
+        except OSError as error:
+            raise InputError(
+                f"{uri}: the lake cannot be written to ({one_line(error)}); choose another (--lake, NIGHTJAR_LAKE)"
+            ) from None
+
+    @contextmanager
+    def create_shard(self, folder_uri: str, stem: str, suffix: str) -> Iterator[ShardWriter]:
+        """Write a file below `folder_uri` under a name that no other attempt uses (``<stem>-<random><suffix>``).
+
+        `stem` may contain folders (``train/00000``). The file counts once a manifest lists its `ShardWriter.entry`.
+        """
+        name = f"{stem}-{uuid.uuid4().hex[:12]}{suffix}"
+        with self.create(join(folder_uri, name)) as file:
+            yield ShardWriter(file, name)
+
+    def write_file(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
+        """Write a file of a dataset under its own name, and return the manifest's entry for it."""
+        self.write_bytes(join(folder_uri, name), data)
+        return FileEntry.of(name, data, **counts)
+
+    def read_file(self, folder_uri: str, entry: FileEntry) -> bytes:
+        """Return the content of a file of a dataset, which must fit in memory.
+
+        Raises:
+            DamagedError: if the file is missing, or its size or hash differs from the manifest's.
+        """
+        uri = join(folder_uri, entry.name)
+        try:
+            data = self.read_bytes(uri)
         except FileNotFoundError:
-            _check(uri, entry.size, None)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+            check_file(uri, entry, None)
+            raise
+        check_content(uri, entry, data)
+        return data
+
+    def publish_manifest(self, folder_uri: str, manifest: Manifest) -> bool:
+        """Write the manifest of a dataset unless there is one; return whether it was written."""
+        return self.publish(join(folder_uri, MANIFEST), manifest.to_json())
+
+    def read_manifest(self, folder_uri: str) -> Manifest | None:
+        """Return the manifest of the dataset at `folder_uri`, or None if there is no dataset.
+
+        Raises:
+            DamagedError: if there is a manifest that cannot be read.
+        """
+        uri = join(folder_uri, MANIFEST)
+        try:
+            return parse_manifest(self.read_bytes(uri), uri)
+        except FileNotFoundError:
+            return None
+
+    def verify_sizes(self, folder_uri: str, manifest: Manifest) -> None:
+        """Check that every file of a dataset exists and has its size: one listing, and no file is read.
+
+        Raises:
+            DamagedError: if a file is missing or has another size; the message names the first one.
+        """
+        sizes = {info.uri: info.size for info in self.list_files(folder_uri)}
+        for entry in manifest.files:
+            uri = join(folder_uri, entry.name)
+            check_file(uri, entry, sizes.get(uri))
 
 
-def _forget_unused(folder: Path) -> None:
-    oldest = time.time() - _CACHED_SECONDS
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process may forget it as well
-            if path.stat().st_mtime < oldest:
-                path.unlink()
+ENVIRONMENT = Store()
+"""The store of this process's environment, whose methods are the functions of this module."""
 
-
-def _check(uri: str, expected: int, found: int | None) -> None:
-    if found is None:
-        raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}")
-    if found != expected:
-        raise DamagedError(f"{uri}: has {found} bytes, the manifest says {expected}; {_remedy(uri)}")
-
-
-def _check_hash(uri: str, expected: str, found: str) -> None:
-    if found != expected:
-        raise DamagedError(f"{uri}: content differs from the manifest's sha256; {_remedy(uri)}")
-
-
-def _remedy(uri: str) -> str:
-    folder = uri.rpartition("/")[0]
-    if base_name(folder) in ("train", "valid"):
-        folder = folder.rpartition("/")[0]
-    return f"delete {folder} and run again to make it anew"
-
-
-@lru_cache(maxsize=4096)
-def _hash_file(path: Path, size: int, modified_ns: int) -> str:
-    """The hash of a file's content; remembered while its size and time of change stay the same."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
-    """The file system of `uri` and the path in it (`pyarrow` wants keys as they are, not percent-encoded)."""
-    if not is_s3(uri):
-        return fs.LocalFileSystem(), str(local_path(uri))
-    bucket, key = bucket_and_key(uri)
-    return _s3_filesystem(bucket), f"{bucket}/{key}".rstrip("/")
-
-
-@lru_cache(maxsize=16)
-def _s3_filesystem(bucket: str) -> fs.FileSystem:
-    """The file system of a bucket: Arrow finds its region; its client repeats what fails while a stream is open."""
-    found = fs.FileSystem.from_uri(f"s3://{bucket}")[0]
-    assert isinstance(found, fs.S3FileSystem)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    strategy = fs.AwsStandardS3RetryStrategy(max_attempts=10)
-    return fs.S3FileSystem(region=found.region, endpoint_override=endpoint, retry_strategy=strategy)
+open_input, create, copy = ENVIRONMENT.open_input, ENVIRONMENT.create, ENVIRONMENT.copy
+read_bytes, read_version, read_json = ENVIRONMENT.read_bytes, ENVIRONMENT.read_version, ENVIRONMENT.read_json
+write_bytes, write_json = ENVIRONMENT.write_bytes, ENVIRONMENT.write_json
+publish, replace, check_writable = ENVIRONMENT.publish, ENVIRONMENT.replace, ENVIRONMENT.check_writable
+info, exists = ENVIRONMENT.info, ENVIRONMENT.exists
+list_files, list_folders = ENVIRONMENT.list_files, ENVIRONMENT.list_folders
+delete_file, delete_folder = ENVIRONMENT.delete_file, ENVIRONMENT.delete_folder
+create_shard, write_file, read_file = ENVIRONMENT.create_shard, ENVIRONMENT.write_file, ENVIRONMENT.read_file
+publish_manifest, read_manifest = ENVIRONMENT.publish_manifest, ENVIRONMENT.read_manifest
+verify_sizes = ENVIRONMENT.verify_sizes

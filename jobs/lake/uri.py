@@ -1,26 +1,28 @@
 """URIs of files and folders, as pure functions of strings.
 
-A URI is ``file:///...`` (percent-encoded, as `pathlib.Path.as_uri` makes it) or ``s3://bucket/key`` (the key as it is).
-People give paths; `to_uri` makes URIs of them. Nothing here touches a disk or a network.
+A URI is ``file:///...`` (percent-encoded, as `pathlib.Path.as_uri` encodes it) or ``s3://bucket/key`` (the key is not
+encoded). Users give paths or URIs; `to_uri` returns URIs. No function here reads a disk or a network.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from jobs.errors import InputError
 
 
 def to_uri(path_or_uri: str) -> str:
-    """Return the URI of a place that a person named by a path or a URI.
+    """Return the URI of a path or URI that a user gave.
 
     Raises:
-        InputError: if the scheme is neither ``file`` nor ``s3``, or an S3 URI names no bucket.
+        InputError: if the scheme is neither ``file`` nor ``s3``, or an S3 URI has no bucket.
     """
-    text = str(path_or_uri).strip()
+    text = re.sub("^file:(//localhost)?/(?!/)", "file:///", str(path_or_uri).strip())
     if not text:
-        raise InputError("a path or URI is empty: give a local path, file:///... or s3://bucket/prefix")
+        raise InputError("a path or URI is empty; give a local path, file:///... or s3://bucket/prefix")
     scheme, found, rest = text.partition("://")
     if not found:
         return Path(text).expanduser().absolute().as_uri()
@@ -36,30 +38,41 @@ def to_uri(path_or_uri: str) -> str:
 
 
 def is_s3(uri: str) -> bool:
-    """Whether `uri` names a place in S3."""
+    """Return whether `uri` is in S3."""
     return uri.startswith("s3://")
 
 
 def local_path(uri: str) -> Path:
-    """The path that a ``file://`` URI names."""
+    """Return the path of a ``file://`` URI. Its name need not be valid UTF-8."""
     if not uri.startswith("file://"):
-        raise InputError(f"{uri}: not a local place; a file:// URI is needed here")
-    return Path(unquote(uri.removeprefix("file://")))
+        raise InputError(f"{uri}: not a local file or folder; give a file:// URI")
+    return Path(_decode(uri.removeprefix("file://")))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """The bucket and the key (without a leading slash) that an ``s3://`` URI names."""
+    """Return the bucket and the key of an ``s3://`` URI. The key has no leading slash of its own."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
 def join(uri: str, *names: str) -> str:
-    """The place below `uri` that `names` lead to; names may hold slashes, spaces and any letter."""
+    """Return the URI of `names` below `uri`. A name may contain slashes, spaces and any other character."""
     tail = "/".join(name.strip("/") for name in names)
-    return f"{uri.rstrip('/')}/{tail if is_s3(uri) else quote(tail)}"
+    return f"{uri.rstrip('/')}/{tail if is_s3(uri) else quote(os.fsencode(tail))}"
 
 
 def base_name(uri: str) -> str:
-    """The last name of a URI, decoded."""
+    """Return the last name of a URI, decoded."""
     name = uri.rstrip("/").rpartition("/")[2]
-    return name if is_s3(uri) else unquote(name)
+    return name if is_s3(uri) else _decode(name)
+
+
+def relative_name(uri: str, folder_uri: str) -> str:
+    """Return the name of `uri` below `folder_uri`, decoded."""
+    if is_s3(uri):
+        return uri.removeprefix(join(folder_uri, ""))
+    return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
+
+
+def _decode(quoted: str) -> str:
+    return os.fsdecode(unquote_to_bytes(quoted))

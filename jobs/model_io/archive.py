@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST
+from jobs.lake.manifest import check_content, parse_manifest
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 _FILE_MODE = 0o100644
@@ -58,12 +59,12 @@ def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
     if sizes.get(MANIFEST, _MOST_MANIFEST_BYTES) >= _MOST_MANIFEST_BYTES:
         raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it)")
     contents = {MANIFEST: archive.read(MANIFEST)}
-    for entry in store.parse_manifest(contents[MANIFEST], f"{uri}/{MANIFEST}").files:
+    for entry in parse_manifest(contents[MANIFEST], f"{uri}/{MANIFEST}").files:
         if sizes.get(entry.name) != entry.size:
             found = f"{sizes[entry.name]} bytes of" if entry.name in sizes else "no"
             raise DamagedError(
                 f"{uri}: has {found} {entry.name}, its manifest says {entry.size} bytes; export it again"
             )
         contents[entry.name] = archive.read(entry.name)
-        store.check_content(f"{uri}/{entry.name}", entry, contents[entry.name])
+        check_content(f"{uri}/{entry.name}", entry, contents[entry.name])
     return contents

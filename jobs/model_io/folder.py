@@ -7,7 +7,6 @@ written last. In memory a folder is a mapping from these names to bytes. No file
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.archive import unpack
@@ -55,10 +55,10 @@ def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[st
         GENERATION_CONFIG: to_json({"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}),
         **about,
     }
-    files = tuple(store.FileEntry(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in contents.items())
+    files = tuple(FileEntry.of(name, data) for name, data in contents.items())
     weights_hash = next(entry.sha256 for entry in files if entry.name == WEIGHTS)
-    manifest = store.Manifest("model", weights_hash, files, {"num_parameters": model.num_parameters})
-    return {**contents, MANIFEST: store.manifest_bytes(manifest)}
+    manifest = Manifest("model", weights_hash, files, {"num_parameters": model.num_parameters})
+    return {**contents, MANIFEST: manifest.to_json()}
 
 
 def write_contents(folder_uri: str, contents: Mapping[str, bytes]) -> None:

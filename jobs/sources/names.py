@@ -1,6 +1,6 @@
-"""How a corpus is written down, and what the names of its files mean: formats, compressions, patterns.
+"""The notation of a corpus, and the formats that file names stand for.
 
-Pure functions of strings: nothing here touches a disk or a network.
+Pure functions of strings: none reads a disk or a network.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def corpus_places(corpus: str) -> list[str]:
-    """The URIs of the places that a corpus names: one, several in lines of their own, or a JSON list of them.
+    """Return the URIs of a corpus: one path or URI, several on separate lines, or a JSON list of them.
 
     Raises:
-        InputError: if there is none, or one of them is no place.
+        InputError: if there is none, or one is not a path or URI.
     """
     text, lines = corpus.strip(), corpus.splitlines()
     if text.startswith("[") and text.endswith("]"):
-        with suppress(ValueError):  # the name of a file may begin and end so
+        with suppress(ValueError):  # a file's name may have such brackets
             lines = [str(place) for place in json.loads(text)]
     return [to_uri(line) for line in lines if line.strip()] or [to_uri(corpus)]
 
 
 def to_corpus(corpus: str) -> str:
-    """`corpus` as it stands in a configuration: URIs, one in each line."""
+    """Return the corpus as configurations hold it: URIs, one per line."""
     return "\n".join(corpus_places(corpus))
 
 
 def text_format(name: str) -> tuple[str, str | None] | None:
-    """Format and compression that a file's name tells (``a.jsonl.gz``: ``jsonl``, ``gz``); None if it is not text."""
+    """Return format and compression of a file by its name (``jsonl``, ``gz`` for ``a.jsonl.gz``); None if not text."""
     found = _TEXT_NAME.search(name.lower())
     return (found[1], found[2]) if found else None
 
 
 def text_stem(name: str) -> str:
-    """A file's name without what tells its format: the same for the same text in another format."""
+    """Return a file's name without its format's suffixes: equal for the same text in another format."""
     return _TEXT_NAME.sub("", name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a relative name, or a folder in it, starts with ``.`` or ``_``: Hadoop and Spark skip such."""
+    """Return whether a relative name, or a folder in it, starts with ``.`` or ``_``, as Hadoop's hidden files do."""
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
 def glob_of(uri: str) -> tuple[str, re.Pattern[str]] | None:
-    """The folder in which a pattern (``*``, ``**``, ``?``, ``[a-z]``) starts, and what names below it must match.
+    """Return the folder above the wildcards (``*``, ``**``, ``?``, ``[a-z]``) of `uri`, and a regex for names below it.
 
-    None if there is no wildcard in `uri`.
+    None if `uri` has no wildcard.
     """
     parts = (uri if is_s3(uri) else local_path(uri).as_posix()).split("/")
     fixed = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))

@@ -1,4 +1,4 @@
-"""What is not UTF-8: refused by default, or replaced by U+FFFD, and then counted."""
+"""Invalid UTF-8: refused by default; replaced by U+FFFD, and counted, with ``tokenize.invalid_utf8=replace``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ REPLACEMENT = "\ufffd"
 
 
 def replace_invalid(data: bytes) -> tuple[bytes, int]:
-    """`data` with U+FFFD in place of what is not UTF-8, and how many were put in."""
+    """Return `data` with U+FFFD in place of invalid bytes, and the number of replacements."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -20,10 +20,10 @@ def replace_invalid(data: bytes) -> tuple[bytes, int]:
 
 
 def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
-    """`text` in UTF-8, and how many letters were replaced.
+    """Return `text` in UTF-8, and the number of replacements.
 
     Raises:
-        ValueError: if it holds half a surrogate pair or is not UTF-8, and `invalid` is not ``replace``.
+        ValueError: if it has half a surrogate pair or is not UTF-8, and `invalid` is not ``replace``.
     """
     if isinstance(text, bytes):
         if invalid == "replace":
@@ -44,21 +44,25 @@ def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
 
 
 class Utf8Check:
-    """Checks text that comes in blocks."""
+    """Checks that the blocks of a file are UTF-8.
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    Args:
+        uri: The file, for the error message.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
         self._decoder = getincrementaldecoder("utf-8")()
         self._position = 0
 
     def add(self, block: bytes) -> None:
-        """Check one block more; an empty one is the end.
+        """Check the next block. An empty block ends the file.
 
         Raises:
-            InputError: naming the offset of the first byte that is not UTF-8.
+            InputError: with the offset of the first byte that is not UTF-8.
         """
-        pending = self._decoder.getstate()[0]  # it may hold the beginning of a letter
-        if not pending and block.isascii():  # a tenth of the time
+        pending = self._decoder.getstate()[0]  # the first bytes of a character that the block before began
+        if not pending and block.isascii():  # takes a tenth of the time
             self._position += len(block)
             return
         start = self._position - len(pending)
@@ -67,6 +71,6 @@ class Utf8Check:
         except UnicodeDecodeError as error:
             where = f"byte {start + error.start} (0x{error.object[error.start]:02x})"
             raise InputError(
-                f"{self._where}: not UTF-8 at {where}; convert the file to UTF-8, or set tokenize.invalid_utf8=replace"
+                f"{self._uri}: not UTF-8 at {where}; convert the file to UTF-8, or set tokenize.invalid_utf8=replace"
             ) from None
         self._position += len(block)

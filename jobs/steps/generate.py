@@ -17,6 +17,7 @@ from jobs.errors import InputError
 from jobs.generation.batches import generate_batch, plan_batches, summarize, to_text
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.lake.manifest import Manifest
 from jobs.metrics.training import to_jsonl
 
 SAMPLES, TEXT = "samples.jsonl", "generated.txt"
@@ -49,6 +50,6 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         store.write_file(run.generate, TEXT, to_text(rows).encode()),
     )
     inputs = {"model": model.fingerprint}
-    store.publish_manifest(run.generate, store.Manifest("samples", model.fingerprint, files, stats, inputs))
+    store.publish_manifest(run.generate, Manifest("samples", model.fingerprint, files, stats, inputs))
     progress(f"{len(rows)} samples of {len(prompts)} prompts, {stats['tokens_per_second']:,.0f} tokens/s")
     return stats

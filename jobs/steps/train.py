@@ -15,6 +15,7 @@ from jobs.generation.generate import Request, generate
 from jobs.generation.inference import to_inference
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.lake.manifest import Manifest
 from jobs.lake.uri import base_name
 from jobs.metrics.training import baselines_text
 from jobs.model.kinds import build_model
@@ -90,4 +91,4 @@ def _publish(run: Run, stats: dict[str, Any], datasets: dict[str, str]) -> None:
     model = store.read_manifest(run.model)
     assert model is not None
     inputs = {**datasets, "model": model.fingerprint}
-    store.publish_manifest(run.train, store.Manifest("training", model.fingerprint, (metrics,), stats, inputs))
+    store.publish_manifest(run.train, Manifest("training", model.fingerprint, (metrics,), stats, inputs))

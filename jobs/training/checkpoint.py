@@ -24,6 +24,7 @@ from jobs.config import TrainConfig
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Run
+from jobs.lake.manifest import Manifest
 from jobs.lake.uri import base_name
 from jobs.model.language_model import LanguageModel
 from jobs.training.schedule import Schedule
@@ -117,7 +118,7 @@ def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimi
             store.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
             store.write_file(folder, CONFIG, store.read_bytes(run.config)),
         )
-        store.publish_manifest(folder, store.Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
+        store.publish_manifest(folder, Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
     except BaseException:
         with suppress(Exception):  # the first error is the one to report
             store.delete_folder(folder)
@@ -206,7 +207,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
     return {entry.name: store.read_file(run.checkpoint(step), entry) for entry in files}
 
 
-def _read_manifest(run: Run, step: int) -> store.Manifest:
+def _read_manifest(run: Run, step: int) -> Manifest:
     manifest = store.read_manifest(run.checkpoint(step))
     if manifest is None:
         raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")

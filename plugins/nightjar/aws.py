@@ -1,12 +1,16 @@
-"""Clients of AWS from Airflow's connection `aws_default`: endpoint, credentials and region are the connection's.
+"""Clients of AWS, and the store of the lake, with endpoint, credentials and region of the connection `aws_default`.
 
-Without the connection they are what boto3 finds in its usual places. The provider's hooks take a second to import, so
-they are imported when a task needs them, never when a DAG is parsed.
+Without that connection they are what boto3 finds in the environment. The hooks of Airflow's provider take a second to
+import. So tasks import them, not the modules that the scheduler parses.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from jobs.lake.retry import LIMIT_SECONDS
+from jobs.lake.store import Store
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -14,30 +18,35 @@ if TYPE_CHECKING:
 
 CONN_ID = "aws_default"
 
-# RunJobFlow and DescribeStep are throttled early; boto3's few quick retries are not enough for a busy account.
+# AWS throttles RunJobFlow and DescribeStep early; boto3's few quick retries are not enough for a busy account.
 _EMR_CONFIG = {"retries": {"mode": "standard", "total_max_attempts": 10}}
 
 
+def store(retry_seconds: float = LIMIT_SECONDS) -> Store:
+    """Return the store of the lake. It connects when S3 is first used."""
+    return Store(cache(s3_client), retry_seconds)
+
+
 def s3_client() -> S3Client:
-    """A boto3 client of S3."""
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415 - too slow for a DAG's parsing
+    """Return a boto3 client of S3."""
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415 - slow to import
 
     client: S3Client = S3Hook(aws_conn_id=CONN_ID).conn
     return client
 
 
 def emr_client() -> EMRClient:
-    """A boto3 client of EMR."""
+    """Return a boto3 client of EMR."""
     client: EMRClient = _emr_hook().conn
     return client
 
 
 async def async_emr_client() -> Any:
-    """A context manager that gives an aiobotocore client of EMR."""
+    """Return a context manager that opens an aiobotocore client of EMR."""
     return await _emr_hook().get_async_conn()
 
 
 def _emr_hook() -> Any:
-    from airflow.providers.amazon.aws.hooks.emr import EmrHook  # noqa: PLC0415 - too slow for a DAG's parsing
+    from airflow.providers.amazon.aws.hooks.emr import EmrHook  # noqa: PLC0415 - slow to import
 
     return EmrHook(aws_conn_id=CONN_ID, config=_EMR_CONFIG)

@@ -20,8 +20,7 @@ from jobs.lake.layout import Run
 from nightjar import aws, settings
 from nightjar.emr import clusters, requests, steps
 from nightjar.errors import StepFailedError, UserError
-from nightjar.storage import open_storage
-from nightjar.tasks.manifests import output_uri, verify
+from nightjar.tasks.manifests import verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
 if TYPE_CHECKING:
@@ -118,14 +117,13 @@ class SparkStepOperator(BaseOperator):
             )
         if event["state"] != "COMPLETED":
             self._fail(client, run)
-        storage = open_storage(run.uri)
         try:
-            manifest = verify(output_uri(self.step, run, storage), storage)
+            manifest = verify_step(self.step, run, aws.store())
         except DamagedError as error:
             raise StepFailedError(
                 f"{self.step} ended with exit code 0, but its output is incomplete: {error}"
             ) from None
-        counts: dict[str, Any] = without_nul(manifest.get("counts", {}))
+        counts: dict[str, Any] = without_nul(manifest.counts)
         self.log.info("%s is complete and verified: %s", self.step, counts)
         return counts
 
@@ -139,8 +137,7 @@ class SparkStepOperator(BaseOperator):
         settled = settings.load()
         step = steps.describe_step(client, self.cluster_id, self._step_id)
         wait_seconds = settled.poll_seconds * LOG_WAIT_POLLS
-        storage = open_storage(run.uri)
-        failure = steps.explain_failure(client, storage, settled.lake, self.cluster_id, step, wait_seconds)
+        failure = steps.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
         if failure.exit_code == InputError.exit_code and failure.log_tail:
             raise UserError(failure.log_tail.splitlines()[-1])
@@ -174,7 +171,7 @@ def current_identity(context: Context) -> requests.ClusterIdentity:
 
 def read_config(run: Run) -> Config:
     """Return the configuration that `preflight` wrote."""
-    return Config.from_json(open_storage(run.uri).read(run.config).decode(), run.config)
+    return Config.from_json(aws.store().read_bytes(run.config).decode(), run.config)
 
 
 def without_nul(value: Any) -> Any:

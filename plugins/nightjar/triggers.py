@@ -11,11 +11,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
-from botocore.exceptions import BotoCoreError, ClientError
 
 from nightjar import aws
 from nightjar.emr import requests
-from nightjar.storage import open_storage
 
 START_LIMIT_SECONDS = 3600.0
 """Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
@@ -48,8 +46,7 @@ class StepTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll the step until it has ended. The event has its id and its state, or ``OVERDUE`` past the time limit."""
-        watched, storage = self._step, open_storage(self._step.progress_uri)
-        read = sync_to_async(storage.read)
+        watched, read = self._step, sync_to_async(aws.store(retry_seconds=0).read_bytes)
         state = ""
         async with await aws.async_emr_client() as client:
             while True:
@@ -77,7 +74,7 @@ class StepTrigger(BaseTrigger):
         """Log the step's progress message if it is new. A step that has not reported yet is not an error."""
         try:
             message = str(json.loads(await read(self._step.progress_uri)).get("message", ""))
-        except (OSError, ValueError, AttributeError, BotoCoreError, ClientError):
+        except (OSError, ValueError, AttributeError):
             return
         if message and message != self._message:
             self._message = message

@@ -3,7 +3,6 @@
 Runs use a stand-in for the job, unless a test passes `package_root=PROJECT_ROOT`.
 """
 
-import json
 import time
 import uuid
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pytest
 
 from infra.airflow.standalone import environment, run_dag
 from jobs.lake.layout import Lake, Run
-from nightjar.storage import open_storage
+from nightjar.aws import store
 from tests.support import airflow
 
 airflow.isolate()
@@ -79,7 +78,7 @@ def progress():
         deadline = time.monotonic() + limit_seconds
         while True:
             try:
-                return json.loads(open_storage(run.uri).read(run.progress(step)))["message"]
+                return store().read_json(run.progress(step))["message"]
             except FileNotFoundError:
                 assert time.monotonic() < deadline, f"{step} has not started"
                 time.sleep(0.2)

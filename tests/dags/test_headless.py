@@ -3,13 +3,13 @@
 import json
 
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join
-from nightjar.storage import open_storage
+from jobs.lake.uri import join, relative_name
+from nightjar.aws import store
 from tests.support.airflow import BUCKET
 
 
 def names(uri):
-    return {file.name for file in open_storage(uri).list_files(uri)}
+    return {relative_name(file.uri, uri) for file in store().list_files(uri)}
 
 
 def test_run_on_s3_succeeds(headless, emr, aws):
@@ -21,7 +21,7 @@ def test_run_on_s3_succeeds(headless, emr, aws):
     assert {"config.json", "datasets.json", "train/_manifest.json", "generate/_manifest.json"} <= names(done.run.uri)
     assert "train: half of it done" in done.log
     assert "Promoted: 2.2500 bits per byte, the first champion" in done.log
-    assert json.loads(open_storage(lake.uri).read(lake.champion))["run_id"] == done.run.run_id
+    assert store().read_json(lake.champion)["run_id"] == done.run.run_id
     assert json.loads((done.stats_dir / done.run.run_id / "stats.json").read_text())["valid_loss"] == 4.0
     [package] = {name.split("/")[0] for name in names(join(lake.uri, "packages"))}
     assert {"jobs.zip", "launcher.py", "_manifest.json"} <= names(lake.package(package))

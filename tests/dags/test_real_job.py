@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import signal
 import threading
 import time
@@ -13,8 +12,8 @@ import pytest
 from infra.airflow.environment import PROJECT_ROOT
 from jobs.config import STEPS
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join
-from nightjar.storage import open_storage
+from jobs.lake.uri import join, relative_name
+from nightjar.aws import store
 from tests.support.airflow import BUCKET
 
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
@@ -51,13 +50,12 @@ def poems(tmp_path_factory):
 def assert_complete(done, emr):
     assert done.code == 0, done.log[-3000:]
     assert emr.clusters(done.run.run_id) == ["TERMINATED"]
-    storage = open_storage(done.run.uri)
-    missing = FILES - {file.name for file in storage.list_files(done.run.uri)}
+    missing = FILES - {relative_name(file.uri, done.run.uri) for file in store().list_files(done.run.uri)}
     assert missing == set()
-    stats = json.loads(storage.read(join(done.run.stats, "stats.json")))
+    stats = store().read_json(join(done.run.stats, "stats.json"))
     assert stats["valid_loss"] < stats["unigram_loss"]
     assert (done.stats_dir / done.run.run_id / "metrics.csv").is_file()
-    rows = csv.DictReader(io.StringIO(storage.read(join(done.run.stats, "spark.csv")).decode()))
+    rows = csv.DictReader(io.StringIO(store().read_bytes(join(done.run.stats, "spark.csv")).decode()))
     assert {row["step"] for row in rows if row["status"] == "COMPLETE"} == set(STEPS)
     return stats["steps"]
 
@@ -66,7 +64,7 @@ def assert_complete(done, emr):
 def test_run_on_s3_with_two_workers(headless, emr, aws, poems):
     lake = Lake(f"s3://{BUCKET}/real job")
     text = f"s3://{BUCKET}/texts/some poems é.txt"
-    open_storage(text).write(text, poems.read_bytes())
+    store().write_bytes(text, poems.read_bytes())
     done = headless(lake.uri, {**CONF, "corpus": text, "train.workers": 2}, PROJECT_ROOT)
     steps = assert_complete(done, emr)
     assert steps["train"]["workers"] == 2

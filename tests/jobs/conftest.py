@@ -20,8 +20,7 @@ def s3_server():
     _, port = server.get_host_and_port()
     patch = pytest.MonkeyPatch()
     patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    store.s3_client.cache_clear()
-    store._s3_filesystem.cache_clear()
+    store.environment_client.cache_clear()
     yield f"http://127.0.0.1:{port}"
     patch.undo()
     server.stop()

@@ -14,6 +14,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jobs.config import Config, resolve
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
+from jobs.lake.manifest import Manifest
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 FINGERPRINT = "handmade"
@@ -56,11 +57,9 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "bigram_loss": 3.5,
         "unigram_accuracy": max(Counter(valid.tolist()).values()) / len(valid),
     }
-    store.publish_manifest(folder, store.Manifest("windows", FINGERPRINT, files, counts))
+    store.publish_manifest(folder, Manifest("windows", FINGERPRINT, files, counts))
     entry = store.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
-    store.publish_manifest(
-        place.tokens(FINGERPRINT), store.Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []})
-    )
+    store.publish_manifest(place.tokens(FINGERPRINT), Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))
 
 
 def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Config]:

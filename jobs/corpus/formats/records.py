@@ -142,7 +142,7 @@ def _named_damage(source: Source) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
+        if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error).splitlines()[0]
         raise InputError(f"{source.uri}: not a Parquet file, or damaged ({reason}); write it again") from None

@@ -14,6 +14,7 @@ from typing import Any
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.lake.manifest import FileEntry
 from jobs.lake.uri import join
 from jobs.metrics.training import BatchRow, RoundCost
 
@@ -62,7 +63,7 @@ class RoundPlan:
 class RoundResult:
     """The result of one worker in a round."""
 
-    delta: store.FileEntry
+    delta: FileEntry
     """File of the change of the weights."""
     rows: list[BatchRow]
     """Metrics of the worker's steps."""

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from jobs.engine.base import crash_report_file
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join
 from jobs.metrics.training import BatchRow
 from jobs.model.kinds import build_model
@@ -72,11 +73,11 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
             dtype=learner.dtype_name,
             peak_resident_bytes=peak_resident_bytes(),
         )
-        manifest = store.Manifest("round", plan.weights_hash, (delta, *copies), result.to_counts())
+        manifest = Manifest("round", plan.weights_hash, (delta, *copies), result.to_counts())
         store.publish_manifest(folder, manifest)
 
 
-def validate_part(rank: int, weights: store.FileEntry, plan: RoundPlan, job: TrainingJob) -> tuple[Score, Score]:
+def validate_part(rank: int, weights: FileEntry, plan: RoundPlan, job: TrainingJob) -> tuple[Score, Score]:
     """Return a worker's part of the scores of the round's final `weights`; the parts of all workers add up."""
     torch.set_num_threads(plan.threads)
     data = _open_data(job.run.lake_uri, job.windows)
@@ -117,7 +118,7 @@ def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCa
     return "start" if plan.first_step == 0 else "none", 0, {}
 
 
-def _write(folder: str, stem: str, tensors: Tensors) -> store.FileEntry:
+def _write(folder: str, stem: str, tensors: Tensors) -> FileEntry:
     with store.create_shard(folder, stem, ".safetensors") as shard:
         shard.write(save(dict(tensors)))
     return shard.entry()

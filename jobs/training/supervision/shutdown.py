@@ -14,8 +14,6 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from jobs.errors import NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Run
@@ -92,7 +90,7 @@ def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
             try:
                 if store.exists(run.stop):
                     shutdown.set()
-            except (OSError, ClientError, BotoCoreError, NightjarError) as error:
+            except (OSError, NightjarError) as error:
                 log.warning("%s: could not look for a shutdown signal (%s)", run.stop, error)
 
     with shutdown.handle(), _thread(poll, is_over) if is_first else nullcontext():

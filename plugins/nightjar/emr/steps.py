@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.lake.layout import Lake
+from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar.emr import requests
-from nightjar.storage import Storage
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -76,7 +76,7 @@ def cancel_step(client: EMRClient, cluster_id: str, step_id: str) -> None:
 
 
 def explain_failure(
-    client: EMRClient, storage: Storage, lake: Lake, cluster_id: str, step: Mapping[str, Any], wait_seconds: float
+    client: EMRClient, store: Store, lake: Lake, cluster_id: str, step: Mapping[str, Any], wait_seconds: float
 ) -> StepFailure:
     """Return why `step` failed, from its EMR status and its logs. Waits up to `wait_seconds` for the logs."""
     status = step["Status"]
@@ -88,14 +88,14 @@ def explain_failure(
         never_started = f"it never started; cluster {cluster_id} is {cluster['State']} {cluster_reason}".strip()
         return StepFailure(None, f"{reason}; {never_started}" if reason else never_started, "")
     folder = join(lake.logs, cluster_id, "steps", step["Id"])
-    logs = _await_logs(storage, folder, wait_seconds)
+    logs = _await_logs(store, folder, wait_seconds)
     exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
     # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
     tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
     return StepFailure(exit_code, reason or f"step is {status['State']}", tail or f"(no log in {folder} yet)")
 
 
-def _await_logs(storage: Storage, folder: str, wait_seconds: float) -> dict[str, str]:
+def _await_logs(store: Store, folder: str, wait_seconds: float) -> dict[str, str]:
     """Return the step's logs by file name, as soon as they are complete or after `wait_seconds`.
 
     EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
@@ -103,16 +103,16 @@ def _await_logs(storage: Storage, folder: str, wait_seconds: float) -> dict[str,
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        logs = {name: text for name in _LOGS if (text := _read_log(storage, join(folder, name))) is not None}
+        logs = {name: text for name in _LOGS if (text := _read_log(store, join(folder, name))) is not None}
         if _exit_code(logs.get("controller.gz", "")) is not None or time.monotonic() >= deadline:
             return logs
         log.info("Waiting for the step's logs in %s", folder)
         time.sleep(max(0.1, min(10.0, wait_seconds / 10)))
 
 
-def _read_log(storage: Storage, uri: str) -> str | None:
+def _read_log(store: Store, uri: str) -> str | None:
     try:
-        return gzip.decompress(storage.read(uri)).decode("utf-8", errors="replace")
+        return gzip.decompress(store.read_bytes(uri)).decode("utf-8", errors="replace")
     except (FileNotFoundError, EOFError, gzip.BadGzipFile):
         return None
 

@@ -5,31 +5,29 @@ Every error is one line for the user that names the setting, what is wrong and w
 
 from __future__ import annotations
 
-import codecs
 import logging
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 
 from jobs.config import Config
 from jobs.config.prompts import read_prompts
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
-from jobs.lake.uri import is_s3, join, to_uri
-from jobs.sources.names import corpus_places, glob_of, is_hidden, text_format
+from jobs.lake.store import Store
+from jobs.lake.uri import base_name, is_s3, to_uri
+from jobs.sources.listing import Source, list_sources
+from jobs.sources.names import corpus_places
+from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
 from nightjar.packaging.wheels import Target, check_names, torch_version
-from nightjar.storage import StoredFile, open_storage
 
 log = logging.getLogger(__name__)
 
 SCAN_BYTES = 64 * 2**20
-"""So much of a corpus is looked at; the step that reads all of it looks at the rest."""
-_CHUNK_BYTES = 2**20
+"""Number of bytes of a corpus that are checked to be UTF-8. The tokenize step checks all of it."""
 
 
 def prepare(config: Config, run: Run) -> Config:
@@ -51,10 +49,10 @@ def prepare(config: Config, run: Run) -> Config:
 
 def publish_config(config: Config, run: Run) -> Config:
     """Write the run's configuration unless it has one, and return the one in the lake. A cleared run keeps its own."""
-    storage = open_storage(run.uri)
-    if storage.publish(run.config, config.to_json().encode()):
+    store = aws.store()
+    if store.publish(run.config, config.to_json().encode()):
         return config
-    stored = Config.from_json(storage.read(run.config).decode(), run.config)
+    stored = Config.from_json(store.read_bytes(run.config).decode(), run.config)
     if stored != config:
         log.warning("The trigger form is ignored: this run keeps its configuration in %s", run.config)
     return stored
@@ -66,11 +64,7 @@ def check_lake(lake: Lake) -> None:
     Raises:
         InputError: if it cannot be written to.
     """
-    probe = join(lake.uri, f".write-test-{uuid.uuid4().hex[:8]}")
-    with _input_error(f"NIGHTJAR_LAKE: {lake.uri} cannot be written to"):
-        storage = open_storage(probe)
-        storage.write(probe, b"")
-        storage.delete(probe)
+    aws.store().check_writable(lake.uri)
 
 
 def check_wheelhouse(config: Config) -> None:
@@ -83,7 +77,7 @@ def check_wheelhouse(config: Config) -> None:
     if uri is None:
         return
     with _input_error(f"cluster.wheelhouse: {uri} cannot be read"):
-        names = {file.name for file in open_storage(uri).list_files(uri)}
+        names = {base_name(file.uri) for file in aws.store().list_files(uri)}
     if SUMS not in names:
         raise InputError(f"cluster.wheelhouse: {uri} has no {SUMS}; upload it again (make package-wheelhouse)")
     root = settings.load().package_root
@@ -96,25 +90,43 @@ def check_wheelhouse(config: Config) -> None:
 
 
 def check_corpus(config: Config) -> None:
-    """Check that the corpus exists, is readable, long enough for a window, and begins with UTF-8.
+    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8.
 
     Raises:
-        InputError: naming the file, and the offset of a byte that is not UTF-8.
+        InputError: if a file cannot be read or is not UTF-8, or there is too little text.
     """
-    places = corpus_places(config.corpus)
-    found = [_text_files(place) for place in places]
-    num_bytes = sum(file.size for files in found for file in files)
+    store = aws.store()
+    with _input_error("corpus: cannot be listed"):
+        sources = list_sources(config.corpus, store)
+    num_bytes = sum(source.size for source in sources)
     if num_bytes == 0:
         raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
-    packed = any(_is_packed(file) for files in found for file in files)
-    if num_bytes <= config.windows.size and not packed:  # a token has at least one byte
+    if num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has at least one byte
         raise InputError(
             f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of"
             f" {config.windows.size} tokens; give more text or a smaller windows.size"
         )
     if config.tokenize.invalid_utf8 == "refuse":
-        _check_text([file for files in found for file in files])
-    log.info("Corpus %s: %d files, %.1f MB", " ".join(places), sum(map(len, found)), num_bytes / 1e6)
+        check_utf8(sources, store)
+    log.info("Corpus %s: %d files, %.1f MB", " ".join(corpus_places(config.corpus)), len(sources), num_bytes / 1e6)
+
+
+def check_utf8(sources: Sequence[Source], store: Store, max_bytes: int = SCAN_BYTES, block_bytes: int = 2**20) -> None:
+    """Check that the first `max_bytes` of a corpus are UTF-8, except for compressed files and Parquet.
+
+    Raises:
+        InputError: if a file cannot be read or is not UTF-8.
+    """
+    for source in filter(_is_plain, sources):
+        if max_bytes <= 0:
+            return
+        check, end = Utf8Check(source.uri), min(source.size, max_bytes)
+        with _input_error(f"{source.uri}: cannot be read"), store.open_input(source.uri, block_bytes) as file:
+            for start in range(0, end, block_bytes):
+                check.add(file.read(min(block_bytes, end - start)))
+        if end == source.size:
+            check.add(b"")
+        max_bytes -= end
 
 
 def check_prompts(config: Config) -> None:
@@ -124,7 +136,7 @@ def check_prompts(config: Config) -> None:
         InputError: if the file `generate.prompts_file` cannot be read or has no prompt.
     """
     with _input_error(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
-        prompts = read_prompts(config.generate, lambda uri: open_storage(uri).read(uri))
+        prompts = read_prompts(config.generate, aws.store().read_bytes)
     log.info("Prompts: %d", len(prompts))
 
 
@@ -144,53 +156,9 @@ def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
             raise InputError(f"{setting}: a cluster on AWS cannot read {uri}; upload it to s3://bucket/prefix")
 
 
-def _text_files(place: str) -> list[StoredFile]:
-    """The files of one place of a corpus, as the tokenize step will list them."""
-    storage = open_storage(place)
-    with _input_error(f"corpus: {place} cannot be read"):
-        found = storage.list_files(place)
-        if len(found) == 1 and found[0].uri == place:
-            return found
-        pattern = None if found else glob_of(place)
-        if pattern:
-            found = [file for file in storage.list_files(pattern[0]) if pattern[1].match(file.name)]
-    if not found:
-        raise InputError(f"corpus: {place} does not exist or is an empty folder; give a file, folder or pattern")
-    texts = [file for file in found if not is_hidden(file.name) and (pattern or text_format(file.name))]
-    if not texts:
-        raise InputError(f"corpus: {place} holds no .txt, .jsonl or .parquet file; give a file or a folder of them")
-    return texts
-
-
-def _is_packed(file: StoredFile) -> bool:
-    """Whether a file's bytes are not the text itself."""
-    return (text_format(file.name) or ("txt", None)) not in (("txt", None), ("jsonl", None))
-
-
-def _check_text(files: Sequence[StoredFile]) -> None:
-    budget = SCAN_BYTES
-    for file in files:
-        if budget > 0 and not _is_packed(file):
-            with _input_error(f"corpus: {file.uri} cannot be read"), open_storage(file.uri).open(file.uri) as stream:
-                budget -= _check_utf8(stream, file, budget)
-
-
-def _check_utf8(stream: IO[bytes], file: StoredFile, budget: int) -> int:
-    """Read at most `budget` bytes; return how many."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
-    while position < budget:
-        chunk = stream.read(min(_CHUNK_BYTES, budget - position))
-        pending = len(decoder.getstate()[0])
-        try:
-            decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            offset = position - pending + error.start
-            raise InputError(f"corpus: {file.uri} is not UTF-8 at byte {offset}; convert it to UTF-8") from None
-        if not chunk:
-            break
-        position += len(chunk)
-    return position
+def _is_plain(source: Source) -> bool:
+    """Return whether the bytes of a file are the text itself."""
+    return source.format != "parquet" and source.compression is None
 
 
 @contextmanager
@@ -198,5 +166,5 @@ def _input_error(message: str) -> Iterator[None]:
     """Convert an error of the disk or of AWS into an `InputError` whose message starts with `message`."""
     try:
         yield
-    except (OSError, BotoCoreError, ClientError) as error:
+    except (OSError, BotoCoreError) as error:
         raise InputError(f"{message} ({str(error).splitlines()[0]})") from None

@@ -10,10 +10,11 @@ from typing import Any
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
-from jobs.lake.uri import join
+from jobs.lake.store import Store
+from jobs.lake.uri import join, relative_name, to_uri
 from jobs.metrics.schema import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
-from nightjar.storage import open_storage
+from nightjar import aws
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +27,27 @@ def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
 
     A run that failed early has few statistics or none; those that exist are copied.
     """
-    storage, folder = open_storage(run.stats), stats_dir / run.run_id
-    names = []
-    for file in storage.list_files(run.stats):
-        target = folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(storage.read(file.uri))
-        names.append(file.name)
-    stats = json.loads((folder / "stats.json").read_text("utf-8")) if "stats.json" in names else {}
+    store, folder = aws.store(), stats_dir / run.run_id
+    uris = {relative_name(file.uri, run.stats): file.uri for file in store.list_files(run.stats)}
+    for name, uri in uris.items():
+        store.copy(uri, to_uri(str(folder / name)))
+    stats = json.loads((folder / "stats.json").read_text("utf-8")) if "stats.json" in uris else {}
     summary = chosen(stats, SUMMARY)
-    log.info("Copied %d files of statistics to %s", len(names), folder)
+    log.info("Copied %d files of statistics to %s", len(uris), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)
     return {"run_id": run.run_id, "stats_dir": str(folder), **summary}
 
 
-def read_stats(run: Run) -> dict[str, Any]:
-    """The run's merged statistics.
+def read_stats(run: Run, store: Store) -> dict[str, Any]:
+    """Return the run's merged statistics.
 
     Raises:
         NightjarError: if there are none.
     """
     uri = join(run.stats, "stats.json")
     try:
-        stats: dict[str, Any] = json.loads(open_storage(uri).read(uri))
+        stats: dict[str, Any] = store.read_json(uri)
     except FileNotFoundError:
         raise NightjarError(f"{uri}: missing, though all steps are complete") from None
     return stats

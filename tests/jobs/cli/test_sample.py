@@ -17,6 +17,7 @@ import torch
 from jobs.cli.main import main
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.manifest import Manifest
 from jobs.model_io.folder import model_contents, read_contents, save_model
 from jobs.model_io.gguf import to_gguf
 from tests.jobs.model_io.test_folder import changed
@@ -223,7 +224,7 @@ def test_a_folder_with_other_files_is_not_overwritten(folder, tmp_path, kind, ca
     thesis, export = tmp_path / "thesis.txt", ["export", "--model", str(folder), "--format", "folder", "--output"]
     entry = store.write_file(tmp_path.as_uri(), thesis.name, b"years of work")
     if kind == "windows":
-        store.publish_manifest(tmp_path.as_uri(), store.Manifest(kind, "f00", (entry,)))
+        store.publish_manifest(tmp_path.as_uri(), Manifest(kind, "f00", (entry,)))
     before = sorted(tmp_path.iterdir())
     for output in (tmp_path, thesis):
         assert main([*export, str(output)]) == 2

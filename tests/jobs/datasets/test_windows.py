@@ -20,7 +20,8 @@ from jobs.datasets.streams import StreamRule, plan_window_shards, tally, window_
 from jobs.datasets.windows import SIDES, WindowSet, WindowShard, num_tokens_of, num_windows
 from jobs.errors import DamagedError, InputError
 from jobs.lake.layout import Lake
-from jobs.lake.store import FileEntry, Manifest, publish_manifest, read_bytes, write_bytes
+from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.store import publish_manifest, read_bytes, write_bytes
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import Source
 from jobs.tokenizer.bpe import tokenizer_json

@@ -11,6 +11,7 @@ from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.manifest import Manifest
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.training.job import TrainingJob
@@ -50,7 +51,7 @@ def make_tokens(lake):
     make_datasets(lake, tokenizer)
     folder = lake.tokens(FINGERPRINT)
     entry = store.write_file(folder, "tokenizer.json", tokenizer.json)
-    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,)))
+    store.publish_manifest(folder, Manifest("tokens", FINGERPRINT, (entry,)))
     return tokenizer
 
 

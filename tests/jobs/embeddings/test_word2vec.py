@@ -10,7 +10,7 @@ from jobs.config import EmbedConfig
 from jobs.embeddings import word2vec
 from jobs.embeddings.train import WorkerResult, average, plan_rounds
 from jobs.embeddings.word2vec import SkipGram, Weights
-from jobs.lake.store import FileEntry
+from jobs.lake.manifest import FileEntry
 
 
 def test_a_batch_moves_vectors_along_the_gradient_of_its_loss(monkeypatch):

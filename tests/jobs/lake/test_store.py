@@ -1,65 +1,31 @@
-"""The lake on a local disk (in a folder with a space and a letter beyond ASCII) and on a real moto server."""
+"""Operations on files, on a local disk and on a real moto server."""
 
 import os
-import tempfile
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
+from jobs.lake._local import atomic_temporary_file
+from jobs.lake.store import Store
 from jobs.lake.uri import join, local_path, to_uri
 
-
-@pytest.fixture(params=["file", "s3"])
-def lake_uri(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # so that no test finds another's cached files
-    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
+ODD_NAMES = ["a b", "a#b", "a?b", "a%41", "a+b", "é ü", "a:b", "*.txt", "[x]", "~x"]
+MIB = 1 << 20
 
 
-def make_dataset(folder):
-    with store.create_shard(folder, "train/00000", ".bin") as shard:
-        shard.write(b"abc")
-        shard.write(b"defg")
-    entries = (shard.entry(tokens=7), store.write_file(folder, "notes é.txt", b"hello"))
-    manifest = store.Manifest("windows", "f00", entries, {"size": 3})
-    return manifest, store.publish_manifest(folder, manifest)
-
-
-def test_manifest_is_published_once_and_reads_back(lake_uri):
-    folder = join(lake_uri, "datasets", "windows", "f00")
-    assert store.read_manifest(folder) is None
-    manifest, first = make_dataset(folder)
-    assert first
-    _, second = make_dataset(folder)
-    assert not second
-    assert store.read_manifest(folder) == manifest
-    store.verify_sizes(folder, manifest)
-    paths = [store.verified_file(folder, entry) for entry in manifest.files]
-    assert [path.read_bytes() for path in paths] == [b"abcdefg", b"hello"]
-
-
-@pytest.mark.parametrize(("content", "reason"), [(b"abc", "has 3 bytes"), (b"abcdefX", "differs"), (None, "missing")])
-def test_damaged_shard_is_refused(lake_uri, content, reason):
-    folder = join(lake_uri, "d")
-    manifest, _ = make_dataset(folder)
-    shard = join(folder, manifest.files[0].name)
-    if content is None:
-        store.delete_folder(join(folder, "train"))
-    else:
-        store.write_bytes(shard, content)
-    with pytest.raises(DamagedError, match=reason) as caught:
-        store.verified_file(folder, manifest.files[0])
-    assert f"delete {folder} " in str(caught.value)
-    if content != b"abcdefX":
-        with pytest.raises(DamagedError, match=reason):
-            store.verify_sizes(folder, manifest)
-
-
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ".", ""])
-def test_a_manifest_whose_names_lead_elsewhere_is_refused(name):
-    data = store.manifest_bytes(store.Manifest("model", "f00", (store.FileEntry(name, 1, "00"),)))
-    with pytest.raises(DamagedError, match="not a manifest"):
-        store.parse_manifest(data, "file:///d/_manifest.json")
+def test_the_store_loads_neither_arrow_nor_boto3():
+    heavy = "{'boto3', 'botocore', 'numpy', 'pyarrow', 'torch'}"
+    code = f"import sys, jobs.lake.store, jobs.lake.champion, jobs.sources.listing; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_objects(lake_uri):
@@ -67,19 +33,212 @@ def test_objects(lake_uri):
     assert not store.exists(uri)
     with pytest.raises(FileNotFoundError):
         store.read_bytes(uri)
+    with pytest.raises(FileNotFoundError):
+        store.open_input(uri)
     store.write_json(uri, {"x": [1]})
     store.write_json(uri, {"x": [1, 2]})
     assert store.exists(uri)
-    assert store.read_json(uri) == {"x": [1, 2]}
-    assert not store.publish(uri, b"other")
+    assert not store.exists(join(lake_uri, "a b"))
+    assert not store.exists(lake_uri)
     assert store.read_json(uri) == {"x": [1, 2]}
     assert [info.uri for info in store.list_files(lake_uri)] == [uri]
-    with store.open_input(uri) as file:
-        file.seek(2)
-        assert file.read(4) == b'  "x'
+    assert store.list_folders(lake_uri) == ["a b"]
     store.delete_folder(join(lake_uri, "a b"))
-    assert store.list_files(lake_uri) == []
-    assert store.list_files(join(lake_uri, "nowhere")) == []
+    store.delete_folder(join(lake_uri, "a b"))
+    store.delete_file(uri)
+    assert store.list_files(lake_uri) == store.list_folders(lake_uri) == []
+
+
+def test_any_part_of_a_file_is_read(lake_uri):
+    uri, data = join(lake_uri, "a.bin"), os.urandom(200_000)
+    store.write_bytes(uri, data)
+    with store.open_input(uri, buffer_bytes=1000) as file:
+        assert file.read(10) == data[:10]
+        assert file.seek(-5, os.SEEK_END) == 199_995
+        assert file.read() == data[-5:]
+        file.seek(70_000)
+        file.seek(7, os.SEEK_CUR)
+        assert file.read(100_001) == data[70_007:170_008]
+        assert file.seek(300_000) == 300_000
+        assert file.read(10) == b""
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_names_may_have_any_character(lake_uri, name):
+    uri = join(lake_uri, name, name)
+    assert store.publish(uri, name.encode())
+    assert store.read_bytes(uri) == name.encode()
+    assert [info.uri for info in store.list_files(lake_uri)] == [uri]
+    assert store.list_folders(lake_uri) == [name]
+    store.copy(uri, join(lake_uri, "copy"))
+    store.delete_file(uri)
+    assert [info.uri for info in store.list_files(lake_uri)] == [join(lake_uri, "copy")]
+
+
+def test_a_key_may_have_empty_names(s3_uri):
+    uris = [f"{s3_uri}/a//b", f"{s3_uri}//c", f"{s3_uri}/d/./e", f"{s3_uri}/f/../g"]
+    for uri in uris:
+        store.write_bytes(uri, uri.encode())
+    assert [info.uri for info in store.list_files(s3_uri)] == sorted(uris)
+    assert all(store.read_bytes(uri) == uri.encode() for uri in uris)
+
+
+def test_the_empty_objects_that_stand_for_folders_are_no_files(s3_uri):
+    store.write_bytes(f"{s3_uri}/folder/", b"")
+    store.write_bytes(f"{s3_uri}/folder/a", b"a")
+    assert [info.uri for info in store.list_files(s3_uri)] == [f"{s3_uri}/folder/a"]
+    store.delete_folder(f"{s3_uri}/folder")
+    assert not store.list_folders(s3_uri)
+
+
+def test_a_local_name_need_not_be_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9") / os.fsdecode(b"\xff.txt")
+    path.parent.mkdir()
+    path.write_bytes(b"text")
+    [found] = store.list_files(tmp_path.as_uri())
+    assert local_path(found.uri) == path
+    assert store.read_bytes(found.uri) == b"text"
+    [folder] = store.list_folders(tmp_path.as_uri())
+    store.write_bytes(join(tmp_path.as_uri(), folder, "b"), b"b")
+    assert (path.parent / "b").read_bytes() == b"b"
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/text").touch()
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "a/nowhere").symlink_to("missing")
+    found = [local_path(info.uri).relative_to(tmp_path).as_posix() for info in store.list_files(tmp_path.as_uri())]
+    assert found == ["a/text", "b/text"]
+
+
+def test_a_folder_does_not_list_its_namesakes(lake_uri):
+    store.write_bytes(join(lake_uri, "train/1"), b"")
+    store.write_bytes(join(lake_uri, "train2/1"), b"")
+    assert [info.uri for info in store.list_files(join(lake_uri, "train"))] == [join(lake_uri, "train/1")]
+    assert store.list_files(join(lake_uri, "tra")) == []
+    store.delete_folder(join(lake_uri, "train"))
+    assert store.list_folders(lake_uri) == ["train2"]
+
+
+def test_publishing_happens_once(lake_uri):
+    uri = join(lake_uri, "config.json")
+    assert store.publish(uri, b"mine")
+    assert not store.publish(uri, b"theirs")
+    assert store.read_bytes(uri) == b"mine"
+
+
+def test_one_of_many_publishers_succeeds(lake_uri):
+    uri, written = join(lake_uri, "config.json"), []
+    threads = [
+        threading.Thread(target=lambda n=n: store.publish(uri, b"%d" % n) and written.append(n)) for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [b"%d" % n for n in written] == [store.read_bytes(uri)]
+
+
+def test_a_replacement_needs_the_version_that_was_read(lake_uri):
+    uri = join(lake_uri, "champion.json")
+    store.write_bytes(uri, b"1")
+    data, version = store.read_version(uri)
+    assert data == b"1"
+    assert store.replace(uri, b"2", version)
+    assert not store.replace(uri, b"3", version)
+    assert store.read_bytes(uri) == b"2"
+    store.delete_file(uri)
+    with pytest.raises(FileNotFoundError):
+        store.replace(uri, b"4", version)
+
+
+def test_large_objects_are_written_and_copied_in_parts(s3_uri, s3_server, tmp_path):
+    client, data = boto3.client("s3", endpoint_url=s3_server), os.urandom(11 * MIB)
+    small_parts = Store(lambda: client, part_bytes=5 * MIB)
+    path = tmp_path / "large"
+    path.write_bytes(data)
+    uris = [join(s3_uri, name) for name in ("written", "streamed", "uploaded", "copied")]
+    small_parts.write_bytes(uris[0], data)
+    with small_parts.create(uris[1]) as file:
+        file.write(data[:100])
+        file.write(data[100:])
+    small_parts.copy(path.as_uri(), uris[2])
+    small_parts.copy(uris[0], uris[3])
+    for uri in uris:
+        assert small_parts.read_bytes(uri) == data
+        assert small_parts.read_version(uri)[1].endswith('-3"')  # the number of parts
+
+
+def test_a_file_is_copied_between_storages(lake_uri, tmp_path):
+    source, there, back = (tmp_path / "a b").as_uri(), join(lake_uri, "x/y"), (tmp_path / "back").as_uri()
+    store.write_bytes(source, b"content")
+    store.copy(source, there)
+    store.copy(there, join(lake_uri, "z"))
+    store.copy(join(lake_uri, "z"), back)
+    assert store.read_bytes(back) == b"content"
+    with pytest.raises(FileNotFoundError):
+        store.copy(join(lake_uri, "none"), back)
+
+
+def test_a_conflict_is_tried_again_and_only_a_failed_condition_means_that_there_is_a_file():
+    client = boto3.client("s3")
+    with Stubber(client) as stub:
+        stub.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
+        stub.add_response("put_object", {})
+        stub.add_client_error("put_object", "PreconditionFailed", http_status_code=412)
+        stub.add_client_error("put_object", "AccessDenied", http_status_code=403)
+        conditional = Store(lambda: client)
+        assert conditional.publish("s3://bucket/key", b"")
+        assert not conditional.publish("s3://bucket/key", b"")
+        with pytest.raises(PermissionError, match="AccessDenied"):
+            conditional.publish("s3://bucket/key", b"")
+        stub.assert_no_pending_responses()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events, fsync = [], os.fsync
+
+    def logged_fsync(descriptor):
+        events.append(f"fsync {Path(f'/proc/self/fd/{descriptor}').readlink().relative_to(tmp_path)}")
+        fsync(descriptor)
+
+    def logged_replace(source, target):
+        events.append(f"rename to {target.relative_to(tmp_path)}")
+        source.replace(target)
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    with atomic_temporary_file(tmp_path / "new" / "a", logged_replace) as file:
+        file.write(b"1")
+    temporary = events.pop(1)
+    assert temporary.startswith("fsync new/.a.")
+    assert events == ["fsync .", "rename to new/a", "fsync new"]
+
+
+def fail_while_writing(uri):
+    with store.create(uri) as file:
+        file.write(b"incomplete")
+        raise KeyError
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    uri = to_uri(str(tmp_path / "x"))
+    with pytest.raises(TypeError):
+        store.write_bytes(uri, "text")
+    with pytest.raises(KeyError):
+        fail_while_writing(uri)
+    assert list(tmp_path.iterdir()) == []
+    store.write_bytes(uri, b"1")
+    store.publish(uri, b"2")
+    store.copy(uri, join(tmp_path.as_uri(), "y"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]
+
+
+def test_a_failed_upload_leaves_nothing(s3_uri):
+    with pytest.raises(KeyError):
+        fail_while_writing(join(s3_uri, "x"))
+    assert store.list_files(s3_uri) == []
 
 
 def test_broken_json_is_named(lake_uri):
@@ -89,40 +248,17 @@ def test_broken_json_is_named(lake_uri):
         store.read_json(uri)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
-    uri = to_uri(str(tmp_path / "x"))
-    with pytest.raises(TypeError):
-        store.write_bytes(uri, "text")
-    assert list(tmp_path.iterdir()) == []
-    assert not local_path(uri).exists()
-
-
-def test_not_writable(tmp_path):
+def test_a_lake_that_cannot_be_written_to(tmp_path, s3_server):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(store.InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="file/lake: the lake cannot be written to"):
         store.check_writable(to_uri(str(tmp_path / "file" / "lake")))
     store.check_writable(to_uri(str(tmp_path / "new")))
-    with pytest.raises(store.InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"the lake cannot be written to .*NoSuchBucket"):
         store.check_writable("s3://no-such-bucket-here/lake")
 
 
-def test_copies_of_s3_are_forgotten_when_they_were_not_used_for_days(s3_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    entries = [store.write_file(s3_uri, f"{name}.txt", name.encode()) for name in ("old", "used", "new")]
-    old, used = (store.verified_file(s3_uri, entry) for entry in entries[:2])
-    for path in (old, used):
-        os.utime(path, (0, 0))
-    assert store.verified_file(s3_uri, entries[1]) == used
-    new = store.verified_file(s3_uri, entries[2])
-    assert sorted(tmp_path.rglob("*")) == sorted([new.parent, used, new])
-    assert store.verified_file(s3_uri, entries[0]).read_bytes() == b"old"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_cache_of_somebody_else_is_refused(s3_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    folder = tmp_path / f"nightjar-cache-{os.getuid()}"
-    folder.mkdir()
-    os.chown(folder, 1, -1)
-    with pytest.raises(InputError, match="belongs to somebody else"):
-        store.verified_file(s3_uri, store.write_file(s3_uri, "a.txt", b"a"))
+def test_a_bucket_that_is_not_there(s3_server):
+    uri = f"s3://no-such-bucket-{uuid.uuid4().hex[:8]}/x"
+    for operation in (store.read_bytes, store.list_files, store.list_folders, store.delete_folder):
+        with pytest.raises(FileNotFoundError, match="NoSuchBucket"):
+            operation(uri)

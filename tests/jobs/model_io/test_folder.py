@@ -11,6 +11,7 @@ import torch
 
 from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.model_io.archive import pack
 from jobs.model_io.folder import load_model, model_contents, parse_model, read_contents, save_model, write_contents
 
@@ -29,8 +30,8 @@ def changed(contents, name, change):
     files = {key: data for key, data in contents.items() if key != "_manifest.json"}
     files[name] = change(files[name])
     files = {key: data for key, data in files.items() if data is not None}
-    entries = tuple(store.FileEntry(key, len(data), sha256(data).hexdigest()) for key, data in files.items())
-    return {**files, "_manifest.json": store.manifest_bytes(store.Manifest("model", "x", entries))}
+    entries = tuple(FileEntry(key, len(data), sha256(data).hexdigest()) for key, data in files.items())
+    return {**files, "_manifest.json": Manifest("model", "x", entries).to_json()}
 
 
 def test_a_folder_has_all_files_and_is_loaded_unchanged(model_and_tokenizer_untrained, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.lake import store
+from jobs.lake.manifest import Manifest
 from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
 from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
@@ -56,7 +57,7 @@ def test_a_model_of_another_tokenizer_is_refused(place):
     folder = place.tokens(FINGERPRINT)
     store.delete_folder(folder)
     entry = store.write_file(folder, "tokenizer.json", other.json)
-    store.publish_manifest(folder, store.Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))
+    store.publish_manifest(folder, Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))
     with pytest.raises(InputError, match=r"train\.init .*its tokenizer \(\w+\) differs from this run's \(\w+\)"):
         train_run(place, "later", train__init="earlier")
 

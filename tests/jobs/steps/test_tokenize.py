@@ -11,7 +11,8 @@ from jobs.datasets import publish
 from jobs.datasets.shards import TokenShard
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
-from jobs.lake.store import FileInfo, list_files, read_manifest, verified_file, verify_sizes, write_bytes
+from jobs.lake.cache import verified_file
+from jobs.lake.store import list_files, read_manifest, verify_sizes, write_bytes
 from jobs.lake.uri import join
 from jobs.tokenizer import train
 from tests.support.datasets import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
@@ -174,7 +175,7 @@ def test_a_damaged_dataset_is_refused(anywhere):
     pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE}))
     pipeline.tokenize()
     manifest, _ = read_all(pipeline)
-    shard: FileInfo = join(pipeline.lake.tokens(pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)
+    shard = join(pipeline.lake.tokens(pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)
     write_bytes(shard, b"short")
     with pytest.raises(DamagedError, match="the manifest says"):
         pipeline.tokenize()

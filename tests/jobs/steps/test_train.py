@@ -16,7 +16,7 @@ from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError, NightjarError, WorkerLostError
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.uri import bucket_and_key, local_path
+from jobs.lake.uri import join, local_path
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.evaluate import evenly_spaced
@@ -191,8 +191,7 @@ def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
     expected = weights(run, last)
     assert complete_checkpoints(run) == [(last - 1) // 8 * 8, last]
     store.delete_folder(run.checkpoint(last))
-    bucket, key = bucket_and_key(run.train)
-    store.s3_client().delete_object(Bucket=bucket, Key=f"{key}/_manifest.json")
+    store.delete_file(join(run.train, "_manifest.json"))
     assert train.run(run, config, InlineEngine(), lambda _: None)["num_steps"] == last
     assert same_weights(weights(run, last), expected)
     assert [row["step"] for row in metrics(run)] == list(range(1, last + 1))

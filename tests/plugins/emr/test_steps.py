@@ -10,15 +10,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from jobs.config import resolve
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join
+from jobs.lake.manifest import Manifest
+from nightjar.aws import store
 from nightjar.emr import requests, steps
 from nightjar.errors import StepFailedError, UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator
-from nightjar.storage import open_storage
 from nightjar.triggers import StepTrigger
 from tests.support import airflow
-
-MANIFEST = {"files": [{"name": "metrics.jsonl", "size": 3}], "counts": {"num_steps": 7}}
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def run(aws, monkeypatch):
     monkeypatch.setenv("NIGHTJAR_PROJECT", "steps")
     monkeypatch.setenv("NIGHTJAR_POLL_SECONDS", "0.2")
     run = lake.run(f"run-{uuid.uuid4().hex[:8]}")
-    open_storage(run.uri).publish(run.config, resolve("s3://lakes/text", "tiny").to_json().encode())
+    store().publish(run.config, resolve("s3://lakes/text", "tiny").to_json().encode())
     return run
 
 
@@ -74,9 +72,8 @@ def fire(trigger):
 
 
 def leave_manifest(run, **counts):
-    manifest = {**MANIFEST, "counts": {**MANIFEST["counts"], **counts}}
-    open_storage(run.uri).write(join(run.train, "metrics.jsonl"), b"{}\n")
-    open_storage(run.uri).write(join(run.train, "_manifest.json"), json.dumps(manifest).encode())
+    entry = store().write_file(run.train, "metrics.jsonl", b"{}\n")
+    store().publish_manifest(run.train, Manifest("training", "abc", (entry,), {"num_steps": 7, **counts}))
 
 
 def state(client, cluster_id, step_id, *awaited):
@@ -90,7 +87,7 @@ def state(client, cluster_id, step_id, *awaited):
 
 def test_complete_step_with_a_manifest_succeeds(start, run, context, capsys):
     leave_manifest(run)
-    open_storage(run.uri).write(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
+    store().write_bytes(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
     operator, trigger = start("sleep 1")
     event = fire(trigger)
     assert event["state"] == "COMPLETED"
@@ -203,6 +200,6 @@ def test_step_that_never_started_shows_the_state_of_its_cluster(start, aws, clus
 def test_wait_for_missing_logs_is_limited(aws, cluster):
     step = {"Id": "s-1", "Status": {"State": "FAILED", "Timeline": {"StartDateTime": "then"}}}
     lake = Lake(f"s3://{airflow.BUCKET}/nowhere")
-    failure = steps.explain_failure(aws, open_storage(lake.uri), lake, cluster, step, wait_seconds=0.3)
+    failure = steps.explain_failure(aws, store(), lake, cluster, step, wait_seconds=0.3)
     assert (failure.exit_code, failure.reason) == (None, "step is FAILED")
     assert failure.log_tail == f"(no log in {lake.logs}/{cluster}/steps/s-1 yet)"

@@ -14,9 +14,9 @@ import pytest
 
 from infra.cli.main import main
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join, local_path
+from jobs.lake.store import Store
+from jobs.lake.uri import base_name, join, local_path
 from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
-from nightjar.storage import LocalStorage, open_storage
 from nightjar.tasks.package import upload
 
 
@@ -104,23 +104,36 @@ def test_folder_without_the_package_is_refused(tmp_path):
         build(tmp_path)
 
 
-def test_package_is_uploaded_once_with_its_manifest_last(tmp_path, monkeypatch):
-    written = []
-    write, publish = LocalStorage.write, LocalStorage.publish
-    monkeypatch.setattr(LocalStorage, "write", lambda *arguments: (written.append(arguments[1]), write(*arguments))[1])
-    monkeypatch.setattr(
-        LocalStorage, "publish", lambda *arguments: (written.append(arguments[1]), publish(*arguments))[1]
-    )
-    lake = Lake((tmp_path / "lake").as_uri())
-    folder = upload(lake, PROJECT_ROOT)
+class LoggingStore(Store):
+    """A store that keeps the names of the files in the order in which they were written."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = []
+
+    def write_bytes(self, uri, data):
+        super().write_bytes(uri, data)
+        self.written.append(base_name(uri))
+
+    def publish(self, uri, data):
+        self.written.append(base_name(uri))
+        return super().publish(uri, data)
+
+
+def test_package_is_uploaded_once_with_its_manifest_last(tmp_path):
+    lake, store = Lake((tmp_path / "lake").as_uri()), LoggingStore()
+    folder = upload(lake, PROJECT_ROOT, store)
     assert folder == lake.package(build().sha256)
-    assert [uri.rpartition("/")[2] for uri in written][-1] == "_manifest.json"
-    count = len(written)
-    assert upload(lake, PROJECT_ROOT) == folder
-    open_storage(folder).delete(join(folder, "_manifest.json"))
-    assert len(written) == count
-    upload(lake, PROJECT_ROOT)
-    assert len(written) == 2 * count
+    assert store.written[-1] == "_manifest.json"
+    manifest = store.read_manifest(folder)
+    store.verify_sizes(folder, manifest)
+    assert {entry.name for entry in manifest.files} == set(build().files)
+    count = len(store.written)
+    assert upload(lake, PROJECT_ROOT, store) == folder
+    assert len(store.written) == count
+    store.delete_file(join(folder, "_manifest.json"))
+    upload(lake, PROJECT_ROOT, store)
+    assert len(store.written) == 2 * count
 
 
 def test_package_check_uploads_without_airflow(tmp_path, capsys):

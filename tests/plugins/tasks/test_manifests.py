@@ -1,57 +1,65 @@
-import json
+"""The check of what a finished step left, on a local disk and on S3."""
 
 import pytest
 
 from jobs.errors import DamagedError
-from jobs.lake.layout import Lake
+from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join
-from nightjar.storage import open_storage
-from nightjar.tasks.manifests import output_uri, verify
+from nightjar.aws import store
+from nightjar.tasks.manifests import verify_step
 
-
-def manifest(**entry):
-    return json.dumps({"files": [{"name": "train/0.arrow", "size": 5, **entry}], "counts": {"tokens": 3}}).encode()
+STEPS = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}
 
 
 @pytest.fixture
-def folder(lake_uri):
-    storage, uri = open_storage(lake_uri), join(lake_uri, "set")
-    storage.write(join(uri, "train/0.arrow"), b"shard")
-    storage.write(join(uri, "_manifest.json"), manifest())
-    return uri
+def run(lake_uri):
+    return Lake(lake_uri).run("one")
 
 
-def test_a_whole_dataset_verifies(folder):
-    assert verify(folder, open_storage(folder))["counts"] == {"tokens": 3}
+def finish(folder, step):
+    entry = store().write_file(folder, "train/0.arrow", b"shard")
+    store().publish_manifest(folder, Manifest(step, "abc", (entry,), {"step": step}))
+
+
+def test_each_step_is_verified_where_it_leaves_its_output(run):
+    lake = Lake(run.lake_uri)
+    folders = {
+        "tokenize": lake.tokens("a"), "windows": lake.windows("b"), "embed": lake.embeddings("c"),
+        "train": run.train, "generate": run.generate,
+    }  # fmt: skip
+    store().write_json(run.datasets, {"tokens": "a", "windows": "b", "embeddings": "c"})
+    for step, folder in folders.items():
+        finish(folder, step)
+        assert verify_step(step, run, store()).counts == {"step": step}
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
         ("train/0.arrow", b"shar", "has 4 bytes, the manifest says 5"),
-        ("_manifest.json", manifest(name="train/1.arrow"), r"1\.arrow: missing"),
-        ("_manifest.json", b"{", "not JSON"),
-        ("_manifest.json", b"[]", "not a JSON object"),
+        ("train/0.arrow", None, r"0\.arrow: missing, though the manifest lists it"),
+        (MANIFEST, b"{", "not a manifest of format 1"),
+        (MANIFEST, b"[]", "not a manifest of format 1"),
+        (MANIFEST, None, r"_manifest\.json: missing, though the step has ended"),
     ],
 )
-def test_damage_is_named(folder, name, data, message):
-    open_storage(folder).write(join(folder, name), data)
+def test_damage_is_named(run, name, data, message):
+    finish(run.train, "train")
+    if data is None:
+        store().delete_file(join(run.train, name))
+    else:
+        store().write_bytes(join(run.train, name), data)
     with pytest.raises(DamagedError, match=message):
-        verify(folder, open_storage(folder))
+        verify_step("train", run, store())
 
 
-def test_no_manifest_no_dataset(folder):
-    open_storage(folder).delete(join(folder, "_manifest.json"))
-    with pytest.raises(DamagedError, match=r"_manifest\.json: missing"):
-        verify(folder, open_storage(folder))
-
-
-def test_where_each_step_leaves_its_work(lake_uri):
-    lake, storage = Lake(lake_uri), open_storage(lake_uri)
-    run = lake.run("one")
-    storage.write(run.datasets, b'{"tokens": "abc", "windows": null}')
-    assert output_uri("tokenize", run, storage) == lake.tokens("abc")
-    assert output_uri("train", run, storage) == run.train
-    assert output_uri("generate", run, storage) == run.generate
-    with pytest.raises(DamagedError, match="names no dataset of windows"):
-        output_uri("windows", run, storage)
+@pytest.mark.parametrize("datasets", [b'{"tokens": null}', b"{}", b"[]", None])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_without_the_dataset_is_damaged(run, step, datasets):
+    if datasets is not None:
+        store().write_bytes(run.datasets, datasets)
+    with pytest.raises(
+        DamagedError, match=rf"datasets\.json: has no '{STEPS[step]}', though the step {step} has ended"
+    ):
+        verify_step(step, run, store())

@@ -5,11 +5,14 @@ import uuid
 
 import pytest
 
-from jobs.config import resolve
+from jobs.config import TokenizeConfig, resolve
+from jobs.corpus.check import check_sources
+from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
-from nightjar.storage import open_storage
+from jobs.sources.listing import list_sources
+from nightjar.aws import store
 from nightjar.tasks import preflight
 
 TEXT = b"It was a dark night.\n\n" * 20
@@ -26,7 +29,7 @@ def check(corpus):
 @pytest.fixture
 def put(lake_uri):
     def write(name, data):
-        open_storage(lake_uri).write(join(lake_uri, name), data)
+        store().write_bytes(join(lake_uri, name), data)
         return join(lake_uri, name)
 
     return write
@@ -43,32 +46,49 @@ def test_patterns_lists_and_compressed_files_are_accepted(put, lake_uri):
     put("corpus/b.txt.gz", b"\x1f\x8b not looked into")
     check(join(lake_uri, "corpus"))
     check(f"{lake_uri}/corpus/*.gz\n{lake_uri}/corpus/a.txt")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"none of the 2 files in .* matches this pattern"):
         check(f"{lake_uri}/corpus/a.txt\n{lake_uri}/corpus/*.jsonl")
 
 
-def test_characters_across_chunks_are_valid(put, monkeypatch):
-    monkeypatch.setattr(preflight, "_CHUNK_BYTES", 3)
-    check(put("a.txt", "naïve 夜鷹 😀".encode() * 10))
+def check_utf8(corpus, **limits):
+    preflight.check_utf8(list_sources(corpus, store()), store(), **limits)
+
+
+def test_characters_across_blocks_are_valid(put):
+    check_utf8(put("a.txt", "naïve 夜鷹 😀".encode() * 10), block_bytes=3)
 
 
 @pytest.mark.parametrize(("data", "offset"), [(TEXT + b"\xe9" + TEXT, 440), (TEXT + "夜".encode()[:2], 440)])
-@pytest.mark.parametrize("chunk", [7, 440, 10_000])
-def test_offset_of_an_invalid_byte_is_named(put, monkeypatch, data, offset, chunk):
-    monkeypatch.setattr(preflight, "_CHUNK_BYTES", chunk)
-    with pytest.raises(InputError, match=f"a.txt is not UTF-8 at byte {offset};"):
-        check(put("a.txt", data))
+@pytest.mark.parametrize("block_bytes", [7, 440, 10_000])
+def test_offset_of_an_invalid_byte_is_named(put, data, offset, block_bytes):
+    with pytest.raises(InputError, match=rf"a\.txt: not UTF-8 at byte {offset} \(0x"):
+        check_utf8(put("a.txt", data), block_bytes=block_bytes)
 
 
-def test_only_the_start_of_a_corpus_is_scanned(put, monkeypatch):
-    monkeypatch.setattr(preflight, "SCAN_BYTES", 100)
-    check(put("a.txt", TEXT + b"\xff"))
-    check(put("b.txt", b"ab" * 49 + "x夜".encode() + TEXT))  # the bound lies within a letter
+def test_the_step_names_the_byte_in_the_same_words(tmp_path):
+    (tmp_path / "a.txt").write_bytes(TEXT + b"\xe9" + TEXT)
+    corpus = tmp_path.as_uri()
+    with pytest.raises(InputError) as before:
+        check(corpus)
+    with pytest.raises(InputError) as later:
+        check_sources([ByteRange.whole(source) for source in list_sources(corpus, store())], settings=TokenizeConfig())
+    assert str(before.value) == str(later.value)
+
+
+def test_only_the_start_of_a_corpus_is_scanned(put, lake_uri):
+    put("corpus/a.txt", TEXT)
+    put("corpus/b.txt", TEXT + b"\xff")
+    corpus = join(lake_uri, "corpus")
+    check_utf8(corpus, max_bytes=len(TEXT))
+    check_utf8(corpus, max_bytes=2 * len(TEXT))
+    with pytest.raises(InputError, match=r"b\.txt: not UTF-8 at byte 440 "):
+        check_utf8(corpus, max_bytes=2 * len(TEXT) + 1)
+    check_utf8(put("c.txt", b"ab" * 49 + "x夜".encode() + TEXT), max_bytes=100)  # the limit lies within a character
 
 
 @pytest.mark.parametrize(
     ("name", "data", "message"),
-    [("none.txt", None, "does not exist"), ("empty.txt", b"", "is empty"), ("short.txt", b"To be", "too few")],
+    [("none.txt", None, "no file there"), ("empty.txt", b"", "is empty"), ("short.txt", b"To be", "too few")],
 )
 def test_missing_empty_or_short_corpus_is_refused(put, lake_uri, name, data, message):
     uri = join(lake_uri, name) if data is None else put(name, data)
@@ -78,7 +98,7 @@ def test_missing_empty_or_short_corpus_is_refused(put, lake_uri, name, data, mes
 
 def test_folder_without_text_is_refused(put, lake_uri):
     put("corpus/a.pdf", TEXT)
-    with pytest.raises(InputError, match=r"holds no \.txt, \.jsonl or \.parquet file"):
+    with pytest.raises(InputError, match=r"none of its 1 files is named \*\.txt"):
         check(join(lake_uri, "corpus"))
 
 
@@ -99,9 +119,9 @@ def test_unreadable_file_is_refused(tmp_path):
 
 
 def test_missing_bucket_is_refused(aws):
-    with pytest.raises(InputError, match="corpus: s3://no-such-bucket/text cannot be read"):
+    with pytest.raises(InputError, match=r"s3://no-such-bucket/text: cannot be read .*NoSuchBucket"):
         check("s3://no-such-bucket/text")
-    with pytest.raises(InputError, match="NIGHTJAR_LAKE: s3://no-such-bucket/lake cannot be written to"):
+    with pytest.raises(InputError, match=r"s3://no-such-bucket/lake: the lake cannot be written to .*NIGHTJAR_LAKE"):
         preflight.check_lake(Lake("s3://no-such-bucket/lake"))
 
 
@@ -113,7 +133,7 @@ def test_lake_below_a_file_is_refused(tmp_path):
 
 def test_check_of_the_lake_leaves_no_file(lake_uri):
     preflight.check_lake(Lake(lake_uri))
-    assert open_storage(lake_uri).list_files(lake_uri) == []
+    assert store().list_files(lake_uri) == []
 
 
 def test_local_paths_are_refused_for_a_cluster_on_aws(tmp_path):
@@ -133,12 +153,12 @@ def test_configuration_is_written_once(lake_uri, put):
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}")
     first = preflight.publish_config(config(corpus), run)
     assert preflight.publish_config(config(corpus, **{"train.seed": 7}), run) == first
-    assert open_storage(run.uri).read(run.config).decode() == first.to_json()
+    assert store().read_bytes(run.config).decode() == first.to_json()
 
 
 def test_nothing_is_written_when_a_check_fails(aws, tmp_path):
     run = Lake((tmp_path / "lake").as_uri()).run("r")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="no file there"):
         preflight.prepare(config((tmp_path / "none.txt").as_uri()), run)
     assert not local_path(run.uri).exists()
 

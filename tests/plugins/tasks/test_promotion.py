@@ -1,14 +1,15 @@
-import json
-from hashlib import sha256
+"""Promotion of models, on a local disk and on S3."""
 
 import pytest
 
 from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.manifest import Manifest
+from jobs.lake.store import Store
 from jobs.lake.uri import join
-from nightjar.storage import open_storage
+from nightjar.aws import s3_client, store
 from nightjar.tasks import promotion
-from nightjar.tasks.manifests import verify
+from nightjar.tasks.manifests import verify_folder
 
 GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25}
 
@@ -19,26 +20,24 @@ def lake(lake_uri):
 
 
 def finished(lake, run_id, weights="weights", **figures):
-    run, storage = lake.run(run_id), open_storage(lake.uri)
-    storage.write(join(run.stats, "stats.json"), json.dumps(GOOD | figures).encode())
+    run = lake.run(run_id)
+    store().write_json(join(run.stats, "stats.json"), GOOD | figures)
     files = {name: f"{name} {weights}".encode() for name in promotion.MODEL_FILES}
-    for name, data in files.items():
-        storage.write(join(run.model, name), data)
-    entries = [{"name": name, "size": len(data), "sha256": sha256(data).hexdigest()} for name, data in files.items()]
-    storage.write(join(run.model, MANIFEST), json.dumps({"files": entries}).encode())
+    entries = tuple(store().write_file(run.model, name, data) for name, data in files.items())
+    store().publish_manifest(run.model, Manifest("model", "f00", entries))
     return run
 
 
 def pointer(lake):
-    return json.loads(open_storage(lake.uri).read(lake.champion))
+    return store().read_json(lake.champion)
 
 
 def test_the_first_good_model_is_champion_and_copied(lake):
     decided = promotion.promote(finished(lake, "one"))
     assert decided["promoted"]
     assert pointer(lake) == {"model": decided["model"], "run_id": "one", **GOOD}
-    manifest = verify(join(lake.models, decided["model"]), open_storage(lake.uri))
-    assert {entry["name"] for entry in manifest["files"]} == promotion.MODEL_FILES
+    manifest = verify_folder(join(lake.models, decided["model"]), store())
+    assert {entry.name for entry in manifest.files} == promotion.MODEL_FILES
 
 
 def test_only_a_better_model_takes_its_place(lake):
@@ -72,12 +71,12 @@ def test_a_model_that_learned_nothing_is_not_promoted(lake, figures, why):
     decided = promotion.promote(finished(lake, "one", **figures))
     assert not decided["promoted"]
     assert why in decided["why"]
-    assert open_storage(lake.uri).list_files(lake.models) == []
+    assert store().list_files(lake.models) == []
 
 
 def test_an_incomplete_model_is_an_error(lake):
     run = finished(lake, "one")
-    open_storage(lake.uri).delete(join(run.model, "tokenizer.json"))
+    store().delete_file(join(run.model, "tokenizer.json"))
     with pytest.raises(DamagedError, match=r"tokenizer\.json: missing"):
         promotion.promote(run)
 
@@ -87,32 +86,63 @@ def test_a_run_without_statistics_is_an_error(lake):
         promotion.promote(lake.run("none"))
 
 
-def test_of_two_at_once_the_better_one_wins(lake, monkeypatch):
-    """Another run moves the pointer between this one's look and its write."""
-    run, rival = finished(lake, "slow", bits_per_byte=2.2), finished(lake, "rival", "rival", bits_per_byte=2.1)
-    copy = promotion._copy_model
+class RacedStore(Store):
+    """A store in which other runs are promoted after a run has read the champion and before it replaces it."""
 
-    def copy_slowly(*arguments):
-        monkeypatch.setattr(promotion, "_copy_model", copy)
-        assert promotion.promote(rival)["promoted"]
-        return copy(*arguments)
+    def __init__(self, *rivals):
+        super().__init__(s3_client)
+        self.rivals = list(rivals)
+        self.copied = []
 
-    monkeypatch.setattr(promotion, "_copy_model", copy_slowly)
-    assert not promotion.promote(run)["promoted"]
+    def copy(self, uri, target_uri):
+        self.copied.append(target_uri)
+        super().copy(uri, target_uri)
+
+    def publish(self, uri, data):
+        self.let_a_rival_win()
+        return super().publish(uri, data)
+
+    def replace(self, uri, data, version):
+        self.let_a_rival_win()
+        return super().replace(uri, data, version)
+
+    def let_a_rival_win(self):
+        if self.rivals:
+            assert promotion.promote(self.rivals.pop(0))["promoted"]
+
+
+def test_of_two_runs_at_once_the_better_one_wins(lake):
+    rival = finished(lake, "rival", "rival", bits_per_byte=2.1)
+    decided = promotion.promote(finished(lake, "slow", bits_per_byte=2.2), RacedStore(rival))
+    assert not decided["promoted"]
     assert pointer(lake)["run_id"] == "rival"
+
+
+def test_a_lost_race_copies_the_model_only_once(lake):
+    rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(3)]
+    store = RacedStore(*rivals)
+    assert promotion.promote(finished(lake, "best", bits_per_byte=2.0), store)["promoted"]
+    assert pointer(lake)["run_id"] == "best"
+    assert len(store.copied) == len(set(store.copied)) == len(promotion.MODEL_FILES) + 1
+
+
+def test_a_run_that_loses_every_race_gives_up(lake):
+    rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(5)]
+    with pytest.raises(NightjarError, match="other runs moved it 5 times in a row"):
+        promotion.promote(finished(lake, "best", bits_per_byte=2.0), RacedStore(*rivals))
 
 
 def test_a_copy_that_broke_off_is_made_whole(lake):
     decided = promotion.promote(finished(lake, "one"))
-    folder, storage = join(lake.models, decided["model"]), open_storage(lake.uri)
-    storage.delete(join(folder, MANIFEST))
-    storage.delete(join(folder, "config.json"))
+    folder = join(lake.models, decided["model"])
+    store().delete_file(join(folder, MANIFEST))
+    store().delete_file(join(folder, "config.json"))
     assert promotion.promote(finished(lake, "again", bits_per_byte=1.0))["model"] == decided["model"]
-    assert verify(folder, storage)
+    assert verify_folder(folder, store())
 
 
 def test_a_model_without_weights_is_an_error(lake):
     run = finished(lake, "one")
-    open_storage(lake.uri).write(join(run.model, MANIFEST), b'{"files": []}')
+    store().write_bytes(join(run.model, MANIFEST), Manifest("model", "f00", ()).to_json())
     with pytest.raises(DamagedError, match=r"no config\.json, model\.safetensors, tokenizer\.json in its manifest"):
         promotion.promote(run)

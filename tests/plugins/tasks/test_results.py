@@ -1,19 +1,17 @@
-import json
-
 import pytest
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
-from nightjar.storage import open_storage
+from nightjar.aws import store
 from nightjar.tasks import results
 
 
 def test_statistics_are_copied_and_summarized(lake_uri, tmp_path):
-    run, storage = Lake(lake_uri).run("one:two"), open_storage(lake_uri)
+    run = Lake(lake_uri).run("one:two")
     stats = {"valid_loss": 4.0, "seconds": {"train": 12.5}, "steps": {"train": {"loss": [1] * 1000}}}
-    storage.write(join(run.stats, "stats.json"), json.dumps(stats).encode())
-    storage.write(join(run.stats, "plots/loss.png"), b"png")
+    store().write_json(join(run.stats, "stats.json"), stats)
+    store().write_bytes(join(run.stats, "plots/loss.png"), b"png")
     summary = results.pull_stats(run, tmp_path / "here")
     assert summary == {
         "run_id": "one-two",

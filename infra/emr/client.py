@@ -1,0 +1,33 @@
+"""Clients of an embedded EMR, and the store of the files that its steps read and write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import boto3
+
+from jobs.lake.store import Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION = "us-east-1"
+KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+"""Credentials for boto3, which refuses to work without. The server does not check them."""
+
+
+def connect(service: str, endpoint_url: str) -> Any:
+    """Return a boto3 client of a service of the server, such as ``emr``."""
+    return boto3.client(
+        service,  # type: ignore[call-overload] # boto3 knows the services by literals
+        endpoint_url=endpoint_url,
+        region_name=REGION,
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def open_store(endpoint_url: str) -> Store:
+    """Return the store of the server's S3 and of local files. It does not retry: the server is on this machine."""
+    client: S3Client = connect("s3", endpoint_url)
+    return Store(lambda: client, retry_seconds=0)

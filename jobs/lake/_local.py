@@ -1,0 +1,134 @@
+"""Local files behind `jobs.lake.store`, whose methods of the same names say what these do.
+
+A file is complete and on the disk before it gets its name: readers and a crash find the old content or the new.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import BinaryIO
+
+from jobs.lake.uri import join, local_path
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file that exists: its URI, size in bytes, and time of the last change in seconds since 1970."""
+
+    uri: str
+    size: int
+    modified_at: float
+
+
+@contextmanager
+def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
+    """Open a new file that gets the name `path` when the block ends, and is removed if the block fails.
+
+    `publish` is `os.replace`, or `os.link` to fail where there is a file already.
+    """
+    _make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class LocalFiles:
+    """Operations on local or mounted disks, by ``file://`` URIs."""
+
+    def read_bytes(self, uri: str) -> bytes:
+        return local_path(uri).read_bytes()
+
+    def read_version(self, uri: str) -> tuple[bytes, str]:
+        data = self.read_bytes(uri)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def write_bytes(self, uri: str, data: bytes) -> None:
+        with atomic_temporary_file(local_path(uri)) as file:
+            file.write(data)
+
+    def publish(self, uri: str, data: bytes) -> bool:
+        try:
+            with atomic_temporary_file(local_path(uri), os.link) as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def replace(self, uri: str, data: bytes, version: str) -> bool:
+        path = local_path(uri)
+        with path.with_name(f".{path.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.read_version(uri)[1] != version:
+                return False
+            self.write_bytes(uri, data)
+        return True
+
+    def info(self, uri: str) -> FileInfo | None:
+        try:
+            state = local_path(uri).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FileInfo(uri, state.st_size, state.st_mtime) if S_ISREG(state.st_mode) else None
+
+    def list_files(self, uri: str) -> list[FileInfo]:
+        root, found = local_path(uri), list[FileInfo | None]()
+        for path, folders, names in os.walk(root, onerror=_raise_unless_missing, followlinks=True):
+            folders[:] = [name for name in folders if not _is_circle(Path(path, name))]
+            inner = join(uri, os.path.relpath(path, root)) if path != str(root) else uri
+            found += [self.info(join(inner, name)) for name in names]
+        return [info for info in found if info]
+
+    def list_folders(self, uri: str) -> list[str]:
+        try:
+            return [entry.name for entry in os.scandir(local_path(uri)) if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def delete_file(self, uri: str) -> None:
+        local_path(uri).unlink(missing_ok=True)
+
+    def delete_folder(self, uri: str) -> None:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(local_path(uri))
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with suppress(FileExistsError):  # another process was faster
+            folder.mkdir()
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):
+        os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _is_circle(path: Path) -> bool:
+    """Return whether `path` is a link to a folder that it lies in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

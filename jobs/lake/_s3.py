@@ -1,0 +1,157 @@
+"""Objects of S3 behind `jobs.lake.store`, whose methods of the same names say what these do.
+
+Errors of boto3 become errors of the operating system, as local files raise them.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from jobs.lake._local import FileInfo
+from jobs.lake.retry import TransientError
+from jobs.lake.uri import bucket_and_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_ERRNO = {403: errno.EACCES, 404: errno.ENOENT, 412: errno.EEXIST}
+_TRANSIENT_CODES = re.compile("Slow ?Down|Throttl|TooManyRequests|RequestTimeout|RequestLimitExceeded", re.IGNORECASE)
+
+
+@contextmanager
+def os_errors(uri: str) -> Iterator[None]:
+    """Turn errors of boto3 into errors of the operating system.
+
+    Raises:
+        FileNotFoundError: if there is no such object or bucket.
+        FileExistsError: if the condition of a conditional request is not met.
+        PermissionError: if access is denied.
+        TransientError: if a retry may help.
+        OSError: for any other error.
+    """
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        if status in _ERRNO:
+            raise OSError(_ERRNO[status], code, uri) from error  # Python chooses the class by the number
+        may_pass = status == 409 or status >= 500 or bool(_TRANSIENT_CODES.search(code))
+        raise (TransientError if may_pass else OSError)(f"{type(error).__name__}: {error}") from error
+    except BotoCoreError as error:
+        may_pass = isinstance(error, HTTPClientError | BotoConnectionError | IncompleteReadError)
+        raise (TransientError if may_pass else OSError)(f"{type(error).__name__}: {error}") from error
+
+
+class S3Files:
+    """Operations on objects, by ``s3://`` URIs."""
+
+    def __init__(self, connect: Callable[[], S3Client], part_bytes: int) -> None:
+        self._connect = connect
+        self._part_bytes = part_bytes
+        # The parts lie in memory; more than 4 at a time are not faster on the network of a node.
+        self._parts = TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=4)
+
+    def read_bytes(self, uri: str) -> bytes:
+        return self.read_version(uri)[0]
+
+    def read_version(self, uri: str) -> tuple[bytes, str]:
+        with self._request(uri) as (client, address):
+            found = client.get_object(**address)
+            return found["Body"].read(), found["ETag"]
+
+    def read_range(self, uri: str, start: int, size: int) -> bytes:
+        with self._request(uri) as (client, address):
+            data: bytes = client.get_object(**address, Range=f"bytes={start}-{start + size - 1}")["Body"].read()
+            return data
+
+    def write_bytes(self, uri: str, data: bytes) -> None:
+        if len(data) > self._part_bytes:
+            self._upload(uri, io.BytesIO(data))
+        else:
+            self._put(uri, data)
+
+    def upload(self, uri: str, path: Path) -> None:
+        with path.open("rb") as file:
+            self._upload(uri, file)
+
+    def publish(self, uri: str, data: bytes) -> bool:
+        return self._put(uri, data, IfNoneMatch="*")
+
+    def replace(self, uri: str, data: bytes, version: str) -> bool:
+        return self._put(uri, data, IfMatch=version)
+
+    def copy(self, uri: str, target_uri: str) -> None:
+        bucket, key = bucket_and_key(uri)
+        with self._request(target_uri) as (client, address):
+            client.copy({"Bucket": bucket, "Key": key}, **address, Config=self._parts)
+
+    def info(self, uri: str) -> FileInfo | None:
+        if not bucket_and_key(uri)[1]:
+            return None
+        try:
+            with self._request(uri) as (client, address):
+                found = client.head_object(**address)
+        except FileNotFoundError:
+            return None
+        return FileInfo(uri, found["ContentLength"], found["LastModified"].timestamp())
+
+    def list_files(self, uri: str) -> list[FileInfo]:
+        found = [item for page in self._list(uri) for item in page.get("Contents", [])]
+        return [
+            FileInfo(f"s3://{bucket_and_key(uri)[0]}/{item['Key']}", item["Size"], item["LastModified"].timestamp())
+            for item in found
+            if not item["Key"].endswith("/")  # consoles write an empty object for a folder
+        ]
+
+    def list_folders(self, uri: str) -> list[str]:
+        found = [item["Prefix"] for page in self._list(uri, Delimiter="/") for item in page.get("CommonPrefixes", [])]
+        return [prefix.removesuffix("/").rpartition("/")[2] for prefix in found]
+
+    def delete_file(self, uri: str) -> None:
+        with self._request(uri) as (client, address):
+            client.delete_object(**address)
+
+    def delete_folder(self, uri: str) -> None:
+        for page in self._list(uri):
+            if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+                with self._request(uri) as (client, address):
+                    done = client.delete_objects(Bucket=address["Bucket"], Delete={"Objects": keys, "Quiet": True})
+                for error in done.get("Errors", []):
+                    raise TransientError(f"{error['Code']}: {error['Key']} was not deleted")
+
+    def _list(self, uri: str, **options: str) -> Iterator[Any]:
+        with self._request(uri) as (client, address):
+            prefix = f"{address['Key']}/" if address["Key"] else ""
+            pages = client.get_paginator("list_objects_v2")
+            yield from pages.paginate(Bucket=address["Bucket"], Prefix=prefix, **options)
+
+    def _upload(self, uri: str, file: BinaryIO) -> None:
+        with self._request(uri) as (client, address):
+            client.upload_fileobj(file, **address, Config=self._parts)
+
+    def _put(self, uri: str, data: bytes, **condition: str) -> bool:
+        """Write an object; return False if the condition is not met."""
+        try:
+            with self._request(uri) as (client, address):
+                client.put_object(**address, Body=data, **condition)
+        except FileExistsError:
+            return False
+        return True
+
+    @contextmanager
+    def _request(self, uri: str) -> Iterator[tuple[Any, dict[str, str]]]:
+        """Yield the client and the arguments that name the object `uri`."""
+        bucket, key = bucket_and_key(uri)
+        with os_errors(uri):
+            yield self._connect(), {"Bucket": bucket, "Key": key}

@@ -1,0 +1,85 @@
+"""Local copies of files that manifests list, ready to be memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from jobs.errors import InputError
+from jobs.lake import store
+from jobs.lake.manifest import FileEntry, check_file
+from jobs.lake.retry import refuse_full_disk
+from jobs.lake.uri import is_s3, join, local_path
+
+KEPT_SECONDS = 3 * 24 * 3600
+_COPY_BYTES = 1 << 23
+
+
+def verified_file(folder_uri: str, entry: FileEntry) -> Path:
+    """Return a local file with the content of `entry`, checked by size and hash.
+
+    A file in S3 is copied once to a cache on the local disk, under its hash.
+
+    Raises:
+        DamagedError: if the file is missing, or its size or hash differs from the manifest's.
+    """
+    uri = join(folder_uri, entry.name)
+    try:
+        if is_s3(uri):
+            return _cached_copy(uri, entry)
+        path = local_path(uri)
+        state = path.stat()
+    except FileNotFoundError:
+        check_file(uri, entry, None)
+        raise
+    check_file(uri, entry, state.st_size)  # before much is read
+    check_file(uri, entry, state.st_size, _hash_file(path, state.st_size, state.st_mtime_ns))
+    return path
+
+
+def _cached_copy(uri: str, entry: FileEntry) -> Path:
+    """Return a copy of a file on this machine. Copies that were not used for some days are deleted."""
+    folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to another user, who could alter the data; delete it, or set TMPDIR")
+    path = folder / entry.sha256
+    if path.exists():
+        path.touch()
+        return path
+    _delete_unused(folder)
+    temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
+    try:
+        with store.open_input(uri) as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, _COPY_BYTES)
+        state = temporary.stat()
+        check_file(uri, entry, state.st_size, _hash_file(temporary, state.st_size, state.st_mtime_ns))
+        temporary.replace(path)
+    except OSError as error:
+        refuse_full_disk(str(folder), error)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _delete_unused(folder: Path) -> None:
+    oldest = time.time() - KEPT_SECONDS
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process may delete it, too
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+
+@lru_cache(maxsize=4096)
+def _hash_file(path: Path, size: int, modified_ns: int) -> str:
+    """Return the hash of a file's content, which is kept while the file's size and time of change stay the same."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

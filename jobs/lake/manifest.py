@@ -1,0 +1,100 @@
+"""Manifests: the list of a dataset's files, with their sizes and hashes.
+
+A dataset exists when its manifest does. `jobs.lake.store` writes the manifest last, and readers read only the files
+that it lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jobs.errors import DamagedError
+from jobs.lake.uri import base_name
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of a dataset: its name below the dataset's folder, size in bytes, sha256, and counts of its contents."""
+
+    name: str
+    size: int
+    sha256: str
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, data: bytes, **counts: int) -> FileEntry:
+        """Return the entry of a file that holds `data`."""
+        return cls(name, len(data), hashlib.sha256(data).hexdigest(), counts)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The files of a dataset, and the inputs that it was made from."""
+
+    kind: str
+    fingerprint: str
+    files: tuple[FileEntry, ...]
+    counts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def entries(self, prefix: str) -> list[FileEntry]:
+        """Return the files whose names start with `prefix`, in the manifest's order."""
+        return [entry for entry in self.files if entry.name.startswith(prefix)]
+
+    def to_json(self) -> bytes:
+        """Return the content of the manifest's file."""
+        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+
+
+def parse_manifest(data: bytes, uri: str) -> Manifest:
+    """Return the manifest that `Manifest.to_json` wrote to the file `uri`.
+
+    Raises:
+        DamagedError: if `data` is not a manifest of this format, or a name leads out of the dataset's folder.
+    """
+    try:
+        values = json.loads(data)
+        manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
+        if any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files):
+            raise ValueError("a name leads out of the folder")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        manifest = None
+    if manifest is None or manifest.format_version != FORMAT_VERSION:
+        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
+    return manifest
+
+
+def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None = None) -> None:
+    """Check the size of the file `uri`, and its hash if that is given. A size of None means that there is no file.
+
+    Raises:
+        DamagedError: if the file is missing, or differs from the manifest.
+    """
+    if size is None:
+        raise DamagedError(f"{uri}: missing, though the manifest lists it; {_remedy(uri)}")
+    if size != entry.size:
+        raise DamagedError(f"{uri}: has {size} bytes, the manifest says {entry.size}; {_remedy(uri)}")
+    if sha256 not in (None, entry.sha256):
+        raise DamagedError(f"{uri}: content differs from the manifest's sha256; {_remedy(uri)}")
+
+
+def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
+    """Check `data`, the content of the file `uri`, by size and hash.
+
+    Raises:
+        DamagedError: if it differs from the manifest.
+    """
+    check_file(uri, entry, len(data), hashlib.sha256(data).hexdigest())
+
+
+def _remedy(uri: str) -> str:
+    folder = uri.rpartition("/")[0]
+    if base_name(folder) in ("train", "valid"):  # the sides of a split lie in the dataset's folder
+        folder = folder.rpartition("/")[0]
+    return f"delete {folder} and run again to make it anew"

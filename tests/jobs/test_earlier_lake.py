@@ -1,0 +1,112 @@
+"""A lake that version 0.1 wrote is read: its run, champion, model, datasets and statistics."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from jobs.cli.main import main
+from jobs.config import STEPS, Config
+from jobs.datasets.windows import WindowSet
+from jobs.lake import store
+from jobs.lake.cache import verified_file
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import Lake
+from jobs.lake.uri import base_name, join
+from jobs.model_io.folder import load_model
+from jobs.report.stats import read_steps
+
+DATA = Path(__file__).parents[1] / "data"
+SETTINGS = (
+    "tokenize.vocab_size=300", "windows.size=16", "model.embedding_size=16", "model.hidden_size=16",
+    "model.num_layers=1", "model.num_heads=2", "model.num_kv_heads=1", "train.workers=1", "train.batch_size=8",
+    "train.epochs=4", "train.checkpoint_every=30", "train.eval_every=20", "train.dtype=float32",
+    "generate.num_samples=1", "generate.max_new_tokens=8",
+)  # fmt: skip
+
+
+@pytest.fixture
+def lake(tmp_path):
+    """A copy of the lake, and of its corpus, whose place its configurations name."""
+    shutil.copytree(DATA / "lake-0.1", tmp_path / "lake")
+    shutil.copy(DATA / "scandal.txt", tmp_path / "corpus.txt")
+    for path in (tmp_path / "lake").rglob("config.json"):
+        path.write_text(path.read_text().replace("file:///tmp/corpus.txt", (tmp_path / "corpus.txt").as_uri()))
+    return Lake((tmp_path / "lake").as_uri())
+
+
+def run_again(tmp_path):
+    corpus, settings = tmp_path / "corpus.txt", [word for setting in SETTINGS for word in ("--set", setting)]
+    options = ["--preset", "tiny", "--engine", "inline", "--run-id", "old", *settings]
+    return main(["run", "--corpus", str(corpus), "--lake", str(tmp_path / "lake"), *options])
+
+
+def test_datasets_verify(lake):
+    fingerprints = store.read_json(lake.run("old").datasets)
+    folders = [lake.tokens(fingerprints["tokens"]), lake.windows(fingerprints["windows"]), lake.run("old").train]
+    for folder in [*folders, lake.run("old").model, lake.run("old").generate]:
+        manifest = store.read_manifest(folder)
+        store.verify_sizes(folder, manifest)
+        assert all(verified_file(folder, entry) for entry in manifest.files)
+
+
+def test_the_windows_can_be_read(lake):
+    windows = WindowSet.open(lake, store.read_json(lake.run("old").datasets)["windows"], "valid")
+    assert windows.size == 16
+    assert windows.read(np.arange(8)).shape == (8, 17)
+
+
+def test_the_configuration_is_read(lake):
+    run = lake.run("old")
+    config = Config.from_json(store.read_bytes(run.config).decode(), run.config)
+    assert (config.model.embedding_size, config.train.epochs) == (16, 4)
+
+
+def test_the_statistics_are_read(lake):
+    stats = read_steps(lake.run("old"))
+    assert list(stats) == [step for step in STEPS if step != "embed"]
+    assert stats["train"]["valid_loss"] == pytest.approx(4.4199, abs=1e-4)
+
+
+def test_the_champion_is_the_model_of_the_run(lake):
+    champion = read_champion(lake)
+    assert champion.run_id == "old"
+    assert champion.metrics["bits_per_byte"] == pytest.approx(4.5233, abs=1e-4)
+    promoted, _ = load_model(champion.model_uri)
+    trained, _ = load_model(lake.run("old").model)
+    assert promoted.num_parameters == trained.num_parameters
+
+
+@pytest.mark.parametrize("model", ["old", "champion"])
+def test_models_generate_text(lake, tmp_path, model, capsys):
+    options = ["--lake", str(tmp_path / "lake"), "--prompt", "To Sherlock", "--max-new-tokens", "5"]
+    assert main(["sample", "--model", model, *options]) == 0
+    assert capsys.readouterr().out.startswith("To Sherlock")
+
+
+def test_a_finished_run_is_found(lake, tmp_path):
+    run = lake.run("old")
+    model, metrics = store.read_bytes(join(run.model, "_manifest.json")), store.read_bytes(run.metrics)
+    assert run_again(tmp_path) == 0
+    assert store.read_bytes(join(run.model, "_manifest.json")) == model
+    assert store.read_bytes(run.metrics) == metrics
+
+
+def read_weights(run):
+    return load(store.read_file(run.model, store.read_manifest(run.model).entries("model.safetensors")[0]))
+
+
+def test_an_interrupted_run_resumes(lake, tmp_path):
+    run = lake.run("old")
+    final = read_weights(run)
+    store.delete_file(join(run.train, "_manifest.json"))
+    store.delete_file(run.metrics)
+    for folder in (run.checkpoint(76), run.model, run.generate):
+        store.delete_folder(folder)
+    assert sorted(store.list_folders(run.checkpoints)) == [base_name(run.checkpoint(60))]
+    assert run_again(tmp_path) == 0
+    resumed = read_weights(run)
+    assert all(torch.allclose(resumed[name], final[name], atol=1e-3) for name in final)  # processors round differently
