@@ -5,13 +5,13 @@ import pytest
 from jobs.datasets.publish import MadeDataset, find_or_make, used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.errors import DamagedError, InputError
+from jobs.lake.cache import verified_file
 from jobs.lake.layout import Lake
 from jobs.lake.store import (
     FileEntry,
+    info,
     list_files,
-    modified_at,
     read_manifest,
-    verified_file,
     write_bytes,
     write_file,
 )
@@ -61,10 +61,10 @@ def test_other_tokens_remove_the_datasets_that_were_made_of_the_old_ones(lake):
     run = lake.run("r")
     for kind in ("tokens", "windows", "embeddings"):
         find_or_make(run, kind, "old", made)
-    before = modified_at(run.datasets)
+    before = info(run.datasets)
     find_or_make(run, "tokens", "old", fail)
     assert used_datasets(run) == {"tokens": "old", "windows": "old", "embeddings": "old"}
-    assert modified_at(run.datasets) == before
+    assert info(run.datasets) == before
     find_or_make(run, "windows", "new", made)
     assert used_datasets(run) == {"tokens": "old", "windows": "new", "embeddings": "old"}
     find_or_make(run, "tokens", "new", made)
