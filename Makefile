@@ -75,7 +75,7 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	$(RUN) -m mypy dags jobs plugins infra
 	.venv/bin/lint-imports --no-logo
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
-	$(DEPTRY) dags plugins jobs/config jobs/metrics jobs/sources --requirements-files requirements/airflow.in
+	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/sources --requirements-files requirements/airflow.in
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
 	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
 
