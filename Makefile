@@ -62,6 +62,10 @@ test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.p
 	@test -n '$(T)' || { echo 'name a test: make test-one T=tests/jobs/test_fingerprint.py' >&2; exit 2; }
 	$(RUN_PIPELINE) -m pytest --exitfirst $(T)
 
+.PHONY: test-fast
+test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile -m "not spark and not airflow and not slow and not compose"
+
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .

@@ -1,10 +1,12 @@
-"""A hermetic environment for every test: nothing of the user's accounts, settings or home folder is seen or touched."""
+"""An isolated environment for every test, without the accounts, settings and home folder of the user."""
 
 import os
 import tempfile
 
+import pytest
+
 _FOREIGN = ("AIRFLOW_", "AWS_", "NIGHTJAR_", "PYSPARK_", "SPARK_")
-# Where TLS certificates come from is the machine's business, not an account's.
+# The location of TLS certificates belongs to the machine, not to an account.
 _KEPT = ("AWS_CA_BUNDLE",)
 
 for _name in [name for name in os.environ if name.startswith(_FOREIGN) and name not in _KEPT]:
@@ -22,6 +24,13 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     AWS_CONFIG_FILE=os.devnull,
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-    # Several processes train at once on few cores.
+    # Several processes train at the same time on few cores.
     OMP_NUM_THREADS="1",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that uses a Spark session by a fixture of that name."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.spark)

@@ -2,10 +2,14 @@
 
 import json
 
+import pytest
+
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, relative_name
 from nightjar.aws import store
 from tests.support.airflow import BUCKET
+
+pytestmark = pytest.mark.airflow
 
 
 def names(uri):

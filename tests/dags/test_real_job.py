@@ -16,6 +16,8 @@ from jobs.lake.uri import join, relative_name
 from nightjar.aws import store
 from tests.support.airflow import BUCKET
 
+pytestmark = [pytest.mark.airflow, pytest.mark.spark]
+
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 CONF = {
     "tokenize.vocab_size": 400,

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from jobs.config import SparkConfig
 from jobs.lake import store
 from jobs.lake.layout import Lake
@@ -10,6 +12,8 @@ from nightjar.emr.requests import spark_submit
 from nightjar.packaging.build import build
 from tests.infra.emr.conftest import Emr, command, descendants, until
 from tests.support.handmade import make_datasets, make_run, train_tokenizer
+
+pytestmark = pytest.mark.spark
 
 EXECUTOR = "CoarseGrainedExecutorBackend"
 SETTINGS = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 1000}

@@ -11,6 +11,8 @@ import pytest
 
 from tests.infra.emr.conftest import ROOT, Emr, command, descendants, until
 
+pytestmark = pytest.mark.spark
+
 APP = """
 import json, os, sys
 import helper

@@ -67,6 +67,7 @@ def test_embed_prints_the_neighbours_of_words(run, capsys):
     assert (stats["error"], stats["engine"], stats["size"]) == (None, "inline", 16)
 
 
+@pytest.mark.spark
 def test_vectors_of_spark_equal_those_of_the_inline_engine(run):
     config = override(read_config(run), "embed", {"embed.size": 16})
     inline = learned(run, config, InlineEngine())

@@ -19,6 +19,8 @@ from jobs.errors import InputError, WorkerLostError
 from jobs.training.supervision.watchdog import watch
 from tests.jobs.engine.test_inline import fail, gather
 
+pytestmark = pytest.mark.spark
+
 
 @pytest.fixture(scope="module")
 def event_log(tmp_path_factory):
