@@ -124,6 +124,7 @@ def test_wrong_argument_is_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.airflow
 def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
     settings = deployment.environment
     assert run["Status"]["State"] == "TERMINATED"
@@ -155,6 +156,7 @@ def needed(deployment: Deployment, run: dict[str, Any]) -> dict[str, set[Call]]:
     return found
 
 
+@pytest.mark.airflow
 def test_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     assert {"elasticmapreduce:RunJobFlow", "iam:PassRole", "s3:PutObject"} <= {c.action for c in needed["airflow"]}
     assert {"s3:GetObject", "s3:PutObject", "s3:ListBucket"} <= {call.action for call in needed["node"]}
@@ -164,6 +166,7 @@ def test_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[st
         assert refused == []
 
 
+@pytest.mark.airflow
 def test_same_calls_on_foreign_resources_are_refused(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     bucket = deployment.environment["NIGHTJAR_LAKE"].split("/")[2]
     for role, made in needed.items():
