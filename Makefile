@@ -76,7 +76,7 @@ DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 check: setup ## Check format, lint, types, imports and locks; changes nothing
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
-	$(RUN) -m mypy dags jobs plugins infra
+	$(RUN) -m mypy dags jobs plugins infra tests/support
 	.venv/bin/lint-imports --no-logo
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
 	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/sources --requirements-files requirements/airflow.in
@@ -85,7 +85,7 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 
 .PHONY: test
 test: check ## Run check, then every test, with the coverage of jobs; CI runs this
-	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile
+	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile --durations 15
 
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach

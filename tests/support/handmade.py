@@ -4,9 +4,12 @@ import io
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -14,7 +17,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from jobs.config import Config, resolve
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
-from jobs.lake.manifest import Manifest
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 FINGERPRINT = "handmade"
@@ -75,12 +78,14 @@ def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Con
     return run, config
 
 
-def metrics(run: Run) -> list[dict]:
-    """The rows of ``metrics.jsonl``."""
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """Return the rows of ``metrics.jsonl``."""
     return [json.loads(line) for line in store.read_bytes(run.metrics).splitlines()]
 
 
-def _write_shards(folder, side, stream, size, shard_windows):
+def _write_shards(
+    folder: str, side: str, stream: npt.NDArray[np.uint32], size: int, shard_windows: int
+) -> Iterator[FileEntry]:
     num_windows = (len(stream) - size - 1) // size + 1
     for first in range(0, num_windows, shard_windows):
         count = min(shard_windows, num_windows - first)
@@ -94,5 +99,5 @@ def _write_shards(folder, side, stream, size, shard_windows):
         yield store.write_file(folder, name, sink.getvalue(), tokens=len(tokens), windows=count)
 
 
-def _list_of(values):
+def _list_of(values: npt.NDArray[np.uint32]) -> pa.LargeListArray[Any]:
     return pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), pa.array(values))

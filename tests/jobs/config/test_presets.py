@@ -15,6 +15,8 @@ from jobs.model_io.weights import weight_shapes
 from jobs.pipeline import run_all, start_run
 from tests.support.handmade import TEXT
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "tokenize.vocab_size": 300, "model.embedding_size": 32, "embed.size": 32, "embed.workers": 1, "embed.epochs": 1,
     "model.hidden_size": 64, "model.hidden_sizes": [64], "model.num_heads": 2, "model.num_kv_heads": 2,

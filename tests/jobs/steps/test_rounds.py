@@ -23,6 +23,8 @@ from jobs.training.schedule import Schedule
 from jobs.training.warm_start import initial_model
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
+pytestmark = pytest.mark.slow
+
 FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_every": 8, "train__sync_every": 6,
        "train__learning_rate": 3e-3, "spark__executors": 3}  # fmt: skip
 

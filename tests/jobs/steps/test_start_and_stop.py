@@ -10,6 +10,8 @@ from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
 from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 FEW = {"train__max_tokens": 40 * 12 * 16, "train__batch_size": 12, "train__eval_every": 4, "train__sync_every": 4}
 STRATEGIES = ["allreduce", "average"]
 

@@ -26,6 +26,8 @@ from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
 
+pytestmark = pytest.mark.slow
+
 STATS = {
     "train_loss", "valid_loss", "unigram_loss", "valid_accuracy", "perplexity", "bits_per_byte", "tokens_per_second",
     "num_parameters", "num_steps", "num_tokens", "epochs", "learning_rate", "gradient_norm_mean", "gradient_norm_max",

@@ -21,6 +21,8 @@ from jobs.training import step as training_step
 from jobs.training.checkpoint import complete_checkpoints
 from tests.support.handmade import TEXT, make_datasets, make_run, metrics
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
             "train__keep_checkpoints": 99}  # fmt: skip
 TIMEOUT_SECONDS = 20  # the imports before the first step take several seconds on a busy machine

@@ -20,6 +20,8 @@ from jobs.training.local_sgd import optimizer_cache
 from jobs.training.schedule import Schedule
 from tests.support.handmade import FINGERPRINT, make_run, metrics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
