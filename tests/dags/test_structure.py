@@ -12,6 +12,8 @@ from airflow.dag_processing.dagbag import DagBag
 from infra.airflow.environment import PROJECT_ROOT
 from jobs.config import flat_schema
 
+pytestmark = pytest.mark.slow
+
 ORDER = [
     "preflight",
     "upload_package",

@@ -19,6 +19,8 @@ from jobs.lake.uri import base_name, join
 from jobs.model_io.folder import load_model
 from jobs.report.stats import read_steps
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[1] / "data"
 SETTINGS = (
     "tokenize.vocab_size=300", "windows.size=16", "model.embedding_size=16", "model.hidden_size=16",

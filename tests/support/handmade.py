@@ -1,5 +1,7 @@
 """Datasets made by hand, in the documented format, so that training is tested without the steps before it."""
 
+from __future__ import annotations
+
 import io
 import json
 import math

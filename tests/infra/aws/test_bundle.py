@@ -9,9 +9,13 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from infra.aws import bundle
 from nightjar.packaging.archive import zip_bytes
 from nightjar.packaging.build import PROJECT_ROOT, build
+
+pytestmark = pytest.mark.slow
 
 CODE = """
 import nightjar.packaging.build, jobs.config, train_llm, reap_clusters

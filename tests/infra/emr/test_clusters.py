@@ -9,6 +9,8 @@ from botocore.exceptions import ClientError
 
 from tests.infra.emr.conftest import Emr, bash, until
 
+pytestmark = pytest.mark.slow
+
 
 def test_cluster_starts_runs_its_steps_in_order_and_waits(emr: Emr, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "infra.emr.models")

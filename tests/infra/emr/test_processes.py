@@ -15,6 +15,8 @@ import pytest
 from infra.emr.server import StartError, embedded_emr
 from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
 
+pytestmark = pytest.mark.slow
+
 PYTHON = shlex.quote(sys.executable)
 # An orphan in a session of its own that ignores SIGTERM: a signal to the process group would not reach it.
 ORPHAN = "import os, signal, sys, time; os.fork() and sys.exit(); os.setsid(); signal.signal(15, 1); time.sleep(300)"

@@ -8,6 +8,8 @@ import pytest
 from infra.setup import apt, java
 from tests.infra.setup.programs import program
 
+pytestmark = pytest.mark.slow
+
 
 def fake_java(home: Path, version: str) -> Path:
     """Write a program that prints what ``java -XshowSettings:properties -version`` prints, on stderr."""

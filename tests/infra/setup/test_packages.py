@@ -12,6 +12,8 @@ from infra.setup import torch_build
 from infra.setup.installer import Installer
 from tests.infra.setup.programs import program
 
+pytestmark = pytest.mark.slow
+
 LOCK = Path("requirements/dev.txt")
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.infra.setup.programs import program
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path("infra/setup/setup.sh")
 TOOLS = ("awk", "cat", "cp", "dirname", "mkdir", "rm", "sed", "sh", "touch")
 UV = Path(sys.prefix) / "bin" / "uv"

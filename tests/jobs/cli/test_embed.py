@@ -16,6 +16,8 @@ from jobs.lake.uri import join, to_uri
 from jobs.pipeline import read_config, run_step, start_run
 from tests.support.slots import text_of_slots
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"tokenize.vocab_size": 600, "embed.epochs": 2, "embed.sync_tokens": 10_000, "embed.subsample": 0}
 CHOSEN = ("--set", "embed.size=16")
 

@@ -15,6 +15,8 @@ from jobs.metrics.schema import names
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = (
     "train.max_tokens=100000",
     "train.epochs=20",

@@ -22,6 +22,8 @@ from jobs.model_io.folder import model_contents, read_contents, save_model
 from jobs.model_io.gguf import to_gguf
 from tests.jobs.model_io.test_folder import changed
 
+pytestmark = pytest.mark.slow
+
 WAIT_SECONDS = 60
 
 

@@ -9,6 +9,8 @@ import pytest
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError, WorkerLostError
 
+pytestmark = pytest.mark.slow
+
 
 def gather(context, rounds):
     seen = [context.all_gather(f"{context.rank}.{number}") for number in range(rounds)]

@@ -30,6 +30,8 @@ from jobs.lake.uri import join, local_path
 from jobs.steps import train
 from tests.support.handmade import make_datasets, make_run, metrics, train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 class Server:
     """A moto server that can stop for a while; its objects are kept."""

@@ -18,6 +18,8 @@ from nightjar.emr.clusters import (
     wait_until_ended,
 )
 
+pytestmark = pytest.mark.slow
+
 CONFIG = resolve("s3://lakes/text", "tiny", {})
 
 

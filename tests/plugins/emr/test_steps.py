@@ -18,6 +18,8 @@ from nightjar.operators import CreateClusterOperator, SparkStepOperator, Termina
 from nightjar.triggers import StepTrigger
 from tests.support import airflow
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(aws, monkeypatch):

@@ -13,6 +13,8 @@ from infra.setup import torch_build
 from nightjar.packaging import node_environment
 from nightjar.packaging.build import build
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path("plugins/nightjar/packaging/bootstrap.sh")
 
 

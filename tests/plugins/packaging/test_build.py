@@ -19,6 +19,8 @@ from jobs.lake.uri import base_name, join, local_path
 from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
 from nightjar.tasks.package import upload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def copies(tmp_path):

@@ -15,6 +15,8 @@ from jobs.sources.listing import list_sources
 from nightjar.aws import store
 from nightjar.tasks import preflight
 
+pytestmark = pytest.mark.slow
+
 TEXT = b"It was a dark night.\n\n" * 20
 
 

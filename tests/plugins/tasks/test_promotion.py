@@ -11,6 +11,8 @@ from nightjar.aws import s3_client, store
 from nightjar.tasks import promotion
 from nightjar.tasks.manifests import verify_folder
 
+pytestmark = pytest.mark.slow
+
 GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25}
 
 

@@ -5,11 +5,15 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import pytest
+
 from jobs.lake.layout import Lake
 from jobs.training.job import TrainingJob
 from jobs.training.memory import peak_resident_bytes
 from jobs.training.supervision.shutdown import ShutdownSignal
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
+
+pytestmark = pytest.mark.slow
 
 BIG = {"model__num_layers": 1, "model__embedding_size": 512, "model__hidden_size": 1024, "train__sync_every": 2,
        "train__batch_size": 8, "train__max_tokens": 6 * 8 * 16, "spark__executors": 8}  # fmt: skip
