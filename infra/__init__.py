@@ -1,1 +1,1 @@
-"""What Nightjar runs on: the embedded EMR of a laptop, and the descriptions of the real one."""
+"""What Nightjar runs on: a local Airflow and EMR, Docker Compose and AWS, with the console command and the set-up."""
