@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobs.lake.layout import Lake, Run
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.store import (
-    FileEntry,
-    Manifest,
     publish_manifest,
     read_file,
     read_json,

@@ -81,5 +81,5 @@ class SplitRule:
 
 def _uniform(seed: int, draw: int, name: str) -> float:
     """Return a number in [0, 1) that depends on a seed, the number of the draw and a name alone."""
-    digest = hashlib.blake2b(f"{seed}/{draw}/{name}".encode(), digest_size=6).digest()
+    digest = hashlib.blake2b(f"{seed}/{draw}/{name}".encode("utf-8", "surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48

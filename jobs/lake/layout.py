@@ -1,4 +1,7 @@
-"""The names of all folders and files in the lake, as pure functions of strings."""
+"""The names of all folders and files in the lake, as pure functions of strings.
+
+Other programs rely on these names: a change needs a lake of the earlier layout to stay readable.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ MANIFEST = "_manifest.json"
 
 
 def safe_run_id(run_id: str) -> str:
-    """`run_id` as it stands in the lake: Airflow's own hold ``:`` and ``+``, which some file systems refuse."""
+    """Return `run_id` as the name of a folder. Airflow's ids have ``:`` and ``+``, which some file systems refuse."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run"
 
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: ``<lake>/runs/<run_id>``."""
+    """A run, whose folder is ``<lake>/runs/<run_id>``. The properties are URIs."""
 
     lake_uri: str
     run_id: str
@@ -36,87 +39,87 @@ class Run:
 
     @property
     def datasets(self) -> str:
-        """Which datasets this run uses: ``{"tokens": fingerprint, "windows": fingerprint}``."""
+        """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
         return join(self.uri, "datasets.json")
 
     @property
     def train(self) -> str:
-        """Metrics and checkpoints; its manifest says that training is complete."""
+        """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
         return join(self.uri, "train")
 
     @property
     def checkpoints(self) -> str:
-        """One folder for each checkpoint, named by its step."""
+        """The folder with one folder for each checkpoint."""
         return join(self.train, "checkpoints")
 
     def checkpoint(self, step: int) -> str:
-        """The checkpoint after `step` optimizer steps."""
+        """Return the folder of the checkpoint after `step` optimizer steps."""
         return join(self.checkpoints, f"{step:08d}")
 
     @property
     def stop(self) -> str:
-        """While it is there, the workers are to stop after their step."""
+        """A file that asks the workers to stop after their current step."""
         return join(self.train, "stop")
 
     @property
     def attempts(self) -> str:
-        """What was lost so far: restarts, and batches that are left out."""
+        """The counts of restarts and of skipped batches."""
         return join(self.train, "attempts.json")
 
     @property
     def rounds(self) -> str:
-        """What workers of rounds tell each other, while training runs."""
+        """The files that workers of the round-based strategies exchange during training."""
         return join(self.train, "rounds")
 
     @property
     def metrics_parts(self) -> str:
-        """Small files of metrics, written while training runs."""
+        """The folder of small files of metrics, written during training."""
         return join(self.train, "metrics")
 
     @property
     def metrics(self) -> str:
-        """All metrics, one line a step, written at the end."""
+        """All metrics, one line for each step, written at the end of training."""
         return join(self.train, "metrics.jsonl")
 
     @property
     def tensorboard(self) -> str:
-        """An event file with the metrics of all steps, which TensorBoard opens."""
+        """The folder that TensorBoard opens."""
         return join(self.train, "tensorboard")
 
     @property
     def generate(self) -> str:
-        """Generated text and samples."""
+        """The folder of generated text and samples."""
         return join(self.uri, "generate")
 
     @property
     def model(self) -> str:
-        """The trained model's folder."""
+        """The folder of the trained model."""
         return join(self.uri, "model")
 
     @property
     def model_archive(self) -> str:
-        """The model's folder as one file."""
+        """The model's folder as one zip file."""
         return join(self.uri, "model.zip")
 
     @property
     def stats(self) -> str:
-        """Statistics of each step and merged ones."""
+        """The folder of statistics, of each step and merged."""
         return join(self.uri, "stats")
 
     def step_stats(self, step: str) -> str:
-        """The statistics of one step."""
+        """Return the file with the statistics of one step."""
         return join(self.stats, f"{step}.json")
 
     def progress(self, step: str) -> str:
-        """One small object that tells how far a running step is."""
+        """Return the file in which a running step reports its progress."""
         return join(self.uri, "progress", f"{step}.json")
 
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
-        """The run whose configuration stands at ``<lake>/runs/<run_id>/config.json``.
+        """Return the run whose configuration is ``<lake>/runs/<run_id>/config.json``.
 
         Raises:
-            InputError: if `config_uri` is not such a place.
+            InputError: if `config_uri` has another form.
         """
         parts = to_uri(config_uri).rsplit("/", 3)
         if len(parts) != 4 or parts[1] != "runs" or parts[3] != "config.json":
@@ -126,12 +129,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Lake:
-    """The folder under which everything lies."""
+    """The folder that has everything: datasets, runs, models, packages and logs. The properties are URIs."""
 
     uri: str
 
     def run(self, run_id: str) -> Run:
-        """The folder of a run."""
+        """Return the run with this id."""
         return Run(self.uri, safe_run_id(run_id))
 
     @property
@@ -144,28 +147,28 @@ class Lake:
         return join(self.uri, "datasets", kind, fingerprint)
 
     def tokens(self, fingerprint: str) -> str:
-        """A dataset of token shards."""
+        """Return the folder of a dataset of token shards."""
         return self.dataset("tokens", fingerprint)
 
     def windows(self, fingerprint: str) -> str:
-        """A dataset of window shards."""
+        """Return the folder of a dataset of window shards."""
         return self.dataset("windows", fingerprint)
 
     def embeddings(self, fingerprint: str) -> str:
-        """A dataset of vectors, one for each token."""
+        """Return the folder of a dataset of token vectors."""
         return self.dataset("embeddings", fingerprint)
 
     def package(self, sha256: str) -> str:
-        """The packaged job, by the hash of its content."""
+        """Return the folder of a packaged job, by the hash of its content."""
         return join(self.uri, "packages", sha256)
 
     def wheelhouse(self, sha256: str) -> str:
-        """The wheels that nodes without internet install from, by the hash of their hashes."""
+        """Return the folder of wheels for nodes without internet, by the hash of their hashes."""
         return join(self.uri, "wheelhouses", sha256)
 
     @property
     def models(self) -> str:
-        """Promoted models."""
+        """The folder of promoted models."""
         return join(self.uri, "models")
 
     @property
@@ -175,5 +178,5 @@ class Lake:
 
     @property
     def logs(self) -> str:
-        """Where the cluster puts its logs, in EMR's own layout."""
+        """The folder of the clusters' logs, in EMR's layout."""
         return join(self.uri, "logs")

@@ -25,9 +25,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake._local import FileInfo, LocalFiles, atomic_temporary_file
 from jobs.lake._streams import RangeReader, ShardWriter
 from jobs.lake.layout import MANIFEST
-from jobs.lake.manifest import FileEntry as FileEntry  # noqa: PLC0414
-from jobs.lake.manifest import Manifest as Manifest  # noqa: PLC0414
-from jobs.lake.manifest import check_content, check_file, parse_manifest
+from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
 from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, refuse_full_disk, retry_transient
 from jobs.lake.uri import is_s3, join, local_path
 

@@ -35,13 +35,14 @@ def verify_folder(folder_uri: str, store: Store) -> Manifest:
 
 
 def _output_uri(step: str, run: Run, store: Store) -> str:
+    """Return the folder whose manifest says that the step is complete."""
     if step in ("train", "generate"):
         return run.train if step == "train" else run.generate
-    lake, kind = Lake(run.lake_uri), {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
+    kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
     try:
         fingerprint = store.read_json(run.datasets)[kind]
     except (FileNotFoundError, KeyError, TypeError):
         fingerprint = None
     if not isinstance(fingerprint, str) or not fingerprint:
         raise DamagedError(f"{run.datasets}: has no '{kind}', though the step {step} has ended; clear the step's task")
-    return {"tokens": lake.tokens, "windows": lake.windows, "embeddings": lake.embeddings}[kind](fingerprint)
+    return Lake(run.lake_uri).dataset(kind, fingerprint)

@@ -1,4 +1,4 @@
-"""Names in the lake."""
+"""URIs, and the names of folders and files in the lake."""
 
 from pathlib import Path
 
@@ -10,18 +10,23 @@ from jobs.lake.uri import base_name, bucket_and_key, join, local_path, to_uri
 
 
 @pytest.mark.parametrize("name", ["/data/my läke/a+b:c#?%20", "/x"])
-def test_paths_become_uris_and_come_back(name):
+def test_paths_become_uris_and_back(name):
     assert local_path(to_uri(name)) == Path(name)
     assert local_path(join(to_uri(name), "é ü", "x#y")) == Path(name) / "é ü" / "x#y"
     assert to_uri(to_uri(name)) == to_uri(name)
     assert base_name(join(to_uri(name), "é ü")) == "é ü"
 
 
-def test_s3_keys_stay_as_they_are():
+def test_keys_of_s3_are_not_encoded():
     uri = join(to_uri("s3://bucket/a b/"), "é+c")
     assert uri == "s3://bucket/a b/é+c"
     assert bucket_and_key(uri) == ("bucket", "a b/é+c")
     assert base_name(uri) == "é+c"
+
+
+@pytest.mark.parametrize("text", ["file:/data/a%20b", "file://localhost/data/a%20b/", "file:///data/a%20b"])
+def test_other_forms_of_file_uris_are_accepted(text):
+    assert to_uri(text) == "file:///data/a%20b"
 
 
 @pytest.mark.parametrize("scheme", ["s3", "s3a", "s3n"])
@@ -38,7 +43,7 @@ def test_hadoops_names_of_s3_are_accepted(scheme):
         (" ", "empty"),
     ],
 )
-def test_places_that_cannot_be(text, message):
+def test_what_is_no_path_or_uri_is_refused(text, message):
     with pytest.raises(InputError, match=message):
         to_uri(text)
 

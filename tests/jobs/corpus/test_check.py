@@ -1,0 +1,92 @@
+"""The check of a corpus before anything is written, on a local disk and on S3."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import zipfile
+
+import pyarrow as pa
+import pytest
+
+from jobs.config import TokenizeConfig
+from jobs.corpus.check import check_sources
+from jobs.corpus.content import BLOCK_BYTES as BLOCK
+from jobs.corpus.splits import ByteRange
+from jobs.errors import InputError
+from jobs.lake.store import write_bytes
+from jobs.lake.uri import join, to_uri
+from jobs.sources.listing import Source, list_sources
+
+
+@pytest.fixture(params=["file", "s3"])
+def folder(request, tmp_path, s3_uri):
+    return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my cörpus"))
+
+
+def check(sources):
+    return [check_sources([ByteRange.whole(source)], settings=TokenizeConfig())[0] for source in sources]
+
+
+@pytest.mark.parametrize("suffix", ["xz", "zst", "bz2", "gz", "zip"])
+def test_a_compressed_file_needs_its_suffix(folder, suffix):
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as archive:
+        archive.writestr("a.txt", "text")
+    packed = {
+        "xz": lzma.compress(b"text"),
+        "zst": pa.compress(b"text", "zstd", asbytes=True),
+        "bz2": bz2.compress(b"text"),
+        "gz": gzip.compress(b"text"),
+        "zip": sink.getvalue(),
+    }
+    write_bytes(join(folder, f"a.{suffix}"), packed[suffix])
+    with pytest.raises(InputError, match=rf"/a\.{suffix}: its content is .*, not text"):
+        check(list_sources(join(folder, f"a.{suffix}")))
+
+
+def test_json_records_need_their_suffix(folder):
+    record = b'{"text": "A line."}\n'
+    for name in ("a.json", "b.ndjson"):
+        write_bytes(join(folder, name), record * 3)
+        with pytest.raises(InputError, match=rf"/{name}: begins with a JSON record that has the field 'text'"):
+            check(list_sources(join(folder, name)))
+    for name, data in {"c.txt": record, "d.json": b'{"body": "A line."}\n', "e.md": b"[" * 100_000}.items():
+        write_bytes(join(folder, name), data)
+        assert check(list_sources(join(folder, name)))[0].has_text
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b"ab\xffc", 2),
+        (b"x" * BLOCK + b"\x80", BLOCK),
+        (b"x" * (BLOCK - 1) + "é".encode()[:1] + b"x", BLOCK - 1),
+        (b"cut \xe6\xbc", 4),
+        ("UTF-16".encode("utf-16"), 0),
+        (b"lone surrogate \xed\xa0\x80", 15),
+    ],
+)
+def test_the_first_invalid_byte_is_named(folder, data, offset):
+    write_bytes(join(folder, "a.txt"), "good é".encode())
+    write_bytes(join(folder, "bad.txt"), data)
+    with pytest.raises(InputError, match=rf"/bad\.txt: not UTF-8 at byte {offset} \(0x"):
+        check(list_sources(folder))
+
+
+def test_files_are_hashed_and_searched_for_text(folder):
+    texts = {"a.txt": "漢字 é".encode() * 300_000, "b.txt": b"", "c.txt": b"\xef\xbb\xbf \r\n\n", "d.txt": b"x"}
+    for name, data in texts.items():
+        write_bytes(join(folder, name), data)
+    sources = list_sources(folder)
+    checked = check(sources)
+    assert [entry.sha256 for entry in checked] == [hashlib.sha256(texts[source.name]).hexdigest() for source in sources]
+    assert [entry.has_text for entry in checked] == [True, False, False, True]
+
+
+def test_a_file_that_vanished_is_refused(folder):
+    write_bytes(join(folder, "a.txt"), b"x")
+    missing = Source("b.txt", join(folder, "b.txt"), 5)
+    with pytest.raises(InputError, match=r"/b\.txt: cannot be read"):
+        check([missing])
