@@ -49,7 +49,7 @@ def aws_deploy(
         list[str] | None,
         Argument(metavar="Parameter=value", help="Parameters of template.yaml; those not given keep their values."),
     ] = None,
-    destroy: Annotated[bool, Option("--destroy", help="Delete the stack; its bucket and key are kept.")] = False,
+    destroy: Annotated[bool, Option("--destroy", help="Delete the stack; its bucket and KMS key are kept.")] = False,
 ) -> None:
     """Create or update a deployment on AWS, and print its outputs as environment variables for Airflow.
 

@@ -22,7 +22,7 @@ app = typer.Typer()
 
 @app.command("emr", rich_help_panel="Embedded EMR")
 def emr(
-    host: Annotated[str, Option(help="Address; anyone who can reach it can run commands as you.")] = DEFAULT.host,
+    host: Annotated[str, Option(help="Address to listen on; who can reach it can run commands as you.")] = DEFAULT.host,
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 5555,
     bucket: Annotated[
         list[str] | None, Option(metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets.")
@@ -31,11 +31,13 @@ def emr(
         Path | None, Option(metavar="DIR", help="Folder for the work and logs of steps. Default: a temporary one.")
     ] = DEFAULT.state_dir,
     executors: Annotated[
-        Executors, Option(help="Spark executors are threads of the driver's JVM, or processes.")
+        Executors, Option(help="Run Spark executors as threads of the driver's JVM, or as processes.")
     ] = DEFAULT.executors,
-    start_seconds: Annotated[float, Option(help="Seconds of a cluster in STARTING.")] = DEFAULT.start_seconds,
+    start_seconds: Annotated[
+        float, Option(help="Seconds that a new cluster stays in the state STARTING.")
+    ] = DEFAULT.start_seconds,
     bootstrap_seconds: Annotated[
-        float, Option(help="Seconds of a cluster in BOOTSTRAPPING.")
+        float, Option(help="Seconds that a new cluster stays in the state BOOTSTRAPPING.")
     ] = DEFAULT.bootstrap_seconds,
     grace_seconds: Annotated[
         float, Option(help="Seconds from SIGTERM to SIGKILL when a step is ended.")
@@ -46,7 +48,7 @@ def emr(
         Option(metavar="NAME=VALUE", help="Environment variable of all steps. Repeat the option for several."),
     ] = None,
 ) -> None:
-    """Start an EMR and S3 endpoint on this machine, which really runs the steps of clusters.
+    """Start the embedded EMR: EMR and S3 APIs on this machine, which execute steps as real processes.
 
     The URL is printed when the server is ready. Ctrl-C or SIGTERM stops it, with all clusters and steps.
     """

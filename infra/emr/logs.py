@@ -43,7 +43,7 @@ def upload(folder: Path, uri: str, store: Store) -> None:
             store.copy(packed.absolute().as_uri(), to_uri(f"{uri}/{name}.gz"))
             packed.unlink()
     except (OSError, NightjarError) as error:
-        log.warning("Cannot upload the logs of a step, they stay in %s: %s", folder, error)
+        log.warning("Cannot upload the logs of a step; they stay in %s: %s", folder, error)
 
 
 def cause(folder: Path, status: int) -> str:

@@ -125,7 +125,7 @@ class LocalCluster(Cluster):
         return added
 
     def cancel_step(self, step_id: str) -> bool | None:
-        """Cancel a step. Return True, or False if it has ended, or None if the cluster has no such step."""
+        """Cancel a step. Return whether it was still active; None if the cluster has no such step."""
         with self.changed:
             found = [step for step in self.local_steps if step.id == step_id]
             return found[0].cancel() if found else None

@@ -1,6 +1,7 @@
 """Install Debian packages if that needs no password: as root, or with a sudo that does not ask.
 
-Runs with any Python: ``setup.sh`` uses it before there is one that fits, as ``python3 -m infra.setup.apt PACKAGE...``.
+Runs with any version of Python, because ``setup.sh`` may use it to install a supported one:
+``python3 -m infra.setup.apt PACKAGE...``.
 """
 
 from __future__ import annotations

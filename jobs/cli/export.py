@@ -21,7 +21,11 @@ def export(
     model: options.Model,
     form: Annotated[
         Literal["gguf", "zip", "folder"],
-        Option("--format", help="gguf: for llama.cpp; folder: for transformers; zip: the folder.", show_default=False),
+        Option(
+            "--format",
+            help="gguf: for llama.cpp; folder: for transformers; zip: the same folder as one file.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         str, Option(metavar="PLACE", help="File or folder to write: path, file:///... or s3://...", show_default=False)

@@ -50,7 +50,7 @@ def converse(repl: Repl) -> None:
     """Ask for prompts and continue them until the input ends. Lines can be edited and recalled."""
     import readline  # noqa: F401 - makes `input` edit lines; systems without a terminal lack the module
 
-    log.info("Type a prompt and press Enter. Ctrl-C stops the text, Ctrl-D ends.")
+    log.info("Type a prompt and press Enter. Ctrl-C stops the continuation, Ctrl-D ends the session.")
     while True:
         try:
             prompt = input("> ")

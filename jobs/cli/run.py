@@ -96,7 +96,7 @@ def windows(config: options.Config, engine: options.Engine = "spark", master: op
 def embed(
     config: Annotated[str | None, Option(metavar="URI", help="The run's config.json, in its folder.")] = None,
     run_id: Annotated[
-        str | None, Option("--run", metavar="RUN", help="Instead of --config: a run in the lake.")
+        str | None, Option("--run", metavar="RUN", help="Id of a run in the lake, instead of --config.")
     ] = None,
     lake: options.Lake = "lake",
     settings: options.Settings = None,
@@ -153,7 +153,7 @@ def _run_step(
 
 @contextmanager
 def _engine(name: options.EngineName, config: Config, master: str | None) -> Iterator[Engine]:
-    """Yield the engine, and log as the configuration says; an interrupt says that the run can be continued."""
+    """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run."""
     log_to_stderr(config.log_level)
     try:
         if name == "inline":

@@ -48,7 +48,7 @@ def sample(
         float | None, Option(metavar="P", help="Draw among tokens with at least P times the highest probability.")
     ] = None,
     repetition_penalty: Annotated[
-        float, Option(metavar="R", help="Above 1: tokens that the text already has become less likely.")
+        float, Option(metavar="R", help="Above 1: tokens that already occur in the text become less likely.")
     ] = 1.0,
     stop: Annotated[
         list[str] | None, Option(metavar="TEXT", help="End before this text. Repeat the option for several texts.")

@@ -171,7 +171,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], settings: Mapping[str, Any]) -> Config:
-    """Return the configuration that `values` are when `settings` have changed them."""
+    """Return the validated configuration of `values` with the changes in `settings`."""
     for key, value in settings.items():
         _put(values, key, value)
     try:

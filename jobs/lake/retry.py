@@ -43,8 +43,8 @@ def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: fl
                 raise
             if time.monotonic() + pause > deadline:
                 raise LakeError(
-                    f"{uri}: the lake has not answered for {limit_seconds:g} s ({one_line(error)});"
-                    " run the same command again when it does, finished work is kept"
+                    f"{uri}: the lake was unreachable for {limit_seconds:g} s ({one_line(error)});"
+                    " run the same command again later; finished work is kept"
                 ) from None
             log.warning("%s: trying again in %.1f s (%s)", uri, pause, one_line(error))
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the retries of many workers
@@ -55,7 +55,7 @@ def refuse_full_disk(location: str, error: OSError) -> None:
     """Raise a LakeError of one line if `error` means that the disk of `location` is full."""
     if error.errno in _FULL:
         raise LakeError(
-            f"{location}: the disk is full; the incomplete file was removed, make room and run the same command again"
+            f"{location}: the disk is full; the incomplete file was removed; make room and run the same command again"
         ) from None
 
 

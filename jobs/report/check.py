@@ -118,7 +118,7 @@ def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> It
     for key, name in usual.items():
         column, metric = columns[name], metrics.get(key, Metric("", ""))
         if key in ("learningrate", "lr") and not has_constant_rate and _is_constant(column):
-            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: it was not read while it changed"
+            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: its value was not read again after it changed"
         if "accuracy" in key and not any(column):
             yield f"'{name}' is 0 in all {len(column)} rows: predictions are compared with something they cannot equal"
         if "loss" in key and not metric.baseline and _is_constant(column):

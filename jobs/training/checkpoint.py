@@ -210,7 +210,7 @@ def _read(run: Run, step: int) -> dict[str, bytes]:
 def _read_manifest(run: Run, step: int) -> Manifest:
     manifest = store.read_manifest(run.checkpoint(step))
     if manifest is None:
-        raise DamagedError(f"{run.checkpoint(step)}: no checkpoint here; delete it and run again")
+        raise DamagedError(f"{run.checkpoint(step)}: no manifest; delete this folder and run the step again")
     return manifest
 
 

@@ -40,7 +40,7 @@ class TrainingJob:
         return TrainingData.open(Lake(self.run.lake_uri), self.windows)
 
     def settings_hash(self) -> str:
-        """Return a hash of all settings that decide the weights; a checkpoint resumes only under the same hash."""
+        """Return a hash of all settings that affect the weights. A checkpoint with another hash is not resumed."""
         settings = {
             "windows": self.windows,
             "model": self.config.model.model_dump(),

@@ -24,7 +24,7 @@ from jobs.training.supervision.shutdown import ShutdownSignal
 
 
 class Loop:
-    """Trains from `state` on, with a validation, metrics and a checkpoint now and then."""
+    """Trains from `state` on; writes metrics, and validates and writes checkpoints at their intervals."""
 
     def __init__(self, job: TrainingJob, trainer: Trainer, state: TrainingState, shutdown: ShutdownSignal) -> None:
         self._trainer, self._state, self._shutdown = trainer, state, shutdown

@@ -35,7 +35,7 @@ def resident_bytes() -> int:
 
 
 def peak_resident_bytes() -> int:
-    """Return the largest resident memory that this process ever had."""
+    """Return the peak resident memory of this process in bytes."""
     # The unit of ru_maxrss is KiB, but on macOS bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

@@ -135,7 +135,7 @@ def check_loss(
     has_risen = mean_loss is not None and config.max_loss_rise is not None and loss > mean_loss + config.max_loss_rise
     if math.isfinite(loss) and math.isfinite(norm) and not has_risen:
         return
-    log.error("windows of step %d: %s", step, ids.tolist())
+    log.error("training diverged at step %d, on the windows %s", step, ids.tolist())
     shown = ", ".join(map(str, ids[:8])) + (", ... (all in the log)" if len(ids) > 8 else "")
     raise DivergedError(
         f"training diverged at step {step}: loss {loss}, gradient norm {norm}; training windows {shown};"

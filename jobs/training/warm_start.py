@@ -75,8 +75,8 @@ def take_weights(model: LanguageModel, uri: str, tokenizer: Tokenizer) -> None:
     for name in sorted(shapes.keys() | its_shapes.keys()):
         if shapes.get(name) != its_shapes.get(name):
             raise InputError(
-                f"train.init ({uri}): {name} is {its_shapes.get(name, 'absent')} there and {shapes.get(name, 'absent')}"
-                " here; give model.* the values of that model"
+                f"train.init ({uri}): {name} is {its_shapes.get(name, 'absent')} in that model and"
+                f" {shapes.get(name, 'absent')} in this run; give model.* the values of that model"
             )
     model.load_state_dict(earlier.state_dict())
     log.info("training starts from the weights of %s", uri)

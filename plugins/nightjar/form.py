@@ -52,7 +52,7 @@ def read_form(params: Mapping[str, Any]) -> Config:
 
 
 def _field(schema: Mapping[str, Any]) -> Param:
-    """Return the field of a setting: it may be empty, and its description names the default."""
+    """Return the form's field for a setting. The field may stay empty; its description names the default."""
     rules = {key: value for key, value in schema.items() if key not in ("default", "description")}
     types = rules["type"] if isinstance(rules.get("type"), list) else [rules.get("type", "string")]
     rules["type"] = ["null", *(name for name in types if name != "null")]

@@ -25,8 +25,8 @@ class SparkConfig(Section):
     driver_memory: MemorySize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
     executor_memory: MemorySize = "2g"
-    """Memory of each executor's JVM, such as 2g or 512m. On a cluster, the executor's Python processes may use as much
-    again: training needs most of its memory there."""
+    """Memory of each executor's JVM, such as 2g or 512m. On a cluster, the executor's Python processes, which train the
+    model, may use the same amount in addition."""
     executors: int = Field(2, ge=1, le=1024)
     """Number of executors. The cluster's nodes must have room for all of them."""
     executor_cores: int = Field(1, ge=1, le=256)
@@ -55,7 +55,7 @@ class ClusterConfig(Section):
     spot_timeout_minutes: int = Field(10, ge=5, le=1440)
     """Minutes to wait for task nodes on the spot market, before they are bought on demand."""
     root_volume_gb: int = Field(40, ge=15, le=100)
-    """Disk of each node in GB, for the job's environment and local copies of data. CUDA needs at least 40."""
+    """Size of each node's disk in GB, for the job's environment and local copies of data. CUDA needs at least 40."""
     subnet_ids: tuple[str, ...] = ()
     """VPC subnets for the cluster, such as ["subnet-1", "subnet-2"]; EMR takes one that has room. Without a value, the
     account's default subnet is used."""
@@ -72,7 +72,7 @@ class ClusterConfig(Section):
     instance_profile: str = "EMR_EC2_DefaultRole"
     """IAM instance profile of the nodes. It must allow them to read and write the lake."""
     wheelhouse: str | None = Field(None, pattern=r"^(s3|file)://.*/[0-9a-f]{64}$")
-    """Folder of wheels that the nodes install Python packages from, for nodes without internet access; nightjar
+    """Folder of wheels from which nodes without internet access install Python packages. The command nightjar
     aws-package wheelhouse makes one. Without a value, the nodes install from PyPI."""
     idle_timeout_seconds: int = Field(900, ge=60, le=604_800)
     """EMR terminates a cluster that has been idle for this many seconds, even if Airflow is down."""
@@ -106,7 +106,7 @@ class ClusterConfig(Section):
         if len({has_cuda(name) for name in training}) > 1:
             raise ValueError(
                 f"cluster.core_instance_types and task_instance_types ({', '.join(training)}) must all have GPUs or"
-                " none: the workers of a run train at one pace"
+                " none: each worker waits for the slowest one"
             )
         if self.torch_build == "cuda" and self.root_volume_gb < 40:
             raise ValueError(f"cluster.root_volume_gb ({self.root_volume_gb}) must be at least 40 for torch with CUDA")

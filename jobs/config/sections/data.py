@@ -17,13 +17,13 @@ class TokenizeConfig(Section):
     record of .jsonl or .parquet, or a whole text file. `file`: each text file. Paragraphs and lines also divide
     records."""
     input: Literal["text", "ids"] = "text"
-    """Content of the files. `text`: text. `ids`: numbers of tokens, either plain or as lines `word,[ids],frequency`;
-    they need tokenize.kind=word."""
+    """Content of the files. `text`: plain text. `ids`: token ids, either plain or as lines `word,[ids],frequency`.
+    `ids` needs tokenize.kind=word."""
     field: str = Field("text", min_length=1)
     """Field of .jsonl records and column of .parquet files that holds the text."""
     invalid_utf8: Literal["refuse", "replace"] = "refuse"
-    """What to do with bytes that are not UTF-8, and with half a surrogate pair in JSON. `refuse` stops with the file
-    and the offset; `replace` puts U+FFFD in their place and counts them."""
+    """What to do with bytes that are not UTF-8, and with unpaired surrogates in JSON. `refuse` stops the run and
+    reports the file and the offset. `replace` puts U+FFFD in their place and counts them."""
     drop_gutenberg: bool = False
     """Leave out the headers and footers that Project Gutenberg adds to its books."""
     normalize_nfc: bool = False
@@ -44,11 +44,11 @@ class TokenizeConfig(Section):
     lowercase: bool = False
     """Convert words or characters to lower case. Not for BPE, where it has no effect."""
     min_frequency: int = Field(1, ge=1)
-    """Leave words or characters out of the vocabulary that occur less often than this."""
+    """Smallest number of occurrences of a word or character in the vocabulary. Rarer ones become `<unk>`."""
     tokenizer: str = Field("train", min_length=1)
-    """Where the vocabulary comes from. `train`: it is learned from the corpus. `inherit`: it is the champion's, else
-    that of the latest run on this corpus, else it is learned. Or give the path or URI of a `tokenizer.json`. To
-    continue the training of a model (train.init), its own vocabulary is needed."""
+    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take the champion's, else that of the
+    latest run on this corpus, else learn it. Any other value is the path or URI of a `tokenizer.json`. With train.init,
+    it must be the vocabulary of that model."""
     vocab_size: int = Field(8192, ge=3, le=1_000_000)
     """Largest number of tokens in a vocabulary that is trained. BPE needs 258 or more: one for each byte, one for the
     end of a text, and the merged parts. 8,000 suits models of a few million parameters; larger models use 30,000 or
@@ -57,8 +57,8 @@ class TokenizeConfig(Section):
     """BPE learns from a sample of at most this many bytes, drawn evenly from the corpus. Words and characters are
     counted in the whole corpus."""
     split_bytes: int = Field(8 * 2**20, ge=4096)
-    """Size in bytes of the parts into which large files are cut, one task for each part. Smaller parts use more
-    executors at once. Compressed files, and files that are one document, are not cut."""
+    """Size in bytes of the parts into which large files are cut, one task for each part. With smaller parts, more
+    executors work at the same time. Compressed files, and files that are one document, are not cut."""
 
     @model_validator(mode="after")
     def _bytes_in_vocabulary(self) -> Self:
@@ -77,11 +77,11 @@ class WindowsConfig(Section):
     """The windows step: from tokens to windows for training and validation."""
 
     size: int = Field(128, ge=1, le=65_536)
-    """Number of tokens in a window, which is the context that the model sees. The target is the token after each of
-    them. A longer window costs more memory and time."""
+    """Number of input tokens in a window, which is the context that the model sees. A window holds one more token, the
+    last target. A longer window costs more memory and time."""
     overlap: int = Field(0, ge=0)
-    """Number of tokens that two neighbouring windows share: 0 uses each token once, more makes more windows of the same
-    text."""
+    """Number of tokens that two consecutive windows share. With 0, each token is used once. Higher values make more
+    windows of the same text."""
     over: Literal["stream", "document"] = "stream"
     """`stream`: windows run over all documents, joined one after another. `document`: each window stays inside a
     document, and documents that are too short are left out and counted."""
@@ -99,8 +99,8 @@ class WindowsConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed of the division into training and validation. Another seed chooses other documents."""
     leak_ngram: int = Field(13, ge=0, le=1000)
-    """Report which share of the validation text's sequences of this many tokens also occurs in the training text. A
-    high share means that validation measures memory, not learning. 0 turns the report off."""
+    """Length in tokens of the n-grams that measure contamination: the share of the validation n-grams that also occur
+    in the training text. If it is high, the validation loss measures memorization. 0 turns the measurement off."""
 
     @property
     def stride(self) -> int:
@@ -118,18 +118,18 @@ class EmbedConfig(Section):
     """The embed step: a vector for each token (word2vec: skip-gram with negative sampling)."""
 
     size: int = Field(128, ge=1, le=16_384)
-    """Numbers in a vector. It must be model.embedding_size if a model starts from the vectors."""
+    """Dimension of the vectors. It must equal model.embedding_size if a model starts from them."""
     window: int = Field(5, ge=1, le=1000)
     """Largest distance, in tokens, of two tokens that count as neighbours."""
     negative: int = Field(5, ge=1, le=1000)
-    """Random tokens that are drawn for each pair of neighbours, as examples of tokens that are not neighbours."""
+    """Number of negative samples: random tokens that are drawn for each pair of neighbours."""
     epochs: int = Field(5, ge=1, le=10_000)
     """Passes over the tokens."""
     min_count: int = Field(5, ge=1)
     """Tokens that occur less often than this get no vector."""
     subsample: float = Field(1e-3, ge=0, le=1)
-    """Skip some occurrences of tokens whose share of the text is above this value, because frequent tokens teach
-    little. 0 skips none."""
+    """Share of the text above which a token is frequent. Some occurrences of frequent tokens are skipped, because they
+    add little information. 0 skips none."""
     learning_rate: float = Field(0.05, gt=0)
     """Learning rate at the start; it falls linearly to a tenth."""
     workers: int = Field(2, ge=1, le=1024)

@@ -32,21 +32,22 @@ class GenerateConfig(Section):
     """Draw only among the likeliest tokens that together have at least this probability, for example 0.9. Without a
     value, among all."""
     min_p: float | None = Field(None, ge=0, le=1)
-    """Draw only among tokens with at least this part of the likeliest token's probability, for example 0.05. Without a
-    value, among all."""
+    """Draw only among tokens whose probability is at least this fraction of the highest one, for example 0.05. Without
+    a value, among all."""
     repetition_penalty: float = Field(1.0, gt=0)
-    """Make tokens that the prompt or the text already has less likely: 1 changes nothing, 1.1 to 1.3 avoids loops."""
+    """Penalty for tokens that already occur in the prompt or in the text. 1 changes nothing; 1.1 to 1.3 avoids
+    loops."""
     stop: tuple[str, ...] = ()
-    """End a continuation before the first of these texts."""
+    """Texts that end a continuation. It ends before the first of them."""
     seed: int = Field(0, ge=0)
     """Seed of the random draws. The same seed gives the same text."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Number format of matrix products. `float32` gives the same text on machines that round alike. `bfloat16` is
-    faster for many prompts. `int8` stores the matrices of a transformer in a quarter of the memory, and is fastest for
-    single prompts."""
+    """Number format of matrix products. `float32` gives the same text on machines with the same floating-point
+    rounding. `bfloat16` is faster for many prompts. `int8` stores the matrices of a transformer in a quarter of the
+    memory, and is fastest for single prompts."""
 
     @model_validator(mode="after")
     def _stops_are_texts(self) -> Self:
         if "" in self.stop:
-            raise ValueError("generate.stop holds an empty text, before which every continuation would end at once")
+            raise ValueError("generate.stop holds an empty text, which would end every continuation at once; remove it")
         return self

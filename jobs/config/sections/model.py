@@ -20,7 +20,7 @@ class ModelConfig(Section):
     num_layers: int = Field(4, ge=1, le=200)
     """Number of layers of the transformer. More layers learn more and cost more time."""
     embedding_size: int = Field(256, ge=2, le=16_384)
-    """Numbers in an embedding, and width of the transformer's layers. It must be a multiple of twice num_heads."""
+    """Dimension of the embeddings, and width of the transformer's layers. It must be a multiple of 2 x num_heads."""
     hidden_size: int = Field(688, ge=1, le=65_536)
     """Width of the transformer's feed-forward blocks, usually 2.7 times embedding_size."""
     hidden_sizes: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field((128, 128), min_length=1)

@@ -16,12 +16,12 @@ class TrainConfig(Section):
     """The train step: how the model is trained, validated and saved."""
 
     strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
-    """How workers train one model together. `allreduce`: they add their gradients at every step, which needs a fast
-    network. `average` and `diloco`: each trains several steps alone, in rounds, and then the weights are averaged, or
-    an outer optimizer takes a step (arXiv:2311.08105); both survive the loss of machines."""
+    """How workers combine their results. `allreduce`: they add their gradients at every step, which needs a fast
+    network. `average` and `diloco`: each worker trains several steps alone in each round. Then `average` averages the
+    weights, and `diloco` takes a step of an outer optimizer (arXiv:2311.08105). Both survive the loss of machines."""
     sync_every: int = Field(30, ge=0)
-    """Steps that each worker trains alone in a round of `average` and `diloco`; 0 makes each epoch one round. More
-    means less communication."""
+    """Steps that each worker trains alone in a round of `average` and `diloco`; 0 makes each epoch one round. Higher
+    values need less communication."""
     outer_learning_rate: float = Field(1.0, gt=0)
     """Learning rate of the outer optimizer of `diloco`: SGD with Nesterov momentum on the mean change of a round."""
     outer_momentum: float = Field(0.3, ge=0, lt=1)
@@ -32,8 +32,8 @@ class TrainConfig(Section):
     allreduce_steps: int = Field(0, ge=0)
     """Number of steps to train by all-reduce before the first round of `average` or `diloco`."""
     state_every: int = Field(10, ge=1)
-    """Number of rounds between two copies of the workers' optimizer states in the lake. Other rounds keep them on the
-    workers' disks alone, where a lost worker loses its state."""
+    """Number of rounds between two copies of the workers' optimizer states in the lake. In between, the states are only
+    on the workers' disks, and a lost worker loses its own."""
     init: str | None = None
     """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run, or
     `champion`. It must have the same tokenizer and the same shape."""
@@ -45,15 +45,15 @@ class TrainConfig(Section):
     epochs: float = Field(1.0, gt=0)
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     max_tokens: int | None = Field(None, ge=1)
-    """End training after this many tokens, if epochs is not reached before."""
+    """End training after this many tokens, unless train.epochs is reached first."""
     max_seconds: float | None = Field(None, gt=0)
-    """End training after this many seconds, if epochs is not reached before. It bounds the cost of a run."""
+    """End training after this many seconds, unless train.epochs is reached first. It bounds the cost of a run."""
     batch_size: int = Field(32, ge=1)
-    """Number of windows in a batch, over all workers together. Larger batches train faster and more evenly, but take
-    fewer steps."""
+    """Number of windows in the global batch, over all workers together. Larger batches make training faster and its
+    gradients less noisy, but an epoch then has fewer steps."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Largest number of windows that a worker computes at once; it adds up the gradients of several such parts
-    (gradient accumulation). Set it if memory is short; the result is the same."""
+    """Largest number of windows that a worker computes at once. The gradients of several such parts are summed
+    (gradient accumulation), so the result is the same. Set it if memory is short."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually learns
     fastest. `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
@@ -83,7 +83,7 @@ class TrainConfig(Section):
     nesterov: bool = True
     """Use Nesterov momentum in sgd and muon."""
     max_gradient_norm: float = Field(1.0, gt=0)
-    """Scale gradients down whose norm is larger than this, so that one bad batch does little harm."""
+    """Largest norm of the gradients. Larger gradients are scaled down to it, so that one bad batch does little harm."""
     embeddings: str | None = None
     """Vectors of tokens that the model starts from: the folder of an embeddings dataset, or a .csv, .parquet or
     word2vec .txt file. `embed` learns them from the run's own text, in the step embed before training. Without a value,
@@ -98,8 +98,8 @@ class TrainConfig(Section):
     eval_every: int = Field(100, ge=1)
     """Number of steps between two validations. The last step is always followed by one."""
     eval_windows: int = Field(512, ge=1)
-    """Largest number of windows that a validation uses, evenly spaced over the validation text. More is more exact and
-    slower."""
+    """Largest number of windows that a validation uses, evenly spaced over the validation text. With more windows, the
+    loss is more exact and takes longer to compute."""
     checkpoint_every: int = Field(200, ge=1)
     """Number of steps between two checkpoints. The last step is always followed by one."""
     checkpoint_seconds: float = Field(300.0, gt=0)
@@ -115,12 +115,13 @@ class TrainConfig(Section):
     """What to do if the loss is not finite, or rises by more than max_loss_rise. `stop` ends the run; `rollback`
     returns to the last checkpoint and leaves that batch out."""
     max_rollbacks: int = Field(3, ge=0)
-    """Number of batches that `rollback` leaves out in a run, before it stops."""
+    """Largest number of batches that `rollback` leaves out in a run. At the next divergence, the run ends."""
     max_loss_rise: float | None = Field(None, gt=0)
-    """Treat a batch as divergence if its loss is this much (in nats) above the mean of about the last 20 batches.
-    Without a value, only a loss that is not finite is."""
+    """Rise of the loss, in nats, that counts as a divergence: from the mean of about the last 20 batches to the loss of
+    a batch. Without a value, only a loss that is not finite counts."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
-    """Longest time in seconds that a worker waits for the other workers. At least step_timeout_seconds + 60 is used."""
+    """Longest time in seconds that a worker waits for the other workers of its group. A value below
+    step_timeout_seconds + 60 is raised to that."""
     step_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
     killed and training resumes."""
@@ -128,7 +129,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _rounds_do_not_roll_back(self) -> Self:
         if self.on_divergence == "rollback" and self.strategy != "allreduce":
-            raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds can only stop")
+            raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds support only stop")
         return self
 
     @model_validator(mode="after")

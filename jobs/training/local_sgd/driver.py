@@ -182,7 +182,7 @@ class Rounds:
         self._outer.zero_grad()
 
     def _validate(self, plan: RoundPlan, row: RoundRow) -> Quality:
-        """Validate the weights after a round, each worker a share; add the bytes sent to the round's `row`."""
+        """Return the validation metrics after a round. Each worker computes a share. Adds the bytes sent to `row`."""
         data = save(dict(self._model.state_dict()))
         weights = store.write_file(join(self._run.rounds, plan.name), MODEL, data)
         parts = self._map(partial(validate_part, weights=weights, plan=plan), f"validate step {plan.last_step}")

@@ -87,7 +87,7 @@ def validate_part(rank: int, weights: FileEntry, plan: RoundPlan, job: TrainingJ
 
 
 def clear_cache(_rank: int, training_id: str) -> None:
-    """Delete the optimizer states that this machine keeps of a training."""
+    """Delete the optimizer states of one training from the disk of this machine."""
     OptimizerCache(training_id).clear()
 
 

@@ -14,7 +14,7 @@ from jobs.training.supervision.watchdog import Watchdog, watch
 
 @dataclass(frozen=True)
 class Supervision:
-    """What supervises a worker: its watchdog, and the signal that asks it to shut down."""
+    """The watchdog of a worker, and the signal that asks it to shut down."""
 
     watchdog: Watchdog
     shutdown: ShutdownSignal

@@ -99,7 +99,7 @@ def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
 
 @contextmanager
 def _thread(function: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
-    """Run `function` in a thread; at the end, set `is_over` and wait for the thread, but not long."""
+    """Run `function` in a thread; at the end, set `is_over` and wait at most `POLL_SECONDS` for the thread."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     try:

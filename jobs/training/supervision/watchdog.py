@@ -41,12 +41,12 @@ class Watchdog:
         self._pipe = pipe
 
     def beat(self, activity: str) -> None:
-        """Report that the worker is alive, and what it does from now on."""
+        """Report that the worker is alive and starts `activity`."""
         with suppress(OSError):  # without a watchdog there is no deadline, but training goes on
             os.write(self._pipe, f"{activity}\n".encode())
 
     def beat_waiting(self, activity: str) -> None:
-        """Report that the worker is alive, and that it waits for the others in `activity` from now on."""
+        """Report that the worker is alive and starts to wait for the other workers in `activity`."""
         self.beat(_WAITING + activity)
 
 

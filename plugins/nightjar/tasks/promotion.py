@@ -46,7 +46,7 @@ def promote(run: Run, store: Store | None = None) -> dict[str, Any]:
         if moved:
             before = f"before: {champion.metrics['bits_per_byte']:.4f}" if champion else "the first champion"
             return _decision(True, f"{stats['bits_per_byte']:.4f} bits per byte, {before}", model)
-    raise NightjarError(f"{lake.champion}: other runs moved it {_MAX_RACES} times in a row; clear this task")
+    raise NightjarError(f"{lake.champion}: other runs replaced it {_MAX_RACES} times in a row; clear this task")
 
 
 def _reason_against(stats: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ def check_tasks(planned: Sequence[str] | None, states: Mapping[str, str | None])
         NightjarError: naming the tasks that did not.
     """
     if not planned:
-        raise NightjarError(f"preflight made no plan: it is {states.get('preflight')}")
+        raise NightjarError(f"no tasks are planned: the task preflight is {states.get('preflight')}")
     missed = [f"{name} is {states.get(name)}" for name in planned if states.get(name) != "success"]
     if missed:
         raise NightjarError("; ".join(missed))

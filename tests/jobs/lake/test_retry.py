@@ -102,7 +102,7 @@ def test_a_lake_that_fails_for_a_while_costs_only_time(server, folder, caplog):
 def test_retries_end_at_the_limit_with_one_line(server, folder):
     server.stop_for(100)
     started = time.monotonic()
-    message = r"s3://.*/x/a: the lake has not answered for 0.5 s \(EndpointConnectionError: .*\); run the same command"
+    message = r"s3://.*/x/a: the lake was unreachable for 0.5 s \(EndpointConnectionError: .*\); run the same command"
     with pytest.raises(LakeError, match=message):
         Store(lambda: server.client, retry_seconds=0.5).write_bytes(join(folder, "a"), b"")
     assert time.monotonic() - started < 60

@@ -42,9 +42,9 @@ def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
         ({"train__init": "nothing"}, "nothing: no model found"),
         (
             {"train__init": "earlier", "model__num_layers": 1},
-            r"train\.init .*layers\.1\..* is \(.*\) there and absent here",
+            r"train\.init .*layers\.1\..* is \(.*\) in that model and absent in this run",
         ),
-        ({"train__init": "earlier", "model__hidden_size": 96}, r"is \(32, 64\) there and \(32, 96\) here"),
+        ({"train__init": "earlier", "model__hidden_size": 96}, r"is \(32, 64\) in that model and \(32, 96\) in this"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused(place, settings, message):

@@ -130,7 +130,7 @@ def test_a_lost_race_copies_the_model_only_once(lake):
 
 def test_a_run_that_loses_every_race_gives_up(lake):
     rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(5)]
-    with pytest.raises(NightjarError, match="other runs moved it 5 times in a row"):
+    with pytest.raises(NightjarError, match="other runs replaced it 5 times in a row"):
         promotion.promote(finished(lake, "best", bits_per_byte=2.0), RacedStore(*rivals))
 
 

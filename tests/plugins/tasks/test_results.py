@@ -35,5 +35,5 @@ def test_the_verdict_names_tasks_that_did_not_succeed(state):
 
 
 def test_without_a_plan_the_verdict_fails():
-    with pytest.raises(NightjarError, match="preflight made no plan: it is failed"):
+    with pytest.raises(NightjarError, match="no tasks are planned: the task preflight is failed"):
         results.check_tasks(None, {"preflight": "failed"})
