@@ -1,4 +1,4 @@
-"""The inline engine and Spark make the same datasets, the same order of samples, and the same model."""
+"""The inline engine and Spark make the same datasets, the same sample order, and the same model."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_spark(spark, corpus, tmp_path_factory):
-    """An undisturbed run of two workers on Spark."""
+    """An undisturbed run with two workers on Spark."""
     return finish(spark, corpus, tmp_path_factory.mktemp("spark"))
 
 
@@ -63,7 +63,7 @@ def finish(engine, corpus, folder, **settings):
 
 
 def content(manifest):
-    """What a dataset holds, whatever its files are called."""
+    """Return the content of a dataset without the random part of its file names."""
     return [(entry.name.split("-")[0], entry.size, entry.sha256, entry.counts) for entry in manifest.files]
 
 
@@ -72,8 +72,8 @@ def metrics(run, *columns):
     return [[row[column] for column in columns] for row in map(json.loads, rows)]
 
 
-def test_spark_makes_what_the_inline_engine_makes(on_spark, corpus, tmp_path):
-    """Two workers on Spark, one inline: the same but for rounding."""
+def test_both_engines_make_the_same_datasets_and_model(on_spark, corpus, tmp_path):
+    """Compare two workers on Spark with one inline worker; losses are equal but for rounding."""
     home, one, _ = finish(InlineEngine(), corpus, tmp_path / "inline", **{"train.workers": 1})
     other, two, stats = on_spark
     first, second = store.read_json(one.datasets), store.read_json(two.datasets)
@@ -91,7 +91,7 @@ def test_spark_makes_what_the_inline_engine_makes(on_spark, corpus, tmp_path):
     assert {step for step, _, _ in stages} == {"tokenize", "windows", "train", "generate"}
 
 
-def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(spark, on_spark, corpus, tmp_path):
+def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, on_spark, corpus, tmp_path):
     _, undisturbed, _ = on_spark
     home = Lake(to_uri(str(tmp_path)))
     checkpoint = home.run("r").checkpoint(10)
@@ -117,14 +117,14 @@ def kill_a_worker_when(is_time, limit_seconds=120):
 
 
 def is_worker(process):
-    """Whether a process is one of Spark's Python workers, and not the daemon that they come from."""
+    """Return True for a Python worker of Spark, and False for the daemon that forks the workers."""
     try:
         return all("pyspark.daemon" in " ".join(each.cmdline()) for each in (process, process.parent()))
     except psutil.Error:  # it has ended meanwhile
         return False
 
 
-def test_rounds_on_spark_are_those_of_the_inline_engine_though_a_worker_is_killed(spark, corpus, tmp_path):
+def test_rounds_with_a_killed_worker_equal_those_of_the_inline_engine(spark, corpus, tmp_path):
     settings = {"train.strategy": "diloco", "train.sync_every": 10, "train.epochs": 6, "train.state_every": 1,
                 "train.keep_checkpoints": 9}  # fmt: skip
     _, inline, expected = finish(InlineEngine(), corpus, tmp_path / "inline", **settings)
@@ -151,7 +151,7 @@ def test_rounds_on_spark_are_those_of_the_inline_engine_though_a_worker_is_kille
     assert stats["train"]["valid_loss"] == pytest.approx(expected["train"]["valid_loss"], rel=1e-4)
 
 
-def test_too_few_slots_are_said_before_training(spark, corpus, tmp_path):
+def test_too_few_slots_are_an_error_before_training(spark, corpus, tmp_path):
     settings = {"train.workers": 3, "spark.executors": 3}
     with pytest.raises(store.InputError, match=r"train\.workers \(3\)"):
         finish(spark, corpus, tmp_path, **settings)

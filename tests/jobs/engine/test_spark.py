@@ -1,4 +1,4 @@
-"""The Spark engine on a real Spark session."""
+"""The Spark engine with a real Spark session."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def event_log(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(event_log):
-    """An engine that takes up a session which is there already: one that logs its events, and spills early."""
+    """An engine on an existing session, which logs its events and spills early."""
     settings = {
         **SETTINGS,
         "spark.eventLog.enabled": "true",
@@ -41,7 +41,7 @@ def engine(event_log):
         "spark.driver.memory": "1g",
         "spark.ui.enabled": "false",
     }
-    with pytest.MonkeyPatch.context() as patch:  # as the engine does before it starts a session itself
+    with pytest.MonkeyPatch.context() as patch:  # what the engine sets before it starts a session
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         SparkSession.builder.master("local[3,4]").config(map=settings).getOrCreate()
@@ -59,7 +59,7 @@ def count_archives(_):
 
 
 def fail_once(folder):
-    """Crash in the first attempt, as a lost executor would."""
+    """Crash in the first attempt, like a task on a lost executor."""
     marker = Path(folder) / "tried"
     if not marker.exists():
         marker.touch()
@@ -67,7 +67,7 @@ def fail_once(folder):
     return "done"
 
 
-def test_map_keeps_order(engine):
+def test_map_returns_results_in_the_order_of_items(engine):
     assert engine.map(len, ["a", "", "abc"] * 3, "lengths") == [1, 0, 3] * 3
     assert engine.map(len, [], "nothing") == []
 
@@ -77,23 +77,23 @@ def test_many_items_share_tasks(engine):
     assert engine.stages()[-1]["tasks"] == TASKS_PER_SLOT * 3
 
 
-def test_a_task_reads_no_archive_again(engine):
-    engine.map(count_archives, range(6), "import what is needed")
+def test_a_task_does_not_read_archives_again(engine):
+    engine.map(count_archives, range(6), "import the modules")
     assert 0 in engine.map(count_archives, range(6), "count")
 
 
-def test_a_users_error_comes_back_at_once(engine):
+def test_an_input_error_is_raised_without_retries(engine):
     with pytest.raises(InputError, match="item 1 is wrong"):
         engine.map(refuse, [1, 2], "refuse")
     assert [stage["failed_tasks"] for stage in engine.stages()][-1] == 0
 
 
-def test_a_killed_task_is_tried_again(engine, tmp_path):
+def test_a_killed_task_is_retried(engine, tmp_path):
     assert engine.map(fail_once, [str(tmp_path)], "killed once") == ["done"]
     assert engine.stages()[-1]["failed_tasks"] == 1
 
 
-def test_gang(engine):
+def test_all_gather_returns_the_texts_of_all_workers_by_rank(engine):
     seen, world_size, pid = engine.run_worker_group(partial(gather, rounds=3), 3, "gather")
     assert world_size == 3
     assert seen == [[f"{rank}.{number}" for rank in range(3)] for number in range(3)]
@@ -103,7 +103,7 @@ def test_gang(engine):
 @pytest.mark.parametrize(
     ("how", "error", "message"), [("kill", WorkerLostError, "crashed|EOF"), ("crash", WorkerLostError, "boom")]
 )
-def test_a_lost_member_ends_the_gang(engine, how, error, message):
+def test_a_lost_worker_ends_the_worker_group(engine, how, error, message):
     with pytest.raises(error, match=message):
         engine.run_worker_group(partial(fail, how=how), 2, "failing")
 
@@ -117,7 +117,7 @@ def hang(context):
         context.all_gather("never answered")
 
 
-def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
+def test_a_hanging_worker_is_killed_and_the_driver_gets_its_stack(engine):
     started = time.monotonic()
     with pytest.raises(WorkerLostError, match="worker 1 hangs: no progress for 2 s since step 7") as caught:
         engine.run_worker_group(hang, 2, "hanging")
@@ -125,15 +125,15 @@ def test_a_hanging_member_is_killed_and_its_stack_reaches_the_driver(engine):
     assert time.monotonic() - started < 50
 
 
-def test_too_few_slots_are_said_at_once(engine):
-    with pytest.raises(InputError, match=r"train\.workers \(4\) need as many slots at once, .* has 3"):
+def test_too_few_slots_are_an_error_at_once(engine):
+    with pytest.raises(InputError, match=r"train\.workers \(4\) needs as many slots at the same time, .* has 3"):
         engine.run_worker_group(partial(gather, rounds=1), 4, "too many")
 
 
-def test_stage_figures(engine):
-    engine.map(len, ["a"] * 5, "figures of epoch 1.5")
+def test_metrics_of_a_stage(engine):
+    engine.map(len, ["a"] * 5, "metrics of epoch 1.5")
     stage = engine.stages()[-1]
-    assert (stage["description"], stage["status"], stage["tasks"]) == ("figures of epoch 1.5", "COMPLETE", 5)
+    assert (stage["description"], stage["status"], stage["tasks"]) == ("metrics of epoch 1.5", "COMPLETE", 5)
     assert (stage["epoch"], stage["executors"], stage["failed_tasks"]) == (1.5, 1, 0)
     assert 0 < stage["cpu_seconds"] <= stage["task_seconds"] + 1
     assert stage["task_seconds_mean"] == pytest.approx(stage["task_seconds"] / 5)
@@ -141,7 +141,7 @@ def test_stage_figures(engine):
     assert stage["seconds"] > 0
 
 
-def test_executors_and_what_they_cache(engine):
+def test_metrics_of_executors_and_their_cache(engine):
     (before,) = engine.executors()
     assert (before["executor"], before["cores"], before["cached_rdd_blocks"]) == ("driver", 3, 0)
     cached = engine._context.parallelize(range(10_000), 2).persist()
@@ -149,17 +149,17 @@ def test_executors_and_what_they_cache(engine):
     (after,) = engine.executors()
     assert after["cached_rdd_blocks"] == 2
     assert after["cached_memory_bytes"] > 10_000
-    assert after["tasks"] >= before["tasks"] + 2  # those of the gangs that were killed above may end meanwhile
+    assert after["tasks"] >= before["tasks"] + 2  # tasks of the worker groups that were killed above may end meanwhile
     cached.unpersist(blocking=True)
 
 
-def test_figures_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
-    """Of every stage that the tests above left, failed and killed ones too, and of a shuffle that spills."""
+def test_metrics_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
+    """Compare all stages of the tests above, failed and killed ones included, and a shuffle that spills."""
     (tmp_path / "numbers.txt").write_text("\n".join(map(str, range(20_000))))
     lines = engine._context.textFile((tmp_path / "numbers.txt").as_uri(), 3)
     lines.map(lambda line: (int(line) % 7, 1)).reduceByKey(int.__add__).saveAsTextFile((tmp_path / "sums").as_uri())
     engine._session.range(20_000).repartition(3).selectExpr("sum(id)").collect()
-    engine.map(len, ["a"], "brings what is before it into the log")
+    engine.map(len, ["a"], "flush the event log")
     rows = {(row["stage"], row["attempt"]): row for row in engine.stages()}
     logged = read_event_log(event_log)
     assert rows.keys() >= logged.keys()
@@ -173,7 +173,7 @@ def test_figures_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_p
 
 
 def read_event_log(folder):
-    """What Spark's event log says of each stage, added up over the ends of its tasks."""
+    """Return the metrics of each stage, added up over the task ends in Spark's event log."""
     (path,) = (path for path in folder.iterdir() if not path.name.startswith("."))
     events = [json.loads(line) for line in path.read_text().splitlines()]
     stages = {}

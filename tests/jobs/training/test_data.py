@@ -1,4 +1,4 @@
-"""Windows by their ids."""
+"""The windows dataset of a training."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from jobs.training.data import TrainingData
 from tests.support.handmade import FINGERPRINT, TEXT, make_datasets, train_tokenizer
 
 
-def test_an_id_leads_to_its_window_in_whatever_shard(tmp_path):
+def test_windows_are_read_by_id_from_all_shards(tmp_path):
     place, tokenizer = Lake(tmp_path.as_uri()), train_tokenizer()
     make_datasets(place, tokenizer, size=16, shard_windows=7)
     windows = TrainingData.open(place, FINGERPRINT).train
@@ -20,6 +20,6 @@ def test_an_id_leads_to_its_window_in_whatever_shard(tmp_path):
     assert np.array_equal(windows.read(ids), expected)
 
 
-def test_without_windows_there_is_one_clear_line(tmp_path):
+def test_a_missing_dataset_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="no windows here; run the windows step first"):
         TrainingData.open(Lake(tmp_path.as_uri()), "none")

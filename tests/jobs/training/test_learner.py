@@ -1,4 +1,4 @@
-"""What turns windows into gradients, and gradients into better weights."""
+"""The learner: gradients, compilation, and gradient norms."""
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ def learner(**settings):
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8, 99])
-def test_accumulated_gradients_equal_those_of_the_whole_batch(micro_batch_size):
+def test_gradient_accumulation_equals_the_whole_batch(micro_batch_size):
     whole, pieces = learner(), learner(micro_batch_size=micro_batch_size)
     assert pieces.backward(WINDOWS, 64) == pytest.approx(whole.backward(WINDOWS, 64))
     torch.testing.assert_close(pieces.gradients.values, whole.gradients.values)
 
 
-def test_compiling_needs_a_compiler(monkeypatch):
+def test_compilation_without_a_compiler_is_an_error(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match=r"train.compile: no C\+\+ compiler found \(no-such-compiler\)"):
         learner(compile=True)
@@ -35,7 +35,7 @@ def test_compiling_needs_a_compiler(monkeypatch):
     [("adamw", {"matrices", "vectors"}), ("muon", {"hidden", "matrices", "vectors"}), ("sgd", {"all"})],
 )
 def test_gradient_norms_of_each_parameter_group(optimizer, names):
-    """Of one parameter each: what autograd itself gives, before clipping and before the update clears it."""
+    """Compare with the norms of autograd's gradients, before clipping."""
     ours = learner(optimizer=optimizer, max_gradient_norm=1e-3)
     ours.backward(WINDOWS, 64)
     groups = {group.get("name", "all"): group["params"] for group in ours.optimizer.param_groups}

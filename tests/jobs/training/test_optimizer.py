@@ -1,4 +1,4 @@
-"""The optimizers, and the buffer of gradients."""
+"""The optimizers, and the flat buffer of gradients."""
 
 import copy
 
@@ -24,7 +24,7 @@ def learner(**settings):
 
 
 def train(learner, steps):
-    """Steps on the same windows; return the loss before each."""
+    """Take steps on the same windows; return the loss before each."""
     losses = []
     for _ in range(steps):
         losses.append(learner.backward(WINDOWS, 64))
@@ -36,7 +36,7 @@ def small_network():
     return torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False), torch.nn.RMSNorm(2))
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_weight_decay_is_for_matrices_only():
     network = small_network()
     matrix, vector = (parameter.detach().clone() for parameter in network.parameters())
     optimizer = build_optimizer(network, TrainConfig(optimizer="adamw", learning_rate=0.1, weight_decay=0.5))
@@ -46,7 +46,7 @@ def test_matrices_decay_and_vectors_do_not():
     assert torch.equal(network[1].weight.data, vector)
 
 
-def test_gradients_lie_in_one_buffer_and_are_clipped_to_a_norm():
+def test_gradients_are_views_of_one_buffer_and_are_clipped():
     network = small_network()
     gradients = FlatGradients(network.parameters(), 2)
     gradients.extra.copy_(torch.tensor([5.0, 7.0]))
@@ -68,7 +68,7 @@ def test_gradients_lie_in_one_buffer_and_are_clipped_to_a_norm():
     {"optimizer": "adamw"}, {"optimizer": "adam"}, {"optimizer": "muon"}, {"optimizer": "muon", "nesterov": False},
     {"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "sgd", "momentum": 0.0},
 ])  # fmt: skip
-def test_every_optimizer_learns(settings):
+def test_every_optimizer_lowers_the_loss(settings):
     losses = train(learner(**settings), 80)
     assert losses[-1] < losses[0] - (0.1 if settings["optimizer"] == "sgd" else 0.5)
 
@@ -87,7 +87,7 @@ def test_nesterov_steps_follow_the_formula():
     torch.testing.assert_close(network[0].weight.data, expected)
 
 
-def test_muon_takes_the_hidden_matrices_and_makes_them_steps_of_one_length():
+def test_muon_updates_the_hidden_matrices_by_steps_of_one_length():
     trained = learner(optimizer="muon", weight_decay=0.0)
     assert isinstance(trained.optimizer, CombinedOptimizer)
     names = {id(parameter): name for name, parameter in trained.model.named_parameters()}
@@ -103,7 +103,7 @@ def test_muon_takes_the_hidden_matrices_and_makes_them_steps_of_one_length():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
-def test_a_state_dictionary_carries_all_that_an_optimizer_knows(optimizer):
+def test_a_state_dictionary_restores_an_optimizer(optimizer):
     first = learner(optimizer=optimizer)
     train(first, 3)
     second = learner(optimizer=optimizer)

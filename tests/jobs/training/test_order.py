@@ -1,4 +1,4 @@
-"""The order of samples, as properties."""
+"""Properties of the sample order."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -34,7 +34,7 @@ def test_random_access_equals_sequential_reading(counts, seed, block, data):
 
 
 @given(shards, seeds, blocks)
-def test_only_seed_and_epoch_matter(counts, seed, block):
+def test_the_order_depends_on_seed_and_epoch_alone(counts, seed, block):
     order = SampleOrder(counts, seed, block)
     third = epoch_of(order, 3)
     epoch_of(order, 0)
@@ -48,7 +48,7 @@ def test_epochs_and_seeds_differ():
 
 
 @given(shards, seeds, st.integers(1, 20), st.data())
-def test_any_number_of_workers_takes_the_same_batches(counts, seed, batch_size, data):
+def test_batches_do_not_depend_on_the_number_of_workers(counts, seed, batch_size, data):
     workers = data.draw(st.integers(1, batch_size))
     order = SampleOrder(counts, seed)
     for step in range(3):

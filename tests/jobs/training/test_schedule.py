@@ -1,4 +1,4 @@
-"""Learning rates against the formulas of their schedules."""
+"""The learning-rate schedules, compared with their formulas."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_the_learning_rate_follows_its_formula(name):
 
 
 @pytest.mark.parametrize("name", DECAYS)
-def test_it_follows_the_seconds_where_they_end_the_run(name):
+def test_the_decay_follows_the_seconds_when_they_end_the_run(name):
     timed = schedule(name, max_seconds=10.0)
     rates = [timed.learning_rate(0, 10 * share) for share in SHARES]
     assert rates == pytest.approx(2 * DECAYS[name])
@@ -40,10 +40,10 @@ def test_it_follows_the_seconds_where_they_end_the_run(name):
 
 
 @pytest.mark.parametrize("name", DECAYS)
-def test_it_warms_up_linearly_in_at_most_a_tenth_of_the_steps(name):
+def test_the_warm_up_is_linear_and_at_most_a_tenth_of_the_steps(name):
     rates = np.array([schedule(name, warmup_steps=50).learning_rate(step, 0) for step in range(STEPS)])
     assert rates == pytest.approx(2 * DECAYS[name] * np.minimum(1, np.arange(1, STEPS + 1) / 11))
 
 
-def test_tokens_may_end_a_run_sooner():
+def test_max_tokens_can_end_a_run_before_its_epochs():
     assert schedule("linear", max_tokens=300).total_steps == 10

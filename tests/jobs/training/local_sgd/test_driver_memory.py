@@ -1,4 +1,4 @@
-"""The driver of rounds holds no more for many workers than for few: measured in processes of its own."""
+"""The memory of the rounds' driver does not grow with the number of workers; measured in separate processes."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ BIG = {"model__num_layers": 1, "model__embedding_size": 512, "model__hidden_size
 
 
 class Pool:
-    """Runs tasks in another process, as Spark does."""
+    """An engine that runs tasks in another process, like Spark."""
 
     name = "pool"
 
@@ -35,7 +35,7 @@ class Pool:
 
 
 def drive(lake, workers):
-    """Drive a run of 2.6 million parameters; write the peak memory of this process."""
+    """Drive a run of 2.6 million parameters; print the peak memory of this process."""
     from jobs.training.local_sgd.driver import Rounds
 
     run, config = make_run(Lake(lake), workers, **BIG, train__strategy="diloco", train__workers=int(workers))
