@@ -6,15 +6,14 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError
-from jobs.metrics.training import BatchRow, StepCost
+from jobs.metrics.training import BatchRow
 from jobs.training.data import TrainingData
 from jobs.training.learner import Learner
 from jobs.training.memory import resident_bytes
@@ -69,7 +68,7 @@ def train_step(
         DivergedError: if the loss or the gradient is not finite, or the loss has risen too far.
     """
     config, data, learner, group = trainer.config, trainer.data, trainer.learner, trainer.group
-    meter = StepMeter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     trainer.watchdog.beat(f"step {step + 1}")
     seed_step(config.seed, step, group.rank)
     global_ids = trainer.order.take(batch * config.batch_size, (batch + 1) * config.batch_size)
@@ -77,50 +76,27 @@ def train_step(
     averaged = share if group.is_local else global_ids
     windows = torch.from_numpy(data.train.read(share))
     part_of_loss = learner.backward(windows, len(averaged) * learner.model.targets_per_window)
-    with meter.synchronizing(group.sum_bytes(learner.gradients.buffer)):
-        loss, seconds = exchange(part_of_loss)
+    sync_started = time.perf_counter()
+    loss, seconds = exchange(part_of_loss)
+    sync_seconds = time.perf_counter() - sync_started
     norm = learner.update(trainer.schedule.learning_rate(step, seconds))
     check_loss(loss, norm, step + 1, averaged, config, mean_loss)
+    elapsed = time.perf_counter() - started
     return {
         "loss": loss,
         "learning_rate": learner.learning_rate,
         "gradient_norm": norm,
         "gradient_norms": learner.gradient_norms,
         "seconds": seconds,
-        **meter.row(len(averaged) * data.train.size),
+        "step_milliseconds": 1000 * elapsed,
+        "sync_milliseconds": 1000 * sync_seconds,
+        "sync_bytes": group.sum_bytes(learner.gradients.buffer),
+        "tokens_per_second": len(averaged) * data.train.size / elapsed,
+        "resident_bytes": resident_bytes(),
+        "cpu_load": (time.process_time() - cpu_started) / elapsed,
         "gpu_bytes": learner.gpu_bytes,
         "samples": samples_checksum(global_ids),
     }
-
-
-class StepMeter:
-    """Measures a step: its time, the part of it spent on exchange between workers, memory and cores."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._cpu_started = time.process_time()
-        self._sync_seconds = 0.0
-        self._sync_bytes = 0
-
-    @contextmanager
-    def synchronizing(self, num_bytes: int) -> Iterator[None]:
-        """Count the time inside as exchange, in which all workers together send `num_bytes`."""
-        started = time.perf_counter()
-        yield
-        self._sync_seconds += time.perf_counter() - started
-        self._sync_bytes += num_bytes
-
-    def row(self, num_tokens: int) -> StepCost:
-        """Return the metrics of the step, which ends now; `cpu_load` is in cores."""
-        seconds = time.perf_counter() - self._started
-        return {
-            "step_milliseconds": 1000 * seconds,
-            "sync_milliseconds": 1000 * self._sync_seconds,
-            "sync_bytes": self._sync_bytes,
-            "tokens_per_second": num_tokens / seconds,
-            "resident_bytes": resident_bytes(),
-            "cpu_load": (time.process_time() - self._cpu_started) / seconds,
-        }
 
 
 def check_loss(

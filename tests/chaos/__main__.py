@@ -1,4 +1,4 @@
-"""``make chaos``: training on both engines with killed workers, executors and drivers; a table of what it cost."""
+"""``make chaos``: kill workers, executors and drivers of trainings on both engines; print a table of the results."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ RUNS = {
 
 
 def main() -> int:
-    """Run all cases and print the table; the exit code says whether each run gave what it must."""
+    """Run all cases and print the table; return 1 if a run has a wrong result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engine", choices=("inline", "spark"), help="only this one")
-    parser.add_argument("--seed", type=int, default=0, help="other seeds kill at other times")
+    parser.add_argument("--engine", choices=("inline", "spark"), help="run the cases of this engine only")
+    parser.add_argument("--seed", type=int, default=0, help="decides when processes are killed")
     options = parser.parse_args()
     rows, bad = [], 0
     with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
@@ -52,7 +52,10 @@ def main() -> int:
 
 
 def judge(case: Case, outcome: Outcome, expected: Outcome) -> bool:
-    """Whether a run gave what the undisturbed one did, at the price of one interval at most."""
+    """Return True if a run has the results of the undisturbed one and lost no checkpoint.
+
+    All-reduce must give equal weights; rounds must reach a validation loss within 1%.
+    """
     lost = outcome.resumed_from is not None and outcome.resumed_from < (outcome.checkpoint_at_kill or 0)
     same = outcome.weights == expected.weights or case.strategy != "allreduce"
     near = abs(outcome.stats["valid_loss"] / expected.stats["valid_loss"] - 1) <= 0.01
@@ -60,7 +63,7 @@ def judge(case: Case, outcome: Outcome, expected: Outcome) -> bool:
 
 
 def row(case: Case, outcome: Outcome, expected: Outcome, is_good: bool) -> tuple[str, ...]:
-    """A line of the table."""
+    """Return the table row of a case."""
     loss = outcome.stats["valid_loss"] / expected.stats["valid_loss"] - 1
     return (
         f"{case.strategy} {case.engine} {case.seed}", case.victim, f"{case.moment:.1f}",

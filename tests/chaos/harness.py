@@ -1,7 +1,7 @@
-"""Training runs whose processes are killed at random times: a worker, an executor, or the driver itself.
+"""Training runs in which a worker, an executor or the driver is killed at a random time.
 
-Each run is a driver of its own (``python -m jobs train``) over a small dataset. A driver that was killed is started
-again, as whoever runs it would. What a run must give is known from one that nobody disturbed.
+Each run is a separate driver (``python -m jobs train``) on a small dataset. A killed driver is started again. The
+expected result comes from an undisturbed run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained where, and whose process is killed (`none`, `worker`, `executor` or `driver`)."""
+    """A training and the process to kill: `victim` is ``none``, ``worker``, ``executor`` or ``driver``."""
 
     strategy: str
     engine: str
@@ -50,13 +50,13 @@ class Case:
 
     @property
     def moment(self) -> float:
-        """When to kill, random: in checkpoint intervals after the first checkpoint, of which a run has eight."""
+        """Random time of the kill: checkpoint intervals after the first checkpoint, of eight in a run."""
         return random.Random(f"{self}").uniform(1, 6)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. Steps are None where nothing was lost: a task that was tried again, or no kill."""
+    """The outcome of a run."""
 
     stats: dict
     weights: bytes
@@ -64,11 +64,13 @@ class Outcome:
     seconds: float
     drivers: int
     checkpoint_at_kill: int | None
+    """Step of the latest checkpoint at the kill; None without a kill."""
     resumed_from: int | None
+    """Step from which training resumed; None if it did not have to, such as after the retry of a task."""
 
 
 class Chaos:
-    """A folder with a dataset, in which runs are made."""
+    """A folder with a dataset and the runs that train on it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,14 +79,14 @@ class Chaos:
         make_datasets(self.place, train_tokenizer())
 
     def expected(self, case: Case) -> Outcome:
-        """What the case's run gives that nobody disturbs; made once for each strategy and engine."""
+        """Return the outcome of the undisturbed run with the case's strategy and engine; train it once."""
         key = (case.strategy, case.engine)
         if key not in self.undisturbed:
             self.undisturbed[key] = self.outcome(Case(*key, "none"))
         return self.undisturbed[key]
 
     def outcome(self, case: Case) -> Outcome:
-        """Run a case; kill its victim at the case's moment."""
+        """Run a case and kill its victim; return the outcome."""
         name = f"{case.strategy}-{case.engine}-{case.victim}-{case.seed}"
         run, _ = make_run(self.place, name, train__strategy=case.strategy, **SETTINGS)
         started, drivers, at_kill = time.monotonic(), 1, None
@@ -114,12 +116,12 @@ class Chaos:
         with (self.folder / f"{run.run_id}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         if case.engine == "inline" and hasattr(psutil.Process, "cpu_affinity"):
-            # One thread each: on a busy machine, threads of one worker that wait for each other take ten times as long.
+            # One thread per worker: on a busy machine, several threads that wait for each other take ten times as long.
             psutil.Process(process.pid).cpu_affinity([psutil.Process().cpu_affinity()[case.seed % 2 - 1]])
         return process
 
     def _spark_home(self) -> Path:
-        """A Spark installation of links, since executors of a local cluster work in ``SPARK_HOME/work``."""
+        """Make a Spark installation of links, since executors of a local cluster write to ``SPARK_HOME/work``."""
         home = self.folder / "spark"
         if not home.exists():
             home.mkdir()
@@ -128,7 +130,7 @@ class Chaos:
         return home
 
     def _kill(self, case: Case, run: Run, process: subprocess.Popen) -> int | None:
-        """Kill the victim so many checkpoint intervals after the first, as this run takes for one; at which step."""
+        """Kill the victim at the case's moment; return the latest checkpoint's step, or None if the run ended first."""
         deadline = time.monotonic() + LIMIT_SECONDS
         whole, part = divmod(case.moment, 1)
         seen: dict[int, float] = {}
@@ -148,7 +150,7 @@ class Chaos:
 
 
 def _later(seen: dict[int, float], intervals: float) -> float:
-    """The time so many intervals after the newest checkpoint; an interval is the mean of those seen."""
+    """Return the time that is `intervals` after the newest checkpoint; an interval is the mean of those in `seen`."""
     first, last = min(seen.values()), max(seen.values())
     return last + intervals * (last - first) / (len(seen) - 1)
 
@@ -173,7 +175,7 @@ def _is_victim(case: Case, process: psutil.Process) -> bool:
 
 
 def _resumed_from(run: Run) -> int | None:
-    """The step after which the second attempt began, if there was one."""
+    """Return the step from which the second attempt began; None if there was none."""
     parts = [info.uri for info in store.list_files(run.metrics_parts)]
     second = [uri for uri in parts if base_name(uri).startswith("part-0001-")]
     if not second:

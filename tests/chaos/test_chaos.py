@@ -1,4 +1,4 @@
-"""A sample of ``make chaos``."""
+"""Two cases of ``make chaos``."""
 
 import pytest
 
@@ -13,11 +13,7 @@ def chaos(tmp_path_factory):
 @pytest.mark.parametrize(
     "case", [Case("allreduce", "inline", "worker"), Case("diloco", "inline", "driver")], ids=lambda case: case.strategy
 )
-def test_a_killed_process_costs_at_most_one_interval(chaos, case):
-    check(chaos, case)
-
-
-def check(chaos, case):
+def test_a_killed_process_costs_at_most_one_checkpoint_interval(chaos, case):
     expected = chaos.expected(case)
     outcome = chaos.outcome(case)
     assert outcome.checkpoint_at_kill is not None
@@ -28,4 +24,3 @@ def check(chaos, case):
     if case.strategy == "allreduce":
         assert outcome.weights == expected.weights
     assert outcome.stats["valid_loss"] == pytest.approx(expected.stats["valid_loss"], rel=0.01)
-    return outcome

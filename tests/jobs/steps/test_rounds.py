@@ -1,4 +1,4 @@
-"""Training in rounds: averaging and DiLoCo, on a small text."""
+"""Training in rounds on a small text: parameter averaging and DiLoCo."""
 
 from contextlib import suppress
 
@@ -31,7 +31,7 @@ FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
-    """A local disk of its own."""
+    """Give the test a local disk of its own."""
     monkeypatch.setattr(optimizer_cache.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
@@ -44,16 +44,16 @@ def weights(run, step):
     return load(store.read_bytes(run.checkpoint(step) + "/model.safetensors"))
 
 
-def furthest(one, other):
-    """The largest difference of two models' weights."""
+def max_difference(one, other):
+    """Return the largest difference between the weights of two models."""
     assert one.keys() == other.keys()
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
-def test_averaging_one_worker_is_plain_training(place):
+def test_averaging_with_one_worker_equals_plain_training(place):
     whole, _, plain = train_run(place, "plain")
     run, _, stats = train_run(place, "rounds", train__strategy="average")
-    assert furthest(weights(whole, 24), weights(run, 24)) < 1e-5
+    assert max_difference(weights(whole, 24), weights(run, 24)) < 1e-5
     assert stats["valid_loss"] == pytest.approx(plain["valid_loss"], abs=1e-5)
     for one, other in zip(metrics(whole), metrics(run), strict=True):
         for key in ("step", "epoch", "tokens", "samples", "unigram_loss", "learning_rate"):
@@ -66,7 +66,7 @@ def test_averaging_one_worker_is_plain_training(place):
 
 
 def by_hand(run, config, num_rounds, *, outer_rate, momentum):
-    """Weights after some rounds of two workers, written out: AdamW inside, Nesterov's SGD outside."""
+    """Return the weights after rounds of two workers, computed step by step: AdamW, then Nesterov SGD as outer step."""
     data = TrainingData.open(Lake(run.lake_uri), FINGERPRINT)
     order = SampleOrder(data.train.windows_per_shard, config.train.seed)
     schedule = Schedule.of(config.train, data.train.num_windows, data.train.size)
@@ -95,16 +95,16 @@ def by_hand(run, config, num_rounds, *, outer_rate, momentum):
     ("strategy", "outer"),
     [("average", {"outer_rate": 1, "momentum": 0}), ("diloco", {"outer_rate": 0.5, "momentum": 0.8})],
 )
-def test_two_workers_do_what_the_definition_says(place, strategy, outer):
+def test_two_workers_follow_the_definition(place, strategy, outer):
     run, config, _ = train_run(
         place, strategy, train__strategy=strategy, train__workers=2, train__outer_learning_rate=0.5,
         train__outer_momentum=0.8,
     )  # fmt: skip
-    assert furthest(weights(run, 24), by_hand(run, config, 4, **outer)) < 1e-5
+    assert max_difference(weights(run, 24), by_hand(run, config, 4, **outer)) < 1e-5
 
 
 @pytest.mark.parametrize("strategy", ["average", "diloco"])
-def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, strategy, monkeypatch):
+def test_samples_do_not_depend_on_the_number_of_workers_which_may_change(place, strategy, monkeypatch):
     rows = []
     for workers in (1, 2, 3):
         run, _, stats = train_run(place, f"{workers}", train__strategy=strategy, train__workers=workers)
@@ -119,11 +119,11 @@ def test_any_number_of_workers_takes_the_same_samples_and_may_change(place, stra
     for others in rows[1:]:
         assert [row["samples"] for row in others] == [row["samples"] for row in rows[0]]
         assert [row["step"] for row in others] == list(range(1, 25))
-    assert stats["states_lost"] == 0  # a third worker takes the state of another
+    assert stats["states_lost"] == 0  # the third worker takes the optimizer state of another
 
 
 def stop_after(monkeypatch, step):
-    """Kill the driver before the checkpoint of `step` is written."""
+    """Interrupt the driver before it writes the checkpoint of `step`."""
     write = driver.Checkpoints.write
 
     def killed(self, state, *others):
@@ -134,7 +134,7 @@ def stop_after(monkeypatch, step):
     monkeypatch.setattr(driver.Checkpoints, "write", killed)
 
 
-def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, monkeypatch):
+def test_a_driver_that_was_interrupted_repeats_one_round(place, monkeypatch):
     settings = {"train__strategy": "diloco", "train__workers": 2}
     whole, _, expected = train_run(place, "whole", **settings)
     run, config = make_run(place, "killed", **FEW, **settings)
@@ -143,7 +143,7 @@ def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, mon
         train.run(run, config, InlineEngine(), lambda _: None)
     assert store.read_manifest(run.train) is None
     stats = train.run(run, config, InlineEngine(), lambda _: None)
-    assert furthest(weights(whole, 24), weights(run, 24)) < 1e-5
+    assert max_difference(weights(whole, 24), weights(run, 24)) < 1e-5
     assert [(row["step"], row.get("valid_loss")) for row in metrics(run)] == [
         (row["step"], pytest.approx(row["valid_loss"], abs=1e-5) if "valid_loss" in row else None)
         for row in metrics(whole)
@@ -153,7 +153,7 @@ def test_a_driver_that_is_killed_loses_nothing_but_the_round_that_ran(place, mon
 
 
 class TwiceEngine(InlineEngine):
-    """Every task of a round runs twice, the first attempt being late: it commits after the second."""
+    """An engine that runs each task of a round twice; the first attempt commits after the second."""
 
     def map(self, function, items, description):
         if function.func is not task.train_part:
@@ -171,30 +171,30 @@ class TwiceEngine(InlineEngine):
         return results
 
 
-def test_of_two_attempts_of_a_task_one_counts(place):
+def test_one_of_two_attempts_of_a_task_counts(place):
     settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 2}
     once, config, _ = train_run(place, "once", **settings)
     twice, _ = make_run(place, "twice", **FEW, **settings)
     train.run(twice, config, TwiceEngine(), lambda _: None)
-    assert furthest(weights(once, 24), weights(twice, 24)) == 0
+    assert max_difference(weights(once, 24), weights(twice, 24)) == 0
     assert [row["loss"] for row in metrics(once)] == [row["loss"] for row in metrics(twice)]
 
 
-def test_a_lost_optimizer_state_is_taken_from_its_copy(place, tmp_path, monkeypatch):
+def test_a_lost_optimizer_state_is_restored_from_its_copy(place, tmp_path, monkeypatch):
     settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 1}
     once, _, kept = train_run(place, "kept", **settings)
     assert kept["states_lost"] == 0
     monkeypatch.setattr(optimizer_cache.OptimizerCache, "read", lambda *_: None)
     copied, _, stats = train_run(place, "copied", **settings)
     assert stats["states_lost"] == 3 * 2
-    assert furthest(weights(once, 24), weights(copied, 24)) == 0
+    assert max_difference(weights(once, 24), weights(copied, 24)) == 0
     fresh, _, stats = train_run(place, "fresh", **(settings | {"train__state_every": 1000}))
     assert stats["states_lost"] == 3 * 2
-    assert furthest(weights(once, 24), weights(fresh, 24)) > 1e-4
+    assert max_difference(weights(once, 24), weights(fresh, 24)) > 1e-4
     assert stats["valid_loss"] == pytest.approx(kept["valid_loss"], rel=0.05)
 
 
-def test_bytes_are_counted(place):
+def test_sync_bytes_of_each_delta_dtype(place):
     size = len(
         store.read_bytes(train_run(place, "one", train__strategy="average")[0].checkpoint(24) + "/model.safetensors")
     )
@@ -206,7 +206,7 @@ def test_bytes_are_counted(place):
         assert stats["sync_bytes"] == sum(each_round)
 
 
-def test_rounds_after_an_allreduce_warm_up(place):
+def test_rounds_follow_an_allreduce_warm_up(place):
     settings = {"train__strategy": "diloco", "train__workers": 2, "train__allreduce_steps": 9}
     whole, _, _ = train_run(place, "plain")
     run, _, stats = train_run(place, "warm", **settings, train__keep_checkpoints=9)
@@ -215,12 +215,14 @@ def test_rounds_after_an_allreduce_warm_up(place):
     size = len(store.read_bytes(run.checkpoint(24) + "/model.safetensors"))
     for row, plain in zip(metrics(run)[:9], metrics(whole)[:9], strict=True):
         assert row["loss"] == pytest.approx(plain["loss"], abs=1e-4)
-        assert row["sync_bytes"] == pytest.approx(2 * size, rel=0.05)  # each of two sends all of it once
+        assert row["sync_bytes"] == pytest.approx(
+            2 * size, rel=0.05
+        )  # each of the two workers sends all gradients once
     assert stats["states_lost"] == 0
     assert metrics(run)[-1]["loss"] < metrics(run)[9]["loss"]
 
 
-def test_rounds_end_with_the_time(place):
+def test_max_seconds_ends_the_rounds(place):
     settings = {"train__max_tokens": None, "train__epochs": 10_000, "train__max_seconds": 3}
     _, _, stats = train_run(place, "timed", train__strategy="average", **settings)
     assert 3 <= stats["training_seconds"] < 15
@@ -241,10 +243,10 @@ def test_other_settings_do_not_resume(place):
         train.run(run, other, InlineEngine(), lambda _: None)
 
 
-def test_rounds_in_s3(s3_uri, tokenizer, place):
+def test_rounds_on_s3_give_the_same_weights(s3_uri, tokenizer, place):
     local, _, _ = train_run(place, "local", train__strategy="diloco", train__workers=2)
     remote = Lake(s3_uri)
     make_datasets(remote, tokenizer)
     run, _, _ = train_run(remote, "remote", train__strategy="diloco", train__workers=2)
-    assert furthest(weights(local, 24), weights(run, 24)) == 0
+    assert max_difference(weights(local, 24), weights(run, 24)) == 0
     assert store.list_files(run.rounds) == []

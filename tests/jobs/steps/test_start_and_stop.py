@@ -1,4 +1,4 @@
-"""Training that starts from an earlier model, and training that stops early."""
+"""Warm starts and early stopping."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def train_run(place, name, **settings):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
+def test_a_warm_start_begins_with_the_loss_of_the_earlier_model(place, strategy):
     earlier, stats = train_run(place, "earlier")
     champion = store.join(place.models, "one")
     for info in store.list_files(earlier.model):
@@ -47,13 +47,13 @@ def test_a_warm_start_begins_where_the_earlier_model_ended(place, strategy):
         ({"train__init": "earlier", "model__hidden_size": 96}, r"is \(32, 64\) in that model and \(32, 96\) in this"),
     ],
 )
-def test_a_model_that_does_not_fit_is_refused(place, settings, message):
+def test_a_model_of_another_shape_is_an_error(place, settings, message):
     train_run(place, "earlier", train__max_tokens=12 * 16)
     with pytest.raises(InputError, match=message):
         train_run(place, "later", **settings)
 
 
-def test_a_model_of_another_tokenizer_is_refused(place):
+def test_a_model_with_another_tokenizer_is_an_error(place):
     train_run(place, "earlier", train__max_tokens=12 * 16)
     other = train_tokenizer("another text than that of the other tokenizer " * 20)
     folder = place.tokens(FINGERPRINT)
@@ -65,7 +65,7 @@ def test_a_model_of_another_tokenizer_is_refused(place):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_that_no_longer_improves_ends_with_its_best_model(place, strategy):
+def test_early_stopping_publishes_the_best_model(place, strategy):
     run, stats = train_run(
         place, strategy, train__strategy=strategy, train__learning_rate=0.2, train__schedule="constant",
         train__epochs=10, train__max_tokens=400 * 12 * 16, train__early_stopping_evals=3,
@@ -78,7 +78,7 @@ def test_a_run_that_no_longer_improves_ends_with_its_best_model(place, strategy)
     assert stats["valid_loss"] == best["valid_loss"]
 
 
-def test_validations_without_gain_are_counted_by_steps(place):
+def test_early_stopping_counts_validations_by_steps(place):
     _, config = make_run(place, train__early_stopping_evals=2, train__eval_every=10)
     state = TrainingState("", steps=25, best_step=10, best_valid_loss=1.0)
     assert not state.has_stopped_improving(config.train)

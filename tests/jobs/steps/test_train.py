@@ -1,4 +1,4 @@
-"""Training runs on a small text, with real processes."""
+"""The train step on a small text, with real processes."""
 
 import json
 import os
@@ -19,7 +19,6 @@ from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
-from jobs.training.evaluate import evenly_spaced
 from jobs.training.job import TrainingJob
 from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
@@ -48,7 +47,7 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_one_two_and_three_workers_train_alike(place):
+def test_losses_do_not_depend_on_the_number_of_workers(place):
     rows = []
     settings = {"train__batch_size": 16, "train__epochs": 1.3, "train__eval_every": 10, "train__learning_rate": 3e-3}
     for workers in (1, 2, 3):
@@ -88,15 +87,14 @@ def test_the_metrics_of_a_run(place):
         assert norms.keys() == {"matrices", "vectors"}
         assert all(0 < norm["mean"] <= norm["max"] < row["gradient_norm"] for norm in norms.values())
     assert len({row["learning_rate"] for row in rows}) == len(rows)
-    told = store.read_json(run.progress("train"))
-    assert told["total_steps"] == schedule.total_steps
-    assert told["message"].startswith(f"step {told['step']}/{schedule.total_steps}  loss ")
-    assert train.run(run, config, None, lambda _: None) == stats | {
-        "reused": True
-    }  # no engine: nothing is trained again
+    progress = store.read_json(run.progress("train"))
+    assert progress["total_steps"] == schedule.total_steps
+    assert progress["message"].startswith(f"step {progress['step']}/{schedule.total_steps}  loss ")
+    again = train.run(run, config, None, lambda _: None)  # no engine: nothing is trained
+    assert again == stats | {"reused": True}
 
 
-def test_bfloat16_learns_as_well(place):
+def test_bfloat16_reaches_about_the_same_loss(place):
     _, _, exact = train_run(place, "float32", train__epochs=3)
     _, _, rounded = train_run(place, "bfloat16", train__epochs=3, train__dtype="bfloat16")
     assert rounded["dtype"] == "bfloat16"
@@ -104,7 +102,7 @@ def test_bfloat16_learns_as_well(place):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
-def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place, optimizer):
+def test_the_weights_of_a_resumed_run_are_bitwise_those_of_an_undisturbed_one(place, optimizer):
     settings = {
         "train__optimizer": optimizer,
         "train__epochs": 2,
@@ -123,10 +121,10 @@ def test_a_resumed_run_ends_bitwise_where_an_undisturbed_one_does(place, optimiz
     assert same_weights(weights(whole, last), weights(resumed, last))
 
 
-def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(place):
+def test_training_resumes_from_the_last_checkpoint_after_a_worker_was_killed(place):
     settings = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 200}
     run, config = make_run(place, "killed", **settings)
-    told = []
+    messages = []
 
     def kill_one_after_a_checkpoint():
         while not complete_checkpoints(run):
@@ -136,17 +134,17 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(place):
 
     killer = threading.Thread(target=kill_one_after_a_checkpoint)
     killer.start()
-    stats = train.run(run, config, InlineEngine(), told.append)
+    stats = train.run(run, config, InlineEngine(), messages.append)
     killer.join()
     undisturbed, _, expected = train_run(place, "undisturbed", **settings)
     assert stats["restarts"] == 1
-    assert "a worker was lost; resuming from step" in told[0]
+    assert "a worker was lost; resuming from step" in messages[0]
     assert [row["samples"] for row in metrics(run)] == [row["samples"] for row in metrics(undisturbed)]
     assert [row["step"] for row in metrics(run)] == list(range(1, expected["num_steps"] + 1))
     assert same_weights(weights(run, expected["num_steps"]), weights(undisturbed, expected["num_steps"]))
 
 
-def test_workers_that_are_lost_again_and_again_end_the_run(place):
+def test_a_run_ends_after_max_restarts(place):
     run, config = make_run(place, train__max_restarts=2)
 
     class LosingEngine(InlineEngine):
@@ -165,7 +163,7 @@ def test_workers_that_are_lost_again_and_again_end_the_run(place):
     assert store.read_manifest(run.train) is None
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_the_windows(place):
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_windows(place):
     run, config = make_run(place, train__learning_rate=1e38, train__warmup_steps=0)
     with pytest.raises(NightjarError, match=r"diverged at step \d+: loss .*windows \d+, .*train.learning_rate"):
         train.run(run, config, InlineEngine(), lambda _: None)
@@ -173,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_windows(place):
     assert store.read_manifest(run.model) is None
 
 
-def test_max_seconds_ends_a_run_cleanly(place):
+def test_max_seconds_ends_a_run_with_a_model(place):
     run, config, stats = train_run(place, train__epochs=10_000, train__max_seconds=3)
     rows = metrics(run)
     assert 3 <= stats["training_seconds"] < 10
@@ -184,7 +182,7 @@ def test_max_seconds_ends_a_run_cleanly(place):
     assert store.read_manifest(run.model) is not None
 
 
-def test_a_run_in_s3_resumes_and_ends(s3_uri, tokenizer, monkeypatch):
+def test_a_run_on_s3_resumes(s3_uri, tokenizer, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     place = Lake(s3_uri)
     make_datasets(place, tokenizer)
@@ -204,7 +202,7 @@ def test_max_tokens_ends_a_run(place):
     assert stats["num_tokens"] == 1536
 
 
-def test_a_damaged_checkpoint_is_passed_over(place, caplog):
+def test_damaged_checkpoints_are_skipped(place, caplog):
     settings = {"train__epochs": 2, "train__checkpoint_every": 8, "train__keep_checkpoints": 3}
     run, config, _ = train_run(place, **settings)
     kept = complete_checkpoints(run)
@@ -237,21 +235,21 @@ def test_other_settings_do_not_resume(place):
         train.run(run, other, InlineEngine(), lambda _: None)
 
 
-def test_a_finished_training_whose_model_was_altered_is_refused(place):
+def test_an_altered_model_of_a_finished_training_is_an_error(place):
     run, config, _ = train_run(place)
     (local_path(run.model) / "config.json").write_text("{}")
     with pytest.raises(DamagedError, match="has 2 bytes, the manifest says"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
-def test_without_windows_there_is_one_clear_line(place):
+def test_without_windows_the_error_names_the_steps_to_run(place):
     run, config = make_run(place)
     local_path(run.datasets).unlink()
     with pytest.raises(InputError, match="names no windows dataset; run the tokenize and windows steps first"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
-def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
+def test_metrics_after_the_resumed_step_are_those_of_the_last_attempt(place):
     run, _ = make_run(place)
     parts = {"part-0000-aa-000000": [1, 2, 3], "part-0000-aa-000001": [4, 5, 6], "part-0001-bb-000000": [4]}
     for name, steps in parts.items():
@@ -261,7 +259,7 @@ def test_rows_of_a_lost_attempt_behind_the_resumed_step_do_not_count(place):
     assert found == [(1, "0000"), (2, "0000"), (3, "0000"), (4, "0001")]
 
 
-def test_workers_agree_when_seconds_are_over_and_can_form_a_group_again(place):
+def test_a_worker_process_can_train_twice_and_max_seconds_ends_all_workers_at_the_same_step(place):
     run, config = make_run(place, train__workers=2, train__epochs=10_000, train__max_seconds=1)
     result = InlineEngine().run_worker_group(partial(_train_twice, run=run, config=config), 2, "twice")
     assert result.num_parameters > 0
@@ -271,14 +269,9 @@ def test_workers_agree_when_seconds_are_over_and_can_form_a_group_again(place):
 
 
 def _train_twice(context, run, config):
-    """As a worker process that is used again; what the first training left is deleted in between."""
+    """Train twice in the same process, as Spark does; delete the first training in between."""
     train_worker(context, TrainingJob(run, config, FINGERPRINT))
     if context.rank == 0:
         store.delete_folder(run.train)
     context.all_gather("deleted")
     return train_worker(context, TrainingJob(run, config, FINGERPRINT))
-
-
-def test_validation_windows_are_evenly_spaced():
-    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
-    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]

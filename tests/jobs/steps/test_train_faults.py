@@ -1,4 +1,4 @@
-"""What training does when it is disturbed: real processes are stopped, told to end and killed."""
+"""Training under faults: real processes are stopped, asked to shut down and killed."""
 
 import math
 import os
@@ -29,14 +29,14 @@ TIMEOUT_SECONDS = 20  # the imports before the first step take several seconds o
 
 
 def workers():
-    """The processes of the gang, by rank."""
+    """Return the processes of the worker group, by rank."""
     children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
     return sorted(children, key=lambda child: child.pid)
 
 
 def disturbed(run, config, disturb, num_checkpoints=0):
-    """Train; call `disturb` as soon as there are more checkpoints. Return the statistics and what was told."""
-    told = []
+    """Train, and call `disturb` once there are more than `num_checkpoints`; return statistics and messages."""
+    messages = []
 
     def wait():
         while len(complete_checkpoints(run)) <= num_checkpoints:
@@ -46,7 +46,7 @@ def disturbed(run, config, disturb, num_checkpoints=0):
     thread = threading.Thread(target=wait)
     thread.start()
     try:
-        return train.run(run, config, InlineEngine(), told.append), told
+        return train.run(run, config, InlineEngine(), messages.append), messages
     finally:
         thread.join()
 
@@ -71,7 +71,7 @@ def undisturbed(tmp_path_factory, tokenizer):
     return run
 
 
-def test_a_stopped_worker_is_ended_within_the_deadline_and_its_stack_is_told(place, undisturbed, caplog):
+def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(place, undisturbed, caplog):
     run, config = make_run(place, train__step_timeout_seconds=TIMEOUT_SECONDS, **SETTINGS)
     stopped = []
 
@@ -90,11 +90,11 @@ def test_a_stopped_worker_is_ended_within_the_deadline_and_its_stack_is_told(pla
     assert same_model(run, undisturbed)
 
 
-def test_a_worker_that_is_told_to_end_writes_a_checkpoint_first(place, undisturbed):
+def test_a_worker_that_receives_sigterm_writes_a_checkpoint_first(place, undisturbed):
     run, config = make_run(place, **SETTINGS)
-    stats, told = disturbed(run, config, lambda: workers()[1].send_signal(signal.SIGTERM))
+    stats, messages = disturbed(run, config, lambda: workers()[1].send_signal(signal.SIGTERM))
     assert stats["restarts"] == 1
-    (step,) = [int(text.split("from step ")[1].split()[0]) for text in told if "resuming" in text]
+    (step,) = [int(text.split("from step ")[1].split()[0]) for text in messages if "resuming" in text]
     assert [row["step"] for row in metrics(run)] == list(range(1, stats["num_steps"] + 1))
     first_rows = [name for name in store.list_files(run.metrics_parts) if "part-0001" in name.uri]
     assert store.read_bytes(first_rows[0].uri).startswith(f'{{"step": {step + 1},'.encode())
@@ -102,7 +102,7 @@ def test_a_worker_that_is_told_to_end_writes_a_checkpoint_first(place, undisturb
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_driver_that_is_told_to_end_stops_in_order_and_goes_on_later(place, num_workers):
+def test_a_driver_that_receives_sigterm_stops_with_a_checkpoint_and_resumes_later(place, num_workers):
     settings = SETTINGS | {"train__workers": num_workers, "train__epochs": 20, "train__checkpoint_every": 100}
     run, config = make_run(place, **settings)
     with pytest.raises(StoppedError, match=r"received SIGTERM and stopped after step \d+, whose checkpoint"):
@@ -115,7 +115,7 @@ def test_a_driver_that_is_told_to_end_stops_in_order_and_goes_on_later(place, nu
     assert [row["step"] for row in metrics(run)] == list(range(1, stats["num_steps"] + 1))
 
 
-def test_a_run_that_gets_worse_offers_its_best_step(tmp_path, tokenizer):
+def test_the_model_of_a_run_that_gets_worse_is_its_best_step(tmp_path, tokenizer):
     place = Lake(tmp_path.as_uri())
     make_datasets(place, tokenizer, TEXT[:6000] + "".join(random.Random(0).choices("qxzj", k=500)))
     settings = {"train__eval_every": 2, "train__checkpoint_every": 9, "train__keep_checkpoints": 1}
@@ -130,23 +130,23 @@ def test_a_run_that_gets_worse_offers_its_best_step(tmp_path, tokenizer):
     assert all(torch.equal(weights[name], tensor) for name, tensor in model(run).items())
 
 
-def test_checkpoints_by_seconds(place):
+def test_checkpoints_are_written_by_seconds(place):
     settings = {"train__epochs": 4, "train__checkpoint_every": 10_000, "train__keep_checkpoints": 99}
     run, config = make_run(place, train__checkpoint_seconds=0.05, **settings)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
     assert 3 < len(complete_checkpoints(run)) < stats["num_steps"]
 
 
-def test_a_batch_that_diverges_is_left_out(place, monkeypatch, caplog):
+def test_a_batch_that_diverges_is_left_out_after_a_rollback(place, monkeypatch, caplog):
     settings = {"train__epochs": 2, "train__checkpoint_every": 5, "train__on_divergence": "rollback"}
     whole, config = make_run(place, "whole", **settings)
     train.run(whole, config, InlineEngine(), lambda _: None)
     order = [row["samples"] for row in metrics(whole)]
     poison(monkeypatch, order[12])
     run, config = make_run(place, **settings)
-    told = []
-    stats = train.run(run, config, InlineEngine(), told.append)
-    assert "training diverged at step 13; back to step 10, without that batch (1 of 3)" in told
+    messages = []
+    stats = train.run(run, config, InlineEngine(), messages.append)
+    assert "training diverged at step 13; back to step 10, without that batch (1 of 3)" in messages
     assert "training windows" in caplog.text
     assert stats["rollbacks"] == 1
     assert [row["samples"] for row in metrics(run)][:-1] == order[:12] + order[13:]
@@ -155,25 +155,24 @@ def test_a_batch_that_diverges_is_left_out(place, monkeypatch, caplog):
         train.run(stopped, config, InlineEngine(), lambda _: None)
 
 
-def poison(monkeypatch, mark):
-    """Make the loss of one batch infinite, known by the mark of its samples."""
+def poison(monkeypatch, checksum):
+    """Make the loss of one batch infinite; `checksum` is that of its windows."""
     original = training_step.check_loss
 
     def check(loss, norm, step, ids, *more):
-        original(math.inf if training_step.samples_checksum(ids) == mark else loss, norm, step, ids, *more)
+        original(math.inf if training_step.samples_checksum(ids) == checksum else loss, norm, step, ids, *more)
 
     monkeypatch.setattr(training_step, "check_loss", check)
 
 
-def test_a_loss_that_rises_too_far_stops_the_run(place):
+def test_a_loss_that_rises_too_far_is_an_error(place):
     settings = {"train__max_loss_rise": 0.5, "train__learning_rate": 3, "train__warmup_steps": 0}
     run, config = make_run(place, **settings)
     with pytest.raises(DivergedError, match=r"diverged at step \d+: loss \d"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
-def test_two_then_one_then_three_workers_take_the_same_samples(place, undisturbed):
-    """The number of workers may change whenever a run is resumed."""
+def test_the_number_of_workers_may_change_when_a_run_resumes(place, undisturbed):
     run, config = make_run(place, spark__executors=3, **SETTINGS)
     for workers in (2, 1, 3):
         config = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})

@@ -1,4 +1,4 @@
-"""The baselines, of targets that are known."""
+"""Baselines and evaluation windows."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from jobs.config import ModelConfig
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.training.data import TrainingData
-from jobs.training.evaluate import baselines
+from jobs.training.evaluate import baselines, evenly_spaced
 
 SHAPE = DataShape(vocab_size=4, num_positions=2, end_of_text=0)
 
 
-class Listed:
-    """Windows whose targets are given."""
+class ListedWindows:
+    """Windows with given last tokens."""
 
     def __init__(self, targets):
         self.num_windows = len(targets)
@@ -26,12 +26,14 @@ class Listed:
 
 
 def make(kind):
-    data = TrainingData("x", Listed([1, 1, 1, 2, 3, 1]), Listed([1, 3, 3, 3, 2]), SHAPE, {"unigram_loss": 1.5}, 0.5)
+    data = TrainingData(
+        "x", ListedWindows([1, 1, 1, 2, 3, 1]), ListedWindows([1, 3, 3, 3, 2]), SHAPE, {"unigram_loss": 1.5}, 0.5
+    )
     model = build_model(ModelConfig(kind=kind, embedding_size=4, num_heads=1, num_kv_heads=1, hidden_sizes=[3]), SHAPE)
     return model, data
 
 
-def test_the_mean_vector_and_the_most_frequent_token_of_the_training_targets():
+def test_baselines_of_a_regression_are_the_mean_vector_and_the_most_frequent_token():
     model, data = make("embedding_regression")
     model.set_embeddings(torch.eye(4))
     # The mean is (0, 4, 1, 1) / 6: squared distances of tokens 1, 2, 3 are 6/36, 42/36, 42/36.
@@ -40,6 +42,11 @@ def test_the_mean_vector_and_the_most_frequent_token_of_the_training_targets():
     assert baselines(model, data, 1) == pytest.approx({"mean_vector_loss": 6 / 36, "unigram_accuracy": 1.0})
 
 
-def test_models_of_likelihoods_have_the_baselines_of_the_data():
+def test_models_with_a_cross_entropy_loss_have_the_baselines_of_the_dataset():
     model, data = make("context_mlp")
     assert baselines(model, data, 5) == data.baselines
+
+
+def test_evaluation_windows_are_evenly_spaced():
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(3, 10).tolist() == [0, 1, 2]
