@@ -34,7 +34,8 @@ def summary(run: Run) -> str:
 def _samples(run: Run) -> list[str]:
     text = local_path(join(run.generate, "samples.jsonl")).read_text("utf-8")
     samples = [json.loads(line) for line in text.splitlines()[:NUM_SAMPLES]]
-    return [f"  {number}. {sample['prompt']}{sample['text']}" for number, sample in enumerate(samples, 1)]
+    texts = ((sample["prompt"] + sample["text"]).replace("\n", "\n     ") for sample in samples)
+    return [f"  {number}. {text}" for number, text in enumerate(texts, 1)]
 
 
 def _next_commands(run: Run) -> list[str]:

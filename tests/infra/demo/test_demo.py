@@ -45,7 +45,7 @@ def run(tmp_path):
         "seconds": dict.fromkeys(STEPS, 7.0),
     }
     store.write_json(join(run.stats, "stats.json"), stats)
-    store.write_bytes(join(run.generate, "samples.jsonl"), b'{"prompt": "The man", "text": " sings"}\n')
+    store.write_bytes(join(run.generate, "samples.jsonl"), b'{"prompt": "The man", "text": " sings\\nat night"}\n')
     return run
 
 
@@ -55,7 +55,7 @@ def test_summary_shows_quality_samples_and_reused_datasets(run):
     assert "1,234,567 parameters" in text
     assert "8,765 tokens/s" in text
     assert "reused            tokenize, windows (text, settings and code are unchanged)" in text
-    assert "1. The man sings" in text
+    assert "1. The man sings\n     at night" in text
 
 
 def test_summary_ends_with_commands_to_try(run, tmp_path):
