@@ -5,6 +5,7 @@ A file is complete and on the disk before it gets its name: readers and a crash 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,6 +19,8 @@ from stat import S_ISREG
 from typing import BinaryIO
 
 from jobs.lake.uri import join, local_path
+
+_NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,16 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk, where its file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
+    """Write the names in a folder to the disk, where the file system can and permissions allow."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _is_circle(path: Path) -> bool:

@@ -89,7 +89,8 @@ class S3Files:
         return self._put(uri, data, IfNoneMatch="*")
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
-        return self._put(uri, data, IfMatch=version)
+        # A request whose response was lost is repeated, and then fails though the first one succeeded.
+        return self._put(uri, data, IfMatch=version) or self.read_bytes(uri) == data
 
     def copy(self, uri: str, target_uri: str) -> None:
         bucket, key = bucket_and_key(uri)

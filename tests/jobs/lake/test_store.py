@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
 from jobs.errors import DamagedError, InputError
@@ -195,6 +196,34 @@ def test_a_conflict_is_tried_again_and_only_a_failed_condition_means_that_there_
         with pytest.raises(PermissionError, match="AccessDenied"):
             conditional.publish("s3://bucket/key", b"")
         stub.assert_no_pending_responses()
+
+
+class LossyClient:
+    """A client of S3 that loses the response of its first write."""
+
+    def __init__(self, client):
+        self.client = client
+        self.lost = False
+
+    def put_object(self, **arguments):
+        response = self.client.put_object(**arguments)
+        if self.lost:
+            return response
+        self.lost = True
+        raise ReadTimeoutError(endpoint_url="s3")
+
+    def __getattr__(self, name):
+        return getattr(self.client, name)
+
+
+def test_a_replacement_whose_response_was_lost_succeeded(s3_uri, s3_server):
+    client, uri = LossyClient(boto3.client("s3", endpoint_url=s3_server)), join(s3_uri, "champion.json")
+    store.write_bytes(uri, b"1")
+    _, version = store.read_version(uri)
+    assert Store(lambda: client).replace(uri, b"2", version)
+    assert client.lost
+    assert not Store(lambda: client).replace(uri, b"3", version)
+    assert store.read_bytes(uri) == b"2"
 
 
 def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
