@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import zipfile
 
 import pyarrow as pa
@@ -83,6 +84,17 @@ def test_files_are_hashed_and_searched_for_text(folder):
     checked = check(sources)
     assert [entry.sha256 for entry in checked] == [hashlib.sha256(texts[source.name]).hexdigest() for source in sources]
     assert [entry.has_text for entry in checked] == [True, False, False, True]
+
+
+def test_a_compressed_file_takes_few_requests(s3_uri, caplog):
+    text = os.urandom(1_000_000).hex().encode()
+    write_bytes(join(s3_uri, "a.txt.gz"), gzip.compress(text))  # 15 times the 64 KB in which Arrow decompresses
+    sources = list_sources(s3_uri)
+    with caplog.at_level("INFO", "werkzeug"):
+        [checked] = check(sources)
+    assert checked.sha256 == hashlib.sha256(text).hexdigest()
+    requests = [line for line in caplog.messages if "GET /" in line and "a.txt.gz" in line]
+    assert 1 <= len(requests) <= 2
 
 
 def test_a_file_that_vanished_is_refused(folder):
