@@ -79,8 +79,10 @@ def log_to_stderr(level: str) -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Return True for errors of the disk, the network or S3, whose message is enough without a traceback."""
-    return isinstance(error, (NightjarError, OSError))
+    """Return True for errors of the disk, the network or AWS, whose message is enough without a traceback."""
+    from botocore.exceptions import BotoCoreError, ClientError  # takes 30 ms to import
+
+    return isinstance(error, (NightjarError, OSError, ClientError, BotoCoreError))
 
 
 def _one_line(error: Exception) -> str:
