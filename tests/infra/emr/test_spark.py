@@ -71,6 +71,11 @@ def submit(base_uri: str, *options: str) -> dict[str, Any]:
     return command("spark-submit", *yarn, *options, *files, f"{base_uri}/app.py", "s3://an argument/é")
 
 
+def in_the_tree(path: str) -> bool:
+    """Return whether a path lies in the source tree, outside of its environment."""
+    return path.startswith(str(ROOT)) and "/.venv/" not in path
+
+
 def result(emr: Emr, cluster: str) -> dict[str, Any]:
     emr.wait("WAITING", cluster, seconds=180)
     step = emr.steps(cluster)[0]
@@ -83,7 +88,11 @@ def result(emr: Emr, cluster: str) -> dict[str, Any]:
     assert found["retried"] == [42]
     assert found["config"] == "configuration"
     assert found["argument"] == "s3://an argument/é"
-    assert not any(path.startswith(str(ROOT)) and "/.venv/" not in path for path in found["files"] + found["path"])
+    assert not any(in_the_tree(path) for path in found["files"])
+    # Nightjar itself is installed in the environment of the steps: the uploaded code must come before it.
+    uploaded = [place for place, path in enumerate(found["path"]) if f"/{step['Id']}/work" in path]
+    installed = [place for place, path in enumerate(found["path"]) if in_the_tree(path)]
+    assert max(uploaded) < min(installed, default=len(found["path"]))
     assert all(f"/{cluster}/steps/{step['Id']}/work" in path for path in found["files"])
     return found
 
