@@ -73,6 +73,19 @@ class Terminal:
         before, self.seen = self.seen[:at], self.seen[at + len(what) :]
         return before
 
+    def leave(self):
+        """Type Ctrl-D until the command exits; return its exit code.
+
+        A Ctrl-D before readline waits for keys has no effect.
+        """
+        for _ in range(WAIT_SECONDS):
+            self.type(b"\x04")
+            try:
+                return self.process.wait(1)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError(f"the command still runs: {self.seen!r}")
+
     def close(self):
         self.process.kill()
         self.process.wait()
@@ -109,8 +122,7 @@ def test_the_prompt_loop_edits_recalls_and_stops(terminal):
     terminal.wait_for(b"half a line")
     terminal.type(b"\x03")
     terminal.wait_for(b"> ", retyped=b"\x03")  # a Ctrl-C before readline waits for keys has no effect
-    terminal.type(b"\x04")  # Ctrl-D
-    assert terminal.process.wait(WAIT_SECONDS) == 0
+    assert terminal.leave() == 0
 
 
 def test_the_speed_is_logged_at_the_end(folder):

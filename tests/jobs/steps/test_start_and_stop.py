@@ -6,6 +6,7 @@ from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.manifest import Manifest
+from jobs.lake.uri import base_name, join
 from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
 from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
@@ -24,9 +25,9 @@ def train_run(place, name, **settings):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_warm_start_begins_with_the_loss_of_the_earlier_model(place, strategy):
     earlier, stats = train_run(place, "earlier")
-    champion = store.join(place.models, "one")
+    champion = join(place.models, "one")
     for info in store.list_files(earlier.model):
-        store.write_bytes(store.join(champion, store.base_name(info.uri)), store.read_bytes(info.uri))
+        store.write_bytes(join(champion, base_name(info.uri)), store.read_bytes(info.uri))
     store.write_json(place.champion, {"model": "one", "run_id": "r"})
     for number, init in enumerate(["earlier", "champion", earlier.model, earlier.model_archive]):
         run, _ = train_run(
