@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from jobs.lake.store import Store
 from nightjar import aws
 from nightjar.emr import requests
 
@@ -46,7 +48,7 @@ class StepTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll the step until it has ended. The event has its id and its state, or ``OVERDUE`` past the time limit."""
-        watched, read = self._step, sync_to_async(aws.store(retry_seconds=0).read_bytes)
+        watched, read = self._step, sync_to_async(Store(cache(aws.connect_s3), retry_seconds=0).read_bytes)
         state = ""
         async with await aws.async_emr_client() as client:
             while True:

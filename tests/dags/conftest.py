@@ -35,10 +35,9 @@ def emr(tmp_path_factory):
 
 
 @pytest.fixture
-def aws(emr, monkeypatch, tmp_path):
+def aws(emr, monkeypatch):
     """Point Airflow's connection in this process to the embedded EMR, and return a client of it."""
-    env = environment(tmp_path, "file:///nowhere", emr.endpoint)
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
+    airflow.connect(monkeypatch, emr.endpoint)
     return emr.client
 
 

@@ -1,6 +1,5 @@
 """Fixtures of the plugins' tests: the embedded EMR and S3, behind Airflow's connection."""
 
-import json
 import uuid
 
 import pytest
@@ -19,9 +18,7 @@ def emr(tmp_path_factory):
 @pytest.fixture
 def aws(emr, monkeypatch):
     """Point Airflow's connection to the embedded EMR, and return a client of it."""
-    extra = {"region_name": "us-east-1", "endpoint_url": emr.endpoint}
-    connection = {"conn_type": "aws", "login": "testing", "password": "testing", "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+    airflow.connect(monkeypatch, emr.endpoint)
     return emr.client
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 
 from infra.airflow.environment import environment
 from infra.airflow.processes import GuardedProcess, free_port, wait_until
 from infra.airflow.standalone import EMR_READY_MESSAGE, emr_command
+from nightjar import aws
 
 BUCKET = "lakes"
 STANDIN = Path(__file__).parents[1] / "dags" / "standin"
@@ -28,6 +30,14 @@ def isolate() -> None:
         atexit.register(shutil.rmtree, home, ignore_errors=True)
         settings = environment(Path(home), "file:///nowhere", "http://127.0.0.1:9")
         os.environ |= {key: value for key, value in settings.items() if key.startswith("AIRFLOW")}
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Point Airflow's connection to AWS in this process to `endpoint`."""
+    env = environment(Path(os.environ["AIRFLOW_HOME"]), "file:///nowhere", endpoint)
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
+    if aws.s3_client.cache_info().currsize and aws.s3_client().meta.endpoint_url != endpoint:
+        aws.s3_client.cache_clear()
 
 
 @dataclass(frozen=True)
