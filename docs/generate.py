@@ -16,8 +16,7 @@ import typer.main
 
 from infra.cli.main import app
 from jobs.config import flat_schema, preset_names
-from jobs.metrics import stats, training
-from jobs.metrics.schema import Show, metrics_of
+from jobs.metrics import Show, metrics_of, stats, training
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"

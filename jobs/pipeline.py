@@ -18,12 +18,29 @@ from jobs.errors import InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
-from jobs.report.progress import Progress
 from jobs.report.stats import write_step
 from jobs.sources.listing import list_sources
 from jobs.sources.names import to_corpus
 
 log = logging.getLogger(__name__)
+
+
+class Progress:
+    """The progress of one step, as log lines and as a small object in the run's folder; called with each message."""
+
+    def __init__(self, run: Run, step: str, every_seconds: float = 1.0) -> None:
+        self._uri = run.progress(step)
+        self._step = step
+        self._every_seconds = every_seconds
+        self._last = float("-inf")
+
+    def __call__(self, message: str) -> None:
+        """Log `message`; write it to the run's folder unless the last one is younger than `every_seconds`."""
+        log.info("%s: %s", self._step, message)
+        now = time.monotonic()
+        if now - self._last >= self._every_seconds:
+            self._last = now
+            store.write_json(self._uri, {"step": self._step, "message": message, "time": time.time()})
 
 
 def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: Mapping[str, Any]) -> Run:
@@ -57,11 +74,7 @@ def read_config(run: Run) -> Config:
 
 
 def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, Any]:
-    """Run one step and return its statistics, which are also written to the run's folder if the step fails.
-
-    Raises:
-        NightjarError: as the step does.
-    """
+    """Run one step and return its statistics, which are also written to the run's folder if the step fails."""
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     process = psutil.Process()
     process.cpu_percent()  # starts the measurement
@@ -91,13 +104,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
 def run_all(
     run: Run, engine: Engine, around: Callable[[str], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, dict[str, Any]]:
-    """Run all steps that the run's configuration has; return the statistics of each.
-
-    Args:
-        run: A run that has a configuration.
-        engine: The engine for all steps.
-        around: Makes, from the name of a step, the context in which the step runs.
-    """
+    """Run all steps of the run's configuration, each in the context `around(step)`; return the statistics of each."""
     config, stats = read_config(run), {}
     for step in config.steps:
         with around(step):

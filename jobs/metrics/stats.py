@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, TypedDict
 
-from jobs.metrics.schema import Metric, Show, names
+from jobs.metrics import Metric, Show, names
 from jobs.metrics.training import HEADLINE, LOSS_UNIT, Quality
 
 
@@ -207,17 +206,14 @@ class ExecutorRow(TypedDict):
     cached_disk_bytes: Annotated[int, Metric("bytes", "Cached data on disk.", Show.TABLE)]
 
 
-STATISTICS: Mapping[str, type] = MappingProxyType(
-    {
-        "tokenize": TokenizeStats,
-        "windows": WindowsStats,
-        "embed": EmbedStats,
-        "train": TrainStats,
-        "generate": GenerateStats,
-    }
-)
+STATISTICS: Mapping[str, type] = {
+    "tokenize": TokenizeStats,
+    "windows": WindowsStats,
+    "embed": EmbedStats,
+    "train": TrainStats,
+    "generate": GenerateStats,
+}
 """The statistics of each step, by the step's name."""
-
 
 SUMMARY_METRICS = tuple((step, name) for step in ("train", "windows") for name in names(STATISTICS[step], Show.SUMMARY))
 """The step and the name of each metric at the top of ``stats.json``."""

@@ -9,55 +9,46 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, Any, TypedDict
 
-from jobs.metrics.schema import Metric, Order, Show, Steps, metrics_of
+from jobs.metrics import Metric, Order, Show, metrics_of
 
-HEADLINE = Show.SUMMARY | Show.CARD
+TABLE, HEADLINE = Show.TABLE, Show.SUMMARY | Show.CARD
+RESULT = HEADLINE | TABLE
+NATS = "nats per token"
 LOSS_UNIT = "nats per token; squared distance where the model predicts embeddings"
 
 
-def mean(name: str) -> Callable[[Steps], float]:
-    """Return a function that computes the mean of a metric over steps."""
-    return lambda rows: statistics.fmean(row[name] for row in rows)
+def over(function: Callable[[list[float]], float], name: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
+    """Return a function that computes `function` of a metric over steps."""
+    return lambda rows: function([row[name] for row in rows])
 
 
-def maximum(name: str) -> Callable[[Steps], float]:
-    """Return a function that finds the largest value of a metric over steps."""
-    return lambda rows: max(row[name] for row in rows)
-
-
-def total(name: str) -> Callable[[Steps], float]:
-    """Return a function that sums a metric over steps."""
-    return lambda rows: sum(row[name] for row in rows)
-
-
-def percentile(name: str, share: float) -> Callable[[Steps], float]:
-    """Return a function that finds the nearest-rank percentile of a metric over steps."""
-    return lambda rows: nearest_rank(sorted(row[name] for row in rows), share)
-
-
-def nearest_rank(ascending: Sequence[float], share: float) -> float:
+def nearest_rank(values: Iterable[float], share: float) -> float:
     """Return the nearest-rank percentile: the smallest value that is not below `share` (0 to 1) of all values."""
+    ascending = sorted(values)
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 
 
-def tokens_per_second(rows: Steps) -> float:
+def tokens_per_second(rows: Sequence[Mapping[str, Any]]) -> float:
     """Return the speed over several steps."""
     tokens: float = sum(row["tokens_per_second"] * row["step_milliseconds"] for row in rows)
     milliseconds: float = sum(row["step_milliseconds"] for row in rows)
     return tokens / milliseconds
 
 
+mean, largest, total = partial(over, statistics.fmean), partial(over, max), partial(over, sum)
+median, percentile_95 = (partial(over, partial(nearest_rank, share=share)) for share in (0.5, 0.95))
+Loss = partial(Metric, show=HEADLINE, chart="loss")
+
+
 class Position(TypedDict):
     """How far training has come."""
 
-    step: Annotated[int, Metric("steps", "Optimizer steps so far.", Show.TABLE, order=Order.INCREASING)]
-    epoch: Annotated[
-        float,
-        Metric("epochs", "Epochs so far.", Show.TABLE, chart="training", order=Order.NOT_DECREASING),
-    ]
+    step: Annotated[int, Metric("steps", "Optimizer steps so far.", TABLE, order=Order.INCREASING)]
+    epoch: Annotated[float, Metric("epochs", "Epochs so far.", TABLE, chart="training", order=Order.NOT_DECREASING)]
     tokens: Annotated[int, Metric("tokens", "Tokens so far.", chart="training", order=Order.INCREASING)]
 
 
@@ -65,63 +56,33 @@ class Quality(TypedDict, total=False):
     """Losses and accuracies of the model, and the baselines to compare them with; which ones depends on its kind."""
 
     train_loss: Annotated[
-        float, Metric(LOSS_UNIT, "Mean loss on evenly spaced training windows.", HEADLINE | Show.TABLE, chart="loss")
+        float, Metric(LOSS_UNIT, "Mean loss on evenly spaced training windows.", RESULT, chart="loss")
     ]
     valid_loss: Annotated[
-        float, Metric(LOSS_UNIT, "Mean loss on evenly spaced validation windows.", HEADLINE | Show.TABLE, chart="loss")
+        float, Metric(LOSS_UNIT, "Mean loss on evenly spaced validation windows.", RESULT, chart="loss")
     ]
     unigram_loss: Annotated[
-        float,
-        Metric(
-            "nats per token",
-            "Validation loss of a baseline that predicts each token by its frequency.",
-            HEADLINE,
-            baseline="unigram",
-            must_beat=True,
-            chart="loss",
-        ),
+        float, Loss(NATS, "Validation loss of predictions by token frequency.", baseline="unigram", must_beat=True)
     ]
     bigram_loss: Annotated[
-        float,
-        Metric(
-            "nats per token",
-            "Validation loss of a baseline that predicts each token from the one before it.",
-            HEADLINE,
-            baseline="bigram",
-            chart="loss",
-        ),
+        float, Loss(NATS, "Validation loss of predictions from the token before.", baseline="bigram")
     ]
     mean_vector_loss: Annotated[
         float,
-        Metric(
-            "squared distance",
-            "Validation loss of a baseline that always predicts the mean embedding.",
-            HEADLINE,
-            baseline="mean vector",
-            must_beat=True,
-            chart="loss",
-        ),
+        Loss("squared distance", "Validation loss of the mean embedding.", baseline="mean vector", must_beat=True),
     ]
     train_accuracy: Annotated[
-        float, Metric("share", "Training targets that the model ranks first.", Show.TABLE, chart="accuracy")
+        float, Metric("share", "Training targets that the model ranks first.", TABLE, chart="accuracy")
     ]
     valid_accuracy: Annotated[
-        float,
-        Metric("share", "Validation targets that the model ranks first.", HEADLINE | Show.TABLE, chart="accuracy"),
+        float, Metric("share", "Validation targets that the model ranks first.", RESULT, chart="accuracy")
     ]
     unigram_accuracy: Annotated[
-        float,
-        Metric("share", "Validation targets that are the most frequent training token.", HEADLINE, chart="accuracy"),
+        float, Metric("share", "Validation targets that are the commonest training token.", HEADLINE, chart="accuracy")
     ]
-    perplexity: Annotated[float, Metric("", "Exponential of the validation loss.", HEADLINE, chart="loss")]
+    perplexity: Annotated[float, Loss("", "Exponential of the validation loss.")]
     bits_per_byte: Annotated[
-        float,
-        Metric(
-            "bits per byte",
-            "Validation loss per byte of text; comparable between vocabularies that keep the whole text.",
-            HEADLINE,
-            chart="loss",
-        ),
+        float, Loss("bits per byte", "Validation loss per byte, to compare vocabularies that keep the whole text.")
     ]
 
 
@@ -168,30 +129,28 @@ class EvaluationRow(Position, Quality):
     """A row of ``stats/metrics.csv``: one evaluation, and the steps since the previous one."""
 
     batch_loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the batches.", over=mean("loss"))]
-    learning_rate: Annotated[float, Metric("", "Learning rate of the last step.", Show.TABLE)]
-    gradient_norm_mean: Annotated[
-        float, Metric("", "Mean of the gradient's norms.", Show.TABLE, over=mean("gradient_norm"))
-    ]
+    learning_rate: Annotated[float, Metric("", "Learning rate of the last step.", TABLE)]
+    gradient_norm_mean: Annotated[float, Metric("", "Mean of the gradient's norms.", TABLE, over=mean("gradient_norm"))]
     gradient_norm_max: Annotated[
-        float, Metric("", "Largest norm of the gradient.", Show.TABLE, over=maximum("gradient_norm"))
+        float, Metric("", "Largest norm of the gradient.", TABLE, over=largest("gradient_norm"))
     ]
-    seconds: Annotated[float, Metric("s", "Training time so far.", Show.TABLE, order=Order.NOT_DECREASING)]
-    tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.", Show.TABLE, over=tokens_per_second)]
+    seconds: Annotated[float, Metric("s", "Training time so far.", TABLE, order=Order.NOT_DECREASING)]
+    tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.", TABLE, over=tokens_per_second)]
     step_milliseconds_p50: Annotated[
-        float, Metric("ms", "Median duration of a step.", over=percentile("step_milliseconds", 0.5))
+        float, Metric("ms", "Median duration of a step.", over=median("step_milliseconds"))
     ]
     step_milliseconds_p95: Annotated[
-        float, Metric("ms", "95th percentile of a step's duration.", over=percentile("step_milliseconds", 0.95))
+        float, Metric("ms", "95th percentile of a step's duration.", over=percentile_95("step_milliseconds"))
     ]
     sync_milliseconds: Annotated[
         float, Metric("ms", "Mean time of a step spent on exchange between workers.", over=mean("sync_milliseconds"))
     ]
     sync_bytes: Annotated[int, Metric("bytes", "Sent by all workers to each other.", over=total("sync_bytes"))]
     peak_resident_bytes: Annotated[
-        int, Metric("bytes", "Largest resident memory of a worker.", over=maximum("resident_bytes"))
+        int, Metric("bytes", "Largest resident memory of a worker.", over=largest("resident_bytes"))
     ]
-    peak_gpu_bytes: Annotated[int, Metric("bytes", "Largest GPU memory of a worker.", over=maximum("gpu_bytes"))]
-    cpu_load: Annotated[float, Metric("cores", "CPU time of rank 0 per second.", Show.TABLE, over=mean("cpu_load"))]
+    peak_gpu_bytes: Annotated[int, Metric("bytes", "Largest GPU memory of a worker.", over=largest("gpu_bytes"))]
+    cpu_load: Annotated[float, Metric("cores", "CPU time of rank 0 per second.", TABLE, over=mean("cpu_load"))]
 
 
 QUALITY = tuple(metrics_of(Quality))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jobs.config import Config
-from jobs.metrics.schema import Show, chosen, names
+from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import TrainStats
 
 MOST_SOURCES = 20

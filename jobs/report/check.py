@@ -1,9 +1,7 @@
 """The checker of a file of training metrics: ``python -m jobs check-metrics FILE``.
 
-It reports defects that such files have been seen to have: rows with more fields than the header, a repeated header,
-text in place of numbers, a learning rate that never changes, an accuracy that is always 0, validation on training data,
-and a loss no better than that of a baseline. It finds columns by the names that this and other projects use
-(``learning_rate``, ``LearningRate``, ``lr``).
+It reports defects that such files have been seen to have. Columns are found by the names that this and other projects
+use: ``learning_rate``, ``LearningRate``, ``lr``.
 """
 
 from __future__ import annotations
@@ -12,27 +10,22 @@ import csv
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.uri import join
-from jobs.metrics.schema import Metric, Order, metrics_of
+from jobs.metrics import Metric, Order, metrics_of
 from jobs.metrics.training import EvaluationRow
 
 Column = Sequence[float]
 
-LISTED_LINES = 5
 _TRAIN, _VALID = ("train", "training"), ("valid", "validation", "val")
 
 
 def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
-    """Return one line for each defect of a CSV file of metrics.
-
-    Args:
-        text: The content of the file.
-        has_constant_rate: Whether the learning-rate schedule is constant, so that a constant column is correct.
-    """
+    """Return one line for each defect of a CSV file of metrics; a constant learning rate may be correct."""
     reader = csv.reader(text.splitlines(keepends=True))
     rows = [(reader.line_num, row) for row in reader]
     if not rows:
@@ -66,13 +59,11 @@ def check_file(uri: str) -> list[str]:
 def _schedule(uri: str) -> str | None:
     """Return the learning-rate schedule of the run that ``<run>/stats/metrics.csv`` belongs to, if there is one."""
     folder, _, name = uri.rpartition("/")
-    if not folder.endswith("/stats") or not name:
-        return None
-    try:
-        config = store.read_json(join(folder.removesuffix("/stats"), "config.json"))
-    except (FileNotFoundError, ValueError):
-        return None
-    schedule: str | None = config.get("train", {}).get("schedule")
+    schedule: str | None = None
+    if folder.endswith("/stats") and name:
+        with suppress(FileNotFoundError, ValueError):
+            config = store.read_json(join(folder.removesuffix("/stats"), "config.json"))
+            schedule = config.get("train", {}).get("schedule")
     return schedule
 
 
@@ -100,8 +91,8 @@ def _grouped(found: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def _listed(lines: Sequence[int]) -> str:
-    more = f" and {len(lines) - LISTED_LINES} more" if len(lines) > LISTED_LINES else ""
-    return ", ".join(map(str, lines[:LISTED_LINES])) + more
+    """Return the first five line numbers, and the count of the others."""
+    return ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
 def _columns(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -> dict[str, Column]:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, cast
 
 from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
-from jobs.metrics.schema import Show, names
+from jobs.metrics import Show, metrics_of, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import EvaluationRow
-from jobs.report.curves import evaluation_rows
+from jobs.metrics.training import EvaluationRow, StepRow
 from jobs.training.metrics import read_parts
 
 
@@ -50,7 +50,13 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     """Write the statistics of one step and the curves of training, then the merged files."""
     curves = {"evaluations": _write_curves(run, stats["started"])} if step == "train" else {}
     store.write_json(run.step_stats(step), {**stats, **curves})
-    _write_merged(run)
+    steps = read_steps(run)
+    merged = merge(steps)
+    store.write_json(join(run.stats, "stats.json"), merged)
+    rows = {kind: rows_of(steps, kind) for kind in TABLES}
+    for kind, table in TABLES.items():
+        store.write_bytes(join(run.stats, table.file), to_csv(rows[kind]))
+    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, rows).encode())
 
 
 def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
@@ -63,25 +69,25 @@ def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
     return list(evaluation_rows(rows))
 
 
-def _write_merged(run: Run) -> None:
-    """Write the merged files from the statistics that the steps have left so far."""
-    steps = read_steps(run)
-    merged = merge(steps)
-    store.write_json(join(run.stats, "stats.json"), merged)
-    rows = {kind: rows_of(steps, kind) for kind in TABLES}
-    for kind, table in TABLES.items():
-        store.write_bytes(join(run.stats, table.file), to_csv(rows[kind]))
-    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, rows).encode())
+def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
+    """Yield one row for each evaluated step, from the steps since the previous one."""
+    interval: list[StepRow] = []
+    for row in rows:
+        interval.append(row)
+        if "valid_loss" in row:
+            last = cast("dict[str, float]", row)
+            columns = metrics_of(EvaluationRow).items()
+            found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
+            yield cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})
+            interval = []
 
 
 def read_steps(run: Run) -> dict[str, dict[str, Any]]:
     """Return the statistics of the steps that have left some, in the steps' order."""
     found = {}
     for step in STEPS:
-        try:
+        with suppress(FileNotFoundError):
             found[step] = store.read_json(run.step_stats(step))
-        except FileNotFoundError:
-            continue
     return found
 
 

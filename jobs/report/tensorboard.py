@@ -1,7 +1,6 @@
 """The metrics of training as an event file: ``tensorboard --logdir <run>/train/tensorboard`` shows its curves.
 
-The file holds one event of scalars for each optimizer step. It is rewritten from all rows each time, so a step that
-was repeated after a resume appears once.
+The file is rewritten from all rows each time, so a step that was repeated after a resume appears once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from jobs.metrics.schema import metrics_of
+from jobs.metrics import metrics_of
 from jobs.metrics.training import StepRow
 
 NAME = "events.out.tfevents.nightjar"
@@ -24,12 +23,7 @@ MAX_STEPS = 20_000
 
 
 def event_file(rows: Sequence[StepRow], started: float) -> bytes:
-    """Return the content of an event file.
-
-    Args:
-        rows: The metrics of all optimizer steps, in their order.
-        started: Start of the training, in seconds since 1970.
-    """
+    """Return the content of an event file with an event for each row; `started` is in seconds since 1970."""
     every = -(-len(rows) // MAX_STEPS)
     chosen = [row for number, row in enumerate(rows, 1) if number % every == 0 or "valid_loss" in row]
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import base_name, join
-from jobs.metrics.schema import chosen
+from jobs.metrics import chosen
 from jobs.metrics.stats import TrainStats
 from jobs.metrics.training import (
     BASELINE_LOSSES,

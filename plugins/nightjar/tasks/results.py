@@ -12,7 +12,7 @@ from jobs.errors import NightjarError
 from jobs.lake.layout import Run
 from jobs.lake.store import Store
 from jobs.lake.uri import join, relative_name, to_uri
-from jobs.metrics.schema import chosen
+from jobs.metrics import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar import aws
 

@@ -11,7 +11,7 @@ from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, to_uri
-from jobs.metrics.schema import names
+from jobs.metrics import metrics_of
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
 
@@ -80,7 +80,7 @@ def test_a_run_leaves_statistics_model_and_text(finished):
     assert set(stats["seconds"]) == set(STEPS)
     assert all(stats["steps"][step]["error"] is None for step in STEPS)
     undescribed = [
-        (step, name) for step in STEPS for name in stats["steps"][step].keys() - set(names(STATISTICS[step]))
+        (step, name) for step in STEPS for name in stats["steps"][step].keys() - set(metrics_of(STATISTICS[step]))
     ]
     assert undescribed == []
     files = ("train/metrics.jsonl", "train/_manifest.json", "generate/generated.txt", "generate/samples.jsonl")

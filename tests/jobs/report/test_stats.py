@@ -9,9 +9,8 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics.training import nearest_rank, to_jsonl
-from jobs.report.curves import evaluation_rows
-from jobs.report.progress import Progress
-from jobs.report.stats import to_csv, to_lines, write_step
+from jobs.pipeline import Progress
+from jobs.report.stats import evaluation_rows, to_csv, to_lines, write_step
 
 
 def read_csv(run, name):
