@@ -12,8 +12,7 @@ from typing import Any
 import botocore.session
 from botocore.validate import ParamValidator
 
-from jobs.config import resolve
-from jobs.config.environment import environment_settings
+from jobs.config import environment_settings, resolve
 from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
 from nightjar import settings

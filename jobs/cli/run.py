@@ -58,8 +58,7 @@ def run(
     the preset, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
     """
     from jobs.cli.progress import show_progress
-    from jobs.config import parse_settings
-    from jobs.config.environment import environment_settings
+    from jobs.config import environment_settings, parse_settings
     from jobs.lake.uri import join
     from jobs.metrics.training import baselines_text
     from jobs.pipeline import read_config, run_all, start_run

@@ -91,8 +91,7 @@ def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
     """
     from pydantic import ValidationError
 
-    from jobs.config import Config, GenerateConfig
-    from jobs.config.resolve import first_wrong
+    from jobs.config import Config, GenerateConfig, first_wrong
 
     chosen = {name: parameters[name] for name in GenerateConfig.model_fields.keys() & parameters.keys()}
     try:

@@ -1,23 +1,29 @@
-"""The configuration of a run: its sections, the presets, and how settings are resolved.
+"""The configuration of a run: one frozen section per step, resolved once and written into the run's folder.
 
 Airflow's scheduler loads this package, so it imports nothing but pydantic and the standard library.
+
+Precedence: defaults < preset (``jobs/config/presets/<name>.toml``) < environment variables
+(``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form. Keys are dotted (``train.batch_size``);
+unknown keys are errors.
 """
 
-from jobs.config.resolve import (
-    STEPS,
-    Config,
-    flat_schema,
-    override,
-    parse_settings,
-    parse_value,
-    preset_names,
-    resolve,
-)
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from jobs.config.sections import Section
 from jobs.config.sections.cluster import ClusterConfig, SparkConfig
 from jobs.config.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
-from jobs.config.sections.generate import GenerateConfig
-from jobs.config.sections.model import ModelConfig
-from jobs.config.sections.train import TrainConfig
+from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
+from jobs.errors import InputError
 
 __all__ = [
     "STEPS",
@@ -30,10 +36,204 @@ __all__ = [
     "TokenizeConfig",
     "TrainConfig",
     "WindowsConfig",
+    "environment_settings",
+    "first_wrong",
     "flat_schema",
     "override",
     "parse_settings",
-    "parse_value",
     "preset_names",
     "resolve",
 ]
+
+STEPS = ("tokenize", "windows", "embed", "train", "generate")
+"""The steps of a run in their order. `embed` runs only if the model starts from its vectors."""
+
+PREFIX = "NIGHTJAR_"
+_PRESETS = files("jobs.config") / "presets"
+
+
+class Config(Section):
+    """The complete configuration of a run, with every default filled in."""
+
+    corpus: str = Field(min_length=1)
+    """Text to train on: files, folders or patterns of .txt, .jsonl or .parquet files, also compressed (.gz, .bz2,
+    .zst). Paths, file:///... or s3://..., one in each line or as a JSON list."""
+    preset: str = "demo"
+    """Name of the preset that the settings start from."""
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
+    """Least severe log lines to write. DEBUG adds the traceback of errors."""
+    tokenize: TokenizeConfig = TokenizeConfig()
+    windows: WindowsConfig = WindowsConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    embed: EmbedConfig = EmbedConfig()
+    spark: SparkConfig = SparkConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _slots_for_workers(self) -> Config:
+        slots = self.spark.executors * self.spark.executor_cores
+        if slots < self.train.workers:
+            raise ValueError(
+                f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
+                f" ({slots}): a barrier stage starts only when all its tasks have a slot"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _embeddings_fit_the_model(self) -> Config:
+        if self.train.embeddings == EMBED and self.embed.size != self.model.embedding_size:
+            raise ValueError(
+                f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
+                f" train.embeddings={EMBED} starts the model from these vectors"
+            )
+        return self
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
+        return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
+
+    def to_json(self) -> str:
+        """Return the content of ``config.json`` in the run's folder."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "configuration") -> Config:
+        """Read a configuration that `to_json` wrote. If it is not valid, an `InputError` names the place `where`."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{where}: {first_wrong(error)}") from None
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets in this package."""
+    names = [entry.name for entry in _PRESETS.iterdir()]
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the defaults, changed by the preset, then by `overrides` (dotted keys). A wrong key is an `InputError`."""
+    if preset not in preset_names():
+        raise InputError(f"preset '{preset}' does not exist; choose one of {', '.join(preset_names())}")
+    values = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+    return _validated({**values, "corpus": corpus, "preset": preset}, overrides or {})
+
+
+def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
+    """Return a copy of `config` with changed settings of one section (dotted keys). A wrong key is an `InputError`."""
+    for key in settings:
+        if not key.startswith(f"{section}."):
+            raise InputError(f"{key}: only keys of '{section}' can be set here")
+    return _validated(config.model_dump(), settings)
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """Read settings of the form ``key=value``. Another form is an `InputError`."""
+    values: dict[str, Any] = {}
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found or not key.strip():
+            raise InputError(f"--set {setting}: write key=value, for example --set train.batch_size=64")
+        values[key.strip()] = parse_value(text)
+    return values
+
+
+def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return the settings that variables ``NIGHTJAR_<SECTION>_<KEY>`` give, by their dotted keys.
+
+    Blank variables count as absent. A variable of a section that has no such key is an `InputError`.
+    """
+    keys = {variable_name(key): key for key in flat_schema()}
+    sections = tuple({f"{PREFIX}{key.partition('.')[0].upper()}_" for key in keys.values() if "." in key})
+    settings = {}
+    for name, text in sorted(environ.items()):
+        if name in keys and text.strip():
+            settings[keys[name]] = parse_value(text)
+        elif name.startswith(sections) and name not in keys:
+            close = get_close_matches(name, keys, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"{name}: no setting has this variable{hint}")
+    return settings
+
+
+def variable_name(key: str) -> str:
+    """Return the environment variable of a dotted key."""
+    return PREFIX + key.replace(".", "_").upper()
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of a setting that is given as text: JSON if it can be read as JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def flat_schema() -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of every dotted key except `corpus` and `preset`.
+
+    The schema of a key has its `description`, `default` and `section`, and its constraints (type, minimum, enum, ...).
+    """
+    schema: dict[str, dict[str, Any]] = {}
+    for name, field in Config.model_fields.items():
+        owner = field.annotation
+        if isinstance(owner, type) and issubclass(owner, Section):
+            properties = owner.model_json_schema()["properties"]
+            schema |= {f"{name}.{key}": {**_plain(value), "section": name} for key, value in properties.items()}
+        elif name not in ("corpus", "preset"):
+            schema[name] = {**_plain(Config.model_json_schema()["properties"][name]), "section": "run"}
+    return schema
+
+
+def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a field's schema as Airflow's form needs it: a list of types instead of ``anyOf [x, null]``."""
+    plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
+    plain["description"] = " ".join(plain["description"].split())
+    for choice in schema.get("anyOf", []):
+        plain |= {key: value for key, value in choice.items() if key != "type"}
+    if "anyOf" in schema:
+        plain["type"] = [choice["type"] for choice in schema["anyOf"]]
+    return plain
+
+
+def _validated(values: dict[str, Any], settings: Mapping[str, Any]) -> Config:
+    """Return the validated configuration of `values` with the changes in `settings`."""
+    for key, value in settings.items():
+        _put(values, key, value)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(first_wrong(error)) from None
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted `key` in nested `values`. Validation checks later that the last part of the key exists."""
+    *sections, last = key.split(".")
+    if sections and sections[0] not in Config.model_fields:
+        raise InputError(f"{key}: unknown key{_nearest(key)}")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"{key}: unknown key{_nearest(key)}")
+        values = inner
+    values[last] = value
+
+
+def _nearest(key: str) -> str:
+    close = get_close_matches(key, list(flat_schema()), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def first_wrong(error: ValidationError) -> str:
+    """Return the first mistake that pydantic found, in one line with its key and the value found."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_nearest(key)}"
+    if first["type"] == "value_error" and not (key and key.count(".")):
+        return str(first["ctx"]["error"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"

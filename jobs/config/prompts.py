@@ -11,11 +11,7 @@ from jobs.lake.uri import to_uri
 
 
 def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
-    """Return the texts to continue.
-
-    Args:
-        config: The settings of the generate step.
-        read_bytes: Returns the content of the file at a URI.
+    """Return the texts to continue. `read_bytes` returns the content of the file at a URI.
 
     Raises:
         InputError: if the file cannot be read, has no prompt or a wrong line; or if a prompt cannot be encoded.
@@ -32,29 +28,18 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
 
 
 def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
-    lines = list(enumerate(_lines(_decoded(uri, read_bytes)), 1))
-    if uri.endswith(".jsonl"):
-        prompts = tuple(_prompt(uri, number, line) for number, line in lines if line.strip())
-    else:
-        prompts = tuple(line for _, line in lines)
-    if not prompts:
-        raise InputError(f"generate.prompts_file: {uri} holds no prompt")
-    return prompts
-
-
-def _decoded(uri: str, read_bytes: Callable[[str], bytes]) -> str:
     try:
-        return read_bytes(uri).decode("utf-8-sig")
+        text = read_bytes(uri).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
-
-
-def _lines(text: str) -> list[str]:
-    """Return the lines, with empty ones. Only line feeds end a line, unlike in `str.splitlines`."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")  # `str.splitlines` splits at other characters too
+    if uri.endswith(".jsonl"):
+        lines = [_prompt(uri, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not text or not lines:
+        raise InputError(f"generate.prompts_file: {uri} holds no prompt")
+    return tuple(lines)
 
 
 def _prompt(uri: str, number: int, line: str) -> str:

@@ -14,8 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.config import ModelConfig
-from jobs.config.resolve import first_wrong
+from jobs.config import ModelConfig, first_wrong
 from jobs.errors import DamagedError, InputError
 from jobs.model.context import ContextConfig
 from jobs.model.kinds import MODELS

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from jobs.config.sections.train import EMBED
+from jobs.config.sections.model import EMBED
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names

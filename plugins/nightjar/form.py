@@ -11,8 +11,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from jobs.config import Config, flat_schema, preset_names, resolve
-from jobs.config.environment import environment_settings
+from jobs.config import Config, environment_settings, flat_schema, preset_names, resolve
 from jobs.errors import InputError
 from jobs.sources.names import to_corpus
 

@@ -1,7 +1,7 @@
 """The settings of a deployment, from environment variables: a laptop and AWS differ in these alone.
 
 A variable's name is ``NIGHTJAR_`` and the name of the field: ``NIGHTJAR_LAKE=s3://bucket/prefix``. An empty variable
-counts as absent. Variables ``NIGHTJAR_<SECTION>_<KEY>`` are settings of runs (`jobs.config.environment`).
+counts as absent. Variables ``NIGHTJAR_<SECTION>_<KEY>`` are settings of runs (`jobs.config`).
 
 The AWS endpoint and the credentials come from Airflow's connection ``aws_default``, or else as boto3 finds them.
 """
@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from jobs.config.environment import PREFIX
+from jobs.config import PREFIX
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri

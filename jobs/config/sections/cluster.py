@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+import re
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from jobs.config.sections.base import Section
-from jobs.config.sections.instances import PATTERN, Architecture, architecture, has_cuda
+from jobs.config.sections import Section
 
-InstanceTypes = Annotated[tuple[Annotated[str, Field(pattern=PATTERN)], ...], Field(min_length=1, max_length=30)]
+Architecture = Literal["x86_64", "aarch64"]
+InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
+InstanceTypes = Annotated[tuple[InstanceType, ...], Field(min_length=1, max_length=30)]
 MemorySize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgtKMGT]$"), AfterValidator(str.lower)]
 _GENERAL = ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")
+# m6i.xlarge has the family m, the generation 6 and the attribute i. The attribute g is Graviton, an ARM processor.
+_NAME = re.compile(r"(?P<family>[a-z]+)(?P<generation>\d+)(?P<attributes>[a-z]*)")
+_NO_CUDA = frozenset({"g4ad"})  # with GPUs of AMD
 
 
 class SparkConfig(Section):
@@ -111,3 +116,16 @@ class ClusterConfig(Section):
         if self.torch_build == "cuda" and self.root_volume_gb < 40:
             raise ValueError(f"cluster.root_volume_gb ({self.root_volume_gb}) must be at least 40 for torch with CUDA")
         return self
+
+
+def architecture(instance_type: str) -> Architecture:
+    """Return the processor architecture of an instance type."""
+    found = _NAME.match(instance_type)
+    arm = found is not None and (found["family"] == "a" or "g" in found["attributes"])
+    return "aarch64" if arm else "x86_64"
+
+
+def has_cuda(instance_type: str) -> bool:
+    """Return True if an instance type has a GPU for CUDA: the families g and p."""
+    found = _NAME.match(instance_type)
+    return found is not None and found["family"] in ("g", "gr", "p") and found[0] not in _NO_CUDA

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from jobs.config.sections.base import Section
+from jobs.config.sections import Section
 
 
 class TokenizeConfig(Section):

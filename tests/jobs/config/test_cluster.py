@@ -3,8 +3,7 @@
 import pytest
 
 from jobs.config import resolve
-from jobs.config.sections.cluster import ClusterConfig
-from jobs.config.sections.instances import architecture, has_cuda
+from jobs.config.sections.cluster import ClusterConfig, architecture, has_cuda
 from jobs.errors import InputError
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from jobs.config import flat_schema, parse_settings, resolve
-from jobs.config.environment import environment_settings, variable_name
+from jobs.config import environment_settings, flat_schema, parse_settings, resolve, variable_name
 from jobs.errors import InputError
 
 
