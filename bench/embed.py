@@ -44,7 +44,7 @@ def main() -> None:
     lake, datasets = Lake(run.lake_uri), read_json(run.datasets)
     tokenizer = TokensDataset.of_run(run).read_tokenizer()
     names = token_names(tokenizer.json)
-    ours = read_embeddings(lake.embeddings(datasets["embeddings"]))
+    ours = read_embeddings(lake.dataset("embeddings", datasets["embeddings"]))
     theirs, gensim_seconds = _gensim(lake, datasets["tokens"], tokenizer.end_of_text, ours)
     rows = []
     for name, embeddings, took in (("ours, inline", ours, seconds), ("gensim", theirs, gensim_seconds)):
@@ -75,9 +75,9 @@ def _ours(engine: Engine) -> tuple[Run, float]:
 
 def _gensim(lake: Lake, tokens: str, end_of_text: int, ours: Embeddings) -> tuple[Embeddings, float]:
     """Train gensim on the same documents with the same settings. Return its embeddings and the seconds."""
-    manifest = read_manifest(lake.tokens(tokens))
+    manifest = read_manifest(lake.dataset("tokens", tokens))
     assert manifest
-    shards = [TokenShard.open(lake.tokens(tokens), entry).ids for entry in manifest.entries("shards/")]
+    shards = [TokenShard.open(lake.dataset("tokens", tokens), entry).ids for entry in manifest.entries("shards/")]
     ids, settings = np.concatenate(shards), resolve("none", "demo", SETTINGS).embed
     files = WORK / "ids.npy", WORK / "gensim.npy"
     np.save(files[0], ids)

@@ -36,7 +36,7 @@ def main() -> None:
     run = _make()
     lake, name = Lake(run.lake_uri), read_json(run.datasets)["windows"]
     windows = WindowSet.open(lake, name, "train")
-    ours = sum(info.size for info in list_files(lake.windows(name)) if "/train/" in info.uri)
+    ours = sum(info.size for info in list_files(lake.dataset("windows", name)) if "/train/" in info.uri)
     rows = _store_copies(windows)
     stored = rows.nbytes
     show(
@@ -94,9 +94,9 @@ def _first_stream(lake: Lake, name: str) -> npt.NDArray[np.integer]:
     """Return the tokens of the first shard, memory-mapped."""
     import pyarrow as pa
 
-    manifest = read_manifest(lake.windows(name))
+    manifest = read_manifest(lake.dataset("windows", name))
     assert manifest
-    with pa.memory_map(str(verified_file(lake.windows(name), manifest.entries("train/")[0]))) as source:
+    with pa.memory_map(str(verified_file(lake.dataset("windows", name), manifest.entries("train/")[0]))) as source:
         column: Any = pa.ipc.open_file(source).get_batch(0).column("tokens")
     return np.asarray(column.values.to_numpy())
 

@@ -17,7 +17,7 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
     Raises:
         InputError: if a word is not one token with a vector.
     """
-    folder_uri = Lake(run.lake_uri).embeddings(used_datasets(run)["embeddings"])
+    folder_uri = Lake(run.lake_uri).dataset("embeddings", used_datasets(run)["embeddings"])
     yield f"embeddings {folder_uri}"
     if not words:
         return

@@ -101,7 +101,7 @@ def find_tokenizer(name: str, lake: Lake, earlier: EarlierTokens | None) -> Give
 
 
 def _champion_tokenizer(lake: Lake) -> GivenTokenizer | None:
-    champion = read_champion(lake)
+    champion, _ = read_champion(lake)
     if champion is None:
         return None
     uri = join(champion.model_uri, TOKENIZER)

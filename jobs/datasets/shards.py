@@ -15,6 +15,7 @@ ones (``bytes_after``).
 
 from __future__ import annotations
 
+import io
 import json
 from bisect import bisect_right
 from collections import Counter
@@ -28,7 +29,7 @@ import pyarrow as pa
 
 from jobs.lake.cache import verified_file
 from jobs.lake.manifest import FileEntry
-from jobs.lake.store import create_shard
+from jobs.lake.store import write_shard
 from jobs.tokenizer.tokenizer import TokenIds
 
 MAX_RESULT_BYTES = 64 * 2**20
@@ -145,10 +146,12 @@ def locate_sources(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Cou
     return entries, totals
 
 
-def write_batch(sink: Any, batch: pa.RecordBatch) -> None:
-    """Write an Arrow IPC file of one record batch."""
+def arrow_file(batch: pa.RecordBatch) -> bytes:
+    """Return an Arrow IPC file of one record batch."""
+    sink = io.BytesIO()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
+    return sink.getvalue()
 
 
 @dataclass(frozen=True)
@@ -212,8 +215,7 @@ class EncodedDocuments:
             "hash": pa.array(self.hash),
         }
         batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({"sources": json.dumps(self.names)})
-        with create_shard(folder_uri, stem, ".arrow") as shard:
-            write_batch(shard, batch)
         by_source = np.bincount(self.source, self.num_bytes).astype(np.int64).tolist()
-        entry = shard.entry(documents=len(self.ends), tokens=len(self.ids), bytes=sum(by_source))
+        counts = {"documents": len(self.ends), "tokens": len(self.ids), "bytes": sum(by_source)}
+        entry = write_shard(folder_uri, f"{stem}.arrow", arrow_file(batch), **counts)
         return WrittenShard(entry, list(zip(self.names, by_source, strict=True)))

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from jobs.datasets.shards import ShardSlice, TokenShard, slice_shards, write_batch
+from jobs.datasets.shards import ShardSlice, TokenShard, arrow_file, slice_shards
 from jobs.datasets.split import SplitRule
 from jobs.datasets.windows import SIDES, Last, Side, num_tokens_of, num_windows
 from jobs.lake.manifest import FileEntry
-from jobs.lake.store import create_shard
+from jobs.lake.store import write_shard
 from jobs.tokenizer.tokenizer import TokenIds
 
 
@@ -178,9 +178,8 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
     assert num_tokens < 2**32, "starts are uint32"
     explicit = window_starts(plan, rule, num_tokens) if rule.over == "stream" else np.concatenate(starts)
     columns = {"tokens": _one_list(np.concatenate(ids)), "starts": _one_list(explicit.astype(np.uint32))}
-    with create_shard(folder_uri, f"{plan.side}/{plan.number:05d}", ".arrow") as shard:
-        write_batch(shard, pa.RecordBatch.from_pydict(columns))
-    return shard.entry(tokens=num_tokens, windows=plan.num_windows)
+    name, data = f"{plan.side}/{plan.number:05d}.arrow", arrow_file(pa.RecordBatch.from_pydict(columns))
+    return write_shard(folder_uri, name, data, tokens=num_tokens, windows=plan.num_windows)
 
 
 def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> npt.NDArray[np.int64]:

@@ -39,7 +39,7 @@ class TokensDataset:
     @classmethod
     def find(cls, lake: Lake, fingerprint: str) -> TokensDataset | None:
         """Open the dataset with this fingerprint; None if there is no such dataset."""
-        uri = lake.tokens(fingerprint)
+        uri = lake.dataset("tokens", fingerprint)
         manifest = read_manifest(uri)
         return cls(uri, manifest) if manifest else None
 

@@ -90,7 +90,7 @@ class WindowSet:
         Raises:
             InputError: if there is no such dataset.
         """
-        folder_uri = lake.windows(fingerprint)
+        folder_uri = lake.dataset("windows", fingerprint)
         manifest = read_manifest(folder_uri)
         if manifest is None:
             raise InputError(f"{folder_uri}: no windows here; run the windows step first")

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,11 @@ from tokenizers import Tokenizer
 from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry
-from jobs.lake.store import create_shard, read_bytes, read_file, read_manifest
+from jobs.lake.store import read_bytes, read_file, read_manifest, write_shard
 from jobs.lake.uri import join, to_uri
 
 CSV, PARQUET = ".csv", ".parquet"
 _WORD2VEC = (".txt", ".vec")
-_STEM = "embeddings"
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,14 @@ def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArra
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).ravel())
     named = {"token": pa.array(embeddings.tokens, pa.string()), "id": pa.array(embeddings.ids)}
     columns = {f"v{i}": pa.array(np.ascontiguousarray(embeddings.vectors[:, i])) for i in range(size)}
-    with create_shard(folder_uri, _STEM, CSV) as text:
-        pyarrow.csv.write_csv(pa.table({**named, **columns}), cast(IO[bytes], text))
     vectors = pa.FixedSizeListArray.from_arrays(flat, size)
-    with create_shard(folder_uri, _STEM, PARQUET) as binary:
-        pq.write_table(pa.table({**named, "count": pa.array(counts), "vector": vectors}), cast(IO[bytes], binary))
-    return [shard.entry(tokens=len(embeddings.tokens)) for shard in (text, binary)]
+    text, binary = io.BytesIO(), io.BytesIO()
+    pyarrow.csv.write_csv(pa.table({**named, **columns}), text)
+    pq.write_table(pa.table({**named, "count": pa.array(counts), "vector": vectors}), binary)
+    return [
+        write_shard(folder_uri, f"embeddings{suffix}", file.getvalue(), tokens=len(embeddings.tokens))
+        for suffix, file in ((CSV, text), (PARQUET, binary))
+    ]
 
 
 def read_embeddings(path_or_uri: str) -> Embeddings:

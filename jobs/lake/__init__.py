@@ -1,1 +1,1 @@
-"""The lake: URIs, the names of its folders and files, objects, manifests."""
+"""The lake: its URIs, names, files and manifests."""

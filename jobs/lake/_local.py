@@ -1,7 +1,4 @@
-"""Local files behind `jobs.lake.store`, whose methods of the same names say what these do.
-
-A file is complete and on the disk before it gets its name: readers and a crash find the old content or the new.
-"""
+"""Local files behind `jobs.lake.store`; a file is complete and on the disk before it gets its name."""
 
 from __future__ import annotations
 
@@ -34,10 +31,7 @@ class FileInfo:
 
 @contextmanager
 def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
-    """Open a new file that gets the name `path` when the block ends, and is removed if the block fails.
-
-    `publish` is `os.replace`, or `os.link` to fail where there is a file already.
-    """
+    """Open a new file that gets the name `path` when the block ends; with `os.link`, only if the name is free."""
     _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -52,7 +46,7 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
 
 
 class LocalFiles:
-    """Operations on local or mounted disks, by ``file://`` URIs."""
+    """The methods of `Store` on local or mounted disks."""
 
     def read_bytes(self, uri: str) -> bytes:
         return local_path(uri).read_bytes()
@@ -90,12 +84,12 @@ class LocalFiles:
         return FileInfo(uri, state.st_size, state.st_mtime) if S_ISREG(state.st_mode) else None
 
     def list_files(self, uri: str) -> list[FileInfo]:
-        root, found = local_path(uri), list[FileInfo | None]()
+        root, uris = local_path(uri), list[str]()
         for path, folders, names in os.walk(root, onerror=_raise_unless_missing, followlinks=True):
             folders[:] = [name for name in folders if not _is_circle(Path(path, name))]
             inner = join(uri, os.path.relpath(path, root)) if path != str(root) else uri
-            found += [self.info(join(inner, name)) for name in names]
-        return [info for info in found if info]
+            uris += [join(inner, name) for name in names]
+        return [info for info in map(self.info, uris) if info]
 
     def list_folders(self, uri: str) -> list[str]:
         try:
@@ -120,7 +114,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk, where the file system can and permissions allow."""
+    """Write the names in a folder to the disk, if the file system can and permissions allow."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,7 +1,4 @@
-"""Objects of S3 behind `jobs.lake.store`, whose methods of the same names say what these do.
-
-Errors of boto3 become errors of the operating system, as local files raise them.
-"""
+"""Objects of S3 behind `jobs.lake.store`; errors are those of the operating system, as local files raise them."""
 
 from __future__ import annotations
 
@@ -30,35 +27,26 @@ _TRANSIENT_CODES = re.compile("Slow ?Down|Throttl|TooManyRequests|RequestTimeout
 
 @contextmanager
 def os_errors(uri: str) -> Iterator[None]:
-    """Turn errors of boto3 into errors of the operating system.
-
-    Raises:
-        FileNotFoundError: if there is no such object or bucket.
-        FileExistsError: if the condition of a conditional request is not met.
-        PermissionError: if access is denied.
-        TransientError: if a retry may help.
-        OSError: for any other error.
-    """
+    """Raise errors of boto3 as errors of the operating system: a TransientError if a retry may help."""
     try:
         yield
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        code = error.response.get("Error", {}).get("Code", "")
-        if status in _ERRNO:
-            raise OSError(_ERRNO[status], code, uri) from error  # Python chooses the class by the number
-        may_pass = status == 409 or status >= 500 or bool(_TRANSIENT_CODES.search(code))
-        raise (TransientError if may_pass else OSError)(f"{type(error).__name__}: {error}") from error
-    except BotoCoreError as error:
-        may_pass = isinstance(error, HTTPClientError | BotoConnectionError | IncompleteReadError)
+    except (ClientError, BotoCoreError) as error:
+        if isinstance(error, ClientError):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = error.response.get("Error", {}).get("Code", "")
+            if status in _ERRNO:
+                raise OSError(_ERRNO[status], code, uri) from error  # Python chooses the class by the number
+            may_pass = status == 409 or status >= 500 or bool(_TRANSIENT_CODES.search(code))
+        else:
+            may_pass = isinstance(error, HTTPClientError | BotoConnectionError | IncompleteReadError)
         raise (TransientError if may_pass else OSError)(f"{type(error).__name__}: {error}") from error
 
 
 class S3Files:
-    """Operations on objects, by ``s3://`` URIs."""
+    """The methods of `Store` on objects of S3."""
 
     def __init__(self, connect: Callable[[], S3Client], part_bytes: int) -> None:
         self._connect = connect
-        self._part_bytes = part_bytes
         # The parts lie in memory; more than 4 at a time are not faster on the network of a node.
         self._parts = TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=4)
 
@@ -76,7 +64,7 @@ class S3Files:
             return data
 
     def write_bytes(self, uri: str, data: bytes) -> None:
-        if len(data) > self._part_bytes:
+        if len(data) > self._parts.multipart_threshold:
             self._upload(uri, io.BytesIO(data))
         else:
             self._put(uri, data)
@@ -84,6 +72,10 @@ class S3Files:
     def upload(self, uri: str, path: Path) -> None:
         with path.open("rb") as file:
             self._upload(uri, file)
+
+    def _upload(self, uri: str, file: BinaryIO) -> None:
+        with self._request(uri) as (client, address):
+            client.upload_fileobj(file, **address, Config=self._parts)
 
     def publish(self, uri: str, data: bytes) -> bool:
         return self._put(uri, data, IfNoneMatch="*")
@@ -108,10 +100,11 @@ class S3Files:
         return FileInfo(uri, found["ContentLength"], found["LastModified"].timestamp())
 
     def list_files(self, uri: str) -> list[FileInfo]:
-        found = [item for page in self._list(uri) for item in page.get("Contents", [])]
+        bucket_uri = f"s3://{bucket_and_key(uri)[0]}"
         return [
-            FileInfo(f"s3://{bucket_and_key(uri)[0]}/{item['Key']}", item["Size"], item["LastModified"].timestamp())
-            for item in found
+            FileInfo(f"{bucket_uri}/{item['Key']}", item["Size"], item["LastModified"].timestamp())
+            for page in self._list(uri)
+            for item in page.get("Contents", [])
             if not item["Key"].endswith("/")  # consoles write an empty object for a folder
         ]
 
@@ -136,10 +129,6 @@ class S3Files:
             prefix = f"{address['Key']}/" if address["Key"] else ""
             pages = client.get_paginator("list_objects_v2")
             yield from pages.paginate(Bucket=address["Bucket"], Prefix=prefix, **options)
-
-    def _upload(self, uri: str, file: BinaryIO) -> None:
-        with self._request(uri) as (client, address):
-            client.upload_fileobj(file, **address, Config=self._parts)
 
     def _put(self, uri: str, data: bytes, **condition: str) -> bool:
         """Write an object; return False if the condition is not met."""

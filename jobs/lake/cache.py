@@ -13,13 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from jobs.errors import InputError
-from jobs.lake import store
 from jobs.lake.manifest import FileEntry, check_file
 from jobs.lake.retry import refuse_full_disk
+from jobs.lake.store import COPY_BYTES, open_input
 from jobs.lake.uri import is_s3, join, local_path
 
-KEPT_SECONDS = 3 * 24 * 3600
-_COPY_BYTES = 1 << 23
+_KEPT_SECONDS = 3 * 24 * 3600
 
 
 def verified_file(folder_uri: str, entry: FileEntry) -> Path:
@@ -34,11 +33,14 @@ def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     try:
         if is_s3(uri):
             return _cached_copy(uri, entry)
-        path = local_path(uri)
-        state = path.stat()
+        return _checked(local_path(uri), uri, entry)
     except FileNotFoundError:
         check_file(uri, entry, None)
         raise
+
+
+def _checked(path: Path, uri: str, entry: FileEntry) -> Path:
+    state = path.stat()
     check_file(uri, entry, state.st_size)  # before much is read
     check_file(uri, entry, state.st_size, _hash_file(path, state.st_size, state.st_mtime_ns))
     return path
@@ -54,28 +56,21 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
     if path.exists():
         path.touch()
         return path
-    _delete_unused(folder)
+    oldest = time.time() - _KEPT_SECONDS
+    for copy in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process may delete it, too
+            if copy.stat().st_mtime < oldest:
+                copy.unlink()
     temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
     try:
-        with store.open_input(uri) as source, temporary.open("wb") as target:
-            shutil.copyfileobj(source, target, _COPY_BYTES)
-        state = temporary.stat()
-        check_file(uri, entry, state.st_size, _hash_file(temporary, state.st_size, state.st_mtime_ns))
-        temporary.replace(path)
+        with open_input(uri) as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, COPY_BYTES)
+        return _checked(temporary, uri, entry).replace(path)
     except OSError as error:
         refuse_full_disk(str(folder), error)
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    return path
-
-
-def _delete_unused(folder: Path) -> None:
-    oldest = time.time() - KEPT_SECONDS
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process may delete it, too
-            if path.stat().st_mtime < oldest:
-                path.unlink()
 
 
 @lru_cache(maxsize=4096)

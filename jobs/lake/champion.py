@@ -26,29 +26,15 @@ def format_champion(model: str, run_id: str, metrics: dict[str, Any]) -> bytes:
     return json.dumps({"model": model, "run_id": run_id, **metrics}, indent=2).encode() + b"\n"
 
 
-def read_champion(lake: Lake) -> Champion | None:
-    """Return the champion, or None if no model was promoted.
-
-    Raises:
-        DamagedError: if the file cannot be read.
-    """
-    return read_champion_version(lake, ENVIRONMENT)[0]
-
-
-def read_champion_version(lake: Lake, store: Store) -> tuple[Champion | None, str]:
-    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none.
-
-    Raises:
-        DamagedError: if the file cannot be read.
-    """
+def read_champion(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
+    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none."""
     try:
         data, version = store.read_version(lake.champion)
         values = json.loads(data)
-        champion = Champion(join(lake.models, str(values.pop("model"))), str(values.pop("run_id")), values)
+        return Champion(join(lake.models, str(values.pop("model"))), str(values.pop("run_id")), values), version
     except FileNotFoundError:
         return None, ""
     except (ValueError, KeyError, TypeError, AttributeError):
         raise DamagedError(
             f"{lake.champion}: does not name a model and its run; delete it and promote a run again"
         ) from None
-    return champion, version

@@ -15,96 +15,60 @@ from jobs.lake.uri import join, to_uri
 MANIFEST = "_manifest.json"
 
 
-def safe_run_id(run_id: str) -> str:
-    """Return `run_id` as the name of a folder. Airflow's ids have ``:`` and ``+``, which some file systems refuse."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run"
+class _Below:
+    """A property: the URI of a file or folder below the `uri` of its owner."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __get__(self, owner: Run | Lake, _: type) -> str:
+        return join(owner.uri, *self._names)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, whose folder is ``<lake>/runs/<run_id>``. The properties are URIs."""
+    """A run: the URIs of its folder, ``<lake>/runs/<run_id>``, and of the files and folders in it."""
 
     lake_uri: str
     run_id: str
+
+    config = _Below("config.json")
+    """The resolved configuration, written once."""
+    datasets = _Below("datasets.json")
+    """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
+    train = _Below("train")
+    """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
+    checkpoints = _Below("train", "checkpoints")
+    """The folder with one folder for each checkpoint."""
+    stop = _Below("train", "stop")
+    """A file that asks the workers to stop after their current step."""
+    attempts = _Below("train", "attempts.json")
+    """The counts of restarts and of skipped batches."""
+    rounds = _Below("train", "rounds")
+    """The files that workers of the round-based strategies exchange during training."""
+    metrics_parts = _Below("train", "metrics")
+    """The folder of small files of metrics, written during training."""
+    metrics = _Below("train", "metrics.jsonl")
+    """All metrics, one line for each step, written at the end of training."""
+    tensorboard = _Below("train", "tensorboard")
+    """The folder that TensorBoard opens."""
+    generate = _Below("generate")
+    """The folder of generated text and samples."""
+    model = _Below("model")
+    """The folder of the trained model."""
+    model_archive = _Below("model.zip")
+    """The model's folder as one zip file."""
+    stats = _Below("stats")
+    """The folder of statistics, of each step and merged."""
 
     @property
     def uri(self) -> str:
         """The run's folder."""
         return join(self.lake_uri, "runs", self.run_id)
 
-    @property
-    def config(self) -> str:
-        """The resolved configuration, written once."""
-        return join(self.uri, "config.json")
-
-    @property
-    def datasets(self) -> str:
-        """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
-        return join(self.uri, "datasets.json")
-
-    @property
-    def train(self) -> str:
-        """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
-        return join(self.uri, "train")
-
-    @property
-    def checkpoints(self) -> str:
-        """The folder with one folder for each checkpoint."""
-        return join(self.train, "checkpoints")
-
     def checkpoint(self, step: int) -> str:
         """Return the folder of the checkpoint after `step` optimizer steps."""
         return join(self.checkpoints, f"{step:08d}")
-
-    @property
-    def stop(self) -> str:
-        """A file that asks the workers to stop after their current step."""
-        return join(self.train, "stop")
-
-    @property
-    def attempts(self) -> str:
-        """The counts of restarts and of skipped batches."""
-        return join(self.train, "attempts.json")
-
-    @property
-    def rounds(self) -> str:
-        """The files that workers of the round-based strategies exchange during training."""
-        return join(self.train, "rounds")
-
-    @property
-    def metrics_parts(self) -> str:
-        """The folder of small files of metrics, written during training."""
-        return join(self.train, "metrics")
-
-    @property
-    def metrics(self) -> str:
-        """All metrics, one line for each step, written at the end of training."""
-        return join(self.train, "metrics.jsonl")
-
-    @property
-    def tensorboard(self) -> str:
-        """The folder that TensorBoard opens."""
-        return join(self.train, "tensorboard")
-
-    @property
-    def generate(self) -> str:
-        """The folder of generated text and samples."""
-        return join(self.uri, "generate")
-
-    @property
-    def model(self) -> str:
-        """The folder of the trained model."""
-        return join(self.uri, "model")
-
-    @property
-    def model_archive(self) -> str:
-        """The model's folder as one zip file."""
-        return join(self.uri, "model.zip")
-
-    @property
-    def stats(self) -> str:
-        """The folder of statistics, of each step and merged."""
-        return join(self.uri, "stats")
 
     def step_stats(self, step: str) -> str:
         """Return the file with the statistics of one step."""
@@ -116,11 +80,7 @@ class Run:
 
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
-        """Return the run whose configuration is ``<lake>/runs/<run_id>/config.json``.
-
-        Raises:
-            InputError: if `config_uri` has another form.
-        """
+        """Return the run whose configuration is ``<lake>/runs/<run_id>/config.json``; other forms are refused."""
         parts = to_uri(config_uri).rsplit("/", 3)
         if len(parts) != 4 or parts[1] != "runs" or parts[3] != "config.json":
             raise InputError(f"{config_uri}: not a run's configuration; expected <lake>/runs/<run_id>/config.json")
@@ -129,34 +89,25 @@ class Run:
 
 @dataclass(frozen=True)
 class Lake:
-    """The folder that has everything: datasets, runs, models, packages and logs. The properties are URIs."""
+    """The folder that has everything: the URIs of datasets, runs, models, packages and logs."""
 
     uri: str
 
-    def run(self, run_id: str) -> Run:
-        """Return the run with this id."""
-        return Run(self.uri, safe_run_id(run_id))
+    runs = _Below("runs")
+    models = _Below("models")
+    """The folder of promoted models."""
+    champion = _Below("models", "champion.json")
+    """The pointer to the promoted model that is in use."""
+    logs = _Below("logs")
+    """The folder of the clusters' logs, in EMR's layout."""
 
-    @property
-    def runs(self) -> str:
-        """The folder of all runs."""
-        return join(self.uri, "runs")
+    def run(self, run_id: str) -> Run:
+        """Return the run with this id. Airflow's ids have ``:`` and ``+``, which some file systems refuse."""
+        return Run(self.uri, re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run")
 
     def dataset(self, kind: str, fingerprint: str) -> str:
-        """Return the folder of a dataset."""
+        """Return the folder of a dataset; its kind is ``tokens``, ``windows`` or ``embeddings``."""
         return join(self.uri, "datasets", kind, fingerprint)
-
-    def tokens(self, fingerprint: str) -> str:
-        """Return the folder of a dataset of token shards."""
-        return self.dataset("tokens", fingerprint)
-
-    def windows(self, fingerprint: str) -> str:
-        """Return the folder of a dataset of window shards."""
-        return self.dataset("windows", fingerprint)
-
-    def embeddings(self, fingerprint: str) -> str:
-        """Return the folder of a dataset of token vectors."""
-        return self.dataset("embeddings", fingerprint)
 
     def package(self, sha256: str) -> str:
         """Return the folder of a packaged job, by the hash of its content."""
@@ -165,18 +116,3 @@ class Lake:
     def wheelhouse(self, sha256: str) -> str:
         """Return the folder of wheels for nodes without internet, by the hash of their hashes."""
         return join(self.uri, "wheelhouses", sha256)
-
-    @property
-    def models(self) -> str:
-        """The folder of promoted models."""
-        return join(self.uri, "models")
-
-    @property
-    def champion(self) -> str:
-        """The pointer to the promoted model that is in use."""
-        return join(self.models, "champion.json")
-
-    @property
-    def logs(self) -> str:
-        """The folder of the clusters' logs, in EMR's layout."""
-        return join(self.uri, "logs")

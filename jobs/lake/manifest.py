@@ -1,8 +1,4 @@
-"""Manifests: the list of a dataset's files, with their sizes and hashes.
-
-A dataset exists when its manifest does. `jobs.lake.store` writes the manifest last, and readers read only the files
-that it lists.
-"""
+"""Manifests: the list of a dataset's files, with their sizes and hashes."""
 
 from __future__ import annotations
 
@@ -61,13 +57,12 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     try:
         values = json.loads(data)
         manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
-        if any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files):
-            raise ValueError("a name leads out of the folder")
+        names_lead_out = any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files)
+        if manifest.format_version == FORMAT_VERSION and not names_lead_out:
+            return manifest
     except (ValueError, KeyError, TypeError, AttributeError):
-        manifest = None
-    if manifest is None or manifest.format_version != FORMAT_VERSION:
-        raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
-    return manifest
+        pass
+    raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
 
 
 def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None = None) -> None:
@@ -85,11 +80,7 @@ def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None 
 
 
 def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
-    """Check `data`, the content of the file `uri`, by size and hash.
-
-    Raises:
-        DamagedError: if it differs from the manifest.
-    """
+    """Check `data`, the content of the file `uri`, as `check_file` does."""
     check_file(uri, entry, len(data), hashlib.sha256(data).hexdigest())
 
 

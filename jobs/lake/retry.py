@@ -12,8 +12,7 @@ from typing import TypeVar
 from jobs.errors import LakeError
 
 LIMIT_SECONDS = 120.0
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 10.0
-
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TRANSIENT = {errno.EAGAIN, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
@@ -26,14 +25,12 @@ class TransientError(OSError):
     """A failure of the lake that may pass: throttling, a lost connection, a server error, a conflict."""
 
 
-def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: float = LIMIT_SECONDS) -> Result:
-    """Return the result of `operation`, which is repeated with growing pauses while errors occur that may pass.
+def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: float) -> Result:
+    """Return the result of `operation`, repeated with growing pauses while errors occur that may pass.
 
-    Raises:
-        LakeError: if the errors did not pass within `limit_seconds`, or the disk is full.
-        OSError: if the error cannot pass, or `limit_seconds` is 0.
+    With a limit of 0 it is tried once.
     """
-    deadline, pause = time.monotonic() + limit_seconds, FIRST_PAUSE_SECONDS
+    deadline, pause = time.monotonic() + limit_seconds, _FIRST_PAUSE_SECONDS
     while True:
         try:
             return operation()
@@ -48,7 +45,7 @@ def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: fl
                 ) from None
             log.warning("%s: trying again in %.1f s (%s)", uri, pause, one_line(error))
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - only spreads the retries of many workers
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 def refuse_full_disk(location: str, error: OSError) -> None:

@@ -1,32 +1,27 @@
 """Files of the lake, on local disks (``file://``) and in S3 (``s3://``), with the same functions for both.
 
-The functions of this module are the methods of a `Store` that takes endpoint, credentials and region from the
-environment of the process, as the job does. Airflow and the embedded EMR make a `Store` with a client of their own.
+The functions of this module are the methods of a `Store` with the process's credentials, as the job uses them. Airflow
+and the embedded EMR make a `Store` with a client of their own.
 
-A dataset exists when its manifest does. Shards are written under names that no other attempt uses, and the manifest
-that lists them is published last, only if there is none. Readers read only what a manifest lists, so nothing that a
-crash leaves behind is taken for data.
+A dataset exists when its manifest does. The manifest is published last, only if there is none, and readers read only
+the files that it lists.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property, lru_cache
-from io import BufferedReader
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from jobs.errors import DamagedError, InputError
 from jobs.lake._local import FileInfo, LocalFiles, atomic_temporary_file
-from jobs.lake._streams import RangeReader, ShardWriter
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
-from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, refuse_full_disk, retry_transient
+from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, retry_transient
 from jobs.lake.uri import is_s3, join, local_path
 
 if TYPE_CHECKING:
@@ -34,9 +29,8 @@ if TYPE_CHECKING:
 
     from jobs.lake._s3 import S3Files
 
-PART_BYTES = 1 << 24
 BUFFER_BYTES = 1 << 16
-_COPY_BYTES = 1 << 23
+COPY_BYTES = 1 << 23
 
 
 @lru_cache(maxsize=1)
@@ -51,11 +45,11 @@ def environment_client() -> S3Client:
 class Store:
     """The operations on files of a lake, each of which is retried while the lake fails.
 
-    Reading a file that does not exist raises FileNotFoundError. Any operation raises LakeError if the lake fails for
-    longer than the limit or a disk is full, and another OSError for what cannot pass, such as a lack of permissions.
+    Any operation raises LakeError if the lake fails for longer than the limit or a disk is full, and an OSError for
+    what cannot pass, such as FileNotFoundError.
 
     Args:
-        connect: Returns a boto3 client of S3, the same at each call.
+        connect: Returns a boto3 client of S3.
         retry_seconds: Time limit of an operation with all of its retries. 0 means that it is tried once.
         part_bytes: Larger objects of S3 are written and copied in parts of this size; one request takes at most 5 GiB.
     """
@@ -64,7 +58,7 @@ class Store:
         self,
         connect: Callable[[], S3Client] = environment_client,
         retry_seconds: float = LIMIT_SECONDS,
-        part_bytes: int = PART_BYTES,
+        part_bytes: int = 1 << 24,
     ) -> None:
         self._connect = connect
         self._retry_seconds = retry_seconds
@@ -83,33 +77,29 @@ class Store:
     def _retry(self, uri: str, operation: Callable[[], Result]) -> Result:
         return retry_transient(uri, operation, self._retry_seconds)
 
-    def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> BufferedReader:
+    def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:
         """Open a file for reading at any position. A read of fewer bytes than `buffer_bytes` fetches that many."""
         if not is_s3(uri):
-            return cast("BufferedReader", self._retry(uri, lambda: local_path(uri).open("rb", buffer_bytes)))
+            return cast("io.BufferedReader", self._retry(uri, lambda: local_path(uri).open("rb", buffer_bytes)))
         info = self.info(uri)
         if info is None:
             raise FileNotFoundError(uri)
-
-        def read_range(start: int, size: int) -> bytes:
-            return self._retry(uri, lambda: self._s3.read_range(uri, start, size))
-
-        return BufferedReader(RangeReader(read_range, info.size), buffer_bytes)
+        return io.BufferedReader(_RangeReader(self, uri, info.size), buffer_bytes)
 
     def read_bytes(self, uri: str) -> bytes:
         """Return the content of a file."""
         return self._retry(uri, lambda: self._files(uri).read_bytes(uri))
+
+    def read_range(self, uri: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of an object of S3 from `start` on."""
+        return self._retry(uri, lambda: self._s3.read_range(uri, start, size))
 
     def read_version(self, uri: str) -> tuple[bytes, str]:
         """Return the content of a file, and its version, which `replace` takes."""
         return self._retry(uri, lambda: self._files(uri).read_version(uri))
 
     def read_json(self, uri: str) -> Any:
-        """Return the content of a JSON file.
-
-        Raises:
-            DamagedError: if it is not JSON.
-        """
+        """Return the content of a JSON file; raise DamagedError if it is not JSON."""
         data = self.read_bytes(uri)
         try:
             return json.loads(data)
@@ -132,22 +122,6 @@ class Store:
         """Write a file in place of one that is still at `version`; return whether it was written."""
         return self._retry(uri, lambda: self._files(uri).replace(uri, data, version))
 
-    @contextmanager
-    def create(self, uri: str) -> Iterator[BinaryIO]:
-        """Open a file for writing, which is in the lake when the block has ended, in place of an earlier one."""
-        try:
-            if not is_s3(uri):
-                with atomic_temporary_file(local_path(uri)) as file:
-                    yield file
-            else:  # an upload that fails can be repeated, since the content is on the local disk
-                with tempfile.NamedTemporaryFile() as copy:
-                    yield cast("BinaryIO", copy)
-                    copy.flush()
-                    self._retry(uri, lambda: self._s3.upload(uri, Path(copy.name)))
-        except OSError as error:
-            refuse_full_disk(tempfile.gettempdir() if is_s3(uri) else uri, error)
-            raise
-
     def copy(self, uri: str, target_uri: str) -> None:
         """Copy a file in place of an earlier one, within a storage or from one to another."""
         if is_s3(uri) and is_s3(target_uri):
@@ -155,8 +129,11 @@ class Store:
         elif is_s3(target_uri):
             self._retry(target_uri, lambda: self._s3.upload(target_uri, local_path(uri)))
         else:
-            with self.open_input(uri) as source, self.create(target_uri) as target:
-                shutil.copyfileobj(source, target, _COPY_BYTES)
+            self._retry(target_uri, lambda: self._download(uri, target_uri))
+
+    def _download(self, uri: str, target_uri: str) -> None:
+        with self.open_input(uri) as source, atomic_temporary_file(local_path(target_uri)) as target:
+            shutil.copyfileobj(source, target, COPY_BYTES)
 
     def info(self, uri: str) -> FileInfo | None:
         """Return the size and the time of the last change of a file, or None if there is no file."""
@@ -186,11 +163,7 @@ class Store:
         self._retry(uri, lambda: self._files(uri).delete_folder(uri))
 
     def check_writable(self, uri: str) -> None:
-        """Write and delete a small file below `uri`, without retries: a wrong place should be reported at once.
-
-        Raises:
-            InputError: if that fails.
-        """
+        """Write and delete a small file below `uri`, or raise InputError. A wrong place is reported without retries."""
         probe, once = join(uri, f".write-test-{uuid.uuid4().hex[:8]}"), Store(self._connect, retry_seconds=0)
         try:
             once.write_bytes(probe, b"")
@@ -200,27 +173,18 @@ class Store:
                 f"{uri}: the lake cannot be written to ({one_line(error)}); choose another (--lake, NIGHTJAR_LAKE)"
             ) from None
 
-    @contextmanager
-    def create_shard(self, folder_uri: str, stem: str, suffix: str) -> Iterator[ShardWriter]:
-        """Write a file below `folder_uri` under a name that no other attempt uses (``<stem>-<random><suffix>``).
-
-        `stem` may contain folders (``train/00000``). The file counts once a manifest lists its `ShardWriter.entry`.
-        """
-        name = f"{stem}-{uuid.uuid4().hex[:12]}{suffix}"
-        with self.create(join(folder_uri, name)) as file:
-            yield ShardWriter(file, name)
+    def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
+        """Write a file of a dataset as `write_file` does, with random letters before the suffix of its name."""
+        stem, _, suffix = name.rpartition(".")
+        return self.write_file(folder_uri, f"{stem}-{uuid.uuid4().hex[:12]}.{suffix}", data, **counts)
 
     def write_file(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
-        """Write a file of a dataset under its own name, and return the manifest's entry for it."""
+        """Write a file of a dataset, and return the manifest's entry for it."""
         self.write_bytes(join(folder_uri, name), data)
         return FileEntry.of(name, data, **counts)
 
     def read_file(self, folder_uri: str, entry: FileEntry) -> bytes:
-        """Return the content of a file of a dataset, which must fit in memory.
-
-        Raises:
-            DamagedError: if the file is missing, or its size or hash differs from the manifest's.
-        """
+        """Return the content of a file of a dataset, checked by size and hash; it must fit in memory."""
         uri = join(folder_uri, entry.name)
         try:
             data = self.read_bytes(uri)
@@ -235,11 +199,7 @@ class Store:
         return self.publish(join(folder_uri, MANIFEST), manifest.to_json())
 
     def read_manifest(self, folder_uri: str) -> Manifest | None:
-        """Return the manifest of the dataset at `folder_uri`, or None if there is no dataset.
-
-        Raises:
-            DamagedError: if there is a manifest that cannot be read.
-        """
+        """Return the manifest of the dataset at `folder_uri`, or None if there is no dataset."""
         uri = join(folder_uri, MANIFEST)
         try:
             return parse_manifest(self.read_bytes(uri), uri)
@@ -247,27 +207,49 @@ class Store:
             return None
 
     def verify_sizes(self, folder_uri: str, manifest: Manifest) -> None:
-        """Check that every file of a dataset exists and has its size: one listing, and no file is read.
-
-        Raises:
-            DamagedError: if a file is missing or has another size; the message names the first one.
-        """
+        """Raise DamagedError unless every file of a dataset exists and has its size; one listing, no file is read."""
         sizes = {info.uri: info.size for info in self.list_files(folder_uri)}
         for entry in manifest.files:
             uri = join(folder_uri, entry.name)
             check_file(uri, entry, sizes.get(uri))
 
 
+class _RangeReader(io.RawIOBase):
+    """A file object of an object of S3; each read is a request for a range."""
+
+    def __init__(self, store: Store, uri: str, size: int) -> None:
+        super().__init__()
+        self._store, self._uri, self._size = store, uri, size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        size = max(0, min(len(buffer), self._size - self._position))
+        if size:
+            buffer[:size] = self._store.read_range(self._uri, self._position, size)
+            self._position += size
+        return size
+
+
 ENVIRONMENT = Store()
 """The store of this process's environment, whose methods are the functions of this module."""
 
-open_input, create, copy = ENVIRONMENT.open_input, ENVIRONMENT.create, ENVIRONMENT.copy
+open_input, copy = ENVIRONMENT.open_input, ENVIRONMENT.copy
 read_bytes, read_version, read_json = ENVIRONMENT.read_bytes, ENVIRONMENT.read_version, ENVIRONMENT.read_json
 write_bytes, write_json = ENVIRONMENT.write_bytes, ENVIRONMENT.write_json
 publish, replace, check_writable = ENVIRONMENT.publish, ENVIRONMENT.replace, ENVIRONMENT.check_writable
 info, exists = ENVIRONMENT.info, ENVIRONMENT.exists
 list_files, list_folders = ENVIRONMENT.list_files, ENVIRONMENT.list_folders
 delete_file, delete_folder = ENVIRONMENT.delete_file, ENVIRONMENT.delete_folder
-create_shard, write_file, read_file = ENVIRONMENT.create_shard, ENVIRONMENT.write_file, ENVIRONMENT.read_file
+write_shard, write_file, read_file = ENVIRONMENT.write_shard, ENVIRONMENT.write_file, ENVIRONMENT.read_file
 publish_manifest, read_manifest = ENVIRONMENT.publish_manifest, ENVIRONMENT.read_manifest
 verify_sizes = ENVIRONMENT.verify_sizes

@@ -15,11 +15,7 @@ from jobs.errors import InputError
 
 
 def to_uri(path_or_uri: str) -> str:
-    """Return the URI of a path or URI that a user gave.
-
-    Raises:
-        InputError: if the scheme is neither ``file`` nor ``s3``, or an S3 URI has no bucket.
-    """
+    """Return the URI of a path or URI that a user gave."""
     text = re.sub("^file:(//localhost)?/(?!/)", "file:///", str(path_or_uri).strip())
     if not text:
         raise InputError("a path or URI is empty; give a local path, file:///... or s3://bucket/prefix")
@@ -38,7 +34,7 @@ def to_uri(path_or_uri: str) -> str:
 
 
 def is_s3(uri: str) -> bool:
-    """Return whether `uri` is in S3."""
+    """Return whether the URI is one of S3."""
     return uri.startswith("s3://")
 
 
@@ -46,7 +42,7 @@ def local_path(uri: str) -> Path:
     """Return the path of a ``file://`` URI. Its name need not be valid UTF-8."""
     if not uri.startswith("file://"):
         raise InputError(f"{uri}: not a local file or folder; give a file:// URI")
-    return Path(_decode(uri.removeprefix("file://")))
+    return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -64,7 +60,7 @@ def join(uri: str, *names: str) -> str:
 def base_name(uri: str) -> str:
     """Return the last name of a URI, decoded."""
     name = uri.rstrip("/").rpartition("/")[2]
-    return name if is_s3(uri) else _decode(name)
+    return name if is_s3(uri) else os.fsdecode(unquote_to_bytes(name))
 
 
 def relative_name(uri: str, folder_uri: str) -> str:
@@ -72,7 +68,3 @@ def relative_name(uri: str, folder_uri: str) -> str:
     if is_s3(uri):
         return uri.removeprefix(join(folder_uri, ""))
     return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
-
-
-def _decode(quoted: str) -> str:
-    return os.fsdecode(unquote_to_bytes(quoted))

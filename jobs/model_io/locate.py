@@ -21,7 +21,7 @@ def find_model(name: str, lake: Lake) -> str:
         DamagedError: if the pointer to the champion is damaged.
     """
     if name == "champion":
-        champion = read_champion(lake)
+        champion, _ = read_champion(lake)
         if champion is None:
             raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
         return champion.model_uri

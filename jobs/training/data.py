@@ -31,9 +31,9 @@ class TrainingData:
         Raises:
             InputError: if it does not exist.
         """
-        manifest = store.read_manifest(place.windows(fingerprint))
+        manifest = store.read_manifest(place.dataset("windows", fingerprint))
         if manifest is None:
-            raise InputError(f"{place.windows(fingerprint)}: no windows here; run the windows step first")
+            raise InputError(f"{place.dataset('windows', fingerprint)}: no windows here; run the windows step first")
         train, valid = (WindowSet.open(place, fingerprint, side) for side in ("train", "valid"))
         counts = manifest.counts
         return cls(

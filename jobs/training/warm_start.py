@@ -93,4 +93,4 @@ def embeddings_uri(run: Run, embeddings: str) -> str:
     name = used_datasets(run).get("embeddings")
     if name is None:
         raise InputError(f"{run.datasets}: names no embeddings; run the embed step first")
-    return Lake(run.lake_uri).embeddings(name)
+    return Lake(run.lake_uri).dataset("embeddings", name)

@@ -48,7 +48,11 @@ def run_again(tmp_path):
 
 def test_datasets_verify(lake):
     fingerprints = store.read_json(lake.run("old").datasets)
-    folders = [lake.tokens(fingerprints["tokens"]), lake.windows(fingerprints["windows"]), lake.run("old").train]
+    folders = [
+        lake.dataset("tokens", fingerprints["tokens"]),
+        lake.dataset("windows", fingerprints["windows"]),
+        lake.run("old").train,
+    ]
     for folder in [*folders, lake.run("old").model, lake.run("old").generate]:
         manifest = store.read_manifest(folder)
         store.verify_sizes(folder, manifest)
@@ -74,7 +78,7 @@ def test_the_statistics_are_read(lake):
 
 
 def test_the_champion_is_the_model_of_the_run(lake):
-    champion = read_champion(lake)
+    champion, _ = read_champion(lake)
     assert champion.run_id == "old"
     assert champion.metrics["bits_per_byte"] == pytest.approx(4.5233, abs=1e-4)
     promoted, _ = load_model(champion.model_uri)

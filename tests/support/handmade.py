@@ -44,7 +44,7 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
     ids = tokenizer.encode(text)
     cut = len(ids) * 4 // 5
     sides = {"train": ids[:cut], "valid": ids[cut:]}
-    folder = place.windows(FINGERPRINT)
+    folder = place.dataset("windows", FINGERPRINT)
     files = tuple(
         entry for side, stream in sides.items() for entry in _write_shards(folder, side, stream, size, shard_windows)
     )
@@ -63,8 +63,10 @@ def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int
         "unigram_accuracy": max(Counter(valid.tolist()).values()) / len(valid),
     }
     store.publish_manifest(folder, Manifest("windows", FINGERPRINT, files, counts))
-    entry = store.write_file(place.tokens(FINGERPRINT), "tokenizer.json", tokenizer.json)
-    store.publish_manifest(place.tokens(FINGERPRINT), Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))
+    entry = store.write_file(place.dataset("tokens", FINGERPRINT), "tokenizer.json", tokenizer.json)
+    store.publish_manifest(
+        place.dataset("tokens", FINGERPRINT), Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []})
+    )
 
 
 def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Config]:

@@ -119,9 +119,7 @@ def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCa
 
 
 def _write(folder: str, stem: str, tensors: Tensors) -> FileEntry:
-    with store.create_shard(folder, stem, ".safetensors") as shard:
-        shard.write(save(dict(tensors)))
-    return shard.entry()
+    return store.write_shard(folder, f"{stem}.safetensors", save(dict(tensors)))
 
 
 @lru_cache(maxsize=1)

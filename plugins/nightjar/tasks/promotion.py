@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from jobs.errors import DamagedError, NightjarError
-from jobs.lake.champion import Champion, format_champion, read_champion_version
+from jobs.lake.champion import Champion, format_champion, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.store import Store
 from jobs.lake.uri import join
@@ -33,7 +33,7 @@ def promote(run: Run, store: Store | None = None) -> dict[str, Any]:
     stats = read_stats(run, store)
     reason, model = _reason_against(stats), None
     for _ in range(_MAX_RACES):
-        champion, version = read_champion_version(lake, store)
+        champion, version = read_champion(lake, store)
         reason = reason or _reason_to_keep(champion, lake, stats)
         if reason:
             return _decision(False, reason, None)

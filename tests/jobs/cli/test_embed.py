@@ -60,7 +60,7 @@ def test_embed_prints_the_neighbours_of_words(run, capsys):
         == 0
     )
     place, sailor, village = capsys.readouterr().out.splitlines()
-    folder = Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"])
+    folder = Lake(run.lake_uri).dataset("embeddings", store.read_json(run.datasets)["embeddings"])
     assert place == f"embeddings {folder}"
     assert set(sailor.split()[1:6:2]) == {"captain", "farmer", "baker"}
     assert set(village.split()[1:6:2]) == {"harbour", "market", "forest"}
@@ -87,7 +87,7 @@ def learned(run, config, engine):
     """Return the embeddings of a run, learned again."""
     store.delete_folder(join(run.lake_uri, "datasets/embeddings"))
     assert not run_step("embed", run, config, engine)["reused"]
-    return read_embeddings(Lake(run.lake_uri).embeddings(store.read_json(run.datasets)["embeddings"]))
+    return read_embeddings(Lake(run.lake_uri).dataset("embeddings", store.read_json(run.datasets)["embeddings"]))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def make(lake_uri, suffix, engine, num_parts):
     config = read_config(run)
     stats = tokenize.run(run, config, engine, lambda line: None) | windows.run(run, config, engine, lambda line: None)
     names = store.read_json(run.datasets)
-    folder = lake.tokens(names["tokens"])
+    folder = lake.dataset("tokens", names["tokens"])
     manifest = store.read_manifest(folder)
     ids = np.concatenate([TokenShard.open(folder, entry).ids for entry in manifest.entries("shards/")])
     counts = [WindowSet.open(lake, names["windows"], side).num_windows for side in SIDES]
@@ -84,7 +84,7 @@ def expected(tmp_path_factory):
 
 @pytest.fixture
 def lake_uri(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path))
 
 

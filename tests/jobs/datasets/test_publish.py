@@ -37,7 +37,7 @@ def test_a_dataset_is_made_once(lake):
     first, second = lake.run("first"), lake.run("second")
     stats = find_or_make(first, "tokens", "f", lambda folder: made(folder, seconds=1.5))
     assert stats == {"num_things": 7, "reused": False, "seconds": 1.5}
-    manifest = read_manifest(lake.tokens("f"))
+    manifest = read_manifest(lake.dataset("tokens", "f"))
     assert (manifest.kind, manifest.fingerprint, manifest.inputs) == ("tokens", "f", {"from": "x"})
     assert [entry.name for entry in manifest.files] == ["a.bin", "stats.json"]
     assert manifest.counts == {"num_things": 7}
@@ -51,10 +51,10 @@ def test_an_attempt_that_publishes_second_succeeds(lake):
         return made(folder, ["second.bin"])
 
     assert not find_or_make(lake.run("r"), "windows", "f", publish_twice)["reused"]
-    manifest = read_manifest(lake.windows("f"))
+    manifest = read_manifest(lake.dataset("windows", "f"))
     assert manifest.entries("first.bin")
     assert not manifest.entries("second.bin")
-    assert all(verified_file(lake.windows("f"), entry) for entry in manifest.files)
+    assert all(verified_file(lake.dataset("windows", "f"), entry) for entry in manifest.files)
 
 
 def test_other_tokens_remove_the_datasets_that_were_made_of_the_old_ones(lake):
@@ -82,7 +82,7 @@ def test_a_failure_publishes_and_records_nothing(lake):
 
 def test_a_damaged_dataset_is_refused(lake):
     find_or_make(lake.run("r"), "tokens", "f", made)
-    write_bytes(join(lake.tokens("f"), "a.bin"), b"short")
+    write_bytes(join(lake.dataset("tokens", "f"), "a.bin"), b"short")
     with pytest.raises(DamagedError, match=r"a\.bin: has 5 bytes, the manifest says 7"):
         find_or_make(lake.run("r"), "tokens", "f", fail)
 
@@ -102,7 +102,7 @@ def test_tokens_of_a_run(lake):
 
     find_or_make(lake.run("r"), "tokens", "f", make)
     tokens = TokensDataset.of_run(lake.run("r"))
-    assert (tokens.uri, tokens.fingerprint) == (lake.tokens("f"), "f")
+    assert (tokens.uri, tokens.fingerprint) == (lake.dataset("tokens", "f"), "f")
     assert tokens.vocab_size == tokens.read_tokenizer().vocab_size == tokenizer.vocab_size
     assert [entry.name for entry in tokens.shards] == ["shards/0"]
     assert tokens.files == [{"name": "a.txt"}]

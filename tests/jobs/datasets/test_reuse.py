@@ -18,7 +18,7 @@ TEXTS = {"a.txt": PASSAGE * 6, "b.txt": b"Two.\r\n\r\nThree.", "d.txt": PASSAGE[
 
 @pytest.fixture(params=["file", "s3"])
 def lake_uri(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
 
 
@@ -69,7 +69,7 @@ def test_only_a_new_file_is_encoded(lake_uri, monkeypatch):
         sha256 for sha256, names in after.items() if "c é.txt" in names
     }
     # Reused shards equal new ones.
-    given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
+    given = join(first.lake.dataset("tokens", first.datasets["tokens"]), "tokenizer.json")
     fresh = Pipeline(join(lake_uri, "other"), join(lake_uri, "corpus"), "fresh", tokenize__tokenizer=given)
     assert fresh.tokenize()["reused_sources"] == 0
     assert list(shards(fresh)[0]) == list(after)
@@ -137,7 +137,7 @@ def test_a_damaged_shard_is_not_reused(tmp_path):
     lake_uri = to_uri(str(tmp_path))
     write_corpus(join(lake_uri, "corpus"), TEXTS)
     first, _ = tokenize(lake_uri, "first")
-    folder = first.lake.tokens(first.datasets["tokens"])
+    folder = first.lake.dataset("tokens", first.datasets["tokens"])
     entry = read_manifest(folder).entries("shards/")[0]
     write_bytes(join(folder, entry.name), b"short")
     write_corpus(join(lake_uri, "corpus"), {"c.txt": b"A new file."})

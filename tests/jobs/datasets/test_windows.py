@@ -98,7 +98,7 @@ def write_tokens(folder, documents, split_bytes):
 
 
 def write_windows(lake, entries, rule, shard_tokens):
-    folder = lake.windows("f")
+    folder = lake.dataset("windows", "f")
     sides = {side: reduce(add, (tally([entry], rule=rule)[side] for entry in entries)) for side in SIDES}
     plans = [
         plan for side in SIDES for plan in plan_window_shards(side, entries, sides[side].units, rule, shard_tokens)
@@ -148,7 +148,7 @@ def test_each_window_has_the_tokens_of_the_stream(
     stride = size - data.draw(st.integers(0, size - 1), "overlap")
     last = data.draw(st.sampled_from(["drop", "shift"]), "last")
     lake = Lake(to_uri(str(tmp_path_factory.mktemp("my läke"))))
-    folder = lake.tokens("t")
+    folder = lake.dataset("tokens", "t")
     entries = write_tokens(folder, documents, split_bytes)
     rule = make_rule(folder, documents, size, stride, over, last=last)
     sides = write_windows(lake, entries, rule, shard_tokens)
@@ -167,7 +167,7 @@ def test_each_window_has_the_tokens_of_the_stream(
 @pytest.fixture
 def window_set(tmp_path):
     lake = Lake(to_uri(str(tmp_path)))
-    folder = lake.tokens("t")
+    folder = lake.dataset("tokens", "t")
     documents = [f"document number {number} has a few words" for number in range(400)]
     entries = write_tokens(folder, documents, 4096)
     write_windows(lake, entries, make_rule(folder, documents, 16, 8, "stream", "block"), 300)
@@ -195,7 +195,7 @@ def test_only_a_few_shards_are_kept_open(window_set):
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
 def test_damaged_shard_is_refused(window_set, damage):
     lake, windows = window_set
-    uri = join(lake.windows("f"), windows._entries[1].name)
+    uri = join(lake.dataset("windows", "f"), windows._entries[1].name)
     data = read_bytes(uri)
     write_bytes(uri, data[:-8] if damage == "truncated" else data[:-9] + b"x" + data[-8:])
     assert windows.read(np.array([0])).shape == (1, 17)

@@ -49,7 +49,7 @@ def make_tokens(lake):
     """Write handmade datasets; that of tokens has a manifest."""
     tokenizer = train_tokenizer()
     make_datasets(lake, tokenizer)
-    folder = lake.tokens(FINGERPRINT)
+    folder = lake.dataset("tokens", FINGERPRINT)
     entry = store.write_file(folder, "tokenizer.json", tokenizer.json)
     store.publish_manifest(folder, Manifest("tokens", FINGERPRINT, (entry,)))
     return tokenizer
@@ -91,4 +91,4 @@ def test_embed_names_the_embeddings_of_the_run(tmp_path):
     with pytest.raises(InputError, match="names no embeddings; run the embed step first"):
         embeddings_uri(run, "embed")
     store.write_json(run.datasets, {**store.read_json(run.datasets), "embeddings": "123"})
-    assert embeddings_uri(run, "embed") == lake.embeddings("123")
+    assert embeddings_uri(run, "embed") == lake.dataset("embeddings", "123")

@@ -13,10 +13,8 @@ from jobs.lake.uri import join
 
 
 def make_dataset(folder):
-    with store.create_shard(folder, "train/00000", ".bin") as shard:
-        shard.write(b"abc")
-        shard.write(b"defg")
-    entries = (shard.entry(tokens=7), store.write_file(folder, "notes é.txt", b"hello"))
+    shard = store.write_shard(folder, "train/00000.bin", b"abcdefg", tokens=7)
+    entries = (shard, store.write_file(folder, "notes é.txt", b"hello"))
     manifest = Manifest("windows", "f00", entries, {"size": 3})
     return manifest, store.publish_manifest(folder, manifest)
 

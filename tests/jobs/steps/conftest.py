@@ -2,7 +2,6 @@ import os
 
 import pytest
 
-from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
 from tests.support.handmade import make_datasets, train_tokenizer
@@ -25,7 +24,7 @@ def place(tmp_path, tokenizer, monkeypatch):
 @pytest.fixture(params=["file", "s3"])
 def anywhere(request, tmp_path, s3_uri, monkeypatch):
     """The URI of an empty lake, on a local disk and on S3; files that are read from S3 are kept below `tmp_path`."""
-    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
 

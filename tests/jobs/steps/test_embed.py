@@ -8,7 +8,6 @@ from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.neighbours import Neighbours, find_token
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError
-from jobs.lake import store
 from jobs.lake.store import list_files, local_path, read_bytes, read_manifest, write_bytes
 from jobs.lake.uri import join, to_uri
 from jobs.steps import embed
@@ -26,7 +25,7 @@ class EmbedPipeline(Pipeline):
 
     @property
     def folder(self):
-        return self.lake.embeddings(self.datasets["embeddings"])
+        return self.lake.dataset("embeddings", self.datasets["embeddings"])
 
 
 def make(lake_uri, **settings):
@@ -38,7 +37,7 @@ def make(lake_uri, **settings):
 
 @pytest.fixture(params=["file", "s3"])
 def lake_uri(request, tmp_path, s3_uri, monkeypatch):
-    monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my läke"))
 

@@ -231,7 +231,7 @@ def test_max_seconds_ends_the_rounds(place):
 def test_a_round_for_each_epoch(place):
     run, _, _ = train_run(place, "epochs", train__strategy="average", train__sync_every=0, train__max_tokens=None,
                           train__epochs=2, train__keep_checkpoints=9)  # fmt: skip
-    windows = store.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    windows = store.read_manifest(place.dataset("windows", FINGERPRINT)).counts["num_train_windows"]
     assert complete_checkpoints(run) == [0, -(-windows // 12), -(-2 * windows // 12)]
 
 

@@ -57,7 +57,7 @@ def test_a_model_of_another_shape_is_an_error(place, settings, message):
 def test_a_model_with_another_tokenizer_is_an_error(place):
     train_run(place, "earlier", train__max_tokens=12 * 16)
     other = train_tokenizer("another text than that of the other tokenizer " * 20)
-    folder = place.tokens(FINGERPRINT)
+    folder = place.dataset("tokens", FINGERPRINT)
     store.delete_folder(folder)
     entry = store.write_file(folder, "tokenizer.json", other.json)
     store.publish_manifest(folder, Manifest("tokens", FINGERPRINT, (entry,), inputs={"files": []}))

@@ -93,7 +93,7 @@ def test_a_dataset_that_another_attempt_published_is_a_success(anywhere, monkeyp
     monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
     pipeline = Pipeline(anywhere, corpus, "second")
     assert not pipeline.tokenize()["reused"]
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    folder = pipeline.lake.dataset("tokens", pipeline.datasets["tokens"])
     manifest = read_manifest(folder)
     verify_sizes(folder, manifest)
     assert all(verified_file(folder, entry) for entry in manifest.files)
@@ -135,7 +135,7 @@ def test_given_tokenizer(anywhere):
     corpus = write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE})
     first = Pipeline(anywhere, corpus)
     first.tokenize()
-    given = join(first.lake.tokens(first.datasets["tokens"]), "tokenizer.json")
+    given = join(first.lake.dataset("tokens", first.datasets["tokens"]), "tokenizer.json")
     second = Pipeline(
         anywhere, write_corpus(join(anywhere, "other"), {"b.txt": b"Other text."}), tokenize__tokenizer=given
     )
@@ -175,7 +175,7 @@ def test_a_damaged_dataset_is_refused(anywhere):
     pipeline = Pipeline(anywhere, write_corpus(join(anywhere, "corpus"), {"a.txt": PASSAGE}))
     pipeline.tokenize()
     manifest, _ = read_all(pipeline)
-    shard = join(pipeline.lake.tokens(pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)
+    shard = join(pipeline.lake.dataset("tokens", pipeline.datasets["tokens"]), manifest.entries("shards/")[0].name)
     write_bytes(shard, b"short")
     with pytest.raises(DamagedError, match="the manifest says"):
         pipeline.tokenize()

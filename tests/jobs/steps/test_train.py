@@ -69,7 +69,7 @@ def test_losses_do_not_depend_on_the_number_of_workers(place):
 def test_the_metrics_of_a_run(place):
     run, config, stats = train_run(place, train__epochs=10, train__eval_every=20)
     rows = metrics(run)
-    windows = store.read_manifest(place.windows(FINGERPRINT)).counts["num_train_windows"]
+    windows = store.read_manifest(place.dataset("windows", FINGERPRINT)).counts["num_train_windows"]
     schedule = Schedule.of(config.train, windows, 16)
     assert [row["step"] for row in rows] == list(range(1, schedule.total_steps + 1))
     assert rows[-1]["epoch"] == pytest.approx(10, abs=32 / windows)

@@ -37,7 +37,7 @@ def test_windows_of_a_text(anywhere):
     pipeline = make(anywhere, windows__overlap=7, windows__shard_tokens=500)
     stats = pipeline.windows()
     assert json.dumps(stats)
-    manifest = read_manifest(pipeline.lake.windows(pipeline.datasets["windows"]))
+    manifest = read_manifest(pipeline.lake.dataset("windows", pipeline.datasets["windows"]))
     assert manifest.counts.items() <= stats.items()
     assert manifest.inputs == {"tokens": pipeline.datasets["tokens"]}
     assert (stats["split"], stats["size"], stats["stride"], stats["dtype"]) == ("block", 16, 9, "uint16")
@@ -204,7 +204,7 @@ def test_an_existing_dataset_is_reused(anywhere, monkeypatch):
 
 def test_a_truncated_token_shard_is_refused(anywhere):
     pipeline = make(anywhere)
-    folder = pipeline.lake.tokens(pipeline.datasets["tokens"])
+    folder = pipeline.lake.dataset("tokens", pipeline.datasets["tokens"])
     entry = read_manifest(folder).entries("shards/")[1]
     write_bytes(join(folder, entry.name), b"x" * (entry.size - 8))
     with pytest.raises(DamagedError, match="the manifest says"):

@@ -25,7 +25,8 @@ def finish(folder, step):
 def test_each_step_is_verified_where_it_leaves_its_output(run):
     lake = Lake(run.lake_uri)
     folders = {
-        "tokenize": lake.tokens("a"), "windows": lake.windows("b"), "embed": lake.embeddings("c"),
+        "tokenize": lake.dataset("tokens", "a"), "windows": lake.dataset("windows", "b"),
+        "embed": lake.dataset("embeddings", "c"),
         "train": run.train, "generate": run.generate,
     }  # fmt: skip
     store().write_json(run.datasets, {"tokens": "a", "windows": "b", "embeddings": "c"})
