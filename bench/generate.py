@@ -24,8 +24,8 @@ from jobs.generation.sampling import likeliest
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.folder import save_model
-from jobs.tokenizer.bpe import tokenizer_json
 from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.tokenizer.train import tokenizer_json
 
 PEER_DTYPE = {"int8": "float32"}  # transformers has no int8 on the CPU
 VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
@@ -68,7 +68,7 @@ def bandwidth() -> float:
 def make_models(folder: str, dtype: str) -> tuple[InferenceLlama, torch.nn.Module]:
     """Return one model twice: in our decoder, and as `transformers` opens its folder."""
     model = Llama(LlamaConfig.of(ModelConfig(), DataShape(VOCAB_SIZE, NUM_POSITIONS, end_of_text=0)), seed=1).eval()
-    save_model(Path(folder).as_uri(), model, Tokenizer.from_json(tokenizer_json([])))
+    save_model(Path(folder).as_uri(), model, Tokenizer(tokenizer_json([])))
     peer = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, PEER_DTYPE.get(dtype, dtype)))
     peer.generation_config.eos_token_id = None  # random weights may predict it, but both sides must generate all tokens
     return InferenceLlama(model, dtype), peer

@@ -27,7 +27,7 @@ from jobs.engine.inline import InlineEngine
 from jobs.lake import store
 from jobs.lake.uri import to_uri
 from jobs.pipeline import read_config, run_step, start_run
-from jobs.tokenizer.bpe import train_bpe
+from jobs.tokenizer.train import train_bpe
 from jobs.training.metrics import read_parts
 
 Result = TypeVar("Result")

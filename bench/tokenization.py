@@ -21,8 +21,8 @@ import numpy as np
 from bench.measure import Usage, run_measured
 from bench.table import show, target
 from bench.text import MB, WORK, documents, folder_of, original
-from jobs.tokenizer.bpe import train_bpe
 from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.tokenizer.train import train_bpe
 
 CORES = int(os.environ.get("CORES", os.cpu_count() or 1))
 SIZES_MB = [int(size) for size in (os.environ.get("SIZES_MB") or "10 100 1000").split()]

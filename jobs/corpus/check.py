@@ -14,7 +14,7 @@ from typing import Any
 from jobs.config import TokenizeConfig
 from jobs.corpus.content import BYTE_ORDER_MARK, read_blocks
 from jobs.corpus.filters import BodyFinder
-from jobs.corpus.formats.ids import check_ids, looks_like_a_list
+from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.engine.base import Engine
@@ -55,8 +55,7 @@ def check_corpus(corpus: str, settings: TokenizeConfig, engine: Engine) -> list[
     """List the files of a corpus and read each one once.
 
     Raises:
-        InputError: naming the file that cannot be read, and the offset, line or row that is wrong; or if no file has
-            text.
+        InputError: naming the file that cannot be read, and the offset, line or row that is wrong.
     """
     sources = list_sources(corpus)
     tasks = plan_splits(sources, settings.split_bytes, whole_files=True)
@@ -69,11 +68,7 @@ def check_corpus(corpus: str, settings: TokenizeConfig, engine: Engine) -> list[
 
 
 def check_sources(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> list[CheckedSource]:
-    """Read whole files once: hash them, and check that they can be read with these settings.
-
-    Raises:
-        InputError: naming the file that cannot be read, and the offset, line or row that is wrong.
-    """
+    """Read whole files once: hash them, and check that they can be read with these settings."""
     return [_check_source(part.source, settings) for part in parts]
 
 

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 
 from jobs.errors import InputError
 from jobs.lake import store
-from jobs.sources.listing import named_errors
+from jobs.sources.listing import Source, named_errors
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 23  # one request to S3 reads one block
@@ -20,31 +20,15 @@ BLOCK_BYTES = 1 << 23  # one request to S3 reads one block
 _CODECS: dict[str, Literal["gzip", "bz2", "zstd"]] = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 
 
-class File(Protocol):
-    """A file that may be compressed."""
-
-    @property
-    def uri(self) -> str:
-        """The URI of the file."""
-
-    @property
-    def compression(self) -> str | None:
-        """The compression: ``gz``, ``bz2``, ``zst`` or None."""
-
-
 @contextmanager
-def open_plain(file: File, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator[BufferedReader]:
-    """Open a file for reading its stored bytes at any position.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
+def open_plain(file: Source, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator[BufferedReader]:
+    """Open a file for reading its stored bytes at any position; raise InputError if it cannot be read."""
     with named_errors(file.uri), store.open_input(file.uri, buffer_bytes) as stream:
         yield stream
 
 
 @contextmanager
-def open_stream(file: File) -> Iterator[BinaryIO | pa.NativeFile]:
+def open_stream(file: Source) -> Iterator[BinaryIO | pa.NativeFile]:
     """Open a file for reading its decompressed content from start to end.
 
     Raises:
@@ -64,12 +48,8 @@ def open_stream(file: File) -> Iterator[BinaryIO | pa.NativeFile]:
 
 
 @contextmanager
-def open_seekable(file: File) -> Iterator[BinaryIO]:
-    """Open a file for reading its content at any position; a compressed file is first decompressed to the local disk.
-
-    Raises:
-        InputError: as `open_stream`.
-    """
+def open_seekable(file: Source) -> Iterator[BinaryIO]:
+    """Open a file for reading its content at any position; a compressed file is decompressed to the local disk."""
     if file.compression is None:
         with open_plain(file) as stream:
             yield stream
@@ -80,12 +60,8 @@ def open_seekable(file: File) -> Iterator[BinaryIO]:
         yield copy
 
 
-def read_blocks(file: File) -> Iterator[bytes]:
-    """Yield the decompressed content of a file in blocks.
-
-    Raises:
-        InputError: as `open_stream`.
-    """
+def read_blocks(file: Source) -> Iterator[bytes]:
+    """Yield the decompressed content of a file in blocks."""
     with open_stream(file) as stream:
         while block := stream.read(BLOCK_BYTES):
             yield block

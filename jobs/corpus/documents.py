@@ -54,7 +54,7 @@ class Documents:
 
     @classmethod
     def of(cls, texts: Iterable[bytes], offsets: Iterable[int], counts: Counter[str]) -> Documents:
-        """Make documents of separate texts."""
+        """Put separate texts into one buffer."""
         return cls(Texts.of(texts), np.fromiter(offsets, np.int64), counts)
 
 
@@ -62,9 +62,6 @@ def read_text(part: ByteRange, unit: Unit) -> Iterator[Documents]:
     """Read the documents that begin in a range of a text file; the last one may end behind the range.
 
     A plain file gives one batch. A compressed file is read as a stream, in batches; its range must be the whole file.
-
-    Raises:
-        InputError: if the file cannot be read.
     """
     if part.source.compression is None:
         yield _read_range(part, unit)

@@ -1,4 +1,4 @@
-"""Filters of single documents; each counts what it changes or drops. Duplicates are dropped in `jobs.corpus.dedup`.
+"""Filters of single documents; each counts what it changes or drops.
 
 Documents have no whitespace at their ends and are never empty, so no filter trims them.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.documents import Documents
@@ -49,7 +48,8 @@ class BodyFinder:
 
 def has_filters(settings: TokenizeConfig) -> bool:
     """Return whether any filter is on."""
-    return settings.drop_gutenberg or settings.normalize_nfc or _has_limits(settings)
+    has_limits = settings.min_document_bytes > 1 or settings.max_document_bytes is not None
+    return settings.drop_gutenberg or settings.normalize_nfc or has_limits
 
 
 def between_marks(text: bytes) -> bytes:
@@ -59,36 +59,22 @@ def between_marks(text: bytes) -> bytes:
 
 
 def filter_documents(batch: Documents, settings: TokenizeConfig, body: tuple[int, int] | None) -> Documents:
-    """Return the documents that pass the filters, changed where a filter changes them.
+    """Return the documents of one file that pass the filters, changed where a filter changes them.
 
-    Args:
-        batch: Documents of one file.
-        settings: The filters that are on.
-        body: The offsets of the text between the marks of Project Gutenberg in a text file, if these are looked for.
+    `body` holds the offsets of the text between the marks of Project Gutenberg in a text file, if these are looked for.
     """
     counts = Counter(batch.counts)
-    pairs: Iterator[tuple[bytes, int]] = zip(batch.texts, batch.offsets.tolist(), strict=True)
-    for is_on, filter_one in (
-        (settings.drop_gutenberg, lambda text, offset: _drop_outside_body(text, offset, body, counts)),
-        (settings.normalize_nfc, lambda text, _: _normalize(text, counts)),
-        (_has_limits(settings), lambda text, _: _drop_by_length(text, settings, counts)),
-    ):
-        if is_on:
-            pairs = _apply(pairs, filter_one)
-    kept = list(pairs)
-    return Documents.of([text for text, _ in kept], [offset for _, offset in kept], counts)
+    kept: list[tuple[bytes, int]] = []
+    for document, offset in zip(batch.texts, batch.offsets.tolist(), strict=True):
+        text = _cut_to_body(document, offset, body, counts) if settings.drop_gutenberg else document
+        if text and settings.normalize_nfc:
+            text = _normalize(text, counts)
+        if text and not _is_dropped_by_length(text, settings, counts):
+            kept.append((text, offset))
+    return Documents.of((text for text, _ in kept), (offset for _, offset in kept), counts)
 
 
-def _apply(
-    pairs: Iterator[tuple[bytes, int]], filter_one: Callable[[bytes, int], bytes]
-) -> Iterator[tuple[bytes, int]]:
-    """Yield the changed texts with their offsets; a filter drops a document by returning an empty one."""
-    for text, offset in pairs:
-        if changed := filter_one(text, offset):
-            yield changed, offset
-
-
-def _drop_outside_body(text: bytes, offset: int, body: tuple[int, int] | None, counts: Counter[str]) -> bytes:
+def _cut_to_body(text: bytes, offset: int, body: tuple[int, int] | None, counts: Counter[str]) -> bytes:
     """Return the part of a document that lies in the body of the file; the document may hold a mark."""
     kept = between_marks(text)
     if body and ((offset < body[0] and not _START.search(text)) or offset >= body[1]):
@@ -105,15 +91,9 @@ def _normalize(text: bytes, counts: Counter[str]) -> bytes:
     return changed
 
 
-def _has_limits(settings: TokenizeConfig) -> bool:
-    return settings.min_document_bytes > 1 or settings.max_document_bytes is not None
-
-
-def _drop_by_length(text: bytes, settings: TokenizeConfig, counts: Counter[str]) -> bytes:
-    if len(text) < settings.min_document_bytes:
-        counts["too_short_documents"] += 1
-        return b""
-    if settings.max_document_bytes is not None and len(text) > settings.max_document_bytes:
-        counts["too_long_documents"] += 1
-        return b""
-    return text
+def _is_dropped_by_length(text: bytes, settings: TokenizeConfig, counts: Counter[str]) -> bool:
+    too_short = len(text) < settings.min_document_bytes
+    too_long = settings.max_document_bytes is not None and len(text) > settings.max_document_bytes
+    counts["too_short_documents"] += too_short
+    counts["too_long_documents"] += too_long and not too_short
+    return too_short or too_long

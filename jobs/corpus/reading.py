@@ -1,19 +1,21 @@
-"""Reads the documents of a corpus file, whatever its format."""
+"""Reads the documents of a corpus, whatever the format of its files: all of them, or an even sample."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.documents import Documents, read_text
 from jobs.corpus.filters import filter_documents, has_filters
-from jobs.corpus.formats.ids import ids_as_words
-from jobs.corpus.formats.records import read_json_lines, read_parquet
+from jobs.corpus.ids import ids_as_words
+from jobs.corpus.records import read_json_lines, read_parquet
 from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.sources.utf8 import replace_invalid
+
+_MIN_CUT_BYTES = 1 << 12
 
 
 def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
@@ -43,3 +45,42 @@ def _replace_invalid(batch: Documents) -> Documents:
     pairs = [replace_invalid(text) for text in batch.texts]
     counts = batch.counts + Counter(replaced_letters=sum(count for _, count in pairs))
     return replace(batch, texts=Texts.of(text for text, _ in pairs), counts=counts)
+
+
+def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: TokenizeConfig) -> list[bytes]:
+    """Return documents of a split that make up a `share` of its bytes, the same ones at every run.
+
+    The last ones may be cut short.
+    """
+    if share >= 1:
+        return [text for part in parts for batch in read_documents(part, settings) for text in batch.texts]
+    sample: list[bytes] = []
+    seen = taken = 0
+    first = b""
+    for text, weight in _weighted_texts(parts, share, settings):
+        seen += weight
+        first = first or text
+        room = int(seen * share) - taken
+        if text and room >= min(len(text), _MIN_CUT_BYTES):  # never a short fragment of a document
+            sample.append(_cut(text, room))
+            taken += len(sample[-1])
+    return sample or [_cut(first, int(seen * share))]
+
+
+def _cut(text: bytes, size: int) -> bytes:
+    """Return the first `size` bytes of a text, without an incomplete character at the end."""
+    return text if len(text) <= size else text[:size].decode(errors="ignore").encode()
+
+
+def _weighted_texts(parts: Sequence[ByteRange], share: float, settings: TokenizeConfig) -> Iterator[tuple[bytes, int]]:
+    """Yield texts, each with the number of bytes of the corpus that it represents.
+
+    The beginning of a range of plain text represents the whole range, so the rest is not read.
+    """
+    for part in parts:
+        if part.source.format != "txt" or part.source.compression:
+            yield from ((text, len(text)) for batch in read_documents(part, settings) for text in batch.texts)
+            continue
+        yield b"", part.size
+        beginning = replace(part, end=part.start + min(part.size, int(part.size * share) + 1))
+        yield from ((text, 0) for batch in read_documents(beginning, settings) for text in batch.texts)

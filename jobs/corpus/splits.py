@@ -1,4 +1,4 @@
-"""Splits of a corpus: how its files are divided among tasks."""
+"""Splits of a corpus: its files, divided among tasks."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ class ByteRange:
 
 
 def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
-    """Divide sources into splits of about `split_bytes`: a large file into ranges, several small files into one split.
+    """Divide sources into splits of about `split_bytes`; the plan does not depend on the number of workers.
 
-    The plan depends on the sources alone, never on the number of workers. An empty source has one empty range. A
-    compressed source is not divided.
+    A large file is divided into ranges, unless it is compressed. An empty source has one empty range.
     """
     splits: list[list[ByteRange]] = []
     room = 0

@@ -2,9 +2,8 @@
 
 Both are fitted on the training side and evaluated on validation. The bigram model predicts
 ``p(next | token) = (pairs + a * p(next)) / (tokens + a)``: counts with a Dirichlet prior around the distribution of
-single tokens (MacKay and Peto 1995). Its only free parameter is the strength `a` of the prior. The value is taken that
-predicts a sample of training pairs best, each pair left out of the counts. No table of all pairs is needed, since tasks
-count only the pairs of bounded samples.
+single tokens (MacKay and Peto 1995). The strength `a` of the prior is the one that predicts a sample of training pairs
+best, each pair left out of the counts. Tasks count only the pairs of bounded samples.
 """
 
 from __future__ import annotations
@@ -42,10 +41,7 @@ def unigram_accuracy(train: Counts, valid: Counts) -> float:
 
 
 def unigram_loss(train: Counts, valid: Counts) -> float:
-    """Return the loss of the unigram model in nats per token of validation.
-
-    It is the cross-entropy under the counts of training, smoothed by adding one to each.
-    """
+    """Return the cross-entropy of validation, in nats per token, under the counts of training plus one each."""
     log_probability = np.log(train + 1.0) - np.log(train.sum() + float(len(train)))
     return float(-(valid * log_probability).sum() / valid.sum())
 
@@ -56,12 +52,6 @@ def bigram_loss(
     """Return the loss of the bigram model in nats per token of validation.
 
     If the training text is long, the model is fitted on evenly spaced token shards.
-
-    Args:
-        entries: The token shards.
-        rule: The rule that divides documents between the sides.
-        tallies: The counts of both sides.
-        engine: Runs the tasks.
     """
     entries = entries[:: -(-tallies["train"].num_tokens // _MAX_BIGRAM_TOKENS)]
     sampled = {}
@@ -104,10 +94,7 @@ class BigramModel:
     tokens: Counts
 
     def loss(self, valid: PairCounts, train: PairCounts) -> float:
-        """Return the nats per token over `valid`, with the strength that fits `train` best.
-
-        All pairs of both must be among `pairs`.
-        """
+        """Return the nats per token over `valid`, with the strength that fits `train` best; `pairs` has all of both."""
         strength = min(_STRENGTHS.tolist(), key=lambda strength: self.loss_at(train, strength, left_out=1))
         return self.loss_at(valid, strength, left_out=0)
 
@@ -121,21 +108,13 @@ class BigramModel:
 
 
 def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, every: int) -> PairCounts:
-    """Count each `every`-th pair of one side in some token shards.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Count each `every`-th pair of one side in some token shards."""
     sampled = (_read_pairs(entry, rule, side)[::every] for entry in entries)
     return PairCounts.merge([PairCounts(*np.unique(keys, return_counts=True)) for keys in sampled])
 
 
 def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Counts) -> tuple[Counts, Counts]:
-    """Count the `wanted` pairs, which are ascending, and all first tokens in the training side of some token shards.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Count the `wanted` pairs, which are ascending, and all first tokens in the training side of some token shards."""
     found, firsts = np.zeros(len(wanted), np.int64), np.zeros(rule.vocab_size, np.int64)
     for entry in entries:
         keys = _read_pairs(entry, rule, "train")

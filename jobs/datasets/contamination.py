@@ -29,14 +29,9 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that products keep all bits of a token
 def measure_contamination(
     groups: Sequence[Sequence[FileEntry]], rule: StreamRule, num_valid_tokens: int, n: int, engine: Engine
 ) -> WindowsStats:
-    """Return the statistics of contamination; the share is None if no n-grams are compared.
+    """Return the statistics of contamination; each task compares one of the `groups` of token shards.
 
-    Args:
-        groups: The token shards, in groups for one task each.
-        rule: The rule that divides documents between the sides.
-        num_valid_tokens: The number of tokens of validation.
-        n: The number of tokens in an n-gram; 0 compares none.
-        engine: Runs the tasks.
+    With an `n` of 0, no n-grams are compared. The share is None if there are none.
     """
     if not n:
         return {"leak_ngram": 0, "ngram_leak": None, "num_compared_ngrams": 0}
@@ -51,20 +46,12 @@ def measure_contamination(
 
 
 def sample_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int) -> Hashes:
-    """Return the hashes of the validation n-grams in some token shards that have none of the bits of `mask`.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Return the hashes of the validation n-grams in some token shards that have none of the bits of `mask`."""
     return np.concatenate([np.zeros(0, np.uint64), *(_select(entry, rule, "valid", n, mask) for entry in entries)])
 
 
 def find_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int, wanted: Hashes) -> Hashes:
-    """Return the `wanted` hashes, which are sorted, that n-grams of training in some token shards have.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Return the `wanted` hashes, which are sorted, that n-grams of training in some token shards have."""
     found = [np.intersect1d(_select(entry, rule, "train", n, mask), wanted) for entry in entries]
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
 
@@ -72,10 +59,7 @@ def find_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask:
 def hash_ngrams(ids: TokenIds, lengths: npt.NDArray[np.int64], n: int) -> Hashes:
     """Return the hashes of all n-grams inside documents; none contains the end-of-text token of its document.
 
-    Args:
-        ids: The ids of all documents in one array.
-        lengths: The number of tokens of each document.
-        n: The number of tokens in an n-gram.
+    `ids` has the tokens of all documents, and `lengths` the number of tokens of each.
     """
     if len(ids) < n:
         return np.zeros(0, np.uint64)
@@ -95,10 +79,7 @@ def _select(entry: FileEntry, rule: StreamRule, side: Side, n: int, mask: int) -
 
 
 def _hash_polynomials(values: Hashes, n: int) -> Hashes:
-    """Return, for each position, the sum of the next n values times powers of the base, modulo 2**64.
-
-    It takes about log2(n) steps.
-    """
+    """Return, for each position, the sum of the next n values times powers of the base, modulo 2**64."""
     if n == 1:
         return values
     half = n // 2

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.dedup.duplicates import Duplicates
 from jobs.corpus.documents import Documents
+from jobs.corpus.duplicates import Duplicates
 from jobs.corpus.reading import read_documents
 from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
@@ -23,11 +23,10 @@ from jobs.lake.manifest import FileEntry
 from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
 
 RangeKey = tuple[str, int, int]
-"""A byte range of a corpus: name of the source, start and end."""
 
 
 def range_key(part: ByteRange) -> RangeKey:
-    """Return the key of a byte range."""
+    """Return the name of the source, the start and the end of a byte range."""
     return part.source.name, part.start, part.end
 
 
@@ -63,19 +62,7 @@ def write_token_shards(
     """Encode the documents of a split and write them as shards below `folder_uri`.
 
     Each shard holds about `tokenize.split_bytes` of text, so a file that cannot be divided needs no more memory. The
-    shards of a split that is reused as a whole are the same as before, byte by byte.
-
-    Args:
-        task: The split.
-        folder_uri: The folder of the dataset.
-        tokenizer: Encodes the documents.
-        settings: The way in which files are read.
-        reused_uri: The folder of the earlier dataset.
-        duplicates: The documents to drop because they repeat an earlier one.
-
-    Raises:
-        InputError: if a file cannot be read.
-        DamagedError: if a shard of the earlier dataset is missing, truncated or altered.
+    shards of a split that is reused as a whole, from the dataset at `reused_uri`, are the same as before.
     """
     encoded = EncodedSplit([], {}, Counter())
     batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)

@@ -1,8 +1,4 @@
-"""Datasets of the lake: find one by its fingerprint, or make and publish it, and record it in the run.
-
-All three kinds are handled here alike. A dataset exists when its manifest does; the fingerprint names what it was made
-of, so an existing one is used instead of making it again.
-"""
+"""Datasets of the lake: find one by its fingerprint, or make and publish it, and record it in the run."""
 
 from __future__ import annotations
 
@@ -11,17 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.store import (
-    publish_manifest,
-    read_file,
-    read_json,
-    read_manifest,
-    verify_sizes,
-    write_file,
-    write_json,
-)
 
 Kind = Literal["tokens", "windows", "embeddings"]
 STATS = "stats.json"
@@ -42,21 +30,12 @@ class MadeDataset:
 
 
 def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], MadeDataset]) -> dict[str, Any]:
-    """Use the dataset that has this fingerprint, or make and publish it; record it in the run.
+    """Use the dataset that has this fingerprint, or make it below a folder and publish it; record it in the run.
 
     Another attempt may publish the dataset first. That is no error, since equal fingerprints mean equal datasets.
 
-    Args:
-        run: The run that uses the dataset.
-        kind: The kind of dataset.
-        fingerprint: The name of the dataset.
-        make: Writes the files below the folder it is given; called if there is no such dataset.
-
     Returns:
         The statistics of the dataset; `reused` is True if it existed before.
-
-    Raises:
-        DamagedError: if a file of the existing dataset is missing or has another size.
     """
     folder_uri = Lake(run.lake_uri).dataset(kind, fingerprint)
     stats = find_stats(folder_uri)
@@ -64,40 +43,31 @@ def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], M
         stats["reused"] = True
     else:
         made = make(folder_uri)
-        entry = write_file(folder_uri, STATS, json.dumps(made.stats, indent=2).encode() + b"\n")
+        entry = store.write_file(folder_uri, STATS, json.dumps(made.stats, indent=2).encode() + b"\n")
         files = (*made.files, entry)
-        publish_manifest(folder_uri, Manifest(kind, fingerprint, files, dict(made.stats), made.inputs))
+        store.publish_manifest(folder_uri, Manifest(kind, fingerprint, files, dict(made.stats), made.inputs))
         stats = {**made.stats, "reused": False, **made.measured}
-    _record(run, kind, fingerprint)
+    used = used_datasets(run)
+    if used.get(kind) != fingerprint:  # other tokens than before remove the datasets that were made of those
+        store.write_json(run.datasets, {**({} if kind == "tokens" else used), kind: fingerprint})
     return stats
 
 
 def find_stats(folder_uri: str) -> dict[str, Any] | None:
-    """Return the statistics of the dataset at `folder_uri`, or None if there is no dataset.
-
-    Raises:
-        DamagedError: if one of its files is missing or has another size.
-    """
-    manifest = read_manifest(folder_uri)
+    """Return the statistics of the dataset at `folder_uri`, whose files must exist, or None if there is no dataset."""
+    manifest = store.read_manifest(folder_uri)
     if manifest is None:
         return None
-    verify_sizes(folder_uri, manifest)
+    store.verify_sizes(folder_uri, manifest)
     (entry,) = manifest.entries(STATS)
-    stats: dict[str, Any] = json.loads(read_file(folder_uri, entry))
+    stats: dict[str, Any] = json.loads(store.read_file(folder_uri, entry))
     return stats
 
 
 def used_datasets(run: Run) -> dict[str, str]:
     """Return the fingerprints of the datasets that a run uses so far, by kind."""
     try:
-        datasets: dict[str, str] = read_json(run.datasets)
+        datasets: dict[str, str] = store.read_json(run.datasets)
     except FileNotFoundError:
         return {}
     return datasets
-
-
-def _record(run: Run, kind: Kind, fingerprint: str) -> None:
-    """Write which dataset the run uses. Other tokens than before remove the datasets that were made of those."""
-    used = used_datasets(run)
-    if used.get(kind) != fingerprint:
-        write_json(run.datasets, {**({} if kind == "tokens" else used), kind: fingerprint})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,22 +23,6 @@ from jobs.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class EarlierTokens:
-    """The tokens of an earlier run."""
-
-    run_id: str
-    dataset: TokensDataset
-
-
-@dataclass(frozen=True)
-class GivenTokenizer:
-    """A tokenizer that is not trained on the corpus, and a description of its origin."""
-
-    tokenizer: Tokenizer
-    origin: str
-
-
-@dataclass(frozen=True)
 class ReusableShards:
     """The shards of an earlier dataset that have documents of files with the same content."""
 
@@ -54,8 +39,8 @@ class ReusableShards:
         return {key: self.shards[key] for part in parts if (key := range_key(part)) in self.shards}
 
 
-def latest_tokens(lake: Lake, corpus: str, run_id: str) -> EarlierTokens | None:
-    """Return the tokens of the latest other run on `corpus` that has some."""
+def latest_tokens(lake: Lake, corpus: str, run_id: str) -> tuple[str, TokensDataset] | None:
+    """Return the id of the latest other run on `corpus` that has tokens, and these."""
     others = [lake.run(name) for name in store.list_folders(lake.runs) if name != run_id]
     written = [(found.modified_at, run.run_id) for run in others if (found := store.info(run.datasets))]
     for _, name in sorted(written, reverse=True):
@@ -63,7 +48,7 @@ def latest_tokens(lake: Lake, corpus: str, run_id: str) -> EarlierTokens | None:
         tokens = used_datasets(run).get("tokens") if _corpus_of(run) == corpus else None
         dataset = TokensDataset.find(lake, tokens) if tokens else None
         if dataset and "how" in dataset.manifest.inputs:
-            return EarlierTokens(name, dataset)
+            return name, dataset
     return None
 
 
@@ -74,54 +59,37 @@ def _corpus_of(run: Run) -> str | None:
         return None
 
 
-def find_tokenizer(name: str, lake: Lake, earlier: EarlierTokens | None) -> GivenTokenizer | None:
-    """Return the tokenizer that the setting `tokenize.tokenizer` names; None if one must be trained.
+def find_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | None) -> tuple[Tokenizer | None, str]:
+    """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    Args:
-        name: ``train``, ``inherit``, or the path or URI of a ``tokenizer.json``.
-        lake: The lake, whose champion comes first for ``inherit``.
-        earlier: The tokens that come second for ``inherit``.
-
-    Raises:
-        InputError: if the file cannot be read or is no usable tokenizer.
+    ``inherit`` names that of the champion, or else that of the `earlier` tokens.
     """
-    if name == "train":
-        return None
     if name == "inherit":
-        champion = _champion_tokenizer(lake)
-        if champion or earlier is None:
-            return champion
-        return GivenTokenizer(earlier.dataset.read_tokenizer(), f"run {earlier.run_id}")
+        champion, _ = read_champion(lake)
+        if champion:
+            uri = join(champion.model_uri, TOKENIZER)
+            with suppress(FileNotFoundError):
+                return Tokenizer(store.read_bytes(uri), uri), f"champion {champion.run_id}"
+        if earlier:
+            return earlier[1].read_tokenizer(), f"run {earlier[0]}"
+    if name in ("inherit", "train"):
+        return None, "trained"
     uri = to_uri(name)
     try:
         data = store.read_bytes(uri)
     except OSError as error:
         raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
-    return GivenTokenizer(Tokenizer.from_json(data, uri), uri)
+    return Tokenizer(data, uri), uri
 
 
-def _champion_tokenizer(lake: Lake) -> GivenTokenizer | None:
-    champion, _ = read_champion(lake)
-    if champion is None:
-        return None
-    uri = join(champion.model_uri, TOKENIZER)
-    try:
-        return GivenTokenizer(Tokenizer.from_json(store.read_bytes(uri), uri), f"champion {champion.run_id}")
-    except FileNotFoundError:
-        return None
-
-
-def find_reusable(earlier: EarlierTokens | None, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:
+def find_reusable(dataset: TokensDataset | None, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:
     """Return the shards of an earlier dataset that the new one can take over.
 
-    Args:
-        earlier: The earlier dataset, if there is one.
-        inputs: The inputs of the new dataset (see `jobs.datasets.tokenization.describe_inputs`).
-        settings: The settings of the new dataset.
+    `inputs` and `settings` are those of the new one (see `jobs.datasets.tokenization.describe_inputs`).
     """
-    if earlier is None or settings.drop_duplicates or settings.drop_near_duplicates:
+    if dataset is None or settings.drop_duplicates or settings.drop_near_duplicates:
         return ReusableShards()  # which duplicates a file keeps depends on the other files
-    dataset, before = earlier.dataset, earlier.dataset.manifest.inputs
+    before = dataset.manifest.inputs
     if before["how"] != inputs["how"] or before["used"] != inputs["tokenizer"]:
         return ReusableShards()
     now = {file["name"]: file["sha256"] for file in inputs["files"]}

@@ -8,9 +8,8 @@ A shard is an uncompressed Arrow IPC file of one record batch, with a row for ea
 - ``num_bytes`` (uint32): the length of the text in UTF-8;
 - ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them.
 
-The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text). It also has how many
-bytes of the shard's first source lie in earlier shards (``bytes_before``), and how many of its last source in later
-ones (``bytes_after``).
+The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text), the bytes of its
+first source in earlier shards (``bytes_before``), and those of its last source in later ones (``bytes_after``).
 """
 
 from __future__ import annotations
@@ -60,11 +59,7 @@ class TokenShard:
 
     @classmethod
     def open(cls, folder_uri: str, entry: FileEntry) -> TokenShard:
-        """Open a shard of the dataset at `folder_uri`.
-
-        Raises:
-            DamagedError: if it is missing, truncated or altered.
-        """
+        """Open a shard of the dataset at `folder_uri`; raise DamagedError if it is missing, truncated or altered."""
         with pa.memory_map(str(verified_file(folder_uri, entry))) as file:
             batch = pa.ipc.open_file(file).get_batch(0)
         tokens = batch.column("tokens")
@@ -96,11 +91,7 @@ class ShardSlice:
 def slice_shards(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, end: int) -> list[ShardSlice]:
     """Return the slices of shards that make up the units [begin, end) of all shards.
 
-    Args:
-        entries: The shards.
-        ends: The number of units in each shard and all shards before it.
-        begin: The first unit.
-        end: The unit after the last one.
+    `ends` holds the number of units in each shard and all shards before it.
     """
     slices = []
     for i in range(bisect_right(ends, begin), len(ends)):
@@ -128,11 +119,7 @@ class WrittenShard:
 
 
 def locate_sources(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
-    """Return the manifest's entries of all shards, with `bytes_before` and `bytes_after`, and the bytes of each source.
-
-    Args:
-        shards: All shards of a dataset, in their order.
-    """
+    """Return the entries of all shards of a dataset with `bytes_before` and `bytes_after`, and each source's bytes."""
     totals, spans = Counter[str](), []
     for shard in shards:
         before = totals[shard.sources[0][0]]
@@ -176,8 +163,7 @@ class EncodedDocuments:
         """Return the documents of all parts, in their order; there must be at least one part."""
         if len(parts) == 1:
             return parts[0]
-        names = list(dict.fromkeys(name for part in parts for name in part.names))
-        index = {name: i for i, name in enumerate(names)}
+        index = {name: i for i, name in enumerate(dict.fromkeys(name for part in parts for name in part.names))}
         starts = np.cumsum([0, *(len(part.ids) for part in parts)])
         return cls(
             np.concatenate([part.ids for part in parts]),
@@ -186,7 +172,7 @@ class EncodedDocuments:
             np.concatenate([part.offset for part in parts]),
             np.concatenate([part.num_bytes for part in parts]),
             np.concatenate([part.hash for part in parts]),
-            names,
+            list(index),
         )
 
     @classmethod

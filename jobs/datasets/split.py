@@ -43,11 +43,8 @@ class SplitRule:
         """Return the rule for a corpus.
 
         `auto` takes `source` if there are at least 20 files, no file has more than a tenth of the text, and the draw
-        gives validation between half of its share and twice its share. Otherwise it takes `block`.
-
-        Args:
-            config: The settings.
-            sources: The names of the sources, and the bytes of text in each.
+        gives validation between half of its share and twice its share. Otherwise it takes `block`. `sources` holds
+        the names of the sources, and the bytes of text in each.
         """
         total = sum(size for _, size in sources)
         largest = int(total * min(config.valid_fraction, 1 - config.valid_fraction)) // _MIN_BLOCKS

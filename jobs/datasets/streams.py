@@ -2,8 +2,7 @@
 
 There are two passes, and no task holds more than a few shards. First, `tally` counts what token shards contribute to
 each side. From the counts, `plan_window_shards` derives which slices of token shards each window shard needs. Then
-`write_window_shard` writes one of them. The result depends on the data and the settings alone, not on the number of
-tasks.
+`write_window_shard` writes one of them.
 """
 
 from __future__ import annotations
@@ -98,18 +97,14 @@ class _Stream:
         self.ids: TokenIds = shard.ids[np.repeat(self.kept, shard.lengths)]
         self._rule = rule
 
+        self.room = self.lengths - (rule.size + 1)
+        """By how many tokens the first window of each document could be moved."""
+        self.has_shifted = (self.room % rule.stride > 0) & (rule.last == "shift")
+        """Whether the last window of each document is shifted back."""
+
     def windows_in_documents(self) -> npt.NDArray[np.int64]:
         """Return the number of windows inside each document."""
-        windows: npt.NDArray[np.int64] = self._room() // self._rule.stride + 1 + self.has_shifted()
-        return windows
-
-    def has_shifted(self) -> npt.NDArray[np.bool_]:
-        """Return whether the last window of each document is shifted back."""
-        return np.asarray((self._room() % self._rule.stride > 0) & (self._rule.last == "shift"))
-
-    def _room(self) -> npt.NDArray[np.int64]:
-        """Return by how many tokens the first window of each document could be moved."""
-        return np.asarray(self.lengths - (self._rule.size + 1))
+        return np.asarray(self.room // self._rule.stride + 1 + self.has_shifted)
 
     def cut(self, begin: int, end: int) -> tuple[TokenIds, npt.NDArray[np.int64]]:
         """Return the tokens of the units [begin, end), and the starts of windows if these lie inside documents."""
@@ -117,31 +112,22 @@ class _Stream:
             return self.ids[begin:end], np.zeros(0, np.int64)
         windows = self.windows_in_documents()
         index = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
-        in_document = np.minimum(index * self._rule.stride, np.repeat(self._room(), windows))
+        in_document = np.minimum(index * self._rule.stride, np.repeat(self.room, windows))
         starts = (np.repeat(np.cumsum(self.lengths) - self.lengths, windows) + in_document)[begin:end]
         return self.ids[starts[0] : starts[-1] + self._rule.size + 1], starts - starts[0]
 
 
 def tally(entries: Sequence[FileEntry], *, rule: StreamRule) -> dict[Side, SideTally]:
-    """Count what consecutive token shards contribute to each side.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Count what consecutive token shards contribute to each side."""
     return {side: reduce(add, (_tally(entry, rule, side) for entry in entries)) for side in SIDES}
 
 
 def plan_window_shards(
     side: Side, entries: Sequence[FileEntry], units: Sequence[int], rule: StreamRule, shard_tokens: int
 ) -> list[WindowShardPlan]:
-    """Return the plans of the window shards of one side.
+    """Return the plans of the window shards of one side, each of about `shard_tokens` tokens of the stream.
 
-    Args:
-        side: The side.
-        entries: The token shards.
-        units: The number of units of the side in each token shard.
-        rule: The size, stride and position of windows.
-        shard_tokens: The number of tokens of the stream that a window shard covers, approximately.
+    `units` holds the number of units of the side in each token shard.
     """
     in_stream = rule.over == "stream"
     num_units = sum(units)
@@ -161,11 +147,7 @@ def plan_window_shards(
 
 
 def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRule) -> FileEntry:
-    """Write one window shard below `folder_uri`; return its entry with the counts of tokens and windows.
-
-    Raises:
-        DamagedError: if a token shard is missing, truncated or altered.
-    """
+    """Write one window shard below `folder_uri`; return its entry with the counts of tokens and windows."""
     ids: list[TokenIds] = []
     starts: list[npt.NDArray[np.int64]] = []
     num_tokens = 0
@@ -190,11 +172,7 @@ def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> n
 
 
 def read_side(entry: FileEntry, rule: StreamRule, side: Side) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-    """Return what a token shard contributes to the stream of a side: token ids, and the length of each document.
-
-    Raises:
-        DamagedError: if the shard is missing, truncated or altered.
-    """
+    """Return what a token shard contributes to the stream of a side: token ids, and the length of each document."""
     stream = _Stream(TokenShard.open(rule.tokens_uri, entry), rule, side)
     return stream.ids, stream.lengths
 
@@ -208,7 +186,7 @@ def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
         [num_tokens if rule.over == "stream" else int(stream.windows_in_documents().sum())],
         len(stream.lengths),
         stream.num_skipped,
-        int(stream.has_shifted().sum()) if rule.over == "document" else 0,
+        int(stream.has_shifted.sum()) if rule.over == "document" else 0,
         num_tokens,
         int(shard.num_bytes[stream.kept].sum()),
         np.bincount(stream.ids, minlength=rule.vocab_size),

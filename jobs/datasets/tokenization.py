@@ -15,7 +15,7 @@ import numpy as np
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.check import CheckedSource
-from jobs.corpus.dedup.duplicates import find_duplicates
+from jobs.corpus.duplicates import find_duplicates
 from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.datasets.encoding import EncodedSplit, SplitTask, write_token_shards
 from jobs.datasets.publish import MadeDataset
@@ -45,11 +45,7 @@ def describe_inputs(
 ) -> dict[str, Any]:
     """Return what a dataset is made of; its hash is the fingerprint, and the manifest records it.
 
-    Args:
-        corpus: The files of the corpus.
-        settings: The settings of the dataset.
-        tokenizer: The given tokenizer; None if one is trained.
-        code: The hash of the code.
+    The tokenizer is None if one is trained; `code` is the hash of the code.
     """
     return {
         "files": [source.describe() for source in corpus],
@@ -72,19 +68,9 @@ def make_tokens(
     settings: TokenizeConfig,
     engine: Engine,
 ) -> MadeDataset:
-    """Encode a corpus into shards below `folder_uri`.
+    """Encode a corpus into shards below `folder_uri`; train a tokenizer if none is given.
 
-    Args:
-        folder_uri: The folder of the dataset.
-        corpus: The files of the corpus.
-        inputs: The result of `describe_inputs`.
-        given: The tokenizer; None trains one.
-        reusable: The shards to copy documents from instead of encoding them.
-        settings: The settings of the dataset.
-        engine: Runs the tasks.
-
-    Raises:
-        InputError: if the filters leave no document.
+    `inputs` is the result of `describe_inputs`.
     """
     started = time.perf_counter()
     splits = plan_splits(
@@ -144,7 +130,7 @@ def _describe_files(
     source_bytes: Counter[str],
     reusable: ReusableShards,
 ) -> list[dict[str, Any]]:
-    """Return the manifest's entries of all files, with their bytes of text and counts of unusual things in them."""
+    """Return the manifest's entries of all files, with their bytes of text and counts of unusual things."""
     found: dict[str, Counter[str]] = {}
     for split in encoded:
         for name, counts in split.counts.items():

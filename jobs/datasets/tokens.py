@@ -25,11 +25,7 @@ class TokensDataset:
 
     @classmethod
     def of_run(cls, run: Run) -> TokensDataset:
-        """Open the tokens of a run.
-
-        Raises:
-            InputError: if the run has none yet.
-        """
+        """Open the tokens of a run; raise InputError if it has none yet."""
         name = used_datasets(run).get("tokens")
         dataset = cls.find(Lake(run.lake_uri), name) if name else None
         if dataset is None:
@@ -71,10 +67,6 @@ class TokensDataset:
         return size
 
     def read_tokenizer(self) -> Tokenizer:
-        """Read the tokenizer.
-
-        Raises:
-            DamagedError: if its file is missing or altered.
-        """
+        """Read the tokenizer."""
         (entry,) = self.manifest.entries(TOKENIZER)
-        return Tokenizer.from_json(read_file(self.uri, entry))
+        return Tokenizer(read_file(self.uri, entry))

@@ -47,11 +47,7 @@ class SplitStreams:
 
 
 def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> MadeDataset:
-    """Write the windows of a dataset of tokens below `folder_uri`.
-
-    Raises:
-        InputError: if a side has too few tokens for one window.
-    """
+    """Write the windows of a dataset of tokens below `folder_uri`."""
     started = time.perf_counter()
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
     streams = split_streams(tokens, groups, settings, engine)

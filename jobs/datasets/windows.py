@@ -85,11 +85,7 @@ class WindowSet:
 
     @classmethod
     def open(cls, lake: Lake, fingerprint: str, side: Side) -> WindowSet:
-        """Open one side of the windows dataset with this fingerprint.
-
-        Raises:
-            InputError: if there is no such dataset.
-        """
+        """Open one side of the windows dataset with this fingerprint; raise InputError if there is none."""
         folder_uri = lake.dataset("windows", fingerprint)
         manifest = read_manifest(folder_uri)
         if manifest is None:
@@ -97,14 +93,7 @@ class WindowSet:
         return cls(folder_uri, manifest.entries(f"{side}/"), manifest.counts["size"], manifest.counts["stride"])
 
     def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Return windows, by their ids, as rows of `size` inputs and a target.
-
-        Returns:
-            Token ids of shape (len(ids), size + 1).
-
-        Raises:
-            DamagedError: if a shard is missing, truncated or altered.
-        """
+        """Return windows, by their ids, as rows of `size` inputs and a target, of shape (len(ids), size + 1)."""
         rows = np.empty((len(ids), self.size + 1), np.int64)
         shards = np.searchsorted(self._first_ids, ids, side="right") - 1
         for shard in np.unique(shards).tolist():

@@ -69,12 +69,7 @@ def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArra
 
 
 def read_embeddings(path_or_uri: str) -> Embeddings:
-    """Read the embeddings of a dataset, or of a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file.
-
-    Raises:
-        InputError: naming the file and the line: a vector of another size, a value that is not a number, a repeated
-            token.
-    """
+    """Read the embeddings of a dataset, or of a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file."""
     uri = to_uri(path_or_uri)
     readers = {CSV: _from_csv, PARQUET: _from_parquet} | dict.fromkeys(_WORD2VEC, _from_word2vec)
     reader = next((reader for suffix, reader in readers.items() if uri.endswith(suffix)), None)

@@ -17,17 +17,9 @@ log = logging.getLogger(__name__)
 def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vectors, where: str) -> Vectors:
     """Return `weights` with the rows of all tokens that have an embedding replaced by it.
 
-    Tokens are matched by name, never by id, since ids belong to one vocabulary. The embeddings are scaled by one factor
-    to the standard deviation of `weights`: a model is tuned to that, and the vectors of word2vec are far longer.
-
-    Args:
-        embeddings: The embeddings.
-        names: The name of each token id of the model's vocabulary.
-        weights: The initial weights of the model, of shape (vocabulary, size).
-        where: The file of the embeddings, for messages.
-
-    Raises:
-        InputError: if the vectors have another size, or no token has an embedding.
+    Tokens are matched by name, never by id, since ids belong to one vocabulary; `names` holds the name of each id. The
+    embeddings, of the file `where`, are scaled by one factor to the standard deviation of `weights`, of shape
+    (vocabulary, size): a model is tuned to that, and the vectors of word2vec are far longer.
     """
     found, wanted = embeddings.vectors.shape[1], weights.shape[1]
     if found != wanted:

@@ -39,11 +39,7 @@ class Neighbours:
 def find_token(
     word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], neighbours: Neighbours
 ) -> str:
-    """Return the name of the token that is `word`, as it occurs inside a text, or else at its beginning.
-
-    Raises:
-        InputError: if `word` is not a single token with a vector.
-    """
+    """Return the name of the token that is `word`, as it occurs inside a text, or else at its beginning."""
     for text in (f" {word}", word):
         ids = encode(text)
         if len(ids) == 1 and names[int(ids[0])] in neighbours:

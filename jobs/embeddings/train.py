@@ -21,8 +21,7 @@ from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import ShardSlice, TokenShard, group_shards, slice_shards
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
-from jobs.embeddings.pairs import TokenRows, Vocabulary, skip_gram_pairs
-from jobs.embeddings.word2vec import SkipGram, Vectors, Weights
+from jobs.embeddings.word2vec import SkipGram, TokenRows, Vectors, Vocabulary, Weights, skip_gram_pairs
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry
@@ -66,11 +65,7 @@ class WorkerResult:
 def make_embeddings(
     folder_uri: str, tokens: TokensDataset, settings: EmbedConfig, engine: Engine, progress: Callable[[str], None]
 ) -> MadeDataset:
-    """Train embeddings on a dataset of tokens and write them below `folder_uri`.
-
-    Raises:
-        InputError: if fewer than two tokens occur often enough.
-    """
+    """Train embeddings on a dataset of tokens and write them below `folder_uri`."""
     started = time.perf_counter()
     tokenizer = tokens.read_tokenizer()
     vocabulary = _count_vocabulary(tokens, tokenizer.end_of_text, settings, engine)
@@ -126,11 +121,7 @@ def _train_rounds(
 
 
 def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int) -> npt.NDArray[np.int64]:
-    """Count the occurrences of each token id in some shards.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Count the occurrences of each token id in some shards."""
     counts = np.zeros(vocab_size, np.int64)
     for entry in entries:
         counts += np.bincount(TokenShard.open(tokens_uri, entry).ids, minlength=vocab_size)
@@ -153,11 +144,7 @@ def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator
 
 
 def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, weights: Weights) -> WorkerResult:
-    """Train `weights` on one part.
-
-    Raises:
-        DamagedError: if a shard is missing, truncated or altered.
-    """
+    """Train `weights` on one part."""
     rng = np.random.default_rng(part.key)
     vocabulary, noise = text.vocabulary, text.vocabulary.noise()
     model = SkipGram(weights, noise, settings.negative, rng)

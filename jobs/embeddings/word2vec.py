@@ -1,9 +1,12 @@
 """Skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546), as batches of matrix products.
 
-The vectors of neighbouring tokens get a large product, those of a token and a random one a small product. Batches make
-this fast, and differ from the original in two ways. The pairs of a group share their negative samples (Ji et al. 2016,
-arXiv:1604.04661). The gradients of a token are summed over the batch before its vector moves; for frequent tokens the
-sum would overshoot, so it is scaled down to that of `_MAX_GRADIENTS` average ones.
+Rare tokens are left out and frequent ones are subsampled. The window of each token has a random size, so that near
+neighbours count more; windows do not span documents. The vectors of neighbours get a large product, those of a token
+and a random one a small product.
+
+Batches make this fast, and differ from the original in two ways. The pairs of a group share their negative samples (Ji
+et al. 2016, arXiv:1604.04661). The gradients of a token are summed over the batch before its vector moves; for frequent
+tokens the sum would overshoot, so it is scaled down to that of `_MAX_GRADIENTS` average ones.
 """
 
 from __future__ import annotations
@@ -18,15 +21,75 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
-from jobs.embeddings.pairs import TokenRows
-
+TokenRows = npt.NDArray[np.int64]
+"""Indices of tokens in the vocabulary, which are rows of every matrix of vectors."""
 Vectors = npt.NDArray[np.float32]
 """Vectors of tokens, of shape (number of tokens, size)."""
 
+_NOISE_POWER = 0.75
 _BATCH_PAIRS = 1024
 _GROUP_PAIRS = 64
 _GROUP_NEGATIVES = 16
 _MAX_GRADIENTS = 16
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens that get vectors: row i of every matrix of vectors belongs to token `ids[i]`."""
+
+    ids: npt.NDArray[np.int64]
+    """Token ids, ascending."""
+    counts: npt.NDArray[np.int64]
+    """The number of occurrences of each in the corpus."""
+
+    @classmethod
+    def of(cls, counts: npt.NDArray[np.int64], min_count: int, end_of_text: int) -> Vocabulary:
+        """Select the tokens that occur at least `min_count` times, without end-of-text; `counts` is by token id."""
+        kept = counts >= min_count
+        kept[end_of_text] = False
+        ids = np.flatnonzero(kept)
+        return cls(ids, counts[ids])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, ids: npt.NDArray[np.integer]) -> TokenRows:
+        """Return the row of each token id; -1 for tokens without a vector."""
+        at = np.searchsorted(self.ids, ids).clip(max=len(self) - 1)
+        return np.where(self.ids[at] == ids, at, -1)
+
+    def keep_probability(self, subsample: float) -> npt.NDArray[np.float64]:
+        """Return the probability of keeping an occurrence of each token: 1 if its share is below `subsample`."""
+        if not subsample:
+            return np.ones(len(self))
+        ratio = subsample * self.counts.sum() / self.counts
+        return np.asarray(np.minimum(1.0, np.sqrt(ratio) + ratio))
+
+    def noise(self) -> npt.NDArray[np.float64]:
+        """Return the probability of drawing each token as a negative sample: by its count to the power of 3/4."""
+        weights = self.counts.astype(np.float64) ** _NOISE_POWER
+        return np.asarray(weights / weights.sum())
+
+
+def skip_gram_pairs(
+    rows: TokenRows, documents: TokenRows, window: int, rng: np.random.Generator
+) -> tuple[TokenRows, TokenRows]:
+    """Return all pairs of a token and a neighbour in its window, shuffled, as two arrays of one length.
+
+    A window reaches from 1 to `window` tokens to either side; `documents` holds the number of each token's document.
+    """
+    reach = rng.integers(1, window + 1, len(rows))
+    centers, contexts = [], []
+    for distance in range(1, min(window, len(rows) - 1) + 1):
+        left, right = slice(None, -distance), slice(distance, None)
+        together = documents[left] == documents[right]
+        for near, far in ((left, right), (right, left)):
+            chosen = together & (reach[near] >= distance)
+            centers.append(rows[near][chosen])
+            contexts.append(rows[far][chosen])
+    empty = np.zeros(0, np.int64)
+    order = rng.permutation(sum(map(len, centers)))
+    return np.concatenate([empty, *centers])[order], np.concatenate([empty, *contexts])[order]
 
 
 @dataclass(frozen=True)
@@ -62,11 +125,7 @@ class SkipGram:
         return Weights(self._centers.numpy(), self._contexts.numpy())
 
     def train(self, centers: TokenRows, contexts: TokenRows, first_rate: float, last_rate: float) -> float:
-        """Train on pairs, in their order, while the learning rate falls from `first_rate` to `last_rate`.
-
-        Returns:
-            The sum of the pairs' losses, in nats.
-        """
+        """Train on pairs, in their order, while the learning rate falls; return the sum of their losses, in nats."""
         if not len(centers):
             return 0.0
         whole = -(-len(centers) // _GROUP_PAIRS) * _GROUP_PAIRS  # pairs from the beginning fill the last group

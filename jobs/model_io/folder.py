@@ -105,7 +105,7 @@ def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel,
         raise DamagedError(f"{uri}: the manifest does not list {', '.join(sorted(missing))}")
     model_class, config = parse_model_config(contents[CONFIG], join(uri, CONFIG))
     tensors = parse_weights(contents[WEIGHTS], join(uri, WEIGHTS), weight_shapes(model_class, config))
-    tokenizer = Tokenizer.from_json(contents[TOKENIZER], join(uri, TOKENIZER))
+    tokenizer = Tokenizer(contents[TOKENIZER], join(uri, TOKENIZER))
     if tokenizer.vocab_size > config.vocab_size:
         raise DamagedError(
             f"{uri}: {TOKENIZER} has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size}"

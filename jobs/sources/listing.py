@@ -39,10 +39,7 @@ def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
     A corpus consists of places: files, folders and patterns. A named file, or one that a pattern matches, is taken
     whatever its name. In a folder, files at any depth are taken if their names say that they are text. Hidden names in
     folders and patterns are skipped. Names are relative to the place; with several places, they start with the name of
-    the place.
-
-    Raises:
-        InputError: if a place has no such file or cannot be read, or two files have the same name.
+    the place. A place without files is refused, and so are two files with the same name.
     """
     places = corpus_places(corpus)
     found: dict[str, Source] = {}
@@ -60,7 +57,7 @@ def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Turn a file system's refusal to read `uri` into a user's error."""
+    """Raise InputError if the file system refuses to read `uri`."""
     try:
         yield
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:

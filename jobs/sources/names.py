@@ -1,7 +1,4 @@
-"""The notation of a corpus, and the formats that file names stand for.
-
-Pure functions of strings: none reads a disk or a network.
-"""
+"""The notation of a corpus, and the formats that file names stand for, as pure functions of strings."""
 
 from __future__ import annotations
 
@@ -21,11 +18,7 @@ _MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 def corpus_places(corpus: str) -> list[str]:
-    """Return the URIs of a corpus: one path or URI, several on separate lines, or a JSON list of them.
-
-    Raises:
-        InputError: if there is none, or one is not a path or URI.
-    """
+    """Return the URIs of a corpus: one path or URI, several on separate lines, or a JSON list of them."""
     text, lines = corpus.strip(), corpus.splitlines()
     if text.startswith("[") and text.endswith("]"):
         with suppress(ValueError):  # a file's name may have such brackets

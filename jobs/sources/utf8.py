@@ -20,11 +20,7 @@ def replace_invalid(data: bytes) -> tuple[bytes, int]:
 
 
 def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
-    """Return `text` in UTF-8, and the number of replacements.
-
-    Raises:
-        ValueError: if it has half a surrogate pair or is not UTF-8, and `invalid` is not ``replace``.
-    """
+    """Return `text` in UTF-8, and the number of replacements; raise ValueError if it would need one that is refused."""
     if isinstance(text, bytes):
         if invalid == "replace":
             return replace_invalid(text)
@@ -44,11 +40,7 @@ def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
 
 
 class Utf8Check:
-    """Checks that the blocks of a file are UTF-8.
-
-    Args:
-        uri: The file, for the error message.
-    """
+    """Checks that the blocks of the file `uri` are UTF-8."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -56,11 +48,7 @@ class Utf8Check:
         self._position = 0
 
     def add(self, block: bytes) -> None:
-        """Check the next block. An empty block ends the file.
-
-        Raises:
-            InputError: with the offset of the first byte that is not UTF-8.
-        """
+        """Check the next block; an empty block ends the file. InputError gives the offset of the first wrong byte."""
         pending = self._decoder.getstate()[0]  # the first bytes of a character that the block before began
         if not pending and block.isascii():  # takes a tenth of the time
             self._position += len(block)

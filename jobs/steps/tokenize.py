@@ -26,12 +26,11 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """
     settings, lake = config.tokenize, Lake(run.lake_uri)
     earlier = latest_tokens(lake, config.corpus, run.run_id) if settings.tokenizer != "train" else None
-    given = find_tokenizer(settings.tokenizer, lake, earlier)
-    tokenizer = given.tokenizer if given else None
+    tokenizer, origin = find_tokenizer(settings.tokenizer, lake, earlier)
     corpus = check_corpus(config.corpus, settings, engine)
     progress(f"corpus: {len(corpus):,} files, {sum(checked.source.size for checked in corpus):,} bytes")
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
-    reusable = find_reusable(earlier, inputs, settings)
+    reusable = find_reusable(earlier[1] if earlier else None, inputs, settings)
     make = partial(
         make_tokens,
         corpus=corpus,
@@ -50,7 +49,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     )
     return {
         **stats,
-        "tokenizer_from": given.origin if given else "trained",
+        "tokenizer_from": origin,
         "reused_sources": num_reused,
         "new_sources": len(corpus) - num_reused,
     }

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from jobs.corpus.texts import Texts
+from jobs.corpus.texts import Offsets, Texts
 from jobs.errors import InputError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -28,19 +28,14 @@ TokenIds = npt.NDArray[np.unsignedinteger]
 
 
 class _Backend(Protocol):
-    """A library that encodes and decodes one kind of tokens."""
+    """A library that encodes and decodes one kind of tokens, with the methods of `Tokenizer`."""
 
     vocab_size: int
     unknown_id: int | None
 
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the ids of all documents, and where each document begins; the last offset is the end."""
-
-    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        """Return the text of ids that are in the vocabulary."""
-
-    def unknown(self, text: str) -> list[str]:
-        """Return the words or characters of `text` that are not in the vocabulary."""
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]: ...
+    def decode(self, ids: npt.NDArray[np.uint32]) -> str: ...
+    def unknown(self, text: str) -> list[str]: ...
 
 
 class _BytePairs:
@@ -52,7 +47,7 @@ class _BytePairs:
         self._tokenizer = gigatoken.Tokenizer.from_json(json_bytes)
         self.vocab_size: int = self._tokenizer.vocab_size
 
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
         encoded = self._tokenizer.encode_batch(_byte_strings(Texts.of(documents)), parallel=parallel).layout
         offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
         return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
@@ -73,7 +68,7 @@ class _Units:
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         self.unknown_id: int | None = self._tokenizer.token_to_id(unknown) if unknown else None
 
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # `tokenizers` reads it at each call
         texts = [document.decode() for document in documents]
         encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -91,13 +86,15 @@ class _Units:
 
 
 class Tokenizer:
-    """Converts text to token ids and back; pickled as its ``tokenizer.json``."""
+    """Converts text to token ids and back; pickled as its ``tokenizer.json``.
+
+    InputError names the file `where` if it is no ``tokenizer.json``, cannot be loaded, or has no end-of-text token.
+    """
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
         self.json = json_bytes
         """The content of the ``tokenizer.json``."""
-        kind, end_of_text = _kind_and_end_of_text(json_bytes, where)
-        self.end_of_text = end_of_text
+        kind, self.end_of_text = _kind_and_end_of_text(json_bytes, where)
         """The id of the end-of-text token, which ends each document."""
         self._backend = _load(json_bytes, kind, where)
         self.vocab_size: int = self._backend.vocab_size
@@ -107,20 +104,11 @@ class Tokenizer:
         self.unknown_id = self._backend.unknown_id
         """The id of the unknown token; None if every text can be encoded."""
 
-    @classmethod
-    def from_json(cls, json_bytes: bytes, where: str = "tokenizer.json") -> Tokenizer:
-        """Load the content of a ``tokenizer.json``; errors name the file `where`.
-
-        Raises:
-            InputError: if it is no ``tokenizer.json``, cannot be loaded, or has no end-of-text token.
-        """
-        return cls(json_bytes, where)
-
     def encode(self, text: str) -> TokenIds:
         """Return the token ids of `text`, of type `dtype`; no end-of-text token is added."""
         return self.encode_batch([text.encode()], False)[0]
 
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[TokenIds, npt.NDArray[np.int64]]:
+    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[TokenIds, Offsets]:
         """Encode UTF-8 documents; with `parallel`, on all cores of the machine.
 
         Returns:

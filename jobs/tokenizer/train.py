@@ -1,36 +1,158 @@
-"""Trains the tokenizer that the settings ask for on the splits of a corpus."""
+"""Trains tokenizers, as the content of a Hugging Face ``tokenizer.json``.
+
+Byte-level BPE: `gigatoken` learns the merges (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) inside the words
+of GPT-2's pattern. Ids 0 to 255 are the bytes, id 256 is the end-of-text token, then comes one id for each merge.
+
+Words or characters are counted exactly. Id 0 is the end-of-text token and id 1 the unknown token (``<unk>``); then come
+the units, the most frequent first. A word is what Hugging Face's `Whitespace` splits off: a run of letters, digits and
+underscores, or of other visible characters. Words lose the whitespace between them; characters keep it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from itertools import chain
+from typing import Any
+
+import gigatoken
+from tokenizers import normalizers, pre_tokenizers
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.sample import sample_documents
+from jobs.corpus.reading import read_documents, sample_documents
 from jobs.corpus.splits import ByteRange
 from jobs.engine.base import Engine
-from jobs.tokenizer.bpe import train_bpe
-from jobs.tokenizer.tokenizer import Tokenizer
-from jobs.tokenizer.vocabulary import count_units, vocabulary_json
+from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+
+UNKNOWN = "<unk>"
 
 
 def train_tokenizer(
     splits: Sequence[Sequence[ByteRange]], text_bytes: int, settings: TokenizeConfig, engine: Engine
 ) -> Tokenizer:
-    """Train a tokenizer: BPE on a sample of the corpus, words and characters on all of it.
+    """Train the tokenizer that the settings ask for on the splits of a corpus with `text_bytes` of text.
 
-    Args:
-        splits: The splits of the corpus.
-        text_bytes: The bytes of text in all of them.
-        settings: The kind of tokens, and the sizes of vocabulary and sample.
-        engine: Reads the splits.
-
-    Raises:
-        InputError: if a file cannot be read.
+    BPE is trained on a sample of the corpus, words and characters on all of it.
     """
     if settings.kind != "bpe":
         counts = engine.map(partial(count_units, settings=settings), splits, f"count each {settings.kind}")
-        return Tokenizer.from_json(vocabulary_json(counts, settings))
+        return Tokenizer(vocabulary_json(counts, settings))
     sample = partial(sample_documents, share=settings.train_bytes / text_bytes, settings=settings)
     texts = (text for task in engine.map(sample, splits, "sample the corpus") for text in task)
-    return Tokenizer.from_json(train_bpe(texts, settings.vocab_size))
+    return Tokenizer(train_bpe(texts, settings.vocab_size))
+
+
+def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
+    """Return the ``tokenizer.json`` of BPE with at most `vocab_size` tokens; no merge contains ``<|endoftext|>``.
+
+    A small text may not have enough distinct pairs for `vocab_size` tokens.
+    """
+    text = END_OF_TEXT.encode().join(documents)
+    with _silence():
+        _, merges = gigatoken.train_bpe(text, vocab_size, [END_OF_TEXT])
+    return tokenizer_json(merges)
+
+
+def tokenizer_json(merges: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return the ``tokenizer.json`` of byte-level BPE with these merges, in their order of priority."""
+    characters = _byte_characters()
+    vocab = {token: token_id for token_id, token in enumerate([*characters, END_OF_TEXT])}
+    kept = []
+    for pair in merges:
+        left, right = ("".join(characters[byte] for byte in part) for part in pair)
+        if left + right not in vocab:  # on a small text the same token, or even the same pair, comes more than once
+            vocab[left + right] = len(vocab)
+            kept.append([left, right])
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    rules = {"normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level}
+    return _to_json(rules, {"type": "BPE", "vocab": vocab, "merges": kept})
+
+
+def _to_json(rules: dict[str, Any], model: dict[str, Any]) -> bytes:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    end_of_text = {"id": model["vocab"][END_OF_TEXT], "content": END_OF_TEXT, **flags, "special": True}
+    values = {"version": "1.0", "added_tokens": [end_of_text], **rules, "model": model}
+    return json.dumps(values, ensure_ascii=False).encode()
+
+
+def _byte_characters() -> list[str]:
+    """Return the visible character that stands for each byte in a ``tokenizer.json``, as GPT-2 defines them.
+
+    Printable bytes of Latin-1 stand for themselves, the others for the characters from U+0100 on.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte if byte in printable else 0x100 + hidden.index(byte)) for byte in range(256)]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Discard what native code prints: it writes directly to the standard output and error of the process."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    discard = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(discard, descriptor)
+        yield
+    finally:
+        for descriptor, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, descriptor)
+            os.close(copy)
+        os.close(discard)
+
+
+def count_units(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> Counter[str]:
+    """Count how often each word or character occurs in a split of a corpus."""
+    # No word contains whitespace, so each distinct chunk between whitespace is split into words only once.
+    chunks, characters = Counter[bytes](), Counter[str]()
+    for document in (text for part in parts for batch in read_documents(part, settings) for text in batch.texts):
+        if settings.kind == "word":
+            chunks.update(document.replace(END_OF_TEXT.encode(), b" ").split())
+        else:
+            characters.update(document.decode().replace(END_OF_TEXT, ""))
+    units = _splitter(settings.kind, settings.lowercase)
+    counts = Counter[str]()
+    for chunk, count in chain(((chunk.decode(), count) for chunk, count in chunks.items()), characters.items()):
+        for unit in units(chunk):
+            counts[unit] += count
+    return counts
+
+
+def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) -> bytes:
+    """Return the ``tokenizer.json`` of the most frequent units: at most `tokenize.vocab_size` tokens."""
+    total = Counter[str]()
+    for part in counts:
+        total.update(part)
+    frequent = [(unit, count) for unit, count in total.items() if count >= settings.min_frequency]
+    frequent.sort(key=lambda pair: (-pair[1], pair[0]))
+    units = [unit for unit, _ in frequent if unit not in (END_OF_TEXT, UNKNOWN)]
+    vocab = {unit: i for i, unit in enumerate([END_OF_TEXT, UNKNOWN, *units][: settings.vocab_size])}
+    every = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+    is_word = settings.kind == "word"
+    rules = {
+        "normalizer": {"type": "Lowercase"} if settings.lowercase else None,
+        "pre_tokenizer": {"type": "Whitespace"} if is_word else every,
+        # No word starts with this prefix, so the decoder puts a space before each word; punctuation gets none.
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True} if is_word else {"type": "Fuse"},
+        "post_processor": None,
+    }
+    return _to_json(rules, {"type": "WordLevel", "vocab": vocab, "unk_token": UNKNOWN})
+
+
+@lru_cache(maxsize=4)
+def _splitter(kind: str, lowercase: bool) -> Callable[[str], list[str]]:
+    """Return a function that splits text into units, as the tokenizer will."""
+    lower, words = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+
+    def split(text: str) -> list[str]:
+        text = lower.normalize_str(text) if lowercase else text
+        return [word for word, _ in words.pre_tokenize_str(text)] if kind == "word" else list(text)
+
+    return split

@@ -88,9 +88,9 @@ def test_an_edit_of_a_leaf_changes_nothing(step, copy):
 def test_each_step_depends_on_little(copy):
     tokenize, windows, embed = (set(find_dependencies(f"jobs.steps.{step}", copy)) for step in STEPS)
     assert {"jobs.sources.names", "jobs.tokenizer.tokenizer", "jobs.datasets.split"} <= windows  # the split, the ids
-    assert {"jobs.corpus.reading", "jobs.corpus.dedup.minhash", "jobs.tokenizer.bpe"} <= tokenize
+    assert {"jobs.corpus.reading", "jobs.corpus.duplicates", "jobs.tokenizer.train"} <= tokenize
     assert {"jobs.embeddings.word2vec", "jobs.datasets.shards"} <= embed
-    readers = {"jobs.corpus.documents", "jobs.corpus.reading", "jobs.sources.listing", "jobs.tokenizer.bpe"}
+    readers = {"jobs.corpus.documents", "jobs.corpus.reading", "jobs.sources.listing", "jobs.tokenizer.train"}
     assert not readers & (windows | embed)
     assert not {"jobs.datasets.split", "jobs.datasets.streams"} & (tokenize | embed)
     for found in (tokenize, windows, embed):

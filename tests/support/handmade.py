@@ -36,7 +36,7 @@ def train_tokenizer(text: str = TEXT, vocab_size: int = 300) -> Tokenizer:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet)
     tokenizer.train_from_iterator([text], trainer)
-    return Tokenizer.from_json(tokenizer.to_str().encode())
+    return Tokenizer(tokenizer.to_str().encode())
 
 
 def make_datasets(place: Lake, tokenizer: Tokenizer, text: str = TEXT, size: int = 16, shard_windows: int = 40) -> None:

@@ -69,7 +69,7 @@ def test_filtered_documents_are_counted(tmp_path):
 @pytest.mark.parametrize("num_in_bucket", [1 << 24, 7])
 @pytest.mark.parametrize("split_bytes", [4096, 1 << 20])
 def test_the_first_of_equal_documents_is_kept(tmp_path, monkeypatch, num_in_bucket, split_bytes):
-    monkeypatch.setattr("jobs.corpus.dedup.duplicates.BUCKET_KEYS", num_in_bucket)
+    monkeypatch.setattr("jobs.corpus.duplicates.BUCKET_KEYS", num_in_bucket)
     lake_uri = to_uri(str(tmp_path))
     lines = [f"paragraph number {number % 300}" for number in range(900)]
     corpus = write_corpus(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.corpus.dedup.minhash import NUM_KEYS, near_keys
+from jobs.corpus.duplicates import NUM_KEYS, near_keys
 from jobs.corpus.texts import Texts
 from jobs.lake.uri import join, to_uri
 from tests.support.datasets import Pipeline, write_corpus
@@ -58,7 +58,7 @@ def test_keys_depend_on_the_words_alone(texts, before):
 
 @pytest.mark.parametrize("split_bytes", [4096, 1 << 20])
 def test_the_first_of_near_duplicates_is_kept(tmp_path, monkeypatch, split_bytes):
-    monkeypatch.setattr("jobs.corpus.dedup.duplicates.BUCKET_KEYS", 50)
+    monkeypatch.setattr("jobs.corpus.duplicates.BUCKET_KEYS", 50)
     originals = [with_changes(seed, 0) for seed in range(20)]
     files = {
         "a.txt": b"\n\n".join(originals),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.sample import sample_documents
+from jobs.corpus.reading import sample_documents
 from jobs.corpus.splits import plan_splits
 from jobs.lake.uri import to_uri
 from jobs.sources.listing import Source

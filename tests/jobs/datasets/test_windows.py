@@ -24,10 +24,10 @@ from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.store import publish_manifest, read_bytes, write_bytes
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import Source
-from jobs.tokenizer.bpe import tokenizer_json
 from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.tokenizer.train import tokenizer_json
 
-BYTES = Tokenizer.from_json(tokenizer_json([]))  # each byte is a token
+BYTES = Tokenizer(tokenizer_json([]))  # each byte is a token
 
 
 def test_closed_formula():

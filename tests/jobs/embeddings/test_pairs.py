@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jobs.embeddings.pairs import Vocabulary, skip_gram_pairs
+from jobs.embeddings.word2vec import Vocabulary, skip_gram_pairs
 
 
 def test_vocabulary():

@@ -12,14 +12,14 @@ from jobs.generation.sampling import Sampling
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.tokenizer.tokenizer import Tokenizer
-from jobs.tokenizer.vocabulary import vocabulary_json
+from jobs.tokenizer.train import vocabulary_json
 from tests.support.handmade import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def words():
     settings = TokenizeConfig(kind="word")
-    return Tokenizer.from_json(vocabulary_json([Counter({"the": 9, "man": 8, "sat": 7, ".": 6})], settings))
+    return Tokenizer(vocabulary_json([Counter({"the": 9, "man": 8, "sat": 7, ".": 6})], settings))
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_unknown_words_are_reported(words, caplog):
     warnings = [record.message for record in caplog.records if "vocabulary" in record.message]
     assert warnings == ["words of the prompt that are not in the vocabulary: Walrus, ,"]
     assert samples[0].text == words.decode_after("man", samples[0].tokens)
-    assert Tokenizer.from_json(train_tokenizer().json).unknown("Walrus ☃") == []
+    assert Tokenizer(train_tokenizer().json).unknown("Walrus ☃") == []

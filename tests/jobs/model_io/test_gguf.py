@@ -69,7 +69,7 @@ def test_two_exports_are_equal(model_and_tokenizer_untrained):
 def test_another_kind_of_tokenizer_is_rejected(model_and_tokenizer_untrained):
     other = HuggingFaceTokenizer.from_str(model_and_tokenizer_untrained[1].json.decode())
     other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer = Tokenizer.from_json(model_and_tokenizer_untrained[1].json)
+    tokenizer = Tokenizer(model_and_tokenizer_untrained[1].json)
     tokenizer.json = other.to_str().encode()
     assert isinstance(other.model, models.BPE)
     with pytest.raises(InputError, match="only byte-level BPE"):

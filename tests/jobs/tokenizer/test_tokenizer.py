@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import InputError
-from jobs.tokenizer.bpe import tokenizer_json, train_bpe
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.train import tokenizer_json, train_bpe
 
 PASSAGE = (Path(__file__).parents[2] / "data" / "scandal.txt").read_text("utf-8")
 PIECES = [" ", "  ", "\n", "\r", "\t", "a", "B", "'s", "'LL", "é", "漢", "😀", "\u00a0", "\u3000", "\u2028", "\x00"]
@@ -21,7 +21,7 @@ PIECES += ["Holmes", " the", "ʰ", "\u180e", "\u0378", "\U0010ffff"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.from_json(train_bpe([PASSAGE.encode()], 700))
+    return Tokenizer(train_bpe([PASSAGE.encode()], 700))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_any_text(tokenizer, reference, text):
 def test_vocabulary_of_a_tiny_text(texts, vocab_size):
     data = train_bpe([text.encode() for text in texts], vocab_size)
     assert data == train_bpe([text.encode() for text in texts], vocab_size)
-    tokenizer, reference = Tokenizer.from_json(data), tokenizers.Tokenizer.from_str(data.decode())
+    tokenizer, reference = Tokenizer(data), tokenizers.Tokenizer.from_str(data.decode())
     assert 257 <= tokenizer.vocab_size == reference.get_vocab_size() <= vocab_size
     for text in [*texts, "".join(texts)]:
         assert tokenizer.encode(text).tolist() == reference.encode(text).ids
@@ -96,7 +96,7 @@ def test_a_tokenizer_is_pickled_as_its_json(tokenizer):
 
 def test_large_vocabulary_takes_four_bytes():
     pairs = [(bytes([first]), bytes([second])) for first in range(256) for second in range(256)]
-    tokenizer = Tokenizer.from_json(tokenizer_json(pairs))
+    tokenizer = Tokenizer(tokenizer_json(pairs))
     assert tokenizer.vocab_size == 257 + 65_536
     assert tokenizer.encode("\xff").dtype == np.uint32
 
@@ -121,4 +121,4 @@ def test_training_prints_nothing(capfd):
 )
 def test_files_that_are_no_tokenizer_are_refused(data, reason):
     with pytest.raises(InputError, match=f"my.json: .*{reason}"):
-        Tokenizer.from_json(data, "my.json")
+        Tokenizer(data, "my.json")

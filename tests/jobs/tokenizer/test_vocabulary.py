@@ -17,7 +17,7 @@ from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import list_sources
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
-from jobs.tokenizer.vocabulary import count_units, vocabulary_json
+from jobs.tokenizer.train import count_units, vocabulary_json
 from tests.jobs.tokenizer.test_tokenizer import PIECES
 from tests.support.datasets import PASSAGE, Pipeline, write_corpus
 
@@ -29,7 +29,7 @@ def train(tmp_path, text, split_bytes=1 << 20, **values):
     (tmp_path / "a.txt").write_text(text, "utf-8", newline="")
     splits = plan_splits(list_sources(str(tmp_path / "a.txt")), split_bytes, whole_files=False)
     counts = [count_units(parts, settings=how) for parts in splits]
-    return Tokenizer.from_json(vocabulary_json(counts, how)), sum(counts, Counter())
+    return Tokenizer(vocabulary_json(counts, how)), sum(counts, Counter())
 
 
 @pytest.fixture(scope="module", params=[("word", False), ("word", True), ("char", False), ("char", True)])

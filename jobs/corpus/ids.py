@@ -1,7 +1,7 @@
 """Corpus files that hold tokens: numbers, or the ``word,[ids],frequency`` lists of an earlier pipeline.
 
-Ids are read as words, so `tokenize.kind=word` turns each into one token. A list is useful only if its lines are in the
-order of a text. A list of sorted, distinct words is a dictionary; windows over it would have no meaning.
+Ids are read as words, so `tokenize.kind=word` turns each into one token. A list of sorted, distinct words is a
+dictionary, not a text: windows over it would have no meaning.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ def ids_as_words(batch: Documents) -> Documents:
 
 
 def check_ids(source: Source) -> None:
-    """Check that a file holds ids in the order of a text.
-
-    Raises:
-        InputError: naming the first line without ids, or if the file is a dictionary.
-    """
+    """Raise InputError unless a file holds ids in the order of a text; the message names the first line without ids."""
     if source.format != "txt":
         raise InputError(f"{source.uri}: tokenize.input=ids is for text files of ids, not for .{source.format}")
     number, ascending, last = 0, True, None

@@ -30,11 +30,7 @@ _BORDER = b"\n\n"  # between paragraphs as well as lines
 
 
 def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
-    """Read the documents of the records whose lines begin in a range of a JSONL file; empty lines are skipped.
-
-    Raises:
-        InputError: if the file cannot be read; or naming the line that is not JSON or lacks the text.
-    """
+    """Read the documents of the records whose lines begin in a range of a JSONL file; empty lines are skipped."""
     for lines in read_text(part, "line"):
         records = _Records(settings)
         for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
@@ -49,11 +45,7 @@ def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docum
 
 
 def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
-    """Read the documents of the row groups that begin in a range of a Parquet file.
-
-    Raises:
-        InputError: if the file cannot be read or is not Parquet, or its column is missing or holds no text.
-    """
+    """Read the documents of the row groups that begin in a range of a Parquet file."""
     if not part.source.size:
         return
     with open_seekable(part.source) as stream, _named_damage(part.source), pq.ParquetFile(stream) as file:
@@ -79,11 +71,7 @@ class _Records:
         self._counts = Counter[str]()
 
     def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
-        """Add the text of a record, or None; `num_replaced` of its characters were replaced before.
-
-        Raises:
-            ValueError: if it is not UTF-8 and `tokenize.invalid_utf8` is not ``replace``.
-        """
+        """Add the text of a record, or None; `num_replaced` of its characters were replaced before."""
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
@@ -105,11 +93,7 @@ class _Records:
 
 
 def _json_text(line: bytes, field: str) -> str | None:
-    """Return the text of one line, or None if it is null.
-
-    Raises:
-        ValueError: if the line is not JSON, or the field is missing or holds no text.
-    """
+    """Return the text of one line, or None if it is null; raise ValueError if there is none."""
     try:
         record = json.loads(line.decode())
     except json.JSONDecodeError as error:

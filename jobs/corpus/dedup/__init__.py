@@ -1,1 +1,0 @@
-"""Removes exact and near duplicates."""

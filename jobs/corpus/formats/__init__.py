@@ -1,1 +1,0 @@
-"""Readers of corpus files that are not plain text."""
