@@ -23,7 +23,7 @@ from jobs.config import resolve
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import Embeddings, read_embeddings, token_names
-from jobs.embeddings.neighbours import Neighbours, find_token
+from jobs.embeddings.uses import Neighbours, find_token
 from jobs.engine.base import Engine
 from jobs.engine.inline import InlineEngine
 from jobs.lake.layout import Lake, Run

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
-from jobs.embeddings.neighbours import Neighbours, find_token
+from jobs.embeddings.uses import Neighbours, find_token
 from jobs.lake.layout import Lake, Run
 
 

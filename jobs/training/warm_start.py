@@ -12,7 +12,7 @@ from jobs.config.sections.model import EMBED
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
-from jobs.embeddings.initial import initial_weights
+from jobs.embeddings.uses import initial_weights
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.model.kinds import build_model

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.embeddings.files import read_embeddings, token_names
-from jobs.embeddings.neighbours import Neighbours, find_token
+from jobs.embeddings.uses import Neighbours, find_token
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DamagedError, InputError
 from jobs.lake.store import list_files, local_path, read_bytes, read_manifest, write_bytes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
-from jobs.embeddings.initial import initial_weights
+from jobs.embeddings.uses import initial_weights
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.lake import store
