@@ -53,7 +53,9 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
         row = 0
         for group in range(file.metadata.num_row_groups):
             metadata = file.metadata.row_group(group)
-            if part.source.compression or part.start <= _start_of(metadata) < part.end:
+            first = metadata.column(0)
+            start = first.dictionary_page_offset or first.data_page_offset
+            if part.source.compression or part.start <= start < part.end:
                 for texts in _texts_of(file, group, settings.field):
                     yield _documents_of_rows(part.source, texts, row, settings)
                     row += len(texts)
@@ -140,11 +142,6 @@ def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
     tests: list[Any] = [pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary]
     if not any(test(kind) for test in tests):
         raise InputError(f"{source.uri}: column '{name}' holds {kind} instead of text; set tokenize.field")
-
-
-def _start_of(group: Any) -> int:
-    first = group.column(0)
-    return int(first.dictionary_page_offset or first.data_page_offset)
 
 
 def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[bytes | None]]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.documents import Documents
@@ -20,7 +19,7 @@ from jobs.corpus.texts import Texts
 from jobs.datasets.shards import EncodedDocuments, WrittenShard
 from jobs.datasets.tokens import SHARDS
 from jobs.lake.manifest import FileEntry
-from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
+from jobs.tokenizer.tokenizer import Tokenizer
 
 RangeKey = tuple[str, int, int]
 
@@ -148,24 +147,16 @@ def _encode_group(group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer
 
 def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer) -> EncodedDocuments:
     texts = Texts.join([batch.documents.texts for batch in batches])
-    ids, ends = _encode_texts(texts, tokenizer)
+    # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
+    ids, offsets = tokenizer.encode_batch(texts, parallel=os.environ.get("OMP_NUM_THREADS") != "1")
     names = list(dict.fromkeys(batch.name for batch in batches))
     sources = np.array([names.index(batch.name) for batch in batches], np.uint32)
     return EncodedDocuments(
-        ids,
-        ends,
+        np.insert(ids, offsets[1:], tokenizer.end_of_text),
+        offsets[1:] + np.arange(1, len(offsets)),
         np.repeat(sources, [len(batch.documents.texts) for batch in batches]),
         np.concatenate([batch.documents.offsets for batch in batches]).astype(np.uint64),
         texts.sizes.astype(np.uint32),
         texts.hashes(),
         names,
     )
-
-
-def _encode_texts(texts: Texts, tokenizer: Tokenizer) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-    """Return the ids of all documents, each with the end-of-text token at its end, and where each document ends."""
-    # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
-    parallel = os.environ.get("OMP_NUM_THREADS") != "1"
-    ids, offsets = tokenizer.encode_batch(texts, parallel)
-    ids = np.insert(ids, offsets[1:], tokenizer.end_of_text)
-    return ids, offsets[1:] + np.arange(1, len(offsets))

@@ -129,10 +129,12 @@ def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: i
 
 
 def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[WorkerPart]]:
-    """Yield the parts of each round. Each epoch has all parts once, in an order of its own."""
-    num_tokens = sum(entry.counts["tokens"] for entry in entries)
-    per_epoch = max(1, round(num_tokens / (settings.workers * settings.sync_tokens)))
-    parts = _divide(entries, num_tokens, per_epoch * settings.workers)
+    """Yield the parts of each round, all of equal length. Each epoch has all parts once, in an order of its own."""
+    ends = list(accumulate(entry.counts["tokens"] for entry in entries))
+    per_epoch = max(1, round(ends[-1] / (settings.workers * settings.sync_tokens)))
+    num_parts = per_epoch * settings.workers
+    borders = [part * ends[-1] // num_parts for part in range(num_parts + 1)]
+    parts = [slice_shards(entries, ends, begin, end) for begin, end in pairwise(borders)]
     decay = np.linspace(1.0, _LAST_RATE_RATIO, settings.epochs * per_epoch + 1) * settings.learning_rate
     rates = pairwise(decay.tolist())
     for epoch in range(settings.epochs):
@@ -178,13 +180,6 @@ def _average(before: Vectors, trained: Sequence[tuple[Vectors, npt.NDArray[np.fl
     for vectors, counts in trained:
         after += (vectors - before) * (counts / total).astype(np.float32)[:, None]
     return after
-
-
-def _divide(entries: Sequence[FileEntry], num_tokens: int, num_parts: int) -> list[list[ShardSlice]]:
-    """Divide the stream of all shards into parts of equal length."""
-    ends = list(accumulate(entry.counts["tokens"] for entry in entries))
-    borders = [part * num_tokens // num_parts for part in range(num_parts + 1)]
-    return [slice_shards(entries, ends, begin, end) for begin, end in pairwise(borders)]
 
 
 def _subsample(

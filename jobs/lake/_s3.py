@@ -60,8 +60,7 @@ class S3Files:
 
     def read_range(self, uri: str, start: int, size: int) -> bytes:
         with self._request(uri) as (client, address):
-            data: bytes = client.get_object(**address, Range=f"bytes={start}-{start + size - 1}")["Body"].read()
-            return data
+            return bytes(client.get_object(**address, Range=f"bytes={start}-{start + size - 1}")["Body"].read())
 
     def write_bytes(self, uri: str, data: bytes) -> None:
         if len(data) > self._parts.multipart_threshold:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import awkward as ak
 import gigatoken
@@ -27,17 +27,6 @@ END_OF_TEXT = "<|endoftext|>"
 TokenIds = npt.NDArray[np.unsignedinteger]
 
 
-class _Backend(Protocol):
-    """A library that encodes and decodes one kind of tokens, with the methods of `Tokenizer`."""
-
-    vocab_size: int
-    unknown_id: int | None
-
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]: ...
-    def decode(self, ids: npt.NDArray[np.uint32]) -> str: ...
-    def unknown(self, text: str) -> list[str]: ...
-
-
 class _BytePairs:
     """Byte-level BPE, encoded by `gigatoken`."""
 
@@ -48,7 +37,12 @@ class _BytePairs:
         self.vocab_size: int = self._tokenizer.vocab_size
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
-        encoded = self._tokenizer.encode_batch(_byte_strings(Texts.of(documents)), parallel=parallel).layout
+        texts = Texts.of(documents)
+        # `gigatoken` reads an `awkward` array without making a Python object of each text.
+        characters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
+        starts = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
+        strings = ak.Array(ak.contents.ListOffsetArray(starts, characters, parameters={"__array__": "bytestring"}))
+        encoded = self._tokenizer.encode_batch(strings, parallel=parallel).layout
         offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
         return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
@@ -94,9 +88,15 @@ class Tokenizer:
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
         self.json = json_bytes
         """The content of the ``tokenizer.json``."""
-        kind, self.end_of_text = _kind_and_end_of_text(json_bytes, where)
+        backend, self.end_of_text = _backend_and_end_of_text(json_bytes, where)
         """The id of the end-of-text token, which ends each document."""
-        self._backend = _load(json_bytes, kind, where)
+        try:
+            self._backend = backend(json_bytes)
+        except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{where}: this tokenizer cannot be loaded ({reason}); give another tokenizer.json"
+            ) from None
         self.vocab_size: int = self._backend.vocab_size
         """One more than the largest id."""
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
@@ -118,11 +118,7 @@ class Tokenizer:
         return ids.astype(self.dtype), offsets
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text of token ids; bytes that are not UTF-8, such as part of a character, become U+FFFD.
-
-        Raises:
-            ValueError: if an id is not in the vocabulary.
-        """
+        """Return the text of token ids; bytes that are not UTF-8, such as part of a character, become U+FFFD."""
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken panics on others
@@ -149,26 +145,11 @@ def _shared(json_bytes: bytes) -> Tokenizer:
     return Tokenizer(json_bytes)
 
 
-def _byte_strings(texts: Texts) -> ak.Array:
-    """Return texts as an `awkward` array, which `gigatoken` reads without making a Python object of each text."""
-    characters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
-    offsets = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
-    return ak.Array(ak.contents.ListOffsetArray(offsets, characters, parameters={"__array__": "bytestring"}))
-
-
-def _load(json_bytes: bytes, kind: str, where: str) -> _Backend:
-    try:
-        return _BytePairs(json_bytes) if kind == "BPE" else _Units(json_bytes)
-    except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{where}: this tokenizer cannot be loaded ({reason}); give another tokenizer.json") from None
-
-
-def _kind_and_end_of_text(json_bytes: bytes, where: str) -> tuple[str, int]:
-    """Return the kind of model in a ``tokenizer.json`` and the id of its end-of-text token."""
+def _backend_and_end_of_text(json_bytes: bytes, where: str) -> tuple[type[_BytePairs | _Units], int]:
+    """Return the class for the model in a ``tokenizer.json``, and the id of its end-of-text token."""
     try:
         values = json.loads(json_bytes)
-        kind = values["model"].get("type", "BPE")
+        backend = _BytePairs if values["model"].get("type", "BPE") == "BPE" else _Units
         ids = [int(token["id"]) for token in values.get("added_tokens") or [] if token["content"] == END_OF_TEXT]
     except (ValueError, TypeError, KeyError, AttributeError):
         raise InputError(f"{where}: not a tokenizer.json of Hugging Face tokenizers; give another file") from None
@@ -176,4 +157,4 @@ def _kind_and_end_of_text(json_bytes: bytes, where: str) -> tuple[str, int]:
         raise InputError(
             f"{where}: has no special token {END_OF_TEXT}, which ends each document; add it or give another file"
         )
-    return kind, ids[0]
+    return backend, ids[0]
