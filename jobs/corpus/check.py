@@ -77,54 +77,46 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         raise InputError(f"{source.uri}: tokenize.documents=file is for text files; set tokenize.documents=record")
     if settings.input == "ids":
         check_ids(source)
-    scan = _Scan(source, settings)
+    digest, size = hashlib.sha256(), 0
+    scan = _TextScan(source, settings)
     for block in read_blocks(source):
-        scan.add(block)
-    scan.finish()
-    size, has_text = scan.size, scan.has_text
+        digest.update(block)
+        size += len(block)
+        if source.format != "parquet":
+            scan.add(block)
+    if scan.utf8:
+        scan.utf8.add(b"")
+    counts = scan.counts + Counter(empty_files=int(not size))
+    has_text = scan.has_text
     if source.format != "txt":
         batches = read_documents(ByteRange.whole(source), settings)
         size = sum(int(batch.texts.sizes.sum()) for batch in batches)
         has_text = size > 0
     elif scan.body_finder:
         source = replace(source, body=scan.body_finder.body)
-    return CheckedSource(source, scan.digest.hexdigest(), size, has_text, +scan.counts)
+    return CheckedSource(source, digest.hexdigest(), size, has_text, counts)
 
 
-class _Scan:
-    """Examines the content of a file block by block."""
+class _TextScan:
+    """Examines the content of a text file block by block."""
 
     def __init__(self, source: Source, settings: TokenizeConfig) -> None:
-        self.digest, self.counts = hashlib.sha256(), Counter[str]()
+        self.counts, self.has_text = Counter[str](), False
         self.body_finder = BodyFinder() if settings.drop_gutenberg and source.format == "txt" else None
-        self.size, self.has_text = 0, False
-        self._is_text = source.format != "parquet"
-        self._utf8 = Utf8Check(source.uri) if self._is_text and settings.invalid_utf8 == "refuse" else None
+        self.utf8 = Utf8Check(source.uri) if settings.invalid_utf8 == "refuse" else None
         self._uri, self._refuses_lists = source.uri, settings.input == "text"
         self._field = None if text_format(source.name) else settings.field
         self._last = b""
 
     def add(self, block: bytes) -> None:
         """Examine the next block, which is not empty."""
-        is_first = not self.size
-        self.digest.update(block)
-        if self._is_text and is_first:
+        is_first = not self._last
+        if is_first:
             self._refuse_other_formats(block)
-        if self._utf8:
-            self._utf8.add(block)
-        if self._is_text and is_first and self._refuses_lists and looks_like_a_list(block):
+        if self.utf8:
+            self.utf8.add(block)
+        if is_first and self._refuses_lists and looks_like_a_list(block):
             raise InputError(f"{self._uri}: a list of word,[ids],frequency, not text; set tokenize.input=ids")
-        if self._is_text:
-            self._count(block, is_first)
-        self.size += len(block)
-
-    def finish(self) -> None:
-        """Check the end of the file."""
-        if self._utf8:
-            self._utf8.add(b"")
-        self.counts["empty_files"] += not self.size
-
-    def _count(self, block: bytes, is_first: bool) -> None:
         if self.body_finder:
             self.body_finder.add(block)
         has_mark = is_first and block.startswith(BYTE_ORDER_MARK)

@@ -8,7 +8,7 @@ each side. From the counts, `plan_window_shards` derives which slices of token s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import accumulate
 from operator import add
@@ -62,16 +62,9 @@ class SideTally:
 
     def __add__(self, after: SideTally) -> SideTally:
         """Return the tally of these shards and of the shards after them."""
-        return SideTally(
-            self.units + after.units,
-            self.num_documents + after.num_documents,
-            self.num_skipped + after.num_skipped,
-            self.num_shifted + after.num_shifted,
-            self.num_tokens + after.num_tokens,
-            self.num_bytes + after.num_bytes,
-            self.token_counts + after.token_counts,
-            np.concatenate([self.hashes, after.hashes]),
-        )
+        added = (field.name for field in fields(self) if field.name != "hashes")
+        sums = {name: getattr(self, name) + getattr(after, name) for name in added}
+        return SideTally(**sums, hashes=np.concatenate([self.hashes, after.hashes]))
 
 
 @dataclass(frozen=True)
