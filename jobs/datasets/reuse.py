@@ -40,7 +40,7 @@ class ReusableShards:
 
 
 def latest_tokens(lake: Lake, corpus: str, run_id: str) -> tuple[str, TokensDataset] | None:
-    """Return the id of the latest other run on `corpus` that has tokens, and these."""
+    """Return the id of the latest other run on `corpus` that has tokens, and its tokens."""
     others = [lake.run(name) for name in store.list_folders(lake.runs) if name != run_id]
     written = [(found.modified_at, run.run_id) for run in others if (found := store.info(run.datasets))]
     for _, name in sorted(written, reverse=True):

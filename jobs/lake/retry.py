@@ -26,10 +26,7 @@ class TransientError(OSError):
 
 
 def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: float) -> Result:
-    """Return the result of `operation`, repeated with growing pauses while errors occur that may pass.
-
-    With a limit of 0 it is tried once.
-    """
+    """Return the result of `operation`, repeated while errors may pass; with a limit of 0 it is tried once."""
     deadline, pause = time.monotonic() + limit_seconds, _FIRST_PAUSE_SECONDS
     while True:
         try:

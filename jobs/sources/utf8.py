@@ -20,7 +20,7 @@ def replace_invalid(data: bytes) -> tuple[bytes, int]:
 
 
 def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
-    """Return `text` in UTF-8, and the number of replacements; raise ValueError if it would need one that is refused."""
+    """Return `text` in UTF-8, and the number of replacements; raise ValueError if `invalid` forbids them."""
     if isinstance(text, bytes):
         if invalid == "replace":
             return replace_invalid(text)

@@ -82,7 +82,7 @@ class _Units:
 class Tokenizer:
     """Converts text to token ids and back; pickled as its ``tokenizer.json``.
 
-    InputError names the file `where` if it is no ``tokenizer.json``, cannot be loaded, or has no end-of-text token.
+    A file that cannot be loaded, or has no end-of-text token, is refused by an InputError that names it as `where`.
     """
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
