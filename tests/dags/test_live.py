@@ -16,11 +16,9 @@ from infra.airflow.webserver import call, login
 from jobs.lake.layout import Lake, Run
 from tests.support.airflow import STANDIN, Emr
 
-pytestmark = pytest.mark.airflow
-
 ENDED = ("success", "failed")
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
