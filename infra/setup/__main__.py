@@ -17,10 +17,8 @@ import re
 import sys
 from pathlib import Path
 
-from infra.setup import torch_build
-from infra.setup.installer import Installer
 from infra.setup.java import find_or_install
-from jobs.errors import InputError
+from infra.setup.packages import Installer, SetupError, install_torch, installed_torch
 
 VENV = Path(".venv")
 STAMP = VENV / "setup.json"
@@ -30,16 +28,8 @@ TORCH = Path("requirements/torch.txt")
 PROJECT = Path("pyproject.toml")
 
 
-class SetupError(InputError):
-    """A problem that the user has to solve; its text is one line."""
-
-
 def main() -> int:
-    """Install what is missing.
-
-    Returns:
-        The exit code: 0, or 2 with one line on stderr if the user has to do something.
-    """
+    """Install what is missing. Return the exit code: 2, with one line on stderr, if the user has to do something."""
     (uv,) = sys.argv[1:]
     try:
         stamp = _new_stamp()
@@ -52,11 +42,7 @@ def main() -> int:
 
 
 def pinned(name: str, lock: Path) -> str:
-    """Return the version of a package that a lock pins for every platform.
-
-    Raises:
-        SetupError: if the lock does not hold the package.
-    """
+    """Return the version of a package that a lock pins for every platform."""
     found = re.search(rf"^{re.escape(name)}==([^\s;]+)", lock.read_text(), re.MULTILINE)
     if found is None:
         raise SetupError(f"{lock} does not pin {name}: run make lock")
@@ -74,14 +60,10 @@ def _read_stamp() -> dict[str, str]:
 def _new_stamp() -> dict[str, str]:
     """Return everything that the installation depends on. Without TORCH, the build stays the one of the last run."""
     build = os.environ.get("TORCH") or _read_stamp().get("torch", "cpu")
-    if build not in torch_build.BUILDS:
+    if build not in ("cpu", "cuda"):
         raise SetupError(f"TORCH={build} is not a build of torch: use TORCH=cpu or TORCH=cuda")
     files = b"".join(file.read_bytes() for file in (LOCK, TORCH, PROJECT))
-    return {
-        "files": hashlib.sha256(files).hexdigest(),
-        "torch": build,
-        "JAVA_HOME": os.environ.get("JAVA_HOME", ""),
-    }
+    return {"files": hashlib.sha256(files).hexdigest(), "torch": build, "JAVA_HOME": os.environ.get("JAVA_HOME", "")}
 
 
 def _has_java() -> bool:
@@ -91,8 +73,6 @@ def _has_java() -> bool:
 def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
     # Java first: if it is missing, the user learns so before minutes of downloads.
     java = find_or_install(os.environ)
-    if isinstance(java, str):
-        raise SetupError(java)
     print(f"setup: Java {java.version} in {java.home}", flush=True)
     JAVA_HOME.write_text(f"{java.home}\n")
     _install_packages(installer, stamp["torch"])
@@ -106,14 +86,12 @@ def _install_packages(installer: Installer, build: str) -> None:
         raise SetupError(f"torch {version} has no build for Macs with an Intel processor, only for Apple silicon")
     print(f"setup: installing {LOCK}", flush=True)
     STAMP.unlink(missing_ok=True)
-    torch = torch_build.installed(version, build, VENV)
+    torch = installed_torch(version, build, VENV)
     if not installer.sync(LOCK, torch):
         raise SetupError(f"neither uv nor pip could install {LOCK} (see their output above)")
     if not torch:
         print(f"setup: installing torch {version}, {build}", flush=True)
-        problem = torch_build.install(version, build, os.environ.get("TORCH_INDEX") or None, installer)
-        if problem is not None:
-            raise SetupError(problem)
+        install_torch(version, build, os.environ.get("TORCH_INDEX") or None, installer)
     # The lock holds the build backend, so that nothing is downloaded here.
     if not installer.install("--no-deps", "--no-build-isolation", "--editable", "."):
         raise SetupError("this folder could not be installed as a package (see the output above)")

@@ -13,14 +13,7 @@ import sys
 
 
 def install_one_of(*packages: str) -> str | None:
-    """Install the first of several packages that this release of Debian or Ubuntu has.
-
-    Args:
-        *packages: Names, the preferred one first.
-
-    Returns:
-        The name of the installed package, or None if none could be installed.
-    """
+    """Install the first of `packages` that this release of Debian or Ubuntu has; return its name, or None."""
     apt_get = _command()
     if apt_get is None:
         return None
@@ -28,7 +21,7 @@ def install_one_of(*packages: str) -> str | None:
     # A failure of one source does not matter if another has the package.
     subprocess.run([*apt_get, "update", "-qq"], check=False)
     for package in packages:
-        if _is_available(package):
+        if subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0:
             command = [*apt_get, "install", "-qq", "--no-install-recommends", package]
             done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
             return package if done.returncode == 0 else None
@@ -46,11 +39,6 @@ def _command() -> list[str] | None:
         return None
     asked = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False)
     return ["sudo", "-n", *command] if asked.returncode == 0 else None
-
-
-def _is_available(package: str) -> bool:
-    done = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
-    return done.returncode == 0
 
 
 if __name__ == "__main__":

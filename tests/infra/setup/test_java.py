@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.setup import apt, java
+from infra.setup.packages import SetupError
 from tests.infra.setup.programs import program
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,9 @@ def test_without_java_one_line_says_what_to_install(tmp_path: Path, monkeypatch:
     fake_java(tmp_path, "11")
     monkeypatch.setattr(java, "MACOS_FINDER", "/nowhere")
     monkeypatch.setattr(apt, "install_one_of", lambda *_: None)
-    problem = java.find_or_install({"PATH": str(tmp_path / "bin")}, patterns=[])
-    assert isinstance(problem, str)
+    with pytest.raises(SetupError) as caught:
+        java.find_or_install({"PATH": str(tmp_path / "bin")}, patterns=[])
+    problem = str(caught.value)
     assert f"{tmp_path} is Java 11" in problem
     assert "openjdk-17-jre-headless" in problem
     assert "\n" not in problem

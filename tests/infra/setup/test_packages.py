@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.setup import __main__ as setup
-from infra.setup import torch_build
-from infra.setup.installer import Installer
+from infra.setup import packages
 from tests.infra.setup.programs import program
 
 pytestmark = pytest.mark.slow
@@ -27,15 +26,15 @@ class Recorder:
             f'case "$(basename "$0") $*" in {succeeds}) ;; *) exit 1 ;; esac'
         )
         uv, python = program(folder / "uv", body), program(folder / "python", body)
-        self.installer = Installer(str(uv), str(python))
+        self.installer = packages.Installer(str(uv), str(python))
 
     @property
     def calls(self) -> list[str]:
         return self._log.read_text().splitlines()
 
 
-def install_torch(recorder: Recorder, build: str, index: str | None = None) -> str | None:
-    return torch_build.install("2.13.0", build, index, recorder.installer)
+def install_torch(recorder: Recorder, build: str, index: str | None = None) -> None:
+    packages.install_torch("2.13.0", build, index, recorder.installer)
 
 
 @pytest.fixture
@@ -83,38 +82,36 @@ def test_uv_refuses_a_package_with_another_hash(tmp_path: Path) -> None:
 def test_a_build_of_torch_is_recognised_by_its_requirements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = venv_with_torch(tmp_path / "a", "2.13.0", "filelock", 'nvidia-cublas==1; platform_system == "Linux"')
     cpu = venv_with_torch(tmp_path / "b", "2.13.0+cpu", "filelock")
-    assert sorted(torch_build.installed("2.13.0", "cuda", cuda)) == ["nvidia-cublas==1.2", "torch==2.13.0"]
-    assert "torch==2.13.0+cpu" in torch_build.installed("2.13.0", "cpu", cpu)
-    assert torch_build.installed("2.13.0", "cpu", cuda) == []
-    assert torch_build.installed("2.13.0", "cuda", cpu) == []
-    assert torch_build.installed("2.14.0", "cpu", cpu) == []
-    assert torch_build.installed("2.13.0", "cpu", tmp_path) == []
+    assert sorted(packages.installed_torch("2.13.0", "cuda", cuda)) == ["nvidia-cublas==1.2", "torch==2.13.0"]
+    assert "torch==2.13.0+cpu" in packages.installed_torch("2.13.0", "cpu", cpu)
+    assert packages.installed_torch("2.13.0", "cpu", cuda) == []
+    assert packages.installed_torch("2.13.0", "cuda", cpu) == []
+    assert packages.installed_torch("2.14.0", "cpu", cpu) == []
+    assert packages.installed_torch("2.13.0", "cpu", tmp_path) == []
     monkeypatch.setattr("platform.system", lambda: "Darwin")
-    assert "torch==2.13.0" in torch_build.installed("2.13.0", "cpu", cuda)
+    assert "torch==2.13.0" in packages.installed_torch("2.13.0", "cpu", cuda)
 
 
 @pytest.mark.usefixtures("linux")
 def test_the_cpu_build_is_taken_from_pips_own_indexes_first(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "python*+cpu*")
-    assert install_torch(recorder, "cpu") is None
+    install_torch(recorder, "cpu")
     assert recorder.calls == ["-m pip --disable-pip-version-check install --no-deps torch==2.13.0+cpu"]
 
 
 @pytest.mark.usefixtures("linux")
 def test_the_cpu_index_is_next_and_no_call_matches_another_build(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "nothing")
-    problem = install_torch(recorder, "cpu")
-    assert problem is not None
-    assert "TORCH_INDEX" in problem
-    assert "\n" not in problem
-    assert [torch_build.CPU_INDEX in call for call in recorder.calls] == [False, True, True]
+    with pytest.raises(packages.SetupError, match=r"\A.*TORCH_INDEX.*\Z"):
+        install_torch(recorder, "cpu")
+    assert [packages.CPU_INDEX in call for call in recorder.calls] == [False, True, True]
     assert all("torch==2.13.0+cpu" in call.split() for call in recorder.calls)
 
 
 @pytest.mark.usefixtures("linux")
 def test_a_named_index_is_the_only_one_asked(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, "uv*mirror*")
-    assert install_torch(recorder, "cpu", "https://mirror/cpu") is None
+    install_torch(recorder, "cpu", "https://mirror/cpu")
     assert len(recorder.calls) == 1
 
 
@@ -123,7 +120,7 @@ def test_cuda_is_installed_only_on_request_and_after_its_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recorder = Recorder(tmp_path, "uv*torch===2.13.0*")
-    assert install_torch(recorder, "cuda") is None
+    install_torch(recorder, "cuda")
     assert "GB" in capsys.readouterr().out
     assert "--no-deps" not in recorder.calls[0]
 
@@ -142,5 +139,5 @@ def test_an_unknown_build_of_torch_is_refused_in_one_line() -> None:
 
 def test_a_version_is_read_from_the_lock() -> None:
     assert setup.pinned("pyspark", Path("requirements/job.txt")) == "4.0.2"
-    with pytest.raises(setup.SetupError, match="make lock"):
+    with pytest.raises(packages.SetupError, match="make lock"):
         setup.pinned("nothing", Path("requirements/job.txt"))

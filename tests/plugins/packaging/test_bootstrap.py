@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.setup import torch_build
+from infra.setup import packages
 from nightjar.packaging import node_environment
 from nightjar.packaging.build import build
 
@@ -82,7 +82,7 @@ def test_script_and_modules_agree_on_the_nodes() -> None:
 
 def test_index_of_cpu_builds_is_the_same_everywhere() -> None:
     index = node_environment.TORCH_CPU_INDEX
-    assert index == torch_build.CPU_INDEX
-    assert torch_build.CUDA_PREFIXES == node_environment.CUDA_PREFIXES
+    assert index == packages.CPU_INDEX
+    assert packages.CUDA_PREFIXES == node_environment.CUDA_PREFIXES
     assert f"ARG TORCH_INDEX={index}" in Path("infra/compose/Dockerfile").read_text().splitlines()
     assert f"TORCH_INDEX: ${{TORCH_INDEX:-{index}}}" in Path("docker-compose.yaml").read_text()
