@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 from jobs.lake.store import Store
 from jobs.lake.uri import join
-from nightjar.packaging.archive import zip_bytes
+from nightjar.packaging.build import zip_bytes
 
 NAME = "security/node-certificates.zip"
 VALID_DAYS = 825

@@ -68,8 +68,7 @@ def aws_deploy(
 def aws_bundle() -> None:
     """Write dags.zip and plugins.zip to dist/, for an Airflow elsewhere, such as MWAA."""
     from infra.aws import bundle
-    from nightjar.packaging.archive import zip_bytes
-    from nightjar.packaging.build import PROJECT_ROOT
+    from nightjar.packaging.build import PROJECT_ROOT, zip_bytes
 
     folder = PROJECT_ROOT / "dist"
     folder.mkdir(exist_ok=True)

@@ -47,8 +47,7 @@ def wheelhouse(
 ) -> None:
     """Make a folder of wheels for nodes without internet access, and install from it here."""
     from nightjar.packaging.build import PROJECT_ROOT
-    from nightjar.packaging.upload import copy_folder
-    from nightjar.packaging.wheelhouse import make
+    from nightjar.packaging.wheelhouse import copy_folder, make
     from nightjar.packaging.wheels import Target
 
     target, place = Target(arch, torch), _lake(lake)
@@ -82,7 +81,7 @@ def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
     import tempfile
 
     from nightjar.packaging.build import build
-    from nightjar.packaging.upload import copy_folder
+    from nightjar.packaging.wheelhouse import copy_folder
 
     built = build()
     size = sum(map(len, built.files.values())) / 1e6

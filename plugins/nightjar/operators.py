@@ -20,7 +20,7 @@ from jobs.lake.layout import Run
 from nightjar import aws, settings
 from nightjar.emr import clusters, requests, steps
 from nightjar.errors import StepFailedError, UserError
-from nightjar.tasks.manifests import verify_step
+from nightjar.tasks.results import verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
 if TYPE_CHECKING:

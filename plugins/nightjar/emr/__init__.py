@@ -1,1 +1,1 @@
-"""EMR: requests to its API (`requests`, `nodes`), clusters and steps."""
+"""EMR: requests to its API, clusters and steps."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jobs.config import Config, SparkConfig
+from jobs.config import ClusterConfig, Config, SparkConfig
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join
-from nightjar.emr import nodes
+from nightjar.packaging import PYTHON
 
 ENDED_CLUSTER_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 ACTIVE_STEP_STATES = ("PENDING", "CANCEL_PENDING", "RUNNING")
@@ -25,6 +25,19 @@ _MAX_NAME_LENGTH = 256
 _EXPIRY_TAG = "nightjar:expires"
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
 """AWS's policy for the service role, AmazonEMRServicePolicy_v2, only covers resources with this tag."""
+_SPARK_DEFAULTS = {
+    "spark.pyspark.python": PYTHON,
+    "spark.pyspark.driver.python": PYTHON,
+    # An all-reduce worker group needs all of its slots at once, so the number of executors is fixed.
+    "spark.dynamicAllocation.enabled": "false",
+    "spark.speculation": "false",
+    # Encrypt Spark's own traffic, with a secret that YARN makes for each application. gloo's traffic is not covered:
+    # see docs/security.md.
+    "spark.authenticate": "true",
+    "spark.network.crypto.enabled": "true",
+    "spark.network.crypto.authEngineVersion": "2",
+    "spark.io.encryption.enabled": "true",
+}
 
 
 @dataclass(frozen=True)
@@ -82,9 +95,12 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
         "LogUri": Lake(identity.run.lake_uri).logs + "/",
         "ReleaseLabel": cluster.release_label,
         "Applications": [{"Name": "Spark"}],
-        "Instances": nodes.instances(cluster),
-        "Configurations": nodes.configurations(),
-        "BootstrapActions": nodes.bootstrap_actions(cluster, package_uri),
+        "Instances": _instances(cluster),
+        "Configurations": [
+            {"Classification": "spark", "Properties": {"maximizeResourceAllocation": "false"}},
+            {"Classification": "spark-defaults", "Properties": _SPARK_DEFAULTS},
+        ],
+        "BootstrapActions": _bootstrap_actions(cluster, package_uri),
         "EbsRootVolumeSize": cluster.root_volume_gb,
         "ServiceRole": cluster.service_role,
         "JobFlowRole": cluster.instance_profile,
@@ -96,6 +112,55 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
     if cluster.security_configuration:
         request["SecurityConfiguration"] = cluster.security_configuration
     return request
+
+
+def _instances(cluster: ClusterConfig) -> dict[str, Any]:
+    """Return the request's `Instances`: fleets of several types, task nodes on spot and all others on demand."""
+    fleets = [
+        _fleet("MASTER", "primary", cluster.primary_instance_types, on_demand=1),
+        _fleet("CORE", "core", cluster.core_instance_types, on_demand=cluster.core_instances),
+    ]
+    if cluster.task_instances:
+        fleets.append(_fleet("TASK", "task", cluster.task_instance_types, spot=cluster.task_instances))
+        spot = {
+            "TimeoutDurationMinutes": cluster.spot_timeout_minutes,
+            "TimeoutAction": "SWITCH_TO_ON_DEMAND",
+            "AllocationStrategy": "price-capacity-optimized",
+        }
+        fleets[-1]["LaunchSpecifications"] = {"SpotSpecification": spot}
+    network = {
+        "Ec2SubnetIds": list(cluster.subnet_ids),
+        "EmrManagedMasterSecurityGroup": cluster.primary_security_group,
+        "EmrManagedSlaveSecurityGroup": cluster.core_security_group,
+        "ServiceAccessSecurityGroup": cluster.service_security_group,
+    }
+    return {
+        "InstanceFleets": fleets,
+        "KeepJobFlowAliveWhenNoSteps": True,
+        "TerminationProtected": False,
+        **{key: value for key, value in network.items() if value},
+    }
+
+
+def _bootstrap_actions(cluster: ClusterConfig, package_uri: str) -> list[dict[str, Any]]:
+    """Return the request's `BootstrapActions`: every node builds the job's environment before it runs a step."""
+    args = ["--package", package_uri, "--torch", cluster.torch_build]
+    if cluster.wheelhouse:
+        args += ["--wheels", cluster.wheelhouse]
+    script = {"Path": join(package_uri, "bootstrap.sh"), "Args": args}
+    return [{"Name": "nightjar environment", "ScriptBootstrapAction": script}]
+
+
+def _fleet(role: str, name: str, types: tuple[str, ...], on_demand: int = 0, spot: int = 0) -> dict[str, Any]:
+    """Return an instance fleet in which an instance of any type counts as one node."""
+    return {
+        "Name": name,
+        "InstanceFleetType": role,
+        "TargetOnDemandCapacity": on_demand,
+        "TargetSpotCapacity": spot,
+        "InstanceTypeConfigs": [{"InstanceType": each, "WeightedCapacity": 1} for each in types],
+        "LaunchSpecifications": {"OnDemandSpecification": {"AllocationStrategy": "lowest-price"}},
+    }
 
 
 def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: str) -> dict[str, Any]:

@@ -6,22 +6,26 @@ is uploaded once, and a node verifies what it downloaded. This module needs only
 
 from __future__ import annotations
 
+import ast
 import hashlib
-from collections.abc import Mapping
+import io
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.errors import InputError
-from nightjar.packaging import lock
-from nightjar.packaging.archive import zip_bytes
-from nightjar.packaging.imports import third_party_imports
-from nightjar.packaging.node_environment import PROVIDED_BY_EMR
+from nightjar.packaging import PROVIDED_BY_EMR, lock
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
 CODE, LAUNCHER, REQUIREMENTS, TORCH = "jobs.zip", "launcher.py", "requirements.txt", "torch.txt"
 BOOTSTRAP, SUMS = "bootstrap.sh", "SHA256SUMS"
 
 _PACKED_SUFFIXES = frozenset({".py", ".toml"})
+_EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can have
+_UNIX = 3
+_FILE_MODE = 0o644 << 16
 
 
 class PackageError(InputError):
@@ -67,9 +71,24 @@ def sums(hashes: Mapping[str, str]) -> bytes:
     return "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode()
 
 
+def zip_bytes(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip of `files` by name, in the order given.
+
+    Entries have a fixed date, system and file mode. They are stored uncompressed because versions of zlib differ in
+    their output.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name, _EARLIEST_DATE)
+            entry.create_system, entry.external_attr = _UNIX, _FILE_MODE
+            archive.writestr(entry, data)
+    return buffer.getvalue()
+
+
 def _check_imports(root: Path, locked: str) -> None:
     available = set(lock.read(locked)) | {"torch"}
-    for module, path in sorted(third_party_imports(root, "jobs").items()):
+    for module, path in sorted(third_party_imports(root).items()):
         if module.replace("_", "-").lower() not in available:
             raise PackageError(
                 f"{path} imports {module}, which is not in requirements/job.txt: add it to requirements/job.in and run"
@@ -81,3 +100,26 @@ def _code(root: Path) -> dict[str, bytes]:
     """Return the modules and presets of `jobs` by their paths below `root`."""
     paths = (path for path in (root / "jobs").rglob("*") if path.suffix in _PACKED_SUFFIXES and path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+
+
+def third_party_imports(root: Path) -> dict[str, Path]:
+    """Return the third-party top-level modules that `jobs` below `root` imports, each with a file that imports it."""
+    own = sys.stdlib_module_names | {"jobs"}
+    found: dict[str, Path] = {}
+    for path in sorted((root / "jobs").rglob("*.py")):
+        for module in _imported(ast.parse(path.read_text("utf-8"), str(path))):
+            if module not in own:
+                found.setdefault(module, path.relative_to(root))
+    return found
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the top-level modules that are imported by absolute names, except below ``if TYPE_CHECKING:``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        yield from _imported(node)

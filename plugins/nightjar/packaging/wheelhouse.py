@@ -1,4 +1,4 @@
-"""Make a wheelhouse: a folder of all wheels that a node installs, for nodes without internet access.
+"""Make and upload a wheelhouse: a folder of all wheels that a node installs, for nodes without internet access.
 
 It is separate from the package, which changes with every line of code. A wheelhouse is a thousand times larger and
 changes only with the locks.
@@ -12,8 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from jobs.errors import LakeError
+from jobs.lake import store
+from jobs.lake.retry import one_line
+from jobs.lake.uri import join
+from nightjar.packaging import PYTHON_VERSION, TORCH_CPU_INDEX
 from nightjar.packaging.build import PROJECT_ROOT, SUMS, PackageError, sums
-from nightjar.packaging.node_environment import PYTHON_VERSION, TORCH_CPU_INDEX
 from nightjar.packaging.wheels import Target, check_folder, torch_version
 
 
@@ -23,7 +27,7 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
     The folder is named by the hash of its file ``SHA256SUMS``, so the same wheels give the same name.
 
     Raises:
-        PackageError: if a wheel cannot be downdownloaded or does not fit the nodes.
+        PackageError: if a wheel cannot be downloaded or does not fit the nodes.
     """
     locked = (root / "requirements" / "job.txt").read_text("utf-8")
     version = torch_version(root)
@@ -38,6 +42,19 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
         if not wheelhouse.exists():
             downloaded.rename(wheelhouse)
     return wheelhouse
+
+
+def copy_folder(folder: Path, folder_uri: str) -> None:
+    """Copy a package or a wheelhouse to the lake. It is complete when it has its sums, which are copied last.
+
+    Raises:
+        LakeError: if the lake cannot be written.
+    """
+    try:
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == SUMS):
+            store.copy(path.as_uri(), join(folder_uri, path.name))
+    except OSError as error:
+        raise LakeError(f"cannot be uploaded to {folder_uri} ({one_line(error)})") from None
 
 
 def _download_locked(target: Target, locked: str, folder: Path) -> None:

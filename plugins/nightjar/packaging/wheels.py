@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +16,8 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from nightjar.packaging import lock
+from nightjar.packaging import CUDA_PREFIXES, GLIBC_MINOR, PROVIDED_BY_EMR, PYTHON_VERSION, lock
 from nightjar.packaging.build import PackageError
-from nightjar.packaging.node_environment import CUDA_PREFIXES, GLIBC_MINOR, PROVIDED_BY_EMR, PYTHON_VERSION
 
 _PYTHON = ".".join(map(str, PYTHON_VERSION))
 
@@ -96,7 +95,7 @@ def check_folder(folder: Path, target: Target, locked: str, torch_version: str) 
         PackageError: if a wheel does not fit the nodes, one is missing, or a hash is not in the lock.
     """
     files = check_names([path.name for path in folder.iterdir()], target, locked, torch_version)
-    hashes = dict(_hashes(folder))
+    hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
     for pin in target.pins(locked):
         if hashes[files[pin.name]] not in pin.hashes:
             raise PackageError(
@@ -113,10 +112,9 @@ def torch_version(root: Path) -> str:
     return found[1]
 
 
-def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            yield path.name, hashlib.file_digest(file, "sha256").hexdigest()
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _parse(name: str) -> tuple[str, str, frozenset[Tag]]:

@@ -13,8 +13,7 @@ from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar import aws
-from nightjar.tasks.manifests import verify_folder
-from nightjar.tasks.results import read_stats
+from nightjar.tasks.results import read_stats, verify_folder
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The results of a run: a local copy of its statistics, and the check that all tasks succeeded."""
+"""The results of steps and runs: manifests, a local copy of the statistics, and the check that all tasks succeeded."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import NightjarError
-from jobs.lake.layout import Run
+from jobs.errors import DamagedError, NightjarError
+from jobs.lake.layout import MANIFEST, Lake, Run
+from jobs.lake.manifest import Manifest
 from jobs.lake.store import Store
 from jobs.lake.uri import join, relative_name, to_uri
 from jobs.metrics import chosen
@@ -22,11 +23,40 @@ SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds")
 """The metrics that the task ``pull_stats`` returns; the seconds are those of each step."""
 
 
-def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
-    """Copy the run's statistics to ``<stats_dir>/<run_id>/``; return a summary for XCom.
+def verify_step(step: str, run: Run, store: Store) -> Manifest:
+    """Return the manifest that says that `step` of `run` is complete, as `verify_folder` does."""
+    return verify_folder(_output_uri(step, run, store), store)
 
-    A run that failed early has few statistics or none; those that exist are copied.
+
+def verify_folder(folder_uri: str, store: Store) -> Manifest:
+    """Return the manifest of a folder. One listing checks the sizes of files; the next reader checks hashes.
+
+    Raises:
+        DamagedError: if there is none, or a file that it lists is missing or has another size.
     """
+    manifest = store.read_manifest(folder_uri)
+    if manifest is None:
+        raise DamagedError(f"{join(folder_uri, MANIFEST)}: missing, though the step has ended; clear the step's task")
+    store.verify_sizes(folder_uri, manifest)
+    return manifest
+
+
+def _output_uri(step: str, run: Run, store: Store) -> str:
+    """Return the folder whose manifest says that the step is complete."""
+    if step in ("train", "generate"):
+        return run.train if step == "train" else run.generate
+    kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
+    try:
+        fingerprint = store.read_json(run.datasets)[kind]
+    except (FileNotFoundError, KeyError, TypeError):
+        fingerprint = None
+    if not isinstance(fingerprint, str) or not fingerprint:
+        raise DamagedError(f"{run.datasets}: has no '{kind}', though the step {step} has ended; clear the step's task")
+    return Lake(run.lake_uri).dataset(kind, fingerprint)
+
+
+def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
+    """Copy the run's statistics, if there are any, to ``<stats_dir>/<run_id>/``; return a summary for XCom."""
     store, folder = aws.store(), stats_dir / run.run_id
     uris = {relative_name(file.uri, run.stats): file.uri for file in store.list_files(run.stats)}
     for name, uri in uris.items():
@@ -40,11 +70,7 @@ def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
 
 
 def read_stats(run: Run, store: Store) -> dict[str, Any]:
-    """Return the run's merged statistics.
-
-    Raises:
-        NightjarError: if there are none.
-    """
+    """Return the run's merged statistics."""
     uri = join(run.stats, "stats.json")
     try:
         stats: dict[str, Any] = store.read_json(uri)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.aws import bundle
-from nightjar.packaging.archive import zip_bytes
-from nightjar.packaging.build import PROJECT_ROOT, build
+from nightjar.packaging.build import PROJECT_ROOT, build, zip_bytes
 
 pytestmark = pytest.mark.slow
 

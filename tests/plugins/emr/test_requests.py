@@ -9,7 +9,7 @@ from botocore.validate import ParamValidator
 from jobs.config import resolve
 from jobs.lake.layout import Lake, Run
 from nightjar.emr import requests
-from nightjar.packaging.node_environment import PYTHON
+from nightjar.packaging import PYTHON
 
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.setup import packages
-from nightjar.packaging import node_environment
+from nightjar import packaging as node
 from nightjar.packaging.build import build
 
 pytestmark = pytest.mark.slow
@@ -74,15 +74,15 @@ def test_changed_package_is_refused(package: Path, tmp_path: Path) -> None:
 
 def test_script_and_modules_agree_on_the_nodes() -> None:
     lines = SCRIPT.read_text().splitlines()
-    python = "python{}.{}".format(*node_environment.PYTHON_VERSION)
-    assert f"prefix={node_environment.PREFIX}" in lines
-    assert f"readonly TORCH_CPU_INDEX={node_environment.TORCH_CPU_INDEX}" in lines
+    python = "python{}.{}".format(*node.PYTHON_VERSION)
+    assert f"prefix={node.PREFIX}" in lines
+    assert f"readonly TORCH_CPU_INDEX={node.TORCH_CPU_INDEX}" in lines
     assert f'{python} -m venv "$target"' in SCRIPT.read_text()
 
 
 def test_index_of_cpu_builds_is_the_same_everywhere() -> None:
-    index = node_environment.TORCH_CPU_INDEX
+    index = node.TORCH_CPU_INDEX
     assert index == packages.CPU_INDEX
-    assert packages.CUDA_PREFIXES == node_environment.CUDA_PREFIXES
+    assert packages.CUDA_PREFIXES == node.CUDA_PREFIXES
     assert f"ARG TORCH_INDEX={index}" in Path("infra/compose/Dockerfile").read_text().splitlines()
     assert f"TORCH_INDEX: ${{TORCH_INDEX:-{index}}}" in Path("docker-compose.yaml").read_text()

@@ -12,7 +12,7 @@ from jobs.errors import LakeError
 from jobs.lake.layout import Lake
 from nightjar.packaging import lock
 from nightjar.packaging.build import PackageError
-from nightjar.packaging.upload import copy_folder
+from nightjar.packaging.wheelhouse import copy_folder
 from nightjar.packaging.wheels import Target, check_folder, check_names
 
 X86, ARM = Target("x86_64", "cpu"), Target("aarch64", "cpu")

@@ -7,7 +7,7 @@ from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join
 from nightjar.aws import store
-from nightjar.tasks.manifests import verify_step
+from nightjar.tasks.results import verify_step
 
 STEPS = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}
 

@@ -9,7 +9,7 @@ from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar.aws import s3_client, store
 from nightjar.tasks import promotion
-from nightjar.tasks.manifests import verify_folder
+from nightjar.tasks.results import verify_folder
 
 pytestmark = pytest.mark.slow
 
