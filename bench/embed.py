@@ -18,7 +18,7 @@ import numpy as np
 from bench.measure import run_measured
 from bench.table import show
 from bench.text import WORK, folder_of, original
-from jobs.cli.neighbours import neighbours_of
+from jobs.cli.run import neighbours_of
 from jobs.config import resolve
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.tokens import TokensDataset

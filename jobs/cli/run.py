@@ -1,4 +1,4 @@
-"""Run the pipeline, or one step of it: ``python -m jobs run``, and ``python -m jobs train`` on the cluster."""
+"""Run the pipeline, or one step of it, and check the metrics: ``python -m jobs run``, ``python -m jobs train``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from jobs.errors import InputError
 if TYPE_CHECKING:
     from jobs.config import Config
     from jobs.engine.base import Engine
+    from jobs.lake.layout import Run
 
 app = typer.Typer()
 
@@ -112,7 +113,6 @@ def embed(
 
     Settings of the section embed can be changed, for example with --set embed.size=64.
     """
-    from jobs.cli.neighbours import neighbours_of
     from jobs.lake.layout import Lake, Run
     from jobs.lake.uri import to_uri
 
@@ -139,7 +139,6 @@ def generate(config: options.Config, engine: options.Engine = "spark", master: o
 def _run_step(
     step: str, config_uri: str, engine: options.EngineName, master: str | None, settings: Sequence[str] = ()
 ) -> None:
-    """Run one step of the run that has this configuration, with changed settings of the step's section."""
     from jobs.config import override, parse_settings
     from jobs.lake.layout import Run
     from jobs.pipeline import read_config, run_step
@@ -148,6 +147,46 @@ def _run_step(
     config = override(read_config(run), step, parse_settings(settings))
     with _engine(engine, config, master or config.spark.master) as chosen:
         run_step(step, run, config, chosen)
+
+
+@app.command("check-metrics")
+def check_metrics(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A metrics.csv: path, file:///... or s3://...", show_default=False)
+    ],
+) -> None:
+    """Check a file of training metrics (.csv) for defects, such as a loss that is no number."""
+    from jobs.lake.uri import to_uri
+    from jobs.report.check import check_file
+
+    found = check_file(to_uri(file))
+    for finding in found:
+        sys.stdout.write(f"{file}: {finding}\n")
+    if found:
+        raise InputError(f"{file}: {len(found)} defect{'s' * (len(found) > 1)}")
+    sys.stdout.write(f"{file}: no defects found\n")
+
+
+def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
+    """Yield the folder of the embeddings, then one line for each word: its nearest tokens with their cosines."""
+    from jobs.datasets.publish import used_datasets
+    from jobs.datasets.tokens import TokensDataset
+    from jobs.embeddings.files import read_embeddings, token_names
+    from jobs.embeddings.uses import Neighbours, find_token
+    from jobs.lake.layout import Lake
+
+    folder_uri = Lake(run.lake_uri).dataset("embeddings", used_datasets(run)["embeddings"])
+    yield f"embeddings {folder_uri}"
+    if not words:
+        return
+    tokenizer = TokensDataset.of_run(run).read_tokenizer()
+    names, neighbours = token_names(tokenizer.json), Neighbours(read_embeddings(folder_uri))
+    ids = {name: token_id for token_id, name in enumerate(names)}
+    for word in words:
+        nearest = neighbours.nearest(find_token(word, tokenizer.encode, names, neighbours), count)
+        yield f"{word:<12}" + "  ".join(
+            f"{tokenizer.decode([ids[name]]).strip()} {cosine:.2f}" for name, cosine in nearest
+        )
 
 
 @contextmanager

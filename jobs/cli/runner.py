@@ -18,14 +18,6 @@ from jobs.errors import InputError, NightjarError
 
 log = logging.getLogger("jobs")
 
-TRACE = 5
-_LEVELS = {
-    "TRACE": TRACE,
-    "DEBUG": logging.DEBUG,
-    "INFO": logging.INFO,
-    "WARN": logging.WARNING,
-    "ERROR": logging.ERROR,
-}
 BROKEN_PIPE = 141
 
 
@@ -36,13 +28,7 @@ class InterruptedRunError(NightjarError):
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int:
-    """Run the command that `arguments` name, and return the exit code.
-
-    Args:
-        app: The commands.
-        arguments: Words after the program's name; by default those of this process.
-        prog: The program's name in help and error messages.
-    """
+    """Run the command that `arguments` name, by default those of this process `prog`, and return the exit code."""
     log_to_stderr("INFO")
     command = typer.main.get_command(app)
     try:
@@ -63,30 +49,27 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
         if not _is_expected(error):
             raise
         log.debug("traceback", exc_info=True)
-        sys.stderr.write(f"nightjar: {_one_line(error)}\n")
+        is_ours = isinstance(error, NightjarError)
+        sys.stderr.write(f"nightjar: {error}\n" if is_ours else f"nightjar: {type(error).__name__}: {error}\n")
         return error.exit_code if isinstance(error, NightjarError) else 1
     return 0
 
 
 def log_to_stderr(level: str) -> None:
     """Write log lines to standard error: Nightjar's from `level` on, those of libraries from warnings on."""
-    logging.addLevelName(TRACE, "TRACE")
+    logging.addLevelName(5, "TRACE")
     logging.addLevelName(logging.WARNING, "WARN")
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)-5s %(name)s: %(message)s", stream=sys.stderr
     )
-    log.setLevel(_LEVELS[level])
+    log.setLevel(level)
 
 
 def _is_expected(error: Exception) -> bool:
-    """Return True for errors of the disk, the network or AWS, whose message is enough without a traceback."""
+    """Return True for errors of ours, of the disk, the network or AWS, whose message is enough without a traceback."""
     from botocore.exceptions import BotoCoreError, ClientError  # takes 30 ms to import
 
     return isinstance(error, (NightjarError, OSError, ClientError, BotoCoreError))
-
-
-def _one_line(error: Exception) -> str:
-    return str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"
 
 
 def _usage_error(error: typer.TyperException, prog: str) -> str:

@@ -33,11 +33,7 @@ LOG_WAIT_POLLS = 12
 class CreateClusterOperator(BaseOperator):
     """Create the run's cluster and return its id, without waiting for the cluster to start.
 
-    EMR queues steps while a cluster starts, so nothing needs to wait. A setup task that is killed while it waits would
-    also lose the id of its cluster.
-
-    Args:
-        package_uri: Folder of the packaged job. Every node builds the job's environment from it.
+    EMR queues steps while a cluster starts. A setup task that is killed while it waits would lose the cluster's id.
     """
 
     template_fields: Sequence[str] = ("package_uri",)
@@ -58,25 +54,13 @@ class SparkStepOperator(BaseOperator):
 
     The task succeeds when the step is COMPLETED and its manifest verifies. A step that is running or complete is not
     submitted again. A step that fails with exit code 2, the user's error, is not retried. A step that is not part of
-    the run's configuration is skipped.
-
-    Args:
-        step: Name of the step, one of `jobs.config.STEPS`.
-        cluster_id: Id of the cluster, from `CreateClusterOperator`.
-        package_uri: Folder of the packaged job.
-        step_limit_seconds: Time limit of the step; by default `cluster.step_timeout_seconds` of the configuration.
+    the run's configuration is skipped. `step_limit_seconds` is by default the setting `cluster.step_timeout_seconds`.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "package_uri")
 
     def __init__(
-        self,
-        *,
-        step: str,
-        cluster_id: Any,
-        package_uri: Any,
-        step_limit_seconds: float | None = None,
-        **kwargs: Any,
+        self, *, step: str, cluster_id: Any, package_uri: Any, step_limit_seconds: float | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.step = step
@@ -87,7 +71,7 @@ class SparkStepOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the step unless the cluster has it, and defer the task until the step has ended."""
-        run, poll_seconds = current_run(context), settings.load().poll_seconds
+        run = current_run(context)
         config = read_config(run)
         if self.step not in config.steps:
             raise AirflowSkipException(f"{self.step} is not part of this run's configuration")
@@ -101,7 +85,7 @@ class SparkStepOperator(BaseOperator):
             cluster_id=self.cluster_id,
             step_id=self._step_id,
             progress_uri=run.progress(self.step),
-            poll_seconds=poll_seconds,
+            poll_seconds=settings.load().poll_seconds,
             limit_seconds=self.step_limit_seconds or config.cluster.step_timeout_seconds,
         )
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
@@ -145,10 +129,9 @@ class SparkStepOperator(BaseOperator):
 
 
 class TerminateClustersOperator(BaseOperator):
-    """Terminate the run's clusters and wait until they have terminated.
+    """Terminate the run's clusters, found by name and tag, and wait until they have terminated.
 
-    The clusters are found by name and tag. So a cluster is found even if the task that created it was killed before it
-    returned the id. The operator waits in the worker, so that it does not depend on the triggerer.
+    The operator waits in the worker, so that it does not depend on the triggerer.
     """
 
     def execute(self, context: Context) -> list[str]:

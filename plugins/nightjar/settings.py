@@ -69,11 +69,7 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """Read the settings from the environment.
-
-    Raises:
-        InputError: naming the variable whose value is wrong.
-    """
+    """Read the settings from the environment. An `InputError` names the variable whose value is wrong."""
     try:
         return Settings()
     except ValidationError as error:

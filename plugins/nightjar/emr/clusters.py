@@ -55,7 +55,7 @@ def terminate_clusters(
     poll_seconds: float,
     timeout_seconds: float = TERMINATION_TIMEOUT_SECONDS,
 ) -> None:
-    """Terminate clusters and wait until they have terminated. Removes their termination protection first.
+    """Terminate clusters, also protected ones, and wait until they have terminated.
 
     Raises:
         TerminationTimeoutError: if one has not terminated within the timeout.

@@ -170,18 +170,13 @@ def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: 
     """
     args = [*spark_submit(step, config.spark, package_uri), step, "--config", run.config]
     runner = {"Jar": "command-runner.jar", "Args": args}
-    return {
-        "JobFlowId": cluster_id,
-        "Steps": [{"Name": step, "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}],
-    }
+    return {"JobFlowId": cluster_id, "Steps": [{"Name": step, "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}]}
 
 
 def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
     """Return the spark-submit command of a step, without the step's own arguments.
 
     In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's.
-    The number of executors is fixed and speculation is off because the tasks of a worker group start together and run
-    once each.
     """
     conf = {
         "spark.executor.instances": str(spark.executors),

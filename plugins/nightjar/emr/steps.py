@@ -64,7 +64,7 @@ def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
 
 
 def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
-    """Return the step, as returned by DescribeStep."""
+    """Return the answer of DescribeStep."""
     return client.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
 
 

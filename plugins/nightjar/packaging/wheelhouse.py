@@ -25,9 +25,6 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
     """Download the wheels for `target`, check them, and return their folder ``<folder>/<sha256>``.
 
     The folder is named by the hash of its file ``SHA256SUMS``, so the same wheels give the same name.
-
-    Raises:
-        PackageError: if a wheel cannot be downloaded or does not fit the nodes.
     """
     locked = (root / "requirements" / "job.txt").read_text("utf-8")
     version = torch_version(root)
@@ -45,11 +42,7 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
 
 
 def copy_folder(folder: Path, folder_uri: str) -> None:
-    """Copy a package or a wheelhouse to the lake. It is complete when it has its sums, which are copied last.
-
-    Raises:
-        LakeError: if the lake cannot be written.
-    """
+    """Copy a package or a wheelhouse to the lake. It is complete when it has its sums, which are copied last."""
     try:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == SUMS):
             store.copy(path.as_uri(), join(folder_uri, path.name))

@@ -1,6 +1,7 @@
 """Check that wheels fit a cluster's nodes: architecture, Python version, locked versions and the build of torch.
 
 Before the upload, `check_folder` checks names and hashes. In the lake, `check_names` checks the names alone.
+A wheel that does not fit is a `PackageError`.
 """
 
 from __future__ import annotations
@@ -54,20 +55,15 @@ class Target:
             "platform_system": "Linux",
             "platform_machine": self.architecture,
         }
-        everything = (pin for pins in lock.read(locked).values() for pin in pins)
         return [
             pin
-            for pin in everything
+            for pin in (pin for pins in lock.read(locked).values() for pin in pins)
             if pin.name not in PROVIDED_BY_EMR and (pin.marker is None or Marker(pin.marker).evaluate(environment))
         ]
 
 
 def check_names(names: Collection[str], target: Target, locked: str, torch_version: str) -> dict[str, str]:
-    """Check wheels by their file names, and return the file name of each distribution.
-
-    Raises:
-        PackageError: if a wheel does not fit the nodes, or one is missing.
-    """
+    """Check wheels by their file names, and return the file name of each distribution."""
     files: dict[str, str] = {}
     pins = {pin.name: pin for pin in target.pins(locked)}
     for name in sorted(names):
@@ -89,11 +85,7 @@ def check_names(names: Collection[str], target: Target, locked: str, torch_versi
 
 
 def check_folder(folder: Path, target: Target, locked: str, torch_version: str) -> dict[str, str]:
-    """Check the wheels in a folder by file name and hash, and return the hash of each file.
-
-    Raises:
-        PackageError: if a wheel does not fit the nodes, one is missing, or a hash is not in the lock.
-    """
+    """Check the wheels in a folder by file name and hash, and return the hash of each file."""
     files = check_names([path.name for path in folder.iterdir()], target, locked, torch_version)
     hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
     for pin in target.pins(locked):

@@ -1,6 +1,6 @@
 """Check everything that can be checked before a cluster is created: configuration, corpus, prompts, lake and wheels.
 
-Every error is one line for the user that names the setting, what is wrong and what to do.
+Every error is an `InputError`: one line for the user that names the setting, what is wrong and what to do.
 """
 
 from __future__ import annotations
@@ -31,16 +31,12 @@ SCAN_BYTES = 64 * 2**20
 
 
 def prepare(config: Config, run: Run) -> Config:
-    """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake.
-
-    Raises:
-        InputError: if a setting or an input is wrong.
-    """
+    """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake."""
     lake = Lake(run.lake_uri)
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
     check_reachable(config, lake, endpoint_url)
-    check_lake(lake)
+    aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
     check_corpus(config)
     check_prompts(config)
@@ -58,21 +54,8 @@ def publish_config(config: Config, run: Run) -> Config:
     return stored
 
 
-def check_lake(lake: Lake) -> None:
-    """Check that the lake can be written to, by writing and deleting a small file.
-
-    Raises:
-        InputError: if it cannot be written to.
-    """
-    aws.store().check_writable(lake.uri)
-
-
 def check_wheelhouse(config: Config) -> None:
-    """Check that the wheelhouse, if one is set, is complete and fits the cluster's nodes.
-
-    Raises:
-        InputError: if a wheel is missing or does not fit.
-    """
+    """Check that the wheelhouse, if one is set, is complete and fits the cluster's nodes."""
     uri = config.cluster.wheelhouse
     if uri is None:
         return
@@ -90,11 +73,7 @@ def check_wheelhouse(config: Config) -> None:
 
 
 def check_corpus(config: Config) -> None:
-    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8.
-
-    Raises:
-        InputError: if a file cannot be read or is not UTF-8, or there is too little text.
-    """
+    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8."""
     store = aws.store()
     with _input_error("corpus: cannot be listed"):
         sources = list_sources(config.corpus, store)
@@ -103,8 +82,8 @@ def check_corpus(config: Config) -> None:
         raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
     if num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has at least one byte
         raise InputError(
-            f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of"
-            f" {config.windows.size} tokens; give more text or a smaller windows.size"
+            f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of {config.windows.size} tokens;"
+            " give more text or a smaller windows.size"
         )
     if config.tokenize.invalid_utf8 == "refuse":
         check_utf8(sources, store)
@@ -112,11 +91,7 @@ def check_corpus(config: Config) -> None:
 
 
 def check_utf8(sources: Sequence[Source], store: Store, max_bytes: int = SCAN_BYTES, block_bytes: int = 2**20) -> None:
-    """Check that the first `max_bytes` of a corpus are UTF-8, except for compressed files and Parquet.
-
-    Raises:
-        InputError: if a file cannot be read or is not UTF-8.
-    """
+    """Check that the first `max_bytes` of a corpus are UTF-8, except for compressed files and Parquet."""
     for source in filter(_is_plain, sources):
         if max_bytes <= 0:
             return
@@ -130,22 +105,14 @@ def check_utf8(sources: Sequence[Source], store: Store, max_bytes: int = SCAN_BY
 
 
 def check_prompts(config: Config) -> None:
-    """Check that the prompts can be read. Only the last step of a run uses them.
-
-    Raises:
-        InputError: if the file `generate.prompts_file` cannot be read or has no prompt.
-    """
+    """Check that the prompts can be read. Only the last step of a run uses them."""
     with _input_error(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
         prompts = read_prompts(config.generate, aws.store().read_bytes)
     log.info("Prompts: %d", len(prompts))
 
 
 def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
-    """Check that a cluster on AWS can reach the lake, the corpus and the prompts.
-
-    Raises:
-        InputError: if one of them is a local path.
-    """
+    """Check that a cluster on AWS can reach the lake, the corpus and the prompts."""
     if "amazonaws.com" not in emr_endpoint_url:
         return
     uris = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", uri) for uri in corpus_places(config.corpus))]

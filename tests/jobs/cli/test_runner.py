@@ -12,8 +12,8 @@ import typer
 
 from jobs.cli import main as command_line
 from jobs.cli.main import main
+from jobs.cli.model import sample
 from jobs.cli.runner import run_app
-from jobs.cli.sample import sample
 from jobs.config import GenerateConfig, preset_names
 from jobs.errors import DamagedError, InputError, NightjarError
 

@@ -180,7 +180,7 @@ def test_the_streamed_text_is_the_generated_text(folder, capsysbinary, monkeypat
         texts.append(made.samples[0].text)
         return made
 
-    monkeypatch.setattr("jobs.cli.repl.generate", spy)
+    monkeypatch.setattr("jobs.generation.generate.generate", spy)
     for seed in range(5):
         out = say(capsysbinary, "--model", folder, "--prompt", "", "--seed", seed, "--stop", "e")[1].out
         assert out.decode("utf-8") == texts[-1] + "\n"

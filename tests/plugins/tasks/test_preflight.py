@@ -124,17 +124,17 @@ def test_missing_bucket_is_refused(aws):
     with pytest.raises(InputError, match=r"s3://no-such-bucket/text: cannot be read .*NoSuchBucket"):
         check("s3://no-such-bucket/text")
     with pytest.raises(InputError, match=r"s3://no-such-bucket/lake: the lake cannot be written to .*NIGHTJAR_LAKE"):
-        preflight.check_lake(Lake("s3://no-such-bucket/lake"))
+        store().check_writable("s3://no-such-bucket/lake")
 
 
 def test_lake_below_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written to"):
-        preflight.check_lake(Lake((tmp_path / "file" / "lake").as_uri()))
+        store().check_writable((tmp_path / "file" / "lake").as_uri())
 
 
 def test_check_of_the_lake_leaves_no_file(lake_uri):
-    preflight.check_lake(Lake(lake_uri))
+    store().check_writable(lake_uri)
     assert store().list_files(lake_uri) == []
 
 

@@ -1,0 +1,212 @@
+"""Use a trained model: ``python -m jobs sample --model RUN --prompt TEXT``, and ``python -m jobs export``."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Option
+
+from jobs.cli import options
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from jobs.config import GenerateConfig
+    from jobs.generation.continuation import Continuation, GenerationSettings
+    from jobs.generation.stream import InferenceModel
+    from jobs.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer()
+
+
+# The defaults repeat those of the section generate, which takes too long to import for --help; a test compares them.
+@app.command("sample")
+def sample(
+    *,
+    context: typer.Context,
+    model: options.Model,
+    lake: options.Lake = "lake",
+    prompt: Annotated[
+        str | None,
+        Option(metavar="TEXT", help="Text to continue. Default: ask on a terminal, else read standard input."),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, Option(metavar="N", help="End the text after N tokens. Default: after 20 words.")
+    ] = None,
+    temperature: Annotated[
+        float, Option(metavar="T", help="Randomness: 0 always takes the likeliest token, above 1 is more random.")
+    ] = 0.8,
+    top_k: Annotated[int | None, Option(metavar="K", help="Draw among the K likeliest tokens.")] = 50,
+    top_p: Annotated[
+        float | None, Option(metavar="P", help="Draw among the likeliest tokens that together have probability P.")
+    ] = None,
+    min_p: Annotated[
+        float | None, Option(metavar="P", help="Draw among tokens with at least P times the highest probability.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float, Option(metavar="R", help="Above 1: tokens that already occur in the text become less likely.")
+    ] = 1.0,
+    stop: Annotated[
+        list[str] | None, Option(metavar="TEXT", help="End before this text. Repeat the option for several texts.")
+    ] = None,
+    seed: Annotated[int, Option(metavar="N", help="The same seed gives the same text.")] = 0,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "int8"], Option(help="Number format; int8 is fastest for single prompts.")
+    ] = "float32",
+) -> None:
+    """Write text with a trained model.
+
+    The prompt and its continuation go to standard output, messages to standard error. Without --prompt, a terminal asks
+    for one prompt after another; other input (echo TEXT | ...) is one prompt.
+    """
+    chosen = _validated(context.params)  # first, since the imports below take seconds
+
+    from jobs.generation.continuation import GenerationSettings
+    from jobs.generation.inference import to_inference
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+    from jobs.model_io.folder import load_model
+    from jobs.model_io.locate import find_model
+
+    loaded, tokenizer = load_model(find_model(model, Lake(to_uri(lake))))
+    repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
+    if prompt is None and sys.stdin.isatty():
+        converse(repl)
+        return
+    if prompt is None:
+        prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
+    sys.stdout.write(prompt)
+    repl.complete(prompt)
+
+
+def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
+    """Return the options that are settings of the section generate. An `InputError` names one that is out of range."""
+    from pydantic import ValidationError
+
+    from jobs.config import Config, GenerateConfig, first_wrong
+
+    chosen = {name: parameters[name] for name in GenerateConfig.model_fields.keys() & parameters.keys()}
+    try:
+        return Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}}).generate
+    except ValidationError as error:
+        message = first_wrong(error)
+    raise InputError(re.sub(r"^generate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))
+
+
+class Repl:
+    """Continues prompts on standard output. Each prompt draws from its own random stream."""
+
+    def __init__(self, model: InferenceModel, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._num_prompts = 0
+        self._num_shown = 0
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # its encoding may lack characters of the text
+
+    def complete(self, prompt: str) -> None:
+        """Write the continuation while it is generated, then a line feed; log the speed."""
+        from jobs.generation.generate import Request, generate
+
+        request = Request(prompt.encode(errors="replace").decode(), sample=self._num_prompts)
+        self._num_prompts += 1
+        self._num_shown = 0
+        try:
+            generated = generate(self._model, self._tokenizer, [request], self._settings, self._show)
+        finally:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        log.info("%d tokens, %.0f tokens/s", generated.num_tokens, generated.tokens_per_second)
+
+    def _show(self, samples: Sequence[Continuation]) -> None:
+        text = samples[0].final_text(self._settings.stop)
+        sys.stdout.write(text[self._num_shown :])
+        sys.stdout.flush()
+        self._num_shown = max(self._num_shown, len(text))
+
+
+def converse(repl: Repl) -> None:
+    """Ask for prompts and continue them until the input ends. Lines can be edited and recalled."""
+    import readline  # noqa: F401 - makes `input` edit lines; systems without a terminal lack the module
+
+    log.info("Type a prompt and press Enter. Ctrl-C stops the continuation, Ctrl-D ends the session.")
+    while True:
+        try:
+            prompt = input("> ")
+        except EOFError:
+            sys.stdout.write("\n")
+            return
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            continue
+        try:
+            repl.complete(prompt)
+        except KeyboardInterrupt:
+            log.info("stopped")
+
+
+@app.command("export")
+def export(
+    model: options.Model,
+    form: Annotated[
+        Literal["gguf", "zip", "folder"],
+        Option(
+            "--format",
+            help="gguf: for llama.cpp; folder: for transformers; zip: the same folder as one file.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        str, Option(metavar="PLACE", help="File or folder to write: path, file:///... or s3://...", show_default=False)
+    ],
+    lake: options.Lake = "lake",
+) -> None:
+    """Write a trained model as a GGUF file, a zip file or a folder."""
+    from jobs.lake import store
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import base_name, to_uri
+    from jobs.model_io.archive import pack
+    from jobs.model_io.folder import parse_model, read_contents, write_contents
+    from jobs.model_io.gguf import to_gguf
+    from jobs.model_io.locate import find_model
+
+    source = find_model(model, Lake(to_uri(lake)))
+    contents = read_contents(source)
+    parsed, tokenizer = parse_model(contents, source)
+    output_uri = to_uri(output)
+    _check_output(output_uri, is_folder=form == "folder")
+    if form == "folder":
+        write_contents(output_uri, contents)
+    elif form == "zip":
+        store.write_bytes(output_uri, pack(contents))
+    else:
+        store.write_bytes(output_uri, to_gguf(parsed, tokenizer, base_name(output_uri).removesuffix(".gguf")))
+    log.info("wrote %s: %s, %s parameters", output_uri, form, f"{parsed.num_parameters:,}")
+
+
+def _check_output(output: str, *, is_folder: bool) -> None:
+    """Check that writing to `output` replaces nothing but an earlier model."""
+    from jobs.lake import store
+    from jobs.lake.layout import MANIFEST
+    from jobs.lake.uri import is_s3, join, local_path
+
+    if not is_folder:
+        if not is_s3(output) and local_path(output).is_dir():
+            raise InputError(f"{output}: is a folder; name the file to write")
+        return
+    if store.exists(output):
+        raise InputError(f"{output}: is a file; name a new or empty folder")
+    found = store.list_files(output)
+    before = store.read_manifest(output) if found else None
+    names = {MANIFEST, *(entry.name for entry in before.files)} if before and before.kind == "model" else set()
+    others = [info.uri for info in found if info.uri not in {join(output, name) for name in names}]
+    if others:
+        raise InputError(f"{output}: holds files of no model, such as {others[0]}; name a new or empty folder")
