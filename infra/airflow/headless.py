@@ -16,8 +16,6 @@ from unittest import mock
 
 from infra.airflow.processes import GuardedProcess
 
-SUCCESS, FAILED, USER_ERROR = 0, 1, 2
-
 
 def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path) -> int:
     """Run the DAG in a process of its own and wait for it.
@@ -56,17 +54,16 @@ def main() -> int:
     for task in dag.tasks:
         task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
     try:
-        with mock.patch.object(
-            DagRun, "generate_run_id", return_value=options.run_id
-        ):  # dag.test has no parameter for it
+        # dag.test has no parameter for the run's id.
+        with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):
             run = dag.test(run_conf=options.conf)
     except ParamValidationError as error:
         sys.stderr.write(f"{str(error).splitlines()[0]}\n")
-        return USER_ERROR
+        return UserError.exit_code
     if run.state == "success":
-        return SUCCESS
+        return 0
     sys.stderr.writelines(f"{name}: {cause}\n" for name, cause in failures)
-    return USER_ERROR if any(isinstance(cause, UserError) for _, cause in failures) else FAILED
+    return UserError.exit_code if any(isinstance(cause, UserError) for _, cause in failures) else 1
 
 
 if __name__ == "__main__":

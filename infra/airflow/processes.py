@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from infra.airflow.environment import PROJECT_ROOT
@@ -37,7 +36,6 @@ class GuardedProcess:
         self._env = dict(env)
 
     def __enter__(self) -> Self:
-        """Start the process."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("wb") as output:
             self._process = subprocess.Popen(
@@ -51,10 +49,7 @@ class GuardedProcess:
             )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End the process and wait for it."""
+    def __exit__(self, *_: object) -> None:
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):  # it has ended already
                 self._process.stdin.close()
@@ -93,10 +88,10 @@ class GuardedProcess:
 def wait_until(
     condition: Callable[[], bool], name: str, processes: Iterable[GuardedProcess], timeout_seconds: float
 ) -> None:
-    """Wait until `condition` returns True. `name` is what the error message calls it.
+    """Wait until `condition` returns True.
 
     Raises:
-        ProcessError: if one of `processes` has ended, or the condition is not true within the timeout.
+        ProcessError: if one of `processes` has ended or, with the text `name`, after the timeout.
     """
     deadline = time.monotonic() + timeout_seconds
     while not condition():
@@ -108,16 +103,11 @@ def wait_until(
 
 
 def free_port(port: int) -> int:
-    """Return `port` if it is free on loopback, or any free port for 0.
-
-    Raises:
-        InputError: if the port is taken.
-    """
+    """Return `port` if it is free on loopback, or any free port for 0. A taken port is an `InputError`."""
     try:
         with socket.create_server(("127.0.0.1", port)) as server:
             free: int = server.getsockname()[1]
             return free
     except OSError as error:
-        raise InputError(
-            f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any free one"
-        ) from None
+        problem = f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any free one"
+        raise InputError(problem) from None

@@ -10,28 +10,28 @@ process died or did not start.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
-from infra.airflow.headless import run_dag
 from infra.airflow.processes import GuardedProcess, free_port, wait_until
-from infra.airflow.webserver import is_dag_ready, is_healthy
 from jobs.errors import NightjarError
 from jobs.lake.uri import bucket_and_key, is_s3, to_uri
-
-__all__ = ["LocalAirflow", "environment", "local_airflow", "run_dag"]
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_SECONDS = 120.0
+AIRFLOW = [sys.executable, "-m", "airflow"]
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
     "api-server": ["api-server"],
@@ -39,6 +39,10 @@ _COMPONENTS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
     "dag-processor": ["dag-processor"],
 }
+_HEALTHY = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+_REQUEST_SECONDS = 60.0  # the first response may take long on a busy machine
+# Loopback is never reached through a proxy.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,6 @@ def local_airflow(
         extra_env: Additional environment variables, which override all others.
 
     Raises:
-        InputError: if a port is taken or the lake has an unknown URI scheme.
         ProcessError: if a process died or is not healthy within the timeout.
     """
     lake_uri, port = to_uri(lake), free_port(port)
@@ -79,11 +82,11 @@ def local_airflow(
             return stack.enter_context(GuardedProcess(name, command, env, home / "logs" / f"{name}.log"))
 
         emr = start("emr", emr_command(home, lake_uri, emr_endpoint))
-        start("migrate", _airflow("db", "migrate")).wait_for_success(START_TIMEOUT_SECONDS)
+        start("migrate", [*AIRFLOW, "db", "migrate"]).wait_for_success(START_TIMEOUT_SECONDS)
         wait_until(
             lambda: emr.has_logged(EMR_READY_MESSAGE), "the embedded EMR has not started", [emr], START_TIMEOUT_SECONDS
         )
-        components = [start(name, _airflow(*arguments)) for name, arguments in _COMPONENTS.items()]
+        components = [start(name, [*AIRFLOW, *arguments]) for name, arguments in _COMPONENTS.items()]
         running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *components))
         for condition, name in (
             (lambda: is_healthy(running.url), "Airflow is not healthy"),
@@ -116,6 +119,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def call(url: str, body: Any = None, token: str = "", method: str | None = None) -> Any:
+    """Send a JSON request and return the JSON of the response. No response, or an error status, is an `OSError`."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http://127.0.0.1
+    with _OPENER.open(request, timeout=_REQUEST_SECONDS) as response:
+        return json.load(response)
+
+
+def login(url: str, password: str) -> str:
+    """Log in as ``admin`` and return the token."""
+    return str(call(f"{url}/auth/token", {"username": "admin", "password": password})["access_token"])
+
+
+def is_healthy(url: str) -> bool:
+    """Return whether every component reports that it is healthy."""
+    try:
+        health = call(f"{url}/api/v2/monitor/health")
+    except (OSError, ValueError):
+        return False
+    return all((health.get(name) or {}).get("status") == "healthy" for name in _HEALTHY)
+
+
+def is_dag_ready(url: str, password: str, dag_id: str) -> bool:
+    """Return whether the DAG has been parsed, so that it can be triggered."""
+    try:
+        return bool(call(f"{url}/api/v2/dags/{dag_id}", token=login(url, password)))
+    except (OSError, ValueError):
+        return False
+
+
 def _stop(stop: threading.Event) -> None:
     """Interrupt the start or the wait. Further signals are ignored."""
     if not stop.is_set():
@@ -125,23 +161,14 @@ def _stop(stop: threading.Event) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m infra.airflow.standalone", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=PROJECT_ROOT / ".airflow",
-        help="folder of Airflow's database, logs and secrets (default: .airflow)",
-    )
+    home_help = "folder of Airflow's database, logs and secrets (default: .airflow)"
+    parser.add_argument("--home", type=Path, default=PROJECT_ROOT / ".airflow", help=home_help)
     lake = os.environ.get("NIGHTJAR_LAKE") or str(PROJECT_ROOT / "lake")
-    parser.add_argument(
-        "--lake", default=lake, help="path, file:///... or s3://bucket/prefix (default: NIGHTJAR_LAKE, or lake)"
-    )
+    lake_help = "path, file:///... or s3://bucket/prefix (default: NIGHTJAR_LAKE, or lake)"
+    parser.add_argument("--lake", default=lake, help=lake_help)
     parser.add_argument("--port", type=int, default=8080, help="port of the UI; 0 chooses a free one (default: 8080)")
     parser.add_argument("--emr-port", type=int, default=0, help="port of the embedded EMR (default: a free one)")
     return parser
-
-
-def _airflow(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "airflow", *arguments]
 
 
 def emr_command(home: Path, lake_uri: str, endpoint: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Deploy to AWS: the CloudFormation template, and commands that deploy it, plan a run and bundle the DAGs."""
+"""Deploy to AWS: the CloudFormation template, and code that deploys it and plans a run."""

@@ -14,6 +14,9 @@ from jobs.errors import InputError
 
 _PANEL = "AWS"
 
+_PACKED_SUFFIXES = frozenset({".py", ".toml", ".sh"})
+_IGNORED = b"# Libraries that the DAGs import. Airflow would otherwise load each file as a plugin.\nnightjar/\njobs/\n"
+
 app = typer.Typer()
 
 
@@ -67,12 +70,31 @@ def aws_deploy(
 @app.command("aws-bundle", rich_help_panel=_PANEL)
 def aws_bundle() -> None:
     """Write dags.zip and plugins.zip to dist/, for an Airflow elsewhere, such as MWAA."""
-    from infra.aws import bundle
     from nightjar.packaging.build import PROJECT_ROOT, zip_bytes
 
     folder = PROJECT_ROOT / "dist"
     folder.mkdir(exist_ok=True)
-    for name, files in (("dags.zip", bundle.dags()), ("plugins.zip", bundle.plugins())):
+    for name, files in (("dags.zip", bundled_dags()), ("plugins.zip", bundled_plugins())):
         data = zip_bytes(files)
         (folder / name).write_bytes(data)
         sys.stdout.write(f"{folder / name}: {len(data) / 1e6:.2f} MB\n")
+
+
+def bundled_dags() -> dict[str, bytes]:
+    """Return the DAG files by their names."""
+    from nightjar.packaging.build import PROJECT_ROOT
+
+    return {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "dags").glob("*.py"))}
+
+
+def bundled_plugins() -> dict[str, bytes]:
+    """Return what the DAGs import, by path in the plugins folder: `nightjar`, `jobs`, and the locked requirements."""
+    from nightjar.packaging.build import PROJECT_ROOT
+
+    files = {}
+    for source in (PROJECT_ROOT / "plugins" / "nightjar", PROJECT_ROOT / "jobs"):
+        for path in sorted(path for path in source.rglob("*") if path.suffix in _PACKED_SUFFIXES):
+            files[path.relative_to(source.parent).as_posix()] = path.read_bytes()
+    for name in ("requirements/job.txt", "requirements/torch.txt"):
+        files[name] = (PROJECT_ROOT / name).read_bytes()
+    return {**files, ".airflowignore": _IGNORED}

@@ -6,26 +6,30 @@ and prints the results. All output is in the folder ``lake``. The next run reuse
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
-from infra.demo.progress import ProgressDisplay
 from infra.demo.sample_corpus import shakespeare
-from infra.demo.summary import summary
+from infra.emr.client import connect
 from infra.emr.server import embedded_emr
+from jobs.config import STEPS
 from jobs.errors import InputError, NightjarError
-from jobs.lake.layout import Lake
-from jobs.lake.uri import to_uri
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import join, local_path, to_uri
 
 HOME = Path(".airflow/demo")
 LAKE = Path("lake")
-PRESET = "demo"
 _LOG_TAIL_LINES = 20
+_POLL_SECONDS = 0.5
 
 
 def main() -> int:
@@ -51,13 +55,102 @@ def _demo() -> int:
     with embedded_emr() as endpoint:
         env = environment(HOME.absolute(), run.lake_uri, endpoint)
         with ProgressDisplay(run, endpoint):
-            code = run_dag({"corpus": to_uri(str(corpus)), "preset": PRESET}, run.run_id, env, log)
+            code = run_dag({"corpus": to_uri(str(corpus)), "preset": "demo"}, run.run_id, env, log)
     if code:
         tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
         print(f"demo: the run failed; the last lines of {log}:\n{tail}", file=sys.stderr)
         return code
     print(summary(run))
     return 0
+
+
+class ProgressDisplay:
+    """Prints new progress messages in a thread, as long as a `with` block lasts."""
+
+    def __init__(self, run: Run, emr_endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._emr = connect("emr", emr_endpoint)
+        self._clock = clock
+        self._repeat_seconds = 5.0 if sys.stdout.isatty() else 15.0
+        self._started = clock()
+        self._printed: dict[str, tuple[str, float]] = {}
+        """The last message of each source, and when it was printed."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._poll, daemon=True)
+
+    def __enter__(self) -> ProgressDisplay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def show(self, source: str, message: str) -> None:
+        """Print a new message at once. One that differs only in its numbers is printed every few seconds."""
+        now, (previous, printed) = self._clock(), self._printed.get(source, ("", 0.0))
+        similar = _without_numbers(message) == _without_numbers(previous)
+        if message and message != previous and (not similar or now - printed >= self._repeat_seconds):
+            self._printed[source] = message, now
+            minutes, seconds = divmod(int(now - self._started), 60)
+            print(f"[{minutes}:{seconds:02}] {source:<9} {message}", flush=True)
+
+    def _poll(self) -> None:
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(_POLL_SECONDS)
+            clusters = self._emr.list_clusters()["Clusters"]
+            self.show("cluster", ", ".join(cluster["Status"]["State"] for cluster in clusters))
+            for step in STEPS:
+                self.show(step, _progress_message(self._run.progress(step)))
+
+
+def _progress_message(uri: str) -> str:
+    """Return the message that a step reports at `uri`, or an empty string if it has not started."""
+    try:
+        return str(json.loads(local_path(uri).read_text("utf-8")).get("message", ""))
+    except FileNotFoundError:
+        return ""
+
+
+def _without_numbers(message: str) -> str:
+    return re.sub(r"[\d.,:]+", "", message)
+
+
+def summary(run: Run) -> str:
+    """Return the results of a run of the preset `demo` in a lake on this machine."""
+    stats = json.loads(local_path(join(run.stats, "stats.json")).read_text("utf-8"))
+    lines = [
+        "",
+        "Results",
+        f"  validation loss   {stats['valid_loss']:.3f} nats per token (unigram baseline: {stats['unigram_loss']:.3f})",
+        f"  bits per byte     {stats['bits_per_byte']:.3f}",
+        f"  accuracy          {stats['valid_accuracy']:.1%} of next tokens predicted",
+        f"  model             {stats['num_parameters']:,} parameters",
+        f"  training speed    {stats['tokens_per_second']:,.0f} tokens/s",
+        "  seconds           " + ", ".join(f"{step} {seconds:.0f}" for step, seconds in stats["seconds"].items()),
+    ]
+    reused = [step for step in STEPS if stats["steps"].get(step, {}).get("reused")]
+    if reused:
+        lines.append(f"  reused            {', '.join(reused)} (text, settings and code are unchanged)")
+    lines += ["", "Generated text", *_samples(run), "", "Next"]
+    lake = local_path(run.lake_uri)
+    lines += [
+        "  continue a text of yours",
+        f'    .venv/bin/nightjar sample --lake "{lake}" --model {run.run_id} --prompt "My lord,"',
+        "  read the report",
+        f"    {local_path(join(run.stats, 'stats.txt'))}",
+        "  train on your own text",
+        "    make demo CORPUS=path/to/text.txt",
+    ]
+    return "\n".join(lines)
+
+
+def _samples(run: Run) -> list[str]:
+    text = local_path(join(run.generate, "samples.jsonl")).read_text("utf-8")
+    samples = [json.loads(line) for line in text.splitlines()[:3]]
+    texts = ((sample["prompt"] + sample["text"]).replace("\n", "\n     ") for sample in samples)
+    return [f"  {number}. {text}" for number, text in enumerate(texts, 1)]
 
 
 if __name__ == "__main__":

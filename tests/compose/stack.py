@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.airflow.environment import PROJECT_ROOT
-from infra.airflow.webserver import call, login
+from infra.airflow.standalone import call, login
 from jobs.lake.layout import Lake, Run
 
 ENDED = ("success", "failed")

@@ -5,7 +5,7 @@ import urllib.error
 
 import pytest
 
-from infra.airflow.webserver import call
+from infra.airflow.standalone import call
 from tests.compose.stack import PARTS, running_stack, say
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.airflow.standalone import environment, run_dag
+from infra.airflow.environment import environment
+from infra.airflow.headless import run_dag
 from jobs.lake.layout import Lake, Run
 from nightjar.aws import store
 from tests.support import airflow

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.airflow.standalone import LocalAirflow, local_airflow
-from infra.airflow.webserver import call, login
+from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
 from jobs.lake.layout import Lake, Run
 from tests.support.airflow import STANDIN, Emr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.aws import bundle
+from infra.cli import aws
 from nightjar.packaging.build import PROJECT_ROOT, build, zip_bytes
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ print(nightjar.packaging.build.build(settings.load().package_root).sha256)
 
 def test_archives_are_all_that_airflow_needs(tmp_path: Path) -> None:
     home = tmp_path / "airflow"
-    for name, files in (("dags", bundle.dags()), ("plugins", bundle.plugins())):
+    for name, files in (("dags", aws.bundled_dags()), ("plugins", aws.bundled_plugins())):
         zipfile.ZipFile(io.BytesIO(zip_bytes(files))).extractall(home / name)
     assert "jobs/" in (home / "plugins" / ".airflowignore").read_text()
     env = {key: value for key, value in os.environ.items() if not key.startswith("NIGHTJAR")} | {

@@ -13,7 +13,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from infra.airflow.standalone import environment, run_dag
+from infra.airflow.environment import environment
+from infra.airflow.headless import run_dag
 from infra.aws import deploy
 from infra.cli.main import main
 from jobs.config import STEPS

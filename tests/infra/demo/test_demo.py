@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from infra.demo.progress import ProgressDisplay
-from infra.demo.summary import summary
+from infra.demo.__main__ import ProgressDisplay, summary
 from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
