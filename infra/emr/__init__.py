@@ -27,12 +27,4 @@ stays PENDING or RUNNING for ever. This package adds:
 
 Limits: bootstrap actions are recorded but not run, because a step uses this machine's Python. There are no instances,
 no YARN and no HDFS. Anyone who can reach the port can run commands as the user of the server: keep it on loopback.
-
-Modules:
-
-    settings      options of the server           server       start and stop it
-    responses     API actions beyond moto's       models       clusters and steps, one thread per cluster
-    command       the command of a step           execution    run one step and upload its logs
-    spark_submit  translate spark-submit          guard        end the whole process tree of a step
-    logs          logs and causes of failures     store        files at s3:// and file:// URIs
 """

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -31,7 +31,6 @@ class ClusterSpec:
     region: str
     executors: str
     """`threads` or `processes`. Not validated: it may come from a tag."""
-
     spark_defaults: Mapping[str, str]
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
@@ -63,11 +62,7 @@ def read_spec(
 def step_command(
     jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path | None, java_options: str
 ) -> StepCommand:
-    """Return the local command of a step.
-
-    Raises:
-        CommandError: if the embedded EMR cannot run the step.
-    """
+    """Return the local command of a step. A `CommandError` says why the embedded EMR cannot run it."""
     if PurePath(jar).name != "command-runner.jar":
         raise CommandError(f"{jar}: the embedded EMR only runs steps of command-runner.jar")
     if not args:
@@ -87,9 +82,8 @@ def step_env(
     env = {**KEYS, **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)}}
     env["PATH"] = f"{PurePath(sys.executable).parent}:{environ.get('PATH', '/usr/bin:/bin')}"
     if "utf" not in (env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "").lower():
-        env["LC_ALL"] = (
-            "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
-        )  # without UTF-8, Java cannot open a path with "é"
+        # Without UTF-8, Java cannot open a path with "é".
+        env["LC_ALL"] = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
     return {
         **env,
         **spec.exports,
@@ -107,5 +101,4 @@ def step_env(
 
 
 def _properties(item: Mapping[str, Any]) -> dict[str, str]:
-    pairs: Iterable[tuple[Any, Any]] = (item.get("Properties") or {}).items()
-    return {str(key): str(value) for key, value in pairs}
+    return {str(key): str(value) for key, value in (item.get("Properties") or {}).items()}

@@ -36,7 +36,6 @@ class StepSpec:
     args: Sequence[str]
     folder: Path
     """The step's own folder. It has the logs and, while the step runs, the working directory `work/`."""
-
     log_uri: str | None
     """The folder that the logs are uploaded to; None keeps them local."""
 

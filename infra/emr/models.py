@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 ENDED = frozenset({"TERMINATED", "TERMINATED_WITH_ERRORS"})
 ENDING = ENDED | {"TERMINATING"}
+NOT_MODIFIABLE = "A job flow that is shutting down, terminated, or finished may not be modified."
 _STEP_MEMBERS = ("name", "hadoop_jar_step", "action_on_failure")
 
 
@@ -100,25 +101,16 @@ class LocalCluster(Cluster):
     def launch(self) -> None:
         """Start the cluster's thread, when the RunJobFlow request has been recorded."""
         if self.step_concurrency_level > 1:
-            log.warning(
-                "%s: StepConcurrencyLevel is %s, but the embedded EMR runs steps one at a time",
-                self.id,
-                self.step_concurrency_level,
-            )
+            given = self.step_concurrency_level
+            log.warning("%s: StepConcurrencyLevel is %s, but the embedded EMR runs steps one at a time", self.id, given)
         self._thread.name = self.id
         self._thread.start()
 
     def add_steps(self, steps: Iterable[Mapping[str, Any]]) -> list[Step]:
-        """Queue steps.
-
-        Raises:
-            ValidationException: if the cluster is terminating or terminated.
-        """
+        """Queue steps, unless the cluster is terminating or terminated."""
         with self.changed:
             if getattr(self, "state", None) in ENDING:
-                raise ValidationException(
-                    "A job flow that is shutting down, terminated, or finished may not be modified."
-                )
+                raise ValidationException(NOT_MODIFIABLE)
             added: list[Step] = [LocalStep(step) for step in steps]
             self.steps.extend(added)
             self.changed.notify_all()

@@ -9,7 +9,7 @@ from moto.core.responses import ActionResult, EmptyResult, PaginatedResult
 from moto.emr.exceptions import InvalidCluster, InvalidRequestException, ValidationException
 from moto.emr.responses import ElasticMapReduceResponse
 
-from infra.emr.models import ENDING, LocalCluster
+from infra.emr.models import ENDING, NOT_MODIFIABLE, LocalCluster
 
 _ID_PARAMETERS = ("ClusterId", "JobFlowId", "ResourceId")
 
@@ -120,7 +120,7 @@ class LocalResponse(ElasticMapReduceResponse):
     def _open_clusters(self) -> list[LocalCluster]:
         clusters = [self._cluster(cluster_id) for cluster_id in self._get_param("JobFlowIds", [])]
         if any(cluster.state in ENDING for cluster in clusters):
-            raise ValidationException("A job flow that is shutting down, terminated, or finished may not be modified.")
+            raise ValidationException(NOT_MODIFIABLE)
         return clusters
 
     def _remove_incomplete_cluster(self) -> None:
@@ -131,8 +131,4 @@ class LocalResponse(ElasticMapReduceResponse):
 
     def _refuse(self, error: ServiceException) -> TYPE_RESPONSE:
         status, headers, body = self.serialized(ActionResult(error))
-        return self._enriched(status, headers, body)
-
-    def _enriched(self, status: int, headers: Any, body: Any) -> TYPE_RESPONSE:
-        headers, body = self._enrich_response(headers, body)
-        return status, headers, body
+        return status, *self._enrich_response(headers, body)

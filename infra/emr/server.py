@@ -52,14 +52,11 @@ class StartError(InputError):
 def embedded_emr(
     settings: EmrSettings | None = None, middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None
 ) -> Iterator[str]:
-    """Serve the EMR and S3 APIs. At the end of the block, end all clusters and their processes.
+    """Serve the EMR and S3 APIs at the URL that is yielded. At the end, end all clusters and their processes.
 
     Args:
         settings: Settings of the server; None uses the defaults.
         middleware: Wraps the server's WSGI application, for example to record requests.
-
-    Yields:
-        The URL of the server, for `AWS_ENDPOINT_URL`.
 
     Raises:
         StartError: if the port is taken, the state folder cannot be made, or this process has a server already.
@@ -73,9 +70,8 @@ def embedded_emr(
     with ExitStack() as stack:
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
-        server = ServerContext(
-            _url(settings.host, sock.getsockname()[1]), stack.enter_context(_state_dir(settings)), settings
-        )
+        url = _url(settings.host, sock.getsockname()[1])
+        server = ServerContext(url, stack.enter_context(_state_dir(settings)), settings)
         stack.enter_context(_installed(server))
         stack.enter_context(_serving(sock, settings.host, middleware))
         stack.enter_context(_buckets(server))
@@ -85,9 +81,8 @@ def embedded_emr(
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
-        )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # Python appends the address, which the message has already
         raise StartError(f"cannot listen on {host} port {port}: {reason}; choose another port") from error
@@ -141,13 +136,10 @@ def _serving(
     app = _refuse_web_pages(DomainDispatcherApplication(create_backend_app))
     app = middleware(app) if middleware else app
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # at INFO it logs every request
-    port = sock.getsockname()[1]
     wsgi_server: BaseWSGIServer = make_server(
-        host, port, app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
+        host, sock.getsockname()[1], app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
     )
-    thread = threading.Thread(
-        target=wsgi_server.serve_forever, kwargs={"poll_interval": 0.1}, name="emr-http", daemon=True
-    )
+    thread = threading.Thread(target=wsgi_server.serve_forever, args=(0.1,), name="emr-http", daemon=True)
     thread.start()
     try:
         yield

@@ -86,13 +86,8 @@ class Downloads:
 
 
 def parse(args: Iterable[str]) -> Submit:
-    """Parse the arguments after `spark-submit`.
-
-    Raises:
-        CommandError: if an argument is incomplete or the application is missing.
-    """
-    submit = Submit()
-    rest = list(args)
+    """Parse the arguments after `spark-submit`. Incomplete ones are a `CommandError`."""
+    submit, rest = Submit(), list(args)
     while rest and rest[0].startswith("-"):
         name, equals, value = rest.pop(0).partition("=")
         if name in FLAGS:
@@ -116,11 +111,7 @@ def parse(args: Iterable[str]) -> Submit:
 
 
 def localize(
-    args: Iterable[str],
-    defaults: Mapping[str, str],
-    spark_home: Path,
-    executors: str,
-    java_options: str,
+    args: Iterable[str], defaults: Mapping[str, str], spark_home: Path, executors: str, java_options: str
 ) -> tuple[list[str], tuple[Download, ...]]:
     """Return the command that runs a step's Spark application on this machine, and the files to download first.
 
