@@ -52,16 +52,13 @@ def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
 
     Imports inside functions count, those below ``if TYPE_CHECKING`` do not. `LEAVES` are left out. Modules that are
     imported by a computed name are not found.
-
-    Args:
-        module: The full name, such as ``jobs.steps.tokenize``.
-        package: The folder of the package `jobs`.
     """
     found: dict[str, bytes] = {}
     pending = [module]
     while pending:
         name = pending.pop()
-        if name in found or _is_leaf(name) or (entry := _find_source(name, package)) is None:
+        is_leaf = ".".join(name.split(".")[:2]) in LEAVES
+        if name in found or is_leaf or (entry := _find_source(name, package)) is None:
             continue
         found[name] = entry.read_bytes()
         # Python runs the packages around a module before the module.
@@ -70,10 +67,6 @@ def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
             *_imported_names(found[name], name, is_package=entry.name == "__init__.py"),
         ]
     return found
-
-
-def _is_leaf(module: str) -> bool:
-    return ".".join(module.split(".")[:2]) in LEAVES
 
 
 def _find_source(module: str, package: Traversable) -> Traversable | None:
@@ -101,12 +94,8 @@ def _imported_names(source: bytes, module: str, is_package: bool) -> tuple[str, 
             start = parents[: len(parents) - node.level + 1] if node.level else []
             base = ".".join([*start, *([node.module] if node.module else [])])
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.If) and _is_type_checking(node.test):
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             nodes += node.orelse
         else:
             nodes += [child for block in _BLOCKS for child in getattr(node, block, [])]
     return tuple(names)
-
-
-def _is_type_checking(test: ast.expr) -> bool:
-    return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")

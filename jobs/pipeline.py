@@ -62,11 +62,7 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
 
 
 def read_config(run: Run) -> Config:
-    """Read the configuration in the run's folder.
-
-    Raises:
-        InputError: if there is none, or it is not valid.
-    """
+    """Read the configuration in the run's folder. None, or one that is not valid, is an `InputError`."""
     try:
         return Config.from_json(store.read_bytes(run.config).decode(), run.config)
     except FileNotFoundError:

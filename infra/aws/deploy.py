@@ -33,7 +33,6 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
     """Create or update the stack, and return its outputs as lines of environment variables.
 
     Raises:
-        InputError: if a parameter is not KEY=VALUE.
         DeployError: if CloudFormation fails or takes too long.
     """
     client: Any = boto3.client("cloudformation")
@@ -45,11 +44,7 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
 
 
 def destroy(stack: str) -> None:
-    """Delete the stack. The bucket and the key are kept, because they are the only copy of the data.
-
-    Raises:
-        DeployError: if the stack is not deleted within the timeout.
-    """
+    """Delete the stack. The bucket and the key are kept, because they are the only copy of the data."""
     client: Any = boto3.client("cloudformation")
     if _status(client, stack) is None:
         sys.stdout.write(f"stack {stack} does not exist\n")
@@ -80,11 +75,7 @@ def environment(outputs: dict[str, str]) -> list[str]:
 
 
 def stack_name(env: str) -> str:
-    """Return the name of a deployment's stack.
-
-    Raises:
-        InputError: if `env` cannot be part of a name.
-    """
+    """Return the name of a deployment's stack."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,20}", env):
         raise InputError(f"ENV={env}: use lower-case letters, digits and '-', at most 21 characters")
     return f"nightjar-{env}"

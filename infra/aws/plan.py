@@ -23,11 +23,7 @@ Request = tuple[str, dict[str, Any]]
 
 
 def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> list[Request]:
-    """Return the requests that the tasks of a run would send: EMR operations and their parameters.
-
-    Raises:
-        InputError: if the configuration is wrong or the package would not work on the cluster.
-    """
+    """Return the requests that the tasks of a run would send: EMR operations and their parameters."""
     settled = settings.load()
     config = resolve(corpus, preset, {**environment_settings(), **chosen})
     lake = Lake(to_uri(lake_uri))

@@ -79,11 +79,7 @@ def emr(
 
 
 def _variable(text: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``.
-
-    Raises:
-        InputError: if `text` has another form.
-    """
+    """Split ``NAME=VALUE``."""
     name, found, value = text.partition("=")
     if not name or not found:
         raise InputError(f"--env {text}: write NAME=VALUE")

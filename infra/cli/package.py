@@ -6,6 +6,10 @@ the nodes' architecture. Otherwise only the names and hashes of the wheels are c
 
 from __future__ import annotations
 
+import platform
+import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,16 +74,7 @@ def _lake(place: str | None) -> Lake | None:
 
 
 def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
-    """Build the package, run its bootstrap action in a temporary folder, and upload it to `lake` if one is given.
-
-    Raises:
-        PackageError: if the environment cannot be built.
-        LakeError: if the lake cannot be written.
-    """
-    import platform
-    import shutil
-    import tempfile
-
+    """Build the package, run its bootstrap action in a temporary folder, and upload it to `lake` if one is given."""
     from nightjar.packaging.build import build
     from nightjar.packaging.wheelhouse import copy_folder
 
@@ -102,8 +97,6 @@ def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
 
 def _install(package_folder: Path, prefix: Path, target: Target, wheels: Path | None) -> None:
     """Run the bootstrap action of a package, with its output on this terminal."""
-    import subprocess
-
     from nightjar.packaging.build import PackageError
 
     command = ["bash", str(package_folder / "bootstrap.sh"), "--package", f"file://{package_folder}"]

@@ -52,11 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_secrets() -> int:
-    """Create missing passwords and keys, and check that the lake is writable.
-
-    Returns:
-        The exit code: 0, or 2 with one line on stderr if the lake is not writable.
-    """
+    """Create missing passwords and keys. Return the exit code: 2 if the lake is not writable."""
     admin_password(HOME)
     password = _secrets()["database"]
     if not DATABASE_PASSWORD.exists():
@@ -106,8 +102,8 @@ def _secrets() -> dict[str, str]:
     return read_or_create(HOME / "container.json", {"database": secrets.token_hex(24), "fernet": fernet})
 
 
-def _replace_process(command: Sequence[str], env: dict[str, str]) -> None:
-    os.execvpe(command[0], list(command), env)  # noqa: S606 - no shell: signals reach the service itself
+def _replace_process(command: list[str], env: dict[str, str]) -> None:
+    os.execvpe(command[0], command, env)  # noqa: S606 - no shell: signals reach the service itself
 
 
 if __name__ == "__main__":

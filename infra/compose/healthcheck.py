@@ -28,12 +28,7 @@ def main() -> int:
 
 
 def get(address: str, path: str) -> bytes:
-    """Return the body of a GET request.
-
-    Raises:
-        OSError: if the host does not answer.
-        ValueError: if the status of the answer is not 200.
-    """
+    """Return the body of a GET request. A status other than 200 is a `ValueError`."""
     connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_SECONDS)
     connection.request("GET", path)
     answer = connection.getresponse()

@@ -80,16 +80,17 @@ def run(
     )
 
 
-@app.command("tokenize", rich_help_panel=_STEPS)
-def tokenize(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
-    """Run the tokenize step of a run: from text to token ids."""
-    _run_step("tokenize", config, engine, master)
+def _add_step(step: str, text: str) -> None:
+    """Add the command of a step, whose help is `text`."""
+
+    def command(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
+        _run_step(step, config, engine, master)
+
+    app.command(step, help=text, rich_help_panel=_STEPS)(command)
 
 
-@app.command("windows", rich_help_panel=_STEPS)
-def windows(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
-    """Run the windows step of a run: from token ids to windows to train and validate on."""
-    _run_step("windows", config, engine, master)
+_add_step("tokenize", "Run the tokenize step of a run: from text to token ids.")
+_add_step("windows", "Run the windows step of a run: from token ids to windows to train and validate on.")
 
 
 @app.command("embed", rich_help_panel=_STEPS)
@@ -124,16 +125,8 @@ def embed(
         sys.stdout.write(f"{line}\n")
 
 
-@app.command("train", rich_help_panel=_STEPS)
-def train(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
-    """Run the train step of a run: train the model, and write it with its statistics."""
-    _run_step("train", config, engine, master)
-
-
-@app.command("generate", rich_help_panel=_STEPS)
-def generate(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
-    """Run the generate step of a run: continue the prompts with the trained model."""
-    _run_step("generate", config, engine, master)
+_add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")
+_add_step("generate", "Run the generate step of a run: continue the prompts with the trained model.")
 
 
 def _run_step(
