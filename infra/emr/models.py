@@ -16,7 +16,7 @@ from moto.emr.exceptions import ValidationException
 from moto.emr.models import Cluster, ElasticMapReduceBackend, Step
 
 from infra.emr import guard
-from infra.emr.command import ClusterSpec, read_spec
+from infra.emr.command import read_spec
 from infra.emr.execution import Execution, StepSpec
 from infra.emr.logs import step_log_uri
 from infra.emr.settings import ServerContext
@@ -216,14 +216,12 @@ class LocalCluster(Cluster):
     def _execute(self, step: LocalStep) -> str | None:
         assert step.execution is not None
         try:
-            return step.execution.run(self._spec())
+            configurations = [_plain(item) for item in self.configurations]
+            region, settings = self.emr_backend.region_name, self.server.settings
+            return step.execution.run(read_spec(configurations, self._tags, region, settings))
         except Exception as error:
             log.exception("%s %s: internal error of the embedded EMR", self.id, step.id)
             return f"Internal error of the embedded EMR: {error!r}"
-
-    def _spec(self) -> ClusterSpec:
-        configurations = [_plain(item) for item in self.configurations]
-        return read_spec(configurations, self._tags, self.emr_backend.region_name, self.server.settings)
 
     def _record_end(self, step: LocalStep, failure: str | None) -> None:
         """Record how a step ended. After a failure, apply its `ActionOnFailure`."""

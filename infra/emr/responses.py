@@ -20,7 +20,8 @@ class LocalResponse(ElasticMapReduceResponse):
     def call_action(self) -> TYPE_RESPONSE:
         """Answer a request. An unknown cluster or action is an error of the client, not of the server."""
         try:
-            for cluster_id in self._cluster_ids():
+            named = [self._get_param(name) for name in _ID_PARAMETERS] + list(self._get_param("JobFlowIds", []))
+            for cluster_id in filter(None, named):
                 self.backend.describe_cluster(cluster_id)
             return super().call_action()
         except ServiceException as error:
@@ -106,10 +107,6 @@ class LocalResponse(ElasticMapReduceResponse):
     def _idle_timeout(self) -> int | None:
         seconds = self._get_param("AutoTerminationPolicy.IdleTimeout")
         return None if seconds is None else int(seconds)
-
-    def _cluster_ids(self) -> list[str]:
-        given = [self._get_param(name) for name in _ID_PARAMETERS] + list(self._get_param("JobFlowIds", []))
-        return [cluster_id for cluster_id in given if cluster_id]
 
     def _cluster(self, cluster_id: str) -> LocalCluster:
         cluster: Any = self.backend.describe_cluster(cluster_id)

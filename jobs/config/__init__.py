@@ -72,17 +72,13 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _slots_for_workers(self) -> Config:
+    def _sections_fit(self) -> Config:
         slots = self.spark.executors * self.spark.executor_cores
         if slots < self.train.workers:
             raise ValueError(
                 f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
                 f" ({slots}): a barrier stage starts only when all its tasks have a slot"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _embeddings_fit_the_model(self) -> Config:
         if self.train.embeddings == EMBED and self.embed.size != self.model.embedding_size:
             raise ValueError(
                 f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
@@ -110,8 +106,7 @@ class Config(Section):
 
 def preset_names() -> list[str]:
     """Return the names of the presets in this package."""
-    names = [entry.name for entry in _PRESETS.iterdir()]
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    return sorted(entry.name.removesuffix(".toml") for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
 
 
 def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:

@@ -32,11 +32,6 @@ class Table(NamedTuple):
     names_step: bool
     """Whether a row of the CSV file begins with the name of its step."""
 
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """The columns that ``stats.txt`` shows."""
-        return (*["step"] * self.names_step, *names(self.row, Show.TABLE))
-
 
 TABLES = {
     "evaluations": Table("metrics.csv", EvaluationRow, names_step=False),
@@ -113,7 +108,8 @@ def to_text(run_id: str, merged: Mapping[str, Any], tables: Mapping[str, Sequenc
     for kind, rows in tables.items():
         if rows:
             table = TABLES[kind]
-            lines += ["", f"{kind} (all columns in {table.file})", *to_lines(rows, table.text_columns)]
+            columns = (*["step"] * table.names_step, *names(table.row, Show.TABLE))
+            lines += ["", f"{kind} (all columns in {table.file})", *to_lines(rows, columns)]
     return "\n".join(lines) + "\n"
 
 

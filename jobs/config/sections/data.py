@@ -61,13 +61,9 @@ class TokenizeConfig(Section):
     executors work at the same time. Compressed files, and files that are one document, are not cut."""
 
     @model_validator(mode="after")
-    def _bytes_in_vocabulary(self) -> Self:
+    def _kind_fits(self) -> Self:
         if self.kind == "bpe" and self.vocab_size < 258:
             raise ValueError(f"tokenize.vocab_size ({self.vocab_size}) must be at least 258 for tokenize.kind=bpe")
-        return self
-
-    @model_validator(mode="after")
-    def _ids_are_words(self) -> Self:
         if self.input == "ids" and self.kind != "word":
             raise ValueError(f"tokenize.input=ids needs tokenize.kind=word, not {self.kind}: each id is one token")
         return self

@@ -42,7 +42,7 @@ class ModelConfig(Section):
     """Small number that RMSNorm adds to the mean square, so that it never divides by 0."""
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _shape_fits_kind(self) -> Self:
         rotary = self.kind == "transformer" or (self.kind == "context_attention" and self.positions == "rotary")
         if rotary and self.embedding_size % (2 * self.num_heads):
             raise ValueError(
@@ -55,10 +55,6 @@ class ModelConfig(Section):
             )
         if self.kind == "transformer" and self.num_heads % self.num_kv_heads:
             raise ValueError(f"model.num_kv_heads ({self.num_kv_heads}) must divide model.num_heads ({self.num_heads})")
-        return self
-
-    @model_validator(mode="after")
-    def _transformers_rotate(self) -> Self:
         if self.kind == "transformer" and self.positions != "rotary":
             raise ValueError(f"model.positions ({self.positions}) must be rotary for model.kind=transformer")
         return self
@@ -179,13 +175,9 @@ class TrainConfig(Section):
     killed and training resumes."""
 
     @model_validator(mode="after")
-    def _rounds_do_not_roll_back(self) -> Self:
+    def _strategy_and_batch_fit(self) -> Self:
         if self.on_divergence == "rollback" and self.strategy != "allreduce":
             raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds support only stop")
-        return self
-
-    @model_validator(mode="after")
-    def _a_window_for_each_worker(self) -> Self:
         if self.batch_size < self.workers:
             raise ValueError(
                 f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}):"
