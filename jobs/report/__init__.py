@@ -1,1 +1,1 @@
-"""Reports of a run: statistics, curves and progress, as files for people and programs."""
+"""Reports of a run: statistics and curves, as files for people and programs."""
