@@ -49,8 +49,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
         if not _is_expected(error):
             raise
         log.debug("traceback", exc_info=True)
-        is_ours = isinstance(error, NightjarError)
-        sys.stderr.write(f"nightjar: {error}\n" if is_ours else f"nightjar: {type(error).__name__}: {error}\n")
+        kind = "" if isinstance(error, NightjarError) else f"{type(error).__name__}: "
+        sys.stderr.write(f"nightjar: {kind}{error}\n")
         return error.exit_code if isinstance(error, NightjarError) else 1
     return 0
 
