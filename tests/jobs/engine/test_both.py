@@ -78,9 +78,9 @@ def test_both_engines_make_the_same_datasets_and_model(on_spark, corpus, tmp_pat
     other, two, stats = on_spark
     first, second = store.read_json(one.datasets), store.read_json(two.datasets)
     assert first == second
-    for place in ("tokens", "windows"):
-        ours = store.read_manifest(getattr(home, place)(first[place]))
-        theirs = store.read_manifest(getattr(other, place)(first[place]))
+    for kind in ("tokens", "windows"):
+        ours = store.read_manifest(home.dataset(kind, first[kind]))
+        theirs = store.read_manifest(other.dataset(kind, first[kind]))
         assert content(ours) == content(theirs)
         assert len(ours.files) > 4
     assert metrics(one, "step", "samples", "learning_rate") == metrics(two, "step", "samples", "learning_rate")
