@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from jobs.errors import InputError
 if TYPE_CHECKING:
     from jobs.config import GenerateConfig
     from jobs.generation.continuation import Continuation, GenerationSettings
-    from jobs.generation.stream import InferenceModel
+    from jobs.generation.inference import InferenceModel
     from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,7 @@ def sample(
     from jobs.generation.inference import to_inference
     from jobs.lake.layout import Lake
     from jobs.lake.uri import to_uri
-    from jobs.model_io.folder import load_model
-    from jobs.model_io.locate import find_model
+    from jobs.model_io.folder import find_model, load_model
 
     loaded, tokenizer = load_model(find_model(model, Lake(to_uri(lake))))
     repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
@@ -119,12 +119,14 @@ class Repl:
         request = Request(prompt.encode(errors="replace").decode(), sample=self._num_prompts)
         self._num_prompts += 1
         self._num_shown = 0
+        started = time.perf_counter()
         try:
-            generated = generate(self._model, self._tokenizer, [request], self._settings, self._show)
+            (made,) = generate(self._model, self._tokenizer, [request], self._settings, self._show)
         finally:
             sys.stdout.write("\n")
             sys.stdout.flush()
-        log.info("%d tokens, %.0f tokens/s", generated.num_tokens, generated.tokens_per_second)
+        num_tokens = len(made.tokens)
+        log.info("%d tokens, %.0f tokens/s", num_tokens, num_tokens / (time.perf_counter() - started))
 
     def _show(self, samples: Sequence[Continuation]) -> None:
         text = samples[0].final_text(self._settings.stop)
@@ -174,9 +176,8 @@ def export(
     from jobs.lake.layout import Lake
     from jobs.lake.uri import base_name, to_uri
     from jobs.model_io.archive import pack
-    from jobs.model_io.folder import parse_model, read_contents, write_contents
+    from jobs.model_io.folder import find_model, parse_model, read_contents, write_contents
     from jobs.model_io.gguf import to_gguf
-    from jobs.model_io.locate import find_model
 
     source = find_model(model, Lake(to_uri(lake)))
     contents = read_contents(source)

@@ -70,8 +70,7 @@ class Engine(Protocol):
         """Run `function` in `workers` tasks at the same time and return the result of rank 0.
 
         Raises:
-            WorkerLostError: if a worker died, or failed with another error than a `NightjarError`.
-            NightjarError: the error that a worker raised.
+            NightjarError: the error that a worker raised; a WorkerLostError if it died, or raised any other error.
         """
 
     def stages(self) -> list[StageRow]:

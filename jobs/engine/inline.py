@@ -106,10 +106,8 @@ class _WorkerGroup:
 
     def _crash_report(self, rank: int) -> str:
         """Return the report that a dead worker's watchdog or faulthandler left, after a line that names the worker."""
-        try:
-            report = self._crash_reports[rank].read_text()
-        except FileNotFoundError:
-            report = ""
+        path = self._crash_reports[rank]
+        report = path.read_text() if path.exists() else ""
         if report.startswith("worker "):
             return report
         return f"worker {rank} exited without an error message (killed or crashed)\n{report}".rstrip()
@@ -139,6 +137,6 @@ def _run_worker(
 def _exit_with_parent() -> None:
     """Exit when the parent process has ended."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

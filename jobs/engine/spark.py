@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipimport import zipimporter
@@ -44,18 +45,15 @@ SETTINGS = {
     "spark.python.worker.faulthandler.enabled": "true",  # sends a lost worker's crash report to the driver
 }
 
+SLOTS_SECONDS = 120.0
+"""Most seconds to wait for the slots of a worker group."""
 TASKS_PER_SLOT = 8
 """Most tasks per slot; with more items, neighbours share a task. This raised tokenizing from 50 to 72 MB per CPU
 second. A lost task then costs more items."""
 
 
 class SparkEngine:
-    """Runs functions on the Spark application that started this driver, or on a new one.
-
-    Args:
-        config: Settings of a new Spark application.
-        master: Master URL of a new application, such as ``local[2]``; None in a driver that spark-submit started.
-    """
+    """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None."""
 
     name = "spark"
 
@@ -63,39 +61,37 @@ class SparkEngine:
         # Python workers start in the driver's working directory, which may not contain the package.
         root = str(Path(__file__).parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        settings: dict[str, Any] = {"spark.app.name": config.app_name, **SETTINGS}
         if master is not None:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-        builder = SparkSession.builder.appName(config.app_name)
-        for key, value in SETTINGS.items():
-            builder = builder.config(key, value)
-        if master is not None:
+            settings |= {
+                "spark.master": master,
+                "spark.driver.memory": config.driver_memory,
+                "spark.executor.memory": config.executor_memory,
+                "spark.ui.enabled": "false",
+            }
             if master.startswith("local"):
                 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-            builder = builder.master(master).config("spark.driver.memory", config.driver_memory)
-            builder = builder.config("spark.executor.memory", config.executor_memory)
-            builder = builder.config("spark.ui.enabled", "false")
-            if not master.startswith("local"):
-                builder = builder.config("spark.executor.cores", str(config.executor_cores))
-                builder = builder.config("spark.executor.instances", str(config.executors))
-                builder = builder.config("spark.cores.max", str(config.executors * config.executor_cores))
+            else:
+                settings |= {
+                    "spark.executor.cores": config.executor_cores,
+                    "spark.executor.instances": config.executors,
+                    "spark.cores.max": config.executors * config.executor_cores,
+                }
         started = time.monotonic()
-        self._session = builder.getOrCreate()
+        self._session = SparkSession.builder.config(map=settings).getOrCreate()
         self._context: SparkContext = self._session.sparkContext
         self._context.setLogLevel("WARN")
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-        """Apply `function` to each item, in one task each; with many items, neighbours share a task.
-
-        Raises:
-            WorkerLostError: if a task failed in all of Spark's attempts.
-        """
+        """Apply `function` to each item, in one task each; with many items, neighbours share a task."""
         if not items:
             return []
         self._context.setJobDescription(description)
         num_tasks = min(len(items), TASKS_PER_SLOT * (self._promised_slots() or len(items)))
         try:
-            outcomes = self._context.parallelize(items, num_tasks).map(_Task(function)).collect()
+            outcomes = self._context.parallelize(items, num_tasks).map(partial(_run_task, function)).collect()
         except Py4JError as error:
             raise WorkerLostError(_cause(error)) from None
         return [outcome.unwrap() for outcome in outcomes]
@@ -107,17 +103,17 @@ class SparkEngine:
         return max(1, int(slots) // num_tasks)
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run `function` in the tasks of one barrier stage.
+        """Run `function` in the tasks of one barrier stage, which Spark does not repeat.
 
         Raises:
-            InputError: at once, if the cluster can never have a slot for each worker.
-            WorkerLostError: if a task died; Spark does not repeat a barrier stage whose results are collected.
+            InputError: if the cluster has no slot for each worker.
+            WorkerLostError: if a task died.
         """
         self._wait_for_slots(workers)
         self._context.setJobDescription(description)
         tasks = self._context.parallelize(range(workers), workers).barrier()
         try:
-            outcomes = tasks.mapPartitions(_BarrierTask(function, self._executor_cores())).collect()
+            outcomes = tasks.mapPartitions(partial(_run_barrier_task, function, self._executor_cores())).collect()
         except Py4JError as error:
             raise WorkerLostError(_cause(error)) from None
         for outcome in outcomes:
@@ -137,17 +133,12 @@ class SparkEngine:
         """End the Spark application."""
         self._session.stop()
 
-    def _wait_for_slots(self, workers: int, limit_seconds: float = 120.0) -> None:
-        """Wait until the executors have enough slots.
-
-        Raises:
-            InputError: after `limit_seconds`, or at once if the settings promise fewer slots than `workers`.
-        """
+    def _wait_for_slots(self, workers: int) -> None:
+        """Wait until the executors have enough slots; not at all if the settings promise too few."""
         context = _jvm(self._context)
         slots = self._promised_slots()
-        limit_seconds = 0.0 if slots is not None and slots < workers else limit_seconds
         profile = context.resourceProfileManager().defaultResourceProfile()
-        deadline = time.monotonic() + limit_seconds
+        deadline = time.monotonic() + (0.0 if slots is not None and slots < workers else SLOTS_SECONDS)
         while (slots := context.maxNumConcurrentTasks(profile)) < workers:
             if time.monotonic() >= deadline:
                 raise InputError(
@@ -180,54 +171,43 @@ class _Outcome(NamedTuple):
     error: NightjarError | None = None
 
     def unwrap(self) -> Any:
-        """Return the result, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
-class _Task:
-    """A function that returns a `NightjarError` instead of raising it, so that the error reaches the driver as is."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self._function = function
-
-    def __call__(self, item: Any) -> _Outcome:
-        try:
-            return _Outcome(self._function(item))
-        except WorkerLostError:
-            raise
-        except NightjarError as error:
-            return _Outcome(None, error)
-        finally:
-            _settle_worker()
+def _run_task(function: Callable[[Any], Any], item: Any) -> _Outcome:
+    """Return a `NightjarError` instead of raising it, so that the error reaches the driver as is."""
+    try:
+        return _Outcome(function(item))
+    except WorkerLostError:
+        raise
+    except NightjarError as error:
+        return _Outcome(None, error)
+    finally:
+        _settle_worker()
 
 
-class _BarrierTask:
-    """A task of a barrier stage: one worker of a worker group."""
-
-    def __init__(self, function: Callable[[WorkerContext], Any], executor_cores: int | None) -> None:
-        self._task = _Task(function)
-        self._executor_cores = executor_cores
-
-    def __call__(self, _items: Iterable[int]) -> Iterator[_Outcome]:
-        context = BarrierTaskContext.get()
-        executors = [info.address for info in context.getTaskInfos()]
-        hosts, rank = [address.rpartition(":")[0] for address in executors], context.partitionId()
-        if self._executor_cores:
-            threads = max(1, self._executor_cores // executors.count(executors[rank]))
-        else:
-            threads = max(1, num_cores() // hosts.count(hosts[rank]))
-        outcome = self._task(WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
-        yield outcome if rank == 0 or outcome.error else _Outcome(None)
+def _run_barrier_task(
+    function: Callable[[WorkerContext], Any], executor_cores: int | None, _items: Iterable[int]
+) -> Iterator[_Outcome]:
+    """Run one worker of a worker group."""
+    context = BarrierTaskContext.get()
+    executors = [info.address for info in context.getTaskInfos()]
+    hosts, rank = [address.rpartition(":")[0] for address in executors], context.partitionId()
+    if executor_cores:
+        threads = max(1, executor_cores // executors.count(executors[rank]))
+    else:
+        threads = max(1, num_cores() // hosts.count(hosts[rank]))
+    outcome = _run_task(function, WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
+    yield outcome if rank == 0 or outcome.error else _Outcome(None)
 
 
 def _settle_worker() -> None:
     """Avoid work that PySpark does around each task: 0.1 CPU seconds, more than encoding 8 MB of text takes.
 
-    Before a task, PySpark calls `importlib.invalidate_caches`, and every finder of a zip or jar file reads the
-    archive's directory again. Without a cached finder, an import makes one from the directory that `zipimport` has
-    read. After a task, PySpark collects garbage, which scans all imported modules unless they are frozen.
+    Before a task, every cached finder of a zip or jar file reads the archive's directory again. After a task, PySpark
+    collects garbage, which scans all imported modules unless they are frozen.
     """
     for path, finder in list(sys.path_importer_cache.items()):
         if isinstance(finder, zipimporter):

@@ -1,8 +1,4 @@
-"""Metrics of Spark's stages and executors.
-
-They come from Spark's status store, which also feeds its web interface and REST interface. The store is there when both
-are off.
-"""
+"""Metrics of Spark's stages and executors, from the status store that also feeds Spark's web interface."""
 
 from __future__ import annotations
 
@@ -24,8 +20,7 @@ _EPOCH = re.compile(r"\bepoch (\d+(?:\.\d+)?)")
 def stages(context: SparkContext) -> list[StageRow]:
     """Return one row for each attempt of each stage so far, by number. Durations are in seconds, sizes in bytes.
 
-    `task_seconds` is the sum over all tasks, failed ones included, and `task_seconds_mean` their mean.
-    `task_seconds_max` is the longest task that succeeded.
+    `task_seconds_max` is the longest task that succeeded; the other durations of tasks include failed ones.
     """
     store, gateway = _store(context)
     quantiles = gateway.new_array(gateway.jvm.double, 1)

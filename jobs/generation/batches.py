@@ -1,13 +1,13 @@
 """The samples of a run in batches, which tasks generate independently of each other.
 
-A batch always holds the same samples, and each sample has its own random numbers. So the samples do not depend on the
-number of tasks, or on which task generates a batch.
+A batch always holds the same samples, and each sample has its own random numbers, so the samples do not depend on the
+number of tasks.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from typing import Any, TypedDict
@@ -15,8 +15,7 @@ from typing import Any, TypedDict
 from jobs.config import GenerateConfig
 from jobs.generation.continuation import Continuation, GenerationSettings
 from jobs.generation.generate import Request, generate
-from jobs.generation.inference import to_inference
-from jobs.generation.stream import InferenceModel
+from jobs.generation.inference import InferenceModel, to_inference
 from jobs.metrics.stats import GenerateStats
 from jobs.model_io.folder import load_model
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -43,14 +42,6 @@ class SampleRow(TypedDict):
     settings: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class GeneratedBatch:
-    """The samples of one batch, and the duration of their generation without loading the model."""
-
-    rows: list[SampleRow]
-    seconds: float
-
-
 def plan_batches(prompts: Sequence[str], num_samples: int) -> list[list[Request]]:
     """Return the requests for `num_samples` samples of each prompt, in order and cut into batches."""
     pairs = product(enumerate(prompts), range(num_samples))
@@ -60,31 +51,27 @@ def plan_batches(prompts: Sequence[str], num_samples: int) -> list[list[Request]
 
 def generate_batch(
     requests: Sequence[Request], model_uri: str, fingerprint: str, config: GenerateConfig
-) -> GeneratedBatch:
-    """Generate one batch.
+) -> tuple[list[SampleRow], float]:
+    """Return the samples of one batch, and the seconds of their generation without loading the model.
 
-    Args:
-        requests: The samples to generate.
-        model_uri: The model folder.
-        fingerprint: The fingerprint of the model, by which a process notices that the folder has another model now.
-        config: The settings of the run.
+    A process that has loaded the model notices by its `fingerprint` that `model_uri` has another model now.
     """
     model, tokenizer = load_inference(model_uri, fingerprint, config.dtype)
-    made = generate(model, tokenizer, requests, GenerationSettings.of(config))
-    rows = [_row(*pair, config) for pair in zip(requests, made.samples, strict=True)]
-    return GeneratedBatch(rows, made.seconds)
+    started = time.perf_counter()
+    samples = generate(model, tokenizer, requests, GenerationSettings.of(config))
+    seconds = time.perf_counter() - started
+    return [_row(*pair, config) for pair in zip(requests, samples, strict=True)], seconds
 
 
 @lru_cache(maxsize=1)
 def load_inference(model_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceModel, Tokenizer]:
-    """Load a model for generation, once per process; see `generate_batch` for the arguments."""
+    """Load a model for generation, once per process."""
     model, tokenizer = load_model(model_uri)
     return to_inference(model, dtype), tokenizer
 
 
-def summarize(batches: Sequence[GeneratedBatch], seconds: float) -> GenerateStats:
-    """Return the statistics of all batches, which took `seconds` together with loading the model."""
-    rows = [row for batch in batches for row in batch.rows]
+def summarize(rows: Sequence[SampleRow], seconds: float, task_seconds: float) -> GenerateStats:
+    """Return the statistics of all samples, made in `seconds`; the tasks generated for `task_seconds` together."""
     num_tokens = sum(len(row["tokens"]) for row in rows)
     return {
         "reused": False,
@@ -93,7 +80,7 @@ def summarize(batches: Sequence[GeneratedBatch], seconds: float) -> GenerateStat
         "num_prompts_cut": len({row["prompt_index"] for row in rows if row["prompt_tokens_dropped"]}),
         "num_prompts_with_unknown_words": len({row["prompt_index"] for row in rows if row["unknown_words"]}),
         "tokens_per_second": num_tokens / seconds,
-        "task_tokens_per_second": num_tokens / sum(batch.seconds for batch in batches),
+        "task_tokens_per_second": num_tokens / task_seconds,
         "generation_seconds": seconds,
         "first_prompt": rows[0]["prompt"],
         "first_sample": rows[0]["text"],

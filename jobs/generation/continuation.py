@@ -39,11 +39,6 @@ class GenerationSettings:
         """Return the largest number of tokens; it also limits words, which a model may never complete."""
         return self.max_new_tokens or self.max_new_words * MAX_TOKENS_PER_WORD
 
-    @property
-    def ends_by_text(self) -> bool:
-        """Return whether a continuation may end because of its text, not only of its tokens."""
-        return self.max_new_tokens is None or bool(self.stop)
-
 
 @dataclass
 class Continuation:

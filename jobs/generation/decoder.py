@@ -27,10 +27,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
-from jobs.generation.cache import COLUMNS_STEP, KeyValueCache
 from jobs.generation.matrix import Int8, Matrix, floating
 from jobs.model.layers import interleaved
-from jobs.model.llama import Layer, Llama
+from jobs.model.llama import Layer, Llama, LlamaConfig
+
+COLUMNS_STEP = 64
+"""The width of the cache grows by this number of columns, so that shapes change rarely."""
 
 
 class FusedLayer(NamedTuple):
@@ -43,41 +45,26 @@ class FusedLayer(NamedTuple):
 
 
 class InferenceLlama:
-    """A Llama model with fused weights; it can generate, but not train."""
+    """A Llama model with fused weights; it can generate, but not train.
+
+    Weights and cache are of the type `dtype_name`: `float32` or `bfloat16`. With `int8` the matrices are int8, if the
+    kernel supports their sizes, and the rest is float32. Logits are always float32.
+    """
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
-        """Fuse the weights of `model`.
-
-        Args:
-            model: A trained model.
-            dtype_name: The type of weights and cache: `float32` or `bfloat16`. With `int8` the matrices are int8, and
-                the rest is float32. Logits are always float32.
-
-        Raises:
-            InputError: if `dtype_name` is `int8`, and the kernel does not support the sizes of the model.
-        """
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
         make = Int8 if dtype_name == "int8" else partial(floating, dtype=dtype)
         self.config = model.config
+        self.num_positions = model.config.num_positions
         self.embedding = model.output_weight.detach().to(dtype)
         self.head: Matrix = make(_folded(model.output_weight, model.model.norm.weight))
         self.layers = [_fused(cast("Layer", layer), make) for layer in model.model.layers]
         self.angles = model.model.rotary.angles[:, None]  # (P, 1, E / 2)
 
     @property
-    def device(self) -> torch.device:
-        """Return the device of the weights."""
-        return self.embedding.device
-
-    @property
     def weight_bytes(self) -> int:
         """Return the bytes that a decoding step reads at least: those of all matrices."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
-
-    @property
-    def num_positions(self) -> int:
-        """Return the length of the context in tokens."""
-        return self.config.num_positions
 
     def stream(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> CachedStream:
         """Start sequences with `contexts`; the cache has room for `max_tokens` more tokens of each."""
@@ -89,10 +76,7 @@ class InferenceLlama:
         return KeyValueCache(self.config, batch_size, num_columns, self.embedding)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V), float32, after the first `lengths` (B) of `tokens` (B, T).
-
-        The cache is emptied, then filled with the keys and values of `tokens`.
-        """
+        """Return the logits (B, V) after the first `lengths` (B) of `tokens` (B, T), with which it fills the cache."""
         batch_size, num_tokens = tokens.shape
         columns = torch.arange(num_tokens, device=tokens.device)
         cache.start(lengths, int(lengths.max()))
@@ -101,7 +85,7 @@ class InferenceLlama:
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V), float32, after `tokens` (B), which follow the sequences in the cache."""
+        """Return the logits (B, V) after `tokens` (B), which follow the sequences in the cache."""
         mask = self._mask(cache.lengths, cache.widen())
         rows = cache.rows(cache.lengths[:, None])
         hidden = self._layers(tokens[:, None], rows, self.angles[cache.lengths], cache, mask)
@@ -140,15 +124,14 @@ class InferenceLlama:
         batch_size, num_tokens, num_heads, _ = queries.shape
         keys, values = (x.view(batch_size, -1, *x.shape[1:]) for x in cache.read(layer, num_tokens))
         grouped = keys.shape[1] < num_heads
-        mixed = F.scaled_dot_product_attention(
-            queries.transpose(1, 2), keys, values, is_causal=True, enable_gqa=grouped
-        )
+        queries = queries.transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
         return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
 
     def _attend_last(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor) -> Tensor:
         """Return attention (B, H E) for queries (B, H E) of one token per sequence; the mask is (B K, 1, S).
 
-        For one query, explicit products are faster than the fused CPU kernel, in bfloat16 several times.
+        For one query, explicit products are faster than the fused CPU kernel.
         """
         keys, values = cache.read(layer, mask.shape[-1])
         grouped = queries.reshape(len(keys), -1, self.config.head_size)  # (B K, H / K, E)
@@ -171,8 +154,8 @@ class InferenceLlama:
 class CachedStream:
     """Sequences that are prefilled once, then decoded with cached keys and values.
 
-    When the context of the longest sequence is full, contexts that are too long lose their first half, and the whole
-    batch is prefilled again.
+    When the longest sequence fills the context, those that are too long lose their first half, and all are prefilled
+    again.
     """
 
     def __init__(self, model: InferenceLlama, contexts: Sequence[Sequence[int]], cache: KeyValueCache) -> None:
@@ -188,19 +171,78 @@ class CachedStream:
         if self._cache.longest < self._model.num_positions:
             self.logits = self._model.decode(tokens, self._cache)
         else:
-            self._contexts = [self._fitting(context) for context in self._contexts]
+            most = self._model.num_positions
+            halved = max(1, most // 2)
+            self._contexts = [context if len(context) <= most else context[-halved:] for context in self._contexts]
             self.logits = self._prefill()
-
-    def _fitting(self, context: list[int]) -> list[int]:
-        """Return the context, or its second half if it is too long."""
-        num_positions = self._model.num_positions
-        return context if len(context) <= num_positions else context[-max(1, num_positions // 2) :]
 
     def _prefill(self) -> Tensor:
         lengths = [len(context) for context in self._contexts]
         rows = [context + [0] * (max(lengths) - len(context)) for context in self._contexts]
-        device = self._model.device
+        device = self._model.embedding.device
         return self._model.prefill(torch.tensor(rows, device=device), torch.tensor(lengths, device=device), self._cache)
+
+
+class KeyValueCache:
+    """Keys and values of a batch of sequences, in one buffer that is allocated once.
+
+    Position j of a sequence is column j; the first `lengths` (B) columns are filled. The columns of a head are
+    contiguous, so the products over them in a decoding step are plain matrix products. Only the columns in use lie
+    between two heads, because products in bfloat16 copy operands with gaps.
+    """
+
+    def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
+        self.longest = 0
+        self._shape = (2, batch_size * config.num_kv_heads, num_columns, config.head_size)
+        self._buffer = like.new_zeros(config.num_layers, math.prod(self._shape))  # masked values must be finite
+        self._set_width()
+
+    def start(self, lengths: Tensor, longest: int) -> None:
+        """Empty the cache, with columns for sequences of `lengths` (B) and one more token each."""
+        self.lengths, self.longest = lengths, longest
+        self._set_width()
+
+    def step(self) -> None:
+        """Count one more filled column of each sequence."""
+        self.lengths = self.lengths + 1
+        self.longest += 1
+
+    def widen(self) -> int:
+        """Make room for one more token per sequence; return the number of columns in use."""
+        if self.longest < self._width:
+            return self._width
+        stored = [self._columns(layer).clone() for layer in range(len(self._buffer))]
+        width = self._width
+        self._set_width()
+        for layer, columns in enumerate(stored):
+            self._columns(layer)[:, :, :width] = columns
+        return self._width
+
+    def rows(self, columns: Tensor) -> Tensor:
+        """Return the rows (2 K N) of the buffer for keys and values at `columns` (B, T) of each sequence."""
+        return (self._first_rows[:, None] + columns[:, :, None]).flatten()
+
+    def write(self, layer: int, rows: Tensor, keys_and_values: Tensor) -> None:
+        """Store keys and values (N, 2 K E) of a layer in `rows` of the buffer."""
+        self._columns(layer).flatten(0, 2).index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
+
+    def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B K, S, E) of a layer in the first columns."""
+        keys, values = self._columns(layer)[:, :, :num_columns]
+        return keys, values
+
+    def _set_width(self) -> None:
+        """Use as many columns as the longest sequence and one more token need."""
+        sides, heads, max_width, _ = self._shape
+        self._width = min(max_width, (self.longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
+        rows = torch.arange(0, sides * heads * self._width, self._width, device=self.lengths.device)
+        self._first_rows = rows.view(2, len(self.lengths), -1).transpose(0, 1).flatten(1)  # (B, 2 K)
+
+    def _columns(self, layer: int) -> Tensor:
+        """Return the columns in use (2, B K, S, E) of a layer."""
+        sides, heads, _, size = self._shape
+        return self._buffer[layer, : sides * heads * self._width * size].view(sides, heads, self._width, size)
 
 
 def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:

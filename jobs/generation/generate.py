@@ -1,23 +1,22 @@
 """The generation of text in batches: the prompts are read at once, then tokens are drawn one by one.
 
-Sequences of a batch may have prompts of different lengths. A prompt that is longer than the context loses its first
-tokens. What happens when the context is full depends on the kind of model (see its stream).
+A prompt that is longer than the context loses its first tokens. What happens when the context is full depends on the
+kind of model (see its stream).
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from jobs.generation.continuation import Continuation, GenerationSettings
+from jobs.generation.inference import InferenceModel
 from jobs.generation.sampling import Sampler
-from jobs.generation.stream import InferenceModel
 from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -32,24 +31,6 @@ class Request:
     sample: int = 0
 
 
-@dataclass(frozen=True)
-class Generated:
-    """The continuations of a batch in the order of the requests, and the duration of their generation."""
-
-    samples: list[Continuation]
-    seconds: float
-
-    @property
-    def num_tokens(self) -> int:
-        """Return the number of tokens of all samples."""
-        return sum(len(sample.tokens) for sample in self.samples)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Return the speed, including the time to read the prompts."""
-        return self.num_tokens / self.seconds
-
-
 @torch.inference_mode()
 def generate(
     model: InferenceModel,
@@ -57,28 +38,22 @@ def generate(
     requests: Sequence[Request],
     settings: GenerationSettings,
     on_token: Callable[[Sequence[Continuation]], None] | None = None,
-) -> Generated:
-    """Generate all continuations of `requests` in one batch.
+) -> list[Continuation]:
+    """Return the continuations of all `requests`, generated in one batch; an empty prompt starts with end-of-text.
 
-    Args:
-        model: The model.
-        tokenizer: The tokenizer that the model was trained with.
-        requests: The prompts; an empty prompt starts with end-of-text.
-        settings: Sampling, and the conditions that end a continuation.
-        on_token: Called after each token with the continuations so far.
+    After each token, `on_token` is called with the continuations so far.
     """
-    started = time.perf_counter()
-    prompts = {
-        text: read_prompt(tokenizer, text, model.num_positions)
-        for text in dict.fromkeys(each.prompt for each in requests)
-    }
-    read = [prompts[request.prompt] for request in requests]
-    samples = [Continuation(each.text, each.num_dropped, each.unknown_words) for each in read]
+    read = cache(partial(_read_prompt, tokenizer, num_positions=model.num_positions))  # warns once of equal prompts
+    contexts = [read(each.prompt)[0] for each in requests]
+    samples = [Continuation(each.prompt, *read(each.prompt)[1:]) for each in requests]
     sampler = Sampler(settings.sampling, [(settings.seed, each.prompt_index, each.sample) for each in requests])
-    contexts = [each.tokens for each in read]
     stream = model.stream(contexts, settings.max_tokens)
-    seen = seen_tokens(contexts, stream.logits) if settings.sampling.repetition_penalty != 1 else None
-    needs_text = settings.ends_by_text or on_token is not None
+    seen = None
+    if settings.sampling.repetition_penalty != 1:
+        seen = torch.zeros_like(stream.logits, dtype=torch.bool)  # the tokens (B, V) that each sequence contains
+        for row, context in zip(seen, contexts, strict=True):
+            row[context] = True
+    needs_text = settings.max_new_tokens is None or bool(settings.stop) or on_token is not None
     for _ in range(settings.max_tokens):
         tokens = sampler.draw(stream.logits, seen)
         _append(samples, tokens, stream.logits)
@@ -93,23 +68,11 @@ def generate(
     if not needs_text:
         for sample in samples:
             sample.decode(tokenizer, settings)
-    return Generated(samples, time.perf_counter() - started)
+    return samples
 
 
-class Prompt(NamedTuple):
-    """A prompt in the form that a model reads."""
-
-    text: str
-    tokens: list[int]
-    """The last tokens of the prompt, as many as fit the context."""
-    num_dropped: int
-    """Number of tokens before them."""
-    unknown_words: list[str]
-    """Words that are not in the vocabulary."""
-
-
-def read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> Prompt:
-    """Encode a prompt, and warn of tokens that do not fit the context and of unknown words."""
+def _read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> tuple[list[int], int, list[str]]:
+    """Return the tokens of a prompt that fit the context, the number of tokens before them, and the unknown words."""
     ids: list[int] = tokenizer.encode(text).tolist() or [tokenizer.end_of_text]
     dropped = max(0, len(ids) - num_positions)
     if dropped:
@@ -118,15 +81,7 @@ def read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> Prompt:
     unknown = tokenizer.unknown(text)
     if unknown:
         log.warning("words of the prompt that are not in the vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
-    return Prompt(text, ids[dropped:], dropped, unknown)
-
-
-def seen_tokens(contexts: Sequence[Sequence[int]], logits: Tensor) -> Tensor:
-    """Return which tokens (B, V), boolean, each of `contexts` contains."""
-    seen = torch.zeros_like(logits, dtype=torch.bool)
-    for row, context in zip(seen, contexts, strict=True):
-        row[list(context)] = True
-    return seen
+    return ids[dropped:], dropped, unknown
 
 
 def _append(samples: Sequence[Continuation], tokens: Tensor, logits: Tensor) -> None:

@@ -1,25 +1,26 @@
-"""The choice of the form in which a trained model generates text."""
+"""The forms in which a trained model generates text: the fused transformer, or a context model with a sliding window.
+
+Shapes in comments: B sequences, C tokens of context, V vocabulary.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
 from jobs.errors import InputError
-from jobs.generation.context_decoder import InferenceContext
 from jobs.generation.decoder import InferenceLlama
-from jobs.generation.stream import InferenceModel
 from jobs.model.context import ContextModel
-from jobs.model.language_model import LanguageModel
+from jobs.model.language_model import LanguageModel, autocast
 from jobs.model.llama import Llama
 
 
 def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel:
-    """Convert a trained model to the form that generates text.
+    """Convert a trained model in evaluation mode to the form that generates text.
 
-    Args:
-        model: The model, in evaluation mode.
-        dtype: The type of the matrix products: ``float32``, ``bfloat16``, or ``int8`` for the weights of a transformer.
-
-    Raises:
-        InputError: if `dtype` is ``int8`` and the model does not support it.
+    `dtype` is the type of the matrix products: ``float32``, ``bfloat16``, or ``int8`` for the weights of a transformer.
     """
     if isinstance(model, Llama):
         return InferenceLlama(model, dtype)
@@ -27,3 +28,43 @@ def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel
         raise InputError("generate.dtype=int8 needs model.kind=transformer; use float32 or bfloat16")
     assert isinstance(model, ContextModel)
     return InferenceContext(model, dtype)
+
+
+class InferenceContext:
+    """A context model, with the type of its matrix products."""
+
+    def __init__(self, model: ContextModel, dtype_name: str) -> None:
+        self._model = model
+        self._dtype: torch.dtype = getattr(torch, dtype_name)
+        self.num_positions = model.config.num_positions
+
+    def stream(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> SlidingStream:
+        """Start sequences with `contexts`; there is no limit on the number of tokens that follow."""
+        size, end_of_text = self.num_positions, self._model.config.end_of_text
+        rows = [[end_of_text] * (size - len(context)) + list(context[-size:]) for context in contexts]
+        return SlidingStream(self, torch.tensor(rows, device=self._model.embeddings.device))
+
+    def next_logits(self, contexts: Tensor) -> Tensor:
+        """Return the logits (B, V), float32, of the token after each of `contexts` (B, C)."""
+        with autocast(contexts.device, self._dtype):
+            return self._model.next_logits(contexts)
+
+
+class SlidingStream:
+    """The last C tokens of each sequence, and the logits (B, V) of the next one.
+
+    A prompt that is shorter than the context is padded with end-of-text on its left, like the beginning of a document.
+    """
+
+    def __init__(self, model: InferenceContext, windows: Tensor) -> None:
+        self._model, self._windows = model, windows
+        self.logits = model.next_logits(windows)
+
+    def feed(self, tokens: Tensor) -> None:
+        """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
+        self._windows = torch.cat((self._windows[:, 1:], tokens[:, None]), dim=1)
+        self.logits = self._model.next_logits(self._windows)
+
+
+InferenceModel = InferenceLlama | InferenceContext
+"""`stream` starts sequences, whose `logits` are of the next tokens; `feed` appends a token to each sequence."""

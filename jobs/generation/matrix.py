@@ -36,7 +36,6 @@ class Packed:
     """Floating point numbers in the memory order of oneDNN; at batch size 32 twice as fast as `Dense`."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        """Take `weight` (inputs, outputs)."""
         rows = weight.to(dtype).t().contiguous()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(rows, _PACKED_FOR)
         self.nbytes = rows.nbytes
@@ -53,7 +52,6 @@ class Packed:
 
 
 def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether oneDNN supports the type on the device."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch's
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
@@ -63,7 +61,6 @@ class Dense:
     """Floating point numbers in torch's own memory order."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        """Take `weight` (inputs, outputs)."""
         self._weight = weight.to(dtype).contiguous()
         self.nbytes = self._weight.nbytes
 
@@ -83,11 +80,6 @@ class Int8:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        """`weight` is (inputs, outputs).
-
-        Raises:
-            InputError: if torch's kernel does not support the number of inputs.
-        """
         if weight.shape[0] % _INT8_INPUTS:
             raise InputError(
                 f"generate.dtype=int8 needs a model whose sizes are multiples of {_INT8_INPUTS}; one is"

@@ -1,7 +1,7 @@
 """Sampling of the next token: penalties and temperature change the logits, then candidates are selected, then drawn.
 
-Each sequence has its own random numbers, seeded with the run's seed and the indices of prompt and sample. So a sequence
-does not depend on the other sequences of its batch, or on the task that generates it.
+Each sequence has its own random numbers, so it does not depend on the other sequences of its batch, or on the task that
+generates it.
 
 Shapes in comments: B sequences, V vocabulary, C candidates.
 """
@@ -33,19 +33,16 @@ class Sampling:
 
 
 class Sampler:
-    """A sampler of the next tokens of a batch of sequences, with separate random numbers for each."""
+    """A sampler of the next tokens of a batch of sequences. One of `keys` seeds the random numbers of each sequence."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[tuple[int, ...]]) -> None:
-        """Seed the random numbers of each sequence with one of `keys`."""
         self._sampling = sampling
         self._generators = [np.random.Philox(np.random.SeedSequence(key)) for key in keys]
 
     def draw(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Return the next tokens (B), int64.
+        """Return the next tokens (B), int64, for `logits` (B, V).
 
-        Args:
-            logits: Logits (B, V).
-            seen: Which tokens (B, V), boolean, each sequence contains; needed for the repetition penalty.
+        The repetition penalty needs `seen` (B, V), boolean: the tokens that each sequence contains.
         """
         if seen is not None:
             logits = penalize(logits, seen, self._sampling.repetition_penalty)

@@ -1,11 +1,6 @@
 """Models with a fixed context: they read all inputs of a window at once and predict the one token after it.
 
-`ContextMlp` and `ContextAttention` end in a softmax over the vocabulary. `EmbeddingRegression` predicts the embedding
-of the next token.
-
-A context ends at the beginning of its document: the tokens of earlier documents are replaced by end-of-text. A prompt
-that is shorter than the context is padded with end-of-text on its left, and so looks like the beginning of a document
-in training.
+A context ends at the beginning of its document: the tokens of earlier documents are replaced by end-of-text.
 
 Shapes in comments: n windows, C tokens of context, D embedding size, H last dense width, V vocabulary.
 """
@@ -67,6 +62,7 @@ class ContextModel(LanguageModel):
     """The base of the context models."""
 
     config_class: ClassVar[type[ContextConfig]] = ContextConfig
+    targets_per_window = 1
     config: ContextConfig
     model: ConcatenatingEncoder | AttentionEncoder
 
@@ -74,11 +70,6 @@ class ContextModel(LanguageModel):
     def embeddings(self) -> Tensor:
         """Return the vectors of tokens (V, D)."""
         return self.model.embed_tokens.weight
-
-    @property
-    def targets_per_window(self) -> int:
-        """Return 1: the token after the window."""
-        return 1
 
     def states(self, contexts: Tensor) -> Tensor:
         """Return the output of the last dense layer (n, H) for contexts (n, C)."""
@@ -109,7 +100,7 @@ class ContextSoftmax(ContextModel, SoftmaxModel):
         return self.states(windows[:, :-1]), windows[:, -1]
 
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Return the logits (n, V), float32, of the token after each of `contexts` (n, C)."""
+        """Return the logits (n, V), float32."""
         logits: Tensor = self.lm_head(self.states(contexts))
         return logits.float()
 
@@ -136,9 +127,8 @@ class ContextAttention(ContextSoftmax):
 class EmbeddingRegression(ContextModel):
     """Concatenated embeddings of the context, dense layers with ReLU, and a prediction of the next embedding.
 
-    The embeddings are fixed, since trainable targets would all become equal. They have norm 1. So no token is close to
-    all predictions, and the nearest embedding is the one with the largest inner product. The loss is the squared
-    distance to the embedding of the target.
+    The embeddings are fixed, since trainable targets would all become equal. They have norm 1, so the nearest one is
+    that with the largest inner product. The loss is the squared distance to the embedding of the target.
     """
 
     loss_unit = "squared distance"
@@ -258,16 +248,12 @@ def of_last_document(contexts: Tensor, end_of_text: int) -> Tensor:
 def _positions(config: AttentionConfig) -> nn.Module | None:
     if config.positions == "rotary":
         return RotaryPositions(config.num_positions, config.head_size, config.rope_theta)
-    if config.positions == "sinusoidal":
-        return SinusoidalPositions(config.num_positions, config.embedding_size)
-    if config.positions == "learned":
-        return LearnedPositions(config.num_positions, config.embedding_size)
-    return None
+    added = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}.get(config.positions)
+    return added(config.num_positions, config.embedding_size) if added else None
 
 
 def _dense(size: int, hidden_sizes: Sequence[int]) -> nn.ModuleList:
-    sizes = (size, *hidden_sizes)
-    return nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+    return nn.ModuleList(nn.Linear(*pair) for pair in pairwise((size, *hidden_sizes)))
 
 
 def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from jobs.config import ModelConfig
 from jobs.model.context import ContextAttention, ContextMlp, EmbeddingRegression
 from jobs.model.language_model import DataShape, LanguageModel
 from jobs.model.llama import Llama
 
-MODELS: Mapping[str, type[LanguageModel]] = MappingProxyType(
-    {
-        "transformer": Llama,
-        "context_mlp": ContextMlp,
-        "context_attention": ContextAttention,
-        "embedding_regression": EmbeddingRegression,
-    }
-)
+MODELS: dict[str, type[LanguageModel]] = {
+    "transformer": Llama,
+    "context_mlp": ContextMlp,
+    "context_attention": ContextAttention,
+    "embedding_regression": EmbeddingRegression,
+}
 
 
 def build_model(settings: ModelConfig, shape: DataShape, seed: int = 0) -> LanguageModel:

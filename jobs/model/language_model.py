@@ -1,9 +1,5 @@
 """The interface of all models in training: the loss of windows, and properties of the parameters.
 
-A window holds `size` inputs and one more target. Some kinds of models predict the token after each input, others only
-the token after the whole window. Therefore each model declares its number of targets per window and the unit of its
-loss.
-
 Shapes in comments: n windows, N targets, D features, V vocabulary.
 """
 
@@ -39,11 +35,7 @@ class DataShape:
 
 
 def checked_int(name: str, value: object, least: int, most: int) -> int:
-    """Return `value` if it is an integer from `least` to `most`.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return `value`; raise a ValueError unless it is an integer from `least` to `most`."""
     if not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} is {value!r}, not an integer from {least} to {most}")
     return value
@@ -60,6 +52,8 @@ class LanguageModel(nn.Module, ABC):
     config_class: ClassVar[Any]
     """A frozen dataclass whose class method `of` makes a configuration from a run's settings and `DataShape`."""
     loss_unit: ClassVar[LossUnit] = "nats"
+    targets_per_window: int
+    """Number of predicted tokens per window."""
     config: Any
     """An instance of `config_class`; it has at least `vocab_size` and `num_positions`."""
     model: nn.Module
@@ -70,18 +64,11 @@ class LanguageModel(nn.Module, ABC):
     def embeddings(self) -> Tensor:
         """Return the vectors of tokens (V, D); they may start from an embeddings file."""
 
-    @property
-    @abstractmethod
-    def targets_per_window(self) -> int:
-        """Return the number of predicted tokens per window."""
-
     @abstractmethod
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the differentiable sum of the losses of all targets.
+        """Return the differentiable sum of the losses of all targets; matrix products are computed in `dtype`.
 
-        Args:
-            windows: Rows of inputs and one more target (n, size + 1), int64.
-            dtype: Type of the matrix products.
+        A row of `windows` (n, size + 1), int64, has the inputs and one more target.
         """
 
     @abstractmethod
@@ -103,9 +90,9 @@ class SoftmaxModel(LanguageModel):
     """A model that ends with a linear layer over the vocabulary; its loss is the cross entropy in nats."""
 
     @property
-    @abstractmethod
     def output_weight(self) -> Tensor:
-        """Return the weights of the output layer (V, D)."""
+        """Return the weights of the output layer (V, D), which are the embeddings if they are tied."""
+        return self.embeddings
 
     @abstractmethod
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_WAVELENGTH_BASE = 10_000.0
-
 
 class RMSNorm(nn.RMSNorm):
     """`torch.nn.RMSNorm` (arXiv:1910.07467) over the last dimension, computed in the type of its input."""
@@ -53,21 +51,12 @@ class RotaryPositions(nn.Module):
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
-    """Return the rows of queries or keys (H E, D) with feature i next to feature i + E/2 of its head.
-
-    Each two neighbours then are one pair for `rotate`. Reordering queries and keys alike leaves their products as they
-    are.
-    """
+    """Return the rows of queries or keys (H E, D) with the features i and i + E/2 of each head side by side."""
     return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Return `x` (B, T, H, E) with pairs of neighbouring features rotated.
-
-    Args:
-        x: Queries or keys.
-        angles: Complex numbers of length 1 (T, H E/2).
-    """
+    """Return `x` (B, T, H, E) with pairs of neighbouring features rotated by `angles` (T, H E/2) of length 1."""
     rotated: Tensor = _Rotation.apply(x, angles)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return rotated
 
@@ -81,49 +70,33 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         self.register_buffer("vectors", sinusoidal_positions(num_positions, size), persistent=False)
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Return the sum of `x` (B, T, D) and the positions from `start`."""
-        return x + _slice(self.vectors, start, x.shape[1]).to(x.dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of `x` (B, T, D) and the first T positions."""
+        return x + self.vectors[: x.shape[1]].to(x.dtype)
 
 
 class LearnedPositions(nn.Module):
     """One trained vector per position that is added to embeddings, as in GPT-2."""
 
-    def __init__(self, num_positions: int, size: int, std: float = 0.02, generator: torch.Generator | None = None):
+    def __init__(self, num_positions: int, size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(num_positions, size).normal_(std=std, generator=generator))
+        self.weight = nn.Parameter(torch.empty(num_positions, size))
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """Return the sum of `x` (B, T, D) and the positions from `start`."""
-        return x + _slice(self.weight, start, x.shape[1])
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum of `x` (B, T, D) and the first T positions."""
+        return x + self.weight[: x.shape[1]]
 
 
-def sinusoidal_positions(num_positions: int, size: int, start: int = 0) -> Tensor:
-    """Return the fixed vectors of positions of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5).
+def sinusoidal_positions(num_positions: int, size: int) -> Tensor:
+    """Return the position vectors (num_positions, size) of Vaswani et al. 2017 (arXiv:1706.03762, section 3.5).
 
     Feature i of position p is ``sin(p / 10000^(e / size))`` for even i and the cosine of the same angle for odd i,
-    with ``e = 2 * (i // 2)``. Neighbouring features share a wavelength, so a shift of position rotates each pair.
-
-    Args:
-        num_positions: Number of positions.
-        size: Features of each position.
-        start: The first position.
-
-    Returns:
-        Vectors of shape (num_positions, size), float32.
+    with ``e = 2 * (i // 2)``.
     """
     features = torch.arange(size)
     exponents = (2 * (features // 2)).double() / size
-    positions = torch.arange(start, start + num_positions, dtype=torch.float64)
-    angles = torch.outer(positions, _WAVELENGTH_BASE**-exponents)
+    angles = torch.outer(torch.arange(num_positions, dtype=torch.float64), 10_000.0**-exponents)
     return torch.where(features % 2 == 0, angles.sin(), angles.cos()).float()
-
-
-def _slice(vectors: Tensor, start: int, length: int) -> Tensor:
-    """Return the vectors of `length` positions; plain slicing would return fewer of them without an error."""
-    if start < 0 or start + length > len(vectors):
-        raise ValueError(f"positions {start} to {start + length} do not exist: the model has {len(vectors)}")
-    return vectors[start : start + length]
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -130,8 +130,8 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         x = x + self.self_attn(self.input_layernorm(x), angles)
-        x = x + self.mlp(self.post_attention_layernorm(x))
-        return x
+        output: Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return output
 
 
 class Decoder(nn.Module):
@@ -165,6 +165,7 @@ class Llama(SoftmaxModel):
     def __init__(self, config: LlamaConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
+        self.targets_per_window = config.num_positions
         self.model = Decoder(config)
         self._initialize(torch.Generator().manual_seed(seed))
 
@@ -172,16 +173,6 @@ class Llama(SoftmaxModel):
     def embeddings(self) -> Tensor:
         """Return the vectors of tokens (V, D)."""
         return self.model.embed_tokens.weight
-
-    @property
-    def output_weight(self) -> Tensor:
-        """Return the weights of the output layer (V, D): the embeddings."""
-        return self.model.embed_tokens.weight
-
-    @property
-    def targets_per_window(self) -> int:
-        """Return the number of inputs: the token after each of them is predicted."""
-        return self.config.num_positions
 
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the hidden states (B T, D) and the targets (B T) of `windows` (B, T + 1)."""

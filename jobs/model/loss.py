@@ -19,13 +19,9 @@ CHUNK_POSITIONS = 256
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the differentiable sum of the negative log likelihoods of `targets`, in nats.
+    """Return the differentiable sum of the negative log likelihoods of `targets` (N), int64, in nats.
 
-    Args:
-        hidden: States (N, D).
-        weight: Weights of the output layer (V, D).
-        targets: Token ids (N), int64.
-        dtype: Type of the matrix products; the softmax is computed in float32 or float64.
+    Matrix products of `hidden` (N, D) and `weight` (V, D) are computed in `dtype`, the softmax in float32 or float64.
     """
     total: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, dtype)  # type: ignore[no-untyped-call]  # torch's
     return total
@@ -47,10 +43,7 @@ def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.
 def distance_and_hits(predicted: Tensor, targets: Tensor, embeddings: Tensor) -> tuple[float, int]:
     """Return the sum of the squared distances to the targets, and the number of targets that are the nearest.
 
-    Args:
-        predicted: Predicted embeddings (N, D).
-        targets: Token ids (N), int64.
-        embeddings: Vectors of tokens (V, D), all of one norm.
+    The predictions are (N, D), the targets (N), int64, and the embeddings (V, D), all of one norm.
     """
     distance = (predicted - embeddings[targets]).square().sum().item()
     hits = sum(

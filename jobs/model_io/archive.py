@@ -1,10 +1,8 @@
-"""A model folder as one zip file.
+"""A model folder as one zip file, whose bytes depend only on the content.
 
-The bytes depend only on the content: the files have a fixed order and a fixed date, and are not compressed, since
-weights hardly shrink and the output of zlib differs between versions.
-
-Archives may come from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and a
-file is read only if its size is that in the manifest.
+Files are not compressed, since weights hardly shrink and the output of zlib differs between versions. Archives may come
+from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and a file is read only
+if its size is that in the manifest.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from jobs.lake import store
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import check_content, parse_manifest
 
-_DATE = (1980, 1, 1, 0, 0, 0)
-_FILE_MODE = 0o100644
 _MOST_MANIFEST_BYTES = 1 << 20
 
 
@@ -28,9 +24,9 @@ def pack(contents: Mapping[str, bytes]) -> bytes:
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(contents):
-            info = zipfile.ZipInfo(name, _DATE)
+            info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             info.create_system = 3  # Unix, on every system, so that the bytes are equal
-            info.external_attr = _FILE_MODE << 16
+            info.external_attr = 0o100644 << 16  # a plain file
             archive.writestr(info, contents[name])
     return sink.getvalue()
 

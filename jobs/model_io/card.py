@@ -6,8 +6,7 @@ import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from jobs.config import Config
 from jobs.metrics import Show, chosen, names
@@ -42,6 +41,31 @@ tags:
 {num_parameters:,} parameters of kind {kind}, trained from scratch on the corpus below. `transformers` has no such
 architecture; open it with `python -m jobs sample --model FOLDER`.
 """
+_METRICS = """\
+## Metrics
+
+| | |
+|---|---:|
+"""
+_LIKELIHOOD = """\
+| validation loss (nats per token) | {valid_loss:.4f} |
+| baseline: unigram frequencies | {unigram_loss:.4f} |
+| baseline: bigram frequencies | {bigram_loss:.4f} |
+| baseline: uniform distribution | {uniform_loss:.4f} |
+| bits per byte | {bits_per_byte:.4f} |
+| perplexity | {perplexity:.2f} |
+"""
+_REGRESSION = """\
+| validation loss (squared distance to the next embedding) | {valid_loss:.4f} |
+| baseline: mean embedding | {mean_vector_loss:.4f} |
+| baseline: accuracy of the most frequent token | {unigram_accuracy:.1%} |
+"""
+_METRICS_OF_ALL = """\
+| validation accuracy (next token) | {valid_accuracy:.1%} |
+| training loss | {train_loss:.4f} |
+| steps | {num_steps:,} |
+| training tokens | {num_tokens:,} |
+"""
 _LIMITS = """\
 ## Limits
 
@@ -52,49 +76,37 @@ _LIMITS = """\
 """
 
 
-class CardSample(NamedTuple):
-    """A prompt and the model's continuation of it."""
-
-    prompt: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The content of a model card."""
-
-    run_id: str
-    config: Config
-    sources: Sequence[Mapping[str, Any]]
-    """The files of the corpus: `name`, `size` in bytes and `sha256` of each."""
-    stats: Mapping[str, Any]
-    """The statistics of the train step (see `jobs.metrics.stats.TrainStats`)."""
-    vocab_size: int
-    samples: Sequence[CardSample]
-
-
 def card_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
     """Return the statistics for ``training_stats.json``, without those that vary between equal trainings."""
     return chosen(stats, names(TrainStats, Show.CARD))
 
 
-def write_card(facts: Facts) -> str:
-    """Return the content of ``README.md``."""
+def write_card(
+    run_id: str,
+    config: Config,
+    sources: Sequence[Mapping[str, Any]],
+    stats: Mapping[str, Any],
+    vocab_size: int,
+    samples: Sequence[tuple[str, str]],
+) -> str:
+    """Return the content of ``README.md``.
+
+    `sources` has the `name`, the `size` in bytes and the `sha256` of each file of the corpus, `stats` are `TrainStats`,
+    and `samples` are prompts with the model's continuations.
+    """
+    kind = config.model.kind
+    header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
+    metrics = _METRICS + (_REGRESSION if "mean_vector_loss" in stats else _LIKELIHOOD) + _METRICS_OF_ALL
+    settings = config.model_dump(mode="json", include={"preset", "tokenize", "windows", "model", "train"})
     parts = (
-        _header(facts),
-        _corpus(facts.sources),
-        _metrics(facts.stats, facts.vocab_size),
-        _configuration(facts.config),
-        _samples(facts.samples),
-        _LIMITS.format(num_positions=facts.config.windows.size),
+        header.format(run_id=run_id, num_parameters=stats["num_parameters"], kind=kind),
+        _corpus(sources),
+        metrics.format(**stats, uniform_loss=math.log(vocab_size)),
+        f"## Configuration\n\n{_verbatim(json.dumps(settings, indent=2, ensure_ascii=False))}\n",
+        "\n".join(["## Samples\n", *(_sample(*each) for each in samples)]),
+        _LIMITS.format(num_positions=config.windows.size),
     )
     return "\n".join(parts)
-
-
-def _header(facts: Facts) -> str:
-    kind = facts.config.model.kind
-    header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
-    return header.format(run_id=facts.run_id, num_parameters=facts.stats["num_parameters"], kind=kind)
 
 
 def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
@@ -105,47 +117,8 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([head, *rows, *more]) + "\n"
 
 
-def _metrics(stats: Mapping[str, Any], vocab_size: int) -> str:
-    rows = {
-        **(_regression(stats) if "mean_vector_loss" in stats else _likelihood(stats, vocab_size)),
-        "validation accuracy (next token)": f"{stats['valid_accuracy']:.1%}",
-        "training loss": f"{stats['train_loss']:.4f}",
-        "steps": f"{stats['num_steps']:,}",
-        "training tokens": f"{stats['num_tokens']:,}",
-    }
-    return (
-        "\n".join(["## Metrics\n\n| | |\n|---|---:|", *(f"| {name} | {value} |" for name, value in rows.items())])
-        + "\n"
-    )
-
-
-def _likelihood(stats: Mapping[str, Any], vocab_size: int) -> dict[str, str]:
-    return {
-        "validation loss (nats per token)": f"{stats['valid_loss']:.4f}",
-        "baseline: unigram frequencies": f"{stats['unigram_loss']:.4f}",
-        "baseline: bigram frequencies": f"{stats['bigram_loss']:.4f}",
-        "baseline: uniform distribution": f"{math.log(vocab_size):.4f}",
-        "bits per byte": f"{stats['bits_per_byte']:.4f}",
-        "perplexity": f"{stats['perplexity']:.2f}",
-    }
-
-
-def _regression(stats: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "validation loss (squared distance to the next embedding)": f"{stats['valid_loss']:.4f}",
-        "baseline: mean embedding": f"{stats['mean_vector_loss']:.4f}",
-        "baseline: accuracy of the most frequent token": f"{stats['unigram_accuracy']:.1%}",
-    }
-
-
-def _configuration(config: Config) -> str:
-    settings = config.model_dump(mode="json", include={"preset", "tokenize", "windows", "model", "train"})
-    return f"## Configuration\n\n{_verbatim(json.dumps(settings, indent=2, ensure_ascii=False))}\n"
-
-
-def _samples(samples: Sequence[CardSample]) -> str:
-    texts = [f"Prompt:\n\n{_verbatim(each.prompt)}\n\nContinuation:\n\n{_verbatim(each.text)}\n" for each in samples]
-    return "\n".join(["## Samples\n", *texts])
+def _sample(prompt: str, text: str) -> str:
+    return f"Prompt:\n\n{_verbatim(prompt)}\n\nContinuation:\n\n{_verbatim(text)}\n"
 
 
 def _verbatim(text: str) -> str:

@@ -1,35 +1,31 @@
-"""``config.json`` of the model folder: written from a model's configuration, and read back.
+"""``config.json`` of the model folder: written, read back, and the shapes of the tensors that it describes.
 
-A Llama model is described in Hugging Face's terms, so that `transformers` opens it. Context models have the names of
-our own settings.
+A Llama model is described in Hugging Face's terms, a context model in those of our settings. Sizes that are read have
+the same limits as the settings of a run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, fields
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.config import ModelConfig, first_wrong
 from jobs.errors import DamagedError, InputError
-from jobs.model.context import ContextConfig
+from jobs.model.context import AttentionConfig, ContextConfig, EmbeddingRegression
 from jobs.model.kinds import MODELS
 from jobs.model.language_model import MAX_POSITIONS, MAX_TOKENS, DataShape, LanguageModel, checked_int
 from jobs.model.llama import LlamaConfig
 
-ARCHITECTURES: Mapping[str, type[LanguageModel]] = MappingProxyType(
-    {
-        "LlamaForCausalLM": MODELS["transformer"],
-        "NightjarContextMlp": MODELS["context_mlp"],
-        "NightjarContextAttention": MODELS["context_attention"],
-        "NightjarEmbeddingRegression": MODELS["embedding_regression"],
-    }
-)
-"""The models by their names in ``config.json``."""
+ARCHITECTURES = {
+    "LlamaForCausalLM": "transformer",
+    "NightjarContextMlp": "context_mlp",
+    "NightjarContextAttention": "context_attention",
+    "NightjarEmbeddingRegression": "embedding_regression",
+}
+"""The kinds of models by their names in ``config.json``."""
 
 _LLAMA_NAMES = {
     "vocab_size": "vocab_size",
@@ -53,9 +49,13 @@ _LLAMA_FIXED = {
 """The only values that our decoder supports of settings that other Llama models vary."""
 
 
+Shapes = dict[str, tuple[int, ...]]
+"""The shapes of tensors by their names in a state dictionary."""
+
+
 def architecture_of(model: LanguageModel) -> str:
     """Return the name of the model's architecture in ``config.json``."""
-    return next(name for name, model_class in ARCHITECTURES.items() if model_class is type(model))
+    return next(name for name, kind in ARCHITECTURES.items() if MODELS[kind] is type(model))
 
 
 def model_config(model: LanguageModel, end_of_text: int) -> dict[str, Any]:
@@ -82,11 +82,7 @@ def llama_values(config: LlamaConfig) -> dict[str, Any]:
 
 
 def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], Any]:
-    """Parse a ``config.json``; return the class of the model and its configuration.
-
-    Args:
-        data: The content of the file.
-        where: The name of the file in error messages.
+    """Parse the ``config.json`` that errors call `where`; return the class of the model and its configuration.
 
     Raises:
         InputError: if it describes a model that this project does not have.
@@ -97,16 +93,15 @@ def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], An
         architectures = values["architectures"]
     except (ValueError, KeyError, TypeError):
         raise DamagedError(f"{where}: not the configuration of a model (no 'architectures')") from None
-    model_class = next((ours for name, ours in ARCHITECTURES.items() if [name] == architectures), None)
-    if model_class is None:
+    kind = next((kind for name, kind in ARCHITECTURES.items() if [name] == architectures), None)
+    if kind is None:
         raise InputError(f"{where}: unknown architecture {architectures}; known are {', '.join(ARCHITECTURES)}")
-    if model_class is MODELS["transformer"]:
-        return model_class, _llama_config(values, where)
-    return model_class, _context_config(model_class, values, where)
+    if kind == "transformer":
+        return MODELS[kind], _llama_config(values, where)
+    return MODELS[kind], _context_config(kind, values, where)
 
 
 def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
-    """Parse the configuration of a Llama model; its sizes have the same limits as the settings of a run."""
     for name, value in _LLAMA_FIXED.items():
         if values.get(name, value) != value:
             raise InputError(f"{where}: {name} is {values[name]!r}; only {value!r} is supported")
@@ -129,10 +124,8 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
     return config
 
 
-def _context_config(model_class: type[LanguageModel], values: dict[str, Any], where: str) -> ContextConfig:
-    """Parse the configuration of a context model; its sizes have the same limits as the settings of a run."""
-    kind = next(kind for kind, known in MODELS.items() if known is model_class)
-    config_class: type[ContextConfig] = model_class.config_class
+def _context_config(kind: str, values: dict[str, Any], where: str) -> ContextConfig:
+    config_class: type[ContextConfig] = MODELS[kind].config_class
     try:
         shape = DataShape(**{each.name: values[each.name] for each in fields(DataShape)})
         names = {each.name for each in fields(config_class)} & ModelConfig.model_fields.keys()
@@ -142,3 +135,50 @@ def _context_config(model_class: type[LanguageModel], values: dict[str, Any], wh
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{where}: not the configuration of a model of kind {kind} ({error})") from None
     return config_class.of(settings, shape)
+
+
+def weight_shapes(model_class: type[LanguageModel], config: Any) -> Shapes:
+    """Return the shapes of a model's tensors without building the model, whose sizes may not fit the memory."""
+    if isinstance(config, LlamaConfig):
+        return _llama_shapes(config)
+    last = config.hidden_sizes[-1]
+    if issubclass(model_class, EmbeddingRegression):
+        size = config.embedding_size
+        return _encoder_shapes(config) | {"output.weight": (size, last), "output.bias": (size,)}
+    return _encoder_shapes(config) | {"lm_head.weight": (config.vocab_size, last)}
+
+
+def _llama_shapes(config: LlamaConfig) -> Shapes:
+    size, hidden = config.embedding_size, config.hidden_size
+    kv_size = config.num_kv_heads * config.head_size
+    layer = {
+        "input_layernorm": (size,),
+        "self_attn.q_proj": (size, size),
+        "self_attn.k_proj": (kv_size, size),
+        "self_attn.v_proj": (kv_size, size),
+        "self_attn.o_proj": (size, size),
+        "post_attention_layernorm": (size,),
+        "mlp.gate_proj": (hidden, size),
+        "mlp.up_proj": (hidden, size),
+        "mlp.down_proj": (size, hidden),
+    }
+    shapes: Shapes = {
+        f"model.layers.{index}.{name}.weight": shape
+        for index in range(config.num_layers)
+        for name, shape in layer.items()
+    }
+    return shapes | {"model.embed_tokens.weight": (config.vocab_size, size), "model.norm.weight": (size,)}
+
+
+def _encoder_shapes(config: ContextConfig) -> Shapes:
+    num_inputs = 1 if isinstance(config, AttentionConfig) else config.num_positions
+    sizes = (num_inputs * config.embedding_size, *config.hidden_sizes)
+    shapes: Shapes = {"model.embed_tokens.weight": (config.vocab_size, config.embedding_size)}
+    for index, (inputs, outputs) in enumerate(zip(sizes, config.hidden_sizes, strict=False)):
+        shapes |= {f"model.dense.{index}.weight": (outputs, inputs), f"model.dense.{index}.bias": (outputs,)}
+    if isinstance(config, AttentionConfig):
+        square = (config.embedding_size, config.embedding_size)
+        shapes |= {f"model.{name}_proj.weight": square for name in "qkvo"}
+        if config.positions == "learned":
+            shapes["model.positions.weight"] = (config.num_positions, config.embedding_size)
+    return shapes

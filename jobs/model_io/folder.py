@@ -1,8 +1,6 @@
-"""The model folder: the files from which `transformers` and this project open a model.
+"""The model folder, from which `transformers` and this project open a model: written, found and read.
 
-``config.json``, ``model.safetensors``, ``tokenizer.json``, ``tokenizer_config.json``, ``special_tokens_map.json``,
-``generation_config.json``, the model card ``README.md``, ``training_stats.json``, and ``_manifest.json``, which is
-written last. In memory a folder is a mapping from these names to bytes. No file is ever unpickled.
+In memory a folder is a mapping from file names to bytes. The manifest is written last. No file is ever unpickled.
 """
 
 from __future__ import annotations
@@ -11,15 +9,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
-from jobs.lake.layout import MANIFEST
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.uri import join
+from jobs.lake.uri import join, to_uri
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.archive import unpack
-from jobs.model_io.configs import model_config, parse_model_config
-from jobs.model_io.weights import parse_weights, weight_shapes, weights_file
+from jobs.model_io.configs import Shapes, model_config, parse_model_config, weight_shapes
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -30,14 +32,7 @@ GENERATION_CONFIG, CARD, TRAINING_STATS = "generation_config.json", "README.md",
 def save_model(
     folder_uri: str, model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """Write a model folder in place of an earlier one, and return its contents.
-
-    Args:
-        folder_uri: The folder.
-        model: The model, whose weights become ``model.safetensors``.
-        tokenizer: The tokenizer, whose ``tokenizer.json`` is copied.
-        about: Further files by name, such as the model card.
-    """
+    """Write a model folder in place of an earlier one, and return its contents; `about` has further files by name."""
     contents = model_contents(model, tokenizer, about or {})
     write_contents(folder_uri, contents)
     return contents
@@ -46,11 +41,18 @@ def save_model(
 def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the contents of a model folder, including the manifest."""
     special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **special,
+        "model_max_length": model.config.num_positions,
+        "clean_up_tokenization_spaces": False,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     contents = {
         CONFIG: to_json(model_config(model, tokenizer.end_of_text)),
-        WEIGHTS: weights_file(model),
+        WEIGHTS: save(tensors, {"format": "pt"}),
         TOKENIZER: tokenizer.json,
-        TOKENIZER_CONFIG: to_json(_tokenizer_config(model.config.num_positions, special)),
+        TOKENIZER_CONFIG: to_json(tokenizer_config),
         SPECIAL_TOKENS: to_json(special),
         GENERATION_CONFIG: to_json({"bos_token_id": tokenizer.end_of_text, "eos_token_id": tokenizer.end_of_text}),
         **about,
@@ -71,12 +73,7 @@ def write_contents(folder_uri: str, contents: Mapping[str, bytes]) -> None:
 
 
 def read_contents(uri: str) -> dict[str, bytes]:
-    """Return the contents of a model folder or of its zip file, checked by size and hash.
-
-    Raises:
-        InputError: if there is no model.
-        DamagedError: if a file is missing, truncated or altered.
-    """
+    """Return the contents of a model folder or of its zip file, checked by size and hash."""
     if uri.endswith(".zip"):
         return unpack(uri)
     manifest = store.read_manifest(uri)
@@ -86,11 +83,27 @@ def read_contents(uri: str) -> dict[str, bytes]:
     return {**files, MANIFEST: store.read_bytes(join(uri, MANIFEST))}
 
 
-def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:
-    """Load the model and the tokenizer of a model folder or its zip file.
+def find_model(name: str, lake: Lake) -> str:
+    """Return the URI of the folder or zip file that `name` stands for: a place, the id of a run, or ``champion``."""
+    if name == "champion":
+        champion, _ = read_champion(lake)
+        if champion is None:
+            raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
+        return champion.model_uri
+    uri = to_uri(name)
+    if uri.endswith(".zip") and store.exists(uri):
+        return uri
+    candidates = [uri, join(uri, "model")]
+    if "/" not in name:
+        candidates.append(lake.run(name).model)
+    for candidate in candidates:
+        if store.exists(join(candidate, MANIFEST)) and store.exists(join(candidate, CONFIG)):
+            return candidate
+    raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")
 
-    Returns:
-        The model on the CPU in evaluation mode, and its tokenizer.
+
+def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:
+    """Load the model, on the CPU in evaluation mode, and the tokenizer of a model folder or its zip file.
 
     Raises:
         InputError: if there is no model, or its architecture is unknown.
@@ -104,7 +117,7 @@ def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel,
     if missing := {CONFIG, WEIGHTS, TOKENIZER} - contents.keys():
         raise DamagedError(f"{uri}: the manifest does not list {', '.join(sorted(missing))}")
     model_class, config = parse_model_config(contents[CONFIG], join(uri, CONFIG))
-    tensors = parse_weights(contents[WEIGHTS], join(uri, WEIGHTS), weight_shapes(model_class, config))
+    tensors = _parse_weights(contents[WEIGHTS], join(uri, WEIGHTS), weight_shapes(model_class, config))
     tokenizer = Tokenizer(contents[TOKENIZER], join(uri, TOKENIZER))
     if tokenizer.vocab_size > config.vocab_size:
         raise DamagedError(
@@ -115,15 +128,30 @@ def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel,
     return model.eval(), tokenizer
 
 
+def _parse_weights(data: bytes, where: str, shapes: Shapes) -> dict[str, Tensor]:
+    """Return the tensors of a ``model.safetensors``; raise a DamagedError if they have other names or `shapes`."""
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedError(f"{where}: not a safetensors file ({error})") from None
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(shapes.keys() | found.keys()):
+        if found.get(name) != shapes.get(name):
+            raise DamagedError(f"{where}: tensor {name} {_mismatch(found.get(name), shapes.get(name))}")
+        if not tensors[name].is_floating_point():
+            raise DamagedError(f"{where}: tensor {name} holds {tensors[name].dtype}, not floating point numbers")
+    return tensors
+
+
+def _mismatch(found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -> str:
+    if expected is None:
+        return "does not belong to the model that config.json describes"
+    size = " x ".join(map(str, expected))
+    if found is None:
+        return f"is missing; config.json requires it with {size} values"
+    return f"has {' x '.join(map(str, found))} values, but config.json requires {size}"
+
+
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Return the content of an indented JSON file."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _tokenizer_config(num_positions: int, special: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        **special,
-        "model_max_length": num_positions,
-        "clean_up_tokenization_spaces": False,
-    }

@@ -1,8 +1,8 @@
-"""Export of a model as one GGUF file, the format of llama.cpp.
+"""Export of a model as one GGUF file, the format of llama.cpp, with float32 weights.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Weights stay float32. Rotary positions of llama.cpp rotate
-neighbouring features, those of Hugging Face's Llama features half a head apart, so the rows of queries and keys are
-reordered. The output layer is left out, because llama.cpp then uses the embeddings.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Rotary positions of llama.cpp rotate neighbouring features,
+those of Hugging Face's Llama features half a head apart, so the rows of queries and keys are reordered. The output
+layer is left out, because llama.cpp then uses the embeddings.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import architecture_of
 from jobs.tokenizer.tokenizer import Tokenizer
 
-_PRE_TOKENIZERS = {"ByteLevel": "gpt-2"}
-"""llama.cpp's names of pre-tokenizers by their types in a ``tokenizer.json``."""
 _LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -37,11 +35,7 @@ _LAYER = {
 
 
 def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
-    """Return the content of a GGUF file.
-
-    Raises:
-        InputError: if llama.cpp does not support the kind of the model or the tokenizer.
-    """
+    """Return the content of a GGUF file; raise an InputError if llama.cpp does not support model or tokenizer."""
     if not isinstance(model, Llama):
         raise InputError(
             f"GGUF: only models of kind transformer can be exported; this model is a {architecture_of(model)}"
@@ -90,12 +84,13 @@ def _add_shape(writer: GGUFWriter, config: LlamaConfig) -> None:
 
 def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
     values = json.loads(tokenizer.json)
+    _check_tokenizer(values)
     tokens = {**values["model"].get("vocab", {}), **{each["content"]: each["id"] for each in values["added_tokens"]}}
     by_id = {token_id: token for token, token_id in tokens.items()}
     special = {each["id"] for each in values["added_tokens"] if each["special"]}
     ids = range(vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre_tokenizer(values))
+    writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list([by_id.get(token_id, f"[UNUSED{token_id}]") for token_id in ids])
     writer.add_token_types([_token_type(token_id, by_id, special) for token_id in ids])
     writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in values["model"]["merges"]])
@@ -104,18 +99,12 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) ->
     writer.add_add_bos_token(value=False)
 
 
-def _pre_tokenizer(values: dict[str, Any]) -> str:
-    """Return llama.cpp's name of the rule that splits text into words before the merges.
-
-    Raises:
-        InputError: if the tokenizer is not byte-level BPE with GPT-2's rule.
-    """
+def _check_tokenizer(values: dict[str, Any]) -> None:
+    """Raise an InputError unless the tokenizer is byte-level BPE that splits text into words by GPT-2's rule."""
     before = values.get("pre_tokenizer") or {}
-    name = _PRE_TOKENIZERS.get(str(before.get("type")))
-    plain = before.get("use_regex", True) and not before.get("add_prefix_space") and not values.get("normalizer")
-    if values["model"].get("type") != "BPE" or name is None or not plain:
+    plain = before.get("type") == "ByteLevel" and before.get("use_regex", True) and not before.get("add_prefix_space")
+    if values["model"].get("type") != "BPE" or not plain or values.get("normalizer"):
         raise InputError("GGUF: only byte-level BPE tokenizers (tokenize.kind=bpe) can be exported")
-    return name
 
 
 def _token_type(token_id: int, by_id: dict[int, str], special: set[int]) -> TokenType:

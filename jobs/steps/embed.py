@@ -16,11 +16,7 @@ from jobs.lake.layout import Run
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Make the embeddings of a run's tokens, or use existing ones; return their statistics.
-
-    Raises:
-        InputError: if the run has no tokens yet, or too few tokens occur often enough; then no dataset is published.
-    """
+    """Make the embeddings of a run's tokens, or use existing ones; return their statistics."""
     settings = config.embed
     tokens = TokensDataset.of_run(run)
     name = fingerprint(

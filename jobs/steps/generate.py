@@ -24,12 +24,7 @@ SAMPLES, TEXT = "samples.jsonl", "generated.txt"
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Generate the run's samples, unless they exist already for its model; return the statistics.
-
-    Raises:
-        InputError: if there is no trained model.
-        DamagedError: if the model or an earlier result does not match its manifest.
-    """
+    """Generate the run's samples, unless they exist already for its model; return the statistics."""
     model = store.read_manifest(run.model)
     if model is None:
         raise InputError(f"{run.model}: no model here; run the train step first")
@@ -43,8 +38,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     prompts = read_prompts(config.generate, store.read_bytes)
     make = partial(generate_batch, model_uri=run.model, fingerprint=model.fingerprint, config=config.generate)
     batches = engine.map(make, plan_batches(prompts, config.generate.num_samples), "generate")
-    stats = dict(summarize(batches, time.perf_counter() - started))
-    rows = [row for batch in batches for row in batch.rows]
+    rows = [row for batch, _ in batches for row in batch]
+    stats = dict(summarize(rows, time.perf_counter() - started, sum(seconds for _, seconds in batches)))
     files = (
         store.write_file(run.generate, SAMPLES, to_jsonl(rows)),
         store.write_file(run.generate, TEXT, to_text(rows).encode()),

@@ -20,9 +20,6 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """Make the tokens dataset of a run, or use an existing one; return its statistics.
 
     The whole corpus is checked before anything is written.
-
-    Raises:
-        InputError: if the corpus or the tokenizer cannot be used; then no dataset is published.
     """
     settings, lake = config.tokenize, Lake(run.lake_uri)
     earlier = latest_tokens(lake, config.corpus, run.run_id) if settings.tokenizer != "train" else None

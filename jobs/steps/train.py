@@ -19,8 +19,9 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.uri import base_name
 from jobs.metrics.training import baselines_text
 from jobs.model.kinds import build_model
-from jobs.model_io.card import CardSample, Facts
-from jobs.model_io.publish import publish_model
+from jobs.model_io.archive import pack
+from jobs.model_io.card import card_stats, write_card
+from jobs.model_io.folder import CARD, TRAINING_STATS, save_model, to_json
 from jobs.training.attempts import train_until_complete
 from jobs.training.checkpoint import load_final_weights
 from jobs.training.job import TrainingJob
@@ -35,10 +36,6 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """Train the run's model, write metrics and model folder, and return the statistics.
 
     If the run was trained before, return the statistics of that training.
-
-    Raises:
-        WorkerLostError: if workers were lost more than `train.max_restarts` times.
-        NightjarError: if training diverged, or the data cannot be used.
     """
     if finished := _find_finished(run):
         progress("training was finished before: nothing to do")
@@ -79,14 +76,13 @@ def _publish_model(job: TrainingJob, stats: dict[str, Any]) -> None:
     tokenizer = tokens.read_tokenizer()
     requests = [Request(prompt, index) for index, prompt in enumerate(config.generate.prompts[:CARD_SAMPLES])]
     made = generate(to_inference(model), tokenizer, requests, GenerationSettings.of(config.generate))
-    samples = [CardSample(sample.prompt, sample.text) for sample in made.samples]
-    publish_model(
-        job.run, model, tokenizer, Facts(job.run.run_id, config, tokens.files, stats, shape.vocab_size, samples)
-    )
+    samples = [(sample.prompt, sample.text) for sample in made]
+    card = write_card(job.run.run_id, config, tokens.files, stats, shape.vocab_size, samples)
+    about = {CARD: card.encode(), TRAINING_STATS: to_json(card_stats(stats))}
+    store.write_bytes(job.run.model_archive, pack(save_model(job.run.model, model, tokenizer, about)))
 
 
 def _publish(run: Run, stats: dict[str, Any], datasets: dict[str, str]) -> None:
-    """Publish the manifest that makes the training complete."""
     metrics = store.write_file(run.train, base_name(run.metrics), store.read_bytes(run.metrics))
     model = store.read_manifest(run.model)
     assert model is not None

@@ -16,11 +16,7 @@ from jobs.lake.layout import Run
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Make the windows dataset of a run, or use an existing one; return its statistics.
-
-    Raises:
-        InputError: if the run has no tokens yet, or a side has too few for one window; then no dataset is published.
-    """
+    """Make the windows dataset of a run, or use an existing one; return its statistics."""
     settings = config.windows
     tokens = TokensDataset.of_run(run)
     name = fingerprint(

@@ -23,13 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
-    """Train until the schedule is over, in as many attempts as `train.max_restarts` and `train.max_rollbacks` allow.
-
-    Raises:
-        StoppedError: if this process was asked to shut down.
-        WorkerLostError: if workers were lost too often.
-        NightjarError: if training diverged, or the data cannot be used.
-    """
+    """Train until the schedule is over, in as many attempts as `train.max_restarts` and `train.max_rollbacks` allow."""
     attempts = Attempts(job.run, job.config.train, progress)
     with forward(job.run) as shutdown:
         while True:
@@ -42,12 +36,8 @@ def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[s
                 attempts.diverged(error)
                 continue
             if result.is_complete:
-                return replace(
-                    result,
-                    restarts=attempts.restarts,
-                    rollbacks=len(attempts.skipped),
-                    workers=job.config.train.workers,
-                )
+                rollbacks, workers = len(attempts.skipped), job.config.train.workers
+                return replace(result, restarts=attempts.restarts, rollbacks=rollbacks, workers=workers)
             if shutdown.is_received:
                 raise StoppedError(
                     f"training received SIGTERM and stopped after step {latest_checkpoint(job.run)}, whose checkpoint"
@@ -71,10 +61,9 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
 
 
 class Attempts:
-    """Counts the attempts of a run, and decides whether another one is made.
+    """Counts the attempts of a run in the lake, and decides whether another one is made.
 
-    The counts are in the lake, so they survive a driver that is killed. `skipped` has the numbers of the batches that
-    later attempts leave out.
+    `skipped` has the numbers of the batches that later attempts leave out.
     """
 
     def __init__(self, run: Run, config: TrainConfig, progress: Callable[[str], None]) -> None:
@@ -88,11 +77,7 @@ class Attempts:
         self._restarts_before = self.restarts
 
     def lost(self, error: WorkerLostError) -> None:
-        """Count a lost worker.
-
-        Raises:
-            WorkerLostError: if this driver has restarted training `train.max_restarts` times already.
-        """
+        """Count a lost worker; raise an error if this driver has restarted training `train.max_restarts` times."""
         log.warning("%s", error)
         restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
         if restarts == limit:
@@ -106,11 +91,7 @@ class Attempts:
         self._progress(f"a worker was lost; resuming from step {step} (restart {restarts + 1} of {limit})")
 
     def diverged(self, error: DivergedError) -> None:
-        """Leave out the batch at which training diverged.
-
-        Raises:
-            DivergedError: if `train.on_divergence` is ``stop``, or `train.max_rollbacks` batches are left out already.
-        """
+        """Leave out the batch at which training diverged; raise the error if the settings do not allow that."""
         number, limit = len(self.skipped) + 1, self._config.max_rollbacks
         if self._config.on_divergence == "stop" or number > limit:
             raise error

@@ -1,8 +1,6 @@
 """Checkpoints: everything that training needs to resume as if it had never stopped.
 
-``<run>/train/checkpoints/<step>/`` holds ``model.safetensors`` (as in the model folder), ``optimizer.safetensors``
-(tensors named ``<quantity>/<parameter>``), ``state.json``, the run's ``config.json``, and ``_manifest.json``. The
-manifest is written last: without it there is no checkpoint. The state of random generators is not stored, since the
+The manifest is written last: without it there is no checkpoint. The state of random generators is not stored, since the
 random numbers of a step are a function of the seed, the step and the rank.
 """
 
@@ -51,10 +49,7 @@ class TrainingState:
     """Moving mean of the batches' losses."""
 
     def add_step(self, *, num_tokens: int, seconds: float, loss: float | None = None) -> None:
-        """Count a step on `num_tokens` tokens, after which the training time is `seconds`.
-
-        The moving mean takes the step's `loss`, if given, and remembers about 20 steps.
-        """
+        """Count a step after which the training time is `seconds`; the moving mean remembers about 20 losses."""
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
@@ -71,12 +66,10 @@ class TrainingState:
         return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule.config)
 
     def has_stopped_improving(self, config: TrainConfig) -> bool:
-        """Return True if the last `train.early_stopping_evals` validations were no better than the best before them.
-
-        Validations are counted by steps, so a resumed run decides as an undisturbed one.
-        """
+        """Return True if the last `train.early_stopping_evals` validations were no better than the best before them."""
         if config.early_stopping_evals is None or self.best_step is None:
             return False
+        # Validations are counted by steps, so a resumed run decides as an undisturbed one.
         since = self.steps // config.eval_every - self.best_step // config.eval_every
         return since >= config.early_stopping_evals
 
@@ -98,31 +91,29 @@ class Checkpoints:
         )
 
     def write(self, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
-        """Write the checkpoint after ``state.steps`` steps, then delete those that are no longer kept."""
-        save_checkpoint(self._run, state, model, optimizer)
+        """Write the checkpoint after ``state.steps`` steps, then delete those that are no longer kept.
+
+        If the writing fails, the whole folder is deleted.
+        """
+        folder = self._run.checkpoint(state.steps)
+        store.delete_folder(folder)  # an attempt that was killed may have left a part of it
+        try:
+            files = (
+                store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
+                store.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
+                store.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
+                store.write_file(folder, CONFIG, store.read_bytes(self._run.config)),
+            )
+            store.publish_manifest(folder, Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
+        except BaseException:
+            with suppress(Exception):  # the first error is the one to report
+                store.delete_folder(folder)
+            raise
         self._written = time.monotonic()
         best = state.best_step if self._config.keep_best else None
         for step in complete_checkpoints(self._run)[: -self._config.keep_checkpoints]:
             if step != best:
                 store.delete_folder(self._run.checkpoint(step))
-
-
-def save_checkpoint(run: Run, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
-    """Write the checkpoint after ``state.steps`` steps; delete the whole folder if that fails."""
-    folder = run.checkpoint(state.steps)
-    store.delete_folder(folder)  # an attempt that was killed may have left a part of it
-    try:
-        files = (
-            store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
-            store.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
-            store.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
-            store.write_file(folder, CONFIG, store.read_bytes(run.config)),
-        )
-        store.publish_manifest(folder, Manifest("checkpoint", state.settings, files, {"steps": state.steps}))
-    except BaseException:
-        with suppress(Exception):  # the first error is the one to report
-            store.delete_folder(folder)
-        raise
 
 
 def complete_checkpoints(run: Run) -> list[int]:
@@ -144,12 +135,9 @@ def latest_checkpoint(run: Run) -> int | None:
     return None
 
 
-def best_checkpoint(run: Run) -> int | None:
-    """Return the step of the checkpoint with the lowest validation loss; the latest, if that one is not usable."""
-    latest = latest_checkpoint(run)
-    if latest is None:
-        return None
-    best = _parse_state(read_part(run, latest, STATE)).best_step
+def _best_checkpoint(run: Run, latest: int) -> int:
+    """Return the step of the checkpoint with the lowest validation loss; `latest`, if that one is not usable."""
+    best: int | None = json.loads(read_part(run, latest, STATE))["best_step"]
     try:
         if best is not None:
             _read(run, best)
@@ -169,7 +157,7 @@ def load_checkpoint(
         InputError: if it was made with other `settings`.
     """
     files = _read(run, step)
-    state = _parse_state(files[STATE])
+    state = TrainingState(**json.loads(files[STATE]))
     if state.settings != settings:
         raise InputError(
             f"{run.checkpoint(step)}: was made with another configuration or other data; use a new run id,"
@@ -181,30 +169,24 @@ def load_checkpoint(
 
 
 def load_final_weights(run: Run, model: LanguageModel, *, keep_best: bool) -> None:
-    """Load the weights that a complete training publishes: with `keep_best` the best ones, else the last.
-
-    Raises:
-        DamagedError: if there is no intact checkpoint.
-    """
-    step = best_checkpoint(run) if keep_best else latest_checkpoint(run)
+    """Load the weights that a complete training publishes: with `keep_best` the best ones, else the last."""
+    step = latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no intact checkpoint, although training has ended; run the step again")
+    if keep_best:
+        step = _best_checkpoint(run, step)
     model.load_state_dict(load(read_part(run, step, MODEL)))
 
 
 def read_part(run: Run, step: int, name: str) -> bytes:
-    """Return the content of one file of a checkpoint.
-
-    Raises:
-        DamagedError: if the file is missing, truncated or altered.
-    """
+    """Return the content of one file of a checkpoint; raise a DamagedError if it is missing, truncated or altered."""
     (entry,) = _read_manifest(run, step).entries(name)
     return store.read_file(run.checkpoint(step), entry)
 
 
 def _read(run: Run, step: int) -> dict[str, bytes]:
-    files = _read_manifest(run, step).files
-    return {entry.name: store.read_file(run.checkpoint(step), entry) for entry in files}
+    entries = _read_manifest(run, step).files
+    return {entry.name: store.read_file(run.checkpoint(step), entry) for entry in entries}
 
 
 def _read_manifest(run: Run, step: int) -> Manifest:
@@ -212,10 +194,6 @@ def _read_manifest(run: Run, step: int) -> Manifest:
     if manifest is None:
         raise DamagedError(f"{run.checkpoint(step)}: no manifest; delete this folder and run the step again")
     return manifest
-
-
-def _parse_state(data: bytes) -> TrainingState:
-    return TrainingState(**json.loads(data))
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -235,7 +213,6 @@ def load_optimizer_tensors(
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():
         quantity, _, name = key.partition("/")
-        parameter = parameters[name]
-        states[parameter][quantity] = tensor.to(parameter.device)
+        states[parameters[name]][quantity] = tensor.to(parameters[name].device)
     optimizer.state.clear()
     optimizer.state.update(states)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from jobs.datasets.windows import WindowSet
 from jobs.metrics.training import Quality
 from jobs.model.language_model import LanguageModel
-from jobs.training.data import TrainingData
+from jobs.training.job import TrainingData
 from jobs.training.learner import Learner
 from jobs.training.order import Ids
 from jobs.training.process_group import Group
@@ -24,50 +23,33 @@ MAX_BASELINE_WINDOWS = 2**16
 _READ_AT_A_TIME = 2**10
 
 
-@dataclass(frozen=True)
-class Score:
-    """Loss per target in the model's unit, and the share of targets that the model ranks first."""
+def scores(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> tuple[Tensor, Tensor]:
+    """Return the scores on at most `max_windows` validation windows and a quarter as many training windows.
 
-    loss: float
-    accuracy: float
-
-    def __add__(self, other: Score) -> Score:
-        """Return the sum of two workers' parts of a score."""
-        return Score(self.loss + other.loss, self.accuracy + other.accuracy)
-
-
-def evaluate(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> Quality:
-    """Evaluate the model; return the same metrics on each worker.
-
-    Always the same windows are taken: at most `max_windows` evenly spaced validation windows, and a quarter as many
-    training windows.
+    A score holds the loss per target in the model's unit, and the share of targets that the model ranks first. The
+    windows are always the same ones. In a `LocalGroup`, the scores are this worker's parts, which add up.
     """
-    return to_metrics(data, learner.model.loss_unit, *scores(learner, data, max_windows, group))
+    valid = _score(learner, data.valid, max_windows, group)
+    return valid, _score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
 
 
-def scores(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> tuple[Score, Score]:
-    """Return the scores on validation and training windows; in a `LocalGroup`, this worker's parts of them."""
-    valid = score(learner, data.valid, max_windows, group)
-    return valid, score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
-
-
-def to_metrics(data: TrainingData, loss_unit: str, valid: Score, train: Score) -> Quality:
+def to_metrics(data: TrainingData, loss_unit: str, valid: Tensor, train: Tensor) -> Quality:
     """Return the scores as metrics; perplexity and bits per byte are there if the loss is in nats."""
+    train_loss, train_accuracy = train.tolist()
+    loss, accuracy = valid.tolist()
     metrics: Quality = {
-        "train_loss": train.loss,
-        "valid_loss": valid.loss,
-        "train_accuracy": train.accuracy,
-        "valid_accuracy": valid.accuracy,
+        "train_loss": train_loss,
+        "valid_loss": loss,
+        "train_accuracy": train_accuracy,
+        "valid_accuracy": accuracy,
     }
     if loss_unit == "nats":
-        metrics |= {
-            "perplexity": perplexity(valid.loss),
-            "bits_per_byte": bits_per_byte(valid.loss, data.valid_tokens_per_byte),
-        }
+        metrics["perplexity"] = math.exp(min(loss, MAX_EXPONENT))
+        metrics["bits_per_byte"] = loss / math.log(2) * data.valid_tokens_per_byte
     return metrics
 
 
-def score(learner: Learner, windows: WindowSet, max_windows: int, group: Group) -> Score:
+def _score(learner: Learner, windows: WindowSet, max_windows: int, group: Group) -> Tensor:
     """Return the mean over at most `max_windows` evenly spaced windows, of which each worker computes its share."""
     ids = evenly_spaced(windows.num_windows, max_windows)
     share = ids[group.share(len(ids))]
@@ -77,27 +59,15 @@ def score(learner: Learner, windows: WindowSet, max_windows: int, group: Group) 
         batch = torch.from_numpy(windows.read(share[start : start + batch_size]))
         totals += torch.tensor(learner.score(batch))
     group.sum(totals)
-    loss, accuracy = (totals / (len(ids) * learner.model.targets_per_window)).tolist()
-    return Score(loss, accuracy)
-
-
-def perplexity(loss: float) -> float:
-    """Return the exponential of a loss in nats: the number of equally likely tokens with the same loss."""
-    return math.exp(min(loss, MAX_EXPONENT))
-
-
-def bits_per_byte(loss: float, tokens_per_byte: float) -> float:
-    """Convert a loss in nats per token to bits per byte of text."""
-    return loss / math.log(2) * tokens_per_byte
+    return totals / (len(ids) * learner.model.targets_per_window)
 
 
 def baselines(model: LanguageModel, data: TrainingData, eval_windows: int) -> Quality:
     """Return the baselines of the model's validation loss and accuracy, in the unit of its loss.
 
-    A model with a cross-entropy loss has the baselines of the dataset. A model that predicts embeddings has
-    `mean_vector_loss`, the squared distance to the mean embedding, and `unigram_accuracy`, the share of the most
-    frequent token. Mean and most frequent token are those of at most 65,536 evenly spaced training windows; loss and
-    share are measured on the validation windows of `evaluate`.
+    A model that predicts embeddings has `mean_vector_loss`, the squared distance to the mean embedding, and
+    `unigram_accuracy`, the share of the most frequent token. Mean and most frequent token are those of at most 65,536
+    evenly spaced training windows; loss and share are measured on the validation windows of `scores`.
     """
     if model.loss_unit == "nats":
         return data.baselines

@@ -1,15 +1,20 @@
-"""The training job that the driver sends to each worker, and the result that it gets back."""
+"""The training job that the driver sends to each worker, the data of the training, and its result."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from jobs.config import Config
+from jobs.datasets.windows import WindowSet
+from jobs.errors import InputError
+from jobs.lake import store
 from jobs.lake.layout import Lake, Run
-from jobs.training.data import TrainingData
+from jobs.metrics import chosen
+from jobs.metrics.training import Position, Quality
+from jobs.model.language_model import DataShape
 
 # Settings that may change between the attempts of a run, since the weights stay the same but for rounding.
 CHANGEABLE_SETTINGS = {
@@ -18,6 +23,36 @@ CHANGEABLE_SETTINGS = {
     "max_loss_rise",
     "init",  # only the first attempt reads it, and `champion` may name another model later
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A windows dataset, with the statistics that the windows step computed."""
+
+    train: WindowSet
+    valid: WindowSet
+    shape: DataShape
+    baselines: Quality
+    """Losses (nats per token) and accuracy of baselines on the validation text."""
+    valid_tokens_per_byte: float
+
+    @classmethod
+    def open(cls, place: Lake, fingerprint: str) -> TrainingData:
+        """Open the dataset `fingerprint`; raise an InputError if it does not exist."""
+        manifest = store.read_manifest(place.dataset("windows", fingerprint))
+        if manifest is None:
+            raise InputError(f"{place.dataset('windows', fingerprint)}: no windows here; run the windows step first")
+        train, valid = (WindowSet.open(place, fingerprint, side) for side in ("train", "valid"))
+        counts = manifest.counts
+        shape = DataShape(counts["vocab_size"], train.size, counts["end_of_text"])
+        names = ("unigram_loss", "bigram_loss", "unigram_accuracy")
+        baselines = cast("Quality", chosen(counts, names))
+        return cls(train, valid, shape, baselines, counts["valid_tokens"] / counts["valid_bytes"])
+
+    def position(self, steps: int, batch_size: int) -> Position:
+        """Return how far training is after `steps` steps: in steps, epochs and tokens."""
+        windows = steps * batch_size
+        return {"step": steps, "epoch": windows / self.train.num_windows, "tokens": windows * self.train.size}
 
 
 @dataclass(frozen=True)
@@ -32,11 +67,7 @@ class TrainingJob:
     """Numbers of the batches that are left out because training diverged at them."""
 
     def open_data(self) -> TrainingData:
-        """Open the windows dataset.
-
-        Raises:
-            InputError: if the dataset does not exist.
-        """
+        """Open the windows dataset; raise an InputError if it does not exist."""
         return TrainingData.open(Lake(self.run.lake_uri), self.windows)
 
     def settings_hash(self) -> str:

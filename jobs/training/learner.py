@@ -37,16 +37,10 @@ class Learner:
             compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
-        """Add the gradient of the windows' part of a batch's mean loss.
+        """Add the gradient of a part of a batch's mean loss; return that part.
 
-        At most `train.micro_batch_size` windows are in memory at a time.
-
-        Args:
-            windows: The windows (n, size + 1), int64: `size` inputs and one more target.
-            num_targets: The number of targets in the whole batch, which may lie on several workers.
-
-        Returns:
-            The windows' summed loss divided by `num_targets`, in the model's unit.
+        `windows` (n, size + 1), int64, are this worker's part of the batch, which has `num_targets` targets. At most
+        `train.micro_batch_size` windows are in memory at a time.
         """
         total = 0.0
         at_a_time = self._micro_batch_size or max(1, len(windows))
@@ -114,11 +108,7 @@ def choose_device(rank: int) -> torch.device:
 
 
 def compile_module(module: nn.Module, device: torch.device) -> None:
-    """Compile `module` at its first call.
-
-    Raises:
-        InputError: if no C++ compiler is installed, which the CPU needs.
-    """
+    """Compile `module` at its first call; raise an InputError if the CPU's C++ compiler is not installed."""
     compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise InputError(
@@ -129,13 +119,10 @@ def compile_module(module: nn.Module, device: torch.device) -> None:
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32."""
-    if name == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    has_bfloat16 = name == "bfloat16"
+    if name == "auto" and device.type == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif name == "auto":
+        capabilities = torch.cpu.get_capabilities()
+        has_bfloat16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.bfloat16 if has_bfloat16 else torch.float32

@@ -17,8 +17,7 @@ _MAX_KEPT_BYTES, _MAX_HEAP_BLOCK_BYTES = 1 << 30, 1 << 25
 def keep_freed_memory() -> None:
     """Let glibc keep up to 1 GiB that a step frees for the next one, instead of returning it to the system.
 
-    Otherwise each step of a small model touches thousands of new pages, which the system must clear. That takes 5 to
-    10% of the step. Without glibc this does nothing.
+    Otherwise the system must clear thousands of new pages, which takes 5 to 10% of a step of a small model.
     """
     if not sys.platform.startswith("linux"):
         return

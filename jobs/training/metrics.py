@@ -1,8 +1,8 @@
 """The metrics of a training: one row for each step, written while training runs, and summarized at its end.
 
 S3 cannot append to an object. So the rows of a few seconds are written together as a part, an object named
-``part-<attempt>-<writer>-<number>.jsonl``. A step that is repeated after a resume counts once, with the row of the last
-attempt. When a later attempt has begun at a step, the rows of earlier attempts from that step on are dropped.
+``part-<attempt>-<writer>-<number>.jsonl``. When a later attempt has begun at a step, the rows of earlier attempts from
+that step on are dropped.
 """
 
 from __future__ import annotations
@@ -39,46 +39,25 @@ PROGRESS_SECONDS = 2.0
 LAST_STEPS = 50
 
 
-class MetricsWriter:
-    """Collects the rows of one attempt and writes a part every few seconds."""
-
-    def __init__(self, run: Run, flush_seconds: float = FLUSH_SECONDS) -> None:
-        self._folder = run.metrics_parts
-        self._prefix = f"part-{_next_attempt(self._folder):04d}-{uuid.uuid4().hex[:8]}"
-        self._flush_seconds = flush_seconds
-        self._number = 0
-        self._rows: list[StepRow] = []
-        self._flushed = time.monotonic()
-
-    def add(self, row: StepRow) -> None:
-        """Add a row; write the collected rows if the last part is old enough."""
-        self._rows.append(row)
-        if time.monotonic() - self._flushed >= self._flush_seconds:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the collected rows. Call it before each checkpoint, so that no checkpoint is ahead of its metrics."""
-        if self._rows:
-            name = f"{self._prefix}-{self._number:06d}.jsonl"
-            store.write_bytes(join(self._folder, name), to_jsonl(self._rows))
-            self._number += 1
-            self._rows.clear()
-        self._flushed = time.monotonic()
-
-
 class Journal:
-    """Reports a training: metrics in the lake, log lines, and ``<run>/progress/train.json`` every two seconds."""
+    """Reports an attempt: metrics in the lake, log lines, and ``<run>/progress/train.json`` every two seconds."""
 
     def __init__(self, run: Run, schedule: Schedule) -> None:
         self._run = run
         self._schedule = schedule
-        self._metrics = MetricsWriter(run)
+        attempts = [int(base_name(info.uri).split("-")[1]) for info in store.list_files(run.metrics_parts)]
+        self._prefix = f"part-{max(attempts, default=-1) + 1:04d}-{uuid.uuid4().hex[:8]}"
+        self._number = 0
+        self._rows: list[StepRow] = []
+        self._flushed = time.monotonic()
         self._reported = 0.0
 
     def add(self, position: Position, quality: Quality, batch: BatchRow) -> None:
         """Report a step: the position after it, its baselines and perhaps its validation, and its own metrics."""
         row = cast("StepRow", {**position, **quality, **batch})
-        self._metrics.add(row)
+        self._rows.append(row)
+        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
         if "valid_loss" in row:
             log.info("step %d: loss %.3f, validation loss %.3f (%s)",
                      row["step"], row["loss"], row["valid_loss"], baselines_text(row))  # fmt: skip
@@ -87,8 +66,13 @@ class Journal:
             self._reported = time.monotonic()
 
     def flush(self) -> None:
-        """Write the collected metrics."""
-        self._metrics.flush()
+        """Write the collected rows as a part. Call it before each checkpoint, which may not be ahead of its metrics."""
+        if self._rows:
+            name = f"{self._prefix}-{self._number:06d}.jsonl"
+            store.write_bytes(join(self._run.metrics_parts, name), to_jsonl(self._rows))
+            self._number += 1
+            self._rows.clear()
+        self._flushed = time.monotonic()
 
     def progress(self, row: StepRow) -> dict[str, Any]:
         """Return the progress after the step of `row`, as a message and as numbers."""
@@ -111,11 +95,7 @@ def compact(run: Run) -> list[StepRow]:
 
 
 def read_parts(run: Run) -> list[StepRow]:
-    """Return the rows of all parts by step, one row for each step.
-
-    Raises:
-        DamagedError: if a part cannot be read.
-    """
+    """Return the rows of all parts by step, one row for each step."""
     rows: list[StepRow] = []
     attempt = ""
     for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
@@ -131,8 +111,7 @@ def read_parts(run: Run) -> list[StepRow]:
 def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
     """Return the statistics of a training from the metrics of all its steps.
 
-    Means are over steps; speed is over the whole training time. With `keep_best`, the losses and accuracies are those
-    of the best validation, whose weights are published, else those of the last step.
+    With `keep_best`, the losses and accuracies are those of the best validation, else those of the last step.
     """
     last = rows[-1]
     validated = [row for row in rows if "valid_loss" in row]
@@ -167,8 +146,3 @@ def _parse(uri: str) -> list[StepRow]:
         return [json.loads(line) for line in store.read_bytes(uri).splitlines()]
     except ValueError:
         raise DamagedError(f"{uri}: not lines of JSON; delete it and run again") from None
-
-
-def _next_attempt(folder: str) -> int:
-    attempts = [int(base_name(info.uri).split("-")[1]) for info in store.list_files(folder)]
-    return max(attempts, default=-1) + 1

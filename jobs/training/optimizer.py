@@ -69,20 +69,17 @@ def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
         nesterov=config.nesterov,
         adjust_lr_fn="match_rms_adamw",
     )
-    return CombinedOptimizer(
-        [muon, _adamw([other for other in model.parameters() if id(other) not in hidden_ids], config)]
-    )
+    others = [parameter for parameter in model.parameters() if id(parameter) not in hidden_ids]
+    return CombinedOptimizer([muon, _adamw(others, config)])
 
 
 def _adamw(parameters: Sequence[nn.Parameter], config: TrainConfig) -> Optimizer:
     """Build AdamW (arXiv:1711.05101) with weight decay for matrices and none for vectors."""
+    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+    vectors = [parameter for parameter in parameters if parameter.dim() < 2]
     groups: list[dict[str, Any]] = [
-        {"name": "matrices", "params": [parameter for parameter in parameters if parameter.dim() >= 2]},
-        {
-            "name": "vectors",
-            "params": [parameter for parameter in parameters if parameter.dim() < 2],
-            "weight_decay": 0.0,
-        },
+        {"name": "matrices", "params": matrices},
+        {"name": "vectors", "params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         groups,
@@ -97,8 +94,7 @@ class FlatGradients:
     """The gradients of all parameters in one buffer, which one all-reduce sums over the workers.
 
     Each ``parameter.grad`` is a view of `values`, to which the backward pass adds. `extra` has slots for a few more
-    numbers that the same all-reduce sums. `buffer` holds `values` and `extra`. `norms` has the norm of each parameter's
-    gradient before the last clipping.
+    numbers. `buffer` holds both. `norms` has the norm of each parameter's gradient before the last clipping.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], num_extra: int) -> None:

@@ -29,8 +29,11 @@ class SampleOrder:
         self._first_ids = np.cumsum(self._counts) - self._counts
         self._seed = seed
         self._block_shards = block_shards
-        self._epoch = _Epoch(-1, [], np.zeros(0, np.int64))
-        self._block = _Block((-1, -1), np.zeros(0, np.int64))
+        self._epoch = -1
+        self._blocks: list[Ids] = []  # of shards, in this epoch
+        self._starts = np.zeros(0, np.int64)  # the position at which each block starts
+        self._block = -1, -1
+        self._ids = np.zeros(0, np.int64)  # the shuffled windows of this block of an epoch
         self.num_windows = int(self._counts.sum())
         if not self.num_windows:
             raise ValueError("there are no windows to order")
@@ -47,39 +50,24 @@ class SampleOrder:
 
     def _from_block(self, epoch: int, position: int) -> Ids:
         """Return the ids from `position` of the epoch to the end of its block."""
-        if self._epoch.number != epoch:
-            self._epoch = self._arrange(epoch)
-        block = int(np.searchsorted(self._epoch.starts, position, side="right")) - 1
-        if self._block.key != (epoch, block):
-            self._block = _Block((epoch, block), self._shuffled(epoch, block))
-        return self._block.ids[position - int(self._epoch.starts[block]) :]
+        if self._epoch != epoch:
+            self._arrange(epoch)
+        block = int(np.searchsorted(self._starts, position, side="right")) - 1
+        if self._block != (epoch, block):
+            self._block, self._ids = (epoch, block), self._shuffled(epoch, block)
+        return self._ids[position - int(self._starts[block]) :]
 
-    def _arrange(self, epoch: int) -> _Epoch:
-        """Permute the shards that have windows, and cut them into blocks."""
+    def _arrange(self, epoch: int) -> None:
         shards = np.flatnonzero(self._counts)
         shards = shards[_permutation(len(shards), self._seed, epoch, 0)]
         starts = np.cumsum(self._counts[shards]) - self._counts[shards]
         firsts = range(0, len(shards), self._block_shards)
-        return _Epoch(epoch, [shards[first : first + self._block_shards] for first in firsts], starts[firsts])
+        self._epoch, self._starts = epoch, starts[firsts]
+        self._blocks = [shards[first : first + self._block_shards] for first in firsts]
 
     def _shuffled(self, epoch: int, block: int) -> Ids:
-        shards = self._epoch.blocks[block]
-        ids = np.concatenate([self._first_ids[shard] + np.arange(self._counts[shard]) for shard in shards])
+        ids = np.concatenate([self._first_ids[shard] + np.arange(self._counts[shard]) for shard in self._blocks[block]])
         return ids[_permutation(len(ids), self._seed, epoch, 1 + block)]
-
-
-class _Epoch:
-    """The blocks of shards of an epoch, and the position at which each block starts."""
-
-    def __init__(self, number: int, blocks: list[Ids], starts: Ids) -> None:
-        self.number, self.blocks, self.starts = number, blocks, starts
-
-
-class _Block:
-    """The shuffled windows of one block; `key` is its epoch and its number."""
-
-    def __init__(self, key: tuple[int, int], ids: Ids) -> None:
-        self.key, self.ids = key, ids
 
 
 def batch_of_step(step: int, skipped: Sequence[int]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import torch
@@ -70,10 +70,7 @@ class LocalGroup(Group):
 
 @contextmanager
 def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group]:
-    """Join the process group of the worker group, and leave it at the end, since Spark reuses worker processes.
-
-    Rank 0 opens a port that the system chooses, and sends its number to the others. `timeout_seconds` limits each wait.
-    """
+    """Join the process group of the worker group, and leave it at the end, since Spark reuses worker processes."""
     if context.world_size == 1:
         yield Group(0, 1)
         return
@@ -81,7 +78,7 @@ def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group
     same_host = len(set(hosts)) == 1
     timeout = timedelta(seconds=timeout_seconds)
     store = _rendezvous(context, LOOPBACK if same_host else hosts[0], timeout)
-    with _gloo_interface(_loopback_name() if same_host else None):
+    with _gloo_on_loopback() if same_host else nullcontext():
         dist.init_process_group(
             _backend(hosts), store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
         )
@@ -92,7 +89,7 @@ def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group
 
 
 def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> TCPStore:
-    """Return the store through which the workers find each other; it listens on loopback if all are on one host."""
+    """Return the store through which the workers find each other, on a port of rank 0 that the system chooses."""
     if context.rank != 0:
         port = int(context.all_gather("")[0])
         return TCPStore(host, port, context.world_size, False, timeout)
@@ -111,18 +108,15 @@ def _backend(hosts: Sequence[str]) -> str:
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"
 
 
-def _loopback_name() -> str | None:
-    return next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
-
-
 @contextmanager
-def _gloo_interface(name: str | None) -> Iterator[None]:
-    """Make gloo use the interface `name` instead of the one of the host's name, which may not resolve."""
-    before = os.environ.get("GLOO_SOCKET_IFNAME")
-    if name and before is None:
-        os.environ["GLOO_SOCKET_IFNAME"] = name
+def _gloo_on_loopback() -> Iterator[None]:
+    """Make gloo use the loopback interface instead of the one of the host's name, which may not resolve."""
+    name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if name is None or "GLOO_SOCKET_IFNAME" in os.environ:
+        yield
+        return
+    os.environ["GLOO_SOCKET_IFNAME"] = name
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop("GLOO_SOCKET_IFNAME", None)
+        del os.environ["GLOO_SOCKET_IFNAME"]

@@ -1,8 +1,7 @@
 """The length of a training and its learning-rate schedule: linear warm-up, then the decay of `train.schedule`.
 
 Where `train.max_seconds` ends a run before its last step, the decay must end then too. So the decay follows the larger
-of two shares: the share of the steps and the share of the seconds that have passed. Both only grow, so the learning
-rate never rises after the warm-up. As long as the share of the steps is larger, the seconds have no influence.
+of two shares: the share of the steps and the share of the seconds that have passed.
 """
 
 from __future__ import annotations
@@ -50,14 +49,12 @@ class Schedule:
         return self.config.learning_rate * warmup * self._decay(self.progress(steps, seconds))
 
     def _decay(self, progress: float) -> float:
-        """Return the share of the highest learning rate at `progress` of the run."""
         if self.config.schedule == "exponential":
             return math.pow(self.config.decay_per_epoch, progress * self.total_epochs)
         floor = self.config.min_learning_rate_ratio
         return floor + (1 - floor) * self._shape(progress)
 
     def _shape(self, progress: float) -> float:
-        """Return a factor that falls from 1 to 0; for `constant` it stays 1."""
         match self.config.schedule:
             case "linear":
                 return 1 - progress

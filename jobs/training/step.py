@@ -7,14 +7,13 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError
 from jobs.metrics.training import BatchRow
-from jobs.training.data import TrainingData
+from jobs.training.job import TrainingData
 from jobs.training.learner import Learner
 from jobs.training.memory import resident_bytes
 from jobs.training.order import Ids, SampleOrder, seed_step
@@ -29,24 +28,15 @@ Exchange = Callable[[float], tuple[float, float]]
 batch's mean loss and the seconds of training so far."""
 
 
-@dataclass(frozen=True)
 class Trainer:
     """Everything that a worker trains with, built once."""
 
-    config: TrainConfig
-    data: TrainingData
-    learner: Learner
-    group: Group
-    watchdog: Watchdog
-    order: SampleOrder
-    schedule: Schedule
-
-    @classmethod
-    def of(cls, config: TrainConfig, data: TrainingData, learner: Learner, group: Group, watchdog: Watchdog) -> Trainer:
-        """Return a trainer with the sample order and the schedule that `config` and `data` decide."""
-        order = SampleOrder(data.train.windows_per_shard, config.seed)
-        schedule = Schedule.of(config, data.train.num_windows, data.train.size)
-        return cls(config, data, learner, group, watchdog, order, schedule)
+    def __init__(
+        self, config: TrainConfig, data: TrainingData, learner: Learner, group: Group, watchdog: Watchdog
+    ) -> None:
+        self.config, self.data, self.learner, self.group, self.watchdog = config, data, learner, group, watchdog
+        self.order = SampleOrder(data.train.windows_per_shard, config.seed)
+        self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
 
 
 def train_step(
@@ -57,15 +47,8 @@ def train_step(
     In a `LocalGroup` each worker steps by itself: its gradient and loss are means over its share. In another group
     they are means over the global batch, and `exchange` sums the parts.
 
-    Args:
-        trainer: This worker's model, data and schedule.
-        step: The number of steps done before.
-        exchange: Sums gradients and loss over the workers.
-        batch: The number of the global batch in the sample order.
-        mean_loss: The moving mean of earlier losses, with which the loss is compared (`train.max_loss_rise`).
-
-    Raises:
-        DivergedError: if the loss or the gradient is not finite, or the loss has risen too far.
+    `step` counts from 0, and `batch` is the number of the global batch in the sample order. The loss is compared with
+    `mean_loss`, the moving mean of earlier losses (`check_loss`).
     """
     config, data, learner, group = trainer.config, trainer.data, trainer.learner, trainer.group
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -102,11 +85,10 @@ def train_step(
 def check_loss(
     loss: float, norm: float, step: int, ids: Ids, config: TrainConfig, mean_loss: float | None = None
 ) -> None:
-    """Check that training has not diverged at `step`, which trained on the windows `ids`.
+    """Raise a DivergedError if training diverged at `step`, which trained on the windows `ids`.
 
-    Raises:
-        DivergedError: if `loss` or the gradient's `norm` is not finite, or if the loss is more than
-            `train.max_loss_rise` above `mean_loss`.
+    That is so if `loss` or the gradient's `norm` is not finite, or the loss is more than `train.max_loss_rise` above
+    `mean_loss`.
     """
     has_risen = mean_loss is not None and config.max_loss_rise is not None and loss > mean_loss + config.max_loss_rise
     if math.isfinite(loss) and math.isfinite(norm) and not has_risen:
@@ -121,5 +103,5 @@ def check_loss(
 
 
 def samples_checksum(ids: Ids) -> str:
-    """Return a checksum of a batch's windows; two runs with equal checksums took the same windows."""
+    """Return a checksum of a batch's windows."""
     return f"{zlib.crc32(ids.tobytes()):08x}"

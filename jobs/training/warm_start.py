@@ -17,8 +17,7 @@ from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel
-from jobs.model_io.folder import load_model
-from jobs.model_io.locate import find_model
+from jobs.model_io.folder import find_model, load_model
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint
 from jobs.training.job import TrainingJob
@@ -27,11 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def locate_start(job: TrainingJob) -> TrainingJob:
-    """Replace the name in `train.init` by the URI of that model; by None once the run has a checkpoint.
-
-    Raises:
-        InputError: if there is no such model.
-    """
+    """Replace the name in `train.init` by the URI of that model; by None once the run has a checkpoint."""
     config = job.config
     if config.train.init is None:
         return job
@@ -41,11 +36,7 @@ def locate_start(job: TrainingJob) -> TrainingJob:
 
 
 def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
-    """Build the model of a job with its initial weights.
-
-    Raises:
-        InputError: if the earlier model or the embeddings cannot be read, or do not fit.
-    """
+    """Build the model of a job with its initial weights."""
     config = job.config
     model = build_model(config.model, shape, config.train.seed)
     if config.train.init is not None:
@@ -59,11 +50,7 @@ def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
 
 
 def take_weights(model: LanguageModel, uri: str, tokenizer: Tokenizer) -> None:
-    """Load the weights of the model at `uri` into `model`, which is trained with `tokenizer`.
-
-    Raises:
-        InputError: if that model cannot be read, or has another tokenizer or another shape.
-    """
+    """Load the weights of the model at `uri`, which must have the same `tokenizer` and shapes, into `model`."""
     earlier, its_tokenizer = load_model(uri)
     ours, theirs = (hashlib.sha256(each.json).hexdigest()[:12] for each in (tokenizer, its_tokenizer))
     if ours != theirs:
@@ -83,11 +70,7 @@ def take_weights(model: LanguageModel, uri: str, tokenizer: Tokenizer) -> None:
 
 
 def embeddings_uri(run: Run, embeddings: str) -> str:
-    """Return the place of the embeddings that `train.embeddings` names.
-
-    Raises:
-        InputError: if it names the run's own embeddings, and the embed step has not run.
-    """
+    """Return the place of the embeddings that `train.embeddings` names."""
     if embeddings != EMBED:
         return embeddings
     name = used_datasets(run).get("embeddings")

@@ -61,7 +61,7 @@ def prompts():
 def greedy(ours, prompts):
     model, tokenizer = ours
     settings = GenerationSettings(max_new_tokens=NEW_TOKENS, sampling=Sampling(temperature=0))
-    return generate(InferenceLlama(model), tokenizer, [Request(prompt) for prompt in prompts], settings).samples
+    return generate(InferenceLlama(model), tokenizer, [Request(prompt) for prompt in prompts], settings)
 
 
 @torch.inference_mode()

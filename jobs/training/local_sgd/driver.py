@@ -2,8 +2,7 @@
 
 In a round, every worker trains from the same weights on its shares of the global batches, as a task of an ordinary
 stage (`task.py`). The driver then takes the mean of the weight deltas as the gradient of an outer optimizer (DiLoCo,
-arXiv:2311.08105). Averaging is an outer learning rate of 1 without momentum. Deltas are read one after another, so the
-driver's memory does not grow with the number of workers.
+arXiv:2311.08105). Averaging is an outer learning rate of 1 without momentum.
 
 Each round ends with a checkpoint, which holds the state of the outer optimizer. A driver that was killed repeats the
 round after the latest checkpoint, and uses the results that its workers have committed.
@@ -28,19 +27,18 @@ from jobs.lake.layout import Run
 from jobs.lake.uri import join
 from jobs.metrics.training import Quality
 from jobs.training.checkpoint import MODEL, Checkpoints, TrainingState, latest_checkpoint, load_checkpoint
-from jobs.training.evaluate import Score, baselines, to_metrics
+from jobs.training.evaluate import baselines, to_metrics
 from jobs.training.job import TrainingJob, TrainingResult
 from jobs.training.learner import choose_device, choose_dtype
-from jobs.training.local_sgd.compression import decode
 from jobs.training.local_sgd.round import (
     STATE,
     RoundPlan,
     RoundResult,
     RoundRow,
+    decode,
     merge_rows,
     read_results,
     result_folder,
-    round_steps,
 )
 from jobs.training.local_sgd.task import clear_cache, train_part, validate_part
 from jobs.training.memory import peak_resident_bytes
@@ -108,7 +106,7 @@ class Rounds:
         names = store.list_folders(self._run.rounds)
         self._copied_round = next((name for name in reversed(names) if self._has_copies(name)), None)
         for name in names:
-            if round_steps(name)[1] == step:
+            if int(name.split("-")[1]) == step:
                 self._results = read_results(self._run, name)
         return state
 
@@ -117,7 +115,6 @@ class Rounds:
         return manifest is not None and bool(manifest.entries(STATE))
 
     def _train_round(self) -> None:
-        """Train a round: the workers' steps, the outer step, validation, metrics, a checkpoint."""
         plan = self._plan()
         started = time.monotonic()
         epoch = self._data.position(plan.last_step, self._config.batch_size)["epoch"]
@@ -136,7 +133,6 @@ class Rounds:
         self._seconds_per_step = (time.monotonic() - started) / (plan.last_step - plan.first_step)
 
     def _plan(self) -> RoundPlan:
-        """Plan the next round, no longer than the schedule or the time that is left."""
         config, step = self._config, self._state.steps
         last_step = min(self._next_sync(step), self._schedule.total_steps)
         if config.max_seconds is not None:
@@ -160,7 +156,6 @@ class Rounds:
         )
 
     def _next_sync(self, step: int) -> int:
-        """Return the step at which the round after `step` ends."""
         config, num_windows = self._config, self._data.train.num_windows
         if config.sync_every:
             return step + config.sync_every
@@ -168,8 +163,7 @@ class Rounds:
         return max(step + 1, math.ceil((epoch + 1) * num_windows / config.batch_size))
 
     def _outer_step(self, name: str) -> None:
-        """Take a step of the outer optimizer along the mean of the workers' deltas."""
-        self._outer.zero_grad()
+        """Take a step of the outer optimizer along the mean of the workers' deltas; one at a time is in memory."""
         parameters = dict(self._model.named_parameters())
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -187,8 +181,8 @@ class Rounds:
         weights = store.write_file(join(self._run.rounds, plan.name), MODEL, data)
         parts = self._map(partial(validate_part, weights=weights, plan=plan), f"validate step {plan.last_step}")
         row["sync_bytes"] += (1 + plan.workers) * weights.size
-        valid, train = (sum(side, start=Score(0.0, 0.0)) for side in zip(*parts, strict=True))
-        self._state.add_validation(valid.loss)
+        valid, train = (sum(side, start=torch.zeros(2)) for side in zip(*parts, strict=True))
+        self._state.add_validation(valid[0].item())
         return to_metrics(self._data, self._model.loss_unit, valid, train)
 
     def _write(self, plan: RoundPlan, rows: list[RoundRow], quality: Quality) -> None:
@@ -199,7 +193,7 @@ class Rounds:
         for step, row in enumerate(rows, plan.first_step + 1):
             position = self._data.position(step, self._config.batch_size)
             self._journal.add(position, quality if step == plan.last_step else self._baselines, row)
-        self._journal.flush()  # no checkpoint may be ahead of its metrics
+        self._journal.flush()
         self._checkpoints.write(self._state, self._model, self._outer)
         if plan.copies_state:
             self._copied_round = plan.name
@@ -208,7 +202,6 @@ class Rounds:
                 store.delete_folder(join(self._run.rounds, name))
 
     def _map(self, part: Callable[..., Result], description: str) -> list[Result]:
-        """Run a task for each worker; return the results by rank."""
         return self._engine.map(partial(part, job=self._job), range(self._config.workers), description)
 
 

@@ -1,15 +1,18 @@
-"""A round of local steps: the plan that its workers get, the results that they commit, and the metrics of its steps.
+"""A round of local steps: its plan, the results that its workers commit, and the metrics of its steps.
 
 A worker's result lies in ``<run>/train/rounds/<round>/<rank>/``: its weight delta, in some rounds a copy of its
-optimizer state, and a manifest with the fields of `RoundResult`.
+optimizer state, and a manifest with the fields of `RoundResult`. A delta is stored as float32, bfloat16 or int8.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from jobs.errors import DamagedError
 from jobs.lake import store
@@ -19,6 +22,7 @@ from jobs.lake.uri import join
 from jobs.metrics.training import BatchRow, RoundCost
 
 DELTA, STATE = "delta", "state"
+_SCALE = "/scale"
 
 
 class RoundRow(BatchRow, RoundCost):
@@ -30,11 +34,10 @@ class RoundPlan:
     """The plan of a round, the same for all its workers."""
 
     training_id: str
-    """Name of the training, under which machines cache its optimizer states."""
+    """The name under which machines cache the optimizer states of this training."""
     first_step: int
-    """Steps done before the round."""
     last_step: int
-    """Steps done after the round."""
+    """Steps done after the round; `first_step` of them were done before."""
     workers: int
     weights_hash: str
     """Hash of the weights that the round starts from."""
@@ -43,7 +46,6 @@ class RoundPlan:
     seconds_per_step: float
     """Estimated duration of a step, from which each step's learning rate is planned."""
     threads: int
-    """Cores for each worker."""
     copied_round: str | None
     """Name of the latest round that copied the optimizer states to the lake."""
     copies_state: bool
@@ -66,7 +68,6 @@ class RoundResult:
     delta: FileEntry
     """File of the change of the weights."""
     rows: list[BatchRow]
-    """Metrics of the worker's steps."""
     weights_bytes: int
     """Weights read from the lake."""
     state_bytes: int
@@ -84,25 +85,15 @@ class RoundResult:
         return {name: value for name, value in asdict(self).items() if name != "delta"}
 
 
-def round_steps(name: str) -> tuple[int, int, int]:
-    """Return the first step, the last step and the number of workers of the round `name`."""
-    first, last, workers, _ = name.split("-")
-    return int(first), int(last), int(workers)
-
-
 def result_folder(run: Run, name: str, rank: int) -> str:
     """Return the folder of a worker's result in the round `name`."""
     return join(run.rounds, name, f"{rank:04d}")
 
 
 def read_results(run: Run, name: str) -> list[RoundResult]:
-    """Return the results of all workers in the round `name`, by rank.
-
-    Raises:
-        DamagedError: if a result is missing.
-    """
+    """Return the results of all workers in the round `name`, by rank."""
     results = []
-    for rank in range(round_steps(name)[2]):
+    for rank in range(int(name.split("-")[2])):
         folder = result_folder(run, name, rank)
         manifest = store.read_manifest(folder)
         if manifest is None:
@@ -111,19 +102,34 @@ def read_results(run: Run, name: str) -> list[RoundResult]:
     return results
 
 
+def encode(deltas: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    """Return the tensors of a delta as they are stored; with `int8`, each row (the last dimension) has one scale.
+
+    The error of a number is at most half a scale, which is 1/254 of the largest number in its row.
+    """
+    if dtype != "int8":
+        return {name: delta.to(getattr(torch, dtype)).contiguous() for name, delta in deltas.items()}
+    encoded: dict[str, Tensor] = {}
+    for name, delta in deltas.items():
+        scale = delta.abs().amax(dim=-1, keepdim=True) / 127
+        scaled = delta / torch.where(scale > 0, scale, torch.ones_like(scale))
+        encoded[name], encoded[name + _SCALE] = scaled.round().to(torch.int8), scale.float()
+    return encoded
+
+
+def decode(name: str, read: Callable[[str], Tensor]) -> Tensor:
+    """Return the delta `name` as float32; `read` returns a stored tensor by its name."""
+    stored = read(name)
+    return stored.float() if stored.dtype != torch.int8 else stored * read(name + _SCALE)
+
+
 def merge_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, one_by_one: bool) -> list[RoundRow]:
-    """Merge the workers' metrics into one row for each step of the round.
+    """Merge the workers' metrics into one row for each step of the round, which took `elapsed` of `ended` seconds.
 
     The losses are parts of the global batch's mean and add up; gradient norms are averaged. The time of the round
-    beyond its steps is divided among them as synchronization. The last row has the bytes of the whole round, written
-    and read: deltas and weights (`sync_bytes`) and optimizer states (`state_bytes`). It also counts the workers that
-    did not find their latest optimizer state (`states_lost`).
-
-    Args:
-        results: The results by rank.
-        ended: Training time at the end of the round, in seconds.
-        elapsed: Duration of the round in seconds.
-        one_by_one: True if the workers ran one after another, so that their times add up.
+    beyond its steps is divided among them as synchronization. If the workers ran `one_by_one`, their times add up. The
+    last row has the bytes of the whole round, written and read: deltas and weights (`sync_bytes`) and optimizer states
+    (`state_bytes`). It also counts the workers that did not find their latest optimizer state (`states_lost`).
     """
     combine = sum if one_by_one else max
     steps = list(zip(*(result.rows for result in results), strict=True))
@@ -145,7 +151,6 @@ def merge_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, 
 
 
 def _merge_step(parts: Sequence[BatchRow], seconds: float, milliseconds: float, sync_milliseconds: float) -> RoundRow:
-    """Merge the metrics of one step."""
     num_tokens = sum(part["tokens_per_second"] * part["step_milliseconds"] / 1000 for part in parts)
     return {
         "loss": sum(part["loss"] for part in parts),

@@ -1,16 +1,23 @@
 """The tasks of a round: a worker's local steps, and its share of the validation.
 
-A worker starts from the round's weights, trains on its shares of the global batches, and commits one result
-(`RoundResult`). The manifest of a result is published only if there is none yet, so of two attempts of a task one
-counts.
+The manifest of a result is published only if there is none yet, so of two attempts of a task one counts.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save, save_file
+from torch import Tensor
 
 from jobs.engine.base import crash_report_file
 from jobs.lake import store
@@ -20,25 +27,22 @@ from jobs.lake.uri import join
 from jobs.metrics.training import BatchRow
 from jobs.model.kinds import build_model
 from jobs.training.checkpoint import MODEL, OPTIMIZER, load_optimizer_tensors, optimizer_tensors, read_part
-from jobs.training.data import TrainingData
-from jobs.training.evaluate import Score, scores
-from jobs.training.job import TrainingJob
+from jobs.training.evaluate import scores
+from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner, choose_device
-from jobs.training.local_sgd.compression import encode
-from jobs.training.local_sgd.optimizer_cache import OptimizerCache, Tensors
-from jobs.training.local_sgd.round import DELTA, STATE, RoundPlan, RoundResult, result_folder
+from jobs.training.local_sgd.round import DELTA, STATE, RoundPlan, RoundResult, encode, result_folder
 from jobs.training.memory import peak_resident_bytes
 from jobs.training.process_group import LocalGroup
 from jobs.training.step import Trainer, train_step
 from jobs.training.supervision.watchdog import watch
 
+log = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Tensor]
+
 
 def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
-    """Train a worker's part of a round and commit the result, unless another attempt has committed it.
-
-    Raises:
-        NightjarError: if training diverged, or if the dataset or the checkpoint cannot be used.
-    """
+    """Train a worker's part of a round from the round's weights, and commit the result unless another attempt did."""
     folder = result_folder(job.run, plan.name, rank)
     if store.read_manifest(folder) is not None:
         return
@@ -53,7 +57,7 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
         state_from, state_bytes, state = _find_state(rank, plan, job, cache)
         load_optimizer_tensors(model, optimizer, state)
 
-        trainer = Trainer.of(config, data, learner, LocalGroup(rank, plan.workers), watchdog)
+        trainer = Trainer(config, data, learner, LocalGroup(rank, plan.workers), watchdog)
         before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
         rows = [_train_step(trainer, step, plan) for step in range(plan.first_step, plan.last_step)]
         deltas = {name: tensor.detach() - before[name] for name, tensor in model.named_parameters()}
@@ -77,7 +81,7 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
         store.publish_manifest(folder, manifest)
 
 
-def validate_part(rank: int, weights: FileEntry, plan: RoundPlan, job: TrainingJob) -> tuple[Score, Score]:
+def validate_part(rank: int, weights: FileEntry, plan: RoundPlan, job: TrainingJob) -> tuple[Tensor, Tensor]:
     """Return a worker's part of the scores of the round's final `weights`; the parts of all workers add up."""
     torch.set_num_threads(plan.threads)
     data = _open_data(job.run.lake_uri, job.windows)
@@ -101,7 +105,16 @@ def _train_step(trainer: Trainer, step: int, plan: RoundPlan) -> BatchRow:
 
 
 def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCache) -> tuple[str, int, Tensors]:
-    """Return where the best optimizer state was found, the bytes read from the lake for it, and the state."""
+    """Return where the best optimizer state was found, the bytes read from the lake for it, and the state.
+
+    An optimizer state is up to twice as large as the weights, so it stays on the worker's machine after a round. Only
+    every `train.state_every` rounds a copy goes to the lake. The first of these states is taken:
+
+    1. that of the own rank after the last round, else that of another rank, from this machine;
+    2. that in the checkpoint, if an all-reduce warm-up has just ended;
+    3. the latest copy in the lake, some rounds old (the copy of `rank` modulo the number of workers then);
+    4. none: the moments begin at zero.
+    """
     cached = cache.read(rank, plan.first_step)
     if cached is not None:
         return "local", 0, cached
@@ -124,9 +137,51 @@ def _write(folder: str, stem: str, tensors: Tensors) -> FileEntry:
 
 @lru_cache(maxsize=1)
 def _open_data(lake_uri: str, windows: str) -> TrainingData:
-    """Open a dataset once in each process."""
     return TrainingData.open(Lake(lake_uri), windows)
 
 
 def _build_learner(job: TrainingJob, data: TrainingData, rank: int) -> Learner:
     return Learner(build_model(job.config.model, data.shape), job.config.train, choose_device(rank))
+
+
+class OptimizerCache:
+    """The optimizer states of one training on this machine's disk."""
+
+    def __init__(self, training_id: str) -> None:
+        self._folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}" / f"rounds-{training_id}"
+
+    def read(self, rank: int, step: int) -> Tensors | None:
+        """Return the state of `rank` after `step` steps, else that of another rank, else None."""
+        own = self._path(rank, step)
+        for path in sorted(self._folder.glob(f"{step:08d}-*.safetensors"), key=lambda path: path != own):
+            try:
+                return load_file(path)
+            except (SafetensorError, OSError):  # another task removed it, or the disk was full
+                continue
+        return None
+
+    def write(self, rank: int, step: int, previous_step: int, tensors: Tensors) -> None:
+        """Write the state of `rank` after `step` steps, and delete its older ones.
+
+        The state of `previous_step` is kept for a task that repeats the round.
+        """
+        path = self._path(rank, step)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            save_file(dict(tensors), temporary)
+            temporary.replace(path)
+        except (SafetensorError, OSError) as error:
+            log.warning("%s: could not keep the optimizer state of step %d: %s", self._folder, step, error)
+        finally:
+            temporary.unlink(missing_ok=True)
+        for other in self._folder.glob(f"*-{rank:04d}.safetensors"):
+            if other not in (path, self._path(rank, previous_step)):
+                other.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all states of this training."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, rank: int, step: int) -> Path:
+        return self._folder / f"{step:08d}-{rank:04d}.safetensors"

@@ -48,7 +48,7 @@ class ShutdownSignal:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Handle SIGTERM inside the context. Only a main thread can; in another thread this does nothing."""
+        """Handle SIGTERM inside the context, which only a main thread can; in another thread do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,9 +1,8 @@
 """A deadline for each step of a worker. A process of its own enforces it, since a worker that hangs cannot end itself.
 
 The worker sends a line through a pipe whenever it begins something. When no line arrives for too long, the watchdog
-makes the worker write its stacks, reports them, and kills the worker. The engine then sees a lost worker, and training
-resumes from a checkpoint. A worker that only waits for others is reported at once but killed later, so that the worker
-that hangs goes first.
+makes the worker write its stacks, reports them, and kills the worker. A worker that only waits for others is reported
+at once but killed later, so that the worker that hangs goes first.
 
 faulthandler writes the stacks in a signal handler, so it works while Python itself is stuck. A stopped process is
 continued for it.
@@ -116,7 +115,6 @@ def _receive(seconds: float) -> str | None:
 
 
 def _dump(pid: int, stacks: Path) -> str:
-    """Return the stacks of all threads of the worker."""
     size_before = stacks.stat().st_size
     os.kill(pid, signal.SIGUSR1)
     os.kill(pid, signal.SIGCONT)

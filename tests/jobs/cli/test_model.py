@@ -177,7 +177,7 @@ def test_the_streamed_text_is_the_generated_text(folder, capsysbinary, monkeypat
 
     def spy(*arguments):
         made = real(*arguments)
-        texts.append(made.samples[0].text)
+        texts.append(made[0].text)
         return made
 
     monkeypatch.setattr("jobs.generation.generate.generate", spy)

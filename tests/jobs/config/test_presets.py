@@ -11,7 +11,7 @@ from jobs.lake import store
 from jobs.lake.uri import join
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.model_io.weights import weight_shapes
+from jobs.model_io.configs import weight_shapes
 from jobs.pipeline import run_all, start_run
 from tests.support.handmade import TEXT
 

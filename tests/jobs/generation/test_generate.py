@@ -41,7 +41,7 @@ def model_and_tokenizer(trained):
 
 def one(pair, prompt, settings):
     model, tokenizer = pair
-    return generate(InferenceLlama(model), tokenizer, [Request(prompt)], settings).samples[0]
+    return generate(InferenceLlama(model), tokenizer, [Request(prompt)], settings)[0]
 
 
 def random_model(model):
@@ -114,7 +114,7 @@ def test_samples_depend_only_on_seed_prompt_and_sample(model_and_tokenizer):
         sampling = Sampling(repetition_penalty=1.1)
         settings = GenerationSettings(max_new_tokens=20, sampling=sampling, seed=seed)
         requests = [Request("the", prompt_index, sample) for sample in samples]
-        return [sample.text for sample in generate(InferenceLlama(model), tokenizer, requests, settings).samples]
+        return [sample.text for sample in generate(InferenceLlama(model), tokenizer, requests, settings)]
 
     together = texts()
     assert len(set(together)) == 5
@@ -132,8 +132,8 @@ def test_prompts_of_different_lengths_share_a_batch(model_and_tokenizer):
         max_new_tokens=60, sampling=Sampling(temperature=1.0, top_p=0.9, repetition_penalty=1.3)
     )
     requests = [Request(prompt, index) for index, prompt in enumerate(prompts)]
-    together = generate(InferenceLlama(model), tokenizer, requests, settings).samples
-    separate = [generate(InferenceLlama(model), tokenizer, [each], settings).samples[0] for each in requests]
+    together = generate(InferenceLlama(model), tokenizer, requests, settings)
+    separate = [generate(InferenceLlama(model), tokenizer, [each], settings)[0] for each in requests]
     assert [sample.tokens for sample in together] == [sample.tokens for sample in separate]
     assert len({tuple(sample.tokens) for sample in together}) == len(prompts)
     for ours, theirs in zip(together, separate, strict=True):

@@ -47,7 +47,7 @@ def test_unknown_words_are_reported(words, caplog):
     model = build_model(ModelConfig(kind="context_mlp", embedding_size=4, hidden_sizes=[4]), DataShape(6, 3, 0))
     settings = GenerationSettings(max_new_tokens=2, sampling=Sampling(temperature=0))
     requests = [Request("the Walrus sat, the man", sample=n) for n in range(3)]
-    samples = generate(to_inference(model), words, requests, settings).samples
+    samples = generate(to_inference(model), words, requests, settings)
     assert samples[0].unknown_words == ["Walrus", ","]
     warnings = [record.message for record in caplog.records if "vocabulary" in record.message]
     assert warnings == ["words of the prompt that are not in the vocabulary: Walrus, ,"]

@@ -164,7 +164,7 @@ def test_a_repeated_sentence_is_memorized_and_generated(cycle, kind):
     prompts = [WORDS[:27], WORDS * 2 + "abc"]  # both fill the context
     greedy = GenerationSettings(sampling=Sampling(temperature=0), max_new_words=20)
     requests = [Request(prompt) for prompt in prompts]
-    for prompt, sample in zip(prompts, generate(to_inference(model), tokenizer, requests, greedy).samples, strict=True):
+    for prompt, sample in zip(prompts, generate(to_inference(model), tokenizer, requests, greedy), strict=True):
         assert sample.text == (WORDS * 9).removeprefix(prompt)[: len(sample.text)]
         assert len(sample.text.split()) == 20
     zipped = read_contents(run.model_archive)

@@ -94,25 +94,9 @@ def test_a_shift_rotates_each_pair_by_one_angle():
         assert rotated == pytest.approx(sines[5:], abs=1e-6)
 
 
-def test_positions_may_start_later():
-    whole = sinusoidal_positions(30, 6)
-    assert torch.equal(sinusoidal_positions(10, 6, start=20), whole[20:])
-    for module in SinusoidalPositions(30, 6), LearnedPositions(30, 6):
-        x = torch.randn(2, 12, 6)
-        parts = torch.cat((module(x[:, :5]), module(x[:, 5:], start=5)), dim=1)
-        assert torch.equal(parts, module(x))
-
-
 def test_sinusoids_are_not_trained_and_learned_positions_are():
     assert not SinusoidalPositions(4, 6).state_dict()
-    learned = LearnedPositions(4, 6, generator=torch.Generator().manual_seed(1))
+    learned = LearnedPositions(4, 6)
     learned(torch.zeros(3, 2, 6)).sum().backward()
     assert torch.equal(learned.weight.grad, torch.tensor([3.0, 3.0, 0.0, 0.0])[:, None].expand(4, 6))
     assert list(learned.state_dict()) == ["weight"]
-
-
-@pytest.mark.parametrize("module", [SinusoidalPositions(4, 6), LearnedPositions(4, 6)])
-@pytest.mark.parametrize(("start", "length"), [(0, 5), (4, 1), (-1, 2)])
-def test_too_many_positions_are_refused(module, start, length):
-    with pytest.raises(ValueError, match="the model has 4"):
-        module(torch.zeros(1, length, 6), start)

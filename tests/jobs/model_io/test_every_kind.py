@@ -10,8 +10,8 @@ from jobs.config import ModelConfig
 from jobs.errors import NightjarError
 from jobs.model.kinds import MODELS, build_model
 from jobs.model.language_model import DataShape
+from jobs.model_io.configs import weight_shapes
 from jobs.model_io.folder import model_contents, parse_model
-from jobs.model_io.weights import weight_shapes
 from tests.support.handmade import train_tokenizer
 
 SMALL = {"num_layers": 2, "embedding_size": 8, "hidden_size": 12, "hidden_sizes": (7, 6), "num_heads": 2,

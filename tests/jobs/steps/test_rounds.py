@@ -14,10 +14,9 @@ from jobs.lake.uri import local_path
 from jobs.metrics.training import QUALITY
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints
-from jobs.training.data import TrainingData
-from jobs.training.job import TrainingJob
+from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner
-from jobs.training.local_sgd import driver, optimizer_cache, task
+from jobs.training.local_sgd import driver, task
 from jobs.training.order import SampleOrder
 from jobs.training.schedule import Schedule
 from jobs.training.warm_start import initial_model
@@ -32,7 +31,7 @@ FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """Give the test a local disk of its own."""
-    monkeypatch.setattr(optimizer_cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(task.tempfile, "gettempdir", lambda: str(tmp_path))
 
 
 def train_run(place, name, **settings):
@@ -184,7 +183,7 @@ def test_a_lost_optimizer_state_is_restored_from_its_copy(place, tmp_path, monke
     settings = {"train__strategy": "average", "train__workers": 2, "train__state_every": 1}
     once, _, kept = train_run(place, "kept", **settings)
     assert kept["states_lost"] == 0
-    monkeypatch.setattr(optimizer_cache.OptimizerCache, "read", lambda *_: None)
+    monkeypatch.setattr(task.OptimizerCache, "read", lambda *_: None)
     copied, _, stats = train_run(place, "copied", **settings)
     assert stats["states_lost"] == 3 * 2
     assert max_difference(weights(once, 24), weights(copied, 24)) == 0

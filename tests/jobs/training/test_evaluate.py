@@ -7,8 +7,8 @@ import torch
 from jobs.config import ModelConfig
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
-from jobs.training.data import TrainingData
 from jobs.training.evaluate import baselines, evenly_spaced
+from jobs.training.job import TrainingData
 
 SHAPE = DataShape(vocab_size=4, num_positions=2, end_of_text=0)
 
@@ -27,7 +27,7 @@ class ListedWindows:
 
 def make(kind):
     data = TrainingData(
-        "x", ListedWindows([1, 1, 1, 2, 3, 1]), ListedWindows([1, 3, 3, 3, 2]), SHAPE, {"unigram_loss": 1.5}, 0.5
+        ListedWindows([1, 1, 1, 2, 3, 1]), ListedWindows([1, 3, 3, 3, 2]), SHAPE, {"unigram_loss": 1.5}, 0.5
     )
     model = build_model(ModelConfig(kind=kind, embedding_size=4, num_heads=1, num_kv_heads=1, hidden_sizes=[3]), SHAPE)
     return model, data

@@ -1,13 +1,15 @@
-"""A training job, and the settings with which a run may resume."""
+"""A training job, its windows dataset, and the settings with which a run may resume."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from jobs.config import TrainConfig
+from jobs.errors import InputError
 from jobs.lake.layout import Lake
-from jobs.training.job import CHANGEABLE_SETTINGS, TrainingJob, TrainingResult
-from tests.support.handmade import make_run
+from jobs.training.job import CHANGEABLE_SETTINGS, TrainingData, TrainingJob, TrainingResult
+from tests.support.handmade import FINGERPRINT, TEXT, make_datasets, make_run, train_tokenizer
 
 
 @pytest.fixture
@@ -40,3 +42,19 @@ def test_the_result_is_part_of_the_statistics():
     stats = result.to_stats()
     assert stats.keys() >= {"num_parameters", "dtype", "device", "restarts", "rollbacks", "workers", "best_step"}
     assert "is_complete" not in stats
+
+
+def test_windows_are_read_by_id_from_all_shards(place):
+    tokenizer = train_tokenizer()
+    make_datasets(place, tokenizer, size=16, shard_windows=7)
+    windows = TrainingData.open(place, FINGERPRINT).train
+    stream = tokenizer.encode(TEXT).astype(np.int64)
+    ids = np.random.default_rng(0).permutation(windows.num_windows)
+    assert len(windows.windows_per_shard) > 10
+    expected = stream[ids[:, None] * 16 + np.arange(17)]
+    assert np.array_equal(windows.read(ids), expected)
+
+
+def test_a_missing_dataset_is_an_input_error(place):
+    with pytest.raises(InputError, match="no windows here; run the windows step first"):
+        TrainingData.open(place, "none")

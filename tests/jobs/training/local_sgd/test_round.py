@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from jobs.training.local_sgd.compression import decode, encode
+from jobs.training.local_sgd.round import decode, encode
 
 SHAPES = st.sampled_from([(1,), (7,), (3, 5), (4, 64), (2, 3, 8)])
 
