@@ -48,7 +48,6 @@ _LLAMA_FIXED = {
 }
 """The only values that our decoder supports of settings that other Llama models vary."""
 
-
 Shapes = dict[str, tuple[int, ...]]
 """The shapes of tensors by their names in a state dictionary."""
 

@@ -39,9 +39,10 @@ class TrainingData:
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
         """Open the dataset `fingerprint`; raise an InputError if it does not exist."""
-        manifest = store.read_manifest(place.dataset("windows", fingerprint))
+        uri = place.dataset("windows", fingerprint)
+        manifest = store.read_manifest(uri)
         if manifest is None:
-            raise InputError(f"{place.dataset('windows', fingerprint)}: no windows here; run the windows step first")
+            raise InputError(f"{uri}: no windows here; run the windows step first")
         train, valid = (WindowSet.open(place, fingerprint, side) for side in ("train", "valid"))
         counts = manifest.counts
         shape = DataShape(counts["vocab_size"], train.size, counts["end_of_text"])
