@@ -86,7 +86,7 @@ def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(plac
     report = report.getMessage()
     assert f"no progress for {TIMEOUT_SECONDS} s since" in report
     assert ", stopped by a signal)" in report
-    assert 'loop.py", line' in report
+    assert 'worker.py", line' in report
     assert same_model(run, undisturbed)
 
 
