@@ -22,6 +22,7 @@ from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import base_name, join
 from jobs.training.checkpoint import complete_checkpoints
 from tests.support.handmade import make_datasets, make_run, train_tokenizer
+from tests.support.processes import inline_workers
 
 CHECKPOINT_EVERY = 20
 MASTER = "local-cluster[2,1,768]"
@@ -158,8 +159,9 @@ def _later(seen: dict[int, float], intervals: float) -> float:
 def _victims(case: Case, driver: psutil.Process) -> list[psutil.Process]:
     if case.victim == "driver":
         return [driver]
-    children = driver.children(recursive=True)
-    return [child for child in children if _is_victim(case, child)]
+    if case.engine == "inline" and case.victim == "worker":
+        return inline_workers(driver)
+    return [child for child in driver.children(recursive=True) if _is_victim(case, child)]
 
 
 def _is_victim(case: Case, process: psutil.Process) -> bool:
@@ -167,8 +169,6 @@ def _is_victim(case: Case, process: psutil.Process) -> bool:
         command = " ".join(process.cmdline())
         if case.victim == "executor":
             return "CoarseGrainedExecutorBackend" in command
-        if case.engine == "inline":
-            return "spawn_main" in command
         return "pyspark.daemon" in command and "pyspark.daemon" in " ".join(process.parent().cmdline())
     except psutil.Error:  # it has ended meanwhile
         return False

@@ -2,12 +2,10 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from functools import partial
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load
@@ -24,6 +22,7 @@ from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
+from tests.support.processes import inline_workers
 
 pytestmark = pytest.mark.slow
 
@@ -129,8 +128,7 @@ def test_training_resumes_from_the_last_checkpoint_after_a_worker_was_killed(pla
     def kill_one_after_a_checkpoint():
         while not complete_checkpoints(run):
             time.sleep(0.02)
-        children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-        os.kill(max(child.pid for child in children), signal.SIGKILL)
+        inline_workers()[-1].kill()
 
     killer = threading.Thread(target=kill_one_after_a_checkpoint)
     killer.start()

@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load
@@ -20,18 +19,13 @@ from jobs.steps import train
 from jobs.training import step as training_step
 from jobs.training.checkpoint import complete_checkpoints
 from tests.support.handmade import TEXT, make_datasets, make_run, metrics
+from tests.support.processes import inline_workers
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
             "train__keep_checkpoints": 99}  # fmt: skip
 TIMEOUT_SECONDS = 20  # the imports before the first step take several seconds on a busy machine
-
-
-def workers():
-    """Return the processes of the worker group, by rank."""
-    children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-    return sorted(children, key=lambda child: child.pid)
 
 
 def disturbed(run, config, disturb, num_checkpoints=0):
@@ -77,7 +71,7 @@ def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(plac
 
     def stop():
         stopped.append(time.time())
-        workers()[1].send_signal(signal.SIGSTOP)
+        inline_workers()[1].send_signal(signal.SIGSTOP)
 
     stats, _ = disturbed(run, config, stop)
     assert stats["restarts"] == 1
@@ -86,13 +80,13 @@ def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(plac
     report = report.getMessage()
     assert f"no progress for {TIMEOUT_SECONDS} s since" in report
     assert ", stopped by a signal)" in report
-    assert 'worker.py", line' in report
+    assert 'training/worker.py", line' in report
     assert same_model(run, undisturbed)
 
 
 def test_a_worker_that_receives_sigterm_writes_a_checkpoint_first(place, undisturbed):
     run, config = make_run(place, **SETTINGS)
-    stats, messages = disturbed(run, config, lambda: workers()[1].send_signal(signal.SIGTERM))
+    stats, messages = disturbed(run, config, lambda: inline_workers()[1].send_signal(signal.SIGTERM))
     assert stats["restarts"] == 1
     (step,) = [int(text.split("from step ")[1].split()[0]) for text in messages if "resuming" in text]
     assert [row["step"] for row in metrics(run)] == list(range(1, stats["num_steps"] + 1))
@@ -182,4 +176,4 @@ def test_the_number_of_workers_may_change_when_a_run_resumes(place, undisturbed)
     train.run(run, config, InlineEngine(), lambda _: None)
     ours, theirs = metrics(run), metrics(undisturbed)
     assert [row["samples"] for row in ours] == [row["samples"] for row in theirs]
-    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=0.02)  # rounding
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=0.06)  # rounding
