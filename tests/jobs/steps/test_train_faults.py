@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from statistics import mean
 
 import pytest
 import torch
@@ -166,14 +167,18 @@ def test_a_loss_that_rises_too_far_is_an_error(place):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
-def test_the_number_of_workers_may_change_when_a_run_resumes(place, undisturbed):
-    run, config = make_run(place, spark__executors=3, **SETTINGS)
+def test_the_number_of_workers_may_change_when_a_run_resumes(place):
+    settings = SETTINGS | {"train__epochs": 20}  # long enough for a signal to arrive, which takes seconds
+    expected = make_run(place, "undisturbed", **settings)
+    train.run(*expected, InlineEngine(), lambda _: None)
+    run, config = make_run(place, spark__executors=3, **settings)
     for workers in (2, 3, 1):
         config = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})
         if workers > 1:
             with pytest.raises(StoppedError):
                 disturbed(run, config, lambda: os.kill(os.getpid(), signal.SIGTERM), len(complete_checkpoints(run)))
     train.run(run, config, InlineEngine(), lambda _: None)
-    ours, theirs = metrics(run), metrics(undisturbed)
+    ours, theirs = metrics(run), metrics(expected[0])
     assert [row["samples"] for row in ours] == [row["samples"] for row in theirs]
-    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=0.06)  # rounding
+    differences = [abs(our["loss"] - their["loss"]) for our, their in zip(ours, theirs, strict=True)]
+    assert mean(differences) < 0.01  # rounding
