@@ -64,13 +64,15 @@ test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.p
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile -m "not spark and not airflow and not slow and not compose"
+	$(RUN) -m pytest --numprocesses 2 --dist worksteal $(CHECKS:%=--ignore=%) \
+		-m "not spark and not airflow and not slow and not compose"
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff format .
 	$(RUN) -m ruff check --fix .
 
+CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 .PHONY: check
 check: setup ## Check format, lint, types, imports and locks; changes nothing
@@ -81,11 +83,11 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
 	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/sources --requirements-files requirements/airflow.in
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
-	$(RUN) -m pytest -q tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
+	$(RUN) -m pytest -q $(CHECKS)
 
 .PHONY: test
 test: check ## Run check, then every test, with the coverage of jobs; CI runs this
-	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist loadfile --durations 15
+	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist worksteal --durations 15 $(CHECKS:%=--ignore=%)
 
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach

@@ -4,6 +4,8 @@ import pytest
 
 from tests.chaos.harness import CHECKPOINT_EVERY, Case, Chaos
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def chaos(tmp_path_factory):

@@ -64,6 +64,7 @@ def test_an_edit_of_any_dependency_changes_the_hash(step, copy):
     assert len({before, *hashes}) == 1 + len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_all_modules_that_python_loads_are_dependencies_or_leaves(step, copy):
     name = f"jobs.steps.{step}"

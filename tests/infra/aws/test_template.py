@@ -17,6 +17,8 @@ from infra.aws.plan import plan, problems
 from jobs.config import preset_names
 from jobs.config.sections.cluster import ClusterConfig
 
+pytestmark = pytest.mark.slow
+
 Template = dict[str, Any]
 
 

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.infra.emr.conftest import AWS, Emr, bash
+
+pytestmark = pytest.mark.airflow
 
 SCRIPT = """
 import asyncio, sys

@@ -14,6 +14,8 @@ from jobs.steps import embed
 from tests.support.datasets import Pipeline, TravelEngine, write_corpus
 from tests.support.slots import CLASSES, text_of_slots
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"embed__size": 16, "embed__epochs": 2, "embed__sync_tokens": 10_000, "embed__subsample": 0}
 
 

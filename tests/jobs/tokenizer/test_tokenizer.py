@@ -43,6 +43,7 @@ def test_real_text(tokenizer, reference):
     assert tokenizer.decode(ids) == reference.decode(ids.tolist()) == PASSAGE
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=20).map("".join)))
 def test_any_text(tokenizer, reference, text):
