@@ -70,7 +70,7 @@ def find_or_install(environment: Mapping[str, str], patterns: Sequence[str] = PA
     """Find a Java that fits, or install one if that needs no password.
 
     Raises:
-        SetupError: if there is none, with those found that do not fit.
+        SetupError: if no Java fits and none could be installed. The message lists those that do not fit.
     """
     java, rejected = find(environment, patterns)
     if java is None and apt.install_one_of(*(f"openjdk-{version}-jre-headless" for version in VERSIONS)):

@@ -56,7 +56,10 @@ def interleaved(weight: Tensor, head_size: int) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Return `x` (B, T, H, E) with pairs of neighbouring features rotated by `angles` (T, H E/2) of length 1."""
+    """Return `x` (B, T, H, E) with each pair of neighbouring features rotated.
+
+    `angles` (T, H * E/2) holds the rotations as complex numbers of absolute value 1.
+    """
     rotated: Tensor = _Rotation.apply(x, angles)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return rotated
 

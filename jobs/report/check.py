@@ -159,7 +159,7 @@ def _no_better(columns: Mapping[str, Column], valid: str | None, baselines: Iter
 
 
 def _first(usual: Mapping[str, str], sides: Iterable[str], quantity: str) -> str | None:
-    """Return the file's name of the first column that exists, such as ``valid_loss`` or ``val_loss``."""
+    """Return the name, as the file spells it, of the first column that it has: ``valid_loss``, or ``val_loss``."""
     return next((usual[side + quantity] for side in sides if side + quantity in usual), None)
 
 

@@ -15,11 +15,11 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.config import Config
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError
 from jobs.lake.layout import Run
 from nightjar import aws, settings
-from nightjar.emr import clusters, requests, steps
-from nightjar.errors import StepFailedError, UserError
+from nightjar.emr import clusters, outcome, requests, steps
+from nightjar.errors import StepFailedError
 from nightjar.tasks.results import verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
@@ -121,11 +121,9 @@ class SparkStepOperator(BaseOperator):
         settled = settings.load()
         step = steps.describe_step(client, self.cluster_id, self._step_id)
         wait_seconds = settled.poll_seconds * LOG_WAIT_POLLS
-        failure = steps.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
+        failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
-        if failure.exit_code == InputError.exit_code and failure.log_tail:
-            raise UserError(failure.log_tail.splitlines()[-1])
-        raise StepFailedError(f"{self.step} failed (step {self._step_id}): {failure.reason}")
+        raise failure.error(self.step, self._step_id)
 
 
 class TerminateClustersOperator(BaseOperator):

@@ -112,7 +112,7 @@ def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCa
 
     1. that of the own rank after the last round, else that of another rank, from this machine;
     2. that in the checkpoint, if an all-reduce warm-up has just ended;
-    3. the latest copy in the lake, some rounds old (the copy of `rank` modulo the number of workers then);
+    3. the latest copy in the lake, some rounds old. If n other workers wrote it, it is that of rank `rank` modulo n;
     4. none: the moments begin at zero.
     """
     cached = cache.read(rank, plan.first_step)

@@ -64,7 +64,9 @@ def _reason_to_keep(champion: Champion | None, lake: Lake, stats: dict[str, Any]
         return ""
     best, new = champion.metrics.get("bits_per_byte"), stats["bits_per_byte"]
     if not isinstance(best, int | float):
-        raise DamagedError(f"{lake.champion}: bits_per_byte is {best}; delete the file and promote a run again")
+        raise DamagedError(
+            f"{lake.champion}: bits_per_byte is {best}, not a number; delete the file and promote a run again"
+        )
     if new < best:
         return ""
     return f"{new:.4f} bits per byte, not better than the {best:.4f} of champion {champion.run_id}"

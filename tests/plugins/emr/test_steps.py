@@ -12,7 +12,7 @@ from jobs.config import resolve
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import Manifest
 from nightjar.aws import store
-from nightjar.emr import requests, steps
+from nightjar.emr import outcome, requests, steps
 from nightjar.errors import StepFailedError, UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator
 from nightjar.triggers import StepTrigger
@@ -202,6 +202,6 @@ def test_step_that_never_started_shows_the_state_of_its_cluster(start, aws, clus
 def test_wait_for_missing_logs_is_limited(aws, cluster):
     step = {"Id": "s-1", "Status": {"State": "FAILED", "Timeline": {"StartDateTime": "then"}}}
     lake = Lake(f"s3://{airflow.BUCKET}/nowhere")
-    failure = steps.explain_failure(aws, store(), lake, cluster, step, wait_seconds=0.3)
+    failure = outcome.explain_failure(aws, store(), lake, cluster, step, wait_seconds=0.3)
     assert (failure.exit_code, failure.reason) == (None, "step is FAILED")
     assert failure.log_tail == f"(no log in {lake.logs}/{cluster}/steps/s-1 yet)"
