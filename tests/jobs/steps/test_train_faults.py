@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
             "train__keep_checkpoints": 99}  # fmt: skip
-TIMEOUT_SECONDS = 20  # the imports before the first step take several seconds on a busy machine
+TIMEOUT_SECONDS = 10
 
 
 def disturbed(run, config, disturb, num_checkpoints=0):
