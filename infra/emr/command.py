@@ -17,8 +17,15 @@ EXECUTORS_TAG = "nightjar:executors"
 # passed on.
 INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TZ|LANG|LC_\w+|JAVA_HOME|LD_LIBRARY_PATH|SSL_CERT_\w+|NIGHTJAR_\w+"
+    r"|SPARK_SUBMIT_OPTS"
     r"|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
 )
+JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Options of a driver's JVM, unless SPARK_SUBMIT_OPTS is set.
+
+In a short step the JVM spends most of its time compiling. With its first compiler alone, it takes 8 s of CPU time
+instead of 15.
+"""
 OVERRIDDEN_EXPORTS = frozenset(
     {"PATH", "JAVA_HOME", "SPARK_HOME", "PYTHONPATH", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"}
 )
@@ -79,7 +86,11 @@ def step_env(
     environ: Mapping[str, str], server: ServerContext, spec: ClusterSpec, spark_home: Path | None, scratch: Path
 ) -> dict[str, str]:
     """Return the environment of a step: this server as AWS, and this Python."""
-    env = {**KEYS, **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)}}
+    env = {
+        **KEYS,
+        "SPARK_SUBMIT_OPTS": JVM_OPTIONS,
+        **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)},
+    }
     env["PATH"] = f"{PurePath(sys.executable).parent}:{environ.get('PATH', '/usr/bin:/bin')}"
     if "utf" not in (env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "").lower():
         # Without UTF-8, Java cannot open a path with "é".

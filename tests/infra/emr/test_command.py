@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.emr.command import ClusterSpec, StepCommand, step_command
+from infra.emr.command import JVM_OPTIONS, ClusterSpec, StepCommand, step_command, step_env
+from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.spark_submit import CommandError, Download
 
 HOME = Path("/spark")
@@ -33,6 +34,16 @@ def test_only_options_for_yarn_are_removed() -> None:
         *(part for item in conf_kept for part in ("--conf", item)),
         *("app.py", "--conf", "for=the app", "--master", "mine"),
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "options"),
+    [({}, JVM_OPTIONS), ({"SPARK_SUBMIT_OPTS": ""}, ""), ({"SPARK_SUBMIT_OPTS": "-Xmx1g"}, "-Xmx1g")],
+)
+def test_options_of_the_jvm_can_be_replaced(environ: dict[str, str], options: str) -> None:
+    server = ServerContext("http://127.0.0.1:1", Path("/state"), EmrSettings())
+    env = step_env(environ, server, ClusterSpec("us-east-1", "threads", {}, {}), HOME, Path("/scratch"))
+    assert env["SPARK_SUBMIT_OPTS"] == options
 
 
 def test_slots_follow_the_step_or_the_cluster_and_are_at_least_two() -> None:
