@@ -154,7 +154,8 @@ def test_metrics_of_executors_and_their_cache(engine):
 
 
 def test_metrics_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_path):
-    """Compare all stages of the tests above, failed and killed ones included, and a shuffle that spills."""
+    """Compare a stage with a killed task, a shuffle that spills, and the stages of earlier tests, if there are any."""
+    assert engine.map(fail_once, [str(tmp_path)], "a lost executor") == ["done"]
     (tmp_path / "numbers.txt").write_text("\n".join(map(str, range(20_000))))
     lines = engine._context.textFile((tmp_path / "numbers.txt").as_uri(), 3)
     lines.map(lambda line: (int(line) % 7, 1)).reduceByKey(int.__add__).saveAsTextFile((tmp_path / "sums").as_uri())
@@ -169,7 +170,7 @@ def test_metrics_of_stages_equal_those_of_the_event_log(engine, event_log, tmp_p
     for key in ("failed_tasks", "input_bytes", "output_bytes", "shuffle_read_bytes", "shuffle_write_bytes",
                 "memory_spilled_bytes", "disk_spilled_bytes", "task_seconds", "task_seconds_max"):  # fmt: skip
         assert sum(row[key] for row in rows.values()) > 0, key
-    assert len(logged) > 10
+    assert len(logged) > 4
 
 
 def read_event_log(folder):
