@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {"train__workers": 2, "train__epochs": 6, "train__checkpoint_every": 10, "train__eval_every": 500,
             "train__keep_checkpoints": 99}  # fmt: skip
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS = 20  # a worker's first step takes seconds on a busy machine
 
 
 def disturbed(run, config, disturb, num_checkpoints=0):
@@ -172,13 +172,19 @@ def test_the_number_of_workers_may_change_when_a_run_resumes(place):
     expected = make_run(place, "undisturbed", **settings)
     train.run(*expected, InlineEngine(), lambda _: None)
     run, config = make_run(place, spark__executors=3, **settings)
+    resumed_from = []
     for workers in (2, 3, 1):
         config = config.model_copy(update={"train": config.train.model_copy(update={"workers": workers})})
         if workers > 1:
             with pytest.raises(StoppedError):
                 disturbed(run, config, lambda: os.kill(os.getpid(), signal.SIGTERM), len(complete_checkpoints(run)))
+            resumed_from.append(complete_checkpoints(run)[-1])
     train.run(run, config, InlineEngine(), lambda _: None)
     ours, theirs = metrics(run), metrics(expected[0])
     assert [row["samples"] for row in ours] == [row["samples"] for row in theirs]
-    differences = [abs(our["loss"] - their["loss"]) for our, their in zip(ours, theirs, strict=True)]
-    assert mean(differences) < 0.01  # rounding
+    ours, theirs = ([row["loss"] for row in rows] for rows in (ours, theirs))
+    first = resumed_from[0]
+    assert ours[: first + 8] == pytest.approx(theirs[: first + 8], abs=1e-3)
+    # Early in the training, a difference of rounding doubles at each step. Other samples differ by more.
+    rounding = mean(abs(our - their) for our, their in zip(ours, theirs, strict=True))
+    assert rounding < mean(abs(our - their) for our, their in zip(ours[1:], theirs, strict=False)) / 2
