@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.content import BYTE_ORDER_MARK, read_blocks
 from jobs.corpus.filters import BodyFinder
 from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
-from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.sources.listing import Source, list_sources
@@ -58,7 +58,7 @@ def check_corpus(corpus: str, settings: TokenizeConfig, engine: Engine) -> list[
         InputError: naming the file that cannot be read, and the offset, line or row that is wrong.
     """
     sources = list_sources(corpus)
-    tasks = plan_splits(sources, settings.split_bytes, whole_files=True)
+    tasks = divide_sources(sources, settings.split_bytes, whole_files=True)
     results = engine.map(partial(check_sources, settings=settings), tasks, "check the corpus")
     checked = [source for task in results for source in task]
     if not any(source.has_text for source in checked):

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.content import BLOCK_BYTES, BYTE_ORDER_MARK, open_plain, open_stream, read_at
-from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import IS_SPACE, Offsets, Texts
 
 Unit = Literal["paragraph", "line", "record", "file"]

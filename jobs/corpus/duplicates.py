@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.reading import read_documents
-from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import IS_SPACE, Texts
 from jobs.engine.base import Engine
 from jobs.lake.store import delete_folder, read_bytes, write_bytes

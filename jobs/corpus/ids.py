@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents, read_text
-from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.sources.listing import Source
 

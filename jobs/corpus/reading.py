@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents, read_text
 from jobs.corpus.filters import filter_documents, has_filters
 from jobs.corpus.ids import ids_as_words
 from jobs.corpus.records import read_json_lines, read_parquet
-from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.sources.utf8 import replace_invalid
 

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.content import open_seekable, read_blocks
 from jobs.corpus.documents import Documents, read_text, split_documents
 from jobs.corpus.filters import between_marks
-from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.sources.listing import Source
 from jobs.sources.utf8 import encode_text, replace_invalid

@@ -11,10 +11,10 @@ from itertools import groupby
 import numpy as np
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents
 from jobs.corpus.duplicates import Duplicates
 from jobs.corpus.reading import read_documents
-from jobs.corpus.splits import ByteRange
 from jobs.corpus.texts import Texts
 from jobs.datasets.shards import EncodedDocuments, WrittenShard
 from jobs.datasets.tokens import SHARDS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.config import Config, TokenizeConfig
-from jobs.corpus.splits import ByteRange, plan_splits
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.datasets.encoding import RangeKey, range_key
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import SHARDS, TOKENIZER, TokensDataset
@@ -100,7 +100,7 @@ def find_reusable(dataset: TokensDataset | None, inputs: dict[str, Any], setting
         entries.setdefault(number, []).append(entry)
     # The plan depends on names and sizes alone, so the same call gives the splits of the earlier run.
     sources = [Source(file["name"], "", file["size"]) for file in dataset.files]
-    splits = plan_splits(sources, settings.split_bytes, whole_files=settings.documents == "file")
+    splits = divide_sources(sources, settings.split_bytes, whole_files=settings.documents == "file")
     shards = {
         range_key(part): tuple(entries.get(number, ()))
         for number, split in enumerate(splits)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.check import CheckedSource
 from jobs.corpus.duplicates import find_duplicates
-from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.datasets.encoding import EncodedSplit, SplitTask, write_token_shards
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.reuse import ReusableShards
@@ -73,7 +73,7 @@ def make_tokens(
     `inputs` is the result of `describe_inputs`.
     """
     started = time.perf_counter()
-    splits = plan_splits(
+    splits = divide_sources(
         [checked.source for checked in corpus], settings.split_bytes, whole_files=settings.documents == "file"
     )
     text_bytes = sum(checked.text_bytes for checked in corpus)

@@ -24,8 +24,8 @@ import gigatoken
 from tokenizers import normalizers, pre_tokenizers
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.reading import read_documents, sample_documents
-from jobs.corpus.splits import ByteRange
 from jobs.engine.base import Engine
 from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.check import check_sources
 from jobs.corpus.content import BLOCK_BYTES as BLOCK
-from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.lake.store import write_bytes
 from jobs.lake.uri import join, to_uri

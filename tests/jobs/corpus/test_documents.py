@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.corpus import documents
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import read_text
-from jobs.corpus.splits import ByteRange
 from jobs.lake.uri import to_uri
 from jobs.sources.listing import Source
 

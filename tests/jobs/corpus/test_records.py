@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.check import check_sources
 from jobs.corpus.reading import read_documents
-from jobs.corpus.splits import ByteRange, plan_splits
 from jobs.errors import InputError
 from jobs.lake.uri import to_uri
 from jobs.sources.listing import Source
@@ -39,7 +39,7 @@ def put(tmp_path, name, data):
 def read(source, split_bytes=1 << 20, **settings):
     how = TokenizeConfig(**settings)
     check_sources([ByteRange.whole(source)], settings=how)
-    parts = [part for split in plan_splits([source], split_bytes, whole_files=False) for part in split]
+    parts = [part for split in divide_sources([source], split_bytes, whole_files=False) for part in split]
     batches = [batch for part in parts for batch in read_documents(part, how)]
     counts = sum((batch.counts for batch in batches), start=type(batches[0].counts)())
     return [text for batch in batches for text in batch.texts], counts

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, WindowsConfig
-from jobs.corpus.splits import plan_splits
+from jobs.corpus.byte_ranges import divide_sources
 from jobs.datasets.encoding import SplitTask, write_token_shards
 from jobs.datasets.shards import TokenShard, locate_sources
 from jobs.datasets.split import SplitRule
@@ -90,7 +90,7 @@ def write_tokens(folder, documents, split_bytes):
     data = "\n".join(documents).encode()
     write_bytes(join(folder, "text.txt"), data)
     source = Source("text.txt", join(folder, "text.txt"), len(data))
-    splits = enumerate(plan_splits([source], split_bytes, whole_files=False))
+    splits = enumerate(divide_sources([source], split_bytes, whole_files=False))
     items = [SplitTask(number, parts) for number, parts in splits]
     how = TokenizeConfig(documents="line")
     done = [write_token_shards(item, folder_uri=folder, tokenizer=BYTES, settings=how) for item in items]

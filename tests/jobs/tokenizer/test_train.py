@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig, resolve
-from jobs.corpus.splits import plan_splits
+from jobs.corpus.byte_ranges import divide_sources
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import list_sources
@@ -27,7 +27,7 @@ TEXT = Path(__file__).parents[2].joinpath("data", "scandal.txt").read_text("utf-
 def train(tmp_path, text, split_bytes=1 << 20, **values):
     how = TokenizeConfig(**values)
     (tmp_path / "a.txt").write_text(text, "utf-8", newline="")
-    splits = plan_splits(list_sources(str(tmp_path / "a.txt")), split_bytes, whole_files=False)
+    splits = divide_sources(list_sources(str(tmp_path / "a.txt")), split_bytes, whole_files=False)
     counts = [count_units(parts, settings=how) for parts in splits]
     return Tokenizer(vocabulary_json(counts, how)), sum(counts, Counter())
 

@@ -6,8 +6,8 @@ import uuid
 import pytest
 
 from jobs.config import TokenizeConfig, resolve
+from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.check import check_sources
-from jobs.corpus.splits import ByteRange
 from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path

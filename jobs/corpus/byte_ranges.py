@@ -1,4 +1,4 @@
-"""Splits of a corpus: its files, divided among tasks."""
+"""Byte ranges of a corpus: its files, divided among tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jobs.sources.listing import Source
 
-_MAX_FILES = 1024  # in one split: opening a file takes time, however small it is
+_MAX_FILES = 1024  # in one group: opening a file takes time, however small it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,20 @@ class ByteRange:
         return cls(source, 0, source.size)
 
 
-def plan_splits(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
-    """Divide sources into splits of about `split_bytes`; the plan does not depend on the number of workers.
+def divide_sources(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
+    """Divide sources into groups of about `split_bytes`; they do not depend on the number of workers.
 
     A large file is divided into ranges, unless it is compressed. An empty source has one empty range.
     """
-    splits: list[list[ByteRange]] = []
+    groups: list[list[ByteRange]] = []
     room = 0
     for source in sources:
         step = max(1, source.size if whole_files or source.compression else split_bytes)
         for start in range(0, max(1, source.size), step):
             part = ByteRange(source, start, min(start + step, source.size))
-            if not splits or part.size > room or len(splits[-1]) == _MAX_FILES:
-                splits.append([])
+            if not groups or part.size > room or len(groups[-1]) == _MAX_FILES:
+                groups.append([])
                 room = split_bytes
-            splits[-1].append(part)
+            groups[-1].append(part)
             room -= part.size
-    return splits
+    return groups

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import divide_sources
 from jobs.corpus.reading import sample_documents
-from jobs.corpus.splits import plan_splits
 from jobs.lake.uri import to_uri
 from jobs.sources.listing import Source
 
 
 @given(st.lists(st.integers(0, 50), max_size=12), st.integers(1, 40), st.booleans())
-def test_splits_cover_each_byte_once(sizes, split_bytes, whole_files):
+def test_ranges_cover_each_byte_once(sizes, split_bytes, whole_files):
     sources = [Source(f"{number:02}", f"file:///{number}", size) for number, size in enumerate(sizes)]
-    splits = plan_splits(sources, split_bytes, whole_files)
+    splits = divide_sources(sources, split_bytes, whole_files)
     parts = [part for split in splits for part in split]
     covered = [(part.source.name, byte) for part in parts for byte in range(part.start, part.end)]
     assert covered == [(source.name, byte) for source in sources for byte in range(source.size)]
@@ -37,7 +37,7 @@ def make_sources(tmp_path, num_files):
 
 def sample(sources, share, split_bytes=1 << 20):
     settings = TokenizeConfig()
-    splits = plan_splits(sources, split_bytes, whole_files=False)
+    splits = divide_sources(sources, split_bytes, whole_files=False)
     return [text for split in splits for text in sample_documents(split, share=share, settings=settings)]
 
 
