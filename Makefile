@@ -20,6 +20,8 @@ export TEXT
 endif
 export SIZES_MB
 # Read by setup.sh.
+# Bytecode is always cached: dozens of processes import Airflow, Spark and torch, and compile them anew otherwise.
+export PYTHONDONTWRITEBYTECODE =
 export PYTHON TORCH TORCH_INDEX
 
 .PHONY: help
