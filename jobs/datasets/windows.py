@@ -23,7 +23,7 @@ import pyarrow as pa
 from jobs.errors import InputError
 from jobs.lake.cache import verified_file
 from jobs.lake.layout import Lake
-from jobs.lake.manifest import FileEntry
+from jobs.lake.manifest import Manifest
 from jobs.lake.store import read_manifest
 from jobs.tokenizer.tokenizer import TokenIds
 
@@ -49,6 +49,15 @@ def num_tokens_of(windows: int, size: int, stride: int) -> int:
     return (windows - 1) * stride + size + 1
 
 
+def find_windows(lake: Lake, fingerprint: str) -> tuple[str, Manifest]:
+    """Return the folder and the manifest of a windows dataset; raise InputError if there is none."""
+    folder_uri = lake.dataset("windows", fingerprint)
+    manifest = read_manifest(folder_uri)
+    if manifest is None:
+        raise InputError(f"{folder_uri}: no windows here; run the windows step first")
+    return folder_uri, manifest
+
+
 @dataclass(frozen=True)
 class WindowShard:
     """A memory-mapped shard: its tokens, and the first token of each window if that is not ``j * stride``."""
@@ -70,27 +79,24 @@ class WindowSet:
     Shards are memory-mapped when they are first read; the last few are kept open.
     """
 
-    def __init__(self, folder_uri: str, entries: list[FileEntry], size: int, stride: int) -> None:
-        self.size = size
+    def __init__(self, folder_uri: str, manifest: Manifest, side: Side) -> None:
+        entries = manifest.entries(f"{side}/")
+        self.size: int = manifest.counts["size"]
         """The number of inputs in a window."""
         self.windows_per_shard = [entry.counts["windows"] for entry in entries]
         """The number of windows in each shard."""
-        self.num_windows = sum(self.windows_per_shard)
+        self.num_windows: int = sum(self.windows_per_shard)
         """The number of windows in all shards."""
         self._first_ids = np.cumsum(self.windows_per_shard) - self.windows_per_shard
         self._folder_uri = folder_uri
         self._entries = entries
-        self._stride = stride
+        self._stride: int = manifest.counts["stride"]
         self._open_shard = lru_cache(maxsize=_OPEN_SHARDS)(self._map_shard)
 
     @classmethod
     def open(cls, lake: Lake, fingerprint: str, side: Side) -> WindowSet:
         """Open one side of the windows dataset with this fingerprint; raise InputError if there is none."""
-        folder_uri = lake.dataset("windows", fingerprint)
-        manifest = read_manifest(folder_uri)
-        if manifest is None:
-            raise InputError(f"{folder_uri}: no windows here; run the windows step first")
-        return cls(folder_uri, manifest.entries(f"{side}/"), manifest.counts["size"], manifest.counts["stride"])
+        return cls(*find_windows(lake, fingerprint), side)
 
     def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
         """Return windows, by their ids, as rows of `size` inputs and a target, of shape (len(ids), size + 1)."""

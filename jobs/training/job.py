@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from jobs.config import Config
-from jobs.datasets.windows import WindowSet
-from jobs.errors import InputError
-from jobs.lake import store
+from jobs.datasets.windows import SIDES, WindowSet, find_windows
 from jobs.lake.layout import Lake, Run
 from jobs.metrics import chosen
 from jobs.metrics.training import Position, Quality
@@ -39,11 +37,8 @@ class TrainingData:
     @classmethod
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
         """Open the dataset `fingerprint`; raise an InputError if it does not exist."""
-        uri = place.dataset("windows", fingerprint)
-        manifest = store.read_manifest(uri)
-        if manifest is None:
-            raise InputError(f"{uri}: no windows here; run the windows step first")
-        train, valid = (WindowSet.open(place, fingerprint, side) for side in ("train", "valid"))
+        uri, manifest = find_windows(place, fingerprint)
+        train, valid = (WindowSet(uri, manifest, side) for side in SIDES)
         counts = manifest.counts
         shape = DataShape(counts["vocab_size"], train.size, counts["end_of_text"])
         names = ("unigram_loss", "bigram_loss", "unigram_accuracy")
