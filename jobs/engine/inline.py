@@ -137,7 +137,8 @@ def _run_worker(
     environment: dict[str, str],
 ) -> None:
     """Run `function` as one worker of a group; the target of its process."""
-    os.environ.update(environment)  # the process that was forked has the environment of the first group
+    os.environ.clear()  # this process has the environment of the first group
+    os.environ.update(environment)
 
     def all_gather(text: str) -> list[str]:
         pipe.send(("text", text))
