@@ -20,9 +20,9 @@ export TEXT
 endif
 export SIZES_MB
 # Read by setup.sh.
+export PYTHON TORCH TORCH_INDEX
 # Bytecode is always cached: dozens of processes import Airflow, Spark and torch, and compile them anew otherwise.
 export PYTHONDONTWRITEBYTECODE =
-export PYTHON TORCH TORCH_INDEX
 
 .PHONY: help
 help: ## List the targets
@@ -66,8 +66,7 @@ test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.p
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
-	$(RUN) -m pytest --numprocesses 2 --dist worksteal $(CHECKS:%=--ignore=%) \
-		-m "not spark and not airflow and not slow and not compose"
+	$(RUN) -m pytest $(PARALLEL) -m "not spark and not airflow and not slow and not compose"
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
@@ -75,6 +74,7 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff check --fix .
 
 CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
+PARALLEL = --numprocesses 2 --dist worksteal $(CHECKS:%=--ignore=%)
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 .PHONY: check
 check: setup ## Check format, lint, types, imports and locks; changes nothing
@@ -89,7 +89,7 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 
 .PHONY: test
 test: check ## Run check, then every test, with the coverage of jobs; CI runs this
-	$(RUN_PIPELINE) -m pytest --cov --numprocesses 2 --dist worksteal --durations 15 $(CHECKS:%=--ignore=%)
+	$(RUN_PIPELINE) -m pytest --cov $(PARALLEL) --durations 15
 
 .PHONY: coverage
 coverage: setup ## Show the lines of jobs that the last make test did not reach

@@ -5,6 +5,8 @@ import tempfile
 
 import pytest
 
+from infra.emr.command import JVM_OPTIONS
+
 _FOREIGN = ("AIRFLOW_", "AWS_", "NIGHTJAR_", "PYSPARK_", "SPARK_")
 # The location of TLS certificates belongs to the machine, not to an account.
 _KEPT = ("AWS_CA_BUNDLE",)
@@ -24,8 +26,7 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     AWS_CONFIG_FILE=os.devnull,
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-    # A JVM that computes little starts in half the CPU time without its second compiler.
-    SPARK_SUBMIT_OPTS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    SPARK_SUBMIT_OPTS=JVM_OPTIONS,
     # Several processes train at the same time on few cores.
     OMP_NUM_THREADS="1",
 )

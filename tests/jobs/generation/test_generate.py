@@ -124,7 +124,7 @@ def test_samples_depend_only_on_seed_prompt_and_sample(model_and_tokenizer):
 
 
 def test_prompts_of_different_lengths_share_a_batch(model_and_tokenizer):
-    """Generate so many tokens that the contexts are full at different times."""
+    """Generate until all contexts are full, each after another number of tokens."""
     model, tokenizer = load_again(model_and_tokenizer)
     random_model(model)
     prompts = ["", "abc", WORDS[:9], WORDS * 3, "999 mno"]
