@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from jobs.lake.manifest import FileEntry
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ def find_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | N
         data = store.read_bytes(uri)
     except OSError as error:
         raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
-    return Tokenizer(data, uri), uri
+    tokenizer = Tokenizer(data, uri)
+    for remark in tokenizer.remarks():
+        log.warning("tokenize.tokenizer: %s: %s", uri, remark)
+    return tokenizer, uri
 
 
 def find_reusable(dataset: TokensDataset | None, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:

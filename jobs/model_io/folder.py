@@ -22,7 +22,8 @@ from jobs.lake.uri import join, to_uri
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.archive import unpack
 from jobs.model_io.configs import Shapes, model_config, parse_model_config, weight_shapes
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"

@@ -1,82 +1,33 @@
 """Tokenizers, stored as a Hugging Face ``tokenizer.json``: text to token ids and back.
 
-`gigatoken` encodes byte-level BPE; Hugging Face `tokenizers` encodes words and characters, which `gigatoken` cannot.
-Both give the same ids for the same file. As in `tokenizers`, the text ``<|endoftext|>`` inside a document becomes the
-end-of-text token, since corpora use it as a separator.
+The ids are those that Hugging Face `tokenizers` gives for the same file, whichever library encodes. As in `tokenizers`,
+the text ``<|endoftext|>`` inside a document becomes the end-of-text token, since corpora use it as a separator.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import awkward as ak
-import gigatoken
 import numpy as np
 import numpy.typing as npt
-import tokenizers
 
-from jobs.corpus.texts import Offsets, Texts
+from jobs.corpus.texts import Offsets
 from jobs.errors import InputError
-
-END_OF_TEXT = "<|endoftext|>"
+from jobs.tokenizer.definition import Definition, UnusableError
+from jobs.tokenizer.encoders import FastEncoder, ReferenceEncoder, fast_encoder
 
 TokenIds = npt.NDArray[np.unsignedinteger]
 
 
-class _BytePairs:
-    """Byte-level BPE, encoded by `gigatoken`."""
+@dataclass(frozen=True)
+class _Opened:
+    """A ``tokenizer.json`` and its encoder, shared by all `Tokenizer` objects of a process."""
 
-    unknown_id: int | None = None  # every byte is a token
-
-    def __init__(self, json_bytes: bytes) -> None:
-        self._tokenizer = gigatoken.Tokenizer.from_json(json_bytes)
-        self.vocab_size: int = self._tokenizer.vocab_size
-
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
-        texts = Texts.of(documents)
-        # `gigatoken` reads an `awkward` array without making a Python object of each text.
-        characters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
-        starts = ak.index.Index64(np.concatenate([[0], np.cumsum(texts.sizes)]))
-        strings = ak.Array(ak.contents.ListOffsetArray(starts, characters, parameters={"__array__": "bytestring"}))
-        encoded = self._tokenizer.encode_batch(strings, parallel=parallel).layout
-        offsets = np.asarray(encoded.offsets.data, dtype=np.int64)
-        return np.asarray(encoded.content.data)[offsets[0] : offsets[-1]], offsets - offsets[0]
-
-    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
-
-    def unknown(self, text: str) -> list[str]:
-        return []
-
-
-class _Units:
-    """Words, characters and other kinds, encoded by `tokenizers`."""
-
-    def __init__(self, json_bytes: bytes) -> None:
-        self._tokenizer = tokenizers.Tokenizer.from_str(json_bytes.decode())
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        unknown = getattr(self._tokenizer.model, "unk_token", None)
-        self.unknown_id: int | None = self._tokenizer.token_to_id(unknown) if unknown else None
-
-    def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # `tokenizers` reads it at each call
-        texts = [document.decode() for document in documents]
-        encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        ids = [np.array(one.ids, np.uint32) for one in encoded]
-        offsets = np.cumsum([0, *map(len, ids)], dtype=np.int64)
-        return np.concatenate([np.zeros(0, np.uint32), *ids]), offsets
-
-    def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
-
-    def unknown(self, text: str) -> list[str]:
-        encoded = self._tokenizer.encode(text, add_special_tokens=False)
-        pairs = zip(encoded.ids, encoded.offsets, strict=True)
-        return [text[start:stop] for one, (start, stop) in pairs if one == self.unknown_id]
+    definition: Definition
+    fast: FastEncoder | None
+    slow_because: str
 
 
 class Tokenizer:
@@ -86,23 +37,24 @@ class Tokenizer:
     """
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
-        self.json = json_bytes
-        """The content of the ``tokenizer.json``."""
-        backend, self.end_of_text = _backend_and_end_of_text(json_bytes, where)
-        """The id of the end-of-text token, which ends each document."""
         try:
-            self._backend = backend(json_bytes)
-        except Exception as error:  # noqa: BLE001 - `tokenizers` raises nothing narrower
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{where}: this tokenizer cannot be loaded ({reason}); give another tokenizer.json"
-            ) from None
-        self.vocab_size: int = self._backend.vocab_size
+            self._opened = _open(json_bytes)
+        except UnusableError as error:
+            raise InputError(f"{where}: {error}") from None
+        definition, fast = self._opened.definition, self._opened.fast
+        self.definition = definition
+        """The parsed ``tokenizer.json``."""
+        self.json = definition.json
+        """The content of the ``tokenizer.json``, without call-time settings."""
+        self.end_of_text = definition.end_of_text
+        """The id of the end-of-text token, which ends each document."""
+        self.vocab_size = 1 + max(definition.reference.get_vocab(with_added_tokens=True).values())
         """One more than the largest id."""
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
-        self.unknown_id = self._backend.unknown_id
+        self.unknown_id = None if fast else definition.unknown_id
         """The id of the unknown token; None if every text can be encoded."""
+        self._encoder = fast or ReferenceEncoder(definition.reference)
 
     def encode(self, text: str) -> TokenIds:
         """Return the token ids of `text`, of type `dtype`; no end-of-text token is added."""
@@ -114,7 +66,7 @@ class Tokenizer:
         Returns:
             The ids of all documents in one array, and offsets: document i has the ids [offsets[i], offsets[i + 1]).
         """
-        ids, offsets = self._backend.encode_batch(documents, parallel)
+        ids, offsets = self._encoder.encode_batch(documents, parallel)
         return ids.astype(self.dtype), offsets
 
     def decode(self, ids: npt.ArrayLike) -> str:
@@ -122,7 +74,9 @@ class Tokenizer:
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken panics on others
-        return self._backend.decode(array.astype(np.uint32))
+        if self._opened.fast and self._opened.fast.decodes:
+            return self._opened.fast.decode(array.astype(np.uint32))
+        return str(self.definition.reference.decode(array.tolist(), skip_special_tokens=False))
 
     def decode_after(self, text: str, ids: npt.ArrayLike) -> str:
         """Return the text of token ids that continue `text`, with the space that their first word needs."""
@@ -133,7 +87,25 @@ class Tokenizer:
 
     def unknown(self, text: str) -> list[str]:
         """Return the words or characters of `text` that are not in the vocabulary, in their order."""
-        return self._backend.unknown(text)
+        if self.unknown_id is None:
+            return []
+        encoded = self.definition.reference.encode(text, add_special_tokens=False)
+        pairs = zip(encoded.ids, encoded.offsets, strict=True)
+        return [text[start:stop] for one, (start, stop) in pairs if one == self.unknown_id]
+
+    def remarks(self) -> list[str]:
+        """Return what a user who gives this ``tokenizer.json`` should know, a sentence each."""
+        definition = self.definition
+        remarks = []
+        if definition.removed:
+            remarks.append(
+                f"call-time settings are no part of the tokenizer and are ignored: {', '.join(definition.removed)}"
+            )
+        if self._opened.slow_because:
+            remarks.append(f"texts are encoded by the library tokenizers, more slowly: {self._opened.slow_because}")
+        if uncovered := definition.uncovered():
+            remarks.append(uncovered)
+        return remarks
 
     def __reduce__(self) -> tuple[Callable[[bytes], Tokenizer], tuple[bytes]]:
         return _shared, (self.json,)
@@ -145,16 +117,7 @@ def _shared(json_bytes: bytes) -> Tokenizer:
     return Tokenizer(json_bytes)
 
 
-def _backend_and_end_of_text(json_bytes: bytes, where: str) -> tuple[type[_BytePairs | _Units], int]:
-    """Return the class for the model in a ``tokenizer.json``, and the id of its end-of-text token."""
-    try:
-        values = json.loads(json_bytes)
-        backend = _BytePairs if values["model"].get("type", "BPE") == "BPE" else _Units
-        ids = [int(token["id"]) for token in values.get("added_tokens") or [] if token["content"] == END_OF_TEXT]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{where}: not a tokenizer.json of Hugging Face tokenizers; give another file") from None
-    if not ids:
-        raise InputError(
-            f"{where}: has no special token {END_OF_TEXT}, which ends each document; add it or give another file"
-        )
-    return backend, ids[0]
+@lru_cache(maxsize=2)
+def _open(json_bytes: bytes) -> _Opened:
+    definition = Definition.parse(json_bytes)
+    return _Opened(definition, *fast_encoder(definition))

@@ -27,7 +27,8 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.reading import read_documents, sample_documents
 from jobs.engine.base import Engine
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 
 UNKNOWN = "<unk>"
 

@@ -20,7 +20,8 @@ from jobs.config import Config, resolve
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 
 FINGERPRINT = "handmade"
 TINY_MODEL = {"model.num_layers": 2, "model.embedding_size": 32, "model.hidden_size": 64, "model.num_heads": 2,

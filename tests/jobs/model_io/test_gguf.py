@@ -10,7 +10,8 @@ from tokenizers import models, pre_tokenizers
 
 from jobs.errors import InputError
 from jobs.model_io.gguf import tensor_names, to_gguf
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

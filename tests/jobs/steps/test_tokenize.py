@@ -13,9 +13,10 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.cache import verified_file
 from jobs.lake.store import list_files, read_manifest, verify_sizes, write_bytes
-from jobs.lake.uri import join
+from jobs.lake.uri import join, to_uri
 from jobs.tokenizer import train
 from tests.support.datasets import PASSAGE, PASSAGE_PATH, Pipeline, write_corpus
+from tests.support.foreign import make
 
 TEXTS = {
     "a.txt": PASSAGE * 6,
@@ -129,6 +130,22 @@ def test_documents_do_not_depend_on_splits(local, documents):
     lines = sum(data.count(b"\n") for data in TEXTS.values())
     empty = {"paragraph": 2, "line": lines - stats["num_documents"], "file": 2}
     assert stats["num_empty_documents"] == empty[documents]
+
+
+def test_a_given_tokenizer_that_truncates_and_pads(tmp_path, caplog):
+    """Truncation and padding belong to calls of the library. A run ignores them, and says so once."""
+    lake_uri, given = to_uri(str(tmp_path)), tmp_path / "given.json"
+    given.write_bytes(make("call-time settings"))
+    corpus = write_corpus(join(lake_uri, "corpus"), {"a.txt": PASSAGE})
+    pipeline = Pipeline(lake_uri, corpus, tokenize__tokenizer=str(given))
+    stats = pipeline.tokenize()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "given.json: call-time settings" in warning
+    tokenizer = pipeline.tokens.read_tokenizer()
+    reference = tokenizers.Tokenizer.from_str(tokenizer.json.decode())
+    texts = [text.strip() for text in PASSAGE.decode().split("\n\n") if text.strip()]
+    assert stats["num_tokens"] == sum(len(reference.encode(text).ids) + 1 for text in texts) > 4 * len(texts)
+    assert tokenizer.remarks() == []
 
 
 def test_given_tokenizer(anywhere):

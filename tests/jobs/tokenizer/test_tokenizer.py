@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import InputError
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import tokenizer_json, train_bpe
 
 PASSAGE = (Path(__file__).parents[2] / "data" / "scandal.txt").read_text("utf-8")

@@ -16,7 +16,8 @@ from jobs.corpus.byte_ranges import divide_sources
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import list_sources
-from jobs.tokenizer.tokenizer import END_OF_TEXT, Tokenizer
+from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import count_units, vocabulary_json
 from tests.jobs.tokenizer.test_tokenizer import PIECES
 from tests.support.datasets import PASSAGE, Pipeline, write_corpus

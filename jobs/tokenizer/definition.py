@@ -1,0 +1,185 @@
+"""Reads a ``tokenizer.json``, and refuses one that cannot be used.
+
+The file may hold call-time settings besides the tokenizer: truncation, padding, tokens that each call adds at the start
+or the end of its text, random dropout of merges. They would change the ids of a corpus, so they are removed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+from tokenizers import pre_tokenizers
+
+END_OF_TEXT = "<|endoftext|>"
+BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
+"""The characters that stand for bytes in a byte-level vocabulary."""
+_RARE = "漢жক😀"  # few vocabularies have all of these
+_MAX_IDS = 1 << 24  # both libraries reserve memory for every id up to the largest
+_NO_TOKENIZER = "not a tokenizer.json of Hugging Face tokenizers; give another file"
+
+
+class UnusableError(ValueError):
+    """A ``tokenizer.json`` cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """The content of a ``tokenizer.json``, and the tokenizer that Hugging Face `tokenizers` makes of it."""
+
+    json: bytes
+    """The content without call-time settings; the bytes of the file if it has none."""
+    values: dict[str, Any]
+    """The parsed content."""
+    reference: tokenizers.Tokenizer
+    end_of_text: int
+    """The id of the end-of-text token."""
+    removed: tuple[str, ...]
+    """The call-time settings that the file had."""
+
+    @classmethod
+    def parse(cls, json_bytes: bytes) -> Definition:
+        """Read the content of a file; raise an UnusableError if it is no tokenizer, or has no end-of-text token."""
+        values = _checked(json_bytes)
+        removed = _remove_call_settings(values)
+        try:
+            with library_errors():
+                content = json.dumps(values, ensure_ascii=False).encode() if removed else json_bytes
+                reference = tokenizers.Tokenizer.from_str(content.decode())
+        except UnusableError as error:
+            raise UnusableError(f"this tokenizer cannot be loaded ({error}); give another tokenizer.json") from None
+        if reference.num_special_tokens_to_add(is_pair=False):
+            values["post_processor"] = reference.post_processor = None
+            removed.append("the tokens that post_processor adds")
+            content = json.dumps(values, ensure_ascii=False).encode()
+        end_of_text = reference.token_to_id(END_OF_TEXT)
+        assert end_of_text is not None, "an added token has an id"
+        return cls(content, values, reference, end_of_text, tuple(removed))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The section ``model``."""
+        model: dict[str, Any] = self.values["model"]
+        return model
+
+    @property
+    def kind(self) -> str:
+        """The type of the model; files of early versions do not name BPE."""
+        return str(self.model.get("type", "BPE"))
+
+    @property
+    def unknown_id(self) -> int | None:
+        """The id of the unknown token; None if there is none, or if the end-of-text token is used for it."""
+        if self.kind == "Unigram":
+            found = self.model.get("unk_id")
+        else:
+            unknown = self.model.get("unk_token")
+            found = self.reference.token_to_id(unknown) if unknown else None
+        return None if found == self.end_of_text else found
+
+    def uncovered(self) -> str:
+        """Return what becomes of characters that the vocabulary lacks, if they do not become known tokens."""
+        try:
+            covered = all(self.reference.encode(letter, add_special_tokens=False).ids for letter in _RARE)
+        except Exception:  # noqa: BLE001 - `tokenizers` raises nothing narrower
+            return "it has no unknown token, so a text with anything outside of its vocabulary is refused"
+        if any(part["type"] == "ByteLevel" for part in parts_of(self.values.get("pre_tokenizer"))):
+            covered = covered and self.model["vocab"].keys() >= BYTES
+        return "" if covered else "it has no unknown token, so characters outside of its vocabulary are left out"
+
+
+def parts_of(section: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the parts of a normalizer or a pre-tokenizer: itself, or those of a sequence."""
+    if section is None:
+        return []
+    if section["type"] != "Sequence":
+        return [section]
+    return [
+        part for each in section.get("normalizers") or section.get("pretokenizers") or () for part in parts_of(each)
+    ]
+
+
+def _checked(json_bytes: bytes) -> dict[str, Any]:
+    """Return the parsed content; raise an UnusableError for what `tokenizers` refuses unclearly or not at all."""
+    try:
+        values: dict[str, Any] = json.loads(json_bytes)
+        model, added = values["model"], values.get("added_tokens") or []
+        names = [token["content"] for token in added]
+        vocab = model.get("vocab")
+        ids = list(map(int, vocab.values() if isinstance(vocab, dict) else ()))  # that of Unigram is a list
+        largest = max([*ids, *(int(token["id"]) for token in added)], default=0)
+        missing = _merge_outside(model) if model.get("type", "BPE") == "BPE" else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UnusableError(_NO_TOKENIZER) from None
+    if END_OF_TEXT not in names:
+        raise UnusableError(
+            f"has no special token {END_OF_TEXT}, which ends each document; add it or give another file"
+        )
+    if largest >= _MAX_IDS:
+        raise UnusableError(f"the largest token id is {largest}, but must be below {_MAX_IDS}; give smaller ids")
+    if len(set(ids)) < len(ids):
+        raise UnusableError(f"{len(ids)} tokens share {len(set(ids))} ids; give each token an id of its own")
+    if missing:
+        raise UnusableError(
+            f"the merge of {missing[0]!r} and {missing[1]!r} gives no token of the vocabulary; give another file"
+        )
+    return values
+
+
+def _merge_outside(model: dict[str, Any]) -> tuple[str, str] | None:
+    """Return a merge whose result is not in the vocabulary; `tokenizers` panics at some of these."""
+    vocab, prefix = model.get("vocab") or {}, model.get("continuing_subword_prefix") or ""
+    for left, right in merges_of(model):
+        if not right.startswith(prefix) or left + right.removeprefix(prefix) not in vocab:
+            return left, right
+    return None
+
+
+def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the merges of a BPE model; files of early versions have them as texts with a space between the parts."""
+    for merge in model.get("merges") or ():
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+        yield left, right
+
+
+def find_overlap(texts: Iterable[str]) -> tuple[str, str] | None:
+    """Return two texts of which the end of one is the beginning of the other; None if there are none.
+
+    Runs of one character do not count.
+    """
+    searched = [text for text in texts if len(set(text)) > 1]
+    beginnings: dict[str, list[str]] = {}
+    for text in searched:
+        for size in range(1, len(text)):
+            beginnings.setdefault(text[:size], []).append(text)
+    for text in searched:
+        for start in range(1, len(text)):
+            for other in beginnings.get(text[start:], ()):
+                if other != text:
+                    return text, other
+    return None
+
+
+def _remove_call_settings(values: dict[str, Any]) -> list[str]:
+    """Remove truncation, padding and dropout; return what there was."""
+    removed = [name for name in ("truncation", "padding") if values.get(name) is not None]
+    values.update(dict.fromkeys(removed))
+    if values["model"].get("dropout"):
+        values["model"]["dropout"] = None
+        removed.append("dropout")
+    return removed
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Raise an UnusableError in place of any exception of a library, a panic of its native code included."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UnusableError(next(iter(str(error).splitlines()), type(error).__name__)) from None
