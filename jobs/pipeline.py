@@ -19,7 +19,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
 from jobs.report.stats import write_step
-from jobs.sources.listing import list_sources
+from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: 
             written to, or the run exists with another configuration.
     """
     config = resolve(to_corpus(corpus), preset, overrides)
-    list_sources(config.corpus)
-    read_prompts(config.generate, store.read_bytes)
     lake = Lake(to_uri(lake_path))
+    list_corpus(config.corpus, lake_uri=lake.uri)
+    read_prompts(config.generate, store.read_bytes)
     run = lake.run(run_id)
     store.check_writable(lake.uri)
     if not store.publish(run.config, config.to_json().encode()) and read_config(run) != config:

@@ -174,7 +174,7 @@ def export(
     """Write a trained model as a GGUF file, a zip file or a folder."""
     from jobs.lake import store
     from jobs.lake.layout import Lake
-    from jobs.lake.uri import base_name, to_uri
+    from jobs.lake.uri import base_name, to_uri, without_ending
     from jobs.model_io.archive import pack
     from jobs.model_io.folder import find_model, parse_model, read_contents, write_contents
     from jobs.model_io.gguf import to_gguf
@@ -189,7 +189,7 @@ def export(
     elif form == "zip":
         store.write_bytes(output_uri, pack(contents))
     else:
-        store.write_bytes(output_uri, to_gguf(parsed, tokenizer, base_name(output_uri).removesuffix(".gguf")))
+        store.write_bytes(output_uri, to_gguf(parsed, tokenizer, without_ending(base_name(output_uri), (".gguf",))))
     log.info("wrote %s: %s, %s parameters", output_uri, form, f"{parsed.num_parameters:,}")
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 from jobs.config import GenerateConfig
 from jobs.errors import InputError
-from jobs.lake.uri import to_uri
+from jobs.lake.uri import ending_of, to_uri
+
+_RECORDS = (".jsonl", ".ndjson")
 
 
 def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
@@ -34,8 +37,9 @@ def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
-    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")  # `str.splitlines` splits at other characters too
-    if uri.endswith(".jsonl"):
+    lines = re.split("\r\n|\n|\r", text)  # `str.splitlines` splits at other characters, too
+    lines = lines if lines[-1] else lines[:-1]
+    if ending_of(uri, _RECORDS):
         lines = [_prompt(uri, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not text or not lines:
         raise InputError(f"generate.prompts_file: {uri} holds no prompt")
@@ -45,7 +49,7 @@ def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
 def _prompt(uri: str, number: int, line: str) -> str:
     try:
         prompt = json.loads(line)["prompt"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         prompt = None
     if not isinstance(prompt, str):
         raise InputError(f'generate.prompts_file: {uri}, line {number}: expected {{"prompt": "text"}}')

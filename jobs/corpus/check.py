@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +11,15 @@ from typing import Any
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
-from jobs.corpus.content import BYTE_ORDER_MARK, read_blocks
+from jobs.corpus.content import BLOCK_BYTES, open_stream
 from jobs.corpus.filters import BodyFinder
 from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
 from jobs.engine.base import Engine
 from jobs.errors import InputError
-from jobs.sources.listing import Source, list_sources
-from jobs.sources.names import text_format
+from jobs.sources.contents import BYTE_ORDER_MARK, is_markup, refuse_other_content
+from jobs.sources.listing import Listing, Source
 from jobs.sources.utf8 import Utf8Check
-
-_SIGNATURES = {
-    "gzip": re.compile(rb"\x1f\x8b\x08"),
-    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
-    "xz": re.compile(rb"\xfd7zXZ\0"),
-    "zip": re.compile(rb"PK\x03\x04"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +41,18 @@ class CheckedSource:
         return {"name": self.source.name, "size": self.source.size, "sha256": self.sha256}
 
 
-def check_corpus(corpus: str, settings: TokenizeConfig, engine: Engine) -> list[CheckedSource]:
-    """List the files of a corpus and read each one once.
+def check_corpus(listing: Listing, settings: TokenizeConfig, engine: Engine) -> list[CheckedSource]:
+    """Read each file of a corpus once.
 
     Raises:
         InputError: naming the file that cannot be read, and the offset, line or row that is wrong.
     """
-    sources = list_sources(corpus)
-    tasks = divide_sources(sources, settings.split_bytes, whole_files=True)
+    tasks = divide_sources(listing.sources, settings.split_bytes, whole_files=True)
     results = engine.map(partial(check_sources, settings=settings), tasks, "check the corpus")
     checked = [source for task in results for source in task]
     if not any(source.has_text for source in checked):
-        where = ", ".join(corpus.splitlines())
-        raise InputError(f"{where}: no text in its {len(sources)} files, only whitespace or nothing")
+        where = ", ".join(listing.places)
+        raise InputError(f"{where}: no text in its {len(listing.sources)} files, only whitespace or nothing")
     return checked
 
 
@@ -79,11 +68,13 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         check_ids(source)
     digest, size = hashlib.sha256(), 0
     scan = _TextScan(source, settings)
-    for block in read_blocks(source):
-        digest.update(block)
-        size += len(block)
-        if source.format != "parquet":
-            scan.add(block)
+    with open_stream(source) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+            if source.format != "parquet":
+                scan.add(block)
+        scan.counts["ignored_bytes"] += getattr(stream.raw, "ignored_bytes", 0)
     if scan.utf8:
         scan.utf8.add(b"")
     counts = scan.counts + Counter(empty_files=int(not size))
@@ -104,49 +95,29 @@ class _TextScan:
         self.counts, self.has_text = Counter[str](), False
         self.body_finder = BodyFinder() if settings.drop_gutenberg and source.format == "txt" else None
         self.utf8 = Utf8Check(source.uri) if settings.invalid_utf8 == "refuse" else None
-        self._uri, self._refuses_lists = source.uri, settings.input == "text"
-        self._field = None if text_format(source.name) else settings.field
+        self._uri, self._name, self._field = source.uri, source.name, settings.field
+        self._is_text, self._refuses_lists = source.format == "txt", settings.input == "text"
         self._last = b""
 
     def add(self, block: bytes) -> None:
         """Examine the next block, which is not empty."""
         is_first = not self._last
         if is_first:
-            self._refuse_other_formats(block)
+            refuse_other_content(self._uri, self._name, block, self._field)
+            self.counts["markup_files"] += self._is_text and is_markup(block)
         if self.utf8:
             self.utf8.add(block)
         if is_first and self._refuses_lists and looks_like_a_list(block):
             raise InputError(f"{self._uri}: a list of word,[ids],frequency, not text; set tokenize.input=ids")
         if self.body_finder:
-            self.body_finder.add(block)
+            self.body_finder.add(block.replace(b"\r", b"\n"))  # CR ends a line, too; the offsets stay
         has_mark = is_first and block.startswith(BYTE_ORDER_MARK)
         self.has_text = self.has_text or bool(block[len(BYTE_ORDER_MARK) if has_mark else 0 :].strip())
         self.counts["byte_order_marks"] += has_mark
         if b"\r" in block or self._last == b"\r":  # looking for one byte first takes a thirtieth of the time
-            self.counts["crlf_line_ends"] += block.count(b"\r\n") + (self._last + block[:1] == b"\r\n")
+            num_crlf = block.count(b"\r\n") + (self._last + block[:1] == b"\r\n")
+            self.counts["crlf_line_ends"] += num_crlf
+            self.counts["cr_line_ends"] += block.count(b"\r") - num_crlf
         if b"\0" in block:
             self.counts["nul_bytes"] += block.count(b"\0")
         self._last = block[-1:]
-
-    def _refuse_other_formats(self, beginning: bytes) -> None:
-        """Refuse a file that would be read as text because of its name, but begins as another format."""
-        for kind, signature in _SIGNATURES.items():
-            if signature.match(beginning):
-                raise InputError(
-                    f"{self._uri}: its content is {kind}, not text; unpack it, or rename it so that its name ends in"
-                    " its format (.txt, .jsonl or .parquet, then .gz, .bz2 or .zst)"
-                )
-        if self._field and _is_record(beginning.partition(b"\n")[0], self._field):
-            raise InputError(
-                f"{self._uri}: begins with a JSON record that has the field '{self._field}'; rename the file to .jsonl,"
-                " or to .txt to read it as plain text"
-            )
-
-
-def _is_record(line: bytes, field: str) -> bool:
-    """Return whether a line is a JSON object with this field."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(record, dict) and field in record

@@ -5,46 +5,44 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
-from typing import BinaryIO, Literal
+from io import SEEK_END, BufferedReader
+from typing import BinaryIO
 
-import pyarrow as pa
-
+from jobs.corpus.decompress import open_decompressed
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.sources.listing import Source, named_errors
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 BLOCK_BYTES = 1 << 23  # one request to S3 reads one block
-
-_CODECS: dict[str, Literal["gzip", "bz2", "zstd"]] = {"gz": "gzip", "bz2": "bz2", "zst": "zstd"}
 
 
 @contextmanager
 def open_plain(file: Source, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator[BufferedReader]:
-    """Open a file for reading its stored bytes at any position; raise InputError if it cannot be read."""
+    """Open a file for reading its stored bytes at any position.
+
+    Raises:
+        InputError: if it cannot be read, or its size is not the one that was listed.
+    """
     with named_errors(file.uri), store.open_input(file.uri, buffer_bytes) as stream:
+        size = stream.seek(0, SEEK_END)
+        if size != file.size:
+            raise InputError(
+                f"{file.uri}: changed while it was read: {file.size:,} bytes were listed, now it has {size:,}; start"
+                " again when nothing writes to it"
+            )
+        stream.seek(0)
         yield stream
 
 
 @contextmanager
-def open_stream(file: Source) -> Iterator[BinaryIO | pa.NativeFile]:
+def open_stream(file: Source) -> Iterator[BufferedReader]:
     """Open a file for reading its decompressed content from start to end.
 
     Raises:
         InputError: if it cannot be read, or is damaged or not compressed as its name says.
     """
     with open_plain(file, BLOCK_BYTES) as stream:
-        if file.compression is None:
-            yield stream
-            return
-        try:
-            yield pa.CompressedInputStream(pa.PythonFile(stream, "r"), _CODECS[file.compression])
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{file.uri}: damaged .{file.compression} file ({reason}); compress it again") from None
+        yield open_decompressed(stream, file.compression, file.uri) if file.compression else stream
 
 
 @contextmanager

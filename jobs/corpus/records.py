@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,19 @@ import pyarrow.parquet as pq
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.content import open_seekable, read_blocks
-from jobs.corpus.documents import Documents, read_text, split_documents
+from jobs.corpus.documents import Documents, count_line_ends, plain_line_ends, read_text, split_documents
 from jobs.corpus.filters import between_marks
 from jobs.errors import InputError
+from jobs.sources.contents import BYTE_ORDER_MARK
 from jobs.sources.listing import Source
 from jobs.sources.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512
+_TEXT_TYPES: tuple[Any, ...] = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
+    pa.types.is_null,  # a column without any value, as one shard of many may have
+)
 _BORDER = b"\n\n"  # between paragraphs as well as lines
 
 
@@ -36,7 +42,8 @@ def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docum
         for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
             try:
                 # Replaced characters of other fields are counted too: json reads only whole lines.
-                whole, num_replaced = replace_invalid(line) if settings.invalid_utf8 == "replace" else (line, 0)
+                record = line.removeprefix(BYTE_ORDER_MARK)  # of the second of two files that were joined
+                whole, num_replaced = replace_invalid(record) if settings.invalid_utf8 == "replace" else (record, 0)
                 records.add(_json_text(whole, settings.field), offset, num_replaced)
             except ValueError as error:
                 where = f"{part.source.uri}: line {_line_number(part.source, offset)}"
@@ -48,7 +55,7 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
     """Read the documents of the row groups that begin in a range of a Parquet file."""
     if not part.source.size:
         return
-    with open_seekable(part.source) as stream, _named_damage(part.source), pq.ParquetFile(stream) as file:
+    with open_seekable(part.source) as stream, _named_damage(part.source), _parquet(stream) as file:
         _check_column(part.source, file.schema_arrow, settings.field)
         row = 0
         for group in range(file.metadata.num_row_groups):
@@ -61,6 +68,10 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
                     row += len(texts)
             else:
                 row += metadata.num_rows
+
+
+def _parquet(stream: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(stream, page_checksum_verification=True)
 
 
 class _Records:
@@ -87,7 +98,7 @@ class _Records:
     def documents(self) -> Documents:
         """Return the documents of all records added."""
         if self._settings.documents == "record":
-            return Documents.of((text.replace(b"\r\n", b"\n") for text in self._texts), self._offsets, self._counts)
+            return Documents.of(map(plain_line_ends, self._texts), self._offsets, self._counts)
         starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
         texts, begins = split_documents(_BORDER.join(self._texts), self._settings.documents)
         records = np.searchsorted(starts, begins, "right") - 1
@@ -97,9 +108,17 @@ class _Records:
 def _json_text(line: bytes, field: str) -> str | None:
     """Return the text of one line, or None if it is null; raise ValueError if there is none."""
     try:
-        record = json.loads(line.decode())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
+        text = line.decode()
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            if text in ("[", "{"):
+                raise ValueError("JSON over several lines; write each record on one line, as jq -c does") from None
+            raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
+        except UnicodeError:
+            raise
+        except ValueError:  # a number of thousands of digits
+            record = json.loads(text, parse_int=float)
     except RecursionError:
         raise ValueError("JSON nested too deeply to be read") from None
     if not isinstance(record, dict):
@@ -113,10 +132,11 @@ def _json_text(line: bytes, field: str) -> str | None:
 
 
 def _line_number(source: Source, offset: int) -> int:
-    number, position = 1, 0
+    number, position, last = 1, 0, b""
     for block in read_blocks(source):
-        number += block.count(b"\n", 0, max(0, offset - position))
-        position += len(block)
+        before = block[: max(0, offset - position)]
+        number += count_line_ends(before) - (last + before[:1] == b"\r\n")
+        position, last = position + len(block), block[-1:]
         if position >= offset:
             break
     return number
@@ -127,26 +147,29 @@ def _named_damage(source: Source) -> Iterator[None]:
     """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{source.uri}: not a Parquet file, or damaged ({reason}); write it again") from None
 
 
 def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
     if name not in schema.names:
         raise InputError(f"{source.uri}: no column '{name}', only {_list_names(schema.names)}; set tokenize.field")
-    kind = schema.field(name).type
+    if schema.names.count(name) > 1:
+        raise InputError(f"{source.uri}: {schema.names.count(name)} columns are named '{name}'; rename all but one")
+    kind: Any = schema.field(name).type
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    tests: list[Any] = [pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary]
-    if not any(test(kind) for test in tests):
+    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+    if not any(test(kind) for test in _TEXT_TYPES):
         raise InputError(f"{source.uri}: column '{name}' holds {kind} instead of text; set tokenize.field")
 
 
 def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[bytes | None]]:
     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
-        values: Any = batch.column(0)
+        # Not by place: Arrow takes the name "a.b" for the field b of a column a, too.
+        values: Any = batch.column(batch.schema.names.index(column))
         if isinstance(values, pa.DictionaryArray):
             values = values.dictionary_decode()
         yield values.cast(pa.large_binary()).to_pylist()  # as bytes: Arrow does not ensure that strings are UTF-8

@@ -24,7 +24,9 @@ from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry
 from jobs.lake.store import read_bytes, read_file, read_manifest, write_shard
-from jobs.lake.uri import join, to_uri
+from jobs.lake.uri import ending_of, join, to_uri
+
+csv.field_size_limit(2**31 - 1)  # a token may be longer than the 128 KiB of the standard library
 
 CSV, PARQUET = ".csv", ".parquet"
 _WORD2VEC = (".txt", ".vec")
@@ -72,14 +74,14 @@ def read_embeddings(path_or_uri: str) -> Embeddings:
     """Read the embeddings of a dataset, or of a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file."""
     uri = to_uri(path_or_uri)
     readers = {CSV: _from_csv, PARQUET: _from_parquet} | dict.fromkeys(_WORD2VEC, _from_word2vec)
-    reader = next((reader for suffix, reader in readers.items() if uri.endswith(suffix)), None)
-    if reader is None:
+    ending = ending_of(uri, readers)
+    if not ending:
         return _from_dataset(uri)
     try:
         data = read_bytes(uri)
     except OSError as error:
         raise InputError(f"{uri}: cannot be read ({error.strerror or 'no such file'})") from None
-    return reader(data, uri)
+    return readers[ending](data, uri)
 
 
 def _from_dataset(folder_uri: str) -> Embeddings:

@@ -10,13 +10,18 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from jobs.lake.uri import join, local_path
 
+Reaches = Callable[[str], bool]
+"""Returns whether the listing of a folder goes on into a folder below it, which is given by its relative name."""
+
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 
@@ -27,6 +32,8 @@ class FileInfo:
     uri: str
     size: int
     modified_at: float
+    identity: tuple[int, ...] | None = field(default=None, compare=False)
+    """Equal for two names of one local file, by links of any kind. None if it is not known."""
 
 
 @contextmanager
@@ -48,8 +55,12 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
 class LocalFiles:
     """The methods of `Store` on local or mounted disks."""
 
+    def open_input(self, uri: str, buffer_bytes: int) -> BufferedReader:
+        return BufferedReader(FileIO(local_path(uri), "rb", opener=_open_regular), buffer_bytes)
+
     def read_bytes(self, uri: str) -> bytes:
-        return local_path(uri).read_bytes()
+        with self.open_input(uri, DEFAULT_BUFFER_SIZE) as file:
+            return file.read()
 
     def read_version(self, uri: str) -> tuple[bytes, str]:
         data = self.read_bytes(uri)
@@ -79,17 +90,37 @@ class LocalFiles:
     def info(self, uri: str) -> FileInfo | None:
         try:
             state = local_path(uri).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return FileInfo(uri, state.st_size, state.st_mtime) if S_ISREG(state.st_mode) else None
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return None
+            raise
+        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns) if state.st_ino else None
+        return FileInfo(uri, state.st_size, state.st_mtime, identity) if S_ISREG(state.st_mode) else None
 
-    def list_files(self, uri: str) -> list[FileInfo]:
-        root, uris = local_path(uri), list[str]()
-        for path, folders, names in os.walk(root, onerror=_raise_unless_missing, followlinks=True):
-            folders[:] = [name for name in folders if not _is_circle(Path(path, name))]
-            inner = join(uri, os.path.relpath(path, root)) if path != str(root) else uri
-            uris += [join(inner, name) for name in names]
-        return [info for info in map(self.info, uris) if info]
+    def is_folder(self, uri: str) -> bool:
+        return local_path(uri).is_dir()
+
+    def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
+        root, found, seen = os.fspath(local_path(uri)), list[FileInfo](), set[str]()
+        folders, links = [""], list[str]()
+        while folders or links:
+            links.sort(reverse=True)
+            folder, is_link = (folders.pop(), False) if folders else (links.pop(), True)
+            path = f"{root}/{folder}" if folder else root
+            real = os.path.realpath(path)
+            if real in seen or (is_link and _is_circle(Path(path), Path(root))):
+                continue  # links come last, so that a folder is listed under its own name
+            seen.add(real)
+            for entry in _entries(path):
+                inner = f"{folder}/{entry.name}" if folder else entry.name
+                if _is_folder(entry):
+                    if reaches is None or reaches(inner):
+                        (links if entry.is_symlink() else folders).append(inner)
+                elif info := self.info(inner_uri := join(uri, inner)):
+                    found.append(info)
+                elif others is not None:
+                    others.append(inner_uri)
+        return found
 
     def list_folders(self, uri: str) -> list[str]:
         try:
@@ -126,11 +157,36 @@ def _sync_folder(folder: Path) -> None:
             raise
 
 
-def _is_circle(path: Path) -> bool:
-    """Return whether `path` is a link to a folder that it lies in."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file; a pipe, which may have no writer, or a device raises OSError at once."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    code = errno.EISDIR if S_ISDIR(mode) else errno.ENODEV
+    raise OSError(code, os.strerror(code) if S_ISDIR(mode) else "Is a pipe or a device, not a file", str(path))
 
 
-def _raise_unless_missing(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder; none if it is missing."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself
+        if error.errno in _NO_FILE:
+            return False
+        raise
+
+
+def _is_circle(link: Path, root: Path) -> bool:
+    """Return whether a link leads to a folder that it lies in, or that `root` lies in."""
+    target = link.resolve()
+    return link.parent.resolve().is_relative_to(target) or root.resolve().is_relative_to(target)

@@ -14,7 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from jobs.lake._local import FileInfo
+from jobs.lake._local import FileInfo, Reaches
 from jobs.lake.retry import TransientError
 from jobs.lake.uri import bucket_and_key
 
@@ -98,14 +98,24 @@ class S3Files:
             return None
         return FileInfo(uri, found["ContentLength"], found["LastModified"].timestamp())
 
-    def list_files(self, uri: str) -> list[FileInfo]:
-        bucket_uri = f"s3://{bucket_and_key(uri)[0]}"
-        return [
-            FileInfo(f"{bucket_uri}/{item['Key']}", item["Size"], item["LastModified"].timestamp())
-            for page in self._list(uri)
-            for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")  # consoles write an empty object for a folder
-        ]
+    def is_folder(self, uri: str) -> bool:
+        return any("Contents" in page for page in self._list(uri, MaxKeys=1, PaginationConfig={"MaxItems": 1}))
+
+    def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
+        """List the files below a prefix: all at once, or folder by folder where `reaches` leaves some out."""
+        bucket, prefix = bucket_and_key(uri)
+        prefix, found = f"{prefix}/" if prefix else "", list[FileInfo]()
+        folders, options = [prefix], {} if reaches is None else {"Delimiter": "/"}
+        while folders:
+            for page in self._pages(uri, folders.pop(), **options):
+                found += [
+                    FileInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["LastModified"].timestamp())
+                    for item in page.get("Contents", [])
+                    if not item["Key"].endswith("/")  # consoles write an empty object for a folder
+                ]
+                below = [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+                folders += [key for key in below if reaches and reaches(key[len(prefix) :].removesuffix("/"))]
+        return found
 
     def list_folders(self, uri: str) -> list[str]:
         found = [item["Prefix"] for page in self._list(uri, Delimiter="/") for item in page.get("CommonPrefixes", [])]
@@ -123,9 +133,12 @@ class S3Files:
                 for error in done.get("Errors", []):
                     raise TransientError(f"{error['Code']}: {error['Key']} was not deleted")
 
-    def _list(self, uri: str, **options: str) -> Iterator[Any]:
+    def _list(self, uri: str, **options: Any) -> Iterator[Any]:
+        key = bucket_and_key(uri)[1]
+        return self._pages(uri, f"{key}/" if key else "", **options)
+
+    def _pages(self, uri: str, prefix: str, **options: Any) -> Iterator[Any]:
         with self._request(uri) as (client, address):
-            prefix = f"{address['Key']}/" if address["Key"] else ""
             pages = client.get_paginator("list_objects_v2")
             yield from pages.paginate(Bucket=address["Bucket"], Prefix=prefix, **options)
 

@@ -15,10 +15,10 @@ import shutil
 import uuid
 from collections.abc import Callable
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake._local import FileInfo, LocalFiles, atomic_temporary_file
+from jobs.lake._local import FileInfo, LocalFiles, Reaches, atomic_temporary_file
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
 from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, retry_transient
@@ -80,7 +80,7 @@ class Store:
     def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:
         """Open a file for reading at any position. A read of fewer bytes than `buffer_bytes` fetches that many."""
         if not is_s3(uri):
-            return cast("io.BufferedReader", self._retry(uri, lambda: local_path(uri).open("rb", buffer_bytes)))
+            return self._retry(uri, lambda: self._local.open_input(uri, buffer_bytes))
         info = self.info(uri)
         if info is None:
             raise FileNotFoundError(uri)
@@ -143,12 +143,27 @@ class Store:
         """Return whether there is a file at `uri`."""
         return self.info(uri) is not None
 
-    def list_files(self, uri: str) -> list[FileInfo]:
+    def is_folder(self, uri: str) -> bool:
+        """Return whether there is a folder at `uri`; in S3, whether there are files below it."""
+        return self._retry(uri, lambda: self._files(uri).is_folder(uri))
+
+    def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
         """Return all files below a folder, sorted by URI; none if there is no such folder.
 
-        Symbolic links are followed, except for those that lead back to a folder that they lie in.
+        Symbolic links are followed, but each folder is listed once, and none of those above a link.
+
+        Args:
+            uri: The folder.
+            reaches: Takes the relative name of a folder below, and returns whether its files are wanted. The folder is
+                not read otherwise. Without it, all files are.
+            others: A list that receives the URIs of local names that are neither files nor folders: pipes, and links
+                to nothing.
         """
-        return sorted(self._retry(uri, lambda: self._files(uri).list_files(uri)), key=lambda info: info.uri)
+
+        def operation() -> list[FileInfo]:
+            return self._files(uri).list_files(uri, reaches, others)
+
+        return sorted(self._retry(uri, operation), key=lambda info: info.uri)
 
     def list_folders(self, uri: str) -> list[str]:
         """Return the names of the folders in a folder, sorted; none if there is no such folder."""

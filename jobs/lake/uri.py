@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -19,6 +20,8 @@ def to_uri(path_or_uri: str) -> str:
     text = re.sub("^file:(//localhost)?/(?!/)", "file:///", str(path_or_uri).strip())
     if not text:
         raise InputError("a path or URI is empty; give a local path, file:///... or s3://bucket/prefix")
+    if "\0" in text:
+        raise InputError(f"{text!r}: a path or URI cannot hold a NUL character; give it without")
     scheme, found, rest = text.partition("://")
     if not found:
         return Path(text).expanduser().absolute().as_uri()
@@ -68,3 +71,17 @@ def relative_name(uri: str, folder_uri: str) -> str:
     if is_s3(uri):
         return uri.removeprefix(join(folder_uri, ""))
     return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
+
+
+def ending_of(name: str, endings: Iterable[str]) -> str:
+    """Return the longest of `endings`, such as ``.txt.gz``, with which a name or URI ends; "" if it has none.
+
+    Endings are lower case, and names count in either case: ``B.JSONL`` is a ``.jsonl`` file.
+    """
+    lower = name.lower()
+    return max((ending for ending in endings if lower.endswith(ending)), key=len, default="")
+
+
+def without_ending(name: str, endings: Iterable[str]) -> str:
+    """Return a name without the one of `endings` that it has (see `ending_of`)."""
+    return name[: len(name) - len(ending_of(name, endings))]

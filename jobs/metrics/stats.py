@@ -28,6 +28,10 @@ class TokenizeStats(StepStats, total=False):
     reused_sources: Annotated[int, Metric("files", "Files whose tokens were taken from an earlier dataset.")]
     new_sources: Annotated[int, Metric("files", "Files that were encoded.")]
     num_files: Annotated[int, Metric("files", "Files of the corpus.")]
+    num_left_out_files: Annotated[
+        int,
+        Metric("files", "Files and folders that were left out: hidden, or not named as text. A folder counts once."),
+    ]
     num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
     num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]
     num_empty_files: Annotated[int, Metric("files", "Files without text.")]
@@ -35,7 +39,14 @@ class TokenizeStats(StepStats, total=False):
     num_replaced_letters: Annotated[int, Metric("characters", "Invalid bytes, replaced by U+FFFD.")]
     num_byte_order_marks: Annotated[int, Metric("files", "Files with a byte order mark; removed.")]
     num_crlf_line_ends: Annotated[int, Metric("lines", "Lines that end with carriage return and line feed.")]
+    num_cr_line_ends: Annotated[int, Metric("lines", "Lines that end with a carriage return alone.")]
     num_nul_bytes: Annotated[int, Metric("bytes", "NUL bytes in the text.")]
+    num_ignored_bytes: Annotated[
+        int, Metric("bytes", "Bytes after the end of .gz, .bz2 and .xz data, which these programs ignore, too.")
+    ]
+    num_markup_files: Annotated[
+        int, Metric("files", "Text files that begin as HTML or XML; their tags are part of the text.")
+    ]
     num_gutenberg_documents: Annotated[int, Metric("documents", "Documents whose Gutenberg license was removed.")]
     num_normalized_documents: Annotated[int, Metric("documents", "Documents changed by Unicode normalization.")]
     num_too_short_documents: Annotated[int, Metric("documents", "Documents left out as too short.")]

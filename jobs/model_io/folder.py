@@ -18,7 +18,7 @@ from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.uri import join, to_uri
+from jobs.lake.uri import ending_of, join, to_uri
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.archive import unpack
 from jobs.model_io.configs import Shapes, model_config, parse_model_config, weight_shapes
@@ -75,7 +75,7 @@ def write_contents(folder_uri: str, contents: Mapping[str, bytes]) -> None:
 
 def read_contents(uri: str) -> dict[str, bytes]:
     """Return the contents of a model folder or of its zip file, checked by size and hash."""
-    if uri.endswith(".zip"):
+    if ending_of(uri, (".zip",)):
         return unpack(uri)
     manifest = store.read_manifest(uri)
     if manifest is None:
@@ -92,7 +92,7 @@ def find_model(name: str, lake: Lake) -> str:
             raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
         return champion.model_uri
     uri = to_uri(name)
-    if uri.endswith(".zip") and store.exists(uri):
+    if ending_of(uri, (".zip",)) and store.exists(uri):
         return uri
     candidates = [uri, join(uri, "model")]
     if "/" not in name:

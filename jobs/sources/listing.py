@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import unquote
 
 from jobs.errors import InputError
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import base_name, relative_name
-from jobs.sources.names import corpus_places, glob_of, is_hidden, text_format
+from jobs.lake.uri import base_name, is_s3, join, local_path, relative_name
+from jobs.sources.names import NAMES_WITH_TEXT, Pattern, corpus_places, has_wildcard, is_hidden, text_format
+
+_SHOWN_NAMES = 5
+_REFUSED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_REFUSED_CODES = {errno.ENODEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +38,95 @@ class Source:
 
     @property
     def compression(self) -> str | None:
-        """``gz``, ``bz2``, ``zst`` or None."""
+        """``gz``, ``bz2``, ``xz``, ``zst`` or None."""
         return (text_format(self.name) or ("txt", None))[1]
 
 
-def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
-    """Return the files of a corpus, sorted by name.
+@dataclass(frozen=True)
+class Listing:
+    """The files of a corpus, sorted by name, and the names in its folders that were left out."""
 
-    A corpus consists of places: files, folders and patterns. A named file, or one that a pattern matches, is taken
-    whatever its name. In a folder, files at any depth are taken if their names say that they are text. Hidden names in
-    folders and patterns are skipped. Names are relative to the place; with several places, they start with the name of
-    the place. A place without files is refused, and so are two files with the same name.
+    places: list[str]
+    sources: list[Source]
+    left_out: list[str]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(source.size for source in self.sources)
+
+    def describe_left_out(self) -> str:
+        """Return the number and the first names of what was left out, or "" if nothing was."""
+        if not self.left_out:
+            return ""
+        shown = [name.encode(errors="backslashreplace").decode() for name in self.left_out[:_SHOWN_NAMES]]
+        more = ", ..." if len(self.left_out) > len(shown) else ""
+        return f"{len(self.left_out):,} left out, which are not named as text or are hidden: {', '.join(shown)}{more}"
+
+
+@dataclass
+class _Place:
+    """A place of a corpus, and the files that it stands for."""
+
+    uri: str
+    folder: str
+    """The URI of the folder above all files of the place."""
+    files: list[Source]
+    """Named relative to the folder."""
+    identities: dict[str, Any]
+    """The identity of each file by its URI, as far as it is known."""
+    left_out: list[str] = field(default_factory=list)
+    depth: int = 0
+    """The number of folders, from `folder` upwards, that precede the names in the corpus."""
+
+    @property
+    def is_file(self) -> bool:
+        """True if the place is a file."""
+        return [source.uri for source in self.files] == [self.uri]
+
+    @property
+    def parents(self) -> list[str]:
+        """The names of `folder` and of all folders above it."""
+        path = self.folder.removeprefix("s3://") if is_s3(self.folder) else local_path(self.folder).as_posix()
+        return [part for part in path.split("/") if part]
+
+    def name(self, source: Source) -> str:
+        """Return the name of a file in the corpus."""
+        above = self.parents[-self.depth :] if self.depth else []
+        return "/".join([*above, source.name])
+
+
+def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = None) -> Listing:
+    """Return the files of a corpus.
+
+    A corpus consists of places: files, folders and patterns. A place that exists is never a pattern. A named file, or
+    one that a pattern matches, is taken whatever its name. In a folder, files at any depth are taken if their names say
+    that they are text. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`. A file that
+    has several names, by links or in two places, counts once.
+
+    Names are relative to the place. With several places they start with the name of the place, and with those of as
+    many folders above it as make the names unique.
+
+    Raises:
+        InputError: if a place has no files, or cannot be read.
     """
-    places = corpus_places(corpus)
-    found: dict[str, Source] = {}
-    for place in places:
-        with named_errors(place):
-            folder, sources = _sources_of(place, store)
-        for source in sources:
-            is_named_so = len(places) == 1 or source.name == base_name(place)
-            name = source.name if is_named_so else f"{folder}/{source.name}"
-            other = found.setdefault(name, replace(source, name=name))
-            if other.uri != source.uri:
-                raise InputError(f"{source.uri} and {other.uri}: both are named {name} in the corpus; rename one")
-    return sorted(found.values(), key=lambda source: source.name)
+    places = []
+    for uri in corpus_places(corpus):
+        with named_errors(uri):
+            places.append(_list_place(uri, store, lake_uri))
+    if len(places) > 1:
+        for place in places:
+            place.depth = 0 if place.is_file else 1
+    _drop_repeated(places)
+    _make_unique(places)
+    sources = [replace(source, name=place.name(source)) for place in places for source in place.files]
+    left_out = sorted({name for place in places for name in place.left_out})
+    return Listing([place.uri for place in places], sorted(sources, key=lambda source: source.name), left_out)
+
+
+def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
+    """Return the files of a corpus, sorted by name; see `list_corpus`."""
+    return list_corpus(corpus, store).sources
 
 
 @contextmanager
@@ -60,32 +134,116 @@ def named_errors(uri: str) -> Iterator[None]:
     """Raise InputError if the file system refuses to read `uri`."""
     try:
         yield
-    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        reason = str(error).splitlines()[0]
+    except OSError as error:
+        if not isinstance(error, _REFUSED) and error.errno not in _REFUSED_CODES:
+            raise
+        reason = str(error).splitlines()[0].encode(errors="backslashreplace").decode()
         raise InputError(f"{uri}: cannot be read ({reason}); check the corpus") from None
 
 
-def _sources_of(place: str, store: Store) -> tuple[str, list[Source]]:
-    """Return the files of a place, named relative to its folder, and the name of that folder."""
-    if file := store.info(place):
-        return base_name(place), [Source(base_name(place), place, file.size)]
-    pattern = glob_of(place)
-    folder = pattern[0] if pattern else place
-    listed = [Source(relative_name(file.uri, folder), file.uri, file.size) for file in store.list_files(folder)]
-    if not listed:
-        raise InputError(
-            f"{place}: no file there, and no folder with files; give the path or URI of a text file or folder"
+def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
+    if file := store.info(uri):
+        return _Place(uri, uri.rpartition("/")[0], [Source(base_name(uri), uri, file.size)], {uri: file.identity})
+    if _is_special(uri):
+        raise InputError(f"{uri}: is a pipe, a socket or a device, not a file; write its content to a file")
+    folder, pattern = _split_pattern(uri, store)
+    others: list[str] = []
+    left_out: list[str] = []
+    lake = lake_uri if lake_uri and f"{lake_uri}/".startswith(f"{folder}/") and lake_uri != folder else None
+
+    def reaches(name: str) -> bool:
+        is_lake = lake is not None and join(folder, name) == lake
+        if is_hidden(name) or is_lake:
+            left_out.append(f"{name}/")
+            return False
+        return pattern is None or pattern.reaches(name)
+
+    # S3 lists a whole folder in fewer requests than its folders one by one.
+    is_flat = is_s3(folder) and (pattern is None or pattern.is_recursive)
+    files = store.list_files(folder, None if is_flat else reaches, others)
+    place = _Place(uri, folder, [], {file.uri: file.identity for file in files}, left_out)
+    for file in files:
+        name = relative_name(file.uri, folder)
+        if pattern is not None and not pattern.matches(name):
+            continue
+        is_in_lake = lake is not None and file.uri.startswith(f"{lake}/")
+        if is_hidden(name) or is_in_lake or not (pattern or text_format(name)):
+            left_out.append(name)
+        else:
+            place.files.append(Source(name, file.uri, file.size))
+    left_out += [relative_name(other, folder) for other in others]
+    if not place.files:
+        raise InputError(_nothing_found(place, pattern, len(files)))
+    return place
+
+
+def _nothing_found(place: _Place, pattern: Pattern | None, num_files: int) -> str:
+    uri = place.uri
+    if pattern is not None and num_files:
+        return (
+            f"{uri}: none of the {num_files} files in {place.folder} matches this pattern; a pattern of folders ends in"
+            " /** or in /*.txt"
         )
-    wanted = [
-        source
-        for source in listed
-        if not is_hidden(source.name) and (pattern[1].match(source.name) if pattern else text_format(source.name))
-    ]
-    if not wanted and pattern:
-        raise InputError(f"{place}: none of the {len(listed)} files in {folder} matches this pattern")
-    if not wanted:
-        raise InputError(
-            f"{place}: none of its {len(listed)} files is named *.txt, *.jsonl or *.parquet, alone or with .gz, .bz2 or"
-            " .zst; give such a file, or a folder with such files"
-        )
-    return base_name(folder), wanted
+    if num_files:
+        return f"{uri}: none of its {num_files} files is named {NAMES_WITH_TEXT}; give such a file, or a folder of them"
+    return f"{uri}: no file there, and no folder with files; give the path or URI of a text file or folder"
+
+
+def _is_special(uri: str) -> bool:
+    """Return whether a local name exists that is neither a file nor a folder."""
+    if is_s3(uri):
+        return False
+    try:
+        mode = local_path(uri).stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISDIR(mode) and not stat.S_ISREG(mode)
+
+
+def _split_pattern(uri: str, store: Store) -> tuple[str, Pattern | None]:
+    """Return the folder above the wildcards of `uri`, and the pattern below it; names that exist are no wildcards."""
+    parts = uri.split("/")
+    for number in range(3, len(parts)):  # after file:/// or s3://bucket/
+        part = parts[number] if is_s3(uri) else unquote(parts[number])
+        if has_wildcard(part) and not store.is_folder("/".join(parts[: number + 1])):
+            folder = "/".join(parts[:number]) if is_s3(uri) or number > 3 else "file:///"
+            return folder, Pattern(relative_name(uri, folder))
+    return uri, None
+
+
+def _drop_repeated(places: Sequence[_Place]) -> None:
+    """Keep each file once: under the name that is no link, or else under the first one."""
+    kept: dict[Any, tuple[_Place, Source]] = {}
+    for place in places:
+        for source in place.files:
+            key = place.identities.get(source.uri) or source.uri
+            if key not in kept or (_is_link(kept[key][1].uri) and not _is_link(source.uri)):
+                kept[key] = (place, source)
+    chosen = {(id(place), source.uri) for place, source in kept.values()}
+    for place in places:
+        place.files = [source for source in place.files if (id(place), source.uri) in chosen]
+
+
+def _is_link(uri: str) -> bool:
+    """Return whether a local path has a symbolic link in it."""
+    return not is_s3(uri) and os.path.realpath(local_path(uri)) != os.fspath(local_path(uri))
+
+
+def _make_unique(places: Sequence[_Place]) -> None:
+    """Put folders in front of the names of places until no two files have the same name."""
+    while True:
+        owners: dict[str, tuple[_Place, Source]] = {}
+        clashes: list[_Place] = []
+        for place in places:
+            for source in place.files:
+                owner, other = owners.setdefault(place.name(source), (place, source))
+                if owner is not place:
+                    clashes += [place, owner]
+                    clash = f"{other.uri} and {source.uri}: both are named {place.name(source)} in the corpus"
+        if not clashes:
+            return
+        higher = {id(place): place for place in clashes if place.depth < len(place.parents)}
+        if not higher:
+            raise InputError(f"{clash}; rename one")
+        for place in higher.values():
+            place.depth += 1

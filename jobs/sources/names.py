@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 from contextlib import suppress
-from pathlib import Path
 
-from jobs.lake.uri import is_s3, local_path, to_uri
+from jobs.lake.uri import ending_of, to_uri, without_ending
 
-TEXT_FORMATS = ("txt", "jsonl", "parquet")
-COMPRESSIONS = ("gz", "bz2", "zst")
+TEXT_FORMATS = {"txt": "txt", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
+"""The format of each ending."""
+COMPRESSIONS = ("gz", "bz2", "xz", "zst")
+NAMES_WITH_TEXT = "*.txt, *.jsonl or *.parquet, alone or with .gz, .bz2, .xz or .zst"
 
-_TEXT_NAME = re.compile(rf"\.({'|'.join(TEXT_FORMATS)})(?:\.({'|'.join(COMPRESSIONS)}))?$", re.IGNORECASE)
-_WILDCARD = re.compile(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]")
-_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_ENDINGS: dict[str, tuple[str, str | None]] = {f".{ending}": (name, None) for ending, name in TEXT_FORMATS.items()}
+_ENDINGS |= {f"{ending}.{packed}": (_ENDINGS[ending][0], packed) for ending in _ENDINGS for packed in COMPRESSIONS}
+_HADOOP = re.compile(r"(?:^|/)part-(?:[mr]-)?\d{5,}(?:\.(gz|bz2|xz|zst))?$")
+_WILDCARD = re.compile(r"[*?]|\[[^\]]+\]")
 
 
 def corpus_places(corpus: str) -> list[str]:
     """Return the URIs of a corpus: one path or URI, several on separate lines, or a JSON list of them."""
-    text, lines = corpus.strip(), corpus.splitlines()
+    text, lines = corpus.strip(), re.split("\r?\n", corpus)
     if text.startswith("[") and text.endswith("]"):
-        with suppress(ValueError):  # a file's name may have such brackets
-            lines = [str(place) for place in json.loads(text)]
+        with suppress(ValueError, RecursionError):  # a file's name may have such brackets
+            listed = json.loads(text)
+            lines = listed if all(isinstance(place, str) for place in listed) else lines
     return [to_uri(line) for line in lines if line.strip()] or [to_uri(corpus)]
 
 
@@ -32,14 +36,24 @@ def to_corpus(corpus: str) -> str:
 
 
 def text_format(name: str) -> tuple[str, str | None] | None:
-    """Return format and compression of a file by its name (``jsonl``, ``gz`` for ``a.jsonl.gz``); None if not text."""
-    found = _TEXT_NAME.search(name.lower())
-    return (found[1], found[2]) if found else None
+    """Return format and compression of a file by its name (``jsonl``, ``gz`` for ``a.jsonl.gz``); None if not text.
+
+    Files of text that Hadoop and Spark wrote have no ending: ``part-r-00000``, ``part-00000.gz``.
+    """
+    if ending := text_ending(name):
+        return _ENDINGS[ending]
+    hadoop = _HADOOP.search(name)
+    return ("txt", hadoop[1]) if hadoop else None
+
+
+def text_ending(name: str) -> str:
+    """Return the ending that gives a file its format, such as ``.jsonl.gz``; "" if it has none."""
+    return ending_of(name, _ENDINGS)
 
 
 def text_stem(name: str) -> str:
-    """Return a file's name without its format's suffixes: equal for the same text in another format."""
-    return _TEXT_NAME.sub("", name)
+    """Return a file's name without its format's ending: equal for the same text in another format."""
+    return without_ending(name, _ENDINGS)
 
 
 def is_hidden(name: str) -> bool:
@@ -47,20 +61,56 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith((".", "_")) for part in name.split("/"))
 
 
-def glob_of(uri: str) -> tuple[str, re.Pattern[str]] | None:
-    """Return the folder above the wildcards (``*``, ``**``, ``?``, ``[a-z]``) of `uri`, and a regex for names below it.
+def has_wildcard(name: str) -> bool:
+    """Return whether a name has ``*``, ``?`` or ``[...]``."""
+    return _WILDCARD.search(name) is not None
 
-    None if `uri` has no wildcard.
+
+class Pattern:
+    """A pattern of relative names: ``*``, ``?``, ``[a-z]`` and ``[!a]`` within a name, ``**`` for folders of any depth.
+
+    Args:
+        pattern: The pattern. At its end, ``**`` means all files below.
     """
-    parts = (uri if is_s3(uri) else local_path(uri).as_posix()).split("/")
-    fixed = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
-    if fixed == len(parts):
-        return None
-    folder, pattern = "/".join(parts[:fixed]), "/".join(parts[fixed:])
-    regex, end = "", 0
-    for wildcard in _WILDCARD.finditer(pattern):
-        regex += re.escape(pattern[end : wildcard.start()])
-        regex += _MEANING.get(wildcard[0]) or wildcard[0].replace("[!", "[^")
-        end = wildcard.end()
-    regex = f"{regex}{re.escape(pattern[end:])}\\Z"
-    return (folder if is_s3(uri) else Path(folder or "/").as_uri()), re.compile(regex)
+
+    def __init__(self, pattern: str) -> None:
+        parts = pattern.split("/")
+        parts += ["*"] * (parts[-1] == "**")
+        # None stands for **. `fnmatch` knows [!a], shells know [^a] as well.
+        self._parts = [
+            None if part == "**" else re.compile(fnmatch.translate(part.replace("[^", "[!"))) for part in parts
+        ]
+
+    @property
+    def is_recursive(self) -> bool:
+        """True if it has ``**``."""
+        return None in self._parts
+
+    def matches(self, name: str) -> bool:
+        """Return whether a relative name matches."""
+        return len(self._parts) in self._positions(name)
+
+    def reaches(self, folder: str) -> bool:
+        """Return whether names below a folder can match."""
+        return any(position < len(self._parts) for position in self._positions(folder))
+
+    def _positions(self, name: str) -> set[int]:
+        """Return the numbers of parts that can stand before `name` ends."""
+        positions = self._with_empty({0})
+        for part in name.split("/"):
+            after = set[int]()
+            for position in positions - {len(self._parts)}:
+                regex = self._parts[position]
+                if regex is None:
+                    after.add(position)
+                elif regex.match(part):
+                    after.add(position + 1)
+            positions = self._with_empty(after)
+        return positions
+
+    def _with_empty(self, positions: set[int]) -> set[int]:
+        """Add the positions behind each ``**``, which may stand for no folder."""
+        for position in range(len(self._parts)):
+            if position in positions and self._parts[position] is None:
+                positions.add(position + 1)
+        return positions

@@ -14,6 +14,7 @@ from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Run
+from jobs.sources.listing import list_corpus
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -24,8 +25,11 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     settings, lake = config.tokenize, Lake(run.lake_uri)
     earlier = latest_tokens(lake, config.corpus, run.run_id) if settings.tokenizer != "train" else None
     tokenizer, origin = find_tokenizer(settings.tokenizer, lake, earlier)
-    corpus = check_corpus(config.corpus, settings, engine)
-    progress(f"corpus: {len(corpus):,} files, {sum(checked.source.size for checked in corpus):,} bytes")
+    listing = list_corpus(config.corpus, lake_uri=lake.uri)
+    if left_out := listing.describe_left_out():
+        progress(f"corpus: {left_out}")
+    corpus = check_corpus(listing, settings, engine)
+    progress(f"corpus: {len(corpus):,} files, {listing.size:,} bytes")
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
     reusable = find_reusable(earlier[1] if earlier else None, inputs, settings)
     make = partial(
@@ -49,4 +53,5 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         "tokenizer_from": origin,
         "reused_sources": num_reused,
         "new_sources": len(corpus) - num_reused,
+        "num_left_out_files": len(listing.left_out),
     }

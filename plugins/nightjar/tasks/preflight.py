@@ -11,13 +11,14 @@ from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError
 
-from jobs.config import Config
+from jobs.config import Config, TokenizeConfig
 from jobs.config.prompts import read_prompts
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
-from jobs.sources.listing import Source, list_sources
+from jobs.sources.contents import refuse_other_content
+from jobs.sources.listing import Source, list_corpus
 from jobs.sources.names import corpus_places
 from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
@@ -38,7 +39,7 @@ def prepare(config: Config, run: Run) -> Config:
     check_reachable(config, lake, endpoint_url)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
-    check_corpus(config)
+    check_corpus(config, lake.uri)
     check_prompts(config)
     return publish_config(config, run)
 
@@ -72,12 +73,12 @@ def check_wheelhouse(config: Config) -> None:
         raise InputError(f"cluster.wheelhouse: {error}") from None
 
 
-def check_corpus(config: Config) -> None:
+def check_corpus(config: Config, lake_uri: str | None = None) -> None:
     """Check that the corpus can be read, is long enough for a window, and begins with UTF-8."""
     store = aws.store()
     with _input_error("corpus: cannot be listed"):
-        sources = list_sources(config.corpus, store)
-    num_bytes = sum(source.size for source in sources)
+        listing = list_corpus(config.corpus, store, lake_uri)
+    sources, num_bytes = listing.sources, listing.size
     if num_bytes == 0:
         raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
     if num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has at least one byte
@@ -85,21 +86,32 @@ def check_corpus(config: Config) -> None:
             f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of {config.windows.size} tokens;"
             " give more text or a smaller windows.size"
         )
-    if config.tokenize.invalid_utf8 == "refuse":
-        check_utf8(sources, store)
-    log.info("Corpus %s: %d files, %.1f MB", " ".join(corpus_places(config.corpus)), len(sources), num_bytes / 1e6)
+    check_contents(sources, store, config.tokenize)
+    log.info("Corpus %s: %d files, %.1f MB", " ".join(listing.places), len(sources), num_bytes / 1e6)
+    if left_out := listing.describe_left_out():
+        log.info("Corpus: %s", left_out)
 
 
-def check_utf8(sources: Sequence[Source], store: Store, max_bytes: int = SCAN_BYTES, block_bytes: int = 2**20) -> None:
-    """Check that the first `max_bytes` of a corpus are UTF-8, except for compressed files and Parquet."""
+def check_contents(
+    sources: Sequence[Source],
+    store: Store,
+    tokenize: TokenizeConfig,
+    max_bytes: int = SCAN_BYTES,
+    block_bytes: int = 2**20,
+) -> None:
+    """Check that the first `max_bytes` of a corpus are text and UTF-8, except for compressed files and Parquet."""
     for source in filter(_is_plain, sources):
         if max_bytes <= 0:
             return
         check, end = Utf8Check(source.uri), min(source.size, max_bytes)
         with _input_error(f"{source.uri}: cannot be read"), store.open_input(source.uri, block_bytes) as file:
             for start in range(0, end, block_bytes):
-                check.add(file.read(min(block_bytes, end - start)))
-        if end == source.size:
+                block = file.read(min(block_bytes, end - start))
+                if start == 0:
+                    refuse_other_content(source.uri, source.name, block, tokenize.field)
+                if tokenize.invalid_utf8 == "refuse":
+                    check.add(block)
+        if end == source.size and tokenize.invalid_utf8 == "refuse":
             check.add(b"")
         max_bytes -= end
 

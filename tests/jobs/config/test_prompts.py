@@ -23,6 +23,7 @@ def test_prompts_come_from_the_configuration_without_a_file():
         (b"one\ntwo", ("one", "two")),
         (b"one\r\n\r\ntwo \r\n", ("one", "", "two ")),
         ("nächtlich\u2028still\n".encode(), ("nächtlich\u2028still",)),
+        (b"one\rtwo\r\nthree\n\rfour\r", ("one", "two", "three", "", "four")),
         (b"\n", ("",)),
         (b"\xef\xbb\xbfone\n", ("one",)),
     ],
@@ -35,6 +36,11 @@ def test_a_jsonl_file_has_a_prompt_in_each_line(tmp_path):
     assert prompts_of(tmp_path / "p.jsonl", b'{"prompt": "two\\nlines"}\n\n{"prompt": ""}') == ("two\nlines", "")
 
 
+@pytest.mark.parametrize("name", ["P.JSONL", "p.ndjson"])
+def test_the_ending_of_a_file_of_records(tmp_path, name):
+    assert prompts_of(tmp_path / name, b'{"prompt": "a"}\r\n{"prompt": "b"}') == ("a", "b")
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
@@ -44,6 +50,7 @@ def test_a_jsonl_file_has_a_prompt_in_each_line(tmp_path):
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
         ("p.jsonl", b'{"prompt": 3}', "line 1"),
         ("p.jsonl", b"prompt", "line 1"),
+        ("p.jsonl", b"[" * 100_000, "line 1"),
         ("p.jsonl", rb'{"prompt": "a\ud800"}', "half of a surrogate pair"),
     ],
 )

@@ -26,8 +26,9 @@ def folder(request, tmp_path, s3_uri):
     return s3_uri if request.param == "s3" else to_uri(str(tmp_path / "my cörpus"))
 
 
-def check(sources):
-    return [check_sources([ByteRange.whole(source)], settings=TokenizeConfig())[0] for source in sources]
+def check(sources, **settings):
+    how = TokenizeConfig(**settings)
+    return [check_sources([ByteRange.whole(source)], settings=how)[0] for source in sources]
 
 
 @pytest.mark.parametrize("suffix", ["xz", "zst", "bz2", "gz", "zip"])
@@ -49,10 +50,12 @@ def test_a_compressed_file_needs_its_suffix(folder, suffix):
 
 def test_json_records_need_their_suffix(folder):
     record = b'{"text": "A line."}\n'
-    for name in ("a.json", "b.ndjson"):
+    for name in ("a.json", "part-r-00000"):
         write_bytes(join(folder, name), record * 3)
         with pytest.raises(InputError, match=rf"/{name}: begins with a JSON record that has the field 'text'"):
             check(list_sources(join(folder, name)))
+    write_bytes(join(folder, "b.ndjson"), record * 3)
+    assert check(list_sources(join(folder, "b.ndjson")))[0].text_bytes == 21
     for name, data in {"c.txt": record, "d.json": b'{"body": "A line."}\n', "e.md": b"[" * 100_000}.items():
         write_bytes(join(folder, name), data)
         assert check(list_sources(join(folder, name)))[0].has_text
@@ -84,6 +87,43 @@ def test_files_are_hashed_and_searched_for_text(folder):
     checked = check(sources)
     assert [entry.sha256 for entry in checked] == [hashlib.sha256(texts[source.name]).hexdigest() for source in sources]
     assert [entry.has_text for entry in checked] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("invalid", ["refuse", "replace"])
+def test_no_text_is_refused_also_with_replacements(folder, invalid):
+    for name, data in {"a.txt": "text".encode("utf-16-le"), "b.jsonl": b"\xff\xfe{\0", "c.txt": bytes(9)}.items():
+        write_bytes(join(folder, name), data)
+        with pytest.raises(InputError, match=r"looks like UTF-16|is binary, not text"):
+            check(list_sources(join(folder, name)), invalid_utf8=invalid)
+
+
+def test_line_ends_are_counted(folder):
+    write_bytes(join(folder, "a.txt"), b"1\r2\r\n3\n4\r\r5\r")
+    block = b"x" * (BLOCK - 1) + b"\r"
+    write_bytes(join(folder, "b.txt"), block + b"\n" + block[2:] + b"\ry")
+    write_bytes(join(folder, "c.txt"), b"<html>")
+    mac, blocks, page = (checked.counts for checked in check(list_sources(folder)))
+    assert (mac["crlf_line_ends"], mac["cr_line_ends"], mac["markup_files"]) == (1, 4, 0)
+    assert (blocks["crlf_line_ends"], blocks["cr_line_ends"]) == (1, 2)
+    assert page["markup_files"] == 1
+
+
+@pytest.mark.parametrize("change", [b"", b"text and more", b"t"])
+def test_a_file_that_changes_while_it_is_read_is_refused(folder, change):
+    write_bytes(join(folder, "a.txt"), b"text")
+    sources = list_sources(folder)
+    write_bytes(join(folder, "a.txt"), change)
+    with pytest.raises(InputError, match=rf"/a\.txt: changed while it was read: 4 bytes .* now it has {len(change)}"):
+        check(sources)
+
+
+def test_a_file_that_became_a_pipe_is_refused_at_once(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"text")
+    sources = list_sources(str(tmp_path))
+    (tmp_path / "a.txt").unlink()
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(InputError, match="Is a pipe or a device"):
+        check(sources)
 
 
 def test_a_compressed_file_takes_few_requests(s3_uri, caplog):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +31,22 @@ def lines(texts, **options):
     return "\n".join(json.dumps({"id": 1, "text": text}, **options) for text in texts).encode()
 
 
+def two_columns(names):
+    sink = io.BytesIO()
+    pq.write_table(pa.table([pa.array(["x"]), pa.array(["y"])], names), sink)
+    return sink.getvalue()
+
+
+def flipped():
+    """Return a table whose text was altered after it was written."""
+    data = table(["plain text"] * 9, write_page_checksum=True, compression="none", use_dictionary=False)
+    assert data.count(b"plain text") > 8
+    return data.replace(b"plain text", b"plain test")
+
+
+DUPLICATE_COLUMNS, FLIPPED = two_columns(["text", "text"]), flipped()
+
+
 def put(tmp_path, name, data):
     path = tmp_path / name
     path.write_bytes(data)
@@ -55,6 +72,11 @@ def read(source, split_bytes=1 << 20, **settings):
         ("d.parquet", table(TEXTS, row_group_size=1)),
         ("e.parquet", table(pa.array(TEXTS, pa.large_string()), compression="zstd")),
         ("f.parquet", table(pa.array(TEXTS).dictionary_encode())),
+        ("h.parquet", table(pa.array(TEXTS, pa.string_view()))),
+        ("i.parquet", table(pa.array([text.encode() for text in TEXTS], pa.binary_view()))),
+        ("j.parquet", table(pa.array(TEXTS, pa.large_string()).dictionary_encode(), row_group_size=1)),
+        ("k.parquet", table(TEXTS, write_page_checksum=True, data_page_version="2.0")),
+        ("L.NDJSON.XZ", lzma.compress(lines(TEXTS).replace(b"\n", b"\r"))),
         ("g.parquet.zst", pa.compress(table(TEXTS, row_group_size=2), "zstd", asbytes=True)),
     ],
 )
@@ -89,12 +111,19 @@ def test_nulls_and_replaced_characters_are_counted(tmp_path):
         ("a.jsonl", b'\n{"text": "\\udfff"}', r"line 2: half a surrogate pair \(\\udfff\)"),
         ("a.jsonl", b'{"text": "\xff"}', r"not UTF-8 at byte 10 \(0xff\)"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}\n' * 99 + b"{}\n", mtime=0), r"a\.jsonl\.gz: line 100: no field"),
-        ("a.txt.gz", gzip.compress(bytes(5000), mtime=0)[:-9], r"damaged \.gz file \(Truncated"),
-        ("a.txt.zst", b"no zst at all", r"damaged \.zst file"),
-        ("a.txt.bz2", b"no bz2 at all", r"damaged \.bz2 file"),
+        ("a.jsonl", b'[\n{"text": "x"}\n]', r"its content is a JSON array of objects; .* jq -c"),
+        ("a.jsonl", b'{\n"text": "x"\n}', r"line 1: JSON over several lines; write each record on one line"),
+        ("a.jsonl", b'{"text": "x"}\r{"text": "y"}\r\r\n{}', r"line 4: no field"),
+        ("a.jsonl", b'{"text": "x", "deep": ' + b"[" * 100_000, r"line 1: JSON nested too deeply"),
+        ("a.jsonl", b'{"text": NaN}', r"line 1: field 'text' holds float"),
+        ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", r"line 1: field 'text' holds float"),
         ("a.parquet", table(TEXTS)[:-20], r"a\.parquet: not a Parquet file, or damaged"),
         ("a.parquet", b"PAR1", r"not a Parquet file, or damaged"),
         ("a.parquet", table(TEXTS, "body"), r"no column 'text', only id, body; set tokenize\.field"),
+        ("a.parquet", DUPLICATE_COLUMNS, r"2 columns are named 'text'; rename all but one"),
+        ("a.parquet", table([["x"]]), r"column 'text' holds list<element: string> instead of text"),
+        ("a.parquet", table([{"x": "y"}]), r"column 'text' holds struct<x: string> instead of text"),
+        ("a.parquet", FLIPPED, r"damaged \(could not verify page integrity, CRC checksum verification failed"),
         ("a.parquet", table([1, 2]), r"column 'text' holds int64 instead of text"),
         ("a.parquet", table(pa.array([b"x", b"\xff"], pa.binary())), r"row 1: not UTF-8"),
     ],
@@ -103,6 +132,34 @@ def test_errors_name_the_file_and_the_line(tmp_path, name, data, reason):
     with pytest.raises(InputError, match=reason) as caught:
         read(put(tmp_path, name, data))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id": ' + b"9" * 5000 + b', "text": "x"}',
+        b'{"text": "y", "text": "x"}',
+        b'{"n": NaN, "m": -Infinity, "text": "x"}',
+        b'\xef\xbb\xbf{"text": "x"}',
+        b'{"text": "x", "deep": ' + b"[" * 400 + b"]" * 400 + b"}",
+        b'{"t\\u0065xt": "x"}\r\n',
+    ],
+)
+def test_odd_records_are_read(tmp_path, line):
+    texts, _ = read(put(tmp_path, "a.jsonl", b'{"text": "first"}\n' + line))
+    assert texts == [b"first", b"x"]
+
+
+def test_odd_columns_are_read(tmp_path):
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(["x"]))
+    assert read(put(tmp_path, "a.parquet", table(column)))[0] == [b"x"]
+    assert read(put(tmp_path, "b.parquet", table(pa.array([b"x"], pa.binary(1)))))[0] == [b"x"]
+    assert read(put(tmp_path, "c.parquet", two_columns(["text", "id"])))[0] == [b"x"]
+    nested = pa.table({"a": [{"text": "no"}], "a.text": ["x"]})
+    pq.write_table(nested, tmp_path / "d.parquet")
+    assert read(put(tmp_path, "d.parquet", (tmp_path / "d.parquet").read_bytes()), field="a.text")[0] == [b"x"]
+    texts, counts = read(put(tmp_path, "e.parquet", table(pa.nulls(3))), invalid_utf8="refuse")
+    assert (texts, counts["null_records"]) == ([], 3)
 
 
 def test_a_file_of_records_is_not_one_document(tmp_path):

@@ -46,6 +46,19 @@ def test_any_token_is_read_back(tmp_path_factory, tokens):
         assert_equal(read_embeddings(str(file)), written)
 
 
+def test_endings_count_in_either_case(tmp_path):
+    written, *files = write(tmp_path, ["a", "b"], [[1.5], [2.5]])
+    for file in files:
+        assert_equal(read_embeddings(str(file.rename(file.with_suffix(file.suffix.upper())))), written)
+    (tmp_path / "E.VEC").write_text("1 1\nking 1\n", "utf-8")
+    assert read_embeddings(str(tmp_path / "E.VEC")).tokens == ["king"]
+
+
+def test_a_token_may_be_very_long(tmp_path):
+    written, file, _ = write(tmp_path, ["x" * 200_000, "y"], [[1.5], [2.5]])
+    assert_equal(read_embeddings(str(file)), written)
+
+
 def test_tokens_have_the_names_of_the_tokenizer():
     tokenizer = train_tokenizer()
     names = token_names(tokenizer.json)

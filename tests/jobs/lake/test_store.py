@@ -111,7 +111,31 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "a/up").symlink_to("..")
     (tmp_path / "a/nowhere").symlink_to("missing")
     found = [local_path(info.uri).relative_to(tmp_path).as_posix() for info in store.list_files(tmp_path.as_uri())]
-    assert found == ["a/text", "b/text"]
+    assert found == ["a/text"]
+
+
+def test_a_folder_that_many_links_reach_is_listed_once(tmp_path):
+    """Links between three folders make thousands of paths to the same files."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text").touch()
+        for other in "abc":
+            (tmp_path / name / f"to-{other}").symlink_to(f"../{other}")
+    (tmp_path / "0-first").symlink_to("c")
+    others = []
+    (tmp_path / "nowhere").symlink_to("missing")
+    (tmp_path / "itself").symlink_to("itself")
+    os.mkfifo(tmp_path / "pipe")
+    found = [local_path(info.uri) for info in store.list_files(tmp_path.as_uri(), others=others)]
+    assert found == [tmp_path / name / "text" for name in "abc"]
+    assert sorted(local_path(uri).name for uri in others) == ["itself", "nowhere", "pipe"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for operation in (store.read_bytes, store.open_input):
+        with pytest.raises(OSError, match="Is a pipe or a device"):
+            operation((tmp_path / "pipe").as_uri())
 
 
 def test_a_folder_does_not_list_its_namesakes(lake_uri):

@@ -11,9 +11,18 @@ import torch
 
 from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.model_io.archive import pack
-from jobs.model_io.folder import load_model, model_contents, parse_model, read_contents, save_model, write_contents
+from jobs.model_io.folder import (
+    find_model,
+    load_model,
+    model_contents,
+    parse_model,
+    read_contents,
+    save_model,
+    write_contents,
+)
 
 ABOUT = {"README.md": "# Käfer\n".encode(), "training_stats.json": b"{}\n"}
 HUGGING_FACE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -48,7 +57,9 @@ def test_exporting_again_changes_no_byte(contents, tmp_path):
     write_contents(f"{uri}/folder", read_contents(f"{uri}/first.zip"))
     store.write_bytes(f"{uri}/second.zip", pack(read_contents(f"{uri}/folder")))
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
-    model, tokenizer = load_model(f"{uri}/second.zip")
+    (tmp_path / "second.zip").rename(tmp_path / "second.ZIP")
+    assert find_model(str(tmp_path / "second.ZIP"), Lake(uri)) == f"{uri}/second.ZIP"
+    model, tokenizer = load_model(f"{uri}/second.ZIP")
     assert model_contents(model, tokenizer, ABOUT) == contents
 
 

@@ -53,7 +53,7 @@ def test_patterns_lists_and_compressed_files_are_accepted(put, lake_uri):
 
 
 def check_utf8(corpus, **limits):
-    preflight.check_utf8(list_sources(corpus, store()), store(), **limits)
+    preflight.check_contents(list_sources(corpus, store()), store(), TokenizeConfig(), **limits)
 
 
 def test_characters_across_blocks_are_valid(put):
@@ -75,6 +75,13 @@ def test_the_step_names_the_byte_in_the_same_words(tmp_path):
     with pytest.raises(InputError) as later:
         check_sources([ByteRange.whole(source) for source in list_sources(corpus, store())], settings=TokenizeConfig())
     assert str(before.value) == str(later.value)
+
+
+@pytest.mark.parametrize("invalid", ["refuse", "replace"])
+def test_a_file_that_is_no_text_is_refused(put, invalid):
+    corpus = put("a.txt", TEXT.decode().encode("utf-16-le"))
+    with pytest.raises(InputError, match=r"a\.txt: .* it looks like UTF-16-LE"):
+        preflight.check_corpus(config(corpus, **{"tokenize.invalid_utf8": invalid}))
 
 
 def test_only_the_start_of_a_corpus_is_scanned(put, lake_uri):

@@ -1,0 +1,123 @@
+"""Compressed files as gzip, bzip2, xz and zstd themselves take them; what they refuse is named truly."""
+
+import bz2
+import gzip
+import io
+import lzma
+import random
+import shutil
+import subprocess
+
+import pyarrow as pa
+import pytest
+
+from jobs.corpus import decompress
+from jobs.corpus.decompress import open_decompressed
+from jobs.errors import InputError
+
+TEXT = b"All happy families are alike.\n" * 40
+
+
+def zstd(data, *options):
+    return subprocess.run(["zstd", "-q", "-c", *options], input=data, capture_output=True, check=True).stdout
+
+
+COMPRESS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+}
+SKIPPED = b"\x52\x2a\x4d\x18\x04\0\0\0skip"
+
+
+@pytest.fixture(params=COMPRESS)
+def suffix(request):
+    return request.param
+
+
+def read(data, suffix):
+    with open_decompressed(io.BufferedReader(io.BytesIO(data)), suffix, "file:///a") as stream:
+        return stream.read(), stream.raw.ignored_bytes
+
+
+def test_members_are_joined(suffix):
+    member, empty = COMPRESS[suffix](TEXT), COMPRESS[suffix](b"")
+    assert read(member, suffix) == (TEXT, 0)
+    assert read(empty + member + empty + empty + member + empty, suffix) == (TEXT * 2, 0)
+    assert read(empty, suffix) == read(b"", suffix) == (b"", 0)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 1 << 18])
+def test_blocks_of_any_size(suffix, chunk_bytes, monkeypatch):
+    monkeypatch.setattr(decompress, "_CHUNK_BYTES", chunk_bytes)
+    texts = [random.Random(seed).randbytes(seed * 70) for seed in range(9)]
+    assert read(b"".join(map(COMPRESS[suffix], texts)), suffix) == (b"".join(texts), 0)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_what_follows_the_last_member_is_ignored_and_counted(suffix, monkeypatch):
+    for chunk_bytes in (5, 1 << 18):
+        monkeypatch.setattr(decompress, "_CHUNK_BYTES", chunk_bytes)
+        member = COMPRESS[suffix](TEXT)
+        assert read(member + bytes(5000), suffix) == (TEXT, 0)
+        assert read(member + bytes(512) + member, suffix) == (TEXT * 2, 0)
+        assert read(member + bytes(8) + b"garbage" * 99, suffix) == (TEXT, 693)
+        assert read(member + b"!", suffix) == (TEXT, 1)
+        with pytest.raises(InputError, match=rf"damaged \.{suffix} file \(other bytes stand between its members\)"):
+            read(member + b"garbage" * 99 + member, suffix)
+
+
+def test_a_truncated_file_is_said_to_be_truncated(suffix):
+    member = COMPRESS[suffix](TEXT)
+    for data in (member[:-1], member[: len(member) // 2], member[:3], member * 2 + member[:-1]):
+        with pytest.raises(InputError, match=rf"file:///a: truncated \.{suffix} file: its end is missing"):
+            read(data, suffix)
+
+
+def test_a_damaged_file_is_said_to_be_damaged(suffix):
+    member = bytearray(COMPRESS[suffix](random.Random(0).randbytes(3000)))
+    for place in (len(member) // 2, -3) if suffix == "gz" else (len(member) // 2,):
+        member[place] ^= 0xFF
+        with pytest.raises(InputError, match=rf"damaged \.{suffix} file \("):
+            read(bytes(member) + COMPRESS[suffix](TEXT), suffix) if suffix != "zst" else read(zst_with_crc(), suffix)
+
+
+def zst_with_crc():
+    data = bytearray(zstd(random.Random(0).randbytes(3000), "--check") if shutil.which("zstd") else b"\x28\xb5\x2f\xfd")
+    data[-1:] = bytes([data[-1] ^ 1])
+    return bytes(data) if len(data) > 4 else b"\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+
+
+def test_another_content_is_not_said_to_be_damaged(suffix):
+    others = [b"plain text", b"short", *(pack(TEXT) for name, pack in COMPRESS.items() if name != suffix)]
+    for data in others:
+        with pytest.raises(InputError, match=rf"its content is not \w+, though its name ends in \.{suffix}"):
+            read(data, suffix)
+
+
+def test_zstd_refuses_what_follows():
+    for rest in (b"garbage", bytes(512)):
+        with pytest.raises(InputError, match="bytes that are not zstd follow a complete frame"):
+            read(COMPRESS["zst"](TEXT) + rest, "zst")
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="the program zstd is not installed")
+@pytest.mark.parametrize("window", [27, 28, 31])
+def test_long_windows(window):
+    far = random.Random(0).randbytes(1 << 16)
+    text = far + bytes(3 << 20) + far
+    long = zstd(text, f"--long={window}")
+    assert read(long, "zst") == (text, 0)
+    assert read(zstd(TEXT) + SKIPPED + long + SKIPPED + zstd(b"") + zstd(TEXT), "zst") == (TEXT + text + TEXT, 0)
+    with pytest.raises(InputError, match=r"truncated \.zst file"):
+        read(long[:-7], "zst")
+    with pytest.raises(InputError, match=r"damaged \.zst file|not zstd"):
+        read(long[:-700] + bytes(100) + long[-600:], "zst")
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="the program zstd is not installed")
+def test_long_windows_without_the_library(monkeypatch):
+    monkeypatch.setattr(decompress, "_system_zstd", lambda: None)
+    with pytest.raises(InputError, match=r"a window over 128 MB .* install it, or compress the file again with --long"):
+        read(zstd(TEXT, "--long=31"), "zst")
