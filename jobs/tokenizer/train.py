@@ -11,6 +11,7 @@ underscores, or of other visible characters. Words lose the whitespace between t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections import Counter
@@ -28,7 +29,10 @@ from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.reading import read_documents, sample_documents
 from jobs.engine.base import Engine
 from jobs.tokenizer.definition import END_OF_TEXT
+from jobs.tokenizer.long_words import MAX_WORD_BYTES, WordCutter
 from jobs.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = "<unk>"
 
@@ -53,7 +57,11 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
 
     A small text may not have enough distinct pairs for `vocab_size` tokens.
     """
-    text = END_OF_TEXT.encode().join(documents)
+    cutter = WordCutter(END_OF_TEXT.encode())
+    text = END_OF_TEXT.encode().join(map(cutter.cut, documents))
+    if cutter.num_cut:
+        log.warning("to train the vocabulary, words of more than %d bytes were cut: %d, the longest of %d bytes",
+                    MAX_WORD_BYTES, cutter.num_cut, cutter.longest)  # fmt: skip
     with _silence():
         _, merges = gigatoken.train_bpe(text, vocab_size, [END_OF_TEXT])
     return tokenizer_json(merges)
@@ -133,7 +141,11 @@ def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) ->
         total.update(part)
     frequent = [(unit, count) for unit, count in total.items() if count >= settings.min_frequency]
     frequent.sort(key=lambda pair: (-pair[1], pair[0]))
-    units = [unit for unit, _ in frequent if unit not in (END_OF_TEXT, UNKNOWN)]
+    short = [unit for unit, _ in frequent if len(unit.encode()) <= MAX_WORD_BYTES]
+    if len(short) < len(frequent):
+        log.warning("words of more than %d bytes become %s: %d, the longest of %d bytes", MAX_WORD_BYTES, UNKNOWN,
+                    len(frequent) - len(short), max(len(unit.encode()) for unit, _ in frequent))  # fmt: skip
+    units = [unit for unit in short if unit not in (END_OF_TEXT, UNKNOWN)]
     vocab = {unit: i for i, unit in enumerate([END_OF_TEXT, UNKNOWN, *units][: settings.vocab_size])}
     every = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
     is_word = settings.kind == "word"
