@@ -7,10 +7,9 @@ layer is left out, because llama.cpp then uses the embeddings.
 
 from __future__ import annotations
 
-import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gguf import GGUFWriter, LlamaFileType, TokenType
 
@@ -19,8 +18,21 @@ from jobs.model.language_model import LanguageModel
 from jobs.model.layers import interleaved
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import architecture_of
+from jobs.tokenizer.definition import Definition, find_overlap, merges_of, parts_of
+from jobs.tokenizer.encoders import part_not_applied
 from jobs.tokenizer.tokenizer import Tokenizer
 
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# By patterns of the pre-tokenizer, none for that of GPT-2, and `ignore_merges`.
+_SPLITTERS = {
+    ((), False): "gpt-2",
+    ((_LLAMA_3,), True): "llama-bpe",
+    ((_LLAMA_3,), False): "dbrx",
+    ((_LLAMA_3.replace("{1,3}", ""),), False): "qwen2",
+}
 _LAYER = {
     "input_layernorm": "attn_norm",
     "self_attn.q_proj": "attn_q",
@@ -45,7 +57,7 @@ def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
         writer = GGUFWriter(path, "llama")
         writer.add_name(name)
         _add_shape(writer, model.config)
-        _add_tokenizer(writer, tokenizer, model.config.vocab_size)
+        _add_tokenizer(writer, tokenizer.definition, model.config.vocab_size)
         for theirs, ours in tensor_names(model.config).items():
             tensor = model.state_dict()[ours].detach().float()
             if theirs.endswith(("attn_q.weight", "attn_k.weight")):
@@ -82,32 +94,54 @@ def _add_shape(writer: GGUFWriter, config: LlamaConfig) -> None:
     writer.add_file_type(LlamaFileType.ALL_F32)
 
 
-def _add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:
-    values = json.loads(tokenizer.json)
-    _check_tokenizer(values)
-    tokens = {**values["model"].get("vocab", {}), **{each["content"]: each["id"] for each in values["added_tokens"]}}
-    by_id = {token_id: token for token, token_id in tokens.items()}
-    special = {each["id"] for each in values["added_tokens"] if each["special"]}
+def _add_tokenizer(writer: GGUFWriter, definition: Definition, vocab_size: int) -> None:
+    splitter = _name_of_splitter(definition)
+    added = definition.reference.get_added_tokens_decoder()
+    by_id = {token_id: token for token, token_id in definition.reference.get_vocab(with_added_tokens=True).items()}
+    kinds = dict.fromkeys(by_id, TokenType.NORMAL)
+    kinds |= {each: TokenType.CONTROL if token.special else TokenType.USER_DEFINED for each, token in added.items()}
     ids = range(vocab_size)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(splitter)
     writer.add_token_list([by_id.get(token_id, f"[UNUSED{token_id}]") for token_id in ids])
-    writer.add_token_types([_token_type(token_id, by_id, special) for token_id in ids])
-    writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in values["model"]["merges"]])
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
+    writer.add_token_types([kinds.get(token_id, TokenType.UNUSED) for token_id in ids])
+    writer.add_token_merges([" ".join(pair) for pair in merges_of(definition.model)])
+    writer.add_bos_token_id(definition.end_of_text)
+    writer.add_eos_token_id(definition.end_of_text)
     writer.add_add_bos_token(value=False)
 
 
-def _check_tokenizer(values: dict[str, Any]) -> None:
-    """Raise an InputError unless the tokenizer is byte-level BPE that splits text into words by GPT-2's rule."""
-    before = values.get("pre_tokenizer") or {}
-    plain = before.get("type") == "ByteLevel" and before.get("use_regex", True) and not before.get("add_prefix_space")
-    if values["model"].get("type") != "BPE" or not plain or values.get("normalizer"):
-        raise InputError("GGUF: only byte-level BPE tokenizers (tokenize.kind=bpe) can be exported")
+def _name_of_splitter(definition: Definition) -> str:
+    """Return llama.cpp's name of the rule by which a tokenizer splits text; raise an InputError if it has none."""
+    for reason in _parts_not_in_llama_cpp(definition):
+        raise InputError(
+            f"GGUF: llama.cpp cannot apply this tokenizer ({reason}); export with --format folder or zip, or train with"
+            " a tokenizer of tokenize.kind=bpe"
+        )
+    return _SPLITTERS[_splitter(definition)]
 
 
-def _token_type(token_id: int, by_id: dict[int, str], special: set[int]) -> TokenType:
-    if token_id not in by_id:
-        return TokenType.UNUSED
-    return TokenType.CONTROL if token_id in special else TokenType.NORMAL
+def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
+    """Yield what llama.cpp does not apply; a later reason holds only if there is no earlier one."""
+    if reason := part_not_applied(definition):
+        yield reason
+    parts = [part for name in ("normalizer", "pre_tokenizer") for part in parts_of(definition.values.get(name))]
+    if definition.values.get("normalizer") or parts[-1]["type"] != "ByteLevel":
+        yield f"its rules are {', '.join(part['type'] for part in parts)}"
+    if parts[-1].get("add_prefix_space", True):
+        yield "it puts a space before each text (add_prefix_space)"
+    patterns, ignores_merges = _splitter(definition)
+    if (patterns, ignores_merges) not in _SPLITTERS:
+        pattern = " ".join(patterns) or "that of GPT-2"
+        yield f"its pattern is {pattern}, with ignore_merges={str(ignores_merges).lower()}"
+    # llama.cpp searches longer added tokens first, `tokenizers` those that begin first.
+    added = [token.content for token in definition.reference.get_added_tokens_decoder().values()]
+    if overlap := find_overlap(added):
+        yield f"its added tokens {overlap[0]!r} and {overlap[1]!r} overlap"
+
+
+def _splitter(definition: Definition) -> tuple[tuple[str, ...], bool]:
+    """Return the patterns of a byte-level pre-tokenizer, and `ignore_merges`."""
+    parts = parts_of(definition.values["pre_tokenizer"])
+    patterns = tuple(part["pattern"]["Regex"] for part in parts if part["type"] == "Split")
+    return patterns, bool(definition.model.get("ignore_merges"))

@@ -7,7 +7,7 @@ or the end of its text, random dropout of merges. They would change the ids of a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -146,20 +146,19 @@ def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield left, right
 
 
-def find_overlap(texts: Iterable[str]) -> tuple[str, str] | None:
+def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
     """Return two texts of which the end of one is the beginning of the other; None if there are none.
 
-    Runs of one character do not count.
+    Two runs of the same character do not count: the longest that fits is found in either order.
     """
-    searched = [text for text in texts if len(set(text)) > 1]
     beginnings: dict[str, list[str]] = {}
-    for text in searched:
+    for text in texts:
         for size in range(1, len(text)):
             beginnings.setdefault(text[:size], []).append(text)
-    for text in searched:
+    for text in texts:
         for start in range(1, len(text)):
             for other in beginnings.get(text[start:], ()):
-                if other != text:
+                if other != text and len({*text, *other}) > 1:
                     return text, other
     return None
 

@@ -103,7 +103,7 @@ class ReferenceEncoder:
 
 def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
     """Return an encoder by `gigatoken` if it gives the ids of `tokenizers`, else None and the reason."""
-    reason = _not_applied(definition)
+    reason = part_not_applied(definition)
     if reason:
         return None, reason
     probes = [text.encode() for text in (*_PROBES, *_probes_of(definition))]
@@ -134,8 +134,11 @@ def _probes_of(definition: Definition) -> list[str]:
     ]
 
 
-def _not_applied(definition: Definition) -> str:
-    """Return the first part of a definition that `gigatoken` is not known to apply; empty if there is none."""
+def part_not_applied(definition: Definition) -> str:
+    """Return the first part of a definition that makes it other than usual BPE, by name; empty if there is none.
+
+    What is usual is what `gigatoken` is known to apply.
+    """
     model = definition.model
     if definition.kind != "BPE":
         return f"the model is {definition.kind}"
@@ -193,7 +196,7 @@ def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
 
 def _compete(raw: set[str], normalized: set[str]) -> bool:
     """Return whether tokens of both sets may claim the same text: `tokenizers` searches one set after the other."""
-    if len(raw) * len(normalized) > _MAX_PAIRS or find_overlap(raw | normalized):
+    if len(raw) * len(normalized) > _MAX_PAIRS or find_overlap([*raw, *normalized]):
         return True
     return any(one in other or other in one for one in raw for other in normalized)
 

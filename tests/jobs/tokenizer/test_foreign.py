@@ -60,7 +60,7 @@ def test_these_are_not_encoded_by_gigatoken(name):
      "unreached words", "other id", "end of word", "normalized added tokens"],
 )  # fmt: skip
 def test_probe_texts_alone_show_that_ids_differ(name, monkeypatch):
-    monkeypatch.setattr(encoders, "_not_applied", lambda definition: "")
+    monkeypatch.setattr(encoders, "part_not_applied", lambda definition: "")
     assert fast_encoder(Definition.parse(make(name))) == (None, "other ids for texts that were tried")
 
 
@@ -150,6 +150,7 @@ def test_overlaps():
     assert find_overlap(["aba"]) is None
     assert find_overlap(["the", "her"]) == ("the", "her")
     assert find_overlap(["bab", "ab"]) == ("ab", "bab")
+    assert find_overlap(["  ", " the"]) == ("  ", " the")
 
 
 def test_ids_of_documents_do_not_depend_on_the_others():
