@@ -33,7 +33,12 @@ os.environ.update(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses a Spark session by a fixture of that name."""
+    """Mark every test that uses a Spark session by a fixture of that name, and put the longest tests first.
+
+    Short tests at the end keep every process of pytest-xdist busy until the end.
+    """
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
+    longest_first = ("airflow", "spark", "slow")
+    items.sort(key=lambda item: next((i for i, name in enumerate(longest_first) if item.get_closest_marker(name)), 3))

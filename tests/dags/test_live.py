@@ -17,7 +17,7 @@ from tests.support.airflow import STANDIN, Emr
 
 ENDED = ("success", "failed")
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900), pytest.mark.xdist_group("live")]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def until(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
 def marked(text: str) -> list[psutil.Process]:
     """Return the running processes that have this text in their command line."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
+    for process in psutil.process_iter(["cmdline", "name", "status"]):
         if process.info["status"] != psutil.STATUS_ZOMBIE and any(text in arg for arg in process.info["cmdline"] or []):
             found.append(process)
     return found

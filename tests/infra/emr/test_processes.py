@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from infra.emr.server import StartError, embedded_emr
-from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
+from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, descendants, marked, served, until
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def mark() -> str:
 
 def test_step_has_a_process_group_of_its_own(emr: Emr, mark: str) -> None:
     cluster = emr.create(bash(f"sleep 300; true {mark}"))
-    process = until(lambda: [p for p in marked(mark) if p.name() == "bash"])[0]
+    process = until(lambda: [p for p in marked(mark) if p.info["name"] == "bash"])[0]
     assert psutil.Process().pid in {parent.pid for parent in process.parents()}
     groups = subprocess.check_output(["ps", "-o", "pgid=", "-p", f"{process.pid},{psutil.Process().pid}"], text=True)
     assert len(set(groups.split())) == 2
@@ -71,7 +71,7 @@ def test_step_may_handle_sigterm(emr: Emr) -> None:
     cluster = emr.create(bash("trap 'echo saved; exit 0' TERM; echo ready; while true; do sleep 0.1; done"))
     step = emr.steps(cluster)[0]["Id"]
     emr.wait("RUNNING", cluster, step)
-    until(lambda: [p for p in psutil.Process().children(recursive=True) if p.name() == "sleep"])
+    until(lambda: descendants("sleep 0.1"))
     emr.api.cancel_steps(ClusterId=cluster, StepIds=[step])
     emr.wait("CANCELLED", cluster, step)
     assert emr.log(cluster, step) == "ready\nsaved\n"
