@@ -139,6 +139,10 @@ test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and o
 chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table
 	@$(RUN_PIPELINE) -m tests.chaos
 
+.PHONY: fuzz
+fuzz: setup ## Give random and damaged input to every reader; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
+	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'
+
 .PHONY: guard
 guard: setup ## Compare the results of a commit's tree with today's: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
 	@$(RUN_PIPELINE) -m tests.guard $(if $(BASE),'$(BASE)') $(if $(ONLY),--only '$(ONLY)') $(if $(KEEP),--keep '$(KEEP)')

@@ -51,3 +51,10 @@ class DivergedError(NightjarError):
 
 class StoppedError(NightjarError):
     """The run was stopped before it was complete. Starting it again resumes from the last checkpoint."""
+
+
+def shorten(value: object, most: int = 200) -> str:
+    """Return a value that was found as text for a message: printable, and at most about `most` characters."""
+    text = str(value).encode(errors="backslashreplace").decode()
+    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[: 2 * most])
+    return text if len(text) <= most else f"{text[: most * 3 // 4]}...{text[-most // 4 :]}"

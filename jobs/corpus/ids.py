@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from jobs.corpus.byte_ranges import ByteRange
-from jobs.corpus.documents import Documents, read_text
+from jobs.corpus.documents import Documents, plain_line_ends, read_text
 from jobs.errors import InputError
 from jobs.sources.listing import Source
 
@@ -52,7 +52,7 @@ def check_ids(source: Source) -> None:
 
 def looks_like_a_list(beginning: bytes) -> bool:
     """Return whether all complete lines at the beginning of a file are ``word,[ids],frequency``."""
-    lines = [line for line in beginning[:4096].split(b"\n")[:-1] if line.strip()]
+    lines = [line for line in plain_line_ends(beginning[:4096]).split(b"\n")[:-1] if line.strip()]
     return len(lines) >= _MIN_LINES and all(_LISTED.match(line) for line in lines)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
 from jobs.embeddings.word2vec import Vectors
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 from jobs.lake.manifest import FileEntry
 from jobs.lake.store import read_bytes, read_file, read_manifest, write_shard
 from jobs.lake.uri import ending_of, join, to_uri
@@ -29,6 +29,7 @@ from jobs.lake.uri import ending_of, join, to_uri
 csv.field_size_limit(2**31 - 1)  # a token may be longer than the 128 KiB of the standard library
 
 CSV, PARQUET = ".csv", ".parquet"
+_MOST_DIGITS = 12  # of a number of tokens and of an id
 _WORD2VEC = (".txt", ".vec")
 
 
@@ -117,7 +118,11 @@ def _from_word2vec(data: bytes, uri: str) -> Embeddings:
     """Read ``<tokens> <size>``, then one line for each token: its name and its numbers, separated by spaces."""
     lines = _text(data, uri).rstrip("\n").split("\n")
     header = lines[0].split()
-    if len(header) != 2 or not all(word.isdecimal() for word in header) or int(header[1]) < 1:
+    if (
+        len(header) != 2
+        or not all(word.isdecimal() and len(word) < _MOST_DIGITS for word in header)
+        or header[1] == "0"
+    ):
         raise InputError(f"{uri}:1: the first line must be the number of tokens and the size of the vectors")
     builder, (num_tokens, size) = _EmbeddingsBuilder(uri), map(int, header)
     for number, line in enumerate(lines[1:], 2):
@@ -160,7 +165,7 @@ class _EmbeddingsBuilder:
         if not isinstance(token, str) or not token:
             raise InputError(f"{where}: the token has no name")
         if self._lines.setdefault(token, line) != line:
-            raise InputError(f"{where}: token {json.dumps(token)} is already in {self._unit} {self._lines[token]}")
+            raise InputError(f"{where}: token {_quoted(token)} is already in {self._unit} {self._lines[token]}")
         if token_id is not None and self._ids.setdefault(_id(token_id, where), line) != line:
             raise InputError(f"{where}: id {token_id} is already in {self._unit} {self._ids[int(token_id)]}")
         try:
@@ -168,7 +173,7 @@ class _EmbeddingsBuilder:
         except (ValueError, TypeError) as error:
             raise InputError(f"{where}: not numbers ({_first_line(error)})") from None
         if not np.isfinite(vector).all():
-            raise InputError(f"{where}: the vector of {json.dumps(token)} has a number that is not finite")
+            raise InputError(f"{where}: the vector of {_quoted(token)} has a number that is not finite")
         self._vectors.append(vector)
 
     def embeddings(self) -> Embeddings:
@@ -179,13 +184,17 @@ class _EmbeddingsBuilder:
         return Embeddings(list(self._lines), ids, np.stack(self._vectors))
 
 
+def _quoted(token: str) -> str:
+    return shorten(json.dumps(token))
+
+
 def _id(value: Any, where: str) -> int:
     try:
         number = int(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         number = -1
-    if number < 0:
-        raise InputError(f"{where}: {value!r} is not a token id")
+    if not 0 <= number < 10**_MOST_DIGITS:
+        raise InputError(f"{where}: {shorten(repr(value))} is not a token id")
     return number
 
 
@@ -198,4 +207,4 @@ def _text(data: bytes, uri: str) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return shorten((str(error).splitlines() or [type(error).__name__])[0])

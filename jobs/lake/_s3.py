@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ParamValidationError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from jobs.lake._local import FileInfo, Reaches
@@ -31,6 +31,8 @@ def os_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError) as error:
+        if isinstance(error, ParamValidationError):  # a name that no bucket or key can have
+            raise OSError(errno.EINVAL, str(error).splitlines()[-1], uri) from error
         if isinstance(error, ClientError):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code", "")

@@ -13,6 +13,8 @@ from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 
 MANIFEST = "_manifest.json"
+LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "runs", "wheelhouses")
+"""The folders in a lake that are its own; others may be there, such as texts."""
 
 
 class _Below:

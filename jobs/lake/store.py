@@ -9,8 +9,10 @@ the files that it lists.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -244,8 +246,11 @@ class _RangeReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), self._uri)
+        self._position = position
+        return position
 
     def readinto(self, buffer: Any) -> int:
         size = max(0, min(len(buffer), self._size - self._position))

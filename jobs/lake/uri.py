@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -20,11 +20,13 @@ def to_uri(path_or_uri: str) -> str:
     text = re.sub("^file:(//localhost)?/(?!/)", "file:///", str(path_or_uri).strip())
     if not text:
         raise InputError("a path or URI is empty; give a local path, file:///... or s3://bucket/prefix")
-    if "\0" in text:
-        raise InputError(f"{text!r}: a path or URI cannot hold a NUL character; give it without")
+    _check_encodable(text, os.fsencode)  # which takes the names that are not UTF-8, as `os` gives them
     scheme, found, rest = text.partition("://")
     if not found:
-        return Path(text).expanduser().absolute().as_uri()
+        try:
+            return Path(text).expanduser().absolute().as_uri()
+        except RuntimeError:
+            raise InputError(f"{text}: no such user has a home folder; write the path in full") from None
     if scheme == "file":
         if not rest.startswith("/"):
             raise InputError(f"{text}: a file URI has three slashes and an absolute path, as in file:///data/lake")
@@ -32,8 +34,19 @@ def to_uri(path_or_uri: str) -> str:
     if scheme in ("s3", "s3a", "s3n"):  # Hadoop's connectors have the last two names
         if not rest.split("/")[0]:
             raise InputError(f"{text}: no bucket; write s3://bucket/prefix")
+        _check_encodable(text, str.encode)
         return "s3://" + rest.rstrip("/")
     raise InputError(f"{text}: unknown scheme '{scheme}'; use a local path, file:///... or s3://bucket/prefix")
+
+
+def _check_encodable(text: str, encode: Callable[[str], bytes]) -> None:
+    """Raise InputError if no file can have this name."""
+    try:
+        if b"\0" not in encode(text):
+            return
+    except UnicodeEncodeError:
+        pass
+    raise InputError(f"{text!r}: a path or URI cannot hold NUL or half of a surrogate pair; correct it")
 
 
 def is_s3(uri: str) -> bool:

@@ -7,8 +7,10 @@ if its size is that in the manifest.
 
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 from jobs.errors import DamagedError, InputError
@@ -43,7 +45,9 @@ def unpack(uri: str) -> dict[str, bytes]:
             return _read(uri, archive)
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file; check --model") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
+            raise
         raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
+from jobs.lake.layout import LAKE_FOLDERS
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import base_name, is_s3, join, local_path, relative_name
+from jobs.lake.uri import base_name, is_s3, local_path, relative_name
 from jobs.sources.names import NAMES_WITH_TEXT, Pattern, corpus_places, has_wildcard, is_hidden, text_format
 
 _SHOWN_NAMES = 5
@@ -59,7 +60,7 @@ class Listing:
         """Return the number and the first names of what was left out, or "" if nothing was."""
         if not self.left_out:
             return ""
-        shown = [name.encode(errors="backslashreplace").decode() for name in self.left_out[:_SHOWN_NAMES]]
+        shown = [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
         more = ", ..." if len(self.left_out) > len(shown) else ""
         return f"{len(self.left_out):,} left out, which are not named as text or are hidden: {', '.join(shown)}{more}"
 
@@ -137,8 +138,10 @@ def named_errors(uri: str) -> Iterator[None]:
     except OSError as error:
         if not isinstance(error, _REFUSED) and error.errno not in _REFUSED_CODES:
             raise
-        reason = str(error).splitlines()[0].encode(errors="backslashreplace").decode()
-        raise InputError(f"{uri}: cannot be read ({reason}); check the corpus") from None
+        reason = error.strerror or str(error)
+        if error.filename and str(error.filename) not in (uri, os.fspath(local_path(uri)) if not is_s3(uri) else ""):
+            reason += f": {error.filename}"
+        raise InputError(f"{shorten(uri, 500)}: cannot be read ({shorten(reason)}); check the corpus") from None
 
 
 def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
@@ -147,13 +150,11 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
     if _is_special(uri):
         raise InputError(f"{uri}: is a pipe, a socket or a device, not a file; write its content to a file")
     folder, pattern = _split_pattern(uri, store)
-    others: list[str] = []
-    left_out: list[str] = []
-    lake = lake_uri if lake_uri and f"{lake_uri}/".startswith(f"{folder}/") and lake_uri != folder else None
+    others, left_out = list[str](), list[str]()
+    of_lake = _lake_folders(lake_uri, folder) if lake_uri else ()
 
     def reaches(name: str) -> bool:
-        is_lake = lake is not None and join(folder, name) == lake
-        if is_hidden(name) or is_lake:
+        if is_hidden(name) or name in of_lake:
             left_out.append(f"{name}/")
             return False
         return pattern is None or pattern.reaches(name)
@@ -166,7 +167,7 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
         name = relative_name(file.uri, folder)
         if pattern is not None and not pattern.matches(name):
             continue
-        is_in_lake = lake is not None and file.uri.startswith(f"{lake}/")
+        is_in_lake = name.startswith(tuple(f"{inner}/" for inner in of_lake))
         if is_hidden(name) or is_in_lake or not (pattern or text_format(name)):
             left_out.append(name)
         else:
@@ -177,13 +178,28 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
     return place
 
 
+def _lake_folders(lake_uri: str, folder: str) -> tuple[str, ...]:
+    """Return the names below a folder that are the lake, or that are the lake's own if the folder is the lake."""
+    if is_s3(lake_uri) != is_s3(folder):
+        return ()
+    if is_s3(folder):
+        is_below = f"{lake_uri}/".startswith(f"{folder}/")
+        name = relative_name(lake_uri, folder) if lake_uri != folder else "."
+    else:
+        name = os.path.relpath(os.path.realpath(local_path(lake_uri)), os.path.realpath(local_path(folder)))
+        is_below = name.split("/")[0] != ".."
+    if not is_below:
+        return ()
+    return LAKE_FOLDERS if name == "." else (name,)
+
+
 def _nothing_found(place: _Place, pattern: Pattern | None, num_files: int) -> str:
-    uri = place.uri
-    if pattern is not None and num_files:
-        return (
-            f"{uri}: none of the {num_files} files in {place.folder} matches this pattern; a pattern of folders ends in"
-            " /** or in /*.txt"
-        )
+    uri, folder = shorten(place.uri, 500), shorten(place.folder, 500)
+    if pattern is not None:
+        found = f"none of the {num_files} files in {folder}" if num_files else "no file there"
+        return f"{uri}: {found} matches this pattern; a pattern of folders ends in /** or in /*.txt"
+    if not num_files and place.left_out:
+        return f"{uri}: no file there that can be read, only {shorten(', '.join(place.left_out))}"
     if num_files:
         return f"{uri}: none of its {num_files} files is named {NAMES_WITH_TEXT}; give such a file, or a folder of them"
     return f"{uri}: no file there, and no folder with files; give the path or URI of a text file or folder"

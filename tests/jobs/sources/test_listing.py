@@ -134,7 +134,28 @@ def test_the_lake_is_no_part_of_the_corpus(folder):
     assert names_of(folder, lake_uri=lake) == ["a.txt", "my lake 2/c.txt"]
     assert names_of(f"{folder}/**/*.txt", lake_uri=lake) == ["a.txt", "my lake 2/c.txt"]
     assert names_of(join(lake, "corpora"), lake_uri=lake) == ["b.txt"]
+    assert names_of(lake, lake_uri=lake) == ["corpora/b.txt"]
+    assert names_of(folder, lake_uri="s3://other/my lake") == names_of(folder)
     assert names_of(lake, lake_uri=join(folder, "other")) == ["corpora/b.txt", "runs/r/generate/generated.txt"]
+
+
+def test_the_lake_is_found_behind_links(tmp_path, monkeypatch):
+    (tmp_path / "texts/lake").mkdir(parents=True)
+    (tmp_path / "texts/lake/b.txt").write_bytes(b"b")
+    (tmp_path / "texts/a.txt").write_bytes(b"a")
+    (tmp_path / "link").symlink_to("texts")
+    monkeypatch.chdir(tmp_path)
+    assert names_of("link/../texts", lake_uri=to_uri("./link/lake")) == ["a.txt"]
+    assert names_of("link", lake_uri=to_uri("texts/lake")) == ["a.txt"]
+
+
+def test_folders_may_be_named_like_files(tmp_path):
+    (tmp_path / "x.jsonl").mkdir()
+    (tmp_path / "x.jsonl/part-00000.jsonl").write_bytes(b"x")
+    assert names_of(str(tmp_path)) == ["x.jsonl/part-00000.jsonl"]
+    assert names_of(f"{tmp_path}/x.jsonl") == ["part-00000.jsonl"]
+    with pytest.raises(InputError, match="matches this pattern; a pattern of folders ends in"):
+        list_sources(f"{tmp_path}/*.jsonl")
 
 
 def test_a_file_counts_once(tmp_path):
