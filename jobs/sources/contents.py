@@ -30,7 +30,7 @@ _SIGNATURES = {
         "compress (.Z)": rb"\x1f\x9d",
         "7-Zip": rb"7z\xbc\xaf\x27\x1c",
         "RAR": rb"Rar!\x1a\x07",
-        "tar": rb"[^\0]{1,100}\0.{156,}ustar[\0 ]",
+        "tar": rb"(?=[^\0]{1,100}\0).{257}ustar[\0 ]",
         "ar": rb"!<arch>\n",
     },
     _CONVERT: {
@@ -55,11 +55,11 @@ _SIGNATURES = {
     _REMOVE: {
         "PNG": rb"\x89PNG\r\n\x1a\n",
         "JPEG": rb"\xff\xd8\xff",
-        "GIF": rb"GIF8[79]a",
+        "GIF": rb"GIF8[79]a.{0,9}\0",
         "TIFF": rb"II\*\0|MM\0\*",
         "RIFF (WAV, AVI or WebP)": rb"RIFF.{4}(?:WAVE|AVI |WEBP)",
         "MP3": rb"ID3[\x02-\x04]",
-        "MP4": rb".{4}ftyp[a-zA-Z0-9 ]{4}",
+        "MP4": rb"\0\0.{2}ftyp",
         "Ogg": rb"OggS\0",
         "FLAC": rb"fLaC\0",
         "a program": rb"\x7fELF|\xca\xfe\xba\xbe|MZ.{56}\0",
@@ -68,7 +68,7 @@ _SIGNATURES = {
     },
 }
 _ZIP = re.compile(rb"PK(?:\x03\x04|\x05\x06)")
-_PARQUET = re.compile(rb"PAR1")
+_PARQUET = re.compile(rb"PAR1\x15")
 _KINDS = [
     (kind, re.compile(pattern, re.DOTALL), remedy)
     for remedy, patterns in _SIGNATURES.items()

@@ -38,6 +38,35 @@ def read_all(pipeline):
     return tokens.manifest, rows
 
 
+def test_the_lake_and_other_files_are_left_out_and_named(anywhere):
+    corpus = write_corpus(join(anywhere, "texts"), {"a.txt": PASSAGE, "cover.png": b"", "_notes/b.txt": PASSAGE})
+    first = Pipeline(join(corpus, "lake"), corpus)
+    before = first.tokenize()
+    write_bytes(join(first.run.generate, "generated.txt"), b"Text of a model.")
+    second = Pipeline(join(corpus, "lake"), corpus, "second")
+    stats = second.tokenize()
+    assert (stats["num_files"], stats["reused"]) == (1, True)
+    assert before["num_left_out_files"] >= 2
+    assert stats["num_left_out_files"] >= 3
+    assert any("left out" in line and "cover.png" in line for line in first.lines)
+
+
+@pytest.mark.parametrize("line_end", [b"\r", b"\r\n"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_line_ends_do_not_change_tokens(tmp_path, line_end, name):
+    made = {}
+    for end in (b"\n", line_end):
+        text = PASSAGE.replace(b"\n", end)
+        folder = write_corpus((tmp_path / repr(end)).as_uri(), {name: gzip.compress(text) if "gz" in name else text})
+        pipeline = Pipeline((tmp_path / f"lake {end!r}").as_uri(), folder)
+        stats, (_, rows) = pipeline.tokenize(), read_all(pipeline)
+        made[end] = [ids for *_, ids in rows]
+    assert made[b"\n"] == made[line_end]
+    num_lines = PASSAGE.count(b"\n")
+    counts = (stats["num_cr_line_ends"], stats["num_crlf_line_ends"])
+    assert counts == ((num_lines, 0) if line_end == b"\r" else (0, num_lines))
+
+
 def test_tokens_of_a_folder(anywhere):
     corpus = write_corpus(join(anywhere, "corpus"), TEXTS)
     pipeline = Pipeline(anywhere, corpus)
