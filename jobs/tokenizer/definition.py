@@ -50,14 +50,11 @@ class Definition:
             with library_errors():
                 content = json.dumps(values, ensure_ascii=False).encode() if removed else json_bytes
                 reference = tokenizers.Tokenizer.from_str(content.decode())
+                end_of_text = reference.token_to_id(END_OF_TEXT)
+                assert end_of_text is not None, "an added token has an id"
+                reference.decode([end_of_text], skip_special_tokens=False)  # shows an impossible decoder
         except UnusableError as error:
             raise UnusableError(f"this tokenizer cannot be loaded ({error}); give another tokenizer.json") from None
-        if reference.num_special_tokens_to_add(is_pair=False):
-            values["post_processor"] = reference.post_processor = None
-            removed.append("the tokens that post_processor adds")
-            content = json.dumps(values, ensure_ascii=False).encode()
-        end_of_text = reference.token_to_id(END_OF_TEXT)
-        assert end_of_text is not None, "an added token has an id"
         return cls(content, values, reference, end_of_text, tuple(removed))
 
     @property
@@ -92,15 +89,20 @@ class Definition:
         return "" if covered else "it has no unknown token, so characters outside of its vocabulary are left out"
 
 
-def parts_of(section: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Return the parts of a normalizer or a pre-tokenizer: itself, or those of a sequence."""
+def parts_of(section: Any) -> list[dict[str, Any]]:
+    """Return the parts of a normalizer, pre-tokenizer or post-processor: itself, or those of a sequence.
+
+    Each part has a ``type``: `tokenizers` knows some parts without one by their other values.
+    """
     if section is None:
         return []
-    if section["type"] != "Sequence":
-        return [section]
-    return [
-        part for each in section.get("normalizers") or section.get("pretokenizers") or () for part in parts_of(each)
-    ]
+    if not isinstance(section, dict):
+        return [{"type": "unnamed"}]
+    listed = [section.get(name) for name in ("normalizers", "pretokenizers", "processors")]
+    inner = next((each for each in listed if isinstance(each, list)), None)
+    if section.get("type") != "Sequence" or inner is None:
+        return [{**section, "type": str(section.get("type", "unnamed"))}]
+    return [part for each in inner for part in parts_of(each)]
 
 
 def _checked(json_bytes: bytes) -> dict[str, Any]:
@@ -164,8 +166,10 @@ def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _remove_call_settings(values: dict[str, Any]) -> list[str]:
-    """Remove truncation, padding and dropout; return what there was."""
+    """Remove truncation, padding, the frame of each text, and dropout; return what there was."""
     removed = [name for name in ("truncation", "padding") if values.get(name) is not None]
+    if any(part["type"] != "ByteLevel" for part in parts_of(values.get("post_processor"))):  # that one moves offsets
+        removed.append("post_processor")
     values.update(dict.fromkeys(removed))
     if values["model"].get("dropout"):
         values["model"]["dropout"] = None

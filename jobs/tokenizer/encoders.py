@@ -31,6 +31,7 @@ from jobs.tokenizer.definition import (
     parts_of,
 )
 
+_BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 _PROBED_TOKENS = 1024
 _PROBED_ADDED_TOKENS = 64
 _MAX_PAIRS = 1 << 20
@@ -106,9 +107,9 @@ def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
     reason = part_not_applied(definition)
     if reason:
         return None, reason
-    probes = [text.encode() for text in (*_PROBES, *_probes_of(definition))]
     try:
         with library_errors():
+            probes = [text.encode() for text in (*_PROBES, *_probes_of(definition))]
             encoder = FastEncoder(definition)
             found = encoder.encode_batch(probes, False)
     except UnusableError as error:
@@ -152,7 +153,7 @@ def part_not_applied(definition: Definition) -> str:
         return f"its rules are {', '.join(part['type'] for part in (*normalizers, *splitters)) or 'none'}"
     if model.get("byte_fallback") and model.get("ignore_merges"):
         return "the model has the setting ignore_merges"
-    return _unlike_added_tokens(definition, bool(normalizers)) or _ambiguous_vocabulary(definition)
+    return _unlike_added_tokens(definition, bool(normalizers)) or _unusual_vocabulary(definition)
 
 
 def _like_byte_level(normalizers: Sequence[dict[str, Any]], splitters: Sequence[dict[str, Any]]) -> bool:
@@ -201,13 +202,13 @@ def _compete(raw: set[str], normalized: set[str]) -> bool:
     return any(one in other or other in one for one in raw for other in normalized)
 
 
-def _ambiguous_vocabulary(definition: Definition) -> str:
+def _unusual_vocabulary(definition: Definition) -> str:
+    """Return what tokens or merges `gigatoken` reads in another way; empty if it reads all in the same."""
     merges = list(merges_of(definition.model))
     if len(set(merges)) < len(merges):
         return "a merge occurs twice"
+    vocab = definition.model["vocab"].keys()
+    if definition.model.get("byte_fallback"):
+        return "" if vocab >= _BYTE_TOKENS else "the vocabulary lacks bytes"
     added = {token["content"] for token in definition.values["added_tokens"]}
-    if not definition.model.get("byte_fallback") and not BYTES.issuperset(
-        "".join(definition.model["vocab"].keys() - added)
-    ):
-        return "the vocabulary has tokens that are not bytes"
-    return ""
+    return "" if BYTES.issuperset("".join(vocab - added)) else "the vocabulary has tokens that are not bytes"

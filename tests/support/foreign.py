@@ -289,6 +289,7 @@ SLOW: dict[str, Callable[[], Tokenizer | bytes]] = {
     "end of word": lambda: edited(byte_level(), lambda v: v["model"].update(end_of_word_suffix="</w>")),
     "no byte fallback": lambda: edited(sentencepiece(), lambda v: v["model"].update(byte_fallback=False)),
     "Llama 2 with tools": lambda: sentencepiece(added=_TOOLS),
+    "missing byte token": lambda: edited(sentencepiece(), lambda v: v["model"]["vocab"].pop("<0xCA>")),
     "Unigram": unigram,
     "WordPiece": wordpiece,
     "words": words,

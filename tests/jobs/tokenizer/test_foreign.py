@@ -88,7 +88,7 @@ def test_settings_of_calls_are_removed_and_named():
     values = json.loads(tokenizer.json)
     assert (values["truncation"], values["padding"], values["post_processor"]) == (None, None, None)
     (remark,) = tokenizer.remarks()
-    assert remark.endswith("truncation, padding, the tokens that post_processor adds")
+    assert remark.endswith("truncation, padding, post_processor")
     assert tokenizer.encode(foreign.TEXT).tolist() == without_call_settings(tokenizer.json).encode(foreign.TEXT).ids
     assert tokenizer.json == Tokenizer(tokenizer.json).json
     plain = make("GPT-2")
@@ -134,6 +134,7 @@ def test_a_text_that_cannot_be_encoded():
         (lambda v: v["model"]["merges"].append(["a"]), "not a tokenizer.json"),
         (lambda v: v["model"]["merges"].append(3), "not a tokenizer.json"),
         (lambda v: v["model"].update(type="Other"), "cannot be loaded"),
+        (lambda v: v.update(normalizer=[]), "cannot be loaded"),
         (lambda v: v.update(normalizer={"type": "Sequence"}), "cannot be loaded"),
         (lambda v: v.update(truncation={}) or v["model"]["vocab"].update({"\ud800": 500}), "cannot be loaded"),
     ],
