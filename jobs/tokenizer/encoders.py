@@ -190,7 +190,7 @@ def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
         return "added tokens that depend on the text around them (single_word, lstrip, rstrip)"
     raw = {token.content for token in added.values() if not token.normalized}
     normalized = {token.content for token in added.values() if token.normalized}
-    if normalized and (is_normalized or _compete(raw, normalized)):
+    if normalized and (is_normalized or (raw and _compete(raw, normalized))):
         return "added tokens that are searched in normalized text"
     return ""
 

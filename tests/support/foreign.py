@@ -233,6 +233,12 @@ def _with_hole(values: dict[str, Any]) -> None:
     vocab.update({token: index + 70 for token, index in vocab.items() if index > 300})
 
 
+def _as_gemma(values: dict[str, Any]) -> None:
+    values["normalizer"] = values["normalizer"]["normalizers"][1]
+    space = {"String": " "}
+    values["pre_tokenizer"] = {"type": "Split", "pattern": space, "behavior": "MergedWithPrevious", "invert": False}
+
+
 def _without_a_byte(values: dict[str, Any]) -> None:
     del values["model"]["vocab"]["Ĩ"]
     values["model"]["merges"] = [pair for pair in values["model"]["merges"] if "Ĩ" not in "".join(pair)]
@@ -259,6 +265,12 @@ FAST: dict[str, Callable[[], Tokenizer | bytes]] = {
     "unknown is end of text": lambda: edited(byte_level(), lambda v: v["model"].update(unk_token=END_OF_TEXT)),
     "Llama 2": sentencepiece,
     "Metaspace always": lambda: sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always")),
+    "Metaspace with tools": lambda: sentencepiece(pre_tokenizers.Metaspace(), _TOOLS),
+    "Llama 2 with special tools": lambda: sentencepiece(added=[AddedToken("<tool>", normalized=False)]),
+    "Gemma": lambda: edited(sentencepiece(), _as_gemma),
+    "overlapping added tokens": lambda: byte_level(
+        added=[AddedToken(text, normalized=False) for text in ("the", "her", "Holm", "olmes w", "  ", " the")]
+    ),
     "Metaspace first": lambda: sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="first", split=False)),
 }
 """Those that gigatoken encodes."""

@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import pytest
 import torch
+from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
@@ -23,6 +24,8 @@ from jobs.model_io.folder import (
     save_model,
     write_contents,
 )
+from jobs.tokenizer.tokenizer import Tokenizer
+from tests.support.foreign import TEXT, make
 
 ABOUT = {"README.md": "# Käfer\n".encode(), "training_stats.json": b"{}\n"}
 HUGGING_FACE = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -206,3 +209,13 @@ def test_a_compressed_zip_file_is_read(contents, tmp_path):
     (tmp_path / "m.zip").write_bytes(zip_of(contents, zipfile.ZIP_DEFLATED))
     model, _ = load_model((tmp_path / "m.zip").as_uri())
     assert model.num_parameters == parse_model(contents, "x")[0].num_parameters
+
+
+def test_the_tokenizer_of_a_folder_has_no_call_time_settings(model_and_tokenizer_untrained):
+    """Otherwise the ids of `transformers` would differ from those that the model was trained on."""
+    given = make("call-time settings")
+    contents = model_contents(model_and_tokenizer_untrained[0], Tokenizer(given), {})
+    exported = HuggingFaceTokenizer.from_str(contents["tokenizer.json"].decode())
+    assert len(HuggingFaceTokenizer.from_str(given.decode()).encode(TEXT).ids) == 20
+    assert exported.encode(TEXT).ids == Tokenizer(given).encode(TEXT).tolist()
+    assert len(exported.encode(TEXT).ids) > 500
