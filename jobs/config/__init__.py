@@ -56,7 +56,7 @@ class Config(Section):
     """The complete configuration of a run, with every default filled in."""
 
     corpus: str = Field(min_length=1)
-    """Text to train on: files, folders or patterns of .txt, .jsonl or .parquet files, also compressed (.gz, .bz2,
+    """Text to train on: files, folders or patterns of .txt, .jsonl or .parquet files, also compressed (.gz, .bz2, .xz,
     .zst). Paths, file:///... or s3://..., one in each line or as a JSON list."""
     preset: str = "demo"
     """Name of the preset that the settings start from."""

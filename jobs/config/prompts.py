@@ -37,6 +37,8 @@ def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
         raise InputError(f"generate.prompts_file: {uri} cannot be read ({error.strerror or 'no such file'})") from None
     except UnicodeDecodeError as error:
         raise InputError(f"generate.prompts_file: {uri} is not UTF-8 at byte {error.start}") from None
+    if "\0" in text:
+        raise InputError(f"generate.prompts_file: {uri} holds NUL, as text in UTF-16 does; convert it to UTF-8")
     lines = re.split("\r\n|\n|\r", text)  # `str.splitlines` splits at other characters, too
     lines = lines if lines[-1] else lines[:-1]
     if ending_of(uri, _RECORDS):

@@ -30,7 +30,7 @@ class TokenizeStats(StepStats, total=False):
     num_files: Annotated[int, Metric("files", "Files of the corpus.")]
     num_left_out_files: Annotated[
         int,
-        Metric("files", "Files and folders that were left out: hidden, or not named as text. A folder counts once."),
+        Metric("files", "Names in folders that were left out: hidden, or not named as text."),
     ]
     num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
     num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -139,7 +140,7 @@ def named_errors(uri: str) -> Iterator[None]:
         if not isinstance(error, _REFUSED) and error.errno not in _REFUSED_CODES:
             raise
         reason = error.strerror or str(error)
-        if error.filename and str(error.filename) not in (uri, os.fspath(local_path(uri)) if not is_s3(uri) else ""):
+        if error.filename and Path(error.filename).name != base_name(uri):
             reason += f": {error.filename}"
         raise InputError(f"{shorten(uri, 500)}: cannot be read ({shorten(reason)}); check the corpus") from None
 
@@ -154,10 +155,11 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
     of_lake = _lake_folders(lake_uri, folder) if lake_uri else ()
 
     def reaches(name: str) -> bool:
-        if is_hidden(name) or name in of_lake:
-            left_out.append(f"{name}/")
+        if pattern is not None and not pattern.reaches(name):
             return False
-        return pattern is None or pattern.reaches(name)
+        is_left_out = is_hidden(name) or name in of_lake
+        left_out.extend([f"{name}/"] * is_left_out)
+        return not is_left_out
 
     # S3 lists a whole folder in fewer requests than its folders one by one.
     is_flat = is_s3(folder) and (pattern is None or pattern.is_recursive)
@@ -172,7 +174,8 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
             left_out.append(name)
         else:
             place.files.append(Source(name, file.uri, file.size))
-    left_out += [relative_name(other, folder) for other in others]
+    names = [relative_name(other, folder) for other in others]
+    left_out += [name for name in names if pattern is None or pattern.matches(name)]
     if not place.files:
         raise InputError(_nothing_found(place, pattern, len(files)))
     return place

@@ -14,12 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.config import Config, resolve
+from jobs.config import resolve
 from jobs.corpus.byte_ranges import divide_sources
 from jobs.corpus.check import check_corpus
 from jobs.corpus.reading import read_documents, sample_documents
 from jobs.engine.inline import InlineEngine
-from jobs.errors import InputError
 from jobs.lake.uri import to_uri
 from jobs.sources.listing import list_corpus
 from nightjar.tasks import preflight
@@ -50,12 +49,8 @@ def _record(rng: Random) -> str:
 
 
 def _json_document(rng: Random) -> bytes:
-    records = [json.loads(_record_without_odd_values(rng)) for _ in range(rng.randint(0, 3))]
+    records = [{"text": random_text(rng, 5)} for _ in range(rng.randint(0, 3))]
     return json.dumps(records, indent=rng.choice((None, 2))).encode()
-
-
-def _record_without_odd_values(rng: Random) -> str:
-    return json.dumps({"text": random_text(rng, 5)})
 
 
 def _parquet(rng: Random) -> bytes:
@@ -219,11 +214,3 @@ def _step(rng: Random, folder: Path) -> Case:
 def _tokenize_and_split(pipeline: Pipeline) -> None:
     pipeline.tokenize()
     pipeline.windows()
-
-
-def config_of(corpus: str) -> Config:
-    """Return the configuration of a corpus."""
-    try:
-        return resolve(corpus, "tiny", {})
-    except ValueError as error:
-        raise InputError(str(error).splitlines()[0]) from None

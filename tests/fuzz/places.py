@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from jobs.lake.uri import join, to_uri
+from jobs.lake.uri import join, local_path, to_uri
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
 from tests.fuzz.registry import Case, family
@@ -114,14 +114,8 @@ def _places(rng: Random, folder: Path) -> Case:
         listing = list_corpus(to_corpus(corpus), lake_uri=to_uri(str(folder / "lake")))
         names = [source.name for source in listing.sources]
         assert names == sorted(set(names)), "a name twice, or not in order"
-        files = [os.path.realpath(path) for path in map(_path, (source.uri for source in listing.sources))]
+        files = [os.path.realpath(local_path(source.uri)) for source in listing.sources]
         assert len(set(files)) == len(files), "a file twice"
         listing.describe_left_out().encode()
 
     return Case(f"{places!r} of {sorted(os.fsencode(path.relative_to(folder)) for path in folder.rglob('*'))}", run)
-
-
-def _path(uri: str) -> Path:
-    from jobs.lake.uri import local_path
-
-    return local_path(uri)

@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from random import Random
 
-FAMILY_MODULES = ("corpora", "places", "files")
+FAMILY_MODULES = ("corpora", "objects", "places", "files")
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def test_the_ending_of_a_file_of_records(tmp_path, name):
         ("p.jsonl", b'{"prompt": "a"}\n{"text": "b"}', "line 2"),
         ("p.jsonl", b'{"prompt": 3}', "line 1"),
         ("p.jsonl", b"prompt", "line 1"),
+        ("p.txt", "one\ntwo".encode("utf-16-le"), "holds NUL, as text in UTF-16 does"),
         ("p.jsonl", b"[" * 100_000, "line 1"),
         ("p.jsonl", rb'{"prompt": "a\ud800"}', "half of a surrogate pair"),
     ],

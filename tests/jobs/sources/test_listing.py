@@ -123,8 +123,10 @@ def test_what_is_left_out_is_named(folder):
     assert listing.left_out == [".part-00000.crc", "_SUCCESS", "notes.pdf", "sub/_b.txt", "sub/c.csv"]
     assert listing.describe_left_out().startswith("5 left out, ")
     assert listing.describe_left_out().endswith(": .part-00000.crc, _SUCCESS, notes.pdf, sub/_b.txt, sub/c.csv")
+    write_bytes(join(folder, ".git/e.txt"), b"x")
     assert list_corpus(f"{folder}/*.txt").left_out == []
-    assert list_corpus(f"{folder}/**").left_out == [".part-00000.crc", "_SUCCESS", "sub/_b.txt"]
+    assert list_corpus(f"{folder}/sub/*").left_out == ["_b.txt"]
+    assert list_corpus(f"{folder}/**").left_out[1:] == [".part-00000.crc", "_SUCCESS", "sub/_b.txt"]
 
 
 def test_the_lake_is_no_part_of_the_corpus(folder):
@@ -227,6 +229,7 @@ def test_pipes_and_sockets_are_refused_at_once(tmp_path, monkeypatch, make):
     listing = list_corpus(str(tmp_path))
     assert [source.name for source in listing.sources] == ["b.txt"]
     assert listing.left_out == ["a.txt"]
+    assert list_corpus(f"{tmp_path}/b*").left_out == []
     with pytest.raises(InputError, match="is a pipe, a socket or a device"):
         list_sources(str(tmp_path / "a.txt"))
 
