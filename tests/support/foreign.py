@@ -198,12 +198,11 @@ def words() -> Tokenizer:
     return tokenizer
 
 
-def with_call_settings() -> Tokenizer:
-    """Byte-level BPE whose file truncates, pads and frames texts."""
-    tokenizer = byte_level()
+def with_call_settings(tokenizer: Tokenizer) -> Tokenizer:
+    """Make the file of a tokenizer truncate, pad and frame texts."""
     tokenizer.enable_truncation(5)
     tokenizer.enable_padding(length=20)
-    special = [("<|endoftext|>", 0)]
+    special = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
     frame = processors.TemplateProcessing("<|endoftext|> $A <|endoftext|>", special_tokens=special)
     tokenizer.post_processor = processors.Sequence([processors.ByteLevel(), frame])
     return tokenizer
@@ -261,7 +260,7 @@ FAST: dict[str, Callable[[], Tokenizer | bytes]] = {
         byte_level(), lambda v: v["model"].update(merges=[" ".join(pair) for pair in v["model"]["merges"]])
     ),
     "dropout": lambda: edited(byte_level(), lambda v: v["model"].update(dropout=0.5)),
-    "call-time settings": with_call_settings,
+    "call-time settings": lambda: with_call_settings(byte_level()),
     "unknown is end of text": lambda: edited(byte_level(), lambda v: v["model"].update(unk_token=END_OF_TEXT)),
     "Llama 2": sentencepiece,
     "Metaspace always": lambda: sentencepiece(pre_tokenizers.Metaspace(prepend_scheme="always")),
@@ -305,6 +304,7 @@ SLOW: dict[str, Callable[[], Tokenizer | bytes]] = {
     "Unigram": unigram,
     "WordPiece": wordpiece,
     "words": words,
+    "words with call-time settings": lambda: with_call_settings(words()),
 }
 """Those that `tokenizers` has to encode."""
 
