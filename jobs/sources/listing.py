@@ -63,7 +63,7 @@ class Listing:
             return ""
         shown = [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
         more = ", ..." if len(self.left_out) > len(shown) else ""
-        return f"{len(self.left_out):,} left out, which are not named as text or are hidden: {', '.join(shown)}{more}"
+        return f"{len(self.left_out):,} left out (hidden, not named as text, or the lake): {', '.join(shown)}{more}"
 
 
 @dataclass

@@ -16,6 +16,11 @@ from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Run
 from jobs.sources.listing import list_corpus
 
+_NOTICES = {
+    "num_markup_files": "files begin as HTML or XML, and their tags are part of the text",
+    "num_ignored_bytes": "bytes after the end of compressed data were ignored",
+}
+
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
     """Make the tokens dataset of a run, or use an existing one; return its statistics.
@@ -42,6 +47,9 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         engine=engine,
     )
     stats = find_or_make(run, "tokens", reusable.complete or fingerprint(kind="tokens", **inputs), make)
+    for name, meaning in _NOTICES.items():
+        if stats.get(name):  # a dataset of an earlier version does not have it
+            progress(f"corpus: {stats[name]:,} {meaning}")
     num_reused = len(corpus) if stats["reused"] else len(reusable.files)
     progress(
         f"tokens: {stats['num_tokens']:,} in {stats['num_documents']:,} documents, vocabulary of"

@@ -51,6 +51,15 @@ def test_the_lake_and_other_files_are_left_out_and_named(anywhere):
     assert any("left out" in line and "cover.png" in line for line in first.lines)
 
 
+def test_what_a_user_may_not_expect_is_said(tmp_path):
+    texts = {"a.txt.gz": gzip.compress(PASSAGE) + b"rest", "b.txt": b"<!DOCTYPE html>\n<p>Text</p>\n"}
+    pipeline = Pipeline((tmp_path / "lake").as_uri(), write_corpus((tmp_path / "texts").as_uri(), texts))
+    stats = pipeline.tokenize()
+    assert (stats["num_ignored_bytes"], stats["num_markup_files"]) == (4, 1)
+    assert "corpus: 4 bytes after the end of compressed data were ignored" in pipeline.lines
+    assert "corpus: 1 files begin as HTML or XML, and their tags are part of the text" in pipeline.lines
+
+
 @pytest.mark.parametrize("line_end", [b"\r", b"\r\n"])
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_line_ends_do_not_change_tokens(tmp_path, line_end, name):
