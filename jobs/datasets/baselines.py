@@ -8,7 +8,7 @@ best, each pair left out of the counts. Tasks count only the pairs of bounded sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.datasets.shards import group_shards
-from jobs.datasets.streams import SideTally, StreamRule, read_side
+from jobs.datasets.streams import SideTally, StreamRule, open_stream
 from jobs.datasets.windows import SIDES, Side
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry
@@ -109,15 +109,19 @@ class BigramModel:
 
 def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, every: int) -> PairCounts:
     """Count each `every`-th pair of one side in some token shards."""
-    sampled = (_read_pairs(entry, rule, side)[::every] for entry in entries)
-    return PairCounts.merge([PairCounts(*np.unique(keys, return_counts=True)) for keys in sampled])
+    counted = []
+    for entry in entries:
+        num_seen = 0
+        for keys in _read_pairs(entry, rule, side):
+            counted.append(PairCounts(*np.unique(keys[-num_seen % every :: every], return_counts=True)))
+            num_seen += len(keys)
+    return PairCounts.merge(counted)
 
 
 def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Counts) -> tuple[Counts, Counts]:
     """Count the `wanted` pairs, which are ascending, and all first tokens in the training side of some token shards."""
     found, firsts = np.zeros(len(wanted), np.int64), np.zeros(rule.vocab_size, np.int64)
-    for entry in entries:
-        keys = _read_pairs(entry, rule, "train")
+    for keys in (keys for entry in entries for keys in _read_pairs(entry, rule, "train")):
         firsts += np.bincount(keys // rule.vocab_size, minlength=rule.vocab_size)
         indices = np.minimum(np.searchsorted(wanted, keys), max(0, len(wanted) - 1))
         if len(wanted):
@@ -125,8 +129,11 @@ def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Count
     return found, firsts
 
 
-def _read_pairs(entry: FileEntry, rule: StreamRule, side: Side) -> Counts:
-    """Return all pairs of one side in a token shard; only pairs inside documents if windows lie inside documents."""
-    ids, lengths = read_side(entry, rule, side)
-    keys = ids[:-1].astype(np.int64) * rule.vocab_size + ids[1:]
-    return keys if rule.over == "stream" else np.delete(keys, np.cumsum(lengths)[:-1] - 1)
+def _read_pairs(entry: FileEntry, rule: StreamRule, side: Side) -> Iterator[Counts]:
+    """Yield all pairs of one side in a token shard, in chunks; only pairs inside documents if windows lie inside."""
+    stream = open_stream(entry, rule, side)
+    ends = np.cumsum(stream.lengths)
+    for start, ids in stream.chunks(overlap=1):
+        keys = ids[:-1].astype(np.int64) * rule.vocab_size + ids[1:]
+        last = ends[(ends > start) & (ends <= start + len(keys))] - 1 - start
+        yield keys if rule.over == "stream" else np.delete(keys, last)

@@ -6,14 +6,14 @@ validation; then each task looks for them in some shards of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from jobs.datasets.shards import TokenShard
-from jobs.datasets.streams import StreamRule
+from jobs.datasets.streams import StreamRule, open_stream
 from jobs.datasets.windows import Side
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry
@@ -47,35 +47,45 @@ def measure_contamination(
 
 def sample_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int) -> Hashes:
     """Return the hashes of the validation n-grams in some token shards that have none of the bits of `mask`."""
-    return np.concatenate([np.zeros(0, np.uint64), *(_select(entry, rule, "valid", n, mask) for entry in entries)])
+    selected = (hashes for entry in entries for hashes in _select(entry, rule, "valid", n, mask))
+    return np.concatenate([np.zeros(0, np.uint64), *selected])
 
 
 def find_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int, wanted: Hashes) -> Hashes:
     """Return the `wanted` hashes, which are sorted, that n-grams of training in some token shards have."""
-    found = [np.intersect1d(_select(entry, rule, "train", n, mask), wanted) for entry in entries]
-    return np.unique(np.concatenate([np.zeros(0, np.uint64), *found]))
+    is_found = np.zeros(len(wanted), np.bool_)
+    if len(wanted):
+        for hashes in (hashes for entry in entries for hashes in _select(entry, rule, "train", n, mask)):
+            places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+            is_found[places[wanted[places] == hashes]] = True
+    return wanted[is_found]
 
 
-def hash_ngrams(ids: TokenIds, lengths: npt.NDArray[np.int64], n: int) -> Hashes:
+def hash_ngrams(ids: TokenIds, ends: npt.NDArray[np.int64], n: int) -> Hashes:
     """Return the hashes of all n-grams inside documents; none contains the end-of-text token of its document.
 
-    `ids` has the tokens of all documents, and `lengths` the number of tokens of each.
+    `ids` has tokens of documents, and `ends` the position in them at which each document ends.
     """
     if len(ids) < n:
         return np.zeros(0, np.uint64)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(ids))  # tokens from here to the document's end
-    hashes = _hash_polynomials(ids.astype(np.uint64) + np.uint64(1), n)[left[: len(ids) - n + 1] > n]
+    ends = ends[ends > 0]
+    end_of_each = np.repeat(ends, np.diff(np.minimum(ends, len(ids)), prepend=0))
+    is_inside = end_of_each[: len(ids) - n + 1] > np.arange(n, len(ids) + 1)
+    hashes = _hash_polynomials(ids.astype(np.uint64) + np.uint64(1), n)[is_inside]
     hashes ^= hashes >> np.uint64(32)
     return np.asarray(hashes * np.uint64(_BASE))
 
 
-def _select(entry: FileEntry, rule: StreamRule, side: Side, n: int, mask: int) -> Hashes:
-    """Return the hashes of a side's n-grams in a shard that have none of the bits of `mask`."""
-    shard = TokenShard.open(rule.tokens_uri, entry)
-    kept = rule.split.is_valid(shard) == (side == "valid")
-    hashes = hash_ngrams(shard.ids[np.repeat(kept, shard.lengths)], shard.lengths[kept], n)
-    # The upper bits depend on all tokens of the n-gram.
-    return np.asarray(hashes[(hashes >> np.uint64(32)) & np.uint64(mask) == 0])
+def _select(entry: FileEntry, rule: StreamRule, side: Side, n: int, mask: int) -> Iterator[Hashes]:
+    """Yield the hashes of a side's n-grams in a shard that have none of the bits of `mask`."""
+    stream = open_stream(
+        entry, replace(rule, over="stream"), side
+    )  # with the documents that are too short for a window
+    ends = np.cumsum(stream.lengths)
+    for start, ids in stream.chunks(overlap=n - 1):
+        hashes = hash_ngrams(ids, ends - start, n)
+        # The upper bits depend on all tokens of the n-gram.
+        yield hashes[(hashes >> np.uint64(32)) & np.uint64(mask) == 0]
 
 
 def _hash_polynomials(values: Hashes, n: int) -> Hashes:

@@ -1,9 +1,12 @@
-"""The split of documents into training and validation. Each document is split alone, so tasks can split shards."""
+"""The split of documents into training and validation. Each document is split alone, so tasks can split shards.
+
+Each document gets a draw, a number from 0 to 1, and is for validation if the draw is below a threshold. Long documents
+are cut into pieces, each with a draw of its own. Where neighbouring pieces are on different sides, a gap is left out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,67 +16,154 @@ from jobs.config import WindowsConfig
 from jobs.datasets.shards import TokenShard
 from jobs.sources.names import text_stem
 
-_MIN_SOURCES = 20
-_MIN_BLOCKS = 8
+Indices = npt.NDArray[np.int64]
+
+_PARTS_PER_SIDE = 8
 _MAX_BLOCK_BYTES = 1 << 16
+_GAPS_PER_PIECE = 4
+_MIN_GAP_TOKENS = 13
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio: its multiples are spread evenly
+_TWO_64 = 2.0**64
+_BELOW_ONE = 1 - 2.0**-53
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The runs of tokens of a shard that are on one side, in order: whole documents, or parts of them."""
+
+    document: Indices
+    """The row of each segment's document in the shard."""
+    begin: Indices
+    end: Indices
+    """Segment i has the tokens [begin[i], end[i]) of the shard."""
+    is_valid: npt.NDArray[np.bool_]
+    """Whether each segment is for validation."""
+    goes_on: npt.NDArray[np.bool_]
+    """Whether the document goes on after the segment; the end-of-text token then replaces the last token."""
+
+    @property
+    def is_part(self) -> npt.NDArray[np.bool_]:
+        """Whether each segment is only a part of its document."""
+        follows = np.concatenate([[False], self.goes_on[:-1]]) if len(self.goes_on) else self.goes_on
+        return self.goes_on | follows
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Documents, the long ones divided; a piece has the tokens [begin, end) of the shard."""
+
+    document: Indices
+    index: Indices
+    """The number of the piece in its document."""
+    begin: Indices
+    end: Indices
+    position: Indices
+    num_bytes: Indices
+    """The bytes of text before the piece in its source, and in it; 0 in it if it is a whole document."""
 
 
 @dataclass(frozen=True)
 class SplitRule:
     """The rule that assigns each document to training or validation.
 
-    With the same seed, a document stays on its side when other files are added. There are two exceptions: the blocks of
-    a small corpus shrink so that each side has at least 8, and `auto` may choose another method.
+    A draw depends on the seed and on the document alone, so with the same threshold a document stays on its side when
+    other files are added. There are two exceptions: the pieces and blocks of a small corpus shrink with it, and `auto`
+    may choose another method.
 
-    - `source`: whole files, drawn by a hash of their name; the share of validation is right only on average.
-    - `block`: blocks of neighbouring documents, evenly spaced in each file; the share is exact to one block.
+    - `source`: whole files, drawn by a hash of their name.
+    - `block`: blocks of neighbouring documents, spread evenly over each file.
     - `hash`: single documents, drawn by a hash of their text; equal documents are on one side, neighbours are not.
-    - `tail`: the last part of each file.
+    - `tail`: the last part of each file, never its first document.
     """
 
     method: str
     valid_fraction: float
     seed: int
     block_bytes: int
+    """Bytes of text in a block, and in a piece of a long document, where these are not cut by their file's size."""
+    smaller_bytes: int
+    """Bytes of text that the smaller side is to have."""
+    gap_tokens: int
+    """Tokens that are left out at a cut, so that no window and no n-gram of the document has tokens of both sides."""
+    threshold: float
+    """Documents with a draw below this are for validation. It is the wanted share, or gives a nearer one."""
+    longest: float = 1 / _PARTS_PER_SIDE
+    """Documents that are longer than this part of the smaller side are cut, if they have enough tokens."""
     draw: int = 0
-    """The number of earlier draws that left a side without a window, which happens with few documents."""
+    """The number of earlier draws that did not give the wanted share, which happens with few documents or files."""
 
     @classmethod
-    def choose(cls, config: WindowsConfig, sources: Sequence[tuple[str, int]]) -> SplitRule:
-        """Return the rule for a corpus.
+    def of(cls, method: str, settings: WindowsConfig, total_bytes: int) -> SplitRule:
+        """Return the rule of a method for a corpus with `total_bytes` of text."""
+        smaller = int(total_bytes * min(settings.valid_fraction, 1 - settings.valid_fraction))
+        block_bytes = min(_MAX_BLOCK_BYTES, 1 << max(0, (smaller // _PARTS_PER_SIDE).bit_length() - 1))
+        gap = max(settings.size, settings.leak_ngram, _MIN_GAP_TOKENS)
+        fraction = settings.valid_fraction
+        return cls(method, fraction, settings.seed, block_bytes, smaller, gap, fraction)
 
-        `auto` takes `source` if there are at least 20 files, no file has more than a tenth of the text, and the draw
-        gives validation between half of its share and twice its share. Otherwise it takes `block`. `sources` holds
-        the names of the sources, and the bytes of text in each.
-        """
-        total = sum(size for _, size in sources)
-        largest = int(total * min(config.valid_fraction, 1 - config.valid_fraction)) // _MIN_BLOCKS
-        block_bytes = min(_MAX_BLOCK_BYTES, 1 << max(0, largest.bit_length() - 1))
-        method = config.split
-        if method == "auto":
-            drawn = sum(
-                size for name, size in sources if _uniform(config.seed, 0, text_stem(name)) < config.valid_fraction
-            )
-            comparable = len(sources) >= _MIN_SOURCES and max(size for _, size in sources) <= total / 10
-            near = config.valid_fraction / 2 <= drawn / total <= min(1, config.valid_fraction * 2)
-            method = "source" if comparable and near and drawn < total else "block"
-        return cls(method, config.valid_fraction, config.seed, block_bytes)
-
-    def is_valid(self, shard: TokenShard) -> npt.NDArray[np.bool_]:
-        """Return a mask of the documents of a shard that are for validation."""
-        if self.method == "hash":
-            seeded = shard.hash ^ np.uint64(int(_uniform(self.seed, self.draw, "") * 2**64))
-            return np.asarray(seeded < np.uint64(self.valid_fraction * 2**64))
+    def draws(self, shard: TokenShard) -> tuple[_Pieces, npt.NDArray[np.float64]]:
+        """Return the pieces of a shard's documents, and the draw of each."""
+        pieces = self._divide(shard)
+        source, sizes = shard.source[pieces.document], np.array([size for _, size in shard.sources])
         if self.method == "tail":
-            sizes = np.array([size for _, size in shard.sources])[shard.source]
-            return np.asarray(shard.position >= sizes * (1 - self.valid_fraction))
+            end = sizes[source]
+            # The first document of a file has no other before it, so it is not the tail of anything.
+            return pieces, np.where(pieces.position == 0, 1.0, (end - pieces.position - 1) / end)
+        if self.method == "hash":
+            seed = np.uint64(int(_uniform(self.seed, self.draw, "") * 2**64))
+            return pieces, ((shard.hash[pieces.document] ^ seed) + pieces.index.astype(np.uint64) * _GOLDEN) / _TWO_64
         # By the name without its format, so that the same text in another format is split in the same way.
-        draws = np.array([_uniform(self.seed, self.draw, text_stem(name)) for name, _ in shard.sources])[shard.source]
+        by_name = np.array([_uniform(self.seed, self.draw, text_stem(name)) for name, _ in shard.sources])[source]
         if self.method == "source":
-            return np.asarray(draws < self.valid_fraction)
-        block = (shard.position // self.block_bytes).astype(np.float64)
-        before, after = (np.floor(border * self.valid_fraction + draws) for border in (block, block + 1))
-        return np.asarray(after > before)
+            return pieces, by_name
+        return pieces, self._draw_blocks(
+            pieces.position // np.where(pieces.num_bytes, pieces.num_bytes, self.block_bytes), by_name
+        )
+
+    def _draw_blocks(self, block: Indices, by_name: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return draws of which those below the wanted share are evenly spaced in each file."""
+        before, after = (np.floor(border * self.valid_fraction + by_name) for border in (block, block + 1))
+        order = ((by_name * _TWO_64).astype(np.uint64) + block.astype(np.uint64) * _GOLDEN) / _TWO_64
+        share = self.valid_fraction
+        return np.where(after > before, share * np.minimum(order, _BELOW_ONE), share + (1 - share) * order)
+
+    def segments(self, shard: TokenShard) -> Segments:
+        """Return the segments of a shard, without the gaps."""
+        pieces, draws = self.draws(shard)
+        is_valid = draws < self.threshold
+        same = (pieces.document[1:] == pieces.document[:-1]) & (is_valid[1:] == is_valid[:-1])
+        first, last = (np.flatnonzero(np.insert(~same, place, True)) for place in (0, len(same)))
+        begin, end = pieces.begin[first], pieces.end[last]
+        document, is_valid = pieces.document[first], is_valid[first]
+        goes_on = np.append(document[1:] == document[:-1], False)
+        # Each side gives the part of the gap that keeps the share.
+        given = np.where(is_valid, self.valid_fraction, 1 - self.valid_fraction)
+        before = np.clip(np.rint(given * self.gap_tokens).astype(np.int64), 1, self.gap_tokens)
+        end = end - np.where(goes_on, before - 1, 0)  # one token becomes the end-of-text token
+        begin[1:] += np.where(goes_on[:-1], self.gap_tokens - before[:-1], 0)
+        return Segments(document, begin, end, is_valid, goes_on)
+
+    def _divide(self, shard: TokenShard) -> _Pieces:
+        """Divide the documents that are long and have enough tokens for several pieces."""
+        smaller, piece = np.full(len(shard.ends), self.smaller_bytes), np.full(len(shard.ends), self.block_bytes)
+        if self.method == "tail":  # a part of each file, so what is long depends on the file
+            sizes = np.array([size for _, size in shard.sources]) * min(self.valid_fraction, 1 - self.valid_fraction)
+            smaller = sizes.astype(np.int64)[shard.source]
+            piece = np.maximum(smaller // _PARTS_PER_SIDE, 1)
+        num_bytes, lengths = shard.num_bytes.astype(np.int64), shard.lengths
+        counts = np.minimum(-(-num_bytes // piece), lengths // (_GAPS_PER_PIECE * self.gap_tokens))
+        counts = np.where((num_bytes > smaller * self.longest) & (self.method != "source"), np.maximum(counts, 1), 1)
+        document = np.repeat(np.arange(len(counts)), counts)
+        index = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+        count, length, start = counts[document], lengths[document], (shard.ends - lengths)[document]
+        return _Pieces(
+            document,
+            index,
+            start + length * index // count,
+            start + length * (index + 1) // count,
+            shard.position[document] + num_bytes[document] * index // count,
+            np.where(count > 1, num_bytes[document] // count, 0),
+        )
 
 
 def _uniform(seed: int, draw: int, name: str) -> float:

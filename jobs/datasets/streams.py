@@ -1,16 +1,16 @@
 """Writes window shards from token shards: the documents of a side, in order, are one stream that is divided anew.
 
-There are two passes, and no task holds more than a few shards. First, `tally` counts what token shards contribute to
-each side. From the counts, `plan_window_shards` derives which slices of token shards each window shard needs. Then
-`write_window_shard` writes one of them.
+No task holds more than a few shards. `measure_draws` counts what a split would put on each side, so that its threshold
+can be chosen. Then `tally` counts what token shards contribute to each side. From the counts, `plan_window_shards`
+derives which slices of token shards each window shard needs. Then `write_window_shard` writes one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from operator import add
 from typing import Any
 
@@ -19,11 +19,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.datasets.shards import ShardSlice, TokenShard, arrow_file, slice_shards
-from jobs.datasets.split import SplitRule
+from jobs.datasets.split import Indices, Segments, SplitRule
 from jobs.datasets.windows import SIDES, Last, Side, num_tokens_of, num_windows
 from jobs.lake.manifest import FileEntry
 from jobs.lake.store import write_shard
-from jobs.tokenizer.tokenizer import TokenIds
+from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
+
+CHUNK_TOKENS = 1 << 20
+"""Tokens that are examined at once, so that the memory does not grow with the length of a document."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,16 @@ class StreamRule:
     hash_mask: int
     """Documents whose hash has none of these bits are compared to find duplicates: all documents, or a sample."""
 
+    def shifts_last(self, lengths: Indices) -> npt.NDArray[np.bool_]:
+        """Return whether the last window inside each document is shifted back; the lengths are in tokens."""
+        room = lengths - (self.size + 1)
+        return np.asarray((room > 0) & (room % self.stride > 0) & (self.last == "shift"))
+
+    def windows_inside(self, lengths: Indices) -> Indices:
+        """Return the number of windows inside each document."""
+        room = lengths - (self.size + 1)
+        return np.where(room < 0, 0, room // self.stride + 1) + self.shifts_last(lengths)
+
 
 @dataclass(frozen=True)
 class SideTally:
@@ -49,8 +62,15 @@ class SideTally:
     units: list[int]
     """The number of units of each shard: tokens, or windows if windows lie inside documents."""
     num_documents: int
+    """Documents, and parts of documents that are cut."""
     num_skipped: int
     """Documents too short for a window inside them; they are not in the stream."""
+    num_cut_documents: int
+    """Documents of which only parts are on this side."""
+    num_gap_tokens: int
+    """Tokens left out at the cuts of documents."""
+    num_gap_bytes: int
+    """Text left out at the cuts of documents."""
     num_shifted: int
     """Windows that were shifted back to the end of a document."""
     num_tokens: int
@@ -58,7 +78,7 @@ class SideTally:
     token_counts: npt.NDArray[np.int64]
     """The number of occurrences of each token of the vocabulary."""
     hashes: npt.NDArray[np.uint64]
-    """The hashes of the documents that are compared to find duplicates."""
+    """The hashes of the documents that are compared to find duplicates; those that are cut are not."""
 
     def __add__(self, after: SideTally) -> SideTally:
         """Return the tally of these shards and of the shards after them."""
@@ -77,42 +97,77 @@ class WindowShardPlan:
     slices: list[ShardSlice]
 
 
-class _Stream:
-    """The documents of one token shard that are in the stream of one side."""
+class Stream:
+    """The segments of one token shard that are in the stream of one side."""
 
-    def __init__(self, shard: TokenShard, rule: StreamRule, side: Side) -> None:
-        on_side = rule.split.is_valid(shard) == (side == "valid")
-        self.kept = on_side if rule.over == "stream" else on_side & (shard.lengths > rule.size)
-        """A mask of the documents of the shard that are in the stream."""
+    def __init__(self, shard: TokenShard, segments: Segments, rule: StreamRule, side: Side) -> None:
+        on_side = segments.is_valid == (side == "valid")
+        lengths = segments.end - segments.begin
+        self.kept = on_side if rule.over == "stream" else on_side & (lengths > rule.size)
+        """A mask of the segments that are in the stream."""
         self.num_skipped = int(on_side.sum() - self.kept.sum())
-        self.lengths = shard.lengths[self.kept]
-        """The number of tokens of each document in the stream."""
-        self.ids: TokenIds = shard.ids[np.repeat(self.kept, shard.lengths)]
-        self._rule = rule
+        self.lengths = lengths[self.kept]
+        """The number of tokens of each segment in the stream."""
+        self.num_tokens = int(self.lengths.sum())
+        self._shard, self._rule = shard, rule
+        self._begin, self._end, self._goes_on = (
+            values[self.kept] for values in (segments.begin, segments.end, segments.goes_on)
+        )
 
-        self.room = self.lengths - (rule.size + 1)
-        """By how many tokens the first window of each document could be moved."""
-        self.has_shifted = (self.room % rule.stride > 0) & (rule.last == "shift")
-        """Whether the last window of each document is shifted back."""
+    def read(self, begin: int, end: int) -> TokenIds:
+        """Return the tokens [begin, end) of the stream, which are at least one.
 
-    def windows_in_documents(self) -> npt.NDArray[np.int64]:
-        """Return the number of windows inside each document."""
-        return np.asarray(self.room // self._rule.stride + 1 + self.has_shifted)
+        Each segment ends with the end-of-text token, also where its document goes on.
+        """
+        ends = np.cumsum(self.lengths)
+        first, last = np.searchsorted(ends, [begin, end - 1], "right").tolist()
+        here = slice(first, last + 1)
+        start = self._begin[first]
+        borders = np.column_stack([self._begin[here], self._end[here]]).ravel() - start
+        ids: TokenIds = self._shard.ids[start : self._end[last]]
+        ids = ids[np.repeat(np.arange(len(borders)) % 2 == 1, np.diff(borders, prepend=0))]
+        before = ends[first] - self.lengths[first]
+        ids[ends[here][self._goes_on[here]] - before - 1] = self._shard.ids[-1]  # each document ends with this token
+        return ids[begin - before : end - before]
+
+    def chunks(self, overlap: int = 0) -> Iterator[tuple[int, TokenIds]]:
+        """Yield the tokens in chunks, with the offset of each; neighbouring chunks share `overlap` tokens.
+
+        The memory that a chunk needs does not grow with the length of a document.
+        """
+        for begin in range(0, self.num_tokens - overlap, CHUNK_TOKENS):
+            yield begin, self.read(begin, min(begin + CHUNK_TOKENS + overlap, self.num_tokens))
 
     def cut(self, begin: int, end: int) -> tuple[TokenIds, npt.NDArray[np.int64]]:
         """Return the tokens of the units [begin, end), and the starts of windows if these lie inside documents."""
         if self._rule.over == "stream":
-            return self.ids[begin:end], np.zeros(0, np.int64)
-        windows = self.windows_in_documents()
+            return self.read(begin, end), np.zeros(0, np.int64)
+        windows, room = self._rule.windows_inside(self.lengths), self.lengths - (self._rule.size + 1)
         index = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
-        in_document = np.minimum(index * self._rule.stride, np.repeat(self.room, windows))
+        in_document = np.minimum(index * self._rule.stride, np.repeat(room, windows))
         starts = (np.repeat(np.cumsum(self.lengths) - self.lengths, windows) + in_document)[begin:end]
-        return self.ids[starts[0] : starts[-1] + self._rule.size + 1], starts - starts[0]
+        return self.read(starts[0], starts[-1] + self._rule.size + 1), starts - starts[0]
 
 
-def tally(entries: Sequence[FileEntry], *, rule: StreamRule) -> dict[Side, SideTally]:
+def tally(entries: Sequence[FileEntry], *, rule: StreamRule, tokenizer: Tokenizer) -> dict[Side, SideTally]:
     """Count what consecutive token shards contribute to each side."""
-    return {side: reduce(add, (_tally(entry, rule, side) for entry in entries)) for side in SIDES}
+    counted = [_tally(TokenShard.open(rule.tokens_uri, entry), rule, tokenizer) for entry in entries]
+    return {side: reduce(add, (each[side] for each in counted)) for side in SIDES}
+
+
+def measure_draws(entries: Sequence[FileEntry], *, rule: StreamRule, edges: npt.NDArray[np.float64]) -> Indices:
+    """Return how many units some token shards have with a draw between one of the `edges` and the next."""
+    found = np.zeros(len(edges), np.int64)
+    for entry in entries:
+        shard = TokenShard.open(rule.tokens_uri, entry)
+        pieces, draws = rule.split.draws(shard)
+        units = pieces.end - pieces.begin
+        if rule.over == "document":  # a document's windows, divided among its pieces
+            count = np.bincount(pieces.document)[pieces.document]
+            windows = rule.windows_inside(shard.lengths)[pieces.document]
+            units = windows * (pieces.index + 1) // count - windows * pieces.index // count
+        found += np.bincount(np.searchsorted(edges, draws, "right") - 1, units, len(edges)).astype(np.int64)
+    return found
 
 
 def plan_window_shards(
@@ -145,7 +200,7 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
     starts: list[npt.NDArray[np.int64]] = []
     num_tokens = 0
     for part in plan.slices:
-        stream = _Stream(TokenShard.open(rule.tokens_uri, part.entry), rule, plan.side)
+        stream = open_stream(part.entry, rule, plan.side)
         part_ids, part_starts = stream.cut(part.begin, part.end)
         ids.append(part_ids)
         starts.append(part_starts + num_tokens)
@@ -164,27 +219,61 @@ def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> n
     return np.minimum(np.arange(plan.num_windows) * rule.stride, num_tokens - rule.size - 1)
 
 
-def read_side(entry: FileEntry, rule: StreamRule, side: Side) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-    """Return what a token shard contributes to the stream of a side: token ids, and the length of each document."""
-    stream = _Stream(TokenShard.open(rule.tokens_uri, entry), rule, side)
-    return stream.ids, stream.lengths
-
-
-def _tally(entry: FileEntry, rule: StreamRule, side: Side) -> SideTally:
+def open_stream(entry: FileEntry, rule: StreamRule, side: Side) -> Stream:
+    """Open what a token shard contributes to the stream of a side."""
     shard = TokenShard.open(rule.tokens_uri, entry)
-    stream = _Stream(shard, rule, side)
-    hashes = shard.hash[stream.kept]
-    num_tokens = len(stream.ids)
-    return SideTally(
-        [num_tokens if rule.over == "stream" else int(stream.windows_in_documents().sum())],
-        len(stream.lengths),
-        stream.num_skipped,
-        int(stream.has_shifted.sum()) if rule.over == "document" else 0,
-        num_tokens,
-        int(shard.num_bytes[stream.kept].sum()),
-        np.bincount(stream.ids, minlength=rule.vocab_size),
-        hashes[hashes & np.uint64(rule.hash_mask) == 0],
-    )
+    return Stream(shard, rule.split.segments(shard), rule, side)
+
+
+def _tally(shard: TokenShard, rule: StreamRule, tokenizer: Tokenizer) -> dict[Side, SideTally]:
+    segments = rule.split.segments(shard)
+    num_bytes, gap_bytes = _segment_bytes(shard, segments, tokenizer)
+    found: dict[Side, SideTally] = {}
+    for side in SIDES:
+        stream = Stream(shard, segments, rule, side)
+        hashes = shard.hash[segments.document[stream.kept & ~segments.is_part]]
+        on_side = segments.is_valid == (side == "valid")
+        goes_on = on_side & segments.goes_on
+        found[side] = SideTally(
+            [stream.num_tokens if rule.over == "stream" else int(rule.windows_inside(stream.lengths).sum())],
+            len(stream.lengths),
+            stream.num_skipped,
+            len(np.unique(segments.document[on_side & segments.is_part])),
+            # The end-of-text token stands for the gap's first token.
+            int((segments.begin[1:] - segments.end[:-1] + 1)[goes_on[:-1]].sum()),
+            int(gap_bytes[on_side].sum()),
+            int(rule.shifts_last(stream.lengths).sum()) if rule.over == "document" else 0,
+            stream.num_tokens,
+            int(num_bytes[stream.kept].sum()),
+            sum(
+                (np.bincount(ids, minlength=rule.vocab_size) for _, ids in stream.chunks()),
+                start=np.zeros(rule.vocab_size, np.int64),
+            ),
+            hashes[hashes & np.uint64(rule.hash_mask) == 0],
+        )
+    return found
+
+
+def _segment_bytes(shard: TokenShard, segments: Segments, tokenizer: Tokenizer) -> tuple[Indices, Indices]:
+    """Return the bytes of text of each segment, and of the gap after it; those of a document that is cut are estimated.
+
+    The estimate divides the bytes of the document by the lengths of the decoded tokens.
+    """
+    num_bytes = shard.num_bytes[segments.document].astype(np.int64)
+    gaps = np.zeros(len(num_bytes), np.int64)
+    for document in np.unique(segments.document[segments.goes_on]):
+        here = np.flatnonzero(segments.document == document)
+        begin, end = segments.begin[here], segments.end[here]
+        borders = np.column_stack([begin, end - segments.goes_on[here]]).ravel()
+        sizes = [_decoded_bytes(shard.ids[a:b], tokenizer) for a, b in pairwise(borders.tolist())]
+        parts = np.diff(np.rint(np.cumsum([0, *sizes]) * (num_bytes[here[0]] / sum(sizes)))).astype(np.int64)
+        num_bytes[here], gaps[here[:-1]] = parts[::2], parts[1::2]
+    return num_bytes, gaps
+
+
+def _decoded_bytes(ids: TokenIds, tokenizer: Tokenizer) -> int:
+    parts = (ids[start : start + CHUNK_TOKENS] for start in range(0, len(ids), CHUNK_TOKENS))
+    return sum(len(tokenizer.decode(part).encode()) for part in parts)
 
 
 def _one_list(values: npt.NDArray[Any]) -> pa.Array[Any]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial, reduce
-from operator import add
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,41 +13,23 @@ from jobs.datasets.baselines import bigram_loss, entropy, unigram_accuracy, unig
 from jobs.datasets.contamination import measure_contamination
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import group_shards
-from jobs.datasets.split import SplitRule
-from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, plan_window_shards, tally, write_window_shard
+from jobs.datasets.share import SplitStreams, find_split
+from jobs.datasets.streams import write_window_shard
 from jobs.datasets.tokens import TokensDataset
-from jobs.datasets.windows import SIDES, Side
+from jobs.datasets.windows import SIDES
 from jobs.engine.base import Engine
-from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry
 from jobs.metrics.stats import WindowsStats
 from jobs.tokenizer.tokenizer import Tokenizer
 
-log = logging.getLogger(__name__)
-
-MAX_COMPARED_DOCUMENTS = 2**20
 _NUM_MOST_FREQUENT = 20
-_MAX_DRAWS = 16
-
-
-@dataclass(frozen=True)
-class SplitStreams:
-    """The streams of both sides, under a split that gives each side a window."""
-
-    rule: StreamRule
-    tallies: dict[Side, SideTally]
-    plans: dict[Side, list[WindowShardPlan]]
-
-    def num_windows(self, side: Side) -> int:
-        """Return the number of windows of a side."""
-        return sum(plan.num_windows for plan in self.plans[side])
 
 
 def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> MadeDataset:
     """Write the windows of a dataset of tokens below `folder_uri`."""
     started = time.perf_counter()
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
-    streams = split_streams(tokens, groups, settings, engine)
+    streams = find_split(tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=streams.rule)
     files = engine.map(write, [plan for side in SIDES for plan in streams.plans[side]], "write windows")
     tokenizer = tokens.read_tokenizer()
@@ -66,70 +45,6 @@ def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig
     return MadeDataset(files, stats, {"tokens": tokens.fingerprint}, {"tokens_per_second": tokens_per_second})
 
 
-def split_streams(
-    tokens: TokensDataset, groups: Sequence[Sequence[FileEntry]], settings: WindowsConfig, engine: Engine
-) -> SplitStreams:
-    """Split the documents; if there are so few that a side has no window, draw the split again.
-
-    Raises:
-        InputError: if no draw gives each side a window.
-    """
-    rule = make_rule(tokens, settings)
-    # The tail is not drawn, and a single file is on one side in every draw.
-    is_fixed = rule.split.method == "tail" or (rule.split.method == "source" and len(tokens.files) == 1)
-    for draw in range(1 if is_fixed else _MAX_DRAWS):
-        rule = replace(rule, split=replace(rule.split, draw=draw))
-        counted = engine.map(partial(tally, rule=rule), groups, "count the tokens of each side")
-        tallies = {side: reduce(add, (each[side] for each in counted)) for side in SIDES}
-        plans = {
-            side: plan_window_shards(side, tokens.shards, tallies[side].units, rule, settings.shard_tokens)
-            for side in SIDES
-        }
-        lacking = [side for side in SIDES if not plans[side]]
-        if not lacking:
-            return SplitStreams(rule, tallies, plans)
-        log.info("draw %d of the split by %s leaves a side without a window", draw, rule.split.method)
-    raise InputError(_explain_no_window(lacking[0], tallies, settings))
-
-
-def make_rule(tokens: TokensDataset, settings: WindowsConfig) -> StreamRule:
-    """Return the rule that the settings give for a dataset of tokens."""
-    return StreamRule(
-        tokens_uri=tokens.uri,
-        split=SplitRule.choose(settings, [(file["name"], file["text_bytes"]) for file in tokens.files]),
-        size=settings.size,
-        stride=settings.stride,
-        over=settings.over,
-        last=settings.last,
-        vocab_size=tokens.vocab_size,
-        # One document in a power of two, so that the driver compares a bounded number of documents.
-        hash_mask=(1 << (tokens.counts["num_documents"] // MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
-    )
-
-
-def _explain_no_window(side: Side, tallies: Mapping[Side, SideTally], settings: WindowsConfig) -> str:
-    """Return the message for a side that has no window."""
-    name, counted = {"train": "training", "valid": "validation"}[side], tallies[side]
-    needed = f"a window of windows.size={settings.size} needs {settings.size + 1}"
-    if settings.over == "document":
-        return (
-            f"corpus too short: none of the {counted.num_skipped} {name} documents has enough tokens, {needed};"
-            " set a smaller windows.size, or windows.over=stream"
-        )
-    if not counted.num_documents:
-        whole = reduce(add, tallies.values())
-        return (
-            f"corpus too short: its {name} part has no document; the corpus has {whole.num_documents} documents with"
-            f" {whole.num_tokens} tokens, and documents are not divided; set tokenize.documents=line or another"
-            " windows.split, or give more text"
-        )
-    return (
-        f"corpus too short: its {name} part has {counted.num_tokens} tokens in {counted.num_documents} documents,"
-        f" {needed}; give more text, or set a smaller windows.size, another windows.split or another"
-        " windows.valid_fraction"
-    )
-
-
 def _statistics(tokens: TokensDataset, streams: SplitStreams) -> WindowsStats:
     rule, train, valid = streams.rule, streams.tallies["train"], streams.tallies["valid"]
     num_shifted, num_uncovered = _count_uncovered(streams)
@@ -140,6 +55,8 @@ def _statistics(tokens: TokensDataset, streams: SplitStreams) -> WindowsStats:
         "last": rule.last,
         "split": rule.split.method,
         "split_draw": rule.split.draw,
+        "split_threshold": rule.split.threshold,
+        "split_note": streams.note,
         "dtype": tokens.counts["dtype"],
         "vocab_size": rule.vocab_size,
         "num_train_windows": streams.num_windows("train"),
@@ -147,12 +64,16 @@ def _statistics(tokens: TokensDataset, streams: SplitStreams) -> WindowsStats:
         "num_train_documents": train.num_documents,
         "num_valid_documents": valid.num_documents,
         "num_skipped_documents": train.num_skipped + valid.num_skipped,
+        "num_cut_documents": train.num_cut_documents,
+        "num_gap_tokens": train.num_gap_tokens + valid.num_gap_tokens,
+        "num_gap_bytes": train.num_gap_bytes + valid.num_gap_bytes,
         "train_tokens": train.num_tokens,
         "valid_tokens": valid.num_tokens,
         "num_uncovered_tokens": num_uncovered,
         "num_shifted_windows": num_shifted,
         "train_bytes": train.num_bytes,
         "valid_bytes": valid.num_bytes,
+        "valid_window_share": streams.share,
         "valid_share": valid.num_bytes / (train.num_bytes + valid.num_bytes),
         "unigram_loss": unigram_loss(train.token_counts, valid.token_counts),
         "unigram_accuracy": unigram_accuracy(train.token_counts, valid.token_counts),

@@ -27,9 +27,14 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     )
     make = partial(make_windows, tokens=tokens, settings=settings, engine=engine)
     stats = find_or_make(run, "windows", name, make)
+    if stats["split_note"]:
+        progress(f"windows: {stats['split_note']}")
+    split = f"{stats['valid_window_share']:.1%}, split by {stats['split']}"
+    if stats["num_cut_documents"]:
+        split += f", {stats['num_cut_documents']:,} documents cut, {stats['num_gap_tokens']:,} tokens left out there"
     progress(
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
-        f" (split by {stats['split']}), unigram loss {stats['unigram_loss']:.3f}, bigram {stats['bigram_loss']:.3f}"
+        f" ({split}), unigram loss {stats['unigram_loss']:.3f}, bigram {stats['bigram_loss']:.3f}"
         f"{', reused' if stats['reused'] else ''}"
     )
     return stats

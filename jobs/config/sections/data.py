@@ -88,9 +88,13 @@ class WindowsConfig(Section):
     split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
     """How documents are divided into training and validation. `source`: by file. `block`: by contiguous
     blocks of the files. `hash`: by the content of each document. `tail`: the end of each file is for validation.
-    `auto`: by file if there are 20 files or more, and none is much larger than the others; else by block."""
+    `auto`: by file if there are 20 files or more, none is much larger than the others, and whole files give the wanted
+    share; else by block. Except with `source`, documents that are too long for that share are cut, with a gap of at
+    least a window; statistics count them and the gaps."""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
-    """Part of the corpus that is kept for validation: 0.2 is a fifth."""
+    """Part of the windows that is kept for validation: 0.2 is a fifth. The share that is reached differs by at most a
+    tenth of the smaller side (so 0.2 gives 0.18 to 0.22), or by one window. If the text cannot give that, one line says
+    why and what to set; the step ends with an error if a side has less than half of its share."""
     shard_tokens: int = Field(2**20, ge=16)
     """Approximate number of tokens in a shard, which is the unit that workers download."""
     seed: int = Field(0, ge=0)

@@ -12,7 +12,7 @@ from jobs.datasets.contamination import hash_ngrams
 def test_equal_ngrams_have_equal_hashes_and_others_have_different_ones(documents, n):
     ends = [[*document, 9] for document in documents]
     ids = np.array([token for document in ends for token in document], np.uint16)
-    hashes = hash_ngrams(ids, np.array([len(document) for document in ends], np.int64), n)
+    hashes = hash_ngrams(ids, np.cumsum([len(document) for document in ends], dtype=np.int64), n)
     ngrams = [tuple(document[i : i + n]) for document in documents for i in range(len(document) - n + 1)]
     assert len(hashes) == len(ngrams)
     assert len(set(hashes.tolist())) == len(set(ngrams))

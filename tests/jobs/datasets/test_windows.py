@@ -28,6 +28,7 @@ from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import tokenizer_json
 
 BYTES = Tokenizer(tokenizer_json([]))  # each byte is a token
+SPLIT = SplitRule("tail", 0.5, 0, 1, 1, 1, 0.5)
 
 
 def test_closed_formula():
@@ -46,7 +47,7 @@ def test_closed_formula():
 def test_every_size_of_stream_and_shard(tmp_path, last, shard_tokens):
     """All n <= 200 tokens are covered; each token is different, so that the windows can be told apart."""
     ids = np.arange(200, dtype=np.uint8)
-    rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), 1, 1, "stream", last, 256, 0)
+    rule = StreamRule("", SPLIT, 1, 1, "stream", last, 256, 0)
     for size, stride in [(1, 1), (2, 1), (3, 2), (15, 8), (19, 19), (20, 7)]:
         for tokens in range(201):
             entries = [FileEntry(str(begin), 0, "") for begin in range(0, 200, 50)]
@@ -71,7 +72,7 @@ def test_shards_have_all_windows_of_every_size(last):
     """For all sizes and overlaps, the number follows the formula, and the slices of a shard cover its windows."""
     entries = [FileEntry(str(begin), 0, "") for begin in range(0, 200, 50)]
     for stride, size in combinations_with_replacement(range(1, 21), 2):
-        rule = StreamRule("", SplitRule("tail", 0.5, 0, 1), size, stride, "stream", last, 256, 0)
+        rule = StreamRule("", SPLIT, size, stride, "stream", last, 256, 0)
         for tokens in range(201):
             units = [min(50, max(0, tokens - begin)) for begin in range(0, 200, 50)]
             plans = plan_window_shards("train", entries, units, rule, 64)
@@ -99,7 +100,9 @@ def write_tokens(folder, documents, split_bytes):
 
 def write_windows(lake, entries, rule, shard_tokens):
     folder = lake.dataset("windows", "f")
-    sides = {side: reduce(add, (tally([entry], rule=rule)[side] for entry in entries)) for side in SIDES}
+    sides = {
+        side: reduce(add, (tally([entry], rule=rule, tokenizer=BYTES)[side] for entry in entries)) for side in SIDES
+    }
     plans = [
         plan for side in SIDES for plan in plan_window_shards(side, entries, sides[side].units, rule, shard_tokens)
     ]
@@ -109,8 +112,8 @@ def write_windows(lake, entries, rule, shard_tokens):
 
 
 def make_rule(folder, documents, size, stride, over, split="hash", last="drop"):
-    config = WindowsConfig(split=split, valid_fraction=0.4)
-    chosen = SplitRule.choose(config, [("text.txt", len("\n".join(documents)))])
+    config = WindowsConfig(split=split, valid_fraction=0.4, size=size, leak_ngram=0)
+    chosen = SplitRule.of(split, config, sum(map(len, documents)))
     return StreamRule(folder, chosen, size, stride, over, last, BYTES.vocab_size, 0)
 
 
@@ -119,10 +122,10 @@ def expected(folder, entries, rule, side):
     documents = []
     for entry in entries:
         shard = TokenShard.open(folder, entry)
-        on_side = rule.split.is_valid(shard) == (side == "valid")
-        documents += [
-            part.tolist() for part, kept in zip(np.split(shard.ids, shard.ends[:-1]), on_side, strict=True) if kept
-        ]
+        parts = rule.split.segments(shard)
+        for begin, end, is_valid, goes_on in zip(parts.begin, parts.end, parts.is_valid, parts.goes_on, strict=True):
+            if is_valid == (side == "valid"):
+                documents.append([*shard.ids[begin : end - goes_on].tolist(), *[BYTES.end_of_text][: int(goes_on)]])
     streams = documents if rule.over == "document" else [[token for document in documents for token in document]]
     starts = [list(range(0, len(stream) - rule.size, rule.stride)) for stream in streams]
     if rule.last == "shift":
@@ -133,9 +136,12 @@ def expected(folder, entries, rule, side):
     return [stream[start : start + rule.size + 1] for stream, of_stream in pairs for start in of_stream]
 
 
+long_texts = st.integers(100, 1500).map(lambda size: "".join("abcdefgh"[i * i % 7] for i in range(size)))
+
+
 @settings(max_examples=80, deadline=None)
 @given(
-    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30), min_size=1, max_size=25),
+    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30) | long_texts, min_size=1, max_size=25),
     size=st.integers(1, 20),
     data=st.data(),
     shard_tokens=st.integers(1, 60),
@@ -152,7 +158,14 @@ def test_each_window_has_the_tokens_of_the_stream(
     entries = write_tokens(folder, documents, split_bytes)
     rule = make_rule(folder, documents, size, stride, over, last=last)
     sides = write_windows(lake, entries, rule, shard_tokens)
-    assert sum(side.num_documents + side.num_skipped for side in sides.values()) == len(documents)
+    num_segments = sum(side.num_documents + side.num_skipped for side in sides.values())
+    assert num_segments >= len(documents)
+    if over == "stream":
+        text = sum(side.num_bytes + side.num_gap_bytes for side in sides.values())
+        assert text == sum(map(len, documents))
+        num_cuts = num_segments - len(documents)  # an end-of-text token stands for the first token of each gap
+        tokens = sum(side.num_tokens + side.num_gap_tokens for side in sides.values())
+        assert tokens == text + len(documents) + num_cuts
     for side in SIDES:
         windows = expected(folder, entries, rule, side)
         found = WindowSet.open(lake, "f", side)

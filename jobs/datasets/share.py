@@ -1,0 +1,232 @@
+"""Finds a split whose share of validation windows is near `windows.valid_fraction`, or says why there is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+from operator import add
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.config import WindowsConfig
+from jobs.datasets.shards import group_shards
+from jobs.datasets.split import SplitRule
+from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, measure_draws, plan_window_shards, tally
+from jobs.datasets.tokens import TokensDataset
+from jobs.datasets.windows import SIDES, Side
+from jobs.engine.base import Engine
+from jobs.errors import InputError
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.1
+"""A share is near if it differs by at most this part of the smaller side, or by one window."""
+MAX_COMPARED_DOCUMENTS = 2**20
+_MAX_DRAWS = 16
+_LONGEST = 0.5  # of the smaller side: such a document is cut at first, and shorter ones only if that is not enough
+_MIN_SOURCES = 20
+_NUM_EDGES = 2**12
+_SIDE_NAMES: dict[Side, str] = {"train": "training", "valid": "validation"}
+_REASONS = {
+    "source": "windows.split=source keeps each file whole",
+    "hash": "windows.split=hash keeps equal documents on one side, and does not cut short ones",
+    "tail": "windows.split=tail takes the end of each file, and does not cut short documents",
+    "block": "documents are too short to be cut",
+}
+
+
+@dataclass(frozen=True)
+class SplitStreams:
+    """The streams of both sides under a split."""
+
+    rule: StreamRule
+    tallies: dict[Side, SideTally]
+    plans: dict[Side, list[WindowShardPlan]]
+    note: str = ""
+    """Why the share is not near, and what to set."""
+
+    def num_windows(self, side: Side) -> int:
+        """Return the number of windows of a side."""
+        return sum(plan.num_windows for plan in self.plans[side])
+
+    @property
+    def lacking(self) -> list[Side]:
+        """The sides without a window."""
+        return [side for side in SIDES if not self.plans[side]]
+
+    @property
+    def share(self) -> float:
+        """The validation windows as a share of all windows."""
+        return self.num_windows("valid") / max(1, sum(self.num_windows(side) for side in SIDES))
+
+    @property
+    def distance(self) -> float:
+        """The difference between the share and the wanted one."""
+        return abs(self.share - self.rule.split.valid_fraction)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether each side has windows, and the share is near the wanted one."""
+        one = 1 / max(1, sum(self.num_windows(side) for side in SIDES))
+        return not self.lacking and self.distance <= max(one, near(self.rule.split.valid_fraction))
+
+
+def near(fraction: float) -> float:
+    """Return by how much a share may differ from the wanted one."""
+    return NEAR * min(fraction, 1 - fraction)
+
+
+def find_split(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
+    """Split the documents so that validation has its share of the windows.
+
+    Where no split gives a share that is near, the nearest one is taken, with a note.
+
+    Raises:
+        InputError: if the nearest split gives a side less than half of its share, or no window.
+    """
+    found = _nearest(tokens, settings, engine)
+    if found.is_near:
+        return found
+    message = f"{_explain(found)}; {_find_remedy(found, tokens, settings, engine)}"
+    fraction = settings.valid_fraction
+    if found.lacking or found.share < fraction / 2 or 1 - found.share < (1 - fraction) / 2:
+        raise InputError(message)
+    log.warning("%s", message)
+    return replace(found, note=message)
+
+
+def make_rule(tokens: TokensDataset, settings: WindowsConfig, method: str) -> StreamRule:
+    """Return the rule of a method of splitting, before its threshold is chosen."""
+    return StreamRule(
+        tokens_uri=tokens.uri,
+        split=SplitRule.of(method, settings, sum(file["text_bytes"] for file in tokens.files)),
+        size=settings.size,
+        stride=settings.stride,
+        over=settings.over,
+        last=settings.last,
+        vocab_size=tokens.vocab_size,
+        # One document in a power of two, so that the driver compares a bounded number of documents.
+        hash_mask=(1 << (tokens.counts["num_documents"] // MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
+    )
+
+
+def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
+    """Return the first split whose share is near, or else the nearest one."""
+    best: SplitStreams | None = None
+    nearest = np.inf
+    for rule in _candidates(tokens, settings):
+        for threshold, share in _thresholds(tokens, rule, engine):
+            distance = abs(share - settings.valid_fraction)
+            if best and distance >= nearest:
+                continue
+            chosen = replace(rule, split=replace(rule.split, threshold=threshold))
+            found = _count(tokens, chosen, settings.shard_tokens, engine)
+            if found.is_near:
+                return found
+            if best is None or (len(found.lacking), found.distance) < (len(best.lacking), best.distance):
+                best, nearest = found, distance
+        log.info("draw %d of the split by %s does not give the wanted share", rule.split.draw, rule.split.method)
+    assert best is not None, "there is at least one draw, with at least one threshold"
+    return best
+
+
+def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[StreamRule]:
+    """Yield the rules to try, in order: `auto` takes files if they are many and comparable, else blocks."""
+    sizes = [file["text_bytes"] for file in tokens.files]
+    method = settings.split
+    if method == "auto":
+        if len(sizes) >= _MIN_SOURCES and max(sizes) <= sum(sizes) / 10:
+            yield make_rule(tokens, settings, "source")
+        method = "block"
+    rule = make_rule(tokens, settings, method)
+    if method != "source":
+        yield replace(rule, split=replace(rule.split, longest=_LONGEST))
+    # The tail is not drawn, and a single file is on one side in every draw.
+    is_fixed = method == "tail" or (method == "source" and len(sizes) == 1)
+    for draw in range(1 if is_fixed else _MAX_DRAWS):
+        yield replace(rule, split=replace(rule.split, draw=draw))
+
+
+def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list[tuple[float, float]]:
+    """Return the thresholds to try with the shares that they give, but for gaps.
+
+    The wanted share itself comes first if it is near enough as a threshold, because it stays when files are added.
+    """
+    fraction = rule.split.valid_fraction
+    edges: npt.NDArray[np.float64] = np.concatenate(
+        [np.linspace(0, fraction, _NUM_EDGES, endpoint=False), np.linspace(fraction, 1, _NUM_EDGES + 1)]
+    )
+    groups = group_shards(tokens.shards, edges.nbytes)
+    measure = partial(measure_draws, rule=rule, edges=edges)
+    units = np.sum(engine.map(measure, groups, "measure the split"), axis=0)
+    total, valid = int(units.sum()), np.cumsum(units) - units
+    shares = valid / max(1, total)
+    least = rule.size + 1 if rule.over == "stream" else 1
+    lacks_window = np.minimum(valid, total - valid) < least
+    best = int(np.lexsort((np.abs(edges - fraction), np.abs(shares - fraction), lacks_window))[0])
+    chosen = [_NUM_EDGES, best] if abs(shares[_NUM_EDGES] - fraction) <= near(fraction) else [best]
+    return [(float(edges[place]), float(shares[place])) for place in dict.fromkeys(chosen)]
+
+
+def _count(tokens: TokensDataset, rule: StreamRule, shard_tokens: int, engine: Engine) -> SplitStreams:
+    """Count what each side gets under a rule, and plan its window shards."""
+    groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
+    count = partial(tally, rule=rule, tokenizer=tokens.read_tokenizer())
+    counted = engine.map(count, groups, "count the tokens of each side")
+    tallies = {side: reduce(add, (each[side] for each in counted)) for side in SIDES}
+    plans = {side: plan_window_shards(side, tokens.shards, tallies[side].units, rule, shard_tokens) for side in SIDES}
+    return SplitStreams(rule, tallies, plans)
+
+
+def _explain(found: SplitStreams) -> str:
+    """Return why the share of a split is not near."""
+    rule, tallies = found.rule, found.tallies
+    if not found.lacking:
+        fraction = rule.split.valid_fraction
+        return (
+            f"validation has {found.share:.1%} of the windows instead of windows.valid_fraction={fraction:g}:"
+            f" {_REASONS[rule.split.method]}"
+        )
+    side = found.lacking[0]
+    name, counted, whole = _SIDE_NAMES[side], tallies[side], reduce(add, tallies.values())
+    needed = f"a window of windows.size={rule.size} needs {rule.size + 1}"
+    if rule.over == "document" and len(found.lacking) == len(SIDES):
+        return f"corpus too short: none of its {whole.num_skipped} documents has enough tokens, {needed}"
+    if rule.over == "document":
+        return (
+            f"corpus too short: its {name} part has no document with enough tokens, {needed}; only"
+            f" {whole.num_documents} of {whole.num_documents + whole.num_skipped} documents have them"
+        )
+    return (
+        f"corpus too short: its {name} part has {counted.num_tokens} tokens in {counted.num_documents} documents,"
+        f" {needed}; the corpus has {whole.num_tokens} tokens in {whole.num_documents} documents,"
+        f" and {_REASONS[rule.split.method]}"
+    )
+
+
+def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> str:
+    """Return what to set instead: the first change that gives a share that is near with this text."""
+    for change in _changes(found, settings):
+        changed = settings.model_copy(update=change)
+        other = _nearest(tokens, changed, engine)
+        if not other.lacking and other.distance <= near(changed.valid_fraction):
+            keys = " and ".join(f"windows.{key}={value}" for key, value in change.items())
+            return f"set {keys}, which gives {other.share:.1%} of the windows to validation"
+    return "give more text"
+
+
+def _changes(found: SplitStreams, settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
+    """Yield changes of the settings, the smallest change of the results first."""
+    used = {settings.split, found.rule.split.method}
+    yield from ({"split": method} for method in ("block", "hash") if method not in used)
+    if settings.over == "document":
+        yield {"over": "stream"}
+    if 0 < (reached := round(found.share, 3)) < 1:
+        yield {"valid_fraction": reached}
+    size = settings.size
+    while size > 1:
+        size //= 2
+        yield {"size": size, **({"overlap": size // 2} if settings.overlap >= size else {})}
