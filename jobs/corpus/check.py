@@ -12,7 +12,7 @@ from typing import Any
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.content import BLOCK_BYTES, open_stream
-from jobs.corpus.filters import BodyFinder
+from jobs.corpus.gutenberg import MarkFinder, has_books
 from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
 from jobs.engine.base import Engine
@@ -83,8 +83,9 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         batches = read_documents(ByteRange.whole(source), settings)
         size = sum(int(batch.texts.sizes.sum()) for batch in batches)
         has_text = size > 0
-    elif scan.body_finder:
-        source = replace(source, body=scan.body_finder.body)
+    elif scan.mark_finder:
+        source = replace(source, marks=scan.mark_finder.marks())
+        counts["unmarked_texts"] += has_text and not has_books(source.marks or ())
     return CheckedSource(source, digest.hexdigest(), size, has_text, counts)
 
 
@@ -93,7 +94,7 @@ class _TextScan:
 
     def __init__(self, source: Source, settings: TokenizeConfig) -> None:
         self.counts, self.has_text = Counter[str](), False
-        self.body_finder = BodyFinder() if settings.drop_gutenberg and source.format == "txt" else None
+        self.mark_finder = MarkFinder() if settings.drop_gutenberg and source.format == "txt" else None
         self.utf8 = Utf8Check(source.uri) if settings.invalid_utf8 == "refuse" else None
         self._uri, self._name, self._field = source.uri, source.name, settings.field
         self._is_text, self._refuses_lists = source.format == "txt", settings.input == "text"
@@ -109,8 +110,8 @@ class _TextScan:
             self.utf8.add(block)
         if is_first and self._refuses_lists and looks_like_a_list(block):
             raise InputError(f"{self._uri}: a list of word,[ids],frequency, not text; set tokenize.input=ids")
-        if self.body_finder:
-            self.body_finder.add(block.replace(b"\r", b"\n"))  # CR ends a line, too; the offsets stay
+        if self.mark_finder:
+            self.mark_finder.add(block)
         has_mark = is_first and block.startswith(BYTE_ORDER_MARK)
         self.has_text = self.has_text or bool(block[len(BYTE_ORDER_MARK) if has_mark else 0 :].strip())
         self.counts["byte_order_marks"] += has_mark

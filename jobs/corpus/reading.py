@@ -26,7 +26,7 @@ def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docume
     """
     batches = _read(part, settings)
     if has_filters(settings):
-        batches = (filter_documents(batch, settings, part.source.body) for batch in batches)
+        batches = (filter_documents(batch, settings, part.source.marks) for batch in batches)
     yield from batches
 
 

@@ -20,7 +20,7 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.content import open_seekable, read_blocks
 from jobs.corpus.documents import Documents, count_line_ends, plain_line_ends, read_text, split_documents
-from jobs.corpus.filters import between_marks
+from jobs.corpus.gutenberg import between_marks
 from jobs.errors import InputError
 from jobs.sources.contents import BYTE_ORDER_MARK
 from jobs.sources.listing import Source
@@ -88,7 +88,12 @@ class _Records:
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
-        data = between_marks(data) if self._settings.drop_gutenberg else data.strip()
+        data = data.strip()
+        if data and self._settings.drop_gutenberg:
+            kept, has_marks = between_marks(data)
+            self._counts["gutenberg_documents"] += kept != data
+            self._counts["unmarked_texts"] += not has_marks
+            data = kept
         if not data:
             self._counts["empty_documents"] += 1
             return

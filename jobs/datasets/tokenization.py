@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 _UNUSUAL = (
     *("empty_documents", "empty_files", "null_records", "replaced_letters"),
     *("byte_order_marks", "crlf_line_ends", "cr_line_ends", "nul_bytes", "ignored_bytes", "markup_files"),
-    *("gutenberg_documents", "normalized_documents", "too_short_documents", "too_long_documents"),
+    *("gutenberg_documents", "unmarked_texts", "normalized_documents", "too_short_documents", "too_long_documents"),
     *("duplicate_documents", "near_duplicate_documents"),
 )
 _VOCABULARY_SETTINGS = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}

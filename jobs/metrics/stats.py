@@ -48,6 +48,9 @@ class TokenizeStats(StepStats, total=False):
         int, Metric("files", "Text files that begin as HTML or XML; their tags are part of the text.")
     ]
     num_gutenberg_documents: Annotated[int, Metric("documents", "Documents whose Gutenberg license was removed.")]
+    num_unmarked_texts: Annotated[
+        int, Metric("files or records", "Texts without a mark of Project Gutenberg, kept whole (drop_gutenberg).")
+    ]
     num_normalized_documents: Annotated[int, Metric("documents", "Documents changed by Unicode normalization.")]
     num_too_short_documents: Annotated[int, Metric("documents", "Documents left out as too short.")]
     num_too_long_documents: Annotated[int, Metric("documents", "Documents left out as too long.")]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from jobs.errors import InputError, shorten
@@ -23,6 +23,16 @@ _REFUSED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 _REFUSED_CODES = {errno.ENODEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
 
 
+class Mark(NamedTuple):
+    """A mark at the bytes [begin, end) of a file, and whether the text before, in and after it is kept."""
+
+    begin: int
+    end: int
+    keeps_before: bool
+    keeps_line: bool
+    keeps_after: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A file of a corpus. Its name, relative to the corpus, decides its format; a corpus can be moved."""
@@ -30,8 +40,8 @@ class Source:
     name: str
     uri: str
     size: int
-    body: tuple[int, int] | None = None
-    """Start and end of its text, where a header and a footer are left out."""
+    marks: tuple[Mark, ...] | None = None
+    """The marks of Project Gutenberg in it, where headers and licences are left out."""
 
     @property
     def format(self) -> str:

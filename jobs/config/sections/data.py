@@ -25,7 +25,8 @@ class TokenizeConfig(Section):
     """What to do with bytes that are not UTF-8, and with unpaired surrogates in JSON. `refuse` stops the run and
     reports the file and the offset. `replace` puts U+FFFD in their place and counts them."""
     drop_gutenberg: bool = False
-    """Leave out the headers and footers that Project Gutenberg adds to its books."""
+    """Leave out the headers, footers and licences that Project Gutenberg adds to its books; a file or record may hold
+    several books. Text without its marks is kept whole and counted."""
     normalize_nfc: bool = False
     """Convert text to Unicode normal form C, so that accented characters are encoded in one way only."""
     min_document_bytes: int = Field(0, ge=0)

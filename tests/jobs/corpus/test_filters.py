@@ -6,7 +6,6 @@ import json
 import pytest
 
 from jobs.config import TokenizeConfig
-from jobs.corpus.filters import BodyFinder
 from jobs.corpus.texts import Texts
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
@@ -42,18 +41,8 @@ def test_headers_and_footers_are_dropped(tmp_path, split_bytes, monkeypatch):
                             tokenize__drop_gutenberg=True)  # fmt: skip
         stats = pipeline.tokenize()
         assert (stats["num_documents"], stats["num_bytes"]) == (3, sum(map(len, BODY))), name
-
-
-def test_marks_are_found_across_blocks():
-    for size in (1, 7, 1000):
-        finder = BodyFinder()
-        for start in range(0, len(BOOK), size):
-            finder.add(BOOK[start : start + size])
-        begin, end = finder.body
-        assert BOOK[begin:end].split(b"\n\n")[:3] == BODY
-    finder = BodyFinder()
-    finder.add(b"no marks")
-    assert finder.body[0] == 0 < len(b"no marks") < finder.body[1]
+        assert stats["num_gutenberg_documents"] > 0
+        assert stats["num_unmarked_texts"] == 0
 
 
 def test_filtered_documents_are_counted(tmp_path):
