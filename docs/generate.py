@@ -40,7 +40,8 @@ def settings() -> str:
     parts = [
         "# Settings\n",
         "Set a setting with `--set key=value`, in the trigger form, or by the variable `NIGHTJAR_<SECTION>_<KEY>`.\n"
-        "Precedence: default, preset, environment, `--set` or form.\n",
+        "Or write settings to a TOML file for `--config-file`: tables are sections, and dotted keys are allowed.\n"
+        "Precedence: default, preset, configuration file, environment, `--set` or form.\n",
     ]
     for section in dict.fromkeys(value["section"] for value in schema.values()):
         rows = [

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
 from jobs.config import Config, resolve
-from jobs.config.prompts import read_prompts
+from jobs.config.effects import Facts, explain_inert
 from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
 from jobs.report.stats import write_step
+from jobs.sources.inputs import INHERIT
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
+from jobs.training.inputs import check_start, known_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -43,22 +45,49 @@ class Progress:
             store.write_json(self._uri, {"step": self._step, "message": message, "time": time.time()})
 
 
-def start_run(lake_path: str, run_id: str, corpus: str, preset: str, overrides: Mapping[str, Any]) -> Run:
+def start_run(
+    lake_path: str,
+    run_id: str,
+    corpus: str,
+    preset: str,
+    overrides: Mapping[str, Any],
+    places: Mapping[str, str] | None = None,
+    engine: Literal["inline", "spark"] | None = None,
+) -> Run:
     """Resolve the configuration of a run and write it into the run's folder, unless it is there.
 
+    `places` names the file or variable of each setting for errors. Settings without effect are logged.
+
     Raises:
-        InputError: if the configuration is wrong, the corpus has no text, there is no prompt, the lake cannot be
-            written to, or the run exists with another configuration.
+        InputError: if the configuration is wrong, the corpus has no text, a file or model that the settings name does
+            not exist or not fit, the lake cannot be written to, or the run exists with another configuration.
     """
-    config = resolve(to_corpus(corpus), preset, overrides)
+    config = resolve(to_corpus(corpus), preset, overrides, places)
     lake = Lake(to_uri(lake_path))
-    list_corpus(config.corpus, lake_uri=lake.uri)
-    read_prompts(config.generate, store.read_bytes)
+    formats = list_corpus(config.corpus, lake_uri=lake.uri).formats
     run = lake.run(run_id)
+    check_start(run, config)
     store.check_writable(lake.uri)
-    if not store.publish(run.config, config.to_json().encode()) and read_config(run) != config:
+    if not store.publish(run.config, config.to_json().encode()) and not read_config(run).has_settings_of(config):
         raise InputError(f"{run.uri}: this run exists with another configuration; choose another --run-id")
+    warn_inert(config, config.chosen, Facts(engine, formats, inherits=_inherits(run, config)))
     return run
+
+
+def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
+    """Log a line for each of `keys` that has no effect."""
+    for line in explain_inert(config, keys, facts):
+        log.warning("%s", line)
+
+
+def warn_inert_in_step(step: str, config: Config) -> None:
+    """Log a line for each setting of a step that a person has set without effect."""
+    sections = (step, "model") if step == "train" else (step,)
+    warn_inert(config, (key for key in config.chosen if key.partition(".")[0] in sections), Facts(steps=(step,)))
+
+
+def _inherits(run: Run, config: Config) -> bool:
+    return config.tokenize.tokenizer == INHERIT and known_tokenizer(run, config) is not None
 
 
 def read_config(run: Run) -> Config:
@@ -69,8 +98,12 @@ def read_config(run: Run) -> Config:
         raise InputError(f"{run.config}: no such configuration; check --config, or --run and --lake") from None
 
 
-def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, Any]:
-    """Run one step and return its statistics, which are also written to the run's folder if the step fails."""
+def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
+    """Run one step and return its statistics, which are also written to the run's folder if the step fails.
+
+    What training will start from is checked before text is tokenized, unless `start_run` has just done so, and again
+    when the vocabulary is known.
+    """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     process = psutil.Process()
     process.cpu_percent()  # starts the measurement
@@ -78,6 +111,8 @@ def run_step(step: str, run: Run, config: Config, engine: Engine) -> dict[str, A
     stats: dict[str, Any] = {}
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
+        if step == "windows" or (step == "tokenize" and not is_checked):
+            check_start(run, config)
         stats = {"error": None, **function(run, config, engine, Progress(run, step))}
     except Exception as error:
         stats = {"error": str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"}
@@ -104,5 +139,5 @@ def run_all(
     config, stats = read_config(run), {}
     for step in config.steps:
         with around(step):
-            stats[step] = run_step(step, run, config, engine)
+            stats[step] = run_step(step, run, config, engine, is_checked=step == "tokenize")
     return stats

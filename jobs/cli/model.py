@@ -38,8 +38,15 @@ def sample(
         str | None,
         Option(metavar="TEXT", help="Text to continue. Default: ask on a terminal, else read standard input."),
     ] = None,
+    prompt_file: Annotated[
+        str | None, Option(metavar="FILE", help="File whose whole text is the prompt: path, file:///... or s3://...")
+    ] = None,
+    max_new_words: Annotated[int, Option(metavar="N", help="End the text after N words.")] = 20,
+    min_new_words: Annotated[
+        int | None, Option(metavar="N", help="Do not end the text before N words, unless by --stop.")
+    ] = None,
     max_new_tokens: Annotated[
-        int | None, Option(metavar="N", help="End the text after N tokens. Default: after 20 words.")
+        int | None, Option(metavar="N", help="End the text after N tokens, instead of --max-new-words.")
     ] = None,
     temperature: Annotated[
         float, Option(metavar="T", help="Randomness: 0 always takes the likeliest token, above 1 is more random.")
@@ -67,13 +74,18 @@ def sample(
     The prompt and its continuation go to standard output, messages to standard error. Without --prompt, a terminal asks
     for one prompt after another; other input (echo TEXT | ...) is one prompt.
     """
+    if prompt is not None and prompt_file is not None:
+        raise InputError("sample: give either --prompt or --prompt-file")
     chosen = _validated(context.params)  # first, since the imports below take seconds
+    if prompt_file is not None:
+        prompt = _read_prompt(prompt_file)
 
     from jobs.generation.continuation import GenerationSettings
     from jobs.generation.inference import to_inference
     from jobs.lake.layout import Lake
+    from jobs.lake.models import find_model
     from jobs.lake.uri import to_uri
-    from jobs.model_io.folder import find_model, load_model
+    from jobs.model_io.folder import load_model
 
     loaded, tokenizer = load_model(find_model(model, Lake(to_uri(lake))))
     repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
@@ -84,6 +96,19 @@ def sample(
         prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
     sys.stdout.write(prompt)
     repl.complete(prompt)
+
+
+def _read_prompt(path: str) -> str:
+    """Return the text of a file as one prompt."""
+    from jobs.config import GenerateConfig
+    from jobs.config.prompts import read_prompts
+    from jobs.lake import store
+
+    try:
+        (prompt,) = read_prompts(GenerateConfig(prompts_file=path, prompt_unit="file"), store.read_bytes)
+    except InputError as error:
+        raise InputError(str(error).replace("generate.prompts_file", "--prompt-file")) from None
+    return prompt
 
 
 def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
@@ -97,7 +122,7 @@ def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
         return Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}}).generate
     except ValidationError as error:
         message = first_wrong(error)
-    raise InputError(re.sub(r"^generate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))
+    raise InputError(re.sub(r"\bgenerate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))
 
 
 class Repl:
@@ -174,9 +199,10 @@ def export(
     """Write a trained model as a GGUF file, a zip file or a folder."""
     from jobs.lake import store
     from jobs.lake.layout import Lake
+    from jobs.lake.models import find_model
     from jobs.lake.uri import base_name, to_uri, without_ending
     from jobs.model_io.archive import pack
-    from jobs.model_io.folder import find_model, parse_model, read_contents, write_contents
+    from jobs.model_io.folder import parse_model, read_contents, write_contents
     from jobs.model_io.gguf import to_gguf
 
     source = find_model(model, Lake(to_uri(lake)))

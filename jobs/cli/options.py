@@ -23,7 +23,20 @@ def complete_setting(incomplete: str) -> list[tuple[str, str]]:
     return [(f"{key}=", schema["description"]) for key, schema in flat_schema().items() if key.startswith(incomplete)]
 
 
-Config = Annotated[str, Option(metavar="URI", help="The run's config.json, in its folder.", show_default=False)]
+Config = Annotated[str | None, Option(metavar="URI", help="The config.json of a run that was started before.")]
+ConfigFile = Annotated[
+    str | None,
+    Option(metavar="FILE", help="TOML file with settings: [train] seed = 7. It may name corpus and preset, too."),
+]
+Corpus = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PLACE",
+        help="Text to train on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
+        " or s3://... Repeat the option for several places.",
+        show_default=False,
+    ),
+]
 Engine = Annotated[EngineName, Option(help="Processes of this machine (inline), or Spark.")]
 Lake = Annotated[
     str,
@@ -31,11 +44,23 @@ Lake = Annotated[
 ]
 Master = Annotated[
     str | None,
-    Option(metavar="URL", help="Spark master. Default: the setting spark.master, else spark-submit's or this machine."),
+    Option(metavar="URL", help="Spark master. Default: that of spark-submit, else spark.master, else this machine."),
 ]
 Model = Annotated[
     str,
     Option(metavar="MODEL", help="Model folder or .zip, id or folder of a run, or 'champion'.", show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Settings to start from. By size: tiny, demo, small, medium. By method: attention-dense, averaged-dense,"
+        " embedding-regression, nesterov-regression, word2vec-attention. Default: demo.",
+        autocompletion=complete_preset,
+    ),
+]
+RunId = Annotated[
+    str | None, Option(metavar="NAME", help="Name of the run; an existing run is continued. Default: the time.")
 ]
 Settings = Annotated[
     list[str] | None,

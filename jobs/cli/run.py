@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from typer import Option
@@ -27,51 +27,31 @@ _STEPS = "Single steps of a run, as a cluster runs them"
 
 @app.command("run")
 def run(
-    corpus: Annotated[
-        list[str],
-        Option(
-            metavar="PLACE",
-            help="Text to train on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
-            " or s3://... Repeat the option for several places.",
-            show_default=False,
-        ),
-    ],
+    *,
+    corpus: options.Corpus = None,
     lake: options.Lake = "lake",
-    preset: Annotated[
-        str,
-        Option(
-            metavar="NAME",
-            help="Settings to start from. By size: tiny, demo, small, medium. By method: attention-dense,"
-            " averaged-dense, embedding-regression, nesterov-regression, word2vec-attention.",
-            autocompletion=options.complete_preset,
-        ),
-    ] = "demo",
+    preset: options.Preset = None,
+    config_file: options.ConfigFile = None,
     settings: options.Settings = None,
-    run_id: Annotated[
-        str | None, Option(metavar="NAME", help="Name of the run; an existing run is continued. Default: the time.")
-    ] = None,
+    run_id: options.RunId = None,
     engine: options.Engine = "inline",
     master: options.Master = None,
 ) -> None:
     """Train a model on a text, and write text with it: all steps of the pipeline.
 
     The steps are tokenize, windows, train and generate, and embed if train.embeddings asks for it. Settings come from
-    the preset, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
+    the preset, then from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the
+    last one wins.
     """
     from jobs.cli.progress import show_progress
-    from jobs.config import environment_settings, parse_settings
     from jobs.lake.uri import join
     from jobs.metrics.training import baselines_text
-    from jobs.pipeline import read_config, run_all, start_run
+    from jobs.pipeline import read_config, run_all
 
-    from_environment = environment_settings()
-    if from_environment:
-        log.info("settings from the environment: %s", ", ".join(f"{k}={v}" for k, v in from_environment.items()))
-    overrides = {**from_environment, **parse_settings(settings or ())}
-    started = start_run(lake, run_id or time.strftime("manual-%Y%m%d-%H%M%S"), "\n".join(corpus), preset, overrides)
+    started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id), engine)
     config = read_config(started)
     slots = config.spark.executors * config.spark.executor_cores
-    with _engine(engine, config, master or config.spark.master or f"local[{slots},4]") as chosen:
+    with _engine(engine, config, master, local=f"local[{slots},4]") as chosen:
         stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
     train = stats["train"]
     sys.stdout.write(
@@ -80,11 +60,63 @@ def run(
     )
 
 
+class NewRun(NamedTuple):
+    """The options that describe a run that may not exist yet."""
+
+    corpus: list[str] | None
+    lake: str
+    preset: str | None
+    config_file: str | None
+    settings: list[str] | None
+    run_id: str | None
+
+
+def _start(new: NewRun, engine: options.EngineName) -> Run:
+    """Write the configuration of a run, unless it exists with the same one; log what the environment sets."""
+    from jobs.config import Config
+    from jobs.config.given import gather
+    from jobs.lake import store
+    from jobs.pipeline import start_run
+
+    given = gather(new.config_file, new.settings or (), store.read_bytes)
+    if given.from_environment:
+        shown = ", ".join(f"{key}={value}" for key, value in given.from_environment.items())
+        log.info("settings from the environment: %s", shown)
+    corpus = "\n".join(new.corpus) if new.corpus else given.corpus
+    if corpus is None:
+        raise InputError("no text to train on: name it by --corpus, or as corpus in the --config-file")
+    preset = new.preset or given.preset or str(Config.model_fields["preset"].default)
+    run_id = new.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
+    return start_run(new.lake, run_id, corpus, preset, given.values, given.places, engine)
+
+
 def _add_step(step: str, text: str) -> None:
     """Add the command of a step, whose help is `text`."""
 
-    def command(config: options.Config, engine: options.Engine = "spark", master: options.Master = None) -> None:
-        _run_step(step, config, engine, master)
+    def command(
+        *,
+        config: options.Config = None,
+        corpus: options.Corpus = None,
+        lake: options.Lake = "lake",
+        preset: options.Preset = None,
+        config_file: options.ConfigFile = None,
+        settings: options.Settings = None,
+        run_id: options.RunId = None,
+        engine: options.Engine = "spark",
+        master: options.Master = None,
+    ) -> None:
+        new = NewRun(corpus, lake, preset, config_file, settings, run_id)
+        is_new = config is None
+        if config is None:
+            if run_id is None:
+                raise InputError(f"{step}: name a run, by --config URI or by --run-id NAME; see --help")
+            config = _start(new, engine).config
+        elif given := [name for name, value in new._asdict().items() if value is not None and name != "lake"]:
+            option = "--set" if given[0] == "settings" else f"--{given[0].replace('_', '-')}"
+            raise InputError(
+                f"{option}: the run of --config has its settings already; use --run-id instead of --config"
+            )
+        _run_step(step, config, engine, master, is_new=is_new)
 
     app.command(step, help=text, rich_help_panel=_STEPS)(command)
 
@@ -130,15 +162,23 @@ _add_step("generate", "Run the generate step of a run: continue the prompts with
 
 
 def _run_step(
-    step: str, config_uri: str, engine: options.EngineName, master: str | None, settings: Sequence[str] = ()
+    step: str,
+    config_uri: str,
+    engine: options.EngineName,
+    master: str | None,
+    settings: Sequence[str] = (),
+    *,
+    is_new: bool = False,
 ) -> None:
     from jobs.config import override, parse_settings
     from jobs.lake.layout import Run
-    from jobs.pipeline import read_config, run_step
+    from jobs.pipeline import read_config, run_step, warn_inert_in_step
 
     run = Run.of_config(config_uri)
     config = override(read_config(run), step, parse_settings(settings))
-    with _engine(engine, config, master or config.spark.master) as chosen:
+    with _engine(engine, config, master) as chosen:
+        if not is_new:  # or starting it has warned
+            warn_inert_in_step(step, config)
         run_step(step, run, config, chosen)
 
 
@@ -183,8 +223,11 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 
 
 @contextmanager
-def _engine(name: options.EngineName, config: Config, master: str | None) -> Iterator[Engine]:
-    """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run."""
+def _engine(name: options.EngineName, config: Config, master: str | None, local: str | None = None) -> Iterator[Engine]:
+    """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run.
+
+    Without another master, Spark runs at `local`.
+    """
     log_to_stderr(config.log_level)
     try:
         if name == "inline":
@@ -194,7 +237,7 @@ def _engine(name: options.EngineName, config: Config, master: str | None) -> Ite
             return
         from jobs.engine.spark import SparkEngine
 
-        engine = SparkEngine(config.spark, master)
+        engine = SparkEngine(config.spark, master or config.spark.master or local)
         try:
             yield engine
         finally:

@@ -2,9 +2,9 @@
 
 Airflow's scheduler loads this package, so it imports nothing but pydantic and the standard library.
 
-Precedence: defaults < preset (``jobs/config/presets/<name>.toml``) < environment variables
-(``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form. Keys are dotted (``train.batch_size``);
-unknown keys are errors.
+Precedence: defaults < preset (``jobs/config/presets/<name>.toml``) < configuration file (``--config-file``) <
+environment variables (``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form. Keys are dotted
+(``train.batch_size``); unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from jobs.config.effects import acts_with
 from jobs.config.sections import Section
 from jobs.config.sections.cluster import ClusterConfig, SparkConfig
 from jobs.config.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
@@ -49,6 +50,10 @@ STEPS = ("tokenize", "windows", "embed", "train", "generate")
 """The steps of a run in their order. `embed` runs only if the model starts from its vectors."""
 
 PREFIX = "NIGHTJAR_"
+RUN_KEYS = ("corpus", "preset")
+"""What a run starts from; no settings, but a configuration file may name them."""
+INT8_MULTIPLE = 16
+"""Number of inputs that torch's int8 kernel reads at a time, even beyond the end of a row."""
 _PRESETS = files("jobs.config") / "presets"
 
 
@@ -60,6 +65,8 @@ class Config(Section):
     .zst). Paths, file:///... or s3://..., one in each line or as a JSON list."""
     preset: str = "demo"
     """Name of the preset that the settings start from."""
+    chosen: tuple[str, ...] = ()
+    """Keys that a person has set in any place above the preset, in alphabetical order."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
     """Least severe log lines to write. DEBUG adds the traceback of errors."""
     tokenize: TokenizeConfig = TokenizeConfig()
@@ -84,12 +91,31 @@ class Config(Section):
                 f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
                 f" train.embeddings={EMBED} starts the model from these vectors"
             )
+        self._check_int8()
         return self
+
+    def _check_int8(self) -> None:
+        if self.generate.dtype != "int8":
+            return
+        if self.model.kind != "transformer":
+            raise ValueError(
+                f"generate.dtype=int8 needs model.kind=transformer, not {self.model.kind}; use float32 or bfloat16"
+            )
+        for key, size in (("embedding_size", self.model.embedding_size), ("hidden_size", self.model.hidden_size)):
+            if size % INT8_MULTIPLE:
+                raise ValueError(
+                    f"generate.dtype=int8 needs a model.{key} that is a multiple of {INT8_MULTIPLE}, not {size};"
+                    " use float32 or bfloat16"
+                )
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
         return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
+
+    def has_settings_of(self, other: Config) -> bool:
+        """Return whether all settings are equal, wherever they were set."""
+        return self.model_copy(update={"chosen": ()}) == other.model_copy(update={"chosen": ()})
 
     def to_json(self) -> str:
         """Return the content of ``config.json`` in the run's folder."""
@@ -109,12 +135,20 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
 
 
-def resolve(corpus: str, preset: str = "demo", overrides: Mapping[str, Any] | None = None) -> Config:
-    """Return the defaults, changed by the preset, then by `overrides` (dotted keys). A wrong key is an `InputError`."""
+def resolve(
+    corpus: str,
+    preset: str = "demo",
+    overrides: Mapping[str, Any] | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the defaults, changed by the preset, then by `overrides` (dotted keys).
+
+    A wrong key or value is an `InputError`, which names the file or variable that `places` has for the key.
+    """
     if preset not in preset_names():
         raise InputError(f"preset '{preset}' does not exist; choose one of {', '.join(preset_names())}")
     values = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
-    return _validated({**values, "corpus": corpus, "preset": preset}, overrides or {})
+    return _validated({**values, "corpus": corpus, "preset": preset}, overrides or {}, places or {})
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
@@ -122,7 +156,7 @@ def override(config: Config, section: str, settings: Mapping[str, Any]) -> Confi
     for key in settings:
         if not key.startswith(f"{section}."):
             raise InputError(f"{key}: only keys of '{section}' can be set here")
-    return _validated(config.model_dump(), settings)
+    return _validated(config.model_dump(), settings, {})
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
@@ -168,7 +202,7 @@ def parse_value(text: str) -> Any:
 
 
 def flat_schema() -> dict[str, dict[str, Any]]:
-    """Return the JSON schema of every dotted key except `corpus` and `preset`.
+    """Return the JSON schema of every setting, by its dotted key.
 
     The schema of a key has its `description`, `default` and `section`, and its constraints (type, minimum, enum, ...).
     """
@@ -178,8 +212,10 @@ def flat_schema() -> dict[str, dict[str, Any]]:
         if isinstance(owner, type) and issubclass(owner, Section):
             properties = owner.model_json_schema()["properties"]
             schema |= {f"{name}.{key}": {**_plain(value), "section": name} for key, value in properties.items()}
-        elif name not in ("corpus", "preset"):
+        elif name not in (*RUN_KEYS, "chosen"):
             schema[name] = {**_plain(Config.model_json_schema()["properties"][name]), "section": "run"}
+    for key, value in schema.items():
+        value["description"] = f"{value['description']} {acts_with(key)}".rstrip()
     return schema
 
 
@@ -194,27 +230,31 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _validated(values: dict[str, Any], settings: Mapping[str, Any]) -> Config:
+def _validated(values: dict[str, Any], settings: Mapping[str, Any], places: Mapping[str, str]) -> Config:
     """Return the validated configuration of `values` with the changes in `settings`."""
+    known = flat_schema()
     for key, value in settings.items():
-        _put(values, key, value)
+        if key not in known:
+            raise InputError(f"{_place(key, places)}{unknown_key(key)}")
+        *sections, last = key.split(".")
+        (values.setdefault(sections[0], {}) if sections else values)[last] = value
+    values["chosen"] = tuple(sorted({*values.get("chosen", ()), *settings}))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise InputError(first_wrong(error)) from None
+        key = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
+        raise InputError(f"{_place(key, places)}{first_wrong(error)}") from None
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted `key` in nested `values`. Validation checks later that the last part of the key exists."""
-    *sections, last = key.split(".")
-    if sections and sections[0] not in Config.model_fields:
-        raise InputError(f"{key}: unknown key{_nearest(key)}")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise InputError(f"{key}: unknown key{_nearest(key)}")
-        values = inner
-    values[last] = value
+def _place(key: str, places: Mapping[str, str]) -> str:
+    return f"{places[key]}: " if key in places else ""
+
+
+def unknown_key(key: str) -> str:
+    """Return the message for a dotted key that no setting has."""
+    if key in RUN_KEYS:
+        return f"{key}: not a setting; use --{key}"
+    return f"{key}: unknown key{_nearest(key)}"
 
 
 def _nearest(key: str) -> str:
@@ -227,7 +267,7 @@ def first_wrong(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_nearest(key)}"
+        return unknown_key(key)
     if first["type"] == "value_error" and not (key and key.count(".")):
         return str(first["ctx"]["error"])
     message = first["msg"].removeprefix("Value error, ")

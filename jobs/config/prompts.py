@@ -19,7 +19,9 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
     Raises:
         InputError: if the file cannot be read, has no prompt or a wrong line; or if a prompt cannot be encoded.
     """
-    prompts = config.prompts if config.prompts_file is None else _of_file(to_uri(config.prompts_file), read_bytes)
+    prompts = config.prompts
+    if config.prompts_file is not None:
+        prompts = _of_file(to_uri(config.prompts_file), config.prompt_unit, read_bytes)
     for prompt in prompts:
         try:
             prompt.encode()
@@ -30,7 +32,7 @@ def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> 
     return prompts
 
 
-def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
+def _of_file(uri: str, unit: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
     try:
         text = read_bytes(uri).decode("utf-8-sig")
     except OSError as error:
@@ -41,8 +43,11 @@ def _of_file(uri: str, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
         raise InputError(f"generate.prompts_file: {uri} holds NUL, as text in UTF-16 does; convert it to UTF-8")
     lines = re.split("\r\n|\n|\r", text)  # `str.splitlines` splits at other characters, too
     lines = lines if lines[-1] else lines[:-1]
+    whole = "\n".join(lines)
     if ending_of(uri, _RECORDS):
         lines = [_prompt(uri, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    elif unit == "file":
+        lines = [whole]
     if not text or not lines:
         raise InputError(f"generate.prompts_file: {uri} holds no prompt")
     return tuple(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from jobs.errors import InputError
 from jobs.sources.contents import BYTE_ORDER_MARK, is_markup, refuse_other_content
 from jobs.sources.listing import Listing, Source
 from jobs.sources.utf8 import Utf8Check
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,13 @@ def check_corpus(listing: Listing, settings: TokenizeConfig, engine: Engine) -> 
     if not any(source.has_text for source in checked):
         where = ", ".join(listing.places)
         raise InputError(f"{where}: no text in its {len(listing.sources)} files, only whitespace or nothing")
+    for source in checked:
+        if source.counts["dictionary_files"]:
+            log.warning(
+                "%s: a dictionary, not a text: its words are sorted and distinct. Its ids are read in the file's order,"
+                " but windows over them have no meaning; give the ids in the order of the text",
+                source.source.uri,
+            )
     return checked
 
 
@@ -64,8 +74,7 @@ def check_sources(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> li
 def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     if source.format != "txt" and settings.documents == "file":
         raise InputError(f"{source.uri}: tokenize.documents=file is for text files; set tokenize.documents=record")
-    if settings.input == "ids":
-        check_ids(source)
+    is_dictionary = settings.input == "ids" and check_ids(source)
     digest, size = hashlib.sha256(), 0
     scan = _TextScan(source, settings)
     with open_stream(source) as stream:
@@ -77,7 +86,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         scan.counts["ignored_bytes"] += getattr(stream.raw, "ignored_bytes", 0)
     if scan.utf8:
         scan.utf8.add(b"")
-    counts = scan.counts + Counter(empty_files=int(not size))
+    counts = scan.counts + Counter(empty_files=int(not size), dictionary_files=int(is_dictionary))
     has_text = scan.has_text
     if source.format != "txt":
         batches = read_documents(ByteRange.whole(source), settings)

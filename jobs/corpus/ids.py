@@ -1,7 +1,7 @@
 """Corpus files that hold tokens: numbers, or the ``word,[ids],frequency`` lists of an earlier pipeline.
 
-Ids are read as words, so `tokenize.kind=word` turns each into one token. A list of sorted, distinct words is a
-dictionary, not a text: windows over it would have no meaning.
+Ids are read as words, in the order of the file, so `tokenize.kind=word` turns each into one token. A list of sorted,
+distinct words is a dictionary, not a text: it is read as well, with a warning, since windows over it have no meaning.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ def ids_as_words(batch: Documents) -> Documents:
     return Documents.of([texts[i] for i in kept], batch.offsets[kept], batch.counts)
 
 
-def check_ids(source: Source) -> None:
-    """Raise InputError unless a file holds ids in the order of a text; the message names the first line without ids."""
+def check_ids(source: Source) -> bool:
+    """Return whether a file of ids is a dictionary: a list of sorted and distinct words.
+
+    Raises:
+        InputError: naming the first line without ids.
+    """
     if source.format != "txt":
         raise InputError(f"{source.uri}: tokenize.input=ids is for text files of ids, not for .{source.format}")
     number, ascending, last = 0, True, None
@@ -43,11 +47,7 @@ def check_ids(source: Source) -> None:
                 )
             ascending = ascending and listed is not None and (last is None or listed[1] > last)
             last = listed[1] if listed else None
-    if ascending and number >= _MIN_LINES:
-        raise InputError(
-            f"{source.uri}: a dictionary, not a text: its {number} words are sorted and distinct; give the text itself,"
-            " or its ids in the order of the text"
-        )
+    return ascending and number >= _MIN_LINES
 
 
 def looks_like_a_list(beginning: bytes) -> bool:

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 _UNUSUAL = (
     *("empty_documents", "empty_files", "null_records", "replaced_letters"),
     *("byte_order_marks", "crlf_line_ends", "cr_line_ends", "nul_bytes", "ignored_bytes", "markup_files"),
+    "dictionary_files",
     *("gutenberg_documents", "unmarked_texts", "normalized_documents", "too_short_documents", "too_long_documents"),
     *("duplicate_documents", "near_duplicate_documents"),
 )

@@ -23,22 +23,34 @@ def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vecto
     embeddings, of the file `where`, are scaled by one factor to the standard deviation of `weights`, of shape
     (vocabulary, size): a model is tuned to that, and the vectors of word2vec are far longer.
     """
-    found, wanted = embeddings.vectors.shape[1], weights.shape[1]
-    if found != wanted:
-        raise InputError(f"{where}: vectors of {found} numbers, but model.embedding_size={wanted}; make them equal")
-    row_of = {token: row for row, token in enumerate(embeddings.tokens)}
-    pairs = [(token_id, row_of[name]) for token_id, name in enumerate(names) if name in row_of]
-    if not pairs:
-        raise InputError(f"{where}: has none of the vocabulary's {len(names)} tokens; name tokens as in tokenizer.json")
+    pairs = match_tokens(embeddings, names, weights.shape[1], where)
     ids, rows = np.array(pairs).T
     chosen = embeddings.vectors[rows]
     started = weights.copy()
     started[ids] = chosen * (weights.std() / max(float(chosen.std()), float(np.finfo(np.float32).tiny)))
     log.info(
         "%d of %d tokens start from %s; %d of its tokens are not in the vocabulary",
-        *(len(pairs), len(names), where, len(row_of) - len(pairs)),
+        *(len(pairs), len(names), where, len(embeddings.tokens) - len(pairs)),
     )
     return started
+
+
+def match_tokens(embeddings: Embeddings, names: Sequence[str] | None, size: int, where: str) -> list[tuple[int, int]]:
+    """Return the id of each token that has an embedding, and its row; none if the vocabulary is not known yet.
+
+    Raises:
+        InputError: if the vectors of the file `where` have another size, or no token of the vocabulary has one.
+    """
+    found = embeddings.vectors.shape[1]
+    if found != size:
+        raise InputError(f"{where}: vectors of {found} numbers, but model.embedding_size={size}; make them equal")
+    if names is None:
+        return []
+    row_of = {token: row for row, token in enumerate(embeddings.tokens)}
+    pairs = [(token_id, row_of[name]) for token_id, name in enumerate(names) if name in row_of]
+    if not pairs:
+        raise InputError(f"{where}: has none of the vocabulary's {len(names)} tokens; name tokens as in tokenizer.json")
+    return pairs
 
 
 class Neighbours:

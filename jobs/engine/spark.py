@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zipimport import zipimporter
 
 from py4j.protocol import Py4JError
-from pyspark import BarrierTaskContext, SparkContext
+from pyspark import BarrierTaskContext, SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs.engine import spark_status
@@ -52,8 +52,23 @@ TASKS_PER_SLOT = 8
 second. A lost task then costs more items."""
 
 
+OPTIONS = {
+    "--master": "spark.master",
+    "--name": "spark.app.name",
+    "--driver-memory": "spark.driver.memory",
+    "--executor-memory": "spark.executor.memory",
+    "--executor-cores": "spark.executor.cores",
+    "--num-executors": "spark.executor.instances",
+    "--total-executor-cores": "spark.cores.max",
+}
+"""The options of spark-submit for the settings that this engine makes."""
+
+
 class SparkEngine:
-    """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None."""
+    """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None.
+
+    What a person gave to spark-submit, as an option or by ``--conf``, wins over all settings of this engine.
+    """
 
     name = "spark"
 
@@ -78,6 +93,10 @@ class SparkEngine:
                     "spark.executor.instances": config.executors,
                     "spark.cores.max": config.executors * config.executor_cores,
                 }
+        for key in submitted_keys(settings):
+            value = settings.pop(key)
+            if key != "spark.app.name":
+                log.info("spark-submit sets %s; the value of this run (%s) is not used", key, value)
         started = time.monotonic()
         self._session = SparkSession.builder.config(map=settings).getOrCreate()
         self._context: SparkContext = self._session.sparkContext
@@ -106,7 +125,7 @@ class SparkEngine:
         """Run `function` in the tasks of one barrier stage, which Spark does not repeat.
 
         Raises:
-            InputError: if the cluster has no slot for each worker.
+            InputError: if the cluster has no slot for each worker, or may take executors away.
             WorkerLostError: if a task died.
         """
         self._wait_for_slots(workers)
@@ -136,6 +155,11 @@ class SparkEngine:
     def _wait_for_slots(self, workers: int) -> None:
         """Wait until the executors have enough slots; not at all if the settings promise too few."""
         context = _jvm(self._context)
+        if self._context.getConf().get("spark.dynamicAllocation.enabled") == "true":
+            raise InputError(
+                "spark.dynamicAllocation.enabled=true: workers that train together need a fixed number of executors;"
+                " leave it out of spark-submit"
+            )
         slots = self._promised_slots()
         profile = context.resourceProfileManager().defaultResourceProfile()
         deadline = time.monotonic() + (0.0 if slots is not None and slots < workers else SLOTS_SECONDS)
@@ -162,6 +186,24 @@ class SparkEngine:
         """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
         cores = self._context.getConf().get("spark.executor.cores")
         return int(cores) if cores and not str(self._context.master).startswith("local") else None
+
+
+def submitted_keys(settings: Iterable[str]) -> list[str]:
+    """Return those of `settings` that the spark-submit command of this driver gives; none without spark-submit.
+
+    The values in ``spark-defaults.conf`` do not count: they are meant for any application. On a driver that the cluster
+    started, the command is not known, so all of its configuration counts.
+    """
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return []
+    SparkContext._ensure_initialized()
+    jvm: Any = SparkContext._jvm
+    command = str(jvm.java.lang.System.getProperty("sun.java.command"))
+    if "SparkSubmit" not in command:
+        return [key for key in settings if SparkConf().contains(key)]
+    options = command.partition(f" {sys.argv[0]}")[0].replace("=", " ").split()
+    given = {*options, *(OPTIONS[option] for option in options if option in OPTIONS)}
+    return [key for key in settings if key in given]
 
 
 class _Outcome(NamedTuple):

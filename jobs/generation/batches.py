@@ -104,5 +104,5 @@ def _row(request: Request, sample: Continuation, config: GenerateConfig) -> Samp
         "prompt_tokens_dropped": sample.prompt_tokens_dropped,
         "unknown_words": list(sample.unknown_words),
         "seed": config.seed,
-        "settings": config.model_dump(exclude={"prompts", "prompts_file", "num_samples", "seed"}),
+        "settings": config.model_dump(exclude={"prompts", "prompts_file", "prompt_unit", "num_samples", "seed"}),
     }

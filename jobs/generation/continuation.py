@@ -23,6 +23,7 @@ class GenerationSettings:
 
     max_new_words: int = GenerateConfig().max_new_words
     max_new_tokens: int | None = None
+    min_new_words: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     seed: int = 0
@@ -32,7 +33,8 @@ class GenerationSettings:
         """Return the settings of a run."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         sampling = Sampling(**{name: getattr(config, name) for name in names})
-        return cls(config.max_new_words, config.max_new_tokens, sampling, config.stop, config.seed)
+        limits = (config.max_new_words, config.max_new_tokens, config.min_new_words or 0)
+        return cls(*limits, sampling, config.stop, config.seed)
 
     @property
     def max_tokens(self) -> int:
@@ -71,6 +73,10 @@ class Continuation:
             text = text[:at]
         self.text = text
 
+    def has_words(self, num_words: int) -> bool:
+        """Return whether `text` has at least this many words; the last one may still be incomplete."""
+        return num_words == 0 or len(_new_words(self.prompt, self.text)[0]) >= num_words
+
     def final_text(self, stops: tuple[str, ...]) -> str:
         """Return the part of `text` that later tokens cannot change.
 
@@ -89,13 +95,19 @@ def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
     Words are separated by white space, and a word is complete when white space follows. Characters that continue the
     last word of `prompt` do not count as a word.
     """
-    last_word = re.search(r"\S*$", prompt)
-    offset = len(last_word.group()) if last_word else 0
-    words = [match for match in re.finditer(r"\S+", prompt[len(prompt) - offset :] + text) if match.start() >= offset]
+    words, offset = _new_words(prompt, text)
     if len(words) < num_words:
         return None
     end = words[num_words - 1].end() - offset
     return end if end < len(text) else None
+
+
+def _new_words(prompt: str, text: str) -> tuple[list[re.Match[str]], int]:
+    """Return the words that begin in `text`, and the number of characters before it where they were searched."""
+    last_word = re.search(r"\S*$", prompt)
+    offset = len(last_word.group()) if last_word else 0
+    words = re.finditer(r"\S+", prompt[len(prompt) - offset :] + text)
+    return [match for match in words if match.start() >= offset], offset
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -7,6 +7,7 @@ kind of model (see its stream).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -53,9 +54,9 @@ def generate(
         seen = torch.zeros_like(stream.logits, dtype=torch.bool)  # the tokens (B, V) that each sequence contains
         for row, context in zip(seen, contexts, strict=True):
             row[context] = True
-    needs_text = settings.max_new_tokens is None or bool(settings.stop) or on_token is not None
+    needs_text = settings.max_new_tokens is None or bool(settings.stop or settings.min_new_words or on_token)
     for _ in range(settings.max_tokens):
-        tokens = sampler.draw(stream.logits, seen)
+        tokens = sampler.draw(_without_early_end(stream.logits, samples, tokenizer.end_of_text, settings), seen)
         _append(samples, tokens, stream.logits)
         _finish(samples, tokenizer, settings, needs_text)
         if on_token is not None:
@@ -82,6 +83,18 @@ def _read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> tuple[l
     if unknown:
         log.warning("words of the prompt that are not in the vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
     return ids[dropped:], dropped, unknown
+
+
+def _without_early_end(
+    logits: Tensor, samples: Sequence[Continuation], end_of_text: int, settings: GenerationSettings
+) -> Tensor:
+    """Return `logits` (B, V) in which samples that lack words of `min_new_words` cannot end."""
+    lacking = [not sample.has_words(settings.min_new_words) for sample in samples]
+    if not any(lacking):
+        return logits
+    logits = logits.clone()
+    logits[torch.tensor(lacking, device=logits.device), end_of_text] = -math.inf
+    return logits
 
 
 def _append(samples: Sequence[Continuation], tokens: Tensor, logits: Tensor) -> None:

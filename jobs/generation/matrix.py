@@ -7,10 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jobs.config import INT8_MULTIPLE
 from jobs.errors import InputError
 
-_INT8_INPUTS = 16
-"""Number of inputs that torch's int8 kernel reads at a time, even beyond the end of a row."""
 _PACKED_FOR = 64
 """Number of vectors to pack for. Packed for one, oneDNN multiplies many at half the speed, and one no faster."""
 
@@ -80,9 +79,9 @@ class Int8:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        if weight.shape[0] % _INT8_INPUTS:
+        if weight.shape[0] % INT8_MULTIPLE:
             raise InputError(
-                f"generate.dtype=int8 needs a model whose sizes are multiples of {_INT8_INPUTS}; one is"
+                f"generate.dtype=int8 needs a model whose sizes are multiples of {INT8_MULTIPLE}; one is"
                 f" {weight.shape[0]}; use float32 or bfloat16"
             )
         scales = weight.abs().amax(dim=0).clamp(min=torch.finfo(torch.float32).tiny) / 127

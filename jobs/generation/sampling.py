@@ -1,19 +1,34 @@
 """Sampling of the next token: penalties and temperature change the logits, then candidates are selected, then drawn.
 
-Each sequence has its own random numbers, so it does not depend on the other sequences of its batch, or on the task that
-generates it.
+Each sequence has its own random numbers, and the arithmetic has the right limit at each extreme of a setting: a
+temperature towards 0 is greedy, and no setting overflows.
+
+In another batch, a model's logits differ by rounding (1e-5 in float32). So no choice depends on which of two nearly
+equal logits is larger: logits that differ by less than `TIE` count as equal, the lower token comes first, and the
+distribution is cumulated in the order of the tokens. What is left is a chance of about the rounding divided by the
+temperature that a token differs: `docs/decisions/generation.md` has measurements.
 
 Shapes in comments: B sequences, V vocabulary, C candidates.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+TIE = 1e-4
+"""Logits that differ by less count as equal: ten times the rounding of float32, and 0.01% of a probability."""
+_GREEDY = TIE / 100
+"""Below this temperature, probabilities of logits that are not equal differ by more than exp(100)."""
+_SPARE = 8
+"""Logits that top-k reads beyond k, to see whether they equal the last one that it keeps."""
+_MOST_PENALTY = 2.0**512
+"""A logit of float32 times this number, or divided by it, is neither infinite nor 0 in float64."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +59,12 @@ class Sampler:
 
         The repetition penalty needs `seen` (B, V), boolean: the tokens that each sequence contains.
         """
+        sampling = self._sampling
         if seen is not None:
-            logits = penalize(logits, seen, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
+            logits = penalize(logits, seen, sampling.repetition_penalty)
+        if sampling.temperature < _GREEDY:
             return likeliest(logits)
-        tokens, probabilities = candidates(logits, self._sampling)
+        tokens, probabilities = candidates(logits, sampling)
         uniforms = torch.tensor([_uniform(generator) for generator in self._generators], dtype=torch.float64)
         chosen = choose(probabilities, uniforms.to(logits.device))
         return chosen if tokens is None else tokens.gather(-1, chosen[:, None]).squeeze(-1)
@@ -57,47 +73,82 @@ class Sampler:
 def likeliest(logits: Tensor) -> Tensor:
     """Return the token (B), int64, with the largest of `logits` (B, V), the first of equal ones."""
     if logits.device.type != "cpu":
-        return logits.argmax(dim=-1)
-    return torch.from_numpy(logits.numpy().argmax(axis=-1))  # takes a tenth of the time of torch's argmax
+        return (logits >= logits.amax(dim=-1, keepdim=True) - TIE).int().argmax(dim=-1)
+    values = logits.numpy()  # takes a tenth of the time of torch's argmax
+    return torch.from_numpy((values >= values.max(axis=-1, keepdims=True) - TIE).argmax(axis=-1))
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Return `logits` with those of the tokens `seen` (B, V) lowered, if `penalty` is above 1."""
+    """Return `logits` in float64, with those of the tokens `seen` (B, V) lowered if `penalty` is above 1."""
+    penalty = min(max(penalty, 1 / _MOST_PENALTY), _MOST_PENALTY)
+    logits = logits.double()
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
-    """Return the tokens (B, C) to draw from, and their probabilities (B, C), float64.
+    """Return the tokens (B, C) to draw from, in ascending order, and their probabilities (B, C), float64.
 
-    The tokens are None for the whole vocabulary, else in descending order of probability. Tokens that top-p or min-p
-    exclude have probability 0. Top-k comes first, so the softmax is over the k logits that it keeps.
+    The tokens are None for the whole vocabulary. Tokens that top-k, top-p or min-p exclude have probability 0. Top-k
+    comes first, so the softmax is over the k logits that it keeps.
     """
     tokens: Tensor | None = None
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
-        logits, tokens = logits.topk(sampling.top_k, dim=-1)
-    elif sampling.top_p is not None:
-        logits, tokens = logits.sort(dim=-1, descending=True, stable=True)
+        logits, tokens = likeliest_k(logits, sampling.top_k)
     probabilities = (logits.double() / sampling.temperature).softmax(dim=-1)
-    if sampling.top_p is not None:
-        probabilities = probabilities * nucleus(probabilities, sampling.top_p)
-    if sampling.min_p is not None:
-        probabilities = probabilities * (probabilities >= sampling.min_p * probabilities.amax(dim=-1, keepdim=True))
+    if sampling.top_p is not None and sampling.top_p < 1:
+        probabilities = probabilities * nucleus(logits, probabilities, sampling.top_p)
+    if sampling.min_p:
+        least = logits.double().amax(dim=-1, keepdim=True) + sampling.temperature * math.log(sampling.min_p)
+        probabilities = probabilities * (logits >= least - TIE)
     return tokens, probabilities / probabilities.sum(dim=-1, keepdim=True)
 
 
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Return which of the descending `probabilities` (B, C) are needed to reach `top_p`; the first always is."""
-    before = probabilities.cumsum(dim=-1) - probabilities
-    needed = before < top_p
-    needed[..., 0] = True
-    return needed
+def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return logits and tokens (B, C), the tokens in ascending order; C is k unless the last of them are equal.
+
+    The logits of all but k tokens are minus infinity.
+    """
+    num_read = min(k + _SPARE, logits.shape[-1])
+    values, tokens = logits.topk(num_read, dim=-1)
+    least = values[:, k - 1 : k]
+    num_tied = int((values >= least - TIE).sum(dim=-1).max())  # k or more
+    if num_tied == num_read:  # perhaps there are more
+        num_tied = int((logits >= least - TIE).sum(dim=-1).max())
+        values, tokens = logits.topk(num_tied, dim=-1)
+    tokens, order = tokens[:, :num_tied].sort(dim=-1)
+    values = values.gather(-1, order)
+    if num_tied > k:
+        above = values > least + TIE
+        tied = (values >= least - TIE) & ~above
+        kept = above | (tied & (above.sum(-1, keepdim=True) + tied.cumsum(-1) <= k))
+        values = values.masked_fill(~kept, -math.inf)
+    return values, tokens
+
+
+def nucleus(logits: Tensor, probabilities: Tensor, top_p: float) -> Tensor:
+    """Return which tokens (B, C) are needed to reach `top_p`, but for rounding; at least one always is."""
+    enough = top_p * (1 - TIE)
+    values, order = logits.sort(dim=-1, descending=True)
+    descending = probabilities.gather(-1, order)
+    num_needed = (descending.cumsum(dim=-1) - descending < enough).sum(dim=-1, keepdim=True).clamp(min=1)
+    least = values.gather(-1, num_needed - 1)
+    reached = logits >= least - TIE
+    if torch.equal(reached.sum(dim=-1, keepdim=True), num_needed):
+        return reached
+    above = logits > least + TIE
+    ties = probabilities * (reached & ~above)
+    before = (probabilities * above).sum(-1, keepdim=True) + ties.cumsum(-1) - ties
+    return above | (reached & ((before < enough) | (before == 0)))
 
 
 def choose(distribution: Tensor, uniforms: Tensor) -> Tensor:
-    """Return the indices (B) that `uniforms` (B) in [0, 1) select from the cumulated `distribution` (B, C)."""
+    """Return the indices (B) that `uniforms` (B) in [0, 1) select from the cumulated `distribution` (B, C).
+
+    No index with probability 0 is selected: a multiple of 2^-53 below 1, times the sum, is less than the sum.
+    """
     cumulated = distribution.cumsum(dim=-1)
     points = uniforms[:, None] * cumulated[:, -1:]
-    return torch.searchsorted(cumulated, points, right=True).squeeze(-1).clamp(max=distribution.shape[-1] - 1)
+    return torch.searchsorted(cumulated, points, right=True).squeeze(-1)
 
 
 def _uniform(generator: np.random.Philox) -> float:

@@ -35,6 +35,7 @@ class TokenizeStats(StepStats, total=False):
     num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
     num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]
     num_empty_files: Annotated[int, Metric("files", "Files without text.")]
+    num_dictionary_files: Annotated[int, Metric("files", "Files of ids whose words are sorted, as in a dictionary.")]
     num_null_records: Annotated[int, Metric("records", "Records whose text field is null; left out.")]
     num_replaced_letters: Annotated[int, Metric("characters", "Invalid bytes, replaced by U+FFFD.")]
     num_byte_order_marks: Annotated[int, Metric("files", "Files with a byte order mark; removed.")]
@@ -163,6 +164,7 @@ class TrainStats(StepStats, Quality, total=False):
     restarts: Annotated[int, Metric("", "Restarts after lost workers.")]
     rollbacks: Annotated[int, Metric("", "Batches left out after a divergence.")]
     workers: Annotated[int, Metric("workers", "Workers at the end of the training.")]
+    weights_from: Annotated[str, Metric("", "Model whose weights training started from; scratch: random ones.")]
 
 
 class GenerateStats(StepStats, total=False):

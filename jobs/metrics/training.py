@@ -135,6 +135,9 @@ class EvaluationRow(Position, Quality):
         float, Metric("", "Largest norm of the gradient.", TABLE, over=largest("gradient_norm"))
     ]
     seconds: Annotated[float, Metric("s", "Training time so far.", TABLE, order=Order.NOT_DECREASING)]
+    interval_seconds: Annotated[
+        float, Metric("s", "Training time since the previous row; with train.eval_every=epoch, of an epoch.", TABLE)
+    ]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.", TABLE, over=tokens_per_second)]
     step_milliseconds_p50: Annotated[
         float, Metric("ms", "Median duration of a step.", over=median("step_milliseconds"))

@@ -25,7 +25,7 @@ tags:
 
 # A language model of run {run_id}
 
-{num_parameters:,} parameters in Llama's architecture, trained from scratch on the corpus below. Open it with
+{num_parameters:,} parameters in Llama's architecture, trained {origin} on the corpus below. Open it with
 `transformers.AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`, or with
 `python -m jobs sample --model FOLDER`.
 """
@@ -38,7 +38,7 @@ tags:
 
 # A language model of run {run_id}
 
-{num_parameters:,} parameters of kind {kind}, trained from scratch on the corpus below. `transformers` has no such
+{num_parameters:,} parameters of kind {kind}, trained {origin} on the corpus below. `transformers` has no such
 architecture; open it with `python -m jobs sample --model FOLDER`.
 """
 _METRICS = """\
@@ -97,9 +97,11 @@ def write_card(
     kind = config.model.kind
     header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
     metrics = _METRICS + (_REGRESSION if "mean_vector_loss" in stats else _LIKELIHOOD) + _METRICS_OF_ALL
+    start = stats.get("weights_from", "scratch")
+    origin = "from scratch" if start == "scratch" else f"from the weights of {start}"
     settings = config.model_dump(mode="json", include={"preset", "tokenize", "windows", "model", "train"})
     parts = (
-        header.format(run_id=run_id, num_parameters=stats["num_parameters"], kind=kind),
+        header.format(run_id=run_id, num_parameters=stats["num_parameters"], kind=kind, origin=origin),
         _corpus(sources),
         metrics.format(**stats, uniform_loss=math.log(vocab_size)),
         f"## Configuration\n\n{_verbatim(json.dumps(settings, indent=2, ensure_ascii=False))}\n",

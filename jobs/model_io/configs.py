@@ -13,32 +13,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from jobs.config import ModelConfig, first_wrong
+from jobs.config.stored import ARCHITECTURES, LLAMA_NAMES
 from jobs.errors import DamagedError, InputError
 from jobs.model.context import AttentionConfig, ContextConfig, EmbeddingRegression
 from jobs.model.kinds import MODELS
 from jobs.model.language_model import MAX_POSITIONS, MAX_TOKENS, DataShape, LanguageModel, checked_int
 from jobs.model.llama import LlamaConfig
 
-ARCHITECTURES = {
-    "LlamaForCausalLM": "transformer",
-    "NightjarContextMlp": "context_mlp",
-    "NightjarContextAttention": "context_attention",
-    "NightjarEmbeddingRegression": "embedding_regression",
-}
-"""The kinds of models by their names in ``config.json``."""
-
-_LLAMA_NAMES = {
-    "vocab_size": "vocab_size",
-    "num_positions": "max_position_embeddings",
-    "num_layers": "num_hidden_layers",
-    "embedding_size": "hidden_size",
-    "hidden_size": "intermediate_size",
-    "num_heads": "num_attention_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "rope_theta": "rope_theta",
-    "norm_epsilon": "rms_norm_eps",
-}
-"""Hugging Face's name of each of our settings."""
 _LLAMA_FIXED = {
     "hidden_act": "silu",
     "attention_bias": False,
@@ -74,7 +55,7 @@ def llama_values(config: LlamaConfig) -> dict[str, Any]:
     """Return the configuration of a Llama model in Hugging Face's terms."""
     return {
         "model_type": "llama",
-        **{theirs: getattr(config, ours) for ours, theirs in _LLAMA_NAMES.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in LLAMA_NAMES.items()},
         "head_dim": config.head_size,
         **_LLAMA_FIXED,
     }
@@ -105,14 +86,14 @@ def _llama_config(values: dict[str, Any], where: str) -> LlamaConfig:
         if values.get(name, value) != value:
             raise InputError(f"{where}: {name} is {values[name]!r}; only {value!r} is supported")
     try:
-        settings = {ours: values[theirs] for ours, theirs in _LLAMA_NAMES.items()}
+        settings = {ours: values[theirs] for ours, theirs in LLAMA_NAMES.items()}
         vocab_size = checked_int("vocab_size", settings.pop("vocab_size"), 1, MAX_TOKENS)
         num_positions = checked_int("max_position_embeddings", settings.pop("num_positions"), 1, MAX_POSITIONS)
         checked = ModelConfig(**settings).model_dump(include=set(settings))
         config = LlamaConfig(vocab_size, num_positions, **checked)
     except ValidationError as error:
         ours, _, reason = first_wrong(error).partition(": ")
-        raise DamagedError(f"{where}: {_LLAMA_NAMES.get(ours, ours)}: {reason}") from None
+        raise DamagedError(f"{where}: {LLAMA_NAMES.get(ours, ours)}: {reason}") from None
     except (KeyError, ValueError) as error:
         raise DamagedError(f"{where}: not the configuration of a Llama model ({error})") from None
     if values.get("head_dim", config.head_size) != config.head_size:

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
-from jobs.lake.champion import read_champion
-from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.uri import ending_of, join, to_uri
+from jobs.lake.models import CONFIG, TOKENIZER
+from jobs.lake.uri import ending_of, join
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.archive import unpack
 from jobs.model_io.configs import Shapes, model_config, parse_model_config, weight_shapes
 from jobs.tokenizer.definition import END_OF_TEXT
 from jobs.tokenizer.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+WEIGHTS = "model.safetensors"
 TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 GENERATION_CONFIG, CARD, TRAINING_STATS = "generation_config.json", "README.md", "training_stats.json"
 
@@ -82,25 +82,6 @@ def read_contents(uri: str) -> dict[str, bytes]:
         raise InputError(f"{uri}: no model here (no {MANIFEST}); run the train step first")
     files = {entry.name: store.read_file(uri, entry) for entry in manifest.files}
     return {**files, MANIFEST: store.read_bytes(join(uri, MANIFEST))}
-
-
-def find_model(name: str, lake: Lake) -> str:
-    """Return the URI of the folder or zip file that `name` stands for: a place, the id of a run, or ``champion``."""
-    if name == "champion":
-        champion, _ = read_champion(lake)
-        if champion is None:
-            raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
-        return champion.model_uri
-    uri = to_uri(name)
-    if ending_of(uri, (".zip",)) and store.exists(uri):
-        return uri
-    candidates = [uri, join(uri, "model")]
-    if "/" not in name:
-        candidates.append(lake.run(name).model)
-    for candidate in candidates:
-        if store.exists(join(candidate, MANIFEST)) and store.exists(join(candidate, CONFIG)):
-            return candidate
-    raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")
 
 
 def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:

@@ -67,10 +67,12 @@ def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
 def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
     """Yield one row for each evaluated step, from the steps since the previous one."""
     interval: list[StepRow] = []
+    seconds = 0.0
     for row in rows:
         interval.append(row)
         if "valid_loss" in row:
-            last = cast("dict[str, float]", row)
+            last = {**cast("dict[str, float]", row), "interval_seconds": row["seconds"] - seconds}
+            seconds = row["seconds"]
             columns = metrics_of(EvaluationRow).items()
             found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
             yield cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})

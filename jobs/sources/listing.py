@@ -67,6 +67,11 @@ class Listing:
         """Bytes of all files."""
         return sum(source.size for source in self.sources)
 
+    @property
+    def formats(self) -> frozenset[str]:
+        """The formats of the files: ``txt``, ``jsonl``, ``parquet``."""
+        return frozenset(source.format for source in self.sources)
+
     def describe_left_out(self) -> str:
         """Return the number and the first names of what was left out, or "" if nothing was."""
         if not self.left_out:

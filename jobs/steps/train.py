@@ -43,9 +43,13 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     datasets = used_datasets(run)
     if not {"tokens", "windows"} <= datasets.keys():
         raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
-    job = locate_start(TrainingJob(run, config, datasets["windows"]))
+    job, weights_from = locate_start(TrainingJob(run, config, datasets["windows"]))
     result = train_until_complete(job, engine, progress)
-    stats = {**summarize(compact(run), keep_best=config.train.keep_best), **result.to_stats()}
+    stats = {
+        **summarize(compact(run), keep_best=config.train.keep_best),
+        **result.to_stats(),
+        "weights_from": weights_from,
+    }
     _publish_model(job, stats)
     _publish(run, stats, datasets)
     if config.train.strategy != "allreduce":

@@ -63,15 +63,15 @@ class TrainingState:
 
     def is_over(self, schedule: Schedule) -> bool:
         """Return True if the schedule is over, or if training stops early."""
-        return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule.config)
+        return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule)
 
-    def has_stopped_improving(self, config: TrainConfig) -> bool:
+    def has_stopped_improving(self, schedule: Schedule) -> bool:
         """Return True if the last `train.early_stopping_evals` validations were no better than the best before them."""
-        if config.early_stopping_evals is None or self.best_step is None:
+        most = schedule.config.early_stopping_evals
+        if most is None or self.best_step is None:
             return False
         # Validations are counted by steps, so a resumed run decides as an undisturbed one.
-        since = self.steps // config.eval_every - self.best_step // config.eval_every
-        return since >= config.early_stopping_evals
+        return schedule.num_evals(self.steps) - schedule.num_evals(self.best_step) >= most
 
 
 class Checkpoints:

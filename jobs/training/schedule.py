@@ -18,7 +18,8 @@ class Schedule:
 
     config: TrainConfig
     total_steps: int
-    total_epochs: float
+    num_windows: int
+    """Windows of an epoch."""
 
     @classmethod
     def of(cls, config: TrainConfig, num_windows: int, window_size: int) -> Schedule:
@@ -27,7 +28,18 @@ class Schedule:
         if config.max_tokens is not None:
             total_steps = min(total_steps, math.ceil(config.max_tokens / (config.batch_size * window_size)))
         total_steps = max(1, total_steps)
-        return cls(config, total_steps, total_steps * config.batch_size / num_windows)
+        return cls(config, total_steps, num_windows)
+
+    @property
+    def total_epochs(self) -> float:
+        """Passes over the training windows."""
+        return self.total_steps * self.config.batch_size / self.num_windows
+
+    def num_evals(self, steps: int) -> int:
+        """Return the number of validations that are due in the first `steps`, by `train.eval_every`."""
+        if self.config.eval_every:
+            return steps // self.config.eval_every
+        return min(steps, steps * self.config.batch_size // self.num_windows)
 
     @property
     def warmup_steps(self) -> int:

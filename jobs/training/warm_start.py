@@ -14,10 +14,14 @@ from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.uses import initial_weights
 from jobs.errors import InputError
+from jobs.lake import store
 from jobs.lake.layout import Lake, Run
+from jobs.lake.models import TOKENIZER, read_model_file
+from jobs.lake.uri import join
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel
-from jobs.model_io.folder import find_model, load_model
+from jobs.model_io.folder import load_model
+from jobs.sources.inputs import check_model, find_start
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint
 from jobs.training.job import TrainingJob
@@ -25,14 +29,37 @@ from jobs.training.job import TrainingJob
 log = logging.getLogger(__name__)
 
 
-def locate_start(job: TrainingJob) -> TrainingJob:
-    """Replace the name in `train.init` by the URI of that model; by None once the run has a checkpoint."""
-    config = job.config
-    if config.train.init is None:
-        return job
-    uri = find_model(config.train.init, Lake(job.run.lake_uri)) if latest_checkpoint(job.run) is None else None
-    train = config.train.model_copy(update={"init": uri})
-    return replace(job, config=config.model_copy(update={"train": train}))
+SCRATCH = "scratch"
+"""The name of random weights in the statistics."""
+
+
+def locate_start(job: TrainingJob) -> tuple[TrainingJob, str]:
+    """Replace the name in `train.init` by the URI of that model; by None for random weights, or with a checkpoint.
+
+    Also return where the weights come from. The first attempt decides that, and checks that the model fits.
+    """
+    config, run = job.config, job.run
+    is_resumed, decision = latest_checkpoint(run) is not None, join(run.train, "start.json")
+    try:
+        uri = store.read_json(decision)["init"]
+    except FileNotFoundError:
+        # A checkpoint without this file is of an earlier version.
+        uri = config.train.init if is_resumed else _decide(job)
+        store.write_json(decision, {"init": uri})
+    train = config.train.model_copy(update={"init": None if is_resumed else uri})
+    return replace(job, config=config.model_copy(update={"train": train})), uri or SCRATCH
+
+
+def _decide(job: TrainingJob) -> str | None:
+    """Return the URI of the model to start from, which fits; None for random weights."""
+    init = job.config.train.init
+    uri = find_start(init, Lake(job.run.lake_uri))
+    if uri is not None:
+        check_model(job.config, uri)
+        check_tokenizer(TokensDataset.of_run(job.run).read_tokenizer(), uri)
+    elif init is not None:
+        log.info("train.init=%s: the lake has no champion yet, so training starts from scratch", init)
+    return uri
 
 
 def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
@@ -40,7 +67,8 @@ def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
     config = job.config
     model = build_model(config.model, shape, config.train.seed)
     if config.train.init is not None:
-        take_weights(model, config.train.init, TokensDataset.of_run(job.run).read_tokenizer())
+        model.load_state_dict(load_model(config.train.init)[0].state_dict())
+        log.info("training starts from the weights of %s", config.train.init)
     if config.train.embeddings is not None:
         uri = embeddings_uri(job.run, config.train.embeddings)
         names = token_names(TokensDataset.of_run(job.run).read_tokenizer().json)
@@ -49,24 +77,15 @@ def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
     return model
 
 
-def take_weights(model: LanguageModel, uri: str, tokenizer: Tokenizer) -> None:
-    """Load the weights of the model at `uri`, which must have the same `tokenizer` and shapes, into `model`."""
-    earlier, its_tokenizer = load_model(uri)
-    ours, theirs = (hashlib.sha256(each.json).hexdigest()[:12] for each in (tokenizer, its_tokenizer))
+def check_tokenizer(tokenizer: Tokenizer, uri: str) -> None:
+    """Check that the model at `uri` has the same tokenizer."""
+    earlier = Tokenizer(read_model_file(uri, TOKENIZER), join(uri, TOKENIZER))
+    ours, theirs = (hashlib.sha256(each.json).hexdigest()[:12] for each in (tokenizer, earlier))
     if ours != theirs:
         raise InputError(
             f"train.init ({uri}): its tokenizer ({theirs}) differs from this run's ({ours}); set"
             " tokenize.tokenizer=inherit, or remove train.init to start from random weights"
         )
-    shapes, its_shapes = ({name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (model, earlier))
-    for name in sorted(shapes.keys() | its_shapes.keys()):
-        if shapes.get(name) != its_shapes.get(name):
-            raise InputError(
-                f"train.init ({uri}): {name} is {its_shapes.get(name, 'absent')} in that model and"
-                f" {shapes.get(name, 'absent')} in this run; give model.* the values of that model"
-            )
-    model.load_state_dict(earlier.state_dict())
-    log.info("training starts from the weights of %s", uri)
 
 
 def embeddings_uri(run: Run, embeddings: str) -> str:

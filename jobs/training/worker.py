@@ -47,14 +47,15 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
         data = job.open_data()
         learner = Learner(initial_model(job, data.shape), config, choose_device(context.rank))
         state = _resume(job, learner, group)
-        is_complete = Loop(job, Trainer(config, data, learner, group, watchdog), state, shutdown).run(until)
+        trainer = Trainer(config, data, learner, group, watchdog)
+        is_complete = Loop(job, trainer, state, shutdown).run(until)
         return TrainingResult(
             is_complete=is_complete,
             num_parameters=learner.model.num_parameters,
             dtype=learner.dtype_name,
             device=learner.device.type,
             peak_resident_bytes=int(group.largest(peak_resident_bytes())),
-            stopped_early=state.has_stopped_improving(config),
+            stopped_early=state.has_stopped_improving(trainer.schedule),
             best_step=state.best_step,
             best_valid_loss=state.best_valid_loss,
         )
@@ -90,9 +91,11 @@ class Loop:
 
     def run(self, until: int | None) -> bool:
         """Take all steps that are left; return False if a worker was asked to shut down before the end."""
+        num_evals = self._trainer.schedule.num_evals
         while not (self._is_over(until) or self._must_stop):
             row, quality = self._step(), self._baselines
-            if self._state.steps % self._config.eval_every == 0 or self._is_over(until):
+            steps = self._state.steps
+            if num_evals(steps) > num_evals(steps - 1) or self._is_over(until):
                 quality = quality | self._validate()
             if self._journal:
                 position = self._trainer.data.position(self._state.steps, self._config.batch_size)

@@ -25,8 +25,8 @@ class SparkConfig(Section):
     app_name: str = Field("nightjar", min_length=1)
     """Name of the Spark application, as Spark's web pages and YARN show it."""
     master: str | None = None
-    """Spark master to connect to, such as spark://host:7077. Without a value, spark-submit's master is used; without
-    spark-submit, Spark runs on this machine, with executors x executor_cores slots."""
+    """Spark master to connect to, such as spark://host:7077, unless spark-submit was given one. Without a value, Spark
+    runs on this machine, with executors x executor_cores slots."""
     driver_memory: MemorySize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
     executor_memory: MemorySize = "2g"

@@ -43,7 +43,7 @@ class TokenizeConfig(Section):
     """Kind of tokens when a vocabulary is trained. `bpe`: parts of words (byte-level BPE), which can represent any
     text. `word` and `char`: words and characters; those outside the vocabulary become `<unk>`."""
     lowercase: bool = False
-    """Convert words or characters to lower case. Not for BPE, where it has no effect."""
+    """Convert words or characters to lower case."""
     min_frequency: int = Field(1, ge=1)
     """Smallest number of occurrences of a word or character in the vocabulary. Rarer ones become `<unk>`."""
     tokenizer: str = Field("train", min_length=1)

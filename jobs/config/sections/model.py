@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from jobs.config.sections import Section
+
+EPOCH = "epoch"
+Steps = Annotated[int, BeforeValidator(lambda value: 0 if value == EPOCH else value), Field(ge=0)]
+"""A number of steps; `epoch`, stored as 0, stands for those of an epoch."""
+CHAMPION, CHAMPION_OR_SCRATCH = "champion", "champion-or-scratch"
+"""The values of `train.init` that start from the promoted model. The second one allows that there is none."""
 
 EMBED = "embed"
 """The value of `train.embeddings` that starts the model from the vectors of the embed step."""
@@ -67,24 +73,25 @@ class TrainConfig(Section):
     """How workers combine their results. `allreduce`: they add their gradients at every step, which needs a fast
     network. `average` and `diloco`: each worker trains several steps alone in each round. Then `average` averages the
     weights, and `diloco` takes a step of an outer optimizer (arXiv:2311.08105). Both survive the loss of machines."""
-    sync_every: int = Field(30, ge=0)
-    """Steps that each worker trains alone in a round of `average` and `diloco`; 0 makes each epoch one round. Higher
-    values need less communication."""
+    sync_every: Steps = 30
+    """Steps that each worker trains alone in a round; `epoch` or 0 makes each epoch one round. Higher values need less
+    communication."""
     outer_learning_rate: float = Field(1.0, gt=0)
     """Learning rate of the outer optimizer of `diloco`: SGD with Nesterov momentum on the mean change of a round."""
     outer_momentum: float = Field(0.3, ge=0, lt=1)
     """Momentum of the outer optimizer of `diloco`."""
     delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Number format in which workers of `average` and `diloco` send their changes of the weights. `int8` sends a
-    quarter of the bytes of `float32`, with a scale for each row."""
+    """Number format in which workers send their changes of the weights after a round. `int8` sends a quarter of the
+    bytes of `float32`, with a scale for each row."""
     allreduce_steps: int = Field(0, ge=0)
-    """Number of steps to train by all-reduce before the first round of `average` or `diloco`."""
+    """Number of steps to train by all-reduce before the first round."""
     state_every: int = Field(10, ge=1)
     """Number of rounds between two copies of the workers' optimizer states in the lake. In between, the states are only
     on the workers' disks, and a lost worker loses its own."""
     init: str | None = None
     """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run, or
-    `champion`. It must have the same tokenizer and the same shape."""
+    `champion`. It must have the same tokenizer and the same shape. `champion-or-scratch` starts from random weights if
+    the lake has no champion yet."""
     early_stopping_evals: int | None = Field(None, ge=1)
     """End training after this many validations in a row without a lower validation loss. Without a value, training runs
     to its end."""
@@ -143,8 +150,9 @@ class TrainConfig(Section):
     compiler."""
     seed: int = Field(1234, ge=0)
     """Seed of the initial weights and of the order of the windows."""
-    eval_every: int = Field(100, ge=1)
-    """Number of steps between two validations. The last step is always followed by one."""
+    eval_every: Steps = 100
+    """Number of steps between two validations, each of which is a row of metrics.csv. `epoch` or 0 validates at the end
+    of each epoch. The last step is always followed by one."""
     eval_windows: int = Field(512, ge=1)
     """Largest number of windows that a validation uses, evenly spaced over the validation text. With more windows, the
     loss is more exact and takes longer to compute."""
@@ -192,17 +200,22 @@ class GenerateConfig(Section):
     prompts: tuple[str, ...] = Field(("The man starts with",), min_length=1)
     """Texts to continue. An empty text begins a new document."""
     prompts_file: str | None = None
-    """File with the prompts, which then replaces generate.prompts: a text file with one prompt in each line, or a
-    .jsonl file whose lines have a field `prompt`. A path, file:///... or s3://..."""
+    """File with the prompts, which then replaces generate.prompts: a text file, or a .jsonl file whose lines have a
+    field `prompt`. A path, file:///... or s3://..."""
+    prompt_unit: Literal["line", "file"] = "line"
+    """Part of a text file of prompts that is one prompt: each `line`, or the whole `file`."""
     num_samples: int = Field(3, ge=1, le=10_000)
     """Number of continuations of each prompt."""
     max_new_words: int = Field(20, ge=1)
     """Longest continuation in words, unless max_new_tokens has a value."""
+    min_new_words: int | None = Field(None, ge=1)
+    """Shortest continuation in words: the end of the text is not drawn before. Only generate.max_new_tokens and
+    generate.stop can end it earlier."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Longest continuation in tokens. With a value, max_new_words has no effect."""
     temperature: float = Field(0.8, ge=0)
-    """Randomness of the text: the logits are divided by this number. 0 always takes the likeliest token; 1 keeps the
-    model's probabilities; higher values are more random."""
+    """Randomness of the text: the logits are divided by this number. 0 always takes the likeliest token, as do values
+    below 1e-6; 1 keeps the model's probabilities; higher values are more random."""
     top_k: int | None = Field(50, ge=1)
     """Draw only among this many of the likeliest tokens. Without a value, among all."""
     top_p: float | None = Field(None, gt=0, le=1)
@@ -217,14 +230,19 @@ class GenerateConfig(Section):
     stop: tuple[str, ...] = ()
     """Texts that end a continuation. It ends before the first of them."""
     seed: int = Field(0, ge=0)
-    """Seed of the random draws. The same seed gives the same text."""
+    """Seed of the random draws. The same seed gives a run the same text, whatever the number of tasks."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Number format of matrix products. `float32` gives the same text on machines with the same floating-point
     rounding. `bfloat16` is faster for many prompts. `int8` stores the matrices of a transformer in a quarter of the
     memory, and is fastest for single prompts."""
 
     @model_validator(mode="after")
-    def _stops_are_texts(self) -> Self:
+    def _ends_fit(self) -> Self:
+        if self.max_new_tokens is None and (self.min_new_words or 0) > self.max_new_words:
+            raise ValueError(
+                f"generate.min_new_words ({self.min_new_words}) must be at most generate.max_new_words"
+                f" ({self.max_new_words})"
+            )
         if "" in self.stop:
             raise ValueError("generate.stop holds an empty text, which would end every continuation at once; remove it")
         return self

@@ -85,7 +85,7 @@ class Rounds:
             dtype=last.dtype if last else str(choose_dtype(self._config.dtype, device)).removeprefix("torch."),
             device=last.device if last else device.type,
             peak_resident_bytes=max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self._results)]),
-            stopped_early=self._state.has_stopped_improving(self._config),
+            stopped_early=self._state.has_stopped_improving(self._schedule),
             best_step=self._state.best_step,
             best_valid_loss=self._state.best_valid_loss,
         )
@@ -126,8 +126,8 @@ class Rounds:
         for _ in range(plan.first_step, plan.last_step):
             self._state.add_step(num_tokens=self._config.batch_size * self._data.train.size, seconds=seconds)
         rows = merge_rows(self._results, seconds, seconds - plan.seconds, one_by_one=self._engine.name == "inline")
-        every, quality = self._config.eval_every, self._baselines
-        if plan.last_step // every > plan.first_step // every or self._state.is_over(self._schedule):
+        num_evals, quality = self._schedule.num_evals, self._baselines
+        if num_evals(plan.last_step) > num_evals(plan.first_step) or self._state.is_over(self._schedule):
             quality = quality | self._validate(plan, rows[-1])
         self._write(plan, rows, quality)
         self._seconds_per_step = (time.monotonic() - started) / (plan.last_step - plan.first_step)

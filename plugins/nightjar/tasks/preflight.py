@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError
 
 from jobs.config import Config, TokenizeConfig
-from jobs.config.prompts import read_prompts
+from jobs.config.effects import Facts, explain_inert
 from jobs.errors import InputError
+from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
+from jobs.sources.inputs import check_inputs, named_files
 from jobs.sources.listing import Source, list_corpus
 from jobs.sources.names import corpus_places
 from jobs.sources.utf8 import Utf8Check
@@ -39,8 +41,11 @@ def prepare(config: Config, run: Run) -> Config:
     check_reachable(config, lake, endpoint_url)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
-    check_corpus(config, lake.uri)
-    check_prompts(config)
+    formats = check_corpus(config, lake.uri)
+    check_files(config, lake)
+    champion, _ = read_champion(lake, aws.store())
+    for line in explain_inert(config, config.chosen, Facts("emr", formats, inherits=champion is not None)):
+        log.warning("%s", line)
     return publish_config(config, run)
 
 
@@ -50,7 +55,7 @@ def publish_config(config: Config, run: Run) -> Config:
     if store.publish(run.config, config.to_json().encode()):
         return config
     stored = Config.from_json(store.read_bytes(run.config).decode(), run.config)
-    if stored != config:
+    if not stored.has_settings_of(config):
         log.warning("The trigger form is ignored: this run keeps its configuration in %s", run.config)
     return stored
 
@@ -73,8 +78,8 @@ def check_wheelhouse(config: Config) -> None:
         raise InputError(f"cluster.wheelhouse: {error}") from None
 
 
-def check_corpus(config: Config, lake_uri: str | None = None) -> None:
-    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8."""
+def check_corpus(config: Config, lake_uri: str | None = None) -> frozenset[str]:
+    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8; return its formats."""
     store = aws.store()
     with _input_error("corpus: cannot be listed"):
         listing = list_corpus(config.corpus, store, lake_uri)
@@ -90,6 +95,7 @@ def check_corpus(config: Config, lake_uri: str | None = None) -> None:
     log.info("Corpus %s: %d files, %.1f MB", " ".join(listing.places), len(sources), num_bytes / 1e6)
     if left_out := listing.describe_left_out():
         log.info("Corpus: %s", left_out)
+    return listing.formats
 
 
 def check_contents(
@@ -116,20 +122,23 @@ def check_contents(
         max_bytes -= end
 
 
-def check_prompts(config: Config) -> None:
-    """Check that the prompts can be read. Only the last step of a run uses them."""
-    with _input_error(f"generate.prompts_file: {config.generate.prompts_file} cannot be read"):
-        prompts = read_prompts(config.generate, aws.store().read_bytes)
+def check_files(config: Config, lake: Lake) -> None:
+    """Check all other files and models that the settings name; later steps of the run use them."""
+    with _input_error("a file that the settings name cannot be read"):
+        prompts = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
 
 
 def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
-    """Check that a cluster on AWS can reach the lake, the corpus and the prompts."""
+    """Check that a cluster on AWS can reach the lake, the corpus, and all files that the settings name."""
     if "amazonaws.com" not in emr_endpoint_url:
         return
     uris = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", uri) for uri in corpus_places(config.corpus))]
+    uris += named_files(config)
     if config.generate.prompts_file:
         uris.append(("generate.prompts_file", to_uri(config.generate.prompts_file)))
+    if "/" in (config.train.init or ""):
+        uris.append(("train.init", to_uri(str(config.train.init))))
     for setting, uri in uris:
         if not is_s3(uri):
             raise InputError(f"{setting}: a cluster on AWS cannot read {uri}; upload it to s3://bucket/prefix")

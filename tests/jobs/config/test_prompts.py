@@ -8,9 +8,9 @@ from jobs.errors import InputError
 from jobs.lake import store
 
 
-def prompts_of(path, data):
+def prompts_of(path, data, unit="line"):
     path.write_bytes(data)
-    return read_prompts(GenerateConfig(prompts_file=str(path)), store.read_bytes)
+    return read_prompts(GenerateConfig(prompts_file=str(path), prompt_unit=unit), store.read_bytes)
 
 
 def test_prompts_come_from_the_configuration_without_a_file():
@@ -30,6 +30,16 @@ def test_prompts_come_from_the_configuration_without_a_file():
 )
 def test_a_text_file_has_a_prompt_in_each_line(tmp_path, data, prompts):
     assert prompts_of(tmp_path / "my prompts.txt", data) == prompts
+
+
+@pytest.mark.parametrize(
+    ("data", "prompt"),
+    [(b"one\r\n\r\ntwo\r\n", "one\n\ntwo"), (b"\xef\xbb\xbfone\n\n", "one\n"), (b"one", "one"), (b"\n", "")],
+)
+def test_a_whole_text_file_is_one_prompt(tmp_path, data, prompt):
+    assert prompts_of(tmp_path / "seed.txt", data, "file") == (prompt,)
+    with pytest.raises(InputError, match="holds no prompt"):
+        prompts_of(tmp_path / "empty.txt", b"", "file")
 
 
 def test_a_jsonl_file_has_a_prompt_in_each_line(tmp_path):

@@ -1,15 +1,15 @@
-"""Files of token ids are read if the ids are in the order of a text; dictionaries and texts are refused."""
+"""Files of token ids are read in their order, dictionaries with a warning; texts are refused."""
 
 import pytest
 
 from jobs.config import resolve
+from jobs.datasets.shards import TokenShard
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from tests.jobs.datasets.test_reuse import shards
 from tests.support.datasets import Pipeline, write_corpus
 
 SEQUENCE = b"the,[5],9\r\nman,[12, 7],2\nstarts,[3],1\nthe,[5],9\n"
-DICTIONARY = b"apple,[4],2\nman,[12, 7],2\nthe,[5],9\n"
 
 
 def make(tmp_path, data, **settings):
@@ -33,15 +33,26 @@ def test_ids_in_the_order_of_a_text_are_read(tmp_path, data, ids):
     assert len(shards(pipeline)[0]) == 1
 
 
+def test_a_dictionary_is_read_in_the_order_of_the_file_with_a_warning(tmp_path, caplog):
+    """The sorted list of an earlier pipeline, long enough for several byte ranges and tasks."""
+    lines = [f"word{number:05d},[{number * 7 % 997}, {number}],1" for number in range(2000)]
+    pipeline, stats = make(tmp_path, "\n".join(lines).encode(), tokenize__vocab_size=5000)
+    ids = [found for number in range(2000) for found in (str(number * 7 % 997), str(number))]
+    tokenizer, (entry,) = pipeline.tokens.read_tokenizer(), pipeline.tokens.shards
+    stream = TokenShard.open(pipeline.tokens.uri, entry).ids
+    assert tokenizer.decode(stream[:-1]).split() == ids
+    assert (stats["num_dictionary_files"], stats["num_tokens"]) == (1, len(ids) + 1)
+    assert "part-r-00000.txt: a dictionary, not a text: its words are sorted and distinct" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("data", "settings", "reason"),
     [
-        (DICTIONARY, {}, "a dictionary, not a text: its 3 words are sorted and distinct"),
         (b"1 2 3\n\nsome words\n", {}, r"non-empty line 2 \('some words'\) holds no ids"),
         (SEQUENCE, {"tokenize__input": "text"}, r"not text; set tokenize\.input=ids"),
     ],
 )
-def test_dictionaries_and_texts_are_refused(tmp_path, data, settings, reason):
+def test_texts_are_refused(tmp_path, data, settings, reason):
     with pytest.raises(InputError, match=reason):
         make(tmp_path, data, **settings)
 

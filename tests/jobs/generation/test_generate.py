@@ -173,3 +173,22 @@ def test_text_ends_before_a_stop_string(model_and_tokenizer, stop, text, finish)
 def test_a_word_is_complete_when_white_space_follows(prompt, text, num_words, kept):
     end = end_of_words(prompt, text, num_words)
     assert (text[:end] if end is not None else None) == kept
+
+
+@pytest.mark.parametrize("prompt", ["abc def", "", "abc "])
+def test_a_text_does_not_end_before_the_least_number_of_words(model_and_tokenizer, prompt):
+    """Every token is equally likely, the end of the text as well."""
+    model, tokenizer = load_again(model_and_tokenizer)
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+        model.output_weight.zero_()
+    tokenizer.end_of_text = 0
+    pair = model, tokenizer
+    free = one(pair, prompt, GenerationSettings(sampling=Sampling(), max_new_words=400, seed=3))
+    settings = GenerationSettings(sampling=Sampling(), max_new_words=400, min_new_words=60, seed=3)
+    held = one(pair, prompt, settings)
+    assert len(free.text.split()) < 60 <= len(held.text.split())
+    assert held.finish == "end_of_text"
+    assert held.log_probabilities == pytest.approx([-np.log(tokenizer.vocab_size)] * len(held.tokens), abs=1e-5)
+    in_tokens = GenerationSettings(sampling=Sampling(), max_new_tokens=3000, min_new_words=60, seed=3)
+    assert len(one(pair, prompt, in_tokens).text.split()) >= 60

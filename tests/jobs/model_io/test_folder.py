@@ -14,9 +14,9 @@ from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.models import find_model
 from jobs.model_io.archive import pack
 from jobs.model_io.folder import (
-    find_model,
     load_model,
     model_contents,
     parse_model,

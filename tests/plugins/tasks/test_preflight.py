@@ -1,8 +1,10 @@
 """The checks before a cluster is created, on local disks and on S3."""
 
+import json
 import os
 import uuid
 
+import boto3
 import pytest
 
 from jobs.config import TokenizeConfig, resolve
@@ -10,6 +12,7 @@ from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.check import check_sources
 from jobs.errors import InputError
 from jobs.lake.layout import Lake
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join, local_path
 from jobs.sources.listing import list_sources
 from nightjar.aws import store
@@ -111,12 +114,54 @@ def test_folder_without_text_is_refused(put, lake_uri):
         check(join(lake_uri, "corpus"))
 
 
+def check_files(lake_uri, **settings):
+    preflight.check_files(
+        config("c", **{key.replace("__", "."): value for key, value in settings.items()}), Lake(lake_uri)
+    )
+
+
 def test_missing_or_invalid_prompts_are_refused(put, lake_uri):
-    preflight.check_prompts(config("c", **{"generate.prompts_file": put("p.jsonl", b'{"prompt": "To be"}')}))
+    check_files(lake_uri, generate__prompts_file=put("p.jsonl", b'{"prompt": "To be"}'))
     with pytest.raises(InputError, match=r"generate.prompts_file: .*none.txt cannot be read"):
-        preflight.check_prompts(config("c", **{"generate.prompts_file": join(lake_uri, "none.txt")}))
+        check_files(lake_uri, generate__prompts_file=join(lake_uri, "none.txt"))
     with pytest.raises(InputError, match=r"generate\.prompts_file: .* line 1"):
-        preflight.check_prompts(config("c", **{"generate.prompts_file": put("q.jsonl", b"To be")}))
+        check_files(lake_uri, generate__prompts_file=put("q.jsonl", b"To be"))
+
+
+def test_missing_models_tokenizers_and_embeddings_are_refused(put, lake_uri):
+    check_files(lake_uri, tokenize__tokenizer=put("t.json", b"{}"), train__embeddings=put("e.csv", b"x"))
+    for key, message in [
+        ("tokenize.tokenizer", r"tokenize\.tokenizer: .*none.* cannot be read"),
+        ("train.embeddings", r"train\.embeddings: .*none.* cannot be read"),
+        ("train.init", r"train\.init: .*none: no model found"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_files(lake_uri, **{key: join(lake_uri, "none")})
+    with pytest.raises(InputError, match=r"no champion yet; .*champion-or-scratch"):
+        check_files(lake_uri, train__init="champion")
+    check_files(lake_uri, train__init="champion-or-scratch")
+
+
+def test_a_model_of_another_shape_is_refused(put, lake_uri):
+    stored = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 9}
+    data = json.dumps(stored).encode()
+    put("models/one/config.json", data)
+    folder = join(lake_uri, "models", "one")
+    store().publish_manifest(folder, Manifest("model", "0", (FileEntry.of("config.json", data),)))
+    with pytest.raises(InputError, match=r"train\.init .*: model\.num_layers is 9 in that model and 2 in this run"):
+        check_files(lake_uri, train__init=folder)
+
+
+def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, monkeypatch):
+    monkeypatch.setattr(
+        preflight.aws, "emr_client", lambda: boto3.client("emr", "us-east-1", endpoint_url="http://localhost:1")
+    )
+    chosen = config(
+        put("a.txt", TEXT * 9), **{"tokenize.lowercase": True, "tokenize.field": "x", "spark.master": "yarn"}
+    )
+    preflight.prepare(chosen, Lake(lake_uri).run(f"r{uuid.uuid4().hex[:8]}"))
+    lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+    assert [line.partition("=")[0] for line in lines] == ["spark.master", "tokenize.field", "tokenize.lowercase"]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
@@ -154,6 +199,9 @@ def test_local_paths_are_refused_for_a_cluster_on_aws(tmp_path):
     prompts = config("s3://lakes/text", **{"generate.prompts_file": str(tmp_path / "p.txt")})
     with pytest.raises(InputError, match=r"generate\.prompts_file: a cluster on AWS cannot read"):
         preflight.check_reachable(prompts, Lake("s3://lakes/x"), aws_url)
+    for key in ("train.init", "train.embeddings", "tokenize.tokenizer"):
+        with pytest.raises(InputError, match=rf"{key}: a cluster on AWS cannot read file://"):
+            preflight.check_reachable(config("s3://lakes/text", **{key: "/a/b"}), Lake("s3://lakes/x"), aws_url)
     preflight.check_reachable(local, Lake(tmp_path.as_uri()), "http://127.0.0.1:5555")
 
 

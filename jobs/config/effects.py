@@ -1,0 +1,204 @@
+"""When a setting acts: settings that depend on others, and lines for those that a person has set without effect.
+
+A setting that `RULES` does not name always acts. The descriptions of the settings, `jobs run`, the steps and the
+preflight all read this table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a run besides its settings; None stands for unknown, which no line complains of."""
+
+    engine: Literal["inline", "spark", "emr"] | None = None
+    formats: frozenset[str] | None = None
+    """Formats of the corpus: ``txt``, ``jsonl``, ``parquet``."""
+    inherits: bool | None = None
+    """Whether there is a vocabulary for ``tokenize.tokenizer=inherit``."""
+    steps: tuple[str, ...] | None = None
+    """The steps that run, if not those of the configuration."""
+
+
+Holds = Callable[[BaseModel, Facts], bool]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition under which a setting acts."""
+
+    text: str
+    """How a message states it: ``train.schedule=wsd``."""
+    holds: Holds
+
+
+def value_of(config: BaseModel, key: str) -> Any:
+    """Return the value of a dotted key."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _one_of(key: str, *values: object) -> Condition:
+    shown = " or ".join(value if isinstance(value, str) else json.dumps(value) for value in values)
+    return Condition(f"{key}={shown}", lambda config, _: value_of(config, key) in values)
+
+
+def _above(key: str, limit: float) -> Condition:
+    return Condition(f"{key} above {limit}", lambda config, _: value_of(config, key) > limit)
+
+
+def _without(key: str) -> Condition:
+    return Condition(f"no {key}", lambda config, _: value_of(config, key) is None)
+
+
+def _with(key: str) -> Condition:
+    return Condition(f"a {key}", lambda config, _: value_of(config, key) is not None)
+
+
+def _either(*conditions: Condition) -> Condition:
+    text = ", or with ".join(condition.text for condition in conditions)
+    return Condition(text, lambda *known: any(condition.holds(*known) for condition in conditions))
+
+
+def _engine(*names: str) -> Condition:
+    places = {"spark": "--engine spark", "emr": "a run of the DAG"}
+    text = " or ".join(places[name] for name in names)
+    return Condition(text, lambda _, facts: facts.engine is None or facts.engine in names)
+
+
+def _learns(config: BaseModel, facts: Facts) -> bool:
+    origin = value_of(config, "tokenize.tokenizer")
+    return origin == "train" or (origin == "inherit" and not facts.inherits)
+
+
+_LEARNS = Condition("a vocabulary that is learned (tokenize.tokenizer)", _learns)
+_RECORDS = Condition(
+    "files of .jsonl or .parquet",
+    lambda _, facts: facts.formats is None or not facts.formats.isdisjoint({"jsonl", "parquet"}),
+)
+_IS_TEXT = _one_of("tokenize.input", "text")
+_UNITS = _one_of("tokenize.kind", "word", "char")
+_TRANSFORMER = _one_of("model.kind", "transformer")
+_IN_ROUNDS = _one_of("train.strategy", "average", "diloco")
+_IN_STEPS = _either(_one_of("train.strategy", "allreduce"), _above("train.allreduce_steps", 0))
+_DILOCO = _one_of("train.strategy", "diloco")
+_ADAM = _one_of("train.optimizer", "adamw", "adam", "muon")
+_MOMENTUM = _one_of("train.optimizer", "sgd", "muon")
+_DRAWS = Condition(
+    "generate.temperature of 1e-6 or more", lambda config, _: value_of(config, "generate.temperature") >= 1e-6
+)
+_EMBEDS = Condition(
+    "train.embeddings=embed",
+    lambda config, facts: "embed" in (facts.steps or ()) or value_of(config, "train.embeddings") == "embed",
+)
+_SPOT = _above("cluster.task_instances", 0)
+_TIMEOUT = Condition(
+    "a value of at least train.step_timeout_seconds + 60",
+    lambda config, _: (
+        value_of(config, "train.gang_timeout_seconds") >= value_of(config, "train.step_timeout_seconds") + 60
+    ),
+)
+
+RULES: dict[str, tuple[Condition, ...]] = {
+    "tokenize.field": (_RECORDS,),
+    "tokenize.drop_gutenberg": (_IS_TEXT,),
+    "tokenize.normalize_nfc": (_IS_TEXT,),
+    "tokenize.drop_duplicates": (_one_of("tokenize.drop_near_duplicates", False),),
+    "tokenize.kind": (_either(_LEARNS, _one_of("tokenize.input", "ids")),),
+    "tokenize.lowercase": (_UNITS, _IS_TEXT, _LEARNS),
+    "tokenize.min_frequency": (_UNITS, _LEARNS),
+    "tokenize.vocab_size": (_LEARNS,),
+    "tokenize.train_bytes": (_one_of("tokenize.kind", "bpe"), _LEARNS),
+    "windows.seed": (_one_of("windows.split", "auto", "source", "block", "hash"),),
+    "model.num_layers": (_TRANSFORMER,),
+    "model.hidden_size": (_TRANSFORMER,),
+    "model.hidden_sizes": (_one_of("model.kind", "context_mlp", "context_attention", "embedding_regression"),),
+    "model.num_heads": (_one_of("model.kind", "transformer", "context_attention"),),
+    "model.num_kv_heads": (_TRANSFORMER,),
+    "model.positions": (_one_of("model.kind", "context_attention"),),
+    "model.rope_theta": (
+        _one_of("model.kind", "transformer", "context_attention"),
+        _one_of("model.positions", "rotary"),
+    ),
+    "model.norm_epsilon": (_TRANSFORMER,),
+    "train.sync_every": (_IN_ROUNDS,),
+    "train.outer_learning_rate": (_DILOCO,),
+    "train.outer_momentum": (_DILOCO,),
+    "train.delta_dtype": (_IN_ROUNDS,),
+    "train.allreduce_steps": (_IN_ROUNDS,),
+    "train.state_every": (_IN_ROUNDS,),
+    "train.min_learning_rate_ratio": (_one_of("train.schedule", "linear", "cosine", "wsd"),),
+    "train.decay_fraction": (_one_of("train.schedule", "wsd"),),
+    "train.decay_per_epoch": (_one_of("train.schedule", "exponential"),),
+    "train.weight_decay": (_one_of("train.optimizer", "adamw", "muon"),),
+    "train.beta1": (_ADAM,),
+    "train.beta2": (_ADAM,),
+    "train.momentum": (_MOMENTUM,),
+    "train.nesterov": (_MOMENTUM, _above("train.momentum", 0)),
+    "train.checkpoint_every": (_IN_STEPS,),
+    "train.checkpoint_seconds": (_IN_STEPS,),
+    "train.max_rollbacks": (_one_of("train.on_divergence", "rollback"),),
+    "train.max_loss_rise": (_IN_STEPS,),
+    "train.gang_timeout_seconds": (_IN_STEPS, _TIMEOUT),
+    "generate.prompts": (_without("generate.prompts_file"),),
+    "generate.prompt_unit": (_with("generate.prompts_file"),),
+    "generate.max_new_words": (_without("generate.max_new_tokens"),),
+    "generate.top_k": (_DRAWS,),
+    "generate.top_p": (_DRAWS,),
+    "generate.min_p": (_DRAWS,),
+    "generate.seed": (_DRAWS,),
+    **{
+        f"embed.{name}": (_EMBEDS,)
+        for name in (
+            *("size", "window", "negative", "epochs", "min_count", "subsample"),
+            *("learning_rate", "workers", "sync_tokens", "seed"),
+        )
+    },
+    "spark.app_name": (_engine("spark", "emr"),),
+    "spark.master": (_engine("spark"),),
+    "spark.driver_memory": (_engine("spark", "emr"),),
+    "spark.executor_memory": (_engine("spark", "emr"),),
+    "cluster.task_instance_types": (_SPOT,),
+    "cluster.spot_timeout_minutes": (_SPOT,),
+}
+"""The conditions of each setting that does not always act; all of them must hold."""
+
+_ON_CLUSTERS = _engine("emr")
+
+
+def acts_with(key: str) -> str:
+    """Return the conditions of a setting as a sentence for its description; empty if it always acts."""
+    conditions = RULES.get(key)
+    return f"Acts only with {', and with '.join(each.text for each in conditions)}." if conditions else ""
+
+
+def conditions_of(key: str) -> tuple[Condition, ...]:
+    """Return the conditions of a setting; those of a section come first."""
+    return ((_ON_CLUSTERS,) if key.startswith("cluster.") else ()) + RULES.get(key, ())
+
+
+def acts(config: BaseModel, key: str, facts: Facts) -> bool:
+    """Return whether a setting has an effect in a run with this configuration."""
+    return all(each.holds(config, facts) for each in conditions_of(key))
+
+
+def explain_inert(config: BaseModel, keys: Iterable[str], facts: Facts) -> Iterator[str]:
+    """Yield a line for each of `keys` that has no effect in a run with this configuration.
+
+    A setting that is off (``false``, or no value) is what happens anyhow.
+    """
+    for key in keys:
+        value = value_of(config, key)
+        lacking = [each.text for each in conditions_of(key) if not each.holds(config, facts)]
+        if lacking and value is not None and value is not False:
+            shown = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+            yield f"{key}={shown} has no effect: it acts only with {', and with '.join(lacking)}"

@@ -1,0 +1,94 @@
+"""The settings that a person gives for a run: in a configuration file, in the environment, and on the command line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.config import RUN_KEYS, environment_settings, flat_schema, parse_settings, unknown_key, variable_name
+from jobs.errors import InputError
+from jobs.lake.uri import to_uri
+
+
+@dataclass(frozen=True)
+class Given:
+    """Settings by their dotted keys; of several places, the last one wins."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    """The file or environment variable of each setting that does not come from the command line."""
+    from_environment: dict[str, Any] = field(default_factory=dict)
+    corpus: str | None = None
+    """The text to train on, if the configuration file names it."""
+    preset: str | None = None
+
+
+def gather(
+    config_file: str | None,
+    settings: Iterable[str],
+    read_bytes: Callable[[str], bytes],
+    environ: Mapping[str, str] = os.environ,
+) -> Given:
+    """Return the settings of a configuration file, overridden by the environment, then by ``key=value`` settings.
+
+    `read_bytes` returns the content of the file at a URI. A wrong file or key is an `InputError`.
+    """
+    of_file = read_config_file(config_file, read_bytes) if config_file is not None else {}
+    run = {key: of_file.pop(key, None) for key in RUN_KEYS}
+    of_environment, chosen = environment_settings(environ), parse_settings(settings)
+    places = {
+        **dict.fromkeys(of_file, config_file or ""),
+        **{key: variable_name(key) for key in of_environment},
+    }
+    return Given(
+        {**of_file, **of_environment, **chosen},
+        {key: place for key, place in places.items() if key not in chosen},
+        of_environment,
+        **run,
+    )
+
+
+def read_config_file(path: str, read_bytes: Callable[[str], bytes]) -> dict[str, Any]:
+    """Return the settings of a TOML file by their dotted keys: tables are sections. It may also name `RUN_KEYS`.
+
+    Raises:
+        InputError: naming the file, and the line or key that is wrong.
+    """
+    try:
+        table = tomllib.loads(read_bytes(to_uri(path)).decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'}); check --config-file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = str(error)
+        raise InputError(f"{path}: not TOML ({reason[:1].lower()}{reason[1:]})") from None
+    known = flat_schema().keys() | set(RUN_KEYS)
+    values = dict(_flatten(table, known))
+    for key in values:
+        if key not in known:
+            raise InputError(f"{path}: {unknown_key(key)}")
+    return values | {key: _text(path, key, values[key]) for key in RUN_KEYS if key in values}
+
+
+def _flatten(table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values; an empty table that is no section counts as an unknown key."""
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        is_section = any(each.startswith(f"{key}.") for each in known)
+        if isinstance(value, dict) and key not in known and (value or is_section):
+            yield from _flatten(value, known, f"{key}.")
+        else:
+            yield key, value
+
+
+def _text(path: str, key: str, value: object) -> str:
+    """Return the value of one of `RUN_KEYS`: a text, or for a corpus a list of places."""
+    listed = value if isinstance(value, list) and key == "corpus" else [value]
+    places = [place for place in listed if isinstance(place, str) and place]
+    if not places or len(places) < len(listed):
+        raise InputError(f"{path}: {key}: input should be a valid string, got {value!r}")
+    return "\n".join(places)

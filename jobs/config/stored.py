@@ -1,0 +1,58 @@
+"""The settings of a trained model, as the ``config.json`` of its folder stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jobs.config import Config
+from jobs.config.effects import Facts, acts
+
+ARCHITECTURES = {
+    "LlamaForCausalLM": "transformer",
+    "NightjarContextMlp": "context_mlp",
+    "NightjarContextAttention": "context_attention",
+    "NightjarEmbeddingRegression": "embedding_regression",
+}
+"""The kinds of models by their names in ``config.json``."""
+
+LLAMA_NAMES = {
+    "vocab_size": "vocab_size",
+    "num_positions": "max_position_embeddings",
+    "num_layers": "num_hidden_layers",
+    "embedding_size": "hidden_size",
+    "hidden_size": "intermediate_size",
+    "num_heads": "num_attention_heads",
+    "num_kv_heads": "num_key_value_heads",
+    "rope_theta": "rope_theta",
+    "norm_epsilon": "rms_norm_eps",
+}
+"""Hugging Face's name of each of our settings."""
+
+_MAY_DIFFER = ("model.rope_theta", "model.norm_epsilon")
+"""The weights fit other values: a larger base of the wavelengths suits longer windows."""
+
+
+def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the settings with which a run's model cannot take the weights of a stored one: key, stored value, own one.
+
+    `stored` is the content of the stored model's ``config.json``.
+    """
+    model = config.model
+    (architecture,) = stored.get("architectures") or [None]
+    kind = ARCHITECTURES.get(str(architecture), architecture)
+    if kind != model.kind:
+        yield "model.kind", kind, model.kind
+        return
+    names = LLAMA_NAMES if kind == "transformer" else {}
+    for name in type(model).model_fields:
+        key, theirs = f"model.{name}", stored.get(names.get(name, name))
+        ours = list(value) if isinstance(value := getattr(model, name), tuple) else value
+        is_needed = acts(config, key, Facts()) and key not in _MAY_DIFFER and name != "kind"
+        if is_needed and theirs is not None and theirs != ours:
+            yield key, theirs, ours
+    has_positions = kind in ("context_mlp", "embedding_regression") or (
+        kind == "context_attention" and model.positions == "learned"
+    )
+    if has_positions and stored.get("num_positions") != config.windows.size:
+        yield "windows.size", stored.get("num_positions"), config.windows.size

@@ -1,0 +1,53 @@
+"""The trained models of a lake: where one lies, and single files of its folder or zip file."""
+
+from __future__ import annotations
+
+import zipfile
+
+from jobs.errors import DamagedError, InputError
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import ending_of, join, to_uri
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CHAMPION = "champion"
+"""The name of the promoted model."""
+
+
+def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
+    """Return the URI of the folder or zip file that `name` stands for: a place, the id of a run, or ``champion``."""
+    if name == CHAMPION:
+        champion, _ = read_champion(lake, store)
+        if champion is None:
+            raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
+        return champion.model_uri
+    uri = to_uri(name)
+    if ending_of(uri, (".zip",)) and store.exists(uri):
+        return uri
+    candidates = [uri, join(uri, "model")]
+    if "/" not in name:
+        candidates.append(lake.run(name).model)
+    for candidate in candidates:
+        if store.exists(join(candidate, MANIFEST)) and store.exists(join(candidate, CONFIG)):
+            return candidate
+    raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")
+
+
+def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
+    """Return the content of one file of the model at `uri`, a folder or a zip file.
+
+    Raises:
+        DamagedError: if it is missing, truncated or altered, or the zip file cannot be read.
+    """
+    if ending_of(uri, (".zip",)):
+        try:
+            with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
+                return archive.read(name)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+            raise DamagedError(f"{uri}: has no readable {name} ({error}); export it again") from None
+    manifest = store.read_manifest(uri)
+    entry = next((each for each in manifest.files if each.name == name), None) if manifest else None
+    if entry is None:
+        raise DamagedError(f"{uri}: the manifest does not list {name}")
+    return store.read_file(uri, entry)

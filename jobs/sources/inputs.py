@@ -1,0 +1,87 @@
+"""Checks of everything that a run names besides its corpus: prompts, tokenizer, embeddings and the model to start from.
+
+Airflow's preflight and `jobs run` make them before anything else, so they only read small files. What needs the
+libraries of the steps is checked by `jobs.training.inputs`, also before any text is tokenized.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from jobs.config import Config
+from jobs.config.prompts import read_prompts
+from jobs.config.sections.model import CHAMPION_OR_SCRATCH, EMBED
+from jobs.config.stored import differing_settings
+from jobs.errors import DamagedError, InputError
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.models import CHAMPION, CONFIG, find_model, read_model_file
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join, to_uri
+
+TRAIN, INHERIT = "train", "inherit"
+"""The values of `tokenize.tokenizer` that are no place."""
+
+
+def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[str, ...]:
+    """Check that all files and models that the settings name exist and fit each other; return the prompts.
+
+    Raises:
+        InputError: naming the setting, what is wrong and what to do.
+    """
+    prompts = read_prompts(config.generate, store.read_bytes)
+    for setting, uri in named_files(config):
+        try:
+            found = store.exists(uri) or (setting == "train.embeddings" and store.exists(join(uri, MANIFEST)))
+        except OSError as error:
+            raise InputError(f"{setting}: {uri} cannot be read ({error.strerror or error})") from None
+        if not found:
+            raise InputError(f"{setting}: {uri} cannot be read (no such file)")
+    start = find_start(config.train.init, lake, store)
+    if start is not None:
+        check_model(config, start, store)
+    return prompts
+
+
+def named_files(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the settings that name a file, and its URI; prompts are not among them, since they are read at once."""
+    if config.tokenize.tokenizer not in (TRAIN, INHERIT):
+        yield "tokenize.tokenizer", to_uri(config.tokenize.tokenizer)
+    if config.train.embeddings not in (None, EMBED):
+        yield "train.embeddings", to_uri(str(config.train.embeddings))
+
+
+def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str | None:
+    """Return the URI of the model that `train.init` names; None for random weights."""
+    if init is None:
+        return None
+    if init == CHAMPION_OR_SCRATCH:
+        if read_champion(lake, store)[0] is None:
+            return None
+        init = CHAMPION
+    try:
+        return find_model(init, lake, store)
+    except InputError as error:
+        hint = f"; or set train.init={CHAMPION_OR_SCRATCH}" if init == CHAMPION else ""
+        raise InputError(f"train.init: {error}{hint}") from None
+
+
+def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:
+    """Check that the run's model can take the weights of the model at `uri`."""
+    data = read_model_file(uri, CONFIG, store)
+    try:
+        stored = json.loads(data)
+        found = next(differing_settings(config, stored), None)
+    except (ValueError, AttributeError, TypeError):
+        raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model") from None
+    if found:
+        key, theirs, ours = found
+        raise InputError(
+            f"train.init ({uri}): {key} is {_shown(theirs)} in that model and {_shown(ours)} in this run;"
+            " give this run the values of that model"
+        )
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

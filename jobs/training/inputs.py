@@ -1,0 +1,70 @@
+"""Checks of what training will start from, before any text is tokenized: tokenizers and embeddings are read here.
+
+`jobs.sources.inputs` has the checks that need no library, which come first.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from jobs.config import Config
+from jobs.config.sections.model import EMBED
+from jobs.datasets.publish import used_datasets
+from jobs.datasets.reuse import find_tokenizer, latest_tokens
+from jobs.datasets.tokens import TokensDataset
+from jobs.embeddings.files import read_embeddings, token_names
+from jobs.embeddings.uses import match_tokens
+from jobs.lake import store
+from jobs.lake.layout import Lake, Run
+from jobs.sources.inputs import INHERIT, TRAIN, check_inputs, find_start
+from jobs.tokenizer.tokenizer import Tokenizer
+from jobs.training.warm_start import check_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def check_start(run: Run, config: Config) -> None:
+    """Check tokenizer, prompts, embeddings and earlier model of a run, unless its training has begun.
+
+    Before the tokenize step, a vocabulary that will be learned is not known; after it, the checks are complete.
+
+    Raises:
+        InputError: naming the setting, what is wrong and what to do.
+    """
+    if store.list_files(run.train):
+        return
+    lake = Lake(run.lake_uri)
+    prompts = check_inputs(config, lake)
+    tokenizer = known_tokenizer(run, config)
+    start = find_start(config.train.init, lake)
+    if tokenizer is not None:
+        _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
+        if start is not None:
+            check_tokenizer(tokenizer, start)
+    elif start is not None and config.tokenize.tokenizer == TRAIN:
+        log.warning(
+            "train.init: a vocabulary that is learned equals that model's on the same text alone; set"
+            " tokenize.tokenizer=inherit, or to the model's tokenizer.json"
+        )
+    if config.train.embeddings not in (None, EMBED):
+        place = str(config.train.embeddings)
+        names = token_names(tokenizer.json) if tokenizer is not None else None
+        match_tokens(read_embeddings(place), names, config.model.embedding_size, place)
+
+
+def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
+    """Return the tokenizer of a run, if it is known already: that of its tokens, or the one that it will use."""
+    lake, name = Lake(run.lake_uri), config.tokenize.tokenizer
+    if "tokens" in used_datasets(run):
+        return TokensDataset.of_run(run).read_tokenizer()
+    earlier = latest_tokens(lake, config.corpus, run.run_id) if name == INHERIT else None
+    return find_tokenizer(name, lake, earlier)[0]
+
+
+def _warn_of_long_prompts(prompts: tuple[str, ...], tokenizer: Tokenizer, size: int) -> None:
+    long = [length for prompt in prompts if (length := len(tokenizer.encode(prompt))) > size]
+    if long:
+        log.warning(
+            "%d of %d prompts do not fit the context: the longest has %d tokens, of which the last %d are read",
+            *(len(long), len(prompts), max(long), size),
+        )
