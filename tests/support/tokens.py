@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jobs.datasets.shards import EncodedDocuments, locate_sources
+from jobs.datasets.shards import EncodedDocuments, WrittenShard, locate_sources
 from jobs.datasets.tokens import TOKENIZER, TokensDataset
 from jobs.lake.manifest import Manifest
 from jobs.lake.store import write_file
@@ -27,7 +27,7 @@ def write_tokens(folder: str, files: Files, shard_documents: int = 1 << 30, repe
     offset = np.concatenate([np.cumsum(sizes) - np.array(sizes) for sizes in files.values() if len(sizes)])
     names = list(files)
     hashes = np.concatenate([_hashes(name, len(sizes), repeats) for name, sizes in files.items()])
-    shards = []
+    shards: list[WrittenShard] = []
     for first in range(0, len(lengths), shard_documents):
         here = slice(first, first + shard_documents)
         ends = np.cumsum(lengths[here] + 1)
