@@ -11,8 +11,8 @@ from jobs.config.sections import Section
 EPOCH = "epoch"
 Steps = Annotated[int, BeforeValidator(lambda value: 0 if value == EPOCH else value), Field(ge=0)]
 """A number of steps; `epoch`, stored as 0, stands for those of an epoch."""
-CHAMPION, CHAMPION_OR_SCRATCH = "champion", "champion-or-scratch"
-"""The values of `train.init` that start from the promoted model. The second one allows that there is none."""
+CHAMPION_OR_SCRATCH = "champion-or-scratch"
+"""The value of `train.init` that starts from the promoted model, or from random weights if there is none."""
 
 EMBED = "embed"
 """The value of `train.embeddings` that starts the model from the vectors of the embed step."""

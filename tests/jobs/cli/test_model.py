@@ -254,3 +254,19 @@ def test_a_folder_with_other_files_is_not_overwritten(folder, tmp_path, kind, ca
 def test_the_zip_of_a_folder_holds_its_contents(folder, tmp_path):
     main(["export", "--model", str(folder), "--format", "zip", "--output", str(tmp_path / "m.zip")])
     assert read_contents((tmp_path / "m.zip").as_uri()) == read_contents(folder.as_uri())
+
+
+def test_a_whole_file_is_one_prompt(folder, tmp_path, capsys):
+    (tmp_path / "seed.txt").write_bytes(b"The man\r\n\r\nstarts\r\n")
+    command = ["sample", "--model", str(folder), "--max-new-tokens", "3", "--prompt-file", str(tmp_path / "seed.txt")]
+    assert main(command) == 0
+    assert capsys.readouterr().out.startswith("The man\n\nstarts")
+    assert main([*command, "--prompt", "x"]) == 2
+    assert "give either --prompt or --prompt-file" in capsys.readouterr().err
+    assert main(["sample", "--model", str(folder), "--prompt-file", str(tmp_path / "none.txt")]) == 2
+    assert "--prompt-file: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_least_number_of_words_is_at_most_the_largest(folder, capsys):
+    assert main(["sample", "--model", str(folder), "--prompt", "x", "--min-new-words", "30"]) == 2
+    assert "--min-new-words (30) must be at most --max-new-words (20)" in capsys.readouterr().err
