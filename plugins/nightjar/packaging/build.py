@@ -89,7 +89,7 @@ def zip_bytes(files: Mapping[str, bytes]) -> bytes:
 def _check_imports(root: Path, locked: str) -> None:
     available = set(lock.read(locked)) | {"torch"}
     for module, path in sorted(third_party_imports(root).items()):
-        if module.replace("_", "-").lower() not in available:
+        if lock.normalized(module) not in available:
             raise PackageError(
                 f"{path} imports {module}, which is not in requirements/job.txt: add it to requirements/job.in and run"
                 " make lock"
@@ -103,23 +103,27 @@ def _code(root: Path) -> dict[str, bytes]:
 
 
 def third_party_imports(root: Path) -> dict[str, Path]:
-    """Return the third-party top-level modules that `jobs` below `root` imports, each with a file that imports it."""
+    """Return the third-party top-level modules that `jobs` below `root` imports, each with a file that imports it.
+
+    Several distributions share the top-level module `backports`, so its submodules stand for it.
+    """
     own = sys.stdlib_module_names | {"jobs"}
     found: dict[str, Path] = {}
     for path in sorted((root / "jobs").rglob("*.py")):
-        for module in _imported(ast.parse(path.read_text("utf-8"), str(path))):
-            if module not in own:
-                found.setdefault(module, path.relative_to(root))
+        for name in _imported(ast.parse(path.read_text("utf-8"), str(path))):
+            top, *below = name.split(".")
+            if top not in own:
+                found.setdefault(f"{top}.{below[0]}" if top == "backports" else top, path.relative_to(root))
     return found
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the top-level modules that are imported by absolute names, except below ``if TYPE_CHECKING:``."""
+    """Yield what is imported by absolute names, except below ``if TYPE_CHECKING:``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         yield from _imported(node)

@@ -82,6 +82,9 @@ def test_import_that_is_not_locked_is_refused(copies):
         PackageError, match=r"jobs/corpus/more.py imports scipy, .* add it to requirements/job.in and run make lock"
     ):
         build(copies[0])
+    (copies[0] / "jobs" / "corpus" / "more.py").write_text("from backports import csv\n")
+    with pytest.raises(PackageError, match=r"jobs/corpus/more.py imports backports\.csv, "):
+        build(copies[0])
 
 
 def test_zip_has_only_code_and_presets(copies):
