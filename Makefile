@@ -34,6 +34,7 @@ help: ## List the targets
 .PHONY: setup
 setup: ## Make .venv from the locks, find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
 	@infra/setup/setup.sh
+	@$(if $(filter setup,$(MAKECMDGOALS)),echo 'setup: ready. Next: make demo (a whole run) or make airflow (with its UI)')
 
 .PHONY: demo
 demo: setup ## Run the whole DAG on a sample text, on this machine [CORPUS=path]

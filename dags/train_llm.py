@@ -24,7 +24,7 @@ from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_c
 
 from jobs.config import STEPS
 from jobs.errors import InputError
-from nightjar import form, settings
+from nightjar import form, links, settings
 from nightjar.errors import UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator, current_run
 from nightjar.tasks import package, promotion, results
@@ -84,6 +84,7 @@ def verdict() -> None:
     task_instance, run_id = context["ti"], context["run_id"]
     plan = task_instance.xcom_pull(task_ids="preflight") or {}
     results.check_tasks(plan.get("tasks"), task_instance.get_task_states(dag.dag_id, run_ids=[run_id])[run_id])
+    results.log_next(current_run(context))
 
 
 with DAG(
@@ -93,7 +94,7 @@ with DAG(
     schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
     catchup=False,
     max_active_runs=1,
-    params=form.trigger_form(SETTINGS.corpus),
+    params=form.trigger_form(SETTINGS.corpus, SETTINGS.lake, scheduled=SETTINGS.schedule is not None),
     default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
     tags=["nightjar"],
 ) as dag:
@@ -128,3 +129,6 @@ with DAG(
     chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
     final.as_teardown(on_failure_fail_dagrun=True)
+    for name, each in dag.task_dict.items():
+        own = each.operator_extra_links or (links.RUN_FOLDER,)
+        each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))

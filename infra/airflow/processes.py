@@ -108,6 +108,7 @@ def free_port(port: int) -> int:
         with socket.create_server(("127.0.0.1", port)) as server:
             free: int = server.getsockname()[1]
             return free
-    except OSError as error:
-        problem = f"port {port} cannot be used ({error.strerror}); choose another, or 0 for any free one"
+    except (OSError, OverflowError) as error:
+        cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # Python appends the address
+        problem = f"port {port} cannot be used ({cause}); choose another, or 0 for any free one"
         raise InputError(problem) from None

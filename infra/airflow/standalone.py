@@ -2,9 +2,9 @@
 
     python -m infra.airflow.standalone [--port 8080] [--emr-port 0] [--lake lake] [--home .airflow]
 
-The command prints the URL and the login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The
-home folder has the database, logs, password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a
-process died or did not start.
+A lake on this machine gets the sample corpus, which the trigger form then offers. The command prints the URL and the
+login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The home folder has the database, logs,
+password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a process died or did not start.
 """
 
 from __future__ import annotations
@@ -25,12 +25,26 @@ from typing import Any
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.processes import GuardedProcess, free_port, wait_until
-from jobs.errors import NightjarError
-from jobs.lake.uri import bucket_and_key, is_s3, to_uri
+from infra.lake import folders, sample_corpus
+from jobs.errors import InputError, NightjarError
+from jobs.lake.layout import Lake
+from jobs.lake.uri import bucket_and_key, is_s3, local_path, to_uri
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_SECONDS = 120.0
+DEFAULT_PORT = 8080
+READY = """
+Airflow is ready: %s
+User: admin   Password: %s
+
+Next
+  train a model: open the address, log in, and press Trigger; the form is filled in
+    %s/dags/train_llm
+  use a text of yours: %s
+    %s
+  stop Airflow
+    Ctrl-C"""
 AIRFLOW = [sys.executable, "-m", "airflow"]
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
@@ -105,18 +119,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: _stop(stop))
     try:
         log.info("Starting Airflow and the embedded EMR (logs: %s)", options.home.absolute() / "logs")
-        with local_airflow(options.home, options.lake, options.port, options.emr_port) as running:
-            log.info("\nAirflow is ready: %s\nUser: admin   Password: %s", running.url, running.password)
-            log.info("\nTrigger the DAG train_llm in the UI. Press Ctrl-C to stop.")
+        port = _default_port() if options.port is None else options.port
+        with (
+            _ready_lake(to_uri(options.lake)) as env,
+            local_airflow(options.home, options.lake, port, options.emr_port, env) as running,
+        ):
+            log.info(READY, running.url, running.password, running.url, *_own_text(to_uri(options.lake)))
             while not stop.wait(1.0):
                 for process in running.processes:
                     process.check_running()
     except KeyboardInterrupt:
-        log.info("Stopped")
+        log.info("Stopped. The lake and the runs are kept; the same command starts Airflow again")
     except NightjarError as error:
         log.error("infra.airflow.standalone: %s", error)
         return error.exit_code
     return 0
+
+
+@contextmanager
+def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
+    """Give a lake on this machine its folders and the sample corpus, and yield the variables that Airflow needs.
+
+    A lake in the embedded S3 is new at each start, so the sample corpus is then used where it was downloaded.
+    """
+    cache = PROJECT_ROOT / ".cache"
+    with ExitStack() as stack:
+        env = {}
+        if not is_s3(lake_uri):
+            stack.enter_context(folders.local_lake(local_path(lake_uri)))
+        try:
+            if not is_s3(lake_uri):
+                sample_corpus.provide(local_path(lake_uri) / folders.CORPORA, cache)
+            elif not os.environ.get("NIGHTJAR_CORPUS"):
+                env["NIGHTJAR_CORPUS"] = str(sample_corpus.shakespeare(cache))
+        except InputError as error:
+            log.warning("%s", error)
+        yield env
+
+
+def _own_text(lake_uri: str) -> tuple[str, str]:
+    """Return what to do with a text of one's own, and where."""
+    corpora = Lake(lake_uri).corpora
+    if is_s3(lake_uri):
+        return "upload it, and name it in the form", f"{corpora}/..."
+    return "put it into this folder, and the form offers it", str(local_path(corpora))
+
+
+def _default_port() -> int:
+    """Return the port that `NIGHTJAR_PORT` names, else 8080, else, if that is taken, any free one."""
+    if chosen := os.environ.get("NIGHTJAR_PORT"):
+        try:
+            return int(chosen)
+        except ValueError:
+            raise InputError(f"NIGHTJAR_PORT: {chosen!r} is no number of a port; give one, such as 8081") from None
+    try:
+        return free_port(DEFAULT_PORT)
+    except InputError:
+        log.info("Port %d is in use, so the UI gets another one", DEFAULT_PORT)
+        return 0
 
 
 def call(url: str, body: Any = None, token: str = "", method: str | None = None) -> Any:
@@ -166,7 +226,8 @@ def _parser() -> argparse.ArgumentParser:
     lake = os.environ.get("NIGHTJAR_LAKE") or str(PROJECT_ROOT / "lake")
     lake_help = "path, file:///... or s3://bucket/prefix (default: NIGHTJAR_LAKE, or lake)"
     parser.add_argument("--lake", default=lake, help=lake_help)
-    parser.add_argument("--port", type=int, default=8080, help="port of the UI; 0 chooses a free one (default: 8080)")
+    port_help = "port of the UI; 0 chooses a free one (default: NIGHTJAR_PORT, or 8080, or a free one if it is taken)"
+    parser.add_argument("--port", type=int, help=port_help)
     parser.add_argument("--emr-port", type=int, default=0, help="port of the embedded EMR (default: a free one)")
     return parser
 

@@ -88,10 +88,13 @@ def bundled_dags() -> dict[str, bytes]:
 
 
 def bundled_plugins() -> dict[str, bytes]:
-    """Return what the DAGs import, by path in the plugins folder: `nightjar`, `jobs`, and the locked requirements."""
+    """Return the plugin and what the DAGs import: `nightjar`, `jobs`, and the locked requirements.
+
+    The paths are those in the plugins folder.
+    """
     from nightjar.packaging.build import PROJECT_ROOT
 
-    files = {}
+    files = {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "plugins").glob("*.py"))}
     for source in (PROJECT_ROOT / "plugins" / "nightjar", PROJECT_ROOT / "jobs"):
         for path in sorted(path for path in source.rglob("*") if path.suffix in _PACKED_SUFFIXES):
             files[path.relative_to(source.parent).as_posix()] = path.read_bytes()

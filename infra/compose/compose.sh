@@ -29,57 +29,93 @@ setting() {
     echo "${value:-$2}"
 }
 
-# The containers run with the ids of the user, who then owns the files in the lake; never as root.
-write_ids() {
-    if [ -z "$(setting NIGHTJAR_UID '')" ]; then
-        uid=$(id -u) gid=$(id -g)
-        [ "$uid" -ne 0 ] || uid=50000 gid=50000
-        [ ! -f .env ] || [ -z "$(tail -c 1 .env)" ] || echo >>.env
-        printf 'NIGHTJAR_UID=%s\nNIGHTJAR_GID=%s\n' "$uid" "$gid" >>.env
+# The containers run with the ids of the user, who then owns the files in the lake. For root, with those of the lake's
+# owner; never as root.
+choose_ids() {
+    NIGHTJAR_UID=$(setting NIGHTJAR_UID '') NIGHTJAR_GID=$(setting NIGHTJAR_GID '')
+    if [ -z "$NIGHTJAR_UID" ]; then
+        NIGHTJAR_UID=$(id -u) NIGHTJAR_GID=$(id -g)
+        if [ "$NIGHTJAR_UID" -eq 0 ]; then
+            # shellcheck disable=SC2012 # the name is not read; stat differs between Linux and macOS
+            owner=$(ls -ldn "$lake" | awk '{ print $3 " " $4 }')
+            NIGHTJAR_UID=${owner% *} NIGHTJAR_GID=${owner#* }
+        fi
+        [ "$NIGHTJAR_UID" -ne 0 ] || NIGHTJAR_UID=50000 NIGHTJAR_GID=50000
     fi
+    export NIGHTJAR_UID NIGHTJAR_GID="${NIGHTJAR_GID:-$NIGHTJAR_UID}"
 }
 
-make_lake() {
-    lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
-    [ -d "$lake" ] && return
-    mkdir -p "$lake/corpora"
-    [ "$(id -u)" -ne 0 ] || chown "$(setting NIGHTJAR_UID 50000):$(setting NIGHTJAR_GID 50000)" "$lake" "$lake/corpora"
+# Print the engine's errors for the containers that it could not start.
+start_errors() {
+    docker compose ps --all --quiet | while read -r id; do docker inspect --format '{{.State.Error}}' "$id"; done
+}
+
+is_port_taken() {
+    case $(start_errors) in
+        *"already in use"* | *"already allocated"*) ;;
+        *) return 1 ;;
+    esac
 }
 
 # Print the logs of the containers, and the engine's errors for those that it could not start.
 explain() {
     docker compose ps --all >&2
     docker compose logs --no-color --tail 15 >&2
-    errors=$(docker compose ps --all --quiet \
-        | while read -r id; do docker inspect --format '{{.State.Error}}' "$id"; done)
+    errors=$(start_errors)
     [ -z "$errors" ] || printf '%s\n' "$errors" | grep . >&2
-    case $errors in
-        *"already in use"* | *"already allocated"*)
-            say "port $(setting NIGHTJAR_PORT 8080) is in use: set another NIGHTJAR_PORT in .env"
-            ;;
-        *) say "not all containers became healthy within $WAIT_SECONDS s: see the logs above" ;;
-    esac
+    if is_port_taken; then
+        say "port $(setting NIGHTJAR_PORT 8080) is in use: set another NIGHTJAR_PORT in .env"
+    else
+        say "not all containers became healthy within $WAIT_SECONDS s: see the logs above"
+    fi
     say "the other containers still run: make logs shows them, make down stops them"
 }
 
+start() { docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; }
+
 up() {
-    write_ids
-    make_lake
+    lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
+    mkdir -p "$lake" # the engine would make it for root
+    choose_ids
     docker compose build
-    if ! docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; then
-        explain
-        exit 1
+    if ! start; then
+        # Without a port of the user's choice, any free one will do.
+        if ! is_port_taken || [ -n "$(setting NIGHTJAR_PORT '')" ]; then
+            explain
+            exit 1
+        fi
+        say "port 8080 is in use, so the UI gets another one"
+        export NIGHTJAR_PORT=0
+        start || { explain; exit 1; }
     fi
     password=$(docker compose exec -T api-server python -m infra.compose.container password)
-    echo
-    echo "Airflow is ready at http://$(docker compose port api-server 8080)   login: admin   password: $password"
-    echo "Trigger the DAG train_llm there. A text in $(setting NIGHTJAR_LAKE_DIR ./lake)/corpora is /lake/corpora/... in its form."
+    address=http://$(docker compose port api-server 8080)
+    cat <<END
+
+Airflow is ready at $address   login: admin   password: $password
+
+Next
+  train a model: open the address, log in, and press Trigger; the form is filled in
+    $address/dags/train_llm
+  use a text of yours: put it into this folder, and the form offers it as /lake/corpora/...
+    $lake/corpora
+  write text with the model of a run
+    docker compose exec emr nightjar sample --lake /lake --model RUN --prompt "My lord,"
+  look at the logs, and stop
+    make logs
+    make down
+END
+}
+
+down() {
+    docker compose down
+    echo "Stopped. Runs, passwords and $(setting NIGHTJAR_LAKE_DIR ./lake) are kept; make up starts everything again."
 }
 
 check_engine
 case "${1:-}" in
     up) up ;;
-    down) docker compose down ;;
+    down) down ;;
     logs) docker compose logs --follow --tail 100 ;;
     *) say "usage: infra/compose/compose.sh up|down|logs" && exit 2 ;;
 esac

@@ -1,6 +1,6 @@
 """The entry point of the image of ``docker-compose.yaml``.
 
-    python -m infra.compose.container secrets                # create missing passwords and keys, check the lake
+    python -m infra.compose.container prepare                # give lake and volumes to the user, create passwords
     python -m infra.compose.container emr                    # run the embedded EMR
     python -m infra.compose.container airflow ARGUMENTS...   # run a component of Airflow, such as: airflow scheduler
     python -m infra.compose.container password               # print the password of the user admin
@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import base64
 import os
+import pwd
 import secrets
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from infra.airflow.environment import admin_password, environment, read_or_create
+from infra.lake import folders, sample_corpus
+from jobs.errors import InputError
 
 HOME = Path("/airflow")
 """The volume of Airflow: keys, passwords, logs, statistics."""
@@ -29,6 +33,9 @@ LAKE = Path("/lake")
 """A folder of the user."""
 WORK = Path("/work")
 """The volume of the embedded EMR: the working folders of steps."""
+SAMPLES = Path("/opt/corpora")
+"""The sample corpus in the image, which is missing if it could not be downloaded."""
+USER = "nightjar"
 
 # The names of the services are their host names for the other containers.
 API_PORT, EMR_PORT = 8080, 5555
@@ -38,8 +45,9 @@ API_SERVER, DATABASE, EMR = "api-server", "postgres", "emr"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code; the command of a service replaces this process."""
     what, *arguments = sys.argv[1:] if argv is None else argv
-    if what == "secrets":
-        return make_secrets()
+    if what == "prepare":
+        become_user()
+        return prepare()
     if what == "password":
         sys.stdout.write(f"{admin_password(HOME)}\n")
         return 0
@@ -51,20 +59,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2
 
 
-def make_secrets() -> int:
-    """Create missing passwords and keys. Return the exit code: 2 if the lake is not writable."""
+def become_user() -> None:
+    """Give the lake and the volumes to the user of the containers, and go on as that user."""
+    user = pwd.getpwnam(USER)
+    with suppress(PermissionError):  # some file systems let nobody change owners; `prepare` says whether that matters
+        folders.give(LAKE, user.pw_uid, user.pw_gid)
+    for volume in (HOME, DATABASE_PASSWORD.parent, WORK):
+        folders.take(volume, user.pw_uid, user.pw_gid)
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+
+
+def prepare() -> int:
+    """Create missing passwords, keys and folders, and copy the sample corpus into the lake.
+
+    Return the exit code: 2 if the lake is not writable.
+    """
     admin_password(HOME)
     password = _secrets()["database"]
     if not DATABASE_PASSWORD.exists():
         DATABASE_PASSWORD.write_text(password, "utf-8")  # readable by all: PostgreSQL runs as another user
         DATABASE_PASSWORD.chmod(0o444)
-    if not os.access(LAKE, os.W_OK):
-        uid, gid = os.getuid(), os.getgid()
-        sys.stderr.write(
-            f"the containers run as {uid}:{gid}, which may not write to the lake's folder: run chown -R {uid}:{gid} on "
-            "it, or set NIGHTJAR_UID and NIGHTJAR_GID in .env to the ids of its owner, then make up\n"
-        )
+    try:
+        folders.make_folders(LAKE)
+    except InputError as error:
+        sys.stderr.write(f"{error}; here, {LAKE} is the folder NIGHTJAR_LAKE_DIR of your machine\n")
         return 2
+    if (SAMPLES / sample_corpus.NAME).is_dir():
+        sample_corpus.copy(SAMPLES / sample_corpus.NAME, LAKE / folders.CORPORA)
     return 0
 
 

@@ -18,15 +18,17 @@ from pathlib import Path
 
 from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
-from infra.demo.sample_corpus import shakespeare
 from infra.emr.client import connect
 from infra.emr.server import embedded_emr
+from infra.lake import folders, sample_corpus
 from jobs.config import STEPS
-from jobs.errors import InputError, NightjarError
+from jobs.errors import NightjarError
 from jobs.lake.layout import Lake, Run
-from jobs.lake.uri import join, local_path, to_uri
+from jobs.lake.uri import join, local_path, readable, to_uri
+from jobs.sources.listing import list_corpus
 
 HOME = Path(".airflow/demo")
+CACHE = Path(".cache")
 LAKE = Path("lake")
 _LOG_TAIL_LINES = 20
 _POLL_SECONDS = 0.5
@@ -36,26 +38,32 @@ def main() -> int:
     """Run the demo and return the exit code: 2 if the text cannot be used, 1 if the run failed."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        return _demo()
+        corpus = _given_corpus()
+        with folders.local_lake(LAKE):
+            return _demo(corpus or to_uri(str(sample_corpus.provide(LAKE / folders.CORPORA, CACHE))))
     except NightjarError as error:
         print(f"demo: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("demo: interrupted; the next run reuses the datasets that are finished", file=sys.stderr)
+        print("demo: interrupted; make demo again reuses the datasets that are finished", file=sys.stderr)
         return 130
 
 
-def _demo() -> int:
-    corpus = Path(os.environ.get("CORPUS") or shakespeare(Path(".cache"))).absolute()
-    if not corpus.exists():
-        raise InputError(f"{corpus}: no such file or folder; choose a text: make demo CORPUS=path/to/text.txt")
+def _given_corpus() -> str:
+    """Return the corpus that the user chose, or "". If it cannot be read, nothing is started."""
+    corpus = os.environ.get("CORPUS", "")
+    return "\n".join(list_corpus(corpus, lake_uri=to_uri(str(LAKE))).places) if corpus else ""
+
+
+def _demo(corpus: str) -> int:
     run = Lake(to_uri(str(LAKE))).run(time.strftime("demo-%Y%m%d-%H%M%S"))
     log = HOME / "logs" / f"{run.run_id}.log"
-    print(f"corpus  {corpus}\nlake    {LAKE.absolute()}\nrun     {run.run_id}\nlog     {log.absolute()}\n", flush=True)
+    shown = ", ".join(map(readable, corpus.splitlines()))
+    print(f"corpus  {shown}\nlake    {LAKE.absolute()}\nrun     {run.run_id}\nlog     {log.absolute()}\n", flush=True)
     with embedded_emr() as endpoint:
         env = environment(HOME.absolute(), run.lake_uri, endpoint)
         with ProgressDisplay(run, endpoint):
-            code = run_dag({"corpus": to_uri(str(corpus)), "preset": "demo"}, run.run_id, env, log)
+            code = run_dag({"corpus": corpus, "preset": "demo"}, run.run_id, env, log)
     if code:
         tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
         print(f"demo: the run failed; the last lines of {log}:\n{tail}", file=sys.stderr)
@@ -138,10 +146,14 @@ def summary(run: Run) -> str:
     lines += [
         "  continue a text of yours",
         f'    .venv/bin/nightjar sample --lake "{lake}" --model {run.run_id} --prompt "My lord,"',
+        "  make a file of the model for llama.cpp",
+        f'    .venv/bin/nightjar export --lake "{lake}" --model {run.run_id} --format gguf --output model.gguf',
         "  read the report",
         f"    {local_path(join(run.stats, 'stats.txt'))}",
         "  train on your own text",
         "    make demo CORPUS=path/to/text.txt",
+        "  choose all settings, and watch the run, in Airflow's UI",
+        "    make airflow",
     ]
     return "\n".join(lines)
 

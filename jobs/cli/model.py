@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import typer
 from typer import Option
 
 from jobs.cli import options
+from jobs.cli.runner import command_line
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,11 +93,13 @@ def sample(
     repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
     if prompt is None and sys.stdin.isatty():
         converse(repl)
-        return
-    if prompt is None:
-        prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
-    sys.stdout.write(prompt)
-    repl.complete(prompt)
+    else:
+        if prompt is None:
+            prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
+        sys.stdout.write(prompt)
+        repl.complete(prompt)
+    place = ("--lake", lake, "--model", model)
+    log.info("next: %s", command_line("export", *place, "--format", "gguf", "--output", "model.gguf"))
 
 
 def _read_prompt(path: str) -> str:
@@ -180,6 +184,14 @@ def converse(repl: Repl) -> None:
             log.info("stopped")
 
 
+_USES = {
+    "gguf": "llama-cli -m {} -p 'The man'  (of llama.cpp)",
+    "zip": "unzip {} -d model",
+    "folder": "in Python, with transformers: pipeline('text-generation', {})('The man')",
+}
+"""How to use each form of an exported model."""
+
+
 @app.command("export")
 def export(
     model: options.Model,
@@ -200,7 +212,7 @@ def export(
     from jobs.lake import store
     from jobs.lake.layout import Lake
     from jobs.lake.models import find_model
-    from jobs.lake.uri import base_name, to_uri, without_ending
+    from jobs.lake.uri import base_name, readable, to_uri, without_ending
     from jobs.model_io.archive import pack
     from jobs.model_io.folder import parse_model, read_contents, write_contents
     from jobs.model_io.gguf import to_gguf
@@ -216,7 +228,9 @@ def export(
         store.write_bytes(output_uri, pack(contents))
     else:
         store.write_bytes(output_uri, to_gguf(parsed, tokenizer, without_ending(base_name(output_uri), (".gguf",))))
-    log.info("wrote %s: %s, %s parameters", output_uri, form, f"{parsed.num_parameters:,}")
+    path = readable(output_uri)
+    log.info("wrote %s: %s, %s parameters", path, form, f"{parsed.num_parameters:,}")
+    log.info("next: %s", _USES[form].format(repr(path) if form == "folder" else shlex.quote(path)))
 
 
 def _check_output(output: str, *, is_folder: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from jobs.cli import options
-from jobs.cli.runner import InterruptedRunError, log, log_to_stderr
+from jobs.cli.runner import InterruptedRunError, command_line, log, log_to_stderr
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run(
     last one wins.
     """
     from jobs.cli.progress import show_progress
-    from jobs.lake.uri import join
+    from jobs.lake.uri import join, readable
     from jobs.metrics.training import baselines_text
     from jobs.pipeline import read_config, run_all
 
@@ -56,7 +56,9 @@ def run(
     train = stats["train"]
     sys.stdout.write(
         f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
-        f"statistics {join(started.stats, 'stats.txt')}\ntext       {join(started.generate, 'generated.txt')}\n"
+        f"statistics {readable(join(started.stats, 'stats.txt'))}\n"
+        f"text       {readable(join(started.generate, 'generated.txt'))}\n"
+        f"next       {command_line('sample', '--lake', lake, '--model', started.run_id, '--prompt', 'The man')}\n"
     )
 
 

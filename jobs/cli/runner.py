@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
@@ -53,6 +55,13 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
         sys.stderr.write(f"nightjar: {kind}{error}\n")
         return error.exit_code if isinstance(error, NightjarError) else 1
     return 0
+
+
+def command_line(*words: str) -> str:
+    """Return a command to try next, as this process was called: ``.venv/bin/nightjar sample --model RUN``."""
+    called = sys.argv[0]
+    program = shlex.quote(called) if Path(called).name == "nightjar" else "python -m jobs"
+    return f"{program} {shlex.join(words)}"
 
 
 def log_to_stderr(level: str) -> None:

@@ -43,6 +43,7 @@ __all__ = [
     "override",
     "parse_settings",
     "preset_names",
+    "preset_summary",
     "resolve",
 ]
 
@@ -133,6 +134,11 @@ class Config(Section):
 def preset_names() -> list[str]:
     """Return the names of the presets in this package."""
     return sorted(entry.name.removesuffix(".toml") for entry in _PRESETS.iterdir() if entry.name.endswith(".toml"))
+
+
+def preset_summary(name: str) -> str:
+    """Return the first sentences of a preset's description: the first line of its file."""
+    return (_PRESETS / f"{name}.toml").read_text("utf-8").partition("\n")[0].strip("# .")
 
 
 def resolve(

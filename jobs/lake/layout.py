@@ -95,6 +95,8 @@ class Lake:
 
     uri: str
 
+    corpora = _Below("corpora")
+    """The folder of texts to train on, which the user fills."""
     runs = _Below("runs")
     models = _Below("models")
     """The folder of promoted models."""

@@ -61,6 +61,11 @@ def local_path(uri: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
 
 
+def readable(uri: str) -> str:
+    """Return a URI as users read and type it: the path of a local file, else the URI."""
+    return uri if is_s3(uri) else str(local_path(uri))
+
+
 def bucket_and_key(uri: str) -> tuple[str, str]:
     """Return the bucket and the key of an ``s3://`` URI. The key has no leading slash of its own."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")

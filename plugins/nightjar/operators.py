@@ -17,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from jobs.config import Config
 from jobs.errors import DamagedError
 from jobs.lake.layout import Run
-from nightjar import aws, settings
+from nightjar import aws, links, settings
 from nightjar.emr import clusters, outcome, requests, steps
 from nightjar.errors import StepFailedError
 from nightjar.tasks.results import verify_step
@@ -37,16 +37,19 @@ class CreateClusterOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("package_uri",)
+    operator_extra_links = (links.RUN_FOLDER, links.CLUSTER)
 
     def __init__(self, *, package_uri: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.package_uri = package_uri
+        self.cluster_id = ""
 
     def execute(self, context: Context) -> str:
         """Return the id of the run's cluster, which is created unless an earlier attempt did so."""
         identity, run = current_identity(context), current_run(context)
         request = requests.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
-        return clusters.create_cluster(aws.emr_client(), identity, request)
+        self.cluster_id = clusters.create_cluster(aws.emr_client(), identity, request)
+        return self.cluster_id
 
 
 class SparkStepOperator(BaseOperator):
@@ -58,6 +61,7 @@ class SparkStepOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("cluster_id", "package_uri")
+    operator_extra_links = (links.RUN_FOLDER, links.CLUSTER, links.STEP_LOGS)
 
     def __init__(
         self, *, step: str, cluster_id: Any, package_uri: Any, step_limit_seconds: float | None = None, **kwargs: Any
@@ -67,7 +71,7 @@ class SparkStepOperator(BaseOperator):
         self.cluster_id = cluster_id
         self.package_uri = package_uri
         self.step_limit_seconds = step_limit_seconds
-        self._step_id = ""
+        self.step_id = ""
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit the step unless the cluster has it, and defer the task until the step has ended."""
@@ -77,13 +81,14 @@ class SparkStepOperator(BaseOperator):
             raise AirflowSkipException(f"{self.step} is not part of this run's configuration")
         request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri)
         client = aws.emr_client()
-        self._step_id = steps.submit_step(client, request)
-        state = steps.describe_step(client, self.cluster_id, self._step_id)["Status"]["State"]
+        self.step_id = steps.submit_step(client, request)
+        links.push(self, context["ti"])
+        state = steps.describe_step(client, self.cluster_id, self.step_id)["Status"]["State"]
         if state not in requests.ACTIVE_STEP_STATES:
-            return self.finish(context, {"step_id": self._step_id, "state": state})
+            return self.finish(context, {"step_id": self.step_id, "state": state})
         watched = WatchedStep(
             cluster_id=self.cluster_id,
-            step_id=self._step_id,
+            step_id=self.step_id,
             progress_uri=run.progress(self.step),
             poll_seconds=settings.load().poll_seconds,
             limit_seconds=self.step_limit_seconds or config.cluster.step_timeout_seconds,
@@ -93,9 +98,9 @@ class SparkStepOperator(BaseOperator):
     def finish(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Return the counts in the step's manifest, or fail if the step failed, timed out or left no valid manifest."""
         run, client = current_run(context), aws.emr_client()
-        self._step_id = event["step_id"]
+        self.step_id = event["step_id"]
         if event["state"] == "OVERDUE":
-            steps.cancel_step(client, self.cluster_id, self._step_id)
+            steps.cancel_step(client, self.cluster_id, self.step_id)
             raise AirflowFailException(
                 f"{self.step} exceeded its time limit and was cancelled; raise cluster.step_timeout_seconds"
             )
@@ -113,17 +118,17 @@ class SparkStepOperator(BaseOperator):
 
     def on_kill(self) -> None:
         """Cancel the step and fail the task. Airflow would otherwise continue the task after the signal."""
-        if self._step_id:
-            steps.cancel_step(aws.emr_client(), self.cluster_id, self._step_id)
+        if self.step_id:
+            steps.cancel_step(aws.emr_client(), self.cluster_id, self.step_id)
         raise AirflowFailException(f"{self.step} was cancelled: Airflow ended the task")
 
     def _fail(self, client: Any, run: Run) -> None:
         settled = settings.load()
-        step = steps.describe_step(client, self.cluster_id, self._step_id)
+        step = steps.describe_step(client, self.cluster_id, self.step_id)
         wait_seconds = settled.poll_seconds * LOG_WAIT_POLLS
         failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
-        raise failure.error(self.step, self._step_id)
+        raise failure.error(self.step, self.step_id)
 
 
 class TerminateClustersOperator(BaseOperator):

@@ -22,9 +22,13 @@ def test_every_service_is_bounded_and_unprivileged(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["read_only"] is True
-    assert service["restart"] == ("no" if name in ("secrets", "migrate") else "unless-stopped")
+    assert service["restart"] == ("no" if name in ("prepare", "migrate") else "unless-stopped")
     assert "healthcheck" in service or service["restart"] == "no"
-    assert not {"privileged", "cap_add", "pid", "ipc"} & service.keys()
+    assert not {"privileged", "pid", "ipc"} & service.keys()
+    # `prepare` changes owners and then becomes the user; it has no network.
+    rights = ["CHOWN", "DAC_READ_SEARCH", "SETGID", "SETUID"] if name == "prepare" else []
+    assert service.get("cap_add", []) == rights
+    assert (service.get("user") == "root") == (name == "prepare") == (service.get("network_mode") == "none")
 
 
 def test_only_the_ui_has_a_port_and_on_loopback():
@@ -86,6 +90,18 @@ def test_without_docker_one_line_says_what_to_install(word, tmp_path):
     )
 
 
+DOCKER = """#!/bin/sh
+echo "ids $NIGHTJAR_UID:$NIGHTJAR_GID port ${NIGHTJAR_PORT:-8080} $*" >>asked
+case "$*" in
+    *" port "*) echo 127.0.0.1:1234 ;;
+    *" exec "*) echo word ;;
+    *" up "*) [ "$NIGHTJAR_PORT" = 0 ] || exit "${UP_STATUS:-0}" ;;
+    *" ps "*--quiet) echo 1 ;;
+    inspect*) echo "${START_ERROR:-}" ;;
+esac
+"""
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """The script in a folder of its own, with a `docker` that answers and writes its arguments to a file."""
@@ -94,10 +110,7 @@ def checkout(tmp_path):
     shutil.copy("infra/compose/compose.sh", root / "infra" / "compose")
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
-    docker.write_text(
-        '#!/bin/sh\necho "$*" >>asked\ncase "$*" in *" port "*) echo 127.0.0.1:1234 ;; *" exec "*) echo word ;;'
-        ' *" up "*) exit "${UP_STATUS:-0}" ;; *" ps "*--quiet) echo 1 ;; inspect*) echo "${START_ERROR:-}" ;; esac\n'
-    )
+    docker.write_text(DOCKER)
     docker.chmod(0o755)
     return root
 
@@ -108,18 +121,32 @@ def compose(root, word, **environment):
     return subprocess.run([script, word], capture_output=True, text=True, env=env, check=False)
 
 
-def test_up_writes_the_users_ids_and_makes_the_lake_once(checkout):
+def test_up_passes_the_users_ids_on_and_says_what_to_try_next(checkout):
     (checkout / ".env").write_text("NIGHTJAR_LAKE_DIR=the lake")
     uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (50000, 50000)
     for _ in range(2):
         done = compose(checkout, "up")
         assert done.returncode == 0, done.stderr
         assert "http://127.0.0.1:1234   login: admin   password: word" in done.stdout
-    kept = f"NIGHTJAR_LAKE_DIR=the lake\nNIGHTJAR_UID={uid}\nNIGHTJAR_GID={gid}\n"
-    assert (checkout / ".env").read_text() == kept
-    for folder in (checkout / "the lake", checkout / "the lake" / "corpora"):
-        found = folder.stat()
-        assert (found.st_uid, found.st_gid) == (uid, gid)
+    assert "the lake/corpora" in done.stdout.partition("\nNext\n")[2]
+    assert (checkout / ".env").read_text() == "NIGHTJAR_LAKE_DIR=the lake"
+    assert f"ids {uid}:{gid} port 8080 compose build" in (checkout / "asked").read_text()
+    assert (checkout / "the lake").is_dir()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_root_takes_the_ids_of_the_lakes_owner(checkout):
+    (checkout / "lake").mkdir()
+    os.chown(checkout / "lake", 1234, 567)
+    assert compose(checkout, "up").returncode == 0
+    assert "ids 1234:567 port 8080 compose build" in (checkout / "asked").read_text()
+
+
+def test_down_says_what_is_kept_and_how_to_start_again(checkout):
+    done = compose(checkout, "down")
+    assert done.stdout.splitlines()[-1] == (
+        "Stopped. Runs, passwords and ./lake are kept; make up starts everything again."
+    )
 
 
 def test_up_prints_the_logs_if_a_container_does_not_become_healthy(checkout):
@@ -130,7 +157,15 @@ def test_up_prints_the_logs_if_a_container_does_not_become_healthy(checkout):
     assert not (checkout / ".env").exists()
 
 
-def test_up_names_a_port_that_is_in_use(checkout):
+def test_up_takes_another_port_if_the_default_one_is_in_use(checkout):
+    refused = "listen tcp4 127.0.0.1:8080: bind: address already in use"
+    done = compose(checkout, "up", UP_STATUS="1", START_ERROR=refused)
+    assert done.returncode == 0
+    assert done.stderr == "compose: port 8080 is in use, so the UI gets another one\n"
+    assert "port 0 compose up" in (checkout / "asked").read_text()
+
+
+def test_up_names_a_port_of_the_users_choice_that_is_in_use(checkout):
     refused = "listen tcp4 127.0.0.1:8081: bind: address already in use"
     done = compose(checkout, "up", UP_STATUS="1", START_ERROR=refused, NIGHTJAR_UID="1000", NIGHTJAR_PORT="8081")
     assert done.returncode == 1

@@ -3,7 +3,9 @@
 The lake is in a folder with a space in its name. spark-submit runs a stand-in for the job.
 """
 
+import http.client
 import json
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import pytest
 
 from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
 from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import local_path
 from tests.support.airflow import STANDIN, Emr
 
 ENDED = ("success", "failed")
@@ -52,6 +55,13 @@ class User:
         found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]
         return {each["task_id"]: each["state"] for each in found}
 
+    def page(self, url, headers=None):
+        """Return status, headers and body of a page, which is requested exactly as it is named."""
+        connection = http.client.HTTPConnection(self.airflow.url.removeprefix("http://"), timeout=60)
+        connection.request("GET", url, headers={"Cookie": f"_token={self.token}"} if headers is None else headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+
     def log(self, run, task):
         """Return the log of a task's last attempt, as shown in the UI."""
         path = f"dagRuns/{run.run_id}/taskInstances/{task}"
@@ -76,9 +86,15 @@ def emr(user):
     return Emr(user.airflow.emr_endpoint)
 
 
-def test_run_shows_progress_and_results(user, emr):
+@pytest.fixture(scope="module")
+def run(user):
+    """A run that has succeeded."""
     run = user.trigger()
     assert user.wait(run) == "success"
+    return run
+
+
+def test_run_shows_progress_and_results(user, emr, run):
     states = user.states(run)
     assert states.pop("embed") == "skipped"
     assert set(states.values()) == {"success"}
@@ -90,6 +106,78 @@ def test_run_shows_progress_and_results(user, emr):
     events = call(f"{user.airflow.url}/api/v2/assets/events", token=user.token)["asset_events"]
     assert events[0]["extra"]["valid_loss"] == 4.0
     assert Path(events[0]["extra"]["stats_dir"], "stats.json").is_file()
+
+
+LINKS = {
+    "create_cluster": {"Cluster"},
+    "embed": {"Cluster"},
+    "tokenize": {"Cluster", "Step logs"},
+    "windows": {"Cluster", "Step logs"},
+    "train": {"Cluster", "Step logs", "Model"},
+    "generate": {"Cluster", "Step logs", "Generated text"},
+    "pull_stats": {"Report"},
+    "promote": {"Model"},
+}
+
+
+def test_every_link_of_a_task_leads_somewhere(user, run):
+    pages = {}
+    for task in user.states(run):
+        found = user.ask(f"dagRuns/{run.run_id}/taskInstances/{task}/links")["extra_links"]
+        live = {name: url for name, url in found.items() if url}
+        assert set(live) == {"Run folder", *LINKS.get(task, ())}
+        pages |= {(task, name): user.page(url) for name, url in live.items()}
+    assert {status for status, _, _ in pages.values()} == {200}
+    assert 'href="/nightjar/lake/runs' in pages["preflight", "Run folder"][2]
+    assert "config.json" in pages["preflight", "Run folder"][2]
+    assert "stdout.gz" in pages["tokenize", "Step logs"][2]
+    assert "half of it done" in user.page(follow(pages["train", "Step logs"][2], "stdout.gz"))[2]
+    assert "steps/" in pages["create_cluster", "Cluster"][2]
+    assert pages["pull_stats", "Report"][1]["content-type"] == "text/plain; charset=utf-8"
+
+
+def follow(page, text):
+    """Return where a link of a page leads."""
+    return re.search(rf'href="([^"]*)">{re.escape(text)}', page)[1]
+
+
+def test_pages_show_runs_and_logs_alone_and_never_as_web_pages(user, run, tmp_path):
+    """Names that lead out of the lake, by dots, by links or by other folders, are not found."""
+    folder = local_path(run.uri)
+    (folder / "page.html").write_text("<script>alert(1)</script>")
+    (folder / "<b>.txt").write_text("<b>")
+    (folder / "out").symlink_to(tmp_path)
+    (tmp_path / "secret.txt").write_text("secret")
+    here = f"/nightjar/lake/runs/{run.run_id}"
+    status, headers, _ = user.page(f"{here}/page.html")
+    assert (status, headers["content-type"]) == (200, "application/octet-stream")
+    assert headers["content-disposition"].startswith("attachment")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "<b>" not in user.page(f"{here}/")[2]
+    assert user.page(f"{here}/%3Cb%3E.txt")[2] == "<b>"
+    outside = [
+        f"{here}/out/secret.txt",
+        f"{here}/out/",
+        "/nightjar/lake/datasets/",
+        "/nightjar/lake/",
+        "/nightjar/lake",
+    ]
+    outside += [f"/nightjar/lake/runs/{up}/{up}/datasets/" for up in ("..", "%2e%2e", "%252e%252e", "..%2f..")]
+    outside += ["/nightjar/lake/runs//etc/passwd", "/nightjar/lake/runs/a%00b", f"{here}/none.txt", "/nightjar/docs"]
+    for url in outside:
+        status, _, body = user.page(url)
+        assert (url, status) == (url, 404)
+        assert "secret" not in body
+    assert "No files yet" in user.page("/nightjar/lake/runs/later/")[2]
+
+
+def test_pages_need_a_login(user, run):
+    url = f"/nightjar/lake/runs/{run.run_id}/"
+    assert user.page(url, {})[0] == 401
+    browser = {"Accept": "text/html"}
+    assert user.page(url, browser)[0] == 307
+    assert user.page(url, browser)[1]["location"].startswith("/auth/login?next=")
+    assert user.page(url, {"Cookie": "_token=guess"})[0] in (401, 403)
 
 
 def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):

@@ -82,6 +82,13 @@ def test_form_has_a_field_for_every_setting(train_llm):
     assert set(train_llm.params) == {"corpus", "preset"} | set(flat_schema())
 
 
+def test_every_task_links_to_the_folder_of_its_run(train_llm):
+    links = {task.task_id: [link.name for link in task.operator_extra_links] for task in train_llm.tasks}
+    assert [task for task, names in links.items() if names[0] != "Run folder"] == []
+    assert links["train"] == ["Run folder", "Cluster", "Step logs", "Model"]
+    assert all(len(names) == len({*names}) for names in links.values())
+
+
 def test_reaper_is_scheduled(dags):
     assert dags["reap_clusters"].timetable.expression == "*/30 * * * *"
     assert not dags["reap_clusters"].catchup

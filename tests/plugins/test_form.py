@@ -1,25 +1,145 @@
 """The trigger form: its fields, and the configuration of a filled-in form."""
 
+import re
+from itertools import pairwise
+
 import pytest
 
-from jobs.config import flat_schema, resolve
+from jobs.config import flat_schema, preset_names, resolve
 from jobs.errors import InputError
-from nightjar.form import read_form, trigger_form
+from jobs.lake.layout import Lake
+from nightjar import form_layout
+from nightjar.form import local_texts, read_form, trigger_form
+
+S3 = Lake("s3://lakes/x")
+FORM = trigger_form("s3://lakes/text", S3)
 
 
 def filled(**changes):
     """Return the parameters that tasks get when a user changes some fields of the form."""
-    values = {key: param.value for key, param in trigger_form("s3://lakes/text").items()}
+    values = {key: param.value for key, param in trigger_form("s3://lakes/text", S3).items()}
     return values | {key.replace("__", "."): value for key, value in changes.items()}
 
 
 def test_every_key_has_a_field_that_accepts_its_default_and_nothing():
-    form = trigger_form(None)
+    form = trigger_form(None, S3)  # `resolve` changes it
     assert set(form) == {"corpus", "preset"} | set(flat_schema())
     for key, schema in flat_schema().items():
         assert form[key].resolve(None) is None
         assert form[key].resolve(schema["default"]) == schema["default"]
-        assert form[key].description
+        assert form[key].schema["description_md"]
+
+
+def test_the_essential_fields_are_first_and_open_and_the_others_are_folded_by_section():
+    sections = [param.schema.get("section") for param in FORM.values()]
+    assert list(FORM)[: len(form_layout.ESSENTIALS)] == list(form_layout.ESSENTIALS)
+    assert [section is None for section in sections] == [key in form_layout.ESSENTIALS for key in FORM]
+    assert len([a for a, b in pairwise(sections) if a != b]) == len(set(sections)) - 1
+
+
+def test_every_field_has_a_title_in_words():
+    titles = {key: (param.schema.get("section"), param.schema["title"]) for key, param in FORM.items()}
+    assert [title for _, title in titles.values() if not re.fullmatch(r"[A-Z][^_]+", title)] == []
+    assert len(set(titles.values())) == len(titles)
+    listed = {*form_layout.ESSENTIALS, *form_layout._PLACES}
+    assert listed - set(FORM) == set()
+
+
+def test_a_setting_without_a_place_of_its_own_gets_one_from_its_key():
+    assert form_layout.place("train.new_limit") == {"title": "New limit", "section": "Training"}
+    assert form_layout.place("new_key") == {"title": "New key", "section": "Logging"}
+
+
+def test_the_default_that_a_field_names_is_the_one_that_each_preset_takes():
+    for preset in preset_names():
+        values = resolve("s3://x/y", preset).model_dump()
+        for key, number in (("train.max_seconds", 1), ("model.embedding_size", 1), ("train.epochs", 1)):
+            group, _, name = key.partition(".")
+            text = FORM[key].schema["description_md"]
+            of_preset = re.search(rf"[( ]{preset}: ([^,)]*)", text)
+            common = re.search(r"Default: (\S+?)[. ]", text)
+            named = (of_preset or common)[number]
+            value = values[group][name]
+            assert named == ("none" if value is None else f"{value:g}"), (preset, key)
+
+
+def test_switches_show_what_every_preset_takes_and_the_others_are_empty():
+    """A switch cannot be empty. If a preset differed, an untouched form would override it."""
+    for key, schema in flat_schema().items():
+        if schema.get("type") == "boolean":
+            group, _, name = key.partition(".")
+            assert {getattr(getattr(resolve("s3://x/y", preset), group), name) for preset in preset_names()} == {
+                FORM[key].value
+            }, key
+        else:
+            assert FORM[key].value is None
+
+
+def test_the_environment_decides_what_a_switch_shows_and_what_a_field_names(monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_TRAIN_COMPILE", "true")
+    monkeypatch.setenv("NIGHTJAR_WINDOWS_SIZE", "32")
+    form = trigger_form(None, S3)
+    assert form["train.compile"].value is True
+    assert "32, from NIGHTJAR\\_WINDOWS\\_SIZE" in form["windows.size"].schema["description_md"]
+    untouched = {key: param.value for key, param in form.items()} | {"corpus": "s3://x/y"}
+    assert read_form(untouched).train.compile is True
+    assert read_form(untouched | {"train.compile": False}).train.compile is False
+
+
+def test_a_wrong_variable_of_the_environment_leaves_the_form_alone(monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_CLUSTER_ROL", "x")
+    assert set(trigger_form(None, S3)) == set(FORM)
+
+
+def test_every_choice_is_described_where_its_setting_describes_it():
+    for key, schema in flat_schema().items():
+        labels = FORM[key].schema.get("values_display", {})
+        for choice in schema.get("enum", []):
+            assert labels[choice].startswith(f"{choice}: ") == (f"`{choice}`" in schema["description"]) or key in (
+                "model.positions",
+                "train.dtype",
+                "train.delta_dtype",
+            ), (key, choice)
+    assert all(label.startswith(f"{name}: ") for name, label in FORM["preset"].schema["values_display"].items())
+
+
+@pytest.fixture
+def lake(tmp_path):
+    """A lake with two texts, and with files that are none."""
+    corpora = tmp_path / "my lake" / "corpora"
+    (corpora / "shakespeare").mkdir(parents=True)
+    (corpora / ".shakespeare.part").mkdir()
+    for name in ("A tale.JSONL.gz", "notes.docx", ".hidden.txt"):
+        (corpora / name).write_text("x")
+    return Lake((tmp_path / "my lake").as_uri())
+
+
+def test_texts_of_a_local_lake_are_choices_and_the_sample_is_the_default(lake, tmp_path):
+    corpora = tmp_path / "my lake" / "corpora"
+    field = trigger_form(None, lake)["corpus"]
+    assert field.value == str(corpora / "shakespeare")
+    assert field.schema["examples"] == [str(corpora / "A tale.JSONL.gz"), str(corpora / "shakespeare")]
+    assert field.resolve("s3://another/text") == "s3://another/text"
+    assert "A tale.JSONL.gz" in field.schema["description_md"]
+
+
+def test_without_the_sample_the_first_text_is_the_default_and_without_texts_none(lake, tmp_path):
+    (tmp_path / "my lake" / "corpora" / "shakespeare").rmdir()
+    assert trigger_form(None, lake)["corpus"].value.endswith("A tale.JSONL.gz")
+    assert trigger_form(None, Lake((tmp_path / "empty").as_uri()))["corpus"].value is None
+
+
+def test_the_corpus_of_the_deployment_wins_and_scheduled_runs_take_no_sample(lake):
+    assert trigger_form("s3://x/y", lake)["corpus"].value == "s3://x/y"
+    assert trigger_form(None, lake, scheduled=True)["corpus"].value is None
+
+
+def test_a_lake_on_s3_is_not_read(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert local_texts(S3) == []
+    field = trigger_form(None, S3)["corpus"]
+    assert field.value is None
+    assert "s3://lakes/x/corpora/my-text.txt" in field.schema["description_md"]
 
 
 def test_an_untouched_form_is_the_preset():

@@ -12,7 +12,7 @@ from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.store import Store
-from jobs.lake.uri import join, relative_name, to_uri
+from jobs.lake.uri import join, readable, relative_name, to_uri
 from jobs.metrics import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar import aws
@@ -93,3 +93,11 @@ def check_tasks(planned: Sequence[str] | None, states: Mapping[str, str | None])
     if missed:
         raise NightjarError("; ".join(missed))
     log.info("All %d planned tasks succeeded", len(planned))
+
+
+def log_next(run: Run) -> None:
+    """Log how to go on after a successful run."""
+    place = f'--lake "{readable(run.lake_uri)}" --model {run.run_id}'
+    log.info("Next: read the text under Extra Links of the task generate, or write more with the command")
+    log.info('  nightjar sample %s --prompt "The man"', place)
+    log.info("  nightjar export %s --format gguf --output model.gguf", place)

@@ -19,14 +19,15 @@ def volumes(tmp_path, monkeypatch):
         monkeypatch.setattr(container, name, tmp_path / name.lower())
         (tmp_path / name.lower()).mkdir()
     monkeypatch.setattr(container, "DATABASE_PASSWORD", tmp_path / "password")
+    monkeypatch.setattr(container, "SAMPLES", tmp_path / "samples")
     return tmp_path
 
 
 def test_secrets_are_created_once(volumes):
-    assert container.main(["secrets"]) == 0
+    assert container.prepare() == 0
     kept = container.airflow_environment()
     password = (volumes / "password").read_text()
-    assert container.main(["secrets"]) == 0
+    assert container.prepare() == 0
     assert container.airflow_environment() == kept
     assert (volumes / "password").read_text() == password
     assert f":{password}@postgres/" in kept["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
@@ -34,7 +35,7 @@ def test_secrets_are_created_once(volumes):
 
 
 def test_airflow_finds_the_other_services_by_name(volumes):
-    container.make_secrets()
+    container.prepare()
     env = container.airflow_environment()
     assert env["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://api-server:8080/execution/"
     assert json.loads(env["AIRFLOW_CONN_AWS_DEFAULT"])["extra"]["endpoint_url"] == "http://emr:5555"
@@ -45,8 +46,18 @@ def test_airflow_finds_the_other_services_by_name(volumes):
 
 def test_a_lake_that_is_not_writable_is_one_line_with_the_command(volumes, monkeypatch, capsys):
     monkeypatch.setattr(container.os, "access", lambda *_: False)
-    assert container.main(["secrets"]) == 2
-    assert "may not write to the lake's folder" in capsys.readouterr().err
+    assert container.prepare() == 2
+    error = capsys.readouterr().err
+    assert "you may not write to the lake" in error
+    assert "sudo chown -R" in error
+    assert "NIGHTJAR_LAKE_DIR" in error
+
+
+def test_the_lake_gets_the_sample_corpus_of_the_image(volumes):
+    (volumes / "samples" / "shakespeare").mkdir(parents=True)
+    (volumes / "samples" / "shakespeare" / "lear.txt").write_text("Nothing will come of nothing.")
+    assert container.prepare() == 0
+    assert (volumes / "lake" / "corpora" / "shakespeare" / "lear.txt").is_file()
 
 
 def test_the_embedded_emr_starts_with_an_empty_folder_and_listens_on_its_own_name(volumes):

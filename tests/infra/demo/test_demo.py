@@ -25,7 +25,8 @@ def test_missing_corpus_is_one_line_and_starts_nothing(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"demo: {tmp_path}/no such.txt: no such file or folder; choose a text: make demo CORPUS=path/to/text.txt"
+        f"demo: {(tmp_path / 'no such.txt').as_uri()}: no file there, and no folder with files; give the path or URI of"
+        " a text file or folder"
     ]
 
 
@@ -61,7 +62,9 @@ def test_summary_ends_with_commands_to_try(run, tmp_path):
     text = summary(run).partition("\nNext\n")[2]
     assert f'sample --lake "{tmp_path}/my lake" --model r --prompt' in text
     assert f"{tmp_path}/my lake/runs/r/stats/stats.txt" in text
-    assert text.endswith("make demo CORPUS=path/to/text.txt")
+    assert "make demo CORPUS=path/to/text.txt" in text
+    assert f'export --lake "{tmp_path}/my lake" --model r --format gguf' in text
+    assert text.endswith("make airflow")
 
 
 def test_similar_messages_are_printed_every_few_seconds(tmp_path, capsys):

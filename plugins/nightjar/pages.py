@@ -1,0 +1,109 @@
+"""Read-only pages with the files of runs and the logs of steps, in Airflow's API server: ``/nightjar/lake/runs/...``.
+
+Users need the right to read the task logs of the DAG `train_llm`. Only what is below the lake's folders `runs` and
+`logs` is shown. Files are never shown as web pages, since a model may have written them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+from collections.abc import Iterator
+from http import HTTPStatus
+from io import BufferedIOBase
+from typing import IO, cast
+from urllib.parse import quote
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+
+from jobs.lake.uri import is_s3, join, local_path, relative_name
+from nightjar import aws, settings
+
+DAG_ID = "train_llm"
+_ROOTS = ("runs", "logs")
+_TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")
+_ZIPPED_LOG = ".gz"
+_BLOCK_BYTES = 2**20
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-downloads",
+    "Cache-Control": "no-store",
+}
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body {{ font: 15px/1.6 system-ui, sans-serif; margin: 2rem }} td {{ padding-right: 2rem }}
+.size {{ text-align: right }}</style>
+<h1>{title}</h1>{body}</html>"""
+
+app = FastAPI(openapi_url=None)
+
+
+@app.get("/lake/{name:path}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS, DAG_ID))])
+def show(name: str, request: Request) -> Response:
+    """Return a page with the files of a folder if the name ends with a slash, else the file of that name."""
+    uri = place(name)
+    if name.endswith("/"):
+        return HTMLResponse(_folder_page(uri, name, request), headers=_HEADERS)
+    info = aws.store().info(uri)
+    if info is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run has no such file, or not yet")
+    is_log = name.endswith(_ZIPPED_LOG) and name.startswith("logs/")
+    if is_log or name.endswith(_TEXTS):
+        return StreamingResponse(_blocks(uri, unzip=is_log), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+    saved_as = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.rpartition('/')[2])}"}
+    return StreamingResponse(
+        _blocks(uri, unzip=False), media_type="application/octet-stream", headers=_HEADERS | saved_as
+    )
+
+
+@app.exception_handler(HTTPException)
+def refuse(request: Request, error: HTTPException) -> Response:
+    """Send a browser whose user is not logged in to the login; answer other requests with the error."""
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if error.status_code == HTTPStatus.UNAUTHORIZED and wants_page:
+        return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
+    if wants_page:
+        page = _PAGE.format(title=html.escape(HTTPStatus(error.status_code).phrase), body=html.escape(error.detail))
+        return HTMLResponse(page, error.status_code, headers=_HEADERS)
+    return JSONResponse({"detail": error.detail}, error.status_code)
+
+
+def place(name: str) -> str:
+    """Return the URI of a name in the lake. A name that leads out of the shown folders is an `HTTPException`."""
+    lake = settings.load().lake
+    parts = name.removesuffix("/").split("/")
+    is_plain = all(part not in ("", ".", "..") and "\0" not in part for part in parts)
+    if not is_plain or parts[0] not in _ROOTS:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"only {' and '.join(_ROOTS)} of the lake are shown here")
+    uri = join(lake.uri, *parts)
+    if not is_s3(uri):
+        root = local_path(join(lake.uri, parts[0])).resolve()
+        if not local_path(uri).resolve().is_relative_to(root):  # a link inside the lake that leads out of it
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: leads out of the lake")
+    return uri
+
+
+def _folder_page(uri: str, name: str, request: Request) -> str:
+    store = aws.store()
+    base = f"{request.scope['root_path']}/lake"
+    rows = [("../", f"{base}/{quote(name.removesuffix('/').rpartition('/')[0])}/", "")] if name.count("/") > 1 else []
+    rows += [(f"{each}/", f"{base}/{quote(name + each)}/", "") for each in store.list_folders(uri)]
+    files = store.list_files(uri, lambda _: False)
+    names = [(relative_name(file.uri, uri), file.size) for file in files]
+    rows += [(each, f"{base}/{quote(name + each)}", f"{size:,} bytes") for each, size in names if "/" not in each]
+    empty = "" if files or len(rows) > 1 else "<p>No files yet. A step writes them, and its logs, while it runs.</p>"
+    table = "".join(
+        f'<tr><td><a href="{html.escape(url)}">{html.escape(text)}</a><td class="size">{size}'
+        for text, url, size in rows
+    )
+    return _PAGE.format(title=html.escape(name), body=f"{empty}<table>{table}</table>")
+
+
+def _blocks(uri: str, *, unzip: bool) -> Iterator[bytes]:
+    with aws.store().open_input(uri) as file:
+        source = cast("BufferedIOBase", gzip.GzipFile(fileobj=cast("IO[bytes]", file))) if unzip else file
+        while block := source.read(_BLOCK_BYTES):
+            yield block
