@@ -56,7 +56,10 @@ def write_output(step, run, lake):
     dataset(f"{run}/{step}", {"num_steps": 3})
     if step == "train":
         put(f"{run}/stats/stats.json", {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25})
+        write(f"{run}/stats/stats.txt", b"valid_loss 4.0\n")
         dataset(f"{run}/model", {}, "config.json", "model.safetensors", "tokenizer.json")
+    if step == "generate":
+        write(f"{run}/generate/generated.txt", b"The man sings.\n")
 
 
 def dataset(folder, counts, *names):
