@@ -112,7 +112,9 @@ _FOLDED = {
     "Generated text": {
         "generate.prompts": "Prompts",
         "generate.prompts_file": "File with prompts",
+        "generate.prompt_unit": "Part of the file that is one prompt",
         "generate.num_samples": "Texts for each prompt",
+        "generate.min_new_words": "Shortest text, in words",
         "generate.max_new_words": "Longest text, in words",
         "generate.max_new_tokens": "Longest text, in tokens",
         "generate.temperature": "Temperature",
