@@ -12,6 +12,7 @@ from pathlib import Path
 
 from infra.airflow.environment import PROJECT_ROOT
 from infra.airflow.standalone import call, login
+from infra.lake import folders
 from jobs.lake.layout import Lake, Run
 
 ENDED = ("success", "failed")
@@ -70,6 +71,12 @@ class Stack:
         }
         self.url = self.password = self.token = ""
 
+    def make_lake(self) -> None:
+        """A lake as `make demo` leaves it: of root, if these tests run as root."""
+        folders.make_folders(self.lake_dir)
+        (self.lake_dir / "runs" / "demo").mkdir()
+        (self.lake_dir / "runs" / "demo" / "config.json").write_text("{}")
+
     def run(self, *command: str, limit_seconds: float = 120) -> str:
         done = subprocess.run(
             command, cwd=PROJECT_ROOT, env=self.env, capture_output=True, text=True, timeout=limit_seconds, check=False
@@ -84,9 +91,21 @@ class Stack:
         """`make up`, then a login with what it printed."""
         started = time.monotonic()
         said = self.run("make", "up", limit_seconds=900).split()
-        self.url, self.password = said[said.index("at") + 1], said[said.index("password:") + 1]
-        self.token = login(self.url, self.password)
+        self.log_in(said[said.index("at") + 1], said[said.index("password:") + 1])
         say(f"make up: {time.monotonic() - started:.0f} s")
+
+    def up_without_make(self) -> None:
+        """Plain `docker compose up`, then a login as the head of docker-compose.yaml says."""
+        self.env = {
+            key: value for key, value in self.env.items() if not key.startswith(("NIGHTJAR_UID", "NIGHTJAR_GID"))
+        }
+        self.compose("up", "--detach", "--wait", limit_seconds=900)
+        password = self.compose("exec", "-T", "api-server", "python", "-m", "infra.compose.container", "password")
+        self.log_in(f"http://{self.compose('port', 'api-server', '8080').strip()}", password.strip())
+
+    def log_in(self, url: str, password: str) -> None:
+        self.url, self.password = url, password
+        self.token = login(self.url, self.password)
 
     def build(self) -> None:
         started = time.monotonic()
@@ -106,6 +125,11 @@ class Stack:
         own = (line.removeprefix(f"{self.project}-").split() for line in lines if line.startswith(self.project))
         return {name.removesuffix("-1"): held for name, held, *_ in own}
 
+    def remove(self) -> None:
+        """Removes everything of the project but the lake."""
+        self.compose("down", "--volumes", "--timeout", "30")
+        subprocess.run(["docker", "image", "rm", f"{self.project}-airflow"], capture_output=True, check=False)
+
     def leftovers(self) -> str:
         """Containers, volumes and networks of the project."""
         label = f"label=com.docker.compose.project={self.project}"
@@ -116,8 +140,10 @@ class Stack:
         return call(f"{self.url}/api/v2/dags/train_llm/{path}", body, self.token, method)
 
     def trigger(self, **conf) -> Run:
+        return self.trigger_with(CONF | {key.replace("__", "."): value for key, value in conf.items()})
+
+    def trigger_with(self, chosen: dict[str, object]) -> Run:
         run_id = f"run-{uuid.uuid4().hex[:8]}"
-        chosen = CONF | {key.replace("__", "."): value for key, value in conf.items()}
         self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
         return Lake(self.lake_dir.as_uri()).run(run_id)
 
@@ -157,12 +183,12 @@ def running_stack(folder: Path) -> Iterator[Stack]:
     try:
         stack.build()
         stack.lake_dir.parent.chmod(0o755)
+        stack.make_lake()
         stack.up()
         words = POEM.split()
         lines = (" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
         (stack.lake_dir / "corpora" / "some poems é.txt").write_text("\n\n".join(lines), "utf-8")
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--timeout", "30")
-        subprocess.run(["docker", "image", "rm", f"{stack.project}-airflow"], capture_output=True, check=False)
+        stack.remove()
     assert stack.leftovers() == ""

@@ -11,6 +11,7 @@ import pytest
 from infra.airflow import standalone
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.processes import GuardedProcess, ProcessError, free_port, wait_until
+from infra.lake import sample_corpus
 from jobs.errors import InputError
 
 
@@ -103,3 +104,50 @@ def test_end_of_the_block_ends_the_process_and_its_children(tmp_path):
 def running(command):
     lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if line == command]
+
+
+def test_default_port_is_replaced_if_it_is_in_use_and_a_chosen_one_is_kept(monkeypatch):
+    monkeypatch.delenv("NIGHTJAR_PORT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(standalone, "DEFAULT_PORT", server.getsockname()[1])
+        assert standalone._default_port() == 0
+        monkeypatch.setenv("NIGHTJAR_PORT", str(server.getsockname()[1]))
+        assert standalone._default_port() == server.getsockname()[1]
+    for wrong in ("eighty", "70000"):
+        monkeypatch.setenv("NIGHTJAR_PORT", wrong)
+        with pytest.raises(InputError, match=wrong):
+            free_port(standalone._default_port())
+
+
+def test_local_lake_gets_folders_and_the_sample_corpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_corpus, "shakespeare", lambda _: downloaded(tmp_path))
+    with standalone._ready_lake((tmp_path / "my lake").as_uri()) as env:
+        assert env == {}
+    assert (tmp_path / "my lake" / "corpora" / "shakespeare" / "lear.txt").is_file()
+
+
+def test_lake_in_the_embedded_s3_uses_the_downloaded_corpus_unless_the_user_names_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_corpus, "shakespeare", lambda _: downloaded(tmp_path))
+    monkeypatch.delenv("NIGHTJAR_CORPUS", raising=False)
+    with standalone._ready_lake("s3://lakes/x") as env:
+        assert env == {"NIGHTJAR_CORPUS": str(tmp_path / "downloaded")}
+    monkeypatch.setenv("NIGHTJAR_CORPUS", "s3://lakes/text")
+    with standalone._ready_lake("s3://lakes/x") as env:
+        assert env == {}
+
+
+def test_airflow_starts_without_the_sample_corpus_if_it_cannot_be_downloaded(tmp_path, monkeypatch, caplog):
+    def unreachable(_):
+        raise InputError("cannot download the sample corpus")
+
+    monkeypatch.setattr(sample_corpus, "shakespeare", unreachable)
+    with standalone._ready_lake(tmp_path.as_uri()) as env:
+        assert env == {}
+    assert "cannot download the sample corpus" in caplog.text
+
+
+def downloaded(folder):
+    """Return a folder with a text, as the download leaves it."""
+    (folder / "downloaded").mkdir(exist_ok=True)
+    (folder / "downloaded" / "lear.txt").write_text("Nothing will come of nothing.")
+    return folder / "downloaded"
