@@ -48,6 +48,8 @@ def show(name: str, request: Request) -> Response:
     if name.endswith("/"):
         return HTMLResponse(_folder_page(uri, name, request), headers=_HEADERS)
     info = aws.store().info(uri)
+    if info is None and aws.store().is_folder(uri):
+        return RedirectResponse(f"{request.scope['root_path']}/lake/{quote(name)}/")
     if info is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run has no such file, or not yet")
     is_log = name.endswith(_ZIPPED_LOG) and name.startswith("logs/")
