@@ -141,7 +141,7 @@ chaos: setup ## Train while workers, executors and drivers are killed at random 
 	@$(RUN_PIPELINE) -m tests.chaos
 
 .PHONY: fuzz
-fuzz: setup ## Give random and damaged input to every reader; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
+fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
 	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'
 
 .PHONY: guard

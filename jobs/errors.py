@@ -6,6 +6,9 @@ be pickled, because Spark sends errors from its workers to the driver.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class NightjarError(Exception):
     """Base class of all errors that are reported without a traceback.
@@ -51,6 +54,15 @@ class DivergedError(NightjarError):
 
 class StoppedError(NightjarError):
     """The run was stopped before it was complete. Starting it again resumes from the last checkpoint."""
+
+
+@contextmanager
+def reading(uri: str, remedy: str) -> Iterator[None]:
+    """Turn errors about values that nobody wrote to the lake's file or folder `uri` into a DamagedError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DamagedError(f"{uri}: not what Nightjar writes ({type(error).__name__}: {error}); {remedy}") from error
 
 
 def shorten(value: object, most: int = 200) -> str:

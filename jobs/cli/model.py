@@ -217,11 +217,10 @@ def export(
     from jobs.model_io.folder import parse_model, read_contents, write_contents
     from jobs.model_io.gguf import to_gguf
 
-    source = find_model(model, Lake(to_uri(lake)))
+    source, output_uri = find_model(model, Lake(to_uri(lake))), to_uri(output)
+    _check_output(output_uri, is_folder=form == "folder")
     contents = read_contents(source)
     parsed, tokenizer = parse_model(contents, source)
-    output_uri = to_uri(output)
-    _check_output(output_uri, is_folder=form == "folder")
     if form == "folder":
         write_contents(output_uri, contents)
     elif form == "zip":
@@ -234,14 +233,20 @@ def export(
 
 
 def _check_output(output: str, *, is_folder: bool) -> None:
-    """Check that writing to `output` replaces nothing but an earlier model."""
+    """Check that `output` can be written to, which replaces nothing but a file or an earlier model."""
     from jobs.lake import store
     from jobs.lake.layout import MANIFEST
-    from jobs.lake.uri import is_s3, join, local_path
+    from jobs.lake.uri import bucket_and_key, is_s3, join, local_path
 
+    is_local = not is_s3(output)
+    if is_local and local_path(output).is_dir() and not is_folder:
+        raise InputError(f"{output}: is a folder; name the file to write")
+    if is_local and local_path(output).exists() and not (local_path(output).is_file() or is_folder):
+        raise InputError(f"{output}: is a pipe or a device; name the file to write")
+    if not is_local and not bucket_and_key(output)[1]:
+        raise InputError(f"{output}: is a bucket; name a file or folder in it")
+    store.check_writable(output.rpartition("/")[0], "this folder", "--output")
     if not is_folder:
-        if not is_s3(output) and local_path(output).is_dir():
-            raise InputError(f"{output}: is a folder; name the file to write")
         return
     if store.exists(output):
         raise InputError(f"{output}: is a file; name a new or empty folder")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
@@ -59,15 +61,23 @@ def find_stats(folder_uri: str) -> dict[str, Any] | None:
     if manifest is None:
         return None
     store.verify_sizes(folder_uri, manifest)
-    (entry,) = manifest.entries(STATS)
-    stats: dict[str, Any] = json.loads(store.read_file(folder_uri, entry))
-    return stats
+    with reading(folder_uri, "delete it and run again to make it anew"):
+        (entry,) = manifest.entries(STATS)
+        return dict(json.loads(store.read_file(folder_uri, entry)))
 
 
 def used_datasets(run: Run) -> dict[str, str]:
     """Return the fingerprints of the datasets that a run uses so far, by kind."""
     try:
-        datasets: dict[str, str] = store.read_json(run.datasets)
+        datasets = store.read_json(run.datasets)
     except FileNotFoundError:
         return {}
-    return datasets
+    with reading(run.datasets, "delete it and run the steps again"):
+        return {str(kind): _fingerprint(name) for kind, name in datasets.items()}
+
+
+def _fingerprint(name: str) -> str:
+    """Return the name of a dataset's folder; raise ValueError if it is another name."""
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"{name!r} is no fingerprint")
+    return name

@@ -39,7 +39,7 @@ class FileInfo:
 @contextmanager
 def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
     """Open a new file that gets the name `path` when the block ends; with `os.link`, only if the name is free."""
-    _make_folder(path.parent)
+    made = _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("xb") as file:
@@ -48,8 +48,18 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
             os.fsync(file.fileno())
         publish(temporary, path)
         _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # another process uses it
+            for folder in made:
+                folder.rmdir()
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _DoneError(Exception):
+    """Ends a trial."""
 
 
 class LocalFiles:
@@ -65,6 +75,11 @@ class LocalFiles:
     def read_version(self, uri: str) -> tuple[bytes, str]:
         data = self.read_bytes(uri)
         return data, hashlib.sha256(data).hexdigest()
+
+    def try_writing(self, uri: str) -> None:
+        """Make a file and the folders above it, and remove them again."""
+        with suppress(_DoneError), atomic_temporary_file(local_path(uri)):
+            raise _DoneError
 
     def write_bytes(self, uri: str, data: bytes) -> None:
         with atomic_temporary_file(local_path(uri)) as file:
@@ -136,12 +151,16 @@ class LocalFiles:
             shutil.rmtree(local_path(uri))
 
 
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        with suppress(FileExistsError):  # another process was faster
-            folder.mkdir()
-        _sync_folder(folder.parent)
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, the innermost first."""
+    if folder.is_dir():
+        return []
+    made = _make_folder(folder.parent)
+    with suppress(FileExistsError):  # another process was faster
+        folder.mkdir()
+        made.insert(0, folder)
+    _sync_folder(folder.parent)
+    return made
 
 
 def _sync_folder(folder: Path) -> None:

@@ -57,12 +57,26 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
     try:
         values = json.loads(data)
         manifest = Manifest(**{**values, "files": tuple(FileEntry(**entry) for entry in values["files"])})
-        names_lead_out = any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files)
-        if manifest.format_version == FORMAT_VERSION and not names_lead_out:
+        if manifest.format_version == FORMAT_VERSION and _has_right_types(manifest):
             return manifest
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise DamagedError(f"{uri}: not a manifest of format {FORMAT_VERSION}; {_remedy(uri)}")
+
+
+def _has_right_types(manifest: Manifest) -> bool:
+    """Return whether the values are what `Manifest.to_json` writes, and no name leads out of the folder."""
+    texts: list[Any] = [manifest.kind, manifest.fingerprint]
+    tables: list[Any] = [manifest.counts, manifest.inputs]
+    for entry in manifest.files:
+        texts += [entry.name, entry.sha256]
+        if type(entry.size) is not int or any(type(count) is not int for count in entry.counts.values()):
+            return False
+    return (
+        all(isinstance(table, dict) for table in tables)
+        and all(isinstance(text, str) and text.isprintable() for text in texts)
+        and not any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files)
+    )
 
 
 def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None = None) -> None:

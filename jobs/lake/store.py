@@ -179,15 +179,18 @@ class Store:
         """Delete a folder, if there is one, and everything below it."""
         self._retry(uri, lambda: self._files(uri).delete_folder(uri))
 
-    def check_writable(self, uri: str) -> None:
+    def check_writable(self, uri: str, what: str = "the lake", options: str = "--lake, NIGHTJAR_LAKE") -> None:
         """Write and delete a small file below `uri`, or raise InputError. A wrong place is reported without retries."""
         probe, once = join(uri, f".write-test-{uuid.uuid4().hex[:8]}"), Store(self._connect, retry_seconds=0)
         try:
-            once.write_bytes(probe, b"")
-            once.delete_file(probe)
+            if is_s3(uri):
+                once.write_bytes(probe, b"")
+                once.delete_file(probe)
+            else:
+                self._local.try_writing(probe)
         except OSError as error:
             raise InputError(
-                f"{uri}: the lake cannot be written to ({one_line(error)}); choose another (--lake, NIGHTJAR_LAKE)"
+                f"{uri}: {what} cannot be written to ({one_line(error)}); choose another ({options})"
             ) from None
 
     def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:

@@ -30,6 +30,8 @@ def to_uri(path_or_uri: str) -> str:
     if scheme == "file":
         if not rest.startswith("/"):
             raise InputError(f"{text}: a file URI has three slashes and an absolute path, as in file:///data/lake")
+        if "%00" in rest:
+            raise InputError(f"{text}: a path or URI cannot hold NUL (%00); correct it")
         return "file://" + (rest.rstrip("/") or "/")
     if scheme in ("s3", "s3a", "s3n"):  # Hadoop's connectors have the last two names
         if not rest.split("/")[0]:

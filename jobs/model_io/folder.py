@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest
@@ -67,10 +67,14 @@ def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[st
 def write_contents(folder_uri: str, contents: Mapping[str, bytes]) -> None:
     """Write the contents of a model folder in place of an earlier one, the manifest last."""
     store.delete_folder(folder_uri)
-    for name, data in contents.items():
-        if name != MANIFEST:
-            store.write_bytes(join(folder_uri, name), data)
-    store.publish(join(folder_uri, MANIFEST), contents[MANIFEST])
+    try:
+        for name, data in contents.items():
+            if name != MANIFEST:
+                store.write_bytes(join(folder_uri, name), data)
+        store.publish(join(folder_uri, MANIFEST), contents[MANIFEST])
+    except (NightjarError, OSError):
+        store.delete_folder(folder_uri)  # what is there is no model
+        raise
 
 
 def read_contents(uri: str) -> dict[str, bytes]:

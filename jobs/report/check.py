@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from jobs.errors import InputError
 from jobs.lake import store
+from jobs.lake.retry import one_line
 from jobs.lake.uri import join
 from jobs.metrics import Metric, Order, metrics_of
 from jobs.metrics.training import EvaluationRow
@@ -51,6 +52,8 @@ def check_file(uri: str) -> list[str]:
         text = store.read_bytes(uri).decode("utf-8")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{uri}: no such file; give the metrics.csv of a run") from None
+    except OSError as error:
+        raise InputError(f"{uri}: cannot be read ({one_line(error)}); give the metrics.csv of a run") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{uri}: not UTF-8 at byte {error.start}; give a file of comma-separated values") from None
     return find_defects(text, has_constant_rate=_schedule(uri) == "constant")

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from jobs.config import STEPS
+from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
@@ -45,13 +46,15 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     """Write the statistics of one step and the curves of training, then the merged files."""
     curves = {"evaluations": _write_curves(run, stats["started"])} if step == "train" else {}
     store.write_json(run.step_stats(step), {**stats, **curves})
-    steps = read_steps(run)
-    merged = merge(steps)
+    with reading(run.stats, "delete it; later steps write their statistics anew"):
+        steps = read_steps(run)
+        merged = merge(steps)
+        rows = {kind: rows_of(steps, kind) for kind in TABLES}
+        files = {table.file: to_csv(rows[kind]) for kind, table in TABLES.items()}
+        files["stats.txt"] = to_text(run.run_id, merged, rows).encode()
     store.write_json(join(run.stats, "stats.json"), merged)
-    rows = {kind: rows_of(steps, kind) for kind in TABLES}
-    for kind, table in TABLES.items():
-        store.write_bytes(join(run.stats, table.file), to_csv(rows[kind]))
-    store.write_bytes(join(run.stats, "stats.txt"), to_text(run.run_id, merged, rows).encode())
+    for name, data in files.items():
+        store.write_bytes(join(run.stats, name), data)
 
 
 def _write_curves(run: Run, started: float) -> list[EvaluationRow]:

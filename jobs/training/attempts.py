@@ -9,7 +9,7 @@ from functools import partial
 
 from jobs.config import TrainConfig
 from jobs.engine.base import Engine
-from jobs.errors import DivergedError, StoppedError, WorkerLostError
+from jobs.errors import DivergedError, StoppedError, WorkerLostError, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.training.checkpoint import latest_checkpoint
@@ -72,8 +72,9 @@ class Attempts:
             counts = store.read_json(run.attempts)
         except FileNotFoundError:
             counts = {"restarts": 0, "skipped_batches": []}
-        self.restarts: int = counts["restarts"]
-        self.skipped: tuple[int, ...] = tuple(counts["skipped_batches"])
+        with reading(run.attempts, "delete it and run the step again"):
+            self.restarts = int(counts["restarts"])
+            self.skipped = tuple(int(batch) for batch in counts["skipped_batches"])
         self._restarts_before = self.restarts
 
     def lost(self, error: WorkerLostError) -> None:

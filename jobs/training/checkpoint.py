@@ -19,11 +19,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from jobs.config import TrainConfig
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.manifest import Manifest
-from jobs.lake.uri import base_name
+from jobs.lake.uri import base_name, join
 from jobs.model.language_model import LanguageModel
 from jobs.training.schedule import Schedule
 
@@ -137,13 +137,14 @@ def latest_checkpoint(run: Run) -> int | None:
 
 def _best_checkpoint(run: Run, latest: int) -> int:
     """Return the step of the checkpoint with the lowest validation loss; `latest`, if that one is not usable."""
-    best: int | None = json.loads(read_part(run, latest, STATE))["best_step"]
     try:
-        if best is not None:
-            _read(run, best)
-            return best
+        with reading(join(run.checkpoint(latest), STATE), "using the latest"):
+            best = json.loads(read_part(run, latest, STATE))["best_step"]
+            if best is not None:
+                _read(run, int(best))
+                return int(best)
     except DamagedError as error:
-        log.warning("the checkpoint of the best step, %d, cannot be used: %s", best, error)
+        log.warning("the checkpoint of the best step cannot be used: %s", error)
     return latest
 
 
@@ -157,7 +158,8 @@ def load_checkpoint(
         InputError: if it was made with other `settings`.
     """
     files = _read(run, step)
-    state = TrainingState(**json.loads(files[STATE]))
+    with reading(join(run.checkpoint(step), STATE), "delete this checkpoint and run the step again"):
+        state = TrainingState(**json.loads(files[STATE]))
     if state.settings != settings:
         raise InputError(
             f"{run.checkpoint(step)}: was made with another configuration or other data; use a new run id,"
@@ -180,7 +182,8 @@ def load_final_weights(run: Run, model: LanguageModel, *, keep_best: bool) -> No
 
 def read_part(run: Run, step: int, name: str) -> bytes:
     """Return the content of one file of a checkpoint; raise a DamagedError if it is missing, truncated or altered."""
-    (entry,) = _read_manifest(run, step).entries(name)
+    with reading(run.checkpoint(step), "delete this folder and run the step again"):
+        (entry,) = _read_manifest(run, step).entries(name)
     return store.read_file(run.checkpoint(step), entry)
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from jobs.config import Config
 from jobs.datasets.windows import SIDES, WindowSet, find_windows
+from jobs.errors import reading
 from jobs.lake.layout import Lake, Run
 from jobs.metrics import chosen
 from jobs.metrics.training import Position, Quality
@@ -38,12 +39,13 @@ class TrainingData:
     def open(cls, place: Lake, fingerprint: str) -> TrainingData:
         """Open the dataset `fingerprint`; raise an InputError if it does not exist."""
         uri, manifest = find_windows(place, fingerprint)
-        train, valid = (WindowSet(uri, manifest, side) for side in SIDES)
-        counts = manifest.counts
-        shape = DataShape(counts["vocab_size"], train.size, counts["end_of_text"])
         names = ("unigram_loss", "bigram_loss", "unigram_accuracy")
-        baselines = cast("Quality", chosen(counts, names))
-        return cls(train, valid, shape, baselines, counts["valid_tokens"] / counts["valid_bytes"])
+        with reading(uri, "delete it and run the windows step again"):
+            train, valid = (WindowSet(uri, manifest, side) for side in SIDES)
+            counts = manifest.counts
+            shape = DataShape(counts["vocab_size"], train.size, counts["end_of_text"])
+            baselines = cast("Quality", chosen(counts, names))
+            return cls(train, valid, shape, baselines, counts["valid_tokens"] / counts["valid_bytes"])
 
     def position(self, steps: int, batch_size: int) -> Position:
         """Return how far training is after `steps` steps: in steps, epochs and tokens."""

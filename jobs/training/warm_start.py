@@ -13,7 +13,7 @@ from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.uses import initial_weights
-from jobs.errors import InputError
+from jobs.errors import InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.models import TOKENIZER, read_model_file
@@ -41,7 +41,8 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, str]:
     config, run = job.config, job.run
     is_resumed, decision = latest_checkpoint(run) is not None, join(run.train, "start.json")
     try:
-        uri = store.read_json(decision)["init"]
+        with reading(decision, f"delete {run.train} and run the step again"):
+            uri = store.read_json(decision)["init"]
     except FileNotFoundError:
         # A checkpoint without this file is of an earlier version.
         uri = config.train.init if is_resumed else _decide(job)

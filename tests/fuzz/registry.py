@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from random import Random
 
-FAMILY_MODULES = ("corpora", "objects", "places", "files")
+FAMILY_MODULES = ("corpora", "objects", "places", "files", "commands", "lakes", "terminals")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,15 @@ class Case:
     run: Callable[[], object]
     results: Path | None = None
     """The lake that `run` writes to, if any; a refused input leaves no dataset in it."""
+
+
+class FaultError(Exception):
+    """A bad end of a case that is no exception in this process, with its kind, such as ``half-written``."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
 
 
 Family = Callable[[Random, Path], Case]

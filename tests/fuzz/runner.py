@@ -21,7 +21,7 @@ from pathlib import Path
 
 from jobs.errors import InputError, NightjarError
 from jobs.lake.layout import MANIFEST
-from tests.fuzz.registry import Case, make_case
+from tests.fuzz.registry import Case, FaultError, make_case
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60.0
@@ -126,10 +126,11 @@ def judge(case_id: str, case: Case, limit_seconds: float = LIMIT_SECONDS) -> Ver
             case.run()
     except NightjarError as expected:
         error = expected
-    except _TimeLimitError:
-        return Verdict(case_id, "hang", case.description, traceback.format_exc(limit=-8))
-    except Exception:  # noqa: BLE001 - any error that is not ours is a finding
-        return Verdict(case_id, "traceback", case.description, traceback.format_exc(limit=-8))
+    except FaultError as fault:
+        return Verdict(case_id, fault.kind, case.description, fault.detail)
+    except (_TimeLimitError, Exception) as finding:  # noqa: BLE001 - any error that is not ours is one
+        kind = "hang" if isinstance(finding, _TimeLimitError) else "traceback"
+        return Verdict(case_id, kind, case.description, traceback.format_exc(limit=-8))
     if error is None:
         return Verdict(case_id, "done", case.description)
     message = str(error)

@@ -270,3 +270,26 @@ def test_a_whole_file_is_one_prompt(folder, tmp_path, capsys):
 def test_the_least_number_of_words_is_at_most_the_largest(folder, capsys):
     assert main(["sample", "--model", str(folder), "--prompt", "x", "--min-new-words", "30"]) == 2
     assert "--min-new-words (30) must be at most --max-new-words (20)" in capsys.readouterr().err
+
+
+def test_an_output_that_is_no_file_is_refused(folder, tmp_path, capsys):
+    """Writing would replace a device, such as /dev/null, by a file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").touch()
+    export = ["export", "--model", str(folder), "--format", "zip", "--output"]
+    for name, reason in (("pipe", "is a pipe or a device"), ("file/x", "this folder cannot be written to")):
+        assert main([*export, str(tmp_path / name)]) == 2
+        assert reason in capsys.readouterr().err
+    assert main([*export, "s3://bucket"]) == 2
+    assert "s3://bucket: is a bucket" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_an_export_that_fails_leaves_nothing(folder, tmp_path):
+    command = f"ulimit -f 1; exec {sys.executable} -m jobs export --model '{folder}' --format folder --output new/m"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the disk is full" in done.stderr
+    assert not (tmp_path / "new/m").exists()

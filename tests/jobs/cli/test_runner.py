@@ -41,7 +41,6 @@ def commands():
         ((), "python -m jobs: missing command"),
         (("runn",), "no such command 'runn'. Did you mean 'run'? see python -m jobs --help"),
         (("--bogus",), "no such option: --bogus"),
-        (("run",), "python -m jobs run: missing option '--corpus'"),
         (("run", "--corpus"), "option '--corpus' requires an argument"),
         (("run", "--corpus", "a", "b"), "unexpected argument: b; an option takes one value, repeat it for several"),
         (("run", "--corpsu", "a"), "no such option: --corpsu (Possible options: --corpus)"),
@@ -50,7 +49,6 @@ def commands():
             ("embed", "--run", "r", "--neighbours", "a", "b"),
             "unexpected argument: b; an option takes one value, repeat",
         ),
-        (("train",), "python -m jobs train: missing option '--config'"),
         (("sample",), "python -m jobs sample: missing option '--model'"),
         (("sample", "--model", "m", "--top-k", "many"), "--top-k"),
         (("sample", "--model", "m", "--dtype", "float64"), "--dtype"),
@@ -73,6 +71,8 @@ def test_a_wrong_command_is_one_line_that_names_the_help(arguments, message, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("train",), "train: name a run, by --config URI or by --run-id NAME"),
+        (("run",), "no text to train on: name it by --corpus"),
         (("embed",), "either with --config URI or with --run RUN"),
         (("embed", "--run", "r", "--config", "c"), "either with --config URI or with --run RUN"),
         (("train", "--config", "x.json"), "not a run's configuration"),
@@ -194,4 +194,39 @@ def test_sample_has_the_defaults_of_the_section_generate():
     section = GenerateConfig()
     assert defaults.pop("stop") is None
     assert defaults == {name: getattr(section, name) for name in defaults}
-    assert len(defaults) == 8
+    assert len(defaults) == 10
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "message"),
+    [
+        (">/dev/full", 1, "nightjar: OSError: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("<&- >&-", 0, ""),
+        (">/dev/full 2>/dev/full", 1, ""),
+        ("2>&-", 0, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written_ends_without_a_traceback(tmp_path, redirection, code, message):
+    (tmp_path / "m.csv").write_text("step,valid_loss\n1,3.5\n2,3.25\n")
+    command = f"{sys.executable} -m jobs check-metrics {tmp_path}/m.csv {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, message)
+
+
+def test_a_message_is_one_printable_line(capsys):
+    assert main(["sample", "--model", "a\nb\x1b[31m\udcff"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert r"a\nb\x1b[31m\udcff: no model found" in message
+
+
+def test_an_ascii_terminal_shows_names_escaped(tmp_path):
+    (tmp_path / "夜.csv").write_text("step,valid_loss\n1,x\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", "check-metrics", f"{tmp_path}/夜.csv"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert r"\u591c.csv: line 2" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -55,3 +55,8 @@ def test_a_run_is_found_by_its_configuration(lake):
     assert Run.of_config(run.config) == run
     with pytest.raises(InputError, match=r"expected <lake>/runs/<run_id>/config\.json"):
         Run.of_config(run.datasets)
+
+
+def test_a_uri_with_an_encoded_nul_is_refused():
+    with pytest.raises(InputError, match="cannot hold NUL"):
+        to_uri("file:///a%00b")

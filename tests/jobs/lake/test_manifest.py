@@ -1,5 +1,6 @@
 """Datasets: shards, their manifest, and the checks of both."""
 
+import json
 import os
 import tempfile
 
@@ -85,3 +86,15 @@ def test_a_cache_of_another_user_is_refused(s3_uri, tmp_path, monkeypatch):
     os.chown(folder, 1, -1)
     with pytest.raises(InputError, match="belongs to another user"):
         verified_file(s3_uri, store.write_file(s3_uri, "a.txt", b"a"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kind": 3}, {"fingerprint": "a\nb"}, {"counts": []}, {"inputs": None}, {"files": [{"name": "a", "size": "1"}]}],
+)
+def test_a_manifest_with_values_of_wrong_types_is_refused(change):
+    values = json.loads(Manifest("model", "f00", (FileEntry("a", 1, "00"),)).to_json())
+    for entry in change.get("files", ()):
+        entry["sha256"] = "00"
+    with pytest.raises(DamagedError, match="not a manifest"):
+        parse_manifest(json.dumps(values | change).encode(), "file:///d/_manifest.json")

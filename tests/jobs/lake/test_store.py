@@ -1,6 +1,7 @@
 """Operations on files, on a local disk and on a real moto server."""
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, LakeError
 from jobs.lake import store
 from jobs.lake._local import atomic_temporary_file
 from jobs.lake.store import Store
@@ -285,6 +286,17 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]
 
 
+def test_a_full_disk_leaves_neither_file_nor_folder(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a longer file fails with EFBIG
+    try:
+        with pytest.raises(LakeError, match="the disk is full"):
+            store.write_bytes(to_uri(str(tmp_path / "new/folder/x")), bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_broken_json_is_named(lake_uri):
     uri = join(lake_uri, "x.json")
     store.write_bytes(uri, b"{")
@@ -296,7 +308,8 @@ def test_a_lake_that_cannot_be_written_to(tmp_path, s3_server):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="file/lake: the lake cannot be written to"):
         store.check_writable(to_uri(str(tmp_path / "file" / "lake")))
-    store.check_writable(to_uri(str(tmp_path / "new")))
+    store.check_writable(to_uri(str(tmp_path / "new/lake")))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # a check leaves nothing
     with pytest.raises(InputError, match=r"the lake cannot be written to .*NoSuchBucket"):
         store.check_writable("s3://no-such-bucket-here/lake")
 

@@ -5,6 +5,7 @@ import io
 
 import pytest
 
+from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path, to_uri
@@ -98,3 +99,11 @@ def test_progress_is_written_at_most_once_per_interval(tmp_path):
     progress("two")
     assert store.read_json(run.progress("train"))["message"] == "one"
     assert local_path(run.progress("train")).parent.name == "progress"
+
+
+def test_damaged_statistics_of_another_step_are_named(tmp_path):
+    run = Lake(to_uri(str(tmp_path))).run("r")
+    for found in ([], {"a": "\ud800"}, {"stages": 3}):
+        store.write_json(run.step_stats("tokenize"), found)
+        with pytest.raises(DamagedError, match=r"r/stats: not what Nightjar writes .*delete it"):
+            write_step(run, "windows", {"seconds": 2.0})
