@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from infra.demo.sample_corpus import shakespeare
+from infra.lake.sample_corpus import shakespeare
 
 CACHE = Path(".cache")
 WORK = CACHE / "bench"

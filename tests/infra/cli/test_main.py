@@ -55,7 +55,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
         (("emr", "--port", "70000"), "--port"),
         (("emr", "--executors", "yarn"), "'yarn' is not one of 'threads', 'processes'"),
         (("emr", "--env", "x"), "nightjar: --env x: write NAME=VALUE"),
-        (("run",), "nightjar run: missing option '--corpus'; see nightjar run --help"),
+        (("sample",), "nightjar sample: missing option '--model'; see nightjar sample --help"),
     ],
 )
 def test_a_wrong_command_is_one_line(

@@ -41,6 +41,7 @@ def commands():
         ((), "python -m jobs: missing command"),
         (("runn",), "no such command 'runn'. Did you mean 'run'? see python -m jobs --help"),
         (("--bogus",), "no such option: --bogus"),
+        (("export",), "python -m jobs export: missing option '--model'"),
         (("run", "--corpus"), "option '--corpus' requires an argument"),
         (("run", "--corpus", "a", "b"), "unexpected argument: b; an option takes one value, repeat it for several"),
         (("run", "--corpsu", "a"), "no such option: --corpsu (Possible options: --corpus)"),
@@ -183,6 +184,18 @@ def test_help_exits_with_0(command, capsys):
 def test_the_help_of_presets_names_them_all():
     [preset] = [param for param in commands()["run"].params if param.name == "preset"]
     assert all(name in preset.help for name in preset_names())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run",), "nightjar: no text to train on: name it by --corpus, or as corpus in the --config-file"),
+        (("train",), "nightjar: train: name a run, by --config URI or by --run-id NAME; see --help"),
+    ],
+)
+def test_a_command_without_a_corpus_or_a_run_is_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert capsys.readouterr() == ("", f"{message}\n")
 
 
 def test_sample_has_the_defaults_of_the_section_generate():

@@ -136,12 +136,12 @@ def expected(folder, entries, rule, side):
     return [stream[start : start + rule.size + 1] for stream, of_stream in pairs for start in of_stream]
 
 
-long_texts = st.integers(100, 1500).map(lambda size: "".join("abcdefgh"[i * i % 7] for i in range(size)))
+long_texts = st.integers(60, 240).map(lambda size: "".join("abcdefgh"[i * i % 7] for i in range(size)))
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30) | long_texts, min_size=1, max_size=25),
+    documents=st.lists(st.text("abcdefgh", min_size=1, max_size=30) | long_texts, min_size=1, max_size=12),
     size=st.integers(1, 20),
     data=st.data(),
     shard_tokens=st.integers(1, 60),
