@@ -186,18 +186,6 @@ def test_the_help_of_presets_names_them_all():
     assert all(name in preset.help for name in preset_names())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("run",), "nightjar: no text to train on: name it by --corpus, or as corpus in the --config-file"),
-        (("train",), "nightjar: train: name a run, by --config URI or by --run-id NAME; see --help"),
-    ],
-)
-def test_a_command_without_a_corpus_or_a_run_is_one_line(arguments, message, capsys):
-    assert main(arguments) == 2
-    assert capsys.readouterr() == ("", f"{message}\n")
-
-
 def test_sample_has_the_defaults_of_the_section_generate():
     defaults = {
         name: parameter.default
