@@ -65,7 +65,9 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS_FILE),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        # SQLite has one writer at a time. On a busy machine, others wait longer than its default of 5 s, and the API
+        # answers with an internal error.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         "API__HOST": "127.0.0.1",
         "API__PORT": str(port),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import create_engine
 
 from infra.airflow import standalone
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
@@ -25,6 +26,8 @@ def test_environment_is_isolated_from_the_users(tmp_path, monkeypatch):
     assert env["AIRFLOW__API__HOST"] == "127.0.0.1"
     assert env["NIGHTJAR_LAKE"] == "file:///lake"
     assert "http://127.0.0.1:5555" in env["AIRFLOW_CONN_AWS_DEFAULT"]
+    with create_engine(env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
     assert env["PATH"] == os.environ["PATH"]
 
 
