@@ -4,6 +4,7 @@ import os
 import tempfile
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from infra.emr.command import JVM_OPTIONS
 
@@ -30,6 +31,25 @@ os.environ.update(
     # Several processes train at the same time on few cores.
     OMP_NUM_THREADS="1",
 )
+
+_KEPT_TOGETHER = ("tests/dags/test_live.py", "tests/infra/aws/test_deployment.py", "tests/jobs/cli/test_run.py")
+"""Files whose tests share a fixture that takes half a minute or more."""
+
+
+class OneByOne(LoadScopeScheduling):
+    """Scheduling of pytest-xdist that hands out single tests on demand, and the files of `_KEPT_TOGETHER` as a whole.
+
+    pytest-xdist's own `--dist loadgroup` has no effect with pytest 9.2, which ignores the group in a test's name.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in _KEPT_TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
+    """Return the scheduling of tests to processes."""
+    return OneByOne(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from tests.support.airflow import STANDIN, Emr
 
 ENDED = ("success", "failed")
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900), pytest.mark.xdist_group("live")]
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, calls
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("deployment")]
+pytestmark = pytest.mark.timeout(1800)
 
 CONF = {
     "corpus": f"s3://{CORPUS_BUCKET}/poems",

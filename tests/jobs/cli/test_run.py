@@ -15,7 +15,7 @@ from jobs.metrics import metrics_of
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
+pytestmark = pytest.mark.slow
 
 SETTINGS = (
     "train.max_tokens=100000",
