@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 import uuid
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
@@ -35,7 +36,11 @@ def run(aws, monkeypatch):
 
 @pytest.fixture
 def context(run):
-    return {"run_id": run.run_id}
+    pushed = {}
+    task_instance = SimpleNamespace(
+        run_id=run.run_id, pushed=pushed, xcom_push=lambda key, value: pushed.update({key: value})
+    )
+    return {"run_id": run.run_id, "ti": task_instance}
 
 
 @pytest.fixture
