@@ -10,7 +10,7 @@ from tests.fuzz.runner import half_written, judge, run_cases
 
 NUM_CASES = 77
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def test_random_inputs_give_no_traceback():

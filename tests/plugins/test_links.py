@@ -55,7 +55,10 @@ def test_a_lake_in_the_embedded_s3_has_pages_in_airflow(urls, aws):
 
 
 def test_on_aws_the_links_lead_to_its_consoles(urls, monkeypatch):
-    client = boto3.client("emr", "eu-west-1", aws_access_key_id="x", aws_secret_access_key="x")
+    client = boto3.client(
+        "emr", "eu-west-1", endpoint_url="https://elasticmapreduce.eu-west-1.amazonaws.com",
+        aws_access_key_id="x", aws_secret_access_key="x",
+    )  # fmt: skip
     monkeypatch.setattr(aws, "emr_client", lambda: client)
     monkeypatch.setattr(aws.Store, "exists", lambda *_: True)
     found = urls("s3://lakes/my lake")
