@@ -103,8 +103,10 @@ def check(command: Command, folder: Path, lake: Path) -> None:
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if outcome.code != 0:
         left += set(unpublished(lake)) - unfinished
-        if not any("/stats/" in name for name in changed) and outcome.code not in (_INTERRUPTED, _BROKEN_PIPE):
-            left += changed  # no step was started
+        # A step that was started has reported its progress; on a full disk it cannot write statistics.
+        is_started = any("/stats/" in name or "/progress/" in name for name in changed)
+        if not is_started and outcome.code not in (_INTERRUPTED, _BROKEN_PIPE):
+            left += changed
     if left:
         raise FaultError("half-written", f"{', '.join(left[:20])} after {outcome.code} {message}")
     if outcome.code not in (0, _INTERRUPTED, _BROKEN_PIPE):
