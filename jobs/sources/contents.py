@@ -120,7 +120,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
 
 
 def nul_bytes_of_no_text(block: bytes) -> int:
-    """Return the number of NUL bytes if they are so many that a block is no text, else 0."""
+    """Return the number of NUL bytes in a block, or 0 if they are a smaller share than in binary content."""
     num_nul = block.count(b"\0")
     return num_nul if num_nul >= max(1, len(block) * _BINARY_SHARE) else 0
 
