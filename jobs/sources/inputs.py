@@ -24,8 +24,11 @@ TRAIN, INHERIT = "train", "inherit"
 """The values of `tokenize.tokenizer` that are no place."""
 
 
-def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[str, ...]:
-    """Check that all files and models that the settings name exist and fit each other; return the prompts.
+def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[tuple[str, ...], str | None]:
+    """Check that all files and models that the settings name exist and fit each other.
+
+    Returns:
+        The prompts, and the URI of the model to start from, or None for random weights.
 
     Raises:
         InputError: naming the setting, what is wrong and what to do.
@@ -41,7 +44,7 @@ def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tupl
     start = find_start(config.train.init, lake, store)
     if start is not None:
         check_model(config, start, store)
-    return prompts
+    return prompts, start
 
 
 def named_files(config: Config) -> Iterator[tuple[str, str]]:

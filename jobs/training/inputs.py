@@ -16,7 +16,7 @@ from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.uses import match_tokens
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
-from jobs.sources.inputs import INHERIT, TRAIN, check_inputs, find_start
+from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.warm_start import check_tokenizer
 
@@ -34,9 +34,8 @@ def check_start(run: Run, config: Config) -> None:
     if store.list_files(run.train):
         return
     lake = Lake(run.lake_uri)
-    prompts = check_inputs(config, lake)
+    prompts, start = check_inputs(config, lake)
     tokenizer = known_tokenizer(run, config)
-    start = find_start(config.train.init, lake)
     if tokenizer is not None:
         _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
         if start is not None:

@@ -125,7 +125,7 @@ def check_contents(
 def check_files(config: Config, lake: Lake) -> None:
     """Check all other files and models that the settings name; later steps of the run use them."""
     with _input_error("a file that the settings name cannot be read"):
-        prompts = check_inputs(config, lake, aws.store())
+        prompts, _ = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
 
 
