@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jobs.errors import DamagedError, InputError
 from jobs.lake.champion import read_champion
@@ -34,6 +38,18 @@ def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
     raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")
 
 
+@contextmanager
+def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFile]:
+    """Open the zip file of a model folder; raise DamagedError if it, or what is read of it, is not readable."""
+    try:
+        with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
+            raise
+        raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
+
+
 def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
     """Return the content of one file of the model at `uri`, a folder or a zip file.
 
@@ -41,11 +57,11 @@ def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
         DamagedError: if it is missing, truncated or altered, or the zip file cannot be read.
     """
     if ending_of(uri, (".zip",)):
-        try:
-            with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
+        with open_archive(uri, store) as archive:
+            try:
                 return archive.read(name)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
-            raise DamagedError(f"{uri}: has no readable {name} ({error}); export it again") from None
+            except KeyError as error:
+                raise DamagedError(f"{uri}: has no readable {name} ({error}); export it again") from None
     manifest = store.read_manifest(uri)
     entry = next((each for each in manifest.files if each.name == name), None) if manifest else None
     if entry is None:

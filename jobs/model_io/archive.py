@@ -7,16 +7,14 @@ if its size is that in the manifest.
 
 from __future__ import annotations
 
-import errno
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake import store
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import check_content, parse_manifest
+from jobs.lake.models import open_archive
 
 _MOST_MANIFEST_BYTES = 1 << 20
 
@@ -41,14 +39,10 @@ def unpack(uri: str) -> dict[str, bytes]:
         DamagedError: if a file in it is missing, truncated or altered, or its name is not a plain file name.
     """
     try:
-        with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
+        with open_archive(uri) as archive:
             return _read(uri, archive)
     except FileNotFoundError:
         raise InputError(f"{uri}: no such file; check --model") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
-            raise
-        raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
 
 
 def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
