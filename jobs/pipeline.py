@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any, Literal
 
@@ -105,9 +105,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
     when the vocabulary is known.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
-    process = psutil.Process()
-    process.cpu_percent()  # starts the measurement
-    started, earlier = time.time(), {(row["stage"], row["attempt"]) for row in engine.stages()}
+    measured = Measurement(engine)
     stats: dict[str, Any] = {}
     log.info("%s: started, run %s, engine %s", step, run.run_id, engine.name)
     try:
@@ -118,18 +116,48 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
         stats = {"error": str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"}
         raise
     finally:
-        stats |= {
-            "engine": engine.name,
-            "started": started,
-            "seconds": time.time() - started,
-            "driver_resident_bytes": process.memory_info().rss,
-            "driver_cpu_load": process.cpu_percent() / 100,
-            "stages": [row for row in engine.stages() if (row["stage"], row["attempt"]) not in earlier],
-            "executors": engine.executors(),
-        }
-        write_step(run, step, stats)
+        stats |= {"engine": engine.name, "started": measured.started, "seconds": time.time() - measured.started}
+        _write_statistics(run, step, stats, measured)
     log.info("%s: done in %.1f s", step, stats["seconds"])
     return stats
+
+
+class Measurement:
+    """What a step costs its driver and Spark, from the construction on."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.started = time.time()
+        self._engine = engine
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # starts the measurement
+        self._earlier = {(row["stage"], row["attempt"]) for row in engine.stages()}
+
+    def statistics(self) -> dict[str, Any]:
+        """Return the statistics that any step has."""
+        return {
+            "driver_resident_bytes": self._process.memory_info().rss,
+            "driver_cpu_load": self._process.cpu_percent() / 100,
+            "stages": [row for row in self._engine.stages() if (row["stage"], row["attempt"]) not in self._earlier],
+            "executors": self._engine.executors(),
+        }
+
+
+def _write_statistics(run: Run, step: str, stats: dict[str, Any], measured: Measurement) -> None:
+    """Add what was measured to a step's statistics, and write them."""
+    with _tolerated(step):
+        stats |= measured.statistics()
+    with _tolerated(step):
+        write_step(run, step, stats)
+
+
+@contextmanager
+def _tolerated(step: str) -> Iterator[None]:
+    """Log an error in the block, of the lake, of Spark or of a report: none undoes the step that it describes."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s: its statistics are incomplete (%s: %s)", step, type(error).__name__, error)
+        log.debug("traceback", exc_info=True)
 
 
 def run_all(

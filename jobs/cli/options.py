@@ -23,6 +23,15 @@ def complete_setting(incomplete: str) -> list[tuple[str, str]]:
     return [(f"{key}=", schema["description"]) for key, schema in flat_schema().items() if key.startswith(incomplete)]
 
 
+Attempt = Annotated[
+    int | None,
+    Option(
+        metavar="N",
+        min=1,
+        help="Number of this attempt at the step of --config. The run's folder then gets its outcome, in"
+        " steps/STEP/N/outcome.json, however the step ends.",
+    ),
+]
 Config = Annotated[str | None, Option(metavar="URI", help="The config.json of a run that was started before.")]
 ConfigFile = Annotated[
     str | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -106,9 +106,11 @@ def _add_step(step: str, text: str) -> None:
         run_id: options.RunId = None,
         engine: options.Engine = "spark",
         master: options.Master = None,
+        attempt: options.Attempt = None,
     ) -> None:
         new = NewRun(corpus, lake, preset, config_file, settings, run_id)
         is_new = config is None
+        _check_attempt(attempt, config)
         if config is None:
             if run_id is None:
                 raise InputError(f"{step}: name a run, by --config URI or by --run-id NAME; see --help")
@@ -143,6 +145,7 @@ def embed(
         options.EngineName | None, Option(help="Default: spark with --config, inline (processes) with --run.")
     ] = None,
     master: options.Master = None,
+    attempt: options.Attempt = None,
 ) -> None:
     """Run the embed step of a tokenized run: learn a vector for each token (word2vec).
 
@@ -151,6 +154,7 @@ def embed(
     from jobs.lake.layout import Lake, Run
     from jobs.lake.uri import to_uri
 
+    _check_attempt(attempt, config)
     if (config is None) == (run_id is None):
         raise InputError("embed: name a run, either with --config URI or with --run RUN; see --help")
     run = Run.of_config(config) if config is not None else Lake(to_uri(lake)).run(str(run_id))
@@ -161,6 +165,12 @@ def embed(
 
 _add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")
 _add_step("generate", "Run the generate step of a run: continue the prompts with the trained model.")
+
+
+def _check_attempt(attempt: int | None, config_uri: str | None) -> None:
+    """Check that --attempt is given with --config, from which `jobs.cli.attempt` finds the run's folder."""
+    if attempt is not None and config_uri is None:
+        raise InputError("--attempt: name the run by --config URI")
 
 
 def _run_step(
@@ -242,7 +252,10 @@ def _engine(name: options.EngineName, config: Config, master: str | None, local:
         engine = SparkEngine(config.spark, master or config.spark.master or local)
         try:
             yield engine
-        finally:
-            engine.stop()
+        except BaseException:
+            with suppress(Exception):  # of a JVM that is gone; the error before counts
+                engine.stop()
+            raise
+        engine.stop()
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; finished work is kept, and the same command continues it") from None

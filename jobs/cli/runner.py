@@ -15,10 +15,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import typer
 
+from jobs.cli.attempt import Attempt, stopped_by_sigterm
 from jobs.errors import InputError, NightjarError, WorkerLostError, shorten
 
 log = logging.getLogger("jobs")
@@ -33,38 +34,73 @@ class InterruptedRunError(NightjarError):
     exit_code = 130
 
 
+class Ending(NamedTuple):
+    """How a command ended."""
+
+    exit_code: int
+    error: BaseException | None = None
+    message: str = ""
+
+
 def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int:
-    """Run the command that `arguments` name, by default those of this process `prog`, and return the exit code."""
+    """Run the command that `arguments` name, by default those of this process `prog`, and return the exit code.
+
+    The outcome of a step with a numbered attempt is written to the lake, as `jobs.cli.attempt` describes.
+    """
     _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack characters of names
     log_to_stderr("INFO")
-    command = typer.main.get_command(app)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    attempt = Attempt.of(words)
     try:
-        with command.make_context(prog, list(sys.argv[1:] if arguments is None else arguments)) as context:
-            command.invoke(context)
-        sys.stdout.flush()  # here, where an error can be reported
-    except typer.Exit as end:
-        return end.exit_code
-    except typer.TyperException as error:
-        _say(_usage_error(error, prog))
-        return InputError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _say("nightjar: interrupted")
-        return InterruptedRunError.exit_code
-    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-        return BROKEN_PIPE
-    except Exception as error:
-        if not _is_expected(error):
-            raise
-        log.debug("traceback", exc_info=True)
-        kind = "" if isinstance(error, NightjarError) else f"{type(error).__name__}: "
-        _say(f"nightjar: {kind}{error}", may_have_lines=isinstance(error, WorkerLostError))
-        return error.exit_code if isinstance(error, NightjarError) else 1
+        if attempt is None:
+            ending = _invoke(app, words, prog)
+        else:
+            with stopped_by_sigterm():
+                ending = _invoke(app, words, prog)
+            attempt.end(ending.exit_code, ending.error, ending.message)
+        _report(ending)
     finally:
         for stream in (sys.stdout, sys.stderr):
             _give_up_if_broken(stream)
-    return 0
+    return ending.exit_code
+
+
+def _invoke(app: typer.Typer, words: list[str], prog: str) -> Ending:
+    """Run a command; no exception leaves this function."""
+    try:
+        with typer.main.get_command(app).make_context(prog, words) as context:
+            context.command.invoke(context)
+        sys.stdout.flush()  # here, where an error can be reported
+    except typer.Exit as end:
+        return Ending(end.exit_code)
+    except typer.TyperException as error:
+        return Ending(InputError.exit_code, error, _usage_error(error, prog))
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return Ending(InterruptedRunError.exit_code, error, "interrupted")
+    except BrokenPipeError as error:  # the reader of the output, such as `head`, has closed it
+        return Ending(BROKEN_PIPE, error, str(error))
+    except BaseException as error:  # noqa: BLE001 - `_report` raises it again if it is a defect of the program
+        return Ending(error.exit_code if isinstance(error, NightjarError) else 1, error, str(error))
+    return Ending(0)
+
+
+def _report(ending: Ending) -> None:
+    """Write the message of an error to standard error; raise the error if it is a defect of the program."""
+    error = ending.error
+    if error is None or ending.exit_code == BROKEN_PIPE:
+        return
+    if isinstance(error, typer.TyperException):
+        _say(ending.message)
+    elif isinstance(error, (NightjarError, KeyboardInterrupt, typer.Abort)):
+        log.debug("traceback", exc_info=error)
+        _say(f"nightjar: {ending.message}", may_have_lines=isinstance(error, WorkerLostError))
+    elif _is_expected(error):
+        log.debug("traceback", exc_info=error)
+        _say(f"nightjar: {type(error).__name__}: {ending.message}")
+    else:
+        raise error
 
 
 def command_line(*words: str) -> str:
@@ -107,11 +143,11 @@ def log_to_stderr(level: str) -> None:
     log.setLevel(level)
 
 
-def _is_expected(error: Exception) -> bool:
-    """Return True for errors of ours, of the disk, the network or AWS, whose message is enough without a traceback."""
+def _is_expected(error: BaseException) -> bool:
+    """Return True for errors of the disk, the network or AWS, whose message is enough without a traceback."""
     from botocore.exceptions import BotoCoreError, ClientError  # takes 30 ms to import
 
-    return isinstance(error, (NightjarError, OSError, ClientError, BotoCoreError))
+    return isinstance(error, (OSError, ClientError, BotoCoreError))
 
 
 def _usage_error(error: typer.TyperException, prog: str) -> str:

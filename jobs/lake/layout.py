@@ -80,6 +80,14 @@ class Run:
         """Return the file in which a running step reports its progress."""
         return join(self.uri, "progress", f"{step}.json")
 
+    def step_attempts(self, step: str) -> str:
+        """Return the folder with one folder for each attempt at a step, by its number."""
+        return join(self.uri, "steps", step)
+
+    def outcome(self, step: str, attempt: int) -> str:
+        """Return the file that an attempt at a step leaves as its last act."""
+        return join(self.step_attempts(step), str(attempt), "outcome.json")
+
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
         """Return the run whose configuration is ``<lake>/runs/<run_id>/config.json``; other forms are refused."""

@@ -79,8 +79,9 @@ class SparkStepOperator(BaseOperator):
         config = read_config(run)
         if self.step not in config.steps:
             raise AirflowSkipException(f"{self.step} is not part of this run's configuration")
-        request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri)
         client = aws.emr_client()
+        attempt = self._next_attempt(client, context, run)
+        request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
         self.step_id = steps.submit_step(client, request)
         links.push(self, context["ti"])
         state = steps.describe_step(client, self.cluster_id, self.step_id)["Status"]["State"]
@@ -121,6 +122,14 @@ class SparkStepOperator(BaseOperator):
         if self.step_id:
             steps.cancel_step(aws.emr_client(), self.cluster_id, self.step_id)
         raise AirflowFailException(f"{self.step} was cancelled: Airflow ended the task")
+
+    def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
+        """Return the number that this attempt at the step has if it is submitted now."""
+        store = aws.store()
+        written = store.info(run.config)
+        since = datetime.fromtimestamp(written.modified_at if written else 0.0, UTC)
+        found = {self.cluster_id, *clusters.all_clusters(client, current_identity(context), since)}
+        return steps.next_attempt(client, found, self.step, store.list_folders(run.step_attempts(self.step)))
 
     def _fail(self, client: Any, run: Run) -> None:
         settled = settings.load()

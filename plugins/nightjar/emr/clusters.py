@@ -32,6 +32,13 @@ def find_clusters(client: EMRClient, identity: ClusterIdentity) -> list[str]:
     return [cluster["Id"] for cluster in oldest_first(found) if identity.owns(_describe(client, cluster["Id"]))]
 
 
+def all_clusters(client: EMRClient, identity: ClusterIdentity, since: datetime) -> list[str]:
+    """Return the ids of the run's clusters that were created after `since`, in any state."""
+    pages = client.get_paginator("list_clusters").paginate(CreatedAfter=since)
+    named = [cluster["Id"] for page in pages for cluster in page["Clusters"] if cluster["Name"] == identity.name]
+    return [cluster_id for cluster_id in named if identity.owns(_describe(client, cluster_id))]
+
+
 def create_cluster(client: EMRClient, identity: ClusterIdentity, request: Mapping[str, Any]) -> str:
     """Return the id of the run's cluster, after submitting `request` if the run has none. Does not wait for it."""
     clusters = find_clusters(client, identity)

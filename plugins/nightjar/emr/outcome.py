@@ -1,4 +1,7 @@
-"""Judge how a step ended: its exit code, and the cause in its logs."""
+"""Judge how a step ended: by the outcome that its driver left in the lake, or else by EMR's log of its exit code.
+
+EMR uploads logs minutes after a step has ended, and the wording of its controller's log may change with a release.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import gzip
 import logging
 import re
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import InputError
+from jobs.errors import InputError, NightjarError, shorten
 from jobs.lake.layout import Lake
+from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import Store
 from jobs.lake.uri import join
+from nightjar.emr import requests
 from nightjar.errors import StepFailedError, UserError
 
 if TYPE_CHECKING:
@@ -31,22 +37,27 @@ class StepFailure:
     """The cause of a failed step."""
 
     exit_code: int | None
-    """None if the step never started or its log is not available."""
+    """None if the step never started, or left neither an outcome nor a log."""
     reason: str
     log_tail: str
     """The last lines of the driver's log."""
+    message: str | None = None
+    """The message of the driver's error, if the driver left its outcome."""
 
     def error(self, step_name: str, step_id: str) -> UserError | StepFailedError:
         """Return the error to raise: a `UserError`, which is not retried, after the exit code of wrong input."""
-        if self.exit_code == InputError.exit_code and self.log_tail:
-            return UserError(self.log_tail.splitlines()[-1])
+        if self.exit_code == InputError.exit_code and (message := self.message or _last_line(self.log_tail)):
+            return UserError(message)
         return StepFailedError(f"{step_name} failed (step {step_id}): {self.reason}")
 
 
 def explain_failure(
     client: EMRClient, store: Store, lake: Lake, cluster_id: str, step: Mapping[str, Any], wait_seconds: float
 ) -> StepFailure:
-    """Return why `step` failed, from its EMR status and its logs. Waits up to `wait_seconds` for the logs."""
+    """Return why `step`, an answer of DescribeStep, failed: from its outcome, else from its status and its logs.
+
+    Waits up to `wait_seconds` for logs only if the driver left no outcome.
+    """
     status = step["Status"]
     details = status.get("FailureDetails", {})
     reason = details.get("Message") or details.get("Reason") or status.get("StateChangeReason", {}).get("Message")
@@ -56,11 +67,34 @@ def explain_failure(
         never_started = f"it never started; cluster {cluster_id} is {cluster['State']} {cluster_reason}".strip()
         return StepFailure(None, f"{reason}; {never_started}" if reason else never_started, "")
     folder = join(lake.logs, cluster_id, "steps", step["Id"])
-    logs = _await_logs(store, folder, wait_seconds)
-    exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
+    outcome = read_outcome(store, step)
+    left = outcome if outcome and outcome.exit_code else None  # a driver that was done is not the cause
+    logs = _await_logs(store, folder, 0.0 if left else wait_seconds)
     # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
-    tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
-    return StepFailure(exit_code, reason or f"step is {status['State']}", tail or f"(no log in {folder} yet)")
+    tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", "")) or f"(no log in {folder} yet)"
+    if left:
+        return StepFailure(left.exit_code, shorten(left.cause, 1000), tail, shorten(left.message or left.cause, 1000))
+    exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
+    return StepFailure(exit_code, reason or f"step is {status['State']}", tail)
+
+
+def read_outcome(store: Store, step: Mapping[str, Any]) -> Outcome | None:
+    """Return the outcome that the driver of a step left in the lake; None without one, or if it cannot be read.
+
+    The step's arguments name the run and the attempt, so that this works for any Airflow that finds the step.
+    """
+    attempt = requests.attempt_of(step)
+    if attempt is None:
+        return None
+    run, number = attempt
+    uri = run.outcome(str(step["Name"]), number)
+    try:
+        return parse_outcome(store.read_bytes(uri), uri)
+    except FileNotFoundError:
+        return None
+    except (OSError, NightjarError) as error:
+        log.warning("The outcome of the step cannot be read: %s", error)
+        return None
 
 
 def _await_logs(store: Store, folder: str, wait_seconds: float) -> dict[str, str]:
@@ -81,13 +115,20 @@ def _await_logs(store: Store, folder: str, wait_seconds: float) -> dict[str, str
 def _read_log(store: Store, uri: str) -> str | None:
     try:
         return gzip.decompress(store.read_bytes(uri)).decode("utf-8", errors="replace")
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile):
+    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error):
+        return None
+    except (OSError, NightjarError) as error:  # the cause of the step's failure counts, not this one
+        log.warning("%s: the log cannot be read (%s)", uri, error)
         return None
 
 
 def _exit_code(text: str) -> int | None:
     code = _EXIT_CODE.search(text)
     return int(code[1]) if code else None
+
+
+def _last_line(text: str) -> str:
+    return (text.splitlines() or [""])[-1]
 
 
 def _tail(text: str) -> str:

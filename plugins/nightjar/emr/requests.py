@@ -11,9 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from jobs.config import ClusterConfig, Config, SparkConfig
+from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join
 from nightjar.packaging import PYTHON
@@ -163,12 +165,14 @@ def _fleet(role: str, name: str, types: tuple[str, ...], on_demand: int = 0, spo
     }
 
 
-def add_step(cluster_id: str, step: str, config: Config, run: Run, package_uri: str) -> dict[str, Any]:
-    """Return the AddJobFlowSteps request for one step of the job.
+def add_step(
+    cluster_id: str, step: str, config: Config, run: Run, package_uri: str, attempt: int = 1
+) -> dict[str, Any]:
+    """Return the AddJobFlowSteps request for one step of the job; `attempt` is the number of this try at it.
 
     The cluster continues after a failed step: Airflow decides whether to retry it.
     """
-    args = [*spark_submit(step, config.spark, package_uri), step, "--config", run.config]
+    args = [*spark_submit(step, config.spark, package_uri), step, "--config", run.config, "--attempt", str(attempt)]
     runner = {"Jar": "command-runner.jar", "Args": args}
     return {"JobFlowId": cluster_id, "Steps": [{"Name": step, "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}]}
 
@@ -192,6 +196,22 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
     code = ["--py-files", join(package_uri, "jobs.zip"), join(package_uri, "launcher.py")]
     start = ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--name", f"{spark.app_name}-{step}"]
     return [*start, *sizes, *settings, *code]
+
+
+def attempt_of(step: Mapping[str, Any]) -> tuple[Run, int] | None:
+    """Return the run and the number of the attempt in the arguments of a step, as `add_step` wrote them, or None.
+
+    `step` is an answer of DescribeStep, or one of ListSteps.
+    """
+    args = step.get("Config", {}).get("Args") or []
+    options = dict(pairwise(args))
+    number = options.get("--attempt", "")
+    if not (number.isascii() and number.isdigit()):
+        return None
+    try:
+        return Run.of_config(options.get("--config", "")), int(number)
+    except InputError:
+        return None
 
 
 def cancel_step(cluster_id: str, step_id: str) -> dict[str, Any]:

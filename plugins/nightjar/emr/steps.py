@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nightjar.emr import requests
@@ -24,6 +24,23 @@ def find_step(client: EMRClient, cluster_id: str, name: str) -> str | None:
     )
     steps = [step for page in pages for step in page["Steps"] if step["Name"] == name]
     return str(requests.oldest_first(steps)[0]["Id"]) if steps else None
+
+
+def next_attempt(client: EMRClient, cluster_ids: Iterable[str], name: str, recorded: Iterable[str]) -> int:
+    """Return the number of the next attempt at the step called `name`.
+
+    It is one more than the number of any attempt on the run's clusters, in whatever state, and of any attempt that has
+    a folder in the lake (`recorded`). So it depends on nothing that Airflow could forget.
+    """
+    numbers = [int(folder) for folder in recorded if folder.isascii() and folder.isdigit()]
+    submitted = 0
+    for cluster_id in cluster_ids:
+        pages = client.get_paginator("list_steps").paginate(ClusterId=cluster_id)
+        for step in (step for page in pages for step in page["Steps"] if step["Name"] == name):
+            submitted += 1
+            attempt = requests.attempt_of(step)
+            numbers += [attempt[1]] if attempt else []
+    return 1 + max(submitted, *numbers, 0)
 
 
 def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def test_names_and_tags_fit_the_limits_of_aws():
 
 def test_step_is_a_spark_submit_of_the_package():
     settings = {"spark__executors": 3, "spark__executor_cores": 2, "spark__driver_memory": "4g"}
-    request = requests.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/packages/abc")
+    request = requests.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/packages/abc", 2)
     [step] = request["Steps"]
     arguments = step["HadoopJarStep"]["Args"]
     assert (step["Name"], step["ActionOnFailure"]) == ("train", "CONTINUE")
@@ -104,14 +104,18 @@ def test_step_is_a_spark_submit_of_the_package():
     }
     assert arguments[arguments.index("--driver-memory") + 1] == "4g"
     assert arguments[arguments.index("--deploy-mode") + 1] == "client"
-    assert arguments[-6:] == [
+    assert arguments[-8:] == [
         "--py-files",
         "s3://lakes/packages/abc/jobs.zip",
         "s3://lakes/packages/abc/launcher.py",
         "train",
         "--config",
         RUN.config,
+        "--attempt",
+        "2",
     ]
+    assert requests.attempt_of({"Config": {"Args": arguments}}) == (RUN, 2)
+    assert requests.attempt_of({"Config": {"Args": ["spark-submit", "x.py"]}}) is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from jobs.config import resolve
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import Manifest
+from jobs.lake.outcome import Outcome
 from nightjar.aws import store
 from nightjar.emr import outcome, requests, steps
 from nightjar.errors import StepFailedError, UserError
@@ -149,6 +150,33 @@ def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     failed = fire(trigger)
     _, trigger = start("true")
     assert fire(trigger)["step_id"] != failed["step_id"]
+    assert attempts(aws, cluster) == [1, 2]
+
+
+def attempts(client, cluster_id):
+    """Return the numbers of the attempts in the arguments of a cluster's steps, the oldest first."""
+    return [requests.attempt_of(step)[1] for step in reversed(client.list_steps(ClusterId=cluster_id)["Steps"])]
+
+
+def test_attempts_are_numbered_across_the_clusters_of_a_run(start, aws, cluster, context):
+    _, trigger = start("exit 1")
+    fire(trigger)
+    TerminateClustersOperator(task_id="sweep").execute(context)
+    second = CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
+    assert second != cluster
+    operator = SparkStepOperator(task_id="train", step="train", cluster_id=second, package_uri="s3://p")
+    with pytest.raises(TaskDeferred):
+        operator.execute(context)
+    assert attempts(aws, second) == [2]
+
+
+def test_an_outcome_in_the_lake_is_the_cause_without_waiting_for_logs(start, run, context):
+    operator, trigger = start("exit 1")
+    event = fire(trigger)
+    left = Outcome("train", 1, 2, "InputError", "corpus: too short", "jobs/x.py:1", "node", "then", "now")
+    store().write_bytes(run.outcome("train", 1), left.to_json())
+    with pytest.raises(UserError, match=r"^corpus: too short$"):
+        operator.finish(context, event)
 
 
 def test_duplicate_step_is_cancelled(start, aws, cluster, run, monkeypatch):

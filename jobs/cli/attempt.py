@@ -1,0 +1,120 @@
+"""An attempt at a step that somebody else numbers: its outcome is written to the lake when the process ends.
+
+``python -m jobs train --config <run>/config.json --attempt 2`` leaves ``<run>/steps/train/2/outcome.json``, whether the
+step is done, failed, refused or stopped by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from traceback import walk_tb
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import jobs
+from jobs.errors import InputError, NightjarError, StoppedError, shorten
+
+if TYPE_CHECKING:
+    from jobs.lake.layout import Run
+
+log = logging.getLogger("jobs")
+
+WRITE_SECONDS = 20.0
+"""Most seconds to try to write an outcome. The process has ended its work, and somebody waits for its exit code."""
+MOST_CHARACTERS = 1000
+
+
+class Attempt:
+    """An attempt at a step of a run."""
+
+    def __init__(self, run: Run, step: str, number: int) -> None:
+        self._run = run
+        self._step = step
+        self._number = number
+        self._started = _now()
+
+    @classmethod
+    def of(cls, arguments: Sequence[str]) -> Attempt | None:
+        """Return the attempt that a command line names by --config and --attempt, or None.
+
+        The words are read before they are parsed, so that a wrong option leaves an outcome, too.
+        """
+        number, config = _value("--attempt", arguments), _value("--config", arguments)
+        if config is None or number is None or not (number.isascii() and number.isdigit() and int(number)):
+            return None
+        from jobs.lake.layout import Run
+
+        try:
+            return cls(Run.of_config(config), arguments[0], int(number))
+        except InputError:  # the command says so
+            return None
+
+    def end(self, exit_code: int, error: BaseException | None, message: str) -> None:
+        """Write the outcome. If the lake cannot be written to, a line of the log says so."""
+        from jobs.lake.outcome import Outcome
+        from jobs.lake.store import Store
+
+        outcome = Outcome(
+            step=self._step,
+            attempt=self._number,
+            exit_code=exit_code,
+            exception=None if error is None else type(error).__name__,
+            message=None if error is None else shorten((message.splitlines() or [""])[0], MOST_CHARACTERS),
+            place=None if error is None else place_of(error),
+            host=socket.gethostname(),
+            started=self._started,
+            ended=_now(),
+        )
+        uri = self._run.outcome(self._step, self._number)
+        try:
+            Store(retry_seconds=WRITE_SECONDS).write_bytes(uri, outcome.to_json())
+        except (OSError, NightjarError) as failure:
+            log.warning("%s: the outcome could not be written (%s)", uri, failure)
+
+
+def place_of(error: BaseException) -> str | None:
+    """Return the file and line that raised an error: the innermost one of ours, else the innermost one."""
+    root = Path(jobs.__file__).parent
+    frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(path.relative_to(root.parent), line) for path, line in frames if path.is_relative_to(root)]
+    path, line = next(reversed(own or frames), (None, 0))
+    return path and f"{path.as_posix()}:{line}"
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Raise a StoppedError where SIGTERM arrives, so that the block can clean up. Only a main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
+        raise StoppedError("stopped by SIGTERM; finished work is kept, and the same command continues it")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _value(option: str, arguments: Sequence[str]) -> str | None:
+    """Return the value of an option on a command line; None without it."""
+    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
