@@ -112,7 +112,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
         if step == "windows" or (step == "tokenize" and not is_checked):
             check_start(run, config)
         stats = {"error": None, **function(run, config, engine, Progress(run, step))}
-    except Exception as error:
+    except BaseException as error:
         stats = {"error": str(error) if isinstance(error, NightjarError) else f"{type(error).__name__}: {error}"}
         raise
     finally:

@@ -31,6 +31,10 @@ WRITE_SECONDS = 20.0
 MOST_CHARACTERS = 1000
 
 
+class _Terminated(BaseException):
+    """SIGTERM has arrived. No library takes this for an error of its own, as it would take an Exception."""
+
+
 class Attempt:
     """An attempt at a step of a run."""
 
@@ -74,7 +78,8 @@ class Attempt:
         )
         uri = self._run.outcome(self._step, self._number)
         try:
-            Store(retry_seconds=WRITE_SECONDS).write_bytes(uri, outcome.to_json())
+            with _ignored_sigterm():
+                Store(retry_seconds=WRITE_SECONDS).write_bytes(uri, outcome.to_json())
         except (OSError, NightjarError) as failure:
             log.warning("%s: the outcome could not be written (%s)", uri, failure)
 
@@ -83,34 +88,50 @@ def place_of(error: BaseException) -> str | None:
     """Return the file and line that raised an error: the innermost one of ours, else the innermost one."""
     root = Path(jobs.__file__).parent
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
-    own = [(path.relative_to(root.parent), line) for path, line in frames if path.is_relative_to(root)]
+    here = Path(__file__)
+    own = [(path.relative_to(root.parent), line) for path, line in frames if path.is_relative_to(root) and path != here]
     path, line = next(reversed(own or frames), (None, 0))
     return path and f"{path.as_posix()}:{line}"
 
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Raise a StoppedError where SIGTERM arrives, so that the block can clean up. Only a main thread can."""
+    """End the block where SIGTERM arrives, so that it can clean up, with a StoppedError. Only a main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
-        raise StoppedError("stopped by SIGTERM; finished work is kept, and the same command continues it")
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except _Terminated as end:
+        message = "stopped by SIGTERM; finished work is kept, and the same command continues it"
+        raise StoppedError(message).with_traceback(end.__traceback__) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _ignored_sigterm() -> Iterator[None]:
+    """Ignore SIGTERM in the block, which is short."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+
+
 def _value(option: str, arguments: Sequence[str]) -> str | None:
     """Return the value of an option on a command line; None without it."""
-    for word, following in zip(arguments, [*arguments[1:], None], strict=True):
+    for number, word in enumerate(arguments):
         if word == option:
-            return following
+            return next(iter(arguments[number + 1 :]), None)
         if word.startswith(f"{option}="):
             return word.partition("=")[2]
     return None

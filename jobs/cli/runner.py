@@ -13,7 +13,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -54,11 +54,8 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
     words = list(sys.argv[1:] if arguments is None else arguments)
     attempt = Attempt.of(words)
     try:
-        if attempt is None:
-            ending = _invoke(app, words, prog)
-        else:
-            with stopped_by_sigterm():
-                ending = _invoke(app, words, prog)
+        ending = _invoke(app, words, prog, stopped_by_sigterm() if attempt else nullcontext())
+        if attempt is not None:
             attempt.end(ending.exit_code, ending.error, ending.message)
         _report(ending)
     finally:
@@ -67,10 +64,10 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
     return ending.exit_code
 
 
-def _invoke(app: typer.Typer, words: list[str], prog: str) -> Ending:
-    """Run a command; no exception leaves this function."""
+def _invoke(app: typer.Typer, words: list[str], prog: str, around: AbstractContextManager[None]) -> Ending:
+    """Run a command in the context `around`; no exception leaves this function."""
     try:
-        with typer.main.get_command(app).make_context(prog, words) as context:
+        with around, typer.main.get_command(app).make_context(prog, words) as context:
             context.command.invoke(context)
         sys.stdout.flush()  # here, where an error can be reported
     except typer.Exit as end:
