@@ -90,8 +90,7 @@ def place_of(error: BaseException) -> str | None:
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
     here = Path(__file__)
     own = [(path.relative_to(root.parent), line) for path, line in frames if path.is_relative_to(root) and path != here]
-    path, line = next(reversed(own or frames), (None, 0))
-    return path and f"{path.as_posix()}:{line}"
+    return next((f"{path.as_posix()}:{line}" for path, line in reversed(own or frames)), None)
 
 
 @contextmanager
