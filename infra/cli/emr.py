@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from infra.emr.settings import EmrSettings, Executors
+from infra.emr.settings import Bootstrap, EmrSettings, Executors
 from jobs.errors import InputError
 
 DEFAULT = EmrSettings()
@@ -28,7 +28,12 @@ def emr(
         list[str] | None, Option(metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets.")
     ] = None,
     state_dir: Annotated[
-        Path | None, Option(metavar="DIR", help="Folder for the work and logs of steps. Default: a temporary one.")
+        Path | None,
+        Option(
+            metavar="DIR",
+            help="Folder for clusters, and for the work and logs of their steps. A server started again with it still"
+            " has its clusters. Default: a temporary one.",
+        ),
     ] = DEFAULT.state_dir,
     executors: Annotated[
         Executors, Option(help="Run Spark executors as threads of the driver's JVM, or as processes.")
@@ -37,8 +42,19 @@ def emr(
         float, Option(help="Seconds that a new cluster stays in the state STARTING.")
     ] = DEFAULT.start_seconds,
     bootstrap_seconds: Annotated[
-        float, Option(help="Seconds that a new cluster stays in the state BOOTSTRAPPING.")
+        float,
+        Option(help="Seconds that a new cluster stays in the state BOOTSTRAPPING, besides its bootstrap actions."),
     ] = DEFAULT.bootstrap_seconds,
+    bootstrap: Annotated[
+        Bootstrap,
+        Option(help="Execute all bootstrap actions (full), or skip the one that builds Nightjar's environment (fast)."),
+    ] = DEFAULT.bootstrap,
+    log_delay_seconds: Annotated[
+        float, Option(min=0, help="Seconds from the end of a step until its logs are uploaded.")
+    ] = DEFAULT.log_delay_seconds,
+    clock_speed: Annotated[
+        float, Option(help="Speed of the clock that decides about start times, idle timeouts and late logs.")
+    ] = DEFAULT.clock_speed,
     grace_seconds: Annotated[
         float, Option(help="Seconds from SIGTERM to SIGKILL when a step is ended.")
     ] = DEFAULT.grace_seconds,
@@ -61,6 +77,9 @@ def emr(
         state_dir=state_dir,
         start_seconds=start_seconds,
         bootstrap_seconds=bootstrap_seconds,
+        bootstrap=bootstrap,
+        log_delay_seconds=log_delay_seconds,
+        clock_speed=clock_speed,
         grace_seconds=grace_seconds,
         executors=executors,
         java_options=java_options,

@@ -15,7 +15,6 @@ import base64
 import os
 import pwd
 import secrets
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -112,10 +111,8 @@ def airflow_environment() -> dict[str, str]:
 def emr_command() -> list[str]:
     """Return the command of the embedded EMR, which listens only on the network that it shares with Airflow.
 
-    Removes the files of an earlier one, whose clusters ended with its process.
+    It still has the clusters of an earlier one, which ended with that one's process.
     """
-    for left in WORK.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
     state = ["--state-dir", str(WORK / "emr")]
     return ["python", "-m", "infra.emr", "--host", EMR, "--port", str(EMR_PORT), *state]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
 
 from jobs.lake.store import Store
 
@@ -15,19 +16,25 @@ REGION = "us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 """Credentials for boto3, which refuses to work without. The server does not check them."""
 
+STEP_AGENT = "nightjar-step"
+"""The value of AWS_EXECUTION_ENV in the environment of steps. AWS SDKs put it into the User-Agent."""
+CLUSTER_AGENT = "nightjar-emr-cluster"
+"""The word in the User-Agent of the server's own calls."""
 
-def connect(service: str, endpoint_url: str) -> Any:
-    """Return a boto3 client of a service of the server, such as ``emr``."""
+
+def connect(service: str, endpoint_url: str, agent: str = "") -> Any:
+    """Return a boto3 client of a service of the server, such as ``emr``. `agent` is added to its User-Agent."""
     return boto3.client(
         service,  # type: ignore[call-overload] # boto3 knows the services by literals
         endpoint_url=endpoint_url,
         region_name=REGION,
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(user_agent_extra=agent or None),
     )
 
 
 def open_store(endpoint_url: str) -> Store:
-    """Return the store of the server's S3 and of local files. It does not retry: the server is on this machine."""
-    client: S3Client = connect("s3", endpoint_url)
+    """Return the server's own store of its S3 and of local files. It does not retry: the server is on this machine."""
+    client: S3Client = connect("s3", endpoint_url, CLUSTER_AGENT)
     return Store(lambda: client, retry_seconds=0)

@@ -1,15 +1,16 @@
 """Translate a step of the API into a local command: its arguments, environment and downloads. Pure functions."""
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from infra.emr.client import KEYS
-from infra.emr.settings import EmrSettings, ServerContext
-from infra.emr.spark_submit import CommandError, Download, localize
+from infra.emr.client import KEYS, STEP_AGENT
+from infra.emr.spark_submit import CommandError, Download, SparkCluster, find_engine, localize
 
 EXECUTORS_TAG = "nightjar:executors"
 
@@ -41,6 +42,16 @@ class ClusterSpec:
     spark_defaults: Mapping[str, str]
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
+    worker_megabytes: tuple[int, ...] = ()
+    """Memory that YARN would have on each worker; empty if it is not known, so that nothing is limited."""
+    python: str = sys.executable
+    """The Python of drivers and executors."""
+    metadata_url: str = ""
+    """Where steps find the notices of spot instances."""
+
+    def with_python(self, python: str) -> ClusterSpec:
+        """Return the same with another Python."""
+        return replace(self, python=python)
 
 
 @dataclass(frozen=True)
@@ -51,19 +62,16 @@ class StepCommand:
     downloads: tuple[Download, ...] = ()
 
 
-def read_spec(
-    configurations: Sequence[Mapping[str, Any]], tags: Mapping[str, str], region: str, settings: EmrSettings
-) -> ClusterSpec:
-    """Return the `ClusterSpec` of a cluster's Configurations and tags."""
-    by_name = {str(item.get("Classification")): item for item in configurations}
-    nested = by_name.get("spark-env", {}).get("Configurations") or ()
-    exports = {str(item.get("Classification")): item for item in nested}.get("export", {})
-    return ClusterSpec(
-        region=region,
-        executors=tags.get(EXECUTORS_TAG, settings.executors),
-        spark_defaults=_properties(by_name.get("spark-defaults", {})),
-        exports={key: value for key, value in _properties(exports).items() if key not in OVERRIDDEN_EXPORTS},
-    )
+def read_exports(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the environment variables of a cluster's Configurations."""
+    nested = _by_name(configurations).get("spark-env", {}).get("Configurations") or ()
+    exports = _properties(_by_name(nested).get("export", {}))
+    return {key: value for key, value in exports.items() if key not in OVERRIDDEN_EXPORTS}
+
+
+def read_defaults(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the `spark-defaults` of a cluster's Configurations."""
+    return _properties(_by_name(configurations).get("spark-defaults", {}))
 
 
 def step_command(
@@ -78,14 +86,20 @@ def step_command(
         return StepCommand(tuple(args))
     if spark_home is None:
         raise CommandError("pyspark is not installed in the Python environment of the embedded EMR; run make setup")
-    argv, downloads = localize(args[1:], spec.spark_defaults, spark_home, spec.executors, java_options)
+    cluster = SparkCluster(spec.spark_defaults, spark_home, java_options, spec.worker_megabytes)
+    argv, downloads = localize(args[1:], cluster, find_engine(spec.executors))
     return StepCommand(tuple(argv), downloads)
 
 
 def step_env(
-    environ: Mapping[str, str], server: ServerContext, spec: ClusterSpec, spark_home: Path | None, scratch: Path
+    environ: Mapping[str, str],
+    endpoint_url: str,
+    spec: ClusterSpec,
+    spark_home: Path | None,
+    scratch: Path,
+    own: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the environment of a step: this server as AWS, and this Python."""
+    """Return the environment of a step: this server as AWS, and the cluster's Python. `own` overrides all others."""
     env = {
         **KEYS,
         "SPARK_SUBMIT_OPTS": JVM_OPTIONS,
@@ -98,17 +112,23 @@ def step_env(
     return {
         **env,
         **spec.exports,
-        "AWS_ENDPOINT_URL": server.endpoint_url,
+        "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_REGION": spec.region,
         "AWS_DEFAULT_REGION": spec.region,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata_url,
+        "AWS_EXECUTION_ENV": STEP_AGENT,
         **({"SPARK_HOME": str(spark_home)} if spark_home else {}),
         "SPARK_LOCAL_DIRS": str(scratch),
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-        **server.settings.step_env,
+        "PYSPARK_PYTHON": spec.python,
+        "PYSPARK_DRIVER_PYTHON": spec.python,
+        **own,
     }
+
+
+def _by_name(configurations: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {str(item.get("Classification")): item for item in configurations}
 
 
 def _properties(item: Mapping[str, Any]) -> dict[str, str]:

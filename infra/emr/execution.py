@@ -1,4 +1,6 @@
-"""Run one step: download its files, run its command in a folder of its own, and upload its logs."""
+"""Run commands of a cluster in folders of their own: steps, with downloads and logs, and bootstrap actions."""
+
+from __future__ import annotations
 
 import importlib.util
 import logging
@@ -13,105 +15,113 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from infra.emr import guard, logs
-from infra.emr.client import open_store
 from infra.emr.command import ClusterSpec, StepCommand, step_command, step_env
 from infra.emr.settings import ServerContext
-from infra.emr.spark_submit import CommandError
+from infra.emr.spark_submit import CommandError, find_engine
 from jobs.errors import NightjarError
-from jobs.lake.store import Store
 from jobs.lake.uri import to_uri
 
 log = logging.getLogger(__name__)
 
+NOT_STARTED = -1
 _SLACK_SECONDS = 5.0
 """Time that a guard may take beyond its grace period."""
+_EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
-@dataclass(frozen=True)
-class StepSpec:
-    """A step to execute."""
+class GuardedCommand:
+    """A command in a folder of its own: `run` blocks, and another thread may call `stop`.
 
-    jar: str
-    args: Sequence[str]
-    folder: Path
-    """The step's own folder. It has the logs and, while the step runs, the working directory `work/`."""
-    log_uri: str | None
-    """The folder that the logs are uploaded to; None keeps them local."""
+    The folder gets the logs `controller`, `stdout` and `stderr`, and while the command runs the working directory
+    `work/`.
+    """
 
-
-class Execution:
-    """The execution of a step: `run` blocks, and another thread may call `stop`."""
-
-    def __init__(self, spec: StepSpec, server: ServerContext) -> None:
-        self._step = spec
-        self._server = server
+    def __init__(self, folder: Path, server: ServerContext) -> None:
+        self.folder = folder
+        self.server = server
         self._lock = threading.Lock()
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopped = False
-        self._discard_logs = False
+        self.killed = False
+        """Whether the command was ended by SIGKILL at once, so that its logs are of no use."""
 
-    def run(self, cluster: ClusterSpec) -> str | None:
-        """Run the step and upload its logs. Return the cause of its failure, or None if it succeeded."""
-        folder, store = self._step.folder, open_store(self._server.endpoint_url)
-        (folder / "work").mkdir(parents=True)
+    def prepare(self) -> None:
+        """Make the folder and empty logs."""
+        (self.folder / "work").mkdir(parents=True)
         for name in logs.NAMES:
-            (folder / name).touch()
-        try:
-            status = self._attempt(cluster, store)
-            failure = None if status == 0 else logs.cause(folder, status)
-        except (OSError, NightjarError) as error:
-            failure = str(error)
-        finally:
-            shutil.rmtree(folder / "work", ignore_errors=True)
-        logs.write_controller(folder, failure or "done")
-        if self._step.log_uri and not self._discard_logs:
-            logs.upload(folder, self._step.log_uri, store)
-        return failure
+            (self.folder / name).touch()
+
+    def run(self, command: StepCommand, env: Mapping[str, str]) -> int:
+        """Download the command's files, run it, and return its exit status, or `NOT_STARTED` if `stop` was earlier."""
+        for download in command.downloads:
+            self.write_log(f"fetch {download.uri}")
+            try:
+                self.server.store.copy(to_uri(download.uri), (self.folder / "work" / download.path).as_uri())
+            except OSError as error:
+                raise CommandError(f"cannot read {download.uri}: {error}") from None
+        self.write_log(f"run {shlex.join(command.argv)}")
+        process = self._start(command.argv, env)
+        if process is None:
+            return NOT_STARTED
+        with process:
+            status = process.wait()
+        self.write_log(f"exit status {status}")
+        return status
+
+    def environment(self, cluster: ClusterSpec, spark_home: Path | None) -> dict[str, str]:
+        """Return the environment variables of a command on the cluster."""
+        scratch, server = self.folder / "work" / ".scratch", self.server
+        return step_env(os.environ, server.endpoint_url, cluster, spark_home, scratch, server.settings.step_env)
+
+    def write_log(self, text: str) -> None:
+        """Append a line to the controller's log."""
+        logs.write_controller(self.folder, text)
+
+    def clean(self) -> None:
+        """Remove the working directory."""
+        shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     def stop(self, request: bytes = guard.TERMINATE) -> None:
-        """End the step or prevent its start, without waiting. The logs of a killed step are not uploaded."""
+        """End the command or prevent its start, without waiting."""
         with self._lock:
             self._stopped = True
-            self._discard_logs |= request == guard.KILL
+            self.killed |= request == guard.KILL
             if self._guard is not None and self._guard.stdin is not None:
                 with suppress(BrokenPipeError, ValueError):  # the guard has just ended
                     self._guard.stdin.write(request)
 
     def join(self) -> None:
-        """Wait until no process of a stopped step is left."""
+        """Wait until no process of a stopped command is left."""
         if self._guard is not None:
-            _end(self._guard, self._server.settings.grace_seconds + _SLACK_SECONDS)
+            _end(self._guard, self.server.settings.grace_seconds + _SLACK_SECONDS)
 
-    def _attempt(self, cluster: ClusterSpec, store: Store) -> int:
-        folder, home = self._step.folder, find_spark()
-        if home is not None and cluster.executors == "processes":
-            home = _private_spark_home(home, folder / "work" / ".spark")
-        command = step_command(self._step.jar, self._step.args, cluster, home, self._server.settings.java_options)
-        env = step_env(os.environ, self._server, cluster, home, folder / "work" / ".scratch")
-        for download in command.downloads:
-            logs.write_controller(folder, f"fetch {download.uri}")
-            try:
-                store.copy(to_uri(download.uri), (folder / "work" / download.path).as_uri())
-            except OSError as error:
-                raise CommandError(f"cannot read {download.uri}: {error}") from None
-        logs.write_controller(folder, f"run {shlex.join(command.argv)}")
-        process = self._start(command, env)
-        if process is None:
-            return -1
-        with process:
-            status = process.wait()
-        logs.write_controller(folder, f"exit status {status}")
-        return status
+    def kill_executors(self, lost: Sequence[int], workers: int) -> int:
+        """Kill the Spark executors on the workers with these numbers, of `workers` in all, and return how many.
 
-    def _start(self, command: StepCommand, env: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start the step under a guard, unless `stop` was called before."""
-        folder = self._step.folder
-        grace = str(self._server.settings.grace_seconds)
+        Executors are dealt out to workers in the order of their ids.
+        """
+        if self._guard is None:
+            return 0
+        with suppress(psutil.NoSuchProcess):
+            found = psutil.Process(self._guard.pid).children(recursive=True)
+            numbered = sorted((number, each) for each in found if (number := _executor_id(each)) is not None)
+            dead = [each for place, (_, each) in enumerate(numbered) if place % workers in lost]
+            for each in dead:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            return len(dead)
+        return 0
+
+    def _start(self, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+        """Start the command under a guard, unless `stop` was called before."""
+        folder, grace = self.folder, str(self.server.settings.grace_seconds)
         with self._lock, (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
             if not self._stopped:
                 self._guard = subprocess.Popen(
-                    [sys.executable, "-I", guard.__file__, grace, *command.argv],
+                    [sys.executable, "-I", guard.__file__, grace, *argv],
                     cwd=folder / "work",
                     env=env,
                     stdin=subprocess.PIPE,
@@ -123,10 +133,59 @@ class Execution:
             return self._guard
 
 
+@dataclass(frozen=True)
+class StepSpec:
+    """A step to execute."""
+
+    jar: str
+    args: Sequence[str]
+    log_uri: str | None
+    """The folder that the logs are uploaded to; None keeps them local."""
+
+
+class StepExecution(GuardedCommand):
+    """The execution of a step."""
+
+    def __init__(self, spec: StepSpec, folder: Path, server: ServerContext) -> None:
+        super().__init__(folder, server)
+        self._step = spec
+
+    def execute(self, cluster: ClusterSpec) -> str | None:
+        """Run the step and upload its logs. Return the cause of its failure, or None if it succeeded."""
+        try:
+            self.prepare()
+            status = self._attempt(cluster)
+            failure = None if status == 0 else logs.cause(self.folder, status)
+        except (OSError, NightjarError) as error:
+            failure = str(error)
+        finally:
+            self.clean()
+        self.write_log(failure or "done")
+        if self._step.log_uri and not self.killed:
+            self.server.uploads.add(self.folder, self._step.log_uri)
+        return failure
+
+    def _attempt(self, cluster: ClusterSpec) -> int:
+        home, work = find_spark(), self.folder / "work"
+        if home is not None and find_engine(cluster.executors).own_jvms:
+            home = _private_spark_home(home, work / ".spark")
+        command = step_command(self._step.jar, self._step.args, cluster, home, self.server.settings.java_options)
+        return self.run(command, self.environment(cluster, home))
+
+
 def find_spark() -> Path | None:
     """Return the folder of the pip package of Spark without importing it, or None if it is not installed."""
     spec = importlib.util.find_spec("pyspark")
     return None if spec is None or spec.origin is None else Path(spec.origin).parent
+
+
+def _executor_id(process: psutil.Process) -> int | None:
+    """Return the executor's id if the process is a Spark executor."""
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ValueError, IndexError):
+        words = process.cmdline()
+        if any(word.endswith(_EXECUTOR) for word in words):
+            return int(words[words.index("--executor-id") + 1])
+    return None
 
 
 def _private_spark_home(home: Path, folder: Path) -> Path:

@@ -1,12 +1,16 @@
-"""The logs of a step: write the controller's log, upload all logs to the LogUri, and find the cause of a failure."""
+"""Logs of steps and bootstrap actions: write the controller's, upload all to the LogUri, find a failure's cause."""
+
+from __future__ import annotations
 
 import gzip
 import logging
 import re
 import shutil
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+from infra.emr.clock import Clock
 from jobs.errors import NightjarError
 from jobs.lake.store import Store
 from jobs.lake.uri import to_uri
@@ -23,7 +27,7 @@ _SPARK_LOG = re.compile(
 
 
 def write_controller(folder: Path, text: str) -> None:
-    """Append a line to the controller's log of a step."""
+    """Append a line to the controller's log."""
     with (folder / "controller").open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} INFO {text}\n")
 
@@ -31,6 +35,57 @@ def write_controller(folder: Path, text: str) -> None:
 def step_log_uri(log_uri: str, cluster_id: str, step_id: str) -> str:
     """Return the folder of a step's logs, in EMR's layout."""
     return f"{log_uri.rstrip('/')}/{cluster_id}/steps/{step_id}"
+
+
+def bootstrap_log_uri(log_uri: str, cluster_id: str, instance_id: str, number: int) -> str:
+    """Return the folder of a bootstrap action's logs on a node, in EMR's layout."""
+    return f"{log_uri.rstrip('/')}/{cluster_id}/node/{instance_id}/bootstrap-actions/{number}"
+
+
+class Uploads:
+    """Uploads of logs, at once or late. EMR itself uploads logs every few minutes."""
+
+    def __init__(self, store: Store, clock: Clock, delay_seconds: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._delay_seconds = delay_seconds
+        self._changed = threading.Condition()
+        self._late: list[tuple[float, Path, str]] = []
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="late-logs", daemon=True)
+
+    def add(self, folder: Path, uri: str) -> None:
+        """Upload the logs in `folder` to `uri`: now, or in the background after the delay."""
+        if not self._delay_seconds:
+            upload(folder, uri, self._store)
+            return
+        with self._changed:
+            self._late.append((self._clock.now() + self._delay_seconds, folder, uri))
+            if self._thread.ident is None:
+                self._thread.start()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Upload what is left, without further delay."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (due := self._next()) is not None:
+            upload(*due, self._store)
+
+    def _next(self) -> tuple[Path, str] | None:
+        """Wait until logs are due. Return their folder and target, or None when all are done."""
+        with self._changed:
+            while True:
+                if self._late and (self._closed or self._late[0][0] <= self._clock.now()):
+                    return self._late.pop(0)[1:]
+                if self._closed:
+                    return None
+                self._clock.wait(self._changed, self._late[0][0] if self._late else None)
 
 
 def upload(folder: Path, uri: str, store: Store) -> None:
@@ -43,7 +98,7 @@ def upload(folder: Path, uri: str, store: Store) -> None:
             store.copy(packed.absolute().as_uri(), to_uri(f"{uri}/{name}.gz"))
             packed.unlink()
     except (OSError, NightjarError) as error:
-        log.warning("Cannot upload the logs of a step; they stay in %s: %s", folder, error)
+        log.warning("Cannot upload logs; they stay in %s: %s", folder, error)
 
 
 def cause(folder: Path, status: int) -> str:

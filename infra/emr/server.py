@@ -7,41 +7,41 @@ A process can have one such server at a time, because moto keeps its state in gl
 the same process shares its buckets. At the end of the block, all clusters and the buckets of the settings are deleted.
 """
 
+from __future__ import annotations
+
 import logging
 import shutil
 import socket
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unittest import mock
 
-import moto.emr.models
-import moto.emr.urls
 from botocore.exceptions import BotoCoreError, ClientError
-from moto.core.base_backend import BaseBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from infra.emr.client import connect, open_store
-from infra.emr.models import LocalCluster
-from infra.emr.responses import LocalResponse
+from infra.emr import state
+from infra.emr.api import EmrApi
+from infra.emr.app import App
+from infra.emr.client import CLUSTER_AGENT, connect, open_store
+from infra.emr.clock import Clock
+from infra.emr.control_api import ControlApi
+from infra.emr.faults import Faults
+from infra.emr.logs import Uploads
+from infra.emr.registry import Clusters
 from infra.emr.settings import EmrSettings, ServerContext
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
 log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
-_LOG_SECONDS = 10.0
-"""Time, beyond the grace period, for uploading the logs of steps that were ended with the server."""
 
 
 class StartError(InputError):
@@ -50,7 +50,7 @@ class StartError(InputError):
 
 @contextmanager
 def embedded_emr(
-    settings: EmrSettings | None = None, middleware: "Callable[[WSGIApplication], WSGIApplication] | None" = None
+    settings: EmrSettings | None = None, middleware: Callable[[WSGIApplication], WSGIApplication] | None = None
 ) -> Iterator[str]:
     """Serve the EMR and S3 APIs at the URL that is yielded. At the end, end all clusters and their processes.
 
@@ -71,11 +71,20 @@ def embedded_emr(
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
         url = _url(settings.host, sock.getsockname()[1])
-        server = ServerContext(url, stack.enter_context(_state_dir(settings)), settings)
-        stack.enter_context(_installed(server))
-        stack.enter_context(_serving(sock, settings.host, middleware))
+        folder = stack.enter_context(_state_dir(settings))
+        stack.enter_context(state.locked(folder))
+        clock, store = Clock(settings.clock_speed), open_store(url)
+        uploads = Uploads(store, clock, settings.log_delay_seconds)
+        server = ServerContext(url, folder, settings, store, clock, Faults(), uploads)
+        clusters = Clusters(server)
+        clusters.load()
+        control = ControlApi(server.faults, clock, clusters.next_loss)
+        app = App(DomainDispatcherApplication(create_backend_app), EmrApi(clusters), control, server.faults)
+        stack.enter_context(_serving(sock, settings.host, middleware(app) if middleware else app))
         stack.enter_context(_buckets(server))
-        stack.callback(_end_clusters, settings.grace_seconds)
+        stack.callback(uploads.close)
+        stack.callback(clusters.stop)
+        stack.callback(server.faults.remove)
         yield server.endpoint_url
 
 
@@ -111,30 +120,7 @@ def _state_dir(settings: EmrSettings) -> Iterator[Path]:
 
 
 @contextmanager
-def _installed(server: ServerContext) -> Iterator[None]:
-    """Replace moto's cluster class and API, which moto looks up by name at each use, with those of this package."""
-    reset = BaseBackend.reset
-
-    def reset_all(backend: moto.emr.models.ElasticMapReduceBackend) -> None:
-        for cluster in _clusters(backend):
-            cluster.abandon()
-        reset(backend)
-
-    with ExitStack() as stack:
-        patch = stack.enter_context
-        local = partial(LocalCluster, server)  # type: ignore[abstract]  # moto instantiates its own abstract Cluster
-        patch(mock.patch.object(moto.emr.models, "Cluster", local))
-        patch(mock.patch.object(moto.emr.models.ElasticMapReduceBackend, "reset", reset_all))
-        patch(mock.patch.dict(moto.emr.urls.url_paths, {"{0}/$": LocalResponse.dispatch}))
-        yield
-
-
-@contextmanager
-def _serving(
-    sock: socket.socket, host: str, middleware: "Callable[[WSGIApplication], WSGIApplication] | None"
-) -> Iterator[None]:
-    app = _refuse_web_pages(DomainDispatcherApplication(create_backend_app))
-    app = middleware(app) if middleware else app
+def _serving(sock: socket.socket, host: str, app: WSGIApplication) -> Iterator[None]:
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # at INFO it logs every request
     wsgi_server: BaseWSGIServer = make_server(
         host, sock.getsockname()[1], app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
@@ -149,21 +135,9 @@ def _serving(
         thread.join()
 
 
-def _refuse_web_pages(app: Callable[..., Iterable[bytes]]) -> "WSGIApplication":
-    """Refuse requests from web pages, which could otherwise run commands here. AWS SDKs send no Origin header."""
-
-    def guarded(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if "HTTP_ORIGIN" not in environ:
-            return app(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
-        return [b"The embedded EMR refuses requests from web pages.\n"]
-
-    return guarded
-
-
 @contextmanager
 def _buckets(server: ServerContext) -> Iterator[None]:
-    client, store = connect("s3", server.endpoint_url), open_store(server.endpoint_url)
+    client = connect("s3", server.endpoint_url, CLUSTER_AGENT)
     for name in server.settings.buckets:
         try:
             client.create_bucket(Bucket=name)
@@ -174,22 +148,5 @@ def _buckets(server: ServerContext) -> Iterator[None]:
     finally:
         for name in server.settings.buckets:
             with suppress(OSError, ClientError):  # it may be gone, or have older versions of objects
-                store.delete_folder(f"s3://{name}")
+                server.store.delete_folder(f"s3://{name}")
                 client.delete_bucket(Bucket=name)
-
-
-def _end_clusters(grace_seconds: float) -> None:
-    backends = [backend for _, _, backend in moto.emr.models.emr_backends.iter_backends()]
-    clusters = [cluster for backend in backends for cluster in _clusters(backend)]
-    for cluster in clusters:
-        cluster.terminate()
-    deadline = time.monotonic() + grace_seconds + _LOG_SECONDS
-    for cluster in clusters:
-        cluster.join(max(0.0, deadline - time.monotonic()))
-    for backend in backends:
-        backend.reset()
-
-
-def _clusters(backend: BaseBackend) -> list[LocalCluster]:
-    assert isinstance(backend, moto.emr.models.ElasticMapReduceBackend)
-    return [cluster for cluster in backend.clusters.values() if isinstance(cluster, LocalCluster)]

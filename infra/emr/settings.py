@@ -1,11 +1,19 @@
 """Settings of the embedded EMR, which are options of ``nightjar emr``."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from infra.emr.clock import Clock
+from infra.emr.faults import Faults
+from infra.emr.logs import Uploads
+from jobs.lake.store import Store
+
 Executors = Literal["threads", "processes"]
+Bootstrap = Literal["fast", "full"]
 
 # Fewer compiler tiers and a serial collector halve the CPU time of a step of a few seconds.
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -22,11 +30,19 @@ class EmrSettings:
     buckets: tuple[str, ...] = ()
     """S3 buckets to create at the start and to delete at the end."""
     state_dir: Path | None = None
-    """Folder for the steps' working directories and logs: `<cluster>/steps/<step>/`. None uses a temporary folder."""
+    """Folder for clusters and for the work and logs of their steps. A server that is started again with the same folder
+    still has its clusters. None uses a temporary folder."""
     start_seconds: float = 0.5
     """How long a cluster is in state STARTING."""
     bootstrap_seconds: float = 0.5
-    """How long a cluster is in state BOOTSTRAPPING. Its bootstrap actions are not run: steps use this Python."""
+    """How long a cluster is in state BOOTSTRAPPING, in addition to its bootstrap actions."""
+    bootstrap: Bootstrap = "fast"
+    """`full` executes all bootstrap actions. `fast` skips the one that builds Nightjar's Python environment, because
+    steps then use this Python."""
+    log_delay_seconds: float = 0.0
+    """How long after the end of a step its logs are uploaded. EMR itself takes a few minutes."""
+    clock_speed: float = 1.0
+    """How fast the server's clock runs. It decides about start times, idle timeouts, spot notices and late logs."""
     grace_seconds: float = 5.0
     """Seconds between SIGTERM and SIGKILL when a step is ended."""
     executors: Executors = "threads"
@@ -45,3 +61,7 @@ class ServerContext:
     endpoint_url: str
     state_dir: Path
     settings: EmrSettings
+    store: Store
+    clock: Clock
+    faults: Faults
+    uploads: Uploads

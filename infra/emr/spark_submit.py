@@ -6,7 +6,7 @@ copies in the step's working directory.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,9 @@ ONE_JVM_CONF = re.compile(r"spark\.executor\.(cores|memory|pyspark\.memory)")
 # YARN and a local master generate the secret of an application. A local cluster needs it in its configuration, where
 # anyone could read it. So encryption is off there; its processes only communicate over loopback.
 SECRET_CONF = re.compile(r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)")
+
+AM_MEGABYTES = 512 + 384
+"""Memory that YARN gives to the application master of an application in client mode."""
 
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
@@ -110,52 +113,118 @@ def parse(args: Iterable[str]) -> Submit:
     return submit
 
 
-def localize(
-    args: Iterable[str], defaults: Mapping[str, str], spark_home: Path, executors: str, java_options: str
-) -> tuple[list[str], tuple[Download, ...]]:
+@dataclass(frozen=True)
+class Engine:
+    """A way of executing Spark applications."""
+
+    master: Callable[[Mapping[str, str]], str]
+    """Returns the Spark master for an application's configuration."""
+    unused: re.Pattern[str]
+    """Configuration, besides that of YARN, which this way has no use for."""
+    own_jvms: bool
+    """Whether executors are processes, which need JVM options and write to a folder in Spark's home."""
+
+
+@dataclass(frozen=True)
+class SparkCluster:
+    """What a cluster adds to the commands of its Spark applications."""
+
+    defaults: Mapping[str, str]
+    """The cluster's `spark-defaults`. A step's own settings override them."""
+    spark_home: Path
+    """Folder of the Spark installation."""
+    java_options: str
+    """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
+    worker_megabytes: tuple[int, ...] = ()
+    """Memory for executors on each worker. Executors that do not fit are left out. Empty: all fit."""
+
+
+def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tuple[list[str], tuple[Download, ...]]:
     """Return the command that runs a step's Spark application on this machine, and the files to download first.
 
     Args:
         args: The step's arguments after `spark-submit`.
-        defaults: The cluster's `spark-defaults`. The step's own settings override them.
-        spark_home: Folder of the Spark installation.
-        executors: `threads` of the driver's JVM, or `processes` with a JVM each.
-        java_options: JVM options for the driver, and for executors that are processes, unless the step sets its own.
+        cluster: The cluster that the step runs on.
+        engine: The way to execute it.
 
     Raises:
-        CommandError: if the command is incomplete or a size in it is not a number.
+        CommandError: if the command is incomplete, a size in it is not a number, or an executor does not fit.
     """
     step = parse(args)
-    conf = {**defaults, **step.conf, **{SIZES[name]: value for name, value in step.options if name in SIZES}}
-    if java_options and "--driver-java-options" not in dict(step.options):
-        conf.setdefault("spark.driver.extraJavaOptions", java_options)
-    if java_options and executors == "processes":
-        conf.setdefault("spark.executor.extraJavaOptions", java_options)
+    sizes = {SIZES[name]: value for name, value in step.options if name in SIZES}
+    conf = {**cluster.defaults, **step.conf, **sizes}
+    if cluster.java_options and "--driver-java-options" not in dict(step.options):
+        conf.setdefault("spark.driver.extraJavaOptions", cluster.java_options)
+    if cluster.java_options and engine.own_jvms:
+        conf.setdefault("spark.executor.extraJavaOptions", cluster.java_options)
+    if cluster.worker_megabytes:
+        room = fitting_executors(conf, cluster.worker_megabytes)
+        conf["spark.executor.instances"] = str(min(executors(conf), max(1, room)))
     files = Downloads()
-    argv = [str(spark_home / "bin" / "spark-submit"), "--master", master(conf, executors)]
+    argv = [str(cluster.spark_home / "bin" / "spark-submit"), "--master", engine.master(conf)]
     argv += [flag for flag in step.flags if flag != "--supervise"]
     for name, value in step.options:
         if name not in YARN_OPTIONS and name not in SIZES:
             argv += [name, files.local_list(value) if name in FILE_OPTIONS else value]
-    foreign = ONE_JVM_CONF if executors == "threads" else SECRET_CONF
     for key, value in conf.items():
-        if not YARN_CONF.fullmatch(key) and not foreign.fullmatch(key):
+        if not YARN_CONF.fullmatch(key) and not engine.unused.fullmatch(key):
             argv += ["--conf", f"{key}={files.local_list(value) if key in FILE_CONF else value}"]
     app, *app_args = step.app
     return [*argv, files.local(app), *app_args], files.all()
 
 
-def master(conf: Mapping[str, str], executors: str) -> str:
-    """Return the Spark master with as many slots as `conf` declares, but at least two.
+def fitting_executors(conf: Mapping[str, str], worker_megabytes: Iterable[int]) -> int:
+    """Return how many executors of an application fit on the workers, by the rule of YARN: memory alone decides.
+
+    Raises:
+        CommandError: if one executor is larger than any worker; in Spark's own words.
+    """
+    memory = _megabytes(conf, "spark.executor.memory", "1g")
+    factor = float(conf.get("spark.executor.memoryOverheadFactor", "0.1"))
+    overhead = _megabytes(conf, "spark.executor.memoryOverhead", f"{max(384, int(memory * factor))}m")
+    python = _megabytes(conf, "spark.executor.pyspark.memory", "0m")
+    largest, *others = sorted(worker_megabytes, reverse=True)
+    container = memory + overhead + python
+    if container > largest:
+        raise CommandError(
+            f"Required executor memory ({memory} MB), offHeap memory (0) MB, overhead ({overhead} MB), and PySpark"
+            f" memory ({python} MB) is above the max threshold ({largest} MB) of this cluster! Please check the values"
+            " of 'yarn.scheduler.maximum-allocation-mb' and/or 'yarn.nodemanager.resource.memory-mb'."
+        )
+    *rest, master_node = [largest, *others]
+    return sum(each // container for each in rest) + max(0, master_node - AM_MEGABYTES) // container
+
+
+def _local_master(conf: Mapping[str, str]) -> str:
+    """Return the master with as many slots as `conf` declares, but at least two.
 
     With `local[n]` a task has one attempt; `local[n,4]` gives it four, as on a cluster.
     """
-    instances, cores = _number(conf, "spark.executor.instances", 2), _number(conf, "spark.executor.cores", 1)
-    if executors == "processes":
-        return f"local-cluster[{instances},{cores},{_megabytes(conf.get('spark.executor.memory', '1g'))}]"
-    if executors == "threads":
-        return f"local[{max(2, instances * cores)},{_number(conf, 'spark.task.maxFailures', 4)}]"
-    raise CommandError(f"executors must be threads or processes, not {executors}")
+    slots = max(2, executors(conf) * _number(conf, "spark.executor.cores", 1))
+    return f"local[{slots},{_number(conf, 'spark.task.maxFailures', 4)}]"
+
+
+def _local_cluster_master(conf: Mapping[str, str]) -> str:
+    cores, memory = _number(conf, "spark.executor.cores", 1), _megabytes(conf, "spark.executor.memory", "1g")
+    return f"local-cluster[{executors(conf)},{cores},{memory}]"
+
+
+ENGINES: Mapping[str, Engine] = {
+    "threads": Engine(_local_master, ONE_JVM_CONF, own_jvms=False),
+    "processes": Engine(_local_cluster_master, SECRET_CONF, own_jvms=True),
+}
+
+
+def find_engine(name: str) -> Engine:
+    """Return the way of executing Spark applications that is called `name`."""
+    if name not in ENGINES:
+        raise CommandError(f"executors must be {' or '.join(ENGINES)}, not {name}")
+    return ENGINES[name]
+
+
+def executors(conf: Mapping[str, str]) -> int:
+    """Return the number of executors that `conf` declares."""
+    return _number(conf, "spark.executor.instances", 2)
 
 
 def _number(conf: Mapping[str, str], key: str, default: int) -> int:
@@ -165,8 +234,9 @@ def _number(conf: Mapping[str, str], key: str, default: int) -> int:
     return int(value)
 
 
-def _megabytes(size: str) -> int:
+def _megabytes(conf: Mapping[str, str], key: str, default: str) -> int:
+    size = conf.get(key, default)
     match = re.fullmatch(r"(\d+)([kmgt]?)b?", size.strip().lower())
     if match is None:
-        raise CommandError(f"spark.executor.memory={size} is not a size such as 512m or 2g")
-    return max(1, round(int(match[1]) * _UNITS[match[2] or "m"]))
+        raise CommandError(f"{key}={size} is not a size such as 512m or 2g")
+    return round(int(match[1]) * _UNITS[match[2] or "m"])

@@ -60,12 +60,14 @@ def test_the_lake_gets_the_sample_corpus_of_the_image(volumes):
     assert (volumes / "lake" / "corpora" / "shakespeare" / "lear.txt").is_file()
 
 
-def test_the_embedded_emr_starts_with_an_empty_folder_and_listens_on_its_own_name(volumes):
-    left = volumes / "work" / "emr" / "j-1" / "steps"
-    left.mkdir(parents=True)
+def test_the_embedded_emr_keeps_its_clusters_and_listens_on_its_own_name(volumes):
+    left = volumes / "work" / "emr" / "j-1" / "cluster.json"
+    left.parent.mkdir(parents=True)
+    left.touch()
     command = container.emr_command()
     assert command[command.index("--host") + 1] == "emr"
-    assert not left.exists()
+    assert command[command.index("--state-dir") + 1] == str(volumes / "work" / "emr")
+    assert left.exists()
 
 
 def test_an_unknown_command_prints_the_usage(capsys):

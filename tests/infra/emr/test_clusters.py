@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_cluster_starts_runs_its_steps_in_order_and_waits(emr: Emr, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "infra.emr.models")
+    caplog.set_level("INFO", "infra.emr")
     cluster = emr.create(bash("date +%s%N; sleep 0.3"), bash("date +%s%N"), Tags=[{"Key": "run", "Value": "r1"}])
     status = emr.wait("WAITING", cluster)
     logged = [message.split() for message in caplog.messages if message.startswith(cluster)]

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from infra.emr.command import JVM_OPTIONS, ClusterSpec, StepCommand, step_command, step_env
-from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.spark_submit import CommandError, Download
 
 HOME = Path("/spark")
@@ -41,8 +40,8 @@ def test_only_options_for_yarn_are_removed() -> None:
     [({}, JVM_OPTIONS), ({"SPARK_SUBMIT_OPTS": ""}, ""), ({"SPARK_SUBMIT_OPTS": "-Xmx1g"}, "-Xmx1g")],
 )
 def test_options_of_the_jvm_can_be_replaced(environ: dict[str, str], options: str) -> None:
-    server = ServerContext("http://127.0.0.1:1", Path("/state"), EmrSettings())
-    env = step_env(environ, server, ClusterSpec("us-east-1", "threads", {}, {}), HOME, Path("/scratch"))
+    spec = ClusterSpec("us-east-1", "threads", {}, {})
+    env = step_env(environ, "http://127.0.0.1:1", spec, HOME, Path("/scratch"), {})
     assert env["SPARK_SUBMIT_OPTS"] == options
 
 

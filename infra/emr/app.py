@@ -1,0 +1,76 @@
+"""The server's WSGI application: it applies faults, and passes calls to EMR's API, to moto or to the control API."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from infra.emr.answers import Problem, fault_problem, send_problem
+from infra.emr.calls import EMR_TARGET, Call, drain, identify
+from infra.emr.control import PREFIX
+from infra.emr.faults import Fault, Faults
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from infra.emr.api import EmrApi
+
+RESET_PATH = "/moto-api/reset"
+
+
+class App:
+    """The application. `moto` answers all services but EMR."""
+
+    def __init__(self, moto: WSGIApplication, emr: EmrApi, control: WSGIApplication, faults: Faults) -> None:
+        self._moto = moto
+        self._emr = emr
+        self._control = control
+        self._faults = faults
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request. Requests from web pages are refused: they could otherwise run commands here."""
+        if "HTTP_ORIGIN" in environ:  # AWS SDKs send no such header
+            start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
+            return [b"The embedded EMR refuses requests from web pages.\n"]
+        if environ["PATH_INFO"].startswith(PREFIX):
+            return self._control(environ, start_response)
+        if environ["PATH_INFO"] == RESET_PATH and environ["REQUEST_METHOD"] == "POST":
+            self._emr.reset()
+        if not self._faults.any_of_calls:
+            return self._route(environ, start_response)
+        call = identify(environ)
+        for fault in self._faults.of_call(call.service, call.operation, call.values, call.caller):
+            if fault.kind == "delayed":
+                time.sleep(fault.seconds)
+            elif fault.kind.startswith("dropped"):
+                self._drop(environ, takes_effect=fault.kind == "dropped-after")
+            else:
+                drain(environ)
+                has_body = environ["REQUEST_METHOD"] != "HEAD"
+                return send_problem(start_response, call, _problem(fault, call), has_body=has_body)
+        return self._route(environ, start_response)
+
+    def _route(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        is_emr = target.startswith(EMR_TARGET) and not self._emr.leaves_to_moto(target.removeprefix(EMR_TARGET))
+        return (self._emr if is_emr else self._moto)(environ, start_response)
+
+    def _drop(self, environ: WSGIEnvironment, *, takes_effect: bool) -> None:
+        """Close the connection without an answer."""
+        if takes_effect:
+            for _ in self._route(environ, _ignore):
+                pass
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        raise ConnectionAbortedError("dropped by a fault")  # werkzeug takes it for a client that has gone
+
+
+def _problem(fault: Fault, call: Call) -> Problem:
+    if fault.kind == "error":
+        return Problem(fault.status, fault.code, fault.message)
+    return fault_problem(fault.kind, call)
+
+
+def _ignore(*_: object) -> Callable[[bytes], object]:
+    return lambda _: None

@@ -1,0 +1,123 @@
+"""Bootstrap actions: scripts that run before the first step, really executed on this machine.
+
+EMR runs them on every node. Here they run once, since all nodes are this machine, with logs under the primary node.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.emr import logs
+from infra.emr.command import ClusterSpec, StepCommand
+from infra.emr.execution import NOT_STARTED, GuardedCommand, find_spark
+from infra.emr.settings import ServerContext
+from jobs.errors import NightjarError
+from jobs.lake.uri import to_uri
+
+log = logging.getLogger(__name__)
+
+PREFIX_VARIABLE = "NIGHTJAR_PREFIX"
+_DOCUMENTATION = "https://docs.aws.amazon.com/emr/latest/ManagementGuide/"
+
+
+@dataclass(frozen=True)
+class BootstrapFailure:
+    """A failed bootstrap action, as the cluster's status shows it."""
+
+    message: str
+    error_details: tuple[dict[str, Any], ...] = ()
+
+
+def prefix(cluster_folder: Path) -> Path:
+    """Return the folder that stands for /opt/nightjar on the nodes of a cluster."""
+    return cluster_folder / "opt" / "nightjar"
+
+
+def skip_reason(script: Mapping[str, Any], mode: str) -> str:
+    """Return why a bootstrap action is not executed, or an empty text if it is."""
+    builds_environment = script["Path"].endswith("/bootstrap.sh") and "--package" in (script.get("Args") or ())
+    if mode == "fast" and builds_environment:
+        return "it builds Nightjar's environment, and steps use this Python instead; --bootstrap full executes it"
+    return ""
+
+
+class BootstrapAction(GuardedCommand):
+    """One bootstrap action of a cluster."""
+
+    def __init__(self, number: int, action: Mapping[str, Any], cluster_folder: Path, server: ServerContext) -> None:
+        super().__init__(cluster_folder / "bootstrap-actions" / str(number), server)
+        self._number = number
+        self._script = action["ScriptBootstrapAction"]
+        self._prefix = prefix(cluster_folder)
+
+    def execute(self, cluster: ClusterSpec, instance_id: str, log_uri: str) -> BootstrapFailure | None:
+        """Fetch and run the script, and upload its logs. Return how it failed, or None."""
+        self.prepare()
+        script = self.folder / "action"
+        try:
+            if not self._fetch(script):
+                return self._download_failure(instance_id)
+            env = {**self.environment(cluster, find_spark()), PREFIX_VARIABLE: str(self._prefix)}
+            status = self.run(StepCommand((str(script), *(self._script.get("Args") or ()))), env)
+        finally:
+            self.clean()
+            if log_uri and not self.killed:
+                self.server.uploads.add(self.folder, log_uri)
+        return None if status in (0, NOT_STARTED) else self.failure(instance_id, status)
+
+    def failure(self, instance_id: str, status: int) -> BootstrapFailure:
+        """Return the failure of a script that ended with another exit status than 0."""
+        message = (
+            f"On the master instance ({instance_id}), bootstrap action {self._number} returned a non-zero return code"
+        )
+        return self._failure("BOOTSTRAP_FAILURE_PRIMARY_WITH_NON_ZERO_CODE", message, instance_id, str(status))
+
+    def _fetch(self, script: Path) -> bool:
+        uri = self._script["Path"]
+        self.write_log(f"fetch {uri}")
+        try:
+            self.server.store.copy(to_uri(uri), script.as_uri())
+        except (OSError, NightjarError) as error:
+            self.write_log(f"cannot read {uri}: {error}")
+            return False
+        script.chmod(0o755)
+        return True
+
+    def _download_failure(self, instance_id: str) -> BootstrapFailure:
+        code = "BOOTSTRAP_FAILURE_BA_DOWNLOAD_FAILED_PRIMARY"
+        what = f"bootstrap action {self._number} file from S3"
+        message = f"Master instance ({instance_id}) failed attempting to download {what}"
+        return self._failure(code, message, instance_id, None)
+
+    def _failure(self, code: str, message: str, instance_id: str, status: str | None) -> BootstrapFailure:
+        data = {
+            "primary-instance-id": instance_id,
+            "bootstrap-action": str(self._number),
+            "return-code": status,
+            "amazon-s3-path": self._script["Path"],
+            "public-doc": f"{_DOCUMENTATION}{code}.html",
+        }
+        pairs = [{name: value} for name, value in data.items() if value is not None]
+        return BootstrapFailure(message, ({"ErrorCode": code, "ErrorData": pairs, "ErrorMessage": message},))
+
+
+def worker_failure(number: int, instance_ids: list[str]) -> BootstrapFailure:
+    """Return the failure of an action on nodes other than the primary one."""
+    named = " and ".join(instance_ids[:2])
+    where = f"On {len(instance_ids)} slave instances (including {named})"
+    return BootstrapFailure(f"{where}, bootstrap action {number} returned a non-zero return code")
+
+
+def write_fault(folder: Path, number: int, exit_code: int) -> Path:
+    """Write the logs of an action that fails by a fault, and return their folder."""
+    target = folder / "bootstrap-actions" / f"{number}-fault"
+    target.mkdir(parents=True)
+    for name in logs.NAMES:
+        (target / name).touch()
+    (target / "stderr").write_text("bootstrap: FAILED: a fault on demand of the embedded EMR\n", "utf-8")
+    logs.write_controller(target, f"exit status {exit_code}")
+    return target

@@ -1,0 +1,73 @@
+"""Control a running embedded EMR from tests: faults on demand, and its clock.
+
+control = Control("http://127.0.0.1:5555")
+control.fault("throttled", operation="DescribeStep", count=3)
+control.fault("dropped-after", operation="RunJobFlow")
+control.fault("no-capacity", instance_types=["m6i.*"])
+control.fault("unavailable", service="s3", operation="GetObject", match={"Key": "runs/*"}, callers=["step"])
+control.advance(900)  # an idle timeout of 15 minutes passes at once
+control.clear()
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from jobs.errors import InputError
+
+PREFIX = "/_nightjar/"
+"""The start of the paths of the server's own API."""
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never reached through a proxy
+_TIMEOUT_SECONDS = 60.0
+
+
+class Control:
+    """The faults and the clock of the server at `endpoint_url`."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        self._url = endpoint_url.rstrip("/") + PREFIX
+
+    def fault(self, kind: str, **fields: Any) -> str:
+        """Add a fault and return its id. The kinds and their fields are in `infra/emr/faults.py`.
+
+        Raises:
+            InputError: if the kind or a field is wrong.
+        """
+        return str(self._ask("POST", "faults", {"kind": kind, **fields})["Fault"]["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Return all faults, oldest first. `hits` says how often each has struck."""
+        return list(self._ask("GET", "faults")["Faults"])
+
+    def hits(self, fault_id: str) -> int:
+        """Return how often a fault has struck."""
+        return int(next(fault["hits"] for fault in self.faults() if fault["id"] == fault_id))
+
+    def clear(self, fault_id: str | None = None) -> None:
+        """Remove a fault, or all. A removed fault of a cluster that has struck already stays in effect."""
+        self._ask("DELETE", f"faults/{fault_id}" if fault_id else "faults")
+
+    def advance(self, seconds: float) -> None:
+        """Move the server's clock forward."""
+        self._ask("POST", "clock", {"advance": seconds})
+
+    def speed(self, factor: float) -> None:
+        """Let the server's clock run `factor` times as fast as this machine's."""
+        self._ask("POST", "clock", {"speed": factor})
+
+    def now(self) -> float:
+        """Return the time of the server's clock, in seconds since 1970."""
+        return float(self._ask("GET", "clock")["Now"])
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, method=method)  # noqa: S310 - the server's own URL
+        try:
+            with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise InputError(str(json.load(error).get("Error", error))) from None

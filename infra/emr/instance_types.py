@@ -1,0 +1,23 @@
+"""Sizes of EC2 instance types, as EMR configures YARN on them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from moto.utilities.utils import load_resource
+
+_YARN_SHARE = 0.75
+"""The share of an instance's memory for YARN: 11,712 MB on an m6i.xlarge, 12,288 MB on an m5.xlarge."""
+
+
+def yarn_megabytes(instance_type: str) -> int | None:
+    """Return the memory for containers on an instance of this type, or None if the type is not known."""
+    found = _types().get(instance_type)
+    return None if found is None else int(float(found["MemoryGB"]) * 1024 * _YARN_SHARE)
+
+
+@cache
+def _types() -> dict[str, Any]:
+    loaded: dict[str, Any] = load_resource("emr/resources/instance_types.json")
+    return loaded

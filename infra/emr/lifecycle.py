@@ -1,0 +1,72 @@
+"""The life of a cluster, in a thread of its own: it starts, runs steps, rests, and ends."""
+
+from __future__ import annotations
+
+import logging
+
+from infra.emr import provisioning, steps
+from infra.emr.cluster import Cluster
+from infra.emr.spot import SpotMarket
+
+log = logging.getLogger(__name__)
+
+
+def run(cluster: Cluster) -> None:
+    """Start the cluster, run its steps until it ends, and end it."""
+    record, clock = cluster.record, cluster.server.clock
+    try:
+        if provisioning.start(cluster):
+            _serve(cluster)
+    except Exception:
+        log.exception("%s: internal error of the embedded EMR", record.id)
+        with cluster.changed:
+            cluster.end("INTERNAL_ERROR", "Internal error of the embedded EMR", errors=True)
+    with cluster.changed:
+        while cluster.running:
+            cluster.changed.wait()
+        for nodes in record.nodes:
+            nodes.end(clock.now())
+        record.ended = clock.now()
+        record.state = "TERMINATED_WITH_ERRORS" if cluster.has_errors else "TERMINATED"
+        cluster.log_state()
+        cluster.commit()
+
+
+def _serve(cluster: Cluster) -> None:
+    """Run steps until the cluster ends."""
+    clock, market = cluster.server.clock, SpotMarket(cluster)
+    with cluster.changed:
+        idle_since: float | None = None
+        while not cluster.is_ending():
+            steps.begin_pending(cluster)
+            times = market.advance()
+            if cluster.running:
+                idle_since = None
+            else:
+                idle_since = clock.now() if idle_since is None else idle_since
+                times += _rest(cluster, idle_since)
+            if not cluster.is_ending():
+                clock.wait(cluster.changed, min(times, default=None))
+
+
+def _rest(cluster: Cluster, idle_since: float) -> list[float]:
+    """Wait for steps in state WAITING, or end a cluster without steps if it should not wait, or no longer.
+
+    Returns:
+        When the auto-termination policy ends the cluster, if it has one.
+    """
+    record, clock = cluster.record, cluster.server.clock
+    if cluster.is_ending():
+        return []
+    if not record.keep_alive:
+        cluster.end("ALL_STEPS_COMPLETED", "Steps completed")
+    elif record.state != "WAITING":
+        record.state, record.reason = "WAITING", {"Message": "Cluster ready to run steps."}
+        cluster.log_state()
+        cluster.save()
+    limit = None if record.protected else record.idle_timeout
+    if limit is None:
+        return []
+    if clock.now() >= idle_since + limit:
+        cluster.end("USER_REQUEST", f"Terminated by its auto-termination policy after {limit} idle seconds")
+    return [idle_since + limit]

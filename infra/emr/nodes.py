@@ -1,0 +1,312 @@
+"""Instance fleets, instance groups and their instances: what was requested, what EC2 gave, and what is left."""
+
+from __future__ import annotations
+
+import math
+import random
+import string
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.emr.answers import ApiError
+
+IsShort = Callable[[str, str, str], bool]
+"""Returns whether EC2 lacks capacity for an instance type, a market and a role."""
+
+ROLES = ("MASTER", "CORE", "TASK")
+_GROUP_NAMES = {"MASTER": "Master instance group", "CORE": "Core instance group", "TASK": "Task instance group"}
+_RANDOM = random.SystemRandom()
+_ENDED_REASON = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
+
+
+@dataclass
+class Instance:
+    """An instance. No machine is behind it: all of a cluster's instances are this machine."""
+
+    id: str
+    ec2_id: str
+    instance_type: str
+    market: str
+    weight: int
+    created: float
+    address: str
+    state: str = "PROVISIONING"
+    reason: dict[str, str] = field(default_factory=dict)
+    ready: float | None = None
+    ended: float | None = None
+    notice: float | None = None
+    """When a spot instance will be lost, if a notice was given."""
+
+    @property
+    def public_address(self) -> str:
+        """The public address, of a range that is reserved for documentation."""
+        return f"203.0.113.{self.address.rpartition('.')[2]}"
+
+    @property
+    def public_dns(self) -> str:
+        """The public name, which no DNS server has."""
+        return f"ec2-{self.public_address.replace('.', '-')}.compute-1.amazonaws.com"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the instance is in use."""
+        return self.state == "RUNNING"
+
+    def end(self, now: float, reason: Mapping[str, str]) -> None:
+        """Terminate the instance, unless it has been terminated."""
+        if self.ended is None:
+            self.state, self.reason, self.ended, self.notice = "TERMINATED", dict(reason), now, None
+
+    def answer(self) -> dict[str, Any]:
+        """Return the `Instance` of the API, without its fleet or group."""
+        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
+        return {
+            "Id": self.id,
+            "Ec2InstanceId": self.ec2_id,
+            "PublicDnsName": self.public_dns,
+            "PublicIpAddress": self.public_address,
+            "PrivateDnsName": f"ip-{self.address.replace('.', '-')}.ec2.internal",
+            "PrivateIpAddress": self.address,
+            "Status": {
+                "State": self.state,
+                "StateChangeReason": self.reason,
+                "Timeline": {name: value for name, value in timeline.items() if value is not None},
+            },
+            "Market": self.market,
+            "InstanceType": self.instance_type,
+            "EbsVolumes": [],
+        }
+
+
+@dataclass
+class NodeSet:
+    """An instance fleet or an instance group."""
+
+    id: str
+    role: str
+    request: dict[str, Any]
+    """The `InstanceFleetConfig` or `InstanceGroupConfig` of the API."""
+    created: float
+    is_fleet: bool
+    on_demand: int
+    """Units of capacity wanted on demand. In a group, each instance is one unit."""
+    spot: int
+    """Units wanted on the spot market."""
+    state: str = "PROVISIONING"
+    reason: dict[str, str] = field(default_factory=dict)
+    ready: float | None = None
+    ended: float | None = None
+    instances: list[Instance] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> NodeSet:
+        """Return the set that was saved as a JSON value."""
+        return cls(**{**value, "instances": [Instance(**each) for each in value["instances"]]})
+
+    @property
+    def live(self) -> list[Instance]:
+        """The instances that have not been terminated."""
+        return [each for each in self.instances if each.ended is None]
+
+    def provided(self, market: str, state: str | None = None) -> int:
+        """Return the units of capacity that live instances of a market have."""
+        return sum(
+            each.weight for each in self.live if each.market == market and (state is None or each.state == state)
+        )
+
+    def provision(self, now: float, is_short: IsShort) -> list[tuple[str, str]]:
+        """Launch what is missing where EC2 has capacity. Return the types and markets that it lacks."""
+        missing = []
+        for market, wanted in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)):
+            units = wanted - self.provided(market)
+            if units <= 0:
+                continue
+            choices = [choice for choice in self._choices() if not is_short(choice[0], market, self.role)]
+            if choices:
+                instance_type, weight = choices[0]
+                count = math.ceil(units / weight)
+                self.instances += [_new_instance(instance_type, market, weight, now) for _ in range(count)]
+            else:
+                missing.append((self._choices()[0][0], market))
+        return missing
+
+    def switch_to_on_demand(self) -> None:
+        """Request on demand what the spot market lacks."""
+        lacking = self.spot - self.provided("SPOT")
+        self.spot, self.on_demand = self.spot - lacking, self.on_demand + lacking
+
+    def resize(self, on_demand: int, spot: int, now: float) -> None:
+        """Request other numbers of units. Surplus instances end at once, the newest first."""
+        self.on_demand, self.spot = on_demand, spot
+        for each in reversed(self.live):
+            wanted = spot if each.market == "SPOT" else on_demand
+            if self.provided(each.market) - each.weight >= wanted:
+                each.end(now, {"Message": "Instance was terminated by a resize"})
+
+    def wishes(self) -> list[tuple[str, str, str]]:
+        """Return the instance types, markets and the role that may be launched."""
+        markets = [market for market, units in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)) if units]
+        return [(choice, market, self.role) for choice, _ in self._choices() for market in markets]
+
+    def bootstrap(self) -> None:
+        """Enter BOOTSTRAPPING, with all new instances."""
+        self._enter("BOOTSTRAPPING", ("PROVISIONING",))
+
+    def run(self, now: float) -> None:
+        """Enter RUNNING, with all new instances."""
+        for each in self._enter("RUNNING", ("PROVISIONING", "BOOTSTRAPPING")):
+            each.ready = now
+        self.ready = self.ready or now
+
+    def end(self, now: float, reason: Mapping[str, str] | None = None) -> None:
+        """Terminate the set with its instances. An instance that had ended keeps its reason."""
+        for each in self.instances:
+            each.end(now, reason or _ENDED_REASON)
+        self.state, self.reason, self.ended = "TERMINATED", dict(_ENDED_REASON), now
+
+    def answer(self) -> dict[str, Any]:
+        """Return the `InstanceFleet` or `InstanceGroup` of the API."""
+        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
+        status = {
+            "State": self.state,
+            "StateChangeReason": self.reason,
+            "Timeline": {name: value for name, value in timeline.items() if value is not None},
+        }
+        common = {"Id": self.id, "Name": self.request.get("Name") or _GROUP_NAMES[self.role], "Status": status}
+        return common | (self._fleet_answer() if self.is_fleet else self._group_answer())
+
+    def _enter(self, state: str, before: tuple[str, ...]) -> list[Instance]:
+        self.state = state
+        changed = [each for each in self.instances if each.state in before]
+        for each in changed:
+            each.state = state
+        return changed
+
+    def _choices(self) -> list[tuple[str, int]]:
+        """Return the instance types that may be launched, the best first, with their units of capacity."""
+        if not self.is_fleet:
+            return [(self.request["InstanceType"], 1)]
+        configs = self.request.get("InstanceTypeConfigs") or ()
+        return [(each["InstanceType"], int(each.get("WeightedCapacity", 1)) or 1) for each in configs]
+
+    def _fleet_answer(self) -> dict[str, Any]:
+        same = ("InstanceType", "WeightedCapacity", "BidPrice", "BidPriceAsPercentageOfOnDemandPrice", "Priority")
+        specifications = [
+            {
+                "WeightedCapacity": 1,
+                **{name: each[name] for name in same if name in each},
+                "Configurations": each.get("Configurations") or [],
+                "EbsBlockDevices": _block_devices(each),
+                "EbsOptimized": bool((each.get("EbsConfiguration") or {}).get("EbsOptimized", False)),
+            }
+            for each in self.request.get("InstanceTypeConfigs") or ()
+        ]
+        answer = {
+            "InstanceFleetType": self.role,
+            "TargetOnDemandCapacity": self.on_demand,
+            "TargetSpotCapacity": self.spot,
+            "ProvisionedOnDemandCapacity": self.provided("ON_DEMAND", "RUNNING"),
+            "ProvisionedSpotCapacity": self.provided("SPOT", "RUNNING"),
+            "InstanceTypeSpecifications": specifications,
+        }
+        launch = self.request.get("LaunchSpecifications")
+        return answer | ({"LaunchSpecifications": launch} if launch else {})
+
+    def _group_answer(self) -> dict[str, Any]:
+        answer = {
+            "Market": self.request.get("Market") or "ON_DEMAND",
+            "InstanceGroupType": self.role,
+            "InstanceType": self.request["InstanceType"],
+            "RequestedInstanceCount": self.on_demand + self.spot,
+            "RunningInstanceCount": sum(each.is_running for each in self.instances),
+            "Configurations": self.request.get("Configurations") or [],
+            "ConfigurationsVersion": 0,
+            "EbsBlockDevices": _block_devices(self.request),
+            "EbsOptimized": bool((self.request.get("EbsConfiguration") or {}).get("EbsOptimized", False)),
+            "ShrinkPolicy": {},
+        }
+        return answer | ({"BidPrice": self.request["BidPrice"]} if "BidPrice" in self.request else {})
+
+
+def read_nodes(instances: Mapping[str, Any], now: float) -> list[NodeSet]:
+    """Return the fleets or groups of a RunJobFlow request's `Instances`, the primary node's first.
+
+    A request without any gets one primary node.
+
+    Raises:
+        ApiError: if the request is not consistent.
+    """
+    fleets, groups = list(instances.get("InstanceFleets") or ()), list(instances.get("InstanceGroups") or ())
+    if fleets and groups:
+        raise ApiError("Instance fleets and instance groups are mutually exclusive.")
+    if not fleets and not groups:
+        groups = _plain_groups(instances)
+    nodes = [new_fleet(each, now) for each in fleets] + [new_group(each, now) for each in groups]
+    nodes.sort(key=lambda each: ROLES.index(each.role))
+    check_roles(nodes)
+    return nodes
+
+
+def check_roles(nodes: list[NodeSet]) -> None:
+    """Refuse nodes that EMR does not allow together."""
+    roles = [each.role for each in nodes]
+    kind = "fleet" if nodes[0].is_fleet else "group"
+    if roles.count("MASTER") != 1:
+        raise ApiError(f"A cluster needs exactly one master instance {kind}.")
+    if roles.count("CORE") > 1 or (kind == "fleet" and roles.count("TASK") > 1):
+        raise ApiError(f"A cluster may have one core instance {kind}, and one task instance fleet.")
+    if nodes[0].on_demand + nodes[0].spot not in (1, 3):
+        raise ApiError("Master instance group must have exactly 3 instances for HA clusters.")
+
+
+def new_fleet(config: Mapping[str, Any], now: float) -> NodeSet:
+    """Return a fleet of an `InstanceFleetConfig`."""
+    on_demand, spot = int(config.get("TargetOnDemandCapacity") or 0), int(config.get("TargetSpotCapacity") or 0)
+    role = str(config["InstanceFleetType"])
+    if on_demand + spot < 1:
+        raise ApiError(f"At least one of TargetOnDemandCapacity and TargetSpotCapacity of {role} must be above 0.")
+    if not config.get("InstanceTypeConfigs"):
+        raise ApiError(f"The instance fleet {role} has no InstanceTypeConfigs.")
+    return NodeSet(new_id("if-"), role, dict(config), now, is_fleet=True, on_demand=on_demand, spot=spot)
+
+
+def new_group(config: Mapping[str, Any], now: float) -> NodeSet:
+    """Return a group of an `InstanceGroupConfig`."""
+    role, count = str(config["InstanceRole"]), int(config["InstanceCount"])
+    if count < 0 or (count == 0 and role == "MASTER"):
+        raise ApiError(f"The instance group {role} has {count} instances.")
+    is_spot = config.get("Market") == "SPOT"
+    on_demand, spot = (0, count) if is_spot else (count, 0)
+    return NodeSet(new_id("ig-"), role, dict(config), now, is_fleet=False, on_demand=on_demand, spot=spot)
+
+
+def _plain_groups(instances: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the groups of a request that only has MasterInstanceType, SlaveInstanceType and InstanceCount."""
+    primary = instances.get("MasterInstanceType") or "m5.xlarge"
+    groups = [{"InstanceRole": "MASTER", "InstanceType": primary, "InstanceCount": 1}]
+    workers = int(instances.get("InstanceCount") or 1) - 1
+    if workers > 0:
+        core = instances.get("SlaveInstanceType") or primary
+        groups.append({"InstanceRole": "CORE", "InstanceType": core, "InstanceCount": workers})
+    return groups
+
+
+def _new_instance(instance_type: str, market: str, weight: int, now: float) -> Instance:
+    address = f"10.0.{_RANDOM.randint(0, 255)}.{_RANDOM.randint(4, 254)}"
+    ec2_id = f"i-0{_RANDOM.getrandbits(64):016x}"
+    return Instance(new_id("ci-"), ec2_id, instance_type, market, weight, now, address)
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id such as j-1A2B3C4D5E6F7."""
+    return prefix + "".join(_RANDOM.choices(string.ascii_uppercase + string.digits, k=13))
+
+
+def _block_devices(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    devices: list[dict[str, Any]] = []
+    for each in (config.get("EbsConfiguration") or {}).get("EbsBlockDeviceConfigs") or ():
+        for _ in range(int(each.get("VolumesPerInstance", 1))):
+            name = f"/dev/sd{string.ascii_lowercase[(len(devices) + 1) % 26]}"
+            devices.append({"VolumeSpecification": each["VolumeSpecification"], "Device": name})
+    return devices

@@ -1,0 +1,218 @@
+"""The records of clusters and steps, as they are kept on disk, and the answers of the API that show them.
+
+Times are seconds since 1970, as in EMR's JSON. A record has the request that created it, so that an answer can repeat
+what was requested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from infra.emr.answers import ACCOUNT
+from infra.emr.nodes import NodeSet
+
+ENDED = frozenset({"TERMINATED", "TERMINATED_WITH_ERRORS"})
+ENDING = ENDED | {"TERMINATING"}
+_REPEATED = (
+    "AutoScalingRole",
+    "CustomAmiId",
+    "EbsRootVolumeIops",
+    "EbsRootVolumeSize",
+    "EbsRootVolumeThroughput",
+    "KerberosAttributes",
+    "LogEncryptionKmsKeyId",
+    "LogUri",
+    "OSReleaseLabel",
+    "ReleaseLabel",
+    "RepoUpgradeOnBoot",
+    "ScaleDownBehavior",
+    "SecurityConfiguration",
+    "ServiceRole",
+)
+"""Members of a request that the answer of DescribeCluster repeats."""
+PRIMARY_LOST = "The master node was terminated and cannot recover"
+ACTIVE_STEP = frozenset({"PENDING", "RUNNING"})
+
+
+def present(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that have a value."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
+@dataclass
+class StepRecord:
+    """A step."""
+
+    id: str
+    request: dict[str, Any]
+    """A `StepConfig` of the API."""
+    created: float
+    state: str = "PENDING"
+    message: str = ""
+    started: float | None = None
+    ended: float | None = None
+    failure: dict[str, str] = field(default_factory=dict)
+    """`FailureDetails` of the API."""
+
+    @property
+    def action_on_failure(self) -> str:
+        """What a failure does to the cluster."""
+        return str(self.request.get("ActionOnFailure") or "TERMINATE_CLUSTER")
+
+    def finish(self, state: str, now: float, message: str = "") -> None:
+        """Enter a final state."""
+        self.state, self.message, self.ended = state, message, now
+
+    def answer(self) -> dict[str, Any]:
+        """Return the `Step` of the API, which is also a `StepSummary`."""
+        jar = self.request["HadoopJarStep"]
+        timeline = {"CreationDateTime": self.created, "StartDateTime": self.started, "EndDateTime": self.ended}
+        config = {
+            "Jar": jar.get("Jar", ""),
+            "Properties": {each.get("Key", ""): each.get("Value", "") for each in jar.get("Properties") or ()},
+            "MainClass": jar.get("MainClass"),
+            "Args": jar.get("Args") or [],
+        }
+        status = {
+            "State": self.state,
+            "StateChangeReason": {"Message": self.message} if self.message else {},
+            "FailureDetails": self.failure or None,
+            "Timeline": present(timeline),
+        }
+        return {
+            "Id": self.id,
+            "Name": self.request["Name"],
+            "Config": present(config),
+            "ActionOnFailure": self.action_on_failure,
+            "Status": present(status),
+        }
+
+
+@dataclass
+class ClusterRecord:
+    """A cluster with its steps and nodes."""
+
+    id: str
+    region: str
+    request: dict[str, Any]
+    """The request of RunJobFlow."""
+    created: float
+    keep_alive: bool
+    protected: bool
+    concurrency: int
+    tags: dict[str, str]
+    nodes: list[NodeSet]
+    """The cluster's instance fleets or groups."""
+    idle_timeout: int | None = None
+    visible: bool = True
+    replace_unhealthy: bool = True
+    state: str = "STARTING"
+    reason: dict[str, str] = field(default_factory=dict)
+    error_details: list[dict[str, Any]] = field(default_factory=list)
+    ready: float | None = None
+    ended: float | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+
+    @property
+    def arn(self) -> str:
+        """The cluster's ARN."""
+        return f"arn:aws:elasticmapreduce:{self.region}:{ACCOUNT}:cluster/{self.id}"
+
+    @property
+    def log_uri(self) -> str:
+        """The folder of all clusters' logs, without a slash at its end; empty if logs are not uploaded."""
+        return str(self.request.get("LogUri") or "").rstrip("/")
+
+    @property
+    def zone(self) -> str:
+        """The availability zone."""
+        return str(self._instances("Placement", {}).get("AvailabilityZone") or f"{self.region}a")
+
+    def matched(self) -> dict[str, Any]:
+        """Return what the patterns of a fault are matched with."""
+        return {"Id": self.id, "ClusterId": self.id, "Name": self.request["Name"], "Tags": self.tags}
+
+    def step(self, step_id: str) -> StepRecord | None:
+        """Return the step with this id."""
+        return next((step for step in self.steps if step.id == step_id), None)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the `ClusterSummary` of the API."""
+        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
+        status: dict[str, Any] = {
+            "State": self.state,
+            "StateChangeReason": self.reason,
+            "Timeline": present(timeline),
+        }
+        if self.error_details:
+            status["ErrorDetails"] = self.error_details
+        return {
+            "Id": self.id,
+            "Name": self.request["Name"],
+            "Status": status,
+            "NormalizedInstanceHours": 0,
+            "ClusterArn": self.arn,
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """Return the `Cluster` of the API."""
+        request = self.request
+        return {
+            **self.summary(),
+            **{name: request[name] for name in _REPEATED if name in request},
+            "Ec2InstanceAttributes": self._ec2_attributes(),
+            "InstanceCollectionType": "INSTANCE_FLEET" if self.nodes[0].is_fleet else "INSTANCE_GROUP",
+            "AutoTerminate": not self.keep_alive,
+            "TerminationProtected": self.protected,
+            "UnhealthyNodeReplacement": self.replace_unhealthy,
+            "VisibleToAllUsers": self.visible,
+            "Applications": [{"Name": each["Name"]} for each in request.get("Applications") or () if "Name" in each],
+            "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
+            "MasterPublicDnsName": next((each.public_dns for each in self.nodes[0].instances), ""),
+            "Configurations": request.get("Configurations") or [],
+            "StepConcurrencyLevel": self.concurrency,
+            "PlacementGroups": request.get("PlacementGroupConfigs") or [],
+        }
+
+    def _instances(self, name: str, default: Any = None) -> Any:
+        return self.request["Instances"].get(name) or default
+
+    def _ec2_attributes(self) -> dict[str, Any]:
+        subnets = self._instances("Ec2SubnetIds", [])
+        groups = ("EmrManagedMasterSecurityGroup", "EmrManagedSlaveSecurityGroup", "ServiceAccessSecurityGroup")
+        attributes = {
+            "Ec2KeyName": self._instances("Ec2KeyName"),
+            "Ec2SubnetId": self._instances("Ec2SubnetId") or next(iter(subnets), None),
+            "RequestedEc2SubnetIds": subnets,
+            "Ec2AvailabilityZone": self.zone,
+            "RequestedEc2AvailabilityZones": [],
+            "IamInstanceProfile": self.request.get("JobFlowRole"),
+            "AdditionalMasterSecurityGroups": self._instances("AdditionalMasterSecurityGroups", []),
+            "AdditionalSlaveSecurityGroups": self._instances("AdditionalSlaveSecurityGroups", []),
+            **{name: self._instances(name) for name in groups},
+        }
+        return present(attributes)
+
+
+def lose_primary(record: ClusterRecord, now: float) -> None:
+    """Record that a cluster's machine is gone: its server was killed, and its processes with it."""
+    for step in record.steps:
+        if step.state in ACTIVE_STEP:
+            step.finish("CANCELLED", now, "Job terminated")
+    for nodes in record.nodes:
+        nodes.end(now)
+    record.state, record.ended = "TERMINATED_WITH_ERRORS", now
+    record.reason = {"Code": "INSTANCE_FAILURE", "Message": PRIMARY_LOST}
+
+
+def to_json(record: ClusterRecord) -> dict[str, Any]:
+    """Return the record as a JSON value."""
+    return asdict(record)
+
+
+def from_json(value: Mapping[str, Any]) -> ClusterRecord:
+    """Return the record that `to_json` has made a JSON value of. Another value is a TypeError or a LookupError."""
+    nodes = [NodeSet.from_json(each) for each in value["nodes"]]
+    return ClusterRecord(**{**value, "nodes": nodes, "steps": [StepRecord(**each) for each in value["steps"]]})

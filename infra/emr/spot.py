@@ -1,0 +1,84 @@
+"""The loss of spot instances by a fault: a notice, and two minutes later the end of instances and executors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.emr import provisioning
+from infra.emr.cluster import Cluster
+from infra.emr.faults import ROLES, Fault
+from infra.emr.nodes import Instance
+from infra.emr.records import PRIMARY_LOST
+
+log = logging.getLogger(__name__)
+
+ALL_WORKERS_LOST = "All slaves in the job flow were terminated due to Spot"
+
+
+@dataclass
+class Loss:
+    """A loss of spot instances that will happen."""
+
+    fault: Fault
+    notice_at: float
+    lost_at: float
+    instances: list[Instance] | None = None
+    """The instances that have the notice."""
+
+
+class SpotMarket:
+    """The losses of a cluster. The caller of each method holds the cluster's condition."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._losses: list[Loss] = []
+
+    def advance(self) -> list[float]:
+        """Give the notices and take the instances that are due. Return when the next ones are."""
+        cluster, now = self._cluster, self._cluster.server.clock.now()
+        found = cluster.server.faults.of_cluster(
+            "spot-loss", cluster.record.matched(), lambda fault: bool(self._exposed(fault))
+        )
+        self._losses += [
+            Loss(fault, now + fault.seconds, now + fault.seconds + fault.notice_seconds) for fault in found
+        ]
+        for loss in list(self._losses):
+            if loss.instances is None and now >= loss.notice_at:
+                self._give_notice(loss)
+            if loss.instances is not None and now >= loss.lost_at:
+                self._losses.remove(loss)
+                self._take(loss.instances)
+        return [loss.notice_at if loss.instances is None else loss.lost_at for loss in self._losses]
+
+    def _exposed(self, fault: Fault) -> list[Instance]:
+        roles = fault.roles or ROLES
+        found = [each for nodes in self._cluster.record.nodes if nodes.role in roles for each in nodes.live]
+        return [each for each in found if each.market == "SPOT" and each.notice is None]
+
+    def _give_notice(self, loss: Loss) -> None:
+        found, seconds = self._exposed(loss.fault), loss.fault.notice_seconds
+        loss.instances = found[: loss.fault.instances or len(found)]
+        for each in loss.instances:
+            each.notice = loss.lost_at
+            log.warning("%s %s: spot instance will be lost in %s s", self._cluster.record.id, each.ec2_id, seconds)
+
+    def _take(self, instances: Sequence[Instance]) -> None:
+        """Terminate instances with their executors, and launch others if the cluster survives it."""
+        cluster, workers = self._cluster, self._cluster.workers
+        places = [place for place, each in enumerate(workers) if each in instances]
+        for each in instances:
+            reason = {"Code": "INSTANCE_FAILURE", "Message": "Instance was terminated due to Spot"}
+            each.end(cluster.server.clock.now(), reason)
+        killed = sum(each.kill_executors(places, len(workers)) for each in cluster.running.values()) if places else 0
+        names = ", ".join(each.ec2_id for each in instances)
+        log.warning("%s lost spot instances %s with %s executors", cluster.record.id, names, killed)
+        primary, *others = cluster.record.nodes
+        core = [nodes for nodes in others if nodes.role == "CORE"]
+        if not primary.live:
+            cluster.end("INSTANCE_FAILURE", PRIMARY_LOST, errors=True)
+        elif core and not core[0].live:
+            cluster.end("INSTANCE_FAILURE", ALL_WORKERS_LOST, errors=True)
+        else:
+            provisioning.resupply(cluster)
