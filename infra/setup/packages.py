@@ -1,7 +1,8 @@
 """Install the lock and torch into the virtual environment of the running Python.
 
 On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build ends in a mark, ``2.13.0+cpu``.
-No other build matches a request for exactly that version, whichever index answers.
+No other build matches a request for exactly that version, whichever index answers, and its hashes are in
+``requirements/torch-cpu.txt``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from jobs.errors import InputError
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CPU_LOCK = Path("requirements/torch-cpu.txt")
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 
 
@@ -73,14 +75,15 @@ def install_torch(version: str, build: str, index: str | None, installer: Instal
     Raises:
         SetupError: if it cannot be installed.
     """
+    cpu = ["--no-deps", "--require-hashes", "--requirement", str(CPU_LOCK)]
     if platform.system() == "Darwin":
-        done = installer.install("--no-deps", f"torch=={version}")
+        done = installer.install(*cpu)
     elif build == "cuda":
         print("setup: the build with CUDA is a download of more than 1.3 GB and takes several on disk", flush=True)
         # Three equal signs: two would match the CPU build as well.
         done = installer.install(f"torch==={version}")
     else:
-        _install_cpu(["--no-deps", f"torch=={version}+cpu"], version, index, installer)
+        _install_cpu(cpu, version, index, installer)
         return
     if not done:
         machine = f"{platform.system()} {platform.machine()}"

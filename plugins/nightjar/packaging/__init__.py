@@ -17,3 +17,7 @@ CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 """Prefixes of the distributions that torch needs for CUDA."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """PyTorch's index of CPU builds, used where pip's configured index has none."""
+TORCH_CUDA = "cu126"
+"""The build of torch for GPUs, as its version ends. The release's driver (CUDA 12.5) runs builds for any CUDA 12."""
+TORCH_CUDA_INDEX = f"https://download.pytorch.org/whl/{TORCH_CUDA}"
+"""PyTorch's index of the builds for `TORCH_CUDA`."""

@@ -3,7 +3,7 @@
 #
 #   bootstrap.sh --package s3://lake/packages/<sha256> [--torch cpu|cuda] [--wheels s3://lake/wheelhouses/<sha256>]
 #
-# Without --wheels, distributions come from pip's configured index, and pip checks the hashes in requirements.txt. With
+# Without --wheels, distributions come from pip's configured index, and pip checks the hashes in the package's locks. With
 # --wheels, they come only from wheels in the lake, checked against the hash in the folder's name. The node then needs
 # no internet access. The environment is linked to /opt/nightjar/env once it works. So a second run does nothing, and a
 # failed run leaves no environment. On failure, the last line starts with "bootstrap: FAILED".
@@ -12,6 +12,7 @@ set -Eeuo pipefail
 prefix=/opt/nightjar
 package="" wheels="" torch=cpu
 readonly TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+readonly TORCH_CUDA_INDEX=https://download.pytorch.org/whl/cu126
 readonly ATTEMPTS=3
 
 log() { printf '%s bootstrap: %s\n' "$(date -u +%H:%M:%S)" "$*"; }
@@ -91,10 +92,21 @@ install_online() {
     retry "cannot install requirements.txt from pip's index: see pip's output above; without internet, use --wheels" \
         "${pip[@]}" --require-hashes --no-deps --only-binary :all: -r "$2/requirements.txt"
     if [[ $torch == cuda ]]; then
-        retry "cannot install torch with CUDA" "${pip[@]}" "torch===$3"
-    elif ! "${pip[@]}" --no-deps "torch==$3+cpu" 2>/dev/null; then
-        log "torch $3+cpu is not in pip's index: installing it from $TORCH_CPU_INDEX"
-        retry "cannot install torch $3+cpu" "${pip[@]}" --no-deps --index-url "$TORCH_CPU_INDEX" "torch==$3+cpu"
+        local checked=()
+        if grep -q -- --hash= "$2/torch-cuda.txt"; then
+            checked=(--require-hashes)
+        else
+            log "torch for CUDA has no hashes in this package, so pip checks none: run make torch-hashes"
+        fi
+        retry "cannot install torch with CUDA from $TORCH_CUDA_INDEX" \
+            "${pip[@]}" "${checked[@]}" --extra-index-url "$TORCH_CUDA_INDEX" -r "$2/torch-cuda.txt"
+        return
+    fi
+    local cpu=("${pip[@]}" --require-hashes --no-deps --only-binary :all: -r "$2/torch-cpu.txt")
+    if ! "${cpu[@]}" 2>/dev/null; then
+        log "torch for CPU is not in pip's index: installing it from $TORCH_CPU_INDEX"
+        retry "cannot install torch-cpu.txt from $TORCH_CPU_INDEX: see pip's output above" \
+            "${cpu[@]}" --index-url "$TORCH_CPU_INDEX"
     fi
 }
 
@@ -142,7 +154,7 @@ python3.11 -m venv "$target" || fail "cannot make a virtual environment at $targ
 if [[ -n $wheels ]]; then
     install_wheels "$target" "$scratch/wheels"
 else
-    install_online "$target" "$scratch/package" "$version"
+    install_online "$target" "$scratch/package"
 fi
 check "$target" "$scratch/package"
 chmod -R a+rX "$target"

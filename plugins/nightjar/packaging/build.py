@@ -19,7 +19,8 @@ from jobs.errors import InputError
 from nightjar.packaging import PROVIDED_BY_EMR, lock
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
-CODE, LAUNCHER, REQUIREMENTS, TORCH = "jobs.zip", "launcher.py", "requirements.txt", "torch.txt"
+CODE, LAUNCHER, REQUIREMENTS = "jobs.zip", "launcher.py", "requirements.txt"
+TORCH_FILES = ("torch.txt", "torch-cpu.txt", "torch-cuda.txt")
 BOOTSTRAP, SUMS = "bootstrap.sh", "SHA256SUMS"
 
 _PACKED_SUFFIXES = frozenset({".py", ".toml"})
@@ -61,7 +62,7 @@ def build(root: Path = PROJECT_ROOT) -> Package:
     if locked.is_file():
         _check_imports(root, locked.read_text("utf-8"))
         files[REQUIREMENTS] = lock.without(locked.read_text("utf-8"), PROVIDED_BY_EMR).encode()
-        files[TORCH] = (root / "requirements" / "torch.txt").read_bytes()
+        files |= {name: (root / "requirements" / name).read_bytes() for name in TORCH_FILES}
     files[SUMS] = sums({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     return Package(hashlib.sha256(files[SUMS]).hexdigest(), files)
 

@@ -10,13 +10,14 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from jobs.errors import LakeError
 from jobs.lake import store
 from jobs.lake.retry import one_line
 from jobs.lake.uri import join
-from nightjar.packaging import PYTHON_VERSION, TORCH_CPU_INDEX
+from nightjar.packaging import PYTHON_VERSION, TORCH_CPU_INDEX, TORCH_CUDA_INDEX, lock
 from nightjar.packaging.build import PROJECT_ROOT, SUMS, PackageError, sums
 from nightjar.packaging.wheels import Target, check_folder, torch_version
 
@@ -32,8 +33,9 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
     with tempfile.TemporaryDirectory(dir=folder, prefix="download-") as name:
         downloaded = Path(name) / "wheels"
         _download_locked(target, locked, downloaded)
-        _download_torch(target, locked, version, downloaded)
-        listed = sums(check_folder(downloaded, target, locked, version))
+        torch = target.torch_pins(root)
+        _download_torch(target, locked, torch, downloaded)
+        listed = sums(check_folder(downloaded, target, locked, version, torch))
         (downloaded / SUMS).write_bytes(listed)
         wheelhouse = folder / hashlib.sha256(listed).hexdigest()
         if not wheelhouse.exists():
@@ -51,24 +53,29 @@ def copy_folder(folder: Path, folder_uri: str) -> None:
 
 
 def _download_locked(target: Target, locked: str, folder: Path) -> None:
-    pins = target.pins(locked)
-    lines = [f"{pin.name}=={pin.version} {' '.join(f'--hash=sha256:{each}' for each in pin.hashes)}" for pin in pins]
-    if not _pip(target, folder, lines, "--require-hashes", "--no-deps"):
+    if not _pip(target, folder, _lines(target.pins(locked)), "--require-hashes", "--no-deps"):
         raise PackageError(f"pip could not download the wheels for {target} (see its output above)")
 
 
-def _download_torch(target: Target, locked: str, version: str, folder: Path) -> None:
-    """Download torch: the CPU build by its local version ``+cpu``, or the default build with its CUDA distributions."""
+def _download_torch(target: Target, locked: str, torch: list[lock.Pin], folder: Path) -> None:
+    """Download torch: the CPU build alone, or the build for GPUs with its CUDA distributions."""
     if target.torch_build == "cuda":
-        constraints = [f"{pin.name}=={pin.version}" for pin in target.pins(locked)]
-        found = _pip(target, folder, [f"torch==={version}"], constraints=constraints)
+        index, checked = TORCH_CUDA_INDEX, ["--require-hashes"] if all(pin.hashes for pin in torch) else []
+        constraints = [] if checked else [f"{pin.name}=={pin.version}" for pin in target.pins(locked)]
+        found = _pip(target, folder, _lines(torch), "--extra-index-url", index, *checked, constraints=constraints)
     else:
-        wanted = [f"torch=={version}+cpu"]
-        found = _pip(target, folder, wanted, "--no-deps") or _pip(
-            target, folder, wanted, "--no-deps", "--index-url", TORCH_CPU_INDEX
+        index, options = TORCH_CPU_INDEX, ("--require-hashes", "--no-deps")
+        found = _pip(target, folder, _lines(torch), *options) or _pip(
+            target, folder, _lines(torch), *options, "--index-url", index
         )
     if not found:
-        raise PackageError(f"no wheel of torch {version} for {target} in pip's index or at {TORCH_CPU_INDEX}")
+        raise PackageError(f"no wheel of torch {torch[0].version} for {target} in pip's index or at {index}")
+
+
+def _lines(pins: Collection[lock.Pin]) -> list[str]:
+    """Return pins as requirements of pip, with their hashes."""
+    hashes = ([f"--hash=sha256:{each}" for each in sorted(pin.hashes)] for pin in pins)
+    return [" ".join([f"{pin.name}=={pin.version}", *each]) for pin, each in zip(pins, hashes, strict=True)]
 
 
 def _pip(target: Target, folder: Path, lines: list[str], *options: str, constraints: list[str] | None = None) -> bool:

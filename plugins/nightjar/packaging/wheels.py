@@ -17,7 +17,7 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from nightjar.packaging import CUDA_PREFIXES, GLIBC_MINOR, PROVIDED_BY_EMR, PYTHON_VERSION, lock
+from nightjar.packaging import CUDA_PREFIXES, GLIBC_MINOR, PROVIDED_BY_EMR, PYTHON_VERSION, TORCH_CUDA, lock
 from nightjar.packaging.build import PackageError
 
 _PYTHON = ".".join(map(str, PYTHON_VERSION))
@@ -48,6 +48,14 @@ class Target:
 
     def pins(self, locked: str) -> list[lock.Pin]:
         """Return the pins of a lock that apply to the nodes, without what the EMR release provides."""
+        return [pin for pin in self._applying(locked) if pin.name not in PROVIDED_BY_EMR]
+
+    def torch_pins(self, root: Path) -> list[lock.Pin]:
+        """Return the pins of torch for the nodes: one for the CPU build, those of all its CUDA packages for GPUs."""
+        name = f"torch-{self.torch_build}.txt"
+        return self._applying((root / "requirements" / name).read_text("utf-8"))
+
+    def _applying(self, locked: str) -> list[lock.Pin]:
         environment = {
             "python_version": _PYTHON,
             "python_full_version": f"{_PYTHON}.9",
@@ -58,7 +66,7 @@ class Target:
         return [
             pin
             for pin in (pin for pins in lock.read(locked).values() for pin in pins)
-            if pin.name not in PROVIDED_BY_EMR and (pin.marker is None or Marker(pin.marker).evaluate(environment))
+            if pin.marker is None or Marker(pin.marker).evaluate(environment)
         ]
 
 
@@ -84,15 +92,23 @@ def check_names(names: Collection[str], target: Target, locked: str, torch_versi
     return files
 
 
-def check_folder(folder: Path, target: Target, locked: str, torch_version: str) -> dict[str, str]:
-    """Check the wheels in a folder by file name and hash, and return the hash of each file."""
+def check_folder(
+    folder: Path, target: Target, locked: str, torch_version: str, torch_pins: Collection[lock.Pin] = ()
+) -> dict[str, str]:
+    """Check the wheels in a folder by file name and hash, and return the hash of each file.
+
+    A pin of `torch_pins` without hashes is not checked.
+    """
     files = check_names([path.name for path in folder.iterdir()], target, locked, torch_version)
     hashes = {path.name: _hash(path) for path in sorted(folder.iterdir())}
-    for pin in target.pins(locked):
-        if hashes[files[pin.name]] not in pin.hashes:
-            raise PackageError(
-                f"{files[pin.name]} has a hash that is not in requirements/job.txt: delete it and download it again"
-            )
+    lists = {f"torch-{target.torch_build}.txt": [pin for pin in torch_pins if pin.hashes]}
+    for name, pins in {"job.txt": target.pins(locked), **lists}.items():
+        for pin in pins:
+            if hashes[files[lock.normalized(pin.name)]] not in pin.hashes:
+                raise PackageError(
+                    f"{files[lock.normalized(pin.name)]} has a hash that is not in requirements/{name}: delete it and"
+                    " download it again"
+                )
     return hashes
 
 
@@ -130,6 +146,11 @@ def _check_torch(name: str, version: str, target: Target, wanted: str) -> None:
         )
     if target.torch_build == "cuda" and local == "cpu":
         raise PackageError(f"{name} is a CPU build, but the nodes have GPUs: {_command(target)}")
+    if target.torch_build == "cuda" and local != TORCH_CUDA:
+        raise PackageError(
+            f"{name} is not the build +{TORCH_CUDA}: the driver of the release is too old for another, and training"
+            f" would not see the GPU: {_command(target)}"
+        )
 
 
 def _command(target: Target) -> str:

@@ -14,6 +14,7 @@ from tests.infra.setup.programs import program
 pytestmark = pytest.mark.slow
 
 LOCK = Path("requirements/dev.txt")
+CPU = "--no-deps --require-hashes --requirement requirements/torch-cpu.txt"
 
 
 class Recorder:
@@ -94,9 +95,9 @@ def test_a_build_of_torch_is_recognised_by_its_requirements(tmp_path: Path, monk
 
 @pytest.mark.usefixtures("linux")
 def test_the_cpu_build_is_taken_from_pips_own_indexes_first(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, "python*+cpu*")
+    recorder = Recorder(tmp_path, "python*torch-cpu*")
     install_torch(recorder, "cpu")
-    assert recorder.calls == ["-m pip --disable-pip-version-check install --no-deps torch==2.13.0+cpu"]
+    assert recorder.calls == [f"-m pip --disable-pip-version-check install {CPU}"]
 
 
 @pytest.mark.usefixtures("linux")
@@ -105,7 +106,7 @@ def test_the_cpu_index_is_next_and_no_call_matches_another_build(tmp_path: Path)
     with pytest.raises(packages.SetupError, match=r"\A.*TORCH_INDEX.*\Z"):
         install_torch(recorder, "cpu")
     assert [packages.CPU_INDEX in call for call in recorder.calls] == [False, True, True]
-    assert all("torch==2.13.0+cpu" in call.split() for call in recorder.calls)
+    assert all(CPU in call for call in recorder.calls)
 
 
 @pytest.mark.usefixtures("linux")

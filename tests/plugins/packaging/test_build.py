@@ -16,7 +16,7 @@ from infra.cli.main import main
 from jobs.lake.layout import Lake
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, join, local_path
-from nightjar.packaging.build import PROJECT_ROOT, PackageError, build
+from nightjar.packaging.build import PROJECT_ROOT, TORCH_FILES, PackageError, build
 from nightjar.tasks.package import upload
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def test_any_change_gives_another_name(copies):
     (second / "jobs" / "config.py").write_text("changed = True\n")
     assert build(second).sha256 != before
     (first / "requirements").mkdir()
-    for name in ("job.txt", "torch.txt"):
+    for name in ("job.txt", *TORCH_FILES):
         shutil.copy(PROJECT_ROOT / "requirements" / name, first / "requirements")
     assert build(first).sha256 != before
 
