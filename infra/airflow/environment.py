@@ -32,6 +32,9 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
     }
     return {
         "NIGHTJAR_POLL_SECONDS": "1",
+        # This machine, and not the nodes of a cluster on AWS.
+        "NIGHTJAR_SPARK_EXECUTORS": "2",
+        "NIGHTJAR_SPARK_EXECUTOR_CORES": "1",
         **inherited,
         "NO_PROXY": no_proxy,
         "no_proxy": no_proxy,

@@ -14,10 +14,12 @@ from botocore.validate import ParamValidator
 
 from jobs.config import environment_settings, resolve
 from jobs.lake.layout import Lake
+from jobs.lake.region import find_region
 from jobs.lake.uri import to_uri
 from nightjar import settings
 from nightjar.emr import requests
 from nightjar.packaging.build import build
+from nightjar.tasks.placement import place
 
 Request = tuple[str, dict[str, Any]]
 
@@ -25,12 +27,12 @@ Request = tuple[str, dict[str, Any]]
 def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> list[Request]:
     """Return the requests that the tasks of a run would send: EMR operations and their parameters."""
     settled = settings.load()
-    config = resolve(corpus, preset, {**environment_settings(), **chosen})
+    config = place(resolve(corpus, preset, {**environment_settings(), **chosen}))
     lake = Lake(to_uri(lake_uri))
     package_uri = lake.package(build(settled.package_root).sha256)
     run = lake.run("planned")
     identity = requests.ClusterIdentity(settled.project, run)
-    cluster = requests.run_job_flow(config, identity, datetime.now(UTC), package_uri)
+    cluster = requests.run_job_flow(config, identity, datetime.now(UTC), package_uri, find_region())
     steps = [requests.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
     return [("RunJobFlow", cluster), *(("AddJobFlowSteps", step) for step in steps)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -50,7 +51,8 @@ def run(
 
     started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id), engine)
     config = read_config(started)
-    slots = config.spark.executors * config.spark.executor_cores
+    spark = config.spark.filled(config.train.workers)
+    slots = (spark.executors or 1) * (spark.executor_cores or 1)
     with _engine(engine, config, master, local=f"local[{slots},4]") as chosen:
         stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
     train = stats["train"]
@@ -194,6 +196,28 @@ def _run_step(
         run_step(step, run, config, chosen)
 
 
+@app.command("facts", hidden=True)
+def facts(
+    config: Annotated[str, Option(metavar="URI", help="The run's config.json, in its folder.")],
+    engine: options.Engine = "spark",
+    master: options.Master = None,
+) -> None:
+    """Record what the machines of a cluster have, in the run's folder (nightjar aws-smoke)."""
+    from jobs.engine.facts import of_machine
+    from jobs.lake import store
+    from jobs.lake.layout import Run
+    from jobs.lake.uri import join
+    from jobs.pipeline import read_config
+
+    run = Run.of_config(config)
+    resolved = read_config(run)
+    with _engine(engine, resolved, master) as chosen:
+        slots = resolved.spark.filled(resolved.train.workers)
+        places = range((slots.executors or 1) * (slots.executor_cores or 1))
+        found = {"driver": of_machine(), "executors": chosen.map(of_machine, places, "facts")}
+    store.write_bytes(join(run.uri, "smoke", "facts.json"), (json.dumps(found, indent=1) + "\n").encode())
+
+
 @app.command("check-metrics")
 def check_metrics(
     file: Annotated[
@@ -249,7 +273,8 @@ def _engine(name: options.EngineName, config: Config, master: str | None, local:
             return
         from jobs.engine.spark import SparkEngine
 
-        engine = SparkEngine(config.spark, master or config.spark.master or local)
+        spark = config.spark.filled(config.train.workers)
+        engine = SparkEngine(spark, master or config.spark.master or local)
         try:
             yield engine
         except BaseException:

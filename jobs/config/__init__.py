@@ -81,8 +81,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:
-        slots = self.spark.executors * self.spark.executor_cores
-        if slots < self.train.workers:
+        slots = (self.spark.executors or 0) * (self.spark.executor_cores or 0)
+        if 0 < slots < self.train.workers:
             raise ValueError(
                 f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
                 f" ({slots}): a barrier stage starts only when all its tasks have a slot"

@@ -167,6 +167,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "spark.master": (_engine("spark"),),
     "spark.driver_memory": (_engine("spark", "emr"),),
     "spark.executor_memory": (_engine("spark", "emr"),),
+    "spark.executor_overhead": (_engine("spark", "emr"),),
     "cluster.task_instance_types": (_SPOT,),
     "cluster.spot_timeout_minutes": (_SPOT,),
 }

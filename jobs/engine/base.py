@@ -41,6 +41,11 @@ class WorkerContext:
     """Local file whose content the engine reports if this worker dies."""
 
     @property
+    def local_rank(self) -> int:
+        """This worker's number among the workers on its machine."""
+        return list(self.hosts[: self.rank]).count(self.hosts[self.rank])
+
+    @property
     def world_size(self) -> int:
         """The number of workers in the group."""
         return len(self.hosts)

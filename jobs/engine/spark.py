@@ -25,6 +25,7 @@ from pyspark.sql import SparkSession
 from jobs.engine import spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
 from jobs.errors import InputError, NightjarError, WorkerLostError
+from jobs.lake.region import VARIABLES, find_region
 from jobs.metrics.stats import ExecutorRow, StageRow
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",  # a barrier stage needs all its slots at once
+    # EMR switches it on, and its version of the authentication does not mix with ours: no executor could register.
+    "spark.shuffle.service.enabled": "false",
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
@@ -76,22 +79,27 @@ class SparkEngine:
         # Python workers start in the driver's working directory, which may not contain the package.
         root = str(Path(__file__).parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        settings: dict[str, Any] = {"spark.app.name": config.app_name, **SETTINGS}
+        settings: dict[str, Any] = {"spark.app.name": config.app_name, **SETTINGS, **_region_settings()}
         if master is not None:
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+            sizes = config.filled()
+            executors, cores = sizes.executors or 1, sizes.executor_cores or 1
             settings |= {
                 "spark.master": master,
                 "spark.driver.memory": config.driver_memory,
-                "spark.executor.memory": config.executor_memory,
+                "spark.executor.memory": sizes.executor_memory,
                 "spark.ui.enabled": "false",
             }
             if master.startswith("local"):
                 os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
             else:
                 settings |= {
-                    "spark.executor.cores": config.executor_cores,
-                    "spark.executor.instances": config.executors,
-                    "spark.cores.max": config.executors * config.executor_cores,
+                    "spark.executor.cores": cores,
+                    "spark.executor.instances": executors,
+                    "spark.cores.max": executors * cores,
+                    # Python and torch live beside the JVM: Spark's own 384 MB would be too little for them.
+                    "spark.executor.memoryOverhead": sizes.executor_overhead,
+                    "spark.yarn.heterogeneousExecutors.enabled": "false",
                 }
         for key in submitted_keys(settings):
             value = settings.pop(key)
@@ -186,6 +194,12 @@ class SparkEngine:
         """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
         cores = self._context.getConf().get("spark.executor.cores")
         return int(cores) if cores and not str(self._context.master).startswith("local") else None
+
+
+def _region_settings() -> dict[str, str]:
+    """Return the settings that give the executors the region of this process."""
+    region = find_region()
+    return {f"spark.executorEnv.{name}": region for name in VARIABLES} if region else {}
 
 
 def submitted_keys(settings: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ import uuid
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry, check_file
@@ -18,7 +19,25 @@ from jobs.lake.retry import refuse_full_disk
 from jobs.lake.store import COPY_BYTES, open_input
 from jobs.lake.uri import is_s3, join, local_path
 
+MIN_FREE_SHARE = 0.2
+"""Share of YARN's disks that copies leave free. YARN takes a node out of use when a disk is 90% full."""
 _KEPT_SECONDS = 3 * 24 * 3600
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user's copies on this machine, which may not exist yet.
+
+    A container of YARN has its folders on the node's data disks (LOCAL_DIRS). They are larger than the disk of /tmp,
+    and the copies outlive the application there, so that a retry finds them.
+    """
+    name = f"nightjar-cache-{os.getuid()}"
+    for text in filter(None, os.environ.get("LOCAL_DIRS", "").split(",")):
+        of_application = Path(text)  # <disk>/usercache/<user>/appcache/<application>
+        of_user = of_application.parents[1] if len(of_application.parents) > 1 else of_application
+        for folder in (of_user, of_application):
+            if folder.is_dir() and os.access(folder, os.W_OK):
+                return folder / name
+    return Path(tempfile.gettempdir()) / name
 
 
 def verified_file(folder_uri: str, entry: FileEntry) -> Path:
@@ -47,8 +66,8 @@ def _checked(path: Path, uri: str, entry: FileEntry) -> Path:
 
 
 def _cached_copy(uri: str, entry: FileEntry) -> Path:
-    """Return a copy of a file on this machine. Copies that were not used for some days are deleted."""
-    folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}"
+    """Return a copy of a file on this machine. Old copies are deleted, and others if the disk has too little room."""
+    folder = cache_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise InputError(f"{folder}: belongs to another user, who could alter the data; delete it, or set TMPDIR")
@@ -56,11 +75,7 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
     if path.exists():
         path.touch()
         return path
-    oldest = time.time() - _KEPT_SECONDS
-    for copy in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process may delete it, too
-            if copy.stat().st_mtime < oldest:
-                copy.unlink()
+    _make_room(folder, entry.size)
     temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
     try:
         with open_input(uri) as source, temporary.open("wb") as target:
@@ -71,6 +86,28 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Delete copies that were not used for some days, and the least recently used ones if `size` bytes need room.
+
+    Who has such a copy open keeps its content.
+    """
+    disk = shutil.disk_usage(folder)
+    left_free = disk.total * MIN_FREE_SHARE if "LOCAL_DIRS" in os.environ else 0
+    missing = size + left_free - disk.free
+    copies = []
+    for copy in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process may delete it, too
+            state = copy.stat()
+            if S_ISREG(state.st_mode):
+                copies.append((state.st_mtime, state.st_size, copy))
+    oldest = time.time() - _KEPT_SECONDS
+    for used_at, num_bytes, copy in sorted(copies):
+        if used_at >= oldest and missing <= 0:
+            return
+        copy.unlink(missing_ok=True)
+        missing -= num_bytes
 
 
 @lru_cache(maxsize=4096)

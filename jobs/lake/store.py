@@ -23,6 +23,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake._local import FileInfo, LocalFiles, Reaches, atomic_temporary_file
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
+from jobs.lake.region import find_region
 from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, retry_transient
 from jobs.lake.uri import is_s3, join, local_path
 
@@ -37,11 +38,12 @@ COPY_BYTES = 1 << 23
 
 @lru_cache(maxsize=1)
 def environment_client() -> S3Client:
-    """Return the client of S3 whose endpoint, credentials and region boto3 finds in the process's environment."""
+    """Return the client of S3 whose endpoint and credentials boto3 finds, in the region of this process."""
     import boto3  # noqa: PLC0415 - takes long to import, and Airflow parses DAGs often
     from botocore.config import Config  # noqa: PLC0415
 
-    return boto3.client("s3", config=Config(retries={"mode": "standard", "max_attempts": 3}))
+    retries = Config(retries={"mode": "standard", "max_attempts": 3})
+    return boto3.client("s3", region_name=find_region(), config=retries)
 
 
 class Store:

@@ -19,7 +19,7 @@ from jobs.model.language_model import DataShape
 CHANGEABLE_SETTINGS = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
     "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
-    "max_loss_rise",
+    "max_loss_rise", "device",
     "init",  # only the first attempt reads it, and `champion` may name another model later
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 
 import numpy as np
 import torch
@@ -100,10 +101,26 @@ def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def choose_device(rank: int) -> torch.device:
-    """Return a GPU, chosen by rank where there are several, or the CPU."""
+def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
+    """Return a GPU, chosen by the worker's number on its machine, or the CPU.
+
+    Args:
+        local_rank: Number of the worker among those on the same machine.
+        wanted: ``train.device``.
+
+    Raises:
+        InputError: if a GPU is wanted and this machine has none that torch can use.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", rank % torch.cuda.device_count())
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    if wanted == "cuda":
+        raise InputError(
+            f"train.device=cuda, but torch {torch.__version__} (built for CUDA {torch.version.cuda}) sees no GPU on"
+            f" {socket.gethostname()}: choose instances with GPUs whose driver is new enough for this build, or"
+            " train.device=cpu"
+        )
     return torch.device("cpu")
 
 

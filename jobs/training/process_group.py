@@ -77,10 +77,10 @@ def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group
     hosts = context.hosts
     same_host = len(set(hosts)) == 1
     timeout = timedelta(seconds=timeout_seconds)
-    store = _rendezvous(context, LOOPBACK if same_host else hosts[0], timeout)
+    store, gpus = _rendezvous(context, LOOPBACK if same_host else hosts[0], timeout)
     with _gloo_on_loopback() if same_host else nullcontext():
         dist.init_process_group(
-            _backend(hosts), store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
+            choose_backend(hosts, gpus), store=store, rank=context.rank, world_size=context.world_size, timeout=timeout
         )
     try:
         yield Group(context.rank, context.world_size)
@@ -88,23 +88,31 @@ def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group
         dist.destroy_process_group()
 
 
-def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> TCPStore:
-    """Return the store through which the workers find each other, on a port of rank 0 that the system chooses."""
+def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> tuple[TCPStore, list[int]]:
+    """Return the store through which the workers find each other, and the number of GPUs that each worker sees.
+
+    The store is on a port of rank 0 that the system chooses.
+    """
+    gpus = torch.cuda.device_count()
     if context.rank != 0:
-        port = int(context.all_gather("")[0])
-        return TCPStore(host, port, context.world_size, False, timeout)
-    listener = socket.create_server((LOOPBACK if host == LOOPBACK else "", 0))
-    port = listener.getsockname()[1]
-    store = TCPStore(
-        host, port, context.world_size, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
-    )
-    context.all_gather(str(port))
-    return store
+        answers = context.all_gather(f" {gpus}")
+        store = TCPStore(host, int(answers[0].split()[0]), context.world_size, False, timeout)
+    else:
+        listener = socket.create_server((LOOPBACK if host == LOOPBACK else "", 0))
+        port = listener.getsockname()[1]
+        store = TCPStore(
+            host, port, context.world_size, True, timeout, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+        answers = context.all_gather(f"{port} {gpus}")
+    return store, [int(answer.split()[-1]) for answer in answers]
 
 
-def _backend(hosts: Sequence[str]) -> str:
-    """Return gloo, with nccl for GPU tensors where each worker has a GPU of its own."""
-    crowded = max(map(hosts.count, hosts)) > torch.cuda.device_count()
+def choose_backend(hosts: Sequence[str], gpus: Sequence[int]) -> str:
+    """Return gloo, with nccl for GPU tensors if each worker has a GPU of its own.
+
+    All workers choose from the same numbers, so that no worker waits for others in another backend.
+    """
+    crowded = any(hosts.count(host) > seen for host, seen in zip(hosts, gpus, strict=True))
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"
 
 

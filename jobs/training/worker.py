@@ -37,6 +37,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
     keep_freed_memory()
     torch.set_num_threads(context.threads)  # PySpark sets OMP_NUM_THREADS=1 for any number of cores
     config = job.config.train
+    device = choose_device(context.local_rank, config.device)
     # A worker that hangs is killed after `step_timeout_seconds`; until then the others must wait for it.
     group_timeout = max(config.gang_timeout_seconds, config.step_timeout_seconds + 60)
     with (
@@ -45,7 +46,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
         join_group(context, group_timeout) as group,
     ):
         data = job.open_data()
-        learner = Learner(initial_model(job, data.shape), config, choose_device(context.rank))
+        learner = Learner(initial_model(job, data.shape), config, device)
         state = _resume(job, learner, group)
         trainer = Trainer(config, data, learner, group, watchdog)
         is_complete = Loop(job, trainer, state, shutdown).run(until)

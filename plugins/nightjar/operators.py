@@ -47,8 +47,10 @@ class CreateClusterOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Return the id of the run's cluster, which is created unless an earlier attempt did so."""
         identity, run = current_identity(context), current_run(context)
-        request = requests.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri)
-        self.cluster_id = clusters.create_cluster(aws.emr_client(), identity, request)
+        client = aws.emr_client()
+        region = client.meta.region_name
+        request = requests.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri, region)
+        self.cluster_id = clusters.create_cluster(client, identity, request)
         return self.cluster_id
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Literal, Self
 
@@ -29,14 +30,30 @@ class SparkConfig(Section):
     runs on this machine, with executors x executor_cores slots."""
     driver_memory: MemorySize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
-    executor_memory: MemorySize = "2g"
-    """Memory of each executor's JVM, such as 2g or 512m. On a cluster, the executor's Python processes, which train the
-    model, may use the same amount in addition."""
-    executors: int = Field(2, ge=1, le=1024)
-    """Number of executors. The cluster's nodes must have room for all of them."""
-    executor_cores: int = Field(1, ge=1, le=256)
+    executor_memory: MemorySize | None = None
+    """Memory of each executor's JVM, such as 2g or 512m. Without a value, 2g, or less on small nodes."""
+    executor_overhead: MemorySize | None = None
+    """Memory of each executor beside its JVM, such as 8g: its Python processes, which train the model, live there.
+    YARN kills an executor that takes more than both. Without a value, what is left of the cluster's node, or as much
+    as spark.executor_memory."""
+    executors: int | None = Field(None, ge=1, le=1024)
+    """Number of executors. The cluster's nodes must have room for all of them. Without a value, one for each node of
+    the cluster, or as many as train.workers needs on another Spark, at least 2."""
+    executor_cores: int | None = Field(None, ge=1, le=256)
     """Number of tasks that an executor runs at the same time. All executors together must run at least
-    train.workers tasks."""
+    train.workers tasks. Without a value, the processors of the cluster's node, or what train.workers needs."""
+
+    def filled(self, workers: int = 1) -> Self:
+        """Return the sizes with all values, for a Spark whose nodes are not known."""
+        executors = self.executors or max(2, math.ceil(workers / (self.executor_cores or 1)))
+        memory = self.executor_memory or "2g"
+        values = {
+            "executors": executors,
+            "executor_cores": self.executor_cores or math.ceil(workers / executors),
+            "executor_memory": memory,
+            "executor_overhead": self.executor_overhead or memory,
+        }
+        return self.model_copy(update=values)
 
 
 class ClusterConfig(Section):
@@ -95,13 +112,18 @@ class ClusterConfig(Section):
         return architecture(self.primary_instance_types[0])
 
     @property
+    def training_types(self) -> tuple[str, ...]:
+        """Instance types of the nodes that run executors."""
+        return self.core_instance_types + (self.task_instance_types if self.task_instances else ())
+
+    @property
     def torch_build(self) -> str:
         """Build of torch: ``cuda`` if the nodes that train have GPUs, else ``cpu``."""
         return "cuda" if has_cuda(self.core_instance_types[0]) else "cpu"
 
     @model_validator(mode="after")
     def _one_environment_fits_all(self) -> Self:
-        training = self.core_instance_types + (self.task_instance_types if self.task_instances else ())
+        training = self.training_types
         everything = self.primary_instance_types + training
         if len({architecture(name) for name in everything}) > 1:
             raise ValueError(
@@ -112,6 +134,11 @@ class ClusterConfig(Section):
             raise ValueError(
                 f"cluster.core_instance_types and task_instance_types ({', '.join(training)}) must all have GPUs or"
                 " none: each worker waits for the slowest one"
+            )
+        if self.torch_build == "cuda" and self.architecture == "aarch64":
+            raise ValueError(
+                f"cluster.core_instance_types ({', '.join(training)}) have ARM processors with GPUs, for which no build"
+                " of torch is known that fits the release's driver; choose the families g4dn, g5 or g6"
             )
         if self.torch_build == "cuda" and self.root_volume_gb < 40:
             raise ValueError(f"cluster.root_volume_gb ({self.root_volume_gb}) must be at least 40 for torch with CUDA")

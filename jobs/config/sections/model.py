@@ -96,7 +96,8 @@ class TrainConfig(Section):
     """End training after this many validations in a row without a lower validation loss. Without a value, training runs
     to its end."""
     workers: int = Field(2, ge=1, le=1024)
-    """Number of tasks that train together. At most spark.executors x spark.executor_cores."""
+    """Number of tasks that train together. At most spark.executors x spark.executor_cores. On a cluster, one on each
+    node uses all its processors."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     max_tokens: int | None = Field(None, ge=1)
@@ -145,6 +146,9 @@ class TrainConfig(Section):
     they start at random."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of matrix products. `auto` takes bfloat16 if the hardware supports it, else float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the workers train. `auto` takes a GPU if there is one; a cluster whose instances have GPUs takes `cuda`.
+    `cuda` is an error at once if a worker sees no GPU, so that nobody pays for GPUs and trains on processors."""
     compile: bool = False
     """Compile the model with torch.compile: a slower start, then faster steps. On a CPU, the workers need a C++
     compiler."""

@@ -6,9 +6,7 @@ The manifest of a result is published only if there is none yet, so of two attem
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from jobs.engine.base import crash_report_file
 from jobs.lake import store
+from jobs.lake.cache import cache_folder
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join
@@ -141,14 +140,16 @@ def _open_data(lake_uri: str, windows: str) -> TrainingData:
 
 
 def _build_learner(job: TrainingJob, data: TrainingData, rank: int) -> Learner:
-    return Learner(build_model(job.config.model, data.shape), job.config.train, choose_device(rank))
+    return Learner(
+        build_model(job.config.model, data.shape), job.config.train, choose_device(rank, job.config.train.device)
+    )
 
 
 class OptimizerCache:
     """The optimizer states of one training on this machine's disk."""
 
     def __init__(self, training_id: str) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"nightjar-cache-{os.getuid()}" / f"rounds-{training_id}"
+        self._folder = cache_folder() / f"rounds-{training_id}"
 
     def read(self, rank: int, step: int) -> Tensors | None:
         """Return the state of `rank` after `step` steps, else that of another rank, else None."""

@@ -15,8 +15,10 @@ from itertools import pairwise
 from typing import Any
 
 from jobs.config import ClusterConfig, Config, SparkConfig
+from jobs.config.sizes import sized
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
+from jobs.lake.region import VARIABLES
 from jobs.lake.uri import join
 from nightjar.packaging import PYTHON
 
@@ -27,12 +29,21 @@ _MAX_NAME_LENGTH = 256
 _EXPIRY_TAG = "nightjar:expires"
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
 """AWS's policy for the service role, AmazonEMRServicePolicy_v2, only covers resources with this tag."""
-_SPARK_DEFAULTS = {
-    "spark.pyspark.python": PYTHON,
-    "spark.pyspark.driver.python": PYTHON,
+_FIXED = {
     # An all-reduce worker group needs all of its slots at once, so the number of executors is fixed.
     "spark.dynamicAllocation.enabled": "false",
     "spark.speculation": "false",
+    # EMR switches the shuffle service on. Its authentication does not mix with version 2 below: no executor could
+    # register. Nothing here shuffles.
+    "spark.shuffle.service.enabled": "false",
+    # EMR would take the executors' sizes for minima.
+    "spark.yarn.heterogeneousExecutors.enabled": "false",
+}
+"""Settings of the cluster and of each step, against EMR's own defaults."""
+_SPARK_DEFAULTS = {
+    "spark.pyspark.python": PYTHON,
+    "spark.pyspark.driver.python": PYTHON,
+    **_FIXED,
     # Encrypt Spark's own traffic, with a secret that YARN makes for each application. gloo's traffic is not covered:
     # see docs/security.md.
     "spark.authenticate": "true",
@@ -87,8 +98,13 @@ def is_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
     return datetime.fromisoformat(tags[_EXPIRY_TAG]) <= now
 
 
-def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, package_uri: str) -> dict[str, Any]:
-    """Return the RunJobFlow request for a run's cluster. EMR itself terminates the cluster when it is idle for long."""
+def run_job_flow(
+    config: Config, identity: ClusterIdentity, now: datetime, package_uri: str, region: str | None = None
+) -> dict[str, Any]:
+    """Return the RunJobFlow request for a run's cluster. EMR itself terminates the cluster when it is idle for long.
+
+    Driver and executors learn the `region` from the environment. S3 would otherwise be asked through us-east-1.
+    """
     cluster = config.cluster
     expires = (now + timedelta(hours=cluster.time_to_live_hours)).astimezone(UTC).isoformat(timespec="seconds")
     tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRY_TAG: expires, **_MANAGED_POLICY_TAG}
@@ -98,10 +114,7 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
         "ReleaseLabel": cluster.release_label,
         "Applications": [{"Name": "Spark"}],
         "Instances": _instances(cluster),
-        "Configurations": [
-            {"Classification": "spark", "Properties": {"maximizeResourceAllocation": "false"}},
-            {"Classification": "spark-defaults", "Properties": _SPARK_DEFAULTS},
-        ],
+        "Configurations": _configurations(region),
         "BootstrapActions": _bootstrap_actions(cluster, package_uri),
         "EbsRootVolumeSize": cluster.root_volume_gb,
         "ServiceRole": cluster.service_role,
@@ -114,6 +127,22 @@ def run_job_flow(config: Config, identity: ClusterIdentity, now: datetime, packa
     if cluster.security_configuration:
         request["SecurityConfiguration"] = cluster.security_configuration
     return request
+
+
+def _configurations(region: str | None) -> list[dict[str, Any]]:
+    """Return the request's `Configurations`: the defaults of every Spark application, and the driver's environment."""
+    exported = dict.fromkeys(VARIABLES, region) if region else {}
+    # An application in cluster mode has its driver in YARN's application master.
+    places = ("spark.executorEnv", "spark.yarn.appMasterEnv")
+    environment = {f"{place}.{name}": value for place in places for name, value in exported.items()}
+    found: list[dict[str, Any]] = [
+        {"Classification": "spark", "Properties": {"maximizeResourceAllocation": "false"}},
+        {"Classification": "spark-defaults", "Properties": {**_SPARK_DEFAULTS, **environment}},
+    ]
+    if exported:
+        export = {"Classification": "export", "Properties": exported}
+        found.append({"Classification": "spark-env", "Properties": {}, "Configurations": [export]})
+    return found
 
 
 def _instances(cluster: ClusterConfig) -> dict[str, Any]:
@@ -172,7 +201,8 @@ def add_step(
 
     The cluster continues after a failed step: Airflow decides whether to retry it.
     """
-    args = [*spark_submit(step, config.spark, package_uri), step, "--config", run.config, "--attempt", str(attempt)]
+    submit = spark_submit(step, sized(config).spark, package_uri)
+    args = [*submit, step, "--config", run.config, "--attempt", str(attempt)]
     runner = {"Jar": "command-runner.jar", "Args": args}
     return {"JobFlowId": cluster_id, "Steps": [{"Name": step, "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}]}
 
@@ -182,16 +212,16 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
 
     In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's.
     """
+    filled = spark.filled()
     conf = {
-        "spark.executor.instances": str(spark.executors),
-        "spark.executor.cores": str(spark.executor_cores),
-        "spark.dynamicAllocation.enabled": "false",
-        "spark.speculation": "false",
-        "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+        "spark.executor.instances": str(filled.executors),
+        "spark.executor.cores": str(filled.executor_cores),
         # Python and torch run outside the JVM. YARN kills a container that exceeds its memory limit.
-        "spark.executor.memoryOverheadFactor": "1.0",
+        "spark.executor.memoryOverhead": str(filled.executor_overhead),
+        **_FIXED,
+        "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     }
-    sizes = ["--driver-memory", spark.driver_memory, "--executor-memory", spark.executor_memory]
+    sizes = ["--driver-memory", filled.driver_memory, "--executor-memory", str(filled.executor_memory)]
     settings = [argument for key, value in conf.items() for argument in ("--conf", f"{key}={value}")]
     code = ["--py-files", join(package_uri, "jobs.zip"), join(package_uri, "launcher.py")]
     start = ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--name", f"{spark.app_name}-{step}"]

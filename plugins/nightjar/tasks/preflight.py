@@ -26,6 +26,7 @@ from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
 from nightjar.packaging.wheels import Target, check_names, torch_version
+from nightjar.tasks.placement import place
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ SCAN_BYTES = 64 * 2**20
 
 def prepare(config: Config, run: Run) -> Config:
     """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake."""
-    lake = Lake(run.lake_uri)
+    lake, config = Lake(run.lake_uri), place(config)
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
     check_reachable(config, lake, endpoint_url)

@@ -91,6 +91,7 @@ FACTS = {
     "spark.master": ("spark://host:7077", Facts("emr"), Facts("spark")),
     "spark.driver_memory": ("3g", Facts("inline"), Facts("spark")),
     "spark.executor_memory": ("3g", Facts("inline"), Facts("emr")),
+    "spark.executor_overhead": ("3g", Facts("inline"), Facts("emr")),
     **{key: (None, Facts("spark"), Facts("emr")) for key in flat_schema() if key.startswith("cluster.")},
     **{key: (None, Facts(), Facts(steps=("embed",))) for key in RULES if key.startswith("embed.")},
 }
@@ -178,7 +179,8 @@ VALUES = {
     "cluster.primary_instance_types": ["m7i.xlarge"], "cluster.core_instance_types": ["m7i.xlarge"],
     "cluster.task_instance_types": ["m7i.xlarge"], "cluster.subnet_ids": ["subnet-1"], "tokenize.input": "ids",
     "cluster.wheelhouse": "s3://lakes/" + "0" * 64, "train.workers": 1, "windows.overlap": 3, "spark.executors": 3,
-    "spark.driver_memory": "9g", "spark.executor_memory": "9g", "spark.master": "local[2]",
+    "spark.driver_memory": "9g", "spark.executor_memory": "1g", "spark.master": "local[2]",
+    "spark.executor_overhead": "3g", "spark.executor_cores": 7,
     "train.on_divergence": "rollback", "windows.valid_fraction": 0.3, "generate.dtype": "bfloat16",
     "cluster.primary_security_group": "sg-1", "cluster.core_security_group": "sg-1", "embed.subsample": 0.5,
     "cluster.service_security_group": "sg-1", "cluster.security_configuration": "x",

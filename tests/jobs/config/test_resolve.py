@@ -47,7 +47,10 @@ def test_every_preset_is_valid(name):
         ("windows.size=0", "windows.size: input should be greater than or equal to 1, got 0"),
         ("train.batch_size=abc", "train.batch_size: input should be a valid integer"),
         ("train.learning_rate=NaN", "train.learning_rate: input should be a finite number"),
-        ("train.workers=3", "train.workers (3) must be at most spark.executors x spark.executor_cores (2)"),
+        (
+            "spark.executors=2 spark.executor_cores=1 train.workers=3",
+            "train.workers (3) must be at most spark.executors x spark.executor_cores (2)",
+        ),
         ("train.embeddings=embed", "embed.size (128) must be model.embedding_size (64)"),
         ("train.batch_size=1", "train.batch_size (1) must be at least train.workers (2)"),
         ("model.num_kv_heads=3", "model.num_kv_heads (3) must divide model.num_heads (2)"),
@@ -59,7 +62,7 @@ def test_every_preset_is_valid(name):
 )
 def test_a_wrong_setting_is_one_line_with_key_and_value(setting, message):
     with pytest.raises(InputError) as caught:
-        resolve("a.txt", "tiny", parse_settings([setting]))
+        resolve("a.txt", "tiny", parse_settings(setting.split()))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 

@@ -19,7 +19,8 @@ from jobs.errors import InputError
 
 engine = SparkEngine(SparkConfig(app_name="ours", master=sys.argv[1] or None), sys.argv[1] or None)
 conf = engine._context.getConf()
-names = ("app.name", "master", "speculation", "serializer", "dynamicAllocation.enabled", "executor.memory")
+names = ("app.name", "master", "speculation", "serializer", "dynamicAllocation.enabled", "executor.memory",
+         "shuffle.service.enabled", "executorEnv.AWS_REGION", "executorEnv.AWS_DEFAULT_REGION")
 found = {name: conf.get(f"spark.{name}") for name in names}
 found["doubled"] = engine.map(float, [1, 2], "numbers")
 try:
@@ -68,7 +69,8 @@ def test_options_given_by_hand_win(tmp_path):
     assert (found["master"], found["app.name"], found["speculation"]) == ("local[2]", "theirs", "true")
     assert found["executor.memory"] == "777m"
     assert found["serializer"] == "org.apache.spark.serializer.KryoSerializer"
-    assert found["dynamicAllocation.enabled"] == "false"
+    assert found["dynamicAllocation.enabled"] == found["shuffle.service.enabled"] == "false"
+    assert found["executorEnv.AWS_REGION"] == found["executorEnv.AWS_DEFAULT_REGION"] == "us-east-1"
     assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
 
 

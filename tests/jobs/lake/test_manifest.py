@@ -3,11 +3,13 @@
 import json
 import os
 import tempfile
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake import store
+from jobs.lake import cache, store
 from jobs.lake.cache import verified_file
 from jobs.lake.manifest import FileEntry, Manifest, parse_manifest
 from jobs.lake.uri import join
@@ -76,6 +78,32 @@ def test_copies_of_s3_are_deleted_when_they_were_not_used_for_days(s3_uri, tmp_p
     new = verified_file(s3_uri, entries[2])
     assert sorted(tmp_path.rglob("*")) == sorted([new.parent, used, new])
     assert verified_file(s3_uri, entries[0]).read_bytes() == b"old"
+
+
+def test_copies_leave_a_part_of_the_disk_free(s3_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    entries = [store.write_file(s3_uri, f"{name}.txt", name.encode() * 100) for name in "abc"]
+    copies = [verified_file(s3_uri, entry) for entry in entries[:2]]
+    for copy, age in zip(copies, (20, 10), strict=True):
+        os.utime(copy, (time.time() - age,) * 2)
+    (copies[0].parent / "rounds-x").mkdir()
+    mapped = copies[0].open("rb")
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(total=1000, free=250))
+    monkeypatch.setenv("LOCAL_DIRS", str(tmp_path / "yarn" / "no" / "such"))
+    third = verified_file(s3_uri, entries[2])  # 100 bytes, of which 50 lie within the last fifth
+    assert sorted(copies[0].parent.iterdir()) == sorted([copies[1], third, copies[0].parent / "rounds-x"])
+    assert mapped.read() == b"a" * 100
+
+
+def test_copies_of_a_container_are_on_the_disks_of_yarn(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache.cache_folder().parent == tmp_path
+    application = tmp_path / "yarn" / "usercache" / "hadoop" / "appcache" / "application_1"
+    application.mkdir(parents=True)
+    monkeypatch.setenv("LOCAL_DIRS", f"{application},/elsewhere")
+    assert cache.cache_folder().parent == tmp_path / "yarn" / "usercache" / "hadoop"
+    monkeypatch.setenv("LOCAL_DIRS", "/no/such/folder")
+    assert cache.cache_folder().parent == tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

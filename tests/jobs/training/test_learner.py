@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from jobs.config import TrainConfig
+from jobs.engine.base import WorkerContext
 from jobs.errors import InputError
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.training.learner import Learner
+from jobs.training.learner import Learner, choose_device
+from jobs.training.process_group import choose_backend
 
 CPU = torch.device("cpu")
 WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
@@ -15,6 +17,36 @@ WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
 def learner(**settings):
     model = Llama(LlamaConfig(11, 8, 1, 8, 12, 2, 1, 10_000.0, 1e-5), seed=3)
     return Learner(model, TrainConfig(**{"dtype": "float32", "workers": 1} | settings), CPU)
+
+
+def test_a_wanted_gpu_that_is_absent_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device(0).type == choose_device(0, "cpu").type == "cpu"
+    with pytest.raises(InputError, match=r"train\.device=cuda, but torch .* sees no GPU on \S+: choose instances"):
+        choose_device(0, "cuda")
+
+
+def test_workers_of_a_machine_take_different_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    hosts = ["a", "b", "a", "b"]
+    ranks = [WorkerContext(rank, 1, hosts, list).local_rank for rank in range(4)]
+    assert ranks == [0, 0, 1, 1]
+    assert [choose_device(rank, "cuda").index for rank in ranks] == [0, 0, 1, 1]
+    assert choose_device(1, "cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "backend"),
+    [
+        ([2, 1, 2, 1], "gloo"),  # two workers on b share a GPU
+        ([2, 2, 2, 2], "cpu:gloo,cuda:nccl"),
+        ([2, 2, 2, 0], "gloo"),  # one sees none: all must know it
+        ([0, 0, 0, 0], "gloo"),
+    ],
+)
+def test_all_workers_choose_the_same_backend(gpus, backend):
+    assert choose_backend(["a", "b", "a", "b"], gpus) == backend
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 8, 99])

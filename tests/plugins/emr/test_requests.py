@@ -11,6 +11,7 @@ from jobs.lake.layout import Lake, Run
 from nightjar.emr import requests
 from nightjar.packaging import PYTHON
 
+REGION = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
 PACKAGE = "s3://lakes/prefix/packages/" + "0" * 64
@@ -99,9 +100,12 @@ def test_step_is_a_spark_submit_of_the_package():
         "spark.executor.cores=2",
         "spark.dynamicAllocation.enabled=false",
         "spark.speculation=false",
+        "spark.shuffle.service.enabled=false",
+        "spark.yarn.heterogeneousExecutors.enabled=false",
         "spark.serializer=org.apache.spark.serializer.KryoSerializer",
-        "spark.executor.memoryOverheadFactor=1.0",
+        "spark.executor.memoryOverhead=3606m",  # with the JVM, half of 11,712 - 896 MB on each of two nodes
     }
+    assert arguments[arguments.index("--executor-memory") + 1] == "1802m"
     assert arguments[arguments.index("--driver-memory") + 1] == "4g"
     assert arguments[arguments.index("--deploy-mode") + 1] == "client"
     assert arguments[-8:] == [
@@ -150,8 +154,20 @@ def test_bootstrap_action_builds_the_environment_that_spark_uses():
     }
     defaults = {each["Classification"]: each["Properties"] for each in request["Configurations"]}["spark-defaults"]
     assert {defaults[f"spark.pyspark.{key}"] for key in ("python", "driver.python")} == {PYTHON}
-    assert defaults["spark.dynamicAllocation.enabled"] == "false"
+    for off in ("dynamicAllocation", "shuffle.service", "yarn.heterogeneousExecutors"):
+        assert defaults[f"spark.{off}.enabled"] == "false"
     assert {defaults[f"spark.{key}"] for key in ("authenticate", "network.crypto.enabled")} == {"true"}
+
+
+def test_every_process_learns_its_region():
+    request = requests.run_job_flow(config(), IDENTITY, NOW, PACKAGE, "eu-west-1")
+    assert problems("RunJobFlow", request) == ""
+    found = {each["Classification"]: each for each in request["Configurations"]}
+    [export] = found["spark-env"]["Configurations"]
+    assert export == {"Classification": "export", "Properties": REGION}  # of a driver in client mode
+    defaults = found["spark-defaults"]["Properties"]
+    for place in ("executorEnv", "yarn.appMasterEnv"):
+        assert {name: defaults[f"spark.{place}.{name}"] for name in REGION} == REGION
 
 
 def test_gpu_instances_install_cuda():

@@ -1,0 +1,136 @@
+"""Sizes of Spark's executors: those that a person gave, and the rest computed from the nodes of the cluster.
+
+On YARN a container is an executor's JVM and its overhead, which is where Python and torch live. YARN places containers
+by memory alone (EMR's `DefaultResourceCalculator`). One node also holds the application master.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from jobs.config import Config
+from jobs.config.instances import Node, find_node
+from jobs.errors import InputError
+
+AM_MB = 512 + 384
+"""MB of the application master in client mode: Spark's defaults for its memory and overhead."""
+JVM_MB = 2048
+"""MB of an executor's JVM unless a person chose it. The data is in Python; the JVM only schedules."""
+_KEYS = ("executors", "executor_cores", "executor_memory", "executor_overhead")
+_UNIT_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes that run executors."""
+
+    count: int
+    smallest: Node
+    """The least that any of the allowed instance types has."""
+    types: tuple[str, ...]
+
+
+def megabytes(size: str) -> int:
+    """Return a size such as 2g or 512m in MB."""
+    return max(1, math.floor(int(size[:-1]) * _UNIT_MB[size[-1]]))
+
+
+def container_mb(memory: str, overhead: str) -> int:
+    """Return the MB of memory that an executor takes of a node."""
+    return megabytes(memory) + megabytes(overhead)
+
+
+def sized(config: Config) -> Config:
+    """Return `config` with the sizes that nobody gave: one executor on each node, with all that the node has.
+
+    Raises:
+        InputError: if the sizes need an instance type about which nothing is known.
+    """
+    missing = [key for key in _KEYS if getattr(config.spark, key) is None]
+    if not missing:
+        return config
+    nodes = _nodes(config)
+    if nodes is None:
+        unknown = ", ".join(name for name in config.cluster.training_types if find_node(name) is None)
+        raise InputError(
+            f"cluster.core_instance_types: it is not known what a node of {unknown} has for Spark; set"
+            f" {', '.join(f'spark.{key}' for key in missing)}, or choose other types (jobs/config/instances.py)"
+        )
+    workers, given = config.train.workers, config.spark.executor_cores
+    executors = config.spark.executors or max(nodes.count, math.ceil(workers / given) if given else 1)
+    on_a_node = math.ceil(executors / nodes.count)
+    cores = given or max(nodes.smallest.cores // on_a_node, math.ceil(workers / executors), 1)
+    room = (nodes.smallest.yarn_mb - AM_MB) // on_a_node
+    memory, overhead = config.spark.executor_memory, config.spark.executor_overhead
+    if memory is None:
+        memory = f"{min(JVM_MB, max(1, room // 3))}m"
+    if overhead is None:
+        overhead = f"{max(384, room - megabytes(memory))}m"
+    values = {
+        "executors": executors,
+        "executor_cores": cores,
+        "executor_memory": memory,
+        "executor_overhead": overhead,
+    }
+    return config.model_copy(update={"spark": config.spark.model_copy(update=values)})
+
+
+def check_placement(config: Config) -> None:
+    """Check that the nodes hold all executors of a configuration with sizes, and the application master.
+
+    Raises:
+        InputError: which says how much an executor takes, how much a node has, and what to change.
+    """
+    nodes = _nodes(config)
+    if nodes is None:
+        return
+    spark = sized(config).spark
+    wanted, memory, overhead = spark.executors or 1, spark.executor_memory or "", spark.executor_overhead or ""
+    size, room = container_mb(memory, overhead), nodes.smallest.yarn_mb
+    parts = f"{size:,} MB (spark.executor_memory {memory} and spark.executor_overhead {overhead})"
+    has = f"a node ({' or '.join(nodes.types)}) has {room:,} MB for containers"
+    if size > room:
+        raise InputError(
+            f"an executor takes {parts}, but {has}: lower the two, or choose larger cluster.core_instance_types"
+        )
+    # The application master takes its place on one node, which then may hold one executor less.
+    held = (nodes.count - 1) * (room // size) + (room - AM_MB) // size
+    if held < wanted:
+        raise InputError(
+            f"spark.executors ({wanted}) do not fit: each takes {parts}, and {has}, of which one gives {AM_MB} MB to"
+            f" the application master, so that {nodes.count} nodes hold {held}: raise cluster.core_instances, or lower"
+            " spark.executors, spark.executor_memory or spark.executor_overhead"
+        )
+
+
+def check_gpus(config: Config) -> None:
+    """Check that a cluster with several GPUs on a node uses them right.
+
+    In rounds each task is on its own and does not know which GPUs of the node others use.
+    """
+    cluster, train = config.cluster, config.train
+    nodes = {name: find_node(name) for name in cluster.training_types}
+    several = [name for name, node in nodes.items() if node is None or node.gpus > 1]
+    if cluster.torch_build == "cuda" and several and train.strategy != "allreduce":
+        raise InputError(
+            f"cluster.core_instance_types: {several[0]} has several GPUs, or nobody knows how many, and tasks of"
+            f" train.strategy={train.strategy} could share one of them; choose types with one GPU, or"
+            " train.strategy=allreduce"
+        )
+
+
+def _nodes(config: Config) -> Nodes | None:
+    """Return the nodes that run executors; None if a type is not known."""
+    cluster = config.cluster
+    found = [find_node(name) for name in cluster.training_types]
+    nodes = [node for node in found if node is not None]
+    if len(nodes) < len(found):
+        return None
+    smallest = Node(min(node.cores for node in nodes), min(node.yarn_mb for node in nodes))
+    return Nodes(cluster.core_instances + cluster.task_instances, smallest, cluster.training_types)
+
+
+def unchecked_types(config: Config) -> list[str]:
+    """Return the cluster's instance types whose memory is computed by rule, and not recorded."""
+    return [name for name in config.cluster.training_types if (node := find_node(name)) and not node.is_checked]
