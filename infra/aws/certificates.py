@@ -1,7 +1,7 @@
 """Make the certificate for TLS between the nodes of a cluster: PEM files in a zip, as EMR requires.
 
 The certificate is self-signed and valid for the host names of nodes inside a VPC. It is made once and stored only in
-the lake, where the bucket's key encrypts it.
+the lake's bucket, whose key encrypts it. It is not in the lake, which the roles of nodes and Airflow may read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from jobs.lake.store import Store
-from jobs.lake.uri import join
+from jobs.lake.uri import bucket_and_key
 from nightjar.packaging.build import zip_bytes
 
 NAME = "security/node-certificates.zip"
@@ -25,9 +25,10 @@ VALID_DAYS = 825
 
 
 def upload_once(lake_uri: str) -> None:
-    """Upload a new certificate to the lake, unless the lake has one that is valid for another month."""
+    """Upload a new certificate to the lake's bucket, unless it has one that is valid for another month."""
     client = boto3.client("s3")
-    store, uri = Store(lambda: client), join(lake_uri, NAME)
+    bucket, _ = bucket_and_key(lake_uri)
+    store, uri = Store(lambda: client), f"s3://{bucket}/{NAME}"
     found = store.info(uri)
     if found and time.time() - found.modified_at < (VALID_DAYS - 31) * 24 * 3600:
         return

@@ -7,6 +7,7 @@ are found as by any boto3 program. Every wait has a timeout.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -17,7 +18,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError, WaiterError
 
-from infra.aws import certificates
+from infra.aws import certificates, network
 from jobs.errors import InputError, NightjarError
 
 TEMPLATE = Path(__file__).parent / "template.yaml"
@@ -37,8 +38,10 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
     """
     client: Any = boto3.client("cloudformation")
     exists = _status(client, stack) not in (None, "REVIEW_IN_PROGRESS")
-    _change(client, stack, _parameters({"Project": env}, parameters, client, stack if exists else None), exists)
+    chosen = _parameters({"Project": env}, parameters, client, stack if exists else None)
+    _change(client, stack, chosen, exists)
     outputs = read_outputs(client, stack)
+    network.tag_for_emr(json.loads(outputs.get("SubnetIds", "[]")))
     certificates.upload_once(outputs["Lake"])
     return environment(outputs)
 
@@ -49,7 +52,9 @@ def destroy(stack: str) -> None:
     if _status(client, stack) is None:
         sys.stdout.write(f"stack {stack} does not exist\n")
         return
-    kept = read_outputs(client, stack).get("Lake", "its bucket")
+    outputs = read_outputs(client, stack)
+    kept = outputs.get("Lake", "its bucket")
+    network.release_groups([value for key, value in outputs.items() if key.endswith("SecurityGroup")])
     client.delete_stack(StackName=stack)
     _wait(client, "stack_delete_complete", stack)
     sys.stdout.write(f"stack {stack} is deleted; kept: {kept} with its content, and the key that encrypts it\n")
@@ -89,12 +94,15 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
         if not found:
             raise InputError(f"{parameter}: write Parameter=value, for example VpcId=vpc-0abc")
         values[key] = value
-    chosen: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+    before = {}
     if existing:
         [stack] = client.describe_stacks(StackName=existing)["Stacks"]
-        kept = {each["ParameterKey"] for each in stack.get("Parameters", [])} - values.keys()
-        chosen += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
-    return chosen
+        before = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
+    vpc = values.get("VpcId", "" if "VpcCidr" in before else before.get("VpcId", ""))
+    if vpc and "VpcCidr" not in values:
+        values["VpcCidr"] = network.vpc_cidr(vpc)
+    chosen: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+    return chosen + [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(before.keys() - values.keys())]
 
 
 def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: bool) -> None:

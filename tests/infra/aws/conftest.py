@@ -71,6 +71,7 @@ def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
             subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=block)["Subnet"]["SubnetId"] for block in blocks]
             boto3.client("s3").create_bucket(Bucket=CORPUS_BUCKET)
             given = [f"VpcId={vpc}", f"SubnetIds={','.join(subnets)}", f"CorpusBucket={CORPUS_BUCKET}"]
+            given.append("AirflowPrincipalArn=arn:aws:iam::123456789012:role/mwaa")
             printed = deploy.deploy(f"nightjar-{ENV}", ENV, given)
             patch.delenv("AWS_ENDPOINT_URL")
             received.clear()

@@ -39,8 +39,8 @@ def _allows(statement: Mapping[str, Any], call: Call) -> bool:
 
 def _holds(operator: str, key: str, values: list[str], context: Mapping[str, str]) -> bool:
     if key not in context:
-        return False
-    match operator:
+        return operator.endswith("IfExists")
+    match operator.removesuffix("IfExists"):
         case "StringEquals":
             return context[key] in values
         case "StringLike":

@@ -65,13 +65,16 @@ def _emr(request: Request, project: str) -> Iterator[Call]:
     if action == "RunJobFlow":
         tags = {f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in body["Tags"]}
         yield Call("elasticmapreduce:RunJobFlow", "*", tags)
-        yield Call("elasticmapreduce:AddTags", f"{cluster}j-NEW", tags)
-        yield Call("elasticmapreduce:PutAutoTerminationPolicy", f"{cluster}j-NEW", {OWN_TAG: project})
+        # Whether the new cluster has its tags when this is judged is not documented.
+        yield Call("elasticmapreduce:PutAutoTerminationPolicy", f"{cluster}j-NEW")
         yield Call("iam:PassRole", body["ServiceRole"], {"iam:PassedToService": "elasticmapreduce.amazonaws.com"})
         node = f"arn:aws:iam::123456789012:role/{body['JobFlowRole']}"
         yield Call("iam:PassRole", node, {"iam:PassedToService": "ec2.amazonaws.com"})
     elif action == "ListClusters":
         yield Call(f"elasticmapreduce:{action}", "*")
+    elif action == "AddTags":
+        tags = {f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in body["Tags"]}
+        yield Call(f"elasticmapreduce:{action}", cluster + body["ResourceId"], {OWN_TAG: project, **tags})
     else:
         names = [body.get("ClusterId") or body.get("JobFlowId"), *body.get("JobFlowIds", [])]
         for name in filter(None, names):

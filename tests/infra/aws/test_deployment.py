@@ -15,9 +15,10 @@ from botocore.exceptions import ClientError
 
 from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
-from infra.aws import deploy
+from infra.aws import deploy, network
 from infra.cli.main import main
 from jobs.config import STEPS
+from jobs.errors import InputError
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, calls
@@ -62,11 +63,11 @@ def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dic
 def test_command_prints_the_settings_of_the_dag(deployment: Deployment) -> None:
     settings = deployment.environment
     assert settings["NIGHTJAR_LAKE"] == "s3://nightjar-prod-123456789012-us-east-1/lake"
-    assert settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"] == "nightjar-prod-true"
+    assert settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"] == "nightjar-prod-tls-true"
     assert len(json.loads(settings["NIGHTJAR_CLUSTER_SUBNET_IDS"])) == 2
     assert any("AIRFLOW_ROLE_ARN=arn:aws:iam::" in line for line in deployment.printed)
     certificates = boto3.client("s3", endpoint_url=deployment.endpoint).head_object(
-        Bucket="nightjar-prod-123456789012-us-east-1", Key="lake/security/node-certificates.zip"
+        Bucket="nightjar-prod-123456789012-us-east-1", Key="security/node-certificates.zip"
     )
     assert certificates["ContentLength"] > 3000
 
@@ -96,7 +97,7 @@ def test_commands_create_and_delete_a_stack(
         "# AIRFLOW_ROLE_ARN=bob",
     }
     s3 = boto3.client("s3")
-    s3.delete_object(Bucket="other", Key="lake/security/node-certificates.zip")  # moto ignores the DeletionPolicy
+    s3.delete_object(Bucket="other", Key="security/node-certificates.zip")  # moto ignores the DeletionPolicy
     assert main(["aws-deploy", "other", "--destroy"]) == 0
     assert "kept: s3://other/lake" in capsys.readouterr().out
     assert main(["aws-deploy", "other", "--destroy"]) == 0
@@ -183,7 +184,91 @@ def test_same_calls_on_foreign_resources_are_refused(deployment: Deployment, nee
     for documents in (node, airflow):  # without it, S3 answers 403 for a missing object
         assert allows(documents, Call("s3:ListBucket", f"arn:aws:s3:::{bucket}"))
     assert not allows(airflow, Call("s3:DeleteObject", f"{lake}/models/x/model.safetensors"))
+    tls_key = f"arn:aws:s3:::{bucket}/security/node-certificates.zip"
+    assert not allows(airflow, Call("s3:GetObject", tls_key))
+    assert allows(node, Call("s3:GetObject", tls_key))  # each node fetches it
+    assert not allows(node, Call("s3:GetObject", f"{tls_key}.old"))
     assert not allows(airflow, Call("s3:GetObject", f"arn:aws:s3:::{bucket}/elsewhere"))
+
+
+def test_no_tag_makes_a_foreign_cluster_the_projects(deployment: Deployment) -> None:
+    airflow = deployment.policies("airflow")
+    cluster = "arn:aws:elasticmapreduce:us-east-1:123456789012:cluster/j-FOREIGN"
+    ours, request = {OWN_TAG: ENV}, "aws:RequestTag/nightjar:project"
+    adopt = lambda tags: allows(airflow, Call("elasticmapreduce:AddTags", cluster, tags))  # noqa: E731 - a short name
+    assert not adopt({request: ENV})
+    assert not adopt({request: ENV, OWN_TAG: "other"})
+    assert not adopt({"aws:RequestTag/name": "x", OWN_TAG: "other"})
+    assert not adopt({**ours, request: "other"})  # nor gives one of ours away
+    assert adopt({**ours, "aws:RequestTag/nightjar:ended": "reaper"})
+    assert adopt({**ours, request: ENV})
+
+
+def test_idle_time_is_limited_before_the_cluster_has_tags(deployment: Deployment) -> None:
+    cluster = "arn:aws:elasticmapreduce:us-east-1:123456789012:cluster/j-NEW"
+    assert allows(deployment.policies("airflow"), Call("elasticmapreduce:PutAutoTerminationPolicy", cluster))
+
+
+def test_key_is_used_through_s3_alone(deployment: Deployment) -> None:
+    [key] = boto3.client("kms", endpoint_url=deployment.endpoint).list_keys()["Keys"]
+    for role in ("node", "airflow"):
+        decrypt = lambda context, role=role: allows(  # noqa: E731 - a short name
+            deployment.policies(role), Call("kms:Decrypt", key["KeyArn"], context)
+        )
+        assert decrypt({"kms:ViaService": "s3.us-east-1.amazonaws.com"})
+        assert not decrypt({"kms:ViaService": "rds.us-east-1.amazonaws.com"})
+        assert not decrypt({})
+
+
+def test_network_is_that_of_emr_spark_8(deployment: Deployment) -> None:
+    ec2 = boto3.client("ec2", endpoint_url=deployment.endpoint)
+    group = deployment.environment["NIGHTJAR_CLUSTER_SERVICE_SECURITY_GROUP"]
+    subnets = json.loads(deployment.environment["NIGHTJAR_CLUSTER_SUBNET_IDS"])
+    [endpoint] = ec2.describe_vpc_endpoints()["VpcEndpoints"]
+    assert endpoint["ServiceName"] == "aws.api.us-east-1.emr-service-cell01"
+    assert endpoint["PrivateDnsEnabled"]
+    assert (endpoint["SubnetIds"], [each["GroupId"] for each in endpoint["Groups"]]) == (subnets, [group])
+    [found] = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    [rule] = found["IpPermissions"]
+    assert (rule["FromPort"], rule["ToPort"], rule["IpRanges"][0]["CidrIp"]) == (443, 443, "10.0.0.0/16")
+    tags = ec2.describe_tags(Filters=[{"Name": "key", "Values": [network.EMR_TAG["Key"]]}])["Tags"]
+    tagged = {tag["ResourceId"] for tag in tags if tag["Value"] == "true"}
+    names = ("PRIMARY", "CORE", "SERVICE")
+    groups = {deployment.environment[f"NIGHTJAR_CLUSTER_{name}_SECURITY_GROUP"] for name in names}
+    assert tagged >= {endpoint["VpcId"], *subnets, *groups}
+
+
+def test_groups_are_released_from_the_rules_that_emr_adds(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", deployment.endpoint)
+    ec2, emr = boto3.client("ec2"), boto3.client("emr")
+    vpc = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
+    first, second = (
+        ec2.create_security_group(GroupName=name, Description=name, VpcId=vpc)["GroupId"] for name in ("one", "two")
+    )
+    for group, other in ((first, second), (second, first)):  # as EMR does: all TCP between the nodes
+        pair: Any = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535, "UserIdGroupPairs": [{"GroupId": other}]}
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[pair])
+        ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[pair])
+    service, tags = "aws.api.us-east-1.emr-service-cell01", [{"Key": "Name", "Value": "emr-service-vpce"}]
+    made: Any = {"VpcId": vpc, "ServiceName": service, "VpcEndpointType": "Interface", "SecurityGroupIds": [first]}
+    endpoint = ec2.create_vpc_endpoint(**made, TagSpecifications=[{"ResourceType": "vpc-endpoint", "Tags": tags}])
+    nodes: Any = {"EmrManagedMasterSecurityGroup": first, "EmrManagedSlaveSecurityGroup": second}
+    nodes |= {"MasterInstanceType": "m6i.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
+    cluster = emr.run_job_flow(Name="x", Instances=nodes, ReleaseLabel="emr-spark-8.0.0")["JobFlowId"]
+    with pytest.raises(InputError, match=f"{cluster} still use the security groups .* terminate-clusters"):
+        network.release_groups([first, second])
+    emr.terminate_job_flows(JobFlowIds=[cluster])
+    emr.get_waiter("cluster_terminated").wait(ClusterId=cluster, WaiterConfig={"Delay": 1})
+    network.release_groups([first, second])
+    for found in ec2.describe_security_groups(GroupIds=[first, second])["SecurityGroups"]:
+        rules = [*found["IpPermissions"], *found["IpPermissionsEgress"]]
+        assert not any(rule["UserIdGroupPairs"] for rule in rules)
+    made_by_emr = endpoint["VpcEndpoint"]["VpcEndpointId"]
+    assert made_by_emr in capsys.readouterr().out
+    [left] = ec2.describe_vpc_endpoints(VpcEndpointIds=[made_by_emr])["VpcEndpoints"]
+    assert left["State"] == "deleted"
 
 
 def _foreign(call: Call, bucket: str) -> Call | None:

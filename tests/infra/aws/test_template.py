@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -62,13 +63,36 @@ def test_only_logs_and_optionally_runs_expire(template: Template) -> None:
     }
 
 
-def test_security_groups_allow_no_ingress_from_addresses(template: Template) -> None:
-    for resource in template["Resources"].values():
+def test_security_groups_allow_ingress_from_addresses_only_to_emrs_endpoint(template: Template) -> None:
+    open_to = {}
+    for name, resource in template["Resources"].items():
         if resource["Type"] == "AWS::EC2::SecurityGroup":
             rules = resource["Properties"].get("SecurityGroupIngress", [])
-            assert not any("CidrIp" in rule or "CidrIpv6" in rule for rule in rules)
+            assert not any("CidrIpv6" in rule for rule in rules)
+            open_to |= {(name, rule["FromPort"]): rule["CidrIp"] for rule in rules if "CidrIp" in rule}
         if resource["Type"] == "AWS::EC2::SecurityGroupIngress":
             assert "SourceSecurityGroupId" in resource["Properties"]
+    assert open_to == {("ServiceGroup", 443): {"Ref": "VpcCidr"}}
+
+
+def test_ports_of_releases_before_emr_spark_8_are_closed(template: Template) -> None:
+    ports = {
+        rule.get("FromPort")
+        for resource in template["Resources"].values()
+        for rule in [resource["Properties"], *resource["Properties"].get("SecurityGroupIngress", [])]
+    }
+    assert ports <= {None, 443}
+    egress = properties(template, "PrimaryGroup")["SecurityGroupEgress"]
+    assert {(rule["FromPort"], rule["CidrIp"]) for rule in egress} == {(443, "0.0.0.0/0")}
+
+
+def test_no_role_trusts_the_whole_account(template: Template) -> None:
+    assert template["Resources"]["AirflowRole"]["Condition"] == "HasPrincipal"
+    [trust] = properties(template, "AirflowRole")["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"AWS": {"Ref": "AirflowPrincipalArn"}}
+    pattern = re.compile(template["Parameters"]["AirflowPrincipalArn"]["AllowedPattern"])
+    assert pattern.fullmatch("arn:aws:iam::123456789012:role/mwaa")
+    assert not pattern.fullmatch("arn:aws:iam::123456789012:root")
 
 
 def test_data_is_encrypted_at_rest_and_in_transit(template: Template) -> None:

@@ -1,0 +1,150 @@
+"""Checks of what AWS offers: the release, instance types in the zones, quotas; and of what the nodes install."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from infra.aws.check.findings import Deployment, Finding, ok, problem, unknown
+from infra.aws.check.network import subnets
+from jobs.config.instances import find_node
+from jobs.config.releases import RELEASES
+from jobs.config.sections.cluster import has_cuda
+from jobs.config.sizes import container_mb
+from jobs.errors import InputError
+from nightjar import packaging
+from nightjar.tasks.placement import place
+from nightjar.tasks.preflight import check_wheelhouse
+
+QUOTAS = {
+    "on-demand": ("L-1216C47A", "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"),
+    "on-demand GPU": ("L-DB2E81BA", "Running On-Demand G and VT instances"),
+    "on-demand P": ("L-417A185B", "Running On-Demand P instances"),
+    "spot": ("L-34B43A08", "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests"),
+    "spot GPU": ("L-3819A6DF", "All G and VT Spot Instance Requests"),
+    "spot P": ("L-7212CCBC", "All P Spot Instance Requests"),
+}
+"""Code and name of the quotas of EC2 that limit vCPUs, by market and kind of instance."""
+
+
+def check_placement(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the nodes hold the executors."""
+    try:
+        placed = place(deployment.config)
+    except InputError as error:
+        yield problem("sizes", str(error), "Change the settings that it names")
+        return
+    spark = placed.spark
+    size = container_mb(spark.executor_memory or "", spark.executor_overhead or "")
+    yield ok("sizes", f"{spark.executors} executors of {size:,} MB with {spark.executor_cores} tasks each")
+
+
+def check_release(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the release is offered here and fits what the nodes install."""
+    label, cluster = deployment.config.cluster.release_label, deployment.config.cluster
+    known = RELEASES.get(label)
+    python = ".".join(map(str, packaging.PYTHON_VERSION))
+    if known is None:
+        yield unknown("release", f"{label} is not in the compatibility table ({', '.join(RELEASES)})")
+    elif python not in known.python:
+        yield problem("release", f"{label} has no Python {python}", f"Choose one of {', '.join(RELEASES)}")
+    elif cluster.torch_build == "cuda" and known.cuda.split(".")[0] != packaging.TORCH_CUDA.removeprefix("cu")[:2]:
+        yield problem("release", f"the driver of {label} is of CUDA {known.cuda}", f"It needs {packaging.TORCH_CUDA}")
+    labels: list[str] = []
+    request: dict[str, str] = {"Filters": {"Prefix": label.rpartition(".")[0]}} if "." in label else {}  # type: ignore[dict-item]  # one member
+    while True:
+        answer = deployment.client("emr").list_release_labels(**request)
+        labels += answer.get("ReleaseLabels", [])
+        if not answer.get("NextToken"):
+            break
+        request["NextToken"] = answer["NextToken"]
+    if label in labels:
+        yield ok("release", f"{label} is offered in {deployment.region}")
+    else:
+        yield problem("release", f"{label} is not offered in {deployment.region}", f"Choose one of {', '.join(labels)}")
+
+
+def check_supported_types(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the release supports the instance types."""
+    cluster, supported = deployment.config.cluster, set[str]()
+    marker: dict[str, str] = {}
+    while True:
+        answer = deployment.client("emr").list_supported_instance_types(ReleaseLabel=cluster.release_label, **marker)
+        supported |= {each["Type"] for each in answer["SupportedInstanceTypes"]}
+        if not answer.get("Marker"):
+            break
+        marker = {"Marker": answer["Marker"]}
+    for name in sorted({*cluster.primary_instance_types, *cluster.training_types} - supported):
+        yield problem("instance types", f"{cluster.release_label} does not support {name}", "Choose another type")
+
+
+def check_offered_types(deployment: Deployment) -> Iterator[Finding]:
+    """Check that each zone of the subnets offers an instance type of each fleet."""
+    cluster = deployment.config.cluster
+    if not cluster.subnet_ids:
+        return
+    fleets = {"primary": cluster.primary_instance_types, "core": cluster.core_instance_types}
+    if cluster.task_instances:
+        fleets["task"] = cluster.task_instance_types
+    names = sorted({name for types in fleets.values() for name in types})
+    for zone in sorted({subnet["AvailabilityZone"] for subnet in subnets(deployment)}):
+        filters = [{"Name": "location", "Values": [zone]}, {"Name": "instance-type", "Values": names}]
+        pages = deployment.client("ec2").get_paginator("describe_instance_type_offerings")
+        answers = pages.paginate(LocationType="availability-zone", Filters=filters)
+        offered = {each["InstanceType"] for page in answers for each in page["InstanceTypeOfferings"]}
+        lacking = [f"{role} ({', '.join(types)})" for role, types in fleets.items() if not offered & set(types)]
+        if lacking:
+            yield problem(
+                "instance types",
+                f"{zone} offers none of {'; '.join(lacking)}",
+                "Add types, or a subnet of another zone",
+            )
+        else:
+            yield ok("instance types", f"{zone} offers {', '.join(sorted(offered))}")
+
+
+def check_quotas(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the account's quotas of vCPUs hold the cluster, if nothing else runs."""
+    for market, needed in _vcpus(deployment).items():
+        code, name = QUOTAS[market]
+        answer: Any = deployment.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
+        limit = answer["Quota"]["Value"]
+        if limit < needed:
+            yield problem(
+                "quotas",
+                f"{name}: {limit:.0f} vCPUs, and the cluster takes {needed}",
+                "Request more (aws service-quotas request-service-quota-increase --service-code ec2"
+                f" --quota-code {code} --desired-value {needed})",
+            )
+        else:
+            yield ok("quotas", f"{name}: {limit:.0f} vCPUs, of which the cluster takes {needed}")
+
+
+def check_wheels(deployment: Deployment) -> Iterator[Finding]:
+    """Check that the wheelhouse, if there is one, fits the nodes."""
+    uri = deployment.config.cluster.wheelhouse
+    if uri is None:
+        return
+    try:
+        check_wheelhouse(deployment.config)
+    except InputError as error:
+        yield problem("wheels", str(error), "Make the wheelhouse again")
+        return
+    yield ok("wheels", uri)
+
+
+def _vcpus(deployment: Deployment) -> dict[str, int]:
+    """Return the most vCPUs that the cluster takes of each quota."""
+    cluster, taken = deployment.config.cluster, dict[str, int]()
+    fleets = [
+        (cluster.primary_instance_types, 1, "on-demand"),
+        (cluster.core_instance_types, cluster.core_instances, "on-demand"),
+        (cluster.task_instance_types, cluster.task_instances, "spot"),
+    ]
+    for types, count, market in fleets:
+        if not count:
+            continue
+        kind = f"{market} {'P' if types[0].startswith('p') else 'GPU'}" if has_cuda(types[0]) else market
+        cores = [node.cores for name in types if (node := find_node(name))]
+        taken[kind] = taken.get(kind, 0) + count * max(cores, default=0)
+    return taken

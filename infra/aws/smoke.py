@@ -1,0 +1,183 @@
+"""The smallest run on AWS, which records what could not be known without an account: ``nightjar aws-smoke``.
+
+One core node runs the preset tiny on a few kilobytes of text. Before it, a step records the release's own configuration
+files, versions, disks and GPUs. Everything lands in one zip file. The cluster is ended in any case: by this command,
+and by EMR itself when it is idle.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+
+from jobs.config import Config, environment_settings, resolve
+from jobs.errors import NightjarError
+from jobs.lake.region import find_region
+from jobs.lake.store import Store
+from jobs.lake.uri import join
+from nightjar import settings
+from nightjar.emr import clusters, requests
+from nightjar.packaging.build import zip_bytes
+from nightjar.tasks.package import upload
+from nightjar.tasks.placement import place
+
+if TYPE_CHECKING:
+    from jobs.lake.layout import Run
+
+LIMIT_SECONDS = 45 * 60.0
+"""Time after which the cluster is ended, whatever runs."""
+LOG_SECONDS = 6 * 60.0
+"""Longest wait for the logs of the steps; EMR uploads them every five minutes."""
+SMALL = {
+    "cluster.core_instances": 1,
+    "cluster.task_instances": 0,
+    "cluster.idle_timeout_seconds": 600,
+    "cluster.time_to_live_hours": 1.0,
+    "train.workers": 1,
+    "train.epochs": 0.2,
+    "generate.max_new_words": 5,
+}
+_WORDS = "some say the world will end in fire and some say in ice from what they tasted of desire"
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
+
+
+class SmokeError(NightjarError):
+    """The run on AWS did not succeed. What it recorded is kept all the same."""
+
+
+def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: Sequence[str] | None = None) -> Path:
+    """Run the smallest run on a cluster of its own, and return the zip file of what it recorded.
+
+    Args:
+        chosen: Settings beside those of the environment, such as other instance types.
+        folder: Local folder of the zip file.
+        poll_seconds: Seconds between two questions to EMR.
+        steps: The pipeline steps to run; all of the preset if None.
+
+    Raises:
+        SmokeError: if a step failed or the cluster did not start. The file is written before.
+    """
+    settled, client, store = settings.load(), boto3.client("emr", region_name=find_region()), Store()
+    run = settled.run(f"smoke-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}")
+    corpus = join(run.uri, "smoke", "corpus.txt")
+    store.write_bytes(corpus, _text())
+    config = place(resolve(corpus, "tiny", {**SMALL, **environment_settings(), **chosen}))
+    store.write_bytes(run.config, config.to_json().encode())
+    package = upload(settled.lake, settled.package_root, store)
+    identity = requests.ClusterIdentity(settled.project, run)
+    request = requests.run_job_flow(config, identity, datetime.now(UTC), package, client.meta.region_name)
+    cluster_id = clusters.create_cluster(client, identity, request)
+    sys.stderr.write(f"aws-smoke: cluster {cluster_id}; press Ctrl-C to end it\n")
+    try:
+        for name in ("facts", *(config.steps if steps is None else steps)):
+            client.add_job_flow_steps(**requests.add_step(cluster_id, name, config, run, package))
+        failed = _wait(client, cluster_id, poll_seconds)
+        described = _describe(client, cluster_id)
+    finally:
+        clusters.terminate_clusters(client, [cluster_id], poll_seconds)
+    files = {
+        "request.json": _json(request),
+        "cluster.json": _json(described),
+        **_logs(store, join(settled.lake.logs, cluster_id, "steps"), described["Steps"], poll_seconds),
+        **_facts(store, run),
+    }
+    path = folder / f"nightjar-smoke-{config.cluster.release_label}-{cluster_id}.zip"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(zip_bytes(files))
+    if failed:
+        raise SmokeError(f"{failed}; what was recorded is in {path}")
+    return path
+
+
+def cost_text(config: Config) -> str:
+    """Return what the run starts, for the person who pays."""
+    cluster = config.cluster
+    return (
+        f"one {cluster.primary_instance_types[0]} and {cluster.core_instances} {cluster.core_instance_types[0]}"
+        f" for about 20 minutes, {LIMIT_SECONDS / 60:.0f} at most"
+    )
+
+
+def _text() -> bytes:
+    """Return text of a few kilobytes, enough for windows of the preset tiny."""
+    words = _WORDS.split()
+    lines = (" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(900))
+    return "\n\n".join(lines).encode()
+
+
+def _wait(client: Any, cluster_id: str, poll_seconds: float) -> str | None:
+    """Wait until all steps have ended. Return what went wrong, or None."""
+    deadline, shown = time.monotonic() + LIMIT_SECONDS, ""
+    while True:
+        cluster = client.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]
+        steps = [(step["Name"], step["Status"]["State"]) for step in _steps(client, cluster_id)]
+        line = f"{cluster['State']}; " + ", ".join(f"{name} {state}" for name, state in steps)
+        if line != shown:
+            sys.stderr.write(f"aws-smoke: {line}\n")
+            shown = line
+        if cluster["State"] in requests.ENDED_CLUSTER_STATES:
+            reason = cluster.get("StateChangeReason", {})
+            return f"cluster {cluster_id} ended: {reason.get('Code', '')} {reason.get('Message', '')}".strip()
+        if all(state in _ENDED for _, state in steps):
+            lost = [f"step {name} {state}" for name, state in steps if state != "COMPLETED"]
+            return ", ".join(lost) or None
+        if time.monotonic() > deadline:
+            return f"cluster {cluster_id} was still {cluster['State']} after {LIMIT_SECONDS / 60:.0f} minutes"
+        time.sleep(poll_seconds)
+
+
+def _steps(client: Any, cluster_id: str) -> list[Any]:
+    """Return the steps of a cluster, the first one first."""
+    pages = client.get_paginator("list_steps").paginate(ClusterId=cluster_id)
+    return [step for page in pages for step in page["Steps"]][::-1]
+
+
+def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
+    """Return what EMR says about the cluster, its steps and its instances."""
+    described: dict[str, Any] = dict(client.describe_cluster(ClusterId=cluster_id)["Cluster"])
+    described["Steps"] = _steps(client, cluster_id)
+    pages = client.get_paginator("list_instances").paginate(ClusterId=cluster_id)
+    described["Instances"] = [each for page in pages for each in page["Instances"]]
+    return described
+
+
+def _logs(store: Store, folder: str, steps: Sequence[Any], poll_seconds: float) -> dict[str, bytes]:
+    """Return the logs of all steps by their names in the zip file, as far as EMR has uploaded them in time."""
+    deadline = time.monotonic() + min(LOG_SECONDS, 60 * poll_seconds)
+    wanted = {f"steps/{step['Name']}/controller.gz": join(folder, step["Id"], "controller.gz") for step in steps}
+    while True:
+        present = {file.uri for file in store.list_files(folder)}
+        if present >= set(wanted.values()) or time.monotonic() > deadline:
+            break
+        time.sleep(poll_seconds)
+    names = {step["Id"]: step["Name"] for step in steps}
+    return {name: store.read_bytes(uri) for name, uri in _named(present, names)}
+
+
+def _named(uris: set[str], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for uri in sorted(uris):
+        *_, step_id, file = uri.split("/")
+        if step_id in names:
+            yield f"steps/{names[step_id]}/{file}", uri
+
+
+def _facts(store: Store, run: Run) -> dict[str, bytes]:
+    """Return the recorded facts, and the driver's configuration files as files of their own."""
+    try:
+        data = store.read_bytes(join(run.uri, "smoke", "facts.json"))
+    except OSError:
+        return {}
+    files = json.loads(data)["driver"]["files"]
+    return {"facts.json": data, **{f"driver{path}": text.encode() for path, text in files.items()}}
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, default=str, sort_keys=True) + "\n").encode()
