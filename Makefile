@@ -223,6 +223,14 @@ package-wheelhouse: setup ## Collect wheels for nodes without internet [ARCH=aar
 aws-plan: setup ## Print and validate the requests of a run to EMR, without AWS [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.cli aws-plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
 
+.PHONY: aws-check
+aws-check: setup ## Check an AWS account before a run costs money [PRESET=demo] [AIRFLOW_ROLE=arn:...]
+	@$(RUN_PIPELINE) -m infra.cli aws-check --preset $(PRESET) $(if $(AIRFLOW_ROLE),--airflow-role '$(AIRFLOW_ROLE)')
+
+.PHONY: aws-smoke
+aws-smoke: setup ## Run the smallest run on AWS and record what it finds; asks before it costs money [OUTPUT=DIR]
+	@$(RUN_PIPELINE) -m infra.cli aws-smoke $(if $(OUTPUT),--output '$(OUTPUT)')
+
 # checkov brings over a hundred packages, so it runs in an environment of its own.
 .PHONY: aws-lint
 aws-lint: setup ## Run checkov over the template and the image's Dockerfile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,11 +21,12 @@ _IGNORED = b"# Libraries that the DAGs import. Airflow would otherwise load each
 app = typer.Typer()
 
 
+Preset = Annotated[str, Option(metavar="NAME", help="Settings to start from.", autocompletion=options.complete_preset)]
+
+
 @app.command("aws-plan", rich_help_panel=_PANEL)
 def aws_plan(
-    preset: Annotated[
-        str, Option(metavar="NAME", help="Settings to start from.", autocompletion=options.complete_preset)
-    ] = "demo",
+    preset: Preset = "demo",
     lake: options.Lake = "s3://my-bucket/lake",
     corpus: Annotated[str, Option(metavar="URI", help="Text to train on.")] = "s3://my-bucket/lake/corpora/texts",
     settings: options.Settings = None,
@@ -43,6 +45,62 @@ def aws_plan(
     if found:
         raise InputError(f"{len(found)} problems in the requests to EMR; they are listed above")
     sys.stderr.write(f"aws-plan: {len(planned)} requests, valid for botocore {botocore.__version__}\n")
+
+
+@app.command("aws-check", rich_help_panel=_PANEL)
+def aws_check(
+    preset: Preset = "demo",
+    airflow_role: Annotated[
+        str | None, Option(metavar="ARN", help="Role of Airflow, whose permissions are simulated too.")
+    ] = None,
+    settings: options.Settings = None,
+) -> None:
+    """Check an AWS account before a run costs money: networks, roles, quotas, offers, bucket and key.
+
+    The deployment is the one of the environment: set the variables that aws-deploy printed. Nothing is written and
+    nothing is started. Each problem names its fix.
+    """
+    from infra.aws.check.command import findings
+    from infra.aws.check.findings import Deployment
+    from jobs.config import environment_settings, parse_settings, resolve
+    from jobs.lake.region import find_region
+    from nightjar import settings as deployed
+
+    region = find_region()
+    if region is None:
+        raise InputError("no region: set AWS_REGION to the region of your deployment")
+    config = resolve("s3://corpus", preset, {**environment_settings(), **parse_settings(settings or ())})
+    deployment = Deployment(config, deployed.load().lake.uri, airflow_role, region)
+    count = {"ok": 0, "problem": 0, "unknown": 0}
+    for finding in findings(deployment):
+        count[finding.level] += 1
+        sys.stdout.write(f"{finding}\n")
+        sys.stdout.flush()
+    if count["problem"]:
+        raise InputError(f"{count['problem']} problems; each line above names its fix")
+    sys.stderr.write(f"aws-check: no problem found, {count['unknown']} things could not be checked\n")
+
+
+@app.command("aws-smoke", rich_help_panel=_PANEL)
+def aws_smoke(
+    output: Annotated[Path, Option(metavar="DIR", help="Folder for the file of what was recorded.")] = Path(),
+    yes: Annotated[bool, Option("--yes", help="Do not ask before a cluster is started, which costs money.")] = False,
+    settings: options.Settings = None,
+) -> None:
+    """Run the smallest run on AWS, and record what no document says about the release, in one zip file.
+
+    The deployment is the one of the environment: set the variables that aws-deploy printed. The cluster is ended in any
+    case. Check the deployment with aws-check first.
+    """
+    from infra.aws import smoke
+    from jobs.config import environment_settings, parse_settings, resolve
+
+    chosen = parse_settings(settings or ())
+    config = resolve("s3://corpus", "tiny", {**smoke.SMALL, **environment_settings(), **chosen})
+    if not yes:
+        typer.confirm(f"Start {smoke.cost_text(config)}?", abort=True, err=True)
+    path = smoke.smoke(chosen, output.absolute(), poll_seconds=15.0)
+    sys.stdout.write(f"{path}\n")
 
 
 @app.command("aws-deploy", rich_help_panel=_PANEL)
@@ -92,12 +150,12 @@ def bundled_plugins() -> dict[str, bytes]:
 
     The paths are those in the plugins folder.
     """
-    from nightjar.packaging.build import PROJECT_ROOT
+    from nightjar.packaging.build import PROJECT_ROOT, TORCH_FILES
 
     files = {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "plugins").glob("*.py"))}
     for source in (PROJECT_ROOT / "plugins" / "nightjar", PROJECT_ROOT / "jobs"):
         for path in sorted(path for path in source.rglob("*") if path.suffix in _PACKED_SUFFIXES):
             files[path.relative_to(source.parent).as_posix()] = path.read_bytes()
-    for name in ("requirements/job.txt", "requirements/torch.txt"):
-        files[name] = (PROJECT_ROOT / name).read_bytes()
+    for name in ("job.txt", *TORCH_FILES):
+        files[f"requirements/{name}"] = (PROJECT_ROOT / "requirements" / name).read_bytes()
     return {**files, ".airflowignore": _IGNORED}

@@ -1,0 +1,49 @@
+"""The EMR releases that Nightjar knows: the compatibility table.
+
+Recorded from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November 2026). What
+they do not say is in no field here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Release(NamedTuple):
+    """What a release brings, as far as the job depends on it."""
+
+    spark: str
+    hadoop: str
+    java: tuple[int, ...]
+    """Versions of Java for Spark, the default first."""
+    python: tuple[str, ...]
+    """Versions of Python for PySpark, the default first."""
+    cuda: str
+    """Version of CUDA of the driver on nodes with GPUs (component nvidia-cuda)."""
+    supported_until: str
+    emr_endpoint: bool
+    """Whether clusters in private subnets need the VPC's endpoint of EMR's service."""
+
+
+RELEASES = {
+    "emr-spark-8.0.0": Release(
+        spark="4.0.2",
+        hadoop="3.4.2",
+        java=(17, 21),
+        python=("3.11", "3.13"),
+        cuda="12.5",
+        supported_until="2028-05-20",
+        emr_endpoint=True,
+    ),
+    "emr-spark-8.1.0": Release(
+        spark="4.1.1",
+        hadoop="3.4.2",
+        java=(17, 21),
+        python=("3.11", "3.13"),
+        cuda="12.5",
+        supported_until="2029-09-07",
+        emr_endpoint=True,
+    ),
+}
+"""The known releases by label, the default first."""
+DEFAULT_RELEASE = next(iter(RELEASES))
