@@ -199,6 +199,7 @@ def _run_step(
 @app.command("facts", hidden=True)
 def facts(
     config: Annotated[str, Option(metavar="URI", help="The run's config.json, in its folder.")],
+    attempt: options.Attempt = None,
     engine: options.Engine = "spark",
     master: options.Master = None,
 ) -> None:
@@ -209,6 +210,7 @@ def facts(
     from jobs.lake.uri import join
     from jobs.pipeline import read_config
 
+    _check_attempt(attempt, config)
     run = Run.of_config(config)
     resolved = read_config(run)
     with _engine(engine, resolved, master) as chosen:
