@@ -61,7 +61,8 @@ def check_release(deployment: Deployment) -> Iterator[Finding]:
     if label in labels:
         yield ok("release", f"{label} is offered in {deployment.region}")
     else:
-        yield problem("release", f"{label} is not offered in {deployment.region}", f"Choose one of {', '.join(labels)}")
+        others = sorted(RELEASES.keys() & set(labels)) or labels[:5]
+        yield problem("release", f"{label} is not offered in {deployment.region}", f"Choose one of {', '.join(others)}")
 
 
 def check_supported_types(deployment: Deployment) -> Iterator[Finding]:
@@ -74,8 +75,11 @@ def check_supported_types(deployment: Deployment) -> Iterator[Finding]:
         if not answer.get("Marker"):
             break
         marker = {"Marker": answer["Marker"]}
-    for name in sorted({*cluster.primary_instance_types, *cluster.training_types} - supported):
+    lacking = sorted({*cluster.primary_instance_types, *cluster.training_types} - supported)
+    for name in lacking:
         yield problem("instance types", f"{cluster.release_label} does not support {name}", "Choose another type")
+    if not lacking:
+        yield ok("instance types", f"{cluster.release_label} supports them all")
 
 
 def check_offered_types(deployment: Deployment) -> Iterator[Finding]:

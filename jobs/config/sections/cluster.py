@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from jobs.config.releases import DEFAULT_RELEASE
 from jobs.config.sections import Section
 
 Architecture = Literal["x86_64", "aarch64"]
@@ -59,8 +60,9 @@ class SparkConfig(Section):
 class ClusterConfig(Section):
     """The EMR cluster that exists only while a run lasts."""
 
-    release_label: str = "emr-spark-8.0.0"
-    """EMR release. It decides the versions of Spark and Python; the code is tested with the default."""
+    release_label: str = DEFAULT_RELEASE
+    """EMR release. It decides the versions of Spark, Hadoop and Java. emr-spark-8.0.0 has Spark 4.0.2, with which the
+    code is tested, and is supported until 2028-05-20; emr-spark-8.1.0 has Spark 4.1.1, until 2029-09-07."""
     primary_instance_types: InstanceTypes = _GENERAL
     """EC2 instance types of the primary node, which runs the driver, such as ["m6i.xlarge", "m6a.xlarge"]. EMR takes
     the first one that is available."""

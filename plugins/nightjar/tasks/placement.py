@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from jobs.config import Config
+from jobs.config.releases import RELEASES
 from jobs.config.sizes import check_gpus, check_placement, sized, unchecked_types
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,12 @@ def place(config: Config) -> Config:
     check_gpus(config)
     placed = sized(config)
     check_placement(placed)
+    if config.cluster.release_label not in RELEASES:
+        log.warning(
+            "cluster.release_label=%s is not in the compatibility table (%s): nothing of it is known here",
+            config.cluster.release_label,
+            ", ".join(RELEASES),
+        )
     if unchecked := unchecked_types(config):
         log.warning("The memory of %s for Spark is computed by rule, and unchecked", ", ".join(unchecked))
     if config.cluster.torch_build == "cuda" and config.train.device == "auto":

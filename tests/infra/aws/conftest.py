@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -17,7 +18,8 @@ from moto.cloudformation.models import ChangeSet
 from infra.aws import deploy
 from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
-from tests.infra.aws.recorder import Recorder, Request
+from tests.infra.aws.recorder import Recorder
+from tests.infra.aws.recorder import Request as Received
 from tests.support import airflow
 
 airflow.isolate()
@@ -32,7 +34,7 @@ class Deployment:
 
     endpoint: str
     printed: list[str]
-    received: list[Request] = field(repr=False)
+    received: list[Received] = field(repr=False)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,7 +60,7 @@ def template() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder, received = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Request]]
+    folder, received = tmp_path_factory.mktemp("aws"), []  # type: tuple[Path, list[Received]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deploy, "TEMPLATE", _for_moto(template, folder))
         patch.setattr(deploy, "POLL_SECONDS", 0.1)
@@ -76,6 +78,8 @@ def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
             patch.delenv("AWS_ENDPOINT_URL")
             received.clear()
             yield Deployment(endpoint, printed, received)
+            # moto's state is the process's: the next module would change this stack instead of creating its own.
+            urlopen(Request(f"{endpoint}/moto-api/reset", method="POST")).close()
 
 
 def _for_moto(template: dict[str, Any], folder: Path) -> Path:
