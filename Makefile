@@ -117,6 +117,10 @@ lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
 		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
 	done
 
+.PHONY: torch-hashes
+torch-hashes: setup ## Write the hashes of torch's wheels anew, from PyTorch's indexes
+	$(RUN) -m infra.setup.torch_hashes
+
 .PHONY: clean
 clean: ## Remove caches and coverage data; keeps every .venv, lake, .airflow and .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
@@ -131,6 +135,19 @@ test-compose: setup ## Test docker-compose on this machine's Docker engine
 .PHONY: test-peers
 test-peers: setup .venv-peers/made ## Test that transformers opens our model folder and computes the same
 	$(PEERS) -m pytest -p no:cacheprovider tests/peers
+
+# An environment that sees the packages of .venv, with another Spark.
+SPARK41 := .venv-spark41/bin/python
+.venv-spark41/made: requirements/spark41.txt
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-spark41
+	$(RUN) $(PURELIB) >"$$($(SPARK41) $(PURELIB))/job.pth"
+	$(RUN) -m uv pip install --quiet --python $(SPARK41) --require-hashes --no-deps -r requirements/spark41.txt
+	touch $@
+
+.PHONY: test-spark41
+test-spark41: setup .venv-spark41/made ## Run the tests of the Spark engine on Spark 4.1.1, as emr-spark-8.1.0 has it
+	@$(SPARK41) -c 'import pyspark; print("pyspark", pyspark.__version__)'
+	JAVA_HOME="$$(cat .venv/java_home)" $(SPARK41) -m pytest -q -p no:cacheprovider tests/jobs/engine
 
 .PHONY: test-bootstrap
 test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)

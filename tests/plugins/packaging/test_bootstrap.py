@@ -77,6 +77,7 @@ def test_script_and_modules_agree_on_the_nodes() -> None:
     python = "python{}.{}".format(*node.PYTHON_VERSION)
     assert f"prefix={node.PREFIX}" in lines
     assert f"readonly TORCH_CPU_INDEX={node.TORCH_CPU_INDEX}" in lines
+    assert f"readonly TORCH_CUDA_INDEX={node.TORCH_CUDA_INDEX}" in lines
     assert f'{python} -m venv "$target"' in SCRIPT.read_text()
 
 

@@ -96,6 +96,26 @@ def test_wheels_that_do_not_fit_are_refused(
         check_names(names, target, LOCK, "2.13.0")
 
 
+def test_torch_for_a_newer_driver_is_refused() -> None:
+    """PyPI's own build is for CUDA 13, whose driver the releases do not have."""
+    names = {PURE, NATIVE, "torch-2.13.0+cu126-cp311-cp311-manylinux_2_28_x86_64.whl"}
+    assert check_names(names, GPU, LOCK, "2.13.0")["torch"]
+    for build in ("", "+cu130"):
+        wheels = {PURE, NATIVE, f"torch-2.13.0{build}-cp311-cp311-manylinux_2_28_x86_64.whl"}
+        with pytest.raises(PackageError, match=r"is not the build \+cu126: the driver of the release is too old"):
+            check_names(wheels, GPU, LOCK, "2.13.0")
+
+
+def test_torch_with_another_hash_is_refused(folder: Path) -> None:
+    def pin(*hashes: str) -> lock.Pin:
+        return lock.Pin("torch", "2.13.0+cpu", None, frozenset(hashes))
+
+    assert check_folder(folder, X86, LOCK, "2.13.0", [pin(digest(TORCH))])
+    assert check_folder(folder, X86, LOCK, "2.13.0", [pin()])  # its hash is not known
+    with pytest.raises(PackageError, match=r"torch-.* has a hash that is not in requirements/torch-cpu\.txt"):
+        check_folder(folder, X86, LOCK, "2.13.0", [pin("0" * 64)])
+
+
 def test_changed_wheel_is_refused(folder: Path) -> None:
     (folder / NATIVE).write_text("something else")
     with pytest.raises(PackageError, match=r"numpy-.* has a hash that is not in requirements/job.txt"):

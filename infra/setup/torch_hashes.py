@@ -1,0 +1,102 @@
+"""Write the hashes of torch's wheels into ``requirements/torch-*.txt``: ``make torch-hashes``.
+
+The CPU build's hashes are in the links of PyTorch's index. The build for GPUs needs CUDA packages of several indexes,
+so uv resolves them all. Needs a network; run it after the version in ``requirements/torch.txt`` has changed.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote
+from urllib.request import urlopen
+
+from infra.setup.__main__ import TORCH, pinned
+from infra.setup.packages import CPU_INDEX, CPU_LOCK, SetupError
+
+CUDA_LOCK = Path("requirements/torch-cuda.txt")
+PYTHONS = ("cp311", "cp312", "cp313")
+"""Versions of Python that a machine may have; nodes have the first."""
+BUILDS = {
+    "+cpu ; sys_platform == 'linux'": ("+cpu", ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")),
+    " ; sys_platform == 'darwin'": ("", ("macosx_14_0_arm64",)),
+}
+"""The requirement's ending and the wheels' local version and platforms."""
+_LINK = re.compile(r'href="[^"]*?/?([^/"#]+\.whl)#sha256=([0-9a-f]{64})"')
+_SECONDS = 60
+
+
+def main() -> int:
+    """Write both files and return the exit code."""
+    version = pinned("torch", TORCH)
+    try:
+        with urlopen(f"{CPU_INDEX}/torch/", timeout=_SECONDS) as page:  # noqa: S310 - a fixed https address
+            listed = read_index(page.read().decode())
+        _replace(CPU_LOCK, cpu_lines(listed, version))
+        _replace(CUDA_LOCK, _cuda_lines(_cuda_pin()))
+    except (OSError, SetupError) as error:
+        sys.stderr.write(f"torch-hashes: {error}\n")
+        return 1
+    sys.stdout.write(
+        f"torch-hashes: wrote {CPU_LOCK} and {CUDA_LOCK}; look at the difference, and run make package-check\n"
+    )
+    return 0
+
+
+def read_index(page: str) -> dict[str, str]:
+    """Return the hash of each wheel that a page of an index links to, by the wheel's name."""
+    return {unquote(name): sha256 for name, sha256 in _LINK.findall(page)}
+
+
+def cpu_lines(listed: dict[str, str], version: str) -> list[str]:
+    """Return the requirements of the CPU build with the hashes of all machines.
+
+    Raises:
+        SetupError: if the index lacks one of the wheels.
+    """
+    lines = []
+    for ending, (local, platforms) in BUILDS.items():
+        names = [f"torch-{version}{local}-{each}-{each}-{platform}.whl" for platform in platforms for each in PYTHONS]
+        if missing := [name for name in names if name not in listed]:
+            raise SetupError(f"{CPU_INDEX} has no {', '.join(missing)}")
+        hashes = [f"    --hash=sha256:{listed[name]}" for name in names]
+        lines += " \\\n".join([f"torch=={version}{ending}", *hashes]).splitlines()
+    return lines
+
+
+def _cuda_pin() -> str:
+    """Return the requirement of the build for GPUs, as the file has it: with its local version."""
+    found = re.search(r"^torch==[^\s\\;]+", CUDA_LOCK.read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise SetupError(f"{CUDA_LOCK} pins no torch: write torch==VERSION+cuNNN")
+    return found[0]
+
+
+def _cuda_lines(pin: str) -> list[str]:
+    """Return the requirements of the build for GPUs and of all that it needs, with hashes, for the nodes."""
+    build = pin.rpartition("+")[2]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "torch.in"
+        source.write_text(f"{pin}\n")
+        command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-header"]
+        command += ["--no-emit-index-url", "--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
+        command += ["--index", f"https://download.pytorch.org/whl/{build}", "--index-strategy", "unsafe-best-match"]
+        command += ["--constraint", "requirements/job.txt", "--no-annotate", str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SetupError(f"uv could not resolve {pin}: {done.stderr.strip().splitlines()[-1:]}")
+    return done.stdout.splitlines()
+
+
+def _replace(path: Path, lines: list[str]) -> None:
+    """Write requirements below the comments of a file, but for those about what is unchecked."""
+    comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
+    kept = [line for line in comments if "unchecked" not in line]
+    path.write_text("\n".join([*kept, *lines]) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
