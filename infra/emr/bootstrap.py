@@ -37,10 +37,14 @@ def prefix(cluster_folder: Path) -> Path:
     return cluster_folder / "opt" / "nightjar"
 
 
+def is_own(script: Mapping[str, Any]) -> bool:
+    """Return whether a bootstrap action is the one that builds Nightjar's environment."""
+    return script["Path"].endswith("/bootstrap.sh") and "--package" in (script.get("Args") or ())
+
+
 def skip_reason(script: Mapping[str, Any], mode: str) -> str:
     """Return why a bootstrap action is not executed, or an empty text if it is."""
-    builds_environment = script["Path"].endswith("/bootstrap.sh") and "--package" in (script.get("Args") or ())
-    if mode == "fast" and builds_environment:
+    if mode == "fast" and is_own(script):
         return "it builds Nightjar's environment, and steps use this Python instead; --bootstrap full executes it"
     return ""
 
@@ -62,7 +66,8 @@ class BootstrapAction(GuardedCommand):
             if not self._fetch(script):
                 return self._download_failure(instance_id)
             env = {**self.environment(cluster, find_spark()), PREFIX_VARIABLE: str(self._prefix)}
-            status = self.run(StepCommand((str(script), *(self._script.get("Args") or ()))), env)
+            arguments = [*(self._script.get("Args") or ()), *self._own_arguments()]
+            status = self.run(StepCommand((str(script), *arguments)), env)
         finally:
             self.clean()
             if log_uri and not self.killed:
@@ -75,6 +80,10 @@ class BootstrapAction(GuardedCommand):
             f"On the master instance ({instance_id}), bootstrap action {self._number} returned a non-zero return code"
         )
         return self._failure("BOOTSTRAP_FAILURE_PRIMARY_WITH_NON_ZERO_CODE", message, instance_id, str(status))
+
+    def _own_arguments(self) -> list[str]:
+        """Return the arguments that keep Nightjar's own action below the cluster's folder."""
+        return ["--prefix", str(self._prefix)] if is_own(self._script) else []
 
     def _fetch(self, script: Path) -> bool:
         uri = self._script["Path"]

@@ -14,7 +14,13 @@ from jobs.config import flat_schema
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "bench" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "bench" / "README.md",
+        ROOT / "infra" / "emr" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
 GENERATED = ROOT / "docs" / "reference"
 SETTINGS = flat_schema()

@@ -13,9 +13,11 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+from botocore.config import Config
 
 from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
+from tests.infra.emr.answers import CheckedAnswers
 
 LIMIT_SECONDS = 60.0
 ROOT = Path(__file__).parents[3]
@@ -57,6 +59,11 @@ class Emr:
         self.endpoint_url = endpoint_url
         self.api = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", **keys)
         self.s3 = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1", **keys)
+
+    def unchecked(self) -> Any:
+        """Return a client that sends wrong requests too."""
+        config = Config(parameter_validation=False)
+        return boto3.client("emr", endpoint_url=self.endpoint_url, region_name="us-east-1", config=config)
 
     def create(self, *steps: dict[str, Any], alive: bool = True, instances: Any = (), **request: Any) -> str:
         request = {"Name": "test", "LogUri": "s3://lake/logs/", "ReleaseLabel": "emr-spark-8.0.0", **request}
@@ -104,28 +111,53 @@ def command(*args: str, on_failure: str = "CONTINUE", name: str = "a step") -> d
 
 
 @pytest.fixture(scope="package")
-def endpoint_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One server in this process, shared by the tests that do not stop it."""
+def server_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of the shared server."""
+    return tmp_path_factory.mktemp("emr state é")
+
+
+@pytest.fixture(scope="package")
+def server(server_state: Path) -> Iterator[tuple[str, CheckedAnswers]]:
+    """One server in this process, shared by the tests that do not stop it, and what it has answered."""
     settings = EmrSettings(
         buckets=("lake",),
-        state_dir=tmp_path_factory.mktemp("emr state é"),
+        state_dir=server_state,
         start_seconds=0.1,
         bootstrap_seconds=0.1,
         grace_seconds=2.0,
         step_env={"FOR_STEPS": "yes"},
     )
+    checked: list[CheckedAnswers] = []
+
+    def check(app: Any) -> CheckedAnswers:
+        checked.append(CheckedAnswers(app))
+        return checked[0]
+
     patch = pytest.MonkeyPatch()
     patch.setenv("PYTHONPATH", str(ROOT))
     patch.setenv("NIGHTJAR_TEST", "inherited")
     patch.setenv("AIRFLOW__SECRET", "not inherited")
-    with embedded_emr(settings) as url:
-        yield url
+    with embedded_emr(settings, check) as url:
+        yield url, checked[0]
     patch.undo()
 
 
 @pytest.fixture
-def emr(endpoint_url: str) -> Emr:
-    return Emr(endpoint_url)
+def endpoint_url(server: tuple[str, CheckedAnswers]) -> str:
+    return server[0]
+
+
+@pytest.fixture
+def answers(server: tuple[str, CheckedAnswers]) -> CheckedAnswers:
+    return server[1]
+
+
+@pytest.fixture
+def emr(endpoint_url: str, answers: CheckedAnswers) -> Iterator[Emr]:
+    """Clients of the shared server. Every answer that a test gets fits botocore's model."""
+    answers.wrong.clear()
+    yield Emr(endpoint_url)
+    assert answers.wrong == []
 
 
 @contextmanager

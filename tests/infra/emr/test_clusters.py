@@ -1,13 +1,17 @@
 """The states of clusters and steps in the EMR API."""
 
 import json
+import signal
 import time
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.infra.emr.conftest import Emr, bash, until
+from infra.emr.control import Control
+from jobs.errors import InputError
+from tests.infra.emr.conftest import Emr, bash, command, served, until
+from tests.infra.emr.test_faults import FLEETS
 
 pytestmark = pytest.mark.slow
 
@@ -212,4 +216,100 @@ def test_unknown_ids_are_errors_of_the_client(emr: Emr) -> None:
     info = emr.api.cancel_steps(ClusterId=cluster, StepIds=["s-NONE"])["CancelStepsInfoList"][0]
     assert info["Status"] == "FAILED"
     until(lambda: emr.status(cluster)["State"] == "WAITING")
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+
+
+def test_steps_run_at_the_same_time_as_the_concurrency_level_allows(emr: Emr, tmp_path: Path) -> None:
+    meet = f"""touch '{tmp_path}'/$0; until [ $(ls '{tmp_path}' | wc -l) -ge 2 ]; do sleep 0.05; done"""
+    steps = [command("bash", "-c", meet, name) for name in ("a", "b")]
+    cluster = emr.create(*steps, bash("sleep 300"), bash("sleep 300"), bash("true"), StepConcurrencyLevel=2)
+    until(lambda: emr.states(cluster) == ["COMPLETED", "COMPLETED", "RUNNING", "RUNNING", "PENDING"])
+    assert emr.status(cluster)["State"] == "RUNNING"
+    assert emr.api.modify_cluster(ClusterId=cluster, StepConcurrencyLevel=3)["StepConcurrencyLevel"] == 3
+    until(lambda: emr.states(cluster)[4] == "COMPLETED")
+    failed = emr.add(cluster, bash("exit 1"))[0]
+    emr.wait("FAILED", cluster, failed)
+    running = [step["Id"] for step in emr.steps(cluster) if step["Status"]["State"] == "RUNNING"]
+    assert len(running) == 2
+    emr.api.cancel_steps(ClusterId=cluster, StepIds=running[:1])
+    emr.wait("CANCELLED", cluster, running[0])
+    assert emr.status(cluster, running[1])["State"] == "RUNNING"
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    emr.wait("TERMINATED", cluster)
+    assert emr.status(cluster, running[1])["State"] == "CANCELLED"
+
+
+def test_clock_is_advanced_and_sped_up(emr: Emr) -> None:
+    control = Control(emr.endpoint_url)
+    cluster = emr.create(bash("sleep 0.5"), AutoTerminationPolicy={"IdleTimeout": 7200})
+    emr.wait("RUNNING", cluster)
+    control.advance(7300)  # the step is real work, and the cluster is not idle while it runs
+    emr.wait("WAITING", cluster)
+    control.advance(7000)
+    time.sleep(0.2)
+    assert emr.status(cluster)["State"] == "WAITING"
+    control.speed(1000)
+    assert "auto-termination" in emr.wait("TERMINATED", cluster, seconds=5)["StateChangeReason"]["Message"]
+    control.speed(1)
+    timeline = emr.status(cluster)["Timeline"]
+    assert (timeline["EndDateTime"] - timeline["ReadyDateTime"]).total_seconds() > 14400
+    for wrong in (lambda: control.advance(-1), lambda: control.speed(0)):
+        with pytest.raises(InputError):
+            wrong()
+
+
+def test_logs_come_late_and_are_complete_when_the_server_stops(tmp_path: Path) -> None:
+    with served("--log-delay-seconds", "180") as (server, emr):
+        control, folder = Control(emr.endpoint_url), tmp_path / "logs"
+        cluster = emr.create(bash("echo one"), LogUri=folder.as_uri())
+        first = emr.steps(cluster)[0]["Id"]
+        emr.wait("COMPLETED", cluster, first)
+        control.advance(170)
+        time.sleep(0.3)
+        assert not folder.exists()
+        control.advance(11)
+        until((folder / cluster / "steps" / first / "stdout.gz").exists)
+        second = emr.add(cluster, bash("echo two"))[0]
+        emr.wait("COMPLETED", cluster, second)
+        assert not (folder / cluster / "steps" / second).exists()
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
+        assert (folder / cluster / "steps" / second / "stdout.gz").exists()
+
+
+def test_fleets_and_groups_go_through_the_states_of_their_cluster(emr: Emr) -> None:
+    control = Control(emr.endpoint_url)
+    fault = control.fault("slow-start", seconds=3600)
+    cluster = emr.create(bash("true"), instances={"InstanceFleets": FLEETS})
+
+    def states(**given: str) -> list[str]:
+        return [each["Status"]["State"] for each in emr.api.list_instances(ClusterId=cluster, **given)["Instances"]]
+
+    until(lambda: states() == ["PROVISIONING"] * 5)
+    control.advance(3600)
+    emr.wait("WAITING", cluster)
+    assert control.hits(fault) == 1
+    assert states() == ["RUNNING"] * 5
+    assert states(InstanceFleetType="TASK") == ["RUNNING"] * 2
+    fleets = emr.api.list_instance_fleets(ClusterId=cluster)["InstanceFleets"]
+    units = [(f["InstanceFleetType"], f["ProvisionedOnDemandCapacity"], f["ProvisionedSpotCapacity"]) for f in fleets]
+    assert units == [("MASTER", 1, 0), ("CORE", 2, 0), ("TASK", 0, 2)]
+    with pytest.raises(ClientError, match="mutually exclusive"):
+        emr.api.list_instance_groups(ClusterId=cluster)
+    change = {"InstanceFleetId": fleets[2]["Id"], "TargetSpotCapacity": 1, "TargetOnDemandCapacity": 1}
+    emr.api.modify_instance_fleet(ClusterId=cluster, InstanceFleet=change)
+    assert sorted(states(InstanceFleetType="TASK")) == ["RUNNING", "RUNNING", "TERMINATED"]
+    emr.api.terminate_job_flows(JobFlowIds=[cluster])
+    emr.wait("TERMINATED", cluster)
+    assert set(states()) == {"TERMINATED"}
+    control.clear()
+
+
+def test_weights_decide_how_many_instances_a_fleet_has(emr: Emr) -> None:
+    heavy = {**FLEETS[1], "TargetOnDemandCapacity": 5}
+    heavy["InstanceTypeConfigs"] = [{"InstanceType": "m6i.2xlarge", "WeightedCapacity": 2}]
+    cluster = emr.create(instances={"InstanceFleets": [FLEETS[0], heavy]})
+    emr.wait("WAITING", cluster)
+    assert len(emr.api.list_instances(ClusterId=cluster, InstanceFleetType="CORE")["Instances"]) == 3
+    assert emr.api.list_instance_fleets(ClusterId=cluster)["InstanceFleets"][1]["ProvisionedOnDemandCapacity"] == 6
     emr.api.terminate_job_flows(JobFlowIds=[cluster])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.emr.command import JVM_OPTIONS, ClusterSpec, StepCommand, step_command, step_env
+from infra.emr.instance_types import yarn_megabytes
 from infra.emr.spark_submit import CommandError, Download
 
 HOME = Path("/spark")
@@ -123,3 +124,33 @@ def test_encryption_stays_on_except_for_executors_as_processes() -> None:
     for executors, kept in (("threads", 3), ("processes", 0)):
         argv = make("app.py", executors=executors, **conf).argv
         assert len([word for word in argv if word.endswith("=true")]) == kept
+
+
+@pytest.mark.parametrize(
+    ("workers", "sizes", "executors"),
+    [
+        ((11712,), ("--executor-memory", "2g", "--conf", "spark.executor.memoryOverheadFactor=1.0"), 2),
+        ((11712, 11712), ("--executor-memory", "2g", "--conf", "spark.executor.memoryOverheadFactor=1.0"), 4),
+        ((11712,), ("--executor-memory", "2g"), 4),
+        ((4096,), ("--executor-memory", "3712m"), 1),
+        ((4096, 4096), ("--executor-memory", "2g", "--conf", "spark.executor.memoryOverhead=1500"), 1),
+        ((4096,), ("--executor-memory", "1g", "--conf", "spark.executor.pyspark.memory=1g"), 1),
+        ((), ("--executor-memory", "900g"), 8),
+    ],
+)
+def test_executors_that_do_not_fit_on_the_nodes_are_left_out(
+    workers: tuple[int, ...], sizes: tuple[str, ...], executors: int
+) -> None:
+    spec = ClusterSpec("us-east-1", "processes", {}, {}, worker_megabytes=workers)
+    args = ["spark-submit", "--num-executors", "8", *sizes, "app.py"]
+    made = step_command("command-runner.jar", args, spec, HOME, "").argv
+    assert made[made.index("--master") + 1].startswith(f"local-cluster[{executors},1,")
+
+
+def test_executor_larger_than_any_node_is_refused_in_sparks_words() -> None:
+    spec = ClusterSpec("us-east-1", "threads", {}, {}, worker_megabytes=(11712, 2048))
+    with pytest.raises(CommandError, match=r"Required executor memory \(12288 MB\).* overhead \(1228 MB\)"):
+        step_command("command-runner.jar", ["spark-submit", "--executor-memory=12g", "app.py"], spec, HOME, "")
+    assert yarn_megabytes("m6i.xlarge") == 11712
+    assert yarn_megabytes("m5.xlarge") == 12288
+    assert yarn_megabytes("t2.nano") is None

@@ -1,9 +1,10 @@
-"""Training continues when an executor dies: the real job, on a cluster whose executors are processes."""
+"""Training continues when a spot node is lost: the real job, on a cluster whose executors are processes."""
 
 from pathlib import Path
 
 import pytest
 
+from infra.emr.control import Control
 from jobs.config import SparkConfig
 from jobs.lake import store
 from jobs.lake.layout import Lake
@@ -11,6 +12,7 @@ from jobs.training.checkpoint import complete_checkpoints
 from nightjar.emr.requests import spark_submit
 from nightjar.packaging.build import build
 from tests.infra.emr.conftest import Emr, command, descendants, until
+from tests.infra.emr.test_faults import FLEETS
 from tests.support.handmade import make_datasets, make_run, train_tokenizer
 
 pytestmark = pytest.mark.spark
@@ -19,7 +21,7 @@ EXECUTOR = "CoarseGrainedExecutorBackend"
 SETTINGS = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 1000}
 
 
-def test_training_survives_a_lost_executor(emr: Emr, tmp_path: Path) -> None:
+def test_training_survives_a_lost_spot_node(emr: Emr, tmp_path: Path) -> None:
     lake = Lake((tmp_path / "my läke").as_uri())
     make_datasets(lake, train_tokenizer())
     run, _ = make_run(lake, **SETTINGS)
@@ -27,7 +29,9 @@ def test_training_survives_a_lost_executor(emr: Emr, tmp_path: Path) -> None:
         store.write_bytes(f"{lake.uri}/package/{name}", data)
     submit = spark_submit("train", SparkConfig(executor_memory="512m"), f"{lake.uri}/package")
     tag = {"Key": "nightjar:executors", "Value": "processes"}
-    cluster = emr.create(command(*submit, "train", "--config", run.config), Tags=[tag])
+    fleets = [FLEETS[0], {**FLEETS[1], "TargetOnDemandCapacity": 1}, {**FLEETS[2], "TargetSpotCapacity": 1}]
+    train = command(*submit, "train", "--config", run.config)
+    cluster = emr.create(train, Tags=[tag], instances={"InstanceFleets": fleets})
     step = emr.steps(cluster)[0]["Id"]
 
     def is_under_way() -> bool:
@@ -35,8 +39,10 @@ def test_training_survives_a_lost_executor(emr: Emr, tmp_path: Path) -> None:
         return len(complete_checkpoints(run)) > 0
 
     until(is_under_way, seconds=120)
-    first, _ = descendants(EXECUTOR)
-    first.kill()
+    assert len(descendants(EXECUTOR)) == 2
+    control = Control(emr.endpoint_url)
+    control.fault("spot-loss", roles=["TASK"])
+    control.advance(121)
     emr.wait("COMPLETED FAILED", cluster, step, seconds=120)
     assert emr.status(cluster, step)["State"] == "COMPLETED", emr.log(cluster, step, "stderr")
     emr.api.terminate_job_flows(JobFlowIds=[cluster])
