@@ -24,7 +24,7 @@ from jobs.lake.region import find_region
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar import settings
-from nightjar.emr import clusters, requests
+from nightjar.emr import clusters, outcome, requests
 from nightjar.packaging.build import zip_bytes
 from nightjar.tasks.package import upload
 from nightjar.tasks.placement import place
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 LIMIT_SECONDS = 45 * 60.0
 """Time after which the cluster is ended, whatever runs."""
-LOG_SECONDS = 6 * 60.0
-"""Longest wait for the logs of the steps; EMR uploads them every five minutes."""
 SMALL = {
     "cluster.core_instances": 1,
     "cluster.task_instances": 0,
@@ -83,10 +81,11 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
         described = _describe(client, cluster_id)
     finally:
         clusters.terminate_clusters(client, [cluster_id], poll_seconds)
+    patience = outcome.log_wait_seconds(client.meta.endpoint_url, poll_seconds)
     files = {
         "request.json": _json(request),
         "cluster.json": _json(described),
-        **_logs(store, join(settled.lake.logs, cluster_id, "steps"), described["Steps"], poll_seconds),
+        **_logs(store, join(settled.lake.logs, cluster_id, "steps"), described["Steps"], patience, poll_seconds),
         **_facts(store, run),
     }
     path = folder / f"nightjar-smoke-{config.cluster.release_label}-{cluster_id}.zip"
@@ -149,9 +148,11 @@ def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
     return described
 
 
-def _logs(store: Store, folder: str, steps: Sequence[Any], poll_seconds: float) -> dict[str, bytes]:
+def _logs(
+    store: Store, folder: str, steps: Sequence[Any], wait_seconds: float, poll_seconds: float
+) -> dict[str, bytes]:
     """Return the logs of all steps by their names in the zip file, as far as EMR has uploaded them in time."""
-    deadline = time.monotonic() + min(LOG_SECONDS, 60 * poll_seconds)
+    deadline = time.monotonic() + wait_seconds
     wanted = {f"steps/{step['Name']}/controller.gz": join(folder, step["Id"], "controller.gz") for step in steps}
     while True:
         present = {file.uri for file in store.list_files(folder)}

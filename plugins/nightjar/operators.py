@@ -26,9 +26,6 @@ from nightjar.triggers import StepTrigger, WatchedStep
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-LOG_WAIT_POLLS = 12
-"""Time limit for the logs of a failed step, in poll intervals. EMR uploads logs every few minutes."""
-
 
 class CreateClusterOperator(BaseOperator):
     """Create the run's cluster and return its id, without waiting for the cluster to start.
@@ -136,7 +133,7 @@ class SparkStepOperator(BaseOperator):
     def _fail(self, client: Any, run: Run) -> None:
         settled = settings.load()
         step = steps.describe_step(client, self.cluster_id, self.step_id)
-        wait_seconds = settled.poll_seconds * LOG_WAIT_POLLS
+        wait_seconds = outcome.log_wait_seconds(client.meta.endpoint_url, settled.poll_seconds)
         failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
         raise failure.error(self.step, self.step_id)

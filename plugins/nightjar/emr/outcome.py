@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_TAIL_LINES = 40
+UPLOAD_SECONDS = 390.0
+"""EMR uploads the logs of a running cluster every five minutes, and takes a while to do so."""
+WAIT_POLLS = 12
+"""Time limit for logs elsewhere than on AWS, in poll intervals."""
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
 
@@ -49,6 +53,11 @@ class StepFailure:
         if self.exit_code == InputError.exit_code and (message := self.message or _last_line(self.log_tail)):
             return UserError(message)
         return StepFailedError(f"{step_name} failed (step {step_id}): {self.reason}")
+
+
+def log_wait_seconds(endpoint_url: str, poll_seconds: float) -> float:
+    """Return the time limit for the logs of a failed step. On AWS it does not depend on how often Airflow asks."""
+    return UPLOAD_SECONDS if "amazonaws.com" in endpoint_url else poll_seconds * WAIT_POLLS
 
 
 def explain_failure(

@@ -20,7 +20,8 @@ from jobs.errors import InputError
 engine = SparkEngine(SparkConfig(app_name="ours", master=sys.argv[1] or None), sys.argv[1] or None)
 conf = engine._context.getConf()
 names = ("app.name", "master", "speculation", "serializer", "dynamicAllocation.enabled", "executor.memory",
-         "shuffle.service.enabled", "executorEnv.AWS_REGION", "executorEnv.AWS_DEFAULT_REGION")
+         "shuffle.service.enabled", "executorEnv.AWS_REGION", "executorEnv.AWS_DEFAULT_REGION",
+         "executor.memoryOverhead", "yarn.heterogeneousExecutors.enabled")
 found = {name: conf.get(f"spark.{name}") for name in names}
 found["doubled"] = engine.map(float, [1, 2], "numbers")
 try:
@@ -70,6 +71,8 @@ def test_options_given_by_hand_win(tmp_path):
     assert found["executor.memory"] == "777m"
     assert found["serializer"] == "org.apache.spark.serializer.KryoSerializer"
     assert found["dynamicAllocation.enabled"] == found["shuffle.service.enabled"] == "false"
+    # The other settings for executors on a cluster stay: Spark alone would give 384 MB to their Python processes.
+    assert (found["executor.memoryOverhead"], found["yarn.heterogeneousExecutors.enabled"]) == ("2g", "false")
     assert found["executorEnv.AWS_REGION"] == found["executorEnv.AWS_DEFAULT_REGION"] == "us-east-1"
     assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
 

@@ -96,3 +96,9 @@ def test_logs_that_cannot_be_read_hide_nothing(run, monkeypatch):
     failure = explain(run, failed(run))
     assert (failure.message, failure.log_tail[:7]) == ("shard 7: truncated", "(no log")
     assert explain(run, failed(run, attempt=9)).reason == "Unknown Error."
+
+
+def test_logs_are_waited_for_as_long_as_emr_takes_whatever_the_poll_interval():
+    aws = "https://elasticmapreduce.eu-west-1.amazonaws.com"
+    assert outcome.log_wait_seconds(aws, 1.0) == outcome.log_wait_seconds(aws, 60.0) > 5 * 60
+    assert outcome.log_wait_seconds("http://127.0.0.1:5555", 1.0) == 12.0
