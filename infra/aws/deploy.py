@@ -24,6 +24,7 @@ from jobs.errors import InputError, NightjarError
 TEMPLATE = Path(__file__).parent / "template.yaml"
 POLL_SECONDS, MAX_POLLS = 10, 120  # twenty minutes
 TAG = "nightjar:project"
+_GROUP = "AWS::EC2::SecurityGroup"
 
 
 class DeployError(NightjarError):
@@ -52,9 +53,10 @@ def destroy(stack: str) -> None:
     if _status(client, stack) is None:
         sys.stdout.write(f"stack {stack} does not exist\n")
         return
-    outputs = read_outputs(client, stack)
-    kept = outputs.get("Lake", "its bucket")
-    network.release_groups([value for key, value in outputs.items() if key.endswith("SecurityGroup")])
+    kept = read_outputs(client, stack).get("Lake", "its bucket")
+    resources = client.describe_stack_resources(StackName=stack)["StackResources"]
+    groups = [each.get("PhysicalResourceId") for each in resources if each["ResourceType"] == _GROUP]
+    network.release_groups([name for name in groups if name])
     client.delete_stack(StackName=stack)
     _wait(client, "stack_delete_complete", stack)
     sys.stdout.write(f"stack {stack} is deleted; kept: {kept} with its content, and the key that encrypts it\n")

@@ -34,7 +34,8 @@ def tag_for_emr(subnet_ids: Sequence[str]) -> None:
     client = boto3.client("ec2")
     subnets = client.describe_subnets(SubnetIds=list(subnet_ids))["Subnets"]
     resource_ids = [*sorted({subnet["VpcId"] for subnet in subnets}), *subnet_ids]
-    tags = client.describe_tags(Filters=[{"Name": "key", "Values": [EMR_TAG["Key"]]}])["Tags"]
+    filters = {"key": [EMR_TAG["Key"]], "resource-id": resource_ids}
+    tags = client.describe_tags(Filters=[{"Name": name, "Values": values} for name, values in filters.items()])["Tags"]
     tagged = {tag["ResourceId"] for tag in tags if tag["Value"] == EMR_TAG["Value"]}
     if missing := [name for name in resource_ids if name not in tagged]:
         client.create_tags(Resources=missing, Tags=[EMR_TAG])
