@@ -150,8 +150,8 @@ test-spark41: setup .venv-spark41/made ## Run the tests of the Spark engine on S
 	JAVA_HOME="$$(cat .venv/java_home)" $(SPARK41) -m pytest -q -p no:cacheprovider tests/jobs/engine
 
 .PHONY: test-bootstrap
-test-bootstrap: setup ## Run the bootstrap action on a bare Debian, online and offline (root and debootstrap)
-	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py
+test-bootstrap: setup ## Run the bootstrap action on a bare Debian (root and debootstrap) and on the embedded EMR
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py tests/infra/emr/bootstrap_lab.py
 
 .PHONY: chaos
 chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table

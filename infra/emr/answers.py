@@ -46,6 +46,11 @@ class InvalidRequestError(ApiError):
         super().__init__(message, "InvalidRequestException")
 
 
+def present(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that have a value."""
+    return {name: value for name, value in members.items() if value is not None}
+
+
 def send_json(
     start_response: StartResponse, value: Any, status: int = 200, kind: str = "application/json"
 ) -> Iterable[bytes]:

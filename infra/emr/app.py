@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from infra.emr.api import EmrApi
 
-RESET_PATH = "/moto-api/reset"
+MOTO_PREFIX = "/moto-api"
+RESET_PATH = f"{MOTO_PREFIX}/reset"
 
 
 class App:
@@ -38,9 +39,10 @@ class App:
             return self._control(environ, start_response)
         if environ["PATH_INFO"] == RESET_PATH and environ["REQUEST_METHOD"] == "POST":
             self._emr.reset()
-        if not self._faults.any_of_calls:
-            return self._route(environ, start_response)
+        if environ["PATH_INFO"].startswith(MOTO_PREFIX):
+            return self._moto(environ, start_response)
         call = identify(environ)
+        self._faults.record(call.service, call.operation, call.caller)
         for fault in self._faults.of_call(call.service, call.operation, call.values, call.caller):
             if fault.kind == "delayed":
                 time.sleep(fault.seconds)

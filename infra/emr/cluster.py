@@ -159,9 +159,11 @@ class Cluster:
             self._bootstrap = command
             if self.is_ending():
                 command.stop()
-        yield
-        with self.changed:
-            self._bootstrap = None
+        try:
+            yield
+        finally:
+            with self.changed:
+                self._bootstrap = None
 
     def spec(self) -> ClusterSpec:
         """Return what decides how commands run."""

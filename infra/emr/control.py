@@ -51,6 +51,14 @@ class Control:
         """Remove a fault, or all. A removed fault of a cluster that has struck already stays in effect."""
         self._ask("DELETE", f"faults/{fault_id}" if fault_id else "faults")
 
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the calls of the AWS API so far: `service`, `operation`, `caller` and `count`."""
+        return list(self._ask("GET", "calls")["Calls"])
+
+    def forget_calls(self) -> None:
+        """Count calls from 0 again."""
+        self._ask("DELETE", "calls")
+
     def advance(self, seconds: float) -> None:
         """Move the server's clock forward."""
         self._ask("POST", "clock", {"advance": seconds})

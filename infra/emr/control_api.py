@@ -4,6 +4,8 @@
     POST   /_nightjar/faults        add a fault; the body is its fields in JSON
     DELETE /_nightjar/faults        remove all faults
     DELETE /_nightjar/faults/f-1    remove one
+    GET    /_nightjar/calls         the calls of the AWS API so far: service, operation, caller, and how many
+    DELETE /_nightjar/calls         count from 0 again
     GET    /_nightjar/clock         the time and the speed of the clock
     POST   /_nightjar/clock         {"advance": seconds} or {"speed": factor}
 
@@ -54,11 +56,13 @@ class ControlApi:
         what, *rest = path.strip("/").split("/")
         if what == "faults" and len(rest) <= 1:
             return self._answer_faults(method, rest[0] if rest else None, read_json(environ))
+        if what == "calls" and not rest:
+            return self._answer_calls(method)
         if what == "clock" and not rest:
             return self._answer_clock(method, read_json(environ))
         if what == "clusters" and rest[1:] == _NOTICE_PATH:
             return self._answer_notice(rest[0])
-        return 404, {"Error": f"{PREFIX}{path}: there are {PREFIX}faults and {PREFIX}clock"}
+        return 404, {"Error": f"{PREFIX}{path}: there are {PREFIX}faults, {PREFIX}calls and {PREFIX}clock"}
 
     def _answer_faults(self, method: str, fault_id: str | None, body: Mapping[str, Any]) -> tuple[int, Any]:
         if method == "GET" and fault_id is None:
@@ -71,6 +75,13 @@ class ControlApi:
                 return 404, {"Error": f"no fault {fault_id}"}
             return 200, {"Removed": removed}
         return 405, {"Error": f"faults have no {method}"}
+
+    def _answer_calls(self, method: str) -> tuple[int, Any]:
+        if method == "DELETE":
+            self._faults.forget_calls()
+        elif method != "GET":
+            return 405, {"Error": f"calls have no {method}"}
+        return 200, {"Calls": self._faults.calls()}
 
     def _answer_clock(self, method: str, body: Mapping[str, Any]) -> tuple[int, Any]:
         if method == "POST":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fnmatch import fnmatchcase
@@ -75,7 +76,7 @@ class Fault:
     skip: int = 0
     """How many matching calls or clusters are left alone before the first that is hit."""
     count: int | None = 1
-    """How many are hit; null means all until the fault is removed."""
+    """How many are hit; null means all until the fault is removed. Of `no-capacity`, each attempt to launch counts."""
     hits: int = 0
     """How many have been hit."""
     status: int = 500
@@ -196,6 +197,7 @@ class Faults:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._faults: dict[str, Fault] = {}
+        self._calls: Counter[tuple[str, str, str]] = Counter()
         self.on_change: Callable[[], None] = lambda: None
         """Called after a fault was added, so that clusters look for it."""
 
@@ -252,11 +254,21 @@ class Faults:
                 if fault.kind == kind and fault.matches(values) and wanted(fault) and _use(fault)
             ]
 
-    @property
-    def any_of_calls(self) -> bool:
-        """Whether there is a fault of calls, so that calls need to be identified."""
+    def record(self, service: str, operation: str, caller: str) -> None:
+        """Count a call, so that a test knows which calls there are."""
         with self._lock:
-            return any(not KINDS[fault.kind].of_clusters for fault in self._faults.values())
+            self._calls[service, operation, caller] += 1
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Return the calls so far, each with its number."""
+        names = ("service", "operation", "caller")
+        with self._lock:
+            return [{**dict(zip(names, call, strict=True)), "count": n} for call, n in sorted(self._calls.items())]
+
+    def forget_calls(self) -> None:
+        """Count calls from 0 again."""
+        with self._lock:
+            self._calls.clear()
 
 
 def _use(fault: Fault) -> bool:

@@ -7,9 +7,9 @@ import random
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from infra.emr.answers import ApiError
+from infra.emr.answers import ApiError, present
 
 IsShort = Callable[[str, str, str], bool]
 """Returns whether EC2 lacks capacity for an instance type, a market and a role."""
@@ -18,6 +18,22 @@ ROLES = ("MASTER", "CORE", "TASK")
 _GROUP_NAMES = {"MASTER": "Master instance group", "CORE": "Core instance group", "TASK": "Task instance group"}
 _RANDOM = random.SystemRandom()
 _ENDED_REASON = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
+
+
+class HasStatus(Protocol):
+    """A cluster, a set of nodes or an instance."""
+
+    state: str
+    reason: dict[str, str]
+    created: float
+    ready: float | None
+    ended: float | None
+
+
+def status_answer(subject: HasStatus) -> dict[str, Any]:
+    """Return the `Status` of the API: the state, its reason, and the timeline."""
+    timeline = {"CreationDateTime": subject.created, "ReadyDateTime": subject.ready, "EndDateTime": subject.ended}
+    return {"State": subject.state, "StateChangeReason": subject.reason, "Timeline": present(timeline)}
 
 
 @dataclass
@@ -60,7 +76,6 @@ class Instance:
 
     def answer(self) -> dict[str, Any]:
         """Return the `Instance` of the API, without its fleet or group."""
-        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
         return {
             "Id": self.id,
             "Ec2InstanceId": self.ec2_id,
@@ -68,11 +83,7 @@ class Instance:
             "PublicIpAddress": self.public_address,
             "PrivateDnsName": f"ip-{self.address.replace('.', '-')}.ec2.internal",
             "PrivateIpAddress": self.address,
-            "Status": {
-                "State": self.state,
-                "StateChangeReason": self.reason,
-                "Timeline": {name: value for name, value in timeline.items() if value is not None},
-            },
+            "Status": status_answer(self),
             "Market": self.market,
             "InstanceType": self.instance_type,
             "EbsVolumes": [],
@@ -167,13 +178,8 @@ class NodeSet:
 
     def answer(self) -> dict[str, Any]:
         """Return the `InstanceFleet` or `InstanceGroup` of the API."""
-        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
-        status = {
-            "State": self.state,
-            "StateChangeReason": self.reason,
-            "Timeline": {name: value for name, value in timeline.items() if value is not None},
-        }
-        common = {"Id": self.id, "Name": self.request.get("Name") or _GROUP_NAMES[self.role], "Status": status}
+        common = {"Id": self.id, "Name": self.request.get("Name") or _GROUP_NAMES[self.role]}
+        common["Status"] = status_answer(self)
         return common | (self._fleet_answer() if self.is_fleet else self._group_answer())
 
     def _enter(self, state: str, before: tuple[str, ...]) -> list[Instance]:

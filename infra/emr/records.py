@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from infra.emr.answers import ACCOUNT
-from infra.emr.nodes import NodeSet
+from infra.emr.answers import ACCOUNT, present
+from infra.emr.nodes import NodeSet, status_answer
 
 ENDED = frozenset({"TERMINATED", "TERMINATED_WITH_ERRORS"})
 ENDING = ENDED | {"TERMINATING"}
@@ -34,11 +34,6 @@ _REPEATED = (
 """Members of a request that the answer of DescribeCluster repeats."""
 PRIMARY_LOST = "The master node was terminated and cannot recover"
 ACTIVE_STEP = frozenset({"PENDING", "RUNNING"})
-
-
-def present(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that have a value."""
-    return {name: value for name, value in members.items() if value is not None}
 
 
 @dataclass
@@ -140,12 +135,7 @@ class ClusterRecord:
 
     def summary(self) -> dict[str, Any]:
         """Return the `ClusterSummary` of the API."""
-        timeline = {"CreationDateTime": self.created, "ReadyDateTime": self.ready, "EndDateTime": self.ended}
-        status: dict[str, Any] = {
-            "State": self.state,
-            "StateChangeReason": self.reason,
-            "Timeline": present(timeline),
-        }
+        status = status_answer(self)
         if self.error_details:
             status["ErrorDetails"] = self.error_details
         return {

@@ -34,13 +34,14 @@ class SpotMarket:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._losses: list[Loss] = []
+        self._faults: set[str] = set()
+        """The faults that have hit this cluster: each does so once."""
 
     def advance(self) -> list[float]:
         """Give the notices and take the instances that are due. Return when the next ones are."""
         cluster, now = self._cluster, self._cluster.server.clock.now()
-        found = cluster.server.faults.of_cluster(
-            "spot-loss", cluster.record.matched(), lambda fault: bool(self._exposed(fault))
-        )
+        found = cluster.server.faults.of_cluster("spot-loss", cluster.record.matched(), self._is_new)
+        self._faults |= {fault.id for fault in found}
         self._losses += [
             Loss(fault, now + fault.seconds, now + fault.seconds + fault.notice_seconds) for fault in found
         ]
@@ -51,6 +52,9 @@ class SpotMarket:
                 self._losses.remove(loss)
                 self._take(loss.instances)
         return [loss.notice_at if loss.instances is None else loss.lost_at for loss in self._losses]
+
+    def _is_new(self, fault: Fault) -> bool:
+        return fault.id not in self._faults and bool(self._exposed(fault))
 
     def _exposed(self, fault: Fault) -> list[Instance]:
         roles = fault.roles or ROLES

@@ -57,6 +57,8 @@ def load(folder: Path, now: float) -> list[ClusterRecord]:
     for path in sorted(folder.glob(f"j-*/{_NAME}")):
         try:
             record = from_json(json.loads(path.read_text("utf-8")))
+            if record.id != path.parent.name:
+                raise ValueError(f"it is of {record.id}")
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             log.warning("%s is not the state of a cluster, and is left alone: %s", path, error)
             continue

@@ -233,7 +233,7 @@ def test_lost_spot_instances_have_a_notice_and_are_replaced(emr: Emr, control: C
     emr.wait("RUNNING", cluster, step)
     time.sleep(0.3)
     assert emr.status(cluster, step)["State"] == "RUNNING"
-    control.fault("spot-loss", roles=["TASK"], instances=1)
+    control.fault("spot-loss", roles=["TASK"], instances=1, count=None)
     emr.wait("COMPLETED", cluster, step)
     notice = json.loads(emr.log(cluster, step))
     assert notice["action"] == "terminate"
@@ -247,6 +247,9 @@ def test_lost_spot_instances_have_a_notice_and_are_replaced(emr: Emr, control: C
     assert states() == ["RUNNING", "RUNNING"]
     control.advance(121)
     until(lambda: states() == ["TERMINATED", "RUNNING", "RUNNING"])
+    control.advance(3600)  # a fault hits each cluster once
+    time.sleep(0.2)
+    assert states() == ["TERMINATED", "RUNNING", "RUNNING"]
     assert emr.status(cluster)["State"] == "WAITING"
     emr.api.terminate_job_flows(JobFlowIds=[cluster])
 
@@ -262,6 +265,35 @@ def test_cluster_without_core_nodes_ends(emr: Emr, control: Control) -> None:
         "Message": "All slaves in the job flow were terminated due to Spot",
     }
     assert emr.states(cluster) == ["CANCELLED"]
+
+
+def test_calls_are_counted_by_service_operation_and_caller(emr: Emr, control: Control) -> None:
+    emr.s3.put_object(Bucket="lake", Key="counted.py", Body=b"print('counted')")
+    control.forget_calls()
+    emr.s3.copy_object(Bucket="lake", Key="copy.py", CopySource="lake/counted.py")
+    emr.s3.list_objects_v2(Bucket="lake", Prefix="counted")
+    emr.s3.delete_objects(Bucket="lake", Delete={"Objects": [{"Key": "copy.py"}]})
+    upload = emr.s3.create_multipart_upload(Bucket="lake", Key="parts")["UploadId"]
+    emr.s3.upload_part(Bucket="lake", Key="parts", UploadId=upload, PartNumber=1, Body=b"x")
+    emr.s3.abort_multipart_upload(Bucket="lake", Key="parts", UploadId=upload)
+    read = "import boto3; boto3.client('s3').get_object(Bucket='lake', Key='counted.py')"
+    cluster = emr.create(bash(f'python3 -c "{read}"'), alive=False)
+    emr.wait("TERMINATED", cluster)
+    boto3.client("sts", endpoint_url=emr.endpoint_url).get_caller_identity()
+    counted = {(c["service"], c["operation"], c["caller"]): c["count"] for c in control.calls()}
+    assert counted.pop(("emr", "DescribeCluster", "client")) > 0
+    assert counted == {
+        ("emr", "RunJobFlow", "client"): 1,
+        ("s3", "AbortMultipartUpload", "client"): 1,
+        ("s3", "CopyObject", "client"): 1,
+        ("s3", "CreateMultipartUpload", "client"): 1,
+        ("s3", "DeleteObjects", "client"): 1,
+        ("s3", "GetObject", "step"): 1,
+        ("s3", "ListObjectsV2", "client"): 1,
+        ("s3", "PutObject", "cluster"): 3,
+        ("s3", "UploadPart", "client"): 1,
+        ("sts", "GetCallerIdentity", "client"): 1,
+    }
 
 
 @pytest.mark.parametrize(

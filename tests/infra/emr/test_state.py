@@ -49,6 +49,9 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
 
     (folder / "j-BROKEN").mkdir()
     (folder / "j-BROKEN" / "cluster.json").write_text('{"id": "j-BROKEN"}')
+    (folder / "j-OTHER").mkdir()
+    elsewhere = (folder / lost / "cluster.json").read_text("utf-8").replace(f'"id": "{lost}"', '"id": "../elsewhere"')
+    (folder / "j-OTHER" / "cluster.json").write_text(elsewhere)
     with served("--state-dir", str(folder)) as (server, emr):
         assert {each["Id"] for each in emr.api.list_clusters()["Clusters"]} == {ended, lost}
         assert emr.api.describe_cluster(ClusterId=ended)["Cluster"] == before
@@ -67,7 +70,8 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=60)
         assert server.returncode == 0
-        assert "cluster.json is not the state of a cluster, and is left alone" in errors
+        assert errors.count("cluster.json is not the state of a cluster, and is left alone") == 2
+        assert not (tmp_path / "elsewhere").exists()
         assert "Traceback" not in errors
 
     with served("--state-dir", str(folder)) as (_, emr):
