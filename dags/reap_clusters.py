@@ -2,7 +2,9 @@
 
 This DAG is the last safeguard behind the teardown of `train_llm`. It catches clusters whose teardown never ran, for
 example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`, which is
-`cluster.time_to_live_hours` after its creation.
+`cluster.time_to_live_hours` after its creation, and never before its steps may have ended.
+
+The DAG is not paused when Airflow first sees it. It fails if it could not judge or end a cluster, and names it.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk.api.datamodels._generated import DagRunType
 
+from jobs.lake.store import Store
 from nightjar import aws, settings
-from nightjar.emr import clusters
+from nightjar.emr import reaper
 
 SETTINGS = settings.load()
 
@@ -20,7 +24,8 @@ SETTINGS = settings.load()
 @task
 def reap() -> list[str]:
     """Terminate the expired clusters and return their ids."""
-    return clusters.terminate_expired(aws.emr_client(), SETTINGS.project, SETTINGS.poll_seconds)
+    store = Store(aws.s3_client, retry_seconds=10)  # a lake that is away does not keep clusters alive
+    return reaper.reap(aws.emr_client(), store, SETTINGS.lake, SETTINGS.project, SETTINGS.poll_seconds)
 
 
 with DAG(
@@ -29,7 +34,9 @@ with DAG(
     doc_md=__doc__,
     schedule=CronTriggerTimetable("*/30 * * * *", timezone="UTC"),
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
+    allowed_run_types=[DagRunType.SCHEDULED, DagRunType.MANUAL],
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
     tags=["nightjar"],
 ):

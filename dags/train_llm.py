@@ -2,16 +2,19 @@
 
     preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> embed -> train -> generate
                                   (setup)      (setup)                           (optional)
-              -> pull_stats -> promote -> terminate_cluster -> verdict
-                                             (teardown)       (teardown)
+              -> terminate_cluster ------> verdict
+                    (teardown)            (teardown)
+              -> pull_stats -> promote -> verdict
 
 The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`.
 
-Three rules keep a run from leaving a cluster behind:
+Five rules keep a run from leaving a cluster behind, or from starting one in vain:
 
 - `sweep` is a setup task, so clearing any step clears it too. It terminates the cluster of the earlier attempt.
 - `terminate_cluster` is the teardown of both setups, so it also runs when `create_cluster` failed half-way.
+- `verdict` judges the others last. It fails the run if `terminate_cluster` did not succeed, or a cluster may still run.
 - The DAG has no `dagrun_timeout`, because a timeout skips teardowns. Every wait has a time limit of its own.
+- `pull_stats` and `promote` are not between the setups and their teardown, so clearing them starts no cluster.
 """
 
 from __future__ import annotations
@@ -21,12 +24,18 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
+from airflow.sdk.api.datamodels._generated import DagRunType
 
 from jobs.config import STEPS
-from jobs.errors import InputError
 from nightjar import form, links, settings
-from nightjar.errors import UserError
-from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator, current_run
+from nightjar.errors import only_mistakes_are_final
+from nightjar.operators import (
+    CreateClusterOperator,
+    SparkStepOperator,
+    TerminateClustersOperator,
+    current_clusters,
+    current_run,
+)
 from nightjar.tasks import package, promotion, results
 from nightjar.tasks import preflight as checks
 
@@ -41,14 +50,16 @@ STEP_DOCS = {
 }
 
 
-@task(retries=0)
+RETRIES, LONGEST_PAUSE = 5, timedelta(minutes=5)
+"""Of the tasks that only ask: AWS or the lake may be away for ten minutes and more. The user's mistakes are final."""
+
+
+@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE)
 def preflight() -> dict[str, Any]:
     """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
-    try:
+    with only_mistakes_are_final():
         config = checks.prepare(form.read_form(context["params"]), current_run(context))
-    except InputError as error:
-        raise UserError(str(error)) from None
     skipped = set(STEPS) - set(config.steps)
     planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in skipped]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
@@ -57,10 +68,8 @@ def preflight() -> dict[str, Any]:
 @task
 def upload_package() -> str:
     """Upload the packaged job to the lake, unless the lake has this version already. Returns its folder."""
-    try:
+    with only_mistakes_are_final():
         return package.upload(SETTINGS.lake, SETTINGS.package_root)
-    except InputError as error:
-        raise UserError(str(error)) from None
 
 
 @task(trigger_rule="all_done", outlets=[STATS])
@@ -77,13 +86,19 @@ def promote() -> dict[str, Any]:
     return promotion.promote(current_run(get_current_context()))
 
 
-@task(retries=0)
+@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE)
 def verdict() -> None:
-    """Fail the run unless every planned task succeeded. Airflow would report a run with skipped tasks as successful."""
+    """Fail the run unless every planned task succeeded and its cluster has ended.
+
+    Airflow would report a run with skipped tasks, or with a teardown that failed, as successful.
+    """
     context = get_current_context()
     task_instance, run_id = context["ti"], context["run_id"]
+    left_running = current_clusters(context).end_leftovers()
     plan = task_instance.xcom_pull(task_ids="preflight") or {}
-    results.check_tasks(plan.get("tasks"), task_instance.get_task_states(dag.dag_id, run_ids=[run_id])[run_id])
+    planned = [*plan["tasks"], terminate.task_id] if plan else None
+    states = task_instance.get_task_states(dag.dag_id, run_ids=[run_id])[run_id]
+    results.check_run(planned, states, left_running)
     results.log_next(current_run(context))
 
 
@@ -94,16 +109,24 @@ with DAG(
     schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
     catchup=False,
     max_active_runs=1,
+    # A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
+    allowed_run_types=[DagRunType.SCHEDULED, DagRunType.MANUAL, DagRunType.OPERATOR_TRIGGERED],
     params=form.trigger_form(SETTINGS.corpus, SETTINGS.lake, scheduled=SETTINGS.schedule is not None),
     default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
     tags=["nightjar"],
 ) as dag:
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
-        task_id="sweep", doc_md="Terminate the cluster that an earlier attempt of this run left behind."
+        task_id="sweep",
+        starts_again=True,
+        retries=3,
+        doc_md="Terminate the cluster that an earlier attempt of this run left behind.",
     )
     create = CreateClusterOperator(
-        task_id="create_cluster", package_uri=package_uri, doc_md="Create the run's EMR cluster and return its id."
+        task_id="create_cluster",
+        package_uri=package_uri,
+        retries=2,
+        doc_md="Create the run's EMR cluster and return its id, unless all of its steps have finished before.",
     )
     # A template, not `create.output`: a task directly after a setup may only have the trigger rule `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
@@ -119,13 +142,17 @@ with DAG(
         )
         for step in STEPS
     ]
-    promoted = promote()
+    pulled, promoted = pull_stats(), promote()
     terminate = TerminateClustersOperator(
-        task_id="terminate_cluster", retries=3, doc_md="Terminate the run's cluster and wait until it has terminated."
+        task_id="terminate_cluster",
+        starts_again=False,
+        retries=3,
+        doc_md="Terminate the run's cluster and wait until it has terminated.",
     )
     final = verdict()
 
-    chain(preflight(), package_uri, sweep, create, *steps, pull_stats(), promoted, terminate, final)
+    chain(preflight(), package_uri, sweep, create, *steps, terminate, final)
+    chain(steps[-1], pulled, promoted, final)
     chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
     final.as_teardown(on_failure_fail_dagrun=True)

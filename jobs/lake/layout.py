@@ -38,6 +38,8 @@ class Run:
     """The resolved configuration, written once."""
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
+    clusters = _Below("clusters")
+    """The folder of the record of the run's clusters: a file for each."""
     train = _Below("train")
     """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
     checkpoints = _Below("train", "checkpoints")

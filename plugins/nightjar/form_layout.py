@@ -149,6 +149,7 @@ _FOLDED = {
         "spark.executor_cores": "Tasks of an executor at the same time",
     },
     "Cluster on AWS": {
+        "cluster.job_flow_id": "Cluster of your own",
         "cluster.release_label": "EMR release",
         "cluster.primary_instance_types": "Types of the primary node",
         "cluster.core_instance_types": "Types of the core nodes",

@@ -1,36 +1,59 @@
 """Airflow operators that create a run's EMR cluster, run Spark steps on it and terminate it.
 
 A task may be retried, cleared or killed at any time. So each operator first looks for the cluster or step that an
-earlier attempt created, by its name.
+earlier attempt created. The record of a run's clusters is in the lake (`nightjar.emr.records`), not in Airflow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from jobs.config import Config
-from jobs.errors import DamagedError
+from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import Run
 from nightjar import aws, links, settings
-from nightjar.emr import clusters, outcome, requests, steps
-from nightjar.errors import StepFailedError
-from nightjar.tasks.results import verify_step
+from nightjar.emr import outcome, requests, steps
+from nightjar.emr.causes import ClusterEnd
+from nightjar.emr.run_clusters import RunClusters
+from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, words_of
+from nightjar.tasks.results import find_finished, unfinished_steps, verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class CreateClusterOperator(BaseOperator):
+class _ClusterOperator(BaseOperator):
+    """An operator that may create the run's cluster."""
+
+    clusters: RunClusters | None = None
+    cancelled = False
+
+    def acquire_cluster(self, context: Context, config: Config, package_uri: str) -> str:
+        """Return the id of the run's cluster, which is created if it has none."""
+        self.clusters = current_clusters(context)
+        cluster_id = self.clusters.acquire(config, package_uri)
+        if self.cancelled:
+            raise AirflowFailException(f"{self.task_id} was cancelled: Airflow ended the task")
+        return cluster_id
+
+    def on_kill(self) -> None:
+        """Fail the task. A request for a cluster that is under way is finished first, so that its id is not lost."""
+        self.cancelled = True
+        if not (self.clusters and self.clusters.is_asking):
+            raise AirflowFailException(f"{self.task_id} was cancelled: Airflow ended the task")
+
+
+class CreateClusterOperator(_ClusterOperator):
     """Create the run's cluster and return its id, without waiting for the cluster to start.
 
-    EMR queues steps while a cluster starts. A setup task that is killed while it waits would lose the cluster's id.
+    EMR queues steps while a cluster starts. A setup task that is killed while it waits would lose the cluster's id. If
+    the outputs of all steps are complete, no cluster is created.
     """
 
     template_fields: Sequence[str] = ("package_uri",)
@@ -42,21 +65,25 @@ class CreateClusterOperator(BaseOperator):
         self.cluster_id = ""
 
     def execute(self, context: Context) -> str:
-        """Return the id of the run's cluster, which is created unless an earlier attempt did so."""
-        identity, run = current_identity(context), current_run(context)
-        client = aws.emr_client()
-        region = client.meta.region_name
-        request = requests.run_job_flow(read_config(run), identity, datetime.now(UTC), self.package_uri, region)
-        self.cluster_id = clusters.create_cluster(client, identity, request)
+        """Return the id of the run's cluster, which is created if it has none, or "" if no step needs one."""
+        run = current_run(context)
+        config = read_config(run)
+        needed = unfinished_steps(config, run, aws.store())
+        if not needed:
+            self.log.info("No cluster is created: all steps of this run have finished before")
+            return ""
+        self.log.info("Steps to run: %s", ", ".join(needed))
+        self.cluster_id = self.acquire_cluster(context, config, self.package_uri)
         return self.cluster_id
 
 
-class SparkStepOperator(BaseOperator):
+class SparkStepOperator(_ClusterOperator):
     """Run one step of the job on the run's cluster, and wait for it in the triggerer.
 
-    The task succeeds when the step is COMPLETED and its manifest verifies. A step that is running or complete is not
-    submitted again. A step that fails with exit code 2, the user's error, is not retried. A step that is not part of
-    the run's configuration is skipped. `step_limit_seconds` is by default the setting `cluster.step_timeout_seconds`.
+    The task succeeds when the step is COMPLETED and its manifest verifies. A step that runs, or whose output is
+    complete, is not submitted again. A step that fails with exit code 2, the user's error, is not retried. A step that
+    is not part of the run's configuration is skipped. If the cluster was lost, the step goes on with a new one.
+    `step_limit_seconds` is by default the setting `cluster.step_timeout_seconds`.
     """
 
     template_fields: Sequence[str] = ("cluster_id", "package_uri")
@@ -71,21 +98,64 @@ class SparkStepOperator(BaseOperator):
         self.package_uri = package_uri
         self.step_limit_seconds = step_limit_seconds
         self.step_id = ""
+        self.own_run: Run | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Submit the step unless the cluster has it, and defer the task until the step has ended."""
-        run = current_run(context)
+        """Submit the step unless it runs or has finished, and defer the task until the step has ended."""
+        return self._start(context)
+
+    def finish(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the counts in the step's manifest, or fail if the step failed, timed out or left no valid manifest."""
+        self.own_run = run = current_run(context)
+        self.cluster_id, self.step_id = event["cluster_id"], event["step_id"]
+        client = aws.emr_client()
+        if event["ending"] in ("overdue", "not started"):
+            raise self._give_up(client, event["ending"])
+        if event["ending"] == "ended" and event["state"] == "COMPLETED":
+            return self._verify(run)
+        end = self._end_of_cluster(client, context, event)
+        if end is None:
+            raise self._failure(client, event)
+        if not end.is_replaceable:
+            raise FinalError(f"{self.step} did not finish: {end}")
+        self.log.warning("%s did not finish: %s", self.step, end)
+        return self._start(context)
+
+    def on_kill(self) -> None:
+        """Cancel the step and fail the task. Airflow would otherwise continue the task after the signal."""
+        try:
+            if self.step_id:
+                steps.cancel_steps(aws.emr_client(), self.cluster_id, [self.step_id])
+            elif self.own_run and self.cluster_id:  # the answer to AddJobFlowSteps may be on its way
+                steps.cancel_steps_of_run(aws.emr_client(), self.cluster_id, self.own_run, self.step)
+        except AWS_ERRORS as error:
+            self.log.warning("The step could not be cancelled (%s); the end of the cluster ends it", words_of(error))
+        super().on_kill()
+
+    def _start(self, context: Context) -> dict[str, Any]:
+        self.own_run = run = current_run(context)
         config = read_config(run)
         if self.step not in config.steps:
             raise AirflowSkipException(f"{self.step} is not part of this run's configuration")
-        client = aws.emr_client()
-        attempt = self._next_attempt(client, context, run)
-        request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
-        self.step_id = steps.submit_step(client, request)
+        client, store = aws.emr_client(), aws.store()
+        if (finished := find_finished(self.step, run, store)) is not None:
+            self.log.info("%s has finished before: its output is complete", self.step)
+            return self._report(finished.counts)
+        self.cluster_id = self.acquire_cluster(context, config, self.package_uri)
+        links.push(self, context["ti"])
+        active = steps.active_steps(client, self.cluster_id, run, self.step)
+        if active:
+            self.log.info("Waiting for the existing step %s (%s)", self.step, active[0])
+            self.step_id = active[0]
+        else:
+            attempt = self._next_attempt(client, context, run)
+            request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
+            self.step_id = steps.submit_step(client, run, request)
         links.push(self, context["ti"])
         state = steps.describe_step(client, self.cluster_id, self.step_id)["Status"]["State"]
         if state not in requests.ACTIVE_STEP_STATES:
-            return self.finish(context, {"step_id": self.step_id, "state": state})
+            about = {"cluster_id": self.cluster_id, "step_id": self.step_id, "state": state}
+            return self.finish(context, {**about, "ending": "ended", "error": ""})
         watched = WatchedStep(
             cluster_id=self.cluster_id,
             step_id=self.step_id,
@@ -95,62 +165,89 @@ class SparkStepOperator(BaseOperator):
         )
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
 
-    def finish(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the counts in the step's manifest, or fail if the step failed, timed out or left no valid manifest."""
-        run, client = current_run(context), aws.emr_client()
-        self.step_id = event["step_id"]
-        if event["state"] == "OVERDUE":
-            steps.cancel_step(client, self.cluster_id, self.step_id)
-            raise AirflowFailException(
-                f"{self.step} exceeded its time limit and was cancelled; raise cluster.step_timeout_seconds"
-            )
-        if event["state"] != "COMPLETED":
-            self._fail(client, run)
+    def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
+        """Return the number that this attempt at the step has if it is submitted now."""
+        ids = current_clusters(context).recorded_ids()
+        return steps.next_attempt(client, ids, run, self.step, aws.store().list_folders(run.step_attempts(self.step)))
+
+    def _verify(self, run: Run) -> dict[str, Any]:
         try:
             manifest = verify_step(self.step, run, aws.store())
         except DamagedError as error:
             raise StepFailedError(
                 f"{self.step} ended with exit code 0, but its output is incomplete: {error}"
             ) from None
-        counts: dict[str, Any] = without_nul(manifest.counts)
-        self.log.info("%s is complete and verified: %s", self.step, counts)
-        return counts
+        return self._report(manifest.counts)
 
-    def on_kill(self) -> None:
-        """Cancel the step and fail the task. Airflow would otherwise continue the task after the signal."""
-        if self.step_id:
-            steps.cancel_step(aws.emr_client(), self.cluster_id, self.step_id)
-        raise AirflowFailException(f"{self.step} was cancelled: Airflow ended the task")
+    def _report(self, counts: Mapping[str, Any]) -> dict[str, Any]:
+        reported: dict[str, Any] = without_nul(dict(counts))
+        self.log.info("%s is complete and verified: %s", self.step, reported)
+        return reported
 
-    def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
-        """Return the number that this attempt at the step has if it is submitted now."""
-        store = aws.store()
-        written = store.info(run.config)
-        since = datetime.fromtimestamp(written.modified_at if written else 0.0, UTC)
-        found = {self.cluster_id, *clusters.all_clusters(client, current_identity(context), since)}
-        return steps.next_attempt(client, found, self.step, store.list_folders(run.step_attempts(self.step)))
+    def _give_up(self, client: Any, ending: str) -> FinalError:
+        """Cancel a step that exceeded a limit, and return the error that says which one."""
+        try:
+            steps.cancel_steps(client, self.cluster_id, [self.step_id])
+            done = "and was cancelled"
+        except AWS_ERRORS as error:
+            done = f"and could not be cancelled ({words_of(error)}); the end of the cluster ends it"
+        if ending == "overdue":
+            return FinalError(f"{self.step} exceeded its time limit {done}; raise cluster.step_timeout_seconds")
+        try:
+            status = client.describe_cluster(ClusterId=self.cluster_id)["Cluster"]["Status"]
+            words = f"{status['State']} {status.get('StateChangeReason', {}).get('Message', '')}".strip()
+        except AWS_ERRORS as error:
+            words = f"in an unknown state ({words_of(error)})"
+        minutes = requests.START_LIMIT_SECONDS / 60
+        return FinalError(
+            f"{self.step} did not start within {minutes:g} min {done}; cluster {self.cluster_id} is {words}"
+        )
 
-    def _fail(self, client: Any, run: Run) -> None:
+    def _end_of_cluster(self, client: Any, context: Context, event: Mapping[str, Any]) -> ClusterEnd | None:
+        """Return the end of the cluster if it ended the step, or None if the step failed by itself."""
+        try:
+            if event["ending"] == "ended" and not outcome.ended_with_cluster(
+                aws.store(), steps.describe_step(client, self.cluster_id, self.step_id)
+            ):
+                return None
+            return current_clusters(context).explain_end(self.cluster_id)
+        except AWS_ERRORS as error:
+            self.log.warning("Cannot see whether the cluster ended (%s)", words_of(error))
+            return None
+
+    def _failure(self, client: Any, event: Mapping[str, Any]) -> NightjarError:
+        """Return why the step failed. An error of this look-up is added to the cause, and never replaces it."""
+        if event["ending"] == "not seen":
+            return StepFailedError(f"{self.step} cannot be seen (step {self.step_id}): {event['error']}")
         settled = settings.load()
-        step = steps.describe_step(client, self.cluster_id, self.step_id)
         wait_seconds = outcome.log_wait_seconds(client.meta.endpoint_url, settled.poll_seconds)
-        failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
+        try:
+            step = steps.describe_step(client, self.cluster_id, self.step_id)
+            failure = outcome.explain_failure(client, aws.store(), settled.lake, self.cluster_id, step, wait_seconds)
+        except AWS_ERRORS as error:
+            return StepFailedError(
+                f"{self.step} is {event['state']} (step {self.step_id}); its cause cannot be read ({words_of(error)})"
+            )
         self.log.error("Last lines of the driver's log:\n%s", failure.log_tail)
-        raise failure.error(self.step, self.step_id)
+        return failure.error(self.step, self.step_id)
 
 
 class TerminateClustersOperator(BaseOperator):
-    """Terminate the run's clusters, found by name and tag, and wait until they have terminated.
+    """Terminate the run's clusters, and wait until they have terminated.
 
     The operator waits in the worker, so that it does not depend on the triggerer.
+
+    Args:
+        starts_again: Whether the run starts again afterwards, with a new cluster.
     """
+
+    def __init__(self, *, starts_again: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.starts_again = starts_again
 
     def execute(self, context: Context) -> list[str]:
         """Terminate the clusters and return their ids."""
-        client = aws.emr_client()
-        found = clusters.find_clusters(client, current_identity(context))
-        clusters.terminate_clusters(client, found, settings.load().poll_seconds)
-        return found
+        return current_clusters(context).end(known_ids(context), drop=self.starts_again)
 
 
 def current_run(context: Context) -> Run:
@@ -161,6 +258,17 @@ def current_run(context: Context) -> Run:
 def current_identity(context: Context) -> requests.ClusterIdentity:
     """Return the identity of the current run's cluster."""
     return requests.ClusterIdentity(settings.load().project, current_run(context))
+
+
+def current_clusters(context: Context) -> RunClusters:
+    """Return the clusters of the run that a task belongs to."""
+    return RunClusters(aws.emr_client, aws.store(), current_identity(context), settings.load().poll_seconds)
+
+
+def known_ids(context: Context) -> list[str]:
+    """Return the id of the run's cluster that Airflow knows, if the task create_cluster has returned one."""
+    found = context["ti"].xcom_pull(task_ids="create_cluster")
+    return [found] if isinstance(found, str) and found else []
 
 
 def read_config(run: Run) -> Config:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
@@ -16,9 +16,9 @@ from asgiref.sync import sync_to_async
 from jobs.lake.store import Store
 from nightjar import aws
 from nightjar.emr import requests
+from nightjar.errors import AWS_ERRORS, may_pass, words_of
 
-START_LIMIT_SECONDS = 3600.0
-"""Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
+Ending = Literal["ended", "overdue", "not started", "not seen"]
 
 
 @dataclass(frozen=True)
@@ -41,36 +41,49 @@ class StepTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
         self._step = WatchedStep(**step)
         self._message = ""
+        self._state = ""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and arguments with which a triggerer recreates this trigger."""
         return "nightjar.triggers.StepTrigger", asdict(self._step)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the step until it has ended. The event has its id and its state, or ``OVERDUE`` past the time limit."""
+        """Poll the step until it has ended, and yield an event of why the wait is over (`Ending`).
+
+        A fault that may pass, such as throttling, does not end the wait.
+        """
         watched, read = self._step, sync_to_async(Store(cache(aws.connect_s3), retry_seconds=0).read_bytes)
-        state = ""
+        now = datetime.now(UTC)
+        seen: dict[str, Any] = {"Status": {"State": "PENDING", "Timeline": {"CreationDateTime": now}}}
+        ending: Ending | None = None
+        error = ""
         async with await aws.async_emr_client() as client:
-            while True:
-                found = await client.describe_step(ClusterId=watched.cluster_id, StepId=watched.step_id)
-                step = found["Step"]
-                if step["Status"]["State"] != state:
-                    state = step["Status"]["State"]
-                    self.log.info("Step %s (%s): %s", step["Name"], watched.step_id, state)
+            while ending is None:
+                try:
+                    found = await client.describe_step(ClusterId=watched.cluster_id, StepId=watched.step_id)
+                    seen = found["Step"]
+                except AWS_ERRORS as fault:
+                    error = words_of(fault)
+                    self.log.warning("Step %s cannot be seen: %s", watched.step_id, error)
+                    ending = None if may_pass(fault) else "not seen"
+                self._log_state(seen)
                 await self._log_progress(read)
-                if state not in requests.ACTIVE_STEP_STATES:
-                    break
-                if requests.is_overdue(step, datetime.now(UTC), watched.limit_seconds, START_LIMIT_SECONDS):
-                    state = "OVERDUE"
-                    break
-                await asyncio.sleep(watched.poll_seconds)
-        yield TriggerEvent({"step_id": watched.step_id, "state": state})  # type: ignore[no-untyped-call] # untyped in Airflow
+                ending = ending or _ending(seen, watched.limit_seconds)
+                if ending is None:
+                    await asyncio.sleep(watched.poll_seconds)
+        about = {"cluster_id": watched.cluster_id, "step_id": watched.step_id, "state": self._state}
+        yield TriggerEvent({**about, "ending": ending, "error": error})  # type: ignore[no-untyped-call] # untyped in Airflow
 
     async def on_kill(self) -> None:
         """Cancel the step. Airflow calls this when a user marks or clears the task."""
         self.log.info("Cancelling step %s", self._step.step_id)
         async with await aws.async_emr_client() as client:
-            await client.cancel_steps(**requests.cancel_step(self._step.cluster_id, self._step.step_id))
+            await client.cancel_steps(**requests.cancel_steps(self._step.cluster_id, [self._step.step_id]))
+
+    def _log_state(self, step: dict[str, Any]) -> None:
+        if step["Status"]["State"] != self._state:
+            self._state = step["Status"]["State"]
+            self.log.info("Step %s (%s): %s", step.get("Name", ""), self._step.step_id, self._state)
 
     async def _log_progress(self, read: Any) -> None:
         """Log the step's progress message if it is new. A step that has not reported yet is not an error."""
@@ -81,3 +94,12 @@ class StepTrigger(BaseTrigger):
         if message and message != self._message:
             self._message = message
             self.log.info("%s", message)
+
+
+def _ending(step: dict[str, Any], limit_seconds: float) -> Ending | None:
+    """Return why the wait for a step is over, or None if it goes on."""
+    if step["Status"]["State"] not in requests.ACTIVE_STEP_STATES:
+        return "ended"
+    if requests.is_overdue(step, datetime.now(UTC), limit_seconds, requests.START_LIMIT_SECONDS):
+        return "overdue" if step["Status"]["Timeline"].get("StartDateTime") else "not started"
+    return None

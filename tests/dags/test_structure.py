@@ -24,11 +24,10 @@ ORDER = [
     "embed",
     "train",
     "generate",
-    "pull_stats",
-    "promote",
     "terminate_cluster",
     "verdict",
 ]
+RESULTS = ["generate", "pull_stats", "promote", "verdict"]
 HEAVY = ["torch", "pyspark", "pyarrow", "gigatoken", "tokenizers", "boto3", "airflow.providers.amazon", "pandas"]
 
 
@@ -45,9 +44,9 @@ def train_llm(dags):
 
 
 def test_tasks_are_in_order(train_llm):
-    for first, second in pairwise(ORDER):
+    for first, second in (*pairwise(ORDER), *pairwise(RESULTS)):
         assert second in train_llm.get_task(first).downstream_task_ids
-    assert set(train_llm.task_ids) == set(ORDER)
+    assert set(train_llm.task_ids) == {*ORDER, *RESULTS}
 
 
 def test_setups_and_teardowns(train_llm):
@@ -70,8 +69,29 @@ def test_statistics_are_always_pulled_and_promotion_needs_all_steps(train_llm):
     assert {"generate", "pull_stats"} <= train_llm.get_task("promote").upstream_task_ids
 
 
-def test_preflight_and_verdict_are_not_retried(train_llm):
-    assert {task.task_id for task in train_llm.tasks if task.retries == 0} == {"preflight", "verdict"}
+def test_every_task_is_retried(train_llm, dags):
+    assert min(task.retries for task in [*train_llm.tasks, *dags["reap_clusters"].tasks]) >= 1
+    for name in ("preflight", "verdict"):
+        task = train_llm.get_task(name)
+        assert sum(30 * 2**retry for retry in range(task.retries)) > 600  # seconds with the default poll_seconds
+
+
+@pytest.mark.parametrize("cleared", ["pull_stats", "promote", "verdict"])
+def test_clearing_a_task_that_needs_no_cluster_starts_none(train_llm, cleared):
+    """As Airflow's clear does: with all tasks after it, and the setups that belong to it."""
+    tasks = train_llm.partial_subset([cleared], include_downstream=True, include_upstream=False).task_dict
+    assert {"sweep", "create_cluster"}.isdisjoint(tasks)
+
+
+@pytest.mark.parametrize("cleared", ["tokenize", "generate"])
+def test_clearing_a_step_ends_the_cluster_and_starts_another(train_llm, cleared):
+    tasks = train_llm.partial_subset([cleared], include_downstream=False, include_upstream=False).task_dict
+    assert {"sweep", "create_cluster", "terminate_cluster"} <= set(tasks)
+
+
+def test_runs_that_make_no_sense_are_refused(train_llm, dags):
+    assert {kind.value for kind in train_llm.allowed_run_types} == {"scheduled", "manual", "operator_triggered"}
+    assert {kind.value for kind in dags["reap_clusters"].allowed_run_types} == {"scheduled", "manual"}
 
 
 def test_every_task_has_a_description(train_llm):
@@ -92,6 +112,7 @@ def test_every_task_links_to_the_folder_of_its_run(train_llm):
 def test_reaper_is_scheduled(dags):
     assert dags["reap_clusters"].timetable.expression == "*/30 * * * *"
     assert not dags["reap_clusters"].catchup
+    assert dags["reap_clusters"].is_paused_upon_creation is False
 
 
 def parse(**environ):

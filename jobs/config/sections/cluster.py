@@ -60,12 +60,17 @@ class SparkConfig(Section):
 class ClusterConfig(Section):
     """The EMR cluster that exists only while a run lasts."""
 
+    job_flow_id: str | None = Field(None, pattern=r"^j-[A-Za-z0-9]+$")
+    """Id of a cluster of your own, such as j-1ABCDEFGHIJKL, on which the steps run. It is never ended by a run. It
+    must have been started with this project's bootstrap action and Spark settings, which nightjar aws-plan shows.
+    Without a value, each run has a cluster of its own."""
     release_label: str = DEFAULT_RELEASE
     """EMR release. It decides the versions of Spark, Hadoop and Java. emr-spark-8.0.0 has Spark 4.0.2, with which the
     code is tested, and is supported until 2028-05-20; emr-spark-8.1.0 has Spark 4.1.1, until 2029-09-07."""
     primary_instance_types: InstanceTypes = _GENERAL
     """EC2 instance types of the primary node, which runs the driver, such as ["m6i.xlarge", "m6a.xlarge"]. EMR takes
-    the first one that is available."""
+    the first one that is available. If a cluster gets no capacity, or its bootstrap action fails, the run's next
+    cluster leaves out the first type of each list."""
     core_instance_types: InstanceTypes = _GENERAL
     """EC2 instance types of the core nodes, which run executors and are bought on demand. Types with GPUs (families g
     and p) get the CUDA build of torch."""
@@ -100,9 +105,9 @@ class ClusterConfig(Section):
     aws-package wheelhouse makes one. Without a value, the nodes install from PyPI."""
     idle_timeout_seconds: int = Field(900, ge=60, le=604_800)
     """EMR terminates a cluster that has been idle for this many seconds, even if Airflow is down."""
-    time_to_live_hours: float = Field(12.0, gt=0)
-    """The DAG reap_clusters terminates a cluster that is older than this many hours. Set it to more than
-    your longest run."""
+    time_to_live_hours: float | None = Field(None, gt=0)
+    """The DAG reap_clusters terminates a cluster that is older than this many hours. Without a value, and at the least,
+    one hour and step_timeout_seconds for each step: no run is ended whose steps keep to their limits."""
     step_timeout_seconds: int = Field(6 * 3600, ge=60)
     """Longest duration of a step in seconds. A step that takes longer is cancelled, and its run fails."""
     owner: str = "nightjar"

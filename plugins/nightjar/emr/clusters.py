@@ -1,20 +1,26 @@
-"""Find, create and terminate the clusters of a run or a project, with any boto3 client of EMR.
+"""Find and terminate clusters, with any boto3 client of EMR.
 
-Every function is idempotent: a retried task finds what the earlier attempt created.
+A denied or failed call for one cluster does not keep the others running: problems are collected, and reported together.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from jobs.errors import NightjarError
-from nightjar.emr.requests import ENDED_CLUSTER_STATES, ClusterIdentity, is_expired, name_prefix, oldest_first
+from nightjar.emr import requests
+from nightjar.emr.causes import is_unknown_cluster
+from nightjar.errors import AWS_ERRORS, MayStillRunError, words_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
@@ -22,100 +28,111 @@ log = logging.getLogger(__name__)
 TERMINATION_TIMEOUT_SECONDS = 1800.0
 
 
-class TerminationTimeoutError(NightjarError):
-    """A cluster did not terminate within the timeout."""
+def find_clusters(
+    client: EMRClient, identity: requests.ClusterIdentity, problems: list[str] | None = None
+) -> list[str]:
+    """Return the ids of the run's clusters that have not ended, oldest first, found by name and verified by tags."""
+    found = [cluster for cluster in list_clusters(client, identity.name) if cluster["Name"] == identity.name]
+    owned = []
+    for cluster in requests.oldest_first(found):
+        with collecting(problems, f"cluster {cluster['Id']} cannot be looked at"):
+            if identity.owns(describe(client, cluster["Id"])):
+                owned.append(str(cluster["Id"]))
+    return owned
 
 
-def find_clusters(client: EMRClient, identity: ClusterIdentity) -> list[str]:
-    """Return the ids of the run's active clusters, oldest first."""
-    found = [cluster for cluster in _active_clusters(client, identity.name) if cluster["Name"] == identity.name]
-    return [cluster["Id"] for cluster in oldest_first(found) if identity.owns(_describe(client, cluster["Id"]))]
+def list_clusters(client: EMRClient, prefix: str) -> list[Any]:
+    """Return the clusters that have not ended and whose name starts with `prefix`, as ListClusters shows them."""
+    states: Any = [*requests.USABLE_CLUSTER_STATES, "TERMINATING"]
+    pages = client.get_paginator("list_clusters").paginate(ClusterStates=states)
+    return [cluster for page in pages for cluster in page["Clusters"] if cluster["Name"].startswith(prefix)]
 
 
-def all_clusters(client: EMRClient, identity: ClusterIdentity, since: datetime) -> list[str]:
-    """Return the ids of the run's clusters that were created after `since`, in any state."""
-    pages = client.get_paginator("list_clusters").paginate(CreatedAfter=since)
-    named = [cluster["Id"] for page in pages for cluster in page["Clusters"] if cluster["Name"] == identity.name]
-    return [cluster_id for cluster_id in named if identity.owns(_describe(client, cluster_id))]
-
-
-def create_cluster(client: EMRClient, identity: ClusterIdentity, request: Mapping[str, Any]) -> str:
-    """Return the id of the run's cluster, after submitting `request` if the run has none. Does not wait for it."""
-    clusters = find_clusters(client, identity)
-    if clusters:
-        log.info("Using the run's existing cluster %s", clusters[0])
-    else:
-        created = client.run_job_flow(**request)["JobFlowId"]
-        log.info("Submitted cluster %s (%s)", created, identity.name)
-        # RunJobFlow has no client token, so a request that boto3 repeated may have created a second cluster.
-        clusters = find_clusters(client, identity) or [created]
-    oldest, *duplicates = clusters
-    if duplicates:
-        log.warning("Keeping cluster %s; terminating its duplicates %s", oldest, ", ".join(duplicates))
-        _request_termination(client, duplicates)
-    return oldest
+def describe(client: EMRClient, cluster_id: str) -> Any:
+    """Return the answer of DescribeCluster."""
+    return client.describe_cluster(ClusterId=cluster_id)["Cluster"]
 
 
 def terminate_clusters(
     client: EMRClient,
     cluster_ids: Sequence[str],
     poll_seconds: float,
+    problems: list[str],
     timeout_seconds: float = TERMINATION_TIMEOUT_SECONDS,
 ) -> None:
-    """Terminate clusters, also protected ones, and wait until they have terminated.
+    """Terminate clusters, also protected ones, and wait until EMR says that they have terminated.
 
-    Raises:
-        TerminationTimeoutError: if one has not terminated within the timeout.
+    `problems` receives a line for each cluster that may still run.
     """
-    _request_termination(client, cluster_ids)
-    deadline = time.monotonic() + timeout_seconds
+    requested = []
     for cluster_id in cluster_ids:
-        state = wait_until_ended(client, cluster_id, deadline, poll_seconds)
-        log.info("Cluster %s is %s", cluster_id, state)
+        with collecting(problems, f"cluster {cluster_id} may still run"):
+            request_termination(client, cluster_id)
+            requested.append(cluster_id)
+    deadline = time.monotonic() + timeout_seconds
+    for cluster_id in requested:
+        with collecting(problems, f"cluster {cluster_id} may still run"):
+            state = wait_until_ended(client, cluster_id, deadline, poll_seconds)
+            log.info("Cluster %s is %s", cluster_id, state)
 
 
-def terminate_expired(client: EMRClient, project: str, poll_seconds: float) -> list[str]:
-    """Terminate the project's clusters that have exceeded their time to live, and return their ids."""
-    now = datetime.now(UTC)
-    active = [cluster["Id"] for cluster in _active_clusters(client, name_prefix(project))]
-    expired = [cluster_id for cluster_id in active if is_expired(_describe(client, cluster_id), project, now)]
-    log.info("Project %s has %d active clusters, of which %d have expired", project, len(active), len(expired))
-    terminate_clusters(client, expired, poll_seconds)
-    return expired
+def request_termination(client: EMRClient, cluster_id: str) -> None:
+    """Ask EMR to terminate a cluster that has not ended."""
+    state, protected = _state(client, cluster_id)
+    if state in (*requests.ENDED_CLUSTER_STATES, "TERMINATING", "gone"):
+        return
+    if protected:
+        log.info("Removing the termination protection of cluster %s", cluster_id)
+        client.set_termination_protection(JobFlowIds=[cluster_id], TerminationProtected=False)
+    log.info("Terminating cluster %s", cluster_id)
+    client.terminate_job_flows(JobFlowIds=[cluster_id])
 
 
 def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_seconds: float) -> str:
     """Return the final state of a cluster, once it has one.
 
     Raises:
-        TerminationTimeoutError: if it has none at the deadline, a time of `time.monotonic`.
+        MayStillRunError: if it has none at the deadline, a time of `time.monotonic`.
     """
-    while (state := str(_describe(client, cluster_id)["Status"]["State"])) not in ENDED_CLUSTER_STATES:
+    while (state := _state(client, cluster_id)[0]) not in (*requests.ENDED_CLUSTER_STATES, "gone"):
         if time.monotonic() > deadline:
-            raise TerminationTimeoutError(
-                f"cluster {cluster_id} is still {state} after the timeout; terminate it in the EMR console"
-            )
+            raise MayStillRunError(f"it is still {state} after the timeout")
         time.sleep(poll_seconds)
     return state
 
 
-def _active_clusters(client: EMRClient, prefix: str) -> list[Any]:
-    pages = client.get_paginator("list_clusters").paginate(
-        ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-    )
-    return [cluster for page in pages for cluster in page["Clusters"] if cluster["Name"].startswith(prefix)]
-
-
-def _describe(client: EMRClient, cluster_id: str) -> Any:
-    return client.describe_cluster(ClusterId=cluster_id)["Cluster"]
-
-
-def _request_termination(client: EMRClient, cluster_ids: Sequence[str]) -> None:
+def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
+    """Return a line for each of these clusters of which EMR does not say that it has ended."""
+    lines: list[str] = []
     for cluster_id in cluster_ids:
-        cluster = _describe(client, cluster_id)
-        if cluster["Status"]["State"] in ENDED_CLUSTER_STATES:
-            continue
-        if cluster.get("TerminationProtected"):
-            log.info("Removing the termination protection of cluster %s", cluster_id)
-            client.set_termination_protection(JobFlowIds=[cluster_id], TerminationProtected=False)
-        client.terminate_job_flows(JobFlowIds=[cluster_id])
+        with collecting(lines, f"cluster {cluster_id} may still run"):
+            state = _state(client, cluster_id)[0]
+            if state not in (*requests.ENDED_CLUSTER_STATES, "gone"):
+                lines.append(f"cluster {cluster_id} is {state}")
+    return lines
+
+
+@contextmanager
+def collecting(problems: list[str] | None, text: str) -> Iterator[None]:
+    """Append an error of AWS or the lake to `problems`, in a line that starts with `text`. Without a list, raise it."""
+    try:
+        yield
+    except (*AWS_ERRORS, OSError, NightjarError) as error:
+        if problems is None:
+            raise
+        problems.append(f"{text} ({words_of(error)})")
+        log.warning("%s", problems[-1])
+
+
+def _state(client: EMRClient, cluster_id: str) -> tuple[str, bool]:
+    """Return the state of a cluster and whether it is protected from termination."""
+    try:
+        cluster = describe(client, cluster_id)
+    except ClientError as error:
+        if is_unknown_cluster(error):
+            log.warning(
+                "EMR does not know cluster %s; it ended long ago, or is in another account or region", cluster_id
+            )
+            return "gone", False
+        raise
+    return str(cluster["Status"]["State"]), bool(cluster.get("TerminationProtected"))

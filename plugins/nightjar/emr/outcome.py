@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.errors import InputError, NightjarError, shorten
+from jobs.errors import InputError, NightjarError, StoppedError, shorten
 from jobs.lake.layout import Lake
 from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import Store
@@ -104,6 +104,15 @@ def read_outcome(store: Store, step: Mapping[str, Any]) -> Outcome | None:
     except (OSError, NightjarError) as error:
         log.warning("The outcome of the step cannot be read: %s", error)
         return None
+
+
+def ended_with_cluster(store: Store, step: Mapping[str, Any]) -> bool:
+    """Return whether a step that did not complete was ended from outside, and did not fail by itself."""
+    status = step["Status"]
+    if status["State"] != "FAILED" or not status.get("Timeline", {}).get("StartDateTime"):
+        return True
+    left = read_outcome(store, step)
+    return left is not None and left.exception == StoppedError.__name__
 
 
 def _await_logs(store: Store, folder: str, wait_seconds: float) -> dict[str, str]:

@@ -22,11 +22,16 @@ from jobs.lake.region import VARIABLES
 from jobs.lake.uri import join
 from nightjar.packaging import PYTHON
 
+USABLE_CLUSTER_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+"""States in which a cluster takes steps."""
 ENDED_CLUSTER_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 ACTIVE_STEP_STATES = ("PENDING", "CANCEL_PENDING", "RUNNING")
+START_LIMIT_SECONDS = 3600.0
+"""Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
 
 _MAX_NAME_LENGTH = 256
 _EXPIRY_TAG = "nightjar:expires"
+_INSTANCE_TYPES = ("primary_instance_types", "core_instance_types", "task_instance_types")
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
 """AWS's policy for the service role, AmazonEMRServicePolicy_v2, only covers resources with this tag."""
 _FIXED = {
@@ -90,12 +95,22 @@ def tags_of(cluster: Mapping[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag.get("Value", "") for tag in cluster.get("Tags") or []}
 
 
-def is_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
-    """Return whether `cluster` belongs to `project` and has exceeded its time to live."""
-    tags = tags_of(cluster)
-    if tags.get("nightjar:project") != project or _EXPIRY_TAG not in tags:
-        return False
-    return datetime.fromisoformat(tags[_EXPIRY_TAG]) <= now
+def expiry_time(cluster: Mapping[str, Any]) -> datetime | None:
+    """Return when the reaper ends a cluster, or None if it has no such tag. A ValueError names a wrong tag."""
+    text = tags_of(cluster).get(_EXPIRY_TAG)
+    if text is None:
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"its tag {_EXPIRY_TAG} is {text!r}, not a time") from None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def time_to_live(config: Config) -> timedelta:
+    """Return how long a run's cluster may live: at least as long as its start and all of its steps may take."""
+    steps = timedelta(seconds=START_LIMIT_SECONDS + len(config.steps) * config.cluster.step_timeout_seconds)
+    return max(steps, timedelta(hours=config.cluster.time_to_live_hours or 0))
 
 
 def run_job_flow(
@@ -106,7 +121,7 @@ def run_job_flow(
     Driver and executors learn the `region` from the environment. S3 would otherwise be asked through us-east-1.
     """
     cluster = config.cluster
-    expires = (now + timedelta(hours=cluster.time_to_live_hours)).astimezone(UTC).isoformat(timespec="seconds")
+    expires = (now + time_to_live(config)).astimezone(UTC).isoformat(timespec="seconds")
     tags = {**identity.tags, "nightjar:owner": _tag_value(cluster.owner), _EXPIRY_TAG: expires, **_MANAGED_POLICY_TAG}
     request = {
         "Name": identity.name,
@@ -143,6 +158,19 @@ def _configurations(region: str | None) -> list[dict[str, Any]]:
         export = {"Classification": "export", "Properties": exported}
         found.append({"Classification": "spark-env", "Properties": {}, "Configurations": [export]})
     return found
+
+
+def num_choices(cluster: ClusterConfig) -> int:
+    """Return how many different lists of instance types `without_types` can make."""
+    used = _INSTANCE_TYPES if cluster.task_instances else _INSTANCE_TYPES[:-1]
+    return max(len(getattr(cluster, name)) for name in used)
+
+
+def without_types(config: Config, choice: int) -> Config:
+    """Return `config` without the first `choice` types of each list of instance types, but with its last one."""
+    lists = {name: getattr(config.cluster, name) for name in _INSTANCE_TYPES}
+    left = {name: types[min(choice, len(types) - 1) :] for name, types in lists.items()}
+    return config.model_copy(update={"cluster": config.cluster.model_copy(update=left)})
 
 
 def _instances(cluster: ClusterConfig) -> dict[str, Any]:
@@ -244,9 +272,9 @@ def attempt_of(step: Mapping[str, Any]) -> tuple[Run, int] | None:
         return None
 
 
-def cancel_step(cluster_id: str, step_id: str) -> dict[str, Any]:
+def cancel_steps(cluster_id: str, step_ids: Sequence[str]) -> dict[str, Any]:
     """Return the CancelSteps request. It terminates the process, since a driver may ignore an interrupt."""
-    return {"ClusterId": cluster_id, "StepIds": [step_id], "StepCancellationOption": "TERMINATE_PROCESS"}
+    return {"ClusterId": cluster_id, "StepIds": list(step_ids), "StepCancellationOption": "TERMINATE_PROCESS"}
 
 
 def is_overdue(step: Mapping[str, Any], now: datetime, limit_seconds: float, start_seconds: float) -> bool:

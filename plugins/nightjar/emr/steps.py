@@ -1,12 +1,19 @@
-"""Find, submit and cancel the steps of a run's cluster, with any boto3 client of EMR."""
+"""Find, submit and cancel the steps of a run, with any boto3 client of EMR.
+
+A step belongs to a run if its arguments name the run's configuration. So runs may share a cluster.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
+from jobs.lake.layout import Run
 from nightjar.emr import requests
+from nightjar.emr.causes import is_unknown_cluster
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -14,19 +21,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def find_step(client: EMRClient, cluster_id: str, name: str) -> str | None:
-    """Return the id of the cluster's oldest step called `name` that is pending, running or complete.
+def active_steps(client: EMRClient, cluster_id: str, run: Run, name: str | None = None) -> list[str]:
+    """Return the ids of the run's steps on a cluster that are pending or running, oldest first.
 
-    Failed and cancelled steps are ignored, because a retried task submits a new step.
+    With a `name`, they are the steps with this name alone.
     """
-    pages = client.get_paginator("list_steps").paginate(
-        ClusterId=cluster_id, StepStates=["PENDING", "RUNNING", "COMPLETED"]
-    )
-    steps = [step for page in pages for step in page["Steps"] if step["Name"] == name]
-    return str(requests.oldest_first(steps)[0]["Id"]) if steps else None
+    found = _steps_of(client, cluster_id, run, StepStates=["PENDING", "RUNNING"])
+    return [str(step["Id"]) for step in requests.oldest_first(found) if name in (None, step["Name"])]
 
 
-def next_attempt(client: EMRClient, cluster_ids: Iterable[str], name: str, recorded: Iterable[str]) -> int:
+def next_attempt(client: EMRClient, cluster_ids: Iterable[str], run: Run, name: str, recorded: Iterable[str]) -> int:
     """Return the number of the next attempt at the step called `name`.
 
     It is one more than the number of any attempt on the run's clusters, in whatever state, and of any attempt that has
@@ -35,27 +39,25 @@ def next_attempt(client: EMRClient, cluster_ids: Iterable[str], name: str, recor
     numbers = [int(folder) for folder in recorded if folder.isascii() and folder.isdigit()]
     submitted = 0
     for cluster_id in cluster_ids:
-        pages = client.get_paginator("list_steps").paginate(ClusterId=cluster_id)
-        for step in (step for page in pages for step in page["Steps"] if step["Name"] == name):
-            submitted += 1
-            attempt = requests.attempt_of(step)
-            numbers += [attempt[1]] if attempt else []
+        for step in _steps_of(client, cluster_id, run):
+            if step["Name"] == name:
+                submitted += 1
+                attempt = requests.attempt_of(step)
+                numbers += [attempt[1]] if attempt else []
     return 1 + max(submitted, *numbers, 0)
 
 
-def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
-    """Return the id of the step that `request` describes, after submitting it if the cluster does not have it yet."""
+def submit_step(client: EMRClient, run: Run, request: Mapping[str, Any]) -> str:
+    """Submit the step that `request` describes, and return its id."""
     cluster_id, name = request["JobFlowId"], request["Steps"][0]["Name"]
-    if found := find_step(client, cluster_id, name):
-        log.info("Waiting for the existing step %s (%s)", name, found)
-        return found
-    step_id = client.add_job_flow_steps(**request)["StepIds"][0]
+    step_id = str(client.add_job_flow_steps(**request)["StepIds"][0])
     log.info("Submitted step %s (%s) to cluster %s", name, step_id, cluster_id)
-    first = find_step(client, cluster_id, name)
-    if first and first != step_id:  # boto3 repeated a request whose response was lost
-        client.cancel_steps(**requests.cancel_step(cluster_id, step_id))
-        return first
-    return step_id
+    # AddJobFlowSteps has no client token, so a request that boto3 repeated may have submitted a second step.
+    first, *duplicates = active_steps(client, cluster_id, run, name) or [step_id]
+    if duplicates:
+        log.warning("Keeping step %s; cancelling its duplicates %s", first, ", ".join(duplicates))
+        cancel_steps(client, cluster_id, duplicates)
+    return first
 
 
 def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
@@ -63,8 +65,27 @@ def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
     return client.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
 
 
-def cancel_step(client: EMRClient, cluster_id: str, step_id: str) -> None:
-    """Cancel a step, unless it has ended already."""
-    if describe_step(client, cluster_id, step_id)["Status"]["State"] in requests.ACTIVE_STEP_STATES:
-        log.info("Cancelling step %s", step_id)
-        client.cancel_steps(**requests.cancel_step(cluster_id, step_id))
+def cancel_steps(client: EMRClient, cluster_id: str, step_ids: Sequence[str]) -> None:
+    """Cancel steps. One that has ended already stays as it is."""
+    if step_ids:
+        log.info("Cancelling step %s of cluster %s", ", ".join(step_ids), cluster_id)
+        answer = client.cancel_steps(**requests.cancel_steps(cluster_id, step_ids))
+        for info in answer.get("CancelStepsInfoList", []):
+            if info.get("Status") == "FAILED":
+                log.warning("Step %s was not cancelled: %s", info.get("StepId"), info.get("Reason"))
+
+
+def cancel_steps_of_run(client: EMRClient, cluster_id: str, run: Run, name: str | None = None) -> None:
+    """Cancel all steps of a run on a cluster that are pending or running; `name` limits it to steps of this name."""
+    cancel_steps(client, cluster_id, active_steps(client, cluster_id, run, name))
+
+
+def _steps_of(client: EMRClient, cluster_id: str, run: Run, **options: Any) -> list[Any]:
+    """Return the run's steps on a cluster, as ListSteps shows them; none if EMR does not know the cluster."""
+    try:
+        pages = list(client.get_paginator("list_steps").paginate(ClusterId=cluster_id, **options))
+    except ClientError as error:
+        if is_unknown_cluster(error):
+            return []
+        raise
+    return [step for page in pages for step in page["Steps"] if run.config in step.get("Config", {}).get("Args", ())]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.config import Config
 from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
@@ -16,6 +17,7 @@ from jobs.lake.uri import join, readable, relative_name, to_uri
 from jobs.metrics import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar import aws
+from nightjar.errors import FinalError, MayStillRunError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,25 @@ SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds")
 def verify_step(step: str, run: Run, store: Store) -> Manifest:
     """Return the manifest that says that `step` of `run` is complete, as `verify_folder` does."""
     return verify_folder(_output_uri(step, run, store), store)
+
+
+def find_finished(step: str, run: Run, store: Store) -> Manifest | None:
+    """Return the manifest of a step whose output is complete, and was made with the run's present model; else None."""
+    try:
+        manifest = verify_step(step, run, store)
+        if model := manifest.inputs.get("model"):
+            made_of = store.read_manifest(run.model)
+            if made_of is None or made_of.fingerprint != model:
+                return None
+            store.verify_sizes(run.model, made_of)
+    except DamagedError:
+        return None
+    return manifest
+
+
+def unfinished_steps(config: Config, run: Run, store: Store) -> list[str]:
+    """Return the steps of a run that have no complete output."""
+    return [step for step in config.steps if find_finished(step, run, store) is None]
 
 
 def verify_folder(folder_uri: str, store: Store) -> Manifest:
@@ -79,20 +100,24 @@ def read_stats(run: Run, store: Store) -> dict[str, Any]:
     return stats
 
 
-def check_tasks(planned: Sequence[str] | None, states: Mapping[str, str | None]) -> None:
-    """Check that every planned task succeeded.
+def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], left_running: Sequence[str]) -> None:
+    """Check that every planned task and the task that ends the cluster succeeded, and that no cluster may still run.
 
     A run that a user marks failed ends with its open tasks skipped, which Airflow would count as success.
 
     Raises:
-        NightjarError: naming the tasks that did not.
+        FinalError: naming the tasks that did not, and what is known of clusters that may still run.
+        MayStillRunError: if all tasks succeeded and yet a cluster may still run. A retry tries to end it.
     """
-    if not planned:
-        raise NightjarError(f"no tasks are planned: the task preflight is {states.get('preflight')}")
-    missed = [f"{name} is {states.get(name)}" for name in planned if states.get(name) != "success"]
+    if planned:
+        missed = [f"{name} is {states.get(name)}" for name in planned if states.get(name) != "success"]
+    else:
+        missed = [f"no tasks are planned: the task preflight is {states.get('preflight')}"]
     if missed:
-        raise NightjarError("; ".join(missed))
-    log.info("All %d planned tasks succeeded", len(planned))
+        raise FinalError("; ".join([*missed, *left_running]))
+    if left_running:
+        raise MayStillRunError("; ".join(left_running))
+    log.info("All %d planned tasks succeeded", len(planned or ()))
 
 
 def log_next(run: Run) -> None:

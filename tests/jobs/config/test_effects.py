@@ -165,7 +165,12 @@ def identity(config):
             "generate": config.generate.model_dump(),
             "cluster": requests.run_job_flow(config, who, datetime(2026, 1, 1, tzinfo=UTC), "s3://p"),
             "step": requests.add_step("j", "train", config, run, "s3://p"),
-            "local": [config.spark.master, config.log_level, config.cluster.step_timeout_seconds],
+            "local": [
+                config.spark.master,
+                config.log_level,
+                config.cluster.step_timeout_seconds,
+                config.cluster.job_flow_id,
+            ],
         }
     )
 
@@ -184,6 +189,7 @@ VALUES = {
     "train.on_divergence": "rollback", "windows.valid_fraction": 0.3, "generate.dtype": "bfloat16",
     "cluster.primary_security_group": "sg-1", "cluster.core_security_group": "sg-1", "embed.subsample": 0.5,
     "cluster.service_security_group": "sg-1", "cluster.security_configuration": "x",
+    "cluster.job_flow_id": "j-1ABC", "cluster.time_to_live_hours": 99.0,
 }  # fmt: skip
 
 

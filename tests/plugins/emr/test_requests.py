@@ -40,7 +40,7 @@ def problems(operation, request):
 def test_requests_are_valid(settings):
     assert problems("RunJobFlow", requests.run_job_flow(config(**settings), IDENTITY, NOW, PACKAGE)) == ""
     assert problems("AddJobFlowSteps", requests.add_step("j-1", "train", config(), RUN, "s3://lakes/p")) == ""
-    assert problems("CancelSteps", requests.cancel_step("j-1", "s-1")) == ""
+    assert problems("CancelSteps", requests.cancel_steps("j-1", ["s-1", "s-2"])) == ""
 
 
 def test_validator_finds_mistakes():
@@ -61,7 +61,7 @@ def test_cluster_follows_the_configuration():
 
 def test_tags_identify_the_owner_and_the_expiry_time():
     request = requests.run_job_flow(
-        config(cluster__time_to_live_hours=1.5, cluster__owner="ann@lab"), IDENTITY, NOW, PACKAGE
+        config(cluster__time_to_live_hours=30.5, cluster__owner="ann@lab"), IDENTITY, NOW, PACKAGE
     )
     tags = requests.tags_of(request)
     assert tags == {
@@ -69,15 +69,34 @@ def test_tags_identify_the_owner_and_the_expiry_time():
         "nightjar:run_id": "scheduled__2026-03-01T02-00-00-00-00",
         "nightjar:lake": "s3://lakes/prefix",
         "nightjar:owner": "ann@lab",
-        "nightjar:expires": "2026-03-01T03:30:00+00:00",
+        "nightjar:expires": "2026-03-02T08:30:00+00:00",
         "for-use-with-amazon-emr-managed-policies": "true",
     }
     assert IDENTITY.owns(request)
     assert not requests.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)
-    assert not requests.is_expired(request, "lab", NOW + timedelta(hours=1.4))
-    assert requests.is_expired(request, "lab", NOW + timedelta(hours=1.6))
-    assert not requests.is_expired(request, "other", NOW + timedelta(hours=1.6))
-    assert not requests.is_expired({"Tags": []}, "lab", NOW)
+    assert requests.expiry_time(request) == NOW + timedelta(hours=30.5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hours"),
+    [
+        ({}, 1 + 4 * 6),
+        ({"train__embeddings": "embed", "embed__size": 32, "model__embedding_size": 32}, 1 + 5 * 6),
+        ({"cluster__time_to_live_hours": 40}, 40),
+        ({"cluster__time_to_live_hours": 12}, 1 + 4 * 6),
+        ({"cluster__step_timeout_seconds": 3600, "cluster__time_to_live_hours": 2}, 1 + 4),
+    ],
+)
+def test_a_cluster_lives_as_long_as_its_steps_may(settings, hours):
+    assert requests.time_to_live(config(**settings)) == timedelta(hours=hours)
+
+
+def test_the_next_choice_leaves_out_the_first_types_but_never_the_last():
+    given = config(cluster__core_instance_types=["m6i.xlarge"])
+    assert requests.num_choices(given.cluster) == 3
+    left = [requests.without_types(given, choice).cluster for choice in range(4)]
+    assert [len(each.primary_instance_types) for each in left] == [3, 2, 1, 1]
+    assert {each.core_instance_types for each in left} == {("m6i.xlarge",)}
 
 
 def test_names_and_tags_fit_the_limits_of_aws():

@@ -1,102 +1,28 @@
-"""Operators, trigger and steps against the embedded EMR. The steps run a shell command instead of spark-submit."""
-
-import asyncio
-import json
-import time
-import uuid
-from types import SimpleNamespace
+"""Operators and steps against the embedded EMR: what is submitted, attached to, verified and skipped."""
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from jobs.config import resolve
-from jobs.lake.layout import Lake
+from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.outcome import Outcome
+from jobs.lake.uri import join
 from nightjar.aws import store
 from nightjar.emr import outcome, requests, steps
 from nightjar.errors import StepFailedError, UserError
-from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator
-from nightjar.triggers import StepTrigger
+from nightjar.operators import CreateClusterOperator, SparkStepOperator
+from nightjar.tasks import results
+from tests.plugins.emr.conftest import fire, leave_manifest, state, terminate
 from tests.support import airflow
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def run(aws, monkeypatch):
-    """A run whose configuration is in the lake, as after `preflight`."""
-    lake = Lake(f"s3://{airflow.BUCKET}/steps")
-    monkeypatch.setenv("NIGHTJAR_LAKE", lake.uri)
-    monkeypatch.setenv("NIGHTJAR_PROJECT", "steps")
-    monkeypatch.setenv("NIGHTJAR_POLL_SECONDS", "0.2")
-    run = lake.run(f"run-{uuid.uuid4().hex[:8]}")
-    store().publish(run.config, resolve("s3://lakes/text", "tiny").to_json().encode())
-    return run
-
-
-@pytest.fixture
-def context(run):
-    pushed = {}
-    task_instance = SimpleNamespace(
-        run_id=run.run_id, pushed=pushed, xcom_push=lambda key, value: pushed.update({key: value})
-    )
-    return {"run_id": run.run_id, "ti": task_instance}
-
-
-@pytest.fixture
-def cluster(context):
-    """The run's cluster, created and terminated by the DAG's operators."""
-    yield CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
-    TerminateClustersOperator(task_id="terminate_cluster").execute(context)
-
-
-@pytest.fixture
-def start(context, cluster, monkeypatch, tmp_path):
-    """Execute the operator of a step that runs a shell command, and return the operator and its trigger.
-
-    The command starts when the operator has deferred its task, so that the step cannot end before.
-    """
-
-    def execute(command, **options):
-        deferred_mark = tmp_path / f"deferred-{uuid.uuid4().hex}"
-        gated = f"until [ -e '{deferred_mark}' ]; do sleep 0.05; done; {command}"
-        monkeypatch.setattr(requests, "spark_submit", lambda *_: ["bash", "-c", gated])
-        operator = SparkStepOperator(task_id="train", step="train", cluster_id=cluster, package_uri="s3://p", **options)
-        with pytest.raises(TaskDeferred) as deferred:
-            operator.execute(context)
-        assert deferred.value.method_name == "finish"
-        deferred_mark.touch()
-        return operator, deferred.value.trigger
-
-    return execute
-
-
-def fire(trigger):
-    """Return the payload of the trigger's event, after serializing the trigger as Airflow does."""
-    path, arguments = trigger.serialize()
-    assert path == "nightjar.triggers.StepTrigger"
-    return asyncio.run(anext(StepTrigger(**json.loads(json.dumps(arguments))).run())).payload
-
-
-def leave_manifest(run, **counts):
-    entry = store().write_file(run.train, "metrics.jsonl", b"{}\n")
-    store().publish_manifest(run.train, Manifest("training", "abc", (entry,), {"num_steps": 7, **counts}))
-
-
-def state(client, cluster_id, step_id, *awaited):
-    """Wait until a step is in one of the awaited states, and return that state."""
-    deadline = time.monotonic() + 60
-    while (now := steps.describe_step(client, cluster_id, step_id)["Status"]["State"]) not in awaited:
-        assert time.monotonic() < deadline, now
-        time.sleep(0.1)
-    return now
-
-
 def test_complete_step_with_a_manifest_succeeds(start, run, context, capsys):
-    leave_manifest(run)
     store().write_bytes(run.progress("train"), b'{"message": "step 3 of 7, loss 4.5"}')
     operator, trigger = start("sleep 1")
+    leave_manifest(run)
     event = fire(trigger)
     assert event["state"] == "COMPLETED"
     assert operator.finish(context, event) == {"num_steps": 7}
@@ -104,8 +30,8 @@ def test_complete_step_with_a_manifest_succeeds(start, run, context, capsys):
 
 
 def test_nul_characters_in_counts_are_replaced(start, run, context):
-    leave_manifest(run, first_sample="a\0b", most_frequent_tokens=[["\0", 0.5]])
     operator, trigger = start("true")
+    leave_manifest(run, first_sample="a\0b", most_frequent_tokens=[["\0", 0.5]])
     found = operator.finish(context, fire(trigger))
     assert found == {"num_steps": 7, "first_sample": "a\ufffdb", "most_frequent_tokens": [["\ufffd", 0.5]]}
 
@@ -145,6 +71,30 @@ def test_retry_of_a_complete_step_does_not_wait(start, run, context):
     assert operator.execute(context) == {"num_steps": 7}
 
 
+@pytest.mark.parametrize("damage", ["none", "file"])
+def test_retry_submits_a_complete_step_again_if_its_output_does_not_verify(start, run, context, damage):
+    operator, trigger = start("true")
+    event = fire(trigger)
+    if damage != "none":
+        leave_manifest(run)
+        store().delete_file(join(run.train, "metrics.jsonl"))
+    with pytest.raises(StepFailedError, match="exit code 0, but its output is incomplete"):
+        operator.finish(context, event)
+    _, again = start("true")
+    assert fire(again)["step_id"] != event["step_id"]
+
+
+def test_step_of_another_run_on_the_same_cluster_is_left_alone(start, aws, cluster):
+    command = {"Jar": "command-runner.jar", "Args": ["bash", "-c", "sleep 5", "--config", "s3://lakes/x/config.json"]}
+    theirs = {"Name": "train", "ActionOnFailure": "CONTINUE", "HadoopJarStep": command}
+    [their_step] = aws.add_job_flow_steps(JobFlowId=cluster, Steps=[theirs])["StepIds"]
+    operator, trigger = start("sleep 60")
+    assert trigger.serialize()[1]["step_id"] != their_step
+    with pytest.raises(AirflowFailException):
+        operator.on_kill()
+    assert steps.describe_step(aws, cluster, their_step)["Status"]["State"] in ("PENDING", "RUNNING")
+
+
 def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     _, trigger = start("exit 1")
     failed = fire(trigger)
@@ -161,7 +111,7 @@ def attempts(client, cluster_id):
 def test_attempts_are_numbered_across_the_clusters_of_a_run(start, aws, cluster, context):
     _, trigger = start("exit 1")
     fire(trigger)
-    TerminateClustersOperator(task_id="sweep").execute(context)
+    terminate(context, starts_again=True)
     second = CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
     assert second != cluster
     operator = SparkStepOperator(task_id="train", step="train", cluster_id=second, package_uri="s3://p")
@@ -179,57 +129,38 @@ def test_an_outcome_in_the_lake_is_the_cause_without_waiting_for_logs(start, run
         operator.finish(context, event)
 
 
-def test_duplicate_step_is_cancelled(start, aws, cluster, run, monkeypatch):
+def test_duplicate_step_is_cancelled(start, aws, cluster, run):
     """The response to the first submission was lost, and boto3 repeated the request."""
     _, trigger = start("sleep 30")
     request = requests.add_step(cluster, "train", resolve("s3://lakes/text", "tiny"), run, "s3://p")
-    find = steps.find_step
-    monkeypatch.setattr(steps, "find_step", lambda *_: monkeypatch.setattr(steps, "find_step", find))
-    assert steps.submit_step(aws, request) == trigger.serialize()[1]["step_id"]
+    assert steps.submit_step(aws, run, request) == trigger.serialize()[1]["step_id"]
     first = trigger.serialize()[1]["step_id"]
     [duplicate] = [step["Id"] for step in aws.list_steps(ClusterId=cluster)["Steps"] if step["Id"] != first]
     state(aws, cluster, duplicate, "CANCELLED")
     state(aws, cluster, first, "PENDING", "RUNNING")
 
 
-def test_overdue_step_is_cancelled_and_the_task_fails(start, aws, cluster, context):
-    operator, trigger = start("sleep 60", step_limit_seconds=1.0)
-    event = fire(trigger)
-    assert event["state"] == "OVERDUE"
-    with pytest.raises(AirflowFailException, match=r"exceeded its time limit.*cluster\.step_timeout_seconds"):
-        operator.finish(context, event)
-    state(aws, cluster, event["step_id"], "CANCELLED")
-
-
 def test_default_time_limit_is_the_configurations(start):
     assert start("true")[1].serialize()[1]["limit_seconds"] == 6 * 3600
 
 
-def test_ending_the_deferred_task_cancels_the_step(start, aws, cluster):
-    _, trigger = start("sleep 60")
-    step_id = trigger.serialize()[1]["step_id"]
-    state(aws, cluster, step_id, "RUNNING")
-    asyncio.run(trigger.on_kill())
-    state(aws, cluster, step_id, "CANCELLED")
-
-
-def test_signal_to_the_worker_cancels_the_step_and_fails_the_task(start, aws, cluster):
-    operator, trigger = start("sleep 60")
-    with pytest.raises(AirflowFailException, match="was cancelled: Airflow ended the task"):
-        operator.on_kill()
-    state(aws, cluster, trigger.serialize()[1]["step_id"], "CANCELLED")
-
-
-def test_step_that_never_started_shows_the_state_of_its_cluster(start, aws, cluster, context):
-    runner = {"Jar": "command-runner.jar", "Args": ["sleep", "60"]}
-    before_it = {"Name": "other", "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}
-    aws.add_job_flow_steps(JobFlowId=cluster, Steps=[before_it])
-    operator, trigger = start("true")
-    aws.terminate_job_flows(JobFlowIds=[cluster])
-    event = fire(trigger)
-    assert event["state"] == "CANCELLED"
-    with pytest.raises(StepFailedError, match=f"never started; cluster {cluster} is TERMINAT"):
-        operator.finish(context, event)
+def test_run_whose_steps_have_finished_needs_no_cluster(run, context, aws):
+    store().write_json(run.datasets, {"tokens": "a", "windows": "b"})
+    lake = Lake(run.lake_uri)
+    folders = [lake.dataset("tokens", "a"), lake.dataset("windows", "b"), run.train, run.generate, run.model]
+    for folder in folders:
+        entry = store().write_file(folder, "x", b"x")
+        inputs = {"model": "m"} if folder in (run.train, run.generate) else {}
+        store().publish_manifest(folder, Manifest("x", "m", (entry,), {"num_steps": 7}, inputs))
+    create = CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p")
+    assert create.execute(context) == ""
+    assert terminate(context) == []
+    step = SparkStepOperator(task_id="train", step="train", cluster_id="", package_uri="s3://lakes/p")
+    assert step.execute(context) == {"num_steps": 7}
+    store().delete_file(join(run.model, MANIFEST))
+    assert results.unfinished_steps(resolve("s3://lakes/text", "tiny"), run, store()) == ["train", "generate"]
+    assert create.execute(context).startswith("j-")
+    terminate(context)
 
 
 def test_wait_for_missing_logs_is_limited(aws, cluster):

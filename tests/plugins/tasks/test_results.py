@@ -2,11 +2,12 @@
 
 import pytest
 
-from jobs.errors import DamagedError, NightjarError
+from jobs.errors import DamagedError
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join
 from nightjar.aws import store
+from nightjar.errors import FinalError, MayStillRunError
 from nightjar.tasks import results
 from nightjar.tasks.results import verify_step
 
@@ -89,11 +90,18 @@ def test_a_run_that_failed_early_has_no_statistics(lake_uri, tmp_path):
 
 @pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", None])
 def test_the_verdict_names_tasks_that_did_not_succeed(state):
-    results.check_tasks(["a", "b"], {"a": "success", "b": "success", "extra": "failed"})
-    with pytest.raises(NightjarError, match=f"^b is {state}$"):
-        results.check_tasks(["a", "b"], {"a": "success", "b": state} if state else {"a": "success"})
+    results.check_run(["a", "b"], {"a": "success", "b": "success", "extra": "failed"}, [])
+    with pytest.raises(FinalError, match=f"^b is {state}$"):
+        results.check_run(["a", "b"], {"a": "success", "b": state} if state else {"a": "success"}, [])
 
 
 def test_without_a_plan_the_verdict_fails():
-    with pytest.raises(NightjarError, match="no tasks are planned: the task preflight is failed"):
-        results.check_tasks(None, {"preflight": "failed"})
+    with pytest.raises(FinalError, match="no tasks are planned: the task preflight is failed"):
+        results.check_run(None, {"preflight": "failed"}, [])
+
+
+def test_the_verdict_names_what_may_still_run():
+    with pytest.raises(FinalError, match=r"^end is failed; cluster j-1 may still run$"):
+        results.check_run(["end"], {"end": "failed"}, ["cluster j-1 may still run"])
+    with pytest.raises(MayStillRunError, match=r"^cluster j-1 may still run$"):
+        results.check_run(["end"], {"end": "success"}, ["cluster j-1 may still run"])

@@ -1,0 +1,65 @@
+"""The reaper: it terminates the clusters of a project that have outlived their time to live."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Lake
+from jobs.lake.store import Store
+from nightjar.emr import clusters, requests
+from nightjar.emr.causes import note_reaper
+from nightjar.errors import MayStillRunError
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+
+def reap(client: EMRClient, store: Store, lake: Lake, project: str, poll_seconds: float) -> list[str]:
+    """Terminate the project's expired clusters, and return their ids.
+
+    Raises:
+        MayStillRunError: after all others were terminated, naming each cluster that could not be judged or ended.
+    """
+    now, problems, expired = datetime.now(UTC), list[str](), list[str]()
+    active = clusters.list_clusters(client, requests.name_prefix(project))
+    for listed in active:
+        with clusters.collecting(problems, f"cluster {listed['Id']} cannot be judged"):
+            cluster = clusters.describe(client, listed["Id"])
+            if _has_expired(cluster, project, now):
+                expired.append(str(listed["Id"]))
+                _note(store, lake, cluster, now)
+    log.info("Project %s has %d active clusters, of which %d have expired", project, len(active), len(expired))
+    clusters.terminate_clusters(client, expired, poll_seconds, problems)
+    if problems:
+        raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")
+    return expired
+
+
+def _has_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
+    """Return whether a cluster with the name of a project has expired; raise an error if its tags do not say."""
+    owner = requests.tags_of(cluster).get("nightjar:project")
+    if owner not in (None, project):
+        return False
+    if owner is None:
+        raise MayStillRunError(f"it is named {cluster['Name']}, but has no tag nightjar:project")
+    try:
+        expires = requests.expiry_time(cluster)
+    except ValueError as error:
+        raise MayStillRunError(str(error)) from None
+    if expires is None:
+        raise MayStillRunError("it has no tag nightjar:expires")
+    return expires <= now
+
+
+def _note(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
+    """Leave a note for the run's log. Without it, the cluster is ended all the same."""
+    try:
+        note_reaper(store, lake, cluster, now)
+    except (OSError, NightjarError) as error:
+        log.warning("Cluster %s is ended without a note in the lake (%s)", cluster["Id"], error)

@@ -1,0 +1,101 @@
+"""The record of a run's clusters, in the run's folder: what was asked of EMR, and what it answered.
+
+A list of clusters may be late, and tags may change. So each cluster has a file: it is written before RunJobFlow and
+completed with the id afterwards. The tasks that end a run's clusters ask EMR for these ids. A file without an id means
+that the answer is not known.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.errors import NightjarError, reading
+from jobs.lake.layout import Run
+from jobs.lake.store import Store
+from jobs.lake.uri import base_name, join
+from nightjar.errors import words_of
+
+
+@dataclass(frozen=True)
+class ClusterRecord:
+    """One cluster that was asked for, or one of the user's own."""
+
+    number: int
+    asked: str
+    """When the cluster was asked for, as a time in ISO format."""
+    cluster_id: str | None = None
+    refused: str | None = None
+    """Why there is no cluster: EMR's words, or that none was seen for long."""
+    choice: int = 0
+    """Number of instance types that were left out, because earlier clusters had no capacity or no environment."""
+    borrowed: bool = False
+    """Whether it is a cluster of the user's own, which is never ended here."""
+    dropped: bool = False
+    """Whether the run goes on without it: its tasks were cleared, or the cluster was a duplicate."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer to RunJobFlow is not known."""
+        return self.cluster_id is None and self.refused is None
+
+
+class ClusterRecords:
+    """The records of one run."""
+
+    def __init__(self, run: Run, store: Store) -> None:
+        self._folder = run.clusters
+        self._store = store
+
+    def read(self, problems: list[str] | None = None) -> list[ClusterRecord]:
+        """Return the records in the order of their numbers.
+
+        Args:
+            problems: Receives a line for each record that cannot be read. Without a list, the first one is raised.
+        """
+        found: list[ClusterRecord] = []
+        try:
+            uris = [file.uri for file in self._store.list_files(self._folder) if file.uri.endswith(".json")]
+        except (OSError, NightjarError) as error:
+            uris = []
+            _report(error, f"the record of clusters in {self._folder} cannot be read", problems)
+        for uri in uris:
+            try:
+                found.append(self._parse(uri))
+            except (OSError, NightjarError) as error:
+                _report(error, f"{uri} cannot be read", problems)
+        return sorted(found, key=lambda record: record.number)
+
+    def add(self, **values: Any) -> ClusterRecord:
+        """Write a record with the next free number. Two tasks at once never write the same one."""
+        number = max((record.number for record in self.read()), default=0) + 1
+        while True:
+            record = ClusterRecord(number, datetime.now(UTC).isoformat(timespec="seconds"), **values)
+            if self._store.publish(self._uri(record), json.dumps(asdict(record)).encode()):
+                return record
+            number += 1
+
+    def change(self, record: ClusterRecord, **values: Any) -> ClusterRecord:
+        """Write a record in place of its earlier content."""
+        changed = replace(record, **values)
+        self._store.write_json(self._uri(changed), asdict(changed))
+        return changed
+
+    def _parse(self, uri: str) -> ClusterRecord:
+        with reading(uri, "delete it, and look for a cluster of this run in the EMR console"):
+            record = ClusterRecord(**json.loads(self._store.read_bytes(uri)))
+            if f"{record.number:04d}.json" != base_name(uri):
+                raise ValueError(f"its number is {record.number}")
+            datetime.fromisoformat(record.asked)
+        return record
+
+    def _uri(self, record: ClusterRecord) -> str:
+        return join(self._folder, f"{record.number:04d}.json")
+
+
+def _report(error: Exception, text: str, problems: list[str] | None) -> None:
+    if problems is None:
+        raise error
+    problems.append(f"{text} ({words_of(error)})")
