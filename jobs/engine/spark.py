@@ -24,6 +24,7 @@ from pyspark.sql import SparkSession
 
 from jobs.engine import spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
+from jobs.engine.orphan import end_with_parent
 from jobs.errors import InputError, NightjarError, WorkerLostError
 from jobs.lake.region import VARIABLES, find_region
 from jobs.metrics.stats import ExecutorRow, StageRow
@@ -105,6 +106,8 @@ class SparkEngine:
             value = settings.pop(key)
             if key != "spark.app.name":
                 log.info("spark-submit sets %s; the value of this run (%s) is not used", key, value)
+        if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started this process
+            end_with_parent()
         started = time.monotonic()
         self._session = SparkSession.builder.config(map=settings).getOrCreate()
         self._context: SparkContext = self._session.sparkContext

@@ -1,6 +1,7 @@
 """The ends of a step other than its own: limits, lost and ended clusters, denied calls, and users who cancel."""
 
 import asyncio
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -8,8 +9,10 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from botocore.exceptions import ClientError
 
 import nightjar.aws
+from infra.emr.control import Control
 from nightjar.aws import store
 from nightjar.emr import requests
+from nightjar.emr.clusters import wait_until_ended
 from nightjar.errors import FinalError, StepFailedError
 from nightjar.operators import CreateClusterOperator
 from tests.plugins.emr.conftest import fire, state, terminate
@@ -87,6 +90,27 @@ def test_step_goes_on_with_a_new_cluster_if_its_own_was_lost(start, client, clus
     assert operator.cluster_id == again["cluster_id"]
     assert "The master failed (INSTANCE_FAILURE)" in caplog.text
     assert terminate(context) == [cluster, again["cluster_id"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [("no-capacity", "AWS had no capacity for it: "), ("bootstrap-failure", "a bootstrap action failed: On the ")],
+)
+def test_cluster_that_does_not_get_ready_is_replaced(emr, run, context, request, caplog, fault, cause):
+    control = Control(emr.endpoint)
+    fault_id = control.fault(fault, match={"Name": f"*{run.run_id}"})
+    first = request.getfixturevalue("cluster")
+    wait_until_ended(emr.client, first, time.monotonic() + 60, 0.2)
+    _, trigger = request.getfixturevalue("start")("true")
+    assert control.hits(fault_id) == 1
+    assert f"cluster {first} is TERMINATED_WITH_ERRORS; {cause}" in caplog.text
+    second = trigger.serialize()[1]["cluster_id"]
+    types = [
+        [each["InstanceType"] for each in fleet["InstanceTypeSpecifications"]]
+        for fleet in emr.client.list_instance_fleets(ClusterId=second)["InstanceFleets"]
+    ]
+    assert types == [["m6a.xlarge", "m7i.xlarge"]] * 2
+    assert terminate(context) == [first, second]
 
 
 def test_cluster_that_died_while_airflow_was_away_is_replaced_by_the_retry(start, client, cluster, context):
