@@ -24,7 +24,8 @@ from jobs.lake.region import find_region
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar import settings
-from nightjar.emr import clusters, outcome, requests
+from nightjar.emr import outcome, requests
+from nightjar.emr.run_clusters import RunClusters
 from nightjar.packaging.build import zip_bytes
 from nightjar.tasks.package import upload
 from nightjar.tasks.placement import place
@@ -38,7 +39,7 @@ SMALL = {
     "cluster.core_instances": 1,
     "cluster.task_instances": 0,
     "cluster.idle_timeout_seconds": 600,
-    "cluster.time_to_live_hours": 1.0,
+    "cluster.step_timeout_seconds": 600,  # the reaper's limit follows from it
     "train.workers": 1,
     "train.epochs": 0.2,
     "generate.max_new_words": 5,
@@ -72,7 +73,8 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
     package = upload(settled.lake, settled.package_root, store)
     identity = requests.ClusterIdentity(settled.project, run)
     request = requests.run_job_flow(config, identity, datetime.now(UTC), package, client.meta.region_name)
-    cluster_id = clusters.create_cluster(client, identity, request)
+    clusters = RunClusters(lambda: client, store, identity, poll_seconds)
+    cluster_id = clusters.acquire(config, package)
     sys.stderr.write(f"aws-smoke: cluster {cluster_id}; press Ctrl-C to end it\n")
     try:
         for name in ("facts", *(config.steps if steps is None else steps)):
@@ -80,7 +82,7 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
         failed = _wait(client, cluster_id, poll_seconds)
         described = _describe(client, cluster_id)
     finally:
-        clusters.terminate_clusters(client, [cluster_id], poll_seconds)
+        clusters.end()
     patience = outcome.log_wait_seconds(client.meta.endpoint_url, poll_seconds)
     files = {
         "request.json": _json(request),
