@@ -53,7 +53,7 @@ def run(
     config = read_config(started)
     spark = config.spark.filled(config.train.workers)
     slots = (spark.executors or 1) * (spark.executor_cores or 1)
-    with _engine(engine, config, master, local=f"local[{slots},4]") as chosen:
+    with _engine(engine, config, master, local=f"local[{slots},4]", events=started.spark_events) as chosen:
         stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
     train = stats["train"]
     sys.stdout.write(
@@ -190,7 +190,7 @@ def _run_step(
 
     run = Run.of_config(config_uri)
     config = override(read_config(run), step, parse_settings(settings))
-    with _engine(engine, config, master) as chosen:
+    with _engine(engine, config, master, events=run.spark_events) as chosen:
         if not is_new:  # or starting it has warned
             warn_inert_in_step(step, config)
         run_step(step, run, config, chosen)
@@ -261,10 +261,12 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 
 
 @contextmanager
-def _engine(name: options.EngineName, config: Config, master: str | None, local: str | None = None) -> Iterator[Engine]:
+def _engine(
+    name: options.EngineName, config: Config, master: str | None, local: str | None = None, events: str | None = None
+) -> Iterator[Engine]:
     """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run.
 
-    Without another master, Spark runs at `local`.
+    Without another master, Spark runs at `local`. Its event log goes to the folder `events` of the lake.
     """
     log_to_stderr(config.log_level)
     try:
@@ -276,7 +278,7 @@ def _engine(name: options.EngineName, config: Config, master: str | None, local:
         from jobs.engine.spark import SparkEngine
 
         spark = config.spark.filled(config.train.workers)
-        engine = SparkEngine(spark, master or config.spark.master or local)
+        engine = SparkEngine(spark, master or config.spark.master or local, events)
         try:
             yield engine
         except BaseException:

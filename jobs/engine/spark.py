@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from py4j.protocol import Py4JError
 from pyspark import BarrierTaskContext, SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from jobs.engine import spark_status
+from jobs.engine import history, spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
 from jobs.engine.orphan import end_with_parent
 from jobs.errors import InputError, NightjarError, WorkerLostError
@@ -72,11 +73,18 @@ class SparkEngine:
     """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None.
 
     What a person gave to spark-submit, as an option or by ``--conf``, wins over all settings of this engine.
+
+    Args:
+        config: Sizes and the application's name.
+        master: Master to start an application at.
+        event_logs: Folder in the lake that gets Spark's event log when the application ends.
     """
 
     name = "spark"
 
-    def __init__(self, config: SparkConfig, master: str | None = None) -> None:
+    def __init__(self, config: SparkConfig, master: str | None = None, event_logs: str | None = None) -> None:
+        self._event_logs = event_logs
+        self._log_folder = tempfile.TemporaryDirectory(prefix="nightjar-events-") if event_logs else None
         # Python workers start in the driver's working directory, which may not contain the package.
         root = str(Path(__file__).parents[2])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -102,6 +110,8 @@ class SparkEngine:
                     "spark.executor.memoryOverhead": sizes.executor_overhead,
                     "spark.yarn.heterogeneousExecutors.enabled": "false",
                 }
+        if self._log_folder and not _logs_events():
+            settings |= history.settings(Path(self._log_folder.name))
         for key in submitted_keys(settings):
             value = settings.pop(key)
             if key != "spark.app.name":
@@ -113,6 +123,11 @@ class SparkEngine:
         self._context: SparkContext = self._session.sparkContext
         self._context.setLogLevel("WARN")
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
+        # Asked now, because a JVM that is gone does not answer when it is to be stopped.
+        self._application = str(self._context.applicationId)
+        conf = self._context.getConf()
+        self._log_dir = conf.get("spark.eventLog.dir") if conf.get("spark.eventLog.enabled") == "true" else None
+        self._hadoop_conf = self._context._jsc.hadoopConfiguration()
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
         """Apply `function` to each item, in one task each; with many items, neighbours share a task."""
@@ -160,8 +175,19 @@ class SparkEngine:
         return spark_status.executors(self._context)
 
     def stop(self) -> None:
-        """End the Spark application."""
+        """End the Spark application, and keep its event log."""
+        jvm = self._context._jvm
         self._session.stop()
+        if self._log_folder is None or self._event_logs is None or self._log_dir is None:
+            return
+        with self._log_folder as name:
+            folder = Path(name)
+            try:
+                if self._log_dir != folder.as_uri():
+                    history.fetch(jvm, self._hadoop_conf, self._log_dir, self._application, folder)
+                history.keep(folder, self._event_logs)
+            except (OSError, NightjarError, Py4JError) as error:
+                log.warning("Spark's event log was not kept: %s", (str(error) or repr(error)).splitlines()[0])
 
     def _wait_for_slots(self, workers: int) -> None:
         """Wait until the executors have enough slots; not at all if the settings promise too few."""
@@ -203,6 +229,14 @@ def _region_settings() -> dict[str, str]:
     """Return the settings that give the executors the region of this process."""
     region = find_region()
     return {f"spark.executorEnv.{name}": region for name in VARIABLES} if region else {}
+
+
+def _logs_events() -> bool:
+    """Return whether the cluster that started this driver makes its applications log events."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return False
+    SparkContext._ensure_initialized()
+    return SparkConf().get("spark.eventLog.enabled", "false") == "true"
 
 
 def submitted_keys(settings: Iterable[str]) -> list[str]:

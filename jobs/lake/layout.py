@@ -64,6 +64,8 @@ class Run:
     """The model's folder as one zip file."""
     stats = _Below("stats")
     """The folder of statistics, of each step and merged."""
+    spark_events = _Below("spark")
+    """The folder of Spark's event logs, one for each application."""
 
     @property
     def uri(self) -> str:

@@ -1,0 +1,91 @@
+"""Study how Spark ran a step, after its cluster is gone: ``nightjar history RUN``."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import typer
+from typer import Option
+
+from jobs.cli import options
+from jobs.errors import InputError, NightjarError
+
+START_SECONDS = 120.0
+_HOST = "127.0.0.1"
+
+app = typer.Typer()
+
+
+@app.command("history")
+def history(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run in the lake.", show_default=False)],
+    lake: options.Lake = "lake",
+    port: Annotated[int, Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 18080,
+) -> None:
+    """Open Spark's history server on the steps of a run, until Ctrl-C: stages, tasks, stragglers, executors.
+
+    The event logs are copied from the run's folder in the lake. Steps that ran without Spark have none.
+    """
+    from jobs.engine import history as logs
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+
+    chosen = _free_port(port)
+    with tempfile.TemporaryDirectory(prefix="nightjar-history-") as name:
+        folder = Path(name)
+        logs.download(Lake(to_uri(lake)).run(run).spark_events, folder)
+        server = logs.start_server(folder, chosen)
+        try:
+            _wait_until_up(server, chosen)
+            sys.stdout.write(f"http://{_HOST}:{chosen} has the steps of {run}; press Ctrl-C to end\n")
+            sys.stdout.flush()
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            server.wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _end(server)
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        if server.poll() is not None:
+            raise NightjarError(f"Spark's history server ended with code {server.returncode}; its output is above")
+        try:
+            urlopen(f"http://{_HOST}:{port}/api/v1/version", timeout=5).close()
+        except (URLError, OSError):
+            if time.monotonic() > deadline:
+                raise NightjarError(f"Spark's history server does not answer after {START_SECONDS:.0f} s") from None
+            time.sleep(0.3)
+        else:
+            return
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _free_port(port: int) -> int:
+    """Return `port`, or a free one for 0. A port in use is an InputError."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, port))
+        except OSError:
+            raise InputError(f"--port {port}: is in use; choose another one, or 0") from None
+        return int(listener.getsockname()[1])
