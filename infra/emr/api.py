@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from botocore.utils import parse_to_aware_datetime
+
 from infra.emr.answers import ApiError, InvalidRequestError, Problem, send_amz_json, send_problem
 from infra.emr.calls import EMR_TARGET, Call, read_json, region_of
 from infra.emr.cluster import Cluster, tags_of
@@ -99,7 +101,7 @@ class _Session:
 
     def list_clusters(self, request: Request) -> Answer:
         states = request.get("ClusterStates") or ()
-        after, before = request.get("CreatedAfter"), request.get("CreatedBefore")
+        after, before = _time(request.get("CreatedAfter")), _time(request.get("CreatedBefore"))
         found = [
             each.record.summary()
             for each in self._clusters.all(self._region)
@@ -342,6 +344,11 @@ def _check_concurrency(level: int, steps: Sequence[Mapping[str, Any]]) -> None:
         raise ApiError(f"StepConcurrencyLevel {level} is not between 1 and {MAX_CONCURRENCY}.")
     if level > 1 and any(step.get("ActionOnFailure", "TERMINATE_CLUSTER") != "CONTINUE" for step in steps):
         raise ApiError(_NO_CONCURRENT_FAILURE)
+
+
+def _time(value: Any) -> float | None:
+    """Return a time of a request in seconds since 1970. SDKs send a number, others may send text."""
+    return None if value is None else parse_to_aware_datetime(value).timestamp()
 
 
 def _page(member: str, items: list[dict[str, Any]], request: Request) -> dict[str, Any]:

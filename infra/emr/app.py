@@ -39,6 +39,8 @@ class App:
             return self._control(environ, start_response)
         if environ["PATH_INFO"] == RESET_PATH and environ["REQUEST_METHOD"] == "POST":
             self._emr.reset()
+            self._faults.remove()
+            self._faults.forget_calls()
         if environ["PATH_INFO"].startswith(MOTO_PREFIX):
             return self._moto(environ, start_response)
         call = identify(environ)

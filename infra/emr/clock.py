@@ -12,6 +12,8 @@ from weakref import WeakSet
 
 from jobs.errors import InputError
 
+MAX_ADVANCE_SECONDS = 10 * 365 * 24 * 3600.0
+
 
 class Clock:
     """Seconds since 1970, at `speed` times the speed of this machine's clock."""
@@ -29,8 +31,8 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward. Whoever waits for a time that has passed continues at once."""
-        if seconds < 0:
-            raise InputError(f"advance: {seconds} seconds; the clock only moves forward")
+        if not 0 <= seconds <= MAX_ADVANCE_SECONDS:  # not a number is refused too
+            raise InputError(f"advance: {seconds} seconds; the clock only moves forward, by at most 10 years")
         with self._lock:
             self._start += seconds
         self._wake()

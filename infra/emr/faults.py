@@ -224,7 +224,7 @@ class Faults:
             return count
 
     def of_call(self, service: str, operation: str, values: Mapping[str, Any], caller: str) -> list[Fault]:
-        """Return the faults that hit this call, and count the hits. A delay is combined with one other fault."""
+        """Return the faults that hit this call, and count the hits: a delay first, and one other fault."""
 
         def hits(fault: Fault) -> bool:
             return (
@@ -241,7 +241,7 @@ class Faults:
                 taken = {each.kind == "delayed" for each in found}
                 if (fault.kind == "delayed") not in taken and hits(fault) and _use(fault):
                     found.append(fault)
-        return found
+        return sorted(found, key=lambda fault: fault.kind != "delayed")
 
     def of_cluster(
         self, kind: str, values: Mapping[str, Any], wanted: Callable[[Fault], bool] = lambda _: True

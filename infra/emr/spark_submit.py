@@ -24,14 +24,14 @@ SIZES = {
 YARN_OPTIONS = frozenset(
     {"--master", "--deploy-mode", "--queue", "--driver-cores", "--total-executor-cores", "--principal", "--keytab"}
 )
-YARN_CONF = re.compile(
+YARN_CONF = (
     r"spark\.(master|submit\.deployMode|yarn\..*|dynamicAllocation\..*|shuffle\.service\..*|driver\.cores"
     r"|pyspark\.(driver\.)?python|executorEnv\.PYSPARK_(DRIVER_)?PYTHON|executor\.(instances|memoryOverhead.*))"
 )
-ONE_JVM_CONF = re.compile(r"spark\.executor\.(cores|memory|pyspark\.memory)")
+ONE_JVM_CONF = r"spark\.executor\.(cores|memory|pyspark\.memory)"
 # YARN and a local master generate the secret of an application. A local cluster needs it in its configuration, where
 # anyone could read it. So encryption is off there; its processes only communicate over loopback.
-SECRET_CONF = re.compile(r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)")
+ENCRYPTION_CONF = r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)"
 
 AM_MEGABYTES = 512 + 384
 """Memory that YARN gives to the application master of an application in client mode."""
@@ -119,8 +119,10 @@ class Engine:
 
     master: Callable[[Mapping[str, str]], str]
     """Returns the Spark master for an application's configuration."""
+    dropped: frozenset[str]
+    """Options of a step that this way has no use for."""
     unused: re.Pattern[str]
-    """Configuration, besides that of YARN, which this way has no use for."""
+    """Keys of configuration that it has no use for."""
     own_jvms: bool
     """Whether executors are processes, which need JVM options and write to a folder in Spark's home."""
 
@@ -164,10 +166,10 @@ def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tupl
     argv = [str(cluster.spark_home / "bin" / "spark-submit"), "--master", engine.master(conf)]
     argv += [flag for flag in step.flags if flag != "--supervise"]
     for name, value in step.options:
-        if name not in YARN_OPTIONS and name not in SIZES:
+        if name not in engine.dropped and name not in SIZES:
             argv += [name, files.local_list(value) if name in FILE_OPTIONS else value]
     for key, value in conf.items():
-        if not YARN_CONF.fullmatch(key) and not engine.unused.fullmatch(key):
+        if not engine.unused.fullmatch(key):
             argv += ["--conf", f"{key}={files.local_list(value) if key in FILE_CONF else value}"]
     app, *app_args = step.app
     return [*argv, files.local(app), *app_args], files.all()
@@ -210,8 +212,10 @@ def _local_cluster_master(conf: Mapping[str, str]) -> str:
 
 
 ENGINES: Mapping[str, Engine] = {
-    "threads": Engine(_local_master, ONE_JVM_CONF, own_jvms=False),
-    "processes": Engine(_local_cluster_master, SECRET_CONF, own_jvms=True),
+    "threads": Engine(_local_master, YARN_OPTIONS, re.compile(f"{YARN_CONF}|{ONE_JVM_CONF}"), own_jvms=False),
+    "processes": Engine(
+        _local_cluster_master, YARN_OPTIONS, re.compile(f"{YARN_CONF}|{ENCRYPTION_CONF}"), own_jvms=True
+    ),
 }
 
 

@@ -1,12 +1,14 @@
 """The translation of a step into a local command, without running it."""
 
+import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from infra.emr.command import JVM_OPTIONS, ClusterSpec, StepCommand, step_command, step_env
 from infra.emr.instance_types import yarn_megabytes
-from infra.emr.spark_submit import CommandError, Download
+from infra.emr.spark_submit import ENGINES, CommandError, Download, Engine
 
 HOME = Path("/spark")
 
@@ -110,6 +112,14 @@ def test_incomplete_command_is_refused(args: list[str], message: str) -> None:
 def test_unknown_kind_of_executors_is_refused() -> None:
     with pytest.raises(CommandError, match="threads or processes"):
         make("app.py", executors="magic")
+
+
+def test_another_way_of_executing_is_one_entry_of_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    yarn = Engine(lambda _: "yarn", frozenset({"--master"}), re.compile(r"spark\.master"), own_jvms=True)
+    monkeypatch.setitem(cast(dict[str, Engine], ENGINES), "yarn", yarn)
+    argv = make("--master", "yarn", "--queue", "q", "app.py", executors="yarn", dynamicAllocation_enabled="true").argv
+    conf = ("--conf", "spark.dynamicAllocation.enabled=true")
+    assert argv == ("/spark/bin/spark-submit", "--master", "yarn", "--queue", "q", *conf, "app.py")
 
 
 def test_other_commands_are_unchanged() -> None:

@@ -126,8 +126,8 @@ def test_delay_count_and_skip(emr: Emr, control: Control) -> None:
     assert [refused(api.list_clusters)[1] for _ in range(2)] == ["ThrottlingException"] * 2
     api.list_clusters()
     control.clear()
-    slow = control.fault("delayed", operation="ListClusters", seconds=0.4, count=None)
     control.fault("throttled", operation="ListClusters")
+    slow = control.fault("delayed", operation="ListClusters", seconds=0.4, count=None)
     started = time.monotonic()
     assert refused(api.list_clusters)[1] == "ThrottlingException"
     assert time.monotonic() - started > 0.4
