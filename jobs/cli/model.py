@@ -214,7 +214,7 @@ def export(
     from jobs.lake.models import find_model
     from jobs.lake.uri import base_name, readable, to_uri, without_ending
     from jobs.model_io.archive import pack
-    from jobs.model_io.folder import parse_model, read_contents, write_contents
+    from jobs.model_io.folder import parse_model, read_contents
     from jobs.model_io.gguf import to_gguf
 
     source, output_uri = find_model(model, Lake(to_uri(lake))), to_uri(output)
@@ -222,7 +222,7 @@ def export(
     contents = read_contents(source)
     parsed, tokenizer = parse_model(contents, source)
     if form == "folder":
-        write_contents(output_uri, contents)
+        store.write_folder(output_uri, contents)
     elif form == "zip":
         store.write_bytes(output_uri, pack(contents))
     else:

@@ -8,14 +8,15 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
+from jobs.lake.layout import MANIFEST
 from jobs.lake.uri import join, local_path
 
 Reaches = Callable[[str], bool]
@@ -145,6 +146,18 @@ class LocalFiles:
 
     def delete_file(self, uri: str) -> None:
         local_path(uri).unlink(missing_ok=True)
+
+    def write_folder(self, uri: str, contents: Mapping[str, bytes]) -> None:
+        folder = local_path(uri)
+        with ExitStack() as stack:  # names the files in reverse order when it ends
+            for name in sorted(contents, key=lambda name: name != MANIFEST):
+                file = stack.enter_context(atomic_temporary_file(folder / name))
+                file.write(contents[name])
+                file.flush()
+            (folder / MANIFEST).unlink(missing_ok=True)
+        for info in self.list_files(uri):
+            if info.uri not in {join(uri, name) for name in contents}:
+                self.delete_file(info.uri)
 
     def delete_folder(self, uri: str) -> None:
         with suppress(FileNotFoundError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,8 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from jobs.lake._local import FileInfo, Reaches
+from jobs.lake.layout import MANIFEST
 from jobs.lake.retry import TransientError
-from jobs.lake.uri import bucket_and_key
+from jobs.lake.uri import bucket_and_key, join
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -134,6 +135,15 @@ class S3Files:
                     done = client.delete_objects(Bucket=address["Bucket"], Delete={"Objects": keys, "Quiet": True})
                 for error in done.get("Errors", []):
                     raise TransientError(f"{error['Code']}: {error['Key']} was not deleted")
+
+    def write_folder(self, uri: str, contents: Mapping[str, bytes]) -> None:
+        self.delete_folder(uri)
+        try:
+            for name in sorted(contents, key=lambda name: name == MANIFEST):
+                self.write_bytes(join(uri, name), contents[name])
+        except OSError:
+            self.delete_folder(uri)
+            raise
 
     def _list(self, uri: str, **options: Any) -> Iterator[Any]:
         key = bucket_and_key(uri)[1]

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,14 @@ class Store:
                 f"{uri}: {what} cannot be written to ({one_line(error)}); choose another ({options})"
             ) from None
 
+    def write_folder(self, folder_uri: str, contents: Mapping[str, bytes]) -> None:
+        """Write the files of a dataset in place of an earlier one, the manifest last.
+
+        On a disk, the earlier files stay until the new ones are written. In S3, which cannot rename, they are deleted
+        first. Nothing is left of a dataset that could not be written.
+        """
+        self._retry(folder_uri, lambda: self._files(folder_uri).write_folder(folder_uri, contents))
+
     def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
         """Write a file of a dataset as `write_file` does, with random letters before the suffix of its name."""
         stem, _, suffix = name.rpartition(".")
@@ -276,5 +284,6 @@ info, exists = ENVIRONMENT.info, ENVIRONMENT.exists
 list_files, list_folders = ENVIRONMENT.list_files, ENVIRONMENT.list_folders
 delete_file, delete_folder = ENVIRONMENT.delete_file, ENVIRONMENT.delete_folder
 write_shard, write_file, read_file = ENVIRONMENT.write_shard, ENVIRONMENT.write_file, ENVIRONMENT.read_file
+write_folder = ENVIRONMENT.write_folder
 publish_manifest, read_manifest = ENVIRONMENT.publish_manifest, ENVIRONMENT.read_manifest
 verify_sizes = ENVIRONMENT.verify_sizes

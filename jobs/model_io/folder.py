@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from jobs.errors import DamagedError, InputError, NightjarError
+from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest
@@ -35,7 +35,7 @@ def save_model(
 ) -> dict[str, bytes]:
     """Write a model folder in place of an earlier one, and return its contents; `about` has further files by name."""
     contents = model_contents(model, tokenizer, about or {})
-    write_contents(folder_uri, contents)
+    store.write_folder(folder_uri, contents)
     return contents
 
 
@@ -62,19 +62,6 @@ def model_contents(model: LanguageModel, tokenizer: Tokenizer, about: Mapping[st
     weights_hash = next(entry.sha256 for entry in files if entry.name == WEIGHTS)
     manifest = Manifest("model", weights_hash, files, {"num_parameters": model.num_parameters})
     return {**contents, MANIFEST: manifest.to_json()}
-
-
-def write_contents(folder_uri: str, contents: Mapping[str, bytes]) -> None:
-    """Write the contents of a model folder in place of an earlier one, the manifest last."""
-    store.delete_folder(folder_uri)
-    try:
-        for name, data in contents.items():
-            if name != MANIFEST:
-                store.write_bytes(join(folder_uri, name), data)
-        store.publish(join(folder_uri, MANIFEST), contents[MANIFEST])
-    except (NightjarError, OSError):
-        store.delete_folder(folder_uri)  # what is there is no model
-        raise
 
 
 def read_contents(uri: str) -> dict[str, bytes]:

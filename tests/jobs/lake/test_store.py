@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
@@ -16,8 +17,9 @@ from botocore.stub import Stubber
 from jobs.errors import DamagedError, InputError, LakeError
 from jobs.lake import store
 from jobs.lake._local import atomic_temporary_file
+from jobs.lake.layout import MANIFEST
 from jobs.lake.store import Store
-from jobs.lake.uri import join, local_path, to_uri
+from jobs.lake.uri import join, local_path, relative_name, to_uri
 
 ODD_NAMES = ["a b", "a#b", "a?b", "a%41", "a+b", "é ü", "a:b", "*.txt", "[x]", "~x"]
 MIB = 1 << 20
@@ -286,15 +288,40 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x", "y"]
 
 
-def test_a_full_disk_leaves_neither_file_nor_folder(tmp_path):
+@contextmanager
+def full_disk():
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # a longer file fails with EFBIG
     try:
-        with pytest.raises(LakeError, match="the disk is full"):
-            store.write_bytes(to_uri(str(tmp_path / "new/folder/x")), bytes(1000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_neither_file_nor_folder(tmp_path):
+    with full_disk(), pytest.raises(LakeError, match="the disk is full"):
+        store.write_bytes(to_uri(str(tmp_path / "new/folder/x")), bytes(1000))
+    with full_disk(), pytest.raises(LakeError, match="the disk is full"):
+        store.write_folder(to_uri(str(tmp_path / "new/folder")), {"a": b"1", "b": bytes(1000), MANIFEST: b"{}"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_written_in_place_of_an_earlier_one(lake_uri):
+    for contents in ({"a": b"1", "b": b"2", MANIFEST: b"{}"}, {MANIFEST: b"[]", "b": b"3", "c": b"4"}):
+        store.write_folder(join(lake_uri, "x y"), contents)
+        found = {
+            relative_name(info.uri, join(lake_uri, "x y")): store.read_bytes(info.uri)
+            for info in store.list_files(lake_uri)
+        }
+        assert found == contents
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
+    uri, before = tmp_path.as_uri(), {"a": b"1", "b": b"2", MANIFEST: b"{}"}
+    store.write_folder(uri, before)
+    with full_disk(), pytest.raises(LakeError, match="the disk is full"):
+        store.write_folder(uri, {"a": b"3", "b": bytes(1000), MANIFEST: b"[]"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_broken_json_is_named(lake_uri):

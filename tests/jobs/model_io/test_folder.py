@@ -22,7 +22,6 @@ from jobs.model_io.folder import (
     parse_model,
     read_contents,
     save_model,
-    write_contents,
 )
 from jobs.tokenizer.tokenizer import Tokenizer
 from tests.support.foreign import TEXT, make
@@ -57,7 +56,7 @@ def test_a_folder_has_all_files_and_is_loaded_unchanged(model_and_tokenizer_untr
 def test_exporting_again_changes_no_byte(contents, tmp_path):
     uri = tmp_path.as_uri()
     store.write_bytes(f"{uri}/first.zip", pack(contents))
-    write_contents(f"{uri}/folder", read_contents(f"{uri}/first.zip"))
+    store.write_folder(f"{uri}/folder", read_contents(f"{uri}/first.zip"))
     store.write_bytes(f"{uri}/second.zip", pack(read_contents(f"{uri}/folder")))
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
     (tmp_path / "second.zip").rename(tmp_path / "second.ZIP")
@@ -134,7 +133,7 @@ def huge_header(data):
     ],
 )
 def test_a_wrong_model_is_rejected_in_one_line(contents, tmp_path, name, change, error, message):
-    write_contents(tmp_path.as_uri(), changed(contents, name, change))
+    store.write_folder(tmp_path.as_uri(), changed(contents, name, change))
     store.write_bytes(tmp_path.as_uri() + ".zip", pack(changed(contents, name, change)))
     for uri in (tmp_path.as_uri(), tmp_path.as_uri() + ".zip"):
         with pytest.raises(error, match=message) as caught:
@@ -144,7 +143,7 @@ def test_a_wrong_model_is_rejected_in_one_line(contents, tmp_path, name, change,
 
 
 def test_a_truncated_file_is_rejected(contents, tmp_path):
-    write_contents(tmp_path.as_uri(), contents)
+    store.write_folder(tmp_path.as_uri(), contents)
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(DamagedError, match=r"model\.safetensors: has 1000 bytes, the manifest says"):
@@ -152,7 +151,7 @@ def test_a_truncated_file_is_rejected(contents, tmp_path):
 
 
 def test_without_a_manifest_there_is_no_model(contents, tmp_path):
-    write_contents(tmp_path.as_uri(), contents)
+    store.write_folder(tmp_path.as_uri(), contents)
     (tmp_path / "_manifest.json").unlink()
     with pytest.raises(InputError, match="no model here"):
         load_model(tmp_path.as_uri())
@@ -160,7 +159,7 @@ def test_without_a_manifest_there_is_no_model(contents, tmp_path):
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b'{"format_version": 1}', b'{"files": [{"name": 3}]}', b"\xff"])
 def test_an_invalid_manifest_is_rejected(contents, tmp_path, manifest):
-    write_contents(tmp_path.as_uri(), contents | {"_manifest.json": manifest})
+    store.write_folder(tmp_path.as_uri(), contents | {"_manifest.json": manifest})
     with pytest.raises(DamagedError, match="not a manifest"):
         load_model(tmp_path.as_uri())
 
