@@ -139,10 +139,7 @@ class LocalFiles:
         return found
 
     def list_folders(self, uri: str) -> list[str]:
-        try:
-            return [entry.name for entry in os.scandir(local_path(uri)) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
+        return [entry.name for entry in _entries(os.fspath(local_path(uri))) if entry.is_dir()]
 
     def delete_file(self, uri: str) -> None:
         local_path(uri).unlink(missing_ok=True)
@@ -191,7 +188,12 @@ def _sync_folder(folder: Path) -> None:
 
 def _open_regular(path: str, flags: int) -> int:
     """Open a regular file; a pipe, which may have no writer, or a device raises OSError at once."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # no file can have this name
+            raise FileNotFoundError(error.errno, error.strerror, path) from None
+        raise
     mode = os.fstat(descriptor).st_mode
     if S_ISREG(mode):
         return descriptor
@@ -201,12 +203,14 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder; none if it is missing."""
+    """Return the entries of a folder; none if it is missing or its name is too long to exist."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except FileNotFoundError:
-        return []
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return []
+        raise
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

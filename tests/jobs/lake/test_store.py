@@ -324,6 +324,16 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_name_that_is_too_long_is_no_file(tmp_path):
+    uri = join(tmp_path.as_uri(), "x" * 300)
+    assert not store.exists(uri)
+    assert store.list_files(uri) == store.list_folders(uri) == []
+    with pytest.raises(FileNotFoundError, match="File name too long"):
+        store.read_bytes(uri)
+    with pytest.raises(InputError, match="cannot be written to"):
+        store.check_writable(uri)
+
+
 def test_broken_json_is_named(lake_uri):
     uri = join(lake_uri, "x.json")
     store.write_bytes(uri, b"{")
