@@ -75,7 +75,7 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff check --fix .
 
 CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
-PARALLEL = --numprocesses 3 --dist load $(CHECKS:%=--ignore=%)
+PARALLEL = --numprocesses 4 --dist load $(CHECKS:%=--ignore=%)
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 .PHONY: check
 check: setup ## Check format, lint, types, imports and locks; changes nothing

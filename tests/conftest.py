@@ -32,8 +32,16 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
-_KEPT_TOGETHER = ("tests/dags/test_live.py", "tests/infra/aws/test_deployment.py", "tests/jobs/cli/test_run.py")
-"""Files whose tests share a fixture that takes half a minute or more."""
+_KEPT_TOGETHER = (
+    "tests/dags/test_headless.py",
+    "tests/dags/test_live.py",
+    "tests/infra/aws/test_deployment.py",
+    "tests/jobs/cli/test_run.py",
+    "tests/jobs/corpus/test_formats.py",
+    "tests/jobs/engine/test_both.py",
+    "tests/jobs/engine/test_spark.py",
+)
+"""Files whose tests share a fixture that takes half a minute of CPU time, such as a Spark session."""
 
 
 class OneByOne(LoadScopeScheduling):

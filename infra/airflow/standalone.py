@@ -119,10 +119,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: _stop(stop))
     try:
         log.info("Starting Airflow and the embedded EMR (logs: %s)", options.home.absolute() / "logs")
-        port = _default_port() if options.port is None else options.port
+        port = _default_port() if options.port is None else free_port(options.port)
+        emr_port = free_port(options.emr_port)
         with (
             _ready_lake(to_uri(options.lake)) as env,
-            local_airflow(options.home, options.lake, port, options.emr_port, env) as running,
+            local_airflow(options.home, options.lake, port, emr_port, env) as running,
         ):
             log.info(READY, running.url, running.password, running.url, *_own_text(to_uri(options.lake)))
             while not stop.wait(1.0):

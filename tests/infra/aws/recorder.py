@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
+from xml.etree import ElementTree
 
 from tests.infra.aws.policies import Call
 
@@ -37,7 +38,7 @@ class Recorder:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         body = b""
-        if target:
+        if target or environ.get("QUERY_STRING") == "delete":
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             environ["wsgi.input"] = io.BytesIO(body)
         self._received.append(
@@ -85,6 +86,10 @@ def _s3(request: Request) -> Iterator[Call]:
     bucket, _, key = request.path.lstrip("/").partition("/")
     query = parse_qs(request.query, keep_blank_values=True)
     arn = f"arn:aws:s3:::{bucket}"
+    if not key and request.query == "delete":
+        for each in ElementTree.fromstring(request.body).iterfind("{*}Object/{*}Key"):
+            yield Call("s3:DeleteObject", f"{arn}/{each.text}")
+        return
     if not key:
         assert request.method in ("GET", "HEAD"), request
         yield Call("s3:ListBucket", arn, {"s3:prefix": query["prefix"][0]} if "prefix" in query else {})

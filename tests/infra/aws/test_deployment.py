@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -17,35 +18,41 @@ from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
 from infra.aws import deploy, network
 from infra.cli.main import main
+from infra.emr.client import open_store
 from jobs.config import STEPS
 from jobs.errors import InputError
+from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import join, relative_name
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, calls
+from tests.support import real_job
 
 pytestmark = pytest.mark.timeout(1800)
 
-CONF = {
-    "corpus": f"s3://{CORPUS_BUCKET}/poems",
-    "preset": "tiny",
-    "tokenize.vocab_size": 400,
-    "windows.size": 32,
-    "train.epochs": 2,
-    "train.checkpoint_every": 10,
-    "train.workers": 2,
-    "generate.max_new_words": 5,
-}
+EMBED = {"train.embeddings": "embed", "embed.size": 64, "embed.epochs": 1}
+CONF = {**real_job.CONF, **EMBED, "corpus": f"s3://{CORPUS_BUCKET}/some poems é"}
 AIRFLOW_KEY = "embedded"  # see infra.airflow.environment; all other keys belong to steps and nodes
-POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
+
+
+@dataclass(frozen=True)
+class DeployedRun:
+    """A finished run of the DAG with the real job: its folder and log, and its cluster as described by EMR."""
+
+    run: Run
+    log: str
+    stats_dir: Path
+    cluster: dict[str, Any]
+    steps: list[str]
+    bootstrap_actions: list[Any]
 
 
 @pytest.fixture(scope="module")
-def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run of the DAG with the real job in the deployment. The value is its cluster, as described by EMR."""
-    folder, words = tmp_path_factory.mktemp("run"), POEM.split()
-    text = "\n\n".join(" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) for i in range(500))
+def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> DeployedRun:
+    """A run of the DAG with the real job in the deployment."""
+    folder = tmp_path_factory.mktemp("run")
     boto3.client("s3", endpoint_url=deployment.endpoint).put_object(
-        Bucket=CORPUS_BUCKET, Key="poems/poems.txt", Body=text.encode()
+        Bucket=CORPUS_BUCKET, Key="some poems é/poems.txt", Body=real_job.poems()
     )
     deployment.received.clear()
     settings = {**environment(folder, "file:///nowhere", deployment.endpoint), **deployment.environment}
@@ -54,10 +61,28 @@ def run(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> dic
     assert run_dag(CONF, run_id, settings, log) == 0, log.read_text()[-3000:]
     emr = boto3.client("emr", endpoint_url=deployment.endpoint)
     [found] = [each for each in emr.list_clusters()["Clusters"] if each["Name"].endswith(run_id)]
-    cluster: dict[str, Any] = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
-    cluster["Steps"] = [step["Name"] for step in reversed(emr.list_steps(ClusterId=found["Id"])["Steps"])]
-    cluster["BootstrapActions"] = emr.list_bootstrap_actions(ClusterId=found["Id"])["BootstrapActions"]
-    return cluster
+    return DeployedRun(
+        Lake(settings["NIGHTJAR_LAKE"]).run(run_id),
+        log.read_text(),
+        folder / "stats",
+        cast("dict[str, Any]", emr.describe_cluster(ClusterId=found["Id"])["Cluster"]),
+        [step["Name"] for step in reversed(emr.list_steps(ClusterId=found["Id"])["Steps"])],
+        emr.list_bootstrap_actions(ClusterId=found["Id"])["BootstrapActions"],
+    )
+
+
+@pytest.mark.airflow
+def test_run_leaves_its_results_and_the_first_champion(deployment: Deployment, done: DeployedRun) -> None:
+    store, lake = open_store(deployment.endpoint), Lake(done.run.lake_uri)
+    real_job.assert_complete(done.run, store, STEPS, done.stats_dir)
+    assert "unigram" in done.log
+    assert re.search(r"Promoted: \d\.\d{4} bits per byte, the first champion", done.log)
+    assert store.read_json(lake.champion)["run_id"] == done.run.run_id
+    names = [
+        relative_name(file.uri, join(lake.uri, "packages")) for file in store.list_files(join(lake.uri, "packages"))
+    ]
+    [package] = {name.partition("/")[0] for name in names}
+    assert {f"{package}/{name}" for name in ("jobs.zip", "launcher.py", "_manifest.json")} <= set(names)
 
 
 def test_command_prints_the_settings_of_the_dag(deployment: Deployment) -> None:
@@ -127,10 +152,10 @@ def test_wrong_argument_is_one_line(
 
 
 @pytest.mark.airflow
-def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, run: dict[str, Any]) -> None:
-    settings = deployment.environment
+def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, done: DeployedRun) -> None:
+    settings, run = deployment.environment, done.cluster
     assert run["Status"]["State"] == "TERMINATED"
-    assert run["Steps"] == [step for step in STEPS if step != "embed"]
+    assert done.steps == list(STEPS)
     assert run["ServiceRole"] == settings["NIGHTJAR_CLUSTER_SERVICE_ROLE"]
     assert run["Ec2InstanceAttributes"]["IamInstanceProfile"] == settings["NIGHTJAR_CLUSTER_INSTANCE_PROFILE"]
     assert run["SecurityConfiguration"] == settings["NIGHTJAR_CLUSTER_SECURITY_CONFIGURATION"]
@@ -138,16 +163,16 @@ def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, 
     tags = {tag["Key"]: tag["Value"] for tag in run["Tags"]}
     assert tags["nightjar:project"] == ENV
     assert tags["for-use-with-amazon-emr-managed-policies"] == "true"
-    [action] = run["BootstrapActions"]
+    [action] = done.bootstrap_actions
     bucket, key = action["ScriptPath"].removeprefix("s3://").split("/", 1)
     script = boto3.client("s3", endpoint_url=deployment.endpoint).get_object(Bucket=bucket, Key=key)["Body"].read()
     assert script == Path("plugins/nightjar/packaging/bootstrap.sh").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def needed(deployment: Deployment, run: dict[str, Any]) -> dict[str, set[Call]]:
+def needed(deployment: Deployment, done: DeployedRun) -> dict[str, set[Call]]:
     """The calls of the run by the role that makes them on AWS."""
-    assert run["Steps"]
+    assert done.steps
     received = {
         "airflow": [request for request in deployment.received if request.key == AIRFLOW_KEY],
         "node": [request for request in deployment.received if request.key in ("local", "testing", "")],

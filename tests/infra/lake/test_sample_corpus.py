@@ -28,6 +28,15 @@ def test_only_the_texts_are_extracted(archive, tmp_path):
     assert [path.name for path in (tmp_path / "cache" / "texts").iterdir()] == ["lear.txt"]
 
 
+def test_two_processes_may_extract_at_once(archive, tmp_path):
+    """The folder of the faster one stays."""
+    sample_corpus.unpack(archive, tmp_path / "texts")
+    (tmp_path / "texts/first").touch()
+    sample_corpus.unpack(archive, tmp_path / "texts")
+    assert (tmp_path / "texts/first").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["texts"]
+
+
 def test_archive_with_another_hash_is_refused(archive, tmp_path):
     archive.write_bytes(archive.read_bytes() + b"x")
     with pytest.raises(InputError, match=r"not the expected .*make demo CORPUS="):

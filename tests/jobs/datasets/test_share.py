@@ -153,7 +153,7 @@ corpora = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     corpus=corpora,
     changes=st.fixed_dictionaries(
