@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from functools import partial
@@ -131,6 +132,8 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
+_RANDOM_LETTERS = re.compile(r"-[0-9a-f]{12}\.")
+"""Random in the names of shards; a case depends on its id alone."""
 _UNREAD = frozenset({"progress", "tensorboard", "metrics"})
 
 
@@ -155,7 +158,8 @@ def _lake(rng: Random, folder: Path) -> Case:
             shown.append(_swap(rng, lake))
             continue
         files = sorted(
-            path for path in lake.rglob("*") if path.is_file() and not path.is_symlink() and os.access(path, 4)
+            (path for path in lake.rglob("*") if path.is_file() and not path.is_symlink() and os.access(path, 4)),
+            key=lambda path: _RANDOM_LETTERS.sub(".", str(path)),
         )
         near = [path for path in files if path.relative_to(lake).parts[1] in _near(arguments)]
         files = near if near and rng.random() < 0.8 else files

@@ -121,6 +121,7 @@ def run_case(case_id: str) -> Verdict:
 def judge(case_id: str, case: Case, limit_seconds: float = LIMIT_SECONDS) -> Verdict:
     """Run a case and return its verdict."""
     error: NightjarError | None = None
+    before = set(half_written(case.results)) if case.results else set()
     try:
         with _time_limit(limit_seconds):
             case.run()
@@ -136,8 +137,8 @@ def judge(case_id: str, case: Case, limit_seconds: float = LIMIT_SECONDS) -> Ver
     message = str(error)
     if fault := _fault_of(message):
         return Verdict(case_id, "message", case.description, f"{fault}: {message!r}")
-    if case.results and (left := half_written(case.results)):
-        return Verdict(case_id, "half-written", case.description, f"{', '.join(left)} after {message}")
+    if case.results and (left := set(half_written(case.results)) - before):
+        return Verdict(case_id, "half-written", case.description, f"{', '.join(sorted(left))} after {message}")
     return Verdict(case_id, "refused" if isinstance(error, InputError) else "damaged", case.description, message)
 
 
