@@ -203,7 +203,7 @@ def parse_value(text: str) -> Any:
     """Return the value of a setting that is given as text: JSON if it can be read as JSON, else the text itself."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also thousands of digits, or of brackets
         return text
 
 

@@ -34,7 +34,7 @@ def read_champion(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Champion | No
         return Champion(join(lake.models, str(values.pop("model"))), str(values.pop("run_id")), values), version
     except FileNotFoundError:
         return None, ""
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedError(
             f"{lake.champion}: does not name a model and its run; delete it and promote a run again"
         ) from None

@@ -107,7 +107,7 @@ class Store:
         data = self.read_bytes(uri)
         try:
             return json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
 
     def write_bytes(self, uri: str, data: bytes) -> None:

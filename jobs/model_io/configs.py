@@ -71,7 +71,7 @@ def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], An
     try:
         values = json.loads(data)
         architectures = values["architectures"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(f"{where}: not the configuration of a model (no 'architectures')") from None
     kind = next((kind for name, kind in ARCHITECTURES.items() if [name] == architectures), None)
     if kind is None:

@@ -76,7 +76,7 @@ def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:
     try:
         stored = json.loads(data)
         found = next(differing_settings(config, stored), None)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model") from None
     if found:
         key, theirs, ours = found

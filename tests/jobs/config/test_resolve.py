@@ -46,6 +46,8 @@ def test_every_preset_is_valid(name):
         ("windows.overlap=64", "windows.overlap (64) must be less than windows.size (64)"),
         ("windows.size=0", "windows.size: input should be greater than or equal to 1, got 0"),
         ("train.batch_size=abc", "train.batch_size: input should be a valid integer"),
+        ("windows.size=" + "[" * 5000, "windows.size: input should be a valid integer"),
+        ("windows.size=" + "9" * 5000, "windows.size: unable to parse input string as an integer"),
         ("train.learning_rate=NaN", "train.learning_rate: input should be a finite number"),
         (
             "spark.executors=2 spark.executor_cores=1 train.workers=3",

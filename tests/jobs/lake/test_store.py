@@ -334,9 +334,10 @@ def test_a_name_that_is_too_long_is_no_file(tmp_path):
         store.check_writable(uri)
 
 
-def test_broken_json_is_named(lake_uri):
+@pytest.mark.parametrize("data", [b"{", b"[" * 5000, b"9" * 5000])
+def test_broken_json_is_named(lake_uri, data):
     uri = join(lake_uri, "x.json")
-    store.write_bytes(uri, b"{")
+    store.write_bytes(uri, data)
     with pytest.raises(DamagedError, match=r"x\.json: not valid JSON"):
         store.read_json(uri)
 

@@ -128,6 +128,7 @@ def huge_header(data):
         ("config.json", with_config(head_dim=8), InputError, "head_dim is 8"),
         ("config.json", with_config(vocab_size=None), DamagedError, "config.json: not the configuration"),
         ("config.json", lambda _: b"[", DamagedError, "config.json: not the configuration"),
+        ("config.json", lambda _: b"[" * 5000, DamagedError, "config.json: not the configuration"),
         ("config.json", lambda _: b"\xff", DamagedError, "config.json: not the configuration"),
         ("tokenizer.json", lambda _: b"{}", InputError, "tokenizer.json: not a tokenizer.json"),
     ],
