@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
@@ -61,7 +62,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that uses a Spark session by a fixture of that name, and put the longest tests first.
+    """Mark every test that uses a Spark session by a fixture of that name, and put the files with long tests first.
 
     Short tests at the end keep every process of pytest-xdist busy until the end.
     """
@@ -69,4 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
     longest_first = ("airflow", "spark", "slow")
-    items.sort(key=lambda item: next((i for i, name in enumerate(longest_first) if item.get_closest_marker(name)), 3))
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = next((rank for rank, name in enumerate(longest_first) if item.get_closest_marker(name)), 3)
+        ranks[item.path] = min(rank, ranks.get(item.path, 3))
+    items.sort(key=lambda item: ranks[item.path])
