@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import zipfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -45,10 +46,12 @@ def _alter(rng: Random, value: Any) -> Any:
 def _spoil(rng: Random, path: Path) -> str:
     """Damage a file; return how."""
     if path.suffix in (".json", ".jsonl") and rng.random() < 0.6:
-        lines = path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text("utf-8")]
-        lines = [json.dumps(_alter(rng, json.loads(line))) for line in lines]
-        path.write_text("\n".join(lines), "utf-8")
-        return "a value changed"
+        with suppress(ValueError, RecursionError):  # it has been damaged before
+            text = path.read_text("utf-8")
+            lines = text.splitlines() if path.suffix == ".jsonl" else [text]
+            altered = [json.dumps(_alter(rng, json.loads(line))) for line in lines]
+            path.write_text("\n".join(altered), "utf-8")
+            return "a value changed"
     how = rng.choice(("bytes",) * 6 + ("missing", "empty", "folder", "pipe", "link", "locked"))
     if how == "bytes":
         data, how = damage(rng, path.read_bytes())

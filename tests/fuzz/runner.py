@@ -63,32 +63,22 @@ def run_cases(case_ids: Sequence[str], on_bad: Callable[[Verdict], None] = lambd
     """Run cases in worker processes, one at a time, and return their verdicts; `on_bad` receives each bad one."""
     summary, left = Summary(), list(case_ids)
     while left:
-        started: str | None = None
-        for event in _worker_events(left):
-            if isinstance(event, str):
-                started = event
-                continue
-            started = None
-            left.remove(event.case_id)
-            summary.add(event)
-            if not event.is_good:
-                on_bad(event)
-        if left:
-            lost = started or left[0]
-            left.remove(lost)
-            crash = Verdict(lost, "crash", detail="the process died")
-            summary.add(crash)
-            on_bad(crash)
+        for verdict in _worker_verdicts(left):
+            left.remove(verdict.case_id)
+            summary.add(verdict)
+            if not verdict.is_good:
+                on_bad(verdict)
     return summary
 
 
-def _worker_events(case_ids: Sequence[str]) -> Iterator[str | Verdict]:
-    """Yield the id of each case when it starts, and its verdict when it ends, until the worker process ends."""
+def _worker_verdicts(case_ids: Sequence[str]) -> Iterator[Verdict]:
+    """Yield the verdicts of a worker process, until it ends; if it dies, the last one is that of the case at fault."""
     with tempfile.TemporaryDirectory(prefix="nightjar-fuzz-") as folder:
         errors = Path(folder, "stderr")
         ids = Path(folder, "ids")
         ids.write_text("\n".join(case_ids), "utf-8")
         command = [sys.executable, "-m", "tests.fuzz.runner", str(ids)]
+        started = case_ids[0]
         with (
             errors.open("wb") as sink,
             subprocess.Popen(
@@ -98,7 +88,13 @@ def _worker_events(case_ids: Sequence[str]) -> Iterator[str | Verdict]:
             assert worker.stdout is not None
             for line in worker.stdout:
                 event = json.loads(line)
-                yield event if isinstance(event, str) else Verdict(**event)
+                if isinstance(event, str):
+                    started = event
+                else:
+                    yield Verdict(**event)
+        if worker.returncode:
+            said = errors.read_text("utf-8", errors="replace")[-3000:]
+            yield Verdict(started, "crash", detail=f"the worker process ended with {worker.returncode}: {said}")
 
 
 def run_case(case_id: str) -> Verdict:
