@@ -25,7 +25,7 @@ from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, relative_name
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
-from tests.infra.aws.recorder import OWN_TAG, calls
+from tests.infra.aws.recorder import OWN_TAG, Request, calls
 from tests.support import real_job
 
 pytestmark = pytest.mark.timeout(1800)
@@ -45,6 +45,8 @@ class DeployedRun:
     cluster: dict[str, Any]
     steps: list[str]
     bootstrap_actions: list[Any]
+    received: list[Request]
+    """The requests that AWS received in the run."""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,7 @@ def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> De
     settings |= {"NIGHTJAR_POLL_SECONDS": "0.3", "NIGHTJAR_STATS_DIR": str(folder / "stats")}
     run_id, log = f"run-{uuid.uuid4().hex[:8]}", folder / "dag.log"
     assert run_dag(CONF, run_id, settings, log) == 0, log.read_text()[-3000:]
+    received = list(deployment.received)
     emr = boto3.client("emr", endpoint_url=deployment.endpoint)
     [found] = [each for each in emr.list_clusters()["Clusters"] if each["Name"].endswith(run_id)]
     return DeployedRun(
@@ -68,6 +71,7 @@ def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> De
         cast("dict[str, Any]", emr.describe_cluster(ClusterId=found["Id"])["Cluster"]),
         [step["Name"] for step in reversed(emr.list_steps(ClusterId=found["Id"])["Steps"])],
         emr.list_bootstrap_actions(ClusterId=found["Id"])["BootstrapActions"],
+        received,
     )
 
 
@@ -174,8 +178,8 @@ def needed(deployment: Deployment, done: DeployedRun) -> dict[str, set[Call]]:
     """The calls of the run by the role that makes them on AWS."""
     assert done.steps
     received = {
-        "airflow": [request for request in deployment.received if request.key == AIRFLOW_KEY],
-        "node": [request for request in deployment.received if request.key in ("local", "testing", "")],
+        "airflow": [request for request in done.received if request.key == AIRFLOW_KEY],
+        "node": [request for request in done.received if request.key in ("local", "testing", "")],
     }
     # Without the calls that this test itself made after the run.
     found = {role: calls(requests, ENV) for role, requests in received.items()}
