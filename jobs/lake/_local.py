@@ -191,7 +191,7 @@ def _open_regular(path: str, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:  # no file can have this name
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # no file can have this name
             raise FileNotFoundError(error.errno, error.strerror, path) from None
         raise
     mode = os.fstat(descriptor).st_mode
@@ -203,12 +203,12 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder; none if it is missing or its name is too long to exist."""
+    """Return the entries of a folder; none if there can be no folder with this name."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+        if error.errno in _NO_FILE:
             return []
         raise
 
