@@ -74,9 +74,9 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
     identity = requests.ClusterIdentity(settled.project, run)
     request = requests.run_job_flow(config, identity, datetime.now(UTC), package, client.meta.region_name)
     clusters = RunClusters(lambda: client, store, identity, poll_seconds)
-    cluster_id = clusters.acquire(config, package)
-    sys.stderr.write(f"aws-smoke: cluster {cluster_id}; press Ctrl-C to end it\n")
-    try:
+    try:  # from here, because Ctrl-C may come while EMR answers
+        cluster_id = clusters.acquire(config, package)
+        sys.stderr.write(f"aws-smoke: cluster {cluster_id}; press Ctrl-C to end it\n")
         for name in ("facts", *(config.steps if steps is None else steps)):
             client.add_job_flow_steps(**requests.add_step(cluster_id, name, config, run, package))
         failed = _wait(client, cluster_id, poll_seconds)

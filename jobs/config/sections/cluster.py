@@ -62,8 +62,9 @@ class ClusterConfig(Section):
 
     job_flow_id: str | None = Field(None, pattern=r"^j-[A-Za-z0-9]+$")
     """Id of a cluster of your own, such as j-1ABCDEFGHIJKL, on which the steps run. It is never ended by a run. It
-    must have been started with this project's bootstrap action and Spark settings, which nightjar aws-plan shows.
-    Without a value, each run has a cluster of its own."""
+    must have been started with this project's bootstrap action, Spark settings and tag nightjar:project, which
+    nightjar aws-plan shows, and with the instance types of this section, from which the sizes follow. Without a
+    value, each run has a cluster of its own."""
     release_label: str = DEFAULT_RELEASE
     """EMR release. It decides the versions of Spark, Hadoop and Java. emr-spark-8.0.0 has Spark 4.0.2, with which the
     code is tested, and is supported until 2028-05-20; emr-spark-8.1.0 has Spark 4.1.1, until 2029-09-07."""

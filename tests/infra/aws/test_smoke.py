@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -16,6 +17,7 @@ from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
 from jobs.engine.facts import without_secrets
 from jobs.lake import store
+from nightjar.emr.records import ClusterRecords
 
 pytestmark = [pytest.mark.slow, pytest.mark.spark]
 
@@ -68,6 +70,21 @@ def test_a_failed_step_leaves_the_file_and_no_cluster(
     assert list(tmp_path.glob("nightjar-smoke-emr-spark-8.0.0-j-*.zip"))
     assert states() == ["TERMINATED"]
     assert "facts FAILED" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("emr")
+def test_ctrl_c_while_emr_answers_leaves_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, raised = ClusterRecords.change, [KeyboardInterrupt]
+
+    def interrupted(*arguments: Any, **values: Any) -> Any:
+        if raised:
+            raise raised.pop()
+        return change(*arguments, **values)
+
+    monkeypatch.setattr(ClusterRecords, "change", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        smoke.smoke({}, tmp_path, 0.3, steps=())
+    assert states() == ["TERMINATED"]
 
 
 @pytest.mark.usefixtures("emr")
