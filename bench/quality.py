@@ -25,6 +25,7 @@ from jobs.config import parse_settings
 from jobs.engine.base import WorkerContext, single_worker
 from jobs.engine.inline import InlineEngine
 from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.lake.uri import to_uri
 from jobs.pipeline import read_config, run_step, start_run
 from jobs.tokenizer.train import train_bpe
@@ -91,7 +92,7 @@ def ours(text: bytes, overrides: dict[str, object], threads: int) -> list[Point]
         tokenizer = Path(folder) / "tokenizer.json"
         tokenizer.write_bytes(train_bpe([text[: num_train(text)]], vocab_size))
         settings = {**SETTINGS, **overrides, "tokenize.tokenizer": to_uri(str(tokenizer))}
-        run = start_run(f"{folder}/lake", "quality", f"{folder}/text.txt", "demo", settings)
+        run = start_run(Lake(to_uri(f"{folder}/lake")).run("quality"), f"{folder}/text.txt", "demo", settings)
         config, engine = read_config(run), FixedThreadsEngine(threads)
         started = time.perf_counter()
         for step in ("tokenize", "windows"):

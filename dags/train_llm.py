@@ -59,7 +59,7 @@ def preflight() -> dict[str, Any]:
     """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
     with only_mistakes_are_final():
-        config = checks.prepare(form.read_form(context["params"]), current_run(context))
+        config = checks.prepare(form.read_form(context["params"]), SETTINGS.run(dag.dag_id, str(context["run_id"])))
     skipped = set(STEPS) - set(config.steps)
     planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in skipped]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import psutil
 
-from jobs.config import Config, resolve
+from jobs.config import Config, of_run, resolve
 from jobs.config.effects import Facts, explain_inert
 from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
-from jobs.lake.layout import Lake, Run
-from jobs.lake.uri import to_uri
+from jobs.lake.layout import Run
 from jobs.report.stats import write_step
 from jobs.sources.inputs import INHERIT
 from jobs.sources.listing import list_corpus
@@ -46,8 +45,7 @@ class Progress:
 
 
 def start_run(
-    lake_path: str,
-    run_id: str,
+    run: Run,
     corpus: str,
     preset: str,
     overrides: Mapping[str, Any],
@@ -56,6 +54,8 @@ def start_run(
 ) -> Run:
     """Resolve the configuration of a run and write it into the run's folder, unless it is there.
 
+    An existing run keeps its settings, but takes those of the deployment anew (see `jobs.config.of_run`).
+
     `places` names the file or variable of each setting for errors. Settings without effect are logged.
 
     Raises:
@@ -63,13 +63,10 @@ def start_run(
             not exist or not fit, the lake cannot be written to, or the run exists with another configuration.
     """
     config = resolve(to_corpus(corpus), preset, overrides, places)
-    lake = Lake(to_uri(lake_path))
-    formats = list_corpus(config.corpus, lake_uri=lake.uri).formats
-    run = lake.run(run_id)
+    formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats
     check_start(run, config)
-    store.check_writable(lake.uri)
-    if not store.publish(run.config, config.to_json().encode()) and not read_config(run).has_settings_of(config):
-        raise InputError(f"{run.uri}: this run exists with another configuration; choose another --run-id")
+    store.check_writable(run.lake_uri)
+    config = of_run.claim(run, config)
     warn_inert(config, config.chosen, Facts(engine, formats, inherits=_inherits(run, config)))
     return run
 
@@ -93,7 +90,7 @@ def _inherits(run: Run, config: Config) -> bool:
 def read_config(run: Run) -> Config:
     """Read the configuration in the run's folder. None, or one that is not valid, is an `InputError`."""
     try:
-        return Config.from_json(store.read_bytes(run.config).decode(), run.config)
+        return of_run.read_config(run)
     except FileNotFoundError:
         raise InputError(f"{run.config}: no such configuration; check --config, or --run and --lake") from None
 

@@ -13,6 +13,7 @@ import botocore.session
 from botocore.validate import ParamValidator
 
 from jobs.config import environment_settings, resolve
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake
 from jobs.lake.region import find_region
 from jobs.lake.uri import to_uri
@@ -30,8 +31,8 @@ def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> lis
     config = place(resolve(corpus, preset, {**environment_settings(), **chosen}))
     lake = Lake(to_uri(lake_uri))
     package_uri = lake.package(build(settled.package_root).sha256)
-    run = lake.run("planned")
-    identity = requests.ClusterIdentity(settled.project, run)
+    run = lake.run("planned", DEFAULT, settled.project)
+    identity = requests.ClusterIdentity(run)
     cluster = requests.run_job_flow(config, identity, datetime.now(UTC), package_uri, find_region())
     steps = [requests.add_step("j-PLANNED", step, config, run, package_uri) for step in config.steps]
     return [("RunJobFlow", cluster), *(("AddJobFlowSteps", step) for step in steps)]

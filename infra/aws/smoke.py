@@ -65,13 +65,14 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
         SmokeError: if a step failed or the cluster did not start. The file is written before.
     """
     settled, client, store = settings.load(), boto3.client("emr", region_name=find_region()), Store()
-    run = settled.run(f"smoke-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}")
+    run_id = f"smoke-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
+    run = settled.lake.run(run_id, "smoke", settled.project)
     corpus = join(run.uri, "smoke", "corpus.txt")
     store.write_bytes(corpus, _text())
     config = place(resolve(corpus, "tiny", {**SMALL, **environment_settings(), **chosen}))
     store.write_bytes(run.config, config.to_json().encode())
     package = upload(settled.lake, settled.package_root, store)
-    identity = requests.ClusterIdentity(settled.project, run)
+    identity = requests.ClusterIdentity(run)
     request = requests.run_job_flow(config, identity, datetime.now(UTC), package, client.meta.region_name)
     clusters = RunClusters(lambda: client, store, identity, poll_seconds)
     try:  # from here, because Ctrl-C may come while EMR answers

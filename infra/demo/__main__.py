@@ -23,9 +23,11 @@ from infra.emr.server import embedded_emr
 from infra.lake import folders, sample_corpus
 from jobs.config import STEPS
 from jobs.errors import NightjarError
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
 from jobs.sources.listing import list_corpus
+from nightjar import settings
 
 HOME = Path(".airflow/demo")
 CACHE = Path(".cache")
@@ -56,7 +58,7 @@ def _given_corpus() -> str:
 
 
 def _demo(corpus: str) -> int:
-    run = Lake(to_uri(str(LAKE))).run(time.strftime("demo-%Y%m%d-%H%M%S"))
+    run = Lake(to_uri(str(LAKE))).run(time.strftime("demo-%Y%m%d-%H%M%S"), DEFAULT, settings.load().project)
     log = HOME / "logs" / f"{run.run_id}.log"
     shown = ", ".join(map(readable, corpus.splitlines()))
     print(f"corpus  {shown}\nlake    {LAKE.absolute()}\nrun     {run.run_id}\nlog     {log.absolute()}\n", flush=True)

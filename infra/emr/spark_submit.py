@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.errors import NightjarError
+from jobs.lake.names import is_plain
 from jobs.lake.uri import base_name, to_uri
 
 FLAGS = frozenset({"--verbose", "-v", "--supervise", "--version", "--help", "-h", "--usage-error"})
@@ -74,6 +75,8 @@ class Downloads:
             return uri
         if uri not in self._paths:
             name = base_name(to_uri(uri))
+            if not is_plain(name) or "/" in name:  # an encoded slash
+                raise CommandError(f"{uri}: ends with no name that a file can have")
             taken = name in self._paths.values()
             self._paths[uri] = f"{len(self._paths)}/{name}" if taken else name
         return self._paths[uri]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -19,6 +19,9 @@ from typer import Option
 from jobs.cli import options
 from jobs.errors import InputError, NightjarError
 
+if TYPE_CHECKING:
+    from jobs.lake.layout import Lake
+
 START_SECONDS = 120.0
 _HOST = "127.0.0.1"
 
@@ -27,7 +30,9 @@ app = typer.Typer()
 
 @app.command("history")
 def history(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run in the lake.", show_default=False)],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Id of a run in the lake, or PIPELINE/ID.", show_default=False)
+    ],
     lake: options.Lake = "lake",
     port: Annotated[int, Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 18080,
 ) -> None:
@@ -42,7 +47,7 @@ def history(
     chosen = _free_port(port)
     with tempfile.TemporaryDirectory(prefix="nightjar-history-") as name:
         folder = Path(name)
-        logs.download(Lake(to_uri(lake)).run(run).spark_events, folder)
+        logs.download(_events_of(run, Lake(to_uri(lake))), folder)
         server = logs.start_server(folder, chosen)
         try:
             _wait_until_up(server, chosen)
@@ -54,6 +59,15 @@ def history(
             pass
         finally:
             _end(server)
+
+
+def _events_of(name: str, lake: Lake) -> str:
+    """Return the folder of the event logs of the run that `name` stands for; it is empty if no such run has logs."""
+    from jobs.lake import store
+    from jobs.lake.runs import only_one, runs_named
+
+    found = [run for run in runs_named(name, lake) if store.list_files(run.spark_events)]
+    return only_one(name, found or [lake.run(name)]).spark_events
 
 
 def _wait_until_up(server: subprocess.Popen[bytes], port: int) -> None:

@@ -59,6 +59,14 @@ Model = Annotated[
     str,
     Option(metavar="MODEL", help="Model folder or .zip, id or folder of a run, or 'champion'.", show_default=False),
 ]
+Owner = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Who works on the run, such as a cluster. A lock that an earlier process of this owner has left is taken"
+        " over at once. Default: this process.",
+    ),
+]
 Preset = Annotated[
     str | None,
     Option(
@@ -66,6 +74,14 @@ Preset = Annotated[
         help="Settings to start from. By size: tiny, demo, small, medium. By method: attention-dense, averaged-dense,"
         " embedding-regression, nesterov-regression, word2vec-attention. Default: demo.",
         autocompletion=complete_preset,
+    ),
+]
+Project = Annotated[
+    str,
+    Option(
+        metavar="NAME",
+        envvar="NIGHTJAR_PROJECT",
+        help="Name of the deployment, part of a run's place. Give deployments that share a lake different ones.",
     ),
 ]
 RunId = Annotated[

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,8 +15,10 @@ import typer
 from typer import Option
 
 from jobs.cli import options
+from jobs.cli.attempt import stopped_by_sigterm
 from jobs.cli.runner import InterruptedRunError, command_line, log, log_to_stderr
-from jobs.errors import InputError
+from jobs.errors import InputError, StoppedError
+from jobs.lake.identity import PROJECT
 
 if TYPE_CHECKING:
     from jobs.config import Config
@@ -35,6 +39,7 @@ def run(
     config_file: options.ConfigFile = None,
     settings: options.Settings = None,
     run_id: options.RunId = None,
+    project: options.Project = PROJECT,
     engine: options.Engine = "inline",
     master: options.Master = None,
 ) -> None:
@@ -49,11 +54,12 @@ def run(
     from jobs.metrics.training import baselines_text
     from jobs.pipeline import read_config, run_all
 
-    started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id), engine)
+    started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id, project), engine)
     config = read_config(started)
     spark = config.spark.filled(config.train.workers)
     slots = (spark.executors or 1) * (spark.executor_cores or 1)
-    with _engine(engine, config, master, local=f"local[{slots},4]", events=started.spark_events) as chosen:
+    held, local = _held(started), f"local[{slots},4]"
+    with held, _engine(engine, config, master, local=local, events=started.spark_events) as chosen:
         stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
     train = stats["train"]
     sys.stdout.write(
@@ -73,6 +79,7 @@ class NewRun(NamedTuple):
     config_file: str | None
     settings: list[str] | None
     run_id: str | None
+    project: str
 
 
 def _start(new: NewRun, engine: options.EngineName) -> Run:
@@ -80,6 +87,9 @@ def _start(new: NewRun, engine: options.EngineName) -> Run:
     from jobs.config import Config
     from jobs.config.given import gather
     from jobs.lake import store
+    from jobs.lake.layout import Lake
+    from jobs.lake.runs import located
+    from jobs.lake.uri import to_uri
     from jobs.pipeline import start_run
 
     given = gather(new.config_file, new.settings or (), store.read_bytes)
@@ -90,8 +100,11 @@ def _start(new: NewRun, engine: options.EngineName) -> Run:
     if corpus is None:
         raise InputError("no text to train on: name it by --corpus, or as corpus in the --config-file")
     preset = new.preset or given.preset or str(Config.model_fields["preset"].default)
-    run_id = new.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
-    return start_run(new.lake, run_id, corpus, preset, given.values, given.places, engine)
+    lake, run_id = Lake(to_uri(new.lake)), new.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
+    run, earlier = lake.run(run_id, project=new.project), lake.earlier_run(run_id)
+    if earlier.folder == run_id:  # or it may be the folder of another run
+        run = located(run, earlier)
+    return start_run(run, corpus, preset, given.values, given.places, engine)
 
 
 def _add_step(step: str, text: str) -> None:
@@ -106,23 +119,27 @@ def _add_step(step: str, text: str) -> None:
         config_file: options.ConfigFile = None,
         settings: options.Settings = None,
         run_id: options.RunId = None,
+        project: options.Project = PROJECT,
         engine: options.Engine = "spark",
         master: options.Master = None,
         attempt: options.Attempt = None,
+        owner: options.Owner = None,
     ) -> None:
-        new = NewRun(corpus, lake, preset, config_file, settings, run_id)
+        new = NewRun(corpus, lake, preset, config_file, settings, run_id, project)
         is_new = config is None
         _check_attempt(attempt, config)
         if config is None:
             if run_id is None:
                 raise InputError(f"{step}: name a run, by --config URI or by --run-id NAME; see --help")
             config = _start(new, engine).config
-        elif given := [name for name, value in new._asdict().items() if value is not None and name != "lake"]:
+        elif given := [
+            name for name, value in new._asdict().items() if value is not None and name not in ("lake", "project")
+        ]:
             option = "--set" if given[0] == "settings" else f"--{given[0].replace('_', '-')}"
             raise InputError(
                 f"{option}: the run of --config has its settings already; use --run-id instead of --config"
             )
-        _run_step(step, config, engine, master, is_new=is_new)
+        _run_step(step, config, engine, master, owner=owner, is_new=is_new)
 
     app.command(step, help=text, rich_help_panel=_STEPS)(command)
 
@@ -148,19 +165,22 @@ def embed(
     ] = None,
     master: options.Master = None,
     attempt: options.Attempt = None,
+    owner: options.Owner = None,
 ) -> None:
     """Run the embed step of a tokenized run: learn a vector for each token (word2vec).
 
     Settings of the section embed can be changed, for example with --set embed.size=64.
     """
     from jobs.lake.layout import Lake, Run
+    from jobs.lake.runs import find_run
     from jobs.lake.uri import to_uri
 
     _check_attempt(attempt, config)
     if (config is None) == (run_id is None):
         raise InputError("embed: name a run, either with --config URI or with --run RUN; see --help")
-    run = Run.of_config(config) if config is not None else Lake(to_uri(lake)).run(str(run_id))
-    _run_step("embed", run.config, engine or ("inline" if config is None else "spark"), master, settings or ())
+    run = Run.of_config(config) if config is not None else find_run(str(run_id), Lake(to_uri(lake)))
+    chosen = engine or ("inline" if config is None else "spark")
+    _run_step("embed", run.config, chosen, master, settings or (), owner=owner)
     for line in neighbours_of(run, neighbours or ()):
         sys.stdout.write(f"{line}\n")
 
@@ -182,6 +202,7 @@ def _run_step(
     master: str | None,
     settings: Sequence[str] = (),
     *,
+    owner: str | None = None,
     is_new: bool = False,
 ) -> None:
     from jobs.config import override, parse_settings
@@ -190,7 +211,7 @@ def _run_step(
 
     run = Run.of_config(config_uri)
     config = override(read_config(run), step, parse_settings(settings))
-    with _engine(engine, config, master, events=run.spark_events) as chosen:
+    with _held(run, owner), _engine(engine, config, master, events=run.spark_events) as chosen:
         if not is_new:  # or starting it has warned
             warn_inert_in_step(step, config)
         run_step(step, run, config, chosen)
@@ -202,6 +223,7 @@ def facts(
     attempt: options.Attempt = None,
     engine: options.Engine = "spark",
     master: options.Master = None,
+    owner: options.Owner = None,
 ) -> None:
     """Record what the machines of a cluster have, in the run's folder (nightjar aws-smoke)."""
     from jobs.engine.facts import of_machine
@@ -213,7 +235,7 @@ def facts(
     _check_attempt(attempt, config)
     run = Run.of_config(config)
     resolved = read_config(run)
-    with _engine(engine, resolved, master) as chosen:
+    with _held(run, owner), _engine(engine, resolved, master) as chosen:
         slots = resolved.spark.filled(resolved.train.workers)
         places = range((slots.executors or 1) * (slots.executor_cores or 1))
         found = {"driver": of_machine(), "executors": chosen.map(of_machine, places, "facts")}
@@ -258,6 +280,26 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
         yield f"{word:<12}" + "  ".join(
             f"{tokenizer.decode([ids[name]]).strip()} {cosine:.2f}" for name, cosine in nearest
         )
+
+
+@contextmanager
+def _held(run: Run, owner: str | None = None) -> Iterator[None]:
+    """Hold the run's lock while the block runs. If another program takes the lock over, the block ends."""
+    from jobs.lake.lease import held
+
+    reasons: list[str] = []
+
+    def stop(reason: str) -> None:
+        reasons.append(reason)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        with stopped_by_sigterm(), held(run, owner, lost=stop):
+            yield
+    except StoppedError:
+        if reasons:
+            raise StoppedError(f"{reasons[0]}; this program has stopped, and its finished work is kept") from None
+        raise
 
 
 @contextmanager

@@ -114,10 +114,6 @@ class Config(Section):
         """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
         return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
 
-    def has_settings_of(self, other: Config) -> bool:
-        """Return whether all settings are equal, wherever they were set."""
-        return self.model_copy(update={"chosen": ()}) == other.model_copy(update={"chosen": ()})
-
     def to_json(self) -> str:
         """Return the content of ``config.json`` in the run's folder."""
         return self.model_dump_json(indent=2) + "\n"

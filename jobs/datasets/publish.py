@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,12 @@ from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.plain_json import finite, not_finite, to_json
 
 Kind = Literal["tokens", "windows", "embeddings"]
 STATS = "stats.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,13 @@ def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], M
         stats["reused"] = True
     else:
         made = make(folder_uri)
-        entry = store.write_file(folder_uri, STATS, json.dumps(made.stats, indent=2).encode() + b"\n")
+        made_stats = finite(dict(made.stats))
+        if found := ", ".join(not_finite(made.stats)):
+            log.warning("%s: %s; written as null", folder_uri, found)
+        entry = store.write_file(folder_uri, STATS, to_json(made_stats, folder_uri))
         files = (*made.files, entry)
-        store.publish_manifest(folder_uri, Manifest(kind, fingerprint, files, dict(made.stats), made.inputs))
-        stats = {**made.stats, "reused": False, **made.measured}
+        store.publish_manifest(folder_uri, Manifest(kind, fingerprint, files, made_stats, made.inputs))
+        stats = {**made_stats, "reused": False, **made.measured}
     used = used_datasets(run)
     if used.get(kind) != fingerprint:  # other tokens than before remove the datasets that were made of those
         store.write_json(run.datasets, {**({} if kind == "tokens" else used), kind: fingerprint})

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from jobs.config import Config, TokenizeConfig
@@ -18,6 +19,7 @@ from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry
+from jobs.lake.runs import all_runs
 from jobs.lake.uri import join, to_uri
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -42,16 +44,15 @@ class ReusableShards:
         return {key: self.shards[key] for part in parts if (key := range_key(part)) in self.shards}
 
 
-def latest_tokens(lake: Lake, corpus: str, run_id: str) -> tuple[str, TokensDataset] | None:
-    """Return the id of the latest other run on `corpus` that has tokens, and its tokens."""
-    others = [lake.run(name) for name in store.list_folders(lake.runs) if name != run_id]
-    written = [(found.modified_at, run.run_id) for run in others if (found := store.info(run.datasets))]
-    for _, name in sorted(written, reverse=True):
-        run = lake.run(name)
+def latest_tokens(lake: Lake, corpus: str, of: Run) -> tuple[str, TokensDataset] | None:
+    """Return the id of the latest run on `corpus` that has tokens, other than the run `of`, and its tokens."""
+    others = (run for run in all_runs(lake) if run != of)
+    written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
+    for *_, run in sorted(written, key=itemgetter(0, 1), reverse=True):
         tokens = used_datasets(run).get("tokens") if _corpus_of(run) == corpus else None
         dataset = TokensDataset.find(lake, tokens) if tokens else None
         if dataset and "how" in dataset.manifest.inputs:
-            return name, dataset
+            return run.run_id, dataset
     return None
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
-from jobs.lake.uri import join
+from jobs.lake.names import confined
+from jobs.lake.uri import join, local_path, relative_name
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def download(folder_uri: str, folder: Path) -> None:
             " was not killed"
         )
     for file in found:
-        path = folder / file.uri.removeprefix(f"{folder_uri}/")
+        path = local_path(confined(folder.as_uri(), relative_name(file.uri, folder_uri)))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.read_bytes(file.uri))
 

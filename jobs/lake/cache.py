@@ -15,9 +15,10 @@ from stat import S_ISREG
 
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry, check_file
+from jobs.lake.names import below
 from jobs.lake.retry import refuse_full_disk
 from jobs.lake.store import COPY_BYTES, open_input
-from jobs.lake.uri import is_s3, join, local_path
+from jobs.lake.uri import is_s3, local_path
 
 MIN_FREE_SHARE = 0.2
 """Share of YARN's disks that copies leave free. YARN takes a node out of use when a disk is 90% full."""
@@ -48,7 +49,7 @@ def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     Raises:
         DamagedError: if the file is missing, or its size or hash differs from the manifest's.
     """
-    uri = join(folder_uri, entry.name)
+    uri = below(folder_uri, entry.name)
     try:
         if is_s3(uri):
             return _cached_copy(uri, entry)
@@ -71,7 +72,7 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise InputError(f"{folder}: belongs to another user, who could alter the data; delete it, or set TMPDIR")
-    path = folder / entry.sha256
+    path = local_path(below(folder.as_uri(), entry.sha256))
     if path.exists():
         path.touch()
         return path

@@ -8,8 +8,9 @@ from typing import Any
 
 from jobs.errors import DamagedError
 from jobs.lake.layout import Lake
+from jobs.lake.names import below
+from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import join
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Champion:
 
 def format_champion(model: str, run_id: str, metrics: dict[str, Any]) -> bytes:
     """Return the content of the champion's file. `model` is the name of a folder in `Lake.models`."""
-    return json.dumps({"model": model, "run_id": run_id, **metrics}, indent=2).encode() + b"\n"
+    return to_json({"model": model, "run_id": run_id, **metrics}, f"champion {model}")
 
 
 def read_champion(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
@@ -31,7 +32,7 @@ def read_champion(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Champion | No
     try:
         data, version = store.read_version(lake.champion)
         values = json.loads(data)
-        return Champion(join(lake.models, str(values.pop("model"))), str(values.pop("run_id")), values), version
+        return Champion(below(lake.models, values.pop("model")), str(values.pop("run_id")), values), version
     except FileNotFoundError:
         return None, ""
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -6,11 +6,12 @@ Other programs rely on these names: a change needs a lake of the earlier layout 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from urllib.parse import unquote
+from dataclasses import dataclass, field
 
 from jobs.errors import InputError
-from jobs.lake.uri import join, to_uri
+from jobs.lake.identity import LOCAL, PROJECT, decode_name, encode_name, is_project
+from jobs.lake.names import below, is_plain
+from jobs.lake.uri import base_name, join, to_uri
 
 MANIFEST = "_manifest.json"
 LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "runs", "wheelhouses")
@@ -29,11 +30,18 @@ class _Below:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: the URIs of its folder, ``<lake>/runs/<run_id>``, and of the files and folders in it."""
+    """A run: its names, and the URIs of its folder and of the files and folders in it."""
 
     lake_uri: str
-    run_id: str
+    folder: str
+    """Its folder below ``<lake>/runs``: ``<project>/<pipeline>/<run>``, or ``<run id>`` in the earlier layout."""
+    given_id: str = field(default="", compare=False, repr=False)
+    """The run id if it is known; a folder whose name was cut does not say it."""
 
+    owner = _Below("owner.json")
+    """Whose run this is; written once, before anything else."""
+    lock = _Below("lock.json")
+    """Which program works on the run."""
     config = _Below("config.json")
     """The resolved configuration, written once."""
     datasets = _Below("datasets.json")
@@ -70,7 +78,26 @@ class Run:
     @property
     def uri(self) -> str:
         """The run's folder."""
-        return join(self.lake_uri, "runs", self.run_id)
+        return join(self.lake_uri, "runs", self.folder)
+
+    @property
+    def run_id(self) -> str:
+        """The run id, as Airflow or a person gave it."""
+        return self.given_id or decode_name(self.folder.rpartition("/")[2])
+
+    @property
+    def project(self) -> str:
+        """The project, or "" in the earlier layout."""
+        return self.folder.rpartition("/")[0].partition("/")[0]
+
+    @property
+    def pipeline(self) -> str:
+        """The pipeline, or "" in the earlier layout."""
+        return decode_name(self.folder.rpartition("/")[0].partition("/")[2])
+
+    def deployment(self, number: int) -> str:
+        """Return the file with the settings of the deployment since its `number`-th change, from 1."""
+        return join(self.uri, f"deployment-{number}.json")
 
     def checkpoint(self, step: int) -> str:
         """Return the folder of the checkpoint after `step` optimizer steps."""
@@ -94,11 +121,20 @@ class Run:
 
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
-        """Return the run whose configuration is ``<lake>/runs/<run_id>/config.json``; other forms are refused."""
-        parts = to_uri(config_uri).rsplit("/", 3)
-        if len(parts) != 4 or parts[1] != "runs" or parts[3] != "config.json":
-            raise InputError(f"{config_uri}: not a run's configuration; expected <lake>/runs/<run_id>/config.json")
-        return cls(parts[0], unquote(parts[2]))
+        """Return the run whose configuration this is, in the layout of today or the earlier one.
+
+        The forms are ``<lake>/runs/<project>/<pipeline>/<run>/config.json`` and ``<lake>/runs/<run id>/config.json``.
+        """
+        uri = to_uri(config_uri)
+        for depth in (1, 3):  # no pipeline is called `runs`, so only one of them fits
+            lake_uri, *names = uri.rsplit("/", depth + 2)
+            if len(names) == depth + 2 and names[0] == "runs" and names[-1] == "config.json":
+                folder = "/".join(map(base_name, names[1:-1]))
+                if is_plain(folder) and folder.count("/") == depth - 1:
+                    return cls(lake_uri, folder)
+        raise InputError(
+            f"{config_uri}: not a run's configuration; expected <lake>/runs/<project>/<pipeline>/<run>/config.json"
+        )
 
 
 @dataclass(frozen=True)
@@ -117,13 +153,25 @@ class Lake:
     logs = _Below("logs")
     """The folder of the clusters' logs, in EMR's layout."""
 
-    def run(self, run_id: str) -> Run:
-        """Return the run with this id. Airflow's ids have ``:`` and ``+``, which some file systems refuse."""
-        return Run(self.uri, re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run")
+    def run(self, run_id: str, pipeline: str = LOCAL, project: str = PROJECT) -> Run:
+        """Return the run that these three names identify together."""
+        if not is_project(project):
+            raise InputError(
+                "NIGHTJAR_PROJECT: use letters, digits, '.', '_' or '-', at most 63, and begin with a letter or digit,"
+                f" got {project!r}"
+            )
+        if pipeline == "runs":
+            raise InputError("a pipeline cannot have the name 'runs', which is that of a folder above; rename it")
+        folder = "/".join((project, encode_name(pipeline), encode_name(run_id)))
+        return Run(self.uri, folder, run_id)
+
+    def earlier_run(self, run_id: str) -> Run:
+        """Return the run of this id in the earlier layout, in which several ids could share a folder."""
+        return Run(self.uri, re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run", run_id)
 
     def dataset(self, kind: str, fingerprint: str) -> str:
         """Return the folder of a dataset; its kind is ``tokens``, ``windows`` or ``embeddings``."""
-        return join(self.uri, "datasets", kind, fingerprint)
+        return below(join(self.uri, "datasets", kind), fingerprint)
 
     def package(self, sha256: str) -> str:
         """Return the folder of a packaged job, by the hash of its content."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from jobs.errors import DamagedError
+from jobs.lake.names import is_plain
+from jobs.lake.plain_json import to_json
 from jobs.lake.uri import base_name
 
 FORMAT_VERSION = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the content of the manifest's file."""
-        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+        return to_json(asdict(self), f"manifest of {self.kind} {self.fingerprint}")
 
 
 def parse_manifest(data: bytes, uri: str) -> Manifest:
@@ -69,13 +73,13 @@ def _has_right_types(manifest: Manifest) -> bool:
     texts: list[Any] = [manifest.kind, manifest.fingerprint]
     tables: list[Any] = [manifest.counts, manifest.inputs]
     for entry in manifest.files:
-        texts += [entry.name, entry.sha256]
+        texts.append(entry.sha256)
         if type(entry.size) is not int or any(type(count) is not int for count in entry.counts.values()):
             return False
     return (
         all(isinstance(table, dict) for table in tables)
         and all(isinstance(text, str) and text.isprintable() for text in texts)
-        and not any({"", ".", ".."} & set(entry.name.split("/")) for entry in manifest.files)
+        and all(is_plain(entry.name) and _SHA256.fullmatch(entry.sha256) for entry in manifest.files)
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from jobs.errors import DamagedError, InputError
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.runs import only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, to_uri
 
@@ -29,13 +30,21 @@ def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
     uri = to_uri(name)
     if ending_of(uri, (".zip",)) and store.exists(uri):
         return uri
-    candidates = [uri, join(uri, "model")]
-    if "/" not in name:
-        candidates.append(lake.run(name).model)
-    for candidate in candidates:
-        if store.exists(join(candidate, MANIFEST)) and store.exists(join(candidate, CONFIG)):
-            return candidate
-    raise InputError(f"{name}: no model found (looked in {', '.join(candidates)}); train one, or check --lake")
+    places = (uri, join(uri, "model"))
+    for place in places:
+        if _has_model(place, store):
+            return place
+    runs = [run for run in runs_named(name, lake, store) if _has_model(run.model, store)]
+    if not runs:
+        raise InputError(
+            f"{name}: no model found (looked in {', '.join(places)} and the runs of {lake.uri}); train one, or check"
+            " --lake"
+        )
+    return only_one(name, runs).model
+
+
+def _has_model(uri: str, store: Store) -> bool:
+    return store.exists(join(uri, MANIFEST)) and store.exists(join(uri, CONFIG))
 
 
 @contextmanager

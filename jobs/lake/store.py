@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -23,6 +24,8 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake._local import FileInfo, LocalFiles, Reaches, atomic_temporary_file
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
+from jobs.lake.names import below
+from jobs.lake.plain_json import finite, not_finite, to_json
 from jobs.lake.region import find_region
 from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, retry_transient
 from jobs.lake.uri import is_s3, join, local_path
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 1 << 16
 COPY_BYTES = 1 << 23
+_MOST_NAMED = 5
+
+log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)
@@ -103,10 +109,13 @@ class Store:
         return self._retry(uri, lambda: self._files(uri).read_version(uri))
 
     def read_json(self, uri: str) -> Any:
-        """Return the content of a JSON file; raise DamagedError if it is not JSON."""
+        """Return the content of a JSON file; raise DamagedError if it is not JSON.
+
+        Earlier versions wrote NaN and Infinity, which are no JSON. They are None.
+        """
         data = self.read_bytes(uri)
         try:
-            return json.loads(data)
+            return json.loads(data, parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
 
@@ -115,8 +124,11 @@ class Store:
         self._retry(uri, lambda: self._files(uri).write_bytes(uri, data))
 
     def write_json(self, uri: str, value: Any) -> None:
-        """Write a JSON file in place of an earlier one."""
-        self.write_bytes(uri, json.dumps(value, indent=2).encode() + b"\n")
+        """Write a JSON file in place of an earlier one. A log line names numbers that are not finite; they are null."""
+        if found := list(not_finite(value)):
+            more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+            log.warning("%s: %s%s; written as null", uri, ", ".join(found[:_MOST_NAMED]), more)
+        self.write_bytes(uri, to_json(finite(value), uri))
 
     def publish(self, uri: str, data: bytes) -> bool:
         """Write a file unless there is one; return whether it was written."""
@@ -201,6 +213,8 @@ class Store:
         On a disk, the earlier files stay until the new ones are written. In S3, which cannot rename, they are deleted
         first. Nothing is left of a dataset that could not be written.
         """
+        for name in contents:
+            below(folder_uri, name)
         self._retry(folder_uri, lambda: self._files(folder_uri).write_folder(folder_uri, contents))
 
     def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
@@ -215,7 +229,7 @@ class Store:
 
     def read_file(self, folder_uri: str, entry: FileEntry) -> bytes:
         """Return the content of a file of a dataset, checked by size and hash; it must fit in memory."""
-        uri = join(folder_uri, entry.name)
+        uri = below(folder_uri, entry.name)
         try:
             data = self.read_bytes(uri)
         except FileNotFoundError:
@@ -240,7 +254,7 @@ class Store:
         """Raise DamagedError unless every file of a dataset exists and has its size; one listing, no file is read."""
         sizes = {info.uri: info.size for info in self.list_files(folder_uri)}
         for entry in manifest.files:
-            uri = join(folder_uri, entry.name)
+            uri = below(folder_uri, entry.name)
             check_file(uri, entry, sizes.get(uri))
 
 

@@ -5,7 +5,6 @@ To add a column to ``metrics.csv``, add a field to `EvaluationRow`.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -167,8 +166,3 @@ BASELINE_LOSSES = MappingProxyType(
 def baselines_text(metrics: Mapping[str, Any]) -> str:
     """Return the baselines that `metrics` holds for a log line: ``unigram 6.47, bigram 5.31``."""
     return ", ".join(f"{label} {metrics[name]:.2f}" for name, label in BASELINE_LOSSES.items() if name in metrics)
-
-
-def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return one line of JSON for each row."""
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()

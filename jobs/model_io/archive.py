@@ -15,6 +15,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import check_content, parse_manifest
 from jobs.lake.models import open_archive
+from jobs.lake.names import is_plain
 
 _MOST_MANIFEST_BYTES = 1 << 20
 
@@ -48,7 +49,7 @@ def unpack(uri: str) -> dict[str, bytes]:
 def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     for name in sizes:
-        if not name or name.startswith(".") or set(name) & set("/\\:\0"):
+        if not is_plain(name) or name.startswith(".") or set(name) & set("/:"):
             raise DamagedError(f"{uri}: contains the name {name!r}; only plain file names are accepted")
     if sizes.get(MANIFEST, _MOST_MANIFEST_BYTES) >= _MOST_MANIFEST_BYTES:
         raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it)")

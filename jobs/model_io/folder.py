@@ -5,7 +5,6 @@ In memory a folder is a mapping from file names to bytes. The manifest is writte
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake import store
+from jobs.lake import plain_json, store
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.models import CONFIG, TOKENIZER
@@ -127,4 +126,4 @@ def _mismatch(found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Return the content of an indented JSON file."""
-    return json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n"
+    return plain_json.to_json(value, "model", ensure_ascii=False)

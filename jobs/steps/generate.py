@@ -18,7 +18,7 @@ from jobs.generation.batches import generate_batch, plan_batches, summarize, to_
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import Manifest
-from jobs.metrics.training import to_jsonl
+from jobs.lake.plain_json import to_jsonl
 
 SAMPLES, TEXT = "samples.jsonl", "generated.txt"
 

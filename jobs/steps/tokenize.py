@@ -28,7 +28,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     The whole corpus is checked before anything is written.
     """
     settings, lake = config.tokenize, Lake(run.lake_uri)
-    earlier = latest_tokens(lake, config.corpus, run.run_id) if settings.tokenizer != "train" else None
+    earlier = latest_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else None
     tokenizer, origin = find_tokenizer(settings.tokenizer, lake, earlier)
     listing = list_corpus(config.corpus, lake_uri=lake.uri)
     if left_out := listing.describe_left_out():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from jobs.errors import DamagedError, InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.manifest import Manifest
+from jobs.lake.plain_json import to_json
 from jobs.lake.uri import base_name, join
 from jobs.model.language_model import LanguageModel
 from jobs.training.schedule import Schedule
@@ -58,7 +60,7 @@ class TrainingState:
 
     def add_validation(self, valid_loss: float) -> None:
         """Remember this step if its validation loss is the lowest so far."""
-        if self.best_valid_loss is None or valid_loss < self.best_valid_loss:
+        if math.isfinite(valid_loss) and (self.best_valid_loss is None or valid_loss < self.best_valid_loss):
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
     def is_over(self, schedule: Schedule) -> bool:
@@ -101,7 +103,7 @@ class Checkpoints:
             files = (
                 store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
                 store.write_file(folder, OPTIMIZER, save(optimizer_tensors(model, optimizer))),
-                store.write_file(folder, STATE, json.dumps(asdict(state), indent=2).encode() + b"\n"),
+                store.write_file(folder, STATE, to_json(asdict(state), join(folder, STATE))),
                 store.write_file(folder, CONFIG, store.read_bytes(self._run.config)),
             )
             store.publish_manifest(folder, Manifest("checkpoint", state.settings, files, {"steps": state.steps}))

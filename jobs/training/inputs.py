@@ -56,7 +56,7 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
     lake, name = Lake(run.lake_uri), config.tokenize.tokenizer
     if "tokens" in used_datasets(run):
         return TokensDataset.of_run(run).read_tokenizer()
-    earlier = latest_tokens(lake, config.corpus, run.run_id) if name == INHERIT else None
+    earlier = latest_tokens(lake, config.corpus, run) if name == INHERIT else None
     return find_tokenizer(name, lake, earlier)[0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import statistics
 import time
 import uuid
@@ -17,6 +18,7 @@ from typing import Any, cast
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import base_name, join
 from jobs.metrics import chosen
 from jobs.metrics.stats import TrainStats
@@ -28,7 +30,6 @@ from jobs.metrics.training import (
     Quality,
     StepRow,
     baselines_text,
-    to_jsonl,
 )
 from jobs.training.schedule import Schedule
 
@@ -143,6 +144,8 @@ def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
 
 def _parse(uri: str) -> list[StepRow]:
     try:
-        return [json.loads(line) for line in store.read_bytes(uri).splitlines()]
-    except ValueError:
+        rows = [json.loads(line) for line in store.read_bytes(uri).splitlines()]
+        found = [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
+        return cast("list[StepRow]", found)
+    except (ValueError, AttributeError):
         raise DamagedError(f"{uri}: not lines of JSON; delete it and run again") from None

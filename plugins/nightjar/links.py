@@ -14,8 +14,10 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 
 from jobs.lake.layout import Lake, Run
+from jobs.lake.names import below
 from jobs.lake.uri import bucket_and_key, is_s3, join, relative_name
 from nightjar import aws, settings
+from nightjar.runs import located_run
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
@@ -43,7 +45,7 @@ class Link(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the URL. Airflow calls this in the worker when a task ends."""
-        return self._url(operator, settings.load().run(ti_key.run_id))
+        return self._url(operator, located_run(ti_key.dag_id, ti_key.run_id))
 
 
 def push(operator: BaseOperator, task_instance: Any) -> None:
@@ -67,7 +69,7 @@ def cluster_url(cluster_id: str, lake: Lake) -> str:
     if not cluster_id:
         return ""
     if not (place := _aws_place(lake.uri)):
-        return folder_url(join(lake.logs, cluster_id))
+        return folder_url(below(lake.logs, cluster_id))
     from airflow.providers.amazon.aws.links.emr import EmrClusterLink  # noqa: PLC0415 - slow to import
 
     return EmrClusterLink.format_str.format(**place, job_flow_id=cluster_id)
@@ -106,7 +108,7 @@ CLUSTER = Link("Cluster", lambda operator, run: cluster_url(operator.cluster_id,
 STEP_LOGS = Link(
     "Step logs",
     lambda operator, run: (
-        folder_url(join(Lake(run.lake_uri).logs, operator.cluster_id, "steps", operator.step_id))
+        folder_url(below(Lake(run.lake_uri).logs, f"{operator.cluster_id}/steps/{operator.step_id}"))
         if operator.step_id
         else ""
     ),

@@ -21,7 +21,8 @@ from nightjar.emr import outcome, requests, steps
 from nightjar.emr.causes import ClusterEnd
 from nightjar.emr.run_clusters import RunClusters
 from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, words_of
-from nightjar.tasks.results import find_finished, unfinished_steps, verify_step
+from nightjar.runs import located_run, renewed_config
+from nightjar.tasks.results import find_finished, storable, unfinished_steps, verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class CreateClusterOperator(_ClusterOperator):
     def execute(self, context: Context) -> str:
         """Return the id of the run's cluster, which is created if it has none, or "" if no step needs one."""
         run = current_run(context)
-        config = read_config(run)
+        config = renewed_config(run, context["params"])
         needed = unfinished_steps(config, run, aws.store())
         if not needed:
             self.log.info("No cluster is created: all steps of this run have finished before")
@@ -134,7 +135,7 @@ class SparkStepOperator(_ClusterOperator):
 
     def _start(self, context: Context) -> dict[str, Any]:
         self.own_run = run = current_run(context)
-        config = read_config(run)
+        config = renewed_config(run, context["params"])
         if self.step not in config.steps:
             raise AirflowSkipException(f"{self.step} is not part of this run's configuration")
         client, store = aws.emr_client(), aws.store()
@@ -180,7 +181,7 @@ class SparkStepOperator(_ClusterOperator):
         return self._report(manifest.counts)
 
     def _report(self, counts: Mapping[str, Any]) -> dict[str, Any]:
-        reported: dict[str, Any] = without_nul(dict(counts))
+        reported: dict[str, Any] = storable(dict(counts))
         self.log.info("%s is complete and verified: %s", self.step, reported)
         return reported
 
@@ -251,13 +252,13 @@ class TerminateClustersOperator(BaseOperator):
 
 
 def current_run(context: Context) -> Run:
-    """Return the run that a task belongs to."""
-    return settings.load().run(str(context["run_id"]))
+    """Return the run that a task belongs to, as it is in the lake."""
+    return located_run(context["ti"].dag_id, str(context["run_id"]))
 
 
 def current_identity(context: Context) -> requests.ClusterIdentity:
-    """Return the identity of the current run's cluster."""
-    return requests.ClusterIdentity(settings.load().project, current_run(context))
+    """Return the identity of the current run's cluster. It needs no lake, so that a cluster can always be ended."""
+    return requests.ClusterIdentity(settings.load().run(context["ti"].dag_id, str(context["run_id"])))
 
 
 def current_clusters(context: Context) -> RunClusters:
@@ -269,19 +270,3 @@ def known_ids(context: Context) -> list[str]:
     """Return the id of the run's cluster that Airflow knows, if the task create_cluster has returned one."""
     found = context["ti"].xcom_pull(task_ids="create_cluster")
     return [found] if isinstance(found, str) and found else []
-
-
-def read_config(run: Run) -> Config:
-    """Return the configuration that `preflight` wrote."""
-    return Config.from_json(aws.store().read_bytes(run.config).decode(), run.config)
-
-
-def without_nul(value: Any) -> Any:
-    """Return a JSON value with NUL characters replaced. PostgreSQL refuses NUL, which a model may generate."""
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [without_nul(each) for each in value]
-    if isinstance(value, dict):
-        return {without_nul(key): without_nul(each) for key, each in value.items()}
-    return value

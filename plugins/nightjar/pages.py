@@ -20,7 +20,9 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from jobs.lake.uri import is_s3, join, local_path, relative_name
+from jobs.errors import DamagedError
+from jobs.lake.names import confined
+from jobs.lake.uri import join, relative_name
 from nightjar import aws, settings
 
 DAG_ID = "train_llm"
@@ -76,16 +78,13 @@ def refuse(request: Request, error: HTTPException) -> Response:
 def place(name: str) -> str:
     """Return the URI of a name in the lake. A name that leads out of the shown folders is an `HTTPException`."""
     lake = settings.load().lake
-    parts = name.removesuffix("/").split("/")
-    is_plain = all(part not in ("", ".", "..") and "\0" not in part for part in parts)
-    if not is_plain or parts[0] not in _ROOTS:
+    root, _, rest = name.removesuffix("/").partition("/")
+    if root not in _ROOTS:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"only {' and '.join(_ROOTS)} of the lake are shown here")
-    uri = join(lake.uri, *parts)
-    if not is_s3(uri):
-        root = local_path(join(lake.uri, parts[0])).resolve()
-        if not local_path(uri).resolve().is_relative_to(root):  # a link inside the lake that leads out of it
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: leads out of the lake")
-    return uri
+    try:
+        return confined(join(lake.uri, root), rest) if rest or "/" in name.removesuffix("/") else join(lake.uri, root)
+    except DamagedError:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: leads out of the lake") from None
 
 
 def _folder_page(uri: str, name: str, request: Request) -> str:

@@ -8,7 +8,6 @@ The AWS endpoint and the credentials come from Airflow's connection ``aws_defaul
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +16,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from jobs.config import PREFIX
 from jobs.errors import InputError
+from jobs.lake.identity import DEFAULT, LOCAL, PROJECT, is_project
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
 
+DAG_ID = "train_llm"
+"""The DAG of the pipeline `DEFAULT`."""
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+_RESERVED = (DEFAULT, LOCAL)
 
 
 def _to_lake(place: str | Lake) -> Lake:
@@ -31,7 +36,7 @@ def _to_lake(place: str | Lake) -> Lake:
 
 
 def _check_project(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
+    if not is_project(name):
         raise ValueError("use letters, digits, '.', '_' or '-', at most 63, and begin with a letter or digit")
     return name
 
@@ -49,9 +54,9 @@ class Settings(BaseSettings):
 
     lake: Annotated[Lake, NoDecode, BeforeValidator(_to_lake)] = Lake((PROJECT_ROOT / "lake").as_uri())
     """Folder of datasets, runs and models: a path, file:///... or s3://bucket/prefix. Default: lake in the project."""
-    project: Annotated[str, AfterValidator(_check_project)] = "lab"
-    """Name of the deployment, which is part of its clusters' names and tags. Give each deployment of an AWS account
-    another name."""
+    project: Annotated[str, AfterValidator(_check_project)] = PROJECT
+    """Name of the deployment, which is part of its clusters' names and tags and of its runs' folders. Give each
+    deployment that shares an AWS account or a lake another name."""
     corpus: Text = None
     """Text to train on if the trigger form names none, as a path or URI. Scheduled runs need it."""
     schedule: Text = None
@@ -63,9 +68,11 @@ class Settings(BaseSettings):
     package_root: Folder = PROJECT_ROOT
     """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: the project."""
 
-    def run(self, run_id: str) -> Run:
-        """Return the folder of an Airflow run."""
-        return self.lake.run(run_id)
+    def run(self, dag_id: str, run_id: str) -> Run:
+        """Return a run of Airflow, which knows its id for each DAG alone. The DAG is the run's pipeline."""
+        if dag_id in _RESERVED:
+            raise InputError(f"DAG {dag_id}: this name is reserved for a pipeline; rename the DAG")
+        return self.lake.run(run_id, DEFAULT if dag_id == DAG_ID else dag_id, self.project)
 
 
 def load() -> Settings:

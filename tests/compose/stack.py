@@ -13,7 +13,9 @@ from pathlib import Path
 from infra.airflow.environment import PROJECT_ROOT
 from infra.airflow.standalone import call, login
 from infra.lake import folders
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
+from jobs.lake.uri import local_path
 
 ENDED = ("success", "failed")
 PARTS = ("api-server", "dag-processor", "emr", "postgres", "scheduler", "triggerer")
@@ -145,7 +147,7 @@ class Stack:
     def trigger_with(self, chosen: dict[str, object]) -> Run:
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
-        return Lake(self.lake_dir.as_uri()).run(run_id)
+        return Lake(self.lake_dir.as_uri()).run(run_id, DEFAULT)
 
     def state(self, run: Run) -> str:
         return str(self.ask(f"dagRuns/{run.run_id}")["state"])
@@ -171,7 +173,7 @@ class Stack:
 
     def until_step(self, run: Run, step: str, limit_seconds: float = 600) -> None:
         """Waits until a step says how far it is; fails as soon as the run has ended without it."""
-        progress = self.lake_dir / "runs" / run.run_id / "progress" / f"{step}.json"
+        progress = local_path(run.progress(step))
         wait_until(lambda: progress.exists() or self.state(run) in ENDED, f"{step} under way", limit_seconds)
         assert progress.exists(), f"{self.state(run)}: {self.states(run)}\n{self.compose('logs', '--tail', '30')}"
 

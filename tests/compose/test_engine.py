@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 
 from infra.airflow.standalone import call
+from jobs.lake.uri import local_path
 from tests.compose.stack import CONF, PARTS, Stack, running_stack, say
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
@@ -90,7 +91,7 @@ def test_strangers_are_refused(stack):
 
 
 def test_a_run_succeeds_and_its_results_are_the_users(stack, finished):
-    folder = stack.lake_dir / "runs" / finished.run_id
+    folder = local_path(finished.uri)
     stats = json.loads((folder / "stats" / "stats.json").read_text("utf-8"))
     say(f"validation loss {stats['valid_loss']:.3f}, unigram {stats['unigram_loss']:.3f}, seconds {stats['seconds']}")
     assert stats["valid_loss"] < stats["unigram_loss"]

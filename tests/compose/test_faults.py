@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jobs.lake.uri import local_path
 from tests.compose.stack import running_stack, wait_until
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1200)]
@@ -35,7 +36,7 @@ def test_a_run_survives_a_restart_of_airflow_in_mid_step(stack):
 def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stack):
     run = stack.trigger(**LONG)
     stack.until_step(run, "train")
-    checkpoints = stack.lake_dir / "runs" / run.run_id / "train" / "checkpoints"
+    checkpoints = local_path(run.checkpoints)
     wait_until(lambda: checkpoints.is_dir() and any(checkpoints.iterdir()), "a checkpoint", 60)
     before = stack.containers()["emr"]["RestartCount"]
     stack.compose("exec", "-T", "emr", "python", "-c", KILL_THE_SERVER)
@@ -55,6 +56,7 @@ def test_a_run_whose_cluster_is_killed_fails_and_goes_on_when_it_is_cleared(stac
 
 KILL_THE_SERVER = """
 import os, pathlib, signal
+from jobs.lake.uri import local_path
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     words = (folder / "cmdline").read_bytes().split(b"\\0")
     if b"infra.emr" in words:

@@ -12,6 +12,7 @@ import pytest
 
 from infra.airflow.environment import environment
 from infra.airflow.headless import run_dag
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from nightjar.aws import store
 from tests.support import airflow
@@ -65,7 +66,7 @@ def headless(emr, corpus, home, tmp_path):
         chosen = {"NIGHTJAR_PACKAGE_ROOT": str(package_root), "NIGHTJAR_STATS_DIR": str(stats_dir)}
         environ = {**environment(home, lake_uri, emr.endpoint), **chosen, "NIGHTJAR_POLL_SECONDS": "0.3"}
         code = run_dag({"corpus": corpus, "preset": "tiny", **conf}, run_id, environ, log)
-        return Finished(code, log.read_text(), Lake(lake_uri).run(run_id), stats_dir)
+        return Finished(code, log.read_text(), Lake(lake_uri).run(run_id, DEFAULT), stats_dir)
 
     return run
 

@@ -14,7 +14,7 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     assert "tokenize failed" in done.log.splitlines()[-2]
     assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
-    assert (done.stats_dir / done.run.run_id).exists() is False
+    assert (done.stats_dir / done.run.folder).exists() is False
 
 
 def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import local_path
 from tests.support.airflow import STANDIN, Emr
@@ -41,7 +42,7 @@ class User:
             key.replace("__", "."): value for key, value in conf.items()
         }
         self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
-        return self.lake.run(run_id)
+        return self.lake.run(run_id, DEFAULT)
 
     def wait(self, run, limit_seconds=600):
         """Wait for the end of the run and return its final state."""
@@ -149,7 +150,7 @@ def test_pages_show_runs_and_logs_alone_and_never_as_web_pages(user, run, tmp_pa
     (folder / "<b>.txt").write_text("<b>")
     (folder / "out").symlink_to(tmp_path)
     (tmp_path / "secret.txt").write_text("nobody may read this")
-    here = f"/nightjar/lake/runs/{run.run_id}"
+    here = f"/nightjar/lake/runs/{run.folder}"
     status, headers, _ = user.page(f"{here}/page.html")
     assert (status, headers["content-type"]) == (200, "application/octet-stream")
     assert headers["content-disposition"].startswith("attachment")
@@ -168,7 +169,7 @@ def test_pages_show_runs_and_logs_alone_and_never_as_web_pages(user, run, tmp_pa
 
 
 def test_pages_need_a_login(user, run):
-    url = f"/nightjar/lake/runs/{run.run_id}/"
+    url = f"/nightjar/lake/runs/{run.folder}/"
     assert user.page(url, {})[0] == 401
     browser = {"Accept": "text/html"}
     assert user.page(url, browser)[0] == 307

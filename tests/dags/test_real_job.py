@@ -35,7 +35,7 @@ def test_run_survives_a_killed_worker(headless, emr, tmp_path):
 def kill_a_worker(folder, killed, limit_seconds=1200):
     """After the first checkpoint, kill the training process that has used the most CPU time."""
     deadline = time.monotonic() + limit_seconds
-    while time.monotonic() < deadline and not list(folder.glob("*/runs/*/train/checkpoints/*/_manifest.json")):
+    while time.monotonic() < deadline and not list(folder.glob("*/runs/*/*/*/train/checkpoints/*/_manifest.json")):
         time.sleep(0.02)
     workers = [process for process in psutil.process_iter() if is_worker(process, folder.as_uri())]
     max(workers, key=lambda process: sum(process.cpu_times()[:2])).send_signal(signal.SIGKILL)

@@ -104,8 +104,18 @@ _MADE_PLACES = (
     *("t.txt", "empty.txt", "bad.txt", "dir", "dir/", "dir/*", "fifo", "loop", "link", "nowhere", "caf\udce9.txt"),
     *("夜 a.txt", "new\nline.txt", "-x.txt", "./-x.txt", "no.zip", "other.zip", "m.csv", "config.json", "locked.txt"),
     *("read-only", "read-only/t.txt", "read-only/new", "closed", "closed/x", "lake", "new", "new/a/b", "new.gguf"),
-    *("lake/runs/one/config.json", "lake/runs/none/config.json", "lake/runs/one/model", "lake/runs/two/model.zip"),
-    *("lake/runs/one/stats/metrics.csv", "lake/runs/one", "lake/runs/one/generate/generated.txt", "lake/models"),
+    *(
+        "lake/runs/lab/local/one/config.json",
+        "lake/runs/lab/local/none/config.json",
+        "lake/runs/lab/local/one/model",
+        "lake/runs/lab/local/two/model.zip",
+    ),
+    *(
+        "lake/runs/lab/local/one/stats/metrics.csv",
+        "lake/runs/lab/local/one",
+        "lake/runs/lab/local/one/generate/generated.txt",
+        "lake/models",
+    ),
 )
 _RUN_IDS = (
     "one",
@@ -201,7 +211,7 @@ def _preset(rng: Random, _: Path) -> str:
 
 
 def _model(rng: Random, folder: Path) -> str:
-    return rng.choice((*_RUN_IDS, *["one"] * 9, *["two"] * 3, "lake/runs/one/model.zip", place(rng, folder)))
+    return rng.choice((*_RUN_IDS, *["one"] * 9, *["two"] * 3, "lake/runs/lab/local/one/model.zip", place(rng, folder)))
 
 
 _VALUES: dict[str, Callable[[Random, Path], str]] = {
@@ -211,9 +221,9 @@ _VALUES: dict[str, Callable[[Random, Path], str]] = {
     "run_id": lambda rng, _: rng.choice((*_RUN_IDS, "one", "two", "new")),
     "engine": lambda rng, _: rng.choice(("inline",) * 12 + ("Inline", "", "x")),
     "config": lambda rng, folder: rng.choice(
-        (*["lake/runs/one/config.json"] * 3, *["lake/runs/two/config.json"] * 3, place(rng, folder))
+        (*["lake/runs/lab/local/one/config.json"] * 3, *["lake/runs/lab/local/two/config.json"] * 3, place(rng, folder))
     ),
-    "file": lambda rng, folder: rng.choice(("lake/runs/one/stats/metrics.csv", "m.csv", place(rng, folder))),
+    "file": lambda rng, folder: rng.choice(("lake/runs/lab/local/one/stats/metrics.csv", "m.csv", place(rng, folder))),
     "lake": lambda rng, folder: rng.choice((*["lake"] * 5, place(rng, folder))),
     "corpus": lambda rng, folder: rng.choice((*["t.txt"] * 4, place(rng, folder))),
     "form": lambda rng, _: rng.choice(("gguf", "zip", "folder") * 5 + ("GGUF", "", "safetensors")),

@@ -89,7 +89,7 @@ def _seal(folder: Path) -> None:
 
 def _swap(rng: Random, lake: Path) -> str:
     """Put a file of one run in place of the other's."""
-    runs = [lake / "runs/one", lake / "runs/two"]
+    runs = [lake / "runs/lab/local/one", lake / "runs/lab/local/two"]
     rng.shuffle(runs)
     name = rng.choice(
         ("model/tokenizer.json", "model/config.json", "model/model.safetensors", "datasets.json", "config.json")
@@ -101,7 +101,7 @@ def _swap(rng: Random, lake: Path) -> str:
 
 def _pack_anew(rng: Random, lake: Path) -> str:
     """Write the archive of a model anew, from damaged files, or with odd names in it."""
-    run = rng.choice((lake / "runs/one", lake / "runs/two"))
+    run = rng.choice((lake / "runs/lab/local/one", lake / "runs/lab/local/two"))
     contents = {path.name: path.read_bytes() for path in (run / "model").iterdir() if path.is_file()}
     if rng.random() < 0.6:
         (run / "model.zip").write_bytes(pack(contents))
@@ -120,14 +120,14 @@ def _pack_anew(rng: Random, lake: Path) -> str:
 
 _COMMANDS: tuple[tuple[str, ...], ...] = (
     *(("sample", "--model", name, "--prompt", "The", "--max-new-tokens", "2") for name in ("one", "two", "champion")),
-    *(("sample", "--model", f"lake/runs/{name}/model.zip", "--prompt", "A") for name in ("one", "two")),
+    *(("sample", "--model", f"lake/runs/lab/local/{name}/model.zip", "--prompt", "A") for name in ("one", "two")),
     *(("export", "--model", name, "--format", "gguf", "--output", "out.gguf") for name in ("one", "two", "champion")),
     ("export", "--model", "one", "--format", "zip", "--output", "out.zip"),
-    ("export", "--model", "lake/runs/one/model.zip", "--format", "folder", "--output", "out"),
-    ("check-metrics", "lake/runs/one/stats/metrics.csv"),
+    ("export", "--model", "lake/runs/lab/local/one/model.zip", "--format", "folder", "--output", "out"),
+    ("check-metrics", "lake/runs/lab/local/one/stats/metrics.csv"),
     ("embed", "--run", "two", "--neighbours", "the"),
     ("embed", "--run", "two", "--set", "embed.seed=2"),
-    *((step, "--config", f"lake/runs/{run}/config.json", "--engine", "inline")
+    *((step, "--config", f"lake/runs/lab/local/{run}/config.json", "--engine", "inline")
       for step in ("tokenize", "windows", "embed", "train", "generate") for run in ("one", "two")),
     *(tuple(worlds.run_arguments(run)) for run in ("one", "two")),
     (*worlds.run_arguments("one")[:-2], "--run-id", "next", "--set", "train.init=champion"),
@@ -175,6 +175,6 @@ def _lake(rng: Random, folder: Path) -> Case:
         shown.append(_pack_anew(rng, lake))
     if rng.random() < 0.2:  # the steps have something to make
         for name in rng.sample(("generate", "model", "train"), rng.randint(1, 2)):
-            shutil.rmtree(lake / "runs/one" / name)
+            shutil.rmtree(lake / "runs/lab/local/one" / name)
     command = Command(arguments, is_damaged=True)
     return Case(f"{command}; {'; '.join(shown)}", partial(check, command, folder, lake), lake)

@@ -21,13 +21,13 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("export", "--model", "one", "--format", "gguf", "--output", "out.gguf"),
     ("export", "--model", "one", "--format", "zip", "--output", "out.zip"),
     ("export", "--model", "one", "--format", "folder", "--output", "out"),
-    ("check-metrics", "lake/runs/one/stats/metrics.csv"),
+    ("check-metrics", "lake/runs/lab/local/one/stats/metrics.csv"),
     ("check-metrics", "夜.csv"),
     ("embed", "--run", "two", "--neighbours", "the"),
     ("run", "--corpus", "t.txt", "--run-id", "夜", "--preset", "none"),
     (*worlds.run_arguments("one")[:-2], "--run-id", "next"),
     tuple(worlds.run_arguments("two")),
-    ("train", "--config", "lake/runs/one/config.json", "--engine", "inline"),
+    ("train", "--config", "lake/runs/lab/local/one/config.json", "--engine", "inline"),
 )
 _NIGHTJAR = (("aws-plan", "--preset", "tiny"), ("aws-deploy", "prod"), ("emr", "--host", "夜"), ("--show-completion",))
 
@@ -54,5 +54,5 @@ def _terminal(rng: Random, folder: Path) -> Case:
         is_damaged=is_full or read_only or "full" in (stdout, stderr) or not is_jobs,
     )
     if read_only:
-        rng.choice((folder, lake, lake / "runs", lake / "runs/one")).chmod(0o500)
+        rng.choice((folder, lake, lake / "runs", lake / "runs/lab/local/one")).chmod(0o500)
     return Case(f"{command}{'; read-only' if read_only else ''}", partial(check, command, folder, lake), lake)

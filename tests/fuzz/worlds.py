@@ -60,7 +60,7 @@ def _template() -> tempfile.TemporaryDirectory[str]:
     for run_id in RUNS:
         outcome = run(Command(run_arguments(run_id)), root)
         assert outcome.code == 0, outcome.stderr
-    shutil.copytree(root / "lake/runs/one/model", root / "lake/models/first")
+    shutil.copytree(root / "lake/runs/lab/local/one/model", root / "lake/models/first")
     (root / "lake/models/champion.json").write_bytes(format_champion("first", "one", {"valid_loss": 3.0}))
     return folder
 
@@ -77,7 +77,7 @@ def copy_lake(folder: Path) -> Path:
     template = Path(_template().name)
     shutil.copytree(template / "lake", folder / "lake")
     shutil.copy(template / "t.txt", folder)
-    for config in folder.glob("lake/runs/*/config.json"):  # their text lies here now
+    for config in folder.glob("lake/runs/*/*/*/config.json"):  # their text lies here now
         config.write_text(config.read_text("utf-8").replace(str(template), str(folder)), "utf-8")
     return folder / "lake"
 

@@ -14,6 +14,7 @@ from jobs.lake import store
 from jobs.lake.cache import verified_file
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake
+from jobs.lake.runs import find_run
 from jobs.lake.uri import base_name, join
 from jobs.model_io.folder import load_model
 from jobs.report.stats import read_steps
@@ -46,32 +47,32 @@ def run_again(tmp_path):
 
 
 def test_datasets_verify(lake):
-    fingerprints = store.read_json(lake.run("old").datasets)
+    fingerprints = store.read_json(find_run("old", lake).datasets)
     folders = [
         lake.dataset("tokens", fingerprints["tokens"]),
         lake.dataset("windows", fingerprints["windows"]),
-        lake.run("old").train,
+        find_run("old", lake).train,
     ]
-    for folder in [*folders, lake.run("old").model, lake.run("old").generate]:
+    for folder in [*folders, find_run("old", lake).model, find_run("old", lake).generate]:
         manifest = store.read_manifest(folder)
         store.verify_sizes(folder, manifest)
         assert all(verified_file(folder, entry) for entry in manifest.files)
 
 
 def test_the_windows_can_be_read(lake):
-    windows = WindowSet.open(lake, store.read_json(lake.run("old").datasets)["windows"], "valid")
+    windows = WindowSet.open(lake, store.read_json(find_run("old", lake).datasets)["windows"], "valid")
     assert windows.size == 16
     assert windows.read(np.arange(8)).shape == (8, 17)
 
 
 def test_the_configuration_is_read(lake):
-    run = lake.run("old")
+    run = find_run("old", lake)
     config = Config.from_json(store.read_bytes(run.config).decode(), run.config)
     assert (config.model.embedding_size, config.train.epochs) == (16, 4)
 
 
 def test_the_statistics_are_read(lake):
-    stats = read_steps(lake.run("old"))
+    stats = read_steps(find_run("old", lake))
     assert list(stats) == [step for step in STEPS if step != "embed"]
     assert stats["train"]["valid_loss"] == pytest.approx(4.4199, abs=1e-4)
 
@@ -81,7 +82,7 @@ def test_the_champion_is_the_model_of_the_run(lake):
     assert champion.run_id == "old"
     assert champion.metrics["bits_per_byte"] == pytest.approx(4.5233, abs=1e-4)
     promoted, _ = load_model(champion.model_uri)
-    trained, _ = load_model(lake.run("old").model)
+    trained, _ = load_model(find_run("old", lake).model)
     assert promoted.num_parameters == trained.num_parameters
 
 
@@ -93,7 +94,7 @@ def test_models_generate_text(lake, tmp_path, model, capsys):
 
 
 def test_a_finished_run_is_found(lake, tmp_path):
-    run = lake.run("old")
+    run = find_run("old", lake)
     model, metrics = store.read_bytes(join(run.model, "_manifest.json")), store.read_bytes(run.metrics)
     assert run_again(tmp_path) == 0
     assert store.read_bytes(join(run.model, "_manifest.json")) == model
@@ -106,7 +107,7 @@ def read_weights(run):
 
 def test_an_interrupted_run_is_refused_since_its_windows_are_made_anew(lake, tmp_path, capsys):
     """In 0.1, validation had 5% of these windows instead of 20%, so the checkpoint has seen what is validation now."""
-    run = lake.run("old")
+    run = find_run("old", lake)
     store.delete_file(join(run.train, "_manifest.json"))
     store.delete_file(run.metrics)
     for folder in (run.checkpoint(76), run.model, run.generate):

@@ -28,4 +28,4 @@ def lake_uri(request, tmp_path):
     if request.param == "file":
         return (tmp_path / "my lake é").as_uri()
     request.getfixturevalue("aws")
-    return f"s3://{airflow.BUCKET}/lake {uuid.uuid4().hex[:8]}"
+    return f"s3://{airflow.BUCKET}/lake-{uuid.uuid4().hex[:8]}"

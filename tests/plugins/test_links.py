@@ -10,11 +10,13 @@ from nightjar.operators import CreateClusterOperator, SparkStepOperator
 from tests.support.airflow import BUCKET
 
 CLUSTER, STEP = "j-1ABC", "s-2DEF"
+RUN = "lab/default/manual__2026-11-26T03%3D3A00%3D3A00%3D2B00%3D3A00"
 
 
 class TaskInstance:
     """The part of a task instance that links need."""
 
+    dag_id = "train_llm"
     run_id = "manual__2026-11-26T03:00:00+00:00"
 
 
@@ -33,7 +35,7 @@ def urls(monkeypatch):
 
 
 def test_a_local_lake_has_pages_in_airflow(urls, tmp_path):
-    run = "/nightjar/lake/runs/manual__2026-11-26T03-00-00-00-00"
+    run = f"/nightjar/lake/runs/{RUN}"
     assert urls((tmp_path / "my lake").as_uri()) == {
         "Run folder": f"{run}/",
         "Cluster": f"/nightjar/lake/logs/{CLUSTER}/",
@@ -45,7 +47,7 @@ def test_a_local_lake_has_pages_in_airflow(urls, tmp_path):
 
 def test_a_file_that_exists_has_a_link(urls, tmp_path):
     lake = Lake(tmp_path.as_uri())
-    aws.store().write_bytes(join(lake.run(TaskInstance.run_id).generate, "generated.txt"), b"text")
+    aws.store().write_bytes(join(lake.run(TaskInstance.run_id, "default").generate, "generated.txt"), b"text")
     assert urls(lake.uri)["Generated text"].endswith("/generate/generated.txt")
 
 
@@ -62,7 +64,7 @@ def test_on_aws_the_links_lead_to_its_consoles(urls, monkeypatch):
     monkeypatch.setattr(aws, "emr_client", lambda: client)
     monkeypatch.setattr(aws.Store, "exists", lambda *_: True)
     found = urls("s3://lakes/my lake")
-    console, of_run = "https://console.aws.amazon.com", "my%20lake/runs/manual__2026-11-26T03-00-00-00-00"
+    console, of_run = "https://console.aws.amazon.com", f"my%20lake/runs/{RUN}"
     assert found == {
         "Run folder": f"{console}/s3/buckets/lakes?region=eu-west-1&prefix={of_run}/",
         "Cluster": f"{console}/emr/home?region=eu-west-1#/clusterDetails/{CLUSTER}",

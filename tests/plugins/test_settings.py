@@ -34,7 +34,11 @@ def test_variables_override_the_defaults(load, tmp_path):
         LAKE="s3://lakes/night", PROJECT="prod", SCHEDULE="0 2 * * *", POLL_SECONDS="0.5", STATS_DIR=str(tmp_path)
     )
     assert loaded.lake.uri == "s3://lakes/night"
-    assert loaded.run("r").uri == "s3://lakes/night/runs/r"
+    assert loaded.run("train_llm", "r").uri == "s3://lakes/night/runs/prod/default/r"
+    assert loaded.run("nightly", "r").uri == "s3://lakes/night/runs/prod/nightly/r"
+    for name in ("default", "local"):
+        with pytest.raises(InputError, match="reserved"):
+            loaded.run(name, "r")
     assert (loaded.project, loaded.schedule, loaded.poll_seconds) == ("prod", "0 2 * * *", 0.5)
     assert loaded.stats_dir == tmp_path
 

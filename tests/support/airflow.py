@@ -53,11 +53,11 @@ class Emr:
     def clusters(self, run_id: str) -> list[str]:
         """Return the states of a run's clusters, newest first."""
         found = self.client.list_clusters()["Clusters"]
-        return [each["Status"]["State"] for each in found if each["Name"].endswith(f"-{run_id}")]
+        return [each["Status"]["State"] for each in found if each["Name"].endswith(f"/{run_id}")]
 
     def steps(self, run_id: str) -> list[tuple[str, str]]:
         """Return the names and states of a run's steps, oldest first within each cluster."""
-        found = [each for each in self.client.list_clusters()["Clusters"] if each["Name"].endswith(f"-{run_id}")]
+        found = [each for each in self.client.list_clusters()["Clusters"] if each["Name"].endswith(f"/{run_id}")]
         steps = [step for each in found for step in reversed(self.client.list_steps(ClusterId=each["Id"])["Steps"])]
         return [(step["Name"], step["Status"]["State"]) for step in steps]
 

@@ -45,7 +45,7 @@ def assert_complete(run: Run, store: Store, steps: Sequence[str], stats_dir: Pat
     assert stats["valid_loss"] < stats["unigram_loss"]
     assert stats["steps"]["train"]["workers"] == 2
     assert stats["steps"]["tokenize"]["engine"] == "spark"
-    assert (stats_dir / run.run_id / "metrics.csv").is_file()
+    assert (stats_dir / run.folder / "metrics.csv").is_file()
     rows = csv.DictReader(io.StringIO(store.read_bytes(join(run.stats, "spark.csv")).decode()))
     assert {row["step"] for row in rows if row["status"] == "COMPLETE"} == set(steps)
     return stats["steps"]

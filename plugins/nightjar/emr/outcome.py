@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.errors import InputError, NightjarError, StoppedError, shorten
 from jobs.lake.layout import Lake
+from jobs.lake.names import below
 from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import Store
 from jobs.lake.uri import join
@@ -75,7 +76,7 @@ def explain_failure(
         cluster_reason = cluster.get("StateChangeReason", {}).get("Message", "")
         never_started = f"it never started; cluster {cluster_id} is {cluster['State']} {cluster_reason}".strip()
         return StepFailure(None, f"{reason}; {never_started}" if reason else never_started, "")
-    folder = join(lake.logs, cluster_id, "steps", step["Id"])
+    folder = below(lake.logs, f"{cluster_id}/steps/{step['Id']}")
     outcome = read_outcome(store, step)
     left = outcome if outcome and outcome.exit_code else None  # a driver that was done is not the cause
     logs = _await_logs(store, folder, 0.0 if left else wait_seconds)

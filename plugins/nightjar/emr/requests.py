@@ -17,6 +17,7 @@ from typing import Any
 from jobs.config import ClusterConfig, Config, SparkConfig
 from jobs.config.sizes import sized
 from jobs.errors import InputError
+from jobs.lake.identity import encode_name, shorten_name
 from jobs.lake.layout import Lake, Run
 from jobs.lake.region import VARIABLES
 from jobs.lake.uri import join
@@ -30,6 +31,8 @@ START_LIMIT_SECONDS = 3600.0
 """Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
 
 _MAX_NAME_LENGTH = 256
+_TAG_CHARACTERS = " +:/@"
+"""What AWS takes in a tag besides letters, digits and ``._-=``."""
 _EXPIRY_TAG = "nightjar:expires"
 _INSTANCE_TYPES = ("primary_instance_types", "core_instance_types", "task_instance_types")
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
@@ -62,21 +65,22 @@ _SPARK_DEFAULTS = {
 class ClusterIdentity:
     """The name and tags by which a run's cluster is found."""
 
-    project: str
     run: Run
 
     @property
     def name(self) -> str:
-        """The name of the run's cluster."""
-        return f"{name_prefix(self.project)}{self.run.run_id}"[:_MAX_NAME_LENGTH]
+        """The name of the run's cluster, which no other run's cluster has."""
+        return shorten_name(f"{name_prefix(self.run.project)}/{self.run.folder.partition('/')[2]}", _MAX_NAME_LENGTH)
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tags that only this run's cluster has, since a run id is unique within a lake."""
+        """Tags that only this run's cluster has: the run's three names, and the lake."""
+        project, pipeline, run = self.run.folder.split("/")
         return {
-            "nightjar:project": self.project,
-            "nightjar:run_id": _tag_value(self.run.run_id),
-            "nightjar:lake": _tag_value(self.run.lake_uri),
+            "nightjar:project": project,
+            "nightjar:pipeline": pipeline,
+            "nightjar:run_id": run,
+            "nightjar:lake": encode_name(self.run.lake_uri, also=_TAG_CHARACTERS, most=_MAX_NAME_LENGTH),
         }
 
     def owns(self, cluster: Mapping[str, Any]) -> bool:
@@ -86,8 +90,8 @@ class ClusterIdentity:
 
 
 def name_prefix(project: str) -> str:
-    """Return the prefix of the names of all clusters of `project`."""
-    return f"nightjar-{project}-"
+    """Return the prefix of the names of all clusters of `project`; other projects may begin with the same letters."""
+    return f"nightjar-{project}"
 
 
 def tags_of(cluster: Mapping[str, Any]) -> dict[str, str]:
@@ -230,7 +234,7 @@ def add_step(
     The cluster continues after a failed step: Airflow decides whether to retry it.
     """
     submit = spark_submit(step, sized(config).spark, package_uri)
-    args = [*submit, step, "--config", run.config, "--attempt", str(attempt)]
+    args = [*submit, step, "--config", run.config, "--attempt", str(attempt), "--owner", cluster_id]
     runner = {"Jar": "command-runner.jar", "Args": args}
     return {"JobFlowId": cluster_id, "Steps": [{"Name": step, "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}]}
 

@@ -6,12 +6,13 @@ Every error is an `InputError`: one line for the user that names the setting, wh
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError
 
-from jobs.config import Config, TokenizeConfig
+from jobs.config import Config, TokenizeConfig, of_run
 from jobs.config.effects import Facts, explain_inert
 from jobs.errors import InputError
 from jobs.lake.champion import read_champion
@@ -30,6 +31,8 @@ from nightjar.tasks.placement import place
 
 log = logging.getLogger(__name__)
 
+_NO_URI = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}\[\]%#?,*]""")
+"""What java.net.URI refuses, spark-submit takes for the end of a name, or Hadoop decodes."""
 SCAN_BYTES = 64 * 2**20
 """Number of bytes of a corpus that are checked to be UTF-8. The tokenize step checks all of it."""
 
@@ -40,6 +43,7 @@ def prepare(config: Config, run: Run) -> Config:
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
     check_reachable(config, lake, endpoint_url)
+    check_submittable(lake)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
     formats = check_corpus(config, lake.uri)
@@ -47,18 +51,7 @@ def prepare(config: Config, run: Run) -> Config:
     champion, _ = read_champion(lake, aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", formats, inherits=champion is not None)):
         log.warning("%s", line)
-    return publish_config(config, run)
-
-
-def publish_config(config: Config, run: Run) -> Config:
-    """Write the run's configuration unless it has one, and return the one in the lake. A cleared run keeps its own."""
-    store = aws.store()
-    if store.publish(run.config, config.to_json().encode()):
-        return config
-    stored = Config.from_json(store.read_bytes(run.config).decode(), run.config)
-    if not stored.has_settings_of(config):
-        log.warning("The trigger form is ignored: this run keeps its configuration in %s", run.config)
-    return stored
+    return of_run.claim(run, config, aws.store())
 
 
 def check_wheelhouse(config: Config) -> None:
@@ -128,6 +121,17 @@ def check_files(config: Config, lake: Lake) -> None:
     with _input_error("a file that the settings name cannot be read"):
         prompts, _ = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
+
+
+def check_submittable(lake: Lake) -> None:
+    """Check that spark-submit takes the URIs of files in the lake. The embedded EMR is held to it, too."""
+    refused = sorted(set(_NO_URI.findall(lake.uri))) if is_s3(lake.uri) else []
+    if refused:
+        shown = " ".join(repr(character) for character in refused)
+        raise InputError(
+            f"NIGHTJAR_LAKE: {lake.uri} has {shown}, with which spark-submit on EMR refuses a URI or reads another one;"
+            " use letters, digits and - _ . / alone"
+        )
 
 
 def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:

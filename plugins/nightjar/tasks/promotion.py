@@ -10,6 +10,7 @@ from typing import Any
 from jobs.errors import DamagedError, NightjarError
 from jobs.lake.champion import Champion, format_champion, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
+from jobs.lake.names import below
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar import aws
@@ -63,7 +64,7 @@ def _reason_to_keep(champion: Champion | None, lake: Lake, stats: dict[str, Any]
     if champion is None:
         return ""
     best, new = champion.metrics.get("bits_per_byte"), stats["bits_per_byte"]
-    if not isinstance(best, int | float):
+    if not isinstance(best, int | float) or not math.isfinite(best):
         raise DamagedError(
             f"{lake.champion}: bits_per_byte is {best}, not a number; delete the file and promote a run again"
         )
@@ -85,5 +86,5 @@ def _copy_model(run: Run, lake: Lake, store: Store) -> str:
     lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in entries)
     model = hashlib.sha256("".join(lines).encode()).hexdigest()
     for name in (*(entry.name for entry in entries), MANIFEST):
-        store.copy(join(run.model, name), join(lake.models, model, name))
+        store.copy(below(run.model, name), below(join(lake.models, model), name))
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ from jobs.config import Config
 from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
+from jobs.lake.names import confined
+from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
-from jobs.lake.uri import join, readable, relative_name, to_uri
+from jobs.lake.uri import join, local_path, readable, relative_name, to_uri
 from jobs.metrics import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar import aws
@@ -77,17 +78,44 @@ def _output_uri(step: str, run: Run, store: Store) -> str:
 
 
 def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
-    """Copy the run's statistics, if there are any, to ``<stats_dir>/<run_id>/``; return a summary for XCom."""
-    store, folder = aws.store(), stats_dir / run.run_id
-    uris = {relative_name(file.uri, run.stats): file.uri for file in store.list_files(run.stats)}
-    for name, uri in uris.items():
-        store.copy(uri, to_uri(str(folder / name)))
-    stats = json.loads((folder / "stats.json").read_text("utf-8")) if "stats.json" in uris else {}
-    summary = chosen(stats, SUMMARY)
-    log.info("Copied %d files of statistics to %s", len(uris), folder)
+    """Copy the run's statistics, if there are any, to a folder in `stats_dir`; return a summary for XCom.
+
+    The folder has the names of the run's folder in the lake: ``<stats_dir>/<project>/<pipeline>/<run>/``.
+
+    Raises:
+        DamagedError: if a name leads out of the folders. The other files are copied before.
+    """
+    store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
+    names, refused = [], list[DamagedError]()
+    for name in (relative_name(file.uri, run.stats) for file in store.list_files(run.stats)):
+        try:
+            store.copy(confined(run.stats, name), confined(folder_uri, name))
+            names.append(name)
+        except DamagedError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    folder = local_path(folder_uri)
+    stats = store.read_json(join(folder_uri, "stats.json")) if "stats.json" in names else {}
+    summary = storable(chosen(stats, SUMMARY))
+    log.info("Copied %d files of statistics to %s", len(names), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)
     return {"run_id": run.run_id, "stats_dir": str(folder), **summary}
+
+
+def storable(value: Any) -> Any:
+    """Return a value of JSON that any database of Airflow can store; numbers that are not finite become None.
+
+    PostgreSQL refuses NUL, which a model may generate, NaN and infinities, and halves of surrogate pairs.
+    """
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [storable(each) for each in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(each) for key, each in value.items()}
+    return finite(value)
 
 
 def read_stats(run: Run, store: Store) -> dict[str, Any]:
@@ -122,7 +150,7 @@ def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], l
 
 def log_next(run: Run) -> None:
     """Log how to go on after a successful run."""
-    place = f'--lake "{readable(run.lake_uri)}" --model {run.run_id}'
+    place = f'--lake "{readable(run.lake_uri)}" --model {run.folder}'
     log.info("Next: read the text under Extra Links of the task generate, or write more with the command")
     log.info('  nightjar sample %s --prompt "The man"', place)
     log.info("  nightjar export %s --format gguf --output model.gguf", place)

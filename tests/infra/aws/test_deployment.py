@@ -21,6 +21,7 @@ from infra.cli.main import main
 from infra.emr.client import open_store
 from jobs.config import STEPS
 from jobs.errors import InputError
+from jobs.lake.identity import DEFAULT, PROJECT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, relative_name
 from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
@@ -65,7 +66,7 @@ def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> De
     emr = boto3.client("emr", endpoint_url=deployment.endpoint)
     [found] = [each for each in emr.list_clusters()["Clusters"] if each["Name"].endswith(run_id)]
     return DeployedRun(
-        Lake(settings["NIGHTJAR_LAKE"]).run(run_id),
+        Lake(settings["NIGHTJAR_LAKE"]).run(run_id, DEFAULT, settings.get("NIGHTJAR_PROJECT") or PROJECT),
         log.read_text(),
         folder / "stats",
         cast("dict[str, Any]", emr.describe_cluster(ClusterId=found["Id"])["Cluster"]),

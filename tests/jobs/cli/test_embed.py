@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("a läke")
     (folder / "text.txt").write_text(text_of_slots(), "utf-8")
     home = to_uri(str(folder / "lake"))
-    run = start_run(home, "r", str(folder / "text.txt"), "tiny", SETTINGS)
+    run = start_run(Lake(to_uri(str(home))).run("r"), str(folder / "text.txt"), "tiny", SETTINGS)
     run_step("tokenize", run, read_config(run), InlineEngine())
     return run
 
@@ -97,7 +97,7 @@ def learned(run, config, engine):
         (("--run", "r", "--set", "embed.size=0"), "embed.size: input should be greater"),
         (("--run", "r", "--set", "train.seed=3"), "train.seed: only keys of 'embed' can be set here"),
         (("--run", "r", "--neighbours", "zyx"), "'zyx' is not one token with a vector"),
-        (("--run", "nowhere"), "no such configuration"),
+        (("--run", "nowhere"), "has no run 'nowhere'"),
     ],
 )
 def test_wrong_input_is_one_line(run, capsys, arguments, message):

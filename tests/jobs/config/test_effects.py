@@ -155,7 +155,7 @@ def test_an_inherited_vocabulary_takes_the_effect_of_its_settings():
 def identity(config):
     """Return everything that names or describes the parts of a run: fingerprints, requests to EMR, rows."""
     run = Lake("s3://lakes/x").run("r")
-    who = requests.ClusterIdentity("lab", run)
+    who = requests.ClusterIdentity(run)
     return json.dumps(
         {
             "data": [fingerprint(settings=getattr(config, name).model_dump()) for name in ("tokenize", "windows")],

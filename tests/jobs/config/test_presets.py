@@ -8,6 +8,7 @@ import pytest
 from jobs.config import preset_names, resolve
 from jobs.engine.inline import InlineEngine
 from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
@@ -43,7 +44,7 @@ def corpus(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("preset", PIPELINES)
 def test_a_preset_runs_and_beats_its_baselines(preset, corpus, tmp_path):
-    run = start_run(str(tmp_path / "lake"), "r", corpus, preset, SMALL | OTHER[preset])
+    run = start_run(Lake((tmp_path / "lake").as_uri()).run("r"), corpus, preset, SMALL | OTHER[preset])
     stats = run_all(run, InlineEngine())
     train = stats["train"]
     regresses = "mean_vector_loss" in train

@@ -65,7 +65,7 @@ def make(lake_uri, suffix, engine, num_parts):
         store.write_bytes(corpus, FORMATS[suffix]())
     lake = Lake(join(lake_uri, f"läke {engine.name} {suffix} {num_parts}"))
     split_bytes = -(-store.info(corpus).size // num_parts)
-    run = start_run(lake.uri, "r", corpus, "tiny", {**SETTINGS, "tokenize.split_bytes": max(4096, split_bytes)})
+    run = start_run(lake.run("r"), corpus, "tiny", {**SETTINGS, "tokenize.split_bytes": max(4096, split_bytes)})
     config = read_config(run)
     stats = tokenize.run(run, config, engine, lambda line: None) | windows.run(run, config, engine, lambda line: None)
     names = store.read_json(run.datasets)

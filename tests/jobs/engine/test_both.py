@@ -58,7 +58,7 @@ def on_spark(spark, corpus, tmp_path_factory):
 
 def finish(engine, corpus, folder, **settings):
     home = Lake(to_uri(str(folder)))
-    run = start_run(home.uri, "r", str(corpus), "tiny", {**SETTINGS, **settings})
+    run = start_run(home.run("r"), str(corpus), "tiny", {**SETTINGS, **settings})
     return home, run, run_all(run, engine)
 
 

@@ -50,10 +50,12 @@ def test_what_is_no_path_or_uri_is_refused(text, message):
 
 @pytest.mark.parametrize("lake", ["s3://bucket/pre fix", "file:///data/my%20lake"])
 def test_a_run_is_found_by_its_configuration(lake):
-    run = Lake(lake).run("scheduled__2026-01-02T03:04:05+00:00")
-    assert run.run_id == "scheduled__2026-01-02T03-04-05-00-00"
-    assert Run.of_config(run.config) == run
-    with pytest.raises(InputError, match=r"expected <lake>/runs/<run_id>/config\.json"):
+    run = Lake(lake).run("scheduled__2026-01-02T03:04:05+00:00", "nightly")
+    assert run.folder == "lab/nightly/scheduled__2026-01-02T03=3A04=3A05=2B00=3A00"
+    found = Run.of_config(run.config)
+    assert found == run
+    assert (found.project, found.pipeline, found.run_id) == ("lab", "nightly", "scheduled__2026-01-02T03:04:05+00:00")
+    with pytest.raises(InputError, match=r"expected <lake>/runs/<project>/<pipeline>/<run>/config\.json"):
         Run.of_config(run.datasets)
 
 

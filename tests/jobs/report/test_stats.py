@@ -8,8 +8,9 @@ import pytest
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join, local_path, to_uri
-from jobs.metrics.training import nearest_rank, to_jsonl
+from jobs.metrics.training import nearest_rank
 from jobs.pipeline import Progress
 from jobs.report.stats import evaluation_rows, to_csv, to_lines, write_step
 

@@ -9,7 +9,7 @@ from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.uri import base_name, join
+from jobs.lake.uri import base_name, join, to_uri
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.model_io.archive import pack
@@ -50,7 +50,7 @@ def start(folder, name="later", lake="lake", **settings):
     for key, value in values.items():
         if isinstance(value, str) and (folder / value).exists():
             values[key] = str(folder / value)
-    return start_run(str(folder / lake), name, str(folder / "a.txt"), "tiny", TINY_MODEL | values)
+    return start_run(Lake(to_uri(str(folder / lake))).run(name), str(folder / "a.txt"), "tiny", TINY_MODEL | values)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def run(aws, monkeypatch):
     monkeypatch.setenv("NIGHTJAR_LAKE", lake.uri)
     monkeypatch.setenv("NIGHTJAR_PROJECT", "steps")
     monkeypatch.setenv("NIGHTJAR_POLL_SECONDS", "0.2")
-    run = lake.run(f"run-{uuid.uuid4().hex[:8]}")
+    run = lake.run(f"run-{uuid.uuid4().hex[:8]}", "default", "steps")
     store().publish(run.config, resolve("s3://lakes/text", "tiny").to_json().encode())
     return run
 
@@ -36,12 +36,14 @@ def run(aws, monkeypatch):
 def context(run):
     pushed = {}
     task_instance = SimpleNamespace(
+        dag_id="train_llm",
         run_id=run.run_id,
         pushed=pushed,
         xcom_push=lambda key, value: pushed.update({key: value}),
         xcom_pull=lambda task_ids: None,
     )
-    return {"run_id": run.run_id, "ti": task_instance}
+    params = {"corpus": "s3://lakes/text", "preset": "tiny"}
+    return {"run_id": run.run_id, "ti": task_instance, "params": params}
 
 
 @pytest.fixture

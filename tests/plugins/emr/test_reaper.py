@@ -34,7 +34,7 @@ def submit(client, aws, project, lake):
     ids = []
 
     def create(age=timedelta(hours=26), run_id="one", **tags):
-        identity = requests.ClusterIdentity(project, lake.run(run_id))
+        identity = requests.ClusterIdentity(lake.run(run_id, project=project))
         request = requests.run_job_flow(CONFIG, identity, datetime.now(UTC) - age, "s3://lakes/x/packages/abc")
         changed = requests.tags_of(request) | {f"nightjar:{key}": value for key, value in tags.items()}
         request["Tags"] = [{"Key": key, "Value": value} for key, value in changed.items() if value is not None]

@@ -13,9 +13,9 @@ from nightjar.packaging import PYTHON
 
 REGION = {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1"}
 NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
-RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00")
+RUN = Lake("s3://lakes/prefix").run("scheduled__2026-03-01T02:00:00+00:00", "default")
 PACKAGE = "s3://lakes/prefix/packages/" + "0" * 64
-IDENTITY = requests.ClusterIdentity("lab", RUN)
+IDENTITY = requests.ClusterIdentity(RUN)
 FULL = {
     "cluster__subnet_ids": ["subnet-1"],
     "cluster__task_instances": 3,
@@ -51,7 +51,7 @@ def test_cluster_follows_the_configuration():
     request = requests.run_job_flow(
         config(cluster__core_instances=7, cluster__subnet_ids=["subnet-1", "subnet-2"]), IDENTITY, NOW, PACKAGE
     )
-    assert request["Name"] == "nightjar-lab-scheduled__2026-03-01T02-00-00-00-00"
+    assert request["Name"] == "nightjar-lab/default/scheduled__2026-03-01T02=3A00=3A00=2B00=3A00"
     assert request["Applications"] == [{"Name": "Spark"}]
     assert request["LogUri"] == "s3://lakes/prefix/logs/"
     assert request["Instances"]["Ec2SubnetIds"] == ["subnet-1", "subnet-2"]
@@ -66,14 +66,15 @@ def test_tags_identify_the_owner_and_the_expiry_time():
     tags = requests.tags_of(request)
     assert tags == {
         "nightjar:project": "lab",
-        "nightjar:run_id": "scheduled__2026-03-01T02-00-00-00-00",
+        "nightjar:pipeline": "default",
+        "nightjar:run_id": "scheduled__2026-03-01T02=3A00=3A00=2B00=3A00",
         "nightjar:lake": "s3://lakes/prefix",
         "nightjar:owner": "ann@lab",
         "nightjar:expires": "2026-03-02T08:30:00+00:00",
         "for-use-with-amazon-emr-managed-policies": "true",
     }
     assert IDENTITY.owns(request)
-    assert not requests.ClusterIdentity("lab", Run("s3://other", RUN.run_id)).owns(request)
+    assert not requests.ClusterIdentity(Run("s3://other", RUN.folder)).owns(request)
     assert requests.expiry_time(request) == NOW + timedelta(hours=30.5)
 
 
@@ -101,10 +102,10 @@ def test_the_next_choice_leaves_out_the_first_types_but_never_the_last():
 
 def test_names_and_tags_fit_the_limits_of_aws():
     request = requests.run_job_flow(
-        config(), requests.ClusterIdentity("lab", Lake("file:///a%20b").run("x" * 400)), NOW, PACKAGE
+        config(), requests.ClusterIdentity(Lake("file:///a%20b").run("x" * 400, "p" * 250)), NOW, PACKAGE
     )
     assert len(request["Name"]) == 256
-    assert requests.tags_of(request)["nightjar:lake"] == "file:///a_20b"
+    assert requests.tags_of(request)["nightjar:lake"] == "file:///a=2520b"
 
 
 def test_step_is_a_spark_submit_of_the_package():
@@ -127,7 +128,7 @@ def test_step_is_a_spark_submit_of_the_package():
     assert arguments[arguments.index("--executor-memory") + 1] == "1802m"
     assert arguments[arguments.index("--driver-memory") + 1] == "4g"
     assert arguments[arguments.index("--deploy-mode") + 1] == "client"
-    assert arguments[-8:] == [
+    assert arguments[-10:] == [
         "--py-files",
         "s3://lakes/packages/abc/jobs.zip",
         "s3://lakes/packages/abc/launcher.py",
@@ -136,6 +137,8 @@ def test_step_is_a_spark_submit_of_the_package():
         RUN.config,
         "--attempt",
         "2",
+        "--owner",
+        "j-1",
     ]
     assert requests.attempt_of({"Config": {"Args": arguments}}) == (RUN, 2)
     assert requests.attempt_of({"Config": {"Args": ["spark-submit", "x.py"]}}) is None

@@ -32,7 +32,7 @@ def short_settling(monkeypatch):
 
 @pytest.fixture
 def identity(tmp_path):
-    return requests.ClusterIdentity(f"p{uuid.uuid4().hex[:8]}", Lake((tmp_path / "lake").as_uri()).run("one"))
+    return requests.ClusterIdentity(Lake((tmp_path / "lake").as_uri()).run("one", project=f"p{uuid.uuid4().hex[:8]}"))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_duplicates_are_ended(aws, clusters, identity):
 
 
 def test_cluster_with_the_same_name_in_another_lake_is_ignored(aws, clusters, identity):
-    other = requests.ClusterIdentity(identity.project, Lake("s3://lakes/other").run("one"))
+    other = requests.ClusterIdentity(Lake("s3://lakes/other").run("one", project=identity.run.project))
     theirs = submit(aws, other)
     assert clusters.acquire(config(), PACKAGE) != theirs
     assert theirs not in clusters.end()
@@ -274,7 +274,7 @@ def test_throttled_request_is_asked_again(client, clusters, records):
 
 
 def test_cluster_of_the_users_own_is_used_and_never_ended(aws, clusters, identity):
-    other = requests.ClusterIdentity("theirs", identity.run)
+    other = requests.ClusterIdentity(Lake(identity.run.lake_uri).run("one", project="theirs"))
     theirs = submit(aws, other)
     setting = config(cluster__job_flow_id=theirs)
     assert clusters.acquire(setting, PACKAGE) == theirs

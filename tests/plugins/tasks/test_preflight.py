@@ -152,10 +152,15 @@ def test_a_model_of_another_shape_is_refused(put, lake_uri):
         check_files(lake_uri, train__init=folder)
 
 
-def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, monkeypatch):
+@pytest.fixture
+def emr_at_home(monkeypatch):
+    """An EMR that is not on AWS, and that no check asks."""
     monkeypatch.setattr(
         preflight.aws, "emr_client", lambda: boto3.client("emr", "us-east-1", endpoint_url="http://localhost:1")
     )
+
+
+def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, emr_at_home):
     chosen = config(
         put("a.txt", TEXT * 9), **{"tokenize.lowercase": True, "tokenize.field": "x", "spark.master": "yarn"}
     )
@@ -205,12 +210,29 @@ def test_local_paths_are_refused_for_a_cluster_on_aws(tmp_path):
     preflight.check_reachable(local, Lake(tmp_path.as_uri()), "http://127.0.0.1:5555")
 
 
-def test_configuration_is_written_once(lake_uri, put):
-    corpus = put("a.txt", TEXT)
-    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}")
-    first = preflight.publish_config(config(corpus), run)
-    assert preflight.publish_config(config(corpus, **{"train.seed": 7}), run) == first
+def test_a_cleared_run_keeps_its_configuration_and_takes_the_deployment_anew(put, lake_uri, emr_at_home):
+    corpus = put("a.txt", TEXT * 9)
+    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
+    first = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-1"]}), run)
+    again = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-2"]}), run)
+    assert (first.cluster.subnet_ids, again.cluster.subnet_ids) == (("subnet-1",), ("subnet-2",))
     assert store().read_bytes(run.config).decode() == first.to_json()
+    with pytest.raises(InputError, match=r"another configuration \(train\.seed is 1234 there, 7 here\)"):
+        preflight.prepare(config(corpus, **{"train.seed": 7}), run)
+
+
+@pytest.mark.parametrize(
+    "name", ["my lake", "a%20b", "100%", "a,b", "a#b", "a?b", "a*b", "a[1]", "a{1}", "a|b", 'a"b', "a\tb"]
+)
+def test_a_lake_that_spark_submit_refuses_is_refused_before(name):
+    with pytest.raises(InputError, match=r"^NIGHTJAR_LAKE: s3://lakes/.* spark-submit on EMR refuses a URI") as caught:
+        preflight.check_submittable(Lake(f"s3://lakes/{name}"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("uri", ["s3://lakes/night-1/a_b.c=d", "s3://lakes", "s3://lakes/läke", "file:///my%20lake"])
+def test_other_lakes_are_accepted(uri):
+    preflight.check_submittable(Lake(uri))
 
 
 def test_nothing_is_written_when_a_check_fails(aws, tmp_path):

@@ -1,15 +1,24 @@
 """The manifests and statistics of a run, on a local disk and on S3, and the verdict."""
 
+import json
+import uuid
+from contextlib import suppress
+from types import SimpleNamespace
+
 import pytest
+from hypothesis import given, settings
 
 from jobs.errors import DamagedError
+from jobs.lake._local import FileInfo
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
-from jobs.lake.uri import join
+from jobs.lake.uri import join, local_path
 from nightjar.aws import store
 from nightjar.errors import FinalError, MayStillRunError
 from nightjar.tasks import results
 from nightjar.tasks.results import verify_step
+from tests.support import airflow
+from tests.support.hostile import NAMES
 
 STEPS = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}
 
@@ -75,17 +84,76 @@ def test_statistics_are_copied_and_summarized(lake_uri, tmp_path):
     store().write_bytes(join(run.stats, "plots/loss.png"), b"png")
     summary = results.pull_stats(run, tmp_path / "here")
     assert summary == {
-        "run_id": "one-two",
-        "stats_dir": str(tmp_path / "here" / "one-two"),
+        "run_id": "one:two",
+        "stats_dir": str(tmp_path / "here" / "lab" / "local" / "one=3Atwo"),
         "valid_loss": 4.0,
         "seconds": {"train": 12.5},
     }
-    assert (tmp_path / "here" / "one-two" / "plots" / "loss.png").read_bytes() == b"png"
+    assert (tmp_path / "here" / "lab" / "local" / "one=3Atwo" / "plots" / "loss.png").read_bytes() == b"png"
 
 
 def test_a_run_that_failed_early_has_no_statistics(lake_uri, tmp_path):
     summary = results.pull_stats(Lake(lake_uri).run("one"), tmp_path)
-    assert summary == {"run_id": "one", "stats_dir": str(tmp_path / "one")}
+    assert summary == {"run_id": "one", "stats_dir": str(tmp_path / "lab" / "local" / "one")}
+
+
+def test_statistics_stay_in_their_folder(aws, tmp_path):
+    """Keys of S3 are any text; 300 hostile ones, each in one listing with a harmless one."""
+    lake = Lake(f"s3://{airflow.BUCKET}/hostile-{uuid.uuid4().hex[:8]}")
+    run, stats_dir = lake.run("r", "default"), tmp_path / "deep" / "er" / "stats"
+
+    @given(NAMES)
+    @settings(max_examples=300, deadline=None)
+    def pull(name):
+        uris = [f"{run.stats}/{name}", join(run.stats, "fine.txt")]
+        found = SimpleNamespace(list_files=lambda _: [FileInfo(uri, 1, 0.0) for uri in uris], copy=copy)
+        with pytest.MonkeyPatch.context() as patch, suppress(DamagedError, OSError):
+            patch.setattr(results.aws, "store", lambda: found)
+            results.pull_stats(run, stats_dir)
+
+    def copy(uri, target_uri):
+        local_path(target_uri).parent.mkdir(parents=True, exist_ok=True)
+        local_path(target_uri).write_bytes(b"x")
+
+    pull()
+    folder = stats_dir / "lab" / "default" / "r"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert folder / "fine.txt" in written
+    assert all(path.is_relative_to(folder) for path in written)
+
+
+def test_an_object_that_leads_out_is_refused_and_the_rest_is_copied(aws, tmp_path):
+    lake = Lake(f"s3://{airflow.BUCKET}/hostile-{uuid.uuid4().hex[:8]}")
+    run = lake.run("r", "default")
+    store().write_bytes(f"{run.stats}/../../../../../x", b"hostile")
+    store().write_json(join(run.stats, "stats.json"), {"valid_loss": 4.0})
+    with pytest.raises(DamagedError, match="is not the name of a file in this folder; remove it"):
+        results.pull_stats(run, tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["stats.json"]
+
+
+def test_a_link_in_a_local_lake_that_leads_out_is_not_followed(tmp_path):
+    run = Lake((tmp_path / "lake").as_uri()).run("r")
+    store().write_json(join(run.stats, "stats.json"), {})
+    (tmp_path / "secret").write_text("of Airflow's host")
+    (local_path(run.stats) / "curves.csv").symlink_to(tmp_path / "secret")
+    with pytest.raises(DamagedError, match="is a link that leads out of"):
+        results.pull_stats(run, tmp_path / "stats")
+    assert not list((tmp_path / "stats").rglob("curves.csv"))
+
+
+@pytest.mark.parametrize("content", [b'{"valid_loss": NaN, "seconds": {"train": Infinity}}', b'{"valid_loss": null}'])
+def test_a_summary_for_airflow_has_no_number_that_json_lacks(lake_uri, tmp_path, content):
+    run = Lake(lake_uri).run("r")
+    store().write_bytes(join(run.stats, "stats.json"), content)
+    summary = results.pull_stats(run, tmp_path)
+    json.dumps(summary, allow_nan=False)
+    assert summary["valid_loss"] is None
+
+
+def test_what_a_database_refuses_is_replaced():
+    value = {"a\0": ["\ud800 é", float("nan"), {"b": float("-inf")}], "c": 1.5}
+    assert results.storable(value) == {"a\ufffd": ["? é", None, {"b": None}], "c": 1.5}
 
 
 @pytest.mark.parametrize("state", ["failed", "skipped", "upstream_failed", None])

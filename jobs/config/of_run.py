@@ -1,0 +1,176 @@
+"""The configuration of a run in the lake: it is written once, and what belongs to the deployment is read anew.
+
+``owner.json`` says whose run it is. ``config.json`` has all settings of the first start. A later start by the same
+owner keeps them, but takes the machines from its own environment: a wrong subnet must not stay for ever. Each change
+of those settings is a file ``deployment-<n>.json``, of which the last one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import getitem
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.config import Config, first_wrong, flat_schema
+from jobs.errors import InputError, reading
+from jobs.lake.layout import Run
+from jobs.lake.plain_json import to_json
+from jobs.lake.store import ENVIRONMENT, Store
+
+DEPLOYMENT = ("log_level", "spark", "cluster")
+"""The setting and the sections that belong to the deployment, and so does `train.device`."""
+_DEVICE = "train.device"
+_MOST_NAMED = 3
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose run it is."""
+
+    project: str
+    pipeline: str
+    run_id: str
+    config_sha256: str
+    """Hash of all settings but those of the deployment."""
+
+    @classmethod
+    def of(cls, run: Run, config: Config) -> Owner:
+        """Return the owner of a run with this configuration."""
+        digest = hashlib.sha256(json.dumps(_settings(config), sort_keys=True).encode()).hexdigest()
+        return cls(run.project, run.pipeline, run.run_id, digest)
+
+
+def read_config(run: Run, store: Store = ENVIRONMENT) -> Config:
+    """Return the configuration of a run, with the last settings of the deployment. FileNotFoundError if it has none."""
+    return _with_deployment(run, _read_first(run, store), _latest_deployment(run, store)[1])
+
+
+def claim(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
+    """Write the owner and the configuration of a run, unless it has them, and return the configuration that it has.
+
+    Raises:
+        InputError: if the run has another owner or another configuration.
+    """
+    _check_owner(run, config, store)
+    if run.project:  # runs of the earlier layout have no owner
+        store.publish(run.owner, to_json(asdict(Owner.of(run, config)), run.owner))
+    if store.publish(run.config, config.to_json().encode()):
+        return config
+    _check_owner(run, config, store)  # another program may have been faster
+    return renew(run, config, store)
+
+
+def renew(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
+    """Return the configuration of a run with the settings of the deployment that `config` has.
+
+    If they differ from the last ones, they are written. Other settings of `config` do not count.
+
+    Raises:
+        InputError: if they do not fit the run's other settings.
+    """
+    first = _read_first(run, store)
+    while True:
+        number, latest = _latest_deployment(run, store)
+        before = _with_deployment(run, first, latest)
+        if _deployment(before) == (deployment := _deployment(config)):
+            return before
+        after = _with_deployment(run, first, deployment)
+        uri = run.deployment(number + 1)
+        if store.publish(uri, to_json(deployment, uri)):
+            log.info("%s: %s", uri, "; ".join(_differences(before, after, "before", "now")))
+            return after
+
+
+def _check_owner(run: Run, config: Config, store: Store) -> None:
+    """Raise InputError if the run has another owner, or another configuration."""
+    mine = Owner.of(run, config)
+    advice = "choose another run id, or another NIGHTJAR_PROJECT if this is another deployment"
+    try:
+        with reading(run.owner, "delete it if the run is yours"):
+            found = Owner(**json.loads(store.read_bytes(run.owner)))
+    except FileNotFoundError:
+        found = mine
+    if (found.project, found.pipeline, found.run_id) != (mine.project, mine.pipeline, mine.run_id):
+        raise InputError(
+            f"{run.uri}: belongs to run {found.run_id!r} of pipeline {found.pipeline!r} in project {found.project!r},"
+            f" not to run {mine.run_id!r} of pipeline {mine.pipeline!r} in project {mine.project!r}; {advice}"
+        )
+    try:
+        stored = _read_first(run, store)
+    except FileNotFoundError:
+        is_same, differences = found == mine, list[str]()
+    else:
+        is_same = _settings(stored) == _settings(config)
+        differences = list(_differences(stored, config, "there", "here", ignores=_is_deployment))
+    if not is_same:
+        shown = f" ({', '.join(differences[:_MOST_NAMED])})" if differences else ""
+        raise InputError(f"{run.uri}: this run exists with another configuration{shown}; {advice} (--run-id)")
+
+
+def _read_first(run: Run, store: Store) -> Config:
+    return Config.from_json(store.read_bytes(run.config).decode(errors="replace"), run.config)
+
+
+def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | None]:
+    """Return the number of the last change of the deployment's settings, and these; 0 and None if there was none."""
+    number, latest = 0, None
+    while True:
+        uri = run.deployment(number + 1)
+        try:
+            with reading(uri, "delete it and start the run again"):
+                found = json.loads(store.read_bytes(uri))
+                latest = {"chosen": list(found["chosen"]), **{key: found[key] for key in (*DEPLOYMENT, _DEVICE)}}
+        except FileNotFoundError:
+            return number, latest
+        number += 1
+
+
+def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | None) -> Config:
+    """Return the configuration `first` with other settings of the deployment."""
+    if deployment is None:
+        return first
+    sections = {key: deployment[key] for key in DEPLOYMENT}
+    train = {**first.train.model_dump(), "device": deployment[_DEVICE]}
+    chosen = {key for key in first.chosen if not _is_deployment(key)} | set(deployment["chosen"])
+    try:
+        return Config.model_validate({**first.model_dump(), **sections, "train": train, "chosen": sorted(chosen)})
+    except ValidationError as error:
+        reason = first_wrong(error)
+    raise InputError(f"{run.uri}: the settings of this deployment do not fit the run's own: {reason}")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Return all settings but those of the deployment."""
+    excluded: dict[str, Any] = {"chosen": True, **dict.fromkeys(DEPLOYMENT, True), "train": {"device"}}
+    return config.model_dump(mode="json", exclude=excluded)
+
+
+def _deployment(config: Config) -> dict[str, Any]:
+    """Return the settings of the deployment, and which of them a person has chosen."""
+    chosen = [key for key in config.chosen if _is_deployment(key)]
+    sections = config.model_dump(mode="json", include=set(DEPLOYMENT))
+    return {"chosen": chosen, **sections, _DEVICE: config.train.device}
+
+
+def _is_deployment(key: str) -> bool:
+    return key == _DEVICE or key.partition(".")[0] in DEPLOYMENT
+
+
+def _differences(
+    one: Config, other: Config, name_one: str, name_other: str, ignores: Callable[[str], bool] = lambda _: False
+) -> Iterator[str]:
+    """Yield each setting whose value differs: ``train.seed is 1 there, 2 here``; none whose key is ignored."""
+    values = [config.model_dump(mode="json") for config in (one, other)]
+    for key in ("corpus", "preset", *flat_schema()):
+        first, second = (reduce(getitem, key.split("."), each) for each in values)
+        if first != second and not ignores(key):
+            yield f"{key} is {json.dumps(first)} {name_one}, {json.dumps(second)} {name_other}"

@@ -1,0 +1,74 @@
+"""The identity of a run, which is its project, its pipeline and its run id together, as names that are one to one.
+
+Airflow's run ids are unique for each DAG alone, and several deployments may share a lake, so none of the three would do
+by itself. The names can be read, and any file system, S3, EMR and Spark take them: letters, digits and ``._-=``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+
+from jobs.errors import InputError
+
+PROJECT = "lab"
+"""The project unless `NIGHTJAR_PROJECT` names another."""
+DEFAULT = "default"
+"""The pipeline of the DAG `train_llm`."""
+LOCAL = "local"
+"""The pipeline of runs without Airflow."""
+MOST_CHARACTERS = 200
+"""Longest name of a run or a pipeline. File systems take 255 bytes, and programs add endings such as ``.log``."""
+
+_PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
+_ESCAPED = re.compile("=([0-9A-F]{2})")
+_CUT = "=h"
+"""Begins the hash at the end of a name that was cut. No escaped character begins like this."""
+
+
+def is_project(name: str) -> bool:
+    """Return whether `name` can be a project's: it stays as it is in all names."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name) is not None
+
+
+def encode_name(text: str, also: str = "", most: int = MOST_CHARACTERS) -> str:
+    """Return a name that stands for `text` alone: plain characters stay, others are ``=`` and the code of each byte.
+
+    So ``2026-11-26T03:00`` is ``2026-11-26T03=3A00``. A dot or hyphen at the start is escaped as well, so that no name
+    is hidden, leads to another folder, or looks like an option. A text whose name is too long is cut and gets the
+    sha256 of the whole text.
+
+    Args:
+        text: Any text but an empty one.
+        also: Characters that stay as well.
+        most: Largest number of characters of the name.
+    """
+    if not text:
+        raise InputError("a run, pipeline or project needs a name, got an empty text")
+    data = text.encode(errors="surrogatepass")
+    plain = _PLAIN | set(also)
+    name = "".join(chr(byte) if chr(byte) in plain else f"={byte:02X}" for byte in data)
+    if name[0] in ".-":
+        name = f"={ord(name[0]):02X}{name[1:]}"
+    return shorten_name(name, most)
+
+
+def shorten_name(name: str, most: int) -> str:
+    """Return a name of at most `most` characters: a longer one is cut, and ends with the sha256 of the whole name."""
+    if len(name) <= most:
+        return name
+    end = _CUT + hashlib.sha256(name.encode()).hexdigest()
+    return re.sub("=[0-9A-F]?$", "", name[: most - len(end)]) + end
+
+
+def decode_name(name: str) -> str:
+    """Return the text that a name of `encode_name` stands for; a name that was cut, or is not one, as it is."""
+    if not name or _CUT in name:
+        return name
+    data = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)
+    try:
+        text = data.encode("latin-1").decode(errors="surrogatepass")
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return name
+    return text if encode_name(text, most=len(name)) == name else name

@@ -1,0 +1,42 @@
+"""Names that come from outside: from a lake, a manifest, an archive, a form. They stay inside of the folder they name.
+
+Whoever can write into a lake could otherwise make Airflow, a node or a user's machine read or write any of its files.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jobs.errors import DamagedError, NightjarError, shorten
+from jobs.lake.uri import is_s3, join, local_path
+
+_MOST_BYTES = 255
+
+
+def is_plain(name: object) -> bool:
+    """Return whether a value is a relative name, perhaps with slashes, that cannot lead out of a folder.
+
+    Backslashes and characters that are not printable are refused as well: no file of ours has them, and other programs
+    and messages might take them for something else.
+    """
+    if not isinstance(name, str) or "\\" in name or not name.isprintable():
+        return False
+    parts = name.split("/")
+    return not {"", ".", ".."} & set(parts) and all(len(os.fsencode(part)) <= _MOST_BYTES for part in parts)
+
+
+def below(folder_uri: str, name: object, error: type[NightjarError] = DamagedError) -> str:
+    """Return the URI of `name` in a folder; raise `error` if the name is not plain. No disk is read."""
+    if not is_plain(name):
+        raise error(f"{folder_uri}: {shorten(repr(name))} is not the name of a file in this folder; remove it")
+    return join(folder_uri, str(name))
+
+
+def confined(folder_uri: str, name: object, error: type[NightjarError] = DamagedError) -> str:
+    """Return the URI of `name` in a folder, as `below`; raise `error` also if a local link leads out of the folder."""
+    uri = below(folder_uri, name, error)
+    if not is_s3(uri):
+        root, real = (os.path.realpath(local_path(each)) for each in (folder_uri, uri))
+        if os.path.commonpath((root, real)) != root:
+            raise error(f"{uri}: is a link that leads out of {folder_uri}; remove it")
+    return uri

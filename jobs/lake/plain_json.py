@@ -1,0 +1,53 @@
+"""JSON that every program reads: without the tokens NaN and Infinity, which Python writes and others refuse."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jobs.errors import NightjarError
+
+
+class NotFiniteError(NightjarError):
+    """A number is not finite, where no reader could do without it."""
+
+
+def to_json(value: Any, what: str, *, ensure_ascii: bool = True) -> bytes:
+    """Return `value` as the content of a file of indented JSON.
+
+    Raises:
+        NotFiniteError: if a number in it is not finite; it names the value `what` and the key.
+    """
+    try:
+        return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=ensure_ascii).encode() + b"\n"
+    except ValueError:
+        found = ", ".join(not_finite(value))
+    raise NotFiniteError(f"{what}: {found}; JSON has no such number, so nothing was written")
+
+
+def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return one line of JSON for each row, in which numbers that are not finite are null."""
+    return "".join(json.dumps(finite(dict(row)), allow_nan=False) + "\n" for row in rows).encode()
+
+
+def finite(value: Any) -> Any:
+    """Return a value of JSON in which None replaces all numbers that are not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def not_finite(value: Any, key: str = "") -> Iterator[str]:
+    """Yield ``key is nan`` for each number in a value of JSON that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{key or 'the value'} is {value}"
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield from not_finite(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            yield from not_finite(each, f"{key}[{number}]")

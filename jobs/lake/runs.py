@@ -1,0 +1,79 @@
+"""Find the runs of a lake: all of them, those that a person names, and those of the earlier layout.
+
+Version 0.1 had one folder ``runs/<run id>`` for a run id, whatever its project and DAG. Such runs stay readable, and go
+on where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from jobs.errors import InputError
+from jobs.lake.identity import decode_name, encode_name
+from jobs.lake.layout import Lake, Run
+from jobs.lake.names import is_plain
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
+
+_IN_EARLIER_RUN = frozenset({"generate", "model", "progress", "stats", "steps", "train"})
+"""The folders of a run, which is why they are no pipelines if their folder is a run of the earlier layout."""
+
+
+def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
+    """Yield the runs of a lake, by their folders; what a folder has is not looked at."""
+    for project in store.list_folders(lake.runs):
+        earlier = Run(lake.uri, project)
+        if is_earlier := store.exists(earlier.config):
+            yield earlier
+        for pipeline in store.list_folders(join(lake.runs, project)):
+            if not (is_earlier and pipeline in _IN_EARLIER_RUN):
+                folders = store.list_folders(join(lake.runs, project, pipeline))
+                yield from (Run(lake.uri, f"{project}/{pipeline}/{folder}") for folder in folders)
+
+
+def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
+    """Return the runs that a person may mean by `name`, whether they exist or not.
+
+    A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may be its folder's name as well.
+    """
+    if not name or name.startswith(("/", ".")):
+        return []
+    found, folders = [lake.earlier_run(name)], list[str]()
+    with suppress(FileNotFoundError, NotADirectoryError):  # no lake yet
+        folders = store.list_folders(lake.runs)
+    for project in folders:
+        for pipeline in store.list_folders(join(lake.runs, project)):
+            starts = {"", *(f"{each}/" for each in (pipeline, decode_name(pipeline)))}
+            starts |= {f"{project}/{start}" for start in starts if start}
+            rests = {name.removeprefix(start) for start in starts if name.startswith(start)} - {""}
+            names = {encode_name(rest) for rest in rests}
+            names |= {rest for rest in rests if is_plain(rest) and "/" not in rest}
+            found += [Run(lake.uri, f"{project}/{pipeline}/{each}") for each in sorted(names)]
+    return found
+
+
+def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT) -> Run:
+    """Return the only run with a configuration that `name` stands for, as in `runs_named`.
+
+    Raises:
+        InputError: if there is none, or more than one.
+    """
+    found = {run.folder: run for run in runs_named(name, lake, store) if store.exists(run.config)}
+    if not found:
+        raise InputError(f"{lake.uri}: has no run {name!r}; check --run and --lake")
+    return only_one(name, found.values())
+
+
+def only_one(name: str, runs: Iterable[Run]) -> Run:
+    """Return the only run of several that a person may mean by `name`; raise InputError if there are more."""
+    first, *others = dict.fromkeys(runs)
+    if others:
+        folders = ", ".join(run.folder for run in (first, *others))
+        raise InputError(f"{name}: several runs have this name; give one of {folders}")
+    return first
+
+
+def located(run: Run, earlier: Run, store: Store = ENVIRONMENT) -> Run:
+    """Return `run`, or the same run of the `earlier` layout if the lake has that one alone."""
+    return earlier if not store.exists(run.config) and store.exists(earlier.config) else run

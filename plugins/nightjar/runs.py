@@ -1,0 +1,31 @@
+"""The run of a task: its place in the lake, and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs.config import Config, of_run
+from jobs.errors import InputError
+from jobs.lake.layout import Lake, Run
+from jobs.lake.runs import located
+from nightjar import aws, form, settings
+from nightjar.errors import UserError
+from nightjar.tasks.placement import place
+
+
+def located_run(dag_id: str, run_id: str) -> Run:
+    """Return a run of Airflow as it is in the lake: in the earlier layout if the lake has that one alone."""
+    run = settings.load().run(dag_id, run_id)
+    return located(run, Lake(run.lake_uri).earlier_run(run_id), aws.store())
+
+
+def renewed_config(run: Run, params: Mapping[str, Any]) -> Config:
+    """Return the configuration that `preflight` wrote, with the settings of the deployment as they are now.
+
+    So a task that is retried or cleared after a wrong subnet was corrected takes the new one.
+    """
+    try:
+        return of_run.renew(run, place(form.read_form(params)), aws.store())
+    except InputError as error:
+        raise UserError(str(error)) from None
