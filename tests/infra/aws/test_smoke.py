@@ -56,7 +56,7 @@ def test_facts_logs_and_descriptions_are_in_one_file(tmp_path: Path) -> None:
     assert {each["variables"]["AWS_REGION"] for each in facts["executors"]} == {"us-east-1"}
     described = json.loads(archive.read("cluster.json"))
     assert [step["Status"]["State"] for step in described["Steps"]] == ["COMPLETED"]
-    assert described["Name"].startswith("nightjar-lab-")
+    assert described["Name"].startswith("nightjar-lab/smoke/")
     assert states() == ["TERMINATED"]
 
 
