@@ -38,7 +38,7 @@ def test_training_survives_a_lost_spot_node(emr: Emr, tmp_path: Path) -> None:
         assert emr.status(cluster, step)["State"] not in ("FAILED", "COMPLETED"), emr.log(cluster, step, "stderr")
         return len(complete_checkpoints(run)) > 0
 
-    until(is_under_way, seconds=120)
+    until(is_under_way, seconds=200)
     assert len(descendants(EXECUTOR)) == 2
     control = Control(emr.endpoint_url)
     control.fault("spot-loss", roles=["TASK"])
