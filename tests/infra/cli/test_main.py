@@ -31,7 +31,16 @@ def commands(app: typer.Typer) -> Iterator[tuple[str, typer.core.TyperCommand]]:
 
 
 def test_it_has_the_commands_of_the_job_and_its_own() -> None:
-    own = {"emr", "aws-plan", "aws-deploy", "aws-bundle", "aws-package check", "aws-package wheelhouse"}
+    aws = {
+        "aws-plan",
+        "aws-deploy",
+        "aws-check",
+        "aws-smoke",
+        "aws-bundle",
+        "aws-package check",
+        "aws-package wheelhouse",
+    }
+    own = {"emr", *aws}
     assert dict(commands(console.app)).keys() == dict(commands(jobs.app)).keys() | own
 
 

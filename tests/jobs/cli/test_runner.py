@@ -168,7 +168,7 @@ def test_every_command_and_option_has_a_help_text():
     found = commands()
     assert set(found) == {
         *("run", "tokenize", "windows", "embed", "train", "generate"),
-        *("sample", "export", "check-metrics"),
+        *("sample", "export", "check-metrics", "history", "facts"),
     }
     for name, command in found.items():
         assert command.help, name
