@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from botocore.exceptions import ClientError
 
 from jobs.config import Config
 from jobs.errors import DamagedError, NightjarError
@@ -151,7 +152,7 @@ class SparkStepOperator(_ClusterOperator):
         else:
             attempt = self._next_attempt(client, context, run)
             request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
-            self.step_id = steps.submit_step(client, run, request)
+            self.step_id = self._submit(client, context, run, request)
         links.push(self, context["ti"])
         state = steps.describe_step(client, self.cluster_id, self.step_id)["Status"]["State"]
         if state not in requests.ACTIVE_STEP_STATES:
@@ -165,6 +166,16 @@ class SparkStepOperator(_ClusterOperator):
             limit_seconds=self.step_limit_seconds or config.cluster.step_timeout_seconds,
         )
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
+
+    def _submit(self, client: Any, context: Context, run: Run, request: Mapping[str, Any]) -> str:
+        """Submit the step and return its id. If its cluster has just ended, the error says why."""
+        try:
+            return steps.submit_step(client, run, request)
+        except ClientError:
+            end = current_clusters(context).explain_end(self.cluster_id)
+            if end is None:
+                raise
+        raise (StepFailedError if end.is_replaceable else FinalError)(f"{self.step} was not submitted: {end}")
 
     def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
         """Return the number that this attempt at the step has if it is submitted now."""

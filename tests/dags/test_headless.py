@@ -2,6 +2,8 @@
 
 import pytest
 
+from infra.emr.control import Control
+
 pytestmark = pytest.mark.airflow
 
 
@@ -15,6 +17,22 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
     assert (done.stats_dir / done.run.folder).exists() is False
+
+
+def test_run_whose_cluster_could_not_be_ended_fails_and_names_it(headless, emr, tmp_path):
+    """All steps succeed. A role without the right to end clusters must not leave one behind unseen."""
+    control = Control(emr.endpoint)
+    fault = control.fault("denied", operation="TerminateJobFlows", count=None)
+    done = headless((tmp_path / "lake").as_uri(), {})
+    control.clear(fault)
+    assert done.code == 1
+    [cluster] = [each for each in emr.client.list_clusters()["Clusters"] if each["Name"].endswith(done.run.run_id)]
+    assert cluster["Status"]["State"] == "WAITING"
+    assert done.log.splitlines()[-1].startswith(
+        f"verdict: terminate_cluster is failed; cluster {cluster['Id']} may still run (TerminateJobFlows: AccessDenied"
+    )
+    assert (done.stats_dir / done.run.run_id / "stats.json").is_file()
+    emr.client.terminate_job_flows(JobFlowIds=[cluster["Id"]])
 
 
 def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):

@@ -205,6 +205,17 @@ def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, pro
     ]
 
 
+@pytest.mark.parametrize("task", ["promote", "preflight"])
+def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, run, task):
+    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": [task], "only_failed": False}
+    user.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
+    assert user.wait(run) == "success"
+    assert emr.clusters(run.run_id) == ["TERMINATED"]
+    if task == "preflight":
+        assert "all steps of this run have finished before" in user.log(run, "create_cluster")
+        assert "train has finished before" in user.log(run, "train")
+
+
 def test_no_cluster_is_left_running(user, emr):
     assert {each["Status"]["State"] for each in emr.client.list_clusters()["Clusters"]} == {"TERMINATED"}
 

@@ -33,6 +33,8 @@ class ClusterRecord:
     """Number of instance types that were left out, because earlier clusters had no capacity or no environment."""
     borrowed: bool = False
     """Whether it is a cluster of the user's own, which is never ended here."""
+    ended: bool = False
+    """Whether the run itself has ended it."""
     dropped: bool = False
     """Whether the run goes on without it: its tasks were cleared, or the cluster was a duplicate."""
 

@@ -68,6 +68,8 @@ class RunClusters:
         if config.cluster.job_flow_id:
             return self._borrow(config.cluster.job_flow_id)
         records = [each for each in self._records.read() if not each.dropped and not each.borrowed]
+        if over := [each.cluster_id for each in records if each.ended and each.cluster_id]:
+            raise FinalError(f"this run has ended its cluster {over[-1]}; clear a step, with sweep and create_cluster")
         ends = {each.cluster_id: self.explain_end(each.cluster_id) for each in records if each.cluster_id}
         active = [cluster_id for cluster_id, end in ends.items() if end is None] or self._find_unrecorded(records)
         if not active:
@@ -116,8 +118,9 @@ class RunClusters:
                 steps.cancel_steps_of_run(self._client, cluster_id, self._identity.run)
         if problems:
             raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")
-        for record in records if drop else ():
-            self._records.change(record, dropped=True)
+        for record in records:
+            if not record.borrowed:
+                self._records.change(record, ended=True, dropped=drop or record.dropped)
         return ids
 
     def end_leftovers(self) -> list[str]:

@@ -66,6 +66,9 @@ def test_cluster_is_created_once_and_ended(aws, clusters, records):
 
 def test_cleared_run_gets_a_new_cluster(clusters):
     first = clusters.acquire(config(), PACKAGE)
+    clusters.end()
+    with pytest.raises(FinalError, match=f"this run has ended its cluster {first}; clear a step"):
+        clusters.acquire(config(), PACKAGE)
     clusters.end(drop=True)
     assert clusters.acquire(config(), PACKAGE) != first
     clusters.end()

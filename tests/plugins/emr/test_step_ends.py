@@ -92,6 +92,17 @@ def test_step_goes_on_with_a_new_cluster_if_its_own_was_lost(start, client, clus
     assert terminate(context) == [cluster, again["cluster_id"]]
 
 
+def test_step_that_its_cluster_does_not_take_any_more_names_the_clusters_end(start, client, aws, cluster):
+    """EMR itself answers that a job flow that is shutting down may not be modified."""
+
+    def end_cluster(**_):
+        aws.terminate_job_flows(JobFlowIds=[cluster])
+
+    client.meta.events.register("before-call.emr.AddJobFlowSteps", end_cluster)
+    with pytest.raises(FinalError, match=rf"train was not submitted: cluster {cluster} .* ended by hand"):
+        start("true")
+
+
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [("no-capacity", "AWS had no capacity for it: "), ("bootstrap-failure", "a bootstrap action failed: On the ")],
