@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -236,14 +237,11 @@ def _check_output(output: str, *, is_folder: bool) -> None:
     """Check that `output` can be written to, which replaces nothing but a file or an earlier model."""
     from jobs.lake import store
     from jobs.lake.layout import MANIFEST
-    from jobs.lake.uri import bucket_and_key, is_s3, join, local_path
+    from jobs.lake.uri import bucket_and_key, is_s3, join
 
-    is_local = not is_s3(output)
-    if is_local and local_path(output).is_dir() and not is_folder:
-        raise InputError(f"{output}: is a folder; name the file to write")
-    if is_local and local_path(output).exists() and not (local_path(output).is_file() or is_folder):
-        raise InputError(f"{output}: is a pipe or a device; name the file to write")
-    if not is_local and not bucket_and_key(output)[1]:
+    if not is_s3(output):
+        _check_local_output(output, is_folder=is_folder)
+    elif not bucket_and_key(output)[1]:
         raise InputError(f"{output}: is a bucket; name a file or folder in it")
     store.check_writable(output.rpartition("/")[0], "this folder", "--output")
     if not is_folder:
@@ -256,3 +254,19 @@ def _check_output(output: str, *, is_folder: bool) -> None:
     others = [info.uri for info in found if info.uri not in {join(output, name) for name in names}]
     if others:
         raise InputError(f"{output}: holds files of no model, such as {others[0]}; name a new or empty folder")
+
+
+def _check_local_output(output: str, *, is_folder: bool) -> None:
+    """Check that `output` is free, or a folder or file as `is_folder` says."""
+    from jobs.lake.uri import local_path
+
+    try:
+        mode = local_path(output).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written to ({error.strerror}); choose another --output") from None
+    if S_ISDIR(mode) and not is_folder:
+        raise InputError(f"{output}: is a folder; name the file to write")
+    if not S_ISREG(mode) and not is_folder:
+        raise InputError(f"{output}: is a pipe or a device; name the file to write")

@@ -277,7 +277,11 @@ def test_an_output_that_is_no_file_is_refused(folder, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
     export = ["export", "--model", str(folder), "--format", "zip", "--output"]
-    for name, reason in (("pipe", "is a pipe or a device"), ("file/x", "this folder cannot be written to")):
+    for name, reason in (
+        ("pipe", "is a pipe or a device"),
+        ("file/x", "this folder cannot be written to"),
+        ("x" * 300, "cannot be written to (File name too long)"),
+    ):
         assert main([*export, str(tmp_path / name)]) == 2
         assert reason in capsys.readouterr().err
     assert main([*export, "s3://bucket"]) == 2
