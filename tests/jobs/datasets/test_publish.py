@@ -97,7 +97,7 @@ def test_tokens_of_a_run(lake):
     tokenizer = train_tokenizer()
 
     def make(folder):
-        files = [write_file(folder, "tokenizer.json", tokenizer.json), FileEntry("shards/0", 0, "")]
+        files = [write_file(folder, "tokenizer.json", tokenizer.json), FileEntry.of("shards/0", b"")]
         return MadeDataset(files, {"vocab_size": tokenizer.vocab_size}, {"files": [{"name": "a.txt"}]})
 
     find_or_make(lake.run("r"), "tokens", "f", make)

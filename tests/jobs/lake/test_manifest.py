@@ -56,7 +56,7 @@ def test_a_damaged_shard_is_refused(lake_uri, content, reason):
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", ".", ""])
 def test_a_manifest_whose_names_lead_elsewhere_is_refused(name):
-    data = Manifest("model", "f00", (FileEntry(name, 1, "00"),)).to_json()
+    data = Manifest("model", "f00", (FileEntry(name, 1, "0" * 64),)).to_json()
     with pytest.raises(DamagedError, match="not a manifest"):
         parse_manifest(data, "file:///d/_manifest.json")
 
@@ -121,8 +121,8 @@ def test_a_cache_of_another_user_is_refused(s3_uri, tmp_path, monkeypatch):
     [{"kind": 3}, {"fingerprint": "a\nb"}, {"counts": []}, {"inputs": None}, {"files": [{"name": "a", "size": "1"}]}],
 )
 def test_a_manifest_with_values_of_wrong_types_is_refused(change):
-    values = json.loads(Manifest("model", "f00", (FileEntry("a", 1, "00"),)).to_json())
+    values = json.loads(Manifest("model", "f00", (FileEntry("a", 1, "0" * 64),)).to_json())
     for entry in change.get("files", ()):
-        entry["sha256"] = "00"
+        entry["sha256"] = "0" * 64
     with pytest.raises(DamagedError, match="not a manifest"):
         parse_manifest(json.dumps(values | change).encode(), "file:///d/_manifest.json")
