@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from jobs.config import Config, environment_settings, resolve
+from infra.aws.smallest import LIMIT_SECONDS, SMALL
+from jobs.config import environment_settings, resolve
 from jobs.errors import NightjarError
 from jobs.lake.region import find_region
 from jobs.lake.store import Store
@@ -33,17 +34,6 @@ from nightjar.tasks.placement import place
 if TYPE_CHECKING:
     from jobs.lake.layout import Run
 
-LIMIT_SECONDS = 45 * 60.0
-"""Time after which the cluster is ended, whatever runs."""
-SMALL = {
-    "cluster.core_instances": 1,
-    "cluster.task_instances": 0,
-    "cluster.idle_timeout_seconds": 600,
-    "cluster.step_timeout_seconds": 600,  # the reaper's limit follows from it
-    "train.workers": 1,
-    "train.epochs": 0.2,
-    "generate.max_new_words": 5,
-}
 _WORDS = "some say the world will end in fire and some say in ice from what they tasted of desire"
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
@@ -97,15 +87,6 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
     if failed:
         raise SmokeError(f"{failed}; what was recorded is in {path}")
     return path
-
-
-def cost_text(config: Config) -> str:
-    """Return what the run starts, for the person who pays."""
-    cluster = config.cluster
-    return (
-        f"one {cluster.primary_instance_types[0]} and {cluster.core_instances} {cluster.core_instance_types[0]}"
-        f" for about 20 minutes, {LIMIT_SECONDS / 60:.0f} at most"
-    )
 
 
 def _text() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from jobs.cli import options
 from jobs.errors import InputError
 
 _PANEL = "AWS"
+_ROLE_ARN = re.compile(r"arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+")
 
 _PACKED_SUFFIXES = frozenset({".py", ".toml", ".sh"})
 _IGNORED = b"# Libraries that the DAGs import. Airflow would otherwise load each file as a plugin.\nnightjar/\njobs/\n"
@@ -69,6 +71,8 @@ def aws_check(
     region = find_region()
     if region is None:
         raise InputError("no region: set AWS_REGION to the region of your deployment")
+    if airflow_role is not None and not _ROLE_ARN.fullmatch(airflow_role):
+        raise InputError(f"--airflow-role: not the ARN of a role: {airflow_role!r}")
     config = resolve("s3://corpus", preset, {**environment_settings(), **parse_settings(settings or ())})
     deployment = Deployment(config, deployed.load().lake.uri, airflow_role, region)
     count = {"ok": 0, "problem": 0, "unknown": 0}
@@ -92,13 +96,22 @@ def aws_smoke(
     The deployment is the one of the environment: set the variables that aws-deploy printed. The cluster is ended in any
     case. Check the deployment with aws-check first.
     """
-    from infra.aws import smoke
+    from infra.aws import smallest
     from jobs.config import environment_settings, parse_settings, resolve
+    from jobs.lake.uri import is_s3
+    from nightjar import settings as deployed
 
     chosen = parse_settings(settings or ())
-    config = resolve("s3://corpus", "tiny", {**smoke.SMALL, **environment_settings(), **chosen})
+    config = resolve("s3://corpus", "tiny", {**smallest.SMALL, **environment_settings(), **chosen})
+    lake = deployed.load().lake.uri
+    if not is_s3(lake):
+        raise InputError(f"NIGHTJAR_LAKE: AWS cannot read {lake}; set the variables that aws-deploy printed")
     if not yes:
-        typer.confirm(f"Start {smoke.cost_text(config)}?", abort=True, err=True)
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise InputError(f"this starts {smallest.cost_text(config)}; give --yes, as nobody can be asked here")
+        typer.confirm(f"Start {smallest.cost_text(config)}?", abort=True, err=True)
+    from infra.aws import smoke  # after the questions: Airflow is imported with it, and makes folders
+
     path = smoke.smoke(chosen, output.absolute(), poll_seconds=15.0)
     sys.stdout.write(f"{path}\n")
 
