@@ -62,7 +62,7 @@ def test_the_image_is_pinned_and_does_not_run_as_root():
     instructions = [line for line in DOCKERFILE.splitlines() if line and not line.startswith((" ", "#"))]
     assert instructions[-2] == "USER nightjar"
     assert {line.split()[1] for line in instructions if line.startswith("FROM")} == {"python:3.11-slim-bookworm"}
-    assert DOCKERFILE.count("--require-hashes") == 2
+    assert DOCKERFILE.count("--require-hashes") == 3
     assert "syntax=" not in DOCKERFILE
     assert "<<" not in DOCKERFILE
 

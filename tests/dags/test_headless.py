@@ -31,7 +31,7 @@ def test_run_whose_cluster_could_not_be_ended_fails_and_names_it(headless, emr, 
     assert done.log.splitlines()[-1].startswith(
         f"verdict: terminate_cluster is failed; cluster {cluster['Id']} may still run (TerminateJobFlows: AccessDenied"
     )
-    assert (done.stats_dir / done.run.run_id / "stats.json").is_file()
+    assert (done.stats_dir / done.run.folder / "stats.json").is_file()
     emr.client.terminate_job_flows(JobFlowIds=[cluster["Id"]])
 
 

@@ -18,7 +18,7 @@ from tests.support.handmade import make_datasets, make_run, train_tokenizer
 pytestmark = pytest.mark.spark
 
 EXECUTOR = "CoarseGrainedExecutorBackend"
-SETTINGS = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 1000}
+SETTINGS = {"train__workers": 2, "train__epochs": 24, "train__checkpoint_every": 10, "train__eval_every": 1000}
 
 
 def test_training_survives_a_lost_spot_node(emr: Emr, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ FEW = {"train__max_tokens": 24 * 12 * 16, "train__batch_size": 12, "train__eval_
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """Give the test a local disk of its own."""
-    monkeypatch.setattr(task.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
 def train_run(place, name, **settings):

@@ -16,7 +16,6 @@ from jobs.model_io.folder import load_model
 from jobs.pipeline import run_step
 from jobs.report.check import check_file
 from jobs.training.job import TrainingData
-from jobs.training.local_sgd import task
 from jobs.training.schedule import Schedule
 from tests.support.handmade import FINGERPRINT, make_run, metrics
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch):
     """Give the test a local disk of its own."""
-    monkeypatch.setattr(task.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
 def trained(place, **settings):

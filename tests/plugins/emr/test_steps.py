@@ -85,7 +85,7 @@ def test_retry_submits_a_complete_step_again_if_its_output_does_not_verify(start
 
 
 def test_step_of_another_run_on_the_same_cluster_is_left_alone(start, aws, cluster):
-    command = {"Jar": "command-runner.jar", "Args": ["bash", "-c", "sleep 5", "--config", "s3://lakes/x/config.json"]}
+    command = {"Jar": "command-runner.jar", "Args": ["bash", "-c", "sleep 60", "--config", "s3://lakes/x/config.json"]}
     theirs = {"Name": "train", "ActionOnFailure": "CONTINUE", "HadoopJarStep": command}
     [their_step] = aws.add_job_flow_steps(JobFlowId=cluster, Steps=[theirs])["StepIds"]
     operator, trigger = start("sleep 60")

@@ -65,7 +65,7 @@ def test_promoting_again_changes_nothing(lake):
     ("figures", "why"),
     [
         ({"valid_loss": 5.5}, "not below the unigram baseline"),
-        ({"valid_loss": float("nan")}, "valid_loss is nan"),
+        ({"valid_loss": float("nan")}, "valid_loss is None"),
         ({"bits_per_byte": None}, "bits_per_byte is None"),
     ],
 )
