@@ -29,6 +29,7 @@ log = logging.getLogger("jobs")
 WRITE_SECONDS = 20.0
 """Most seconds to try to write an outcome. The process has ended its work, and somebody waits for its exit code."""
 MOST_CHARACTERS = 1000
+"""Most characters of a line that says why a command ended."""
 
 
 class _Terminated(BaseException):

@@ -19,13 +19,12 @@ from typing import NamedTuple, TextIO
 
 import typer
 
-from jobs.cli.attempt import Attempt, stopped_by_sigterm
+from jobs.cli.attempt import MOST_CHARACTERS, Attempt, stopped_by_sigterm
 from jobs.errors import InputError, NightjarError, WorkerLostError, shorten
 
 log = logging.getLogger("jobs")
 
 BROKEN_PIPE = 141
-MOST_CHARACTERS = 1000
 
 
 class InterruptedRunError(NightjarError):

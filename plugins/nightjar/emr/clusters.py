@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TERMINATION_TIMEOUT_SECONDS = 1800.0
+_ENDED_STATES = (*requests.ENDED_CLUSTER_STATES, "gone")
+"""The last one is that of a cluster that EMR does not know."""
 
 
 def find_clusters(
@@ -79,7 +81,7 @@ def terminate_clusters(
 def request_termination(client: EMRClient, cluster_id: str) -> None:
     """Ask EMR to terminate a cluster that has not ended."""
     state, protected = _state(client, cluster_id)
-    if state in (*requests.ENDED_CLUSTER_STATES, "TERMINATING", "gone"):
+    if state in (*_ENDED_STATES, "TERMINATING"):
         return
     if protected:
         log.info("Removing the termination protection of cluster %s", cluster_id)
@@ -94,7 +96,7 @@ def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_s
     Raises:
         MayStillRunError: if it has none at the deadline, a time of `time.monotonic`.
     """
-    while (state := _state(client, cluster_id)[0]) not in (*requests.ENDED_CLUSTER_STATES, "gone"):
+    while (state := _state(client, cluster_id)[0]) not in _ENDED_STATES:
         if time.monotonic() > deadline:
             raise MayStillRunError(f"it is still {state} after the timeout")
         time.sleep(poll_seconds)
@@ -107,7 +109,7 @@ def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
     for cluster_id in cluster_ids:
         with collecting(lines, f"cluster {cluster_id} may still run"):
             state = _state(client, cluster_id)[0]
-            if state not in (*requests.ENDED_CLUSTER_STATES, "gone"):
+            if state not in _ENDED_STATES:
                 lines.append(f"cluster {cluster_id} is {state}")
     return lines
 

@@ -17,16 +17,6 @@ from jobs.lake.outcome import parse_outcome
 from jobs.lake.uri import local_path
 
 
-@pytest.fixture(autouse=True)
-def restored_log_handlers():
-    """The command line logs to this test's standard error, which is closed when the test is over."""
-    import logging
-
-    before = logging.root.handlers[:]
-    yield
-    logging.root.handlers[:] = before
-
-
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "text.txt").write_text("The man walks over old stone bridges while rain falls.\n\n" * 300)

@@ -1,7 +1,5 @@
 """A configuration file and the steps of a new run on the command line."""
 
-import logging
-
 import pytest
 
 from jobs.cli.main import main
@@ -11,14 +9,6 @@ from jobs.lake.uri import to_uri
 from tests.support.slots import text_of_slots
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def restored_log_handlers():
-    """The command line logs to this test's standard error, which is closed when the test is over."""
-    before = logging.root.handlers[:]
-    yield
-    logging.root.handlers[:] = before
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """``python -m jobs embed``: its output, its errors, and equal vectors on both engines."""
 
-import logging
-
 import numpy as np
 import pytest
 
@@ -20,14 +18,6 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = {"tokenize.vocab_size": 600, "embed.epochs": 2, "embed.sync_tokens": 10_000, "embed.subsample": 0}
 CHOSEN = ("--set", "embed.size=16")
-
-
-@pytest.fixture(autouse=True)
-def restored_log_handlers():
-    """The command line logs to this test's standard error, which is closed when the test is over."""
-    before = logging.root.handlers[:]
-    yield
-    logging.root.handlers[:] = before
 
 
 @pytest.fixture(scope="module")

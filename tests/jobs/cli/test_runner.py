@@ -20,16 +20,6 @@ from jobs.errors import DamagedError, InputError, NightjarError
 HEAVY = ("torch", "pyspark", "pyarrow", "numpy", "botocore", "pydantic.main", "jobs.config")
 
 
-@pytest.fixture(autouse=True)
-def restored_log_handlers():
-    """The command line logs to this test's standard error, which is closed when the test is over."""
-    import logging
-
-    before = logging.root.handlers[:]
-    yield
-    logging.root.handlers[:] = before
-
-
 def commands():
     """All commands by name."""
     return typer.main.get_command(command_line.app).commands
