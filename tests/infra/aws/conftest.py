@@ -69,8 +69,12 @@ def deployment(template: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
             patch.setenv("AWS_ENDPOINT_URL", endpoint)
             ec2 = boto3.client("ec2")
             vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-            blocks = ("10.0.1.0/24", "10.0.2.0/24")
-            subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=block)["Subnet"]["SubnetId"] for block in blocks]
+            # moto would choose a zone at random, and us-east-1e has no current instance type.
+            blocks = {"us-east-1a": "10.0.1.0/24", "us-east-1b": "10.0.2.0/24"}
+            subnets = [
+                ec2.create_subnet(VpcId=vpc, CidrBlock=block, AvailabilityZone=zone)["Subnet"]["SubnetId"]
+                for zone, block in blocks.items()
+            ]
             boto3.client("s3").create_bucket(Bucket=CORPUS_BUCKET)
             given = [f"VpcId={vpc}", f"SubnetIds={','.join(subnets)}", f"CorpusBucket={CORPUS_BUCKET}"]
             given.append("AirflowPrincipalArn=arn:aws:iam::123456789012:role/mwaa")

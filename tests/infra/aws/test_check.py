@@ -67,12 +67,8 @@ def account(deployment: Deployment) -> Iterator[findings.Deployment]:
         config = resolve("s3://corpus", "demo", environment_settings())
         subnet = config.cluster.subnet_ids[0]
         gateway = ec2.create_nat_gateway(SubnetId=subnet, ConnectivityType="private")["NatGateway"]["NatGatewayId"]
-        [table] = ec2.describe_route_tables(Filters=[{"Name": "association.main", "Values": ["true"]}])["RouteTables"][
-            -1:
-        ]
         for each in ec2.describe_route_tables()["RouteTables"]:
             ec2.create_route(RouteTableId=each["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", NatGatewayId=gateway)
-        assert table
         [vpc] = {each["VpcId"] for each in ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]}
         ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
         kms = boto3.client("kms")

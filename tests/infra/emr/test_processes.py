@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from infra.emr.server import StartError, embedded_emr
-from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, descendants, marked, served, until
+from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
 
 pytestmark = pytest.mark.slow
 
@@ -67,11 +67,12 @@ def test_terminated_cluster_leaves_no_process_and_runs_no_more_steps(emr: Emr, m
     assert emr.states(cluster) == ["CANCELLED", "CANCELLED"]
 
 
-def test_step_may_handle_sigterm(emr: Emr) -> None:
-    cluster = emr.create(bash("trap 'echo saved; exit 0' TERM; echo ready; while true; do sleep 0.1; done"))
+def test_step_may_handle_sigterm(emr: Emr, tmp_path: Path) -> None:
+    handles = tmp_path / "handles"
+    script = f"trap 'echo saved; exit 0' TERM; echo ready; touch {handles}; while true; do sleep 0.1; done"
+    cluster = emr.create(bash(script))
     step = emr.steps(cluster)[0]["Id"]
-    emr.wait("RUNNING", cluster, step)
-    until(lambda: descendants("sleep 0.1"))
+    until(handles.exists)
     emr.api.cancel_steps(ClusterId=cluster, StepIds=[step])
     emr.wait("CANCELLED", cluster, step)
     assert emr.log(cluster, step) == "ready\nsaved\n"
