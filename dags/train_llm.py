@@ -159,3 +159,5 @@ with DAG(
     for name, each in dag.task_dict.items():
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
+        # A task reads the DAG's fields. Airflow copies them into each task, and the serialized DAG grows twelvefold.
+        each.params = {}

@@ -68,7 +68,7 @@ class ControlApi:
         if method == "GET" and fault_id is None:
             return 200, {"Faults": self._faults.answers()}
         if method == "POST" and fault_id is None:
-            return 201, {"Fault": self._faults.add(parse(body)).answer()}
+            return 201, {"Fault": self._faults.add(parse(body), self._clock.now()).answer()}
         if method == "DELETE":
             removed = self._faults.remove(fault_id)
             if fault_id is not None and not removed:

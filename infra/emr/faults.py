@@ -79,6 +79,8 @@ class Fault:
     """How many are hit; null means all until the fault is removed. Of `no-capacity`, each attempt to launch counts."""
     hits: int = 0
     """How many have been hit."""
+    added: float = 0.0
+    """When it was added, by the clock of the server; seconds since 1970."""
     status: int = 500
     code: str = "InternalFailure"
     message: str = "An internal error occurred."
@@ -112,7 +114,7 @@ class Fault:
 
 _OWN_FIELDS = {name for kind in KINDS.values() for name in kind.fields}
 _CALL_FIELDS = {"service", "operation", "callers"}
-_GIVEN = {item.name for item in fields(Fault)} - {"id", "hits"}
+_GIVEN = {item.name for item in fields(Fault)} - {"id", "hits", "added"}
 
 
 def members(values: Any, path: str) -> Iterator[Any]:
@@ -201,10 +203,10 @@ class Faults:
         self.on_change: Callable[[], None] = lambda: None
         """Called after a fault was added, so that clusters look for it."""
 
-    def add(self, fault: Fault) -> Fault:
-        """Add a fault, give it an id, and return it."""
+    def add(self, fault: Fault, now: float) -> Fault:
+        """Add a fault, give it an id and its start, and return it."""
         with self._lock:
-            fault.id = f"f-{next(self._numbers)}"
+            fault.id, fault.added = f"f-{next(self._numbers)}", now
             self._faults[fault.id] = fault
         self.on_change()
         return fault

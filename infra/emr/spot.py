@@ -42,9 +42,9 @@ class SpotMarket:
         cluster, now = self._cluster, self._cluster.server.clock.now()
         found = cluster.server.faults.of_cluster("spot-loss", cluster.record.matched(), self._is_new)
         self._faults |= {fault.id for fault in found}
-        self._losses += [
-            Loss(fault, now + fault.seconds, now + fault.seconds + fault.notice_seconds) for fault in found
-        ]
+        for fault in found:
+            notice_at = max(fault.added, cluster.record.ready or now) + fault.seconds
+            self._losses.append(Loss(fault, notice_at, notice_at + fault.notice_seconds))
         for loss in list(self._losses):
             if loss.instances is None and now >= loss.notice_at:
                 self._give_notice(loss)

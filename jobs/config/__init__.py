@@ -14,6 +14,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -203,7 +204,8 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def flat_schema() -> dict[str, dict[str, Any]]:
+@cache
+def flat_schema() -> Mapping[str, Mapping[str, Any]]:
     """Return the JSON schema of every setting, by its dotted key.
 
     The schema of a key has its `description`, `default` and `section`, and its constraints (type, minimum, enum, ...).

@@ -100,6 +100,7 @@ def test_every_task_has_a_description(train_llm):
 
 def test_form_has_a_field_for_every_setting(train_llm):
     assert set(train_llm.params) == {"corpus", "preset"} | set(flat_schema())
+    assert [task.task_id for task in train_llm.tasks if task.params] == []  # twelve copies took 1 MB of the database
 
 
 def test_every_task_links_to_the_folder_of_its_run(train_llm):

@@ -36,8 +36,9 @@ def connect(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     """Point Airflow's connection to AWS in this process to `endpoint`."""
     env = environment(Path(os.environ["AIRFLOW_HOME"]), "file:///nowhere", endpoint)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", env["AIRFLOW_CONN_AWS_DEFAULT"])
-    if aws.s3_client.cache_info().currsize and aws.s3_client().meta.endpoint_url != endpoint:
-        aws.s3_client.cache_clear()
+    for client in (aws.s3_client, aws.emr_client):
+        if client.cache_info().currsize and client().meta.endpoint_url != endpoint:
+            client.cache_clear()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Section(BaseModel):
     """A group of settings. It is frozen and refuses unknown keys; the docstring of a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _check_encodable(cls, value: Any) -> Any:
+        """Refuse text that no file and no request can hold: JSON may have it, and words of a command line."""
+        try:
+            json.dumps(value, ensure_ascii=False, default=repr).encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                "bytes that are not UTF-8, or half of a surrogate pair; in a path, write such a byte as in"
+                " file:///folder/%FF"
+            ) from None
+        return value

@@ -60,6 +60,9 @@ def test_every_preset_is_valid(name):
         ("generate.prompts=[]", "generate.prompts: "),
         ("log_level=LOUD", "log_level: input should be 'TRACE', 'DEBUG', 'INFO', 'WARN' or 'ERROR', got 'LOUD'"),
         ("spark.driver_memory=lots", "spark.driver_memory: "),
+        ("generate.prompts_file=/p\udcff.txt", "generate.prompts_file: bytes that are not UTF-8"),
+        (r'generate.prompts=["ok","\ud800"]', "generate.prompts: bytes that are not UTF-8"),
+        ("spark.app_name=\udcff", "spark.app_name: input should be a valid string"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_key_and_value(setting, message):

@@ -46,12 +46,12 @@ def sides(tokens, found):
         shard = TokenShard.open(tokens.uri, entry)
         segments = found.rule.split.segments(shard)
         names = [shard.sources[source][0] for source in shard.source]
+        starts = shard.ends - shard.lengths
         for document, begin, end, valid in zip(
             segments.document, segments.begin, segments.end, segments.is_valid, strict=True
         ):
-            start = shard.ends[document] - shard.lengths[document]
             key = names[document], int(shard.offset[document])
-            placed.setdefault(key, []).append((int(begin - start), int(end - start), bool(valid)))
+            placed.setdefault(key, []).append((int(begin - starts[document]), int(end - starts[document]), bool(valid)))
     return placed
 
 
