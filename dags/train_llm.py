@@ -23,7 +23,7 @@ from collections.abc import Generator
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, Metadata, chain, get_current_context, task
+from airflow.sdk import DAG, Asset, Context, CronTriggerTimetable, Metadata, chain, get_current_context, task
 from airflow.sdk.api.datamodels._generated import DagRunType
 
 from jobs.config import STEPS
@@ -75,7 +75,8 @@ def upload_package() -> str:
 @task(trigger_rule="all_done", outlets=[STATS])
 def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
     """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, also when a step failed."""
-    summary = results.pull_stats(current_run(get_current_context()), SETTINGS.stats_dir)
+    context = get_current_context()
+    summary = results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
     yield Metadata(STATS, extra=summary)
     return summary
 
@@ -93,13 +94,18 @@ def verdict() -> None:
     Airflow would report a run with skipped tasks, or with a teardown that failed, as successful.
     """
     context = get_current_context()
-    task_instance, run_id = context["ti"], context["run_id"]
     left_running = current_clusters(context).end_leftovers()
-    plan = task_instance.xcom_pull(task_ids="preflight") or {}
+    plan = context["ti"].xcom_pull(task_ids="preflight") or {}
     planned = [*plan["tasks"], terminate.task_id] if plan else None
-    states = task_instance.get_task_states(dag.dag_id, run_ids=[run_id])[run_id]
-    results.check_run(planned, states, left_running)
+    results.check_run(planned, task_states(context), left_running)
     results.log_next(current_run(context))
+
+
+def task_states(context: Context) -> dict[str, str | None]:
+    """Return the states of the tasks of a run by their ids."""
+    run_id = context["run_id"]
+    states: dict[str, str | None] = context["ti"].get_task_states(dag.dag_id, run_ids=[run_id])[run_id]
+    return states
 
 
 with DAG(

@@ -17,6 +17,7 @@ import typer.main
 from infra.cli.main import app
 from jobs.config import flat_schema, preset_names
 from jobs.metrics import Show, metrics_of, stats, training
+from jobs.results.summary import flatten
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -53,7 +54,7 @@ def settings() -> str:
     parts.append("## Presets\n\nA preset changes these defaults.\n")
     for name in preset_names():
         text = (ROOT / "jobs" / "config" / "presets" / f"{name}.toml").read_text("utf-8")
-        rows = [(f"`{key}`", _code(value)) for key, value in _flat(tomllib.loads(text))]
+        rows = [(f"`{key}`", _code(value)) for key, value in flatten(tomllib.loads(text))]
         parts.append(f"### {name}\n\n" + _table(("setting", "value"), rows))
     return _page(parts)
 
@@ -159,14 +160,6 @@ def _type(value: dict[str, Any]) -> str:
     if low is not None:
         return f"{text}, {'above' if 'exclusiveMinimum' in value else 'at least'} {low}"
     return text
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _code(value: Any) -> str:

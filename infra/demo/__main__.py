@@ -26,6 +26,9 @@ from jobs.errors import NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
+from jobs.results.page import REPORT
+from jobs.results.rows import losses_of, read_curves
+from jobs.results.text import sparkline
 from jobs.sources.listing import list_corpus
 from nightjar import settings
 
@@ -138,6 +141,7 @@ def summary(run: Run) -> str:
         f"  accuracy          {stats['valid_accuracy']:.1%} of next tokens predicted",
         f"  model             {stats['num_parameters']:,} parameters",
         f"  training speed    {stats['tokens_per_second']:,.0f} tokens/s",
+        *_curve(run),
         "  seconds           " + ", ".join(f"{step} {seconds:.0f}" for step, seconds in stats["seconds"].items()),
     ]
     reused = [step for step in STEPS if stats["steps"].get(step, {}).get("reused")]
@@ -151,13 +155,21 @@ def summary(run: Run) -> str:
         "  make a file of the model for llama.cpp",
         f'    .venv/bin/nightjar export --lake "{lake}" --model {run.run_id} --format gguf --output model.gguf',
         "  read the report",
-        f"    {local_path(join(run.stats, 'stats.txt'))}",
+        f"    {local_path(join(run.stats, REPORT))}",
         "  train on your own text",
         "    make demo CORPUS=path/to/text.txt",
         "  choose all settings, and watch the run, in Airflow's UI",
         "    make airflow",
     ]
     return "\n".join(lines)
+
+
+def _curve(run: Run) -> list[str]:
+    """Return a line with the curve of the validation loss, if there are at least two values."""
+    losses = losses_of(read_curves(run))
+    if len(losses) < 2:
+        return []
+    return [f"  loss over time    {sparkline(losses)} from {losses[0]:.2f} to {losses[-1]:.2f}"]
 
 
 def _samples(run: Run) -> list[str]:

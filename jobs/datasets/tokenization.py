@@ -174,7 +174,16 @@ def _statistics(
         "tokens_per_document_mean": num_tokens / num_documents,
         **{f"tokens_per_document_p{percent}": _percentile(by_length, percent) for percent in (5, 50, 95)},
         "tokens_per_document_max": max(by_length),
+        "tokens_per_document_histogram": _histogram(by_length),
     }
+
+
+def _histogram(counts: Counter[int]) -> list[list[int]]:
+    """Return counts in classes that end at powers of two, as pairs of the largest value of a class and its count."""
+    classes = Counter[int]()
+    for value, count in counts.items():
+        classes[1 << (value - 1).bit_length()] += count
+    return [[upper, classes[upper]] for upper in sorted(classes)]
 
 
 def _percentile(counts: Counter[int], percent: float) -> int:

@@ -41,6 +41,15 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
+def own_cache_folder() -> Path:
+    """Return the folder of this user's copies, which is made if there is none; InputError if another user owns it."""
+    folder = cache_folder()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: belongs to another user, who could alter the data; delete it, or set TMPDIR")
+    return folder
+
+
 def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     """Return a local file with the content of `entry`, checked by size and hash.
 
@@ -68,10 +77,7 @@ def _checked(path: Path, uri: str, entry: FileEntry) -> Path:
 
 def _cached_copy(uri: str, entry: FileEntry) -> Path:
     """Return a copy of a file on this machine. Old copies are deleted, and others if the disk has too little room."""
-    folder = cache_folder()
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise InputError(f"{folder}: belongs to another user, who could alter the data; delete it, or set TMPDIR")
+    folder = own_cache_folder()
     path = local_path(below(folder.as_uri(), entry.sha256))
     if path.exists():
         path.touch()

@@ -53,13 +53,18 @@ def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
     return found
 
 
-def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT) -> Run:
+def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: bool = True) -> Run:
     """Return the only run with a configuration that `name` stands for, as in `runs_named`.
+
+    Without `is_started`, a run whose first task failed counts as well: its folder has no configuration.
 
     Raises:
         InputError: if there is none, or more than one.
     """
-    found = {run.folder: run for run in runs_named(name, lake, store) if store.exists(run.config)}
+    named = runs_named(name, lake, store)
+    found = {run.folder: run for run in named if store.exists(run.config)}
+    if not found and not is_started:
+        found = {run.folder: run for run in named if run.project and store.is_folder(run.uri)}
     if not found:
         raise InputError(f"{lake.uri}: has no run {name!r}; check --run and --lake")
     return only_one(name, found.values())

@@ -67,6 +67,12 @@ class TokenizeStats(StepStats, total=False):
     tokens_per_document_p50: Annotated[int, Metric("tokens", "Median length of a document.")]
     tokens_per_document_p95: Annotated[int, Metric("tokens", "95th percentile of the length of a document.")]
     tokens_per_document_max: Annotated[int, Metric("tokens", "Length of the longest document.")]
+    tokens_per_document_histogram: Annotated[
+        list[list[int]],
+        Metric(
+            "", "Documents by their length: pairs of the most tokens of a class, a power of two, and its documents."
+        ),
+    ]
     vocabulary_seconds: Annotated[float, Metric("s", "Time to train the tokenizer.")]
     encode_seconds: Annotated[float, Metric("s", "Time to encode the documents.")]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Encoding speed.")]

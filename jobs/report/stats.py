@@ -1,4 +1,4 @@
-"""The statistics of a run as files: ``stats.json``, ``stats.txt``, ``metrics.csv``, ``spark.csv``, ``executors.csv``.
+"""The statistics of a run as files: ``stats.json``, ``stats.txt``, the CSV files, ``report.html`` and pictures.
 
 Each step leaves ``stats/<step>.json``. The merged files are rewritten after every step, also after a failed one. So
 a run that failed still has the statistics of the steps before the failure.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from jobs.config import STEPS
 from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.uri import join
-from jobs.metrics import Show, metrics_of, names
+from jobs.metrics import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import EvaluationRow, StepRow
-from jobs.training.metrics import read_parts
+from jobs.metrics.training import EvaluationRow
+from jobs.results.page import REPORT, read_report, to_html
+from jobs.results.pictures import write_pictures
+from jobs.results.rows import evaluation_rows, read_parts
+from jobs.results.text import readable
 
 
 class Table(NamedTuple):
@@ -55,6 +57,10 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     store.write_json(join(run.stats, "stats.json"), merged)
     for name, data in files.items():
         store.write_bytes(join(run.stats, name), data)
+    report = read_report(run, is_over=True)  # this step is, and the lock is its own
+    store.write_bytes(join(run.stats, REPORT), to_html(report))
+    if step == report.summary.steps[-1].name:
+        write_pictures(report, run.stats)
 
 
 def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
@@ -65,21 +71,6 @@ def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
     if rows:
         store.write_bytes(join(run.tensorboard, NAME), event_file(rows, started))
     return list(evaluation_rows(rows))
-
-
-def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
-    """Yield one row for each evaluated step, from the steps since the previous one."""
-    interval: list[StepRow] = []
-    seconds = 0.0
-    for row in rows:
-        interval.append(row)
-        if "valid_loss" in row:
-            last = {**cast("dict[str, float]", row), "interval_seconds": row["seconds"] - seconds}
-            seconds = row["seconds"]
-            columns = metrics_of(EvaluationRow).items()
-            found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
-            yield cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})
-            interval = []
 
 
 def read_steps(run: Run) -> dict[str, dict[str, Any]]:
@@ -140,14 +131,3 @@ def to_lines(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> list[
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
     return [f"  {line}" for line in lines] if rows else []
-
-
-def readable(value: Any) -> str:
-    """Return a value of the statistics as text."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

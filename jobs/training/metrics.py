@@ -1,21 +1,16 @@
 """The metrics of a training: one row for each step, written while training runs, and summarized at its end.
 
-S3 cannot append to an object. So the rows of a few seconds are written together as a part, an object named
-``part-<attempt>-<writer>-<number>.jsonl``. When a later attempt has begun at a step, the rows of earlier attempts from
-that step on are dropped.
+The rows of a few seconds are written together as a part, which `jobs.results.rows` reads.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import statistics
 import time
 import uuid
 from typing import Any, cast
 
-from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.plain_json import to_jsonl
@@ -31,6 +26,7 @@ from jobs.metrics.training import (
     StepRow,
     baselines_text,
 )
+from jobs.results.rows import read_parts
 from jobs.training.schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -95,20 +91,6 @@ def compact(run: Run) -> list[StepRow]:
     return rows
 
 
-def read_parts(run: Run) -> list[StepRow]:
-    """Return the rows of all parts by step, one row for each step."""
-    rows: list[StepRow] = []
-    attempt = ""
-    for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
-        part = _parse(info.uri)
-        this_attempt = base_name(info.uri).rpartition("-")[0]
-        if part and this_attempt != attempt:
-            attempt = this_attempt
-            rows = [row for row in rows if row["step"] < part[0]["step"]]
-        rows += part
-    return rows
-
-
 def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
     """Return the statistics of a training from the metrics of all its steps.
 
@@ -140,12 +122,3 @@ def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
         "states_lost": sum(row.get("states_lost", 0) for row in rows),
         "cpu_load": statistics.fmean(row["cpu_load"] for row in rows),
     }
-
-
-def _parse(uri: str) -> list[StepRow]:
-    try:
-        rows = [json.loads(line) for line in store.read_bytes(uri).splitlines()]
-        found = [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
-        return cast("list[StepRow]", found)
-    except (ValueError, AttributeError):
-        raise DamagedError(f"{uri}: not lines of JSON; delete it and run again") from None

@@ -1,7 +1,8 @@
 """Read-only pages with the files of runs and the logs of steps, in Airflow's API server: ``/nightjar/lake/runs/...``.
 
 Users need the right to read the task logs of the DAG `train_llm`. Only what is below the lake's folders `runs` and
-`logs` is shown. Files are never shown as web pages, since a model may have written them.
+`logs` is shown. No file but a run's report is shown as a web page, since a model may have written it; the report has no
+scripts, and browsers are told to run none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from jobs.errors import DamagedError
 from jobs.lake.names import confined
 from jobs.lake.uri import join, relative_name
+from jobs.results.page import REPORT
 from nightjar import aws, settings
 
 DAG_ID = "train_llm"
@@ -57,6 +59,8 @@ def show(name: str, request: Request) -> Response:
     is_log = name.endswith(_ZIPPED_LOG) and name.startswith("logs/")
     if is_log or name.endswith(_TEXTS):
         return StreamingResponse(_blocks(uri, unzip=is_log), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+    if name.endswith(f"/stats/{REPORT}"):
+        return StreamingResponse(_blocks(uri, unzip=False), media_type="text/html; charset=utf-8", headers=_HEADERS)
     saved_as = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.rpartition('/')[2])}"}
     return StreamingResponse(
         _blocks(uri, unzip=False), media_type="application/octet-stream", headers=_HEADERS | saved_as

@@ -16,7 +16,8 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     assert "tokenize failed" in done.log.splitlines()[-2]
     assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
-    assert (done.stats_dir / done.run.folder).exists() is False
+    [report] = (done.stats_dir / done.run.folder).iterdir()
+    assert "the Airflow task tokenize failed; its log has the cause" in report.read_text()
 
 
 def test_run_whose_cluster_could_not_be_ended_fails_and_names_it(headless, emr, tmp_path):
@@ -40,3 +41,5 @@ def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):
     assert done.code == 2
     assert any(line.startswith("preflight: file:///no/such/text.txt: no file there") for line in done.log.splitlines())
     assert emr.clusters(done.run.run_id) == []
+    [report] = (done.stats_dir / done.run.folder).iterdir()
+    assert "the Airflow task preflight failed; its log has the cause" in report.read_text()

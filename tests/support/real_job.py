@@ -25,7 +25,10 @@ _FILES = {
     *("config.json", "datasets.json", "train/metrics.jsonl", "train/_manifest.json"),
     *("generate/generated.txt", "generate/samples.jsonl", "generate/_manifest.json"),
     *("model/config.json", "model/model.safetensors", "model/tokenizer.json"),
-    *(f"stats/{name}" for name in ("stats.json", "metrics.csv", "spark.csv", "executors.csv", "stats.txt")),
+    *(
+        f"stats/{name}"
+        for name in ("stats.json", "metrics.csv", "spark.csv", "executors.csv", "stats.txt", "report.html")
+    ),
     "train/tensorboard/events.out.tfevents.nightjar",
 }
 

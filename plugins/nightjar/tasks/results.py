@@ -19,6 +19,7 @@ from jobs.metrics import chosen
 from jobs.metrics.stats import SUMMARY_METRICS
 from nightjar import aws
 from nightjar.errors import FinalError, MayStillRunError
+from nightjar.tasks.report import write_report
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +78,21 @@ def _output_uri(step: str, run: Run, store: Store) -> str:
     return Lake(run.lake_uri).dataset(kind, fingerprint)
 
 
-def pull_stats(run: Run, stats_dir: Path) -> dict[str, Any]:
-    """Copy the run's statistics, if there are any, to a folder in `stats_dir`; return a summary for XCom.
+def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """Write the run's report, and copy its statistics to a folder in `stats_dir`; return a summary for XCom.
 
     The folder has the names of the run's folder in the lake: ``<stats_dir>/<project>/<pipeline>/<run>/``.
+
+    Args:
+        run: The run.
+        stats_dir: The folder for the copies of all runs.
+        states: Airflow's states of the run's tasks. A failed task explains a run that has left no cause itself.
 
     Raises:
         DamagedError: if a name leads out of the folders. The other files are copied before.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
+    write_report(run, store, [task for task, state in (states or {}).items() if state == "failed"])
     names, refused = [], list[DamagedError]()
     for name in (relative_name(file.uri, run.stats) for file in store.list_files(run.stats)):
         try:

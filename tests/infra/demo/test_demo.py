@@ -61,7 +61,7 @@ def test_summary_shows_quality_samples_and_reused_datasets(run):
 def test_summary_ends_with_commands_to_try(run, tmp_path):
     text = summary(run).partition("\nNext\n")[2]
     assert f'sample --lake "{tmp_path}/my lake" --model r --prompt' in text
-    assert f"{tmp_path}/my lake/runs/lab/local/r/stats/stats.txt" in text
+    assert f"{tmp_path}/my lake/runs/lab/local/r/stats/report.html" in text
     assert "make demo CORPUS=path/to/text.txt" in text
     assert f'export --lake "{tmp_path}/my lake" --model r --format gguf' in text
     assert text.endswith("make airflow")

@@ -29,7 +29,7 @@ def commands():
     ("arguments", "message"),
     [
         ((), "python -m jobs: missing command"),
-        (("runn",), "no such command 'runn'. Did you mean 'run'? see python -m jobs --help"),
+        (("runn",), "no such command 'runn'. Did you mean 'run', 'runs'? see python -m jobs --help"),
         (("--bogus",), "no such option: --bogus"),
         (("export",), "python -m jobs export: missing option '--model'"),
         (("run", "--corpus"), "option '--corpus' requires an argument"),
@@ -158,9 +158,10 @@ def test_every_command_and_option_has_a_help_text():
     found = commands()
     assert set(found) == {
         *("run", "tokenize", "windows", "embed", "train", "generate"),
-        *("sample", "export", "check-metrics", "history", "facts"),
+        *("sample", "export", "check-metrics", "history", "facts", "runs", "report"),
     }
-    for name, command in found.items():
+    groups = [getattr(command, "commands", {}) for command in found.values()]
+    for name, command in [*found.items(), *(each for group in groups for each in group.items())]:
         assert command.help, name
         assert all(param.help for param in command.params), name
 

@@ -17,7 +17,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.plain_json import NotFiniteError, finite, not_finite, to_json, to_jsonl
 from jobs.pipeline import run_step
 from jobs.report.stats import read_steps
-from jobs.training.metrics import read_parts
+from jobs.results.rows import read_parts
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(),

@@ -12,7 +12,8 @@ from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics.training import nearest_rank
 from jobs.pipeline import Progress
-from jobs.report.stats import evaluation_rows, to_csv, to_lines, write_step
+from jobs.report.stats import to_csv, to_lines, write_step
+from jobs.results.rows import evaluation_rows
 
 
 def read_csv(run, name):

@@ -10,10 +10,9 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import base_name, join
-from jobs.report.stats import evaluation_rows
+from jobs.results.rows import evaluation_rows, read_parts
 from jobs.steps import train
 from jobs.training.checkpoint import TrainingState, latest_checkpoint
-from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from tests.support.handmade import FINGERPRINT, make_run, metrics, train_tokenizer
 

@@ -15,10 +15,10 @@ from jobs.errors import DamagedError, InputError, NightjarError, WorkerLostError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
+from jobs.results.rows import read_parts
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.job import TrainingJob
-from jobs.training.metrics import read_parts
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics

@@ -91,7 +91,7 @@ def test_zip_has_only_code_and_presets(copies):
     names = zipfile.ZipFile(io.BytesIO(build(copies[1]).files["jobs.zip"])).namelist()
     assert names == sorted(names)
     assert {"jobs/__init__.py", "jobs/cli/main.py", "jobs/config/presets/demo.toml"} <= set(names)
-    assert {Path(name).suffix for name in names} == {".py", ".toml"}
+    assert {Path(name).suffix for name in names} == {".html", ".py", ".toml"}
 
 
 def test_launcher_starts_the_packed_job(tmp_path):

@@ -1,0 +1,274 @@
+"""Look at the runs of a lake: ``nightjar runs list``, ``show`` and ``compare``, and ``nightjar report RUN``.
+
+A terminal shows tables. Elsewhere each row is a line whose cells are separated by tabs, with a header.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from jobs.cli import options
+from jobs.cli.runner import command_line
+from jobs.errors import InputError
+from jobs.results import SortKey
+
+if TYPE_CHECKING:
+    from jobs.lake.layout import Run
+    from jobs.results.catalog import Page
+    from jobs.results.summary import Summary
+
+RunName = Annotated[
+    str,
+    Argument(metavar="RUN", help="Id of a run in the lake, PIPELINE/ID or PROJECT/PIPELINE/ID.", show_default=False),
+]
+
+app = typer.Typer()
+runs = typer.Typer(help="List, show and compare the runs of a lake.", no_args_is_help=True)
+app.add_typer(runs, name="runs")
+
+
+@runs.command("list")
+def list_runs(
+    lake: options.Lake = "lake",
+    search: Annotated[
+        str, Option(metavar="TEXT", help="Only runs with all these words in their names, preset, corpus or cause.")
+    ] = "",
+    status: Annotated[
+        list[str] | None,
+        Option(
+            metavar="STATE",
+            help="Only runs in this state: done, failed, running or unfinished. Repeat the option for several.",
+        ),
+    ] = None,
+    sort: Annotated[SortKey, Option(help="Column to sort by.")] = "started",
+    ascending: Annotated[bool, Option("--ascending", help="Smallest or oldest first.")] = False,
+    limit: Annotated[int, Option(metavar="N", min=1, max=1000, help="Rows of a page.")] = 20,
+    page: Annotated[int, Option(metavar="N", min=1, help="Number of the page.")] = 1,
+) -> None:
+    """List the runs of a lake, the newest first. The champion has a star."""
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+    from jobs.results.catalog import Catalog, Query
+    from jobs.results.summary import Status
+
+    if wrong := sorted(set(status or ()) - set(Status)):
+        raise InputError(f"--status {wrong[0]}: no state of a run; choose one of {', '.join(Status)}")
+    statuses = frozenset(map(Status, status or Status))
+    found = Catalog(Lake(to_uri(lake))).page(
+        Query(search, statuses, sort, not ascending, offset=(page - 1) * limit, limit=limit)
+    )
+    if not found.runs:
+        none = (
+            "no run matches" if search or status or page > 1 else "no runs yet; start one with: nightjar run --corpus"
+        )
+        sys.stderr.write(f"{lake}: {none}\n")
+        return
+    _write_table([_row_of(each, found) for each in found.runs], _LESS_NEEDED)
+    if found.total > len(found.runs):
+        first = (page - 1) * limit + 1
+        sys.stderr.write(f"{first:,} to {first + len(found.runs) - 1:,} of {found.total:,} runs; --page shows others\n")
+
+
+_LESS_NEEDED = ("parameters", "preset", "tokens/s", "note", "started", "duration", "bits per byte")
+"""The columns of the list that a narrow terminal leaves out, in this order, until the others fit."""
+
+
+def _row_of(summary: Summary, page: Page) -> dict[str, str]:
+    from jobs.results.text import duration, moment, one_line, readable
+
+    name = "/".join(filter(None, (summary.pipeline, summary.run_id)))
+    loss = readable(summary.valid_loss)
+    if summary.baseline_loss is not None and summary.valid_loss is not None:
+        loss += f" ({summary.baseline} {readable(summary.baseline_loss)})"
+    return {
+        "run": f"{'* ' if page.is_champion(summary) else ''}{name}",
+        "state": str(summary.status),
+        "started": moment(summary.started),
+        "preset": readable(summary.preset),
+        "parameters": readable(summary.num_parameters),
+        "validation loss": loss,
+        "bits per byte": readable(summary.bits_per_byte),
+        "tokens/s": readable(summary.tokens_per_second),
+        "duration": "-" if summary.seconds is None else duration(summary.seconds),
+        "note": one_line(summary.cause or summary.corpus or "", 60),
+    }
+
+
+@runs.command("show")
+def show_run(run: RunName, lake: options.Lake = "lake") -> None:
+    """Show a run: its steps, results and curve of losses, and why it failed."""
+    from jobs.lake import store
+    from jobs.lake.uri import join, readable
+    from jobs.results.page import REPORT, read_report
+    from jobs.results.rows import losses_of
+    from jobs.results.text import duration, moment, sparkline
+
+    found = _find(run, lake)
+    written = join(found.stats, REPORT)
+    report = read_report(found)
+    summary = report.summary
+    lines = {
+        "run": summary.folder,
+        "state": str(summary.status),
+        "started": moment(summary.started),
+        "duration": "-" if summary.seconds is None else duration(summary.seconds),
+        "corpus": summary.corpus or "-",
+        **{tile.label: tile.text for tile in report.headline()},
+        "validation loss over time": sparkline(losses_of(report.rows)),
+        "cause": summary.cause or "",
+        "report": readable(written)
+        if store.exists(written)
+        else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",
+    }
+    _write_pairs({key: value for key, value in lines.items() if value})
+    _write_table(
+        [
+            {
+                "step": step.name,
+                "state": step.state,
+                "duration": "-" if step.seconds is None else duration(step.seconds),
+                "note": step.cause or step.progress or "",
+            }
+            for step in summary.steps
+        ]
+    )
+    for problem in report.problems:
+        sys.stderr.write(f"not shown: {problem}\n")
+
+
+@runs.command("compare")
+def compare_runs(
+    names: Annotated[list[str], Argument(metavar="RUN RUN...", help="Two or more runs.", show_default=False)],
+    lake: options.Lake = "lake",
+) -> None:
+    """Compare runs: results, curves of the validation loss, and the settings that differ."""
+    from jobs.results.page import read_report
+    from jobs.results.rows import losses_of
+    from jobs.results.summary import differences
+    from jobs.results.text import one_line, readable, sparkline
+
+    if len(names) < 2:
+        raise InputError("runs compare: name two runs or more")
+    found = [_find(name, lake) for name in names]
+    reports = [read_report(run) for run in found]
+    heads = _different_names(found)
+    tiles = [{tile.label: tile.text for tile in report.headline()} for report in reports]
+    rows = {"state": [str(report.summary.status) for report in reports]}
+    rows |= {
+        label: [each.get(label, "-") for each in tiles]
+        for label in dict.fromkeys(key for each in tiles for key in each)
+    }
+    rows["loss over time"] = [sparkline(losses_of(report.rows), 20) for report in reports]
+    settings = differences([report.settings for report in reports])
+    rows |= {key: [one_line(readable(value), 200) for value in values] for key, values in settings.items()}
+    _write_table([{"": label, **dict(zip(heads, values, strict=True))} for label, values in rows.items()])
+
+
+def _different_names(found: Sequence[Run]) -> list[str]:
+    """Return the run ids, or the folders if two runs have the same id."""
+    ids = [run.run_id for run in found]
+    if len(set(ids)) == len(ids):
+        return ids
+    folders = [run.folder for run in found]
+    if len(set(folders)) < len(folders):
+        raise InputError(f"runs compare: {next(each for each in folders if folders.count(each) > 1)} is named twice")
+    return folders
+
+
+@app.command("report")
+def report(
+    run: RunName,
+    lake: options.Lake = "lake",
+    output: Annotated[
+        str | None,
+        Option(metavar="FOLDER", help="Folder to write to: path, file:///... or s3://... Default: the run's stats."),
+    ] = None,
+) -> None:
+    """Write the report of a run as it is now: report.html, a file that needs no network, and its plots as pictures."""
+    from jobs.lake import store
+    from jobs.lake.uri import join, readable, to_uri
+    from jobs.results.page import REPORT, read_report, to_html
+    from jobs.results.pictures import write_pictures
+
+    found = _find(run, lake)
+    folder = found.stats if output is None else to_uri(output)
+    if output is not None:
+        store.check_writable(folder, "this folder", "--output")
+    read = read_report(found)
+    store.write_bytes(join(folder, REPORT), to_html(read))
+    for uri in (join(folder, REPORT), *write_pictures(read, folder)):
+        sys.stdout.write(f"{readable(uri)}\n")
+
+
+def _find(name: str, lake: str) -> Run:
+    from jobs.lake.layout import Lake
+    from jobs.lake.runs import find_run
+    from jobs.lake.uri import to_uri
+
+    return find_run(name, Lake(to_uri(lake)), is_started=False)
+
+
+def _write_pairs(values: Mapping[str, str]) -> None:
+    """Write a line for each value: its name, a tab or blanks, and the value."""
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(f"{_cell(key)}\t{_cell(value)}\n" for key, value in values.items())
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for key, value in values.items():
+        table.add_row(Text(key, style="dim"), Text(_cell(value)))
+    Console().print(table)
+
+
+def _write_table(rows: Sequence[Mapping[str, str]], less_needed: Iterable[str] = ()) -> None:
+    """Write rows with equal keys: a table on a terminal, else lines of cells separated by tabs.
+
+    A terminal that is too narrow for all columns does not show the `less_needed` ones.
+    """
+    if not rows:
+        return
+    if not sys.stdout.isatty():
+        sys.stdout.writelines(f"{line}\n" for line in _lines(rows))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
+    for name in less_needed:
+        if sum(widths.values()) > console.width:
+            del widths[name]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in widths:
+        table.add_column(Text(_cell(name)), overflow="fold", justify="right" if _is_numeric(rows, name) else "left")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[name]), style=_STYLES.get(row[name], "")) for name in widths))
+    console.print(table)
+
+
+_STYLES = {"done": "green", "failed": "red", "running": "cyan", "unfinished": "yellow"}
+
+
+def _is_numeric(rows: Sequence[Mapping[str, str]], name: str) -> bool:
+    return all(row[name][:1].isdigit() or row[name] == "-" for row in rows)
+
+
+def _lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    yield "\t".join(_cell(name) for name in rows[0])
+    for row in rows:
+        yield "\t".join(_cell(value) for value in row.values())
+
+
+def _cell(text: str) -> str:
+    """Return a text without characters that would end the cell, or change a terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)

@@ -1,0 +1,12 @@
+"""The results of runs as people look at them: summaries, lists, comparisons and the report.
+
+Airflow's scheduler and its API server load these modules, so they import neither numpy nor torch, pyarrow or pyspark.
+"""
+
+from typing import Literal
+
+SortKey = Literal[
+    "started", "run_id", "status", "preset", "corpus", "num_parameters", "valid_loss", "bits_per_byte",
+    "valid_accuracy", "tokens_per_second", "seconds",
+]  # fmt: skip
+"""The columns by which a list of runs can be sorted: fields of `jobs.results.summary.Summary`."""

@@ -1,0 +1,229 @@
+"""The report of a run: one HTML file without scripts, which needs nothing else, from what the run has left so far.
+
+The page forbids a browser to load anything (Content-Security-Policy). Texts of models and corpora are escaped by
+jinja2, and by `jobs.results.svg` in plots.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, TypeVar
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Run
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
+from jobs.metrics import Show, metrics_of, names
+from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, StageRow
+from jobs.metrics.training import EvaluationRow
+from jobs.results import figures
+from jobs.results.rows import Row, read_csv, read_curves
+from jobs.results.summary import MOST_CHARACTERS, Status, Summary, read_object, read_summary, settings_of
+from jobs.results.svg import Bars, Curves, legend
+from jobs.results.text import duration, moment, one_line, readable, with_unit
+
+REPORT = "report.html"
+MOST_ROWS = 1000
+"""Most rows of metrics in the report, so that a browser can open the report of any training."""
+MOST_STAGES = 60
+MOST_SAMPLES, MOST_SAMPLE_CHARACTERS = 6, 4000
+MOST_SETTING_CHARACTERS, MOST_TILE_CHARACTERS = 1000, 60
+MOST_TEXT_BYTES = 1 << 20
+"""Most bytes of the samples that are read."""
+_DATA = {
+    "tokenize": ("num_files", "num_documents", "num_bytes", "num_tokens", "bytes_per_token", "vocab_size"),
+    "windows": ("num_train_windows", "num_valid_windows", "num_valid_documents_also_in_train", "ngram_leak"),
+}
+"""The statistics of the data that the report shows as tiles."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of the report: its label, its text with the unit, and its meaning."""
+
+    label: str
+    text: str
+    meaning: str
+
+    @property
+    def number(self) -> str:
+        """The text without its unit."""
+        return self.text.partition(" ")[0]
+
+    @property
+    def unit(self) -> str:
+        """The unit, unless the label says it."""
+        unit = self.text.partition(" ")[2]
+        return "" if unit == self.label else unit
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and the text that the model wrote after it."""
+
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the report of a run shows."""
+
+    summary: Summary
+    stats: Mapping[str, Any]
+    rows: Sequence[Row]
+    stages: Sequence[Row]
+    samples: Sequence[Sample]
+    settings: Mapping[str, Any]
+    chosen: Sequence[str]
+    problems: Sequence[str] = field(default=())
+    """Files that could not be read, one line for each."""
+
+    def failed_by(self, cause: str | None) -> Report:
+        """Return the report with a cause of failure that the run's files do not have; None changes nothing."""
+        if cause is None:
+            return self
+        line = one_line(cause, MOST_CHARACTERS)
+        return replace(self, summary=replace(self.summary, cause=line, status=Status.FAILED))
+
+    def steps_stats(self, step: str) -> Mapping[str, Any]:
+        """Return the statistics of one step; empty if there are none."""
+        steps = self.stats.get("steps")
+        found = steps.get(step) if isinstance(steps, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def headline(self) -> list[Tile]:
+        """Return the results, as the summary of the statistics has them."""
+        return [tile for step, name in SUMMARY_METRICS for tile in _tiles(step, self.stats, [name])]
+
+    def data_tiles(self) -> list[Tile]:
+        """Return the numbers of the data."""
+        return [tile for step, wanted in _DATA.items() for tile in _tiles(step, self.steps_stats(step), wanted)]
+
+    def training_figures(self) -> list[Curves]:
+        """Return the plots of the training."""
+        return list(figures.of_training(self.rows))
+
+    def data_figures(self) -> list[Bars]:
+        """Return the plots of the data."""
+        return list(figures.of_data(self.steps_stats("tokenize"), self.steps_stats("windows")))
+
+    def spark_figures(self) -> list[Bars]:
+        """Return the plots of the steps and of Spark's work."""
+        seconds = self.stats.get("seconds")
+        return [*figures.of_steps(seconds if isinstance(seconds, dict) else {}), *figures.of_spark(self.stages)]
+
+
+def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[Tile]:
+    metrics = metrics_of(STATISTICS[step])
+    return [
+        Tile(
+            figures.label_of(name),
+            one_line(with_unit(values[name], figures.unit_of(metrics[name], values)), MOST_TILE_CHARACTERS),
+            metrics[name].meaning,
+        )
+        for name in wanted
+        if values.get(name) is not None
+    ]
+
+
+def read_report(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False) -> Report:
+    """Return what the report of a run shows. A file that cannot be read leaves a gap, and a line among the problems.
+
+    Args:
+        run: The run, which may have no file yet.
+        store: The store of the lake.
+        is_over: Whether nobody works on the run any more, though a lock may be left.
+    """
+    problems: list[str] = []
+
+    def tolerant(read: Callable[[], Value], otherwise: Value) -> Value:
+        try:
+            return read()
+        except (NightjarError, OSError) as error:
+            problems.append(one_line(error, MOST_CHARACTERS))
+            return otherwise
+
+    config: dict[str, Any] = tolerant(lambda: read_object(run.config, store), {})
+    chosen = config.get("chosen")
+    return Report(
+        summary=read_summary(run, store, is_over=is_over),
+        stats=tolerant(lambda: read_object(join(run.stats, "stats.json"), store), {}),
+        rows=tolerant(lambda: read_curves(run, store), []),
+        stages=tolerant(lambda: read_csv(join(run.stats, "spark.csv"), store), []),
+        samples=tolerant(lambda: _read_samples(run, store), []),
+        settings=settings_of(config),
+        chosen=[str(key) for key in chosen] if isinstance(chosen, list) else [],
+        problems=problems,
+    )
+
+
+def _read_samples(run: Run, store: Store) -> list[Sample]:
+    """Return the first samples of generated text; none if there are none, or not in the form that we write."""
+    uri = join(run.generate, "samples.jsonl")
+    if not store.exists(uri):
+        return []
+    with store.open_input(uri) as file:
+        lines = file.read(MOST_TEXT_BYTES).split(b"\n")[:-1]
+    found = []
+    for line in lines[:MOST_SAMPLES]:
+        try:
+            values = json.loads(line)
+            found.append(Sample(_beginning(str(values["prompt"])), _beginning(str(values["text"]))))
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return found
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= MOST_SAMPLE_CHARACTERS else f"{text[:MOST_SAMPLE_CHARACTERS]}…"
+
+
+def to_html(report: Report) -> bytes:
+    """Return the HTML file of a report, whose size has a bound for each of its parts."""
+    rows = _evenly_spaced(report.rows, MOST_ROWS)
+    page = _template().render(
+        report=report,
+        summary=report.summary,
+        rows=rows,
+        columns=list(dict.fromkeys(name for row in rows for name in row)),
+        units={
+            name: figures.unit_of(each, report.rows[0] if report.rows else {})
+            for name, each in metrics_of(EvaluationRow).items()
+        },
+        meanings={name: each.meaning for name, each in metrics_of(EvaluationRow).items()},
+        stage_columns=["step", *names(StageRow, Show.TABLE)],
+        stages=report.stages[:MOST_STAGES],
+        chosen={key: report.settings[key] for key in report.chosen if key in report.settings},
+        made=moment(time.time()),
+    )
+    return page.encode(errors="replace")
+
+
+def _evenly_spaced(rows: Sequence[Row], most: int) -> Sequence[Row]:
+    """Return at most that many rows, the first and the last one among them."""
+    if len(rows) <= most:
+        return rows
+    return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
+
+
+def _setting(value: Any) -> str:
+    return one_line(readable(value), MOST_SETTING_CHARACTERS)
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
+    environment.filters["setting"] = _setting
+    environment.globals["legend"] = legend
+    return environment.from_string((files("jobs.results") / "report.html").read_text("utf-8"))

@@ -1,0 +1,134 @@
+"""The rows of metrics in a run's folder: of each optimizer step, of each evaluation, and of the tables in CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from jobs.errors import DamagedError, reading
+from jobs.lake.layout import MANIFEST, Run
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import base_name, join
+from jobs.metrics import metrics_of
+from jobs.metrics.training import EvaluationRow, StepRow
+from jobs.results.text import as_number
+
+Row = Mapping[str, Any]
+MAX_INTERVALS = 100
+"""Rows that stand for a training without an evaluation."""
+
+
+def read_parts(run: Run, store: Store = ENVIRONMENT) -> list[StepRow]:
+    """Return the rows of all parts by step, one row for each step.
+
+    S3 cannot append to an object. So training writes the rows of a few seconds together, as an object
+    ``part-<attempt>-<writer>-<number>.jsonl``. When a later attempt has begun at a step, the rows of earlier attempts
+    from that step on are dropped.
+    """
+    rows: list[StepRow] = []
+    attempt = ""
+    for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
+        part = _parse(info.uri, store)
+        this_attempt = base_name(info.uri).rpartition("-")[0]
+        if part and this_attempt != attempt:
+            attempt = this_attempt
+            rows = [row for row in rows if row["step"] < part[0]["step"]]
+        rows += part
+    return rows
+
+
+def _parse(uri: str, store: Store) -> list[StepRow]:
+    try:
+        rows = [json.loads(line) for line in store.read_bytes(uri).splitlines()]
+        found = [{key: math.nan if value is None else value for key, value in row.items()} for row in rows]
+        return cast("list[StepRow]", found)
+    except (ValueError, AttributeError):
+        raise DamagedError(f"{uri}: not lines of JSON; delete it and run again") from None
+
+
+def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
+    """Yield one row for each evaluated step, from the steps since the previous one."""
+    interval: list[StepRow] = []
+    seconds = 0.0
+    for row in rows:
+        interval.append(row)
+        if "valid_loss" in row:
+            yield _row_of(interval, seconds)
+            seconds = row["seconds"]
+            interval = []
+
+
+def interval_rows(rows: Sequence[StepRow]) -> Iterator[EvaluationRow]:
+    """Yield a row for each of up to `MAX_INTERVALS` intervals of a training that was not evaluated."""
+    size = max(1, -(-len(rows) // MAX_INTERVALS))
+    seconds = 0.0
+    for start in range(0, len(rows), size):
+        interval = rows[start : start + size]
+        yield _row_of(interval, seconds)
+        seconds = interval[-1]["seconds"]
+
+
+def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
+    """Return the row of an interval of steps that began `seconds` after the start of the training."""
+    last = {**cast("dict[str, float]", interval[-1]), "interval_seconds": interval[-1]["seconds"] - seconds}
+    columns = metrics_of(EvaluationRow).items()
+    found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
+    return cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})
+
+
+def read_curves(run: Run, store: Store = ENVIRONMENT) -> list[Row]:
+    """Return the rows of ``metrics.csv``; of a training that has not ended, those that it has so far.
+
+    A training that ended before its first evaluation has rows without a validation loss.
+    """
+    written = read_csv(join(run.stats, "metrics.csv"), store)
+    if store.exists(join(run.train, MANIFEST)):
+        return written
+    with reading(run.metrics_parts, "delete it; a new attempt at the step train writes its metrics anew"):
+        steps = read_parts(run, store)
+        found = [cast("Row", row) for row in evaluation_rows(steps)]
+        if not found and not written:
+            return [cast("Row", row) for row in interval_rows(steps)]
+        return written if _last_step(written) >= _last_step(found) else found
+
+
+def _last_step(rows: Sequence[Row]) -> float:
+    step = rows[-1].get("step") if rows else None
+    return -1 if (number := as_number(step)) is None else number
+
+
+def losses_of(rows: Sequence[Row]) -> list[float]:
+    """Return the finite values of the validation loss, or of the batches' loss if there was no validation."""
+    name = "valid_loss" if any("valid_loss" in row for row in rows) else "batch_loss"
+    return [loss for row in rows if (loss := as_number(row.get(name))) is not None]
+
+
+def read_csv(uri: str, store: Store = ENVIRONMENT) -> list[Row]:
+    """Return the rows of a CSV file that a step wrote, with numbers as int or float; none if there is no file.
+
+    Raises:
+        DamagedError: if the file is not UTF-8, or a row has another number of fields than the header.
+    """
+    try:
+        data = store.read_bytes(uri)
+    except FileNotFoundError:
+        return []
+    with reading(uri, "delete it; the next step writes it anew"):
+        try:
+            header, *body = [row for row in csv.reader(io.StringIO(data.decode())) if row] or [[]]
+        except csv.Error as error:
+            raise ValueError(error) from error
+        return [dict(zip(header, map(_value, row), strict=True)) for row in body]
+
+
+def _value(cell: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell

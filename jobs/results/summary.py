@@ -1,0 +1,264 @@
+"""The summary of a run: its state, its configuration in short and its results, from a few small files.
+
+A file that is missing or damaged leaves gaps in the summary, since a list of runs shows every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from time import time
+from typing import Any
+
+from jobs.config import STEPS
+from jobs.config.sections.model import EMBED
+from jobs.errors import DamagedError, NightjarError, shorten
+from jobs.lake.layout import Run
+from jobs.lake.lease import read_lock
+from jobs.lake.outcome import Outcome, parse_outcome
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import base_name, join, relative_name
+from jobs.metrics.training import BASELINE_LOSSES
+from jobs.results.text import as_number, one_line
+
+MOST_CHARACTERS = 300
+"""Longest text of a summary. A corpus may be thousands of places."""
+
+
+class Status(StrEnum):
+    """The state of a run, as the lake shows it."""
+
+    DONE = "done"
+    FAILED = "failed"
+    RUNNING = "running"
+    """A program holds the run's lock."""
+    UNFINISHED = "unfinished"
+    """No program works on it: it waits for its cluster, is between two steps, or was ended from outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSummary:
+    """One step of a run."""
+
+    name: str
+    status: Status
+    seconds: float | None = None
+    cause: str | None = None
+    """Why it failed, in one line."""
+    progress: str | None = None
+    """The last message of a step that has not ended."""
+
+    @property
+    def state(self) -> str:
+        """The state for people, who do not take a step that never started for one that was left."""
+        return "not started" if self.status is Status.UNFINISHED and self.progress is None else str(self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run, as a list shows it. What is not known, or not yet, is None."""
+
+    folder: str
+    run_id: str
+    project: str
+    pipeline: str
+    status: Status
+    steps: tuple[StepSummary, ...] = ()
+    preset: str | None = None
+    corpus: str | None = None
+    started: float | None = None
+    """Start of the first step, in seconds since 1970."""
+    seconds: float | None = None
+    """Duration of the steps together."""
+    num_parameters: int | None = None
+    valid_loss: float | None = None
+    baseline_loss: float | None = None
+    """The loss of the simplest baseline, in the unit of `valid_loss`."""
+    baseline: str | None = None
+    """The name of that baseline."""
+    bits_per_byte: float | None = None
+    valid_accuracy: float | None = None
+    tokens_per_second: float | None = None
+    cause: str | None = None
+    """Why the run failed, in one line."""
+    versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
+    """Size and time of change of the files of `watched_files` when they were read; None for a missing one."""
+
+
+def watched_files(run: Run) -> tuple[str, ...]:
+    """Return the files of which at least one changes with the summary of a run."""
+    return join(run.stats, "stats.json"), run.lock
+
+
+def versions_of(run: Run, store: Store) -> tuple[tuple[int, float] | None, ...]:
+    """Return size and time of change of the watched files."""
+    found = (store.info(uri) for uri in watched_files(run))
+    return tuple(None if info is None else (info.size, info.modified_at) for info in found)
+
+
+def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False) -> Summary:
+    """Return the summary of a run; with `is_over`, a lock does not count, since nobody works on the run any more."""
+    versions = versions_of(run, store)  # first, so that a later change is noticed
+    config, stats = read_values(run.config, store), read_values(watched_files(run)[0], store)
+    is_held = not is_over and _is_held(run, store)
+    steps = _steps(run, store, config, _mapping(stats.get("steps")), is_held=is_held)
+    status = Status.RUNNING if is_held else _status(steps)
+    baseline = next((name for name in BASELINE_LOSSES if as_number(stats.get(name)) is not None), None)
+    started = [
+        as_number(each.get("started")) for each in _mapping(stats.get("steps")).values() if isinstance(each, dict)
+    ]
+    seconds = [as_number(each) for each in _mapping(stats.get("seconds")).values()]
+    parameters = as_number(stats.get("num_parameters"))
+    return Summary(
+        folder=run.folder,
+        run_id=run.run_id,
+        project=run.project,
+        pipeline=run.pipeline,
+        status=status,
+        steps=steps,
+        preset=_text(config.get("preset")),
+        corpus=_text(config.get("corpus")),
+        started=min((each for each in started if each is not None), default=_start_of(run, store, stats)),
+        seconds=sum(each for each in seconds if each is not None) if seconds else None,
+        num_parameters=None if parameters is None else int(parameters),
+        valid_loss=as_number(stats.get("valid_loss")),
+        baseline_loss=as_number(stats.get(baseline)) if baseline else None,
+        baseline=BASELINE_LOSSES[baseline] if baseline else None,
+        bits_per_byte=as_number(stats.get("bits_per_byte")),
+        valid_accuracy=as_number(stats.get("valid_accuracy")),
+        tokens_per_second=as_number(stats.get("tokens_per_second")),
+        cause=next((f"{step.name}: {step.cause}" for step in steps if step.cause), None),
+        versions=versions,
+    )
+
+
+def read_values(uri: str, store: Store) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is no such file, or it cannot be read."""
+    with suppress(OSError, NightjarError):
+        return read_object(uri, store)
+    return {}
+
+
+def read_object(uri: str, store: Store) -> dict[str, Any]:
+    """Return the object in a JSON file; an empty one if there is no such file. Raise DamagedError if it is damaged."""
+    try:
+        found = store.read_json(uri)
+    except FileNotFoundError:
+        return {}
+    if not isinstance(found, dict):
+        raise DamagedError(f"{uri}: no JSON object but {shorten(found)}; delete it and run the step again")
+    return found
+
+
+def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the steps of a run by its stored configuration: `embed` only where the model starts from its vectors."""
+    embeds = _mapping(config.get("train")).get("embeddings") == EMBED
+    return tuple(step for step in STEPS if step != EMBED or embeds or step in found)
+
+
+def latest_outcomes(run: Run, store: Store) -> dict[str, Outcome]:
+    """Return the outcome of the last attempt at each step that has left one."""
+    folder, latest = join(run.uri, "steps"), dict[str, tuple[int, str]]()
+    for file in store.list_files(folder):
+        step, _, rest = relative_name(file.uri, folder).partition("/")
+        number = rest.partition("/")[0]
+        if base_name(file.uri) == "outcome.json" and number.isdecimal() and step in STEPS:
+            latest[step] = max(latest.get(step, (0, "")), (int(number), file.uri))
+    found = {}
+    for step, (_, uri) in latest.items():
+        with suppress(OSError, NightjarError):
+            found[step] = parse_outcome(store.read_bytes(uri), uri)
+    return found
+
+
+def _steps(
+    run: Run, store: Store, config: Mapping[str, Any], stats: Mapping[str, Any], *, is_held: bool
+) -> tuple[StepSummary, ...]:
+    """Return the steps of a run. Outcomes and progress are read only of a run that is not done."""
+    names = planned_steps(config, stats)
+    ended = {step: _mapping(stats.get(step)) for step in names if isinstance(stats.get(step), dict)}
+    if len(ended) == len(names) and all(each.get("error") is None for each in ended.values()):
+        return tuple(StepSummary(step, Status.DONE, as_number(ended[step].get("seconds"))) for step in names)
+    outcomes = latest_outcomes(run, store)
+    return tuple(_step(run, store, step, ended.get(step), outcomes.get(step), is_held=is_held) for step in names)
+
+
+def _step(
+    run: Run, store: Store, step: str, stats: Mapping[str, Any] | None, outcome: Outcome | None, *, is_held: bool
+) -> StepSummary:
+    seconds = as_number(stats.get("seconds")) if stats is not None else None
+    if stats is not None and outcome is not None and _end_of(stats) > _end_of_attempt(outcome):
+        outcome = None  # a later attempt has written statistics, and not yet its outcome
+    failed = outcome is not None and outcome.exit_code != 0
+    if stats is not None and stats.get("error") is None and not failed:
+        return StepSummary(step, Status.DONE, seconds)
+    progress = read_values(run.progress(step), store)
+    message, last_sign = _text(progress.get("message")), as_number(progress.get("time")) or 0.0
+    if is_held and message and last_sign > max(_end_of(stats or {}), _end_of_attempt(outcome)):
+        return StepSummary(step, Status.RUNNING, progress=message)
+    if outcome is not None and failed:
+        return StepSummary(step, Status.FAILED, seconds, _text(outcome.cause), message)
+    if stats is not None:
+        return StepSummary(step, Status.FAILED, seconds, _text(str(stats.get("error"))), message)
+    return StepSummary(step, Status.UNFINISHED, progress=message)
+
+
+def _end_of(stats: Mapping[str, Any]) -> float:
+    """Return when the attempt with these statistics ended, in seconds since 1970; 0 if it is not known."""
+    return (as_number(stats.get("started")) or 0.0) + (as_number(stats.get("seconds")) or 0.0)
+
+
+def _end_of_attempt(outcome: Outcome | None) -> float:
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(outcome.ended).timestamp() if outcome else 0.0
+    return 0.0
+
+
+def _status(steps: tuple[StepSummary, ...]) -> Status:
+    states = {step.status for step in steps}
+    return Status.FAILED if Status.FAILED in states else Status.DONE if states == {Status.DONE} else Status.UNFINISHED
+
+
+def _is_held(run: Run, store: Store) -> bool:
+    with suppress(NightjarError, OSError):
+        lock, _ = read_lock(run, store)
+        return lock is not None and not lock.is_free(None, time())
+    return False
+
+
+def _start_of(run: Run, store: Store, stats: Mapping[str, Any]) -> float | None:
+    """Return when the configuration of a run without statistics was written."""
+    info = None if stats else store.info(run.config)
+    return info.modified_at if info else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return one_line(value, MOST_CHARACTERS) if isinstance(value, str) else None
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a stored configuration by their dotted keys, also those of earlier versions."""
+    return {key: value for key, value in flatten(config) if key != "chosen"}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of each setting in nested tables."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def differences(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the settings that are not the same in all runs, with the value in each; None where a run has none."""
+    keys = dict.fromkeys(key for settings in runs for key in settings)
+    values = {key: [settings.get(key) for settings in runs] for key in keys}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}

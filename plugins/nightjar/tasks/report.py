@@ -1,0 +1,56 @@
+"""The report of a run, ``stats/report.html``, which is written whatever happened to the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Lake, Run
+from jobs.lake.store import Store
+from jobs.lake.uri import join
+from jobs.results.page import REPORT, read_report, to_html
+from jobs.results.summary import Status
+from nightjar import aws
+from nightjar.emr.causes import explain_end
+from nightjar.emr.records import ClusterRecords
+from nightjar.errors import AWS_ERRORS
+
+log = logging.getLogger(__name__)
+
+
+def write_report(run: Run, store: Store, failed_tasks: Sequence[str] = ()) -> None:
+    """Write the report of a run that is over. An error is logged: it must not keep the statistics from being copied."""
+    try:
+        report = read_report(run, store, is_over=True)
+        if report.summary.status is not Status.DONE and report.summary.cause is None:
+            report = report.failed_by(cause_of_cluster(run, store) or _cause_in_airflow(failed_tasks))
+        store.write_bytes(join(run.stats, REPORT), to_html(report))
+    except Exception as error:
+        log.warning("%s: the report could not be written (%s: %s)", run.uri, type(error).__name__, error)
+        log.debug("traceback", exc_info=True)
+
+
+def _cause_in_airflow(failed_tasks: Sequence[str]) -> str | None:
+    return f"the Airflow task {failed_tasks[0]} failed; its log has the cause" if failed_tasks else None
+
+
+def cause_of_cluster(run: Run, store: Store) -> str | None:
+    """Return how the run's last cluster ended, or why there was none; None if it explains no failure.
+
+    A cluster that somebody ended by hand explains none: the run ends its own cluster the same way, at this time.
+    """
+    records = ClusterRecords(run, store).read(problems=[])
+    if not records:
+        return None
+    last = records[-1]
+    if last.refused is not None:
+        return f"no cluster: {last.refused}"
+    if last.cluster_id is None or last.borrowed:
+        return None
+    try:
+        end = explain_end(aws.emr_client(), store, Lake(run.lake_uri), last.cluster_id)
+    except (*AWS_ERRORS, NightjarError, OSError) as error:
+        log.warning("cluster %s: its end is not known (%s)", last.cluster_id, error)
+        return None
+    return None if end is None or end.kind == "hand" else str(end)

@@ -1,0 +1,174 @@
+"""The list of runs: order, filters, pages, what is read again, and 1,000 runs on a disk and on S3."""
+
+import sys
+import time
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+
+from jobs.lake import store
+from jobs.lake.champion import format_champion
+from jobs.lake.layout import Lake
+from jobs.lake.lease import held
+from jobs.lake.plain_json import to_json
+from jobs.lake.store import Store, environment_client
+from jobs.lake.uri import join, local_path
+from jobs.results import SortKey
+from jobs.results.catalog import Catalog, Query
+from jobs.results.summary import Status, Summary, read_summary
+from tests.support.results import configure, finish
+
+CONFIG = to_json({"corpus": "file:///texts", "preset": "tiny", "train": {"embeddings": "random"}}, "config")
+STEPS = ("tokenize", "windows", "train", "generate")
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request, tmp_path):
+    return Lake((tmp_path / "lake").as_uri() if request.param == "file" else request.getfixturevalue("s3_uri"))
+
+
+def make(lake, number, pipeline="nightly", error=None):
+    """Write a finished run in few files: the newest has the highest number and the lowest loss."""
+    run = lake.run(f"run-{number:04d}", pipeline)
+    step = {"error": None, "seconds": 5.0, "started": 1_700_000_000.0 + number}
+    steps = dict.fromkeys(STEPS, step) | ({"train": {**step, "error": error}} if error else {})
+    stats = {
+        "valid_loss": 9 - number / 500, "unigram_loss": 7.0, "num_parameters": 10, "bits_per_byte": 3 - number / 1000,
+        "seconds": dict.fromkeys(STEPS, 5.0), "steps": steps,
+    }  # fmt: skip
+    store.write_bytes(run.config, CONFIG)
+    store.write_bytes(join(run.stats, "stats.json"), to_json(stats, "stats"))
+    return run
+
+
+def ids(page):
+    return [each.run_id for each in page.runs]
+
+
+def test_a_page_is_sorted_filtered_and_counted(lake, tmp_path):
+    for number in range(5):
+        make(lake, number, error="out of memory" if number == 3 else None)
+    configure(lake.run("waits", "weekly"))
+    catalog = Catalog(lake, file=tmp_path / "runs.json")
+    assert ids(catalog.page(Query(limit=3))) == ["waits", "run-0004", "run-0003"]
+    page = catalog.page(Query(offset=3, limit=2))
+    assert (ids(page), page.total) == (["run-0002", "run-0001"], 6)
+    by_loss = catalog.page(Query(sort="valid_loss", descending=False))
+    assert ids(by_loss) == ["run-0004", "run-0003", "run-0002", "run-0001", "run-0000", "waits"]
+    assert ids(catalog.page(Query(statuses=frozenset({Status.FAILED})))) == ["run-0003"]
+    assert ids(catalog.page(Query(search="MEMORY nightly"))) == ["run-0003"]
+    assert ids(catalog.page(Query(search="weekly"))) == ["waits"]
+    failed = catalog.page(Query(statuses=frozenset({Status.FAILED}))).runs[0]
+    assert failed.cause == "train: out of memory"
+
+
+def test_the_columns_to_sort_by_are_fields_and_can_be_compared(lake):
+    keys = get_args(SortKey)
+    assert set(keys) <= {field.name for field in fields(Summary)}
+    finish(lake.run("r", "one"))
+    make(lake, 1)
+    for key in keys:
+        assert Catalog(lake, file=None).page(Query(sort=key)).total == 2
+
+
+def test_a_run_that_changes_is_read_again_and_one_that_is_gone_is_left_out(lake, tmp_path):
+    run = make(lake, 1)
+    catalog, other = Catalog(lake, file=tmp_path / "a"), Catalog(lake, file=tmp_path / "b")
+    assert [each.status for each in catalog.page().runs] == ["done"] == [each.status for each in other.page().runs]
+    make(lake, 1, error="lost")
+    for each in (catalog, Catalog(lake, file=tmp_path / "b")):
+        assert [(found.status, found.cause) for found in each.page().runs] == [("failed", "train: lost")]
+    with held(run):
+        assert [found.status for found in catalog.page().runs] == ["running"]
+    assert [found.status for found in catalog.page().runs] == ["failed"]
+    store.delete_folder(run.uri)
+    assert catalog.page().runs == ()
+
+
+def test_a_filter_finds_a_run_that_has_ended_since(lake, tmp_path):
+    make(lake, 1)
+    configure(lake.run("run-0002", "nightly"))
+    catalog, done = Catalog(lake, file=tmp_path / "a"), Query(statuses=frozenset({Status.DONE}))
+    assert ids(catalog.page(done)) == ["run-0001"]
+    make(lake, 2)
+    assert ids(catalog.page(done)) == ["run-0002", "run-0001"]
+
+
+def test_the_champion_is_marked(lake):
+    finish(lake.run("run-0001", "weekly"))
+    make(lake, 1)
+    catalog = Catalog(lake, file=None)
+    assert catalog.page().champion is None
+    store.write_bytes(lake.champion, format_champion("a" * 64, "run-0001", {"bits_per_byte": 2.0452}))
+    page = catalog.page()
+    assert [(each.pipeline, page.is_champion(each)) for each in page.runs] == [("weekly", True), ("nightly", False)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "lake": 1, "runs": [1]}'])
+def test_a_damaged_file_of_summaries_is_made_anew(tmp_path, content):
+    lake = Lake((tmp_path / "lake").as_uri())
+    make(lake, 1)
+    file = tmp_path / "runs.json"
+    file.write_bytes(content)
+    assert ids(Catalog(lake, file=file).page()) == ["run-0001"]
+    assert ids(Catalog(Lake(lake.uri), Store(fail), file=file).page()) == ["run-0001"]
+
+
+def fail():
+    raise AssertionError("a local lake needs no S3")
+
+
+def test_without_a_lake_the_list_is_empty(tmp_path):
+    assert Catalog(Lake((tmp_path / "none").as_uri()), file=None).page().runs == ()
+
+
+def test_damaged_runs_are_listed(tmp_path):
+    lake = Lake((tmp_path / "lake").as_uri())
+    for number, content in enumerate(
+        (
+            b"",
+            b"{",
+            b"[]",
+            b"\xff",
+            b'{"steps": [], "seconds": 3, "valid_loss": "x"}',
+            b'{"num_parameters": 1e999, "valid_loss": NaN, "seconds": {"a": 1e999}}',
+        )
+    ):
+        run = lake.run(f"r{number}")
+        store.write_bytes(run.config, content)
+        store.write_bytes(join(run.stats, "stats.json"), content)
+        store.write_bytes(run.lock, content)
+        store.write_bytes(run.outcome("train", 1), content)
+    assert {each.status for each in Catalog(lake, file=None).page().runs} == {Status.UNFINISHED}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_thousand_runs_are_listed_in_under_a_second_after_the_first_time(lake, tmp_path):
+    for number in range(1000):
+        make(lake, number)
+    file = tmp_path / "runs.json"
+    assert Catalog(lake, file=file).page().total == 1000
+    requests = []
+    if lake.uri.startswith("s3"):
+        environment_client().meta.events.register("before-send.s3", lambda **_: requests.append(1))
+    seconds = []
+    for query in (Query(), Query(search="run-0", sort="valid_loss", offset=500)):
+        started = time.perf_counter()
+        page = Catalog(lake, file=file).page(query)  # as a new process does
+        seconds.append(time.perf_counter() - started)
+        assert (page.total, len(page.runs)) == (1000, 50)
+    environment_client.cache_clear()
+    sys.stderr.write(f"{lake.uri[:4]}: {seconds}, {len(requests)} requests, {file.stat().st_size} bytes\n")
+    assert len(requests) <= 2 * (2 * 50 + 6)
+    assert file.stat().st_size < 2_000_000
+    assert min(seconds) < 1
+
+
+def test_a_summary_is_small_however_long_its_texts_are(tmp_path):
+    run = make(Lake((tmp_path / "lake").as_uri()), 1, error="x" * 100_000)
+    store.write_bytes(run.config, to_json({"corpus": "\n".join(["file:///a"] * 10_000), "preset": "p" * 10_000}, "c"))
+    summary = read_summary(run)
+    assert sum(sys.getsizeof(getattr(summary, field.name)) for field in fields(summary)) < 4_000
+    assert local_path(run.config).stat().st_size > 100_000
