@@ -16,8 +16,6 @@ from jobs.errors import InputError
 
 _PANEL = "AWS"
 _ROLE_ARN = re.compile(r"arn:[a-z-]+:iam::[0-9]{12}:role/[A-Za-z0-9_+=,.@/-]+")
-
-_PACKED_SUFFIXES = frozenset({".py", ".toml", ".sh"})
 _IGNORED = b"# Libraries that the DAGs import. Airflow would otherwise load each file as a plugin.\nnightjar/\njobs/\n"
 
 app = typer.Typer()
@@ -163,11 +161,11 @@ def bundled_plugins() -> dict[str, bytes]:
 
     The paths are those in the plugins folder.
     """
-    from nightjar.packaging.build import PROJECT_ROOT, TORCH_FILES
+    from nightjar.packaging.build import PACKED_SUFFIXES, PROJECT_ROOT, TORCH_FILES
 
     files = {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "plugins").glob("*.py"))}
     for source in (PROJECT_ROOT / "plugins" / "nightjar", PROJECT_ROOT / "jobs"):
-        for path in sorted(path for path in source.rglob("*") if path.suffix in _PACKED_SUFFIXES):
+        for path in sorted(path for path in source.rglob("*") if path.suffix in {*PACKED_SUFFIXES, ".sh"}):
             files[path.relative_to(source.parent).as_posix()] = path.read_bytes()
     for name in ("job.txt", *TORCH_FILES):
         files[f"requirements/{name}"] = (PROJECT_ROOT / "requirements" / name).read_bytes()

@@ -23,7 +23,7 @@ CODE, LAUNCHER, REQUIREMENTS = "jobs.zip", "launcher.py", "requirements.txt"
 TORCH_FILES = ("torch.txt", "torch-cpu.txt", "torch-cuda.txt")
 BOOTSTRAP, SUMS = "bootstrap.sh", "SHA256SUMS"
 
-_PACKED_SUFFIXES = frozenset({".py", ".toml", ".html"})
+PACKED_SUFFIXES = frozenset({".py", ".toml", ".html"})
 _EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can have
 _UNIX = 3
 _FILE_MODE = 0o644 << 16
@@ -99,7 +99,7 @@ def _check_imports(root: Path, locked: str) -> None:
 
 def _code(root: Path) -> dict[str, bytes]:
     """Return the modules and presets of `jobs` by their paths below `root`."""
-    paths = (path for path in (root / "jobs").rglob("*") if path.suffix in _PACKED_SUFFIXES and path.is_file())
+    paths = (path for path in (root / "jobs").rglob("*") if path.suffix in PACKED_SUFFIXES and path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
