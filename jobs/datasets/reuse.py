@@ -66,8 +66,16 @@ def _corpus_of(run: Run) -> str | None:
 def find_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | None) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the champion, or else that of the `earlier` tokens.
+    ``inherit`` names that of the champion, or else that of the `earlier` tokens. What the tokenizer cannot do or does
+    slowly is logged.
     """
+    tokenizer, origin = _open_tokenizer(name, lake, earlier)
+    for remark in tokenizer.remarks() if tokenizer else ():
+        log.warning("tokenize.tokenizer: %s: %s", origin, remark)
+    return tokenizer, origin
+
+
+def _open_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | None) -> tuple[Tokenizer | None, str]:
     if name == "inherit":
         champion, _ = read_champion(lake)
         if champion:
@@ -83,10 +91,7 @@ def find_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | N
         data = store.read_bytes(uri)
     except OSError as error:
         raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
-    tokenizer = Tokenizer(data, uri)
-    for remark in tokenizer.remarks():
-        log.warning("tokenize.tokenizer: %s: %s", uri, remark)
-    return tokenizer, uri
+    return Tokenizer(data, uri), uri
 
 
 def find_reusable(dataset: TokensDataset | None, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:

@@ -12,6 +12,7 @@ from jobs.lake import store
 from jobs.lake.store import read_manifest, write_bytes
 from jobs.lake.uri import join, to_uri
 from tests.support.datasets import PASSAGE, Pipeline, write_corpus
+from tests.support.foreign import make
 
 TEXTS = {"a.txt": PASSAGE * 6, "b.txt": b"Two.\r\n\r\nThree.", "d.txt": PASSAGE[:900], "e.txt": PASSAGE * 3}
 
@@ -143,3 +144,13 @@ def test_a_damaged_shard_is_not_reused(tmp_path):
     write_corpus(join(lake_uri, "corpus"), {"c.txt": b"A new file."})
     with pytest.raises(DamagedError, match="the manifest says"):
         tokenize(lake_uri, "second")
+
+
+def test_an_inherited_tokenizer_that_is_slow_says_so(tmp_path, caplog):
+    lake_uri, given = to_uri(str(tmp_path)), join(to_uri(str(tmp_path)), "given.json")
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    write_bytes(given, make("no pre-tokenizer"))
+    for run_id, name, origin in (("first", given, given), ("second", "inherit", "run first")):
+        caplog.clear()
+        tokenize(lake_uri, run_id, tokenize__tokenizer=name)
+        assert f"tokenize.tokenizer: {origin}: texts are encoded by the library tokenizers" in caplog.text
