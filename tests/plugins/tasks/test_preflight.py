@@ -15,7 +15,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join, local_path
 from jobs.sources.listing import list_sources
-from nightjar.aws import store
+from nightjar.aws import emr_client, store
 from nightjar.tasks import preflight
 
 pytestmark = pytest.mark.slow
@@ -243,6 +243,7 @@ def test_nothing_is_written_when_a_check_fails(aws, tmp_path):
 
 
 def test_missing_region_is_one_line(tmp_path, monkeypatch):
+    emr_client.cache_clear()  # of the connection of other tests
     for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", '{"conn_type": "aws", "login": "testing", "password": "testing"}')
