@@ -41,6 +41,14 @@ class WorkerLostError(NightjarError):
     """
 
 
+class MemoryLimitError(WorkerLostError):
+    """A container took more memory than it was given, and was killed. Another one of the same size may be, too."""
+
+
+class CapacityError(NightjarError):
+    """The cluster did not provide what its settings promise. A later attempt may find it."""
+
+
 class DivergedError(NightjarError):
     """The training loss is not finite or rose too far. `step` is the optimizer step that failed."""
 

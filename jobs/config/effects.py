@@ -165,6 +165,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
     },
     "spark.app_name": (_engine("spark", "emr"),),
     "spark.master": (_engine("spark"),),
+    "spark.deploy_mode": (_engine("emr"),),
     "spark.driver_memory": (_engine("spark", "emr"),),
     "spark.executor_memory": (_engine("spark", "emr"),),
     "spark.executor_overhead": (_engine("spark", "emr"),),

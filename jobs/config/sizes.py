@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jobs.config import Config
+from jobs.config import Config, SparkConfig
 from jobs.config.instances import Node, find_node
 from jobs.errors import InputError
 
 AM_MB = 512 + 384
-"""MB of the application master in client mode: Spark's defaults for its memory and overhead."""
+"""MB of the application master in client mode: Spark's defaults for its memory and overhead. In cluster mode it is the
+driver, see `am_mb`."""
 JVM_MB = 2048
 """MB of an executor's JVM unless a person chose it. The data is in Python; the JVM only schedules."""
 _KEYS = ("executors", "executor_cores", "executor_memory", "executor_overhead")
@@ -41,6 +42,14 @@ def container_mb(memory: str, overhead: str) -> int:
     return megabytes(memory) + megabytes(overhead)
 
 
+def am_mb(spark: SparkConfig) -> int:
+    """Return the MB of memory that the application master takes of one node.
+
+    In cluster mode it is the driver, which gets as much for its Python process as for its JVM.
+    """
+    return AM_MB if spark.deploy_mode == "client" else 2 * megabytes(spark.driver_memory)
+
+
 def sized(config: Config) -> Config:
     """Return `config` with the sizes that nobody gave: one executor on each node, with all that the node has.
 
@@ -61,7 +70,9 @@ def sized(config: Config) -> Config:
     executors = config.spark.executors or max(nodes.count, math.ceil(workers / given) if given else 1)
     on_a_node = math.ceil(executors / nodes.count)
     cores = given or max(nodes.smallest.cores // on_a_node, math.ceil(workers / executors), 1)
-    room = (nodes.smallest.yarn_mb - AM_MB) // on_a_node
+    room = (nodes.smallest.yarn_mb - am_mb(config.spark)) // on_a_node
+    if room < 1:
+        raise InputError(_no_room(am_mb(config.spark), nodes))
     memory, overhead = config.spark.executor_memory, config.spark.executor_overhead
     if memory is None:
         memory = f"{min(JVM_MB, max(1, room // 3))}m"
@@ -90,18 +101,30 @@ def check_placement(config: Config) -> None:
     size, room = container_mb(memory, overhead), nodes.smallest.yarn_mb
     parts = f"{size:,} MB (spark.executor_memory {memory} and spark.executor_overhead {overhead})"
     has = f"a node ({' or '.join(nodes.types)}) has {room:,} MB for containers"
+    master = am_mb(spark)
+    if master > room:
+        raise InputError(_no_room(master, nodes))
     if size > room:
         raise InputError(
             f"an executor takes {parts}, but {has}: lower the two, or choose larger cluster.core_instance_types"
         )
     # The application master takes its place on one node, which then may hold one executor less.
-    held = (nodes.count - 1) * (room // size) + (room - AM_MB) // size
+    held = (nodes.count - 1) * (room // size) + (room - master) // size
     if held < wanted:
         raise InputError(
-            f"spark.executors ({wanted}) do not fit: each takes {parts}, and {has}, of which one gives {AM_MB} MB to"
+            f"spark.executors ({wanted}) do not fit: each takes {parts}, and {has}, of which one gives {master:,} MB to"
             f" the application master, so that {nodes.count} nodes hold {held}: raise cluster.core_instances, or lower"
             " spark.executors, spark.executor_memory or spark.executor_overhead"
         )
+
+
+def _no_room(master: int, nodes: Nodes) -> str:
+    """Return the message about a driver in a container that is larger than a node."""
+    return (
+        f"spark.deploy_mode=cluster: the driver takes {master:,} MB (twice spark.driver_memory), but a node"
+        f" ({' or '.join(nodes.types)}) has {nodes.smallest.yarn_mb:,} MB for containers: lower spark.driver_memory, or"
+        " choose larger cluster.core_instance_types"
+    )
 
 
 def check_gpus(config: Config) -> None:

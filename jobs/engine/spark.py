@@ -9,11 +9,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,10 +23,11 @@ from py4j.protocol import Py4JError
 from pyspark import BarrierTaskContext, SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from jobs.engine import history, spark_status
+from jobs.engine import failures, history, slots, spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
+from jobs.engine.losses import LossWatch, job_error
 from jobs.engine.orphan import end_with_parent
-from jobs.errors import InputError, NightjarError, WorkerLostError
+from jobs.errors import NightjarError, WorkerLostError
 from jobs.lake.region import VARIABLES, find_region
 from jobs.metrics.stats import ExecutorRow, StageRow
 
@@ -50,8 +51,6 @@ SETTINGS = {
     "spark.python.worker.faulthandler.enabled": "true",  # sends a lost worker's crash report to the driver
 }
 
-SLOTS_SECONDS = 120.0
-"""Most seconds to wait for the slots of a worker group."""
 TASKS_PER_SLOT = 8
 """Most tasks per slot; with more items, neighbours share a task. This raised tokenizing from 50 to 72 MB per CPU
 second. A lost task then costs more items."""
@@ -119,7 +118,10 @@ class SparkEngine:
         if "PYSPARK_GATEWAY_PORT" in os.environ:  # spark-submit has started this process
             end_with_parent()
         started = time.monotonic()
-        self._session = SparkSession.builder.config(map=settings).getOrCreate()
+        try:
+            self._session = SparkSession.builder.config(map=settings).getOrCreate()
+        except Py4JError as error:
+            raise failures.start_error(error, str(settings.get("spark.master") or "yarn")) from None
         self._context: SparkContext = self._session.sparkContext
         self._context.setLogLevel("WARN")
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
@@ -128,39 +130,38 @@ class SparkEngine:
         conf = self._context.getConf()
         self._log_dir = conf.get("spark.eventLog.dir") if conf.get("spark.eventLog.enabled") == "true" else None
         self._hadoop_conf = self._context._jsc.hadoopConfiguration()
+        self._losses = None
+        if not slots.is_local(self._context):
+            self._losses = LossWatch(self._context, slots.promised_executors(self._context) or 1)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
         """Apply `function` to each item, in one task each; with many items, neighbours share a task."""
         if not items:
             return []
         self._context.setJobDescription(description)
-        num_tasks = min(len(items), TASKS_PER_SLOT * (self._promised_slots() or len(items)))
-        try:
-            outcomes = self._context.parallelize(items, num_tasks).map(partial(_run_task, function)).collect()
-        except Py4JError as error:
-            raise WorkerLostError(_cause(error)) from None
+        num_tasks = min(len(items), TASKS_PER_SLOT * (slots.promised(self._context) or len(items)))
+        slots.wait(self._context, 1, self._losses)
+        tasks = self._context.parallelize(items, num_tasks).map(partial(_run_task, function))
+        outcomes = self._collect(tasks)
         return [outcome.unwrap() for outcome in outcomes]
 
     def task_threads(self, num_tasks: int) -> int:
         """Return the slots that Spark has now, divided by the number of tasks."""
-        context = _jvm(self._context)
-        slots = context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile())
-        return max(1, int(slots) // num_tasks)
+        return max(1, slots.now(self._context) // num_tasks)
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in the tasks of one barrier stage, which Spark does not repeat.
 
         Raises:
-            InputError: if the cluster has no slot for each worker, or may take executors away.
+            InputError: if the settings promise no slot for each worker, or the cluster may take executors away.
+            CapacityError: if the cluster does not keep what the settings promise.
             WorkerLostError: if a task died.
         """
-        self._wait_for_slots(workers)
+        slots.check(self._context, workers)
+        slots.wait(self._context, workers, self._losses)
         self._context.setJobDescription(description)
         tasks = self._context.parallelize(range(workers), workers).barrier()
-        try:
-            outcomes = tasks.mapPartitions(partial(_run_barrier_task, function, self._executor_cores())).collect()
-        except Py4JError as error:
-            raise WorkerLostError(_cause(error)) from None
+        outcomes = self._collect(tasks.mapPartitions(partial(_run_barrier_task, function, self._executor_cores())))
         for outcome in outcomes:
             outcome.unwrap()
         result: Result = outcomes[0].value
@@ -189,35 +190,14 @@ class SparkEngine:
             except (OSError, NightjarError, Py4JError) as error:
                 log.warning("Spark's event log was not kept: %s", (str(error) or repr(error)).splitlines()[0])
 
-    def _wait_for_slots(self, workers: int) -> None:
-        """Wait until the executors have enough slots; not at all if the settings promise too few."""
-        context = _jvm(self._context)
-        if self._context.getConf().get("spark.dynamicAllocation.enabled") == "true":
-            raise InputError(
-                "spark.dynamicAllocation.enabled=true: workers that train together need a fixed number of executors;"
-                " leave it out of spark-submit"
-            )
-        slots = self._promised_slots()
-        profile = context.resourceProfileManager().defaultResourceProfile()
-        deadline = time.monotonic() + (0.0 if slots is not None and slots < workers else SLOTS_SECONDS)
-        while (slots := context.maxNumConcurrentTasks(profile)) < workers:
-            if time.monotonic() >= deadline:
-                raise InputError(
-                    f"train.workers ({workers}) needs as many slots at the same time, but Spark on"
-                    f" {self._context.master} has {slots}: lower train.workers, or raise spark.executors or"
-                    " spark.executor_cores"
-                )
-            time.sleep(0.5)
-
-    def _promised_slots(self) -> int | None:
-        """Return the number of slots once all executors have started; None if the settings do not say."""
-        conf, master = self._context.getConf(), str(self._context.master)
-        if master.startswith("local["):
-            return int(_jvm(self._context).defaultParallelism())
-        if sizes := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,.*", master):
-            return int(sizes[1]) * int(sizes[2])
-        executors = conf.get("spark.executor.instances")
-        return int(executors) * int(conf.get("spark.executor.cores") or 1) if executors else None
+    def _collect(self, tasks: Any) -> list[_Outcome]:
+        """Run a job and return what its tasks return. A `WorkerLostError` says in one line why it failed."""
+        try:
+            with self._losses.watched() if self._losses is not None else nullcontext():
+                outcomes: list[_Outcome] = tasks.collect()
+        except Py4JError as error:
+            raise job_error(error, self._losses) from None
+        return outcomes
 
     def _executor_cores(self) -> int | None:
         """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
@@ -307,17 +287,3 @@ def _settle_worker() -> None:
             sys.path_importer_cache.pop(path, None)
     if not gc.get_freeze_count():
         gc.freeze()
-
-
-def _jvm(context: SparkContext) -> Any:
-    """Return the SparkContext of the JVM."""
-    return context._jsc.sc()
-
-
-def _cause(error: Py4JError) -> str:
-    """Return the reason in a Java exception: the crash report of a task that died, else the last exception's line."""
-    report = re.search(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", str(error), re.DOTALL)
-    if report:
-        return f"a task crashed: {report[1].strip() or 'killed'}"
-    reasons = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", str(error), re.MULTILINE)
-    return f"a task failed: {reasons[-1] if reasons else str(error).splitlines()[0]}"

@@ -14,6 +14,7 @@ from jobs.metrics.stats import ExecutorRow, StageRow
 Fields = dict[str, Any]
 """A stage or an executor as Spark's REST interface describes it."""
 
+_FRAME = re.compile(r"\s+(at |\.\.\. \d+ more)|\s*$")
 _EPOCH = re.compile(r"\bepoch (\d+(?:\.\d+)?)")
 
 
@@ -34,6 +35,24 @@ def executors(context: SparkContext) -> list[ExecutorRow]:
     """Return one row for each executor that the application has or had, with its totals so far."""
     store, gateway = _store(context)
     return [_executor_row(executor) for executor in _plain(gateway, store.executorList(False))]
+
+
+def lost_executors(context: SparkContext) -> list[dict[str, str]]:
+    """Return number, address and reason of each executor that the application lost, in the words of the cluster.
+
+    Events that Spark has not processed yet are not waited for, so this can be asked often.
+    """
+    found = _plain(context._gateway, context._jsc.sc().statusStore().executorList(False))
+    return [
+        {"executor": each["id"], "address": each["hostPort"], "reason": _without_stack(str(each["removeReason"]))}
+        for each in found
+        if not each["isActive"] and each.get("removeReason")
+    ]
+
+
+def _without_stack(reason: str) -> str:
+    """Return a reason in one line, without the frames of exceptions that it quotes."""
+    return " ".join(line.strip() for line in reason.splitlines() if not _FRAME.match(line)).strip()
 
 
 def _store(context: SparkContext) -> tuple[Any, Any]:

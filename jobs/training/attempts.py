@@ -9,7 +9,7 @@ from functools import partial
 
 from jobs.config import TrainConfig
 from jobs.engine.base import Engine
-from jobs.errors import DivergedError, StoppedError, WorkerLostError, reading
+from jobs.errors import DivergedError, MemoryLimitError, StoppedError, WorkerLostError, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.training.checkpoint import latest_checkpoint
@@ -20,6 +20,9 @@ from jobs.training.supervision.shutdown import ShutdownSignal, forward
 from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
+
+_MOST_MEMORY_LOSSES = 1
+"""Attempts after which containers that were killed for their memory are started again in the same size."""
 
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
@@ -76,10 +79,12 @@ class Attempts:
             self.restarts = int(counts["restarts"])
             self.skipped = tuple(int(batch) for batch in counts["skipped_batches"])
         self._restarts_before = self.restarts
+        self._memory_losses = 0
 
     def lost(self, error: WorkerLostError) -> None:
         """Count a lost worker; raise an error if this driver has restarted training `train.max_restarts` times."""
         log.warning("%s", error)
+        size = self._same_size_again(error)
         restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
         if restarts == limit:
             raise WorkerLostError(
@@ -89,7 +94,19 @@ class Attempts:
         self.restarts += 1
         self._save()
         step = latest_checkpoint(self._run) or 0
-        self._progress(f"a worker was lost; resuming from step {step} (restart {restarts + 1} of {limit})")
+        self._progress(f"a worker was lost; resuming from step {step}{size} (restart {restarts + 1} of {limit})")
+
+    def _same_size_again(self, error: WorkerLostError) -> str:
+        """Return what to say of an attempt in containers of the same size; raise the error after the second loss."""
+        if not isinstance(error, MemoryLimitError):
+            return ""
+        self._memory_losses += 1
+        if self._memory_losses > _MOST_MEMORY_LOSSES:
+            raise MemoryLimitError(
+                f"containers of one size were killed for their memory in {self._memory_losses} attempts, so no further"
+                f" one is made; the last time: {str(error).splitlines()[0]}"
+            ) from None
+        return ", once more in containers of the same size, because one was killed for its memory"
 
     def diverged(self, error: DivergedError) -> None:
         """Leave out the batch at which training diverged; raise the error if the settings do not allow that."""

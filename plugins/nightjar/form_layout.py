@@ -142,6 +142,7 @@ _FOLDED = {
     "Spark": {
         "spark.app_name": "Name of the application",
         "spark.master": "Spark master",
+        "spark.deploy_mode": "Place of the driver",
         "spark.driver_memory": "Memory of the driver",
         "spark.executor_memory": "Memory of an executor's JVM",
         "spark.executor_overhead": "Memory of an executor beside its JVM",

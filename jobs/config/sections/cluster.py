@@ -29,6 +29,11 @@ class SparkConfig(Section):
     master: str | None = None
     """Spark master to connect to, such as spark://host:7077, unless spark-submit was given one. Without a value, Spark
     runs on this machine, with executors x executor_cores slots."""
+    deploy_mode: Literal["client", "cluster"] = "client"
+    """Where the driver of a step on EMR runs. client: on the primary node, as a process of the step, so that a
+    cancelled step ends it. cluster: in a container on one of the other nodes, which must have room for it; a driver
+    whose step was cancelled then runs until its cluster is terminated. YARN starts no second driver in either mode:
+    Airflow tries the step again."""
     driver_memory: MemorySize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
     executor_memory: MemorySize | None = None

@@ -242,7 +242,8 @@ def add_step(
 def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
     """Return the spark-submit command of a step, without the step's own arguments.
 
-    In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's.
+    In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's. In
+    cluster mode YARN starts the driver, once.
     """
     filled = spark.filled()
     conf = {
@@ -253,10 +254,15 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
         **_FIXED,
         "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     }
+    if filled.deploy_mode == "cluster":
+        # A second driver would work beside the next attempt of Airflow.
+        conf["spark.yarn.maxAppAttempts"] = "1"
+        conf["spark.driver.memoryOverhead"] = filled.driver_memory
     sizes = ["--driver-memory", filled.driver_memory, "--executor-memory", str(filled.executor_memory)]
     settings = [argument for key, value in conf.items() for argument in ("--conf", f"{key}={value}")]
     code = ["--py-files", join(package_uri, "jobs.zip"), join(package_uri, "launcher.py")]
-    start = ["spark-submit", "--master", "yarn", "--deploy-mode", "client", "--name", f"{spark.app_name}-{step}"]
+    start = ["spark-submit", "--master", "yarn", "--deploy-mode", filled.deploy_mode]
+    start += ["--name", f"{spark.app_name}-{step}"]
     return [*start, *sizes, *settings, *code]
 
 

@@ -128,3 +128,15 @@ def test_sizes_for_a_spark_whose_nodes_are_not_known():
     assert (spark.executors, spark.executor_cores, spark.executor_memory, spark.executor_overhead) == (3, 1, "2g", "2g")
     assert config(spark__executors=2).spark.filled(workers=3).executor_cores == 2
     assert config(spark__executor_cores=4, spark__executor_memory="1g").spark.filled(3).executor_overhead == "1g"
+
+
+def test_the_driver_in_cluster_mode_takes_its_place_on_a_node():
+    in_cluster = {"spark__deploy_mode": "cluster", "spark__driver_memory": "2g"}
+    assert sizes(**in_cluster) == (2, 4, "2048m", f"{11_712 - 2 * 2048 - 2048}m")
+    check_placement(sized(config(**in_cluster)))
+    full = {"spark__executors": 2, "spark__executor_memory": "2g", "spark__executor_overhead": "8768m"}
+    check_placement(sized(config(**full)))
+    with pytest.raises(InputError, match=r"one gives 4,096 MB to the application master, so that 2 nodes hold 1"):
+        check_placement(sized(config(**full, **in_cluster)))
+    with pytest.raises(InputError, match=r"the driver takes 16,384 MB \(twice spark\.driver_memory\), but a node"):
+        sized(config(spark__deploy_mode="cluster", spark__driver_memory="8g"))

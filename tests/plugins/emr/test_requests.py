@@ -144,6 +144,14 @@ def test_step_is_a_spark_submit_of_the_package():
     assert requests.attempt_of({"Config": {"Args": ["spark-submit", "x.py"]}}) is None
 
 
+def test_yarn_starts_no_second_driver_in_cluster_mode():
+    settings = {"spark__deploy_mode": "cluster", "spark__driver_memory": "3g"}
+    [step] = requests.add_step("j-1", "train", config(**settings), RUN, "s3://lakes/p")["Steps"]
+    arguments = step["HadoopJarStep"]["Args"]
+    assert arguments[arguments.index("--deploy-mode") + 1] == "cluster"
+    assert {"spark.yarn.maxAppAttempts=1", "spark.driver.memoryOverhead=3g"} <= set(arguments)
+
+
 @pytest.mark.parametrize(
     ("timeline", "late"),
     [

@@ -1,0 +1,86 @@
+"""Errors of Spark in one line: the innermost cause, and the settings of ours to change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from py4j.protocol import Py4JError
+
+from jobs.errors import InputError, MemoryLimitError, NightjarError, WorkerLostError
+
+_EXCEPTION = re.compile(r"^(?:Caused by: |: )?(?:\w+\.)*(\w*(?:Error|Exception): .+)$", re.MULTILINE)
+MEMORY = re.compile(r"exceeding (physical|virtual) memory limits|\bOOM\b|OutOfMemory")
+_TOO_LARGE = re.compile(r"Required (?:executor|AM) memory .*above the max threshold", re.DOTALL)
+_WRAPPERS = re.compile(
+    r"An error occurred while calling|Exception thrown in awaitResult|^Job aborted due to stage failure"
+)
+_ADVICE = (
+    (
+        MEMORY,
+        "raise spark.executor_overhead (Python's memory, now {overhead}) or spark.executor_memory (the JVM's, now"
+        " {memory}), or train with fewer tasks on an executor (spark.executor_cores)",
+    ),
+    (
+        re.compile("external shuffle (server|service)"),
+        "set spark.shuffle.service.enabled=false, or leave out spark.authenticate: this cluster's shuffle service has"
+        " another version of the authentication",
+    ),
+    (
+        _TOO_LARGE,
+        "lower spark.executor_memory and spark.executor_overhead, or choose larger cluster.core_instance_types",
+    ),
+)
+
+
+def start_error(error: Py4JError, master: str) -> NightjarError:
+    """Return the error of an application that Spark could not start. What no attempt can change is an `InputError`."""
+    reason = innermost(error)
+    message = f"Spark on {master} did not start: {with_advice(reason)}"
+    return InputError(message) if _TOO_LARGE.search(reason) else NightjarError(message)
+
+
+def innermost(error: Py4JError) -> str:
+    """Return the line of the exception that caused all others: of Python in a task, else of Java."""
+    text = str(error)
+    python = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", text, re.MULTILINE)
+    if "PythonException" in text and python:
+        return str(python[-1])
+    messages = _messages(getattr(error, "java_exception", None))
+    telling = [each for each in messages if not _WRAPPERS.search(each)] or messages
+    if telling:
+        return telling[-1]
+    reasons = [each for each in _EXCEPTION.findall(text) if not _WRAPPERS.search(each)]
+    return str(reasons[-1]) if reasons else text.splitlines()[0]
+
+
+def with_advice(reason: str, sizes: Mapping[str, str] | None = None) -> str:
+    """Return a reason, with the settings to change if it is known which."""
+    for pattern, advice in _ADVICE:
+        if pattern.search(reason):
+            known = sizes or {"memory": "too little", "overhead": "too little"}
+            return f"{reason.rstrip('. ')}; {advice.format(**known)}"
+    return reason
+
+
+def lost_error(message: str, sizes: Mapping[str, str] | None = None) -> WorkerLostError:
+    """Return the error of a loss that `message` describes, with the settings to change."""
+    kind = MemoryLimitError if MEMORY.search(message) else WorkerLostError
+    return kind(with_advice(" ".join(message.split()), sizes))
+
+
+def _messages(exception: Any) -> list[str]:
+    """Return the first lines of a Java exception's message and of those of its causes, the innermost last."""
+    found: list[str] = []
+    for _ in range(20):
+        if exception is None:
+            break
+        try:
+            message, name = exception.getMessage(), str(exception.getClass().getSimpleName())
+            exception = exception.getCause()
+        except (Py4JError, OSError):  # the JVM is gone
+            break
+        lines = str(message or "").strip().splitlines()
+        found.append(f"{name}: {lines[0]}" if lines else name)
+    return found
