@@ -44,6 +44,10 @@ demo: setup ## Run the whole DAG on a sample text, on this machine [CORPUS=path]
 airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 	@$(RUN_PIPELINE) -m infra.airflow.standalone
 
+.PHONY: yarn
+yarn: setup ## The same, with each cluster on a real YARN of several hosts (Linux, root) [NIGHTJAR_HADOOP_JARS=folder]
+	@$(RUN_PIPELINE) -m infra.airflow.standalone --executors yarn --lake s3://nightjar/yarn --home .airflow/yarn
+
 ##@ docker-compose
 
 .PHONY: up
@@ -152,6 +156,12 @@ test-spark41: setup .venv-spark41/made ## Run the tests of the Spark engine on S
 .PHONY: test-bootstrap
 test-bootstrap: setup ## Run the bootstrap action on a bare Debian (root and debootstrap) and on the embedded EMR
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py tests/infra/emr/bootstrap_lab.py
+
+# Without the jars nothing is tested, and that is an error.
+.PHONY: test-yarn
+test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JARS=folder] [CASE=name]
+	@$(RUN_PIPELINE) -m infra.emr.yarn
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
 
 .PHONY: chaos
 chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table

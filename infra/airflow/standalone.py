@@ -1,6 +1,7 @@
 """Start a local Airflow with its UI and the embedded EMR, on loopback: ``make airflow``.
 
     python -m infra.airflow.standalone [--port 8080] [--emr-port 0] [--lake lake] [--home .airflow]
+        [--executors threads]
 
 A lake on this machine gets the sample corpus, which the trigger form then offers. The command prints the URL and the
 login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The home folder has the database, logs,
@@ -21,10 +22,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.emr.settings import Executors
 from infra.lake import folders, sample_corpus
 from jobs.errors import InputError, NightjarError
 from jobs.lake.layout import Lake
@@ -45,6 +47,13 @@ Next
     %s
   stop Airflow
     Ctrl-C"""
+READY_YARN = """
+  watch YARN while a run has a cluster
+    http://198.18.0.10:8088
+  pull a host's cable, and connect it again (root)
+    ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
+  lose a host with all that runs on it (root)
+    kill -9 $(ip netns pids njy-2)"""
 AIRFLOW = [sys.executable, "-m", "airflow"]
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
@@ -71,7 +80,12 @@ class LocalAirflow:
 
 @contextmanager
 def local_airflow(
-    home: Path, lake: str, port: int = 0, emr_port: int = 0, extra_env: dict[str, str] | None = None
+    home: Path,
+    lake: str,
+    port: int = 0,
+    emr_port: int = 0,
+    extra_env: dict[str, str] | None = None,
+    executors: Executors = "threads",
 ) -> Iterator[LocalAirflow]:
     """Run Airflow and the embedded EMR for the duration of the block.
 
@@ -81,6 +95,7 @@ def local_airflow(
         port: Port of the UI and API; 0 chooses a free one.
         emr_port: Port of the embedded EMR; 0 chooses a free one.
         extra_env: Additional environment variables, which override all others.
+        executors: How the embedded EMR runs Spark's executors.
 
     Raises:
         ProcessError: if a process died or is not healthy within the timeout.
@@ -95,7 +110,7 @@ def local_airflow(
         def start(name: str, command: list[str]) -> GuardedProcess:
             return stack.enter_context(GuardedProcess(name, command, env, home / "logs" / f"{name}.log"))
 
-        emr = start("emr", emr_command(home, lake_uri, emr_endpoint))
+        emr = start("emr", emr_command(home, lake_uri, emr_endpoint, executors))
         start("migrate", [*AIRFLOW, "db", "migrate"]).wait_for_success(START_TIMEOUT_SECONDS)
         wait_until(
             lambda: emr.has_logged(EMR_READY_MESSAGE), "the embedded EMR has not started", [emr], START_TIMEOUT_SECONDS
@@ -118,14 +133,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _stop(stop))
     try:
+        if options.executors == "yarn":
+            _check_yarn(to_uri(options.lake))
         log.info("Starting Airflow and the embedded EMR (logs: %s)", options.home.absolute() / "logs")
         port = _default_port() if options.port is None else free_port(options.port)
         emr_port = free_port(options.emr_port)
         with (
             _ready_lake(to_uri(options.lake)) as env,
-            local_airflow(options.home, options.lake, port, emr_port, env) as running,
+            local_airflow(options.home, options.lake, port, emr_port, env, options.executors) as running,
         ):
             log.info(READY, running.url, running.password, running.url, *_own_text(to_uri(options.lake)))
+            if options.executors == "yarn":
+                log.info(READY_YARN)
             while not stop.wait(1.0):
                 for process in running.processes:
                     process.check_running()
@@ -156,6 +175,16 @@ def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
         except InputError as error:
             log.warning("%s", error)
         yield env
+
+
+def _check_yarn(lake_uri: str) -> None:
+    """Check that this machine can have a YARN, and that its hosts can reach the lake."""
+    from infra.emr.spark_home import require_spark  # noqa: PLC0415 - only a YARN needs it
+    from infra.emr.yarn import cluster  # noqa: PLC0415 - see above
+
+    if not is_s3(lake_uri):
+        raise InputError(f"--lake {lake_uri}: the hosts of a YARN reach S3 alone; name a lake at s3://, as on EMR")
+    cluster.check(require_spark())
 
 
 def _own_text(lake_uri: str) -> tuple[str, str]:
@@ -227,17 +256,20 @@ def _parser() -> argparse.ArgumentParser:
     lake = os.environ.get("NIGHTJAR_LAKE") or str(PROJECT_ROOT / "lake")
     lake_help = "path, file:///... or s3://bucket/prefix (default: NIGHTJAR_LAKE, or lake)"
     parser.add_argument("--lake", default=lake, help=lake_help)
+    kinds = get_args(Executors)
+    executors_help = "how Spark's executors run; yarn needs Linux, root and a lake at s3:// (default: threads)"
+    parser.add_argument("--executors", choices=kinds, default="threads", help=executors_help)
     port_help = "port of the UI; 0 chooses a free one (default: NIGHTJAR_PORT, or 8080, or a free one if it is taken)"
     parser.add_argument("--port", type=int, help=port_help)
     parser.add_argument("--emr-port", type=int, default=0, help="port of the embedded EMR (default: a free one)")
     return parser
 
 
-def emr_command(home: Path, lake_uri: str, endpoint: str) -> list[str]:
+def emr_command(home: Path, lake_uri: str, endpoint: str, executors: Executors = "threads") -> list[str]:
     """Return the command that starts the embedded EMR at `endpoint`, with the lake's bucket if it is on S3."""
     command = [sys.executable, "-m", "infra.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
-    return [*command, "--state-dir", str(home / "emr"), *buckets]
+    return [*command, "--state-dir", str(home / "emr"), "--executors", executors, *buckets]
 
 
 if __name__ == "__main__":

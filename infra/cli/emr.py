@@ -36,7 +36,11 @@ def emr(
         ),
     ] = DEFAULT.state_dir,
     executors: Annotated[
-        Executors, Option(help="Run Spark executors as threads of the driver's JVM, or as processes.")
+        Executors,
+        Option(
+            help="Run Spark executors as threads of the driver's JVM, as processes, or on a real YARN, whose hosts are"
+            " network namespaces (Linux, root)."
+        ),
     ] = DEFAULT.executors,
     start_seconds: Annotated[
         float, Option(help="Seconds that a new cluster stays in the state STARTING.")

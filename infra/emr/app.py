@@ -22,9 +22,9 @@ RESET_PATH = f"{MOTO_PREFIX}/reset"
 
 
 class App:
-    """The application. `moto` answers all services but EMR."""
+    """The application. `moto` answers all services but EMR, which may be absent."""
 
-    def __init__(self, moto: WSGIApplication, emr: EmrApi, control: WSGIApplication, faults: Faults) -> None:
+    def __init__(self, moto: WSGIApplication, emr: EmrApi | None, control: WSGIApplication, faults: Faults) -> None:
         self._moto = moto
         self._emr = emr
         self._control = control
@@ -37,7 +37,7 @@ class App:
             return [b"The embedded EMR refuses requests from web pages.\n"]
         if environ["PATH_INFO"].startswith(PREFIX):
             return self._control(environ, start_response)
-        if environ["PATH_INFO"] == RESET_PATH and environ["REQUEST_METHOD"] == "POST":
+        if environ["PATH_INFO"] == RESET_PATH and environ["REQUEST_METHOD"] == "POST" and self._emr is not None:
             self._emr.reset()
             self._faults.remove()
             self._faults.forget_calls()
@@ -58,8 +58,10 @@ class App:
 
     def _route(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
-        is_emr = target.startswith(EMR_TARGET) and not self._emr.leaves_to_moto(target.removeprefix(EMR_TARGET))
-        return (self._emr if is_emr else self._moto)(environ, start_response)
+        emr = self._emr if target.startswith(EMR_TARGET) else None
+        if emr is None or emr.leaves_to_moto(target.removeprefix(EMR_TARGET)):
+            return self._moto(environ, start_response)
+        return emr(environ, start_response)
 
     def _drop(self, environ: WSGIEnvironment, *, takes_effect: bool) -> None:
         """Close the connection without an answer."""

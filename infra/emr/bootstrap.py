@@ -13,8 +13,9 @@ from typing import Any
 
 from infra.emr import logs
 from infra.emr.command import ClusterSpec, StepCommand
-from infra.emr.execution import NOT_STARTED, GuardedCommand, find_spark
+from infra.emr.execution import NOT_STARTED, GuardedCommand
 from infra.emr.settings import ServerContext
+from infra.emr.spark_home import find_spark
 from jobs.errors import NightjarError
 from jobs.lake.uri import to_uri
 

@@ -22,6 +22,7 @@ from infra.emr.nodes import Instance, new_id
 from infra.emr.records import ACTIVE_STEP, ENDING, ClusterRecord, StepRecord
 from infra.emr.settings import ServerContext
 from infra.emr.state import save
+from infra.emr.yarn.cluster import Yarn
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +44,19 @@ class Cluster:
         """The running steps that are being cancelled."""
         self.has_errors = False
         """Whether the cluster ends with errors."""
+        self.yarn: Yarn | None = None
+        """The YARN that runs the steps, if the cluster has one."""
         self._bootstrap: GuardedCommand | None = None
         self._thread: threading.Thread | None = None
 
     def is_ending(self) -> bool:
         """Whether the cluster is terminating or has terminated."""
         return self.record.state in ENDING
+
+    @property
+    def executors(self) -> str:
+        """How executors run: see `EmrSettings.executors`. Not validated: it may come from a tag."""
+        return self.record.tags.get(EXECUTORS_TAG, self.server.settings.executors)
 
     @property
     def workers(self) -> list[Instance]:
@@ -171,10 +179,11 @@ class Cluster:
         python = bootstrap.prefix(self.folder) / "env" / "bin" / "python"
         spec = ClusterSpec(
             region=self.record.region,
-            executors=self.record.tags.get(EXECUTORS_TAG, self.server.settings.executors),
+            executors=self.executors,
             spark_defaults=read_defaults(configurations),
             exports=read_exports(configurations),
             worker_megabytes=self._worker_megabytes(),
+            yarn=self.yarn,
             metadata_url=f"{self.server.endpoint_url}{PREFIX}clusters/{self.record.id}",
         )
         return spec.with_python(str(python)) if python.exists() else spec

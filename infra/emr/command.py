@@ -10,7 +10,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from infra.emr.client import KEYS, STEP_AGENT
+from infra.emr.spark_home import NO_SPARK
 from infra.emr.spark_submit import CommandError, Download, SparkCluster, find_engine, localize
+from infra.emr.yarn.cluster import Yarn
 
 EXECUTORS_TAG = "nightjar:executors"
 
@@ -38,7 +40,7 @@ class ClusterSpec:
 
     region: str
     executors: str
-    """`threads` or `processes`. Not validated: it may come from a tag."""
+    """`threads`, `processes` or `yarn`. Not validated: it may come from a tag."""
     spark_defaults: Mapping[str, str]
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
@@ -46,6 +48,8 @@ class ClusterSpec:
     """Memory that YARN would have on each worker; empty if it is not known, so that nothing is limited."""
     python: str = sys.executable
     """The Python of drivers and executors."""
+    yarn: Yarn | None = None
+    """The YARN that runs steps, if the cluster has one."""
     metadata_url: str = ""
     """Where steps find the notices of spot instances."""
 
@@ -60,6 +64,8 @@ class StepCommand:
 
     argv: tuple[str, ...]
     downloads: tuple[Download, ...] = ()
+    entering: tuple[str, ...] = ()
+    """What stands before the command, to run it on a host."""
 
 
 def read_exports(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -78,17 +84,27 @@ def step_command(
     jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path | None, java_options: str
 ) -> StepCommand:
     """Return the local command of a step. A `CommandError` says why the embedded EMR cannot run it."""
+    _check(jar, args)
+    if PurePath(args[0]).name != "spark-submit":
+        return StepCommand(tuple(args))
+    if spark_home is None:
+        raise CommandError(NO_SPARK)
+    cluster = SparkCluster(spec.spark_defaults, spark_home, java_options, spec.worker_megabytes)
+    argv, downloads = localize(args[1:], cluster, find_engine(spec.executors))
+    return StepCommand(tuple(argv), downloads)
+
+
+def yarn_command(jar: str, args: Sequence[str], yarn: Yarn, folder: Path) -> StepCommand:
+    """Return the command of a step on the primary host of a YARN: as it was sent, in a folder of that host."""
+    _check(jar, args)
+    return StepCommand(tuple(args), entering=yarn.entering(folder))
+
+
+def _check(jar: str, args: Sequence[str]) -> None:
     if PurePath(jar).name != "command-runner.jar":
         raise CommandError(f"{jar}: the embedded EMR only runs steps of command-runner.jar")
     if not args:
         raise CommandError("command-runner.jar: the step has no arguments, so there is no command to run")
-    if PurePath(args[0]).name != "spark-submit":
-        return StepCommand(tuple(args))
-    if spark_home is None:
-        raise CommandError("pyspark is not installed in the Python environment of the embedded EMR; run make setup")
-    cluster = SparkCluster(spec.spark_defaults, spark_home, java_options, spec.worker_megabytes)
-    argv, downloads = localize(args[1:], cluster, find_engine(spec.executors))
-    return StepCommand(tuple(argv), downloads)
 
 
 def step_env(

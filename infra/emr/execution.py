@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import shlex
@@ -18,8 +17,9 @@ from pathlib import Path
 import psutil
 
 from infra.emr import guard, logs
-from infra.emr.command import ClusterSpec, StepCommand, step_command, step_env
+from infra.emr.command import ClusterSpec, StepCommand, step_command, step_env, yarn_command
 from infra.emr.settings import ServerContext
+from infra.emr.spark_home import find_spark
 from infra.emr.spark_submit import CommandError, find_engine
 from jobs.errors import NightjarError
 from jobs.lake.uri import to_uri
@@ -63,7 +63,7 @@ class GuardedCommand:
             except OSError as error:
                 raise CommandError(f"cannot read {download.uri}: {error}") from None
         self.write_log(f"run {shlex.join(command.argv)}")
-        process = self._start(command.argv, env)
+        process = self._start([*command.entering, *command.argv], env)
         if process is None:
             return NOT_STARTED
         with process:
@@ -166,17 +166,18 @@ class StepExecution(GuardedCommand):
         return failure
 
     def _attempt(self, cluster: ClusterSpec) -> int:
+        if cluster.yarn is not None:
+            folder = cluster.yarn.step_folder(self.folder.name)
+            command = yarn_command(self._step.jar, self._step.args, cluster.yarn, folder)
+            try:
+                return self.run(command, cluster.yarn.step_env(self.server.settings.step_env))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         home, work = find_spark(), self.folder / "work"
         if home is not None and find_engine(cluster.executors).own_jvms:
             home = _private_spark_home(home, work / ".spark")
         command = step_command(self._step.jar, self._step.args, cluster, home, self.server.settings.java_options)
         return self.run(command, self.environment(cluster, home))
-
-
-def find_spark() -> Path | None:
-    """Return the folder of the pip package of Spark without importing it, or None if it is not installed."""
-    spec = importlib.util.find_spec("pyspark")
-    return None if spec is None or spec.origin is None else Path(spec.origin).parent
 
 
 def _executor_id(process: psutil.Process) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from infra.emr import provisioning, steps
+from infra.emr import machines, provisioning, steps
 from infra.emr.cluster import Cluster
 from infra.emr.spot import SpotMarket
 
@@ -24,6 +24,8 @@ def run(cluster: Cluster) -> None:
     with cluster.changed:
         while cluster.running:
             cluster.changed.wait()
+    machines.stop(cluster)
+    with cluster.changed:
         for nodes in record.nodes:
             nodes.end(clock.now())
         record.ended = clock.now()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from infra.emr import machines
 from infra.emr.bootstrap import BootstrapAction, BootstrapFailure, skip_reason, worker_failure, write_fault
 from infra.emr.cluster import Cluster
 from infra.emr.faults import Fault
@@ -33,7 +34,7 @@ def start(cluster: Cluster) -> bool:
         cluster.log_state()
         cluster.save()
         cluster.wait_until_ending(server.clock.now() + server.settings.bootstrap_seconds)
-    failure = None if cluster.is_ending() else _bootstrap(cluster)
+    failure = None if cluster.is_ending() else _bootstrap(cluster) or machines.start(cluster)
     with cluster.changed:
         if failure is not None:
             record.error_details = list(failure.error_details)
@@ -52,6 +53,7 @@ def resupply(cluster: Cluster) -> None:
         if nodes.provided("ON_DEMAND") < nodes.on_demand or nodes.provided("SPOT") < nodes.spot:
             _launch(cluster, nodes, _capacity_faults(cluster, [nodes]))
             nodes.run(cluster.server.clock.now())
+    machines.sync(cluster)
     cluster.commit()
 
 

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import logging
 import shutil
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from infra.emr import state
 from infra.emr.api import EmrApi
@@ -30,9 +29,13 @@ from infra.emr.client import CLUSTER_AGENT, connect, open_store
 from infra.emr.clock import Clock
 from infra.emr.control_api import ControlApi
 from infra.emr.faults import Faults
+from infra.emr.gateway import s3_at
 from infra.emr.logs import Uploads
 from infra.emr.registry import Clusters
+from infra.emr.serving import StartError, listen, serving
 from infra.emr.settings import EmrSettings, ServerContext
+from infra.emr.spark_home import require_spark
+from infra.emr.yarn import cluster as yarn
 from jobs.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,10 +45,6 @@ log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
-
-
-class StartError(InputError):
-    """The embedded EMR cannot start with these settings."""
 
 
 @contextmanager
@@ -60,41 +59,34 @@ def embedded_emr(
 
     Raises:
         StartError: if the port is taken, the state folder cannot be made, or this process has a server already.
-        InputError: if a bucket has an invalid name.
+        InputError: if a bucket has an invalid name, or this machine can have no YARN and the settings want one.
     """
     settings = settings or EmrSettings()
     if settings.host not in _LOOPBACK:
         log.warning("Anyone who can reach %s can run commands as the user of this server", settings.host)
+    if settings.executors == "yarn":
+        yarn.check(require_spark())
     if not _ONE_SERVER.acquire(blocking=False):
         raise StartError("this process already has an embedded EMR; stop it first")
     with ExitStack() as stack:
         stack.callback(_ONE_SERVER.release)
-        sock = stack.enter_context(closing(_listen(settings.host, settings.port)))
+        sock = stack.enter_context(closing(listen(settings.host, settings.port)))
         url = _url(settings.host, sock.getsockname()[1])
         folder = stack.enter_context(_state_dir(settings))
         stack.enter_context(state.locked(folder))
-        clock, store = Clock(settings.clock_speed), open_store(url)
+        clock, store, faults = Clock(settings.clock_speed), open_store(url), Faults()
         uploads = Uploads(store, clock, settings.log_delay_seconds)
-        server = ServerContext(url, folder, settings, store, clock, Faults(), uploads)
+        server = ServerContext(url, folder, settings, store, clock, faults, uploads, partial(s3_at, faults=faults))
         clusters = Clusters(server)
         clusters.load()
-        control = ControlApi(server.faults, clock, clusters.next_loss)
-        app = App(DomainDispatcherApplication(create_backend_app), EmrApi(clusters), control, server.faults)
-        stack.enter_context(_serving(sock, settings.host, middleware(app) if middleware else app))
+        control = ControlApi(faults, clock, clusters.next_loss)
+        app = App(DomainDispatcherApplication(create_backend_app), EmrApi(clusters), control, faults)
+        stack.enter_context(serving(sock, settings.host, middleware(app) if middleware else app))
         stack.enter_context(_buckets(server))
         stack.callback(uploads.close)
         stack.callback(clusters.stop)
-        stack.callback(server.faults.remove)
+        stack.callback(faults.remove)
         yield server.endpoint_url
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # Python appends the address, which the message has already
-        raise StartError(f"cannot listen on {host} port {port}: {reason}; choose another port") from error
 
 
 def _url(host: str, port: int) -> str:
@@ -117,22 +109,6 @@ def _state_dir(settings: EmrSettings) -> Iterator[Path]:
         yield folder.resolve()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _serving(sock: socket.socket, host: str, app: WSGIApplication) -> Iterator[None]:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # at INFO it logs every request
-    wsgi_server: BaseWSGIServer = make_server(
-        host, sock.getsockname()[1], app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
-    )
-    thread = threading.Thread(target=wsgi_server.serve_forever, args=(0.1,), name="emr-http", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        wsgi_server.shutdown()
-        wsgi_server.server_close()
-        thread.join()
 
 
 @contextmanager

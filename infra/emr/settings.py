@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ from infra.emr.faults import Faults
 from infra.emr.logs import Uploads
 from jobs.lake.store import Store
 
-Executors = Literal["threads", "processes"]
+Executors = Literal["threads", "processes", "yarn"]
 Bootstrap = Literal["fast", "full"]
 
 # Fewer compiler tiers and a serial collector halve the CPU time of a step of a few seconds.
@@ -47,7 +48,8 @@ class EmrSettings:
     """Seconds between SIGTERM and SIGKILL when a step is ended."""
     executors: Executors = "threads"
     """`threads` runs executors in the driver's JVM (Spark's `local[...]`), `processes` each in a JVM of its own
-    (`local-cluster[...]`). The tag `nightjar:executors` overrides it for one cluster."""
+    (`local-cluster[...]`), `yarn` on a real YARN, whose hosts are network namespaces (Linux, root). The tag
+    `nightjar:executors` overrides it for one cluster."""
     java_options: str = SMALL_JVM
     """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
     step_env: Mapping[str, str] = field(default_factory=dict)
@@ -65,3 +67,5 @@ class ServerContext:
     clock: Clock
     faults: Faults
     uploads: Uploads
+    s3_at: Callable[[str], AbstractContextManager[str]]
+    """Serves S3 at an address of this machine for the hosts of a YARN, and gives its URL."""

@@ -225,7 +225,7 @@ ENGINES: Mapping[str, Engine] = {
 def find_engine(name: str) -> Engine:
     """Return the way of executing Spark applications that is called `name`."""
     if name not in ENGINES:
-        raise CommandError(f"executors must be {' or '.join(ENGINES)}, not {name}")
+        raise CommandError(f"executors must be {', '.join(ENGINES)} or yarn, not {name}")
     return ENGINES[name]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from infra.emr.execution import find_spark
+from infra.emr.spark_home import find_spark
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import base_name, join

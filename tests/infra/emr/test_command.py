@@ -110,7 +110,7 @@ def test_incomplete_command_is_refused(args: list[str], message: str) -> None:
 
 
 def test_unknown_kind_of_executors_is_refused() -> None:
-    with pytest.raises(CommandError, match="threads or processes"):
+    with pytest.raises(CommandError, match="threads, processes or yarn, not magic"):
         make("app.py", executors="magic")
 
 

@@ -1,0 +1,45 @@
+"""S3 for the hosts of a YARN, on this machine's address on their bridge.
+
+The hosts get S3 alone. Whoever can call EMR can run commands as the user of the server, and what runs on a host must
+not have more rights than the user without rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from moto.moto_server.werkzeug_app import create_backend_app
+
+from infra.emr.app import MOTO_PREFIX, App
+from infra.emr.control import PREFIX
+from infra.emr.faults import Faults
+from infra.emr.serving import listen, serving
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+@contextmanager
+def s3_at(address: str, faults: Faults) -> Iterator[str]:
+    """Serve S3 at an address for the duration of the block, and yield its URL."""
+    with closing(listen(address, 0)) as sock, serving(sock, address, _OnlyS3(faults)):
+        yield f"http://{address}:{sock.getsockname()[1]}"
+
+
+class _OnlyS3:
+    """The application for the hosts."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._s3 = App(create_backend_app("s3"), None, _refuse, faults)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if "HTTP_X_AMZ_TARGET" in environ or environ["PATH_INFO"].startswith((PREFIX, MOTO_PREFIX)):
+            return _refuse(environ, start_response)
+        return self._s3(environ, start_response)
+
+
+def _refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
+    return [b"The hosts of a YARN can use S3 alone.\n"]

@@ -1,0 +1,49 @@
+"""Serve a WSGI application on a socket in a thread."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+class StartError(InputError):
+    """The embedded EMR cannot start with these settings."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address; port 0 chooses a free one."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]  # Python appends the address, which the message has already
+        raise StartError(f"cannot listen on {host} port {port}: {reason}; choose another port") from error
+
+
+@contextmanager
+def serving(sock: socket.socket, host: str, app: WSGIApplication) -> Iterator[None]:
+    """Serve the application for the duration of the block."""
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # at INFO it logs every request
+    wsgi_server: BaseWSGIServer = make_server(
+        host, sock.getsockname()[1], app, threaded=True, request_handler=MotoRequestHandler, fd=sock.fileno()
+    )
+    thread = threading.Thread(target=wsgi_server.serve_forever, args=(0.1,), name="emr-http", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        wsgi_server.shutdown()
+        wsgi_server.server_close()
+        thread.join()

@@ -1,0 +1,24 @@
+"""Check that this machine can have a YARN, and get Hadoop's jars: ``python -m infra.emr.yarn``."""
+
+from __future__ import annotations
+
+import sys
+
+from infra.emr.spark_home import require_spark
+from infra.emr.yarn import cluster
+from jobs.errors import NightjarError
+
+
+def main() -> int:
+    """Return 0 if a YARN can start here, else print why not, and return the error's exit code."""
+    try:
+        found = cluster.check(require_spark())
+    except NightjarError as error:
+        sys.stderr.write(f"yarn: {error}\n")
+        return error.exit_code
+    sys.stdout.write(f"yarn: {len(found)} jars of Hadoop are in place\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
