@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from jobs.lake.layout import MANIFEST
 from jobs.lake.uri import join, local_path
@@ -59,6 +59,29 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Keep other programs from changing a file in the block. They wait at a lock file, which is removed."""
+    name = path.with_name(f".{path.name}.lock")
+    while True:
+        with name.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_at(name, lock):
+                continue  # the program before has removed it, and the next one may have made another
+            try:
+                yield
+            finally:
+                name.unlink()
+            return
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
 class _DoneError(Exception):
     """Ends a trial."""
 
@@ -95,9 +118,7 @@ class LocalFiles:
         return True
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
-        path = local_path(uri)
-        with path.with_name(f".{path.name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _turn(local_path(uri)):
             if self.read_version(uri)[1] != version:
                 return False
             self.write_bytes(uri, data)

@@ -48,7 +48,7 @@ _PRELOADED = (
 )
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (TRACE|DEBUG|INFO|WARN|WARNING|ERROR) ")
 _MESSAGE = re.compile(r"(nightjar: |python -m jobs|nightjar[ :]|Shell .* not supported)")
-_NO_FAULT = re.compile(r"aws-plan: ")
+_NO_FAULT = re.compile(r"aws-plan: |.*: (no run matches|no runs yet)")
 _MOST_CHARACTERS = 2500
 _PIPE_BYTES = 1 << 20
 _INTERRUPTED, _BROKEN_PIPE = 130, 141

@@ -139,17 +139,13 @@ def judge(case_id: str, case: Case, limit_seconds: float = LIMIT_SECONDS) -> Ver
 
 
 def half_written(lake: Path) -> list[str]:
-    """Return the names of temporary files and of files in datasets without a manifest.
-
-    An empty ``.<name>.lock`` is neither: programs on this machine that change a file take turns by it.
-    """
+    """Return the names of temporary files and of files in datasets without a manifest."""
     found = []
     for path in sorted(lake.rglob("*")):
         name = path.relative_to(lake).as_posix()
         in_dataset = name.startswith("datasets/") and name.count("/") > 2
         dataset = lake.joinpath(*name.split("/")[:3])
-        is_temporary = path.name.startswith(".") and not (path.suffix == ".lock" and path.stat().st_size == 0)
-        if path.is_file() and (is_temporary or (in_dataset and not (dataset / MANIFEST).exists())):
+        if path.is_file() and (path.name.startswith(".") or (in_dataset and not (dataset / MANIFEST).exists())):
             found.append(name)
     return found
 

@@ -65,7 +65,6 @@ def test_the_judge(tmp_path):
     assert case(leave) == "half-written"
     assert half_written(tmp_path) == ["datasets/tokens/abc/shard"]
     (tmp_path / "datasets/tokens/abc/_manifest.json").touch()
-    (tmp_path / ".champion.json.lock").touch()
     assert half_written(tmp_path) == []
 
 

@@ -1,5 +1,6 @@
 """Operations on files, on a local disk and on a real moto server."""
 
+import multiprocessing
 import os
 import resource
 import subprocess
@@ -180,6 +181,28 @@ def test_a_replacement_needs_the_version_that_was_read(lake_uri):
     store.delete_file(uri)
     with pytest.raises(FileNotFoundError):
         store.replace(uri, b"4", version)
+
+
+def count_up(uri, times):
+    for _ in range(times):
+        while True:
+            data, version = store.read_version(uri)
+            if store.replace(uri, b"%d" % (int(data) + 1), version):
+                break
+
+
+def test_programs_take_turns_at_a_file_and_leave_no_lock(tmp_path):
+    uri = (tmp_path / "count").as_uri()
+    store.write_bytes(uri, b"0")
+    fork = multiprocessing.get_context("forkserver")
+    programs = [fork.Process(target=count_up, args=(uri, 50)) for _ in range(4)]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+    assert [program.exitcode for program in programs] == [0] * 4
+    assert store.read_bytes(uri) == b"200"
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
 
 
 def test_large_objects_are_written_and_copied_in_parts(s3_uri, s3_server, tmp_path):
