@@ -49,6 +49,10 @@ _PRELOADED = (
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (TRACE|DEBUG|INFO|WARN|WARNING|ERROR) ")
 _MESSAGE = re.compile(r"(nightjar: |python -m jobs|nightjar[ :]|Shell .* not supported)")
 _NO_FAULT = re.compile(r"aws-plan: |.*: (no run matches|no runs yet)")
+_CACHE = "nightjar-cache-"
+"""The start of the name of the cache folder, which is kept for later commands."""
+_RECORD = re.compile(r"(.*/)?runs/.*/steps(/|$)")
+"""The outcome of an attempt of a step, which is recorded whatever it was."""
 _MOST_CHARACTERS = 2500
 _PIPE_BYTES = 1 << 20
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
@@ -98,7 +102,7 @@ def check(command: Command, folder: Path, lake: Path) -> None:
     outcome = run(command, folder)
     message = _message(command, outcome)
     after = _contents(folder)
-    left = sorted(set(_names(tempfile.gettempdir())) - temporary)
+    left = sorted(name for name in set(_names(tempfile.gettempdir())) - temporary if not name.startswith(_CACHE))
     left += [name for name in after.keys() - before.keys() if "/." in f"/{name}"]
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if outcome.code != 0:
@@ -106,7 +110,7 @@ def check(command: Command, folder: Path, lake: Path) -> None:
         # A step that was started has reported its progress; on a full disk it cannot write statistics.
         is_started = any("/stats/" in name or "/progress/" in name for name in changed)
         if not is_started and outcome.code not in (_INTERRUPTED, _BROKEN_PIPE):
-            left += changed
+            left += [name for name in changed if not _RECORD.match(name)]
     if left:
         raise FaultError("half-written", f"{', '.join(left[:20])} after {outcome.code} {message}")
     if outcome.code not in (0, _INTERRUPTED, _BROKEN_PIPE):
