@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="number of cases")
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other cases")
     parser.add_argument("--only", default="", choices=["", *families()], help="a single family")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of processes")
     parser.add_argument("--case", metavar="ID", help="run one case in this process and print everything")
     options = parser.parse_args()
     if options.case:
@@ -27,7 +29,7 @@ def main() -> int:
             print_verdict(run_case(options.case))
         return 0
     started = time.monotonic()
-    summary = run_cases(case_ids(options.seed, options.cases, options.only), print_verdict)
+    summary = run_cases(case_ids(options.seed, options.cases, options.only), print_verdict, options.workers)
     columns = [*GOOD, *sorted(set(summary.counts) - set(GOOD))]
     rows = [[name, *(f"{counts[key]:,}" for key in columns)] for name, counts in sorted(summary.by_family.items())]
     show("Random inputs", ("family", *columns), rows)

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,15 +61,25 @@ class Summary:
             self.bad.append(verdict)
 
 
-def run_cases(case_ids: Sequence[str], on_bad: Callable[[Verdict], None] = lambda verdict: None) -> Summary:
-    """Run cases in worker processes, one at a time, and return their verdicts; `on_bad` receives each bad one."""
-    summary, left = Summary(), list(case_ids)
-    while left:
-        for verdict in _worker_verdicts(left):
-            left.remove(verdict.case_id)
-            summary.add(verdict)
-            if not verdict.is_good:
-                on_bad(verdict)
+def run_cases(
+    case_ids: Sequence[str], on_bad: Callable[[Verdict], None] = lambda verdict: None, workers: int = 1
+) -> Summary:
+    """Run cases in this many worker processes and return their verdicts; `on_bad` receives each bad one."""
+    summary, lock = Summary(), threading.Lock()
+
+    def run_share(number: int) -> None:
+        begin, end = (len(case_ids) * each // workers for each in (number, number + 1))
+        left = list(case_ids[begin:end])
+        while left:
+            for verdict in _worker_verdicts(left):
+                left.remove(verdict.case_id)
+                with lock:
+                    summary.add(verdict)
+                    if not verdict.is_good:
+                        on_bad(verdict)
+
+    with ThreadPoolExecutor(workers) as threads:
+        list(threads.map(run_share, range(workers)))
     return summary
 
 
