@@ -145,7 +145,8 @@ class Yarn:
     def printed(self, cluster: str, step: str) -> str:
         """Return what a running step has printed so far."""
         folder = self.home / "emr" / cluster / "steps" / step
-        return "".join((folder / name).read_text("utf-8", "replace") for name in ("stderr", "stdout"))
+        found = [folder / name for name in ("stderr", "stdout")]
+        return "".join(path.read_text("utf-8", "replace") for path in found if path.exists())
 
     def log(self, cluster: str, step: str, name: str) -> str:
         key = f"logs/{cluster}/steps/{step}/{name}.gz"

@@ -96,13 +96,6 @@ def test_a_step_runs_as_it_was_sent_on_two_hosts_without_rights(yarn, cluster):
     assert f"run {shlex.join(sent)}\n" in logs
 
 
-def test_the_shuffle_service_with_another_authentication_fails_by_name(yarn, cluster):
-    yesterday = command("app", "--conf", "spark.shuffle.service.enabled=true", "--conf", "spark.task.maxFailures=1")
-    state, logs = yarn.wait(cluster, yarn.submit(cluster, *yesterday))
-    assert state == "FAILED"
-    assert "Unable to register with external shuffle server" in logs
-
-
 def test_cancel_reaches_the_driver_and_its_containers(yarn, cluster):
     step = yarn.submit(cluster, *command("stuck"))
     until(lambda: processes(1) and processes(2), 120, "both executors")

@@ -1,91 +1,49 @@
-"""The step train, as the DAG sends it, on a YARN of two hosts."""
+"""The step train, as the DAG sends it, on a YARN of two hosts, whose executors and containers are killed."""
 
-from dataclasses import dataclass
-from typing import Any
+import os
+import signal
 
 import pytest
 
-from jobs.errors import NightjarError
-from jobs.lake import store
-from jobs.lake.layout import Run
-from jobs.training.checkpoint import complete_checkpoints
-from nightjar.emr.outcome import explain_failure
-from nightjar.emr.requests import add_step
+from infra.emr.yarn import hosts
 from nightjar.errors import UserError
-from nightjar.packaging.build import build
-from tests.support.handmade import make_datasets, make_run, train_tokenizer
-from tests.yarn.conftest import LAKE, Yarn, host_of, until
+from tests.yarn.conftest import Yarn, host_of, last_application, processes
+from tests.yarn.training import ONE_FITS, fill_lake, start
 
 pytestmark = pytest.mark.yarn
-
-PACKAGE = f"{LAKE.uri}/package"
-WORKERS = {"train__workers": 2, "spark__executors": 2, "spark__executor_cores": 1, "spark__driver_memory": "600m"}
-ALL_FIT = {"spark__executor_memory": "600m", "spark__executor_overhead": "2g"}
-"""A node has room for both executors and the application master."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lake(yarn: Yarn) -> None:
-    """Write datasets and the package of the job to the lake."""
-    make_datasets(LAKE, train_tokenizer())
-    for name, data in build().files.items():
-        store.write_bytes(f"{PACKAGE}/{name}", data)
 
 
 @pytest.fixture(scope="module")
 def cluster(yarn: Yarn):
     """A cluster of two nodes that no test breaks."""
+    fill_lake()
     with yarn.cluster() as created:
         yield created
 
 
-@dataclass
-class Training:
-    """The step train of a run, on a cluster."""
-
-    yarn: Yarn
-    cluster: str
-    step: str
-    run: Run
-
-    def printed(self) -> str:
-        return self.yarn.printed(self.cluster, self.step)
-
-    def until_under_way(self) -> None:
-        """Wait until the training has a checkpoint."""
-
-        def is_under_way() -> bool:
-            state = self.yarn.step(self.cluster, self.step)["Status"]["State"]
-            assert state in ("PENDING", "RUNNING"), self.printed()[-6000:]
-            return len(complete_checkpoints(self.run)) > 0
-
-        until(is_under_way, 150, "a checkpoint")
-
-    def completed(self, seconds: float = 300) -> dict[str, Any]:
-        """Wait for the end of the step, which must succeed, and return its statistics."""
-        state, logs = self.yarn.wait(self.cluster, self.step, seconds)
-        assert state == "COMPLETED", logs[-8000:]
-        stats = store.read_json(self.run.step_stats("train"))
-        assert stats["valid_loss"] < stats["unigram_loss"]
-        return stats
-
-    def failed(self, seconds: float = 300) -> NightjarError:
-        """Wait for the end of the step, which must fail, and return the error of Airflow's task."""
-        state, logs = self.yarn.wait(self.cluster, self.step, seconds)
-        assert state == "FAILED", logs[-8000:]
-        described = self.yarn.step(self.cluster, self.step)
-        failure = explain_failure(self.yarn.api, self.yarn.store, LAKE, self.cluster, described, 0)
-        return failure.error("train", self.step)
+def test_training_continues_after_an_executor_was_killed(yarn, cluster):
+    training = start(yarn, cluster, "executor-killed", **ONE_FITS)
+    training.until_under_way()
+    os.kill(next(pid for number in (1, 2) for pid in processes(number)), signal.SIGKILL)
+    assert training.completed()["restarts"] == 1
+    assert "was lost: Container" in yarn.wait(cluster, training.step)[1]
 
 
-def start(yarn: Yarn, cluster: str, name: str, conf: tuple[str, ...] = (), **settings: Any) -> Training:
-    """Send the step train of a new run; `conf` overrides settings of its command."""
-    long = {"train__epochs": 100, "train__checkpoint_every": 20, "train__eval_every": 5000}
-    run, config = make_run(LAKE, name, **{**long, **WORKERS, **ALL_FIT, **settings})
-    args = add_step(cluster, "train", config, run, PACKAGE)["Steps"][0]["HadoopJarStep"]["Args"]
-    place = args.index("--py-files")
-    given = [word for each in conf for word in ("--conf", each)]
-    return Training(yarn, cluster, yarn.submit(cluster, *args[:place], *given, *args[place:]), run)
+@pytest.mark.parametrize("strategy", ["allreduce", "diloco"])
+def test_a_container_above_its_memory_is_named_with_the_setting(yarn, cluster, strategy):
+    sizes = {"spark__executor_memory": "512m", "spark__executor_overhead": "128m"}
+    error = start(yarn, cluster, f"memory-{strategy}", **sizes, train__strategy=strategy).failed()
+    assert "Container killed by YARN for exceeding physical memory limits" in str(error)
+    assert "raise spark.executor_overhead (Python's memory, now 128m)" in str(error)
+    assert "killed for their memory in 2 attempts" in str(error)
+    # Before, 43 containers were started, one after the other.
+    assert started_containers() <= 12
+
+
+def started_containers() -> int:
+    """Return how many containers of executors the last application had."""
+    found = hosts.WORK.glob(f"node-*/logs/{last_application()}/container_*")
+    return len({each.name for each in found}) - 1
 
 
 def test_a_request_larger_than_a_node_is_the_users_mistake(yarn, cluster):
@@ -94,6 +52,12 @@ def test_a_request_larger_than_a_node_is_the_users_mistake(yarn, cluster):
     assert "Required executor memory (20480 MB)" in str(error)
     assert "is above the max threshold (11712 MB)" in str(error)
     assert "lower spark.executor_memory and spark.executor_overhead" in str(error)
+
+
+def test_the_shuffle_service_of_yesterday_is_named(yarn, cluster):
+    error = start(yarn, cluster, "shuffle", ("spark.shuffle.service.enabled=true",)).failed()
+    assert "Unable to register with external shuffle server" in str(error)
+    assert "set spark.shuffle.service.enabled=false" in str(error)
 
 
 def test_a_driver_in_cluster_mode_trains(yarn, cluster):
