@@ -23,6 +23,8 @@ from jobs.lake.uri import is_s3, local_path
 MIN_FREE_SHARE = 0.2
 """Share of YARN's disks that copies leave free. YARN takes a node out of use when a disk is 90% full."""
 _KEPT_SECONDS = 3 * 24 * 3600
+_IN_USE_SECONDS = 300.0
+"""Age up to which a file is left alone: another process may be writing it, or about to open it."""
 
 
 def cache_folder() -> Path:
@@ -79,8 +81,8 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
     """Return a copy of a file on this machine. Old copies are deleted, and others if the disk has too little room."""
     folder = own_cache_folder()
     path = local_path(below(folder.as_uri(), entry.sha256))
-    if path.exists():
-        path.touch()
+    with suppress(FileNotFoundError):
+        os.utime(path)
         return path
     _make_room(folder, entry.size)
     temporary = folder / f"{entry.sha256}.{uuid.uuid4().hex[:8]}"
@@ -98,7 +100,7 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
 def _make_room(folder: Path, size: int) -> None:
     """Delete copies that were not used for some days, and the least recently used ones if `size` bytes need room.
 
-    Who has such a copy open keeps its content.
+    Files of the last minutes stay, so the room may be less than wanted. Who has a copy open keeps its content.
     """
     disk = shutil.disk_usage(folder)
     left_free = disk.total * MIN_FREE_SHARE if "LOCAL_DIRS" in os.environ else 0
@@ -109,9 +111,9 @@ def _make_room(folder: Path, size: int) -> None:
             state = copy.stat()
             if S_ISREG(state.st_mode):
                 copies.append((state.st_mtime, state.st_size, copy))
-    oldest = time.time() - _KEPT_SECONDS
+    now = time.time()
     for used_at, num_bytes, copy in sorted(copies):
-        if used_at >= oldest and missing <= 0:
+        if used_at >= now - (_IN_USE_SECONDS if missing > 0 else _KEPT_SECONDS):
             return
         copy.unlink(missing_ok=True)
         missing -= num_bytes

@@ -84,7 +84,7 @@ def test_copies_leave_a_part_of_the_disk_free(s3_uri, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     entries = [store.write_file(s3_uri, f"{name}.txt", name.encode() * 100) for name in "abc"]
     copies = [verified_file(s3_uri, entry) for entry in entries[:2]]
-    for copy, age in zip(copies, (20, 10), strict=True):
+    for copy, age in zip(copies, (2000, 1000), strict=True):
         os.utime(copy, (time.time() - age,) * 2)
     (copies[0].parent / "rounds-x").mkdir()
     mapped = copies[0].open("rb")
@@ -93,6 +93,18 @@ def test_copies_leave_a_part_of_the_disk_free(s3_uri, tmp_path, monkeypatch):
     third = verified_file(s3_uri, entries[2])  # 100 bytes, of which 50 lie within the last fifth
     assert sorted(copies[0].parent.iterdir()) == sorted([copies[1], third, copies[0].parent / "rounds-x"])
     assert mapped.read() == b"a" * 100
+
+
+def test_what_another_worker_of_the_node_writes_or_is_about_to_open_stays(s3_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    entries = [store.write_file(s3_uri, f"{name}.txt", name.encode() * 100) for name in "ab"]
+    just_made = verified_file(s3_uri, entries[0])
+    half_written = just_made.with_name(f"{entries[1].sha256}.0123abcd")
+    half_written.write_bytes(b"b" * 50)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(total=1000, free=10))
+    monkeypatch.setenv("LOCAL_DIRS", str(tmp_path / "no" / "such" / "folder"))
+    second = verified_file(s3_uri, entries[1])
+    assert sorted(just_made.parent.iterdir()) == sorted([just_made, half_written, second])
 
 
 def test_copies_of_a_container_are_on_the_disks_of_yarn(tmp_path, monkeypatch):
