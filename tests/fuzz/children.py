@@ -53,6 +53,8 @@ _CACHE = "nightjar-cache-"
 """The start of the name of the cache folder, which is kept for later commands."""
 _RECORD = re.compile(r"(.*/)?runs/.*/steps(/|$)")
 """The outcome of an attempt of a step, which is recorded whatever it was."""
+_RECORD_OR_CLAIM = re.compile(rf"{_RECORD.pattern}|(.*/)?runs(/[^/]+){{3}}(/owner\.json)?$")
+"""On a full disk, the name of a run may be taken although its configuration could not be written."""
 _MOST_CHARACTERS = 2500
 _PIPE_BYTES = 1 << 20
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
@@ -110,7 +112,8 @@ def check(command: Command, folder: Path, lake: Path) -> None:
         # A step that was started has reported its progress; on a full disk it cannot write statistics.
         is_started = any("/stats/" in name or "/progress/" in name for name in changed)
         if not is_started and outcome.code not in (_INTERRUPTED, _BROKEN_PIPE):
-            left += [name for name in changed if not _RECORD.match(name)]
+            kept = _RECORD if command.most_file_bytes is None else _RECORD_OR_CLAIM
+            left += [name for name in changed if not kept.match(name)]
     if left:
         raise FaultError("half-written", f"{', '.join(left[:20])} after {outcome.code} {message}")
     if outcome.code not in (0, _INTERRUPTED, _BROKEN_PIPE):
