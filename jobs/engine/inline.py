@@ -23,6 +23,9 @@ from jobs.metrics.stats import ExecutorRow, StageRow
 
 log = logging.getLogger(__name__)
 
+_WATCHDOG = "worker "
+"""The start of the report of a worker that hung and was killed."""
+
 
 class InlineEngine:
     """Runs everything on this machine."""
@@ -96,6 +99,8 @@ class _WorkerGroup:
         except EOFError:
             raise WorkerLostError(self._crash_report(rank)) from None
         if kind == "failed":
+            if hung := [report for report in map(_read, self._crash_reports) if report.startswith(_WATCHDOG)]:
+                raise WorkerLostError(hung[0])  # this worker only lost its connection to the one that was killed
             raise value
         if kind == "done":
             outcomes[rank] = value
@@ -108,11 +113,14 @@ class _WorkerGroup:
 
     def _crash_report(self, rank: int) -> str:
         """Return the report that a dead worker's watchdog or faulthandler left, after a line that names the worker."""
-        path = self._crash_reports[rank]
-        report = path.read_text() if path.exists() else ""
-        if report.startswith("worker "):
+        report = _read(self._crash_reports[rank])
+        if report.startswith(_WATCHDOG):
             return report
         return f"worker {rank} exited without an error message (killed or crashed)\n{report}".rstrip()
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def _process_context() -> ForkServerContext | SpawnContext:

@@ -36,12 +36,18 @@ def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
     """Return the runs that a person may mean by `name`, whether they exist or not.
 
     A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may be its folder's name as well.
+
+    Raises:
+        InputError: if the lake may not be read.
     """
     if not name or name.startswith(("/", ".")):
         return []
     found, folders = [lake.earlier_run(name)], list[str]()
     with suppress(FileNotFoundError, NotADirectoryError):  # no lake yet
-        folders = store.list_folders(lake.runs)
+        try:
+            folders = store.list_folders(lake.runs)
+        except PermissionError as error:
+            raise InputError(f"{lake.runs}: cannot be listed ({error.strerror}); check --lake") from None
     for project in folders:
         for pipeline in store.list_folders(join(lake.runs, project)):
             starts = {"", *(f"{each}/" for each in (pipeline, decode_name(pipeline)))}

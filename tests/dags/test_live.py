@@ -134,7 +134,7 @@ def test_every_link_of_a_task_leads_somewhere(user, run):
     assert "stdout.gz" in pages["tokenize", "Step logs"][2]
     assert user.page(follow(pages["train", "Step logs"][2], "stdout.gz"))[2] == "train is done\n"
     assert "steps/" in pages["create_cluster", "Cluster"][2]
-    assert pages["pull_stats", "Report"][1]["content-type"] == "text/plain; charset=utf-8"
+    assert pages["pull_stats", "Report"][1]["content-type"] == "text/html; charset=utf-8"
     assert pages["generate", "Generated text"][2] == "The man sings.\n"
 
 

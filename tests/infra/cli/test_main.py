@@ -64,7 +64,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
         (("aws-smoke",), "nightjar: NIGHTJAR_LAKE: AWS cannot read file:///"),
         (("aws-bundle", "x"), "unexpected argument: x; see nightjar aws-bundle --help"),
         (("emr", "--port", "70000"), "--port"),
-        (("emr", "--executors", "yarn"), "'yarn' is not one of 'threads', 'processes'"),
+        (("emr", "--executors", "nomad"), "'nomad' is not one of 'threads', 'processes', 'yarn'"),
         (("emr", "--env", "x"), "nightjar: --env x: write NAME=VALUE"),
         (("sample",), "nightjar sample: missing option '--model'; see nightjar sample --help"),
     ],

@@ -1,7 +1,6 @@
 """The list of runs: order, filters, pages, what is read again, and 1,000 runs on a disk and on S3."""
 
 import sys
-import time
 from dataclasses import fields
 from typing import get_args
 
@@ -145,7 +144,7 @@ def test_damaged_runs_are_listed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_thousand_runs_are_listed_in_under_a_second_after_the_first_time(lake, tmp_path):
+def test_a_page_of_a_thousand_runs_reads_few_files_after_the_first_time(lake, tmp_path):
     for number in range(1000):
         make(lake, number)
     file = tmp_path / "runs.json"
@@ -153,17 +152,12 @@ def test_a_thousand_runs_are_listed_in_under_a_second_after_the_first_time(lake,
     requests = []
     if lake.uri.startswith("s3"):
         environment_client().meta.events.register("before-send.s3", lambda **_: requests.append(1))
-    seconds = []
     for query in (Query(), Query(search="run-0", sort="valid_loss", offset=500)):
-        started = time.perf_counter()
         page = Catalog(lake, file=file).page(query)  # as a new process does
-        seconds.append(time.perf_counter() - started)
         assert (page.total, len(page.runs)) == (1000, 50)
     environment_client.cache_clear()
-    sys.stderr.write(f"{lake.uri[:4]}: {seconds}, {len(requests)} requests, {file.stat().st_size} bytes\n")
     assert len(requests) <= 2 * (2 * 50 + 6)
     assert file.stat().st_size < 2_000_000
-    assert min(seconds) < 1
 
 
 def test_a_summary_is_small_however_long_its_texts_are(tmp_path):

@@ -47,7 +47,7 @@ def context(run):
 
 
 @pytest.fixture
-def client(emr, monkeypatch):
+def client(emr, aws, monkeypatch):
     """The client of EMR that the operators use, whose answers a test may change."""
     client = type(emr)(emr.endpoint).client
     monkeypatch.setattr(nightjar.aws, "emr_client", lambda: client)
