@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ class TokenShard:
     @classmethod
     def open(cls, folder_uri: str, entry: FileEntry) -> TokenShard:
         """Open a shard of the dataset at `folder_uri`; raise DamagedError if it is missing, truncated or altered."""
-        with pa.memory_map(str(verified_file(folder_uri, entry))) as file:
+        path = os.fsencode(verified_file(folder_uri, entry))
+        with pa.memory_map(path) as file:  # type: ignore[arg-type]  # takes names that are not UTF-8
             batch = pa.ipc.open_file(file).get_batch(0)
         tokens = batch.column("tokens")
         assert isinstance(tokens, pa.LargeListArray)

@@ -68,5 +68,4 @@ class TokensDataset:
 
     def read_tokenizer(self) -> Tokenizer:
         """Read the tokenizer."""
-        (entry,) = self.manifest.entries(TOKENIZER)
-        return Tokenizer(read_file(self.uri, entry))
+        return Tokenizer(read_file(self.uri, self.manifest.entry(TOKENIZER)))

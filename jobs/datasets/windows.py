@@ -12,6 +12,7 @@ need, so no window spans shards. A shard is an uncompressed Arrow IPC file of on
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -108,8 +109,8 @@ class WindowSet:
         return rows
 
     def _map_shard(self, shard: int) -> WindowShard:
-        path = verified_file(self._folder_uri, self._entries[shard])
-        with pa.memory_map(str(path)) as source:
+        path = os.fsencode(verified_file(self._folder_uri, self._entries[shard]))
+        with pa.memory_map(path) as source:  # type: ignore[arg-type]  # takes names that are not UTF-8
             batch = pa.ipc.open_file(source).get_batch(0)
         tokens, starts = (_list_values(batch.column(name)) for name in ("tokens", "starts"))
         return WindowShard(tokens, starts, self._stride)

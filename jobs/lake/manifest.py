@@ -47,6 +47,14 @@ class Manifest:
         """Return the files whose names start with `prefix`, in the manifest's order."""
         return [entry for entry in self.files if entry.name.startswith(prefix)]
 
+    def entry(self, name: str) -> FileEntry:
+        """Return the file with this name, which every dataset of this kind has."""
+        for entry in self.files:
+            if entry.name == name:
+                return entry
+        remedy = "delete its folder and run again to make it anew"
+        raise DamagedError(f"manifest of {self.kind} {self.fingerprint}: lists no {name}; {remedy}")
+
     def to_json(self) -> bytes:
         """Return the content of the manifest's file."""
         return to_json(asdict(self), f"manifest of {self.kind} {self.fingerprint}")

@@ -147,7 +147,7 @@ class Rounds:
             first_step=step,
             last_step=last_step,
             workers=config.workers,
-            weights_hash=manifest.entries(MODEL)[0].sha256,
+            weights_hash=manifest.entry(MODEL).sha256,
             seconds=self._state.seconds,
             seconds_per_step=self._seconds_per_step or 0.0,
             threads=self._engine.task_threads(config.workers),

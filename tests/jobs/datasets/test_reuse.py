@@ -2,11 +2,15 @@
 
 import json
 import os
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.datasets import encoding
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.windows import WindowSet
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.store import read_manifest, write_bytes
@@ -154,3 +158,13 @@ def test_an_inherited_tokenizer_that_is_slow_says_so(tmp_path, caplog):
         caplog.clear()
         tokenize(lake_uri, run_id, tokenize__tokenizer=name)
         assert f"tokenize.tokenizer: {origin}: texts are encoded by the library tokenizers" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 there")
+def test_a_lake_may_have_a_name_that_is_not_utf_8(tmp_path):
+    lake_uri = Path(os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9")).as_uri()
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    pipeline, _ = tokenize(lake_uri, "first", tokenize__tokenizer="train")
+    assert pipeline.windows()["num_train_windows"] > 0
+    windows = WindowSet.open(pipeline.lake, pipeline.datasets["windows"], "train")
+    assert windows.read(np.arange(2)).shape == (2, windows.size + 1)

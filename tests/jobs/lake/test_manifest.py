@@ -138,3 +138,11 @@ def test_a_manifest_with_values_of_wrong_types_is_refused(change):
         entry["sha256"] = "0" * 64
     with pytest.raises(DamagedError, match="not a manifest"):
         parse_manifest(json.dumps(values | change).encode(), "file:///d/_manifest.json")
+
+
+def test_a_file_that_the_manifest_does_not_list_is_damage():
+    entry = FileEntry.of("tokenizer.json", b"{}")
+    manifest = Manifest("tokens", "abc", (entry,))
+    assert manifest.entry("tokenizer.json") is entry
+    with pytest.raises(DamagedError, match=r"^manifest of tokens abc: lists no stats\.json; delete its folder"):
+        manifest.entry("stats.json")
