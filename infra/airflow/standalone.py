@@ -26,6 +26,7 @@ from typing import Any, get_args
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
 from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.direct import OPENER
 from infra.emr.settings import Executors
 from infra.lake import folders, sample_corpus
 from jobs.errors import InputError, NightjarError
@@ -64,8 +65,6 @@ _COMPONENTS = {
 }
 _HEALTHY = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 _REQUEST_SECONDS = 60.0  # the first response may take long on a busy machine
-# Loopback is never reached through a proxy.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ def call(url: str, body: Any = None, token: str = "", method: str | None = None)
     if token:
         headers["Authorization"] = f"Bearer {token}"
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - our own http://127.0.0.1
-    with _OPENER.open(request, timeout=_REQUEST_SECONDS) as response:
+    with OPENER.open(request, timeout=_REQUEST_SECONDS) as response:
         return json.load(response)
 
 

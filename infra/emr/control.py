@@ -16,12 +16,12 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from infra.direct import OPENER
 from jobs.errors import InputError
 
 PREFIX = "/_nightjar/"
 """The start of the paths of the server's own API."""
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback is never reached through a proxy
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -75,7 +75,7 @@ class Control:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, method=method)  # noqa: S310 - the server's own URL
         try:
-            with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
+            with OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise InputError(str(json.load(error).get("Error", error))) from None

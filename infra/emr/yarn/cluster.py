@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from infra.direct import OPENER
 from infra.emr import guard
 from infra.emr.client import KEYS, STEP_AGENT
 from infra.emr.yarn import configuration, hosts, jars, shuffle, view
@@ -33,8 +33,6 @@ _DAEMON_OPTIONS = (
     *("-Xmx250m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
     "--add-opens=java.base/java.lang=ALL-UNNAMED",  # for the injection of Hadoop's web pages
 )
-# The hosts are never reached through a proxy.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -292,6 +290,6 @@ def _tail(folder: Path) -> str:
 
 def rest(path: str) -> dict[str, Any]:
     """Return what the ResourceManager answers to a path of its REST interface, as Spark's Jackson writes it."""
-    with _OPENER.open(f"{_REST}/{path}", timeout=5) as answer:
+    with OPENER.open(f"{_REST}/{path}", timeout=5) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
