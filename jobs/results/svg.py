@@ -24,6 +24,8 @@ _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DECIMAL = ((1e12, "10¹² "), (1e9, "billion "), (1e6, "million "), (1e4, "thousand "))
 _BESIDE = ("bytes", "s", "share")
 """Units that `with_unit` converts, so each bar has its own."""
+_NEGLIGIBLE = 1e-290
+"""Values up to this size are drawn as zero: floats near it are too coarse for the steps of an axis."""
 _BAR, _BAR_GAP, _GROUP_GAP = 16, 3, 14
 _LABEL, _VALUE = 22, 124
 _MOST_LABEL, MOST_TITLE = 40, 300
@@ -106,7 +108,7 @@ class _Axis(NamedTuple):
 
 def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tight: bool = False) -> _Axis:
     """Return an axis for finite values; `is_tight` ends it at the values and not at ticks."""
-    finite = [value for value in values if _is_drawable(value)] or [0.0, 1.0]
+    finite = [value if abs(value) > _NEGLIGIBLE else 0.0 for value in values if _is_drawable(value)] or [0.0, 1.0]
     low, high = min([*finite, 0.0] if from_zero else finite), max(finite)
     size, name = _scale(max(abs(low), abs(high)), unit)
     if high - low <= 1e-9 * max(abs(high), abs(low)):

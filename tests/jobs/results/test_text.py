@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs.results.svg import Bars, Curves, Line
@@ -50,6 +50,8 @@ def test_times_and_lines():
     st.sampled_from(["", "bytes", "share"]),
     st.booleans(),
 )
+@example(points=[(0, 2.2250738585e-313)], unit="", from_zero=True)
+@example(points=[(0, 1.1e-290), (1, 1.1000001e-290)], unit="share", from_zero=False)
 def test_any_numbers_make_a_plot(points, unit, from_zero):
     points = tuple((float(x), y) for x, y in points)
     svg = Curves("n", "t", unit, (Line("a", points),), from_zero=from_zero).to_svg()
