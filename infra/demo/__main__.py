@@ -26,7 +26,6 @@ from jobs.errors import NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
-from jobs.results.page import REPORT
 from jobs.results.rows import losses_of, read_curves
 from jobs.results.text import sparkline
 from jobs.sources.listing import list_corpus
@@ -155,7 +154,7 @@ def summary(run: Run) -> str:
         "  make a file of the model for llama.cpp",
         f'    .venv/bin/nightjar export --lake "{lake}" --model {run.run_id} --format gguf --output model.gguf',
         "  read the report",
-        f"    {local_path(join(run.stats, REPORT))}",
+        f"    {local_path(run.report)}",
         "  train on your own text",
         "    make demo CORPUS=path/to/text.txt",
         "  choose all settings, and watch the run, in Airflow's UI",

@@ -53,7 +53,6 @@ def run(
     from jobs.lake.uri import join, readable
     from jobs.metrics.training import baselines_text
     from jobs.pipeline import read_config, run_all
-    from jobs.results.page import REPORT
 
     started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id, project), engine)
     config = read_config(started)
@@ -65,7 +64,7 @@ def run(
     train = stats["train"]
     sys.stdout.write(
         f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
-        f"report     {readable(join(started.stats, REPORT))}\n"
+        f"report     {readable(started.report)}\n"
         f"text       {readable(join(started.generate, 'generated.txt'))}\n"
         f"next       {command_line('sample', '--lake', lake, '--model', started.run_id, '--prompt', 'The man')}\n"
     )

@@ -103,13 +103,12 @@ def _row_of(summary: Summary, page: Page) -> dict[str, str]:
 def show_run(run: RunName, lake: options.Lake = "lake") -> None:
     """Show a run: its steps, results and curve of losses, and why it failed."""
     from jobs.lake import store
-    from jobs.lake.uri import join, readable
-    from jobs.results.page import REPORT, read_report
+    from jobs.lake.uri import readable
+    from jobs.results.page import read_report
     from jobs.results.rows import losses_of
     from jobs.results.text import duration, moment, sparkline
 
     found = _find(run, lake)
-    written = join(found.stats, REPORT)
     report = read_report(found)
     summary = report.summary
     lines = {
@@ -121,8 +120,8 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
         **{tile.label: tile.text for tile in report.headline()},
         "validation loss over time": sparkline(losses_of(report.rows)),
         "cause": summary.cause or "",
-        "report": readable(written)
-        if store.exists(written)
+        "report": readable(found.report)
+        if store.exists(found.report)
         else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",
     }
     _write_pairs({key: value for key, value in lines.items() if value})
@@ -191,8 +190,9 @@ def report(
 ) -> None:
     """Write the report of a run as it is now: report.html, a file that needs no network, and its plots as pictures."""
     from jobs.lake import store
+    from jobs.lake.layout import REPORT
     from jobs.lake.uri import join, readable, to_uri
-    from jobs.results.page import REPORT, read_report, to_html
+    from jobs.results.page import read_report, to_html
     from jobs.results.pictures import write_pictures
 
     found = _find(run, lake)
@@ -200,8 +200,9 @@ def report(
     if output is not None:
         store.check_writable(folder, "this folder", "--output")
     read = read_report(found)
-    store.write_bytes(join(folder, REPORT), to_html(read))
-    for uri in (join(folder, REPORT), *write_pictures(read, folder)):
+    report = join(folder, REPORT)
+    store.write_bytes(report, to_html(read))
+    for uri in (report, *write_pictures(read, folder)):
         sys.stdout.write(f"{readable(uri)}\n")
 
 

@@ -14,6 +14,7 @@ from jobs.lake.names import below, is_plain
 from jobs.lake.uri import base_name, join, to_uri
 
 MANIFEST = "_manifest.json"
+REPORT = "report.html"
 LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "runs", "wheelhouses")
 """The folders in a lake that are its own; others may be there, such as texts."""
 
@@ -72,6 +73,8 @@ class Run:
     """The model's folder as one zip file."""
     stats = _Below("stats")
     """The folder of statistics, of each step and merged."""
+    report = _Below("stats", REPORT)
+    """The report of the run, a page for a browser."""
     spark_events = _Below("spark")
     """The folder of Spark's event logs, one for each application."""
 

@@ -20,7 +20,7 @@ from jobs.lake.uri import join
 from jobs.metrics import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
 from jobs.metrics.training import EvaluationRow
-from jobs.results.page import REPORT, read_report, to_html
+from jobs.results.page import read_report, to_html
 from jobs.results.pictures import write_pictures
 from jobs.results.rows import evaluation_rows, read_parts
 from jobs.results.text import readable
@@ -58,7 +58,7 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     for name, data in files.items():
         store.write_bytes(join(run.stats, name), data)
     report = read_report(run, is_over=True)  # this step is, and the lock is its own
-    store.write_bytes(join(run.stats, REPORT), to_html(report))
+    store.write_bytes(run.report, to_html(report))
     if step == report.summary.steps[-1].name:
         write_pictures(report, run.stats)
 

@@ -29,7 +29,6 @@ from jobs.results.summary import MOST_CHARACTERS, Status, Summary, read_object, 
 from jobs.results.svg import Bars, Curves, legend
 from jobs.results.text import duration, moment, one_line, readable, with_unit
 
-REPORT = "report.html"
 MOST_ROWS = 1000
 """Most rows of metrics in the report, so that a browser can open the report of any training."""
 MOST_STAGES = 60

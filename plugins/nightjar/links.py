@@ -16,7 +16,6 @@ from airflow.sdk.configuration import conf
 from jobs.lake.layout import Lake, Run
 from jobs.lake.names import below
 from jobs.lake.uri import bucket_and_key, is_s3, join, relative_name
-from jobs.results.page import REPORT as REPORT_FILE
 from nightjar import aws, settings
 from nightjar.runs import located_run
 
@@ -103,7 +102,7 @@ def _aws_place(lake_uri: str) -> dict[str, str] | None:
 
 RUN_FOLDER = Link("Run folder", lambda _, run: folder_url(run.uri))
 MODEL = Link("Model", lambda _, run: folder_url(run.model))
-REPORT = Link("Report", lambda _, run: file_url(join(run.stats, REPORT_FILE)))
+REPORT = Link("Report", lambda _, run: file_url(run.report))
 TEXT = Link("Generated text", lambda _, run: file_url(join(run.generate, "generated.txt")))
 CLUSTER = Link("Cluster", lambda operator, run: cluster_url(operator.cluster_id, Lake(run.lake_uri)))
 STEP_LOGS = Link(

@@ -22,9 +22,9 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from jobs.errors import DamagedError
+from jobs.lake.layout import REPORT
 from jobs.lake.names import confined
 from jobs.lake.uri import join, relative_name
-from jobs.results.page import REPORT
 from nightjar import aws, settings
 
 DAG_ID = "train_llm"

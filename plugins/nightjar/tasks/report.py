@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from jobs.errors import NightjarError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
-from jobs.lake.uri import join
-from jobs.results.page import REPORT, read_report, to_html
+from jobs.results.page import read_report, to_html
 from jobs.results.summary import Status
 from nightjar import aws
 from nightjar.emr.causes import explain_end
@@ -25,7 +24,7 @@ def write_report(run: Run, store: Store, failed_tasks: Sequence[str] = ()) -> No
         report = read_report(run, store, is_over=True)
         if report.summary.status is not Status.DONE and report.summary.cause is None:
             report = report.failed_by(cause_of_cluster(run, store) or _cause_in_airflow(failed_tasks))
-        store.write_bytes(join(run.stats, REPORT), to_html(report))
+        store.write_bytes(run.report, to_html(report))
     except Exception as error:
         log.warning("%s: the report could not be written (%s: %s)", run.uri, type(error).__name__, error)
         log.debug("traceback", exc_info=True)

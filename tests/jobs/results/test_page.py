@@ -27,7 +27,7 @@ from jobs.lake.uri import join, local_path
 from jobs.metrics import metrics_of as metrics_of_table
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import write_step
-from jobs.results.page import REPORT, read_report, to_html
+from jobs.results.page import read_report, to_html
 from jobs.results.pictures import picture_of
 from tests.support.results import configure, finish, stage, training_row, write_rows
 
@@ -67,7 +67,7 @@ def run(tmp_path):
 
 def test_a_run_in_s3_has_the_same_report(s3_uri, run):
     in_s3 = finish(Lake(s3_uri).run("one", "default"))
-    written = Parsed(store.read_bytes(join(in_s3.stats, REPORT)).decode())
+    written = Parsed(store.read_bytes(in_s3.report).decode())
     assert written.metrics == page_of(run).metrics == metrics_of(in_s3)
     assert written.text.partition("Made by")[0] == page_of(run).text.partition("Made by")[0]
 
@@ -79,7 +79,7 @@ def metrics_of(run):
 
 
 def test_every_figure_of_the_metrics_is_in_the_report(run):
-    written = Parsed(store.read_bytes(join(run.stats, REPORT)).decode())  # by the last step
+    written = Parsed(store.read_bytes(run.report).decode())  # by the last step
     expected = metrics_of(run)
     assert len(expected) == 20 * 26
     assert written.metrics == page_of(run).metrics == expected
@@ -168,7 +168,7 @@ def browse(page, tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_a_browser_opens_it_without_a_request(run, tmp_path):
-    report = local_path(join(run.stats, REPORT))
+    report = local_path(run.report)
     content, requests = browse(report, tmp_path)
     assert Parsed(content).metrics == metrics_of(run)
     assert requests == set()
