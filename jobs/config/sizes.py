@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from jobs.config import Config, SparkConfig
 from jobs.config.instances import Node, find_node
+from jobs.config.sections.cluster import LEAST_JVM_MB, megabytes
 from jobs.errors import InputError
 
 AM_MB = 512 + 384
@@ -19,7 +20,6 @@ driver, see `am_mb`."""
 JVM_MB = 2048
 """MB of an executor's JVM unless a person chose it. The data is in Python; the JVM only schedules."""
 _KEYS = ("executors", "executor_cores", "executor_memory", "executor_overhead")
-_UNIT_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,6 @@ class Nodes:
     smallest: Node
     """The least that any of the allowed instance types has."""
     types: tuple[str, ...]
-
-
-def megabytes(size: str) -> int:
-    """Return a size such as 2g or 512m in MB."""
-    return max(1, math.floor(int(size[:-1]) * _UNIT_MB[size[-1]]))
 
 
 def container_mb(memory: str, overhead: str) -> int:
@@ -75,7 +70,7 @@ def sized(config: Config) -> Config:
         raise InputError(_no_room(am_mb(config.spark), nodes))
     memory, overhead = config.spark.executor_memory, config.spark.executor_overhead
     if memory is None:
-        memory = f"{min(JVM_MB, max(1, room // 3))}m"
+        memory = f"{max(LEAST_JVM_MB, min(JVM_MB, room // 3))}m"
     if overhead is None:
         overhead = f"{max(384, room - megabytes(memory))}m"
     values = {

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from jobs.errors import NightjarError
 from jobs.metrics.stats import ExecutorRow, StageRow
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+CAUSE_SECONDS = 2.0
+"""How long a worker keeps an error that another worker may have caused, so that the driver sees that one's first."""
 
 
 def num_cores() -> int:
@@ -54,6 +59,22 @@ class WorkerContext:
 def single_worker(threads: int) -> WorkerContext:
     """Return the context of a worker group of one, in this process."""
     return WorkerContext(0, threads, [socket.gethostname()], lambda text: [text])
+
+
+def run_worker(function: Callable[[WorkerContext], Result], context: WorkerContext) -> Result:
+    """Run `function` as one worker of a group.
+
+    The first error that the driver sees ends the group. An error of another library, such as a lost connection, is
+    often the effect of another worker's end: it is kept for `CAUSE_SECONDS`.
+    """
+    try:
+        return function(context)
+    except NightjarError:
+        raise
+    except Exception:
+        if context.world_size > 1:
+            time.sleep(CAUSE_SECONDS)
+        raise
 
 
 class Engine(Protocol):

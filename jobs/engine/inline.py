@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from jobs.engine.base import Item, Result, WorkerContext, num_cores, single_worker
+from jobs.engine.base import Item, Result, WorkerContext, num_cores, run_worker, single_worker
 from jobs.errors import NightjarError, WorkerLostError
 from jobs.metrics.stats import ExecutorRow, StageRow
 
@@ -156,7 +156,8 @@ def _run_worker(
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     faulthandler.enable(Path(crash_report).open("w"))  # noqa: SIM115 - open as long as the process lives
     try:
-        result = function(WorkerContext(rank, threads, [socket.gethostname()] * workers, all_gather, crash_report))
+        hosts = [socket.gethostname()] * workers
+        result = run_worker(function, WorkerContext(rank, threads, hosts, all_gather, crash_report))
         pipe.send(("done", result if rank == 0 else None))
     except NightjarError as error:
         pipe.send(("failed", error))

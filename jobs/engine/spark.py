@@ -1,14 +1,18 @@
 """Run a step's functions on Spark: independent tasks in an ordinary stage, a worker group in a barrier stage.
 
 Spark schedules; the tasks themselves read and write the lake. A `NightjarError` of a task reaches the driver unchanged
-and without Spark's retries, which could not help. Spark retries a task after any other error.
+and without Spark's retries, which could not help. Spark retries a task after any other error. In a worker group any
+error ends the stage at once, since the other workers would wait for the one that failed.
 """
 
 from __future__ import annotations
 
+import base64
 import gc
 import logging
 import os
+import pickle
+import re
 import sys
 import tempfile
 import time
@@ -24,7 +28,7 @@ from pyspark import BarrierTaskContext, SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from jobs.engine import failures, history, slots, spark_status
-from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores
+from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores, run_worker
 from jobs.engine.losses import LossWatch, job_error
 from jobs.engine.orphan import end_with_parent
 from jobs.errors import NightjarError, WorkerLostError
@@ -161,10 +165,8 @@ class SparkEngine:
         slots.wait(self._context, workers, self._losses)
         self._context.setJobDescription(description)
         tasks = self._context.parallelize(range(workers), workers).barrier()
-        outcomes = self._collect(tasks.mapPartitions(partial(_run_barrier_task, function, self._executor_cores())))
-        for outcome in outcomes:
-            outcome.unwrap()
-        result: Result = outcomes[0].value
+        results = self._collect(tasks.mapPartitions(partial(_run_barrier_task, function, self._executor_cores())))
+        result: Result = results[0]
         return result
 
     def stages(self) -> list[StageRow]:
@@ -190,14 +192,14 @@ class SparkEngine:
             except (OSError, NightjarError, Py4JError) as error:
                 log.warning("Spark's event log was not kept: %s", (str(error) or repr(error)).splitlines()[0])
 
-    def _collect(self, tasks: Any) -> list[_Outcome]:
+    def _collect(self, tasks: Any) -> list[Any]:
         """Run a job and return what its tasks return. A `WorkerLostError` says in one line why it failed."""
         try:
             with self._losses.watched() if self._losses is not None else nullcontext():
-                outcomes: list[_Outcome] = tasks.collect()
+                results: list[Any] = tasks.collect()
         except Py4JError as error:
-            raise job_error(error, self._losses) from None
-        return outcomes
+            raise _WorkerError.find(str(error)) or job_error(error, self._losses) from None
+        return results
 
     def _executor_cores(self) -> int | None:
         """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
@@ -261,9 +263,25 @@ def _run_task(function: Callable[[Any], Any], item: Any) -> _Outcome:
         _settle_worker()
 
 
+class _WorkerError(Exception):
+    """Carries the `NightjarError` of a worker through Spark, which passes on the text of an exception alone."""
+
+    _PICKLED = re.compile(r"_WorkerError: pickled ([A-Za-z0-9+/=]+)")
+
+    def __init__(self, error: NightjarError) -> None:
+        super().__init__(f"pickled {base64.b64encode(pickle.dumps(error)).decode()}")
+
+    @classmethod
+    def find(cls, text: str) -> NightjarError | None:
+        """Return the error that is carried in Spark's text of a failed job."""
+        found = cls._PICKLED.search(text)
+        error: NightjarError | None = pickle.loads(base64.b64decode(found[1])) if found else None  # noqa: S301 - ours
+        return error
+
+
 def _run_barrier_task(
     function: Callable[[WorkerContext], Any], executor_cores: int | None, _items: Iterable[int]
-) -> Iterator[_Outcome]:
+) -> Iterator[Any]:
     """Run one worker of a worker group."""
     context = BarrierTaskContext.get()
     executors = [info.address for info in context.getTaskInfos()]
@@ -272,8 +290,13 @@ def _run_barrier_task(
         threads = max(1, executor_cores // executors.count(executors[rank]))
     else:
         threads = max(1, num_cores() // hosts.count(hosts[rank]))
-    outcome = _run_task(function, WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
-    yield outcome if rank == 0 or outcome.error else _Outcome(None)
+    try:
+        result = run_worker(function, WorkerContext(rank, threads, hosts, context.allGather, crash_report_file()))
+    except NightjarError as error:
+        raise _WorkerError(error) from error
+    finally:
+        _settle_worker()
+    yield result if rank == 0 else None
 
 
 def _settle_worker() -> None:

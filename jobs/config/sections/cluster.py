@@ -14,7 +14,24 @@ from jobs.config.sections import Section
 Architecture = Literal["x86_64", "aarch64"]
 InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 InstanceTypes = Annotated[tuple[InstanceType, ...], Field(min_length=1, max_length=30)]
+_UNIT_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
+LEAST_JVM_MB = 512
+"""Spark refuses to start in a JVM that has less than 450 MB without the space of its garbage collector."""
+
+
+def megabytes(size: str) -> int:
+    """Return a size such as 2g or 512m in MB."""
+    return max(1, math.floor(int(size[:-1]) * _UNIT_MB[size[-1]]))
+
+
+def _check_holds_spark(size: str) -> str:
+    if megabytes(size) < LEAST_JVM_MB:
+        raise ValueError(f"Spark needs at least {LEAST_JVM_MB}m")
+    return size
+
+
 MemorySize = Annotated[str, Field(pattern=r"^[1-9][0-9]*[kmgtKMGT]$"), AfterValidator(str.lower)]
+JvmSize = Annotated[MemorySize, AfterValidator(_check_holds_spark)]
 _GENERAL = ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")
 # m6i.xlarge has the family m, the generation 6 and the attribute i. The attribute g is Graviton, an ARM processor.
 _NAME = re.compile(r"(?P<family>[a-z]+)(?P<generation>\d+)(?P<attributes>[a-z]*)")
@@ -34,9 +51,9 @@ class SparkConfig(Section):
     cancelled step ends it. cluster: in a container on one of the other nodes, which must have room for it; a driver
     whose step was cancelled then runs until its cluster is terminated. YARN starts no second driver in either mode:
     Airflow tries the step again."""
-    driver_memory: MemorySize = "2g"
+    driver_memory: JvmSize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
-    executor_memory: MemorySize | None = None
+    executor_memory: JvmSize | None = None
     """Memory of each executor's JVM, such as 2g or 512m. Without a value, 2g, or less on small nodes."""
     executor_overhead: MemorySize | None = None
     """Memory of each executor beside its JVM, such as 8g: its Python processes, which train the model, live there.

@@ -144,7 +144,8 @@ def test_an_interrupted_run_says_that_it_can_be_continued(tmp_path):
             if "tokenize: started" in line:
                 time.sleep(0.5)
                 os.killpg(process.pid, signal.SIGINT)
-    assert process.returncode == 130, lines
+    # Python itself ends by the signal, which a shell shows as 130, if it came while a class was made from text.
+    assert process.returncode in (130, -signal.SIGINT), lines
     assert lines[-1] == "nightjar: interrupted; finished work is kept, and the same command continues it\n"
 
 

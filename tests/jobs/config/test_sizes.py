@@ -36,6 +36,7 @@ def test_what_a_person_gave_stays_and_the_rest_fits():
     assert sizes(spark__executors=4, spark__executor_cores=1)[1] == 1
     assert sizes(spark__executor_memory="4g") == (2, 4, "4g", f"{11_712 - 896 - 4096}m")
     assert sizes(spark__executor_overhead="6g") == (2, 4, "2048m", "6g")
+    assert sizes(spark__executors=20)[2] == "512m"
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 9, 31])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from functools import partial
 
 import pytest
@@ -24,6 +25,16 @@ def fail(context, how):
             os.kill(os.getpid(), signal.SIGKILL)
         raise InputError("the corpus is wrong") if how == "input" else RuntimeError("boom")
     context.all_gather("never answered")
+
+
+def fail_first(context):
+    """Fail as rank 1; its connection to rank 0 is closed half a second before its error is known."""
+    if context.rank == 1:
+        context.all_gather("my connection is closed")
+        time.sleep(0.5)
+        raise InputError("the corpus is wrong")
+    context.all_gather("")
+    raise ConnectionError("gloo: closed by peer")
 
 
 def test_map_returns_results_in_the_order_of_items():
@@ -49,3 +60,8 @@ def test_all_gather_returns_the_texts_of_all_workers_by_rank(workers):
 def test_a_lost_worker_ends_the_worker_group(how, error, message):
     with pytest.raises(error, match=message):
         InlineEngine().run_worker_group(partial(fail, how=how), 2, "failing")
+
+
+def test_the_error_that_caused_the_others_is_the_groups():
+    with pytest.raises(InputError, match="the corpus is wrong"):
+        InlineEngine().run_worker_group(fail_first, 2, "failing")

@@ -15,9 +15,9 @@ from pyspark.sql import SparkSession
 
 from jobs.config import SparkConfig
 from jobs.engine.spark import SETTINGS, TASKS_PER_SLOT, SparkEngine
-from jobs.errors import InputError, WorkerLostError
+from jobs.errors import DivergedError, InputError, WorkerLostError
 from jobs.training.supervision.watchdog import watch
-from tests.jobs.engine.test_inline import fail, gather
+from tests.jobs.engine.test_inline import fail, fail_first, gather
 
 pytestmark = pytest.mark.spark
 
@@ -101,11 +101,31 @@ def test_all_gather_returns_the_texts_of_all_workers_by_rank(engine):
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "message"), [("kill", WorkerLostError, "crashed|EOF"), ("crash", WorkerLostError, "boom")]
+    ("how", "error", "message"),
+    [
+        ("kill", WorkerLostError, "crashed|EOF"),
+        ("crash", WorkerLostError, "boom"),
+        ("input", InputError, r"^the corpus is wrong$"),
+    ],
 )
 def test_a_lost_worker_ends_the_worker_group(engine, how, error, message):
     with pytest.raises(error, match=message):
         engine.run_worker_group(partial(fail, how=how), 2, "failing")
+
+
+def test_the_error_that_caused_the_others_is_the_groups(engine):
+    with pytest.raises(InputError, match=r"^the corpus is wrong$"):
+        engine.run_worker_group(fail_first, 2, "failing")
+
+
+def diverge(context):
+    raise DivergedError("the loss is not finite", step=7)
+
+
+def test_an_error_keeps_its_values(engine):
+    with pytest.raises(DivergedError, match=r"^the loss is not finite$") as caught:
+        engine.run_worker_group(diverge, 2, "diverging")
+    assert caught.value.step == 7
 
 
 def hang(context):
