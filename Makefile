@@ -118,7 +118,7 @@ COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --g
 .PHONY: lock
 lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
-	for name in airflow job image bench bench-generate docs; do \
+	for name in airflow job serve image bench bench-generate docs; do \
 		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
 	done
 
@@ -194,7 +194,7 @@ PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-train bench-spark ## Run all but the last three
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-serve bench-train bench-spark ## Run all but the last three
 
 .PHONY: bench-tokenize
 bench-tokenize: setup .venv-bench/made ## Our tokenize step against others [TEXT=path] [SIZES_MB="10 100 1000"]
@@ -211,6 +211,10 @@ bench-embed: setup .venv-bench/made ## Our word2vec against gensim's, and the ne
 .PHONY: bench-generate
 bench-generate: setup .venv-peers/made ## Our decoding against transformers.generate
 	$(PEERS) -m bench.generate
+
+.PHONY: bench-serve
+bench-serve: setup ## 32 requests at once to nightjar serve, against one at a time
+	$(RUN) -m bench.serve
 
 .PHONY: bench-train
 bench-train: setup .venv-peers/made ## Our training step against one with transformers

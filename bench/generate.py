@@ -34,7 +34,8 @@ VOCAB_SIZE, NUM_POSITIONS, PREFILL, NEW_TOKENS = 8192, 256, 64, 128
 @torch.inference_mode()
 def ours(model: InferenceLlama, prompts: torch.Tensor) -> torch.Tensor:
     """Return the new tokens (B, 128) after prompts (B, 64)."""
-    stream = model.stream(prompts.tolist(), NEW_TOKENS)
+    stream = model.stream()
+    stream.join(prompts.tolist())
     tokens = [likeliest(stream.logits)]
     while len(tokens) < NEW_TOKENS:
         stream.feed(tokens[-1])

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path("requirements")
-LOCKS = ("airflow", "job", "image", "dev", "bench")
+LOCKS = ("airflow", "job", "serve", "image", "dev", "bench")
 PLATFORMS = [
     {"python_version": minor, "python_full_version": f"{minor}.9", "sys_platform": system, "platform_system": name}
     for minor in ("3.11", "3.12", "3.13")
@@ -42,7 +42,7 @@ def has_pin_for(requirement: Requirement, chosen: dict[str, str]) -> bool:
 @pytest.mark.parametrize("platform", PLATFORMS, ids=lambda p: f"{p['sys_platform']}-{p['python_version']}")
 def test_the_locks_agree(platform: dict[str, str]) -> None:
     everything, image = pins("dev", platform), pins("image", platform)
-    for name in ("airflow", "job"):
+    for name in ("airflow", "job", "serve"):
         part = pins(name, platform)
         assert part.items() <= everything.items()
         assert part.items() <= image.items()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from infra.cli import aws, emr, package
+from infra.cli import aws, emr, package, serve
 from jobs.cli import main as jobs
 from jobs.cli.runner import run_app
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings=jobs.CONTEXT,
     epilog=jobs.EPILOG,
 )
-for commands in (jobs, emr, aws, package):
+for commands in (jobs, serve, emr, aws, package):
     app.add_typer(commands.app)
 
 

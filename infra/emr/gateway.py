@@ -15,7 +15,8 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from infra.emr.app import MOTO_PREFIX, App
 from infra.emr.control import PREFIX
 from infra.emr.faults import Faults
-from infra.emr.serving import listen, serving
+from infra.emr.serving import serving
+from infra.sockets import listen
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

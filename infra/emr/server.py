@@ -32,10 +32,11 @@ from infra.emr.faults import Faults
 from infra.emr.gateway import s3_at
 from infra.emr.logs import Uploads
 from infra.emr.registry import Clusters
-from infra.emr.serving import StartError, listen, serving
+from infra.emr.serving import StartError, serving
 from infra.emr.settings import EmrSettings, ServerContext
 from infra.emr.spark_home import require_spark
 from infra.emr.yarn import cluster as yarn
+from infra.sockets import listen
 from jobs.errors import InputError
 
 if TYPE_CHECKING:

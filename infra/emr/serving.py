@@ -22,16 +22,6 @@ class StartError(InputError):
     """The embedded EMR cannot start with these settings."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address; port 0 chooses a free one."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]  # Python appends the address, which the message has already
-        raise StartError(f"cannot listen on {host} port {port}: {reason}; choose another port") from error
-
-
 @contextmanager
 def serving(sock: socket.socket, host: str, app: WSGIApplication) -> Iterator[None]:
     """Serve the application for the duration of the block."""

@@ -27,6 +27,8 @@ class GenerationSettings:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     seed: int = 0
+    num_likeliest: int = 0
+    """Number of the likeliest tokens to record in each place, with their log probabilities."""
 
     @classmethod
     def of(cls, config: GenerateConfig) -> GenerationSettings:
@@ -57,6 +59,8 @@ class Continuation:
     """All tokens that were drawn; the last ones may be beyond the end of `text`."""
     log_probabilities: list[float] = field(default_factory=list)
     """The log probability of each token in nats, by the model's distribution before `Sampling` changes it."""
+    likeliest: list[dict[int, float]] = field(default_factory=list)
+    """The log probabilities of the likeliest tokens in the place of each token, from the likeliest on."""
     finish: Finish | None = None
     """The reason of the end; None while the continuation goes on."""
 

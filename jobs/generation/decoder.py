@@ -9,8 +9,9 @@ read of all weights plus the overhead of each operation. When a model is loaded,
   neighbours, and can be read as one complex number.
 
 Prompts of different lengths are aligned at their first token: position j of a sequence is column j of the cache. Beyond
-the end of a shorter sequence, a mask hides the columns until new tokens overwrite them. All shapes depend only on the
-batch size and on the number of columns in use, rounded up, so the step can be compiled or captured as a graph.
+the end of a shorter sequence, a mask hides the columns until new tokens overwrite them. So a sequence may join the
+others or leave at any step. All shapes depend only on the batch size and on the number of columns in use, rounded up,
+so the step can be compiled or captured as a graph.
 
 Shapes in comments: B sequences, T positions, S columns, D embedding size, H heads, K key-value heads, E head size,
 N = B T, V vocabulary.
@@ -51,6 +52,9 @@ class InferenceLlama:
     kernel supports their sizes, and the rest is float32. Logits are always float32.
     """
 
+    is_sliding = False
+    """Whether prompts may be longer than the context, which then is their end."""
+
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
         make = Int8 if dtype_name == "int8" else partial(floating, dtype=dtype)
@@ -66,43 +70,44 @@ class InferenceLlama:
         """Return the bytes that a decoding step reads at least: those of all matrices."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
 
-    def stream(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> CachedStream:
-        """Start sequences with `contexts`; the cache has room for `max_tokens` more tokens of each."""
-        columns = math.ceil((max(map(len, contexts)) + max_tokens) / COLUMNS_STEP) * COLUMNS_STEP
-        return CachedStream(self, contexts, self.new_cache(len(contexts), min(columns, self.num_positions)))
+    def stream(self) -> CachedStream:
+        """Return a stream without sequences."""
+        return CachedStream(self)
 
-    def new_cache(self, batch_size: int, num_columns: int) -> KeyValueCache:
+    def new_cache(self) -> KeyValueCache:
         """Return an empty cache."""
-        return KeyValueCache(self.config, batch_size, num_columns, self.embedding)
+        return KeyValueCache(self.config, self.embedding)
 
-    def prefill(self, tokens: Tensor, lengths: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V) after the first `lengths` (B) of `tokens` (B, T), with which it fills the cache."""
-        batch_size, num_tokens = tokens.shape
-        columns = torch.arange(num_tokens, device=tokens.device)
-        cache.start(lengths, int(lengths.max()))
-        rows = cache.rows(columns.expand(batch_size, -1))
-        hidden = self._layers(tokens, rows, self.angles[columns].repeat(batch_size, 1, 1), cache, None)
-        return self._logits(hidden[lengths - 1 + columns.new_tensor(range(batch_size)) * num_tokens])
+    def prefill(self, contexts: Sequence[Sequence[int]], rows: Sequence[int], cache: KeyValueCache) -> Tensor:
+        """Return the logits (B, V) after `contexts`, which become the sequences `rows` (B) of the cache."""
+        device = self.embedding.device
+        lengths = torch.tensor([len(context) for context in contexts], device=device)
+        num_tokens = max(map(len, contexts))
+        tokens = torch.tensor([[*context, *[0] * (num_tokens - len(context))] for context in contexts], device=device)
+        columns = torch.arange(num_tokens, device=device)
+        places = cache.places(columns.expand(len(contexts), -1), cache.start(rows, lengths))
+        hidden = self._layers(tokens, places, self.angles[columns].repeat(len(contexts), 1, 1), cache, None)
+        return self._logits(hidden[lengths - 1 + columns.new_tensor(range(len(contexts))) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
         """Return the logits (B, V) after `tokens` (B), which follow the sequences in the cache."""
         mask = self._mask(cache.lengths, cache.widen())
-        rows = cache.rows(cache.lengths[:, None])
-        hidden = self._layers(tokens[:, None], rows, self.angles[cache.lengths], cache, mask)
+        places = cache.places(cache.lengths[:, None])
+        hidden = self._layers(tokens[:, None], places, self.angles[cache.lengths], cache, mask)
         cache.step()
         return self._logits(hidden)
 
     def _layers(
-        self, tokens: Tensor, rows: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
+        self, tokens: Tensor, places: Tensor, angles: Tensor, cache: KeyValueCache, mask: Tensor | None
     ) -> Tensor:
         """Return the hidden states (N, D) of `tokens` (B, T), before the last norm."""
         x = self.embedding[tokens.flatten()]
         for index, layer in enumerate(self.layers):
             qkv = layer.qkv.times(self._norm(x))
             queries = self._rotated(qkv, angles)
-            cache.write(index, rows, qkv[:, self.config.embedding_size :])
+            cache.write(index, places, qkv[:, self.config.embedding_size :])
             if mask is None:
-                mixed = self._attend_all(queries.view(*tokens.shape, self.config.num_heads, -1), cache, index)
+                mixed = self._attend_all(qkv.view(*tokens.shape, -1, self.config.head_size))
             else:
                 mixed = self._attend_last(queries, cache, index, mask)
             x = layer.output.added(x, mixed)
@@ -119,14 +124,13 @@ class InferenceLlama:
             pairs.copy_(torch.view_as_real(torch.view_as_complex(pairs.float()) * angles))
         return qkv[:, : self.config.embedding_size]
 
-    def _attend_all(self, queries: Tensor, cache: KeyValueCache, layer: int) -> Tensor:
-        """Return causal attention (N, H E) for queries (B, T, H, E) of all positions in the cache."""
-        batch_size, num_tokens, num_heads, _ = queries.shape
-        keys, values = (x.view(batch_size, -1, *x.shape[1:]) for x in cache.read(layer, num_tokens))
-        grouped = keys.shape[1] < num_heads
-        queries = queries.transpose(1, 2)
+    def _attend_all(self, heads: Tensor) -> Tensor:
+        """Return causal attention (N, H E) for the queries, keys and values `heads` (B, T, H + 2 K, E)."""
+        num_heads, num_kv_heads = self.config.num_heads, self.config.num_kv_heads
+        queries, keys, values = torch.split(heads.transpose(1, 2), [num_heads, num_kv_heads, num_kv_heads], dim=1)
+        grouped = num_kv_heads < num_heads
         mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=grouped)
-        return mixed.transpose(1, 2).reshape(batch_size * num_tokens, -1)
+        return mixed.transpose(1, 2).reshape(-1, self.config.embedding_size)
 
     def _attend_last(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor) -> Tensor:
         """Return attention (B, H E) for queries (B, H E) of one token per sequence; the mask is (B K, 1, S).
@@ -154,95 +158,120 @@ class InferenceLlama:
 class CachedStream:
     """Sequences that are prefilled once, then decoded with cached keys and values.
 
-    When the longest sequence fills the context, those that are too long lose their first half, and all are prefilled
-    again.
+    A sequence that fills the context loses its first half; the rest is prefilled again.
     """
 
-    def __init__(self, model: InferenceLlama, contexts: Sequence[Sequence[int]], cache: KeyValueCache) -> None:
+    def __init__(self, model: InferenceLlama) -> None:
         self._model = model
-        self._contexts = [list(context) for context in contexts]
-        self._cache = cache
-        self.logits = self._prefill()
+        self._cache = model.new_cache()
+        self._contexts: list[list[int]] = []
+        self.logits = torch.zeros(0, model.config.vocab_size, device=model.embedding.device)
+        """The logits (B, V) of the next token of each sequence."""
+
+    def join(self, contexts: Sequence[Sequence[int]]) -> None:
+        """Add sequences behind the others, each with one token or more."""
+        rows = range(len(self._contexts), len(self._contexts) + len(contexts))
+        self._contexts += [list(context) for context in contexts]
+        self.logits = torch.cat((self.logits, self._model.prefill(contexts, rows, self._cache)))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep the sequences `rows` alone, in this order."""
+        self._contexts = [self._contexts[row] for row in rows]
+        self._cache.keep(rows)
+        self.logits = self.logits[list(rows)]
 
     def feed(self, tokens: Tensor) -> None:
         """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
         for context, token in zip(self._contexts, tokens.tolist(), strict=True):
             context.append(token)
-        if self._cache.longest < self._model.num_positions:
-            self.logits = self._model.decode(tokens, self._cache)
-        else:
-            most = self._model.num_positions
-            halved = max(1, most // 2)
-            self._contexts = [context if len(context) <= most else context[-halved:] for context in self._contexts]
-            self.logits = self._prefill()
+        most = self._model.num_positions
+        if full := [row for row, context in enumerate(self._contexts) if len(context) > most]:
+            self._halve(full)
+        self.logits = self._model.decode(tokens, self._cache)
 
-    def _prefill(self) -> Tensor:
-        lengths = [len(context) for context in self._contexts]
-        rows = [context + [0] * (max(lengths) - len(context)) for context in self._contexts]
-        device = self._model.embedding.device
-        return self._model.prefill(torch.tensor(rows, device=device), torch.tensor(lengths, device=device), self._cache)
+    def _halve(self, rows: Sequence[int]) -> None:
+        """Drop the first half of the contexts `rows`, and fill the cache with the rest but for the last token."""
+        for row in rows:
+            self._contexts[row] = self._contexts[row][-max(1, self._model.num_positions // 2) :]
+        rests = [self._contexts[row][:-1] for row in rows]
+        if rests[0]:  # all have the same length
+            self._model.prefill(rests, rows, self._cache)
+        else:
+            self._cache.start(rows, self._cache.lengths.new_zeros(len(rows)))
 
 
 class KeyValueCache:
-    """Keys and values of a batch of sequences, in one buffer that is allocated once.
+    """Keys and values of a batch of sequences, in one buffer that grows with them.
 
     Position j of a sequence is column j; the first `lengths` (B) columns are filled. The columns of a head are
-    contiguous, so the products over them in a decoding step are plain matrix products. Only the columns in use lie
-    between two heads, because products in bfloat16 copy operands with gaps.
+    contiguous, so the products over them in a decoding step are plain matrix products. The buffer has few
+    more columns than the longest sequence needs, because products in bfloat16 copy operands with gaps.
     """
 
-    def __init__(self, config: LlamaConfig, batch_size: int, num_columns: int, like: Tensor) -> None:
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=like.device)
-        self.longest = 0
-        self._shape = (2, batch_size * config.num_kv_heads, num_columns, config.head_size)
-        self._buffer = like.new_zeros(config.num_layers, math.prod(self._shape))  # masked values must be finite
-        self._set_width()
+    def __init__(self, config: LlamaConfig, like: Tensor) -> None:
+        self.lengths = torch.zeros(0, dtype=torch.long, device=like.device)
+        self._longest = 0
+        self._most_columns = config.num_positions
+        self._num_heads = config.num_kv_heads
+        self._resize(like.new_zeros(config.num_layers, 2, 0, config.num_kv_heads, 0, config.head_size), 0, 0)
 
-    def start(self, lengths: Tensor, longest: int) -> None:
-        """Empty the cache, with columns for sequences of `lengths` (B) and one more token each."""
-        self.lengths, self.longest = lengths, longest
-        self._set_width()
+    def start(self, rows: Sequence[int], lengths: Tensor) -> Tensor:
+        """Make room for sequences of `lengths` (B) in `rows`, new ones behind the others; return the rows (B)."""
+        num_new = max(0, max(rows) + 1 - len(self.lengths))
+        self.lengths = torch.cat((self.lengths, self.lengths.new_zeros(num_new)))
+        chosen = torch.tensor(list(rows), device=lengths.device)
+        self.lengths[chosen] = lengths
+        self._longest = int(self.lengths.max())
+        self.widen()
+        return chosen
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep the sequences `rows` alone, in this order; only those that change their place are copied."""
+        moved = [(to, row) for to, row in enumerate(rows) if to != row]
+        if moved:
+            to, origin = map(list, zip(*moved, strict=True))
+            self._buffer[:, :, to] = self._buffer[:, :, origin]
+        self.lengths = self.lengths[list(rows)]
+        self._longest = int(self.lengths.max()) if rows else 0
+        if not rows:
+            self._resize(self._buffer, 0, 0)
 
     def step(self) -> None:
         """Count one more filled column of each sequence."""
         self.lengths = self.lengths + 1
-        self.longest += 1
+        self._longest += 1
 
     def widen(self) -> int:
-        """Make room for one more token per sequence; return the number of columns in use."""
-        if self.longest < self._width:
-            return self._width
-        stored = [self._columns(layer).clone() for layer in range(len(self._buffer))]
-        width = self._width
-        self._set_width()
-        for layer, columns in enumerate(stored):
-            self._columns(layer)[:, :, :width] = columns
-        return self._width
+        """Make room for one more token per sequence; return the number of columns in use, rounded up."""
+        needed = min(self._most_columns, (self._longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
+        num_rows, width = self._buffer.shape[2], self._buffer.shape[4]
+        if len(self.lengths) > num_rows or needed > width:
+            num_rows = num_rows if len(self.lengths) <= num_rows else max(len(self.lengths), 2 * num_rows)
+            self._resize(self._buffer, num_rows, max(needed, width))
+        return needed
 
-    def rows(self, columns: Tensor) -> Tensor:
-        """Return the rows (2 K N) of the buffer for keys and values at `columns` (B, T) of each sequence."""
-        return (self._first_rows[:, None] + columns[:, :, None]).flatten()
+    def places(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Return the places (2 K N) in the buffer for `columns` (B, T) of all sequences, or of `rows`."""
+        first = self._first_places[: len(self.lengths)] if rows is None else self._first_places[rows]
+        return (first[:, None] + columns[:, :, None]).flatten()
 
-    def write(self, layer: int, rows: Tensor, keys_and_values: Tensor) -> None:
-        """Store keys and values (N, 2 K E) of a layer in `rows` of the buffer."""
-        self._columns(layer).flatten(0, 2).index_copy_(0, rows, keys_and_values.reshape(len(rows), -1))
+    def write(self, layer: int, places: Tensor, keys_and_values: Tensor) -> None:
+        """Store keys and values (N, 2 K E) of a layer in `places` of the buffer."""
+        self._buffer[layer].flatten(0, 3).index_copy_(0, places, keys_and_values.reshape(len(places), -1))
 
     def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
         """Return keys and values (B K, S, E) of a layer in the first columns."""
-        keys, values = self._columns(layer)[:, :, :num_columns]
+        keys, values = self._buffer[layer, :, : len(self.lengths), :, :num_columns].flatten(1, 2)
         return keys, values
 
-    def _set_width(self) -> None:
-        """Use as many columns as the longest sequence and one more token need."""
-        sides, heads, max_width, _ = self._shape
-        self._width = min(max_width, (self.longest // COLUMNS_STEP + 1) * COLUMNS_STEP)
-        rows = torch.arange(0, sides * heads * self._width, self._width, device=self.lengths.device)
-        self._first_rows = rows.view(2, len(self.lengths), -1).transpose(0, 1).flatten(1)  # (B, 2 K)
-
-    def _columns(self, layer: int) -> Tensor:
-        """Return the columns in use (2, B K, S, E) of a layer."""
-        sides, heads, _, size = self._shape
-        return self._buffer[layer, : sides * heads * self._width * size].view(sides, heads, self._width, size)
+    def _resize(self, before: Tensor, num_rows: int, width: int) -> None:
+        """Copy what fits of the buffer `before` to one for `num_rows` sequences of `width` columns."""
+        num_layers, _, old_rows, num_heads, old_width, size = before.shape
+        self._buffer = before.new_zeros(num_layers, 2, num_rows, num_heads, width, size)  # masked values must be finite
+        kept_rows, kept_width = min(old_rows, num_rows), min(old_width, width)
+        self._buffer[:, :, :kept_rows, :, :kept_width] = before[:, :, :kept_rows, :, :kept_width]
+        starts = torch.arange(0, 2 * num_rows * num_heads * width, max(1, width), device=before.device)
+        self._first_places = starts.view(2, num_rows, num_heads).transpose(0, 1).flatten(1)  # (rows, 2 K)
 
 
 def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:

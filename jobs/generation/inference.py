@@ -33,16 +33,23 @@ def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel
 class InferenceContext:
     """A context model, with the type of its matrix products."""
 
+    is_sliding = True
+    """Whether prompts may be longer than the context, which then is their end."""
+
     def __init__(self, model: ContextModel, dtype_name: str) -> None:
         self._model = model
         self._dtype: torch.dtype = getattr(torch, dtype_name)
-        self.num_positions = model.config.num_positions
+        self.num_positions, self.vocab_size = model.config.num_positions, model.config.vocab_size
 
-    def stream(self, contexts: Sequence[Sequence[int]], max_tokens: int) -> SlidingStream:
-        """Start sequences with `contexts`; there is no limit on the number of tokens that follow."""
+    def stream(self) -> SlidingStream:
+        """Return a stream without sequences."""
+        return SlidingStream(self)
+
+    def windows(self, contexts: Sequence[Sequence[int]]) -> Tensor:
+        """Return the last tokens (B, C) of `contexts`, with end-of-text before those that are shorter."""
         size, end_of_text = self.num_positions, self._model.config.end_of_text
         rows = [[end_of_text] * (size - len(context)) + list(context[-size:]) for context in contexts]
-        return SlidingStream(self, torch.tensor(rows, device=self._model.embeddings.device))
+        return torch.tensor(rows, dtype=torch.long, device=self._model.embeddings.device).view(len(contexts), size)
 
     def next_logits(self, contexts: Tensor) -> Tensor:
         """Return the logits (B, V), float32, of the token after each of `contexts` (B, C)."""
@@ -56,9 +63,20 @@ class SlidingStream:
     A prompt that is shorter than the context is padded with end-of-text on its left, like the beginning of a document.
     """
 
-    def __init__(self, model: InferenceContext, windows: Tensor) -> None:
-        self._model, self._windows = model, windows
-        self.logits = model.next_logits(windows)
+    def __init__(self, model: InferenceContext) -> None:
+        self._model = model
+        self._windows = model.windows([])
+        self.logits = torch.zeros(0, model.vocab_size, device=self._windows.device)
+
+    def join(self, contexts: Sequence[Sequence[int]]) -> None:
+        """Add sequences behind the others."""
+        windows = self._model.windows(contexts)
+        self._windows = torch.cat((self._windows, windows))
+        self.logits = torch.cat((self.logits, self._model.next_logits(windows)))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keep the sequences `rows` alone, in this order."""
+        self._windows, self.logits = self._windows[list(rows)], self.logits[list(rows)]
 
     def feed(self, tokens: Tensor) -> None:
         """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
@@ -67,4 +85,5 @@ class SlidingStream:
 
 
 InferenceModel = InferenceLlama | InferenceContext
-"""`stream` starts sequences, whose `logits` are of the next tokens; `feed` appends a token to each sequence."""
+"""`stream` starts a batch of sequences, whose `logits` are of the next tokens. Sequences `join` it, it can `keep` some
+of them, and `feed` appends a token to each."""

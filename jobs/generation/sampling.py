@@ -51,15 +51,22 @@ class Sampler:
     """A sampler of the next tokens of a batch of sequences. One of `keys` seeds the random numbers of each sequence."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[tuple[int, ...]]) -> None:
-        self._sampling = sampling
+        self.sampling = sampling
         self._generators = [np.random.Philox(np.random.SeedSequence(key)) for key in keys]
+
+    @classmethod
+    def joined(cls, samplers: Sequence[Sampler]) -> Sampler:
+        """Return a sampler of the sequences of all `samplers`, whose settings are equal and whose numbers go on."""
+        joined = cls(samplers[0].sampling, ())
+        joined._generators = [generator for sampler in samplers for generator in sampler._generators]
+        return joined
 
     def draw(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
         """Return the next tokens (B), int64, for `logits` (B, V).
 
         The repetition penalty needs `seen` (B, V), boolean: the tokens that each sequence contains.
         """
-        sampling = self._sampling
+        sampling = self.sampling
         if seen is not None:
             logits = penalize(logits, seen, sampling.repetition_penalty)
         if sampling.temperature < _GREEDY:

@@ -4,12 +4,10 @@ import uuid
 
 import boto3
 import pytest
-import torch
 from moto.server import ThreadedMotoServer
 
 from jobs.lake import store
-from jobs.model.llama import Llama, LlamaConfig
-from tests.support.handmade import train_tokenizer
+from tests.support.models import untrained_model
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +35,4 @@ def s3_uri(s3_server):
 @pytest.fixture(scope="session")
 def model_and_tokenizer_untrained():
     """A small model with weights that make flat distributions, so that draws differ, and its tokenizer."""
-    tokenizer = train_tokenizer()
-    config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size, num_positions=16, num_layers=2, embedding_size=32, hidden_size=64,
-        num_heads=2, num_kv_heads=1, rope_theta=10_000.0, norm_epsilon=1e-5,
-    )  # fmt: skip
-    model = Llama(config)
-    torch.manual_seed(0)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model, tokenizer
+    return untrained_model()

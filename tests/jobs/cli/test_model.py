@@ -9,10 +9,8 @@ import subprocess
 import sys
 import termios
 import time
-from copy import deepcopy
 
 import pytest
-import torch
 
 from jobs.cli.main import main
 from jobs.lake import store
@@ -21,6 +19,7 @@ from jobs.lake.manifest import Manifest
 from jobs.model_io.folder import model_contents, read_contents, save_model
 from jobs.model_io.gguf import to_gguf
 from tests.jobs.model_io.test_folder import changed
+from tests.support.models import untrained_model
 
 pytestmark = pytest.mark.slow
 
@@ -93,12 +92,9 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(model_and_tokenizer_untrained, tmp_path):
-    """Return a prompt loop whose model never ends a text: the logit of its end-of-text token is 0."""
-    model, tokenizer = deepcopy(model_and_tokenizer_untrained[0]), model_and_tokenizer_untrained[1]
-    with torch.no_grad():
-        model.output_weight[tokenizer.end_of_text] = 0
-    save_model(tmp_path.as_uri(), model, tokenizer)
+def terminal(tmp_path):
+    """Return a prompt loop whose model never ends a text."""
+    save_model(tmp_path.as_uri(), *untrained_model(is_endless=True))
     opened = Terminal("--model", tmp_path, "--max-new-tokens", 100_000, "--stop", "qzqzqz")
     yield opened
     opened.close()

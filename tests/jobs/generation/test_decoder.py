@@ -30,20 +30,17 @@ def make_model(num_kv_heads=2, hidden_size=20):
     return model
 
 
-def random_tokens(*shape):
-    return torch.randint(0, VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(0))
+def random_tokens(*shape, seed=0):
+    return torch.randint(0, VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def cached_logits(model, tokens, lengths, num_steps):
     """Return the logits (B, steps + 1, V) after each prompt and after each token that follows."""
-    cache = model.new_cache(len(lengths), NUM_POSITIONS)
-    prompts = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
-    for row, length in enumerate(lengths):
-        prompts[row, :length] = tokens[row, :length]
-    lengths = torch.tensor(lengths)
-    found = [model.prefill(prompts, lengths, cache)]
+    cache = model.new_cache()
+    prompts = [tokens[row, :length].tolist() for row, length in enumerate(lengths)]
+    found = [model.prefill(prompts, range(len(lengths)), cache)]
     for step in range(num_steps):
-        found.append(model.decode(tokens[range(len(lengths)), lengths + step], cache))
+        found.append(model.decode(tokens[range(len(lengths)), torch.tensor(lengths) + step], cache))
     return torch.stack(found, dim=1)
 
 
@@ -68,14 +65,30 @@ def test_logits_are_equal_up_to_the_last_position():
         torch.testing.assert_close(found, model(tokens), atol=1e-5, rtol=1e-5)
 
 
-def test_a_cache_can_be_reused():
-    model = InferenceLlama(make_model())
-    cache = model.new_cache(2, NUM_POSITIONS)
-    tokens = random_tokens(2, 9)
+@settings(max_examples=40, deadline=None)
+@given(st.data(), st.sampled_from([1, 2, 4]))
+def test_sequences_join_and_leave_without_effect_on_the_others(data, num_kv_heads):
+    """Contexts fill up on the way, too: a sequence then goes on from its last half."""
+    model = make_model(num_kv_heads)
+    stream, contexts = InferenceLlama(model).stream(), []
     with torch.inference_mode():
-        first = model.prefill(tokens, torch.tensor([9, 4]), cache)
-        model.decode(tokens[:, 0], cache)
-        assert torch.equal(model.prefill(tokens, torch.tensor([9, 4]), cache), first)
+        for _ in range(data.draw(st.integers(1, 6))):
+            new = data.draw(st.lists(st.integers(1, NUM_POSITIONS), min_size=0 if contexts else 1, max_size=3))
+            joining = [random_tokens(length, seed=len(contexts) + at).tolist() for at, length in enumerate(new)]
+            if joining:
+                stream.join(joining)
+                contexts += joining
+            for step in range(data.draw(st.integers(0, 70))):
+                tokens = random_tokens(len(contexts), seed=step)
+                stream.feed(tokens)
+                contexts = [[*context, token] for context, token in zip(contexts, tokens.tolist(), strict=True)]
+                contexts = [each[-NUM_POSITIONS // 2 :] if len(each) > NUM_POSITIONS else each for each in contexts]
+            expected = [model(torch.tensor([context]))[0, -1] for context in contexts]
+            torch.testing.assert_close(stream.logits, torch.stack(expected), atol=1e-5, rtol=1e-5)
+            rows = data.draw(st.lists(st.sampled_from(range(len(contexts))), unique=True))
+            stream.keep(rows)
+            contexts = [contexts[row] for row in rows]
+            torch.testing.assert_close(stream.logits, torch.stack(expected)[rows], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])

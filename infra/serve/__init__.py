@@ -1,0 +1,1 @@
+"""The service for queries: a model behind the completions interface of OpenAI's clients."""

@@ -1,0 +1,77 @@
+"""Errors that a client gets, in the form of OpenAI's service: the clients turn each status into an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+INVALID = "invalid_request_error"
+_BUSY = "server_error"
+
+
+class ApiError(Exception):
+    """A request that is answered by an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """Return the JSON of the answer."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def invalid(param: str | None, message: str, code: str | None = None) -> ApiError:
+    """Return the error of a field that has a wrong value."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def full(retry_seconds: int) -> ApiError:
+    """Return the error of a request that the queue has no room for."""
+    return ApiError(
+        429,
+        f"The queue of this server is full. Try again in {retry_seconds} s.",
+        kind="rate_limit_error",
+        code="queue_full",
+        headers={"Retry-After": str(retry_seconds)},
+    )
+
+
+def too_late(retry_seconds: int) -> ApiError:
+    """Return the error of a request whose time was over while it waited."""
+    return ApiError(
+        503,
+        f"The server did not begin this request within its time limit. Try again in {retry_seconds} s.",
+        kind=_BUSY,
+        code="timeout",
+        headers={"Retry-After": str(retry_seconds)},
+    )
+
+
+def stopping(retry_seconds: int) -> ApiError:
+    """Return the error of a request that arrives while the server stops."""
+    return ApiError(
+        503,
+        f"The server is stopping. Try again in {retry_seconds} s.",
+        kind=_BUSY,
+        code="stopping",
+        headers={"Retry-After": str(retry_seconds)},
+    )
+
+
+def failed() -> ApiError:
+    """Return the error of a request that the server could not carry out; the log has the cause."""
+    return ApiError(500, "The server failed while it generated this text. Its log has the cause.", kind=_BUSY)

@@ -1,0 +1,111 @@
+"""The model that is served: found and loaded, and loaded anew when the champion moves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.serve.engine import Engine
+from infra.serve.settings import Limits
+from jobs.errors import NightjarError
+from jobs.generation.inference import InferenceModel, to_inference
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.manifest import parse_manifest
+from jobs.lake.models import CHAMPION, find_model
+from jobs.lake.uri import join
+from jobs.model_io.folder import parse_model, read_contents
+from jobs.tokenizer.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A loaded model."""
+
+    names: tuple[str, ...]
+    """The names by which clients ask for it."""
+    uri: str
+    fingerprint: str
+    """The beginning of the hash of its weights."""
+    loaded_at: int
+    model: InferenceModel
+    tokenizer: Tokenizer
+    engine: Engine
+
+
+class Models:
+    """The model of the service. With ``champion``, `follow` replaces it when another one is promoted."""
+
+    def __init__(
+        self,
+        name: str,
+        lake: Lake,
+        dtype: str,
+        limits: Limits,
+        on_step: Callable[[int], None] = lambda num_tokens: None,
+    ) -> None:
+        self._name, self._lake, self._dtype, self._limits, self._on_step = name, lake, dtype, limits, on_step
+        self._version = ""
+        self._stop = threading.Event()
+        self._retired: list[Engine] = []
+        self.on_reload: Callable[[bool], None] = lambda success: None
+        """Is called after an attempt to load another champion."""
+        self.current = self._load()
+
+    def follow(self, seconds: float) -> threading.Thread | None:
+        """Start a thread that looks every so many seconds whether the champion has moved; only for ``champion``."""
+        if self._name != CHAMPION:
+            return None
+        thread = threading.Thread(target=self._follow, args=(seconds,), name="champion", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self, seconds: float) -> None:
+        """Take no more requests, and let those under way go on for at most so many seconds."""
+        self._stop.set()
+        for engine in (self.current.engine, *self._retired):
+            engine.close(seconds)
+
+    def _follow(self, seconds: float) -> None:
+        failed = ""
+        while not self._stop.wait(seconds):
+            try:
+                _, version = read_champion(self._lake)
+                if version in (self._version, failed, ""):
+                    continue
+                failed = version
+                loaded = self._load()
+            except (NightjarError, OSError) as error:
+                log.warning("the champion is not read again, and the earlier model stays: %s", error)
+                self.on_reload(False)
+                continue
+            failed = ""
+            self._replace(loaded)
+            self.on_reload(True)
+
+    def _replace(self, loaded: Served) -> None:
+        """Serve another model; requests under way finish on the earlier one."""
+        before, self.current = self.current, loaded
+        before.engine.close()
+        self._retired = [engine for engine in (*self._retired, before.engine) if engine.is_alive]
+        if self._stop.is_set():  # the service was closed while the model was loaded
+            loaded.engine.close()
+
+    def _load(self) -> Served:
+        names = [self._name]
+        if self._name == CHAMPION:
+            champion, self._version = read_champion(self._lake)
+            names += [champion.run_id] if champion else []
+        uri = find_model(self._name, self._lake)
+        contents = read_contents(uri)
+        model, tokenizer = parse_model(contents, uri)
+        fingerprint = parse_manifest(contents[MANIFEST], join(uri, MANIFEST)).fingerprint[:16]
+        inference = to_inference(model, self._dtype)
+        engine = Engine(inference, tokenizer, self._limits, self._on_step)
+        log.info("model %s: %s, %s parameters", ", ".join(names), uri, f"{model.num_parameters:,}")
+        return Served(tuple(names), uri, fingerprint, int(time.time()), inference, tokenizer, engine)
