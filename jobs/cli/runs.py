@@ -146,37 +146,19 @@ def compare_runs(
     lake: options.Lake = "lake",
 ) -> None:
     """Compare runs: results, curves of the validation loss, and the settings that differ."""
+    from jobs.results.comparison import Comparison, names_of
     from jobs.results.page import read_report
     from jobs.results.rows import losses_of
-    from jobs.results.summary import differences
     from jobs.results.text import one_line, readable, sparkline
 
     if len(names) < 2:
         raise InputError("runs compare: name two runs or more")
     found = [_find(name, lake) for name in names]
-    reports = [read_report(run) for run in found]
-    heads = _different_names(found)
-    tiles = [{tile.label: tile.text for tile in report.headline()} for report in reports]
-    rows = {"state": [str(report.summary.status) for report in reports]}
-    rows |= {
-        label: [each.get(label, "-") for each in tiles]
-        for label in dict.fromkeys(key for each in tiles for key in each)
-    }
-    rows["loss over time"] = [sparkline(losses_of(report.rows), 20) for report in reports]
-    settings = differences([report.settings for report in reports])
-    rows |= {key: [one_line(readable(value), 200) for value in values] for key, values in settings.items()}
-    _write_table([{"": label, **dict(zip(heads, values, strict=True))} for label, values in rows.items()])
-
-
-def _different_names(found: Sequence[Run]) -> list[str]:
-    """Return the run ids, or the folders if two runs have the same id."""
-    ids = [run.run_id for run in found]
-    if len(set(ids)) == len(ids):
-        return ids
-    folders = [run.folder for run in found]
-    if len(set(folders)) < len(folders):
-        raise InputError(f"runs compare: {next(each for each in folders if folders.count(each) > 1)} is named twice")
-    return folders
+    comparison = Comparison(names_of(found), [read_report(run) for run in found])
+    rows: dict[str, list[str]] = comparison.results()
+    rows["loss over time"] = [sparkline(losses_of(report.rows), 20) for report in comparison.reports]
+    rows |= {key: [one_line(readable(value), 200) for value in each] for key, each in comparison.settings().items()}
+    _write_table([{"": label, **dict(zip(comparison.names, values, strict=True))} for label, values in rows.items()])
 
 
 @app.command("report")

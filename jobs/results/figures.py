@@ -94,6 +94,47 @@ def _last(rows: Sequence[Row], name: str) -> float | None:
     return next((y for _, y in reversed(_line(rows, name)) if math.isfinite(y)), None)
 
 
+_COMPARED = (
+    ("valid_loss", "Validation loss", min, "lowest"),
+    ("bits_per_byte", "Validation loss per byte", min, "lowest"),
+    ("valid_accuracy", "Validation accuracy", max, "highest"),
+    ("batch_loss", "Loss of the batches", min, "lowest"),
+    ("learning_rate", "Learning rate", max, "highest"),
+    ("gradient_norm_max", "Gradient norm", max, "highest"),
+    ("tokens_per_second", "Training speed", max, "highest"),
+)
+"""The columns that runs are compared by, with what they are and which end of the curves the title names."""
+
+
+def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
+    """Yield the plots in which each of several runs, by their names, has a curve of its own colour.
+
+    Losses of different units, as those of models of words and of embeddings, are in plots of their own.
+    """
+    for name, what, best, extreme in _COMPARED:
+        by_unit: dict[str, list[Line]] = {}
+        for colour, (run, rows) in enumerate(runs.items()):
+            if points := _line(rows, name):
+                by_unit.setdefault(unit_of(_COLUMNS[name], rows[0]), []).append(Line(run, points, colour=colour))
+        for unit, lines in by_unit.items():
+            first = best(lines, key=lambda line: line.last)
+            title = f"{what} ends {extreme} in {one_line(first.label, _MOST_LABEL)}: {with_unit(first.last, unit)}"
+            baselines = _shared_baselines(runs, lines) if name == "valid_loss" else []
+            yield Curves(f"compare-{name}", title, unit, (*lines, *baselines), _COLUMNS[name].meaning)
+
+
+def _shared_baselines(runs: Mapping[str, Sequence[Row]], lines: Sequence[Line]) -> list[Line]:
+    """Return the baselines whose value is the same in all runs of the lines; others would not be one line."""
+    chosen = [runs[line.label] for line in lines]
+    found = []
+    for name, baseline in BASELINE_LOSSES.items():
+        values = {_last(rows, name) for rows in chosen}
+        longest = max((_line(rows, name) for rows in chosen), key=len)
+        if len(values) == 1 and None not in values:
+            found.append(Line(f"{baseline} baseline", longest, baseline=True))
+    return found
+
+
 def _loss_title(rows: Sequence[Row]) -> str:
     valid = _last(rows, "valid_loss")
     if valid is None:

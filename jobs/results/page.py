@@ -14,7 +14,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
@@ -24,7 +24,7 @@ from jobs.metrics import Show, metrics_of, names
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, StageRow
 from jobs.metrics.training import EvaluationRow
 from jobs.results import figures
-from jobs.results.rows import Row, read_csv, read_curves
+from jobs.results.rows import LiveParts, Row, read_csv, read_curves
 from jobs.results.summary import MOST_CHARACTERS, Status, Summary, read_object, read_summary, settings_of
 from jobs.results.svg import Bars, Curves, legend
 from jobs.results.text import duration, moment, one_line, readable, with_unit
@@ -135,13 +135,16 @@ def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[
     ]
 
 
-def read_report(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False) -> Report:
+def read_report(
+    run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False, parts: LiveParts | None = None
+) -> Report:
     """Return what the report of a run shows. A file that cannot be read leaves a gap, and a line among the problems.
 
     Args:
         run: The run, which may have no file yet.
         store: The store of the lake.
         is_over: Whether nobody works on the run any more, though a lock may be left.
+        parts: The metrics of this run that were read before, so that only new ones are read.
     """
     problems: list[str] = []
 
@@ -157,7 +160,7 @@ def read_report(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False) 
     return Report(
         summary=read_summary(run, store, is_over=is_over),
         stats=tolerant(lambda: read_object(join(run.stats, "stats.json"), store), {}),
-        rows=tolerant(lambda: read_curves(run, store), []),
+        rows=tolerant(lambda: read_curves(run, store, parts), []),
         stages=tolerant(lambda: read_csv(join(run.stats, "spark.csv"), store), []),
         samples=tolerant(lambda: _read_samples(run, store), []),
         settings=settings_of(config),
@@ -189,23 +192,27 @@ def _beginning(text: str) -> str:
 
 def to_html(report: Report) -> bytes:
     """Return the HTML file of a report, whose size has a bound for each of its parts."""
+    page = environment().get_template("report.html").render(**shown(report), made=moment(time.time()))
+    return page.encode(errors="replace")
+
+
+def shown(report: Report) -> dict[str, Any]:
+    """Return the values of the templates ``results.html`` and ``details.html``."""
     rows = _evenly_spaced(report.rows, MOST_ROWS)
-    page = _template().render(
-        report=report,
-        summary=report.summary,
-        rows=rows,
-        columns=list(dict.fromkeys(name for row in rows for name in row)),
-        units={
+    return {
+        "report": report,
+        "summary": report.summary,
+        "rows": rows,
+        "columns": list(dict.fromkeys(name for row in rows for name in row)),
+        "units": {
             name: figures.unit_of(each, report.rows[0] if report.rows else {})
             for name, each in metrics_of(EvaluationRow).items()
         },
-        meanings={name: each.meaning for name, each in metrics_of(EvaluationRow).items()},
-        stage_columns=["step", *names(StageRow, Show.TABLE)],
-        stages=report.stages[:MOST_STAGES],
-        chosen={key: report.settings[key] for key in report.chosen if key in report.settings},
-        made=moment(time.time()),
-    )
-    return page.encode(errors="replace")
+        "meanings": {name: each.meaning for name, each in metrics_of(EvaluationRow).items()},
+        "stage_columns": ["step", *names(StageRow, Show.TABLE)],
+        "stages": report.stages[:MOST_STAGES],
+        "chosen": {key: report.settings[key] for key in report.chosen if key in report.settings},
+    }
 
 
 def _evenly_spaced(rows: Sequence[Row], most: int) -> Sequence[Row]:
@@ -220,9 +227,22 @@ def _setting(value: Any) -> str:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
-    environment.filters["setting"] = _setting
-    environment.globals["legend"] = legend
-    return environment.from_string((files("jobs.results") / "report.html").read_text("utf-8"))
+def environment() -> Environment:
+    """Return jinja2's environment with the templates of this folder and the filters that they use."""
+    made = Environment(
+        loader=FunctionLoader(template),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
+    made.filters["setting"] = _setting
+    made.globals["legend"] = legend
+    return made
+
+
+def template(name: str) -> str | None:
+    """Return the text of a template, also from the zip file on a cluster; None if there is none."""
+    file = files("jobs.results") / "templates" / name
+    return file.read_text("utf-8") if file.is_file() else None

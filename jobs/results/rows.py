@@ -22,8 +22,8 @@ MAX_INTERVALS = 100
 """Rows that stand for a training without an evaluation."""
 
 
-def read_parts(run: Run, store: Store = ENVIRONMENT) -> list[StepRow]:
-    """Return the rows of all parts by step, one row for each step.
+def read_parts(run: Run, store: Store = ENVIRONMENT, uris: Sequence[str] | None = None) -> list[StepRow]:
+    """Return the rows of all parts by step, one row for each step; with `uris`, of these parts alone.
 
     S3 cannot append to an object. So training writes the rows of a few seconds together, as an object
     ``part-<attempt>-<writer>-<number>.jsonl``. When a later attempt has begun at a step, the rows of earlier attempts
@@ -31,14 +31,23 @@ def read_parts(run: Run, store: Store = ENVIRONMENT) -> list[StepRow]:
     """
     rows: list[StepRow] = []
     attempt = ""
-    for info in store.list_files(run.metrics_parts):  # sorted by attempt, then by number
-        part = _parse(info.uri, store)
-        this_attempt = base_name(info.uri).rpartition("-")[0]
+    for uri in _parts(run, store) if uris is None else uris:
+        part = _parse(uri, store)
+        this_attempt = _attempt_of(uri)
         if part and this_attempt != attempt:
             attempt = this_attempt
             rows = [row for row in rows if row["step"] < part[0]["step"]]
         rows += part
     return rows
+
+
+def _parts(run: Run, store: Store) -> list[str]:
+    """Return the parts, sorted by attempt, then by number."""
+    return [info.uri for info in store.list_files(run.metrics_parts)]
+
+
+def _attempt_of(uri: str) -> str:
+    return base_name(uri).rpartition("-")[0]
 
 
 def _parse(uri: str, store: Store) -> list[StepRow]:
@@ -52,14 +61,27 @@ def _parse(uri: str, store: Store) -> list[StepRow]:
 
 def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
     """Yield one row for each evaluated step, from the steps since the previous one."""
-    interval: list[StepRow] = []
-    seconds = 0.0
+    intervals = _Intervals()
     for row in rows:
-        interval.append(row)
-        if "valid_loss" in row:
-            yield _row_of(interval, seconds)
-            seconds = row["seconds"]
-            interval = []
+        if (found := intervals.add(row)) is not None:
+            yield found
+
+
+class _Intervals:
+    """The steps since the last evaluation."""
+
+    def __init__(self) -> None:
+        self.rows: list[StepRow] = []
+        self._seconds = 0.0
+
+    def add(self, row: StepRow) -> EvaluationRow | None:
+        """Add a step; return the row of the interval that ends with it, if it was evaluated."""
+        self.rows.append(row)
+        if "valid_loss" not in row:
+            return None
+        found = _row_of(self.rows, self._seconds)
+        self.rows, self._seconds = [], row["seconds"]
+        return found
 
 
 def interval_rows(rows: Sequence[StepRow]) -> Iterator[EvaluationRow]:
@@ -80,7 +102,38 @@ def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
     return cast("EvaluationRow", {name: value for name, value in found.items() if value is not None})
 
 
-def read_curves(run: Run, store: Store = ENVIRONMENT) -> list[Row]:
+class LiveParts:
+    """The metrics of a training that goes on. Each part is read once, as long as there is no new attempt.
+
+    Only the rows of evaluations are kept, and the steps since the last one. So a long training takes little memory, and
+    few requests to S3 each time.
+    """
+
+    def __init__(self, run: Run, store: Store = ENVIRONMENT) -> None:
+        self._run, self._store = run, store
+        self._start()
+
+    def _start(self) -> None:
+        self._read: list[str] = []
+        self._found: list[EvaluationRow] = []
+        self._intervals = _Intervals()
+
+    def update(self) -> tuple[list[EvaluationRow], list[StepRow]]:
+        """Return the rows of the evaluations so far, and the steps since the last one."""
+        uris = _parts(self._run, self._store)
+        count = len(self._read)
+        is_same = self._read == uris[:count] and len({_attempt_of(uri) for uri in uris[max(0, count - 1) :]}) <= 1
+        if not is_same:
+            self._start()
+        new = uris[len(self._read) :]
+        for row in read_parts(self._run, self._store, new):
+            if (found := self._intervals.add(row)) is not None:
+                self._found.append(found)
+        self._read = uris
+        return list(self._found), list(self._intervals.rows)
+
+
+def read_curves(run: Run, store: Store = ENVIRONMENT, parts: LiveParts | None = None) -> list[Row]:
     """Return the rows of ``metrics.csv``; of a training that has not ended, those that it has so far.
 
     A training that ended before its first evaluation has rows without a validation loss.
@@ -89,8 +142,8 @@ def read_curves(run: Run, store: Store = ENVIRONMENT) -> list[Row]:
     if store.exists(join(run.train, MANIFEST)):
         return written
     with reading(run.metrics_parts, "delete it; a new attempt at the step train writes its metrics anew"):
-        steps = read_parts(run, store)
-        found = [cast("Row", row) for row in evaluation_rows(steps)]
+        evaluated, steps = (parts or LiveParts(run, store)).update()
+        found = [cast("Row", row) for row in evaluated]
         if not found and not written:
             return [cast("Row", row) for row in interval_rows(steps)]
         return written if _last_step(written) >= _last_step(found) else found

@@ -1,6 +1,6 @@
 """Plots as SVG: curves over the steps of a training, and horizontal bars.
 
-Colours are classes of the style sheet (``s0``, ``s1``, ... and ``base``), so a page shows a plot in light and dark.
+Colours are classes of the style sheet (``s0`` to ``s7`` and ``base``), so a page shows a plot in light and dark.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import NamedTuple
 from jobs.results.text import one_line, with_unit
 
 WIDTH, HEIGHT = 560, 240
+COLOURS = 8
+"""Colours of the style sheet."""
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 36
 MAX_POINTS = 500
 """Points of a curve that are drawn; more would lie in the same pixels."""
@@ -41,6 +43,8 @@ class Line:
     label: str
     points: Points
     baseline: bool = False
+    colour: int | None = None
+    """Number of its colour; None for the place among the lines of its plot."""
 
     @property
     def last(self) -> float:
@@ -163,7 +167,7 @@ def _curves(plot: Curves) -> Iterator[str]:
 
 
 def _style(number: int, line: Line) -> str:
-    return f"base b{number % 3}" if line.baseline else f"s{number % 4}"
+    return f"base b{number % 3}" if line.baseline else f"s{(number if line.colour is None else line.colour) % COLOURS}"
 
 
 def _line(line: Line, style: str, unit: str, place: Callable[[float, float], tuple[float, float]]) -> Iterator[str]:
@@ -208,7 +212,7 @@ def _bars(plot: Bars) -> Iterator[str]:
         for number, value in enumerate(values):
             y = place * group + _LABEL + number * (_BAR + _BAR_GAP)
             length = max(1, room * value / largest) if largest > 0 and _is_drawable(value) else 1
-            yield f'<rect class="s{number % 4}" x="0" y="{y}" width="{length:.1f}" height="{_BAR}"/>'
+            yield f'<rect class="s{number % COLOURS}" x="0" y="{y}" width="{length:.1f}" height="{_BAR}"/>'
             text = with_unit(value, plot.unit if plot.unit in _BESIDE else "")
             yield _text(length + 8, y + _BAR - 3, text, "start", "value")
     yield "</svg>"
@@ -229,7 +233,9 @@ def legend(plot: Curves | Bars) -> Sequence[tuple[str, str, str]]:
     """Return the style, the label and the last value of each series of a plot."""
     if isinstance(plot, Bars):
         return (
-            [(f"s{number % 4}", label, "") for number, label in enumerate(plot.series)] if len(plot.series) > 1 else []
+            [(f"s{number % COLOURS}", label, "") for number, label in enumerate(plot.series)]
+            if len(plot.series) > 1
+            else []
         )
     return [
         (_style(number, line), line.label, with_unit(line.last, plot.unit if plot.unit in _BESIDE else ""))

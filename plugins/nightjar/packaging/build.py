@@ -23,7 +23,7 @@ CODE, LAUNCHER, REQUIREMENTS = "jobs.zip", "launcher.py", "requirements.txt"
 TORCH_FILES = ("torch.txt", "torch-cpu.txt", "torch-cuda.txt")
 BOOTSTRAP, SUMS = "bootstrap.sh", "SHA256SUMS"
 
-PACKED_SUFFIXES = frozenset({".py", ".toml", ".html"})
+PACKED_SUFFIXES = frozenset({".py", ".toml", ".html", ".css"})
 _EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest date that a zip entry can have
 _UNIX = 3
 _FILE_MODE = 0o644 << 16

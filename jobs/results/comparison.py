@@ -1,0 +1,50 @@
+"""Several runs beside each other: their results, their curves, and the settings that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.errors import InputError
+from jobs.lake.layout import Run
+from jobs.results import figures
+from jobs.results.page import Report
+from jobs.results.summary import differences
+from jobs.results.svg import Curves
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs beside each other. Each list has a value for each run."""
+
+    names: Sequence[str]
+    reports: Sequence[Report]
+
+    def results(self) -> dict[str, list[str]]:
+        """Return the states and the results, by their labels; "-" where a run has none."""
+        tiles = [{tile.label: tile.text for tile in report.headline()} for report in self.reports]
+        labels = dict.fromkeys(label for each in tiles for label in each)
+        states = {"state": [str(report.summary.status) for report in self.reports]}
+        return states | {label: [each.get(label, "-") for each in tiles] for label in labels}
+
+    def settings(self) -> dict[str, list[Any]]:
+        """Return the settings that are not the same in all runs."""
+        return differences([report.settings for report in self.reports])
+
+    def figures(self) -> list[Curves]:
+        """Return the plots, in which each run has a curve."""
+        return list(
+            figures.of_comparison({name: each.rows for name, each in zip(self.names, self.reports, strict=True)})
+        )
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """Return the run ids, or the folders if two runs have the same id. A run that is named twice is an InputError."""
+    ids = [run.run_id for run in runs]
+    if len(set(ids)) == len(ids):
+        return ids
+    folders = [run.folder for run in runs]
+    if len(set(folders)) < len(folders):
+        raise InputError(f"runs compare: {next(each for each in folders if folders.count(each) > 1)} is named twice")
+    return folders
