@@ -1,4 +1,4 @@
-"""The plugin of Airflow that adds the pages of `nightjar.pages` to the API server.
+"""The plugin of Airflow that adds the pages of `nightjar.web` to the API server and its UI.
 
 Every component of Airflow loads this file, so the pages are imported only by the one that serves them.
 """
@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+
+_BASE = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
 
 
 async def pages(
@@ -17,13 +21,28 @@ async def pages(
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
     """Serve a request for one of the pages."""
-    from nightjar.pages import app  # noqa: PLC0415 - see above
+    from nightjar.web.app import app  # noqa: PLC0415 - see above
 
     await app(scope, receive, send)
 
 
 class NightjarPlugin(AirflowPlugin):
-    """The pages of runs."""
+    """The pages of runs: in the navigation, and as a tab of each DAG run."""
 
     name = "nightjar"
     fastapi_apps = [{"app": pages, "url_prefix": "/nightjar", "name": "Nightjar"}]  # noqa: RUF012 - as Airflow reads it
+    external_views = [  # noqa: RUF012 - as Airflow reads it
+        {
+            "name": "Runs",
+            "href": f"{_BASE}/nightjar/runs",
+            "url_route": "nightjar-runs",
+            "destination": "nav",
+            "nav_top_level": True,
+        },
+        {
+            "name": "Training",
+            "href": f"{_BASE}/nightjar/runs/of?dag_id={{DAG_ID}}&run_id={{RUN_ID}}",
+            "url_route": "nightjar-run",
+            "destination": "dag_run",
+        },
+    ]

@@ -165,7 +165,7 @@ def bundled_plugins() -> dict[str, bytes]:
 
     files = {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "plugins").glob("*.py"))}
     for source in (PROJECT_ROOT / "plugins" / "nightjar", PROJECT_ROOT / "jobs"):
-        for path in sorted(path for path in source.rglob("*") if path.suffix in {*PACKED_SUFFIXES, ".sh"}):
+        for path in sorted(path for path in source.rglob("*") if path.suffix in {*PACKED_SUFFIXES, ".js", ".sh"}):
             files[path.relative_to(source.parent).as_posix()] = path.read_bytes()
     for name in ("job.txt", *TORCH_FILES):
         files[f"requirements/{name}"] = (PROJECT_ROOT / "requirements" / name).read_bytes()

@@ -79,24 +79,12 @@ _LESS_NEEDED = ("parameters", "preset", "tokens/s", "note", "started", "duration
 
 
 def _row_of(summary: Summary, page: Page) -> dict[str, str]:
-    from jobs.results.text import duration, moment, one_line, readable
+    from jobs.results.table import COLUMNS, cells
+    from jobs.results.text import one_line
 
-    name = "/".join(filter(None, (summary.pipeline, summary.run_id)))
-    loss = readable(summary.valid_loss)
-    if summary.baseline_loss is not None and summary.valid_loss is not None:
-        loss += f" ({summary.baseline} {readable(summary.baseline_loss)})"
-    return {
-        "run": f"{'* ' if page.is_champion(summary) else ''}{name}",
-        "state": str(summary.status),
-        "started": moment(summary.started),
-        "preset": readable(summary.preset),
-        "parameters": readable(summary.num_parameters),
-        "validation loss": loss,
-        "bits per byte": readable(summary.bits_per_byte),
-        "tokens/s": readable(summary.tokens_per_second),
-        "duration": "-" if summary.seconds is None else duration(summary.seconds),
-        "note": one_line(summary.cause or summary.corpus or "", 60),
-    }
+    row = {COLUMNS[key]: text for key, text in cells(summary).items() if key != "corpus"}
+    row["run"] = f"{'* ' if page.is_champion(summary) else ''}{row['run']}"
+    return {**row, "note": one_line(summary.cause or summary.corpus or "", 60)}
 
 
 @runs.command("show")

@@ -1,6 +1,6 @@
 """The links of the tasks, under "Extra Links" of a task instance: the run's folder, the cluster, logs, model and text.
 
-A worker makes a link's URL and stores it as an XCom. Places in the lake are pages of `nightjar.pages`, or of the S3
+A worker makes a link's URL and stores it as an XCom. Places in the lake are pages of `nightjar.web`, or of the S3
 console if the cluster is on AWS.
 """
 

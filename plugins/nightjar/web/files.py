@@ -8,49 +8,39 @@ scripts, and browsers are told to run none.
 from __future__ import annotations
 
 import gzip
-import html
 from collections.abc import Iterator
 from http import HTTPStatus
 from io import BufferedIOBase
 from typing import IO, cast
 from urllib.parse import quote
 
-from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from jobs.errors import DamagedError
 from jobs.lake.layout import REPORT
 from jobs.lake.names import confined
 from jobs.lake.uri import join, relative_name
 from nightjar import aws, settings
+from nightjar.web.access import OF_FILES, READ_LOGS, respond
 
-DAG_ID = "train_llm"
 _ROOTS = ("runs", "logs")
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")
 _ZIPPED_LOG = ".gz"
 _BLOCK_BYTES = 2**20
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-downloads",
-    "Cache-Control": "no-store",
+_HEADERS = OF_FILES | {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox allow-downloads"
 }
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.6 system-ui, sans-serif; margin: 2rem }} td {{ padding-right: 2rem }}
-.size {{ text-align: right }}</style>
-<h1>{title}</h1>{body}</html>"""
 
-app = FastAPI(openapi_url=None)
+router = APIRouter()
 
 
-@app.get("/lake/{name:path}", dependencies=[Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS, DAG_ID))])
+@router.get("/lake/{name:path}", dependencies=[READ_LOGS])
 def show(name: str, request: Request) -> Response:
     """Return a page with the files of a folder if the name ends with a slash, else the file of that name."""
     uri = place(name)
     if name.endswith("/"):
-        return HTMLResponse(_folder_page(uri, name, request), headers=_HEADERS)
+        return _folder_page(uri, name, request)
     info = aws.store().info(uri)
     if info is None and aws.store().is_folder(uri):
         return RedirectResponse(f"{request.scope['root_path']}/lake/{quote(name)}/")
@@ -67,18 +57,6 @@ def show(name: str, request: Request) -> Response:
     )
 
 
-@app.exception_handler(HTTPException)
-def refuse(request: Request, error: HTTPException) -> Response:
-    """Send a browser whose user is not logged in to the login; answer other requests with the error."""
-    wants_page = "text/html" in request.headers.get("accept", "")
-    if error.status_code == HTTPStatus.UNAUTHORIZED and wants_page:
-        return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
-    if wants_page:
-        page = _PAGE.format(title=html.escape(HTTPStatus(error.status_code).phrase), body=html.escape(error.detail))
-        return HTMLResponse(page, error.status_code, headers=_HEADERS)
-    return JSONResponse({"detail": error.detail}, error.status_code)
-
-
 def place(name: str) -> str:
     """Return the URI of a name in the lake. A name that leads out of the shown folders is an `HTTPException`."""
     lake = settings.load().lake
@@ -91,7 +69,7 @@ def place(name: str) -> str:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: leads out of the lake") from None
 
 
-def _folder_page(uri: str, name: str, request: Request) -> str:
+def _folder_page(uri: str, name: str, request: Request) -> Response:
     store = aws.store()
     base = f"{request.scope['root_path']}/lake"
     rows = [("../", f"{base}/{quote(name.removesuffix('/').rpartition('/')[0])}/", "")] if name.count("/") > 1 else []
@@ -99,12 +77,7 @@ def _folder_page(uri: str, name: str, request: Request) -> str:
     files = store.list_files(uri, lambda _: False)
     names = [(relative_name(file.uri, uri), file.size) for file in files]
     rows += [(each, f"{base}/{quote(name + each)}", f"{size:,} bytes") for each, size in names if "/" not in each]
-    empty = "" if files or len(rows) > 1 else "<p>No files yet. A step writes them, and its logs, while it runs.</p>"
-    table = "".join(
-        f'<tr><td><a href="{html.escape(url)}">{html.escape(text)}</a><td class="size">{size}'
-        for text, url, size in rows
-    )
-    return _PAGE.format(title=html.escape(name), body=f"{empty}<table>{table}</table>")
+    return respond(request, "folder.html", name=name, rows=rows, is_empty=not (files or len(rows) > 1))
 
 
 def _blocks(uri: str, *, unzip: bool) -> Iterator[bytes]:

@@ -5,7 +5,8 @@ from fastapi import HTTPException
 from starlette.requests import Request
 
 from jobs.lake.uri import join
-from nightjar import aws, pages
+from nightjar import aws
+from nightjar.web import files
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def lake(lake_uri, monkeypatch):
 def shown(name):
     """Return the response for a name."""
     scope = {"type": "http", "headers": [], "root_path": "/airflow/nightjar", "path": f"/lake/{name}"}
-    return pages.show(name, Request(scope))
+    return files.show(name, Request(scope))
 
 
 def test_folders_and_files_of_runs_are_shown(lake):
@@ -29,7 +30,7 @@ def test_folders_and_files_of_runs_are_shown(lake):
     assert 'href="/airflow/nightjar/lake/runs/r%201/stats/stats%20%26%20more.txt">stats &amp; more.txt' in page
     assert "14 bytes" in page
     assert 'href="/airflow/nightjar/lake/runs/r%201/">../' in page
-    assert list(pages._blocks(pages.place("runs/r 1/stats/stats & more.txt"), unzip=False)) == [b"valid_loss 4.0"]
+    assert list(files._blocks(files.place("runs/r 1/stats/stats & more.txt"), unzip=False)) == [b"valid_loss 4.0"]
     assert "No files yet" in shown("logs/j-1/").body.decode()
     assert shown("runs/r 1").headers["location"] == "/airflow/nightjar/lake/runs/r%201/"
 

@@ -1,0 +1,202 @@
+"""What the pages of runs read from the lake: never a file outside of it, and not more often than needed.
+
+All users of an API server share what was read. So many open pages of a run cost as much as one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from io import BufferedReader
+from threading import Lock
+from typing import Any
+
+from fastapi import HTTPException
+
+from jobs.errors import DamagedError, LakeError
+from jobs.lake._local import FileInfo
+from jobs.lake.layout import Lake, Run
+from jobs.lake.names import confined
+from jobs.lake.store import BUFFER_BYTES, Store
+from jobs.lake.uri import is_s3, join, relative_name
+from jobs.results.catalog import Catalog, Page, Query
+from jobs.results.page import Report, read_report
+from jobs.results.rows import LiveParts
+from nightjar import aws, settings
+
+PATIENCE_SECONDS = 3.0
+"""How long a request waits for the first reading of a large lake before it gets the page that says so."""
+FRESH_SECONDS = 2.0
+"""How long a report counts as new at least."""
+MOST_FRESH_SECONDS = 60.0
+_SHARE = 10
+"""A report that took a second to read counts as new for this many seconds, so that reading takes a tenth of the time."""
+_RETRY_SECONDS = 5.0
+MOST_BYTES = 1 << 26
+"""Most bytes of a file that a page of a run reads."""
+MOST_REPORTS = 16
+"""Most reports that are kept."""
+
+
+class ShownStore(Store):
+    """The store of a lake for its pages: a link that leads out of the lake's folders counts as a missing file."""
+
+    def __init__(self, lake: Lake) -> None:
+        super().__init__(aws.s3_client, retry_seconds=_RETRY_SECONDS)
+        self._lake = lake
+
+    def _files(self, uri: str) -> Any:
+        self._check(uri)
+        return super()._files(uri)
+
+    def _check(self, uri: str) -> None:
+        if is_s3(uri):
+            return
+        root, _, name = relative_name(uri, self._lake.uri).partition("/")
+        try:
+            if name:
+                confined(join(self._lake.uri, root), name)
+        except DamagedError:
+            raise FileNotFoundError(uri) from None
+
+    def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> BufferedReader:
+        """Open a file for reading."""
+        self._check(uri)
+        return super().open_input(uri, buffer_bytes)
+
+    def read_bytes(self, uri: str) -> bytes:
+        """Return the content of a file, unless it is so large that it would fill the server's memory."""
+        if (info := self.info(uri)) is None:
+            raise FileNotFoundError(uri)
+        if info.size > MOST_BYTES:
+            raise LakeError(f"{uri}: has {info.size:,} bytes; pages read at most {MOST_BYTES:,}")
+        return super().read_bytes(uri)
+
+    def info(self, uri: str) -> FileInfo | None:
+        """Return the size and the time of the last change of a file, or None if there is no file."""
+        with suppress(FileNotFoundError):
+            return super().info(uri)
+        return None
+
+    def is_folder(self, uri: str) -> bool:
+        """Return whether there is a folder at `uri`."""
+        with suppress(FileNotFoundError):
+            return super().is_folder(uri)
+        return False
+
+    def list_files(self, uri: str, *options: Any, **named: Any) -> list[FileInfo]:
+        """Return all files below a folder; none if there is no such folder."""
+        with suppress(FileNotFoundError):
+            return super().list_files(uri, *options, **named)
+        return []
+
+    def list_folders(self, uri: str) -> list[str]:
+        """Return the names of the folders in a folder; none if there is no such folder."""
+        with suppress(FileNotFoundError):
+            return super().list_folders(uri)
+        return []
+
+
+class LakeReader:
+    """What the pages show of one lake."""
+
+    def __init__(self, lake: Lake, file: Any = None) -> None:
+        self.lake = lake
+        self.store = ShownStore(lake)
+        self._catalog = Catalog(lake, self.store, file)
+        self._reading = Lock()
+        self._guard = Lock()
+        self._first: Future[Page] | None = None
+        self._reports: OrderedDict[str, _Kept] = OrderedDict()
+
+    def page(self, query: Query, patience_seconds: float = PATIENCE_SECONDS) -> Page | None:
+        """Return a page of the list, or None while the lake is read for the first time."""
+        with self._guard:
+            if self._first is None:
+                self._first = _in_background(lambda: self._catalog.page(query))
+            first = self._first
+        try:
+            first.result(patience_seconds)
+        except TimeoutError:
+            if not first.done():
+                return None
+            self._forget(first)
+            raise
+        except BaseException:
+            self._forget(first)
+            raise
+        with self._reading:  # a catalog is not made for several threads
+            return self._catalog.page(query)
+
+    def _forget(self, failed: Future[Page]) -> None:
+        """Let the next request read the lake again."""
+        with self._guard:
+            if self._first is failed:
+                self._first = None
+
+    def run(self, folder: str) -> Run:
+        """Return a run by its folder. A name that leads out of the lake, or to no run, is an `HTTPException`."""
+        missing = HTTPException(HTTPStatus.NOT_FOUND, "the lake has no such run")
+        try:
+            confined(self.lake.runs, folder)
+        except DamagedError:
+            raise missing from None
+        run = Run(self.lake.uri, folder)
+        # A run of the earlier layout, or one of today's, whose first task may have failed.
+        is_run = {0: lambda: self.store.exists(run.config), 2: lambda: self.store.is_folder(run.uri)}
+        if not is_run.get(folder.count("/"), lambda: False)():
+            raise missing
+        return run
+
+    def report(self, run: Run) -> tuple[Report, float]:
+        """Return the report of a run, and how many seconds it counts as new."""
+        with self._guard:
+            kept = self._reports.setdefault(run.folder, _Kept(LiveParts(run, self.store)))
+            self._reports.move_to_end(run.folder)
+            while len(self._reports) > MOST_REPORTS:
+                self._reports.popitem(last=False)
+        with kept.reading:
+            if kept.report is None or time.monotonic() >= kept.until:
+                started = time.monotonic()
+                kept.report = read_report(run, self.store, parts=kept.parts)
+                took = time.monotonic() - started
+                kept.fresh_seconds = min(MOST_FRESH_SECONDS, max(FRESH_SECONDS, _SHARE * took))
+                kept.until = started + took + kept.fresh_seconds
+            return kept.report, kept.fresh_seconds
+
+
+@dataclass(eq=False)
+class _Kept:
+    """A report that was read, and until when it counts as new."""
+
+    parts: LiveParts
+    report: Report | None = None
+    until: float = 0.0
+    fresh_seconds: float = FRESH_SECONDS
+
+    def __post_init__(self) -> None:
+        self.reading = Lock()
+
+
+def _in_background(function: Callable[[], Page]) -> Future[Page]:
+    with_one_thread = ThreadPoolExecutor(1, "nightjar-runs")
+    try:
+        return with_one_thread.submit(function)
+    finally:
+        with_one_thread.shutdown(wait=False)
+
+
+def reader() -> LakeReader:
+    """Return the reader of the deployment's lake, which this process keeps."""
+    return _reader(settings.load().lake)
+
+
+@lru_cache(maxsize=1)
+def _reader(lake: Lake) -> LakeReader:
+    return LakeReader(lake)

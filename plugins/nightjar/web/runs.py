@@ -1,0 +1,161 @@
+"""The pages of runs: the list, one run, and several runs beside each other. They only read, and work without scripts."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlencode
+
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import Query as Value
+from fastapi.responses import Response
+
+from jobs.errors import InputError
+from jobs.lake.layout import Run
+from jobs.lake.names import is_plain
+from jobs.lake.runs import located
+from jobs.lake.uri import join
+from jobs.results import SortKey
+from jobs.results.catalog import Query
+from jobs.results.comparison import Comparison, names_of
+from jobs.results.page import REPORT, shown
+from jobs.results.summary import Status
+from jobs.results.table import COLUMNS, cells
+from nightjar import settings
+from nightjar.emr.records import ClusterRecords
+from nightjar.web.access import READ_RUNS, message, respond
+from nightjar.web.reading import LakeReader, reader
+
+PER_PAGE = 50
+MOST_COMPARED = 8
+"""Most runs that are compared: each has a colour of its own."""
+LIST_SECONDS, WAIT_SECONDS = 10.0, 5.0
+"""Time between two updates of a list with runs in progress, and of a page that waits for its run."""
+_FILES = (
+    ("report", "stats", REPORT),
+    ("metrics.csv", "stats", "metrics.csv"),
+    ("statistics", "stats", "stats.txt"),
+    ("configuration", "", "config.json"),
+    ("generated text", "generate", "generated.txt"),
+)
+"""The files that a run's page has links to: label, folder and name."""
+_READ_ITS_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN))  # of the DAG that the address names
+
+router = APIRouter(dependencies=[READ_RUNS])
+
+
+@router.get("/runs")
+@router.get("/runs/", include_in_schema=False)
+def list_runs(
+    request: Request,
+    q: Annotated[str, Value(max_length=200)] = "",
+    status: Annotated[list[Status] | None, Value(max_length=len(Status))] = None,
+    sort: SortKey = "started",
+    order: Literal["asc", "desc"] = "desc",
+    page: Annotated[int, Value(ge=1, le=1_000_000)] = 1,
+) -> Response:
+    """Return a page of the list of runs."""
+    query = Query(q, frozenset(status or Status), sort, order == "desc", (page - 1) * PER_PAGE, PER_PAGE)
+    found = reader().page(query)
+    if found is None:
+        waiting = respond(request, "loading.html")
+        waiting.headers["Refresh"] = "2"  # works without scripts
+        return waiting
+    chosen = {"q": q, "status": [str(each) for each in status or ()], "sort": sort, "order": order}
+    last = max(1, -(-found.total // PER_PAGE))
+    is_live = any(each.status is Status.RUNNING for each in found.runs)
+    return respond(
+        request,
+        "runs.html",
+        found=found,
+        rows=[(each, cells(each), found.is_champion(each)) for each in found.runs],
+        columns=[_column(key, label, chosen) for key, label in COLUMNS.items()],
+        chosen=chosen,
+        states=list(Status),
+        place=(page, last, _query(chosen, page=min(page - 1, last)), _query(chosen, page=page + 1)),
+        most_compared=MOST_COMPARED,
+        live={"seconds": LIST_SECONDS if is_live else None, "source": f"?{_query(chosen, page=page)}"},
+    )
+
+
+def _column(key: SortKey, label: str, chosen: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return a column's key, its label, its order as ``aria-sort`` names it, and the query that sorts by it."""
+    is_chosen = key == chosen["sort"]
+    order = {"asc": "desc", "desc": "asc"}[chosen["order"]] if is_chosen else "desc" if key == "started" else "asc"
+    state = {"asc": "ascending", "desc": "descending"}[chosen["order"]] if is_chosen else ""
+    return key, label, state, _query(chosen, sort=key, order=order)
+
+
+def _query(chosen: dict[str, Any], **changes: object) -> str:
+    """Return the query of an address with some values changed, without empty ones."""
+    values = {key: value for key, value in {**chosen, **changes}.items() if value}
+    return urlencode(values, doseq=True)
+
+
+@router.get("/runs/compare")
+def compare(request: Request, run: Annotated[list[str] | None, Value(max_length=MOST_COMPARED)] = None) -> Response:
+    """Return a page with several runs beside each other."""
+    source, folders = reader(), list(dict.fromkeys(run or ()))
+    if len(folders) < 2:
+        return message(request, HTTPStatus.BAD_REQUEST, "Choose two runs or more", "Mark them in the list of runs.")
+    runs = [source.run(folder) for folder in folders]
+    reports = [source.report(each)[0] for each in runs]
+    comparison = Comparison(names_of(runs), reports)
+    return respond(
+        request,
+        "compare.html",
+        comparison=comparison,
+        heads=[(name, quote(each.folder)) for name, each in zip(comparison.names, runs, strict=True)],
+    )
+
+
+@router.get("/runs/of", dependencies=[_READ_ITS_RUNS])
+def show_dag_run(
+    request: Request,
+    dag_id: Annotated[str, Value(min_length=1, max_length=1000)],
+    run_id: Annotated[str, Value(min_length=1, max_length=1000)],
+    part: Literal["live"] | None = None,
+) -> Response:
+    """Return the page of a DAG run, which is a tab of it in Airflow. Before its first task it has nothing to show."""
+    source = reader()
+    try:
+        run = settings.load().run(dag_id, run_id)
+        run = located(run, source.lake.earlier_run(run_id), source.store)
+        run = source.run(run.folder)
+    except (InputError, HTTPException):
+        live = {"seconds": WAIT_SECONDS, "source": f"?{urlencode({'dag_id': dag_id, 'run_id': run_id})}"}
+        return respond(request, "waiting.html", live=live)
+    query = urlencode({"dag_id": dag_id, "run_id": run_id, "part": "live"})
+    return _page_of(request, source, run, part, query)
+
+
+@router.get("/runs/show/{folder:path}")
+def show_run(request: Request, folder: str, part: Literal["live"] | None = None) -> Response:
+    """Return the page of a run, or only the part that changes while the run goes on."""
+    source = reader()
+    return _page_of(request, source, source.run(folder), part, "part=live")
+
+
+def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, query: str) -> Response:
+    report, fresh_seconds = source.report(run)
+    is_live = report.summary.status in (Status.RUNNING, Status.UNFINISHED)
+    values = shown(report) | {
+        "links": _links(run, source),
+        "live": {"seconds": max(3.0, fresh_seconds) if is_live else None, "source": f"?{query}"},
+    }
+    return respond(request, "live.html" if part else "run.html", **values)
+
+
+def _links(run: Run, source: LakeReader) -> list[tuple[str, str]]:
+    """Return labels and addresses, below the lake's pages, of a run's files that exist and of its clusters' logs."""
+    here = f"runs/{quote(run.folder)}/"
+    found = [("all files", here)]
+    for label, folder, name in _FILES:
+        if source.store.exists(join(run.uri, folder, name) if folder else join(run.uri, name)):
+            found.append((label, f"{here}{f'{folder}/' if folder else ''}{name}"))
+    for record in ClusterRecords(run, source.store).read([]):
+        if record.cluster_id and is_plain(record.cluster_id):
+            found.append((f"logs of {record.cluster_id}", f"logs/{quote(record.cluster_id)}/"))
+    return found

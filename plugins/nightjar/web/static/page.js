@@ -1,0 +1,90 @@
+"use strict";
+// Takes over the theme of Airflow, and keeps the part of a page that changes up to date. Pages work without it.
+(() => {
+  const root = document.documentElement;
+  const longestSeconds = 60;
+  let failures = 0;
+  let timer = 0;
+
+  function applyTheme() {
+    let theme = null;
+    try {
+      theme = window.localStorage.getItem("theme"); // where Airflow's UI keeps it
+    } catch {
+      // The browser allows no storage, so the theme of the system counts.
+    }
+    if (theme === "light" || theme === "dark") root.dataset.theme = theme;
+    else delete root.dataset.theme;
+  }
+
+  function show(text, isLate) {
+    const line = document.getElementById("updated");
+    line.textContent = text;
+    line.classList.toggle("late", isLate);
+  }
+
+  // Put a new part in place of an old one; what the user has opened, marked or focused stays so.
+  function swap(old, next) {
+    const opened = [...old.querySelectorAll("details")].map((each) => each.open);
+    const marked = new Set([...old.querySelectorAll("input:checked")].map((each) => each.value));
+    const places = [...old.querySelectorAll(".wide")].map((each) => [each.scrollLeft, each.scrollTop]);
+    const focusable = "a, button, input, summary, [tabindex]";
+    const focused = [...old.querySelectorAll(focusable)].indexOf(document.activeElement);
+    next.querySelectorAll("details").forEach((each, place) => { if (place in opened) each.open = opened[place]; });
+    next.querySelectorAll("input").forEach((each) => { each.checked = marked.has(each.value); });
+    old.replaceWith(next);
+    next.querySelectorAll(".wide").forEach((each, place) => {
+      if (place in places) [each.scrollLeft, each.scrollTop] = places[place];
+    });
+    if (focused >= 0) next.querySelectorAll(focusable)[focused]?.focus({ preventScroll: true });
+  }
+
+  async function load(address, id) {
+    const response = await fetch(address, { credentials: "same-origin", cache: "no-store" });
+    if (response.status === 401 || response.status === 403) return null;
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    return page.getElementById(id) ?? page.getElementById("live");
+  }
+
+  async function update() {
+    const old = document.getElementById("live");
+    try {
+      let next = await load(old.dataset.source, "live");
+      if (next === null) {
+        show("You are no longer logged in, or may no longer read this. Load the page again.", true);
+        return;
+      }
+      const state = next.dataset.state;
+      const whole = document.getElementById("whole");
+      if (whole && !next.dataset.seconds) {
+        next = await load(window.location.href, "whole"); // the run has ended, so its tables are complete
+        swap(whole, next);
+      } else {
+        swap(old, next);
+      }
+      if (state !== old.dataset.state) document.getElementById("announced").textContent = `Now: ${state}`;
+      failures = 0;
+      show(`Updated at ${new Date().toLocaleTimeString()}.`, false);
+    } catch {
+      failures += 1;
+      show(`The server has not answered at ${new Date().toLocaleTimeString()}. Trying again.`, true);
+    }
+    plan();
+  }
+
+  function plan() {
+    const seconds = Number(document.getElementById("live")?.dataset.seconds);
+    if (!seconds) return;
+    window.clearTimeout(timer);
+    timer = window.setTimeout(() => {
+      if (document.hidden) return; // goes on when the page is seen again
+      update();
+    }, 1000 * Math.min(longestSeconds, seconds * 2 ** failures));
+  }
+
+  applyTheme();
+  window.addEventListener("storage", applyTheme);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) plan(); });
+  document.addEventListener("DOMContentLoaded", plan);
+})();
