@@ -82,9 +82,12 @@ def _row_of(summary: Summary, page: Page) -> dict[str, str]:
     from jobs.results.table import COLUMNS, cells
     from jobs.results.text import one_line
 
-    row = {COLUMNS[key]: text for key, text in cells(summary).items() if key != "corpus"}
+    texts = cells(summary)
+    row = {label: texts[key] for key, label in COLUMNS.items() if key != "corpus"}
     row["run"] = f"{'* ' if page.is_champion(summary) else ''}{row['run']}"
-    return {**row, "note": one_line(summary.cause or summary.corpus or "", 60)}
+    if texts["baseline"]:
+        row["validation loss"] += f" ({texts['baseline']})"
+    return {**row, "note": one_line(texts["note"] or summary.corpus or "", 60)}
 
 
 @runs.command("show")

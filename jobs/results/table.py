@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from jobs.results import SortKey
-from jobs.results.summary import Summary
+from jobs.results.summary import Status, Summary
 from jobs.results.text import duration, moment, readable
 
 COLUMNS: Mapping[SortKey, str] = {
@@ -23,11 +23,13 @@ COLUMNS: Mapping[SortKey, str] = {
 """The columns with their labels."""
 
 
-def cells(summary: Summary) -> dict[SortKey, str]:
-    """Return the text of each column of a run; "-" where nothing is known."""
-    loss = readable(summary.valid_loss)
-    if summary.baseline_loss is not None and summary.valid_loss is not None:
-        loss += f" ({summary.baseline} {readable(summary.baseline_loss)})"
+def cells(summary: Summary) -> dict[str, str]:
+    """Return the texts of a run by their columns, "-" where nothing is known, and the texts that go beside them.
+
+    ``baseline`` goes beside the validation loss, ``note`` beside the run: why it failed, or how far it has come.
+    """
+    has_baseline = summary.baseline_loss is not None and summary.valid_loss is not None
+    running = (f"{each.name}: {each.progress}" for each in summary.steps if each.status is Status.RUNNING)
     return {
         "run_id": "/".join(filter(None, (summary.pipeline, summary.run_id))),
         "status": str(summary.status),
@@ -35,8 +37,10 @@ def cells(summary: Summary) -> dict[SortKey, str]:
         "preset": readable(summary.preset),
         "corpus": readable(summary.corpus),
         "num_parameters": readable(summary.num_parameters),
-        "valid_loss": loss,
+        "valid_loss": readable(summary.valid_loss),
         "bits_per_byte": readable(summary.bits_per_byte),
         "tokens_per_second": readable(summary.tokens_per_second),
         "seconds": "-" if summary.seconds is None else duration(summary.seconds),
+        "baseline": f"{summary.baseline} {readable(summary.baseline_loss)}" if has_baseline else "",
+        "note": summary.cause or next(running, ""),
     }

@@ -34,11 +34,11 @@ ASSETS = {"style.css": "text/css", "page.css": "text/css", "page.js": "text/java
 """The files that pages load, with their types."""
 
 
-def respond(request: Request, name: str, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
+def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
     """Return a page made from a template."""
     base = request.scope["root_path"]
     assets = {asset: f"{base}/static/{asset}?v={_version(asset)}" for asset in ASSETS}
-    html = _environment().get_template(name).render(base=base, assets=assets, **values)
+    html = _environment().get_template(template).render(base=base, assets=assets, **values)
     return HTMLResponse(html.encode(errors="replace"), status, headers=OF_PAGES)
 
 

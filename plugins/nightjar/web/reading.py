@@ -36,7 +36,7 @@ FRESH_SECONDS = 2.0
 """How long a report counts as new at least."""
 MOST_FRESH_SECONDS = 60.0
 _SHARE = 10
-"""A report that took a second to read counts as new for this many seconds, so that reading takes a tenth of the time."""
+"""A report that took a second to read counts as new for this many seconds: reading takes a tenth of the time."""
 _RETRY_SECONDS = 5.0
 MOST_BYTES = 1 << 26
 """Most bytes of a file that a page of a run reads."""

@@ -1,4 +1,4 @@
-"""The pages of runs: the list, one run, and several runs beside each other. They only read, and work without scripts."""
+"""The pages of runs: the list, one run, and several runs beside each other. They only read, and need no scripts."""
 
 from __future__ import annotations
 

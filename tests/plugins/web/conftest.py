@@ -76,7 +76,7 @@ def site(tmp_path_factory):
     (home / "passwords.json").write_text(json.dumps(PASSWORDS))
     env = environment(home, lake.uri, "http://127.0.0.1:9", port) | {
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ROLES,
-        "XDG_CACHE_HOME": str(folder / "cache"),
+        "TMPDIR": str(folder),  # the summaries of runs are kept there
     }
     url = f"http://127.0.0.1:{port}"
     with GuardedProcess("migrate", [*AIRFLOW, "db", "migrate"], env, folder / "migrate.log") as migrate:
