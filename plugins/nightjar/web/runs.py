@@ -31,8 +31,12 @@ from nightjar.web.reading import LakeReader, reader
 PER_PAGE = 50
 MOST_COMPARED = 8
 """Most runs that are compared: each has a colour of its own."""
-LIST_SECONDS, WAIT_SECONDS = 10.0, 5.0
-"""Time between two updates of a list with runs in progress, and of a page that waits for its run."""
+LIST_SECONDS = {True: 10.0, False: 60.0}
+"""Time between two updates of a list, with and without runs in progress. In S3, each costs a hundred requests."""
+RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
+"""Time between two updates of a run's page at least. The page of a run that has ended stays as it is."""
+WAIT_SECONDS = 5.0
+"""Time between two looks for a run that is not in the lake yet."""
 _FILES = (
     ("report", "stats", REPORT),
     ("metrics.csv", "stats", "metrics.csv"),
@@ -76,7 +80,7 @@ def list_runs(
         states=list(Status),
         place=(page, last, _query(chosen, page=min(page - 1, last)), _query(chosen, page=page + 1)),
         most_compared=MOST_COMPARED,
-        live={"seconds": LIST_SECONDS if is_live else None, "source": f"?{_query(chosen, page=page)}"},
+        live={"seconds": LIST_SECONDS[is_live], "source": f"?{_query(chosen, page=page)}"},
     )
 
 
@@ -140,10 +144,10 @@ def show_run(request: Request, folder: str, part: Literal["live"] | None = None)
 
 def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, query: str) -> Response:
     report, fresh_seconds = source.report(run)
-    is_live = report.summary.status in (Status.RUNNING, Status.UNFINISHED)
+    seconds = RUN_SECONDS.get(report.summary.status)
     values = shown(report) | {
         "links": _links(run, source),
-        "live": {"seconds": max(3.0, fresh_seconds) if is_live else None, "source": f"?{query}"},
+        "live": {"seconds": seconds and max(seconds, fresh_seconds), "source": f"?{query}"},
     }
     return respond(request, "live.html" if part else "run.html", **values)
 

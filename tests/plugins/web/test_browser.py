@@ -1,0 +1,129 @@
+"""The pages of runs in Chromium: in Airflow's UI, in its themes, on a phone, without scripts, and as they change."""
+
+import json
+import re
+from itertools import pairwise
+
+import pytest
+
+from jobs.lake import store
+from jobs.lake.plain_json import to_jsonl
+from jobs.lake.uri import join
+from tests.support.browser import CHROMIUM, browser
+from tests.support.results import training_row
+
+pytestmark = [
+    pytest.mark.airflow,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
+]
+FRAME = "document.querySelector('iframe').contentDocument"
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory, site, runs):
+    with browser(tmp_path_factory.mktemp("chromium") / "profile") as opened:
+        opened.log_in(site.url, site.token("admin"))
+        yield opened
+        hosts = {re.sub(r"^(http://127.0.0.1):.*", r"\1", each) for each in opened.requests}
+        assert {each for each in hosts if not each.startswith(("data:", "blob:", "about:"))} <= {"http://127.0.0.1"}
+
+
+@pytest.fixture(autouse=True)
+def _no_errors(tab):
+    tab.errors.clear()
+    yield
+    tab.evaluate("1")
+    assert [each for each in tab.errors if "/nightjar/" in each] == []
+
+
+def test_the_list_is_in_airflows_ui_and_its_links_work_there(tab, site, runs):
+    tab.open(f"{site.url}/")
+    tab.wait("[...document.querySelectorAll('a')].some((each) => each.href.endsWith('/plugin/nightjar-runs'))")
+    tab.open(f"{site.url}/plugin/nightjar-runs")
+    tab.wait(f"{FRAME}.querySelectorAll('tr[data-run]').length === 4")
+    tab.evaluate(f"{FRAME}.querySelector('tr[data-run=\"{runs.first.folder}\"] a').click()")
+    tab.wait(f"{FRAME}.querySelectorAll('figure svg').length > 8")
+    tab.evaluate(f"[...{FRAME}.querySelectorAll('.links a')].find((each) => each.innerText === 'all files').click()")
+    tab.wait(f"{FRAME}.body.innerText.includes('config.json')")
+    tab.evaluate(f"[...{FRAME}.querySelectorAll('a')].find((each) => each.innerText === 'stats/').click()")
+    tab.wait(f"{FRAME}.body.innerText.includes('metrics.csv')")  # the cookie of the login is still sent
+
+
+def test_the_page_has_the_theme_of_airflow(tab, site, runs):
+    back = "getComputedStyle(document.body).backgroundColor"
+    tab.open(f"{site.url}/nightjar/runs")
+    colours = {}
+    for theme in ("dark", "light"):
+        tab.evaluate(f"localStorage.setItem('theme', '{theme}')")
+        tab.open(f"{site.url}/nightjar/runs")
+        colours[theme] = tab.evaluate(back)
+    assert colours == {"dark": "rgb(20, 22, 26)", "light": "rgb(251, 251, 250)"}
+
+
+def test_the_curve_of_a_live_run_grows_without_a_reload(tab, site, runs):
+    tab.open(f"{site.url}/nightjar/runs/show/{runs.live.folder}")
+    marks = (
+        "[...document.querySelector('figure svg').querySelectorAll('circle.s1 title')].map((each) => each.textContent)"
+    )
+    before = tab.evaluate(marks)
+    tab.evaluate("window.isSame = true")
+    tab.evaluate("document.querySelector('#metrics').open = true")
+    step = 30 * len(before)
+    rows = [training_row(number, is_evaluated=number == step + 30) for number in range(step + 1, step + 31)]
+    store.write_bytes(join(runs.live.metrics_parts, f"part-0000-a-{step:06d}.jsonl"), to_jsonl(rows))
+    tab.wait(f"{marks}.length === {len(before) + 1}", 90)
+    after = tab.evaluate(marks)
+    assert after[: len(before)] == before
+    assert after[-1] == f"step {step + 30}: valid loss {rows[-1]['valid_loss']:.4g} nats per token"
+    assert tab.evaluate("window.isSame")
+    assert tab.evaluate("document.querySelector('#metrics').open")
+    assert "Updated at" in tab.evaluate("document.querySelector('#updated').innerText")
+
+
+def test_two_marked_runs_are_compared(tab, site, runs):
+    tab.open(f"{site.url}/nightjar/runs")
+    for run in (runs.first, runs.second):
+        tab.evaluate(f"document.querySelector('input[value=\"{run.folder}\"]').click()")
+    tab.evaluate("document.querySelector('form[action$=compare] button').click()")
+    tab.wait("document.querySelectorAll('figure svg').length >= 5")
+    keys = "[...document.querySelectorAll('tr[data-key]')].map((each) => each.dataset.key)"
+    assert {"corpus", "train.seed", "valid loss"} <= set(tab.evaluate(keys))
+    assert tab.evaluate("document.querySelector('figure svg').querySelectorAll('path.s0, path.s1').length") == 2
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_wider_than_the_window(tab, site, runs, width):
+    tab.resize(width, 900)
+    compared = f"/runs/compare?run={runs.first.folder}&run={runs.live.folder}"
+    for address in ("/runs", f"/runs/show/{runs.first.folder}", f"/runs/show/{runs.failed.folder}", compared):
+        tab.open(f"{site.url}/nightjar{address}")
+        assert (address, tab.evaluate("document.documentElement.scrollWidth") <= width) == (address, True)
+    tab.open(f"{site.url}/nightjar/runs")
+    last = "document.querySelector('tr[data-run] td:last-child').getBoundingClientRect().right"
+    assert tab.evaluate(last) <= width
+
+
+def test_the_list_works_without_scripts(tab, site, runs):
+    tab.command("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.command("Page.navigate", url=f"{site.url}/nightjar/runs?sort=valid_loss&order=asc")
+        tab.wait("document.querySelectorAll('tr[data-run]').length === 4")
+        assert tab.evaluate("document.querySelector('tr[data-run]').dataset.run") == runs.second.folder
+        assert not tab.evaluate("document.documentElement.dataset.theme")
+    finally:
+        tab.command("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_every_control_has_a_name_and_headings_are_in_order(tab, site, runs):
+    controls = "a, button, input:not([type=hidden]), svg[role=img], table"
+    check = f"""JSON.stringify([...document.querySelectorAll('{controls}')]
+        .filter((each) => !(each.textContent.trim() || each.ariaLabel || each.labels?.length))
+        .map((each) => each.outerHTML.slice(0, 200)))"""
+    for address in ("/runs", f"/runs/show/{runs.first.folder}", f"/runs/show/{runs.failed.folder}"):
+        tab.open(f"{site.url}/nightjar{address}")
+        assert json.loads(tab.evaluate(check)) == []
+        levels = tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map((each) => Number(each.tagName[1]))")
+        assert levels[0] == 1
+        assert levels.count(1) == 1
+        assert all(after - before <= 1 for before, after in pairwise(levels))

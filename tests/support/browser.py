@@ -1,0 +1,107 @@
+"""Chromium in tests, by its DevTools protocol: open pages, run scripts in them, see errors and requests."""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+from websockets.sync.client import ClientConnection, connect
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_OPENER = build_opener(ProxyHandler({}))
+
+
+@dataclass
+class Browser:
+    """A tab of a headless Chromium, with the requests and the errors of its pages so far."""
+
+    connection: ClientConnection
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    _number: int = 0
+
+    def command(self, method: str, **params: Any) -> Any:
+        """Send a command and return its result."""
+        self._number += 1
+        self.connection.send(json.dumps({"id": self._number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self.connection.recv(timeout=60))
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                return message["result"]
+            self._note(message)
+
+    def _note(self, message: Any) -> None:
+        method, params = message.get("method"), message.get("params", {})
+        if method == "Network.requestWillBeSent":
+            self.requests.append(params["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self.errors.append(str(params["exceptionDetails"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(f"{params['entry'].get('url')}: {params['entry']['text']}")
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of an expression in the page."""
+        found = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 60) -> Any:
+        """Wait until an expression has a value that counts as true, and return it."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()")):
+            assert time.monotonic() < deadline, (expression, self.evaluate("document.body.innerText"))
+            time.sleep(0.2)
+        return value
+
+    def open(self, url: str) -> None:
+        """Open a page and wait until it is loaded."""
+        self.evaluate("window.isLeft = true")
+        self.command("Page.navigate", url=url)
+        self.wait("!window.isLeft && document.readyState === 'complete'")
+
+    def log_in(self, url: str, token: str) -> None:
+        """Set the cookie that Airflow's login sets."""
+        self.command("Network.setCookie", name="_token", value=token, url=url, httpOnly=True, sameSite="Lax")
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the window."""
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """Run a headless Chromium with a profile of its own."""
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={profile}", "about:blank",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            port = _port_of(profile / "DevToolsActivePort")
+            with _OPENER.open(f"http://127.0.0.1:{port}/json") as answer:
+                target = next(each for each in json.load(answer) if each["type"] == "page")
+            with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
+                tab = Browser(connection)
+                for domain in ("Page", "Network", "Runtime", "Log"):
+                    tab.command(f"{domain}.enable")
+                yield tab
+        finally:
+            process.terminate()
+
+
+def _port_of(file: Path) -> int:
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.read_text().strip()):
+        assert time.monotonic() < deadline, "Chromium has not started"
+        time.sleep(0.1)
+    return int(file.read_text().splitlines()[0])
