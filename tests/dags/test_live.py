@@ -18,6 +18,7 @@ from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import local_path
 from tests.support.airflow import STANDIN, Emr
+from tests.support.browser import CHROMIUM, browser
 
 ENDED = ("success", "failed")
 
@@ -175,6 +176,17 @@ def test_pages_need_a_login(user, run):
     assert user.page(url, browser)[0] == 307
     assert user.page(url, browser)[1]["location"].startswith("/auth/login?next=")
     assert user.page(url, {"Cookie": "_token=guess"})[0] in (401, 403)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_dag_run_has_a_tab_with_its_training(user, run, tmp_path):
+    with browser(tmp_path / "profile") as tab:
+        tab.log_in(user.airflow.url, user.token)
+        tab.open(f"{user.airflow.url}/dags/train_llm/runs/{run.run_id}/plugin/nightjar-run")
+        frame = "document.querySelector('iframe').contentDocument"
+        tab.wait(f"{frame}.querySelector('h1').innerText === '{run.run_id}'")
+        assert "done" in tab.evaluate(f"{frame}.querySelector('.status').innerText")
+        assert tab.evaluate("[...document.querySelectorAll('a')].some((each) => each.innerText.includes('Training'))")
 
 
 def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):

@@ -91,7 +91,15 @@ def test_zip_has_only_code_and_presets(copies):
     names = zipfile.ZipFile(io.BytesIO(build(copies[1]).files["jobs.zip"])).namelist()
     assert names == sorted(names)
     assert {"jobs/__init__.py", "jobs/cli/main.py", "jobs/config/presets/demo.toml"} <= set(names)
-    assert {Path(name).suffix for name in names} == {".html", ".py", ".toml"}
+    assert {Path(name).suffix for name in names} == {".css", ".html", ".py", ".toml"}
+
+
+def test_the_packed_job_writes_reports(tmp_path):
+    (tmp_path / "jobs.zip").write_bytes(build().files["jobs.zip"])
+    code = "from jobs.results.page import template; print([len(template(n)) for n in ('report.html', 'style.css')])"
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "jobs.zip")}
+    done = subprocess.run([sys.executable, "-c", code], cwd="/", env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_launcher_starts_the_packed_job(tmp_path):
