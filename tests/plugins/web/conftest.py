@@ -46,12 +46,12 @@ class Site:
     def token(self, user):
         return call(f"{self.url}/auth/token", {"username": user, "password": PASSWORDS[user]})["access_token"]
 
-    def ask(self, address, token="", **headers):
+    def ask(self, address, token="", method="GET", **headers):
         """Request an address exactly as it is written."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
         if token:
             headers["Cookie"] = f"_token={token}"
-        connection.request("GET", address, headers=headers)
+        connection.request(method, address, headers=headers)
         answer = connection.getresponse()
         found = Answer(answer.status, answer.headers, answer.read())
         connection.close()
