@@ -30,6 +30,12 @@ def test_archives_are_all_that_airflow_needs(tmp_path: Path) -> None:
     for name, files in (("dags", aws.bundled_dags()), ("plugins", aws.bundled_plugins())):
         zipfile.ZipFile(io.BytesIO(zip_bytes(files))).extractall(home / name)
     assert "jobs/" in (home / "plugins" / ".airflowignore").read_text()
+    for folder in ("nightjar/web", "jobs/results"):  # what the pages are made of, which is no code
+        ours = PROJECT_ROOT / ("plugins" if folder.startswith("nightjar") else ".") / folder
+        wanted = {path.relative_to(ours) for path in ours.rglob("*.*") if path.suffix in (".css", ".html", ".js")}
+        there = home / "plugins" / folder
+        assert wanted
+        assert wanted <= {path.relative_to(there) for path in there.rglob("*.*")}
     env = {key: value for key, value in os.environ.items() if not key.startswith("NIGHTJAR")} | {
         "PYTHONPATH": f"{home / 'dags'}:{home / 'plugins'}",
         "NIGHTJAR_PACKAGE_ROOT": str(home / "plugins"),
