@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from jobs.errors import DamagedError, reading
+from jobs.lake._local import FileInfo
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join
@@ -31,7 +32,7 @@ def read_parts(run: Run, store: Store = ENVIRONMENT, uris: Sequence[str] | None 
     """
     rows: list[StepRow] = []
     attempt = ""
-    for uri in _parts(run, store) if uris is None else uris:
+    for uri in (info.uri for info in store.list_files(run.metrics_parts)) if uris is None else uris:  # by attempt
         part = _parse(uri, store)
         this_attempt = _attempt_of(uri)
         if part and this_attempt != attempt:
@@ -39,11 +40,6 @@ def read_parts(run: Run, store: Store = ENVIRONMENT, uris: Sequence[str] | None 
             rows = [row for row in rows if row["step"] < part[0]["step"]]
         rows += part
     return rows
-
-
-def _parts(run: Run, store: Store) -> list[str]:
-    """Return the parts, sorted by attempt, then by number."""
-    return [info.uri for info in store.list_files(run.metrics_parts)]
 
 
 def _attempt_of(uri: str) -> str:
@@ -114,22 +110,21 @@ class LiveParts:
         self._start()
 
     def _start(self) -> None:
-        self._read: list[str] = []
+        self._read: list[FileInfo] = []
         self._found: list[EvaluationRow] = []
         self._intervals = _Intervals()
 
     def update(self) -> tuple[list[EvaluationRow], list[StepRow]]:
         """Return the rows of the evaluations so far, and the steps since the last one."""
-        uris = _parts(self._run, self._store)
+        parts = self._store.list_files(self._run.metrics_parts)
         count = len(self._read)
-        is_same = self._read == uris[:count] and len({_attempt_of(uri) for uri in uris[max(0, count - 1) :]}) <= 1
-        if not is_same:
+        attempts = {_attempt_of(part.uri) for part in parts[max(0, count - 1) :]}
+        if parts[:count] != self._read or len(attempts) > 1:
             self._start()
-        new = uris[len(self._read) :]
-        for row in read_parts(self._run, self._store, new):
+        for row in read_parts(self._run, self._store, [part.uri for part in parts[len(self._read) :]]):
             if (found := self._intervals.add(row)) is not None:
                 self._found.append(found)
-        self._read = uris
+        self._read = parts
         return list(self._found), list(self._intervals.rows)
 
 

@@ -37,7 +37,7 @@ ASSETS = {"style.css": "text/css", "page.css": "text/css", "page.js": "text/java
 def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
     """Return a page made from a template."""
     base = request.scope["root_path"]
-    assets = {asset: f"{base}/static/{asset}?v={_version(asset)}" for asset in ASSETS}
+    assets = {name: f"{base}/static/{name}?v={_version(name)}" for name in ASSETS}
     html = _environment().get_template(template).render(base=base, assets=assets, **values)
     return HTMLResponse(html.encode(errors="replace"), status, headers=OF_PAGES)
 

@@ -21,8 +21,9 @@ from jobs.errors import DamagedError
 from jobs.lake.layout import REPORT
 from jobs.lake.names import confined
 from jobs.lake.uri import join, relative_name
-from nightjar import aws, settings
+from nightjar import settings
 from nightjar.web.access import OF_FILES, READ_LOGS, respond
+from nightjar.web.reading import reader
 
 _ROOTS = ("runs", "logs")
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")
@@ -41,8 +42,8 @@ def show(name: str, request: Request) -> Response:
     uri = place(name)
     if name.endswith("/"):
         return _folder_page(uri, name, request)
-    info = aws.store().info(uri)
-    if info is None and aws.store().is_folder(uri):
+    info = reader().store.info(uri)
+    if info is None and reader().store.is_folder(uri):
         return RedirectResponse(f"{request.scope['root_path']}/lake/{quote(name)}/")
     if info is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run has no such file, or not yet")
@@ -70,7 +71,7 @@ def place(name: str) -> str:
 
 
 def _folder_page(uri: str, name: str, request: Request) -> Response:
-    store = aws.store()
+    store = reader().store
     base = f"{request.scope['root_path']}/lake"
     rows = [("../", f"{base}/{quote(name.removesuffix('/').rpartition('/')[0])}/", "")] if name.count("/") > 1 else []
     rows += [(f"{each}/", f"{base}/{quote(name + each)}/", "") for each in store.list_folders(uri)]
@@ -81,7 +82,7 @@ def _folder_page(uri: str, name: str, request: Request) -> Response:
 
 
 def _blocks(uri: str, *, unzip: bool) -> Iterator[bytes]:
-    with aws.store().open_input(uri) as file:
+    with reader().store.open_input(uri) as file:
         source = cast("BufferedIOBase", gzip.GzipFile(fileobj=cast("IO[bytes]", file))) if unzip else file
         while block := source.read(_BLOCK_BYTES):
             yield block

@@ -34,7 +34,8 @@ def test_a_baseline_that_differs_is_left_out():
 
 def test_losses_of_other_units_have_a_plot_of_their_own():
     vectors = [
-        {key: value for key, value in row.items() if key not in ("unigram_loss", "bigram_loss")} | {"mean_vector_loss": 2.0}
+        {key: value for key, value in row.items() if key not in ("unigram_loss", "bigram_loss")}
+        | {"mean_vector_loss": 2.0}
         for row in rows_of()
     ]
     losses = [plot for plot in of_comparison({"words": rows_of(), "vectors": vectors}) if "valid_loss" in plot.name]

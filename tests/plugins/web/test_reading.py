@@ -1,4 +1,4 @@
-"""What the pages read: each thing once for all users, with a limit of time for the first reading, from a disk and S3."""
+"""What the pages read, from a disk and S3: each thing once for all users, with a time limit for the first reading."""
 
 import threading
 import time
@@ -34,7 +34,16 @@ def test_runs_are_listed_and_found(lake, tmp_path):
     page = reader.page(Query(), 60)
     assert [(each.run_id, each.preset, each.valid_loss) for each in page.runs] == [("r 1", "tiny", 4.0)]
     assert reader.report(reader.run("lab/default/r=201"))[0].settings["preset"] == "tiny"
-    for name in ("lab", "lab/default", "lab/default/none", "lab/default/r=201/stats", "", ".", "lab//r", "lab/default/.."):
+    for name in (
+        "lab",
+        "lab/default",
+        "lab/default/none",
+        "lab/default/r=201/stats",
+        "",
+        ".",
+        "lab//r",
+        "lab/default/..",
+    ):
         with pytest.raises(HTTPException) as refused:
             reader.run(name)
         assert refused.value.status_code == 404
