@@ -185,7 +185,7 @@ def test_a_dag_run_has_a_tab_with_its_training(user, run, tmp_path):
         tab.open(f"{user.airflow.url}/dags/train_llm/runs/{run.run_id}/plugin/nightjar-run")
         frame = "document.querySelector('iframe').contentDocument"
         tab.wait(f"{frame}.querySelector('h1').innerText === '{run.run_id}'")
-        assert "done" in tab.evaluate(f"{frame}.querySelector('.status').innerText")
+        assert "preset tiny" in tab.evaluate(f"{frame}.body.innerText")
         assert tab.evaluate("[...document.querySelectorAll('a')].some((each) => each.innerText.includes('Training'))")
 
 
