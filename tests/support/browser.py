@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
 
 from websockets.sync.client import ClientConnection, connect
 
+from infra.direct import OPENER
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-_OPENER = build_opener(ProxyHandler({}))
 
 
 @dataclass
@@ -88,7 +88,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             port = _port_of(profile / "DevToolsActivePort")
-            with _OPENER.open(f"http://127.0.0.1:{port}/json") as answer:
+            with OPENER.open(f"http://127.0.0.1:{port}/json") as answer:
                 target = next(each for each in json.load(answer) if each["type"] == "page")
             with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as connection:
                 tab = Browser(connection)

@@ -18,12 +18,12 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 
 from jobs.errors import DamagedError
-from jobs.lake.layout import REPORT
+from jobs.lake.layout import REPORT, Lake
 from jobs.lake.names import confined
+from jobs.lake.store import Store
 from jobs.lake.uri import join, relative_name
-from nightjar import settings
 from nightjar.web.access import OF_FILES, READ_LOGS, respond
-from nightjar.web.reading import reader
+from nightjar.web.reading import Source
 
 _ROOTS = ("runs", "logs")
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")
@@ -37,30 +37,33 @@ router = APIRouter()
 
 
 @router.get("/lake/{name:path}", dependencies=[READ_LOGS])
-def show(name: str, request: Request) -> Response:
+def show(name: str, request: Request, source: Source) -> Response:
     """Return a page with the files of a folder if the name ends with a slash, else the file of that name."""
-    uri = place(name)
+    store, uri = source.store, place(name, source.lake)
     if name.endswith("/"):
-        return _folder_page(uri, name, request)
-    info = reader().store.info(uri)
-    if info is None and reader().store.is_folder(uri):
+        return _folder_page(store, uri, name, request)
+    info = store.info(uri)
+    if info is None and store.is_folder(uri):
         return RedirectResponse(f"{request.scope['root_path']}/lake/{quote(name)}/")
     if info is None:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run has no such file, or not yet")
     is_log = name.endswith(_ZIPPED_LOG) and name.startswith("logs/")
     if is_log or name.endswith(_TEXTS):
-        return StreamingResponse(_blocks(uri, unzip=is_log), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+        return StreamingResponse(
+            _blocks(store, uri, unzip=is_log), media_type="text/plain; charset=utf-8", headers=_HEADERS
+        )
     if name.endswith(f"/stats/{REPORT}"):
-        return StreamingResponse(_blocks(uri, unzip=False), media_type="text/html; charset=utf-8", headers=_HEADERS)
+        return StreamingResponse(
+            _blocks(store, uri, unzip=False), media_type="text/html; charset=utf-8", headers=_HEADERS
+        )
     saved_as = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name.rpartition('/')[2])}"}
     return StreamingResponse(
-        _blocks(uri, unzip=False), media_type="application/octet-stream", headers=_HEADERS | saved_as
+        _blocks(store, uri, unzip=False), media_type="application/octet-stream", headers=_HEADERS | saved_as
     )
 
 
-def place(name: str) -> str:
+def place(name: str, lake: Lake) -> str:
     """Return the URI of a name in the lake. A name that leads out of the shown folders is an `HTTPException`."""
-    lake = settings.load().lake
     root, _, rest = name.removesuffix("/").partition("/")
     if root not in _ROOTS:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"only {' and '.join(_ROOTS)} of the lake are shown here")
@@ -70,8 +73,7 @@ def place(name: str) -> str:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: leads out of the lake") from None
 
 
-def _folder_page(uri: str, name: str, request: Request) -> Response:
-    store = reader().store
+def _folder_page(store: Store, uri: str, name: str, request: Request) -> Response:
     base = f"{request.scope['root_path']}/lake"
     rows = [("../", f"{base}/{quote(name.removesuffix('/').rpartition('/')[0])}/", "")] if name.count("/") > 1 else []
     rows += [(f"{each}/", f"{base}/{quote(name + each)}/", "") for each in store.list_folders(uri)]
@@ -81,8 +83,8 @@ def _folder_page(uri: str, name: str, request: Request) -> Response:
     return respond(request, "folder.html", name=name, rows=rows, is_empty=not (files or len(rows) > 1))
 
 
-def _blocks(uri: str, *, unzip: bool) -> Iterator[bytes]:
-    with reader().store.open_input(uri) as file:
+def _blocks(store: Store, uri: str, *, unzip: bool) -> Iterator[bytes]:
+    with store.open_input(uri) as file:
         source = cast("BufferedIOBase", gzip.GzipFile(fileobj=cast("IO[bytes]", file))) if unzip else file
         while block := source.read(_BLOCK_BYTES):
             yield block

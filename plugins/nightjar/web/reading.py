@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
 from io import BufferedReader
+from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import HTTPException
+from fastapi import Depends, HTTPException
 
 from jobs.errors import DamagedError, LakeError
 from jobs.lake._local import FileInfo
@@ -37,7 +38,8 @@ FRESH_SECONDS = 2.0
 MOST_FRESH_SECONDS = 60.0
 _SHARE = 10
 """A report that took a second to read counts as new for this many seconds: reading takes a tenth of the time."""
-_RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
+"""How long a request to S3 that fails is tried again."""
 MOST_BYTES = 1 << 26
 """Most bytes of a file that a page of a run reads."""
 MOST_REPORTS = 16
@@ -47,8 +49,8 @@ MOST_REPORTS = 16
 class ShownStore(Store):
     """The store of a lake for its pages: a link that leads out of the lake's folders counts as a missing file."""
 
-    def __init__(self, lake: Lake) -> None:
-        super().__init__(aws.s3_client, retry_seconds=_RETRY_SECONDS)
+    def __init__(self, lake: Lake, retry_seconds: float) -> None:
+        super().__init__(aws.s3_client, retry_seconds=retry_seconds)
         self._lake = lake
 
     def _files(self, uri: str) -> Any:
@@ -104,25 +106,40 @@ class ShownStore(Store):
 
 
 class LakeReader:
-    """What the pages show of one lake."""
+    """What the pages show of one lake.
 
-    def __init__(self, lake: Lake, file: Any = None) -> None:
+    Args:
+        lake: The lake.
+        file: Where the summaries of runs are kept for the next process. By default a file of this user's cache folder.
+        patience_seconds: How long a request waits for the first reading of the lake.
+        retry_seconds: How long a request to S3 that fails is tried again.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        file: Path | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
         self.lake = lake
-        self.store = ShownStore(lake)
+        self.store = ShownStore(lake, retry_seconds)
+        self._patience_seconds = patience_seconds
         self._catalog = Catalog(lake, self.store, file)
         self._reading = Lock()
         self._guard = Lock()
         self._first: Future[Page] | None = None
         self._reports: OrderedDict[str, _Kept] = OrderedDict()
 
-    def page(self, query: Query, patience_seconds: float = PATIENCE_SECONDS) -> Page | None:
+    def page(self, query: Query) -> Page | None:
         """Return a page of the list, or None while the lake is read for the first time."""
         with self._guard:
             if self._first is None:
                 self._first = _in_background(lambda: self._catalog.page(query))
             first = self._first
         try:
-            first.result(patience_seconds)
+            first.result(self._patience_seconds)
         except TimeoutError:
             if not first.done():
                 return None
@@ -200,3 +217,7 @@ def reader() -> LakeReader:
 @lru_cache(maxsize=1)
 def _reader(lake: Lake) -> LakeReader:
     return LakeReader(lake)
+
+
+Source = Annotated[LakeReader, Depends(reader)]
+"""The reader of the deployment's lake, as an argument of a route."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -16,17 +17,17 @@ from jobs.errors import InputError
 from jobs.lake.layout import Run
 from jobs.lake.names import is_plain
 from jobs.lake.runs import located
-from jobs.lake.uri import join
+from jobs.lake.uri import join, relative_name
 from jobs.results import SortKey
 from jobs.results.catalog import Query
 from jobs.results.comparison import Comparison, names_of
-from jobs.results.page import REPORT, shown
+from jobs.results.page import shown
 from jobs.results.summary import Status
 from jobs.results.table import COLUMNS, cells
 from nightjar import settings
 from nightjar.emr.records import ClusterRecords
 from nightjar.web.access import READ_RUNS, message, respond
-from nightjar.web.reading import LakeReader, reader
+from nightjar.web.reading import LakeReader, Source
 
 PER_PAGE = 50
 MOST_COMPARED = 8
@@ -37,14 +38,14 @@ RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
 """Time between two updates of a run's page at least. The page of a run that has ended stays as it is."""
 WAIT_SECONDS = 5.0
 """Time between two looks for a run that is not in the lake yet."""
-_FILES = (
-    ("report", "stats", REPORT),
-    ("metrics.csv", "stats", "metrics.csv"),
-    ("statistics", "stats", "stats.txt"),
-    ("configuration", "", "config.json"),
-    ("generated text", "generate", "generated.txt"),
-)
-"""The files that a run's page has links to: label, folder and name."""
+_FILES: Mapping[str, Callable[[Run], str]] = {
+    "report": lambda run: run.report,
+    "metrics.csv": lambda run: join(run.stats, "metrics.csv"),
+    "statistics": lambda run: join(run.stats, "stats.txt"),
+    "configuration": lambda run: run.config,
+    "generated text": lambda run: join(run.generate, "generated.txt"),
+}
+"""The files that a run's page has links to, by their labels."""
 _READ_ITS_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN))  # of the DAG that the address names
 
 router = APIRouter(dependencies=[READ_RUNS])
@@ -54,6 +55,7 @@ router = APIRouter(dependencies=[READ_RUNS])
 @router.get("/runs/", include_in_schema=False)
 def list_runs(
     request: Request,
+    source: Source,
     q: Annotated[str, Value(max_length=200)] = "",
     status: Annotated[list[Status] | None, Value(max_length=len(Status))] = None,
     sort: SortKey = "started",
@@ -62,7 +64,7 @@ def list_runs(
 ) -> Response:
     """Return a page of the list of runs."""
     query = Query(q, frozenset(status or Status), sort, order == "desc", (page - 1) * PER_PAGE, PER_PAGE)
-    found = reader().page(query)
+    found = source.page(query)
     if found is None:
         waiting = respond(request, "loading.html")
         waiting.headers["Refresh"] = "2"  # works without scripts
@@ -99,9 +101,11 @@ def _query(chosen: dict[str, Any], **changes: object) -> str:
 
 
 @router.get("/runs/compare")
-def compare(request: Request, run: Annotated[list[str] | None, Value(max_length=MOST_COMPARED)] = None) -> Response:
+def compare(
+    request: Request, source: Source, run: Annotated[list[str] | None, Value(max_length=MOST_COMPARED)] = None
+) -> Response:
     """Return a page with several runs beside each other."""
-    source, folders = reader(), list(dict.fromkeys(run or ()))
+    folders = list(dict.fromkeys(run or ()))
     if len(folders) < 2:
         return message(request, HTTPStatus.BAD_REQUEST, "Choose two runs or more", "Mark them in the list of runs.")
     runs = [source.run(folder) for folder in folders]
@@ -118,12 +122,12 @@ def compare(request: Request, run: Annotated[list[str] | None, Value(max_length=
 @router.get("/runs/of", dependencies=[_READ_ITS_RUNS])
 def show_dag_run(
     request: Request,
+    source: Source,
     dag_id: Annotated[str, Value(min_length=1, max_length=1000)],
     run_id: Annotated[str, Value(min_length=1, max_length=1000)],
     part: Literal["live"] | None = None,
 ) -> Response:
     """Return the page of a DAG run, which is a tab of it in Airflow. Before its first task it has nothing to show."""
-    source = reader()
     try:
         run = settings.load().run(dag_id, run_id)
         run = located(run, source.lake.earlier_run(run_id), source.store)
@@ -136,9 +140,8 @@ def show_dag_run(
 
 
 @router.get("/runs/show/{folder:path}")
-def show_run(request: Request, folder: str, part: Literal["live"] | None = None) -> Response:
+def show_run(request: Request, source: Source, folder: str, part: Literal["live"] | None = None) -> Response:
     """Return the page of a run, or only the part that changes while the run goes on."""
-    source = reader()
     return _page_of(request, source, source.run(folder), part, "part=live")
 
 
@@ -156,9 +159,9 @@ def _links(run: Run, source: LakeReader) -> list[tuple[str, str]]:
     """Return labels and addresses, below the lake's pages, of a run's files that exist and of its clusters' logs."""
     here = f"runs/{quote(run.folder)}/"
     found = [("all files", here)]
-    for label, folder, name in _FILES:
-        if source.store.exists(join(run.uri, folder, name) if folder else join(run.uri, name)):
-            found.append((label, f"{here}{f'{folder}/' if folder else ''}{name}"))
+    for label, uri_of in _FILES.items():
+        if source.store.exists(uri := uri_of(run)):
+            found.append((label, f"{here}{quote(relative_name(uri, run.uri))}"))
     for record in ClusterRecords(run, source.store).read([]):
         if record.cluster_id and is_plain(record.cluster_id):
             found.append((f"logs of {record.cluster_id}", f"logs/{quote(record.cluster_id)}/"))

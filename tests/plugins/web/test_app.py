@@ -1,16 +1,18 @@
 """What the pages answer if the lake is empty, slow or away. The rights are those of `test_security.py`."""
 
-import time
+import threading
 
 import pytest
 from fastapi.testclient import TestClient
 
-from infra.airflow.processes import free_port
+from infra.airflow.processes import free_port, wait_until
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from jobs.results.catalog import Catalog
 from nightjar import aws
 from nightjar.web.access import READ_LOGS, READ_RUNS
 from nightjar.web.app import app
+from nightjar.web.reading import LakeReader, reader
 from tests.support import airflow
 
 PAGE = {"Accept": "text/html"}
@@ -24,6 +26,11 @@ def client(monkeypatch):
     return TestClient(app, raise_server_exceptions=False)
 
 
+def be_read(monkeypatch, source):
+    """Let the pages show what a reader reads."""
+    monkeypatch.setitem(app.dependency_overrides, reader, lambda: source)
+
+
 def test_an_empty_lake_says_how_to_start(client, lake_uri, monkeypatch):
     monkeypatch.setenv("NIGHTJAR_LAKE", lake_uri)
     answer = client.get("/runs", headers=PAGE)
@@ -32,29 +39,29 @@ def test_an_empty_lake_says_how_to_start(client, lake_uri, monkeypatch):
 
 
 def test_a_large_lake_is_read_while_the_page_says_so(client, tmp_path, monkeypatch):
-    monkeypatch.setenv("NIGHTJAR_LAKE", str(tmp_path))
     original = Catalog.page
 
+    go_on = threading.Event()
+
     def slow(catalog, query):
-        time.sleep(4)
+        assert go_on.wait(60)
         return original(catalog, query)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Catalog, "page", slow)
-        answer = client.get("/runs", headers=PAGE)
+    monkeypatch.setattr(Catalog, "page", slow)
+    be_read(monkeypatch, LakeReader(Lake(tmp_path.as_uri()), tmp_path / "runs.json", patience_seconds=0.1))
+    answer = client.get("/runs", headers=PAGE)
     assert (answer.status_code, answer.headers["refresh"]) == (200, "2")
     assert "read for the first time" in answer.text
-    time.sleep(2)
-    assert "No runs yet." in client.get("/runs", headers=PAGE).text
+    go_on.set()
+    wait_until(lambda: "No runs yet." in client.get("/runs", headers=PAGE).text, "the lake is not read", [], 60)
 
 
-def test_a_lake_that_does_not_answer_is_an_error_with_its_cause(client, monkeypatch):
+def test_a_lake_that_does_not_answer_is_an_error_with_its_cause(client, tmp_path, monkeypatch):
     airflow.connect(monkeypatch, f"http://127.0.0.1:{free_port(0)}")
-    monkeypatch.setenv("NIGHTJAR_LAKE", "s3://lakes/away")
+    lake = Lake("s3://lakes/away")
+    be_read(monkeypatch, LakeReader(lake, tmp_path / "runs.json", patience_seconds=60, retry_seconds=0))
     for path in ("/runs", "/runs/show/lab/default/r", "/runs/compare?run=lab/a/b&run=lab/a/c", "/lake/runs/a/"):
         answer = client.get(path, headers=PAGE)
-        while "read for the first time" in answer.text:  # the page loads itself again
-            answer = client.get(path, headers=PAGE)
         assert answer.status_code == 502
         assert "The lake cannot be read" in answer.text
         assert "Traceback" not in answer.text

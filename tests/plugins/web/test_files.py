@@ -7,6 +7,7 @@ from starlette.requests import Request
 from jobs.lake.uri import join
 from nightjar import aws
 from nightjar.web import files
+from nightjar.web.reading import reader
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def lake(lake_uri, monkeypatch):
 def shown(name):
     """Return the response for a name."""
     scope = {"type": "http", "headers": [], "root_path": "/airflow/nightjar", "path": f"/lake/{name}"}
-    return files.show(name, Request(scope))
+    return files.show(name, Request(scope), reader())
 
 
 def test_folders_and_files_of_runs_are_shown(lake):
@@ -30,7 +31,8 @@ def test_folders_and_files_of_runs_are_shown(lake):
     assert 'href="/airflow/nightjar/lake/runs/r%201/stats/stats%20%26%20more.txt">stats &amp; more.txt' in page
     assert "14 bytes" in page
     assert 'href="/airflow/nightjar/lake/runs/r%201/">../' in page
-    assert list(files._blocks(files.place("runs/r 1/stats/stats & more.txt"), unzip=False)) == [b"valid_loss 4.0"]
+    uri = files.place("runs/r 1/stats/stats & more.txt", reader().lake)
+    assert list(files._blocks(reader().store, uri, unzip=False)) == [b"valid_loss 4.0"]
     assert "No files yet" in shown("logs/j-1/").body.decode()
     assert shown("runs/r 1").headers["location"] == "/airflow/nightjar/lake/runs/r%201/"
 

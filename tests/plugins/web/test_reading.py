@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fastapi import HTTPException
 
+from infra.airflow.processes import wait_until
 from jobs.errors import LakeError
 from jobs.lake import store as environment
 from jobs.lake.layout import Lake
@@ -30,8 +31,8 @@ def lake(lake_uri):
 
 
 def test_runs_are_listed_and_found(lake, tmp_path):
-    reader = LakeReader(lake, tmp_path / "runs.json")
-    page = reader.page(Query(), 60)
+    reader = LakeReader(lake, tmp_path / "runs.json", patience_seconds=60)
+    page = reader.page(Query())
     assert [(each.run_id, each.preset, each.valid_loss) for each in page.runs] == [("r 1", "tiny", 4.0)]
     assert reader.report(reader.run("lab/default/r=201"))[0].settings["preset"] == "tiny"
     for name in (
@@ -61,19 +62,20 @@ def test_the_first_reading_of_a_large_lake_is_not_waited_for(tmp_path, monkeypat
         return original(catalog, query)
 
     monkeypatch.setattr(Catalog, "page", slow)
-    reader = LakeReader(lake, tmp_path / "runs.json")
+    reader = LakeReader(lake, tmp_path / "runs.json", patience_seconds=0.05)
     started = time.monotonic()
-    assert [reader.page(Query(), 0.05) for _ in range(3)] == [None] * 3
+    assert [reader.page(Query()) for _ in range(3)] == [None] * 3
     assert time.monotonic() - started < 10
     assert len(readings) == 1
     go_on.set()
-    assert reader.page(Query(), 60).total == 1
+    wait_until(lambda: reader.page(Query()) is not None, "the lake is not read", [], 60)
+    assert reader.page(Query()).total == 1
 
 
 def test_a_first_reading_that_failed_is_made_again(tmp_path, monkeypatch):
     lake = Lake((tmp_path / "lake").as_uri())
     finish(lake.run("r", "default"))
-    reader = LakeReader(lake, tmp_path / "runs.json")
+    reader = LakeReader(lake, tmp_path / "runs.json", patience_seconds=60)
 
     def fail(catalog, query):
         raise LakeError("s3://lake: does not answer")
@@ -81,8 +83,8 @@ def test_a_first_reading_that_failed_is_made_again(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Catalog, "page", fail)
         with pytest.raises(LakeError, match="does not answer"):
-            reader.page(Query(), 60)
-    assert reader.page(Query(), 60).total == 1
+            reader.page(Query())
+    assert reader.page(Query()).total == 1
 
 
 def test_many_users_of_a_live_run_read_it_once(tmp_path, monkeypatch):
