@@ -93,8 +93,18 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
 	$(RUN) -m pytest -q $(CHECKS)
 
+.cache/axe/made: requirements/axe.txt
+	$(RUN) -m uv pip install --quiet --target .cache/axe --require-hashes --no-deps -r requirements/axe.txt
+	touch $@
+
+# Airflow with another auth manager, which tests start.
+.venv-fab/made: requirements/fab.txt
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-fab
+	$(RUN) -m uv pip sync --quiet --python .venv-fab/bin/python --require-hashes requirements/fab.txt
+	touch $@
+
 .PHONY: test
-test: check ## Run check, then every test; CI runs this
+test: check .cache/axe/made .venv-fab/made ## Run check, then every test; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: coverage
@@ -118,7 +128,7 @@ COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --g
 .PHONY: lock
 lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
-	for name in airflow job serve image bench bench-generate docs; do \
+	for name in airflow job serve image bench bench-generate docs fab; do \
 		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
 	done
 

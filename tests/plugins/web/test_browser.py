@@ -3,9 +3,11 @@
 import json
 import re
 from itertools import pairwise
+from urllib.parse import quote, urlencode
 
 import pytest
 
+from infra.airflow.environment import PROJECT_ROOT
 from jobs.lake import store
 from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join
@@ -17,6 +19,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
+AXE = PROJECT_ROOT / ".cache" / "axe" / "axe_playwright_python" / "axe.min.js"
 FRAME = "document.querySelector('iframe').contentDocument"
 
 
@@ -127,3 +130,39 @@ def test_every_control_has_a_name_and_headings_are_in_order(tab, site, runs):
         assert levels[0] == 1
         assert levels.count(1) == 1
         assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: make .cache/axe/made")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_no_fault(tab, site, runs, theme, width):
+    tab.resize(width, 900)
+    tab.open(f"{site.url}/nightjar/runs")
+    tab.evaluate(f"localStorage.setItem('theme', '{theme}')")
+    found = {}
+    for view, address in views(runs).items():
+        tab.open(f"{site.url}/nightjar{address}")
+        tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        tab.evaluate(AXE.read_text("utf-8") + "; undefined")
+        violations = tab.evaluate("axe.run().then((results) => results.violations)")
+        found |= {
+            (view, each["id"]): (each["impact"], [node["html"] for node in each["nodes"]][:3], each["help"])
+            for each in violations
+        }
+    assert found == {}
+
+
+def views(runs):
+    """Return the addresses of the views that look different."""
+    folder = quote(runs.first.folder)
+    return {
+        "list": "/runs",
+        "no run": "/runs?q=none+has+this",
+        "done": f"/runs/show/{folder}",
+        "failed": f"/runs/show/{quote(runs.failed.folder)}",
+        "live": f"/runs/show/{quote(runs.live.folder)}",
+        "compared": f"/runs/compare?{urlencode({'run': [runs.first.folder, runs.second.folder]}, doseq=True)}",
+        "waiting": f"/runs/of?{urlencode({'dag_id': 'train_llm', 'run_id': 'later'})}",
+        "folder": f"/lake/runs/{folder}/",
+        "not found": "/runs/show/none",
+    }

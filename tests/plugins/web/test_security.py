@@ -12,28 +12,13 @@ from jobs.lake.uri import join, local_path
 from nightjar.web import reading
 from nightjar.web.app import app
 from tests.support.hostile import NAMES
+from tests.support.pages import addresses
 from tests.support.results import configure, finish
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
 SECRET = "nobody may read this"
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=a>"
-
-
-def addresses(runs):
-    """Return an address of each route of the plugin."""
-    folder = quote(runs.first.folder)
-    return [
-        "/nightjar/runs",
-        "/nightjar/runs/",
-        f"/nightjar/runs/show/{folder}",
-        f"/nightjar/runs/show/{folder}?part=live",
-        f"/nightjar/runs/compare?run={folder}&run={quote(runs.failed.folder)}",
-        f"/nightjar/runs/of?{urlencode({'dag_id': 'train_llm', 'run_id': runs.first.run_id})}",
-        f"/nightjar/lake/runs/{folder}/",
-        f"/nightjar/lake/runs/{folder}/config.json",
-        *(f"/nightjar/static/{name}" for name in ("style.css", "page.css", "page.js")),
-    ]
 
 
 def test_the_addresses_are_those_of_every_route(runs):
@@ -55,14 +40,15 @@ def test_a_route_needs_a_login(site, runs):
         assert browser.headers["location"].startswith("/auth/login?next=")
 
 
-def test_a_route_needs_the_right_to_read_the_dag(site, runs, viewer):
-    nobody = site.token("nobody")
+def test_a_route_needs_the_right_to_read_the_dag(site, runs):
+    nobody, tokens = site.token("nobody"), {role: site.token(role) for role in ("viewer", "user", "op", "admin")}
     for address in addresses(runs):
         refused = site.ask(address, nobody)
         assert (address, refused.status) == (address, 403)
         assert b"shakespeare" not in refused.body
         assert "Forbidden" in site.ask(address, nobody, Accept="text/html").text
-        assert (address, site.ask(address, viewer).status) == (address, 200)
+        for role, token in tokens.items():
+            assert (address, role, site.ask(address, token).status) == (address, role, 200)
 
 
 def test_nothing_can_be_changed(site, runs, viewer):
