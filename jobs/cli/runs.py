@@ -74,7 +74,7 @@ def list_runs(
         sys.stderr.write(f"{first:,} to {first + len(found.runs) - 1:,} of {found.total:,} runs; --page shows others\n")
 
 
-_LESS_NEEDED = ("parameters", "preset", "tokens/s", "note", "started", "duration", "bits per byte")
+_LESS_NEEDED = ("instance time", "parameters", "preset", "tokens/s", "note", "started", "duration", "bits per byte")
 """The columns of the list that a narrow terminal leaves out, in this order, until the others fit."""
 
 

@@ -28,7 +28,7 @@ from jobs.results.summary import Status, StepSummary, Summary, read_summary, ver
 
 MAX_RUNS = 20_000
 """Most summaries that are kept, each of about 2 KB. Of a larger lake the others are read each time."""
-_FORMAT = 1
+_FORMAT = 2
 """Goes up when a field of `Summary` is added or gets another meaning."""
 _MOST_OPEN = 100
 """Runs that are not done and are looked at for each page, though a filter may leave them out."""
@@ -164,7 +164,9 @@ def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
 def _summary(values: Mapping[str, Any]) -> Summary:
     steps = (StepSummary(**{**step, "status": Status(step["status"])}) for step in values["steps"])
     versions = tuple(version and (version[0], version[1]) for version in values["versions"])
-    return replace(Summary(**{**values, "status": Status(values["status"])}), steps=tuple(steps), versions=versions)
+    instances = tuple((name, seconds) for name, seconds in values["instances"])
+    summary = Summary(**{**values, "status": Status(values["status"])})
+    return replace(summary, steps=tuple(steps), versions=versions, instances=instances)
 
 
 def _versions(known: Mapping[str, Summary]) -> dict[str, Any]:

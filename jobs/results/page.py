@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -102,7 +102,15 @@ class Report:
 
     def headline(self) -> list[Tile]:
         """Return the results, as the summary of the statistics has them."""
-        return [tile for step, name in SUMMARY_METRICS for tile in _tiles(step, self.stats, [name])]
+        found = [tile for step, name in SUMMARY_METRICS for tile in _tiles(step, self.stats, [name])]
+        return [*found, *self._instance_tile()]
+
+    def _instance_tile(self) -> Iterator[Tile]:
+        """Yield how long the instances of the run's clusters ran, by type, if it is known."""
+        if (seconds := self.summary.instance_seconds) is not None:
+            parts = ", ".join(f"{name} {duration(each)}" for name, each in self.summary.instances)
+            meaning = f"Time of all instances of the clusters together, which AWS charges for: {parts}."
+            yield Tile("instance time", duration(seconds), one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:
         """Return the numbers of the data."""

@@ -24,6 +24,9 @@ from jobs.lake.uri import base_name, join, relative_name
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.results.text import as_number, one_line
 
+FIRST_CLUSTER = "0001.json"
+"""The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
+_SO_FAR = "asked for, so far"
 MOST_CHARACTERS = 300
 """Longest text of a summary. A corpus may be thousands of places."""
 
@@ -84,13 +87,20 @@ class Summary:
     tokens_per_second: float | None = None
     cause: str | None = None
     """Why the run failed, in one line."""
+    instances: tuple[tuple[str, float], ...] = ()
+    """How long the instances of the run's clusters ran together, in seconds, by their type and market."""
     versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
     """Size and time of change of the files of `watched_files` when they were read; None for a missing one."""
+
+    @property
+    def instance_seconds(self) -> float | None:
+        """How long all instances of the run's clusters ran together."""
+        return sum(seconds for _, seconds in self.instances) if self.instances else None
 
 
 def watched_files(run: Run) -> tuple[str, ...]:
     """Return the files of which at least one changes with the summary of a run."""
-    return join(run.stats, "stats.json"), run.lock
+    return join(run.stats, "stats.json"), run.lock, join(run.clusters, FIRST_CLUSTER)
 
 
 def versions_of(run: Run, store: Store) -> tuple[tuple[int, float] | None, ...]:
@@ -131,6 +141,7 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         valid_accuracy=as_number(stats.get("valid_accuracy")),
         tokens_per_second=as_number(stats.get("tokens_per_second")),
         cause=next((f"{step.name}: {step.cause}" for step in steps if step.cause), None),
+        instances=tuple(_instances(run, store, config, is_held=is_held).items()) if versions[-1] else (),
         versions=versions,
     )
 
@@ -212,14 +223,44 @@ def _end_of(stats: Mapping[str, Any]) -> float:
 
 
 def _end_of_attempt(outcome: Outcome | None) -> float:
-    with suppress(ValueError, OverflowError):
-        return datetime.fromisoformat(outcome.ended).timestamp() if outcome else 0.0
-    return 0.0
+    return (_seconds_of(outcome.ended) if outcome else None) or 0.0
 
 
 def _status(steps: tuple[StepSummary, ...]) -> Status:
     states = {step.status for step in steps}
     return Status.FAILED if Status.FAILED in states else Status.DONE if states == {Status.DONE} else Status.UNFINISHED
+
+
+def _instances(run: Run, store: Store, config: Mapping[str, Any], *, is_held: bool) -> dict[str, float]:
+    """Return how long the instances of all clusters of a run ran, by type and market.
+
+    EMR says it when a cluster has ended. Until then, the instances that were asked for count from that moment on.
+    """
+    found: dict[str, float] = {}
+    for file in store.list_files(run.clusters):
+        record = read_values(file.uri, store)
+        used = dict(_mapping(record.get("instance_seconds")))
+        is_open = is_held and record.get("cluster_id") and not (record.get("ended") or record.get("borrowed"))
+        if is_open and (asked := _seconds_of(record.get("asked"))) is not None:
+            used = {_SO_FAR: (time() - asked) * _num_instances(config)}
+        for name, value in used.items():
+            if (seconds := as_number(value)) is not None:
+                found[name] = found.get(name, 0.0) + seconds
+    return found
+
+
+def _num_instances(config: Mapping[str, Any]) -> int:
+    """Return how many instances a cluster of a stored configuration has: the primary node, core and task nodes."""
+    cluster = _mapping(config.get("cluster"))
+    counts = (as_number(cluster.get(name)) or 0 for name in ("core_instances", "task_instances"))
+    return 1 + sum(int(each) for each in counts)
+
+
+def _seconds_of(moment: Any) -> float | None:
+    """Return a time in ISO format as seconds since 1970; None if it is no such time."""
+    with suppress(ValueError, TypeError, OverflowError):
+        return datetime.fromisoformat(moment).timestamp()
+    return None
 
 
 def _is_held(run: Run, store: Store) -> bool:

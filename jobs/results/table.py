@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from jobs.results import SortKey
 from jobs.results.summary import Status, Summary
-from jobs.results.text import duration, moment, readable
+from jobs.results.text import moment, readable, with_unit
 
 COLUMNS: Mapping[SortKey, str] = {
     "run_id": "run",
@@ -19,6 +19,7 @@ COLUMNS: Mapping[SortKey, str] = {
     "bits_per_byte": "bits per byte",
     "tokens_per_second": "tokens/s",
     "seconds": "duration",
+    "instance_seconds": "instance time",
 }
 """The columns with their labels."""
 
@@ -40,7 +41,8 @@ def cells(summary: Summary) -> dict[str, str]:
         "valid_loss": readable(summary.valid_loss),
         "bits_per_byte": readable(summary.bits_per_byte),
         "tokens_per_second": readable(summary.tokens_per_second),
-        "seconds": "-" if summary.seconds is None else duration(summary.seconds),
+        "seconds": with_unit(summary.seconds, "s"),
+        "instance_seconds": with_unit(summary.instance_seconds, "s"),
         "baseline": f"{summary.baseline} {readable(summary.baseline_loss)}" if has_baseline else "",
         "note": summary.cause or next(running, ""),
     }

@@ -17,6 +17,7 @@ from jobs.lake.champion import format_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.lease import held
 from jobs.lake.outcome import Outcome
+from nightjar.emr.records import ClusterRecords
 from tests.support.results import configure, finish, write_rows
 
 _TIMES = ("2026-11-26T02:00:00.000+00:00", "2026-11-26T02:01:00.000+00:00")
@@ -127,6 +128,9 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     configure(live)
     write_rows(live, 90, 30)
     store.write_json(live.progress("train"), {"time": time.time(), "message": "step 90 of 600, 1:20 min left"})
+    clusters = ClusterRecords(first, store.ENVIRONMENT), ClusterRecords(live, store.ENVIRONMENT)
+    clusters[0].add(cluster_id="j-1", ended=True, instance_seconds={"m6i.xlarge on demand": 4210.0})
+    clusters[1].add(cluster_id="j-2")
     with held(live):
         yield Runs(first, second, failed, live)
 

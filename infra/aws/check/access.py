@@ -107,6 +107,7 @@ def check_airflow_role(deployment: Deployment) -> Iterator[Finding]:
     calls = [
         Call("elasticmapreduce:RunJobFlow", "*", new),
         Call("elasticmapreduce:PutAutoTerminationPolicy", cluster),
+        Call("elasticmapreduce:ListInstances", cluster, own),
         Call("elasticmapreduce:AddJobFlowSteps", cluster, own),
         Call("elasticmapreduce:TerminateJobFlows", cluster, own),
         Call("elasticmapreduce:AddTags", cluster, new, is_allowed=False),

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -112,6 +114,22 @@ def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
             if state not in _ENDED_STATES:
                 lines.append(f"cluster {cluster_id} is {state}")
     return lines
+
+
+def instance_seconds(client: EMRClient, cluster_id: str) -> dict[str, float]:
+    """Return how long the instances of a cluster ran together, by type and market: ``{"m6i.xlarge on demand": 5400}``.
+
+    AWS charges for this time, with a minimum of a minute for each instance.
+    """
+    found: dict[str, float] = defaultdict(float)
+    for page in client.get_paginator("list_instances").paginate(ClusterId=cluster_id):
+        for instance in page["Instances"]:
+            times = instance["Status"].get("Timeline", {})
+            if started := times.get("CreationDateTime"):
+                ended = times.get("EndDateTime") or datetime.now(UTC)
+                market = "spot" if instance.get("Market") == "SPOT" else "on demand"
+                found[f"{instance.get('InstanceType', '?')} {market}"] += (ended - started).total_seconds()
+    return {name: round(seconds, 1) for name, seconds in sorted(found.items())}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ that the answer is not known.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,8 @@ class ClusterRecord:
     """Whether the run itself has ended it."""
     dropped: bool = False
     """Whether the run goes on without it: its tasks were cleared, or the cluster was a duplicate."""
+    instance_seconds: dict[str, float] = field(default_factory=dict)
+    """How long its instances ran together, by type and market. Empty until it has ended, or if EMR does not say."""
 
     @property
     def is_open(self) -> bool:

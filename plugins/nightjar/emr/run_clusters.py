@@ -22,7 +22,7 @@ from jobs.lake.store import Store
 from nightjar.emr import clusters, requests, steps
 from nightjar.emr.causes import ClusterEnd, explain_end
 from nightjar.emr.records import ClusterRecord, ClusterRecords
-from nightjar.errors import FinalError, MayStillRunError, UserError, is_refusal, words_of
+from nightjar.errors import AWS_ERRORS, FinalError, MayStillRunError, UserError, is_refusal, words_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -120,8 +120,19 @@ class RunClusters:
             raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")
         for record in records:
             if not record.borrowed:
-                self._records.change(record, ended=True, dropped=drop or record.dropped)
+                used = record.instance_seconds or self._instance_seconds(record.cluster_id)
+                self._records.change(record, ended=True, dropped=drop or record.dropped, instance_seconds=used)
         return ids
+
+    def _instance_seconds(self, cluster_id: str | None) -> dict[str, float]:
+        """Return how long the instances of a cluster ran. They are for people, so an error only leaves them out."""
+        if cluster_id is None:
+            return {}
+        try:
+            return clusters.instance_seconds(self._client, cluster_id)
+        except AWS_ERRORS as error:
+            log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, words_of(error))
+            return {}
 
     def end_leftovers(self) -> list[str]:
         """Return a line about clusters that may still run, after a last attempt to end them; none if all have ended."""

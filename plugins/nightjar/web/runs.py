@@ -33,7 +33,7 @@ PER_PAGE = 50
 MOST_COMPARED = 8
 """Most runs that are compared: each has a colour of its own."""
 LIST_SECONDS = {True: 10.0, False: 60.0}
-"""Time between two updates of a list, with and without runs in progress. In S3, each costs a hundred requests."""
+"""Time between two updates of a list, with and without runs in progress. In S3, each costs 150 requests."""
 RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
 """Time between two updates of a run's page at least. The page of a run that has ended stays as it is."""
 WAIT_SECONDS = 5.0

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import fields
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 
 import pytest
@@ -64,11 +65,48 @@ def test_a_page_is_sorted_filtered_and_counted(lake, tmp_path):
 
 def test_the_columns_to_sort_by_are_fields_and_can_be_compared(lake):
     keys = get_args(SortKey)
-    assert set(keys) <= {field.name for field in fields(Summary)}
+    assert [key for key in keys if not hasattr(Summary, key)] == []
     finish(lake.run("r", "one"))
     make(lake, 1)
     for key in keys:
         assert Catalog(lake, file=None).page(Query(sort=key)).total == 2
+
+
+def write_cluster(run, number, **values):
+    """Write the record of a cluster as the tasks that ask for clusters and end them do."""
+    record = {"number": number, "asked": "2026-11-26T02:00:00+00:00", "cluster_id": f"j-{number}", **values}
+    store.write_bytes(join(run.clusters, f"{number:04d}.json"), to_json(record, "record"))
+
+
+def test_the_time_of_instances_is_known_when_the_clusters_have_ended(lake, tmp_path):
+    runs = [make(lake, number) for number in range(3)]
+    write_cluster(runs[0], 1, ended=True, instance_seconds={"m6i.xlarge on demand": 5400.0, "g5.xlarge spot": 60.0})
+    write_cluster(runs[0], 2, ended=True, instance_seconds={"m6i.xlarge on demand": 600.0})
+    write_cluster(runs[1], 1)
+    catalog = Catalog(lake, file=tmp_path / "runs.json")
+    by_time = Query(sort="instance_seconds")
+    assert [(each.run_id, each.instance_seconds) for each in catalog.page(by_time).runs] == [
+        ("run-0000", 6060.0),
+        ("run-0001", None),
+        ("run-0002", None),
+    ]
+    write_cluster(runs[1], 1, ended=True, instance_seconds={"m6i.xlarge on demand": 7000.5})
+    page = Catalog(lake, file=tmp_path / "runs.json").page(by_time)
+    assert ids(page) == ["run-0001", "run-0000", "run-0002"]
+    assert dict(page.runs[1].instances) == {"m6i.xlarge on demand": 6000.0, "g5.xlarge spot": 60.0}
+
+
+def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(lake):
+    run = lake.run("live", "nightly")
+    configure(run, cluster={"core_instances": 3, "task_instances": 1})
+    asked = datetime.now(UTC) - timedelta(hours=1)
+    write_cluster(run, 1, asked=asked.isoformat(), ended=True, instance_seconds={"m6i.xlarge on demand": 100.0})
+    write_cluster(run, 2, asked=asked.isoformat())
+    write_cluster(run, 3, asked=asked.isoformat(), borrowed=True)
+    write_cluster(run, 4, asked="yesterday")
+    assert read_summary(run).instance_seconds == 100.0
+    with held(run):
+        assert read_summary(run).instance_seconds == pytest.approx(100 + 5 * 3600, abs=300)
 
 
 def test_a_run_that_changes_is_read_again_and_one_that_is_gone_is_left_out(lake, tmp_path):

@@ -64,6 +64,28 @@ def test_cluster_is_created_once_and_ended(aws, clusters, records):
     assert clusters.end() == [created]
 
 
+def test_the_record_of_an_ended_cluster_has_the_time_of_its_instances(aws, clusters, records):
+    created = clusters.acquire(config(cluster__core_instances=2), PACKAGE)
+    assert records.read()[0].instance_seconds == {}
+    clusters.end()
+    instances = aws.list_instances(ClusterId=created)["Instances"]
+    times = [each["Status"]["Timeline"] for each in instances]
+    assert len(times) == 3
+    total = sum((each["EndDateTime"] - each["CreationDateTime"]).total_seconds() for each in times)
+    used = records.read()[0].instance_seconds
+    assert set(used) == {f"{each['InstanceType']} on demand" for each in instances}
+    assert sum(used.values()) == pytest.approx(total, abs=0.1)
+    clusters.end()
+    assert records.read()[0].instance_seconds == used
+
+
+def test_a_cluster_ends_also_if_its_instances_may_not_be_listed(aws, client, clusters, records):
+    created = clusters.acquire(config(), PACKAGE)
+    refuse(client, "ListInstances")
+    assert clusters.end() == [created]
+    assert (records.read()[0].ended, records.read()[0].instance_seconds) == (True, {})
+
+
 def test_cleared_run_gets_a_new_cluster(clusters):
     first = clusters.acquire(config(), PACKAGE)
     clusters.end()

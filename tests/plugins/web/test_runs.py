@@ -68,6 +68,7 @@ def test_the_list_has_every_run_with_its_results(page, runs):
         "1,377,408",
         "2.045",
         "4 runs, page 1 of 1",
+        "1:10:10 h",
         "champion",
         "b <second>",
         "other dag",
