@@ -182,6 +182,10 @@ chaos: setup ## Train while workers, executors and drivers are killed at random 
 fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
 	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'
 
+.PHONY: screenshots
+screenshots: setup ## Take pictures of the pages of runs, of a real Airflow with real runs (Chromium) [OUTPUT=screenshots]
+	@$(RUN_PIPELINE) -m tests.screenshots $(if $(OUTPUT),--output '$(OUTPUT)')
+
 .PHONY: guard
 guard: setup ## Compare the results of a commit's tree with today's: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
 	@$(RUN_PIPELINE) -m tests.guard $(if $(BASE),'$(BASE)') $(if $(ONLY),--only '$(ONLY)') $(if $(KEEP),--keep '$(KEEP)')

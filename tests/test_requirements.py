@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REQUIREMENTS = Path("requirements")
-LOCKS = ("airflow", "job", "serve", "image", "dev", "bench")
+LOCKS = ("airflow", "job", "serve", "image", "dev", "bench", "fab")
 PLATFORMS = [
     {"python_version": minor, "python_full_version": f"{minor}.9", "sys_platform": system, "platform_system": name}
     for minor in ("3.11", "3.12", "3.13")
@@ -46,6 +46,7 @@ def test_the_locks_agree(platform: dict[str, str]) -> None:
         part = pins(name, platform)
         assert part.items() <= everything.items()
         assert part.items() <= image.items()
+    assert pins("airflow", platform).items() <= pins("fab", platform).items()
 
 
 @pytest.mark.parametrize("name", LOCKS)

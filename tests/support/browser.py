@@ -1,5 +1,6 @@
 """Chromium in tests, by its DevTools protocol: open pages, run scripts in them, see errors and requests."""
 
+import base64
 import json
 import shutil
 import subprocess
@@ -9,12 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.sync.client import ClientConnection, connect
 
 from infra.direct import OPENER
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+_TEXTS = """[document, ...[...document.querySelectorAll('iframe')].map((each) => each.contentDocument)]
+    .map((each) => [each?.location.href, each?.body?.innerText])"""
+"""An expression: the addresses and texts of a page and of its frames."""
 
 
 @dataclass
@@ -43,6 +50,8 @@ class Browser:
             self.requests.append(params["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.errors.append(str(params["exceptionDetails"]))
+        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
+            self.errors.append(f"{params.get('stackTrace', {}).get('callFrames')}: {params['args']}")
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(f"{params['entry'].get('url')}: {params['entry']['text']}")
 
@@ -56,7 +65,7 @@ class Browser:
         """Wait until an expression has a value that counts as true, and return it."""
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()")):
-            assert time.monotonic() < deadline, (expression, self.evaluate("document.body.innerText"))
+            assert time.monotonic() < deadline, (expression, self.evaluate(_TEXTS), self.requests[-5:])
             time.sleep(0.2)
         return value
 
@@ -70,11 +79,29 @@ class Browser:
         """Set the cookie that Airflow's login sets."""
         self.command("Network.setCookie", name="_token", value=token, url=url, httpOnly=True, sameSite="Lax")
 
-    def resize(self, width: int, height: int) -> None:
-        """Set the size of the window."""
+    def resize(self, width: int, height: int, scale: float = 1) -> None:
+        """Set the size of the window, and how many pixels of the screen one of the page has."""
         self.command(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
         )
+
+    def picture(self, file: Path, most_height: int | None = None) -> None:
+        """Write a picture of the window; with `most_height`, of the page down to there. The suffix names the format."""
+        options: dict[str, Any] = {"format": file.suffix[1:]}
+        if most_height is not None:
+            width, height = self.evaluate("[innerWidth, document.documentElement.scrollHeight]")
+            clip = {"x": 0, "y": 0, "width": width, "height": min(height, most_height), "scale": 1}
+            options |= {"captureBeyondViewport": True, "clip": clip}
+        file.write_bytes(base64.b64decode(self.command("Page.captureScreenshot", **options)["data"]))
+
+    def hosts(self) -> set[str]:
+        """Return the hosts that pages have sent requests to."""
+        addresses = (urlsplit(each) for each in self.requests)
+        return {each.hostname or "" for each in addresses if each.scheme not in ("data", "blob", "about")}
 
 
 @contextmanager

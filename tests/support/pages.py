@@ -149,3 +149,19 @@ def addresses(runs: Runs) -> list[str]:
         f"/nightjar/lake/runs/{folder}/config.json",
         *(f"/nightjar/static/{name}" for name in ("style.css", "page.css", "page.js")),
     ]
+
+
+def views(runs: Runs) -> dict[str, str]:
+    """Return the addresses of the views that look different."""
+    folder = quote(runs.first.folder)
+    return {
+        "list": "/runs",
+        "no run": "/runs?q=none+has+this",
+        "done": f"/runs/show/{folder}",
+        "failed": f"/runs/show/{quote(runs.failed.folder)}",
+        "live": f"/runs/show/{quote(runs.live.folder)}",
+        "compared": f"/runs/compare?{urlencode({'run': [runs.first.folder, runs.second.folder]}, doseq=True)}",
+        "waiting": f"/runs/of?{urlencode({'dag_id': 'train_llm', 'run_id': 'later'})}",
+        "folder": f"/lake/runs/{folder}/",
+        "not found": "/runs/show/none",
+    }

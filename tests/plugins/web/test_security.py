@@ -17,7 +17,7 @@ from tests.support.results import configure, finish
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
-SECRET = "nobody may read this"
+HIDDEN = "nobody may read this"
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=a>"
 
 
@@ -66,7 +66,7 @@ def secrets(site, runs):
     (lake / "datasets").mkdir()
     for folder in (outside, lake / "datasets"):
         for name in ("config.json", "secret.txt", "stats.json"):
-            (folder / name).write_text(f'{{"preset": "{SECRET}", "corpus": "{SECRET}"}}')
+            (folder / name).write_text(f'{{"preset": "{HIDDEN}", "corpus": "{HIDDEN}"}}')
     (lake / "runs" / "lab" / "default" / "linked").symlink_to(outside)
     (lake / "runs" / "earlier").symlink_to(outside)
     run = site.lake.run("with-links", "default")
@@ -111,16 +111,16 @@ def test_hostile_names_never_lead_out_of_the_lake(site, viewer, secrets, name):
     for address in ways(name):
         answer = site.ask(address, viewer)
         assert answer.status in (200, 307, 400, 404, 422), (address, answer.status, answer.text[:300])
-        assert SECRET not in answer.text, address
+        assert HIDDEN not in answer.text, address
         assert "root:" not in answer.text, address
 
 
 def test_a_run_whose_files_are_links_has_a_page_without_them(site, viewer, secrets):
     answer = site.ask(f"/nightjar/runs/show/{quote(secrets.folder)}", viewer)
     assert answer.status == 200
-    assert SECRET not in answer.text
+    assert HIDDEN not in answer.text
     assert "with-links" in site.ask("/nightjar/runs", viewer).text
-    assert SECRET not in site.ask("/nightjar/runs", viewer).text
+    assert HIDDEN not in site.ask("/nightjar/runs", viewer).text
 
 
 def test_texts_of_runs_are_escaped(site, viewer, secrets):

@@ -1,0 +1,1 @@
+"""Pictures of the pages in Airflow, of a real Airflow with real runs."""
