@@ -111,3 +111,16 @@ def test_generated_pages_are_fresh(name: str) -> None:
 
 def test_the_readme_fits_on_a_page() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+def test_the_index_lists_each_decision_with_its_date():
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "index.md").read_text("utf-8")
+    decisions = [
+        (page.name, *found)
+        for page in sorted(folder.glob("*.md"))
+        for found in re.findall(r"^## (.+)\n\n\*(\d{4}-\d\d-\d\d)\.", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(decisions) > 100
+    missing = [each for each in decisions if f"| {each[2]} | [{each[1]}]({each[0]}#" not in index]
+    assert missing == []
