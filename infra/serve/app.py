@@ -58,6 +58,7 @@ class Service:
         handlers: dict[Any, Any] = {
             ApiError: _answer_error,
             HTTPException: _answer_other_error,
+            ClientDisconnect: _answer_nobody,
             Exception: _answer_defect,
         }
         return _Counted(Starlette(routes=routes, exception_handlers=handlers), self._metrics)
@@ -66,6 +67,11 @@ class Service:
         """Refuse further requests, and let those under way go on for at most so many seconds."""
         self._is_stopping = True
         self._models.close(seconds)
+
+    def end(self, seconds: float) -> None:
+        """Give up what is still under way, and wait for the threads, each for at most so many seconds."""
+        self._models.close(0)
+        self._models.join(seconds)
 
     def _guarded(self, handler: Handler) -> Handler:
         """Return the handler behind the check of the key, and of the name by which this machine is addressed.
@@ -97,14 +103,11 @@ class Service:
         self._metrics.prompt_tokens.inc(answer.num_prompt_tokens)
         with ExitStack() as ending:
             ending.callback(self._end, served, job, answer, arrived)
-            try:
-                first = await _unless_left(request, updates.next())
-                self._metrics.first_token.observe(time.monotonic() - arrived)
-                if asked.stream:
-                    return _EventStream(_events(answer, first, updates), ending.pop_all())
-                await _unless_left(request, _collect(answer, first, updates))
-            except ClientDisconnect:
-                return Response(status_code=499)  # nobody reads it
+            first = await _unless_left(request, updates.next())
+            self._metrics.first_token.observe(time.monotonic() - arrived)
+            if asked.stream:
+                return _EventStream(_events(answer, first, updates), ending.pop_all())
+            await _unless_left(request, _collect(answer, first, updates))
             return JSONResponse(answer.whole())
 
     async def _submit(self, asked: CompletionRequest, arrived: float) -> tuple[Served, Job, _Updates]:
@@ -302,6 +305,10 @@ async def _answer_error(request: Request, error: ApiError) -> Response:
 async def _answer_other_error(request: Request, error: HTTPException) -> Response:
     message = f"{error.detail} ({request.method} {request.url.path})"
     return JSONResponse(ApiError(error.status_code, message).body(), error.status_code, error.headers)
+
+
+async def _answer_nobody(request: Request, error: ClientDisconnect) -> Response:
+    return Response(status_code=499)
 
 
 async def _answer_defect(request: Request, error: Exception) -> Response:

@@ -20,6 +20,8 @@ from jobs.lake.uri import join
 from jobs.model_io.folder import parse_model, read_contents
 from jobs.tokenizer.tokenizer import Tokenizer
 
+_MOST_WAIT_SECONDS = 600.0
+
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +32,8 @@ class Served:
     names: tuple[str, ...]
     """The names by which clients ask for it."""
     uri: str
+    version: str
+    """The version of the champion's file that names it, if it was loaded as the champion."""
     fingerprint: str
     """The beginning of the hash of its weights."""
     loaded_at: int
@@ -50,7 +54,7 @@ class Models:
         on_step: Callable[[int], None] = lambda num_tokens: None,
     ) -> None:
         self._name, self._lake, self._dtype, self._limits, self._on_step = name, lake, dtype, limits, on_step
-        self._version = ""
+        self._reason = ""
         self._stop = threading.Event()
         self._retired: list[Engine] = []
         self.on_reload: Callable[[bool], None] = lambda success: None
@@ -68,44 +72,65 @@ class Models:
     def close(self, seconds: float) -> None:
         """Take no more requests, and let those under way go on for at most so many seconds."""
         self._stop.set()
-        for engine in (self.current.engine, *self._retired):
+        for engine in self._engines():
             engine.close(seconds)
 
+    def join(self, seconds: float) -> None:
+        """Wait for the end of all engines, each for at most so many seconds."""
+        for engine in self._engines():
+            engine.join(seconds)
+
+    def _engines(self) -> list[Engine]:
+        return [self.current.engine, *self._retired]
+
     def _follow(self, seconds: float) -> None:
-        failed = ""
-        while not self._stop.wait(seconds):
+        """Look for another champion; after a failure, wait twice as long."""
+        wait = seconds
+        while not self._stop.wait(wait):
             try:
-                _, version = read_champion(self._lake)
-                if version in (self._version, failed, ""):
-                    continue
-                failed = version
-                loaded = self._load()
+                self._reload()
             except (NightjarError, OSError) as error:
-                log.warning("the champion is not read again, and the earlier model stays: %s", error)
-                self.on_reload(False)
+                self._stay(str(error))
+            except Exception as error:
+                log.exception("the champion cannot be loaded")
+                self._stay(str(error))
+            else:
+                wait = seconds
                 continue
-            failed = ""
-            self._replace(loaded)
+            wait = max(seconds, min(2 * wait, _MOST_WAIT_SECONDS))
+
+    def _reload(self) -> None:
+        """Load the champion if it has moved."""
+        _, version = read_champion(self._lake)
+        if version not in (self.current.version, ""):
+            self._replace(self._load())
             self.on_reload(True)
+
+    def _stay(self, reason: str) -> None:
+        """Go on with the model that is loaded; say a reason once, until there is another one."""
+        self.on_reload(False)
+        if reason != self._reason:
+            log.warning("the earlier model stays, since the champion cannot be loaded: %s", reason)
+        self._reason = reason
 
     def _replace(self, loaded: Served) -> None:
         """Serve another model; requests under way finish on the earlier one."""
         before, self.current = self.current, loaded
-        before.engine.close()
         self._retired = [engine for engine in (*self._retired, before.engine) if engine.is_alive]
+        before.engine.close()
         if self._stop.is_set():  # the service was closed while the model was loaded
             loaded.engine.close()
 
     def _load(self) -> Served:
-        names = [self._name]
+        names, version = [self._name], ""
         if self._name == CHAMPION:
-            champion, self._version = read_champion(self._lake)
+            champion, version = read_champion(self._lake)
             names += [champion.run_id] if champion else []
         uri = find_model(self._name, self._lake)
         contents = read_contents(uri)
-        model, tokenizer = parse_model(contents, uri)
+        trained, tokenizer = parse_model(contents, uri)
         fingerprint = parse_manifest(contents[MANIFEST], join(uri, MANIFEST)).fingerprint[:16]
-        inference = to_inference(model, self._dtype)
-        engine = Engine(inference, tokenizer, self._limits, self._on_step)
-        log.info("model %s: %s, %s parameters", ", ".join(names), uri, f"{model.num_parameters:,}")
-        return Served(tuple(names), uri, fingerprint, int(time.time()), inference, tokenizer, engine)
+        model = to_inference(trained, self._dtype)
+        engine = Engine(model, tokenizer, self._limits, self._on_step)
+        log.info("model %s: %s, %s parameters", ", ".join(names), uri, f"{trained.num_parameters:,}")
+        return Served(tuple(names), uri, version, fingerprint, int(time.time()), model, tokenizer, engine)

@@ -13,6 +13,8 @@ import uvicorn
 from infra.serve.app import Service
 
 MOST_CONNECTIONS = 1000
+_END_SECONDS = 5
+"""Time for threads to end; one that still computes while Python ends could make it crash."""
 _SEND_SECONDS = 2
 """Time to send the ends of the texts that the time limit of stopping has cut."""
 
@@ -55,4 +57,7 @@ def run(service: Service, sock: socket.socket, drain_seconds: float, on_ready: C
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=math.ceil(drain_seconds) + _SEND_SECONDS,
     )
-    Server(config, on_ready, lambda: service.stop(drain_seconds)).run([sock])
+    try:
+        Server(config, on_ready, lambda: service.stop(drain_seconds)).run([sock])
+    finally:
+        service.end(_END_SECONDS)

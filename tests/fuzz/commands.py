@@ -239,6 +239,7 @@ _VALUES: dict[str, Callable[[Random, Path], str]] = {
     "min_new_words": lambda rng, _: rng.choice(("1", "3", *NUMBERS)),
     "dtype": lambda rng, _: rng.choice(("float32", "bfloat16", "int8", "float64", "")),
     "state_dir": place,
+    "api_key_file": place,
     "env": lambda rng, _: rng.choice((*("A=b", "A", "=", "=b", "", "A=\udcff", "A=b=c", "\udcff=b"), *TEXTS)),
     "bucket": lambda rng, _: rng.choice(("lake", "", "A_B", "a/b", "x", "é", "x" * 300, "..", "lake")),
     "host": lambda rng, _: rng.choice(
@@ -322,7 +323,7 @@ def _command(rng: Random, folder: Path) -> Case:
         {**S3, **environment(rng)},
         stdin=rng.choice((b"", b"The man", b"\xff\x00", None)),
         is_damaged=form.path[0] == "aws-deploy",  # AWS cannot be reached
-        is_endless=form.path[0] in ("emr", "run", "embed", "sample"),
+        is_endless=form.path[0] in ("emr", "run", "embed", "sample", "serve"),
     )
     return Case(str(command), partial(check, command, folder, lake), lake)
 

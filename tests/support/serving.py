@@ -28,7 +28,7 @@ class Running:
     log: Path
 
     def metric(self, name: str) -> float:
-        """Return the value of a metric without labels, or the sum over its labels."""
+        """Return the value of a metric, or the sum over its labels if none are given."""
         lines = httpx.get(f"{self.url.removesuffix('/v1')}/metrics").text.splitlines()
         found = [float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
         assert found, name

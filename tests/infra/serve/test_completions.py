@@ -215,6 +215,7 @@ def test_the_metrics_count_what_was_done(service, complete, http):
     before = service.metric("nightjar_generated_tokens_total")
     complete("the", max_tokens=7)
     assert service.metric("nightjar_generated_tokens_total") == before + 7
+    assert service.metric('nightjar_requests_total{path="/v1/completions",status="200"}') >= 1
     text = httpx.get(f"{service.url.removesuffix('/v1')}/metrics").text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     (model,) = families["nightjar_model"].samples

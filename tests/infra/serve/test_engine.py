@@ -90,14 +90,14 @@ def test_a_job_that_never_began_fails_when_its_time_is_over(engine, parts):
 
 
 def test_a_closed_engine_ends_its_jobs_and_takes_no_more(engine, parts):
-    running, waiting = Watched(parts, 3000, n=2), Watched(parts, 7)
+    running, waiting = Watched(parts, 1000, n=2), Watched(parts, 7)
     engine.submit(running)
     engine.submit(waiting)
     engine.close()
     with pytest.raises(ClosedError):
         engine.submit(Watched(parts, 1))
     engine.join(60)
-    assert [each.num_tokens for each in running.updates] == [3000, 3000]
+    assert [each.num_tokens for each in running.updates] == [1000, 1000]
     assert waiting.updates[-1].num_tokens == 7
 
 
