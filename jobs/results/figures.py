@@ -44,7 +44,7 @@ def of_training(rows: Sequence[Row]) -> Iterator[Curves]:
     yield from _curves("loss", rows, losses if _line(rows, "valid_loss") else ("batch_loss",), _loss_title(rows))
     accuracies = ("train_accuracy", "valid_accuracy", "unigram_accuracy")
     if (accuracy := _last(rows, "valid_accuracy")) is not None:
-        title = f"{with_unit(accuracy, 'share')} of validation targets are ranked first at the end"
+        title = f"{with_unit(accuracy, 'share')} of validation targets are ranked first at the last step"
         yield from _curves("accuracy", rows, accuracies, title)
     for plot, names, title in (
         ("learning-rate", ("learning_rate",), _range_title(rows, "learning_rate", "Learning rate")),
@@ -118,7 +118,8 @@ def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
                 by_unit.setdefault(unit_of(_COLUMNS[name], rows[0]), []).append(Line(run, points, colour=colour))
         for unit, lines in by_unit.items():
             first = best(lines, key=lambda line: line.last)
-            title = f"{what} ends {extreme} in {one_line(first.label, _MOST_LABEL)}: {with_unit(first.last, unit)}"
+            where, value = one_line(first.label, _MOST_LABEL), with_unit(first.last, unit)
+            title = f"{what} at the last step is {extreme} in {where}: {value}"
             baselines = _shared_baselines(runs, lines) if name == "valid_loss" else []
             yield Curves(f"compare-{name}", title, unit, (*lines, *baselines), _COLUMNS[name].meaning)
 
@@ -138,8 +139,8 @@ def _shared_baselines(runs: Mapping[str, Sequence[Row]], lines: Sequence[Line]) 
 def _loss_title(rows: Sequence[Row]) -> str:
     valid = _last(rows, "valid_loss")
     if valid is None:
-        return "Loss of the batches; the training ended before its first evaluation"
-    title = f"Validation loss ends at {valid:.3f} {unit_of(_COLUMNS['valid_loss'], rows[0])}"
+        return "Loss of the batches, before the first evaluation"
+    title = f"Validation loss is {valid:.3f} {unit_of(_COLUMNS['valid_loss'], rows[0])} at the last step"
     name = next((name for name in BASELINE_LOSSES if _last(rows, name) is not None), None)
     if name is None:
         return title
@@ -153,7 +154,7 @@ def _numbers(rows: Sequence[Row], name: str) -> list[float]:
 
 def _range_title(rows: Sequence[Row], name: str, what: str) -> str:
     found = _numbers(rows, name) or [math.nan]
-    return f"{what} is {readable(max(found))} at most and ends at {readable(found[-1])}"
+    return f"{what} is {readable(max(found))} at most, and {readable(found[-1])} at the last step"
 
 
 def _median_title(rows: Sequence[Row], name: str, what: str) -> str:

@@ -108,7 +108,7 @@ class Report:
     def _instance_tile(self) -> Iterator[Tile]:
         """Yield how long the instances of the run's clusters ran, by type, if it is known."""
         if (seconds := self.summary.instance_seconds) is not None:
-            parts = ", ".join(f"{name} {duration(each)}" for name, each in self.summary.instances)
+            parts = ", ".join(f"{duration(each)} {name}" for name, each in self.summary.instances)
             meaning = f"Time of all instances of the clusters together, which AWS charges for: {parts}."
             yield Tile("instance time", duration(seconds), one_line(meaning, MOST_CHARACTERS))
 

@@ -26,7 +26,7 @@ from jobs.results.text import as_number, one_line
 
 FIRST_CLUSTER = "0001.json"
 """The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
-_SO_FAR = "asked for, so far"
+_SO_FAR = "so far, as asked for"
 MOST_CHARACTERS = 300
 """Longest text of a summary. A corpus may be thousands of places."""
 

@@ -81,7 +81,8 @@ class Journal:
             f"  {row['tokens_per_second']:,.0f} tokens/s  {minutes}:{seconds:02d} left"
         )
         shown = chosen(row, ("step", "loss", "tokens_per_second", *BASELINE_LOSSES))
-        return {"message": message, **shown, "total_steps": self._schedule.total_steps, "seconds_left": seconds_left}
+        left = {"total_steps": self._schedule.total_steps, "seconds_left": seconds_left}
+        return {"message": message, **shown, **left, "time": time.time()}
 
 
 def compact(run: Run) -> list[StepRow]:

@@ -119,7 +119,7 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     """Write runs to a lake."""
     first, second = finish(lake.run("manual__2026-11-26T02:00", "default")), lake.run("b <second>", "other dag")
     finish(second, bits_per_byte=1.9, valid_loss=4.1)
-    configure(second, train={"seed": 77}, corpus="file:///texts/other")
+    configure(second, train={"seed": 77}, corpus="file:///texts/other-plays-f393d09d07ea")
     store.write_bytes(lake.champion, format_champion("a" * 64, second.run_id, {"bits_per_byte": 1.9}))
     failed, live = lake.run("failed", "default"), lake.run("live", "default")
     configure(failed)

@@ -21,7 +21,7 @@ def test_each_run_has_a_curve_of_its_own_colour_in_all_plots():
     loss = plots["compare-valid_loss"]
     assert [line.label for line in loss.lines] == ["a", "b", "c", "unigram baseline", "bigram baseline"]
     assert [style for style, _, _ in legend(loss)][:3] == ["s0", "s1", "s2"]
-    assert loss.title.startswith("Validation loss ends lowest in a: ")
+    assert loss.title.startswith("Validation loss at the last step is lowest in a: ")
     assert [(style, label) for style, label, _ in legend(plots["compare-bits_per_byte"])] == [("s1", "b"), ("s2", "c")]
     svg = loss.to_svg()
     assert all(svg.count(f'<path class="s{number}"') == 1 for number in range(3))

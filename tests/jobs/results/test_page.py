@@ -92,10 +92,8 @@ def test_curves_are_drawn_from_the_metrics(run):
     assert next(line for line in loss.lines if line.label == "valid loss").points == tuple(rows)
     assert [line.label for line in loss.lines if line.baseline] == ["unigram baseline", "bigram baseline"]
     final = rows[-1][1]
-    assert (
-        loss.title
-        == f"Validation loss ends at {final:.3f} nats per token, {6.463 - final:.3f} below the unigram baseline"
-    )
+    below = f"{6.463 - final:.3f} below the unigram baseline"
+    assert loss.title == f"Validation loss is {final:.3f} nats per token at the last step, {below}"
     assert f"step 600: valid loss {final:.4g} nats per token" in loss.to_svg()
 
 
@@ -197,7 +195,7 @@ def test_a_run_whose_training_was_killed_has_the_curves_so_far(tmp_path):
     report = read_report(run)
     assert [row["step"] for row in report.rows] == list(range(1, 21))
     first = report.training_figures()[0]
-    assert first.title == "Loss of the batches; the training ended before its first evaluation"
+    assert first.title == "Loss of the batches, before the first evaluation"
     assert [line.label for line in first.lines] == ["batch loss"]
 
 

@@ -66,4 +66,4 @@ def test_a_finished_run_asks_emr_nothing(tmp_path, monkeypatch):
     finish(run)
     monkeypatch.setattr("nightjar.tasks.report.cause_of_cluster", lambda *_: pytest.fail("asked"))
     write_report(run, store())
-    assert "Validation loss ends at" in store().read_bytes(join(run.stats, "report.html")).decode()
+    assert "nats per token at the last step" in store().read_bytes(join(run.stats, "report.html")).decode()

@@ -148,10 +148,10 @@ def test_a_dag_run_has_a_tab_before_and_after_its_first_task(page, runs):
 def test_runs_are_compared_by_curves_and_settings(page, runs):
     folders = [runs.first.folder, runs.second.folder, runs.live.folder]
     found = page("/runs/compare?" + urlencode({"run": folders}, doseq=True))
-    assert "Validation loss ends lowest in" in found.text
+    assert "Validation loss at the last step is lowest in" in found.text
     assert found.tags.count("svg") >= 5
     html = found.text
-    for text in ("train.seed", "77", "corpus", "file:///texts/other", "unigram baseline"):
+    for text in ("train.seed", "77", "corpus", "file:///texts/other-plays-f393d09d07ea", "unigram baseline"):
         assert text in html
     assert "train.batch_size" not in html
     assert "Choose two runs" in page(f"/runs/compare?run={quote(folders[0])}", 400).text
