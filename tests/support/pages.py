@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from infra.airflow.environment import environment
@@ -17,8 +18,12 @@ from jobs.lake.champion import format_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.lease import held
 from jobs.lake.outcome import Outcome
+from jobs.lake.plain_json import to_jsonl
+from jobs.lake.uri import join
+from jobs.metrics.training import StepRow
+from jobs.results.rows import read_parts
 from nightjar.emr.records import ClusterRecords
-from tests.support.results import configure, finish, write_rows
+from tests.support.results import configure, finish, training_row, write_rows
 
 _TIMES = ("2026-11-26T02:00:00.000+00:00", "2026-11-26T02:01:00.000+00:00")
 
@@ -133,6 +138,14 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     clusters[1].add(cluster_id="j-2")
     with held(live):
         yield Runs(first, second, failed, live)
+
+
+def go_on(live: Run) -> StepRow:
+    """Write the metrics of 30 more steps of a run in progress, and return the last one, which is an evaluation."""
+    last = read_parts(live)[-1]["step"]
+    rows = [training_row(step, is_evaluated=step == last + 30) for step in range(last + 1, last + 31)]
+    store.write_bytes(join(live.metrics_parts, f"part-0000-a-{last:06d}.jsonl"), to_jsonl(rows))
+    return cast("StepRow", rows[-1])
 
 
 def addresses(runs: Runs) -> list[str]:

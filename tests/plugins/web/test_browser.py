@@ -6,12 +6,8 @@ from itertools import pairwise
 import pytest
 
 from infra.airflow.environment import PROJECT_ROOT
-from jobs.lake import store
-from jobs.lake.plain_json import to_jsonl
-from jobs.lake.uri import join
 from tests.support.browser import CHROMIUM, browser
-from tests.support.pages import views
-from tests.support.results import training_row
+from tests.support.pages import go_on, views
 
 pytestmark = [
     pytest.mark.airflow,
@@ -71,13 +67,11 @@ def test_the_curve_of_a_live_run_grows_without_a_reload(tab, site, runs):
     before = tab.evaluate(marks)
     tab.evaluate("window.isSame = true")
     tab.evaluate("document.querySelector('#metrics').open = true")
-    step = 30 * len(before)
-    rows = [training_row(number, is_evaluated=number == step + 30) for number in range(step + 1, step + 31)]
-    store.write_bytes(join(runs.live.metrics_parts, f"part-0000-a-{step:06d}.jsonl"), to_jsonl(rows))
+    row = go_on(runs.live)
     tab.wait(f"{marks}.length === {len(before) + 1}", 90)
     after = tab.evaluate(marks)
     assert after[: len(before)] == before
-    assert after[-1] == f"step {step + 30}: valid loss {rows[-1]['valid_loss']:.4g} nats per token"
+    assert after[-1] == f"step {row['step']}: valid loss {row['valid_loss']:.4g} nats per token"
     assert tab.evaluate("window.isSame")
     assert tab.evaluate("document.querySelector('#metrics').open")
     assert "Updated at" in tab.evaluate("document.querySelector('#updated').innerText")

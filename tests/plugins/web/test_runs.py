@@ -11,9 +11,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from jobs.lake import store
-from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join
-from tests.support.results import training_row
+from tests.support.pages import go_on
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
@@ -122,14 +121,13 @@ def test_the_part_of_a_live_run_grows(site, page, runs):
     assert before.live["data-state"] == "running"
     assert before.live["data-source"] == "?part=live"
     assert "main" not in before.tags
-    assert "step 120: valid loss" not in before.text
-    rows = [training_row(step, is_evaluated=step == 120) for step in range(91, 121)]
-    store.write_bytes(join(runs.live.metrics_parts, "part-0000-a-000001.jsonl"), to_jsonl(rows))
+    added = f"step {go_on(runs.live)['step']}: valid loss"
+    assert added not in before.text
     seconds = float(before.live["data-seconds"])
     assert 2 < seconds < 60
 
     deadline = time.monotonic() + seconds + 10
-    while "step 120: valid loss" not in page(address).text:
+    while added not in page(address).text:
         assert time.monotonic() < deadline
         time.sleep(0.3)
 
