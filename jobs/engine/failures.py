@@ -15,6 +15,8 @@ MEMORY = re.compile(r"exceeding (physical|virtual) memory limits|\bOOM\b|OutOfMe
 _TOO_LARGE = re.compile(r"Required (?:executor|AM) memory .*above the max threshold", re.DOTALL)
 _WRAPPERS = re.compile(
     r"An error occurred while calling|Exception thrown in awaitResult|^Job aborted due to stage failure"
+    # Its cause names the program that cannot be run.
+    r"|^IOException: error=\d+, "
 )
 _ADVICE = (
     (

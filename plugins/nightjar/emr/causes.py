@@ -13,10 +13,12 @@ from botocore.exceptions import ClientError
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Lake
+from jobs.lake.names import below
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar.emr import requests
-from nightjar.errors import is_refusal
+from nightjar.emr.logs import last_error, read_log
+from nightjar.errors import is_refusal, words_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -55,7 +57,7 @@ class ClusterEnd:
     state: str
     kind: Kind
     words: str
-    """EMR's reason, with its code; for the reaper, when it ended the cluster."""
+    """EMR's reason, with its code; for the reaper, when it ended the cluster; the last error of a bootstrap action."""
 
     @property
     def is_replaceable(self) -> bool:
@@ -91,6 +93,8 @@ def explain_end(client: EMRClient, store: Store, lake: Lake, cluster_id: str) ->
         kind, words = "reaper", f"ended by the reaper after {hours} h, the limit of cluster.time_to_live_hours; {words}"
     elif kind == "hand" and _outlived(cluster):
         words = f"after its time to live, probably by the reaper; {words}"
+    elif kind == "bootstrap" and (found := _bootstrap_error(store, lake, cluster_id, message)):
+        words = f"{words}; {found}"
     return ClusterEnd(cluster_id, state, kind, words)
 
 
@@ -120,6 +124,18 @@ def reaped_after(store: Store, lake: Lake, cluster_id: str) -> str:
 
 def _reaper_note(lake: Lake, cluster_id: str) -> str:
     return join(lake.logs, cluster_id, "reaper.json")
+
+
+def _bootstrap_error(store: Store, lake: Lake, cluster_id: str, message: str) -> str:
+    """Return the last error in the log of the bootstrap action that EMR's message names, or where the log will be."""
+    instance, action = re.search(r"\bi-\w+", message), re.search(r"bootstrap action (\d+)", message)
+    if not (instance and action):
+        return ""
+    uri = below(lake.logs, f"{cluster_id}/node/{instance[0]}/bootstrap-actions/{action[1]}/stderr.gz")
+    try:
+        return last_error("", read_log(store, uri) or "") or f"EMR writes its log to {uri}"
+    except (OSError, NightjarError) as error:  # the end of the cluster counts, not this one
+        return f"its log cannot be read ({words_of(error)})"
 
 
 def _message(status: Mapping[str, Any]) -> str:

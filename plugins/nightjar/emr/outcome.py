@@ -5,11 +5,10 @@ EMR uploads logs minutes after a step has ended, and the wording of its controll
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
+import signal
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import Store
 from jobs.lake.uri import join
 from nightjar.emr import requests
+from nightjar.emr.logs import last_error, read_log
 from nightjar.errors import StepFailedError, UserError
 
 if TYPE_CHECKING:
@@ -35,6 +35,14 @@ WAIT_POLLS = 12
 """Time limit for logs elsewhere than on AWS, in poll intervals."""
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
+_SIGNALLED = 128
+"""A shell adds the number of a signal to it for the exit code of the process that the signal ended."""
+_UNTELLING = re.compile(r"unknown error\.?", re.IGNORECASE)
+"""What EMR says of a step whose log it did not understand."""
+_KILLED = (
+    "the driver was killed (SIGKILL), as Linux does when the memory of the primary node is used up; raise"
+    " spark.driver_memory, or choose larger cluster.primary_instance_types"
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,13 @@ class StepFailure:
     reason: str
     log_tail: str
     """The last lines of the driver's log."""
-    message: str | None = None
-    """The message of the driver's error, if the driver left its outcome."""
+    message: str = ""
+    """The message of the driver's error: of its outcome, or else the last line of its log."""
 
     def error(self, step_name: str, step_id: str) -> UserError | StepFailedError:
         """Return the error to raise: a `UserError`, which is not retried, after the exit code of wrong input."""
-        if self.exit_code == InputError.exit_code and (message := self.message or _last_line(self.log_tail)):
-            return UserError(message)
+        if self.exit_code == InputError.exit_code and self.message:
+            return UserError(self.message)
         return StepFailedError(f"{step_name} failed (step {step_id}): {self.reason}")
 
 
@@ -79,13 +87,15 @@ def explain_failure(
     folder = below(lake.logs, f"{cluster_id}/steps/{step['Id']}")
     outcome = read_outcome(store, step)
     left = outcome if outcome and outcome.exit_code else None  # a driver that was done is not the cause
-    logs = _await_logs(store, folder, 0.0 if left else wait_seconds)
+    logs, problem = _await_logs(store, folder, 0.0 if left else wait_seconds)
     # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
-    tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", "")) or f"(no log in {folder} yet)"
+    tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
+    shown = tail or f"(no log in {folder} yet)"
     if left:
-        return StepFailure(left.exit_code, shorten(left.cause, 1000), tail, shorten(left.message or left.cause, 1000))
+        return StepFailure(left.exit_code, shorten(left.cause, 1000), shown, shorten(left.message or left.cause, 1000))
     exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
-    return StepFailure(exit_code, reason or f"step is {status['State']}", tail)
+    words = [*_reasons(reason, exit_code, logs), *([f"its logs cannot be read ({problem})"] if problem else [])]
+    return StepFailure(exit_code, "; ".join(words) or reason or f"step is {status['State']}", shown, _last_line(tail))
 
 
 def read_outcome(store: Store, step: Mapping[str, Any]) -> Outcome | None:
@@ -116,29 +126,38 @@ def ended_with_cluster(store: Store, step: Mapping[str, Any]) -> bool:
     return left is not None and left.exception == StoppedError.__name__
 
 
-def _await_logs(store: Store, folder: str, wait_seconds: float) -> dict[str, str]:
-    """Return the step's logs by file name, as soon as they are complete or after `wait_seconds`.
+def _reasons(reason: str | None, exit_code: int | None, logs: Mapping[str, str]) -> list[str]:
+    """Return why a step without an outcome failed: EMR's reason, its exit code, and the last error in its log."""
+    words = [reason] if reason and not _UNTELLING.fullmatch(reason) else []
+    number = (exit_code or 0) - _SIGNALLED
+    if number in set(signal.Signals):  # an error before the signal is not the cause
+        return [*words, _KILLED if number == signal.SIGKILL else f"the driver ended by {signal.Signals(number).name}"]
+    found = last_error(logs.get("stdout.gz", ""), logs.get("stderr.gz", ""), or_last_line=not words)
+    return [*words, found] if found and found not in (reason or "") else words
+
+
+def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[str, str], str]:
+    """Return the step's logs by file name, and why one cannot be read, as soon as they are complete or may not be read.
 
     EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
-    exit code.
+    exit code. Waits `wait_seconds` at most.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
-        logs = {name: text for name in _LOGS if (text := _read_log(store, join(folder, name))) is not None}
+        logs, problem = dict[str, str](), ""
+        for name in _LOGS:
+            try:
+                text = read_log(store, join(folder, name))
+            except (OSError, NightjarError) as error:  # the cause of the step's failure counts, not this one
+                problem = shorten((str(error).splitlines() or [type(error).__name__])[0])
+                log.warning("%s: the log cannot be read (%s)", join(folder, name), problem)
+                deadline = min(deadline, time.monotonic()) if isinstance(error, PermissionError) else deadline
+            else:
+                logs |= {name: text} if text is not None else {}
         if _exit_code(logs.get("controller.gz", "")) is not None or time.monotonic() >= deadline:
-            return logs
+            return logs, problem
         log.info("Waiting for the step's logs in %s", folder)
         time.sleep(max(0.1, min(10.0, wait_seconds / 10)))
-
-
-def _read_log(store: Store, uri: str) -> str | None:
-    try:
-        return gzip.decompress(store.read_bytes(uri)).decode("utf-8", errors="replace")
-    except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error):
-        return None
-    except (OSError, NightjarError) as error:  # the cause of the step's failure counts, not this one
-        log.warning("%s: the log cannot be read (%s)", uri, error)
-        return None
 
 
 def _exit_code(text: str) -> int | None:

@@ -57,6 +57,11 @@ def test_a_request_that_no_node_can_hold_is_the_users_mistake():
             "IOException: Connection refused: node-1",
         ),
         (
+            WRAPPED + ': java.io.IOException: Cannot run program "/opt/python": error=2, No such file or directory\n'
+            "Caused by: java.io.IOException: error=2, No such file or directory\n\tat x.y(Z.scala:2)\n",
+            'IOException: Cannot run program "/opt/python": error=2, No such file or directory',
+        ),
+        (
             WRAPPED + ABORTED + "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n"
             "  File x\nbuiltins.ValueError: 3 is no shard\n\n\tat org.apache.spark.Task\n",
             "ValueError: 3 is no shard",

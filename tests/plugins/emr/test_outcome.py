@@ -1,6 +1,7 @@
 """Why a step failed: the outcome that its driver left in the lake comes first, EMR's logs are the fallback."""
 
 import gzip
+import time
 from dataclasses import replace
 
 import pytest
@@ -39,10 +40,11 @@ def leave(run, left):
     store().write_bytes(run.outcome(left.step, left.attempt), left.to_json())
 
 
-def log_exit_code(run, code, line):
+def log_exit_code(run, code, line, stderr=""):
     folder = join(Lake(run.lake_uri).logs, "j-1", "steps", "s-1")
     store().write_bytes(join(folder, "controller.gz"), gzip.compress(f"exit status {code}".encode()))
     store().write_bytes(join(folder, "stdout.gz"), gzip.compress(line.encode()))
+    store().write_bytes(join(folder, "stderr.gz"), gzip.compress(stderr.encode()))
 
 
 def test_the_outcome_comes_before_what_logs_say(run):
@@ -95,7 +97,38 @@ def test_logs_that_cannot_be_read_hide_nothing(run, monkeypatch):
     monkeypatch.setattr(type(store()), "read_bytes", deny_logs)
     failure = explain(run, failed(run))
     assert (failure.message, failure.log_tail[:7]) == ("shard 7: truncated", "(no log")
-    assert explain(run, failed(run, attempt=9)).reason == "Unknown Error."
+    started = time.monotonic()
+    failure = outcome.explain_failure(None, store(), Lake(run.lake_uri), "j-1", failed(run, attempt=9), 60.0)
+    assert failure.reason.startswith("its logs cannot be read ([Errno 13] Access Denied: ")
+    assert time.monotonic() - started < 30  # what is denied is not waited for
+
+
+JAVA = "26/11/26 03:00:00 INFO SparkContext: stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr", "words"),
+    [
+        (137, "step 7\n", JAVA, "the driver was killed (SIGKILL), as Linux does when"),
+        (134, "", "", "the driver ended by SIGABRT"),
+        (1, "a line\nModuleNotFoundError: No module named 'torch'\n", JAVA, "ModuleNotFoundError: No module named 't"),
+        (1, "", f"{JAVA}java.lang.OutOfMemoryError: Java heap space\n{JAVA}", "java.lang.OutOfMemoryError: Java heap"),
+        (1, "nightjar: s3://b/k: the lake was unreachable\n", JAVA, "nightjar: s3://b/k: the lake was unreachable"),
+        (127, "", "bash: /opt/python: No such file or directory\n", "bash: /opt/python: No such file or directory"),
+        (1, "done\n", "ValueError: 7\n", "ValueError: 7"),
+    ],
+)
+def test_without_an_outcome_the_last_error_in_the_log_is_the_cause(run, code, stdout, stderr, words):
+    log_exit_code(run, code, stdout, stderr)
+    assert explain(run, failed(run)).reason.startswith(words)
+    both = explain(run, failed(run, reason="EMR's own words")).reason
+    assert both.startswith("EMR's own words")
+    assert code in (127,) or words in both
+
+
+def test_a_cause_that_emr_has_named_is_said_once(run):
+    log_exit_code(run, 1, "", "ValueError: 7\n")
+    assert explain(run, failed(run, reason="exit status 1: ValueError: 7")).reason == "exit status 1: ValueError: 7"
 
 
 def test_logs_are_waited_for_as_long_as_emr_takes_whatever_the_poll_interval():
