@@ -174,9 +174,17 @@ test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JAR
 	@$(RUN_PIPELINE) -m infra.emr.yarn
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
 
+.PHONY: planted
+planted: setup ## Plant faults, and cancel steps in a live Airflow: is the cause named, does all end; prints two tables
+	@$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m "planted or slow" tests/plugins/emr/test_planted.py tests/dags/test_cancel.py
+
 .PHONY: chaos
 chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table
 	@$(RUN_PIPELINE) -m tests.chaos
+
+.PHONY: chaos-airflow
+chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resumable, prints a table [SAMPLE=n] [SEED=0]
+	@$(RUN_PIPELINE) -m tests.chaos_airflow --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0)
 
 .PHONY: fuzz
 fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]

@@ -61,12 +61,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
     return OneByOne(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test that uses a Spark session by a fixture of that name, and put the files with long tests first.
 
-    Short tests at the end keep every process of pytest-xdist busy until the end.
+    Short tests at the end keep every process of pytest-xdist busy until the end. What `make planted` runs is skipped
+    elsewhere.
     """
     for item in items:
+        if item.get_closest_marker("planted") and "planted" not in config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="takes minutes: make planted"))
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
     longest_first = ("airflow", "spark", "slow")

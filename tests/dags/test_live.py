@@ -3,84 +3,24 @@
 The lake is in a folder with a space in its name. spark-submit runs a stand-in for the job.
 """
 
-import http.client
-import json
 import re
-import time
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
-from jobs.lake.identity import DEFAULT
-from jobs.lake.layout import Lake, Run
+from infra.airflow.standalone import call, login
 from jobs.lake.uri import local_path
-from tests.support.airflow import STANDIN, Emr
+from tests.support.airflow import Emr
 from tests.support.browser import CHROMIUM, browser
-
-ENDED = ("success", "failed")
+from tests.support.live import live_user
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
-@dataclass(frozen=True)
-class User:
-    """A logged-in user of Airflow's API."""
-
-    airflow: LocalAirflow
-    token: str
-    lake: Lake
-    corpus: str
-
-    def ask(self, path, body=None, method=None):
-        return call(f"{self.airflow.url}/api/v2/dags/train_llm/{path}", body, self.token, method)
-
-    def trigger(self, **conf) -> Run:
-        run_id = f"run-{uuid.uuid4().hex[:8]}"
-        chosen = {"corpus": self.corpus, "preset": "tiny"} | {
-            key.replace("__", "."): value for key, value in conf.items()
-        }
-        self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
-        return self.lake.run(run_id, DEFAULT)
-
-    def wait(self, run, limit_seconds=600):
-        """Wait for the end of the run and return its final state."""
-        deadline = time.monotonic() + limit_seconds
-        while (state := self.ask(f"dagRuns/{run.run_id}")["state"]) not in ENDED:
-            assert time.monotonic() < deadline, self.states(run)
-            time.sleep(0.5)
-        return state
-
-    def states(self, run):
-        found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]
-        return {each["task_id"]: each["state"] for each in found}
-
-    def page(self, url, headers=None):
-        """Return status, headers and body of a page, which is requested exactly as it is named."""
-        connection = http.client.HTTPConnection(self.airflow.url.removeprefix("http://"), timeout=60)
-        connection.request("GET", url, headers={"Cookie": f"_token={self.token}"} if headers is None else headers)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
-
-    def log(self, run, task):
-        """Return the log of a task's last attempt, as shown in the UI."""
-        path = f"dagRuns/{run.run_id}/taskInstances/{task}"
-        return json.dumps(self.ask(f"{path}/logs/{self.ask(path)['try_number']}"), ensure_ascii=False)
-
-
 @pytest.fixture(scope="module")
 def user(tmp_path_factory, corpus):
-    folder = tmp_path_factory.mktemp("live")
-    lake = Lake((folder / "my lake").as_uri())
-    env = {
-        "NIGHTJAR_PACKAGE_ROOT": str(STANDIN),
-        "NIGHTJAR_STATS_DIR": str(folder / "stats"),
-        "NIGHTJAR_POLL_SECONDS": "0.3",
-    }
-    with local_airflow(folder / "airflow home", lake.uri, extra_env=env) as running:
-        yield User(running, login(running.url, running.password), lake, corpus)
+    with live_user(tmp_path_factory.mktemp("live"), corpus) as logged_in:
+        yield logged_in
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +132,7 @@ def test_a_dag_run_has_a_tab_with_its_training(user, run, tmp_path):
 def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
-    user.ask(f"dagRuns/{run.run_id}", {"state": "failed"}, "PATCH")
+    user.mark(run, "failed")
     assert user.wait(run) == "failed"
     assert emr.clusters(run.run_id) == ["TERMINATED"]
     assert emr.steps(run.run_id) == [("tokenize", "CANCELLED")]
@@ -204,8 +144,7 @@ def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progr
 def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
-    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["tokenize"], "only_failed": False}
-    user.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
+    user.clear(run, "tokenize")
     assert user.wait(run) == "success"
     assert emr.clusters(run.run_id) == ["TERMINATED", "TERMINATED"]
     assert sorted(emr.steps(run.run_id)) == [
@@ -219,8 +158,7 @@ def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, pro
 
 @pytest.mark.parametrize("task", ["promote", "preflight"])
 def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, run, task):
-    clear = {"dry_run": False, "dag_run_id": run.run_id, "task_ids": [task], "only_failed": False}
-    user.ask("clearTaskInstances", {**clear, "include_downstream": True, "reset_dag_runs": True})
+    user.clear(run, task)
     assert user.wait(run) == "success"
     assert emr.clusters(run.run_id) == ["TERMINATED"]
     if task == "preflight":
