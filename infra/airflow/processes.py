@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from infra.airflow.environment import PROJECT_ROOT
 from infra.emr import guard
 from jobs.errors import InputError, NightjarError
@@ -61,6 +63,11 @@ class GuardedProcess:
     def wait(self) -> int:
         """Wait for the end of the process and return its exit status."""
         return self._process.wait()
+
+    def descendants(self) -> list[psutil.Process]:
+        """Return the process and its descendants, without its guard."""
+        found: list[psutil.Process] = psutil.Process(self._process.pid).children(recursive=True)
+        return found
 
     def check_running(self) -> None:
         """Raise `ProcessError` if the process has ended."""

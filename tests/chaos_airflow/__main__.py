@@ -1,0 +1,142 @@
+"""``make chaos-airflow``: disturb each distinct call of a run to EMR and S3 in turn; print a table of what is left.
+
+The results are in a file of JSON lines. The same command continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.table import show
+from tests.chaos_airflow.headless import Bench, bench
+from tests.chaos_airflow.judge import Result
+from tests.chaos_airflow.live import LiveBench, live_bench
+from tests.chaos_airflow.no_spark import use_no_spark
+from tests.chaos_airflow.plan import DAEMONS, FAULTS, INTERVENTIONS, Call, Case, cases_of, sample
+from tests.support.airflow import isolate
+
+DISTURBANCES = (*FAULTS, *INTERVENTIONS, *DAEMONS)
+RESULTS = Path(".cache/chaos-airflow.jsonl")
+
+
+def main() -> int:
+    """Run the cases that have no result yet, and print the table; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser("python -m tests.chaos_airflow", description=__doc__)
+    parser.add_argument("--sample", type=int, default=0, help="number of cases; 0 runs all")
+    parser.add_argument("--seed", type=int, default=0, help="decides which cases are in the sample")
+    parser.add_argument("--results", type=Path, default=RESULTS, help=f"file of the results (default: {RESULTS})")
+    parser.add_argument("--only", action="append", choices=DISTURBANCES, help="repeat it for several; default: all")
+    parser.add_argument("--again", action="store_true", help="forget earlier results")
+    options = parser.parse_args()
+    isolate()
+    os.environ |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
+    if options.again:
+        options.results.unlink(missing_ok=True)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    calls, done = read_results(options.results)
+    with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
+        use_no_spark(Path(folder, "no-spark"))
+        place = Place(Path(folder), options.results)
+        calls = calls or place.record()
+        cases = sample(cases_of(calls, options.only or DISTURBANCES), options.sample, options.seed)
+        left = [case for case in cases if case.name not in done]
+        done |= place.execute([case for case in left if not case.needs_servers])
+        done |= place.execute([case for case in left if case.needs_servers])
+    results = [done[case.name] for case in cases]
+    print_table(calls, cases, results)
+    return 1 if any(result.is_bad for result in results) else 0
+
+
+class Place:
+    """A folder in which cases run, and the file of their results."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self._folder = folder
+        self._results = results
+
+    def record(self) -> list[Call]:
+        """Return the distinct calls of an undisturbed run."""
+        with bench(self._folder) as place:
+            calls = place.record()
+        append(self._results, {"calls": [asdict(call) for call in calls]})
+        return calls
+
+    def execute(self, cases: Sequence[Case]) -> dict[str, Result]:
+        """Run cases that all need a live Airflow, or none of them, and return the results by case."""
+        done: dict[str, Result] = {}
+        if not cases:
+            return done
+        opened: AbstractContextManager[Bench | LiveBench]
+        opened = live_bench(self._folder) if cases[0].needs_servers else bench(self._folder)
+        with opened as place:
+            for number, case in enumerate(cases, 1):
+                done[case.name] = result = place.execute(case)
+                append(self._results, asdict(result))
+                end = "green" if result.green else f"red: {result.cause}"
+                flags = f"{'' if result.struck else 'NOT STRUCK '}{'BAD ' if result.is_bad else ''}"
+                print(f"{number}/{len(cases)} {case.name}: {flags}{end} ({result.seconds:.0f} s)", flush=True)
+        return done
+
+
+def read_results(path: Path) -> tuple[list[Call], dict[str, Result]]:
+    """Return the recorded calls and the results by case; a line that was cut off by a kill is left out."""
+    calls: list[Call] = []
+    done: dict[str, Result] = {}
+    for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        if "calls" in values:
+            calls = [Call(**each) for each in values["calls"]]
+        else:
+            done[values["case"]] = Result(**values)
+    return calls, done
+
+
+def append(path: Path, values: dict[str, object]) -> None:
+    """Append a line to the results."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def print_table(calls: Sequence[Call], cases: Sequence[Case], results: Sequence[Result]) -> None:
+    """Print one row for each disturbance, and what was bad."""
+    rows = []
+    for disturbance in dict.fromkeys(case.disturbance for case in cases):
+        own = [result for result in results if result.disturbance == disturbance]
+        planned = sum(case.disturbance == disturbance for case in cases)
+        failed = [result for result in own if not result.green]
+        figures = (
+            planned,
+            len(own),
+            sum(result.struck for result in own),
+            len(own) - len(failed),
+            len(failed),
+            sum(result.continued or False for result in failed),
+            sum(result.alive for result in own),
+            sum(result.alive_after_reaper for result in own),
+            sum(result.green_and_alive for result in own),
+            max((result.clusters_at_once for result in own), default=0),
+            max((result.steps_at_once for result in own), default=0),
+            sum(result.incomplete for result in own),
+        )
+        rows.append((disturbance, *map(str, figures)))
+    header = ("disturbance", "planned", "run", "struck", "green", "red", "went on", "alive", "after reaper",
+              "green and alive", "clusters at once", "attempts at once", "half-written")  # fmt: skip
+    show(f"{len(calls)} distinct calls of a run, disturbed", header, rows)
+    for result in results:
+        if result.is_bad:
+            print(f"  BAD: {result}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Runs of the DAG in a live Airflow, with an intervention while one call of a run waits for its answer."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import psutil
+
+from infra.airflow.processes import GuardedProcess
+from infra.emr.control import Control
+from jobs.lake.layout import Run
+from jobs.lake.store import Store
+from tests.chaos_airflow.headless import write_corpus
+from tests.chaos_airflow.judge import End, Result, judge
+from tests.chaos_airflow.plan import Case
+from tests.support.airflow import BUCKET, Emr
+from tests.support.live import User, live_user
+
+SHORT_HEARTBEATS = {
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "15",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "15",
+}
+"""Airflow's defaults notice a dead task after five minutes."""
+HOLD_SECONDS = 8.0
+"""How long the disturbed call waits for its answer."""
+RUN_SECONDS = 400.0
+"""Most seconds for a run to end after the disturbance."""
+STRIKE_SECONDS = 180.0
+"""Most seconds until a run has made the call."""
+
+
+@dataclass(frozen=True)
+class LiveBench:
+    """A live Airflow with a lake in the embedded S3."""
+
+    user: User
+
+    def execute(self, case: Case) -> Result:
+        """Trigger a run, intervene when it makes the call, and wait for its end."""
+        started, call = time.monotonic(), case.call
+        endpoint = self.user.airflow.emr_endpoint
+        control, emr = Control(endpoint), Emr(endpoint)
+        held = {"service": call.service, "operation": call.operation, "callers": [call.caller]}
+        fault = control.fault("delayed", seconds=HOLD_SECONDS, **held)
+        run = self.user.trigger(run_id=f"c-{hashlib.sha256(case.name.encode()).hexdigest()[:10]}")
+        try:
+            struck = self._await_call(control, fault, run) and self._intervene(case.disturbance, run)
+            state = self._await_end(run)
+        finally:
+            control.clear()
+        green, client = state == "success", boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        cause = "" if green else str(self.user.states(run))
+        end = End(case, run, struck, state != "", green, cause, time.monotonic() - started)
+        return judge(end, emr.client, Store(lambda: client), lambda: self._go_on(run))
+
+    def _go_on(self, run: Run) -> bool:
+        self.user.clear(run, "preflight")
+        return self._await_end(run) == "success"
+
+    def _await_end(self, run: Run) -> str:
+        """Return the final state of a run, or "" if it has none after a while."""
+        try:
+            return self.user.wait(run, RUN_SECONDS)
+        except AssertionError:
+            return ""
+
+    def _await_call(self, control: Control, fault: str, run: Run) -> bool:
+        """Wait until the run makes the call; return False if it ends without it."""
+        deadline = time.monotonic() + STRIKE_SECONDS
+        while not control.hits(fault):
+            if time.monotonic() > deadline or self.user.ask(f"dagRuns/{run.run_id}")["state"] in ("success", "failed"):
+                return False
+            time.sleep(0.1)
+        return True
+
+    def _intervene(self, disturbance: str, run: Run) -> bool:
+        """Disturb the run or Airflow; return False if there was nothing to disturb."""
+        actions: dict[str, Callable[[], bool]] = {
+            "task killed": lambda: kill_callers(self._daemon("scheduler"), self.user.airflow.emr_endpoint),
+            "marked failed": lambda: self._mark(run, "failed"),
+            "marked success": lambda: self._mark(run, "success"),
+            "cleared": lambda: self._clear_current(run),
+            "scheduler killed": lambda: kill_and_restart(self._daemon("scheduler")),
+            "triggerer killed": lambda: kill_and_restart(self._daemon("triggerer")),
+        }
+        return actions[disturbance]()
+
+    def _mark(self, run: Run, state: str) -> bool:
+        self.user.mark(run, state)
+        return True
+
+    def _clear_current(self, run: Run) -> bool:
+        current = [task for task, state in self.user.states(run).items() if state in ("running", "deferred")]
+        for task in current[:1]:
+            self.user.clear(run, task)
+        return bool(current)
+
+    def _daemon(self, name: str) -> GuardedProcess:
+        return next(process for process in self.user.airflow.processes if process.name == name)
+
+
+def kill_callers(scheduler: GuardedProcess, endpoint: str) -> bool:
+    """Kill the processes of tasks that are connected to the embedded EMR; return whether there was one."""
+    port, killed = int(endpoint.rpartition(":")[2]), 0
+    for process in scheduler.descendants():
+        with suppress(psutil.Error):
+            if any(link.raddr and link.raddr.port == port for link in process.net_connections("tcp")):
+                process.kill()
+                killed += 1
+    return killed > 0
+
+
+def kill_and_restart(daemon: GuardedProcess) -> bool:
+    """Kill a daemon of Airflow with all of its processes, and start it again."""
+    for process in daemon.descendants():
+        with suppress(psutil.Error):
+            process.kill()
+    daemon.wait()
+    daemon.__enter__()
+    return True
+
+
+@contextmanager
+def live_bench(folder: Path) -> Iterator[LiveBench]:
+    """Start a live Airflow for the duration of the block."""
+    with live_user(folder / "live", write_corpus(folder), f"s3://{BUCKET}/live", SHORT_HEARTBEATS) as user:
+        yield LiveBench(user)
