@@ -183,8 +183,8 @@ chaos: setup ## Train while workers, executors and drivers are killed at random 
 	@$(RUN_PIPELINE) -m tests.chaos
 
 .PHONY: chaos-airflow
-chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resumable, prints a table [SAMPLE=n] [SEED=0]
-	@$(RUN_PIPELINE) -m tests.chaos_airflow --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0)
+chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resumable, prints tables [SAMPLE=n] [SEED=0] [DAG=plain]
+	@$(RUN_PIPELINE) -m tests.chaos_airflow --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) $(DAG:%=--dag %)
 
 .PHONY: fuzz
 fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]

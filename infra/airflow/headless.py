@@ -1,4 +1,4 @@
-"""Run the DAG `train_llm` without a scheduler or UI, one task after another.
+"""Run a DAG, by default `train_llm`, without a scheduler or UI, one task after another.
 
 `run_dag` starts this module as a process: ``python -m infra.airflow.headless --run-id NAME --conf JSON``. The run needs
 an Airflow home of its own, because a scheduler with the same database would run the tasks too.
@@ -16,20 +16,24 @@ from unittest import mock
 
 from infra.airflow.processes import GuardedProcess
 
+DAG_ID = "train_llm"
 
-def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path) -> int:
-    """Run the DAG in a process of its own and wait for it.
+
+def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], log: Path, dag_id: str = DAG_ID) -> int:
+    """Run a DAG in a process of its own and wait for it.
 
     Args:
         conf: The values of the trigger form.
         run_id: Name of the run, in Airflow and in the lake.
         environ: Environment of the process, from `infra.airflow.environment.environment`.
         log: File for the output of Airflow and the tasks. The cause of a failure is at its end.
+        dag_id: The DAG.
 
     Returns:
         0 if the run succeeded, 2 if the user's input or configuration is wrong, 1 otherwise.
     """
-    command = [sys.executable, "-m", "infra.airflow.headless", "--run-id", run_id, "--conf", json.dumps(conf)]
+    command = [sys.executable, "-m", "infra.airflow.headless", "--dag", dag_id]
+    command += ["--run-id", run_id, "--conf", json.dumps(conf)]
     with GuardedProcess("the DAG", command, environ, log.absolute()) as process:
         return process.wait()
 
@@ -37,6 +41,7 @@ def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], lo
 def main() -> int:
     """Run the DAG in this process and return the exit code."""
     parser = argparse.ArgumentParser("python -m infra.airflow.headless", description=__doc__.splitlines()[0])
+    parser.add_argument("--dag", default=DAG_ID, help="id of the DAG (default: %(default)s)")
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--conf", type=json.loads, default={}, metavar="JSON")
     options = parser.parse_args()
@@ -49,7 +54,7 @@ def main() -> int:
     from nightjar.errors import UserError  # noqa: PLC0415 - see above
 
     initdb()
-    dag: Any = DagBag().dags["train_llm"]
+    dag: Any = DagBag().dags[options.dag]
     failures: list[tuple[str, BaseException]] = []
     for task in dag.tasks:
         task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]

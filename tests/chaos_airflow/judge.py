@@ -56,9 +56,8 @@ class Result:
         return lost or any(left) or max(self.clusters_at_once, self.steps_at_once) > 1
 
 
-def clusters_of(client: Any, run: Run) -> list[dict[str, Any]]:
-    """Return the clusters that EMR lists under the run's name."""
-    name = requests.ClusterIdentity(run).name
+def clusters_of(client: Any, name: str) -> list[dict[str, Any]]:
+    """Return the clusters that EMR lists under a name."""
     pages = client.get_paginator("list_clusters").paginate()
     return [each for page in pages for each in page["Clusters"] if each["Name"] == name]
 
@@ -125,6 +124,7 @@ class End:
 
     case: Case
     run: Run
+    cluster_name: str
     struck: bool
     ended: bool
     green: bool
@@ -143,13 +143,15 @@ def judge(end: End, client: Any, store: Store, go_on: Callable[[], bool]) -> Res
     """
     # A run that a user marks as successful need not have outputs, but has no half of one.
     may_be_missing = end.case.disturbance == "marked success"
-    left = _look(client, store, end.run, green=end.green, may_be_missing=may_be_missing)
+    left = _look(client, store, end, green=end.green, may_be_missing=may_be_missing)
     green_and_alive = end.green and left["alive"] > 0
     continued = None if end.green or not end.ended else go_on()
     if continued is not None:
-        again = _look(client, store, end.run, green=continued, may_be_missing=False)
+        again = _look(client, store, end, green=continued, may_be_missing=False)
         green_and_alive = continued and again["alive"] > 0
         left = {name: max(left[name], again[name]) for name in left}
+    if left["alive_after_reaper"]:  # it must not disturb the next case
+        client.terminate_job_flows(JobFlowIds=[each["Id"] for each in clusters_of(client, end.cluster_name)])
     return Result(
         case=end.case.name,
         disturbance=end.case.disturbance,
@@ -164,21 +166,21 @@ def judge(end: End, client: Any, store: Store, go_on: Callable[[], bool]) -> Res
     )
 
 
-def _look(client: Any, store: Store, run: Run, *, green: bool, may_be_missing: bool) -> dict[str, int]:
+def _look(client: Any, store: Store, end: End, *, green: bool, may_be_missing: bool) -> dict[str, int]:
     """Return what EMR and the lake tell of a run, by the names of a `Result`. The reaper has its turn then."""
-    clusters = clusters_of(client, run)
+    clusters = clusters_of(client, end.cluster_name)
     spans = spans_of(client, clusters)
     alive = [each["Id"] for each in clusters if each["Status"]["State"] not in ENDED]
     completed = Counter(name for _, name, state, _, _ in spans if state == "COMPLETED")
     attempts = [
-        most_at_once([(str(number), *times) for number, (_, name, _, *times) in enumerate(spans) if name == step])
+        most_at_once([(str(number), since, to) for number, (_, name, _, since, to) in enumerate(spans) if name == step])
         for step in {name for _, name, *_ in spans}
     ]
     return {
         "alive": len(alive),
-        "alive_after_reaper": take_turn(client, store, run, alive),
-        "clusters_at_once": most_at_once([(cluster, start, end) for cluster, _, _, start, end in spans]),
+        "alive_after_reaper": take_turn(client, store, end.run, alive),
+        "clusters_at_once": most_at_once([(cluster, since, to) for cluster, _, _, since, to in spans]),
         "steps_at_once": max(attempts, default=0),
         "completed_twice": sum(number > 1 for number in completed.values()),
-        "incomplete": len(incomplete_outputs(run, store, may_be_missing=may_be_missing)) if green else 0,
+        "incomplete": len(incomplete_outputs(end.run, store, may_be_missing=may_be_missing)) if green else 0,
     }

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import boto3
 import psutil
 
 from infra.airflow.processes import GuardedProcess
 from infra.emr.control import Control
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Run
-from jobs.lake.store import Store
-from tests.chaos_airflow.headless import write_corpus
+from tests.chaos_airflow.headless import s3_store, write_corpus
 from tests.chaos_airflow.judge import End, Result, judge
 from tests.chaos_airflow.plan import Case
+from tests.chaos_airflow.subjects import Subject, dags_folder
 from tests.support.airflow import BUCKET, Emr
 from tests.support.live import User, live_user
 
@@ -43,28 +42,34 @@ STRIKE_SECONDS = 180.0
 class LiveBench:
     """A live Airflow with a lake in the embedded S3."""
 
+    subject: Subject
     user: User
 
     def execute(self, case: Case) -> Result:
         """Trigger a run, intervene when it makes the call, and wait for its end."""
         started, call = time.monotonic(), case.call
         endpoint = self.user.airflow.emr_endpoint
-        control, emr = Control(endpoint), Emr(endpoint)
+        control, emr, store = Control(endpoint), Emr(endpoint), s3_store(endpoint)
+        run = self.user.lake.run(f"c-{case.short}", DEFAULT)
+        conf = self.subject.prepare(run, self.user.corpus, store)
         held = {"service": call.service, "operation": call.operation, "callers": [call.caller]}
         fault = control.fault("delayed", seconds=HOLD_SECONDS, **held)
-        run = self.user.trigger(run_id=f"c-{hashlib.sha256(case.name.encode()).hexdigest()[:10]}")
         try:
+            self.user.start(run.run_id, conf)
             struck = self._await_call(control, fault, run) and self._intervene(case.disturbance, run)
             state = self._await_end(run)
+            if not state:  # the next run starts when this one has ended
+                self.user.mark(run, "failed")
         finally:
             control.clear()
-        green, client = state == "success", boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        green = state == "success"
         cause = "" if green else str(self.user.states(run))
-        end = End(case, run, struck, state != "", green, cause, time.monotonic() - started)
-        return judge(end, emr.client, Store(lambda: client), lambda: self._go_on(run))
+        name = self.subject.cluster_name(run)
+        end = End(case, run, name, struck, state != "", green, cause, time.monotonic() - started)
+        return judge(end, emr.client, store, lambda: self._go_on(run))
 
     def _go_on(self, run: Run) -> bool:
-        self.user.clear(run, "preflight")
+        self.user.clear(run, self.subject.first_task)
         return self._await_end(run) == "success"
 
     def _await_end(self, run: Run) -> str:
@@ -131,7 +136,8 @@ def kill_and_restart(daemon: GuardedProcess) -> bool:
 
 
 @contextmanager
-def live_bench(folder: Path) -> Iterator[LiveBench]:
+def live_bench(subject: Subject, folder: Path) -> Iterator[LiveBench]:
     """Start a live Airflow for the duration of the block."""
-    with live_user(folder / "live", write_corpus(folder), f"s3://{BUCKET}/live", SHORT_HEARTBEATS) as user:
-        yield LiveBench(user)
+    env = {**SHORT_HEARTBEATS, "AIRFLOW__CORE__DAGS_FOLDER": str(dags_folder(folder))}
+    with live_user(folder / "live", write_corpus(folder), f"s3://{BUCKET}/live", env) as user:
+        yield LiveBench(subject, replace(user, dag_id=subject.dag_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +42,11 @@ class Case:
     def name(self) -> str:
         """Name of the case, which is the same whenever the cases are planned."""
         return f"{self.disturbance} {self.call.caller} {self.call.service} {self.call.operation}"
+
+    @property
+    def short(self) -> str:
+        """A name for the case's run."""
+        return hashlib.sha256(self.name.encode()).hexdigest()[:10]
 
     @property
     def needs_servers(self) -> bool:

@@ -1,19 +1,27 @@
 """Hostile names through the form, the run id and the DAG's id: nothing is written outside of the run's folder."""
 
 from contextlib import suppress
+from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
-from jobs.config import of_run, resolve
-from jobs.errors import InputError
-from jobs.lake.layout import Run
+from jobs.config import flat_schema, of_run, resolve
+from jobs.errors import InputError, NightjarError
+from jobs.lake.layout import Lake, Run
+from jobs.sources.inputs import check_inputs
 from nightjar import form
 from nightjar.aws import store
+from nightjar.emr import requests
 from nightjar.settings import Settings
 from tests.support.hostile import NAMES
 
-few = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CONFIG = resolve("file:///text", "tiny")
+TYPES = {key: str(schema["type"]) for key, schema in flat_schema().items() if not {"enum", "const"} & set(schema)}
+LISTS = {key for key, kind in TYPES.items() if "array" in kind and "items" in flat_schema()[key]}
+FREE_FIELDS = ["corpus", *sorted(key for key, kind in TYPES.items() if "string" in kind or key in LISTS)]
+"""The fields of the form that take any text."""
 
 
 def check_files(folder, lake):
@@ -27,7 +35,7 @@ def check_files(folder, lake):
 
 
 @given(NAMES, NAMES)
-@settings(few, max_examples=300)
+@many
 def test_ids_of_airflow_stay_in_the_folder_of_runs(tmp_path, run_id, dag_id):
     lake = tmp_path / "deep" / "er" / "my lake"
     with suppress(InputError):
@@ -39,11 +47,18 @@ def test_ids_of_airflow_stay_in_the_folder_of_runs(tmp_path, run_id, dag_id):
     check_files(tmp_path, lake)
 
 
-@given(NAMES, NAMES)
-@few
-def test_a_corpus_and_a_file_of_the_form_are_only_named(tmp_path, corpus, prompts):
+@pytest.mark.parametrize("field", FREE_FIELDS)
+@given(NAMES)
+@many
+def test_what_a_field_of_the_form_names_is_only_read(tmp_path, field, name):
     lake = tmp_path / "deep" / "er" / "my lake"
-    with suppress(InputError):
-        given = {"corpus": corpus, "preset": "tiny", "generate.prompts_file": prompts}
-        of_run.claim(Settings(lake=str(lake)).run("train_llm", "r"), form.read_form(given), store())
+    run = Settings(lake=str(lake)).run("train_llm", "r")
+    given = {"corpus": "/text.txt", "preset": "tiny", field: [name] if field in LISTS else name}
+    with suppress(NightjarError):  # any other error is a traceback for the user
+        config = form.read_form(given)
+        requests.add_step("j-1", "train", config, run, "s3://b/packages/1")
+        requests.run_job_flow(config, requests.ClusterIdentity(run), datetime.now(UTC), "s3://b/packages/1")
+        assert of_run.claim(run, config, store()) == config
+        assert of_run.read_config(run, store()) == config
+        check_inputs(config, Lake(run.lake_uri), store())
     check_files(tmp_path, lake)

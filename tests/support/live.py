@@ -26,17 +26,22 @@ class User:
     token: str
     lake: Lake
     corpus: str
+    dag_id: str = "train_llm"
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
-        return call(f"{self.airflow.url}/api/v2/dags/train_llm/{path}", body, self.token, method)
+        return call(f"{self.airflow.url}/api/v2/dags/{self.dag_id}/{path}", body, self.token, method)
 
     def trigger(self, run_id: str = "", **conf: object) -> Run:
         run_id = run_id or f"run-{uuid.uuid4().hex[:8]}"
         chosen = {"corpus": self.corpus, "preset": "tiny"} | {
             key.replace("__", "."): value for key, value in conf.items()
         }
-        self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": chosen})
+        self.start(run_id, chosen)
         return self.lake.run(run_id, DEFAULT)
+
+    def start(self, run_id: str, conf: Mapping[str, Any]) -> None:
+        """Trigger a run with these values of the form."""
+        self.ask("dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": conf})
 
     def wait(self, run: Run, limit_seconds: float = 600) -> str:
         """Wait for the end of the run and return its final state."""
