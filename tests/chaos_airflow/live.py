@@ -50,6 +50,8 @@ class LiveBench:
         started, call = time.monotonic(), case.call
         endpoint = self.user.airflow.emr_endpoint
         control, emr, store = Control(endpoint), Emr(endpoint), s3_store(endpoint)
+        # What an earlier run has left would spare this one some of its calls.
+        store.delete_folder(self.user.lake.uri)
         run = self.user.lake.run(f"c-{case.short}", DEFAULT)
         conf = self.subject.prepare(run, self.user.corpus, store)
         held = {"service": call.service, "operation": call.operation, "callers": [call.caller]}

@@ -90,7 +90,7 @@ def explain_end(client: EMRClient, store: Store, lake: Lake, cluster_id: str) ->
     words = f"{message} ({code})" if code else message
     kind = _kind(code, message)
     if kind == "hand" and (hours := reaped_after(store, lake, cluster_id)):
-        kind, words = "reaper", f"ended by the reaper after {hours} h, the limit of cluster.time_to_live_hours; {words}"
+        kind, words = "reaper", f"after {hours} h, the limit of cluster.time_to_live_hours; {words}"
     elif kind == "hand" and _outlived(cluster):
         words = f"after its time to live, probably by the reaper; {words}"
     elif kind == "bootstrap" and (found := _bootstrap_error(store, lake, cluster_id, message)):

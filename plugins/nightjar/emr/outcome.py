@@ -90,7 +90,7 @@ def explain_failure(
     logs, problem = _await_logs(store, folder, 0.0 if left else wait_seconds)
     # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
     tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
-    shown = tail or f"(no log in {folder} yet)"
+    shown = tail or _no_log(folder, logs, problem)
     if left:
         return StepFailure(left.exit_code, shorten(left.cause, 1000), shown, shorten(left.message or left.cause, 1000))
     exit_code = _exit_code(logs.get("controller.gz", "")) or _exit_code(reason or "")
@@ -158,6 +158,13 @@ def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[st
             return logs, problem
         log.info("Waiting for the step's logs in %s", folder)
         time.sleep(max(0.1, min(10.0, wait_seconds / 10)))
+
+
+def _no_log(folder: str, logs: Mapping[str, str], problem: str) -> str:
+    """Return what to say in the place of the driver's log."""
+    if problem:
+        return f"(its logs cannot be read: {problem})"
+    return "(the driver wrote no log)" if "controller.gz" in logs else f"(no log in {folder} yet)"
 
 
 def _exit_code(text: str) -> int | None:

@@ -96,7 +96,8 @@ def test_logs_that_cannot_be_read_hide_nothing(run, monkeypatch):
 
     monkeypatch.setattr(type(store()), "read_bytes", deny_logs)
     failure = explain(run, failed(run))
-    assert (failure.message, failure.log_tail[:7]) == ("shard 7: truncated", "(no log")
+    assert failure.message == "shard 7: truncated"
+    assert failure.log_tail.startswith("(its logs cannot be read: [Errno 13] Access Denied: ")
     started = time.monotonic()
     failure = outcome.explain_failure(None, store(), Lake(run.lake_uri), "j-1", failed(run, attempt=9), 60.0)
     assert failure.reason.startswith("its logs cannot be read ([Errno 13] Access Denied: ")

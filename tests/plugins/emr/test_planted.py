@@ -4,6 +4,7 @@ Each fault is real: a broken process, a denied call, a cluster that ends. EMR's 
 because on AWS they are mostly "Unknown Error.". `make planted` runs all of them and prints the table.
 """
 
+import logging
 import re
 import sys
 import uuid
@@ -77,10 +78,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class Fault:
-    """A planted fault, and the words by which the task's error names it."""
+    """A planted fault, and what the task's error says of it."""
 
     name: str
     words: str
+    """The whole cause, where ``*`` stands for a word and ``**`` for several."""
     command: str = INLINE
     kind: type = StepFailedError
     step: str = "tokenize"
@@ -91,6 +93,25 @@ class Fault:
     """Called before each try."""
     strike: Callable = lambda *_: None
     """Called with the id of the cluster while the task waits for its step."""
+    exception: str = ""
+    """Class of the driver's exception, if the task's error names it."""
+    logged: str | None = None
+    """What the task's log shows of the driver's log, by default the cause; "" if no driver has failed."""
+
+    @property
+    def message(self):
+        """The whole message of the task's error, as a pattern."""
+        words = pattern_of(self.words)
+        if self.kind is FinalError:
+            return rf"({self.step} did not finish: )?{words}"
+        if self.kind is UserError:
+            return words
+        cause = rf"{self.exception}: {words} \(jobs/\S+\.py:\d+, host \S+\)" if self.exception else words
+        return rf"{self.step} failed \(step s-\w+\): {cause}"
+
+
+def pattern_of(words):
+    return re.escape(words).replace(r"\*\*", "[^;]+").replace(r"\*", r"\S+")
 
 
 def end_by_hand(scene, cluster_id):
@@ -122,51 +143,75 @@ def lose_corpus(scene):
     store().delete_file(scene.corpus)
 
 
+def deny_corpus(scene):
+    scene.deny("corpora/*", callers=["step"])
+
+
+def deny_logs(scene):
+    scene.deny("logs/*", callers=["client"])
+
+
 CHEAP = (
-    Fault("missing module", r"ModuleNotFoundError: No module named 'typer'",
+    Fault("missing module", "ModuleNotFoundError: No module named 'typer'",
           f'PYTHONPATH={ROOT} exec {PYTHON} -S {ROOT}/plugins/nightjar/packaging/launcher.py "$@"'),
-    Fault("wrong Python", r"/opt/nightjar/env/bin/python: No such file", 'exec /opt/nightjar/env/bin/python "$@"'),
-    Fault("OOM kill", r"the driver was killed \(SIGKILL\).*raise spark\.driver_memory", "kill -9 $$"),
-    Fault("bootstrap exit 1", r"cluster \S+ is TERM\S+; a bootstrap action failed: On the master instance .*, bootstrap"
-          r" action 1 returned a non-zero.*; bootstrap: FAILED: no wheel of torch",
-          kind=FinalError, plant=fail_bootstrap),
-    Fault("no capacity", r"cluster \S+ is TERM\S+; AWS had no capacity for it: .*capacity", kind=FinalError,
-          plant=take_capacity),
-    Fault("bad argument", r"no such option: --colour", f'{JOB} "$@" --colour blue', UserError),
-    Fault("cluster ended by hand", r"cluster \S+ is TERM\S+; it was ended by hand .*Terminated by user request",
-          "sleep 60", FinalError, strike=end_by_hand),
-    Fault("reaper", r"it was ended by the reaper: .*cluster\.time_to_live_hours", "sleep 60", FinalError,
-          strike=end_by_reaper),
-    Fault("logs denied", r"its logs cannot be read \(\[Errno 13\] AccessDenied: 's3://\S+/logs/", "echo no; exit 1",
-          plant=lambda scene: scene.deny("logs/*", callers=["client"])),
+    Fault("wrong Python", "step: line 1: /opt/nightjar/env/bin/python: No such file or directory",
+          'exec /opt/nightjar/env/bin/python "$@"'),
+    Fault("OOM kill", "the driver was killed (SIGKILL), as Linux does when the memory of the primary node is used"
+          " up; raise spark.driver_memory, or choose larger cluster.primary_instance_types", "kill -9 $$",
+          logged="(the driver wrote no log)"),
+    Fault("bootstrap exit 1", "cluster * is TERMINATED_WITH_ERRORS; a bootstrap action failed: On the master"
+          " instance (i-*), bootstrap action 1 returned a non-zero return code (BOOTSTRAP_FAILURE); bootstrap:"
+          " FAILED: no wheel of torch; 3 clusters of this run ended, and no other is made", kind=FinalError,
+          plant=fail_bootstrap, logged=""),
+    Fault("no capacity", "cluster * is TERMINATED_WITH_ERRORS; AWS had no capacity for it: EC2 is out of capacity"
+          " for m6i.xlarge in availability zone *. Learn more at * (INTERNAL_ERROR); 3 clusters of this run ended,"
+          " and no other is made", kind=FinalError, plant=take_capacity, logged=""),
+    Fault("bad argument", "python -m jobs tokenize: no such option: --colour (Possible options: --corpus); see"
+          " python -m jobs tokenize --help", f'{JOB} "$@" --colour blue', UserError),
+    Fault("cluster ended by hand", "cluster * is TERMINATED; it was ended by hand or by another program: Terminated"
+          " by user request (USER_REQUEST)", "sleep 60", FinalError, strike=end_by_hand, logged=""),
+    Fault("reaper", "cluster * is TERMINATED; it was ended by the reaper: after 0.0 h, the limit of"
+          " cluster.time_to_live_hours; Terminated by user request (USER_REQUEST)", "sleep 60", FinalError,
+          strike=end_by_reaper, logged=""),
+    Fault("logs denied", "its logs cannot be read ([Errno 13] AccessDenied: 's3://*/logs/*.gz')", "echo no; exit 1",
+          plant=deny_logs, logged="(its logs cannot be read: [Errno 13] AccessDenied: "),
 )  # fmt: skip
 COSTLY = (
-    Fault("missing module in a step", r"ModuleNotFoundError: .*gigatoken.*\(jobs/\S+\.py:\d+, host",
-          job_after('sys.modules["gigatoken"] = None')),
-    Fault("wrong Python on executors", r"Cannot run program \W*/opt/none/python",
-          f"export PYSPARK_PYTHON=/opt/none/python; {SPARK} 'local[2]'"),
-    Fault("S3 403", r"s3://\S+/corpora/a\.txt: cannot be read \(403\)", kind=UserError,
-          plant=lambda scene: scene.deny("corpora/*", callers=["step"])),
-    Fault("S3 404", r"s3://\S+/corpora/a\.txt: no file there", kind=UserError, plant=lose_corpus),
-    Fault("S3 503 of the corpus", r"LakeError: s3://\S+/corpora/a\.txt: the lake was unreachable for 4 s \(.*503",
-          job_after(IMPATIENT),
+    Fault("missing module in a step", "import of gigatoken halted; None in sys.modules",
+          job_after('sys.modules["gigatoken"] = None'), exception="ModuleNotFoundError"),
+    Fault("wrong Python on executors", "a task failed: IOException: Cannot run program \"/opt/none/python\": error=2,"
+          " No such file or directory", f"export PYSPARK_PYTHON=/opt/none/python; {SPARK} 'local[2]'",
+          exception="WorkerLostError"),
+    Fault("S3 403", "s3://*/corpora/a.txt: cannot be read (403); check the corpus", kind=UserError,
+          plant=deny_corpus),
+    Fault("S3 404", "s3://*/corpora/a.txt: no file there, and no folder with files; give the path or URI of a text"
+          " file or folder", kind=UserError, plant=lose_corpus),
+    Fault("S3 503 of the corpus", "s3://*/corpora/a.txt: the lake was unreachable for 4 s (ClientError: An error"
+          " occurred (503) when calling the HeadObject operation (reached max retries: 3): **); run the same command"
+          " again later; finished work is kept", job_after(IMPATIENT), exception="LakeError",
           plant=lambda scene: scene.deny("corpora/*", "unavailable", callers=["step"])),
-    Fault("S3 503 of the lake", r"s3://\S+: the lake was unreachable for 4 s \(",
-          job_after(IMPATIENT),
+    Fault("S3 503 of the lake", "nightjar: s3://*/config.json: the lake was unreachable for 4 s (ClientError: An"
+          " error occurred (ServiceUnavailable) when calling the GetObject operation (reached max retries: 3): **);"
+          " run the same command again later; finished work is kept", job_after(IMPATIENT),
           plant=lambda scene: scene.deny("*", "unavailable", callers=["step"])),
-    Fault("empty partition of the corpus", r"s3://\S+/corpora/a\.txt: no text in its 1 files", kind=UserError,
-          plant=lambda scene: store().write_bytes(scene.corpus, b" \n" * 5000)),
-    Fault("empty partition of the split", r"valid\w* .*windows\.", kind=UserError, step="windows",
+    Fault("empty partition of the corpus", "s3://*/corpora/a.txt: no text in its 1 files, only whitespace or nothing",
+          kind=UserError, plant=lambda scene: store().write_bytes(scene.corpus, b" \n" * 5000)),
+    Fault("empty partition of the split", "corpus too short: its validation part has 0 tokens in 0 documents, a"
+          " window of windows.size=16 needs 17; the corpus has * tokens in 1 documents, and documents are too short"
+          " to be cut; give more text", kind=UserError, step="windows",
           command=f'{PYTHON} -m jobs tokenize --config "$3" --engine inline && {INLINE}',
           plant=lambda scene: store().write_bytes(scene.corpus, b"some say in ice " * 8)),
-    Fault("too few slots", r"train\.workers \(2\) needs as many slots .* Spark on local\[1\] has 1",
-          f"{SPARK} 'local[1]'",
-          UserError, "train", is_local=True, settings={"train.workers": 2}),
-    Fault("NaN", r"DivergedError: training diverged at step \d+: .*\bnan\b.*lower train\.learning_rate", step="train",
-          is_local=True, settings={"train.learning_rate": 1e20}),
-    Fault("disk full", r"LakeError: file://\S+: the disk is full", f"ulimit -f 8; {INLINE}", is_local=True),
-    Fault("logs denied, with an outcome", r"s3://\S+/corpora/a\.txt: cannot be read \(403\)", kind=UserError,
-          plant=lambda scene: (scene.deny("corpora/*", callers=["step"]), scene.deny("logs/*", callers=["client"]))),
+    Fault("too few slots", "train.workers (2) needs as many slots at the same time, but Spark on local[1] has 1:"
+          " lower train.workers, or raise spark.executors or spark.executor_cores", f"{SPARK} 'local[1]'", UserError,
+          "train", is_local=True, settings={"train.workers": 2}),
+    Fault("NaN", "training diverged at step *: loss *, gradient norm nan; training windows ** (all in the log);"
+          " lower train.learning_rate (1e+20) or look at these windows", step="train", is_local=True,
+          settings={"train.learning_rate": 1e20}, exception="DivergedError"),
+    Fault("disk full", "file://*: the disk is full; the incomplete file was removed; make room and run the same"
+          " command again", f"ulimit -f 8; {INLINE}", is_local=True, exception="LakeError"),
+    Fault("logs denied, with an outcome", "s3://*/corpora/a.txt: cannot be read (403); check the corpus",
+          kind=UserError, plant=lambda scene: (deny_corpus(scene), deny_logs(scene)),
+          logged="(its logs cannot be read: [Errno 13] AccessDenied: "),
 )  # fmt: skip
 CASES = [
     *(pytest.param(fault, id=fault.name) for fault in CHEAP),
@@ -213,19 +258,24 @@ def table():
 
 
 @pytest.mark.parametrize("fault", CASES)
-def test_the_error_names_the_cause(fault, scene, table, monkeypatch):
+def test_error_and_log_name_the_cause(fault, scene, table, monkeypatch, caplog):
     monkeypatch.setattr(requests, "spark_submit", lambda *_: ["bash", "-c", fault.command, "step"])
-    errors = []
+    monkeypatch.setattr(SparkStepOperator, "log", logging.getLogger("task"))  # Airflow's own only prints
+    errors, logs = [], []
     for number in ("first", "last"):
+        caplog.clear()
         fault.plant(scene)
         errors.append(attempt(fault, scene))
         scene.control.clear()
-        named = bool(re.search(fault.words, str(errors[-1])))
+        logs.append(caplog.text.partition("Last lines of the driver's log")[2])
+        named = bool(re.fullmatch(fault.message, str(errors[-1])))
         table.append((fault.name, number, type(errors[-1]).__name__, "yes" if named else "NO"))
-    for error in errors:
-        assert re.search(fault.words, str(error)), error
+    for error, log in zip(errors, logs, strict=True):
+        assert re.fullmatch(fault.message, str(error)), error
         assert type(error) is fault.kind
-        assert len(str(error).splitlines()) == 1
+        # Airflow logs the error; the log of the driver is before it.
+        assert re.search(pattern_of(fault.words if fault.logged is None else fault.logged), log), log
+        assert bool(log) == (fault.logged != "")
 
 
 def attempt(fault, scene):

@@ -62,7 +62,7 @@ def test_what_it_ended_is_named_as_the_cause(client, project, lake, submit):
     reap(client, store(), lake, project, 0.1)
     end = causes.explain_end(client, store(), lake, old)
     assert (end.kind, end.is_replaceable) == ("reaper", False)
-    assert f"cluster {old} is TERMINATED; it was ended by the reaper: ended by the reaper after 0.0 h" in str(end)
+    assert f"cluster {old} is TERMINATED; it was ended by the reaper: after 0.0 h" in str(end)
     assert "Terminated by user request (USER_REQUEST)" in str(end)
     client.terminate_job_flows(JobFlowIds=[by_hand])
     assert causes.explain_end(client, store(), lake, by_hand).kind == "hand"
