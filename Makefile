@@ -178,6 +178,24 @@ test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JAR
 planted: setup ## Plant faults, and cancel steps in a live Airflow: is the cause named, does all end; prints two tables
 	@$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m "planted or slow" tests/plugins/emr/test_planted.py tests/dags/test_cancel.py
 
+# Two environments as Amazon MWAA makes them: another Airflow on another Python, with and without aiobotocore.
+AIRFLOW_VERSION ?= 3.3.1
+MWAA_PYTHON ?= 3.12
+MWAA := .venv-mwaa/$(AIRFLOW_VERSION)
+$(MWAA)/made: requirements/airflow.in
+	$(RUN) -m infra.cli aws-bundle
+	for extra in with without; do \
+		$(RUN) -m uv venv --quiet --clear --python $(MWAA_PYTHON) $(MWAA)/$$extra && \
+		sed "$$(test $$extra = with || echo 's/\[aiobotocore\]//')" dist/requirements.txt >$(MWAA)/$$extra.txt && \
+		$(RUN) -m uv pip install --quiet --python $(MWAA)/$$extra/bin/python \
+			apache-airflow==$(AIRFLOW_VERSION) -r $(MWAA)/$$extra.txt || exit 1; \
+	done
+	touch $@
+
+.PHONY: test-mwaa
+test-mwaa: setup $(MWAA)/made ## Run the bundle's DAG in another Airflow [AIRFLOW_VERSION=3.3.1] [MWAA_PYTHON=3.12]
+	NIGHTJAR_MWAA='$(abspath $(MWAA))' $(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m mwaa tests/mwaa
+
 .PHONY: chaos
 chaos: setup ## Train while workers, executors and drivers are killed at random times; prints a table
 	@$(RUN_PIPELINE) -m tests.chaos
@@ -292,7 +310,7 @@ aws-lint: setup ## Run checkov over the template and the image's Dockerfile
 		-f infra/aws/template.yaml infra/compose/Dockerfile
 
 .PHONY: aws-bundle
-aws-bundle: setup ## Pack dags.zip and plugins.zip into dist, for an Airflow elsewhere such as MWAA
+aws-bundle: setup ## Pack dags.zip, plugins.zip and their requirements into dist, for an Airflow elsewhere such as MWAA
 	@$(RUN_PIPELINE) -m infra.cli aws-bundle
 
 .PHONY: aws-deploy

@@ -50,6 +50,9 @@ STEP_DOCS = {
 }
 
 
+# A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
+# Airflow has the names of its run types in no public module, and before 3.3 no type for runs that an operator starts.
+RUN_TYPES = [each for each in DagRunType if each.value in ("scheduled", "manual", "operator_triggered")]
 RETRIES, LONGEST_PAUSE = 5, timedelta(minutes=5)
 """Of the tasks that only ask: AWS or the lake may be away for ten minutes and more. The user's mistakes are final."""
 
@@ -115,8 +118,7 @@ with DAG(
     schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
     catchup=False,
     max_active_runs=1,
-    # A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
-    allowed_run_types=[DagRunType.SCHEDULED, DagRunType.MANUAL, DagRunType.OPERATOR_TRIGGERED],
+    allowed_run_types=RUN_TYPES,
     params=form.trigger_form(SETTINGS.corpus, SETTINGS.lake, scheduled=SETTINGS.schedule is not None),
     default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
     tags=["nightjar"],

@@ -10,8 +10,8 @@ from xdist.scheduler import LoadScopeScheduling
 from infra.emr.command import JVM_OPTIONS
 
 _FOREIGN = ("AIRFLOW_", "AWS_", "NIGHTJAR_", "PYSPARK_", "SPARK_")
-# The locations of TLS certificates and of Hadoop's jars belong to the machine, not to an account.
-_KEPT = ("AWS_CA_BUNDLE", "NIGHTJAR_HADOOP_JARS")
+# These belong to the machine, not to an account: TLS certificates, Hadoop's jars, environments of another Airflow.
+_KEPT = ("AWS_CA_BUNDLE", "NIGHTJAR_HADOOP_JARS", "NIGHTJAR_MWAA")
 
 for _name in [name for name in os.environ if name.startswith(_FOREIGN) and name not in _KEPT]:
     del os.environ[_name]

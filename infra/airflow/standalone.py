@@ -55,7 +55,6 @@ READY_YARN = """
     ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
   lose a host with all that runs on it (root)
     kill -9 $(ip netns pids njy-2)"""
-AIRFLOW = [sys.executable, "-m", "airflow"]
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
     "api-server": ["api-server"],
@@ -85,6 +84,7 @@ def local_airflow(
     emr_port: int = 0,
     extra_env: dict[str, str] | None = None,
     executors: Executors = "threads",
+    python: str = sys.executable,
 ) -> Iterator[LocalAirflow]:
     """Run Airflow and the embedded EMR for the duration of the block.
 
@@ -95,6 +95,7 @@ def local_airflow(
         emr_port: Port of the embedded EMR; 0 chooses a free one.
         extra_env: Additional environment variables, which override all others.
         executors: How the embedded EMR runs Spark's executors.
+        python: Interpreter of the environment that has Airflow.
 
     Raises:
         ProcessError: if a process died or is not healthy within the timeout.
@@ -106,15 +107,17 @@ def local_airflow(
         emr_endpoint = f"http://127.0.0.1:{free_port(emr_port)}"
         env = {**environment(home, lake_uri, emr_endpoint, port), **(extra_env or {})}
 
+        airflow = [python, "-m", "airflow"]
+
         def start(name: str, command: list[str]) -> GuardedProcess:
             return stack.enter_context(GuardedProcess(name, command, env, home / "logs" / f"{name}.log"))
 
         emr = start("emr", emr_command(home, lake_uri, emr_endpoint, executors))
-        start("migrate", [*AIRFLOW, "db", "migrate"]).wait_for_success(START_TIMEOUT_SECONDS)
+        start("migrate", [*airflow, "db", "migrate"]).wait_for_success(START_TIMEOUT_SECONDS)
         wait_until(
             lambda: emr.has_logged(EMR_READY_MESSAGE), "the embedded EMR has not started", [emr], START_TIMEOUT_SECONDS
         )
-        components = [start(name, [*AIRFLOW, *arguments]) for name, arguments in _COMPONENTS.items()]
+        components = [start(name, [*airflow, *arguments]) for name, arguments in _COMPONENTS.items()]
         running = LocalAirflow(f"http://127.0.0.1:{port}", admin_password(home), emr_endpoint, (emr, *components))
         for condition, name in (
             (lambda: is_healthy(running.url), "Airflow is not healthy"),

@@ -138,7 +138,7 @@ def aws_deploy(
 
 @app.command("aws-bundle", rich_help_panel=_PANEL)
 def aws_bundle() -> None:
-    """Write dags.zip and plugins.zip to dist/, for an Airflow elsewhere, such as MWAA."""
+    """Write dags.zip, plugins.zip and requirements.txt to dist/, for an Airflow elsewhere, such as MWAA."""
     from nightjar.packaging.build import PROJECT_ROOT, zip_bytes
 
     folder = PROJECT_ROOT / "dist"
@@ -147,6 +147,8 @@ def aws_bundle() -> None:
         data = zip_bytes(files)
         (folder / name).write_bytes(data)
         sys.stdout.write(f"{folder / name}: {len(data) / 1e6:.2f} MB\n")
+    (folder / "requirements.txt").write_text(bundled_requirements(), "utf-8")
+    sys.stdout.write(f"{folder / 'requirements.txt'}\n")
 
 
 def bundled_dags() -> dict[str, bytes]:
@@ -154,6 +156,15 @@ def bundled_dags() -> dict[str, bytes]:
     from nightjar.packaging.build import PROJECT_ROOT
 
     return {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "dags").glob("*.py"))}
+
+
+def bundled_requirements() -> str:
+    """Return what the DAGs need beside Airflow, without versions: constraints of the Airflow elsewhere choose them."""
+    from nightjar.packaging.build import PROJECT_ROOT
+
+    lines = (PROJECT_ROOT / "requirements" / "airflow.in").read_text("utf-8").splitlines()
+    names = (line.partition("==")[0].strip() for line in lines if not line.startswith("#"))
+    return "".join(f"{name}\n" for name in names if name and name != "apache-airflow")
 
 
 def bundled_plugins() -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+import jobs
 from jobs.config import PREFIX
 from jobs.errors import InputError
 from jobs.lake.identity import DEFAULT, LOCAL, PROJECT, is_project
@@ -23,6 +24,8 @@ from jobs.lake.uri import to_uri
 DAG_ID = "train_llm"
 """The DAG of the pipeline `DEFAULT`."""
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGE_ROOT = Path(jobs.__file__).resolve().parents[1]
+"""The project, or the plugins folder of an Airflow elsewhere, in which ``plugins.zip`` was unpacked."""
 
 
 _RESERVED = (DEFAULT, LOCAL)
@@ -65,8 +68,8 @@ class Settings(BaseSettings):
     """Seconds between two requests for the state of a cluster or step. 1 suits the embedded EMR."""
     stats_dir: Folder = PROJECT_ROOT / "stats"
     """Local folder to which the statistics of each run are copied. Default: stats in the project."""
-    package_root: Folder = PROJECT_ROOT
-    """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: the project."""
+    package_root: Folder = _PACKAGE_ROOT
+    """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: where Airflow imports it."""
 
     def run(self, dag_id: str, run_id: str) -> Run:
         """Return a run of Airflow, which knows its id for each DAG alone. The DAG is the run's pipeline."""

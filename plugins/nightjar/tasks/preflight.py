@@ -5,6 +5,7 @@ Every error is an `InputError`: one line for the user that names the setting, wh
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ SCAN_BYTES = 64 * 2**20
 
 def prepare(config: Config, run: Run) -> Config:
     """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake."""
+    check_can_wait()
     lake, config = Lake(run.lake_uri), place(config)
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
         endpoint_url = aws.emr_client().meta.endpoint_url
@@ -52,6 +54,15 @@ def prepare(config: Config, run: Run) -> Config:
     for line in explain_inert(config, config.chosen, Facts("emr", formats, inherits=champion is not None)):
         log.warning("%s", line)
     return of_run.claim(run, config, aws.store())
+
+
+def check_can_wait() -> None:
+    """Check that Airflow's triggerer can wait for a cluster and its steps: it needs an optional package for that."""
+    if importlib.util.find_spec("aiobotocore") is None:
+        raise InputError(
+            "Airflow has no aiobotocore, so its triggerer cannot wait for EMR: install"
+            " apache-airflow-providers-amazon[aiobotocore]"
+        )
 
 
 def check_wheelhouse(config: Config) -> None:

@@ -38,7 +38,6 @@ def test_archives_are_all_that_airflow_needs(tmp_path: Path) -> None:
         assert wanted <= {path.relative_to(there) for path in there.rglob("*.*")}
     env = {key: value for key, value in os.environ.items() if not key.startswith("NIGHTJAR")} | {
         "PYTHONPATH": f"{home / 'dags'}:{home / 'plugins'}",
-        "NIGHTJAR_PACKAGE_ROOT": str(home / "plugins"),
     }
     done = subprocess.run(
         [sys.executable, "-c", CODE], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
