@@ -188,12 +188,12 @@ $(MWAA)/made: requirements/airflow.in
 		$(RUN) -m uv venv --quiet --clear --python $(MWAA_PYTHON) $(MWAA)/$$extra && \
 		sed "$$(test $$extra = with || echo 's/\[aiobotocore\]//')" dist/requirements.txt >$(MWAA)/$$extra.txt && \
 		$(RUN) -m uv pip install --quiet --python $(MWAA)/$$extra/bin/python \
-			apache-airflow==$(AIRFLOW_VERSION) -r $(MWAA)/$$extra.txt || exit 1; \
+			$(if $(CONSTRAINTS),-c '$(CONSTRAINTS)') apache-airflow==$(AIRFLOW_VERSION) -r $(MWAA)/$$extra.txt || exit 1; \
 	done
 	touch $@
 
 .PHONY: test-mwaa
-test-mwaa: setup $(MWAA)/made ## Run the bundle's DAG in another Airflow [AIRFLOW_VERSION=3.3.1] [MWAA_PYTHON=3.12]
+test-mwaa: setup $(MWAA)/made ## Run the bundle's DAG in another Airflow [AIRFLOW_VERSION=3.3.1] [MWAA_PYTHON=3.12] [CONSTRAINTS=file or URL]
 	NIGHTJAR_MWAA='$(abspath $(MWAA))' $(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m mwaa tests/mwaa
 
 .PHONY: chaos

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import uuid
 
 import boto3
@@ -53,6 +54,13 @@ def test_patterns_lists_and_compressed_files_are_accepted(put, lake_uri):
     check(f"{lake_uri}/corpus/*.gz\n{lake_uri}/corpus/a.txt")
     with pytest.raises(InputError, match=r"none of the 2 files in .* matches this pattern"):
         check(f"{lake_uri}/corpus/a.txt\n{lake_uri}/corpus/*.jsonl")
+
+
+def test_an_airflow_that_cannot_wait_for_emr_is_refused(monkeypatch):
+    preflight.check_can_wait()
+    monkeypatch.setitem(sys.modules, "aiobotocore", None)
+    with pytest.raises(InputError, match=r"install apache-airflow-providers-amazon\[aiobotocore\]"):
+        preflight.check_can_wait()
 
 
 def check_utf8(corpus, **limits):
