@@ -55,6 +55,7 @@ READY_YARN = """
     ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
   lose a host with all that runs on it (root)
     kill -9 $(ip netns pids njy-2)"""
+AIRFLOW = (sys.executable, "-m", "airflow")
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
     "api-server": ["api-server"],
@@ -84,7 +85,7 @@ def local_airflow(
     emr_port: int = 0,
     extra_env: dict[str, str] | None = None,
     executors: Executors = "threads",
-    python: str = sys.executable,
+    airflow: Sequence[str] = AIRFLOW,
 ) -> Iterator[LocalAirflow]:
     """Run Airflow and the embedded EMR for the duration of the block.
 
@@ -95,7 +96,7 @@ def local_airflow(
         emr_port: Port of the embedded EMR; 0 chooses a free one.
         extra_env: Additional environment variables, which override all others.
         executors: How the embedded EMR runs Spark's executors.
-        python: Interpreter of the environment that has Airflow.
+        airflow: Command that starts Airflow.
 
     Raises:
         ProcessError: if a process died or is not healthy within the timeout.
@@ -106,8 +107,6 @@ def local_airflow(
     with ExitStack() as stack:
         emr_endpoint = f"http://127.0.0.1:{free_port(emr_port)}"
         env = {**environment(home, lake_uri, emr_endpoint, port), **(extra_env or {})}
-
-        airflow = [python, "-m", "airflow"]
 
         def start(name: str, command: list[str]) -> GuardedProcess:
             return stack.enter_context(GuardedProcess(name, command, env, home / "logs" / f"{name}.log"))

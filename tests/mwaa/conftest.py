@@ -77,8 +77,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             "PYTHONSAFEPATH": "1",  # the working folder is the project, whose modules must not be found
             **dict.fromkeys(UNSET, ""),
         }
-        python = f"{os.environ['NIGHTJAR_MWAA']}/{kind}/bin/python"
-        with local_airflow(home / "airflow", LAKE.uri, extra_env=env, python=python) as running:
+        airflow = [f"{os.environ['NIGHTJAR_MWAA']}/{kind}/bin/python", "-m", "airflow"]
+        with local_airflow(home / "airflow", LAKE.uri, extra_env=env, airflow=airflow) as running:
             monkeypatch.setenv("AWS_ENDPOINT_URL", running.emr_endpoint)
             yield Elsewhere(running, login(running.url, running.password), home)
 
