@@ -10,8 +10,11 @@ from detect_secrets.settings import transient_settings
 
 # Locks and the manifests of a lake hold hashes.
 NOT_READ = re.compile(r"requirements/.*\.txt|\.secrets|stats/.*|tests/data/lake-0\.1/.*")
-# Credentials of the embedded EMR, which accepts any; the hashes of the sample corpus and of settings in a test.
-PUBLIC = r"embedded|local|testing|admin|(passwords|secrets)\.json.*|(f393d09d07ea4d0e|3cb74bda3add43c8)[0-9a-f]{48}"
+# Credentials of servers that accept any, and one that is refused; the hashes of the sample corpus and of settings.
+PUBLIC = (
+    r"embedded|local|testing|admin|unused|short|(passwords|secrets)\.json.*|"
+    "(f393d09d07ea4d0e|3cb74bda3add43c8)[0-9a-f]{48}"
+)
 PLUGINS = (
     "ArtifactoryDetector AWSKeyDetector AzureStorageKeyDetector BasicAuthDetector GitHubTokenDetector JwtTokenDetector"
     " KeywordDetector NpmDetector OpenAIDetector PrivateKeyDetector SlackDetector StripeDetector"
