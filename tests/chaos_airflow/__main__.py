@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +34,7 @@ RESULTS = Path(".cache/chaos-airflow")
 def main() -> int:
     """Run the cases that have no result yet, and print the table; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser("python -m tests.chaos_airflow", description=__doc__)
-    parser.add_argument("--sample", type=int, default=0, help="number of cases; 0 runs all")
+    parser.add_argument("--sample", type=int, default=0, help="number of cases, run anew; 0 runs all")
     parser.add_argument("--seed", type=int, default=0, help="decides which cases are in the sample")
     parser.add_argument("--results", type=Path, default=RESULTS, help=f"folder of the results (default: {RESULTS})")
     parser.add_argument("--dag", action="append", choices=SUBJECTS, help="repeat it for several; default: all")
@@ -46,8 +46,8 @@ def main() -> int:
     options.results.mkdir(parents=True, exist_ok=True)
     is_bad = False
     for name in options.dag or SUBJECTS:
-        path = options.results / f"{name}.jsonl"
-        if options.again:
+        path = options.results / (f"sample-{name}.jsonl" if options.sample else f"{name}.jsonl")
+        if options.again or options.sample:
             path.unlink(missing_ok=True)
         results = disturb(SUBJECTS[name], path, options)
         is_bad |= name in JUDGED and any(result.is_bad for result in results)
@@ -55,19 +55,24 @@ def main() -> int:
 
 
 def disturb(subject: Subject, path: Path, options: argparse.Namespace) -> list[Result]:
-    """Run the cases of a DAG that have no result in the file `path`, print the table, and return all results."""
+    """Run the cases of a DAG that have not struck by the file `path`, print the table, and return all results."""
     calls, done = read_results(path)
     with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
         use_no_spark(Path(folder, "no-spark"))
         place = Place(subject, Path(folder), path)
         calls = calls or place.record()
         cases = sample(cases_of(calls, options.only or DISTURBANCES), options.sample, options.seed)
-        left = [case for case in cases if case.name not in done]
+        left = unfinished(cases, done)
         done |= place.execute([case for case in left if not case.needs_servers])
         done |= place.execute([case for case in left if case.needs_servers])
     results = [done[case.name] for case in cases]
     print_table(f"{subject.dag_id}: {len(calls)} distinct calls of a run, disturbed", cases, results)
     return results
+
+
+def unfinished(cases: Sequence[Case], done: Mapping[str, Result]) -> list[Case]:
+    """Return the cases without a result, and those whose disturbance has not struck, which says nothing."""
+    return [case for case in cases if case.name not in done or not done[case.name].struck]
 
 
 class Place:

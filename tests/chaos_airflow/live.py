@@ -34,7 +34,7 @@ HOLD_SECONDS = 8.0
 """How long the disturbed call waits for its answer."""
 RUN_SECONDS = 400.0
 """Most seconds for a run to end after the disturbance."""
-STRIKE_SECONDS = 180.0
+STRIKE_SECONDS = 400.0
 """Most seconds until a run has made the call."""
 
 

@@ -2,9 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tests.chaos_airflow.__main__ import DISTURBANCES, append, read_results
+from jobs.lake.identity import DEFAULT
+from jobs.lake.layout import Lake
+from jobs.lake.store import ENVIRONMENT
+from tests.chaos_airflow.__main__ import DISTURBANCES, append, read_results, unfinished
 from tests.chaos_airflow.judge import Result, most_at_once
 from tests.chaos_airflow.plan import Call, calls_of, cases_of, sample
+from tests.chaos_airflow.subjects import SUBJECTS
+from tests.support.airflow import isolate
+
+isolate()
 
 READ = Call("emr", "DescribeCluster", "client")
 CREATE = Call("emr", "RunJobFlow", "client")
@@ -58,6 +65,24 @@ def test_results_are_read_again_but_for_a_line_that_was_cut_off(tmp_path):
     with path.open("a") as file:
         file.write('{"case": "b", "dist')
     assert read_results(path) == ([CREATE], {"a": GOOD})
+
+
+def test_a_case_that_has_not_struck_is_run_again():
+    cases = cases_of([CREATE], ["denied", "dropped-before", "dropped-after"])
+    done = {
+        case.name: Result(**vars(GOOD) | {"struck": struck})
+        for case, struck in zip(cases[:2], (True, False), strict=True)
+    }
+    assert unfinished(cases, done) == cases[1:]
+
+
+def test_the_plain_dag_does_the_same_steps_on_the_same_cluster(tmp_path):
+    run = Lake((tmp_path / "lake").as_uri()).run("r", DEFAULT)
+    given = SUBJECTS["plain"].prepare(run, str(tmp_path / "a.txt"), ENVIRONMENT)
+    assert given["flow"]["Name"] == SUBJECTS["plain"].cluster_name(run)
+    assert [step["Name"] for step in given["steps"]] == ["tokenize", "windows", "train", "generate"]
+    assert all(run.config in step["HadoopJarStep"]["Args"] for step in given["steps"])
+    assert ENVIRONMENT.exists(run.config)
 
 
 def test_what_breaks_a_promise_is_bad():
