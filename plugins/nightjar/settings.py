@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     """Seconds between two requests for the state of a cluster or step. 1 suits the embedded EMR."""
     stats_dir: Folder = PROJECT_ROOT / "stats"
     """Local folder to which the statistics of each run are copied. Default: stats in the project."""
+    job_python: Annotated[Path | None, BeforeValidator(lambda text: (text or "").strip() or None)] = None
+    """Python of the job's environment on this machine, with which the page of a run tries its model. Without a value,
+    Airflow's own Python, if it has torch."""
     package_root: Folder = _PACKAGE_ROOT
     """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: where Airflow imports it."""
 

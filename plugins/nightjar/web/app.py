@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from jobs.errors import NightjarError
 from jobs.results.summary import MOST_CHARACTERS
 from jobs.results.text import one_line
-from nightjar.web import files, runs
+from nightjar.web import files, runs, sampling
 from nightjar.web.access import OF_FILES, READ_RUNS, asset, message
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 app = FastAPI(openapi_url=None)
 app.include_router(files.router)
 app.include_router(runs.router)
+app.include_router(sampling.router)
 app.add_api_route("/static/{name}", asset, dependencies=[READ_RUNS])
 
 

@@ -26,6 +26,7 @@ from jobs.results.summary import Status
 from jobs.results.table import COLUMNS, cells
 from nightjar import settings
 from nightjar.emr.records import ClusterRecords
+from nightjar.web import sampling
 from nightjar.web.access import READ_RUNS, message, respond
 from nightjar.web.reading import LakeReader, Source
 
@@ -152,7 +153,10 @@ def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, q
         "links": _links(run, source),
         "live": {"seconds": seconds and max(seconds, fresh_seconds), "source": f"?{query}"},
     }
-    return respond(request, "live.html" if part else "run.html", **values)
+    if part:
+        return respond(request, "live.html", **values)
+    box = {"reason": sampling.why_absent(run, source), "folder": quote(run.folder)}
+    return respond(request, "run.html", box=box, **values)
 
 
 def _links(run: Run, source: LakeReader) -> list[tuple[str, str]]:

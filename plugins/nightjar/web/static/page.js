@@ -60,6 +60,7 @@
       if (whole && !next.dataset.seconds) {
         next = await load(window.location.href, "whole"); // the run has ended, so its tables are complete
         swap(whole, next);
+        showBox();
       } else {
         swap(old, next);
       }
@@ -83,6 +84,63 @@
     }, 1000 * Math.min(longestSeconds, seconds * 2 ** failures));
   }
 
+  // The box that tries the model. Its text comes in lines of JSON.
+  let writing = null;
+
+  async function tryModel(form) {
+    const [status, made] = [form.querySelector("[role=status]"), form.querySelector(".made")];
+    const [start, stop] = [form.querySelector("[type=submit]"), form.querySelector("[data-stop]")];
+    const own = new AbortController();
+    writing = own;
+    start.disabled = true;
+    stop.hidden = false;
+    made.hidden = false;
+    made.textContent = form.elements.prompt.value;
+    status.textContent = "The model is loaded.";
+    try {
+      const question = {
+        prompt: form.elements.prompt.value,
+        temperature: Number(form.elements.temperature.value),
+        top_k: Number(form.elements.top_k.value),
+      };
+      const response = await fetch(form.dataset.source, {
+        method: "POST", credentials: "same-origin", signal: own.signal,
+        headers: { "Content-Type": "application/json" }, body: JSON.stringify(question),
+      });
+      if (!response.ok) throw new Error((await response.json()).detail);
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      let wrong = "";
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        const lines = (rest + part.value).split("\n");
+        rest = lines.pop();
+        for (const line of lines.map((each) => JSON.parse(each))) {
+          made.append(line.text ?? "");
+          wrong = line.error ?? wrong;
+          status.textContent = "The model writes.";
+        }
+      }
+      if (wrong) throw new Error(wrong);
+      status.textContent = "Done.";
+    } catch (error) {
+      status.textContent = own.signal.aborted ? "Stopped." : `No text: ${error.message}`;
+    }
+    start.disabled = false;
+    stop.hidden = true;
+  }
+
+  function showBox() {
+    const form = document.querySelector("form.try");
+    if (form) form.hidden = false;
+  }
+
+  document.addEventListener("submit", (event) => {
+    if (!event.target.matches("form.try")) return;
+    event.preventDefault();
+    tryModel(event.target);
+  });
+  document.addEventListener("click", (event) => { if (event.target.matches("[data-stop]")) writing?.abort(); });
+  document.addEventListener("DOMContentLoaded", showBox);
   applyTheme();
   window.addEventListener("storage", applyTheme);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) plan(); });

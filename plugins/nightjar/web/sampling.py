@@ -1,0 +1,213 @@
+"""The box of a run's page that tries its model: a process of the job's environment continues a prompt.
+
+Airflow's environment has no torch. So the box runs ``python -m jobs sample`` with the Python that has it. Where there
+is none, the page says so. Length, time and the number of processes are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Annotated
+from weakref import WeakSet
+
+from fastapi import APIRouter, Header, HTTPException
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from jobs.errors import DamagedError, LakeError, shorten
+from jobs.lake.layout import MANIFEST, Run
+from jobs.lake.manifest import Manifest
+from jobs.lake.names import below
+from jobs.lake.store import COPY_BYTES
+from jobs.lake.uri import is_s3, join, local_path
+from nightjar import settings
+from nightjar.web.access import OF_FILES, READ_RUNS
+from nightjar.web.reading import LakeReader, Source
+
+NEW_TOKENS = 200
+SECONDS = 90.0
+"""How long a process may take, with its start."""
+MOST_PROCESSES = 2
+"""Most processes of an API server at the same time. One takes about 300 MB and, while it starts, a core."""
+MOST_MODEL_BYTES = 1 << 30
+"""Most bytes of a model that is copied from S3 for a process."""
+_PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
+"""The variables that a process gets. Those of Airflow hold the secrets of its connections."""
+
+router = APIRouter(dependencies=[READ_RUNS])
+_running: WeakSet[_Lines] = WeakSet()
+
+
+class Question(BaseModel):
+    """What a user asks the model to continue."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    prompt: str = Field(max_length=4000)
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_k: int = Field(50, ge=1, le=1_000_000)
+
+
+def why_absent(run: Run, source: LakeReader) -> str:
+    """Return why the model of a run cannot be tried here; an empty text if it can."""
+    if not source.store.exists(join(run.model, MANIFEST)):
+        return "This run has no model, or not yet."
+    python = settings.load().job_python
+    if python is None and find_spec("torch") is None:
+        return (
+            "Airflow's environment has no torch. To try models here, name the Python of the job's environment on this"
+            " machine in the variable NIGHTJAR_JOB_PYTHON."
+        )
+    if python is not None and not os.access(python, os.X_OK):
+        return f"NIGHTJAR_JOB_PYTHON names {python}, which is no program that Airflow can run."
+    return ""
+
+
+@router.post("/runs/try/{folder:path}")
+async def try_model(
+    source: Source,
+    folder: str,
+    question: Question,
+    sec_fetch_site: Annotated[str, Header()] = "same-origin",
+) -> Response:
+    """Stream the continuation of a prompt as lines of JSON: ``{"text": ...}``, and ``{"error": ...}`` if it fails."""
+    if sec_fetch_site not in ("same-origin", "none"):
+        raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may ask")
+    run = await run_in_threadpool(source.run, folder)
+    if reason := await run_in_threadpool(why_absent, run, source):
+        raise HTTPException(HTTPStatus.CONFLICT, reason)
+    if len(_running) >= MOST_PROCESSES:
+        detail = f"{MOST_PROCESSES} texts are being written for others; try again in some seconds"
+        raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "5"})
+    return _Lines(_Process(run, source, question))
+
+
+@dataclass(eq=False)
+class _Process:
+    """A process that continues a prompt."""
+
+    run: Run
+    source: LakeReader
+    question: Question
+
+    async def lines(self) -> AsyncGenerator[bytes, None]:
+        """Yield lines of JSON with the text as it comes. The process ends with this generator."""
+        with tempfile.TemporaryDirectory(prefix="nightjar-try-") as scratch, tempfile.TemporaryFile() as log:
+            try:
+                model = await run_in_threadpool(_model_folder, self.run, self.source, Path(scratch))
+                async with aclosing(self._texts(model, log)) as texts:
+                    async for text in texts:
+                        yield _line(text=text)
+            except TimeoutError:
+                yield _line(error=f"The text was ended after {SECONDS:.0f} seconds.")
+            except (DamagedError, LakeError, OSError) as error:
+                yield _line(error=shorten(error))
+
+    async def _texts(self, model: str, log: IO[bytes]) -> AsyncGenerator[str, None]:
+        """Yield the parts of the continuation; if the process fails, raise an OSError with its last line."""
+        loaded, prompt = settings.load(), self.question.prompt.encode(errors="replace").rstrip(b"\r\n")
+        process = await asyncio.create_subprocess_exec(
+            *(str(loaded.job_python or sys.executable), "-m", "jobs", "sample", "--model", model),
+            *("--max-new-tokens", str(NEW_TOKENS), "--temperature", str(self.question.temperature)),
+            *("--top-k", str(self.question.top_k), "--seed", str(secrets.randbits(31))),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            cwd=loaded.package_root,
+            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {"PYTHONIOENCODING": "utf-8"},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(prompt)
+            process.stdin.close()
+            end = asyncio.get_running_loop().time() + SECONDS
+            async with asyncio.timeout_at(end):
+                await process.stdout.readexactly(len(prompt))  # it begins with the prompt
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            held_back = ""  # a line feed that may be the last one, which the command adds
+            while block := await _read(process.stdout, end):
+                text = held_back + decoder.decode(block)
+                held_back = "\n" * text.endswith("\n")
+                yield text.removesuffix("\n")
+            if await process.wait() == 0:
+                return
+        except asyncio.IncompleteReadError:
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        log.seek(0)
+        last = log.read().decode(errors="replace").strip().splitlines()[-1:]
+        raise OSError(
+            f"The process ended with exit code {process.returncode}: {''.join(last).removeprefix('nightjar: ')}"
+        )
+
+
+class _Lines(StreamingResponse):
+    """The lines of a process, which is ended when the client has left."""
+
+    def __init__(self, process: _Process) -> None:
+        self._lines = process.lines()
+        _running.add(self)
+        super().__init__(self._lines, media_type="application/jsonl", headers=OF_FILES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            _running.discard(self)
+            await self._lines.aclose()
+
+
+async def _read(stream: asyncio.StreamReader, end: float) -> bytes:
+    """Return what has come; raise a TimeoutError at the time `end` of the loop."""
+    async with asyncio.timeout_at(end):
+        return await stream.read(4096)
+
+
+def _model_folder(run: Run, source: LakeReader, scratch: Path) -> str:
+    """Return the folder with the model of a run on this machine; one in S3 is copied to `scratch`."""
+    manifest = source.store.read_manifest(run.model)
+    if manifest is None:
+        raise LakeError("the model was deleted")
+    names = [MANIFEST, *(entry.name for entry in manifest.files)]
+    if not is_s3(run.model):
+        for name in names:
+            if source.store.info(below(run.model, name)) is None:  # also for a link that leads out of the lake
+                raise DamagedError(f"{name} is missing in the model's folder")
+        return str(local_path(run.model))
+    _check_size(manifest)
+    for name in names:
+        target = local_path(below(scratch.as_uri(), name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.store.open_input(below(run.model, name)) as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, COPY_BYTES)
+    return str(scratch)
+
+
+def _check_size(manifest: Manifest) -> None:
+    size = sum(entry.size for entry in manifest.files)
+    if size > MOST_MODEL_BYTES:
+        raise LakeError(f"the model has {size:,} bytes; at most {MOST_MODEL_BYTES:,} are copied for this box")
+
+
+def _line(**values: str) -> bytes:
+    return json.dumps(values).encode() + b"\n"
