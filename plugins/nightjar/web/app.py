@@ -31,7 +31,9 @@ def refuse(request: Request, error: HTTPException) -> Response:
     """Send a browser whose user is not logged in to the login; answer other requests with the error."""
     if error.status_code == HTTPStatus.UNAUTHORIZED and _wants_page(request):
         return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
-    return _answer(request, error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+    answer = _answer(request, error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
 
 
 @app.exception_handler(RequestValidationError)

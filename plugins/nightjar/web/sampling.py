@@ -50,7 +50,7 @@ _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
 """The variables that a process gets. Those of Airflow hold the secrets of its connections."""
 
 router = APIRouter(dependencies=[READ_RUNS])
-_running: WeakSet[_Lines] = WeakSet()
+_running: WeakSet[_Events] = WeakSet()
 
 
 class Question(BaseModel):
@@ -85,7 +85,10 @@ async def try_model(
     question: Question,
     sec_fetch_site: Annotated[str, Header()] = "same-origin",
 ) -> Response:
-    """Stream the continuation of a prompt as lines of JSON: ``{"text": ...}``, and ``{"error": ...}`` if it fails."""
+    """Stream the continuation of a prompt: events with ``{"text": ...}``, and ``{"error": ...}`` if it fails.
+
+    Airflow's server compresses other streams, and so holds back their parts.
+    """
     if sec_fetch_site not in ("same-origin", "none"):
         raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may ask")
     run = await run_in_threadpool(source.run, folder)
@@ -94,7 +97,7 @@ async def try_model(
     if len(_running) >= MOST_PROCESSES:
         detail = f"{MOST_PROCESSES} texts are being written for others; try again in some seconds"
         raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"Retry-After": "5"})
-    return _Lines(_Process(run, source, question))
+    return _Events(_Process(run, source, question))
 
 
 @dataclass(eq=False)
@@ -105,18 +108,19 @@ class _Process:
     source: LakeReader
     question: Question
 
-    async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Yield lines of JSON with the text as it comes. The process ends with this generator."""
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """Yield the text as it comes. The process ends with this generator."""
+        yield b": the process starts\n\n"  # sends the headers
         with tempfile.TemporaryDirectory(prefix="nightjar-try-") as scratch, tempfile.TemporaryFile() as log:
             try:
                 model = await run_in_threadpool(_model_folder, self.run, self.source, Path(scratch))
                 async with aclosing(self._texts(model, log)) as texts:
                     async for text in texts:
-                        yield _line(text=text)
+                        yield _event(text=text)
             except TimeoutError:
-                yield _line(error=f"The text was ended after {SECONDS:.0f} seconds.")
+                yield _event(error=f"The text was ended after {SECONDS:.0f} seconds.")
             except (DamagedError, LakeError, OSError) as error:
-                yield _line(error=shorten(error))
+                yield _event(error=shorten(error))
 
     async def _texts(self, model: str, log: IO[bytes]) -> AsyncGenerator[str, None]:
         """Yield the parts of the continuation; if the process fails, raise an OSError with its last line."""
@@ -160,21 +164,21 @@ class _Process:
         )
 
 
-class _Lines(StreamingResponse):
-    """The lines of a process, which is ended when the client has left."""
+class _Events(StreamingResponse):
+    """The events of a process, which is ended when the client has left."""
 
     def __init__(self, process: _Process) -> None:
-        self._lines = process.lines()
+        self._events = process.events()
         _running.add(self)
-        super().__init__(self._lines, media_type="application/jsonl", headers=OF_FILES)
+        super().__init__(self._events, media_type="text/event-stream", headers=OF_FILES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the lines."""
+        """Send the events."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             _running.discard(self)
-            await self._lines.aclose()
+            await self._events.aclose()
 
 
 async def _read(stream: asyncio.StreamReader, end: float) -> bytes:
@@ -209,5 +213,5 @@ def _check_size(manifest: Manifest) -> None:
         raise LakeError(f"the model has {size:,} bytes; at most {MOST_MODEL_BYTES:,} are copied for this box")
 
 
-def _line(**values: str) -> bytes:
-    return json.dumps(values).encode() + b"\n"
+def _event(**values: str) -> bytes:
+    return b"data: " + json.dumps(values).encode() + b"\n\n"

@@ -6,8 +6,11 @@ from itertools import pairwise
 import pytest
 
 from infra.airflow.environment import PROJECT_ROOT
+from jobs.model_io.folder import save_model
 from tests.support.browser import CHROMIUM, browser
+from tests.support.models import untrained_model
 from tests.support.pages import go_on, views
+from tests.support.results import finish
 
 pytestmark = [
     pytest.mark.airflow,
@@ -124,6 +127,15 @@ def test_every_control_has_a_name_and_headings_are_in_order(tab, site, runs):
         assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
+def faults(tab):
+    """Return what axe finds wrong in a page, by the rule."""
+    tab.evaluate(AXE.read_text("utf-8") + "; undefined")
+    violations = tab.evaluate("axe.run().then((results) => results.violations)")
+    return {
+        each["id"]: (each["impact"], [node["html"] for node in each["nodes"]][:3], each["help"]) for each in violations
+    }
+
+
 @pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: make .cache/axe/made")
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
@@ -135,11 +147,27 @@ def test_axe_finds_no_fault(tab, site, runs, theme, width):
     for view, address in views(runs).items():
         tab.open(f"{site.url}/nightjar{address}")
         tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-        tab.evaluate(AXE.read_text("utf-8") + "; undefined")
-        violations = tab.evaluate("axe.run().then((results) => results.violations)")
-        found |= {
-            (view, each["id"]): (each["impact"], [node["html"] for node in each["nodes"]][:3], each["help"])
-            for each in violations
-        }
+        found |= {(view, fault): about for fault, about in faults(tab).items()}
     tab.errors[:] = [each for each in tab.errors if "404" not in each]  # of the view of a run that is not there
     assert found == {}
+
+
+def test_the_box_shows_the_text_of_the_model(tab, site, runs):
+    run = finish(site.lake.run("tried", "default"))
+    save_model(run.model, *untrained_model(is_endless=True))
+    tab.open(f"{site.url}/nightjar/runs/show/{run.folder}")
+    field = "document.querySelector('form.try').elements"
+    tab.evaluate(f"{field}.prompt.value = 'the <b>copy</b>'; {field}.temperature.value = '0'")
+    tab.evaluate("document.querySelector('form.try [type=submit]').click()")
+    tab.wait("document.querySelector('form.try [role=status]').textContent === 'Done.'", 120)
+    made = tab.evaluate("document.querySelector('form.try .made').textContent")
+    assert made.startswith("the <b>copy</b>")
+    assert len(made) > 100
+    if AXE.exists():
+        assert faults(tab) == {}
+    tab.evaluate("document.querySelector('form.try [type=submit]').click()")
+    tab.wait("!document.querySelector('[data-stop]').hidden")
+    tab.evaluate("document.querySelector('[data-stop]').click()")
+    tab.wait("document.querySelector('form.try [role=status]').textContent === 'Stopped.'")
+    tab.open(f"{site.url}/nightjar/runs/show/{runs.live.folder}")
+    assert "This run has no model, or not yet." in tab.evaluate("document.body.innerText")

@@ -46,6 +46,11 @@ def ask(site, folder, token, body=None, **headers):
     return connection.getresponse()
 
 
+def events(text):
+    """Return the values of a stream of events, without its comments."""
+    return [json.loads(each.removeprefix("data: ")) for each in text.split("\n\n") if each.startswith("data: ")]
+
+
 def sampled(capsysbinary, run, prompt):
     words = ("--prompt", prompt, "--temperature", "0", "--max-new-tokens", str(sampling.NEW_TOKENS))
     capsysbinary.readouterr()
@@ -56,8 +61,8 @@ def sampled(capsysbinary, run, prompt):
 @pytest.mark.parametrize("prompt", ["the copyright", "", "-x", "Käfer 你好\nund"])
 def test_the_text_is_that_of_the_command_line_and_comes_in_parts(site, viewer, run, prompt, capsysbinary):
     answer = ask(site, run.folder, viewer, {**ASKED, "prompt": prompt})
-    assert (answer.status, answer.headers["content-type"]) == (200, "application/jsonl")
-    lines = [json.loads(line) for line in answer.read().splitlines()]
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    lines = events(answer.read().decode())
     assert "".join(line["text"] for line in lines) == sampled(capsysbinary, run, prompt)
     assert len(lines) > 1
 
@@ -103,12 +108,12 @@ def test_a_model_that_is_damaged_or_leads_out_of_the_lake_is_an_error(site, view
     save_model(run.model, *untrained_model())
     weights = local_path(run.model) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
-    (line,) = ask(site, run.folder, viewer).read().splitlines()
-    assert "The process ended with exit code 1: " in json.loads(line)["error"]
+    (event,) = events(ask(site, run.folder, viewer).read().decode())
+    assert "The process ended with exit code 1: " in event["error"]
     weights.rename(tmp_path / "moved")
     weights.symlink_to(tmp_path / "moved")
-    (line,) = ask(site, run.folder, viewer).read().splitlines()
-    assert json.loads(line)["error"] == "model.safetensors is missing in the model's folder"
+    (event,) = events(ask(site, run.folder, viewer).read().decode())
+    assert event["error"] == "model.safetensors is missing in the model's folder"
 
 
 def processes():
@@ -164,7 +169,7 @@ def other_run(lake_uri, made):
 def lines_of(client, run):
     answer = client.post(f"/runs/try/{run.folder}", json=ASKED)
     assert answer.status_code == 200, answer.text
-    return [json.loads(line) for line in answer.text.splitlines()]
+    return events(answer.text)
 
 
 def test_a_model_in_any_lake_is_tried_with_the_python_of_the_job(client, other_run, made, capsysbinary, monkeypatch):

@@ -84,7 +84,7 @@
     }, 1000 * Math.min(longestSeconds, seconds * 2 ** failures));
   }
 
-  // The box that tries the model. Its text comes in lines of JSON.
+  // The box that tries the model. Its text comes as events.
   let writing = null;
 
   async function tryModel(form) {
@@ -112,11 +112,12 @@
       let rest = "";
       let wrong = "";
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        const lines = (rest + part.value).split("\n");
-        rest = lines.pop();
-        for (const line of lines.map((each) => JSON.parse(each))) {
-          made.append(line.text ?? "");
-          wrong = line.error ?? wrong;
+        const events = (rest + part.value).split("\n\n");
+        rest = events.pop();
+        for (const event of events.filter((each) => each.startsWith("data: "))) {
+          const { text, error } = JSON.parse(event.slice(6));
+          made.append(text ?? "");
+          wrong = error ?? wrong;
           status.textContent = "The model writes.";
         }
       }
