@@ -40,7 +40,7 @@ def test_it_has_the_commands_of_the_job_and_its_own() -> None:
         "aws-package check",
         "aws-package wheelhouse",
     }
-    own = {"emr", *aws}
+    own = {"emr", "serve", *aws}
     assert dict(commands(console.app)).keys() == dict(commands(jobs.app)).keys() | own
 
 
