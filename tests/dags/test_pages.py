@@ -55,7 +55,7 @@ def test_the_list_in_airflow_has_all_runs_with_their_states(tab, scene):
     assert dict(tab.evaluate(f"[...{FRAME}.querySelectorAll('tr[data-run]')].map((row) => {texts})")) == {
         "baseline": "done",
         "higher-learning-rate": "done",
-        "windows-too-large": "failed",
+        "text-too-short": "failed",
         "in-progress": "running",
     }
 

@@ -14,7 +14,7 @@ from tests.support.pages import views
 SIZES = {"desktop": (1280, 800, 1), "phone": (390, 844, 2)}
 """Width, height and pixels of the screen for each of the page."""
 MOST_HEIGHT = 3600
-FIRST = {"preset": "tiny", "train.max_tokens": 1_200_000, "train.eval_every": 25, "train.workers": 2}
+FIRST = {"preset": "tiny", "train.eval_every": 25, "train.workers": 2}
 SECOND = {"train.learning_rate": 3e-2, "train.seed": 7}
 LIVE_SECONDS = 40
 """How long the run in progress trains before its picture is taken."""

@@ -14,8 +14,7 @@ from jobs.lake.layout import Lake, Run
 from tests.support.pages import Runs
 
 LIMIT_SECONDS = 900.0
-TOO_LARGE = 1_000_000
-"""A size of windows for which no text is long enough."""
+SHORT_TEXT = "Too short a text for a window."
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,9 @@ def nights(folder: Path, corpus: Path, first: Mapping[str, Any], second: Mapping
             return run
 
         done = ended("baseline", "success"), ended("higher-learning-rate", "success", **second)
-        failed = ended("windows-too-large", "failed", **{"windows.size": TOO_LARGE})
+        short = folder / "short.txt"
+        short.write_text(SHORT_TEXT)
+        failed = ended("text-too-short", "failed", corpus=str(short))
         live = trigger("in-progress", **{"train.epochs": 1000, "train.max_tokens": None, "train.max_seconds": 3600})
         deadline = time.monotonic() + LIMIT_SECONDS
         while not store.list_files(live.metrics_parts):
