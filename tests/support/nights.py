@@ -59,7 +59,9 @@ def nights(folder: Path, corpus: Path, first: Mapping[str, Any], second: Mapping
         short = folder / "short.txt"
         short.write_text(SHORT_TEXT)
         failed = ended("text-too-short", "failed", corpus=str(short))
-        live = trigger("in-progress", **{"train.epochs": 1000, "train.max_tokens": 1_000_000_000, "train.max_seconds": 3600})
+        live = trigger(
+            "in-progress", **{"train.epochs": 1000, "train.max_tokens": 1_000_000_000, "train.max_seconds": 3600}
+        )
         deadline = time.monotonic() + LIMIT_SECONDS
         while not store.list_files(live.metrics_parts):
             assert time.monotonic() < deadline
