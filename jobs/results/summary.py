@@ -116,6 +116,10 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
     is_held = not is_over and _is_held(run, store)
     steps = _steps(run, store, config, _mapping(stats.get("steps")), is_held=is_held)
     status = Status.RUNNING if is_held else _status(steps)
+    cause = next((f"{step.name}: {step.cause}" for step in steps if step.cause), None)
+    failure = _mapping(stats.get("failure"))
+    if failure and status is Status.UNFINISHED:
+        status, cause = Status.FAILED, _text(failure.get("cause"))
     baseline = next((name for name in BASELINE_LOSSES if as_number(stats.get(name)) is not None), None)
     started = [
         as_number(each.get("started")) for each in _mapping(stats.get("steps")).values() if isinstance(each, dict)
@@ -140,7 +144,7 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         bits_per_byte=as_number(stats.get("bits_per_byte")),
         valid_accuracy=as_number(stats.get("valid_accuracy")),
         tokens_per_second=as_number(stats.get("tokens_per_second")),
-        cause=next((f"{step.name}: {step.cause}" for step in steps if step.cause), None),
+        cause=cause,
         instances=tuple(_instances(run, store, config, is_held=is_held).items()) if versions[-1] else (),
         versions=versions,
     )
@@ -162,6 +166,12 @@ def read_object(uri: str, store: Store) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise DamagedError(f"{uri}: no JSON object but {shorten(found)}; delete it and run the step again")
     return found
+
+
+def record_failure(run: Run, cause: str, store: Store) -> None:
+    """Add to the statistics why a run failed whose steps have left no cause. The next step that ends drops it."""
+    uri = join(run.stats, "stats.json")
+    store.write_json(uri, {**read_object(uri, store), "failure": {"cause": cause, "time": time()}})
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -271,9 +281,9 @@ def _is_held(run: Run, store: Store) -> bool:
 
 
 def _start_of(run: Run, store: Store, stats: Mapping[str, Any]) -> float | None:
-    """Return when the configuration of a run without statistics was written."""
-    info = None if stats else store.info(run.config)
-    return info.modified_at if info else None
+    """Return when the configuration of a run without statistics was written, or when it failed before that."""
+    info = None if stats.get("steps") else store.info(run.config)
+    return info.modified_at if info else as_number(_mapping(stats.get("failure")).get("time"))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

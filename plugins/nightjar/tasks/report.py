@@ -9,7 +9,7 @@ from jobs.errors import NightjarError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
 from jobs.results.page import read_report, to_html
-from jobs.results.summary import Status
+from jobs.results.summary import Status, record_failure
 from nightjar import aws
 from nightjar.emr.causes import explain_end
 from nightjar.emr.records import ClusterRecords
@@ -22,8 +22,12 @@ def write_report(run: Run, store: Store, failed_tasks: Sequence[str] = ()) -> No
     """Write the report of a run that is over. An error is logged: it must not keep the statistics from being copied."""
     try:
         report = read_report(run, store, is_over=True)
-        if report.summary.status is not Status.DONE and report.summary.cause is None:
-            report = report.failed_by(cause_of_cluster(run, store) or _cause_in_airflow(failed_tasks))
+        is_explained = report.summary.cause is not None and "failure" not in report.stats  # by a step itself
+        if report.summary.status is not Status.DONE and not is_explained:
+            cause = cause_of_cluster(run, store) or _cause_in_airflow(failed_tasks)
+            report = report.failed_by(cause)
+            if cause is not None:
+                record_failure(run, cause, store)
         store.write_bytes(run.report, to_html(report))
     except Exception as error:
         log.warning("%s: the report could not be written (%s: %s)", run.uri, type(error).__name__, error)

@@ -1,11 +1,13 @@
 """The report that pull_stats writes, whatever happened to the run."""
 
 import json
+import time
 
 import pytest
 
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
+from jobs.results.summary import Status, read_summary
 from nightjar.aws import store
 from nightjar.emr.records import ClusterRecords
 from nightjar.tasks import results
@@ -46,6 +48,26 @@ def test_a_task_that_failed_before_the_cluster_is_the_cause(run, tmp_path):
     results.pull_stats(run, tmp_path / "stats", states)
     page = store().read_bytes(join(run.stats, "report.html")).decode()
     assert "the Airflow task preflight failed; its log has the cause" in page
+
+
+def test_a_run_that_failed_outside_of_its_steps_is_failed_in_lists_until_it_goes_on(run, tmp_path):
+    def seen():
+        summary = read_summary(run, store())
+        return summary.status, summary.cause
+
+    assert seen() == (Status.UNFINISHED, None)
+    for task in ("preflight", "upload_package"):
+        results.pull_stats(run, tmp_path / "stats", {task: "failed"})
+        assert seen() == (Status.FAILED, f"the Airflow task {task} failed; its log has the cause")
+    assert read_summary(run, store()).started == pytest.approx(time.time(), abs=60)
+
+
+def test_a_later_success_leaves_no_failure_behind(tmp_path):
+    run = Lake((tmp_path / "lake").as_uri()).run("r", "default")
+    results.pull_stats(run, tmp_path / "stats", {"preflight": "failed"})
+    finish(run)
+    assert (read_summary(run, store()).status, read_summary(run, store()).cause) == (Status.DONE, None)
+    assert "failure" not in store().read_json(join(run.stats, "stats.json"))
 
 
 def test_a_run_without_a_file_has_a_report(run, tmp_path):
