@@ -37,6 +37,8 @@ _KEPT_TOGETHER = (
     "tests/dags/test_headless.py",
     "tests/dags/test_live.py",
     "tests/infra/aws/test_deployment.py",
+    "tests/infra/serve/test_completions.py",
+    "tests/infra/serve/test_refusals.py",
     "tests/jobs/cli/test_run.py",
     "tests/jobs/corpus/test_formats.py",
     "tests/jobs/engine/test_both.py",

@@ -27,6 +27,7 @@ from infra.serve.metrics import Metrics
 from infra.serve.models import Models, Served
 from infra.serve.protocol import CompletionRequest
 from infra.serve.settings import Limits
+from jobs.errors import shorten
 
 MOST_BODY_BYTES = 1 << 20
 BODY_SECONDS = 30.0
@@ -89,7 +90,9 @@ class Service:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
             if not self._keys and not is_local_name(request.headers.get("host", "")):
-                raise ApiError(403, "This server answers requests to localhost alone.", code="wrong_host")
+                raise ApiError(
+                    403, "Without an API key, this server answers only requests to localhost.", code="wrong_host"
+                )
             return await handler(request)
 
         return guarded
@@ -303,7 +306,8 @@ async def _answer_error(request: Request, error: ApiError) -> Response:
 
 
 async def _answer_other_error(request: Request, error: HTTPException) -> Response:
-    message = f"{error.detail} ({request.method} {request.url.path})"
+    asked = shorten(f"{request.method} {request.url.path}")
+    message = f"{error.detail}: {asked}; this server has POST /v1/completions and GET /v1/models"
     return JSONResponse(ApiError(error.status_code, message).body(), error.status_code, error.headers)
 
 
