@@ -24,7 +24,8 @@ FRAME = "document.querySelector('iframe').contentDocument"
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("nights")
     (folder / "poems.txt").write_bytes(poems())
-    with nights(folder, folder / "poems.txt", CONF, {"train.seed": 5, "train.learning_rate": 2e-3}) as running:
+    first = CONF | {"train.eval_every": 10}
+    with nights(folder, folder / "poems.txt", first, {"train.seed": 5, "train.learning_rate": 2e-3}) as running:
         yield running
 
 
@@ -63,7 +64,7 @@ def test_the_list_in_airflow_has_all_runs_with_their_states(tab, scene):
 def test_the_curves_of_a_finished_run_are_its_metrics(tab, scene):
     tab.open(show(scene, scene.runs.first))
     rows = list(csv.DictReader(io.StringIO(store.read_bytes(join(scene.runs.first.stats, "metrics.csv")).decode())))
-    assert len(rows) > 2
+    assert len(rows) > 1
     marks = "[...document.querySelectorAll('figure circle title')].map((each) => each.textContent)"
     of_loss = [each for each in tab.evaluate(marks) if ": valid loss " in each]
     losses = [f"step {int(row['step']):,}: valid loss {float(row['valid_loss']):.4g} nats per token" for row in rows]
