@@ -1,7 +1,7 @@
 """``make chaos-airflow``: disturb each distinct call of a run to EMR and S3 in turn; print a table of what is left.
 
-The results are in a file of JSON lines for each DAG. The same command continues where it was stopped. The DAG `plain`
-is for comparison: what it loses is no error.
+The results are in a file of JSON lines for each DAG. The same command continues where it was stopped; after a change of
+the code, `--again` forgets them. The DAG `plain` is for comparison: what it loses is no error.
 """
 
 from __future__ import annotations
@@ -56,17 +56,19 @@ def main() -> int:
 
 def disturb(subject: Subject, path: Path, options: argparse.Namespace) -> list[Result]:
     """Run the cases of a DAG that have not struck by the file `path`, print the table, and return all results."""
-    calls, done = read_results(path)
+    done = read_results(path)
     with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
         use_no_spark(Path(folder, "no-spark"))
         place = Place(subject, Path(folder), path)
-        calls = calls or place.record()
+        calls = place.record()
         cases = sample(cases_of(calls, options.only or DISTURBANCES), options.sample, options.seed)
         left = unfinished(cases, done)
-        done |= place.execute([case for case in left if not case.needs_servers])
-        done |= place.execute([case for case in left if case.needs_servers])
-    results = [done[case.name] for case in cases]
-    print_table(f"{subject.dag_id}: {len(calls)} distinct calls of a run, disturbed", cases, results)
+        try:
+            place.execute([case for case in left if not case.needs_servers], done)
+            place.execute([case for case in left if case.needs_servers], done)
+        finally:  # also if it is stopped
+            results = [done[case.name] for case in cases if case.name in done]
+            print_table(f"{subject.dag_id}: {len(calls)} distinct calls of a run, disturbed", cases, results)
     return results
 
 
@@ -86,15 +88,12 @@ class Place:
     def record(self) -> list[Call]:
         """Return the distinct calls of an undisturbed run."""
         with bench(self._subject, self._folder) as place:
-            calls = place.record()
-        append(self._results, {"calls": [asdict(call) for call in calls]})
-        return calls
+            return place.record()
 
-    def execute(self, cases: Sequence[Case]) -> dict[str, Result]:
-        """Run cases that all need a live Airflow, or none of them, and return the results by case."""
-        done: dict[str, Result] = {}
+    def execute(self, cases: Sequence[Case], done: dict[str, Result]) -> None:
+        """Run cases that all need a live Airflow, or none of them, and put the results into `done`, by case."""
         if not cases:
-            return done
+            return
         opened: AbstractContextManager[Bench | LiveBench]
         opened = (live_bench if cases[0].needs_servers else bench)(self._subject, self._folder)
         with opened as place:
@@ -104,23 +103,18 @@ class Place:
                 end = "green" if result.green else f"red: {result.cause}"
                 flags = f"{'' if result.struck else 'NOT STRUCK '}{'BAD ' if result.is_bad else ''}"
                 print(f"{number}/{len(cases)} {case.name}: {flags}{end} ({result.seconds:.0f} s)", flush=True)
-        return done
 
 
-def read_results(path: Path) -> tuple[list[Call], dict[str, Result]]:
-    """Return the recorded calls and the results by case; a line that was cut off by a kill is left out."""
-    calls: list[Call] = []
+def read_results(path: Path) -> dict[str, Result]:
+    """Return the results by case; a line that was cut off by a kill is left out."""
     done: dict[str, Result] = {}
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
         except ValueError:
             continue
-        if "calls" in values:
-            calls = [Call(**each) for each in values["calls"]]
-        else:
-            done[values["case"]] = Result(**values)
-    return calls, done
+        done[values["case"]] = Result(**values)
+    return done
 
 
 def append(path: Path, values: dict[str, object]) -> None:
