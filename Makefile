@@ -174,6 +174,10 @@ test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JAR
 	@$(RUN_PIPELINE) -m infra.emr.yarn
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
 
+.PHONY: test-pages
+test-pages: setup ## Test the pages of runs in Chromium, in a real Airflow with real runs
+	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m pages tests/dags/test_pages.py
+
 .PHONY: planted
 planted: setup ## Plant faults, and cancel steps in a live Airflow: is the cause named, does all end; prints two tables
 	@$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m "planted or slow" tests/plugins/emr/test_planted.py tests/dags/test_cancel.py

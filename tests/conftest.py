@@ -37,25 +37,26 @@ _KEPT_TOGETHER = (
     "tests/dags/test_headless.py",
     "tests/dags/test_live.py",
     "tests/infra/aws/test_deployment.py",
-    "tests/infra/serve/test_completions.py",
-    "tests/infra/serve/test_refusals.py",
+    "tests/infra/serve/",
     "tests/jobs/cli/test_run.py",
     "tests/jobs/corpus/test_formats.py",
     "tests/jobs/engine/test_both.py",
     "tests/jobs/engine/test_spark.py",
+    "tests/plugins/web/",
 )
-"""Files whose tests share a fixture that takes half a minute of CPU time, such as a Spark session."""
+"""Files and folders whose tests share a fixture that takes half a minute of CPU time, such as a Spark session."""
+_BY_COMMAND = {"planted": "make planted", "pages": "make test-pages"}
+"""The command that runs the tests with a marker, which are skipped elsewhere."""
 
 
 class OneByOne(LoadScopeScheduling):
-    """Scheduling of pytest-xdist that hands out single tests on demand, and the files of `_KEPT_TOGETHER` as a whole.
+    """Scheduling of pytest-xdist that hands out single tests on demand, and what `_KEPT_TOGETHER` names as a whole.
 
     pytest-xdist's own `--dist loadgroup` has no effect with pytest 9.2, which ignores the group in a test's name.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return file if file in _KEPT_TOGETHER else nodeid
+        return next((kept for kept in _KEPT_TOGETHER if nodeid.startswith(kept)), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
@@ -66,12 +67,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark every test that uses a Spark session by a fixture of that name, and put the files with long tests first.
 
-    Short tests at the end keep every process of pytest-xdist busy until the end. What `make planted` runs is skipped
-    elsewhere.
+    Short tests at the end keep every process of pytest-xdist busy until the end.
     """
     for item in items:
-        if item.get_closest_marker("planted") and "planted" not in config.option.markexpr:
-            item.add_marker(pytest.mark.skip(reason="takes minutes: make planted"))
+        for marker, command in _BY_COMMAND.items():
+            if item.get_closest_marker(marker) and marker not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes: {command}"))
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
     longest_first = ("airflow", "spark", "slow")

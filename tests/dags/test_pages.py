@@ -1,4 +1,4 @@
-"""The pages of runs in Chromium, of a real Airflow whose runs are those of the real job."""
+"""The pages of runs in Chromium, of a real Airflow whose runs are those of the real job: ``make test-pages``."""
 
 import csv
 import io
@@ -14,6 +14,7 @@ from tests.support.real_job import CONF, poems
 pytestmark = [
     pytest.mark.airflow,
     pytest.mark.spark,
+    pytest.mark.pages,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
