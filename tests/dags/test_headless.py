@@ -16,7 +16,8 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     assert "tokenize failed" in done.log.splitlines()[-2]
     assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
-    [report] = (done.stats_dir / done.run.folder).iterdir()
+    assert {path.name for path in (done.stats_dir / done.run.folder).iterdir()} == {"report.html", "stats.json"}
+    report = done.stats_dir / done.run.folder / "report.html"
     assert "the Airflow task tokenize failed; its log has the cause" in report.read_text()
 
 
@@ -41,5 +42,6 @@ def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):
     assert done.code == 2
     assert any(line.startswith("preflight: file:///no/such/text.txt: no file there") for line in done.log.splitlines())
     assert emr.clusters(done.run.run_id) == []
-    [report] = (done.stats_dir / done.run.folder).iterdir()
+    assert {path.name for path in (done.stats_dir / done.run.folder).iterdir()} == {"report.html", "stats.json"}
+    report = done.stats_dir / done.run.folder / "report.html"
     assert "the Airflow task preflight failed; its log has the cause" in report.read_text()
