@@ -54,8 +54,10 @@ def serving(folder: Path, *arguments: str, **environment: str) -> Iterator[Runni
     command = [sys.executable, "-m", "infra.cli", "serve", "--port", "0", *arguments]
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **environment}
-        )
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **environment},
+            # A shell lets its background jobs ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - takes no lock
+        )  # fmt: skip
     try:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], START_SECONDS)
