@@ -27,6 +27,16 @@ def test_a_lost_host_is_replaced_while_the_training_waits(yarn):
         assert nodes()["node-3"] == "RUNNING"
 
 
+def test_training_survives_the_host_of_the_application_master(yarn):
+    with yarn.cluster() as cluster:
+        training = start(yarn, cluster, "master-lost")
+        training.until_under_way()
+        lost = host_of(MASTER, 1, 2)
+        hosts.kill(lost)
+        training.completed()
+        assert nodes()[f"node-{lost}"] == "LOST"
+
+
 def test_training_survives_a_pulled_cable(yarn):
     with yarn.cluster() as cluster:
         training = start(yarn, cluster, "cable", **ONE_FITS)
