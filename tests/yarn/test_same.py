@@ -54,7 +54,8 @@ def outcome(yarn: Yarn, kind: str) -> dict[str, list]:
     files = {name: store.read_manifest(lake.dataset(name, datasets[name])).files for name in ("tokens", "windows")}
     rows = metrics(run)
     return {
-        **{name: [(file.name, file.sha256) for file in each] for name, each in files.items()},
+        # A file's name ends with a random part.
+        **{name: [(file.name.rpartition("-")[0], file.sha256) for file in each] for name, each in files.items()},
         "samples": [row["samples"] for row in rows],
         "losses": [row["loss"] for row in rows],
     }
