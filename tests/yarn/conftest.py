@@ -29,6 +29,7 @@ from nightjar.emr.requests import ClusterIdentity, run_job_flow
 
 BUCKET = "lakes"
 LAKE = Lake(f"s3://{BUCKET}/yarn")
+LOGS = f"s3://{BUCKET}/logs"
 REGION = "eu-central-1"
 EXECUTOR, MASTER, DRIVER = "CoarseGrainedExecutorBackend", "ExecutorLauncher", "SparkSubmit"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -104,7 +105,7 @@ class Yarn:
         started = time.monotonic()
         created = self.api.run_job_flow(
             Name="test",
-            LogUri=f"s3://{BUCKET}/logs/",
+            LogUri=f"{LOGS}/",
             ReleaseLabel="emr-spark-8.0.0",
             Instances={"InstanceGroups": groups, "KeepJobFlowAliveWhenNoSteps": True},
             Configurations=configurations(region),
@@ -148,9 +149,8 @@ class Yarn:
         found = [folder / name for name in ("stderr", "stdout")]
         return "".join(path.read_text("utf-8", "replace") for path in found if path.exists())
 
-    def log(self, cluster: str, step: str, name: str) -> str:
-        key = f"logs/{cluster}/steps/{step}/{name}.gz"
-        return gzip.decompress(self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()).decode()
+    def log(self, cluster: str, step: str, name: str, folder: str = LOGS) -> str:
+        return gzip.decompress(self.store.read_bytes(f"{folder}/{cluster}/steps/{step}/{name}.gz")).decode()
 
     def dag(self, name: str, conf: Mapping[str, Any]) -> tuple[int, str, Run, Path]:
         """Run the whole DAG; return its exit code, Airflow's log, the run, and the folder of statistics."""
