@@ -65,12 +65,12 @@ class Service:
         return _Counted(Starlette(routes=routes, exception_handlers=handlers), self._metrics)
 
     def stop(self, seconds: float) -> None:
-        """Refuse further requests, and let those under way go on for at most so many seconds."""
+        """Refuse further requests, and let those under way go on for `seconds` at most."""
         self._is_stopping = True
         self._models.close(seconds)
 
     def end(self, seconds: float) -> None:
-        """Give up what is still under way, and wait for the threads, each for at most so many seconds."""
+        """Give up what is still under way, and wait for the threads, each for `seconds` at most."""
         self._models.close(0)
         self._models.join(seconds)
 

@@ -132,7 +132,7 @@ class Engine:
             self._changed.notify()
 
     def close(self, seconds: float = float("inf")) -> None:
-        """Take no more jobs, and give those that there are at most so many seconds."""
+        """Take no more jobs, and give those that it has `seconds` at most."""
         limit = time.monotonic() + seconds
         with self._changed:
             self._is_closed = True

@@ -52,24 +52,17 @@ def full(retry_seconds: int) -> ApiError:
 
 def too_late(retry_seconds: int) -> ApiError:
     """Return the error of a request whose time was over while it waited."""
-    return ApiError(
-        503,
-        f"The server did not begin this request within its time limit. Try again in {retry_seconds} s.",
-        kind=_BUSY,
-        code="timeout",
-        headers={"Retry-After": str(retry_seconds)},
-    )
+    return _busy("The server did not begin this request within its time limit.", "timeout", retry_seconds)
 
 
 def stopping(retry_seconds: int) -> ApiError:
     """Return the error of a request that arrives while the server stops."""
-    return ApiError(
-        503,
-        f"The server is stopping. Try again in {retry_seconds} s.",
-        kind=_BUSY,
-        code="stopping",
-        headers={"Retry-After": str(retry_seconds)},
-    )
+    return _busy("The server is stopping.", "stopping", retry_seconds)
+
+
+def _busy(why: str, code: str, retry_seconds: int) -> ApiError:
+    text = f"{why} Try again in {retry_seconds} s."
+    return ApiError(503, text, kind=_BUSY, code=code, headers={"Retry-After": str(retry_seconds)})
 
 
 def failed() -> ApiError:

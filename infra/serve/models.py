@@ -62,7 +62,7 @@ class Models:
         self.current = self._load()
 
     def follow(self, seconds: float) -> threading.Thread | None:
-        """Start a thread that looks every so many seconds whether the champion has moved; only for ``champion``."""
+        """Start a thread that looks every `seconds` whether the champion has moved; only for ``champion``."""
         if self._name != CHAMPION:
             return None
         thread = threading.Thread(target=self._follow, args=(seconds,), name="champion", daemon=True)
@@ -70,13 +70,13 @@ class Models:
         return thread
 
     def close(self, seconds: float) -> None:
-        """Take no more requests, and let those under way go on for at most so many seconds."""
+        """Take no more requests, and let those under way go on for `seconds` at most."""
         self._stop.set()
         for engine in self._engines():
             engine.close(seconds)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of all engines, each for at most so many seconds."""
+        """Wait for the end of all engines, each for `seconds` at most."""
         for engine in self._engines():
             engine.join(seconds)
 
