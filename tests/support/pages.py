@@ -148,6 +148,18 @@ def go_on(live: Run) -> StepRow:
     return cast("StepRow", rows[-1])
 
 
+def check_login(site: Site, runs: Runs) -> list[str]:
+    """Check that each route refuses who is not logged in; return where a browser is sent by each."""
+    locations = []
+    for address in addresses(runs):
+        assert (address, site.ask(address).status) == (address, 401)
+        assert site.ask(address, "guess").status in (401, 403)
+        browser = site.ask(address, Accept="text/html")
+        assert browser.status == 307
+        locations.append(browser.headers["location"])
+    return locations
+
+
 def addresses(runs: Runs) -> list[str]:
     """Return an address of each route of the plugin."""
     folder = quote(runs.first.folder)

@@ -4,7 +4,7 @@ import pytest
 
 from infra.airflow.environment import PROJECT_ROOT
 from infra.airflow.standalone import call
-from tests.support.pages import addresses, runs_in, serve
+from tests.support.pages import addresses, check_login, runs_in, serve
 
 PYTHON = PROJECT_ROOT / ".venv-fab" / "bin" / "python"
 MANAGER = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
@@ -53,12 +53,7 @@ def written(fab):
 
 
 def test_a_route_needs_a_login(fab, written):
-    for address in addresses(written):
-        assert (address, fab.ask(address).status) == (address, 401)
-        assert fab.ask(address, "guess").status in (401, 403)
-        browser = fab.ask(address, Accept="text/html")
-        assert browser.status == 307
-        assert "/auth/login" in browser.headers["location"]
+    assert all("/auth/login" in location for location in check_login(fab, written))
 
 
 @pytest.mark.parametrize("user", ["other", "nobody"])

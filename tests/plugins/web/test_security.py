@@ -12,7 +12,7 @@ from jobs.lake.uri import join, local_path
 from nightjar.web import reading
 from nightjar.web.app import app
 from tests.support.hostile import NAMES
-from tests.support.pages import addresses
+from tests.support.pages import addresses, check_login
 from tests.support.results import configure, finish
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
@@ -32,12 +32,7 @@ def test_the_addresses_are_those_of_every_route(runs):
 
 
 def test_a_route_needs_a_login(site, runs):
-    for address in addresses(runs):
-        assert (address, site.ask(address).status) == (address, 401)
-        assert site.ask(address, "guess").status in (401, 403)
-        browser = site.ask(address, Accept="text/html")
-        assert browser.status == 307
-        assert browser.headers["location"].startswith("/auth/login?next=")
+    assert all(location.startswith("/auth/login?next=") for location in check_login(site, runs))
 
 
 def test_a_route_needs_the_right_to_read_the_dag(site, runs):
