@@ -86,13 +86,14 @@ def _read(line: str) -> Jar:
 
 
 def provide(version: str, cache: Path = CACHE) -> tuple[Path, ...]:
-    """Return the jars of a YARN of this Hadoop version, after downloading those that neither folder nor cache has.
+    """Return the absolute paths of a YARN's jars, after downloading those that neither folder nor cache has.
 
     Raises:
         InputError: if a jar is missing and cannot be downloaded, or is another file. It says how to get them.
     """
     jars = pinned(version)
-    folders = [Path(folder) for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
+    # Absolute: the daemons that read the jars run in folders of their own.
+    folders = [Path(folder).absolute() for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{VARIABLE}: {folder} is no folder; name the folder that has Hadoop's jars")

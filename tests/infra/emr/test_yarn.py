@@ -1,5 +1,6 @@
 """What a YARN needs before it starts: jars, configuration, and S3 for its hosts. ``make test-yarn`` starts one."""
 
+import hashlib
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -58,6 +59,23 @@ def test_missing_jars_are_one_line_that_says_how_to_get_them(tmp_path: Path, mon
     monkeypatch.setenv(jars.VARIABLE, str(tmp_path / "none"))
     with pytest.raises(InputError, match="none is no folder"):
         jars.provide("3.4.1", tmp_path)
+
+
+def test_a_folder_relative_to_this_one_is_found_by_daemons_in_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"a jar"
+    jar = jars.Jar("group", "made", "1", hashlib.sha256(content).hexdigest(), len(content))
+    monkeypatch.setattr(jars, "pinned", lambda version: (jar,))
+    (tmp_path / "jars").mkdir()
+    (tmp_path / "jars" / jar.name).write_bytes(content)
+    (tmp_path / "clone").mkdir()
+    monkeypatch.chdir(tmp_path / "clone")
+    monkeypatch.setenv(jars.VARIABLE, "../jars")
+    (found,) = jars.provide("1", tmp_path / "cache")
+    assert found.is_absolute()
+    monkeypatch.chdir("/")
+    assert found.read_bytes() == content
 
 
 def test_another_file_under_the_name_of_a_jar_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
