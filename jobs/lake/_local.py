@@ -10,31 +10,17 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from io import DEFAULT_BUFFER_SIZE, BufferedReader, FileIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO, BinaryIO
 
+from jobs.lake.files import FileInfo, Reaches
 from jobs.lake.layout import MANIFEST
 from jobs.lake.uri import join, local_path
 
-Reaches = Callable[[str], bool]
-"""Returns whether the listing of a folder goes on into a folder below it, which is given by its relative name."""
-
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
-
-
-@dataclass(frozen=True, slots=True)
-class FileInfo:
-    """A file that exists: its URI, size in bytes, and time of the last change in seconds since 1970."""
-
-    uri: str
-    size: int
-    modified_at: float
-    identity: tuple[int, ...] | None = field(default=None, compare=False)
-    """Equal for two names of one local file, by links of any kind. None if it is not known."""
 
 
 @contextmanager

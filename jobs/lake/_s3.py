@@ -14,7 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError, ParamValidationError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from jobs.lake._local import FileInfo, Reaches
+from jobs.lake.files import FileInfo, Reaches
 from jobs.lake.layout import MANIFEST
 from jobs.lake.retry import TransientError
 from jobs.lake.uri import bucket_and_key, join

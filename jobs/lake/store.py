@@ -21,7 +21,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake._local import FileInfo, LocalFiles, Reaches, atomic_temporary_file
+from jobs.lake._local import LocalFiles, atomic_temporary_file
+from jobs.lake.files import FileInfo, Reaches
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
 from jobs.lake.names import below

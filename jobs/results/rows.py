@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from jobs.errors import DamagedError, reading
-from jobs.lake._local import FileInfo
+from jobs.lake.files import FileInfo
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join

@@ -75,7 +75,7 @@ class Summary:
     started: float | None = None
     """Start of the first step, in seconds since 1970."""
     seconds: float | None = None
-    """Duration of the steps together."""
+    """Duration of the steps together; of a run in progress, the time since its first step started."""
     num_parameters: int | None = None
     valid_loss: float | None = None
     baseline_loss: float | None = None
@@ -124,7 +124,9 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
     started = [
         as_number(each.get("started")) for each in _mapping(stats.get("steps")).values() if isinstance(each, dict)
     ]
-    seconds = [as_number(each) for each in _mapping(stats.get("seconds")).values()]
+    start = min((each for each in started if each is not None), default=_start_of(run, store, stats))
+    ended = [as_number(each) for each in _mapping(stats.get("seconds")).values()]
+    seconds = sum(each for each in ended if each is not None) if ended else None
     parameters = as_number(stats.get("num_parameters"))
     return Summary(
         folder=run.folder,
@@ -135,8 +137,8 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         steps=steps,
         preset=_text(config.get("preset")),
         corpus=_text(config.get("corpus")),
-        started=min((each for each in started if each is not None), default=_start_of(run, store, stats)),
-        seconds=sum(each for each in seconds if each is not None) if seconds else None,
+        started=start,
+        seconds=time() - start if is_held and start is not None else seconds,
         num_parameters=None if parameters is None else int(parameters),
         valid_loss=as_number(stats.get("valid_loss")),
         baseline_loss=as_number(stats.get(baseline)) if baseline else None,

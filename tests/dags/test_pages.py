@@ -34,9 +34,9 @@ def scene(tmp_path_factory):
 def tab(scene, tmp_path_factory):
     """A tab whose user has logged in by the form of Airflow."""
     with browser(tmp_path_factory.mktemp("chromium") / "profile") as opened:
-        opened.open(f"{scene.airflow.url}/")
+        opened.open(f"{scene.user.airflow.url}/")
         opened.wait("document.querySelectorAll('form input').length === 2")
-        for place, value in enumerate(("admin", scene.airflow.password)):
+        for place, value in enumerate(("admin", scene.user.airflow.password)):
             opened.evaluate(f"document.querySelectorAll('form input')[{place}].focus()")
             opened.command("Input.insertText", text=value)
         opened.evaluate("document.querySelector('form button[type=submit], button[type=submit]').click()")
@@ -47,7 +47,7 @@ def tab(scene, tmp_path_factory):
 
 
 def show(scene, run):
-    return f"{scene.airflow.url}/nightjar/runs/show/{run.folder}"
+    return f"{scene.user.airflow.url}/nightjar/runs/show/{run.folder}"
 
 
 def test_the_list_in_airflow_has_all_runs_with_their_states(tab, scene):
@@ -92,7 +92,7 @@ def test_the_curve_of_the_run_in_progress_grows_without_a_reload(tab, scene):
 
 
 def test_a_comparison_has_the_settings_that_differ(tab, scene):
-    tab.open(f"{scene.airflow.url}/nightjar/runs")
+    tab.open(f"{scene.user.airflow.url}/nightjar/runs")
     for run in (scene.runs.first, scene.runs.second):
         tab.evaluate(f"document.querySelector('input[value=\"{run.folder}\"]').click()")
     tab.evaluate("document.querySelector('form[action$=compare] button').click()")

@@ -34,7 +34,7 @@ def main() -> int:
         folder = Path(name)
         with nights(folder, corpus, FIRST, SECOND) as scene, browser(folder / "profile") as tab:
             time.sleep(LIVE_SECONDS)
-            tab.log_in(scene.airflow.url, scene.token)
+            tab.log_in(scene.user.airflow.url, scene.user.token)
             for size in SIZES:
                 for theme in ("light", "dark"):
                     take(tab, scene, size, theme, options.output)
@@ -43,7 +43,7 @@ def main() -> int:
 
 def take(tab: Browser, scene: Nights, size: str, theme: str, output: Path) -> None:
     """Write the pictures of all views in one size and theme."""
-    base = f"{scene.airflow.url}/nightjar"
+    base = f"{scene.user.airflow.url}/nightjar"
     width, height, scale = SIZES[size]
     tab.resize(width, height, scale)
     tab.open(f"{base}/runs")
@@ -51,7 +51,7 @@ def take(tab: Browser, scene: Nights, size: str, theme: str, output: Path) -> No
     for view, address in views(scene.runs).items():
         tab.open(f"{base}{address}")
         save(tab, output / f"{view.replace(' ', '-')}-{size}-{theme}.png", MOST_HEIGHT)
-    tab.open(f"{scene.airflow.url}/plugin/nightjar-runs")
+    tab.open(f"{scene.user.airflow.url}/plugin/nightjar-runs")
     tab.wait("document.querySelector('iframe').contentDocument.querySelectorAll('tr[data-run]').length === 4")
     save(tab, output / f"in-airflow-{size}-{theme}.png")
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
+from infra.airflow.environment import PROJECT_ROOT
 from jobs.lake import store
 from jobs.lake.identity import DEFAULT
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Run
+from tests.support.live import User, live_user
 from tests.support.pages import Runs
 
 LIMIT_SECONDS = 900.0
@@ -19,10 +20,9 @@ SHORT_TEXT = "Too short a text for a window."
 
 @dataclass(frozen=True)
 class Nights:
-    """A running Airflow, and the runs of its lake."""
+    """A user of a running Airflow, and the runs of its lake."""
 
-    airflow: LocalAirflow
-    token: str
+    user: User
     runs: Runs
 
 
@@ -36,23 +36,16 @@ def nights(folder: Path, corpus: Path, first: Mapping[str, Any], second: Mapping
         first: The settings of the run that is done first. The failed run and the one that goes on have them as well.
         second: The settings of the second one, beside those of the first.
     """
-    lake = Lake((folder / "my lake").as_uri())
-    env = {"NIGHTJAR_STATS_DIR": str(folder / "stats"), "NIGHTJAR_POLL_SECONDS": "0.5"}
-    with local_airflow(folder / "airflow home", lake.uri, extra_env=env) as airflow:
-        token = login(airflow.url, airflow.password)
-        dag = f"{airflow.url}/api/v2/dags/train_llm/dagRuns"
+    real = {"NIGHTJAR_PACKAGE_ROOT": str(PROJECT_ROOT), "NIGHTJAR_POLL_SECONDS": "0.5"}
+    with live_user(folder, str(corpus), extra_env=real) as user:
 
         def trigger(run_id: str, **conf: Any) -> Run:
-            chosen = {"corpus": str(corpus), **first, **conf}
-            call(dag, {"dag_run_id": run_id, "logical_date": None, "conf": chosen}, token)
-            return lake.run(run_id, DEFAULT)
+            user.start(run_id, {"corpus": user.corpus, **first, **conf})
+            return user.lake.run(run_id, DEFAULT)
 
         def ended(run_id: str, expected: str, **conf: Any) -> Run:
-            run, deadline = trigger(run_id, **conf), time.monotonic() + LIMIT_SECONDS
-            while (state := call(f"{dag}/{run_id}", token=token)["state"]) not in ("success", "failed"):
-                assert time.monotonic() < deadline, state
-                time.sleep(1)
-            assert state == expected, call(f"{dag}/{run_id}/taskInstances", token=token)
+            run = trigger(run_id, **conf)
+            assert user.wait(run, LIMIT_SECONDS) == expected, user.states(run)
             return run
 
         done = ended("baseline", "success"), ended("higher-learning-rate", "success", **second)
@@ -66,4 +59,4 @@ def nights(folder: Path, corpus: Path, first: Mapping[str, Any], second: Mapping
         while not store.list_files(live.metrics_parts):
             assert time.monotonic() < deadline
             time.sleep(1)
-        yield Nights(airflow, token, Runs(*done, failed, live))
+        yield Nights(user, Runs(*done, failed, live))

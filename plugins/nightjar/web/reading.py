@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException
 
 from jobs.errors import DamagedError, LakeError
-from jobs.lake._local import FileInfo
+from jobs.lake.files import FileInfo
 from jobs.lake.layout import Lake, Run
 from jobs.lake.names import confined
 from jobs.lake.store import BUFFER_BYTES, Store

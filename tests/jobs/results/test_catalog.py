@@ -1,6 +1,7 @@
 """The list of runs: order, filters, pages, what is read again, and 1,000 runs on a disk and on S3."""
 
 import sys
+import time
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import get_args
@@ -107,6 +108,18 @@ def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(
     assert read_summary(run).instance_seconds == 100.0
     with held(run):
         assert read_summary(run).instance_seconds == pytest.approx(100 + 5 * 3600, abs=300)
+
+
+def test_the_duration_of_a_run_in_progress_counts_from_its_start(lake):
+    run = make(lake, 1)
+    stats = store.read_json(join(run.stats, "stats.json"))
+    stats["steps"]["tokenize"] = {"error": None, "seconds": 5.0, "started": time.time() - 3600}
+    stats["steps"]["train"] = {"error": None, "seconds": 5.0, "started": time.time() - 60}
+    del stats["steps"]["windows"], stats["steps"]["generate"]
+    store.write_bytes(join(run.stats, "stats.json"), to_json(stats, "stats"))
+    with held(run):
+        assert read_summary(run).seconds == pytest.approx(3600, abs=60)
+    assert read_summary(run).seconds == 20
 
 
 def test_a_run_that_changes_is_read_again_and_one_that_is_gone_is_left_out(lake, tmp_path):

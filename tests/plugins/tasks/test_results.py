@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from jobs.errors import DamagedError
-from jobs.lake._local import FileInfo
+from jobs.lake.files import FileInfo
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join, local_path
