@@ -1,24 +1,23 @@
 """Checks of what training will start from, before any text is tokenized: tokenizers and embeddings are read here.
 
-`jobs.sources.inputs` has the checks that need no library, which come first.
+`jobs.sources.inputs` has the checks that need no library, which come first. The libraries take seconds to load, so
+they are loaded here only where they are needed, and a mistake in the corpus or the prompts is reported at once.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from jobs.config import Config
 from jobs.config.sections.model import EMBED
 from jobs.datasets.publish import used_datasets
-from jobs.datasets.reuse import find_tokenizer, latest_tokens
-from jobs.datasets.tokens import TokensDataset
-from jobs.embeddings.files import read_embeddings, token_names
-from jobs.embeddings.uses import match_tokens
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
-from jobs.tokenizer.tokenizer import Tokenizer
-from jobs.training.warm_start import check_tokenizer
+
+if TYPE_CHECKING:
+    from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,8 @@ def check_start(run: Run, config: Config) -> None:
     if tokenizer is not None:
         _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
         if start is not None:
+            from jobs.training.warm_start import check_tokenizer
+
             check_tokenizer(tokenizer, start)
     elif start is not None and config.tokenize.tokenizer == TRAIN:
         log.warning(
@@ -46,6 +47,9 @@ def check_start(run: Run, config: Config) -> None:
             " tokenize.tokenizer=inherit, or to the model's tokenizer.json"
         )
     if config.train.embeddings not in (None, EMBED):
+        from jobs.embeddings.files import read_embeddings, token_names
+        from jobs.embeddings.uses import match_tokens
+
         place = str(config.train.embeddings)
         names = token_names(tokenizer.json) if tokenizer is not None else None
         match_tokens(read_embeddings(place), names, config.model.embedding_size, place)
@@ -54,7 +58,13 @@ def check_start(run: Run, config: Config) -> None:
 def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
     """Return the tokenizer of a run, if it is known already: that of its tokens, or the one that it will use."""
     lake, name = Lake(run.lake_uri), config.tokenize.tokenizer
-    if "tokens" in used_datasets(run):
+    is_known = "tokens" in used_datasets(run)
+    if name == TRAIN and not is_known:
+        return None
+    from jobs.datasets.reuse import find_tokenizer, latest_tokens
+    from jobs.datasets.tokens import TokensDataset
+
+    if is_known:
         return TokensDataset.of_run(run).read_tokenizer()
     earlier = latest_tokens(lake, config.corpus, run) if name == INHERIT else None
     return find_tokenizer(name, lake, earlier)[0]

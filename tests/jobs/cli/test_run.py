@@ -154,6 +154,14 @@ def test_a_wrong_corpus_is_one_line(case, tmp_path):
     assert manifests == []
 
 
+def test_a_mistake_is_reported_before_large_libraries_are_loaded(tmp_path):
+    arguments = ["run", "--corpus", str(tmp_path / "nowhere.txt"), "--lake", str(tmp_path / "lake")]
+    heavy = {"awkward", "gigatoken", "numpy", "pyarrow", "pyspark", "tokenizers", "torch"}
+    code = f"import sys; from jobs.cli.main import main; print(main({arguments}), {heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n", done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
