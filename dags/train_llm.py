@@ -36,6 +36,7 @@ from nightjar.operators import (
     current_clusters,
     current_run,
 )
+from nightjar.runs import started_by
 from nightjar.tasks import package, promotion, results
 from nightjar.tasks import preflight as checks
 
@@ -87,7 +88,8 @@ def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
 @task
 def promote() -> dict[str, Any]:
     """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
-    return promotion.promote(current_run(get_current_context()))
+    context = get_current_context()
+    return promotion.promote(current_run(context), by=started_by(context))
 
 
 @task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE)

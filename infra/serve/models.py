@@ -12,10 +12,10 @@ from infra.serve.engine import Engine
 from infra.serve.settings import Limits
 from jobs.errors import NightjarError
 from jobs.generation.inference import InferenceModel, to_inference
-from jobs.lake.champion import read_champion
+from jobs.lake.champion import champions_pipeline, read_champion
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import parse_manifest
-from jobs.lake.models import CHAMPION, find_model
+from jobs.lake.models import find_model
 from jobs.lake.uri import join
 from jobs.model_io.folder import parse_model, read_contents
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -43,7 +43,7 @@ class Served:
 
 
 class Models:
-    """The model of the service. With ``champion``, `follow` replaces it when another one is promoted."""
+    """The model of the service. With a champion, `follow` replaces it when another one is promoted."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Models:
         on_step: Callable[[int], None] = lambda num_tokens: None,
     ) -> None:
         self._name, self._lake, self._dtype, self._limits, self._on_step = name, lake, dtype, limits, on_step
+        self._pipeline = champions_pipeline(name, lake)
         self._reason = ""
         self._stop = threading.Event()
         self._retired: list[Engine] = []
@@ -62,8 +63,8 @@ class Models:
         self.current = self._load()
 
     def follow(self, seconds: float) -> threading.Thread | None:
-        """Start a thread that looks every `seconds` whether the champion has moved; only for ``champion``."""
-        if self._name != CHAMPION:
+        """Start a thread that looks every `seconds` whether the champion has moved; only for a champion."""
+        if self._pipeline is None:
             return None
         thread = threading.Thread(target=self._follow, args=(seconds,), name="champion", daemon=True)
         thread.start()
@@ -101,7 +102,8 @@ class Models:
 
     def _reload(self) -> None:
         """Load the champion if it has moved."""
-        _, version = read_champion(self._lake)
+        assert self._pipeline is not None
+        _, version = read_champion(self._pipeline)
         if version not in (self.current.version, ""):
             self._replace(self._load())
             self.on_reload(True)
@@ -123,8 +125,8 @@ class Models:
 
     def _load(self) -> Served:
         names, version = [self._name], ""
-        if self._name == CHAMPION:
-            champion, version = read_champion(self._lake)
+        if self._pipeline is not None:
+            champion, version = read_champion(self._pipeline)
             names += [champion.run_id] if champion else []
         uri = find_model(self._name, self._lake)
         contents = read_contents(uri)

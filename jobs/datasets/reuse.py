@@ -17,7 +17,7 @@ from jobs.datasets.tokens import SHARDS, TOKENIZER, TokensDataset
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.champion import read_champion
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import FileEntry
 from jobs.lake.runs import all_runs
 from jobs.lake.uri import join, to_uri
@@ -63,21 +63,25 @@ def _corpus_of(run: Run) -> str | None:
         return None
 
 
-def find_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | None) -> tuple[Tokenizer | None, str]:
+def find_tokenizer(
+    name: str, pipeline: Pipeline, earlier: tuple[str, TokensDataset] | None
+) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the champion, or else that of the `earlier` tokens. What the tokenizer cannot do or does
-    slowly is logged.
+    ``inherit`` names that of the pipeline's champion, or else that of the `earlier` tokens. What the tokenizer cannot
+    do or does slowly is logged.
     """
-    tokenizer, origin = _open_tokenizer(name, lake, earlier)
+    tokenizer, origin = _open_tokenizer(name, pipeline, earlier)
     for remark in tokenizer.remarks() if tokenizer else ():
         log.warning("tokenize.tokenizer: %s: %s", origin, remark)
     return tokenizer, origin
 
 
-def _open_tokenizer(name: str, lake: Lake, earlier: tuple[str, TokensDataset] | None) -> tuple[Tokenizer | None, str]:
+def _open_tokenizer(
+    name: str, pipeline: Pipeline, earlier: tuple[str, TokensDataset] | None
+) -> tuple[Tokenizer | None, str]:
     if name == "inherit":
-        champion, _ = read_champion(lake)
+        champion, _ = read_champion(pipeline)
         if champion:
             uri = join(champion.model_uri, TOKENIZER)
             with suppress(FileNotFoundError):

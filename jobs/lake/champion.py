@@ -1,41 +1,137 @@
-"""The champion: the promoted model that is in use. `Lake.champion` is the file that points to it."""
+"""The champion of a pipeline: the promoted model that is in use, and how it came to be.
+
+`Pipeline.champion` is a file that points to the model and has the history of all changes. Each change is one
+conditional write, so the pointer and its history always agree, and of two programs that change it at once one wins.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from jobs.errors import DamagedError
-from jobs.lake.layout import Lake
+from jobs.errors import DamagedError, InputError
+from jobs.lake.identity import DEFAULT, decode_name
+from jobs.lake.layout import Lake, Pipeline
 from jobs.lake.names import below
 from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
 
+CHAMPION = "champion"
+"""The name of the champion of the pipeline `DEFAULT`; ``champion:<pipeline>`` is that of another one."""
+Action = Literal["promoted", "rolled back"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the champion."""
+
+    action: Action
+    model: str
+    """The model's folder in `Lake.models`, which is the hash of its content."""
+    run: str
+    """The folder of the run that trained the model, below `Lake.runs`; its id in the earlier layout."""
+    time: str
+    """In UTC, as ISO 8601 writes it."""
+    by: str
+    """Who or what changed it, such as ``airflow: scheduled`` or ``airflow: ann``."""
+    why: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """What the model was judged by."""
+
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted model: its folder, the run that trained it, and the metrics that it was judged by."""
+    """A promoted model: its folder, the run that trained it, the metrics that it was judged by, and all changes."""
 
     model_uri: str
     run_id: str
     metrics: dict[str, Any]
+    history: tuple[Change, ...] = ()
+    """All changes, the first one first; the last one made this model the champion. Empty in the earlier layout."""
+
+    @property
+    def run(self) -> str:
+        """The folder of the run that trained the model; "" in the earlier layout, which has the run id alone."""
+        return self.history[-1].run if self.history else ""
+
+    @property
+    def model(self) -> str:
+        """The name of the model's folder."""
+        return self.model_uri.rpartition("/")[2]
 
 
-def format_champion(model: str, run_id: str, metrics: dict[str, Any]) -> bytes:
-    """Return the content of the champion's file. `model` is the name of a folder in `Lake.models`."""
-    return to_json({"model": model, "run_id": run_id, **metrics}, f"champion {model}")
+def format_champion(model: str, run_id: str, metrics: Mapping[str, Any], history: tuple[Change, ...] = ()) -> bytes:
+    """Return the content of a champion's file. `model` is the name of a folder in `Lake.models`."""
+    values = {"model": model, "run_id": run_id, "metrics": dict(metrics), "history": [asdict(each) for each in history]}
+    return to_json(values, f"champion {model}")
 
 
-def read_champion(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
-    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none."""
+def change_champion(
+    pipeline: Pipeline, before: Champion | None, version: str, change: Change, store: Store = ENVIRONMENT
+) -> bool:
+    """Make a change and add it to the history, unless another program was faster; return whether it was made.
+
+    Args:
+        pipeline: The pipeline.
+        before: The champion, as `read_champion` returned it.
+        version: The version of its file, as `read_champion` returned it.
+        change: The change.
+        store: The store of the lake.
+    """
+    history = (*(before.history if before else ()), change)
+    run_id = decode_name(change.run.rpartition("/")[2])
+    content = format_champion(change.model, run_id, change.metrics, history)
+    return store.replace(pipeline.champion, content, version) if version else store.publish(pipeline.champion, content)
+
+
+def read_champion(pipeline: Pipeline, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
+    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none.
+
+    The pipeline `DEFAULT` has the champion of the earlier layout until it gets one of its own. Its version is then "",
+    since there is no file to replace yet.
+    """
     try:
-        data, version = store.read_version(lake.champion)
-        values = json.loads(data)
-        return Champion(below(lake.models, values.pop("model")), str(values.pop("run_id")), values), version
+        data, version = store.read_version(pipeline.champion)
     except FileNotFoundError:
-        return None, ""
+        return _read_earlier(pipeline, store), ""
+    return _parse(data, pipeline, pipeline.champion), version
+
+
+def _read_earlier(pipeline: Pipeline, store: Store) -> Champion | None:
+    if pipeline.name != DEFAULT:
+        return None
+    uri = Lake(pipeline.lake_uri).earlier_champion
+    try:
+        return _parse(store.read_bytes(uri), pipeline, uri)
+    except FileNotFoundError:
+        return None
+
+
+def _parse(data: bytes, pipeline: Pipeline, uri: str) -> Champion:
+    try:
+        values = json.loads(data)
+        model_uri = below(Lake(pipeline.lake_uri).models, values.pop("model"))
+        run_id = str(values.pop("run_id"))
+        history = tuple(Change(**each) for each in values.pop("history", ()))
+        metrics = dict(values.pop("metrics", values))  # the earlier layout has them beside the other values
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise DamagedError(
-            f"{lake.champion}: does not name a model and its run; delete it and promote a run again"
-        ) from None
+        raise DamagedError(f"{uri}: does not name a model and its run; delete it and promote a run again") from None
+    return Champion(model_uri, run_id, metrics, history)
+
+
+def all_pipelines(lake: Lake, store: Store = ENVIRONMENT) -> list[Pipeline]:
+    """Return the pipelines that have a folder in the lake, and `DEFAULT`."""
+    names = {DEFAULT, *map(decode_name, store.list_folders(lake.pipelines))}
+    return [lake.pipeline(name) for name in sorted(names)]
+
+
+def champions_pipeline(name: str, lake: Lake) -> Pipeline | None:
+    """Return the pipeline whose champion `name` stands for; None if it stands for something else."""
+    kind, colon, pipeline = name.partition(":")
+    if kind != CHAMPION:
+        return None
+    if colon and not pipeline:
+        raise InputError(f"{name}: names no pipeline; write champion:<pipeline>, or champion for that of {DEFAULT}")
+    return lake.pipeline(pipeline or DEFAULT)

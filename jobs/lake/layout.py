@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass, field
 
 from jobs.errors import InputError
-from jobs.lake.identity import LOCAL, PROJECT, decode_name, encode_name, is_project
+from jobs.lake.identity import DEFAULT, LOCAL, PROJECT, decode_name, encode_name, is_project
 from jobs.lake.names import below, is_plain
 from jobs.lake.uri import base_name, join, to_uri
 
 MANIFEST = "_manifest.json"
 REPORT = "report.html"
-LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "runs", "wheelhouses")
+LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
 """The folders in a lake that are its own; others may be there, such as texts."""
 
 
@@ -25,7 +25,7 @@ class _Below:
     def __init__(self, *names: str) -> None:
         self._names = names
 
-    def __get__(self, owner: Run | Lake, _: type) -> str:
+    def __get__(self, owner: Run | Pipeline | Lake, _: type) -> str:
         return join(owner.uri, *self._names)
 
 
@@ -141,6 +141,35 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """A pipeline of a lake, such as a nightly one: its name, and the URIs of what its runs share."""
+
+    lake_uri: str
+    name: str = DEFAULT
+
+    champion = _Below("champion.json")
+    """The pointer to the promoted model that is in use, with the history of its changes."""
+    lock = _Below("lock.json")
+    """Which run may promote. Another one waits for it."""
+    last = _Below("last.json")
+    """What the last successful run was made of. A run of the same has nothing to do."""
+    split = _Below("split")
+    """The folder with the side of each document, which is decided once."""
+    frozen = _Below("frozen")
+    """The folder of the evaluation sets, by their version."""
+
+    @property
+    def uri(self) -> str:
+        """The pipeline's folder."""
+        return join(self.lake_uri, "pipelines", encode_name(self.name))
+
+    @classmethod
+    def of(cls, run: Run) -> Pipeline:
+        """Return the pipeline that a run follows: `DEFAULT` for runs without Airflow, and in the earlier layout."""
+        return cls(run.lake_uri, DEFAULT if run.pipeline in ("", LOCAL) else run.pipeline)
+
+
+@dataclass(frozen=True)
 class Lake:
     """The folder that has everything: the URIs of datasets, runs, models, packages and logs."""
 
@@ -151,8 +180,10 @@ class Lake:
     runs = _Below("runs")
     models = _Below("models")
     """The folder of promoted models."""
-    champion = _Below("models", "champion.json")
-    """The pointer to the promoted model that is in use."""
+    earlier_champion = _Below("models", "champion.json")
+    """The pointer to the promoted model in the earlier layout, which had one for all pipelines."""
+    pipelines = _Below("pipelines")
+    """The folder with one folder for each pipeline."""
     logs = _Below("logs")
     """The folder of the clusters' logs, in EMR's layout."""
 
@@ -167,6 +198,10 @@ class Lake:
             raise InputError("a pipeline cannot have the name 'runs', which is that of a folder above; rename it")
         folder = "/".join((project, encode_name(pipeline), encode_name(run_id)))
         return Run(self.uri, folder, run_id)
+
+    def pipeline(self, name: str = DEFAULT) -> Pipeline:
+        """Return the pipeline of this name."""
+        return Pipeline(self.uri, name)
 
     def earlier_run(self, run_id: str) -> Run:
         """Return the run of this id in the earlier layout, in which several ids could share a folder."""

@@ -9,23 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake.champion import read_champion
+from jobs.lake.champion import champions_pipeline, read_champion
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.runs import only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, to_uri
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
-CHAMPION = "champion"
-"""The name of the promoted model."""
 
 
 def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
-    """Return the URI of the folder or zip file that `name` stands for: a place, the id of a run, or ``champion``."""
-    if name == CHAMPION:
-        champion, _ = read_champion(lake, store)
+    """Return the URI of the folder or zip file that `name` stands for.
+
+    It is a place, the id of a run, ``champion``, or ``champion:<pipeline>``.
+    """
+    if pipeline := champions_pipeline(name, lake):
+        champion, _ = read_champion(pipeline, store)
         if champion is None:
-            raise InputError(f"{lake.champion}: no champion yet; give the id of a run, or check --lake")
+            raise InputError(f"{pipeline.champion}: no champion yet; give the id of a run, or check --lake")
         return champion.model_uri
     uri = to_uri(name)
     if ending_of(uri, (".zip",)) and store.exists(uri):

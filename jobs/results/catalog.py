@@ -19,7 +19,7 @@ from typing import Any
 
 from jobs.errors import InputError, NightjarError
 from jobs.lake.cache import own_cache_folder
-from jobs.lake.champion import Champion, read_champion
+from jobs.lake.champion import Champion, all_pipelines, read_champion
 from jobs.lake.layout import Lake, Run
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
@@ -58,16 +58,12 @@ class Page:
     runs: tuple[Summary, ...]
     total: int
     """Runs that the query matches, on all pages."""
-    champion: Champion | None
+    champions: tuple[Champion, ...] = ()
+    """The champions of all pipelines."""
 
     def is_champion(self, summary: Summary) -> bool:
-        """Return whether the champion is the model of this run."""
-        champion = self.champion
-        return (
-            champion is not None
-            and champion.run_id == summary.run_id
-            and champion.metrics.get("bits_per_byte") == summary.bits_per_byte
-        )
+        """Return whether the model of this run is a champion."""
+        return any(_is_of(champion, summary) for champion in self.champions)
 
 
 class Catalog:
@@ -98,7 +94,7 @@ class Catalog:
         shown = self._select(query)[0]
         self._read(self._changed(runs[each.folder] for each in shown))
         shown, total = self._select(query)
-        page = Page(tuple(shown), total, self._champion())
+        page = Page(tuple(shown), total, self._champions())
         self._known = dict(sorted(self._known.items(), key=_age)[:MAX_RUNS])
         if self._known != before or _versions(self._known) != _versions(before):
             self._save()
@@ -131,10 +127,12 @@ class Catalog:
         with ThreadPoolExecutor(_READERS) as readers:
             return list(readers.map(function, runs))
 
-    def _champion(self) -> Champion | None:
-        with suppress(NightjarError):
-            return read_champion(self._lake, self._store)[0]
-        return None
+    def _champions(self) -> tuple[Champion, ...]:
+        found = []
+        for pipeline in all_pipelines(self._lake, self._store):
+            with suppress(NightjarError):
+                found.append(read_champion(pipeline, self._store)[0])
+        return tuple(filter(None, found))
 
     def _save(self) -> None:
         if self._file is None:
@@ -144,6 +142,12 @@ class Catalog:
             ENVIRONMENT.write_bytes(self._file.as_uri(), json.dumps(values).encode())
         except (OSError, NightjarError) as error:
             log.debug("%s: the summaries of runs are not kept (%s)", self._file, error)
+
+
+def _is_of(champion: Champion, summary: Summary) -> bool:
+    if champion.run:
+        return champion.run == summary.folder
+    return champion.run_id == summary.run_id and champion.metrics.get("bits_per_byte") == summary.bits_per_byte
 
 
 def _default_file(lake: Lake) -> Path | None:

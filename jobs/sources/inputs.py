@@ -14,9 +14,9 @@ from jobs.config.prompts import read_prompts
 from jobs.config.sections.model import CHAMPION_OR_SCRATCH, EMBED
 from jobs.config.stored import differing_settings
 from jobs.errors import DamagedError, InputError
-from jobs.lake.champion import read_champion
+from jobs.lake.champion import CHAMPION, champions_pipeline, read_champion
 from jobs.lake.layout import MANIFEST, Lake
-from jobs.lake.models import CHAMPION, CONFIG, find_model, read_model_file
+from jobs.lake.models import CONFIG, find_model, read_model_file
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join, to_uri
 
@@ -59,14 +59,16 @@ def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str 
     """Return the URI of the model that `train.init` names; None for random weights."""
     if init is None:
         return None
-    if init == CHAMPION_OR_SCRATCH:
-        if read_champion(lake, store)[0] is None:
-            return None
-        init = CHAMPION
+    kind, *name = init.partition(":")
+    if kind == CHAMPION_OR_SCRATCH:
+        init = "".join((CHAMPION, *name))
     try:
+        pipeline = champions_pipeline(init, lake)
+        if kind == CHAMPION_OR_SCRATCH and pipeline and read_champion(pipeline, store)[0] is None:
+            return None
         return find_model(init, lake, store)
     except InputError as error:
-        hint = f"; or set train.init={CHAMPION_OR_SCRATCH}" if init == CHAMPION else ""
+        hint = f"; or set train.init={''.join((CHAMPION_OR_SCRATCH, *name))}" if kind == CHAMPION else ""
         raise InputError(f"train.init: {error}{hint}") from None
 
 

@@ -13,7 +13,7 @@ from jobs.datasets.reuse import find_reusable, find_tokenizer, latest_tokens
 from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.sources.listing import list_corpus
 
 _NOTICES = {
@@ -29,7 +29,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """
     settings, lake = config.tokenize, Lake(run.lake_uri)
     earlier = latest_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else None
-    tokenizer, origin = find_tokenizer(settings.tokenizer, lake, earlier)
+    tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
     listing = list_corpus(config.corpus, lake_uri=lake.uri)
     if left_out := listing.describe_left_out():
         progress(f"corpus: {left_out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.config import Config, of_run
 from jobs.errors import InputError
@@ -13,11 +13,20 @@ from nightjar import aws, form, settings
 from nightjar.errors import UserError
 from nightjar.tasks.placement import place
 
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
 
 def located_run(dag_id: str, run_id: str) -> Run:
     """Return a run of Airflow as it is in the lake: in the earlier layout if the lake has that one alone."""
     run = settings.load().run(dag_id, run_id)
     return located(run, Lake(run.lake_uri).earlier_run(run_id), aws.store())
+
+
+def started_by(context: Context) -> str:
+    """Return who or what started the run of a task, such as ``airflow: ann`` or ``airflow: scheduled``."""
+    run = context["dag_run"]
+    return f"airflow: {run.triggering_user_name or run.run_type.value}"
 
 
 def renewed_config(run: Run, params: Mapping[str, Any]) -> Config:

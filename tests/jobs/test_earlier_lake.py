@@ -78,7 +78,7 @@ def test_the_statistics_are_read(lake):
 
 
 def test_the_champion_is_the_model_of_the_run(lake):
-    champion, _ = read_champion(lake)
+    champion, _ = read_champion(lake.pipeline())
     assert champion.run_id == "old"
     assert champion.metrics["bits_per_byte"] == pytest.approx(4.5233, abs=1e-4)
     promoted, _ = load_model(champion.model_uri)

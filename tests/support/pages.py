@@ -125,7 +125,7 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     first, second = finish(lake.run("manual__2026-11-26T02:00", "default")), lake.run("b <second>", "other dag")
     finish(second, bits_per_byte=1.9, valid_loss=4.1)
     configure(second, train={"seed": 77}, corpus="file:///texts/other-plays-f393d09d07ea")
-    store.write_bytes(lake.champion, format_champion("a" * 64, second.run_id, {"bits_per_byte": 1.9}))
+    store.write_bytes(lake.pipeline().champion, format_champion("a" * 64, second.run_id, {"bits_per_byte": 1.9}))
     failed, live = lake.run("failed", "default"), lake.run("live", "default")
     configure(failed)
     outcome = Outcome("train", 1, 1, "MemoryError", "no <memory>", "jobs/training/step.py:41", "node-1", *_TIMES)

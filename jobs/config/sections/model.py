@@ -89,9 +89,9 @@ class TrainConfig(Section):
     """Number of rounds between two copies of the workers' optimizer states in the lake. In between, the states are only
     on the workers' disks, and a lost worker loses its own."""
     init: str | None = None
-    """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run, or
-    `champion`. It must have the same tokenizer and the same shape. `champion-or-scratch` starts from random weights if
-    the lake has no champion yet."""
+    """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run,
+    `champion`, or `champion:<pipeline>`. It must have the same tokenizer and the same shape. `champion-or-scratch` and
+    `champion-or-scratch:<pipeline>` start from random weights if there is no champion yet."""
     early_stopping_evals: int | None = Field(None, ge=1)
     """End training after this many validations in a row without a lower validation loss. Without a value, training runs
     to its end."""

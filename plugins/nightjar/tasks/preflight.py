@@ -17,7 +17,7 @@ from jobs.config import Config, TokenizeConfig, of_run
 from jobs.config.effects import Facts, explain_inert
 from jobs.errors import InputError
 from jobs.lake.champion import read_champion
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
@@ -50,7 +50,7 @@ def prepare(config: Config, run: Run) -> Config:
     check_wheelhouse(config)
     formats = check_corpus(config, lake.uri)
     check_files(config, lake)
-    champion, _ = read_champion(lake, aws.store())
+    champion, _ = read_champion(Pipeline.of(run), aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", formats, inherits=champion is not None)):
         log.warning("%s", line)
     return of_run.claim(run, config, aws.store())

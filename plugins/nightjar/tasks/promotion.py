@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 from jobs.errors import DamagedError, NightjarError
-from jobs.lake.champion import Champion, format_champion, read_champion
-from jobs.lake.layout import MANIFEST, Lake, Run
+from jobs.lake.champion import Champion, Change, change_champion, read_champion
+from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.names import below
 from jobs.lake.store import Store
 from jobs.lake.uri import join
@@ -23,30 +24,33 @@ JUDGED_METRICS = ("bits_per_byte", "valid_loss", "unigram_loss")
 _MAX_RACES = 5
 
 
-def promote(run: Run, store: Store | None = None) -> dict[str, Any]:
-    """Copy the run's model to the promoted models and make it the champion, unless the champion is as good.
+def promote(run: Run, by: str, store: Store | None = None) -> dict[str, Any]:
+    """Copy the run's model to the promoted models and make it its pipeline's champion, unless that one is as good.
+
+    Args:
+        run: The run.
+        by: Who or what promotes it, for the history.
+        store: The store of the lake.
 
     Returns:
         ``{"promoted": bool, "why": one line, "model": hash or None}``. A model that is not better is no error.
     """
-    store, lake = store or aws.store(), Lake(run.lake_uri)
+    store, pipeline = store or aws.store(), Pipeline.of(run)
     stats = read_stats(run, store)
     reason, model = _reason_against(stats), None
     for _ in range(_MAX_RACES):
-        champion, version = read_champion(lake, store)
-        reason = reason or _reason_to_keep(champion, lake, stats)
+        champion, version = read_champion(pipeline, store)
+        reason = reason or _reason_to_keep(champion, pipeline, stats)
         if reason:
             return _decision(False, reason, None)
-        model = model or _copy_model(run, lake, store)
-        content = format_champion(model, run.run_id, {name: stats[name] for name in JUDGED_METRICS})
-        if champion is None:
-            moved = store.publish(lake.champion, content)
-        else:
-            moved = store.replace(lake.champion, content, version)
-        if moved:
-            before = f"before: {champion.metrics['bits_per_byte']:.4f}" if champion else "the first champion"
-            return _decision(True, f"{stats['bits_per_byte']:.4f} bits per byte, {before}", model)
-    raise NightjarError(f"{lake.champion}: other runs replaced it {_MAX_RACES} times in a row; clear this task")
+        model = model or _copy_model(run, store)
+        before = f"before: {champion.metrics['bits_per_byte']:.4f}" if champion else "the first champion"
+        why = f"{stats['bits_per_byte']:.4f} bits per byte, {before}"
+        metrics = {name: stats[name] for name in JUDGED_METRICS}
+        change = Change("promoted", model, run.folder, datetime.now(UTC).isoformat(), by, why, metrics)
+        if change_champion(pipeline, champion, version, change, store):
+            return _decision(True, why, model)
+    raise NightjarError(f"{pipeline.champion}: other runs replaced it {_MAX_RACES} times in a row; clear this task")
 
 
 def _reason_against(stats: dict[str, Any]) -> str:
@@ -59,14 +63,14 @@ def _reason_against(stats: dict[str, Any]) -> str:
     return ""
 
 
-def _reason_to_keep(champion: Champion | None, lake: Lake, stats: dict[str, Any]) -> str:
+def _reason_to_keep(champion: Champion | None, pipeline: Pipeline, stats: dict[str, Any]) -> str:
     """Return why the champion stays, or an empty text."""
     if champion is None:
         return ""
     best, new = champion.metrics.get("bits_per_byte"), stats["bits_per_byte"]
     if not isinstance(best, int | float) or not math.isfinite(best):
         raise DamagedError(
-            f"{lake.champion}: bits_per_byte is {best}, not a number; delete the file and promote a run again"
+            f"{pipeline.champion}: bits_per_byte is {best}, not a number; delete the file and promote a run again"
         )
     if new < best:
         return ""
@@ -78,8 +82,9 @@ def _decision(promoted: bool, why: str, model: str | None) -> dict[str, Any]:
     return {"promoted": promoted, "why": why, "model": model}
 
 
-def _copy_model(run: Run, lake: Lake, store: Store) -> str:
+def _copy_model(run: Run, store: Store) -> str:
     """Copy the model to a folder named by its content, and return that name. The manifest is copied last."""
+    lake = Lake(run.lake_uri)
     entries = verify_folder(run.model, store).files
     if missing := MODEL_FILES - {entry.name for entry in entries}:
         raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")

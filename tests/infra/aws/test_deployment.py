@@ -82,7 +82,7 @@ def test_run_leaves_its_results_and_the_first_champion(deployment: Deployment, d
     real_job.assert_complete(done.run, store, STEPS, done.stats_dir)
     assert "unigram" in done.log
     assert re.search(r"Promoted: \d\.\d{4} bits per byte, the first champion", done.log)
-    assert store.read_json(lake.champion)["run_id"] == done.run.run_id
+    assert store.read_json(lake.pipeline().champion)["run_id"] == done.run.run_id
     names = [
         relative_name(file.uri, join(lake.uri, "packages")) for file in store.list_files(join(lake.uri, "packages"))
     ]

@@ -30,7 +30,7 @@ RELOADS = 'nightjar_reloads_total{result="success"}'
 def promote(lake, name, seed):
     """Make a model the champion of a lake."""
     save_model(f"{lake.models}/{name}", *untrained_model(seed, is_endless=True))
-    store.write_bytes(lake.champion, format_champion(name, f"run-{name}", {}))
+    store.write_bytes(lake.pipeline().champion, format_champion(name, f"run-{name}", {}))
 
 
 def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp_path):
@@ -52,7 +52,7 @@ def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp
         assert after.system_fingerprint != expected.system_fingerprint
         with pytest.raises(openai.NotFoundError):
             client.completions.create(**{**asked, "model": "run-first"})
-        store.write_bytes(lake.champion, format_champion("missing", "run-3", {}))  # it cannot be loaded
+        store.write_bytes(lake.pipeline().champion, format_champion("missing", "run-3", {}))  # it cannot be loaded
         deadline = time.monotonic() + 20
         while "the earlier model stays" not in running.log.read_text():
             assert time.monotonic() < deadline

@@ -118,7 +118,7 @@ def test_the_champion_comes_first(tmp_path):
     other, _ = tokenize(lake_uri, "second", tokenize__tokenizer="train", tokenize__vocab_size=300)
     tokenizer = other.tokens.read_tokenizer()
     write_bytes(join(other.lake.models, "abc", "tokenizer.json"), tokenizer.json)
-    write_bytes(other.lake.champion, json.dumps({"model": "abc", "run_id": "of old"}).encode())
+    write_bytes(other.lake.pipeline().champion, json.dumps({"model": "abc", "run_id": "of old"}).encode())
     third, stats = tokenize(lake_uri, "third")
     assert stats["tokenizer_from"] == "champion of old"
     assert stats["vocab_size"] == tokenizer.vocab_size == 300

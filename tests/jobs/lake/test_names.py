@@ -73,8 +73,8 @@ def test_the_names_in_a_zip_file_stay_in_its_folder(tmp_path, name):
 @many
 def test_a_dataset_and_a_champion_lie_in_the_lake(tmp_path, name):
     lake = Lake(tmp_path.as_uri())
-    store.write_bytes(lake.champion, json.dumps({"model": name, "run_id": name}).encode())
-    for find in (lambda: lake.dataset("tokens", name), lambda: read_champion(lake)[0].model_uri):
+    store.write_bytes(lake.pipeline().champion, json.dumps({"model": name, "run_id": name}).encode())
+    for find in (lambda: lake.dataset("tokens", name), lambda: read_champion(lake.pipeline())[0].model_uri):
         with suppress(DamagedError):
             assert is_inside(lake.uri, find())
 

@@ -149,8 +149,8 @@ def test_the_champion_is_marked(lake):
     finish(lake.run("run-0001", "weekly"))
     make(lake, 1)
     catalog = Catalog(lake, file=None)
-    assert catalog.page().champion is None
-    store.write_bytes(lake.champion, format_champion("a" * 64, "run-0001", {"bits_per_byte": 2.0452}))
+    assert catalog.page().champions == ()
+    store.write_bytes(lake.pipeline().champion, format_champion("a" * 64, "run-0001", {"bits_per_byte": 2.0452}))
     page = catalog.page()
     assert [(each.pipeline, page.is_champion(each)) for each in page.runs] == [("weekly", True), ("nightly", False)]
 

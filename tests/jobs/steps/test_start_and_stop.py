@@ -33,7 +33,7 @@ def test_a_warm_start_begins_with_the_loss_of_the_earlier_model(place, strategy)
     champion = join(place.models, "one")
     for info in store.list_files(earlier.model):
         store.write_bytes(join(champion, base_name(info.uri)), store.read_bytes(info.uri))
-    store.write_json(place.champion, {"model": "one", "run_id": "r"})
+    store.write_json(place.pipeline().champion, {"model": "one", "run_id": "r"})
     for number, init in enumerate(["earlier", "champion", earlier.model, earlier.model_archive]):
         run, later = train_run(
             place, f"later{number}", train__strategy=strategy, train__init=init, train__learning_rate=1e-6,
@@ -52,12 +52,12 @@ def test_a_lake_without_champion_starts_from_scratch_when_asked_to(place, caplog
     assert stats["weights_from"] == "scratch"
     for info in store.list_files(run.model):
         store.write_bytes(join(place.models, "one", base_name(info.uri)), store.read_bytes(info.uri))
-    store.write_json(place.champion, {"model": "one", "run_id": "first"})
+    store.write_json(place.pipeline().champion, {"model": "one", "run_id": "first"})
     second, stats = train_run(place, "second", **settings)
     assert stats["weights_from"] == join(place.models, "one")
     card = store.read_bytes(join(second.model, "README.md")).decode()
     assert f"trained from the weights of {join(place.models, 'one')}" in " ".join(card.split())
-    store.delete_file(place.champion)
+    store.delete_file(place.pipeline().champion)
     with pytest.raises(InputError, match="no champion yet"):
         train_run(place, "third", **{**settings, "train__init": "champion"})
 

@@ -146,8 +146,8 @@ def test_a_model_that_appears_later_does_not_stop_a_training_that_has_begun(fold
     lake = Lake(run.lake_uri)
     for info in store.list_files(lake.run("context").model):
         store.write_bytes(join(lake.models, "one", base_name(info.uri)), store.read_bytes(info.uri))
-    store.write_json(lake.champion, {"model": "one", "run_id": "r"})
+    store.write_json(lake.pipeline().champion, {"model": "one", "run_id": "r"})
     assert start(folder, "begun", train__init="champion-or-scratch") == run
     with pytest.raises(InputError, match=r"model\.kind is context_attention in that model"):
         start(folder, "not begun", train__init="champion-or-scratch")
-    store.delete_file(lake.champion)
+    store.delete_file(lake.pipeline().champion)

@@ -13,6 +13,7 @@ from nightjar.tasks.results import verify_folder
 
 pytestmark = pytest.mark.slow
 
+BY = "airflow: scheduled"
 GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25}
 
 
@@ -31,11 +32,11 @@ def finished(lake, run_id, weights="weights", **figures):
 
 
 def pointer(lake):
-    return store().read_json(lake.champion)
+    return store().read_json(lake.pipeline().champion)
 
 
 def test_the_first_good_model_is_champion_and_copied(lake):
-    decided = promotion.promote(finished(lake, "one"))
+    decided = promotion.promote(finished(lake, "one"), BY)
     assert decided["promoted"]
     assert pointer(lake) == {"model": decided["model"], "run_id": "one", **GOOD}
     manifest = verify_folder(join(lake.models, decided["model"]), store())
@@ -43,21 +44,21 @@ def test_the_first_good_model_is_champion_and_copied(lake):
 
 
 def test_only_a_better_model_takes_its_place(lake):
-    promotion.promote(finished(lake, "one"))
-    worse = promotion.promote(finished(lake, "two", "other", bits_per_byte=2.3))
+    promotion.promote(finished(lake, "one"), BY)
+    worse = promotion.promote(finished(lake, "two", "other", bits_per_byte=2.3), BY)
     assert (worse["promoted"], worse["model"]) == (False, None)
     assert "2.3000 bits per byte, not better than the 2.2500 of champion one" in worse["why"]
     assert pointer(lake)["run_id"] == "one"
-    better = promotion.promote(finished(lake, "three", "third", bits_per_byte=2.2))
+    better = promotion.promote(finished(lake, "three", "third", bits_per_byte=2.2), BY)
     assert better["promoted"]
     assert pointer(lake)["run_id"] == "three"
 
 
 def test_promoting_again_changes_nothing(lake):
     run = finished(lake, "one")
-    promotion.promote(run)
+    promotion.promote(run, BY)
     before = pointer(lake)
-    assert not promotion.promote(run)["promoted"]
+    assert not promotion.promote(run, BY)["promoted"]
     assert pointer(lake) == before
 
 
@@ -70,7 +71,7 @@ def test_promoting_again_changes_nothing(lake):
     ],
 )
 def test_a_model_that_learned_nothing_is_not_promoted(lake, figures, why):
-    decided = promotion.promote(finished(lake, "one", **figures))
+    decided = promotion.promote(finished(lake, "one", **figures), BY)
     assert not decided["promoted"]
     assert why in decided["why"]
     assert store().list_files(lake.models) == []
@@ -80,12 +81,12 @@ def test_an_incomplete_model_is_an_error(lake):
     run = finished(lake, "one")
     store().delete_file(join(run.model, "tokenizer.json"))
     with pytest.raises(DamagedError, match=r"tokenizer\.json: missing"):
-        promotion.promote(run)
+        promotion.promote(run, BY)
 
 
 def test_a_run_without_statistics_is_an_error(lake):
     with pytest.raises(NightjarError, match=r"stats\.json: missing"):
-        promotion.promote(lake.run("none"))
+        promotion.promote(lake.run("none"), BY)
 
 
 class RacedStore(Store):
@@ -110,12 +111,12 @@ class RacedStore(Store):
 
     def let_a_rival_win(self):
         if self.rivals:
-            assert promotion.promote(self.rivals.pop(0))["promoted"]
+            assert promotion.promote(self.rivals.pop(0), BY)["promoted"]
 
 
 def test_of_two_runs_at_once_the_better_one_wins(lake):
     rival = finished(lake, "rival", "rival", bits_per_byte=2.1)
-    decided = promotion.promote(finished(lake, "slow", bits_per_byte=2.2), RacedStore(rival))
+    decided = promotion.promote(finished(lake, "slow", bits_per_byte=2.2), BY, RacedStore(rival))
     assert not decided["promoted"]
     assert pointer(lake)["run_id"] == "rival"
 
@@ -123,7 +124,7 @@ def test_of_two_runs_at_once_the_better_one_wins(lake):
 def test_a_lost_race_copies_the_model_only_once(lake):
     rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(3)]
     store = RacedStore(*rivals)
-    assert promotion.promote(finished(lake, "best", bits_per_byte=2.0), store)["promoted"]
+    assert promotion.promote(finished(lake, "best", bits_per_byte=2.0), BY, store)["promoted"]
     assert pointer(lake)["run_id"] == "best"
     assert len(store.copied) == len(set(store.copied)) == len(promotion.MODEL_FILES) + 1
 
@@ -131,15 +132,15 @@ def test_a_lost_race_copies_the_model_only_once(lake):
 def test_a_run_that_loses_every_race_gives_up(lake):
     rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(5)]
     with pytest.raises(NightjarError, match="other runs replaced it 5 times in a row"):
-        promotion.promote(finished(lake, "best", bits_per_byte=2.0), RacedStore(*rivals))
+        promotion.promote(finished(lake, "best", bits_per_byte=2.0), BY, RacedStore(*rivals))
 
 
 def test_a_copy_that_broke_off_is_made_whole(lake):
-    decided = promotion.promote(finished(lake, "one"))
+    decided = promotion.promote(finished(lake, "one"), BY)
     folder = join(lake.models, decided["model"])
     store().delete_file(join(folder, MANIFEST))
     store().delete_file(join(folder, "config.json"))
-    assert promotion.promote(finished(lake, "again", bits_per_byte=1.0))["model"] == decided["model"]
+    assert promotion.promote(finished(lake, "again", bits_per_byte=1.0), BY)["model"] == decided["model"]
     assert verify_folder(folder, store())
 
 
@@ -147,4 +148,4 @@ def test_a_model_without_weights_is_an_error(lake):
     run = finished(lake, "one")
     store().write_bytes(join(run.model, MANIFEST), Manifest("model", "f00", ()).to_json())
     with pytest.raises(DamagedError, match=r"no config\.json, model\.safetensors, tokenizer\.json in its manifest"):
-        promotion.promote(run)
+        promotion.promote(run, BY)
