@@ -13,7 +13,7 @@ from jobs.config import Config
 from jobs.config.sections.model import EMBED
 from jobs.datasets.publish import used_datasets
 from jobs.lake import store
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
     if is_known:
         return TokensDataset.of_run(run).read_tokenizer()
     earlier = latest_tokens(lake, config.corpus, run) if name == INHERIT else None
-    return find_tokenizer(name, lake, earlier)[0]
+    return find_tokenizer(name, Pipeline.of(run), earlier)[0]
 
 
 def _warn_of_long_prompts(prompts: tuple[str, ...], tokenizer: Tokenizer, size: int) -> None:

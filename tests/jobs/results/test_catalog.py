@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from jobs.lake import store
-from jobs.lake.champion import format_champion
+from jobs.lake.champion import Change, change_champion, format_champion
 from jobs.lake.layout import Lake
 from jobs.lake.lease import held
 from jobs.lake.plain_json import to_json
@@ -153,6 +153,11 @@ def test_the_champion_is_marked(lake):
     store.write_bytes(lake.pipeline().champion, format_champion("a" * 64, "run-0001", {"bits_per_byte": 2.0452}))
     page = catalog.page()
     assert [(each.pipeline, page.is_champion(each)) for each in page.runs] == [("weekly", True), ("nightly", False)]
+    nightly = lake.pipeline("nightly")
+    run = lake.run("run-0001", "nightly").folder
+    assert change_champion(nightly, None, "", Change("promoted", "b" * 64, run, "2026-11-26", "airflow: ann", "better"))
+    page = catalog.page()
+    assert [page.is_champion(each) for each in page.runs] == [True, True]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format": 1}', b'{"format": 1, "lake": 1, "runs": [1]}'])

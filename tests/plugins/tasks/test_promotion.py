@@ -1,5 +1,7 @@
 """Promotion of models, on a local disk and on S3."""
 
+from datetime import datetime
+
 import pytest
 
 from jobs.errors import DamagedError, NightjarError
@@ -38,7 +40,14 @@ def pointer(lake):
 def test_the_first_good_model_is_champion_and_copied(lake):
     decided = promotion.promote(finished(lake, "one"), BY)
     assert decided["promoted"]
-    assert pointer(lake) == {"model": decided["model"], "run_id": "one", **GOOD}
+    found, run = pointer(lake), lake.run("one")
+    assert (found["model"], found["run_id"], found["metrics"]) == (decided["model"], "one", GOOD)
+    [change] = found["history"]
+    assert datetime.fromisoformat(change.pop("time")).tzinfo is not None
+    assert change == {
+        "action": "promoted", "model": decided["model"], "run": run.folder, "by": BY, "why": decided["why"],
+        "metrics": GOOD,
+    }  # fmt: skip
     manifest = verify_folder(join(lake.models, decided["model"]), store())
     assert {entry.name for entry in manifest.files} == promotion.MODEL_FILES
 

@@ -1,0 +1,98 @@
+"""The champion of each pipeline: its file, its history, and that of the earlier layout."""
+
+import json
+
+import pytest
+
+from jobs.errors import DamagedError, InputError
+from jobs.lake import store
+from jobs.lake.champion import (
+    Change,
+    all_pipelines,
+    champions_pipeline,
+    change_champion,
+    format_champion,
+    read_champion,
+)
+from jobs.lake.layout import Lake, Pipeline
+from jobs.lake.models import find_model
+from jobs.lake.uri import join
+from jobs.sources.inputs import find_start
+
+METRICS = {"bits_per_byte": 2.0}
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request, tmp_path):
+    return Lake((tmp_path / "lake").as_uri() if request.param == "file" else request.getfixturevalue("s3_uri"))
+
+
+def promoted(model, run="lab/poems/night-1"):
+    return Change("promoted", model, run, "2026-11-26T02:00:00+00:00", "airflow: scheduled", "better", METRICS)
+
+
+def promote(pipeline, model):
+    return change_champion(pipeline, *read_champion(pipeline), promoted(model))
+
+
+def test_each_pipeline_has_a_champion_with_its_history(lake):
+    poems = lake.pipeline("poems")
+    assert read_champion(poems) == (None, "")
+    assert promote(poems, "a" * 64)
+    assert promote(poems, "b" * 64)
+    found, _ = read_champion(poems)
+    assert (found.model, found.run_id, found.run, found.metrics) == ("b" * 64, "night-1", "lab/poems/night-1", METRICS)
+    assert found.model_uri == join(lake.models, "b" * 64)
+    assert found.history == (promoted("a" * 64), promoted("b" * 64))
+    assert read_champion(lake.pipeline()) == (None, "")
+    assert [each.name for each in all_pipelines(lake)] == ["default", "poems"]
+
+
+def test_of_two_changes_at_once_one_is_made(lake):
+    poems = lake.pipeline("poems")
+    nothing = read_champion(poems)
+    assert promote(poems, "a" * 64)
+    assert not change_champion(poems, *nothing, promoted("c" * 64))
+    first = read_champion(poems)
+    assert promote(poems, "b" * 64)
+    assert not change_champion(poems, *first, promoted("c" * 64))
+    assert [each.model for each in read_champion(poems)[0].history] == ["a" * 64, "b" * 64]
+
+
+def test_the_earlier_champion_is_that_of_the_default_pipeline_until_it_has_one(lake):
+    store.write_json(lake.earlier_champion, {"model": "e" * 64, "run_id": "old", **METRICS})
+    found, version = read_champion(lake.pipeline())
+    assert (found.model, found.run_id, found.run, found.metrics, version) == ("e" * 64, "old", "", METRICS, "")
+    assert read_champion(lake.pipeline("poems"))[0] is None
+    assert promote(lake.pipeline(), "a" * 64)
+    assert read_champion(lake.pipeline())[0].model == "a" * 64
+
+
+def test_names_of_champions(lake, tmp_path):
+    assert champions_pipeline("champion", lake) == lake.pipeline()
+    assert champions_pipeline("champion:poems", lake) == lake.pipeline("poems")
+    assert champions_pipeline("champions", lake) is None
+    with pytest.raises(InputError, match="champion:: names no pipeline"):
+        champions_pipeline("champion:", lake)
+    with pytest.raises(InputError, match=r"pipelines/poems/champion.json: no champion yet"):
+        find_model("champion:poems", lake)
+    assert find_start("champion-or-scratch:poems", lake) is None
+    with pytest.raises(InputError, match=r"or set train\.init=champion-or-scratch:poems"):
+        find_start("champion:poems", lake)
+    assert promote(lake.pipeline("poems"), "a" * 64)
+    for name in ("champion:poems", "champion-or-scratch:poems"):
+        assert find_start(name, lake) == join(lake.models, "a" * 64)
+
+
+def test_a_run_follows_its_own_pipeline(lake):
+    assert Pipeline.of(lake.run("night-1", "poems")) == lake.pipeline("poems")
+    for run in (lake.run("by hand"), lake.earlier_run("old"), lake.run("night-1", "default")):
+        assert Pipeline.of(run) == lake.pipeline()
+
+
+@pytest.mark.parametrize("change", [{"history": [1]}, {"history": [{"model": 1}]}, {"metrics": 3}])
+def test_a_damaged_file_is_named(lake, change):
+    values = json.loads(format_champion("a" * 64, "one", METRICS)) | change
+    store.write_json(lake.pipeline().champion, values)
+    with pytest.raises(DamagedError, match=r"pipelines/default/champion.json: "):
+        read_champion(lake.pipeline())
