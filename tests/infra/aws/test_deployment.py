@@ -208,7 +208,9 @@ def test_same_calls_on_foreign_resources_are_refused(deployment: Deployment, nee
         assert allowed == []
     lake = f"arn:aws:s3:::{bucket}/lake"
     node, airflow = deployment.policies("node"), deployment.policies("airflow")
-    for name in ("models/champion.json", "packages/x/jobs.zip", "security/node-certificates.zip"):
+    own = "pipelines/poems/champion.json"
+    assert allows(airflow, Call("s3:PutObject", f"{lake}/{own}"))
+    for name in ("models/x/config.json", own, "packages/x/jobs.zip", "security/node-certificates.zip"):
         assert not allows(node, Call("s3:PutObject", f"{lake}/{name}"))
         assert not allows(node, Call("s3:DeleteObject", f"{lake}/{name}"))
     for documents in (node, airflow):  # without it, S3 answers 403 for a missing object
