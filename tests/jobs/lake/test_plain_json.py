@@ -52,7 +52,7 @@ def test_the_error_names_the_value_and_the_key():
 def test_manifests_and_champions_refuse_such_numbers():
     with pytest.raises(NotFiniteError, match=r"^manifest of train abc: counts\.loss is nan"):
         Manifest("train", "abc", (), {"loss": math.nan}).to_json()
-    with pytest.raises(NotFiniteError, match=r"^champion abc: valid_loss is -inf"):
+    with pytest.raises(NotFiniteError, match=r"^champion abc: metrics\.valid_loss is -inf"):
         format_champion("abc", "r", {"valid_loss": -math.inf})
 
 
