@@ -67,6 +67,8 @@ class Run:
     """The folder that TensorBoard opens."""
     generate = _Below("generate")
     """The folder of generated text and samples."""
+    score = _Below("score")
+    """The folder of the model's scores on the evaluation set, by document."""
     model = _Below("model")
     """The folder of the trained model."""
     model_archive = _Below("model.zip")

@@ -1,0 +1,86 @@
+"""The scores of a run: the loss of each document of the evaluation set, under the run's model and the champion.
+
+The step `score` writes them, and promotion decides by them. Losses of whole documents divided by bytes of text compare
+models with different vocabularies. Airflow reads this file, so nothing here needs numpy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobs.errors import DamagedError, reading
+from jobs.lake.layout import Run
+from jobs.lake.plain_json import to_jsonl
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
+
+SCORES = "scores.jsonl"
+
+
+@dataclass(frozen=True)
+class DocumentScore:
+    """The loss of one document under two models."""
+
+    document: str
+    """The sha256 of the document's text."""
+    num_bytes: int
+    """Bytes of its text in UTF-8."""
+    challenger: float | None
+    """The loss of the run's model, summed over the document, in the unit of the scores; None if it is not finite."""
+    champion: float | None
+    """The loss of the champion; None if there was none, or it could not be compared."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a run's model."""
+
+    model: str
+    """The fingerprint of the run's model."""
+    champion: str | None
+    """The name of the champion's folder in `Lake.models`; None if there was none."""
+    evaluation_set: str
+    """The version of the evaluation set."""
+    unit: str
+    """The unit of the losses: ``nats``, or ``squared distance`` for models that predict embeddings."""
+    documents: tuple[DocumentScore, ...]
+    not_compared: str = ""
+    """Why the champion has no scores though there is one, in one line; such a champion stays."""
+
+
+def format_scores(documents: Sequence[DocumentScore]) -> bytes:
+    """Return the content of the file of scores, one line for each document."""
+    return to_jsonl(
+        {
+            "document": each.document,
+            "num_bytes": each.num_bytes,
+            "challenger": each.challenger,
+            "champion": each.champion,
+        }
+        for each in documents
+    )
+
+
+def read_scores(run: Run, store: Store = ENVIRONMENT) -> Scores | None:
+    """Return the scores of a run; None if it has none. Raise DamagedError if they are damaged."""
+    manifest = store.read_manifest(run.score)
+    if manifest is None:
+        return None
+    uri = join(run.score, SCORES)
+    entry = next((each for each in manifest.files if each.name == SCORES), None)
+    if entry is None:
+        raise DamagedError(f"{run.score}: the manifest does not list {SCORES}; clear the task score")
+    with reading(uri, "clear the task score"):
+        lines = store.read_file(run.score, entry).decode().splitlines()
+        documents = tuple(DocumentScore(**json.loads(line)) for line in lines)
+        inputs = manifest.inputs
+        return Scores(
+            inputs["model"],
+            inputs["champion"],
+            inputs["evaluation_set"],
+            inputs["unit"],
+            documents,
+            inputs["not_compared"],
+        )
