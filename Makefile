@@ -307,6 +307,10 @@ aws-check: setup ## Check an AWS account before a run costs money [PRESET=demo] 
 aws-smoke: setup ## Run the smallest run on AWS and record what it finds; asks before it costs money [OUTPUT=DIR]
 	@$(RUN_PIPELINE) -m infra.cli aws-smoke $(if $(OUTPUT),--output '$(OUTPUT)')
 
+.PHONY: prices
+prices: setup ## Ask AWS for the prices of clusters, and write them to prices.toml or NIGHTJAR_PRICES [PRESET=demo] [REGION=us-east-1]
+	@$(RUN_PIPELINE) -m infra.cli prices --preset $(PRESET) $(if $(REGION),--region '$(REGION)')
+
 # checkov brings over a hundred packages, so it runs in an environment of its own.
 .PHONY: aws-lint
 aws-lint: setup ## Run checkov over the template and the image's Dockerfile

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "pyspark", "pyarrow", "numpy", "gigatoken", "tokenizers")
-LIGHT = ("config", "errors", "fingerprint", "lake", "metrics", "results", "sources")
+LIGHT = ("config", "errors", "fingerprint", "lake", "metrics", "prices", "results", "sources")
 FOLDERS = ("bench", "dags", "infra", "jobs", "plugins", "tests")
 MAX_LINES = 400
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from infra.cli import aws, emr, package, serve
+from infra.cli import aws, emr, package, prices, serve
 from jobs.cli import main as jobs
 from jobs.cli.runner import run_app
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings=jobs.CONTEXT,
     epilog=jobs.EPILOG,
 )
-for commands in (jobs, serve, emr, aws, package):
+for commands in (jobs, serve, emr, aws, package, prices):
     app.add_typer(commands.app)
 
 

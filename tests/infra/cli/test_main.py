@@ -40,7 +40,7 @@ def test_it_has_the_commands_of_the_job_and_its_own() -> None:
         "aws-package check",
         "aws-package wheelhouse",
     }
-    own = {"emr", "serve", *aws}
+    own = {"emr", "prices", "serve", *aws}
     assert dict(commands(console.app)).keys() == dict(commands(jobs.app)).keys() | own
 
 
@@ -62,6 +62,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
         (("aws-plan", "--set", "train.sed=3"), "nightjar: train.sed: unknown key; did you mean train.seed?"),
         (("aws-check", "--airflow-role", "me"), "nightjar: --airflow-role: not the ARN of a role: 'me'"),
         (("aws-smoke",), "nightjar: NIGHTJAR_LAKE: AWS cannot read file:///"),
+        (("prices", "--file", "s3://b/p.toml", "--preset", "huge"), "nightjar: preset 'huge' does not exist"),
         (("aws-bundle", "x"), "unexpected argument: x; see nightjar aws-bundle --help"),
         (("emr", "--port", "70000"), "--port"),
         (("emr", "--executors", "nomad"), "'nomad' is not one of 'threads', 'processes', 'yarn'"),

@@ -1,0 +1,109 @@
+"""Ask AWS for prices: its price list for all but spot instances, and EC2 for these.
+
+The price list has several products for most questions, such as a price for each tenancy. The filters leave one. Where
+they leave several prices, none is taken.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.prices.book import SPOT, SYSTEM_DISK, Kind, Price
+
+PRICE_LIST_REGION = "us-east-1"
+"""A region that answers for all; only a few have the price list."""
+_LINUX = {
+    "operatingSystem": "Linux",
+    "tenancy": "Shared",
+    "preInstalledSw": "NA",
+    "capacitystatus": "Used",
+    "marketoption": "OnDemand",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to the price list."""
+
+    kind: Kind
+    service: str
+    filters: Mapping[str, str]
+    item: str = ""
+    usage: str = ""
+    """How the usage type of the product ends. Before it stands a short name of the region."""
+
+    def request(self, region: str) -> dict[str, Any]:
+        """Return the GetProducts request."""
+        wanted = {"regionCode": region, **self.filters}
+        filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+        return {"ServiceCode": self.service, "FormatVersion": "aws_v1", "Filters": filters}
+
+
+def questions(instance_types: Iterable[str]) -> Iterator[Question]:
+    """Yield a question for each price of clusters with these instance types, and of the network around them."""
+    for name in instance_types:
+        yield Question("ec2", "AmazonEC2", {"instanceType": name, **_LINUX}, name)
+        yield Question("emr", "ElasticMapReduce", {"instanceType": name, "softwareType": "EMR"}, name)
+    disk = {"productFamily": "Storage", "volumeApiName": SYSTEM_DISK}
+    yield Question("ebs", "AmazonEC2", disk, SYSTEM_DISK, f"EBS:VolumeUsage.{SYSTEM_DISK}")
+    yield Question("nat", "AmazonEC2", {"productFamily": "NAT Gateway"}, usage="NatGateway-Hours")
+    yield Question("endpoint", "AmazonVPC", {"productFamily": "VpcEndpoint"}, usage="VpcEndpoint-Hours")
+
+
+def fetch_prices(instance_types: Iterable[str], region: str, connect: Callable[[str, str], Any]) -> list[Price]:
+    """Return the prices for clusters with these instance types. Those that AWS does not name have no figure.
+
+    Args:
+        instance_types: The instance types.
+        region: The region of the clusters.
+        connect: Returns a client of a service in a region.
+    """
+    types, today = sorted(set(instance_types)), datetime.now(UTC)
+    price_list = connect("pricing", PRICE_LIST_REGION)
+    found = []
+    for question in questions(types):
+        usd, source = _on_demand(price_list, question, region)
+        found.append(
+            Price(kind=question.kind, region=region, item=question.item, usd=usd, source=source, date=today.date())
+        )
+    history = connect("ec2", region).get_paginator("describe_spot_price_history")
+    for name in types:
+        usd = _spot(history, name, today)
+        source = "EC2, DescribeSpotPriceHistory, dearest zone" if usd is not None else "unknown to EC2"
+        found.append(
+            Price(kind="ec2", region=region, item=name, market=SPOT, usd=usd, source=source, date=today.date())
+        )
+    return found
+
+
+def _on_demand(price_list: Any, question: Question, region: str) -> tuple[float | None, str]:
+    """Return the one price that the price list has for a question, and its source; None if there is not just one."""
+    found = set()
+    for page in price_list.get_paginator("get_products").paginate(**question.request(region)):
+        for item in page["PriceList"]:
+            product = json.loads(item) if isinstance(item, str) else item
+            if product["product"]["attributes"].get("usagetype", "").endswith(question.usage):
+                found |= set(_prices_of(product))
+    if len(found) > 1:
+        return None, f"unknown: AWS's price list has {len(found)} prices for it"
+    return (found.pop(), "AWS's price list, GetProducts") if found else (None, "unknown to AWS's price list")
+
+
+def _prices_of(product: Mapping[str, Any]) -> Iterator[float]:
+    """Yield the prices on demand of a product of the price list, of the first step if the price falls with the use."""
+    for term in product["terms"].get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            usd = dimension["pricePerUnit"].get("USD")
+            if usd is not None and float(usd) > 0 and dimension.get("beginRange", "0") == "0":
+                yield float(usd)
+
+
+def _spot(history: Any, instance_type: str, now: datetime) -> float | None:
+    """Return the present spot price of an instance type in the dearest zone of the region."""
+    asked = {"InstanceTypes": [instance_type], "ProductDescriptions": ["Linux/UNIX"], "StartTime": now, "EndTime": now}
+    prices = [float(each["SpotPrice"]) for page in history.paginate(**asked) for each in page["SpotPriceHistory"]]
+    return max(prices, default=None)

@@ -1,0 +1,99 @@
+"""Look at prices, and fill them from AWS: ``nightjar prices``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from infra.cli.aws import Preset
+from jobs.cli import options
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from jobs.prices.book import Price
+
+_HEADER = """\
+Prices in USD: per hour, and of disks (ebs) per GB and month. A figure without `usd` is not known, and nothing is
+computed from it. `nightjar prices` asks AWS and writes this file anew; a file that NIGHTJAR_PRICES names goes first.
+
+Spot prices change by the hour. EMR asks for spot instances at the price on demand at most (InstanceTypeConfig,
+BidPriceAsPercentageOfOnDemandPrice), so an unknown spot price is bounded by the one on demand."""
+
+app = typer.Typer()
+
+
+@app.command("prices", rich_help_panel="AWS")
+def prices(
+    preset: Preset = "demo",
+    region: Annotated[
+        str | None, Option(metavar="NAME", help="Region of the clusters. Default: AWS_REGION.", show_default=False)
+    ] = None,
+    file: Annotated[
+        str | None,
+        Option(metavar="FILE", help="File to write. Default: NIGHTJAR_PRICES, else prices.toml of this project."),
+    ] = None,
+    known: Annotated[bool, Option("--known", help="Print the prices that are known. Nothing is asked.")] = False,
+    settings: options.Settings = None,
+) -> None:
+    """Ask AWS for the prices of the clusters of a configuration, write them to a file, and print them.
+
+    It needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. Prices in the file
+    for other instance types and regions stay.
+    """
+    from jobs.config import environment_settings, parse_settings, resolve
+    from jobs.lake.region import find_region
+    from jobs.prices.book import explain_missing, load_prices
+
+    if known:
+        for price in load_prices():
+            sys.stdout.write(f"{_row(price)}\n")
+        return
+    cluster = resolve("s3://corpus", preset, {**environment_settings(), **parse_settings(settings or ())}).cluster
+    place = region or find_region()
+    if place is None:
+        raise InputError("no region: give --region, or set AWS_REGION")
+    from infra.aws.prices import fetch_prices
+
+    found = fetch_prices(
+        {*cluster.primary_instance_types, *cluster.core_instance_types, *cluster.task_instance_types}, place, _connect
+    )
+    written = _write(found, file)
+    for price in found:
+        sys.stdout.write(f"{_row(price)}\n")
+    sys.stderr.write(f"prices: {len(found)} written to {written}\n")
+    if missing := [str(price) for price in found if price.usd is None]:
+        sys.stderr.write(f"prices: {explain_missing(missing)}\n")
+
+
+def _connect(service: str, region: str) -> Any:
+    import boto3
+
+    return boto3.Session().client(service, region_name=region)  # type: ignore[call-overload]  # one for each name
+
+
+def _write(found: list[Price], file: str | None) -> str:
+    """Write prices to the file, beside those that it has, and return its name."""
+    from importlib.resources import files
+
+    from jobs.lake import store
+    from jobs.lake.uri import to_uri
+    from jobs.prices.book import VARIABLE, PriceBook, parse_prices, to_toml
+
+    place = file or os.environ.get(VARIABLE, "").strip() or str(files("jobs.prices") / "prices.toml")
+    uri = to_uri(place)
+    before = parse_prices(store.read_bytes(uri), place) if store.exists(uri) else []
+    known = {price.key for price in before if price.usd is not None}
+    new = [price for price in found if price.usd is not None or price.key not in known]
+    store.write_bytes(uri, to_toml(PriceBook([*before, *new]), _HEADER))
+    return place
+
+
+def _row(price: Price) -> str:
+    usd = "unknown" if price.usd is None else f"{price.usd:g}"
+    return "\t".join(
+        (price.kind, price.region, price.item or "-", price.market, usd, price.source, str(price.date or "-"))
+    )

@@ -1,0 +1,185 @@
+"""The prices that are known, from the dated file of this package and from a file of the user's.
+
+Each figure names its source. A price that is not known stays unknown: no other price is taken in its place.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from jobs.errors import InputError
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import to_uri
+
+VARIABLE = "NIGHTJAR_PRICES"
+"""The environment variable that names the user's file: a path, file:///... or s3://..."""
+HOW_TO_FILL = f"run nightjar prices, which asks AWS, or add it to the file that {VARIABLE} names"
+HOURS_OF_MONTH = 730
+"""Hours of the month by which AWS prices disks."""
+SYSTEM_DISK = "gp3"
+"""The type of a node's system disk: EMR's choice since release 6.15."""
+
+Kind = Literal["ec2", "emr", "ebs", "nat", "endpoint"]
+Market = Literal["on demand", "spot"]
+ON_DEMAND: Final = "on demand"
+SPOT: Final = "spot"
+NAMES: Mapping[Kind, str] = {
+    "ec2": "EC2's price",
+    "emr": "EMR's price",
+    "ebs": "the price of a disk",
+    "nat": "the price of a NAT gateway",
+    "endpoint": "the price of an interface endpoint",
+}
+
+
+class Price(BaseModel):
+    """A price in USD: per hour, or for a disk per GB and month."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Kind
+    region: Annotated[str, Field(min_length=1)]
+    item: str = ""
+    """The instance type, or the type of a disk."""
+    market: Market = ON_DEMAND
+    usd: Annotated[float | None, Field(ge=0, strict=True)] = None
+    """None if the price is not known."""
+    source: str = "the user's file"
+    date: datetime.date | None = None
+
+    @model_validator(mode="after")
+    def _item_fits(self) -> Price:
+        if bool(self.item) != (self.kind in ("ec2", "emr", "ebs")):
+            raise ValueError(f"a price of the kind {self.kind} needs {'no' if self.item else 'an'} item")
+        return self
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What the price is of."""
+        return self.kind, self.region, self.item, self.market
+
+    def __str__(self) -> str:
+        market = f" {self.market}" if self.kind == "ec2" else ""
+        return f"{NAMES[self.kind]}{f' of {self.item}' if self.item else ''}{market} in {self.region}"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What an instance costs in an hour: EC2, EMR and the system disk."""
+
+    usd: float | None
+    """None if a part is not known."""
+    at_most: bool = False
+    """Whether it is the bound of a spot price that is not known."""
+    missing: tuple[str, ...] = ()
+    """The parts that are not known."""
+
+
+class PriceBook:
+    """The prices that are known. Of two for the same, the later one of `prices` counts."""
+
+    def __init__(self, prices: Iterable[Price]) -> None:
+        self._prices = {price.key: price for price in prices}
+
+    def __iter__(self) -> Iterator[Price]:
+        """Yield the prices in the order of their keys."""
+        return iter(sorted(self._prices.values(), key=lambda price: price.key))
+
+    def find(self, kind: Kind, region: str, item: str = "", market: Market = ON_DEMAND) -> float | None:
+        """Return a price in USD, or None if it is not known."""
+        found = self._prices.get((kind, region, item, market))
+        return None if found is None else found.usd
+
+    def rate(self, instance_type: str, market: Market, region: str, disk_gb: float) -> Rate:
+        """Return what an instance with a system disk of this size costs in an hour.
+
+        An unknown spot price is bounded by the one on demand, the most that EMR pays for a spot instance.
+        """
+        at_most = market == SPOT and self.find("ec2", region, instance_type, SPOT) is None
+        parts: list[tuple[Kind, str, Market, float]] = [
+            ("ec2", instance_type, ON_DEMAND if at_most else market, 1.0),
+            ("emr", instance_type, ON_DEMAND, 1.0),
+            ("ebs", SYSTEM_DISK, ON_DEMAND, disk_gb / HOURS_OF_MONTH),
+        ]
+        total, missing = 0.0, []
+        for kind, item, of_market, factor in parts:
+            price = self.find(kind, region, item, of_market)
+            if price is None:
+                missing.append(str(Price(kind=kind, region=region, item=item, market=of_market)))
+            else:
+                total += price * factor
+        return Rate(None if missing else total, at_most, tuple(missing))
+
+
+def explain_missing(missing: Iterable[str]) -> str:
+    """Return one line that says which prices are not known, and how to fill them."""
+    first, *others = dict.fromkeys(missing)
+    more = f" and {len(others)} more" if len(others) > 2 else "".join(f", {each}" for each in others)
+    return f"{first}{more} {'are' if others else 'is'} not known; {HOW_TO_FILL}"
+
+
+def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.environ) -> PriceBook:
+    """Return the prices of this package, and those of the user's file, which go first."""
+    own = (files("jobs.prices") / "prices.toml").read_bytes()
+    prices = parse_prices(own, "prices.toml")
+    if place := environ.get(VARIABLE, "").strip():
+        try:
+            data = store.read_bytes(to_uri(place))
+        except OSError as error:
+            reason = error.strerror or "no such file"
+            raise InputError(f"{VARIABLE}: {place} cannot be read ({reason}); correct the variable") from None
+        prices += parse_prices(data, f"{VARIABLE}: {place}")
+    return PriceBook(prices)
+
+
+def parse_prices(data: bytes, where: str) -> list[Price]:
+    """Return the prices in a TOML file. A wrong file or value is an `InputError` that names the place `where`."""
+    try:
+        table = tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 at byte {error.start}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{where}: not TOML ({error})") from None
+    rows = table.pop("price", [])
+    if table or not isinstance(rows, list):
+        raise InputError(f"{where}: expected tables [[price]] alone, got {', '.join(table) or type(rows).__name__}")
+    return [_parse(row, f"{where}: price {number}") for number, row in enumerate(rows, 1)]
+
+
+def _parse(row: Any, where: str) -> Price:
+    try:
+        return Price.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    got = f", got {first['input']!r}" if key else ""
+    raise InputError(f"{where}: {f'{key}: ' if key else ''}{message[0].lower()}{message[1:]}{got}")
+
+
+def to_toml(prices: Iterable[Price], header: str) -> bytes:
+    """Return the content of a file that `parse_prices` reads; `header` is a comment."""
+    parts = ["".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())]
+    for price in prices:
+        values = price.model_dump(exclude_none=True, exclude_defaults=True)
+        parts.append("\n[[price]]\n" + "".join(f"{key} = {_to_toml(value)}\n" for key, value in values.items()))
+    return "".join(parts).encode()
+
+
+def _to_toml(value: str | float | datetime.date) -> str:
+    """Return a value as TOML: of a text every character that is not plain ASCII is escaped."""
+    if isinstance(value, str):
+        escaped = (
+            each if each.isascii() and each.isprintable() and each not in '"\\' else f"\\U{ord(each):08X}"
+            for each in value
+        )
+        return f'"{"".join(escaped)}"'
+    return value.isoformat() if isinstance(value, datetime.date) else repr(value)
