@@ -22,6 +22,8 @@ class PromotionConfig(Section):
     """Largest number of documents in the evaluation set. It grows with the validation text until it has so many."""
     max_repetition: float = Field(0.5, gt=0, le=1)
     """Largest part of the generated 4-grams of tokens that may repeat an earlier one of the same text."""
+    max_unknown: float = Field(0.2, ge=0, le=1)
+    """Largest part of the generated tokens that may be the unknown token."""
     canaries: tuple[str, ...] = ()
     """Prompts that the model must continue with text before it is promoted: an empty or repeated continuation keeps
     the champion."""
