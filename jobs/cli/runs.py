@@ -6,7 +6,6 @@ A terminal shows tables. Elsewhere each row is a line whose cells are separated 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from typer import Argument, Option
 
 from jobs.cli import options
 from jobs.cli.runner import command_line
+from jobs.cli.tables import write_pairs, write_table
 from jobs.errors import InputError
 from jobs.results import SortKey
 
@@ -68,7 +68,7 @@ def list_runs(
         )
         sys.stderr.write(f"{lake}: {none}\n")
         return
-    _write_table([_row_of(each, found) for each in found.runs], _LESS_NEEDED)
+    write_table([_row_of(each, found) for each in found.runs], _LESS_NEEDED)
     if found.total > len(found.runs):
         first = (page - 1) * limit + 1
         sys.stderr.write(f"{first:,} to {first + len(found.runs) - 1:,} of {found.total:,} runs; --page shows others\n")
@@ -115,8 +115,8 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
         if store.exists(found.report)
         else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",
     }
-    _write_pairs({key: value for key, value in lines.items() if value})
-    _write_table(
+    write_pairs({key: value for key, value in lines.items() if value})
+    write_table(
         [
             {
                 "step": step.name,
@@ -149,7 +149,7 @@ def compare_runs(
     rows: dict[str, list[str]] = comparison.results()
     rows["loss over time"] = [sparkline(losses_of(report.rows), 20) for report in comparison.reports]
     rows |= {key: [one_line(readable(value), 200) for value in each] for key, each in comparison.settings().items()}
-    _write_table([{"": label, **dict(zip(comparison.names, values, strict=True))} for label, values in rows.items()])
+    write_table([{"": label, **dict(zip(comparison.names, values, strict=True))} for label, values in rows.items()])
 
 
 @app.command("report")
@@ -185,64 +185,3 @@ def _find(name: str, lake: str) -> Run:
     from jobs.lake.uri import to_uri
 
     return find_run(name, Lake(to_uri(lake)), is_started=False)
-
-
-def _write_pairs(values: Mapping[str, str]) -> None:
-    """Write a line for each value: its name, a tab or blanks, and the value."""
-    if not sys.stdout.isatty():
-        sys.stdout.writelines(f"{_cell(key)}\t{_cell(value)}\n" for key, value in values.items())
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for key, value in values.items():
-        table.add_row(Text(key, style="dim"), Text(_cell(value)))
-    Console().print(table)
-
-
-def _write_table(rows: Sequence[Mapping[str, str]], less_needed: Iterable[str] = ()) -> None:
-    """Write rows with equal keys: a table on a terminal, else lines of cells separated by tabs.
-
-    A terminal that is too narrow for all columns does not show the `less_needed` ones.
-    """
-    if not rows:
-        return
-    if not sys.stdout.isatty():
-        sys.stdout.writelines(f"{line}\n" for line in _lines(rows))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) + 2 for name in rows[0]}
-    for name in less_needed:
-        if sum(widths.values()) > console.width:
-            del widths[name]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in widths:
-        table.add_column(Text(_cell(name)), overflow="fold", justify="right" if _is_numeric(rows, name) else "left")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name]), style=_STYLES.get(row[name], "")) for name in widths))
-    console.print(table)
-
-
-_STYLES = {"done": "green", "failed": "red", "running": "cyan", "unfinished": "yellow"}
-
-
-def _is_numeric(rows: Sequence[Mapping[str, str]], name: str) -> bool:
-    return all(row[name][:1].isdigit() or row[name] == "-" for row in rows)
-
-
-def _lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    yield "\t".join(_cell(name) for name in rows[0])
-    for row in rows:
-        yield "\t".join(_cell(value) for value in row.values())
-
-
-def _cell(text: str) -> str:
-    """Return a text without characters that would end the cell, or change a terminal."""
-    return "".join(each if each.isprintable() else " " for each in text)

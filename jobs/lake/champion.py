@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake.identity import DEFAULT, decode_name
 from jobs.lake.layout import Lake, Pipeline
 from jobs.lake.names import below
@@ -39,6 +40,8 @@ class Change:
     why: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What the model was judged by."""
+    request: str = ""
+    """What asked for the change, such as a run of Airflow. A request that is made again changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,59 @@ def change_champion(
         store: The store of the lake.
     """
     history = (*(before.history if before else ()), change)
-    run_id = decode_name(change.run.rpartition("/")[2])
-    content = format_champion(change.model, run_id, change.metrics, history)
+    content = format_champion(change.model, _run_id(change.run), change.metrics, history)
     return store.replace(pipeline.champion, content, version) if version else store.publish(pipeline.champion, content)
+
+
+def roll_back(
+    pipeline: Pipeline, by: str, why: str, to: str = "", *, request: str = "", store: Store = ENVIRONMENT
+) -> Change:
+    """Make an earlier champion the champion again, and return the change.
+
+    Args:
+        pipeline: The pipeline.
+        by: Who does it.
+        why: The reason, for the history.
+        to: The beginning of the name of an earlier champion's model, or the id of its run. By default the champion
+            before the present one.
+        request: What asks for it, if it may ask again after it was interrupted.
+        store: The store of the lake.
+
+    Raises:
+        InputError: if there is no such champion, several fit, or its model is gone.
+    """
+    champion, version = read_champion(pipeline, store)
+    history = champion.history if champion else ()
+    if request and history and history[-1].request == request:
+        return history[-1]
+    earlier = {each.model: each for each in history if champion and each.model != champion.model}
+    if to:
+        earlier = {
+            name: each for name, each in earlier.items() if name.startswith(to) or to in (each.run, _run_id(each.run))
+        }
+    if not earlier or (to and len(earlier) > 1):
+        known = ", ".join(f"{each.model[:12]} (run {_run_id(each.run)})" for each in earlier.values())
+        found = f"several earlier champions fit {to}: {known}" if earlier else "no earlier champion to go back to"
+        raise InputError(f"{pipeline.champion}: {found}; nightjar champion show {pipeline.name} lists them")
+    chosen = list(earlier.values())[-1]
+    model_uri = below(Lake(pipeline.lake_uri).models, chosen.model)
+    manifest = store.read_manifest(model_uri)
+    if manifest is None:
+        raise InputError(f"{model_uri}: the model of run {_run_id(chosen.run)} is gone; choose another one")
+    store.verify_sizes(model_uri, manifest)
+    change = Change("rolled back", chosen.model, chosen.run, utc_now(), by, why, chosen.metrics, request)
+    if not change_champion(pipeline, champion, version, change, store):
+        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; look at it and try again")
+    return change
+
+
+def utc_now() -> str:
+    """Return the time as the history has it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _run_id(folder: str) -> str:
+    return decode_name(folder.rpartition("/")[2])
 
 
 def read_champion(pipeline: Pipeline, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:

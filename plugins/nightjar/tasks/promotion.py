@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from datetime import UTC, datetime
 from typing import Any
 
 from jobs.errors import DamagedError, NightjarError
-from jobs.lake.champion import Champion, Change, change_champion, read_champion
+from jobs.lake.champion import Champion, Change, change_champion, read_champion, utc_now
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.names import below
 from jobs.lake.store import Store
@@ -47,7 +46,7 @@ def promote(run: Run, by: str, store: Store | None = None) -> dict[str, Any]:
         before = f"before: {champion.metrics['bits_per_byte']:.4f}" if champion else "the first champion"
         why = f"{stats['bits_per_byte']:.4f} bits per byte, {before}"
         metrics = {name: stats[name] for name in JUDGED_METRICS}
-        change = Change("promoted", model, run.folder, datetime.now(UTC).isoformat(), by, why, metrics)
+        change = Change("promoted", model, run.folder, utc_now(), by, why, metrics)
         if change_champion(pipeline, champion, version, change, store):
             return _decision(True, why, model)
     raise NightjarError(f"{pipeline.champion}: other runs replaced it {_MAX_RACES} times in a row; clear this task")

@@ -1,6 +1,7 @@
 """The champion of each pipeline: its file, its history, and that of the earlier layout."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,10 @@ from jobs.lake.champion import (
     change_champion,
     format_champion,
     read_champion,
+    roll_back,
 )
 from jobs.lake.layout import Lake, Pipeline
+from jobs.lake.manifest import Manifest
 from jobs.lake.models import find_model
 from jobs.lake.uri import join
 from jobs.sources.inputs import find_start
@@ -96,3 +99,71 @@ def test_a_damaged_file_is_named(lake, change):
     store.write_json(lake.pipeline().champion, values)
     with pytest.raises(DamagedError, match=r"pipelines/default/champion.json: "):
         read_champion(lake.pipeline())
+
+
+def keep_model(lake, model):
+    folder = join(lake.models, model)
+    entry = store.write_file(folder, "config.json", b"{}")
+    store.publish_manifest(folder, Manifest("model", model, (entry,)))
+
+
+@pytest.fixture
+def three(lake):
+    """A pipeline that had three champions."""
+    poems = lake.pipeline("poems")
+    for name in "abc":
+        keep_model(lake, name * 64)
+        change = replace(promoted(name * 64, f"lab/poems/night-{name}"), metrics={"bits_per_byte": ord(name)})
+        assert change_champion(poems, *read_champion(poems), change)
+    return poems
+
+
+def back(pipeline, to="", **options):
+    return roll_back(pipeline, "command line: ann", "it writes nonsense", to, **options)
+
+
+def test_the_champion_before_is_champion_again_with_its_numbers(three):
+    change = back(three)
+    found, _ = read_champion(three)
+    assert (found.model, found.run_id, found.metrics) == ("b" * 64, "night-b", {"bits_per_byte": ord("b")})
+    assert found.history[-1] == change
+    assert (change.action, change.by, change.why) == ("rolled back", "command line: ann", "it writes nonsense")
+    assert len(found.history) == 4
+
+
+@pytest.mark.parametrize("to", ["a", "aaaa", "a" * 64, "night-a", "lab/poems/night-a"])
+def test_any_earlier_champion_can_be_named(three, to):
+    assert back(three, to).model == "a" * 64
+
+
+@pytest.mark.parametrize("to", ["c", "night-c", "d", "", "n"])
+def test_what_is_no_earlier_champion_is_refused(three, to):
+    if not to:
+        three = Lake(three.lake_uri).pipeline("prose")
+    with pytest.raises(InputError, match="no earlier champion to go back to; nightjar champion show p"):
+        back(three, to)
+
+
+def test_a_name_that_fits_several_is_refused(lake, three):
+    keep_model(lake, "ab" * 32)
+    assert change_champion(three, *read_champion(three), promoted("ab" * 32))
+    assert change_champion(three, *read_champion(three), promoted("c" * 64))
+    with pytest.raises(InputError, match=r"several earlier champions fit a: aaaaaaaaaaaa \(run night-a\), abababab"):
+        back(three, "a")
+
+
+def test_a_model_that_is_gone_or_damaged_is_no_champion(lake, three):
+    store.delete_folder(join(lake.models, "b" * 64))
+    with pytest.raises(InputError, match="the model of run night-b is gone; choose another one"):
+        back(three)
+    store.delete_file(join(lake.models, "a" * 64, "config.json"))
+    with pytest.raises(DamagedError, match=r"config\.json"):
+        back(three, "a")
+    assert read_champion(three)[0].model == "c" * 64
+
+
+def test_a_request_that_is_made_again_changes_nothing(three):
+    first = back(three, request="run 1")
+    assert back(three, request="run 1") == first
+    assert read_champion(three)[0].model == "b" * 64
+    assert back(three, request="run 2").model == "c" * 64

@@ -46,7 +46,7 @@ def test_the_first_good_model_is_champion_and_copied(lake):
     assert datetime.fromisoformat(change.pop("time")).tzinfo is not None
     assert change == {
         "action": "promoted", "model": decided["model"], "run": run.folder, "by": BY, "why": decided["why"],
-        "metrics": GOOD,
+        "metrics": GOOD, "request": "",
     }  # fmt: skip
     manifest = verify_folder(join(lake.models, decided["model"]), store())
     assert {entry.name for entry in manifest.files} == promotion.MODEL_FILES

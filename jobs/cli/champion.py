@@ -1,0 +1,152 @@
+"""The champions of a lake's pipelines: ``nightjar champion list``, ``show``, ``diff`` and ``rollback``."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from jobs.cli import options
+from jobs.cli.tables import write_pairs, write_table
+from jobs.errors import InputError
+from jobs.lake.identity import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jobs.lake.champion import Champion
+    from jobs.lake.layout import Pipeline
+
+_MODEL_CHARACTERS = 12
+"""So many characters of a model's name are shown, and are enough to name it."""
+
+PipelineName = Annotated[str, Argument(metavar="PIPELINE", help="Name of the pipeline.")]
+
+app = typer.Typer()
+champion = typer.Typer(help="Look at the champions of pipelines, and go back to an earlier one.", no_args_is_help=True)
+app.add_typer(champion, name="champion")
+
+
+@champion.command("list")
+def list_champions(lake: options.Lake = "lake") -> None:
+    """List the champions of all pipelines of a lake."""
+    from jobs.lake.champion import all_pipelines, read_champion
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+
+    rows = []
+    for pipeline in all_pipelines(Lake(to_uri(lake))):
+        found, _ = read_champion(pipeline)
+        if found is not None:
+            last = found.history[-1] if found.history else None
+            rows.append(
+                {
+                    "pipeline": pipeline.name,
+                    "run": found.run_id,
+                    "model": found.model[:_MODEL_CHARACTERS],
+                    "since": last.time if last else "-",
+                    "by": last.by if last else "-",
+                    "judged by": _numbers(found.metrics),
+                }
+            )
+    write_table(rows, ("by", "since", "model"))
+    if not rows:
+        sys.stderr.write(f"{lake}: no champion yet; a run of the DAG train_llm promotes one\n")
+
+
+@champion.command("show")
+def show_champion(pipeline: PipelineName = DEFAULT, lake: options.Lake = "lake") -> None:
+    """Show the champion of a pipeline, and all changes that led to it: when, by whom, why, with which numbers."""
+    from jobs.lake.uri import readable
+
+    found = _read(pipeline, lake)
+    write_pairs(
+        {"pipeline": pipeline, "run": found.run or found.run_id, "model": readable(found.model_uri)}
+        | {name: str(value) for name, value in found.metrics.items()}
+    )
+    write_table(
+        [
+            {
+                "time": each.time,
+                "change": each.action,
+                "run": each.run,
+                "model": each.model[:_MODEL_CHARACTERS],
+                "by": each.by,
+                "why": each.why,
+            }
+            for each in found.history
+        ],
+        ("model", "by"),
+    )
+
+
+@champion.command("diff")
+def compare_champions(
+    pipeline: PipelineName = DEFAULT,
+    run: Annotated[
+        str | None, Option(metavar="RUN", help="A run to compare with. Default: the run of the champion before.")
+    ] = None,
+    lake: options.Lake = "lake",
+) -> None:
+    """Compare the run of a champion with another run: results, curves, and the settings that differ."""
+    from jobs.cli.runs import compare_runs
+
+    found = _read(pipeline, lake)
+    earlier = [each.run for each in found.history if each.model != found.model]
+    other = run or (earlier[-1] if earlier else None)
+    if other is None:
+        raise InputError(f"champion diff: {pipeline} had no champion before; name a run with --run")
+    compare_runs([other, found.run or found.run_id], lake)
+
+
+@champion.command("rollback")
+def roll_back_champion(
+    pipeline: PipelineName = DEFAULT,
+    to: Annotated[
+        str,
+        Option(metavar="MODEL", help="Beginning of an earlier champion's model, or its run. Default: the one before."),
+    ] = "",
+    why: Annotated[str, Option(metavar="TEXT", help="The reason, for the history.")] = "by hand",
+    lake: options.Lake = "lake",
+) -> None:
+    """Make an earlier champion of a pipeline the champion again. Its model is checked first."""
+    from jobs.lake.champion import roll_back
+
+    change = roll_back(_pipeline(pipeline, lake), f"command line: {_user()}", why, to)
+    sys.stdout.write(f"champion of {pipeline}: run {change.run}, model {change.model[:_MODEL_CHARACTERS]}\n")
+
+
+def _pipeline(name: str, lake: str) -> Pipeline:
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+
+    return Lake(to_uri(lake)).pipeline(name)
+
+
+def _read(name: str, lake: str) -> Champion:
+    from jobs.lake.champion import all_pipelines, read_champion
+    from jobs.lake.layout import Lake
+
+    pipeline = _pipeline(name, lake)
+    found, _ = read_champion(pipeline)
+    if found is None:
+        known = ", ".join(each.name for each in all_pipelines(Lake(pipeline.lake_uri)))
+        raise InputError(f"{pipeline.champion}: no champion yet; the lake has the pipelines {known}")
+    return found
+
+
+def _numbers(metrics: Mapping[str, object]) -> str:
+    from jobs.results.text import readable
+
+    return ", ".join(f"{name.replace('_', ' ')} {readable(value)}" for name, value in metrics.items())
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user id without a name
+        return socket.gethostname()
