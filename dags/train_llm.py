@@ -1,4 +1,4 @@
-"""Train a language model on an EMR cluster that exists only for the run.
+"""Train a language model on an EMR cluster that exists only for the run. Each pipeline has a DAG of its own.
 
     preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> embed -> train -> generate
                                   (setup)      (setup)                           (optional)
@@ -6,7 +6,8 @@
                     (teardown)            (teardown)
               -> pull_stats -> promote -> verdict
 
-The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`.
+The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`. The
+pipelines differ in what their files set; the DAG `train_llm` is the pipeline `default`.
 
 Five rules keep a run from leaving a cluster behind, or from starting one in vain:
 
@@ -21,13 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Context, CronTriggerTimetable, Metadata, chain, get_current_context, task
+from airflow.sdk import DAG, Asset, Context, Metadata, chain, get_current_context, get_parsing_context, task
 from airflow.sdk.api.datamodels._generated import DagRunType
+from airflow.sdk.definitions.param import ParamsDict
 
 from jobs.config import STEPS
-from nightjar import form, links, settings
+from nightjar import form, links, pipelines, settings
 from nightjar.errors import only_mistakes_are_final
 from nightjar.operators import (
     CreateClusterOperator,
@@ -36,6 +39,7 @@ from nightjar.operators import (
     current_clusters,
     current_run,
 )
+from nightjar.pipelines import PipelineConfig
 from nightjar.runs import started_by
 from nightjar.tasks import package, promotion, results
 from nightjar.tasks import preflight as checks
@@ -53,7 +57,7 @@ STEP_DOCS = {
 
 # A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
 # Airflow has the names of its run types in no public module, and before 3.3 no type for runs that an operator starts.
-RUN_TYPES = [each for each in DagRunType if each.value in ("scheduled", "manual", "operator_triggered")]
+RUN_TYPES = ("scheduled", "manual", "operator_triggered")
 RETRIES, LONGEST_PAUSE = 5, timedelta(minutes=5)
 """Of the tasks that only ask: AWS or the lake may be away for ten minutes and more. The user's mistakes are final."""
 
@@ -63,9 +67,11 @@ def preflight() -> dict[str, Any]:
     """Check the configuration, the corpus and the lake, and write the run's configuration to the lake."""
     context = get_current_context()
     with only_mistakes_are_final():
-        config = checks.prepare(form.read_form(context["params"]), SETTINGS.run(dag.dag_id, str(context["run_id"])))
+        run = SETTINGS.run(context["ti"].dag_id, str(context["run_id"]))
+        config = checks.prepare(form.read_form(context["params"], pipelines.find(run.pipeline, SETTINGS)), run)
     skipped = set(STEPS) - set(config.steps)
-    planned = [name for name, each in dag.task_dict.items() if not each.is_teardown and name not in skipped]
+    tasks = context["dag"].task_dict
+    planned = [name for name, each in tasks.items() if not each.is_teardown and name not in skipped]
     return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
 
 
@@ -101,7 +107,7 @@ def verdict() -> None:
     context = get_current_context()
     left_running = current_clusters(context).end_leftovers()
     plan = context["ti"].xcom_pull(task_ids="preflight") or {}
-    planned = [*plan["tasks"], terminate.task_id] if plan else None
+    planned = [*plan["tasks"], "terminate_cluster"] if plan else None
     results.check_run(planned, task_states(context), left_running)
     results.log_next(current_run(context))
 
@@ -109,22 +115,37 @@ def verdict() -> None:
 def task_states(context: Context) -> dict[str, str | None]:
     """Return the states of the tasks of a run by their ids."""
     run_id = context["run_id"]
-    states: dict[str, str | None] = context["ti"].get_task_states(dag.dag_id, run_ids=[run_id])[run_id]
+    states: dict[str, str | None] = context["ti"].get_task_states(context["ti"].dag_id, run_ids=[run_id])[run_id]
     return states
 
 
-with DAG(
-    "train_llm",
-    description="Train a language model on an EMR cluster that exists only for the run",
-    doc_md=__doc__,
-    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone="UTC") if SETTINGS.schedule else None,
-    catchup=False,
-    max_active_runs=1,
-    allowed_run_types=RUN_TYPES,
-    params=form.trigger_form(SETTINGS.corpus, SETTINGS.lake, scheduled=SETTINGS.schedule is not None),
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
-    tags=["nightjar"],
-) as dag:
+def build(pipeline: PipelineConfig) -> DAG:
+    """Return the DAG of a pipeline."""
+    run_types = (*RUN_TYPES, "asset_triggered") if pipeline.table.assets else RUN_TYPES
+    with DAG(
+        pipeline.dag_id,
+        description=f"Wrong: {pipeline.wrong}" if pipeline.wrong else pipeline.table.description,
+        doc_md=__doc__,
+        schedule=None if pipeline.wrong else pipeline.schedule(),
+        catchup=False,
+        is_paused_upon_creation=False,
+        max_active_runs=pipeline.table.max_active_runs,
+        allowed_run_types=[each for each in DagRunType if each.value in run_types],
+        default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
+        tags=["nightjar", *pipeline.table.tags],
+    ) as dag:
+        add_tasks()
+    for name, each in dag.task_dict.items():
+        own = each.operator_extra_links or (links.RUN_FOLDER,)
+        each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
+    # A task reads the DAG's fields. Airflow copies those that a DAG has at first into each task: the serialized DAG
+    # grows twelvefold, and parsing takes three times as long.
+    dag.params = ParamsDict(form.trigger_form(pipeline, SETTINGS.lake))
+    return dag
+
+
+def add_tasks() -> None:
+    """Add the tasks to the present DAG, and their order."""
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
         task_id="sweep",
@@ -166,8 +187,9 @@ with DAG(
     chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
     final.as_teardown(on_failure_fail_dagrun=True)
-    for name, each in dag.task_dict.items():
-        own = each.operator_extra_links or (links.RUN_FOLDER,)
-        each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
-        # A task reads the DAG's fields. Airflow copies them into each task, and the serialized DAG grows twelvefold.
-        each.params = {}
+
+
+ONLY = get_parsing_context().dag_id
+"""The DAG of the task that this process runs; None if it parses all of them."""
+PIPELINES, _ = pipelines.load_all(SETTINGS, Path(__file__).parent)
+DAGS = [build(each) for each in PIPELINES if ONLY in (None, each.dag_id)]

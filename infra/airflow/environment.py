@@ -63,8 +63,7 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": "4",  # each is a process, and the default is 32
         "CORE__FERNET_KEY": "",
-        # A scheduled DAG starts paused, because unpaused it would run the latest missed schedule at once.
-        "CORE__DAGS_ARE_PAUSED_AT_CREATION": str(bool(os.environ.get("NIGHTJAR_SCHEDULE", "").strip())),
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS_FILE),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",

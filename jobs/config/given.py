@@ -12,6 +12,9 @@ from jobs.config import RUN_KEYS, environment_settings, flat_schema, parse_setti
 from jobs.errors import InputError
 from jobs.lake.uri import to_uri
 
+PIPELINE = "pipeline"
+"""The table of a configuration file that says when Airflow runs it."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -54,18 +57,33 @@ def gather(
 def read_config_file(path: str, read_bytes: Callable[[str], bytes]) -> dict[str, Any]:
     """Return the settings of a TOML file by their dotted keys: tables are sections. It may also name `RUN_KEYS`.
 
+    The file of a pipeline is such a file as well: its table ``[pipeline]`` is for Airflow, and counts for nothing here.
+
     Raises:
         InputError: naming the file, and the line or key that is wrong.
     """
     try:
-        table = tomllib.loads(read_bytes(to_uri(path)).decode("utf-8-sig"))
+        data = read_bytes(to_uri(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or 'no such file'}); check --config-file") from None
+    table = parse_toml(path, data)
+    table.pop(PIPELINE, None)
+    return settings_of(path, table)
+
+
+def parse_toml(path: str, data: bytes) -> dict[str, Any]:
+    """Return the content of a TOML file. An `InputError` names the file and the line that is wrong."""
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         reason = str(error)
         raise InputError(f"{path}: not TOML ({reason[:1].lower()}{reason[1:]})") from None
+
+
+def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a table by their dotted keys, and `RUN_KEYS`. An `InputError` names an unknown key."""
     known = flat_schema().keys() | set(RUN_KEYS)
     values = dict(_flatten(table, known))
     for key in values:

@@ -110,7 +110,7 @@ def _check_owner(run: Run, config: Config, store: Store) -> None:
         is_same, differences = found == mine, list[str]()
     else:
         is_same = _settings(stored) == _settings(config)
-        differences = list(_differences(stored, config, "there", "here", ignores=_is_deployment))
+        differences = list(_differences(stored, config, "there", "here", ignores=is_deployment))
     if not is_same:
         shown = f" ({', '.join(differences[:_MOST_NAMED])})" if differences else ""
         raise InputError(f"{run.uri}: this run exists with another configuration{shown}; {advice} (--run-id)")
@@ -140,7 +140,7 @@ def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | No
         return first
     sections = {key: deployment[key] for key in DEPLOYMENT}
     train = {**first.train.model_dump(), "device": deployment[_DEVICE]}
-    chosen = {key for key in first.chosen if not _is_deployment(key)} | set(deployment["chosen"])
+    chosen = {key for key in first.chosen if not is_deployment(key)} | set(deployment["chosen"])
     try:
         return Config.model_validate({**first.model_dump(), **sections, "train": train, "chosen": sorted(chosen)})
     except ValidationError as error:
@@ -156,12 +156,13 @@ def _settings(config: Config) -> dict[str, Any]:
 
 def _deployment(config: Config) -> dict[str, Any]:
     """Return the settings of the deployment, and which of them a person has chosen."""
-    chosen = [key for key in config.chosen if _is_deployment(key)]
+    chosen = [key for key in config.chosen if is_deployment(key)]
     sections = config.model_dump(mode="json", include=set(DEPLOYMENT))
     return {"chosen": chosen, **sections, _DEVICE: config.train.device}
 
 
-def _is_deployment(key: str) -> bool:
+def is_deployment(key: str) -> bool:
+    """Return whether a setting belongs to the deployment, so that a retry takes it as it is then."""
     return key == _DEVICE or key.partition(".")[0] in DEPLOYMENT
 
 

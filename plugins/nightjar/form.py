@@ -1,7 +1,7 @@
 """The trigger form: one field for each setting, by its dotted key, and how a filled-in form is read.
 
-A field is empty until the user fills it in, so that the preset decides, and its description says what each preset
-takes. Only `corpus`, `preset` and the switches show a value.
+A field shows what the pipeline's file or the environment sets. The others are empty until the user fills them in, so
+that the preset decides, and their descriptions say what each preset takes. Switches always show a value.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache, reduce
 from operator import getitem
 from typing import Any
@@ -20,6 +21,7 @@ from jobs.config import (
     Config,
     environment_settings,
     flat_schema,
+    of_run,
     preset_names,
     preset_summary,
     resolve,
@@ -30,31 +32,31 @@ from jobs.lake.layout import Lake
 from jobs.lake.uri import is_s3, local_path
 from jobs.sources.names import is_hidden, text_format, to_corpus
 from nightjar import form_layout
+from nightjar.pipelines import DEFAULT_PRESET, PipelineConfig
 
 SAMPLE = "shakespeare"
 """The name of the sample corpus among the texts of a lake."""
 MAX_TEXTS = 50
 
-_DEFAULT_PRESET: str = Config.model_fields["preset"].default
 _NAME = r"`[^`\s]+`"
 _MEANING = re.compile(rf"({_NAME}(?:(?:, | and ){_NAME})*)(?: \([^)]*\))?:? ((?:[^.]|\.(?=\S))+)")
 """A sentence of a description that says what one or several choices mean."""
 
 
-def trigger_form(corpus: str | None, lake: Lake, *, scheduled: bool = False) -> dict[str, Param]:
+def trigger_form(pipeline: PipelineConfig, lake: Lake) -> dict[str, Param]:
     """Return the fields of the form.
 
     Args:
-        corpus: The corpus of the deployment, if it has one: the default of that field.
+        pipeline: The pipeline, whose corpus, preset and settings the form shows. Runs that start without a person
+            never take the sample as their corpus.
         lake: The lake whose texts the form offers, if it is on this machine. No other lake is read here.
-        scheduled: Whether runs are scheduled. They need the corpus of the deployment, and never take the sample.
     """
-    environment = _environment()
-    schemas = flat_schema()
-    fields = {key: _field(key, schemas[key], environment) for key in schemas}
-    fields["corpus"] = _corpus_field(corpus, lake, scheduled=scheduled)
+    schemas, given = flat_schema(), _given(pipeline)
+    shown = _shown_at_first(pipeline, given)
+    fields = {key: _field(key, schemas[key], given, shown.get(key)) for key in schemas}
+    fields["corpus"] = _corpus_field(pipeline.corpus, lake, scheduled=pipeline.is_automatic)
     fields["preset"] = Param(
-        _DEFAULT_PRESET,
+        pipeline.preset,
         type="string",
         enum=preset_names(),
         values_display={name: f"{name}: {preset_summary(name)}" for name in preset_names()},
@@ -65,24 +67,66 @@ def trigger_form(corpus: str | None, lake: Lake, *, scheduled: bool = False) -> 
     return {key: fields[key] for key in form_layout.ordered(set(fields))}
 
 
-def read_form(params: Mapping[str, Any]) -> Config:
-    """Return the configuration of a filled-in form: preset, then environment, then the form's fields.
+def read_form(params: Mapping[str, Any], pipeline: PipelineConfig) -> Config:
+    """Return the configuration of a filled-in form: preset, pipeline's file, environment, then the form's fields.
 
     Unknown keys are errors here, because Airflow accepts them without a message.
 
     Raises:
         InputError: naming what is missing, unknown or out of range.
     """
+    pipeline.check()
     corpus = params.get("corpus")
     if not corpus:
-        raise InputError("corpus: no text to train on; name one in the trigger form, or set NIGHTJAR_CORPUS")
-    preset = str(params.get("preset") or _DEFAULT_PRESET)
+        raise InputError(f"corpus: no text to train on; name one in the trigger form, or {_place_of_corpus(pipeline)}")
     environment = environment_settings()
+    shown = _shown_at_first(pipeline, _given(pipeline))
     filled = {key: value for key, value in params.items() if key not in ("corpus", "preset") and value is not None}
-    # A switch always has a value. It counts as filled in if it differs from the one that the form shows at first.
-    shown = {key: value for key, value in filled.items() if value is _switch_default(key, environment)}
-    overrides = {key: value for key, value in filled.items() if key not in shown}
-    return resolve(to_corpus(str(corpus)), preset, {**environment, **overrides})
+    # A field that shows a value counts as filled in if the user has changed it.
+    chosen = {key: value for key, value in filled.items() if key not in shown or value != shown[key]}
+    places = dict.fromkeys(pipeline.values, str(pipeline.path)) | {key: variable_name(key) for key in environment}
+    return resolve(
+        to_corpus(str(corpus)),
+        str(params.get("preset") or pipeline.preset),
+        {**pipeline.values, **environment, **chosen},
+        {key: place for key, place in places.items() if key not in chosen},
+    )
+
+
+def _place_of_corpus(pipeline: PipelineConfig) -> str:
+    if pipeline.path is not None:
+        return f"as corpus in {pipeline.path}"
+    return "set NIGHTJAR_CORPUS"
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The settings of a pipeline that come from its file or the environment, and from where."""
+
+    values: Mapping[str, Any]
+    places: Mapping[str, str]
+
+
+def _given(pipeline: PipelineConfig) -> _Given:
+    environment = _environment()
+    of_file = dict.fromkeys(pipeline.values, pipeline.path.name if pipeline.path else "")
+    return _Given({**pipeline.values, **environment}, of_file | {key: variable_name(key) for key in environment})
+
+
+def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
+    """Return the values that the form shows at first, by their keys: what is given, and of switches the preset's.
+
+    What belongs to the deployment is not shown, but for switches: a run keeps the form's values, and would never take
+    a subnet that is corrected later.
+    """
+    values = _preset_values()[pipeline.preset]
+    switches = {key: value for key, value in values.items() if isinstance(value, bool)}
+    try:
+        config = resolve("file:///corpus", pipeline.preset, given.values).model_dump(mode="json")
+    except InputError:  # preflight reports it
+        return switches
+    keys = {key for key in given.values if not of_run.is_deployment(key)} | switches.keys()
+    return {key: value for key in keys if (value := reduce(getitem, key.split("."), config)) is not None}
 
 
 def local_texts(lake: Lake) -> list[str]:
@@ -118,10 +162,10 @@ def _corpus_field(corpus: str | None, lake: Lake, *, scheduled: bool) -> Param:
     )
 
 
-def _field(key: str, schema: Mapping[str, Any], environment: Mapping[str, Any]) -> Param:
-    """Return the form's field for a setting."""
+def _field(key: str, schema: Mapping[str, Any], given: _Given, shown: Any) -> Param:
+    """Return the form's field for a setting, which shows a value at first unless that is None."""
     rules = {name: value for name, value in schema.items() if name not in ("default", "description", "section")}
-    text = _markdown(f"{schema['description']}\n\n{_default_text(key, environment)} Setting: `{key}`")
+    text = _markdown(f"{schema['description']}\n\n{_default_text(key, given)} Setting: `{key}`")
     types = rules["type"] if isinstance(rules.get("type"), list) else [rules.get("type", "string")]
     rules["type"] = ["null", *(name for name in types if name != "null")]
     if "const" in rules:
@@ -131,7 +175,7 @@ def _field(key: str, schema: Mapping[str, Any], environment: Mapping[str, Any]) 
         labels = {value: f"{value}: {meanings[value]}" if value in meanings else value for value in rules["enum"]}
         rules["values_display"] = {"null": "as the preset says"} | labels
         rules["enum"] = [None, *rules["enum"]]
-    return Param(_switch_default(key, environment), description_md=text, **rules, **form_layout.place(key))
+    return Param(shown, description_md=text, **rules, **form_layout.place(key))
 
 
 def _meanings(description: str) -> dict[str, str]:
@@ -144,27 +188,21 @@ def _meanings(description: str) -> dict[str, str]:
     return meanings
 
 
-def _default_text(key: str, environment: Mapping[str, Any]) -> str:
+def _default_text(key: str, given: _Given) -> str:
     """Return what a run takes if the field stays empty: the value of most presets, and those of the others."""
-    if key in environment:
-        return f"Without a value here: {_shown(environment[key])}, from {variable_name(key)}."
+    if key in given.values:
+        return f"Without a value here: {_shown(given.values[key])}, from {given.places[key]}."
     values = {preset: _shown(settings[key]) for preset, settings in _preset_values().items()}
     [(common, _)] = Counter(values.values()).most_common(1)
     others = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value != common)
     return f"Default: {common} ({others})." if others else f"Default: {common}."
 
 
-def _switch_default(key: str, environment: Mapping[str, Any]) -> bool | None:
-    """Return the value that a switch shows at first; None if the setting is no switch."""
-    value = environment.get(key, _preset_values()[_DEFAULT_PRESET].get(key))
-    return value if isinstance(value, bool) else None
-
-
 @cache
 def _preset_values() -> dict[str, dict[str, Any]]:
     """Return the value of each setting in each preset, the default preset first."""
     keys = list(flat_schema())
-    names = sorted(preset_names(), key=lambda name: name != _DEFAULT_PRESET)
+    names = sorted(preset_names(), key=lambda name: name != DEFAULT_PRESET)
     configs = {name: resolve("file:///corpus", name).model_dump(mode="json") for name in names}
     return {name: {key: reduce(getitem, key.split("."), config) for key in keys} for name, config in configs.items()}
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config import Config, of_run
 from jobs.errors import InputError
-from jobs.lake.layout import Lake, Run
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.runs import located
-from nightjar import aws, form, settings
+from nightjar import aws, form, pipelines, settings
 from nightjar.errors import UserError
 from nightjar.tasks.placement import place
 
@@ -35,6 +35,7 @@ def renewed_config(run: Run, params: Mapping[str, Any]) -> Config:
     So a task that is retried or cleared after a wrong subnet was corrected takes the new one.
     """
     try:
-        return of_run.renew(run, place(form.read_form(params)), aws.store())
+        config = form.read_form(params, pipelines.find(Pipeline.of(run).name, settings.load()))
+        return of_run.renew(run, place(config), aws.store())
     except InputError as error:
         raise UserError(str(error)) from None

@@ -44,7 +44,11 @@ def _check_project(name: str) -> str:
     return name
 
 
-Text = Annotated[str | None, BeforeValidator(lambda text: (text or "").strip() or None)]
+def _strip(text: object) -> object:
+    return text.strip() or None if isinstance(text, str) else text
+
+
+Text = Annotated[str | None, BeforeValidator(_strip)]
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 
 
@@ -60,15 +64,19 @@ class Settings(BaseSettings):
     project: Annotated[str, AfterValidator(_check_project)] = PROJECT
     """Name of the deployment, which is part of its clusters' names and tags and of its runs' folders. Give each
     deployment that shares an AWS account or a lake another name."""
+    pipelines: Annotated[Folder | None, BeforeValidator(_strip)] = None
+    """Folder of the pipelines' files, ``<name>.toml``: each makes a DAG (`nightjar.pipelines`). Airflow's DAG processor
+    and its workers read it. Without a value, there is the DAG `train_llm` alone."""
     corpus: Text = None
-    """Text to train on if the trigger form names none, as a path or URI. Scheduled runs need it."""
+    """Text of the DAG `train_llm` if the trigger form names none, as a path or URI. Scheduled runs need it."""
     schedule: Text = None
-    """Cron expression in UTC, such as ``0 2 * * *`` for every night at 2. Without a value, runs are started by hand."""
+    """Cron expression of the DAG `train_llm`, such as ``0 2 * * *`` for every night at 2, in UTC unless its file names
+    another time zone. Without a value there and here, runs are started by hand."""
     poll_seconds: float = Field(30.0, gt=0, lt=3600)
     """Seconds between two requests for the state of a cluster or step. 1 suits the embedded EMR."""
     stats_dir: Folder = PROJECT_ROOT / "stats"
     """Local folder to which the statistics of each run are copied. Default: stats in the project."""
-    job_python: Annotated[Path | None, BeforeValidator(lambda text: (text or "").strip() or None)] = None
+    job_python: Annotated[Path | None, BeforeValidator(_strip)] = None
     """Python of the job's environment on this machine, with which the page of a run tries its model. Without a value,
     Airflow's own Python, if it has torch."""
     package_root: Folder = _PACKAGE_ROOT

@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.encoders import encode_timetable
+from airflow.serialization.serialized_objects import DagSerialization
 
 from infra.airflow.environment import PROJECT_ROOT
 from jobs.config import flat_schema
@@ -126,7 +130,8 @@ before, started = set(sys.modules), time.process_time()
 import train_llm
 seconds = time.process_time() - started
 heavy = [name for name in {HEAVY!r} if name in set(sys.modules) - before]
-print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm.dag.schedule)}}))
+dags = {{dag.dag_id: str(dag.schedule) for dag in train_llm.DAGS}}
+print(json.dumps({{"heavy": heavy, "seconds": seconds, "dags": dags}}))
 """
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW_CONN", "AWS_", "NIGHTJAR"))
@@ -137,12 +142,87 @@ print(json.dumps({{"heavy": heavy, "seconds": seconds, "schedule": str(train_llm
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_parsing_needs_no_connection_and_imports_nothing_heavy():
+def test_parsing_needs_no_connection_and_imports_nothing_heavy(pipelines):
+    (pipelines / "wrong.toml").unlink()
     found = parse()
     assert found["heavy"] == []
     assert found["seconds"] < 10  # of CPU time; 0.3 on a quiet machine
-    assert found["schedule"] == "None"
+    assert found["dags"] == {"train_llm": "None"}
+    for number in range(20):
+        (pipelines / f"poems-{number}.toml").write_text('corpus = "s3://texts/poems"\ntrain.batch_size = 4\n')
+    many = parse(NIGHTJAR_PIPELINES=str(pipelines))
+    assert (many["heavy"], len(many["dags"])) == ([], 22)
+    assert many["seconds"] < found["seconds"] + 21 * 0.5  # of CPU time; 0.03 for each on a quiet machine
 
 
 def test_environment_sets_the_schedule():
-    assert "CronTriggerTimetable" in parse(NIGHTJAR_SCHEDULE="0 2 * * *", NIGHTJAR_LAKE="s3://lakes/x")["schedule"]
+    dags = parse(NIGHTJAR_SCHEDULE="0 2 * * *", NIGHTJAR_LAKE="s3://lakes/x")["dags"]
+    assert "CronTriggerTimetable" in dags["train_llm"]
+
+
+@pytest.fixture
+def pipelines(tmp_path):
+    """Return a folder with the file of a pipeline, and a wrong one."""
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "poems.toml").write_text(
+        'corpus = "s3://texts/poems"\npreset = "tiny"\ntrain.batch_size = 4\n[pipeline]\nschedule = "0 2 * * *"\n'
+        'timezone = "Europe/Berlin"\nassets = ["new poems"]\ntags = ["poetry"]\nmax_active_runs = 4\n'
+    )
+    (folder / "wrong.toml").write_text("train.batchsize = 4\n")
+    return folder
+
+
+@pytest.fixture
+def bag(pipelines, monkeypatch):
+    """Return the DAGs with these files, as Airflow's DAG processor takes them."""
+    monkeypatch.setenv("NIGHTJAR_PIPELINES", str(pipelines))
+    return DagBag(PROJECT_ROOT / "dags")
+
+
+def test_each_file_of_a_pipeline_makes_a_dag(bag, train_llm):
+    poems = bag.dags["poems"]
+    assert set(poems.task_ids) == set(train_llm.task_ids)
+    assert (poems.max_active_runs, set(poems.tags)) == (4, {"nightjar", "poetry"})
+    assert (poems.catchup, poems.is_paused_upon_creation) == (False, False)
+    assert {kind.value for kind in poems.allowed_run_types} == {
+        "scheduled",
+        "manual",
+        "operator_triggered",
+        "asset_triggered",
+    }
+    shown = {name: poems.params[name] for name in ("corpus", "preset", "train.batch_size")}
+    assert shown == {"corpus": "s3://texts/poems", "preset": "tiny", "train.batch_size": 4}
+    again = decode_timetable(encode_timetable(poems.timetable))
+    assert again.asset_condition is not None
+    assert again.timetable.serialize()["timezone"] == "Europe/Berlin"
+
+
+def test_a_wrong_file_is_an_import_error_of_one_line_that_hides_no_dag(bag, pipelines):
+    """Airflow hides all DAGs of a file that has an import error, so this one belongs to a file that makes none."""
+    assert {name: Path(dag.fileloc).name for name, dag in bag.dags.items()} == {
+        "train_llm": "train_llm.py",
+        "poems": "train_llm.py",
+        "wrong": "train_llm.py",
+        "reap_clusters": "reap_clusters.py",
+    }
+    [(file, message)] = bag.import_errors.items()
+    assert Path(file).name == "wrong_pipelines.py"
+    assert (
+        message == f"InputError: {pipelines}/wrong.toml: train.batchsize: unknown key; did you mean train.batch_size?"
+    )
+
+
+def test_a_wrong_file_keeps_its_dag_without_a_schedule(bag):
+    """Its task terminate_cluster still runs, for a run that has a cluster while the file is edited."""
+    assert bag.dags["wrong"].schedule is None
+    assert bag.dags["wrong"].description.startswith("Wrong: ")
+
+
+def test_scheduled_dags_are_not_paused(bag):
+    assert {dag.is_paused_upon_creation for dag in bag.dags.values()} == {False}
+
+
+def test_the_serialized_dag_stays_small(bag):
+    for name in ("train_llm", "poems"):
+        assert len(json.dumps(DagSerialization.to_dict(bag.dags[name]))) < 300_000

@@ -2,16 +2,29 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from jobs.config import flat_schema, preset_names, resolve
 from jobs.errors import InputError
 from jobs.lake.layout import Lake
-from nightjar import form_layout
-from nightjar.form import local_texts, read_form, trigger_form
+from nightjar import form, form_layout
+from nightjar.form import local_texts
+from nightjar.pipelines import PipelineConfig, PipelineTable
 
 S3 = Lake("s3://lakes/x")
+DEFAULT = PipelineConfig("default")
+
+
+def trigger_form(corpus, lake, **chosen):
+    return form.trigger_form(PipelineConfig("default", corpus=corpus, **chosen), lake)
+
+
+def read_form(params, pipeline=DEFAULT):
+    return form.read_form(params, pipeline)
+
+
 FORM = trigger_form("s3://lakes/text", S3)
 
 
@@ -79,11 +92,63 @@ def test_the_environment_decides_what_a_switch_shows_and_what_a_field_names(monk
     monkeypatch.setenv("NIGHTJAR_TRAIN_COMPILE", "true")
     monkeypatch.setenv("NIGHTJAR_WINDOWS_SIZE", "32")
     form = trigger_form(None, S3)
-    assert form["train.compile"].value is True
+    assert (form["train.compile"].value, form["windows.size"].value) == (True, 32)
     assert "32, from NIGHTJAR\\_WINDOWS\\_SIZE" in form["windows.size"].schema["description_md"]
     untouched = {key: param.value for key, param in form.items()} | {"corpus": "s3://x/y"}
     assert read_form(untouched).train.compile is True
     assert read_form(untouched | {"train.compile": False}).train.compile is False
+
+
+POEMS = PipelineConfig(
+    "poems",
+    Path("/pipelines/poems.toml"),
+    corpus="s3://lakes/poems",
+    preset="tiny",
+    values={"windows.size": 32, "train.compile": True, "generate.prompts": ["One"], "cluster.owner": "ann"},
+)
+
+
+def test_the_form_shows_what_the_pipeline_takes():
+    shown = {key: param.value for key, param in form.trigger_form(POEMS, S3).items()}
+    assert (shown["corpus"], shown["preset"]) == ("s3://lakes/poems", "tiny")
+    assert (shown["windows.size"], shown["train.compile"], shown["generate.prompts"]) == (32, True, ["One"])
+    assert shown["train.batch_size"] is None
+    untouched = read_form(shown, POEMS)
+    assert untouched == resolve("s3://lakes/poems", "tiny", POEMS.values)
+    assert read_form({"corpus": "s3://lakes/poems"}, POEMS) == untouched  # a run of Airflow's API
+
+
+def test_a_run_does_not_keep_the_machines_that_the_form_shows():
+    """The form's values stay with a run. A wrong subnet in the file would stay, too, after it is corrected."""
+    field = form.trigger_form(POEMS, S3)["cluster.owner"]
+    assert field.value is None
+    assert '"ann", from poems.toml' in field.schema["description_md"]
+
+
+def test_a_field_that_is_emptied_takes_what_the_pipeline_takes():
+    shown = {key: param.value for key, param in form.trigger_form(POEMS, S3).items()}
+    assert read_form(shown | {"windows.size": None}, POEMS).windows.size == 32
+
+
+def test_the_form_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_preset(monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_WINDOWS_SIZE", "16")
+    monkeypatch.setenv("NIGHTJAR_GENERATE_PROMPTS", '["Two"]')
+    shown = {key: param.value for key, param in form.trigger_form(POEMS, S3).items()}
+    assert (shown["windows.size"], shown["generate.prompts"]) == (16, ["Two"])
+    config = read_form(shown | {"windows.size": 8}, POEMS)
+    assert (config.windows.size, config.generate.prompts, config.cluster.owner) == (8, ("Two",), "ann")
+    assert config.tokenize.vocab_size == resolve("s3://x/y", "tiny").tokenize.vocab_size
+
+
+def test_another_preset_in_the_form_keeps_the_settings_of_the_file():
+    shown = {key: param.value for key, param in form.trigger_form(POEMS, S3).items()}
+    config = read_form(shown | {"preset": "demo"}, POEMS)
+    assert config == resolve("s3://lakes/poems", "demo", POEMS.values)
+
+
+def test_a_wrong_file_starts_no_run():
+    with pytest.raises(InputError, match=r"^/pipelines/x.toml: not TOML"):
+        read_form({"corpus": "s3://x/y"}, PipelineConfig("x", wrong="/pipelines/x.toml: not TOML"))
 
 
 def test_a_wrong_variable_of_the_environment_leaves_the_form_alone(monkeypatch):
@@ -133,7 +198,8 @@ def test_without_the_sample_the_first_text_is_the_default_and_without_texts_none
 
 def test_the_corpus_of_the_deployment_wins_and_scheduled_runs_take_no_sample(lake):
     assert trigger_form("s3://x/y", lake)["corpus"].value == "s3://x/y"
-    assert trigger_form(None, lake, scheduled=True)["corpus"].value is None
+    for table in (PipelineTable(schedule="0 2 * * *"), PipelineTable(assets=("new text",))):
+        assert trigger_form(None, lake, table=table)["corpus"].value is None
 
 
 def test_a_lake_on_s3_is_not_read(monkeypatch):

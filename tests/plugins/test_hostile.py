@@ -13,6 +13,7 @@ from jobs.sources.inputs import check_inputs
 from nightjar import form
 from nightjar.aws import store
 from nightjar.emr import requests
+from nightjar.pipelines import PipelineConfig
 from nightjar.settings import Settings
 from tests.support.hostile import NAMES
 
@@ -56,7 +57,7 @@ def test_what_a_field_of_the_form_names_is_only_read(tmp_path, field, name):
     run = Settings(lake=str(lake)).run("train_llm", "r")
     given = {"corpus": "/text.txt", "preset": "tiny", field: [name] if field in LISTS else name}
     with suppress(NightjarError):  # any other error is a traceback for the user
-        config = form.read_form(given)
+        config = form.read_form(given, PipelineConfig("default"))
         requests.add_step("j-1", "train", config, run, "s3://b/packages/1")
         requests.run_job_flow(config, requests.ClusterIdentity(run), datetime.now(UTC), "s3://b/packages/1")
         assert of_run.claim(run, config, store()) == config

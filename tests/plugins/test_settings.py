@@ -45,8 +45,8 @@ def test_variables_override_the_defaults(load, tmp_path):
 
 @pytest.mark.parametrize("blank", ["", " "])
 def test_a_blank_corpus_or_schedule_is_none(load, blank):
-    loaded = load(CORPUS=blank, SCHEDULE=blank, LAKE="")
-    assert (loaded.corpus, loaded.schedule) == (None, None)
+    loaded = load(CORPUS=blank, SCHEDULE=blank, PIPELINES=blank, LAKE="")
+    assert (loaded.corpus, loaded.schedule, loaded.pipelines) == (None, None, None)
     assert local_path(loaded.lake.uri) == settings.PROJECT_ROOT / "lake"
 
 

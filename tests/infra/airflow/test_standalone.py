@@ -31,14 +31,6 @@ def test_environment_is_isolated_from_the_users(tmp_path, monkeypatch):
     assert env["PATH"] == os.environ["PATH"]
 
 
-def test_scheduled_dag_starts_paused(tmp_path, monkeypatch):
-    key = "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"
-    monkeypatch.delenv("NIGHTJAR_SCHEDULE", raising=False)
-    assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "False"
-    monkeypatch.setenv("NIGHTJAR_SCHEDULE", "0 2 * * *")
-    assert environment(tmp_path, "file:///lake", "http://127.0.0.1:1")[key] == "True"
-
-
 def test_password_and_secrets_are_created_once_and_private(tmp_path):
     first = environment(tmp_path, "file:///lake", "http://127.0.0.1:1")
     password = admin_password(tmp_path)

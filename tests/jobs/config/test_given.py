@@ -34,6 +34,11 @@ def config_of(tmp_path, text, settings=(), **environ):
     return resolve("a", "tiny", found.values, found.places)
 
 
+def test_the_table_of_airflow_in_a_pipelines_file_has_no_effect(tmp_path):
+    found = given(tmp_path, FILE + '[pipeline]\nschedule = "0 2 * * *"\n')
+    assert found == given(tmp_path)
+
+
 def test_tables_and_dotted_keys_are_settings(tmp_path):
     found = given(tmp_path)
     assert (found.corpus, found.preset) == ("a.txt\nb.txt", "tiny")

@@ -1,0 +1,256 @@
+"""The pipelines of a deployment: each file ``<name>.toml`` in the folder ``NIGHTJAR_PIPELINES`` makes a DAG.
+
+A file has the settings of its runs, as a ``--config-file`` has them, and a table ``[pipeline]``: when runs start, and
+what else Airflow needs. The pipeline `DEFAULT` is the DAG `train_llm`. It needs no file: ``NIGHTJAR_SCHEDULE`` and
+``NIGHTJAR_CORPUS`` configure it as well.
+
+Airflow parses DAGs often, so only local files are read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
+from airflow.sdk.exceptions import AirflowException
+from croniter import CroniterError, croniter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from jobs.config import Config, environment_settings, resolve
+from jobs.config.given import PIPELINE, parse_toml, settings_of
+from jobs.errors import InputError
+from jobs.lake.identity import DEFAULT, LOCAL, is_project
+from nightjar.settings import DAG_ID, Settings
+
+SUFFIX = ".toml"
+DEFAULT_PRESET: str = Config.model_fields["preset"].default
+DESCRIPTION = "Train a language model on an EMR cluster that exists only for the run"
+_RESERVED = {
+    LOCAL: "the name of the runs without Airflow",
+    "runs": "a folder of the lake",
+    DAG_ID: f"the DAG of the pipeline {DEFAULT}, whose file is {DEFAULT}{SUFFIX}",
+}
+_DAG_IDS = re.compile(r"""\bDAG\(\s*(?:dag_id\s*=\s*)?["']([^"']+)["']|\bdag_id\s*=\s*["']([^"']+)["']""")
+_ABSOLUTE = re.compile(r"\s*([/~\[]|[a-z0-9]+:)")
+"""Begins a place, or a list of places, that is the same in any working directory."""
+_NO_RUN_AT_ONCE = timedelta(0)
+"""A new DAG waits for its next time. By default, Airflow starts a run if the last time has passed just before."""
+
+
+def _check_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError("not a time zone; write a name such as UTC or Europe/Berlin") from None
+    return name
+
+
+def check_cron(text: str) -> str:
+    """Return a cron expression if it is one, and some time fits it; else raise ValueError."""
+    try:
+        timetable = CronTriggerTimetable(text, timezone="UTC")
+        timetable.validate()
+        croniter(timetable.expression).get_next()
+    except (AirflowException, CroniterError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"not a cron expression ({reason}); write one such as '0 2 * * *'") from None
+    return text
+
+
+class PipelineTable(BaseModel):
+    """The table ``[pipeline]`` of a pipeline's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    schedule: Annotated[str, AfterValidator(check_cron)] | None = None
+    """Cron expression, such as ``0 2 * * *`` for every night at 2. Without it, only people, assets and other DAGs start
+    runs."""
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
+    """Time zone of the schedule, such as ``Europe/Berlin``. A night is neither left out nor repeated where summer time
+    begins or ends."""
+    assets: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Names or URIs of Airflow's assets. An update of any of them starts a run, besides the schedule."""
+    description: str = DESCRIPTION
+    """One line for the list of DAGs."""
+    tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
+    """Tags of the DAG besides ``nightjar``."""
+    max_active_runs: int = Field(1, ge=1, le=1000, strict=True)
+    """Number of runs at the same time, each of which has a cluster. Of those that promote, one works at a time. So
+    values above 1 let experiments run beside a night."""
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """A pipeline: when its runs start, and which settings they take."""
+
+    name: str
+    path: Path | None = None
+    """Its file; None for `DEFAULT` if there is none."""
+    table: PipelineTable = field(default_factory=PipelineTable)
+    corpus: str | None = None
+    preset: str = DEFAULT_PRESET
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The settings in its file, by their dotted keys."""
+    wrong: str = ""
+    """What is wrong with its file, in one line. Its DAG has no schedule then, and refuses to start runs. It exists, so
+    that runs which have a cluster can end it."""
+
+    @property
+    def dag_id(self) -> str:
+        """The DAG of the pipeline."""
+        return DAG_ID if self.name == DEFAULT else self.name
+
+    @property
+    def is_automatic(self) -> bool:
+        """Whether runs start without a person."""
+        return self.table.schedule is not None or bool(self.table.assets)
+
+    def check(self) -> None:
+        """Raise InputError if the file is wrong."""
+        if self.wrong:
+            raise InputError(self.wrong)
+
+    def schedule(self) -> Any:
+        """Return the schedule as Airflow takes it."""
+        cron, zone, assets = self.table.schedule, self.table.timezone, self.table.assets
+        updates = AssetAny(*map(_reference, assets)) if assets else None
+        if cron is None:
+            return updates
+        times = CronTriggerTimetable(cron, timezone=zone, run_immediately=_NO_RUN_AT_ONCE)
+        return times if updates is None else AssetOrTimeSchedule(timetable=times, assets=updates)
+
+
+def find(name: str, settings: Settings) -> PipelineConfig:
+    """Return the pipeline of a name. One that has no file has no settings of its own."""
+    path = settings.pipelines / f"{name}{SUFFIX}" if settings.pipelines is not None else None
+    found = _read(path) if path is not None and is_project(name) and path.is_file() else PipelineConfig(name)
+    return _with_environment(found, settings) if name == DEFAULT else found
+
+
+def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig], list[str]]:
+    """Return all pipelines in alphabetical order, and one line for each mistake in the folder and its files.
+
+    Args:
+        settings: The settings of the deployment.
+        dags_folder: The folder of the other DAGs, whose ids no pipeline can have.
+    """
+    mistakes, names = [], {DEFAULT}
+    for path in _files(settings, mistakes):
+        if reason := _reason_against(path.stem, dags_folder):
+            mistakes.append(f"{path}: {reason}")
+        else:
+            names.add(path.stem)
+    configs = [find(name, settings) for name in sorted(names)]
+    return configs, [*mistakes, *(each.wrong for each in configs if each.wrong)]
+
+
+def _files(settings: Settings, mistakes: list[str]) -> list[Path]:
+    if settings.pipelines is None:
+        return []
+    try:
+        found = sorted(settings.pipelines.iterdir())
+    except OSError as error:
+        mistakes.append(f"NIGHTJAR_PIPELINES: {settings.pipelines} cannot be listed ({error.strerror})")
+        return []
+    return [path for path in found if path.suffix == SUFFIX and not path.name.startswith(".") and path.is_file()]
+
+
+def _reason_against(name: str, dags_folder: Path) -> str:
+    """Return why a pipeline cannot have this name, or an empty text."""
+    if name in _RESERVED:
+        return f"the name {name!r} is reserved ({_RESERVED[name]}); rename the file"
+    if not is_project(name):
+        return (
+            f"the name {name!r} cannot be that of a DAG; use letters, digits, '.', '_' or '-', at most 63, and begin"
+            " with a letter or digit"
+        )
+    if name in (taken := _ids_of_dags(dags_folder)):
+        return f"the DAG {name!r} exists already in {taken[name]}; rename the file"
+    return ""
+
+
+def _ids_of_dags(folder: Path) -> dict[str, Path]:
+    """Return the ids of DAGs that the Python files of a folder spell out, with their files."""
+    ids = {}
+    for path in folder.glob("*.py"):
+        for found in _DAG_IDS.finditer(path.read_text("utf-8", errors="replace")):
+            ids[found[1] or found[2]] = path
+    return ids
+
+
+def _read(path: Path) -> PipelineConfig:
+    """Return the pipeline of a file, or what is wrong with it."""
+    try:
+        return _parse(path, path.read_bytes())
+    except OSError as error:
+        return PipelineConfig(path.stem, path, wrong=f"{path}: cannot be read ({error.strerror})")
+    except InputError as error:
+        return PipelineConfig(path.stem, path, wrong=str(error))
+
+
+def _parse(path: Path, data: bytes) -> PipelineConfig:
+    values = parse_toml(str(path), data)
+    given = values.pop(PIPELINE, {})
+    values = settings_of(str(path), values)
+    corpus, preset = values.pop("corpus", None), values.pop("preset", DEFAULT_PRESET)
+    table = _table(given, path)
+    for place in (corpus or "").split("\n"):
+        if place and not _ABSOLUTE.match(place):
+            raise InputError(f"{path}: corpus: {place} is a relative path; write it in full, or as s3://bucket/prefix")
+    config = PipelineConfig(path.stem, path, table, corpus, preset, values)
+    _check_settings(config)
+    if config.is_automatic and corpus is None and config.name != DEFAULT:
+        raise InputError(f"{path}: corpus: runs that start by themselves need a text to train on; name it")
+    return config
+
+
+def _table(given: object, path: Path) -> PipelineTable:
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: {PIPELINE}: must be a table; write [{PIPELINE}] and its keys below")
+    try:
+        return PipelineTable.model_validate(given)
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        key = ".".join(map(str, (PIPELINE, *first["loc"])))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(PipelineTable.model_fields)
+            raise InputError(f"{path}: {key}: unknown key; [{PIPELINE}] takes {known}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}") from None
+
+
+def _check_settings(config: PipelineConfig) -> None:
+    """Raise InputError if the file's settings are wrong, also without those of the environment."""
+    corpus, places = config.corpus or "file:///corpus", dict.fromkeys(config.values, str(config.path))
+    try:
+        resolve(corpus, config.preset, {**config.values, **environment_settings()})
+    except InputError:
+        try:
+            resolve(corpus, config.preset, config.values, places)
+        except InputError as error:
+            where = str(config.path)
+            raise InputError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+
+
+def _with_environment(config: PipelineConfig, settings: Settings) -> PipelineConfig:
+    """Return the pipeline with the corpus and the schedule of the environment, which win over its file."""
+    table, wrong = config.table, config.wrong
+    if settings.schedule is not None:
+        try:
+            table = table.model_copy(update={"schedule": check_cron(settings.schedule)})
+        except ValueError as error:
+            wrong = wrong or f"NIGHTJAR_SCHEDULE: {error}, got {settings.schedule!r}"
+    if wrong:
+        return replace(config, wrong=wrong)
+    return replace(config, table=table, corpus=settings.corpus or config.corpus)
+
+
+def _reference(asset: str) -> Any:
+    """Return a reference to an asset that another DAG defines."""
+    return Asset.ref(uri=asset) if "://" in asset else Asset.ref(name=asset)
