@@ -200,12 +200,8 @@ def test_each_file_of_a_pipeline_makes_a_dag(bag, train_llm):
 
 def test_a_wrong_file_is_an_import_error_of_one_line_that_hides_no_dag(bag, pipelines):
     """Airflow hides all DAGs of a file that has an import error, so this one belongs to a file that makes none."""
-    assert {name: Path(dag.fileloc).name for name, dag in bag.dags.items()} == {
-        "train_llm": "train_llm.py",
-        "poems": "train_llm.py",
-        "wrong": "train_llm.py",
-        "reap_clusters": "reap_clusters.py",
-    }
+    assert {"train_llm", "poems", "wrong", "reap_clusters"} <= set(bag.dags)
+    assert "wrong_pipelines.py" not in {Path(dag.fileloc).name for dag in bag.dags.values()}
     [(file, message)] = bag.import_errors.items()
     assert Path(file).name == "wrong_pipelines.py"
     assert (
