@@ -126,7 +126,8 @@ def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
     except InputError:  # preflight reports it
         return switches
     keys = {key for key in given.values if not of_run.is_deployment(key)} | switches.keys()
-    return {key: value for key in keys if (value := reduce(getitem, key.split("."), config)) is not None}
+    found: dict[str, Any] = {key: reduce(getitem, key.split("."), config) for key in keys}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def local_texts(lake: Lake) -> list[str]:

@@ -140,7 +140,8 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
         settings: The settings of the deployment.
         dags_folder: The folder of the other DAGs, whose ids no pipeline can have.
     """
-    mistakes, names = [], {DEFAULT}
+    mistakes: list[str] = []
+    names = {DEFAULT}
     for path in _files(settings, mistakes):
         if reason := _reason_against(path.stem, dags_folder):
             mistakes.append(f"{path}: {reason}")
