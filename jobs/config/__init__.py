@@ -25,6 +25,7 @@ from jobs.config.sections import Section
 from jobs.config.sections.cluster import ClusterConfig, SparkConfig
 from jobs.config.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
+from jobs.config.sections.promotion import PromotionConfig
 from jobs.errors import InputError
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "EmbedConfig",
     "GenerateConfig",
     "ModelConfig",
+    "PromotionConfig",
     "SparkConfig",
     "TokenizeConfig",
     "TrainConfig",
@@ -77,6 +79,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     embed: EmbedConfig = EmbedConfig()
+    promotion: PromotionConfig = PromotionConfig()
     spark: SparkConfig = SparkConfig()
     cluster: ClusterConfig = ClusterConfig()
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from jobs.config.sections.promotion import PromotionConfig
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -100,6 +102,7 @@ _EMBEDS = Condition(
     "train.embeddings=embed",
     lambda config, facts: "embed" in (facts.steps or ()) or value_of(config, "train.embeddings") == "embed",
 )
+_PROMOTES = _one_of("promotion.enabled", True)
 _SPOT = _above("cluster.task_instances", 0)
 _TIMEOUT = Condition(
     "a value of at least train.step_timeout_seconds + 60",
@@ -163,6 +166,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
             *("learning_rate", "workers", "sync_tokens", "seed"),
         )
     },
+    **{f"promotion.{name}": (_PROMOTES,) for name in PromotionConfig.model_fields if name != "enabled"},
     "spark.app_name": (_engine("spark", "emr"),),
     "spark.master": (_engine("spark"),),
     "spark.deploy_mode": (_engine("emr"),),

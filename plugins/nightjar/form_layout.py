@@ -127,6 +127,15 @@ _FOLDED = {
         "generate.seed": "Seed of the draws",
         "generate.dtype": "Number format",
     },
+    "Promotion": {
+        "promotion.enabled": "Promote the model if it is better",
+        "promotion.error_rate": "Largest probability of a promotion by chance",
+        "promotion.least_gain": "Smallest gain that is worth a change",
+        "promotion.documents": "Documents in the evaluation set",
+        "promotion.max_repetition": "Largest part of generated text that may repeat",
+        "promotion.max_unknown": "Largest part of generated text that may be unknown",
+        "promotion.canaries": "Prompts that a model must continue",
+    },
     "Word vectors": {
         "embed.size": "Dimension of the vectors",
         "embed.window": "Largest distance of neighbours",
@@ -181,6 +190,7 @@ _OF_GROUP = {
     "model": "Model",
     "train": "Training",
     "generate": "Generated text",
+    "promotion": "Promotion",
     "embed": "Word vectors",
     "spark": "Spark",
     "cluster": "Cluster on AWS",

@@ -101,6 +101,8 @@ UNSEEN = {
     "train.state_every": (3, {}, ROUNDS),
     "train.max_rollbacks": (1, {}, {"train.on_divergence": "rollback"}),
     "train.gang_timeout_seconds": (400.0, ROUNDS, {}),
+    # Airflow's task promote reads them.
+    **{key: (flat_schema()[key]["default"], {"promotion.enabled": False}, {}) for key in RULES if "promotion." in key},
 }
 ALL = {**TOKENIZE, **TRAIN, **GENERATE, **UNSEEN}
 
@@ -164,6 +166,7 @@ def identity(config):
             "train": TrainingJob(run, config, "0").settings_hash(),
             "changeable": {name: getattr(config.train, name) for name in sorted(CHANGEABLE_SETTINGS)},
             "generate": config.generate.model_dump(),
+            "promotion": config.promotion.model_dump(),
             "cluster": requests.run_job_flow(config, who, datetime(2026, 1, 1, tzinfo=UTC), "s3://p"),
             "step": requests.add_step("j", "train", config, run, "s3://p"),
             "local": [
@@ -177,6 +180,7 @@ def identity(config):
 
 
 VALUES = {
+    "promotion.canaries": ["One"], "promotion.max_unknown": 0.1,
     "tokenize.max_document_bytes": 5, "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,
     "train.max_seconds": 9.0, "train.early_stopping_evals": 9, "train.micro_batch_size": 3, "train.max_loss_rise": 1.0,
     "generate.prompts_file": "p.txt", "generate.prompts": ["x"], "generate.stop": ["x"], "generate.max_new_tokens": 7,
