@@ -74,7 +74,17 @@ def list_runs(
         sys.stderr.write(f"{first:,} to {first + len(found.runs) - 1:,} of {found.total:,} runs; --page shows others\n")
 
 
-_LESS_NEEDED = ("instance time", "parameters", "preset", "tokens/s", "note", "started", "duration", "bits per byte")
+_LESS_NEEDED = (
+    "instance time",
+    "cost",
+    "parameters",
+    "preset",
+    "tokens/s",
+    "note",
+    "started",
+    "duration",
+    "bits per byte",
+)
 """The columns of the list that a narrow terminal leaves out, in this order, until the others fit."""
 
 
@@ -97,7 +107,7 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
     from jobs.lake.uri import readable
     from jobs.results.page import read_report
     from jobs.results.rows import losses_of
-    from jobs.results.text import duration, moment, sparkline
+    from jobs.results.text import duration, moment, sparkline, with_unit
 
     found = _find(run, lake)
     report = read_report(found)
@@ -110,18 +120,25 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
         "corpus": summary.corpus or "-",
         **{tile.label: tile.text for tile in report.headline()},
         "validation loss over time": sparkline(losses_of(report.rows)),
+        "cost in detail": summary.cost_note or "",
         "cause": summary.cause or "",
         "report": readable(found.report)
         if store.exists(found.report)
         else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",
     }
     write_pairs({key: value for key, value in lines.items() if value})
+    is_billed = any(step.instance_seconds is not None for step in summary.steps)
     write_table(
         [
             {
                 "step": step.name,
                 "state": step.state,
                 "duration": "-" if step.seconds is None else duration(step.seconds),
+                **(
+                    {"instance time": with_unit(step.instance_seconds, "s"), "cost": with_unit(step.cost_usd, "USD")}
+                    if is_billed
+                    else {}
+                ),
                 "note": step.cause or step.progress or "",
             }
             for step in summary.steps

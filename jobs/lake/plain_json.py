@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from jobs.errors import NightjarError
@@ -30,6 +31,14 @@ def to_json(value: Any, what: str, *, ensure_ascii: bool = True) -> bytes:
 def to_jsonl(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Return one line of JSON for each row, in which numbers that are not finite are null."""
     return "".join(json.dumps(finite(dict(row)), allow_nan=False) + "\n" for row in rows).encode()
+
+
+def as_number(value: Any) -> float | None:
+    """Return a value if it is a finite number that a float can hold, else None."""
+    with suppress(OverflowError):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return value
+    return None
 
 
 def finite(value: Any) -> Any:

@@ -187,6 +187,16 @@ class GenerateStats(StepStats, total=False):
     first_sample: Annotated[str, Metric("", "The first continuation of it.")]
 
 
+class BillStats(TypedDict, total=False):
+    """Statistics that Airflow adds to ``stats/stats.json`` of a run that had a cluster of its own."""
+
+    instance_seconds: Annotated[float, Metric("s", "Time of all instances of the clusters together.", Show.SUMMARY)]
+    cost_usd: Annotated[
+        float | None, Metric("USD", "What these instances cost; null if a price is not known.", Show.SUMMARY)
+    ]
+    bill: Annotated[dict[str, object], Metric("", "Both by step and by type of instance; whether the cost is final.")]
+
+
 class StageRow(TypedDict):
     """A row of ``stats/spark.csv``, which puts the step's name before it: one attempt of a Spark stage."""
 

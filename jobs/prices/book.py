@@ -6,6 +6,7 @@ Each figure names its source. A price that is not known stays unknown: no other 
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jobs.errors import InputError
+from jobs.errors import InputError, NightjarError
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import to_uri
 
@@ -38,6 +39,9 @@ NAMES: Mapping[Kind, str] = {
     "nat": "the price of a NAT gateway",
     "endpoint": "the price of an interface endpoint",
 }
+
+
+log = logging.getLogger(__name__)
 
 
 class Price(BaseModel):
@@ -138,6 +142,15 @@ def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.envi
             raise InputError(f"{VARIABLE}: {place} cannot be read ({reason}); correct the variable") from None
         prices += parse_prices(data, f"{VARIABLE}: {place}")
     return PriceBook(prices)
+
+
+def shown_prices(store: Store = ENVIRONMENT) -> PriceBook:
+    """Return the prices for a page or a list, which a mistake in the user's file does not keep from being shown."""
+    try:
+        return load_prices(store)
+    except NightjarError as error:
+        log.warning("%s; the prices of this package are used", error)
+        return load_prices(store, {})
 
 
 def parse_prices(data: bytes, where: str) -> list[Price]:

@@ -28,7 +28,7 @@ from jobs.results.summary import Status, StepSummary, Summary, read_summary, ver
 
 MAX_RUNS = 20_000
 """Most summaries that are kept, each of about 2 KB. Of a larger lake the others are read each time."""
-_FORMAT = 2
+_FORMAT = 3
 """Goes up when a field of `Summary` is added or gets another meaning."""
 _MOST_OPEN = 100
 """Runs that are not done and are looked at for each page, though a filter may leave them out."""
@@ -137,7 +137,7 @@ class Catalog:
     def _save(self) -> None:
         if self._file is None:
             return
-        values = {"format": _FORMAT, "lake": self._lake.uri, "runs": [asdict(each) for each in self._known.values()]}
+        values = {"format": _FORMAT, "lake": self._lake.uri, "runs": [_values(each) for each in self._known.values()]}
         try:
             ENVIRONMENT.write_bytes(self._file.as_uri(), json.dumps(values).encode())
         except (OSError, NightjarError) as error:
@@ -163,6 +163,11 @@ def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
         if values.get("format") == _FORMAT and values.get("lake") == lake.uri:
             return {each["folder"]: _summary(each) for each in values["runs"]}
     return {}
+
+
+def _values(summary: Summary) -> dict[str, Any]:
+    """Return the fields of a summary that are known; the others are None when `_summary` reads them."""
+    return asdict(summary, dict_factory=lambda items: {name: value for name, value in items if value is not None})
 
 
 def _summary(values: Mapping[str, Any]) -> Summary:

@@ -10,12 +10,13 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from jobs.lake.plain_json import as_number
 from jobs.metrics import Metric, metrics_of
 from jobs.metrics.stats import StageRow, TokenizeStats, WindowsStats
 from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow
 from jobs.results.rows import Row
 from jobs.results.svg import Bars, Curves, Line
-from jobs.results.text import as_number, one_line, readable, with_unit
+from jobs.results.text import one_line, readable, with_unit
 
 _COLUMNS = metrics_of(EvaluationRow)
 _MOST_BARS = 12

@@ -103,14 +103,18 @@ class Report:
     def headline(self) -> list[Tile]:
         """Return the results, as the summary of the statistics has them."""
         found = [tile for step, name in SUMMARY_METRICS for tile in _tiles(step, self.stats, [name])]
-        return [*found, *self._instance_tile()]
+        return [*found, *self._instance_tiles()]
 
-    def _instance_tile(self) -> Iterator[Tile]:
-        """Yield how long the instances of the run's clusters ran, by type, if it is known."""
+    def _instance_tiles(self) -> Iterator[Tile]:
+        """Yield how long the instances of the run's clusters ran, by type, and what they cost, if it is known."""
         if (seconds := self.summary.instance_seconds) is not None:
             parts = ", ".join(f"{duration(each)} {name}" for name, each in self.summary.instances)
             meaning = f"Time of all instances of the clusters together, which AWS charges for: {parts}."
             yield Tile("instance time", duration(seconds), one_line(meaning, MOST_CHARACTERS))
+            note = f" {self.summary.cost_note}." if self.summary.cost_note else ""
+            meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage.{note}"
+            text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
+            yield Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:
         """Return the numbers of the data."""
@@ -245,7 +249,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
-    made.filters["setting"] = _setting
+    made.filters |= {"setting": _setting, "dollars": lambda value: with_unit(value, "USD")}
     made.globals["legend"] = legend
     return made
 

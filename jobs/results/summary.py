@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from time import time
@@ -19,14 +19,17 @@ from jobs.errors import DamagedError, NightjarError, shorten
 from jobs.lake.layout import Run
 from jobs.lake.lease import read_lock
 from jobs.lake.outcome import Outcome, parse_outcome
+from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join, relative_name
 from jobs.metrics.training import BASELINE_LOSSES
-from jobs.results.text import as_number, one_line
+from jobs.prices.bill import Bill, make_bill
+from jobs.prices.book import shown_prices
+from jobs.prices.metering import read_uses
+from jobs.results.text import one_line
 
 FIRST_CLUSTER = "0001.json"
 """The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
-_SO_FAR = "so far, as asked for"
 MOST_CHARACTERS = 300
 """Longest text of a summary. A corpus may be thousands of places."""
 
@@ -53,6 +56,9 @@ class StepSummary:
     """Why it failed, in one line."""
     progress: str | None = None
     """The last message of a step that has not ended."""
+    instance_seconds: float | None = None
+    """How long instances ran for it, in all of its attempts."""
+    cost_usd: float | None = None
 
     @property
     def state(self) -> str:
@@ -89,6 +95,10 @@ class Summary:
     """Why the run failed, in one line."""
     instances: tuple[tuple[str, float], ...] = ()
     """How long the instances of the run's clusters ran together, in seconds, by their type and market."""
+    cost_usd: float | None = None
+    """What these instances cost."""
+    cost_note: str | None = None
+    """What a reader of the cost must know: that it is a bound, is not final, or why it is not known."""
     versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
     """Size and time of change of the files of `watched_files` when they were read; None for a missing one."""
 
@@ -114,7 +124,9 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
     versions = versions_of(run, store)  # first, so that a later change is noticed
     config, stats = read_values(run.config, store), read_values(watched_files(run)[0], store)
     is_held = not is_over and _is_held(run, store)
+    bill = read_bill(run, store, config, is_running=is_held) if versions[-1] else None
     steps = _steps(run, store, config, _mapping(stats.get("steps")), is_held=is_held)
+    steps = tuple(_with_charge(step, bill) for step in steps) if bill else steps
     status = Status.RUNNING if is_held else _status(steps)
     cause = next((f"{step.name}: {step.cause}" for step in steps if step.cause), None)
     failure = _mapping(stats.get("failure"))
@@ -147,7 +159,9 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         valid_accuracy=as_number(stats.get("valid_accuracy")),
         tokens_per_second=as_number(stats.get("tokens_per_second")),
         cause=cause,
-        instances=tuple(_instances(run, store, config, is_held=is_held).items()) if versions[-1] else (),
+        instances=tuple((name, charge.seconds) for name, charge in bill.instances.items()) if bill else (),
+        cost_usd=bill.total.usd if bill else None,
+        cost_note=_cost_note(bill) if bill else None,
         versions=versions,
     )
 
@@ -172,8 +186,13 @@ def read_object(uri: str, store: Store) -> dict[str, Any]:
 
 def record_failure(run: Run, cause: str, store: Store) -> None:
     """Add to the statistics why a run failed whose steps have left no cause. The next step that ends drops it."""
+    record_statistics(run, {"failure": {"cause": cause, "time": time()}}, store)
+
+
+def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None:
+    """Add values to the statistics of a run that no step has written. The next step that ends drops them."""
     uri = join(run.stats, "stats.json")
-    store.write_json(uri, {**read_object(uri, store), "failure": {"cause": cause, "time": time()}})
+    store.write_json(uri, {**read_object(uri, store), **values})
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
@@ -207,6 +226,11 @@ def _steps(
         return tuple(StepSummary(step, Status.DONE, as_number(ended[step].get("seconds"))) for step in names)
     outcomes = latest_outcomes(run, store)
     return tuple(_step(run, store, step, ended.get(step), outcomes.get(step), is_held=is_held) for step in names)
+
+
+def _with_charge(step: StepSummary, bill: Bill) -> StepSummary:
+    charge = bill.steps.get(step.name)
+    return replace(step, instance_seconds=charge.seconds, cost_usd=charge.usd) if charge else step
 
 
 def _step(
@@ -243,29 +267,21 @@ def _status(steps: tuple[StepSummary, ...]) -> Status:
     return Status.FAILED if Status.FAILED in states else Status.DONE if states == {Status.DONE} else Status.UNFINISHED
 
 
-def _instances(run: Run, store: Store, config: Mapping[str, Any], *, is_held: bool) -> dict[str, float]:
-    """Return how long the instances of all clusters of a run ran, by type and market.
-
-    EMR says it when a cluster has ended. Until then, the instances that were asked for count from that moment on.
-    """
-    found: dict[str, float] = {}
-    for file in store.list_files(run.clusters):
-        record = read_values(file.uri, store)
-        used = dict(_mapping(record.get("instance_seconds")))
-        is_open = is_held and record.get("cluster_id") and not (record.get("ended") or record.get("borrowed"))
-        if is_open and (asked := _seconds_of(record.get("asked"))) is not None:
-            used = {_SO_FAR: (time() - asked) * _num_instances(config)}
-        for name, value in used.items():
-            if (seconds := as_number(value)) is not None:
-                found[name] = found.get(name, 0.0) + seconds
-    return found
+def read_bill(
+    run: Run, store: Store = ENVIRONMENT, config: Mapping[str, Any] | None = None, *, is_running: bool
+) -> Bill | None:
+    """Return the bill of a run; None if it has had no cluster of its own, or none of which the use is known."""
+    known = read_values(run.config, store) if config is None else config
+    uses = read_uses(run, known, store, is_running=is_running)
+    return make_bill(uses, lambda: shown_prices(store)) if uses else None
 
 
-def _num_instances(config: Mapping[str, Any]) -> int:
-    """Return how many instances a cluster of a stored configuration has: the primary node, core and task nodes."""
-    cluster = _mapping(config.get("cluster"))
-    counts = (as_number(cluster.get(name)) or 0 for name in ("core_instances", "task_instances"))
-    return 1 + sum(int(each) for each in counts)
+def _cost_note(bill: Bill) -> str | None:
+    """Return what a reader of the cost of a run must know."""
+    if bill.problem:
+        return bill.problem
+    parts = ["so far"] * (not bill.is_final) + ["at most: a spot price is not known"] * bill.at_most
+    return "; ".join(parts) or None
 
 
 def _seconds_of(moment: Any) -> float | None:

@@ -20,6 +20,7 @@ COLUMNS: Mapping[SortKey, str] = {
     "tokens_per_second": "tokens/s",
     "seconds": "duration",
     "instance_seconds": "instance time",
+    "cost_usd": "cost",
 }
 """The columns with their labels."""
 
@@ -43,6 +44,7 @@ def cells(summary: Summary) -> dict[str, str]:
         "tokens_per_second": readable(summary.tokens_per_second),
         "seconds": with_unit(summary.seconds, "s"),
         "instance_seconds": with_unit(summary.instance_seconds, "s"),
+        "cost_usd": with_unit(summary.cost_usd, "USD"),
         "baseline": f"{summary.baseline} {readable(summary.baseline_loss)}" if has_baseline else "",
         "note": summary.cause or next(running, ""),
     }

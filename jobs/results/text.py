@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from jobs.lake.plain_json import as_number
+
 _BARS = "▁▂▃▄▅▆▇█"
 _BINARY = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
-
-
-def as_number(value: Any) -> float | None:
-    """Return a value if it is a finite number that a float can hold, else None."""
-    with suppress(OverflowError):
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return value
-    return None
 
 
 def readable(value: Any) -> str:
@@ -34,7 +27,7 @@ def readable(value: Any) -> str:
 
 
 def with_unit(value: Any, unit: str) -> str:
-    """Return a finite number with its unit: bytes in the largest binary unit, shares in per cent, or a duration."""
+    """Return a finite number with its unit: bytes in the largest binary unit, shares in per cent, durations, USD."""
     if as_number(value) is None:
         return readable(value)
     if unit == "bytes":
@@ -43,6 +36,8 @@ def with_unit(value: Any, unit: str) -> str:
         return f"{value:.2%}" if abs(value) < 0.1 else f"{value:.1%}"
     if unit == "s":
         return duration(value)
+    if unit == "USD":
+        return f"{value:,.2f} USD" if abs(value) >= 1 or value == 0 else f"{value:.2g} USD"
     return f"{readable(value)} {unit}".rstrip()
 
 

@@ -23,6 +23,7 @@ from nightjar.emr.causes import ClusterEnd
 from nightjar.emr.run_clusters import RunClusters
 from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, words_of
 from nightjar.runs import located_run, renewed_config
+from nightjar.tasks import bill
 from nightjar.tasks.results import find_finished, storable, unfinished_steps, verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
 
@@ -259,7 +260,10 @@ class TerminateClustersOperator(BaseOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Terminate the clusters and return their ids."""
-        return current_clusters(context).end(known_ids(context), drop=self.starts_again)
+        ended = current_clusters(context).end(known_ids(context), drop=self.starts_again)
+        if not self.starts_again:
+            bill.settle(current_run(context), aws.store(), settings.load().stats_dir)
+        return ended
 
 
 def current_run(context: Context) -> Run:

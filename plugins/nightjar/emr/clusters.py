@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from jobs.errors import NightjarError
+from jobs.prices.book import ON_DEMAND, SPOT, Market
+from jobs.prices.metering import InstanceSpan
 from nightjar.emr import requests
 from nightjar.emr.causes import is_unknown_cluster
 from nightjar.errors import AWS_ERRORS, MayStillRunError, words_of
@@ -116,20 +118,18 @@ def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
     return lines
 
 
-def instance_seconds(client: EMRClient, cluster_id: str) -> dict[str, float]:
-    """Return how long the instances of a cluster ran together, by type and market: ``{"m6i.xlarge on demand": 5400}``.
-
-    AWS charges for this time, with a minimum of a minute for each instance.
-    """
-    found: dict[str, float] = defaultdict(float)
+def instance_spans(client: EMRClient, cluster_id: str) -> tuple[InstanceSpan, ...]:
+    """Return when the instances of a cluster ran. AWS charges for this time, with a minimum of a minute for each."""
+    found: Counter[tuple[str, Market, float, float]] = Counter()
     for page in client.get_paginator("list_instances").paginate(ClusterId=cluster_id):
         for instance in page["Instances"]:
             times = instance["Status"].get("Timeline", {})
             if started := times.get("CreationDateTime"):
                 ended = times.get("EndDateTime") or datetime.now(UTC)
-                market = "spot" if instance.get("Market") == "SPOT" else "on demand"
-                found[f"{instance.get('InstanceType', '?')} {market}"] += (ended - started).total_seconds()
-    return {name: round(seconds, 1) for name, seconds in sorted(found.items())}
+                market: Market = SPOT if instance.get("Market") == "SPOT" else ON_DEMAND
+                name = instance.get("InstanceType", "?")
+                found[name, market, round(started.timestamp(), 3), round(ended.timestamp(), 3)] += 1
+    return tuple(InstanceSpan(*key, count) for key, count in sorted(found.items()))
 
 
 @contextmanager

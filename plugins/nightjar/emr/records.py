@@ -39,6 +39,9 @@ class ClusterRecord:
     """Whether the run goes on without it: its tasks were cleared, or the cluster was a duplicate."""
     instance_seconds: dict[str, float] = field(default_factory=dict)
     """How long its instances ran together, by type and market. Empty until it has ended, or if EMR does not say."""
+    region: str | None = None
+    used: dict[str, Any] | None = None
+    """A `ClusterUse`: when its instances and the run's steps ran, and what they cost in an hour. None as above."""
 
     @property
     def is_open(self) -> bool:

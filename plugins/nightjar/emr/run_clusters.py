@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -21,8 +23,9 @@ from jobs.lake.layout import Lake
 from jobs.lake.store import Store
 from nightjar.emr import clusters, requests, steps
 from nightjar.emr.causes import ClusterEnd, explain_end
+from nightjar.emr.metering import meter
 from nightjar.emr.records import ClusterRecord, ClusterRecords
-from nightjar.errors import AWS_ERRORS, FinalError, MayStillRunError, UserError, is_refusal, words_of
+from nightjar.errors import FinalError, MayStillRunError, UserError, is_refusal, words_of
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -120,19 +123,20 @@ class RunClusters:
             raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")
         for record in records:
             if not record.borrowed:
-                used = record.instance_seconds or self._instance_seconds(record.cluster_id)
-                self._records.change(record, ended=True, dropped=drop or record.dropped, instance_seconds=used)
+                changes = {} if record.used else self._metered(record.cluster_id)
+                self._records.change(record, ended=True, dropped=drop or record.dropped, **changes)
         return ids
 
-    def _instance_seconds(self, cluster_id: str | None) -> dict[str, float]:
-        """Return how long the instances of a cluster ran. They are for people, so an error only leaves them out."""
-        if cluster_id is None:
+    def _metered(self, cluster_id: str | None) -> dict[str, Any]:
+        """Return how long the instances of a cluster ran. It is for people, so an error only leaves it out."""
+        used = meter(self._client, self._identity.run, cluster_id, self._store) if cluster_id else None
+        if used is None:
             return {}
-        try:
-            return clusters.instance_seconds(self._client, cluster_id)
-        except AWS_ERRORS as error:
-            log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, words_of(error))
-            return {}
+        seconds: dict[str, float] = defaultdict(float)
+        for span in used.instances:
+            seconds[span.name] += span.overlap(span.started, span.ended)
+        rounded = {name: round(each, 1) for name, each in sorted(seconds.items())}
+        return {"used": asdict(used), "instance_seconds": rounded, "region": used.region}
 
     def end_leftovers(self) -> list[str]:
         """Return a line about clusters that may still run, after a last attempt to end them; none if all have ended."""
@@ -189,9 +193,9 @@ class RunClusters:
 
     def _create(self, config: Config, package_uri: str, choice: int) -> str:
         _warn_of_time_to_live(config)
-        record = self._records.add(choice=choice)
-        chosen = requests.without_types(config, choice)
         region = self._client.meta.region_name
+        record = self._records.add(choice=choice, region=region)
+        chosen = requests.without_types(config, choice)
         request = requests.run_job_flow(chosen, self._identity, datetime.now(UTC), package_uri, region)
         self.is_asking = True
         try:

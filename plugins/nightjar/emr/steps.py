@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from jobs.lake.layout import Run
+from jobs.prices.metering import StepSpan
 from nightjar.emr import requests
 from nightjar.emr.causes import is_unknown_cluster
 
@@ -63,6 +65,17 @@ def submit_step(client: EMRClient, run: Run, request: Mapping[str, Any]) -> str:
 def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
     """Return the answer of DescribeStep."""
     return client.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
+
+
+def step_spans(client: EMRClient, cluster_id: str, run: Run) -> tuple[StepSpan, ...]:
+    """Return when the attempts at the run's steps on a cluster ran, oldest first, as EMR timed them."""
+    found = []
+    for step in _steps_of(client, cluster_id, run):
+        times = step["Status"].get("Timeline", {})
+        if started := times.get("StartDateTime"):
+            ended = times.get("EndDateTime") or datetime.now(UTC)
+            found.append(StepSpan(step["Name"], round(started.timestamp(), 3), round(ended.timestamp(), 3)))
+    return tuple(sorted(found, key=lambda span: span.started))
 
 
 def cancel_steps(client: EMRClient, cluster_id: str, step_ids: Sequence[str]) -> None:

@@ -15,15 +15,16 @@ from jobs.lake.names import confined
 from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
 from jobs.lake.uri import join, local_path, readable, relative_name, to_uri
-from jobs.metrics import chosen
-from jobs.metrics.stats import SUMMARY_METRICS
+from jobs.metrics import Show, chosen, names
+from jobs.metrics.stats import SUMMARY_METRICS, BillStats
 from nightjar import aws
 from nightjar.errors import FinalError, MayStillRunError
+from nightjar.tasks import bill
 from nightjar.tasks.report import write_report
 
 log = logging.getLogger(__name__)
 
-SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds")
+SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds", *names(BillStats, Show.SUMMARY))
 """The metrics that the task ``pull_stats`` returns; the seconds are those of each step."""
 
 
@@ -92,6 +93,7 @@ def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | Non
         DamagedError: if a name leads out of the folders. The other files are copied before.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
+    bill.record_tolerantly(run, store)
     write_report(run, store, [task for task, state in (states or {}).items() if state == "failed"])
     names, refused = [], list[DamagedError]()
     for name in (relative_name(file.uri, run.stats) for file in store.list_files(run.stats)):

@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import sys
+from dataclasses import asdict
 
 import pytest
 
@@ -11,6 +12,7 @@ from jobs.cli.main import main
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, local_path
+from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from tests.support.results import configure, finish
 
 
@@ -113,6 +115,24 @@ def test_show_has_results_steps_and_the_curve(call, lake, tmp_path):
     report.unlink()
     waits = call("runs", "show", "one").out
     assert f"report\tnone yet; write it: python -m jobs report lab/default/one --lake {tmp_path / 'lake'}" in waits
+
+
+def test_show_has_the_bill(call, lake):
+    run = lake.run("one", "default")
+    span, steps = InstanceSpan("m6i.xlarge", "on demand", 0.0, 7200.0, 2), (StepSpan("train", 600.0, 4200.0),)
+    for rates in ({"m6i.xlarge on demand": 2.5}, {}):
+        used = asdict(ClusterUse("eu-west-1", 40.0, (span,), steps, rates))
+        record = {"number": 1, "asked": "2026-11-26T02:00:00+00:00", "cluster_id": "j-1", "ended": True}
+        store.write_json(join(run.clusters, "0001.json"), {**record, "used": used})
+        lines = call("runs", "show", "one").out.splitlines()
+        pairs = dict(line.split("\t", 1) for line in lines)
+        assert pairs["instance time"] == "4:00:00 h"
+        if rates:
+            assert pairs["cost"] == "10.00 USD"
+            assert "train\tdone\t2:14 min\t2:00:00 h\t5.00 USD\t" in lines
+        else:
+            assert pairs["cost"] == "not known"
+            assert pairs["cost in detail"].endswith("or add it to the file that NIGHTJAR_PRICES names")
 
 
 def test_compare_shows_results_and_the_settings_that_differ(call):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
@@ -15,9 +15,11 @@ from jobs.lake.lease import held
 from jobs.lake.plain_json import to_json
 from jobs.lake.store import Store, environment_client
 from jobs.lake.uri import join, local_path
+from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results import SortKey
 from jobs.results.catalog import Catalog, Query
 from jobs.results.summary import Status, Summary, read_summary
+from jobs.results.table import cells
 from tests.support.results import configure, finish
 
 CONFIG = to_json({"corpus": "file:///texts", "preset": "tiny", "train": {"embeddings": "random"}}, "config")
@@ -95,6 +97,23 @@ def test_the_time_of_instances_is_known_when_the_clusters_have_ended(lake, tmp_p
     page = Catalog(lake, file=tmp_path / "runs.json").page(by_time)
     assert ids(page) == ["run-0001", "run-0000", "run-0002"]
     assert dict(page.runs[1].instances) == {"m6i.xlarge on demand": 6000.0, "g5.xlarge spot": 60.0}
+
+
+def test_the_cost_of_runs_sorts_them_and_its_note_says_what_is_not_known(lake, tmp_path):
+    runs = [make(lake, number) for number in range(3)]
+    for run, rates in zip(runs, ({"m6i.xlarge spot": 0.1}, {"m6i.xlarge spot": 0.2}, {}), strict=True):
+        span = InstanceSpan("m6i.xlarge", "spot", 0.0, 7200.0)
+        steps = (StepSpan("train", 600.0, 4200.0),)
+        used = ClusterUse("eu-west-1", 40.0, (span,), steps, rates, ("m6i.xlarge spot",))
+        write_cluster(run, 1, ended=True, used=asdict(used), instance_seconds={"m6i.xlarge spot": 7200.0})
+    for page in (Catalog(lake, file=tmp_path / "runs.json").page(Query(sort="cost_usd")) for _ in range(2)):
+        found = [(each.run_id, each.cost_usd) for each in page.runs]
+        assert found == [("run-0001", pytest.approx(0.4)), ("run-0000", pytest.approx(0.2)), ("run-0002", None)]
+        assert page.runs[0].cost_note == "at most: a spot price is not known"
+        assert "run nightjar prices" in page.runs[2].cost_note
+        train = next(step for step in page.runs[0].steps if step.name == "train")
+        assert (train.instance_seconds, train.cost_usd) == (3600.0, pytest.approx(0.2))
+        assert [cells(each)["cost_usd"] for each in page.runs] == ["0.4 USD", "0.2 USD", "-"]
 
 
 def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(lake):

@@ -9,6 +9,8 @@ import pytest
 from jobs.config import resolve
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
+from jobs.prices.book import HOURS_OF_MONTH, Price, to_toml
+from jobs.results.summary import read_bill
 from nightjar.aws import store
 from nightjar.emr import causes, requests, run_clusters, steps
 from nightjar.emr.records import ClusterRecords
@@ -79,11 +81,42 @@ def test_the_record_of_an_ended_cluster_has_the_time_of_its_instances(aws, clust
     assert records.read()[0].instance_seconds == used
 
 
+def test_the_record_of_an_ended_cluster_bills_its_steps_with_the_prices_of_that_day(
+    aws, clusters, records, identity, tmp_path, monkeypatch
+):
+    rows = [("ec2", "m6i.xlarge", 0.2), ("emr", "m6i.xlarge", 0.05), ("ebs", "gp3", 0.073)]
+    region = aws.meta.region_name
+    prices = tmp_path / "prices.toml"
+    prices.write_bytes(to_toml([Price(kind=k, region=region, item=i, usd=u) for k, i, u in rows], "mine"))
+    monkeypatch.setenv("NIGHTJAR_PRICES", str(prices))
+    chosen = config(cluster__primary_instance_types=["m6i.xlarge"], cluster__core_instance_types=["m6i.xlarge"])
+    store().publish(identity.run.config, chosen.to_json().encode())
+    created = clusters.acquire(chosen, PACKAGE)
+    assert records.read()[0].region == region
+    runner = {"Jar": "command-runner.jar", "Args": ["bash", "-c", "sleep 2", identity.run.config]}
+    step = {"Name": "train", "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}
+    step_id = steps.submit_step(aws, identity.run, {"JobFlowId": created, "Steps": [step]})
+    while steps.describe_step(aws, created, step_id)["Status"]["State"] != "COMPLETED":
+        threading.Event().wait(0.2)
+    running = read_bill(identity.run, store(), is_running=True)
+    assert (running.is_final, running.problem) == (False, None)
+    clusters.end()
+    prices.unlink()
+    bill = read_bill(identity.run, store(), is_running=False)
+    assert bill.is_final
+    assert bill.instances.keys() == {"m6i.xlarge on demand"}
+    assert 3 * 2 <= bill.steps["train"].seconds < bill.total.seconds
+    hourly = 0.25 + 40 * 0.073 / HOURS_OF_MONTH
+    assert bill.steps["train"].usd == pytest.approx(bill.steps["train"].seconds / 3600 * hourly, rel=0.01)
+    assert bill.total.usd == pytest.approx(max(bill.total.seconds, 3 * 60) / 3600 * hourly, rel=0.01)
+
+
 def test_a_cluster_ends_also_if_its_instances_may_not_be_listed(aws, client, clusters, records):
     created = clusters.acquire(config(), PACKAGE)
     refuse(client, "ListInstances")
     assert clusters.end() == [created]
     assert (records.read()[0].ended, records.read()[0].instance_seconds) == (True, {})
+    assert read_bill(clusters._identity.run, store(), is_running=False).total.usd is None
 
 
 def test_cleared_run_gets_a_new_cluster(clusters):

@@ -3,6 +3,8 @@
 import json
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +14,11 @@ from jobs.errors import DamagedError
 from jobs.lake.files import FileInfo
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
-from jobs.lake.uri import join, local_path
+from jobs.lake.uri import join, local_path, to_uri
+from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from nightjar.aws import store
 from nightjar.errors import FinalError, MayStillRunError
-from nightjar.tasks import results
+from nightjar.tasks import bill, results
 from nightjar.tasks.results import verify_step
 from tests.support import airflow
 from tests.support.hostile import NAMES
@@ -173,3 +176,51 @@ def test_the_verdict_names_what_may_still_run():
         results.check_run(["end"], {"end": "failed"}, ["cluster j-1 may still run"])
     with pytest.raises(MayStillRunError, match=r"^cluster j-1 may still run$"):
         results.check_run(["end"], {"end": "success"}, ["cluster j-1 may still run"])
+
+
+def used_cluster(run, *, ended):
+    """Write the record of a cluster that ran for an hour, as the end of the clusters does."""
+    used = ClusterUse(
+        "eu-west-1",
+        40.0,
+        (InstanceSpan("m6i.xlarge", "on demand", 0.0, 3600.0, 3),),
+        (StepSpan("train", 600.0, 3000.0),),
+        {"m6i.xlarge on demand": 0.25},
+    )
+    seconds = {"m6i.xlarge on demand": 10_800.0}
+    known = {"used": asdict(used), "instance_seconds": seconds} if ended else {}
+    record = {"number": 1, "asked": datetime.now(UTC).isoformat(), "cluster_id": "j-1", "ended": ended, **known}
+    store().write_json(join(run.clusters, "0001.json"), record)
+
+
+def test_the_bill_is_in_the_statistics_in_the_report_and_in_the_summary_of_pull_stats(run, tmp_path):
+    store().write_json(join(run.stats, "stats.json"), {"valid_loss": 1.5, "steps": {"train": {"seconds": 9.0}}})
+    used_cluster(run, ended=False)
+    so_far = results.pull_stats(run, tmp_path)
+    assert so_far["instance_seconds"] < 600
+    assert so_far["cost_usd"] is None
+    used_cluster(run, ended=True)
+    bill.settle(run, store(), tmp_path)
+    for folder in (run.stats, join(to_uri(str(tmp_path)), run.folder)):
+        stats = store().read_json(join(folder, "stats.json"))
+        assert (stats["instance_seconds"], stats["cost_usd"], stats["valid_loss"]) == (10_800.0, 0.75, 1.5)
+        assert stats["bill"]["steps"]["train"] == {"instance_seconds": 7200.0, "usd": 0.5}
+        assert stats["bill"]["is_final"]
+        page = store().read_bytes(join(folder, "report.html")).decode()
+        assert "0.75" in page
+        assert "<td>2:00:00 h<td>0.5 USD" in page
+    assert results.pull_stats(run, tmp_path)["cost_usd"] == 0.75
+
+
+def test_without_a_cluster_there_is_no_bill(run, tmp_path):
+    store().write_json(join(run.stats, "stats.json"), {"valid_loss": 1.5})
+    bill.settle(run, store(), tmp_path)
+    assert store().read_json(join(run.stats, "stats.json")) == {"valid_loss": 1.5}
+    assert "cost_usd" not in results.pull_stats(run, tmp_path)
+
+
+def test_a_bill_that_cannot_be_written_does_not_fail_the_task_that_ends_clusters(run, tmp_path, caplog):
+    used_cluster(run, ended=True)
+    store().write_bytes(join(run.stats, "stats.json"), b"{")
+    bill.settle(run, store(), tmp_path)
+    assert "the bill could not be written" in caplog.text

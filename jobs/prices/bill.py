@@ -1,0 +1,118 @@
+"""The bill of a run: instance seconds and cost, by step, by type of instance, and in all.
+
+It has what AWS charges for instances: EC2, EMR and the system disks. What AWS charges by the month, such as the network
+and the lake, is not in it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.prices.book import PriceBook, Rate, explain_missing
+from jobs.prices.metering import ClusterUse, InstanceSpan
+
+LEAST_SECONDS = 60.0
+"""What AWS charges for an instance at the least."""
+WITHOUT_STEP = "start and end"
+"""The part of a bill that belongs to no step: clusters that start, wait between steps, and end."""
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Instance seconds and what they cost."""
+
+    seconds: float = 0.0
+    usd: float | None = None
+    """None if a price is not known."""
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the clusters of a run have used."""
+
+    total: Charge = Charge()
+    steps: Mapping[str, Charge] = field(default_factory=dict)
+    """By step, and `WITHOUT_STEP`; empty if it is not known when the steps ran."""
+    instances: Mapping[str, Charge] = field(default_factory=dict)
+    """By type and market of the instances."""
+    at_most: bool = False
+    """Whether the cost is a bound, because a spot price is not known."""
+    is_final: bool = True
+    """Whether all clusters have ended."""
+    missing: tuple[str, ...] = ()
+    """The prices that are not known."""
+    num_unknown: int = 0
+    """Clusters of which EMR did not say how long their instances ran."""
+
+    @property
+    def problem(self) -> str | None:
+        """One line that says why the cost is not known, and what to do; None if it is known."""
+        if self.num_unknown:
+            return f"EMR did not say how long the instances of {self.num_unknown} clusters ran; its console may do so"
+        return explain_missing(self.missing) if self.missing else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the bill as it stands in the statistics of a run."""
+        return {
+            "instance_seconds": self.total.seconds,
+            "usd": self.total.usd,
+            "at_most": self.at_most,
+            "is_final": self.is_final,
+            "steps": {name: _rounded(charge) for name, charge in self.steps.items()},
+            "instances": {name: _rounded(charge) for name, charge in self.instances.items()},
+            "problem": self.problem,
+        }
+
+
+def _rounded(charge: Charge) -> dict[str, float | None]:
+    return {"instance_seconds": charge.seconds, "usd": charge.usd}
+
+
+def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bill:
+    """Return the bill for the use of clusters. The prices are asked for only if the record of a cluster lacks some."""
+    seconds, usd = defaultdict[str, float](float), defaultdict[str, float](float)
+    by_type, usd_by_type = defaultdict[str, float](float), defaultdict[str, float](float)
+    missing, at_most, is_final, has_steps, num_unknown = list[str](), False, True, False, 0
+    for use in uses:
+        num_unknown += not use.is_known
+        is_final, has_steps = is_final and use.is_final, has_steps or bool(use.steps)
+        for span in use.instances:
+            rate = rate_of(use, span, prices)
+            missing += rate.missing
+            at_most = at_most or rate.at_most
+            hourly = rate.usd or 0.0
+            whole = span.overlap(span.started, span.ended)
+            charged = max(whole, LEAST_SECONDS * span.count)
+            parts = {step.name: 0.0 for step in use.steps}
+            for step in use.steps:
+                parts[step.name] += span.overlap(step.started, step.ended)
+            for name, part in parts.items():
+                seconds[name] += part
+                usd[name] += part * hourly / 3600
+            in_steps = sum(parts.values())
+            seconds[WITHOUT_STEP] += whole - in_steps
+            usd[WITHOUT_STEP] += (charged - in_steps) * hourly / 3600
+            by_type[span.name] += whole
+            usd_by_type[span.name] += charged * hourly / 3600
+
+    def charges(times: Mapping[str, float], costs: Mapping[str, float]) -> dict[str, Charge]:
+        return {name: charge(each, costs[name]) for name, each in times.items()}
+
+    def charge(time: float, cost: float) -> Charge:
+        return Charge(round(time, 1), None if missing or num_unknown else round(cost, 6))
+
+    total = charge(sum(seconds.values()), sum(usd.values()))
+    steps = charges(seconds, usd) if has_steps else {}
+    return Bill(
+        total, steps, charges(by_type, usd_by_type), at_most, is_final, tuple(dict.fromkeys(missing)), num_unknown
+    )
+
+
+def rate_of(use: ClusterUse, span: InstanceSpan, prices: Callable[[], PriceBook]) -> Rate:
+    """Return what an instance costs in an hour: as it was known when the cluster ended, else as it is known now."""
+    if (recorded := use.rates.get(span.name)) is not None:
+        return Rate(recorded, span.name in use.bounds)
+    return prices().rate(span.type, span.market, use.region, use.disk_gb)

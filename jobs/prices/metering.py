@@ -1,0 +1,143 @@
+"""How long a run's instances and steps ran, cluster by cluster, from the record of its clusters.
+
+EMR says it when a cluster has ended, and the record keeps it. Until then, the instances that were asked for count from
+that moment on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.errors import NightjarError
+from jobs.lake.layout import Run
+from jobs.lake.plain_json import as_number
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.prices.book import ON_DEMAND, SPOT, Market
+
+_FLEETS: tuple[tuple[str, str | None, Market], ...] = (
+    ("primary_instance_types", None, ON_DEMAND),
+    ("core_instance_types", "core_instances", ON_DEMAND),
+    ("task_instance_types", "task_instances", SPOT),
+)
+"""The settings of a cluster with the types and the number of its instances; None for one."""
+
+
+@dataclass(frozen=True)
+class InstanceSpan:
+    """Instances of one type and market that ran at the same time."""
+
+    type: str
+    market: Market
+    started: float
+    """Seconds since 1970, as `ended`."""
+    ended: float
+    count: int = 1
+
+    @property
+    def name(self) -> str:
+        """Type and market, as the record of clusters names them."""
+        return f"{self.type} {self.market}"
+
+    def overlap(self, started: float, ended: float) -> float:
+        """Return for how many instance seconds the instances ran between two moments."""
+        return self.count * max(0.0, min(self.ended, ended) - max(self.started, started))
+
+
+@dataclass(frozen=True)
+class StepSpan:
+    """An attempt at a step, as EMR timed it."""
+
+    name: str
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class ClusterUse:
+    """The instances and steps of one cluster."""
+
+    region: str
+    disk_gb: float
+    """Size of the system disk of each instance."""
+    instances: tuple[InstanceSpan, ...]
+    steps: tuple[StepSpan, ...] = ()
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """USD per hour of an instance, by type and market, as they were known when the cluster ended."""
+    bounds: tuple[str, ...] = ()
+    """The types and markets whose rate is only known to be the most."""
+    is_final: bool = True
+    """Whether the cluster has ended."""
+    is_known: bool = True
+    """False if EMR did not say how long the instances ran."""
+
+
+_USE = TypeAdapter(ClusterUse)
+
+
+def read_uses(
+    run: Run,
+    config: Mapping[str, Any],
+    store: Store = ENVIRONMENT,
+    *,
+    is_running: bool = True,
+    now: float | None = None,
+) -> list[ClusterUse]:
+    """Return the use of the clusters that a run has made; those of the user's own are not among them.
+
+    A record that cannot be read is left out.
+
+    Args:
+        run: The run.
+        config: The run's stored configuration.
+        store: The store of the lake.
+        is_running: Whether clusters that have not ended run now.
+        now: The present moment, in seconds since 1970.
+    """
+    moment, found = time.time() if now is None else now, list[ClusterUse]()
+    for file in store.list_files(run.clusters):
+        with suppress(OSError, NightjarError, ValidationError):
+            record = store.read_json(file.uri)
+            if isinstance(record, dict) and not record.get("borrowed"):
+                found += _use_of(record, config, moment if is_running else None)
+    return found
+
+
+def _use_of(record: Mapping[str, Any], config: Mapping[str, Any], now: float | None) -> Iterator[ClusterUse]:
+    if record.get("used") is not None:
+        yield _USE.validate_python(record["used"])
+    elif record.get("instance_seconds"):  # of an earlier version, which has no times
+        yield ClusterUse(str(record.get("region") or "?"), 0.0, tuple(_of_earlier(record["instance_seconds"])))
+    elif record.get("cluster_id") and record.get("ended"):
+        yield ClusterUse("?", 0.0, (), is_known=False)
+    elif now is not None and record.get("cluster_id"):
+        with suppress(ValueError, TypeError, OverflowError):
+            asked = datetime.fromisoformat(record["asked"]).timestamp()
+            yield as_asked(config, str(record.get("region") or "?"), asked, now)
+
+
+def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
+    for name, value in instance_seconds.items():
+        if (seconds := as_number(value)) is not None:
+            instance_type, _, market = name.partition(" ")
+            yield InstanceSpan(instance_type, SPOT if market == SPOT else ON_DEMAND, 0.0, seconds)
+
+
+def as_asked(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
+    """Return the use of a cluster whose instances are those that a stored configuration asks for."""
+    cluster = config.get("cluster")
+    cluster = cluster if isinstance(cluster, dict) else {}
+    spans = []
+    for types, number, market in _FLEETS:
+        count = 1 if number is None else int(as_number(cluster.get(number)) or 0)
+        named = cluster.get(types)
+        first = str(named[0]) if isinstance(named, list | tuple) and named else "?"
+        if count:
+            spans.append(InstanceSpan(first, market, started, ended, count))
+    return ClusterUse(region, as_number(cluster.get("root_volume_gb")) or 0.0, tuple(spans), is_final=False)

@@ -1,0 +1,49 @@
+"""What a cluster has used, as EMR says: when its instances and the run's steps ran, and what they cost in an hour."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jobs.config import ClusterConfig, of_run
+from jobs.errors import NightjarError
+from jobs.lake.layout import Run
+from jobs.lake.store import Store
+from jobs.prices.book import shown_prices
+from jobs.prices.metering import ClusterUse
+from nightjar.emr import clusters, steps
+from nightjar.errors import AWS_ERRORS, words_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+
+def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> ClusterUse | None:
+    """Return what a cluster of a run has used, with the prices of today; None if EMR does not say."""
+    try:
+        instances = clusters.instance_spans(client, cluster_id)
+        spans = steps.step_spans(client, cluster_id, run)
+    except AWS_ERRORS as error:
+        log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, words_of(error))
+        return None
+    config = ClusterConfig()
+    with suppress(NightjarError, OSError):  # the bill is for people, and must not keep a cluster from being ended
+        config = of_run.read_config(run, store).cluster
+    use = ClusterUse(client.meta.region_name, float(config.root_volume_gb), instances, spans)
+    return _with_rates(use, store)
+
+
+def _with_rates(use: ClusterUse, store: Store) -> ClusterUse:
+    """Return the use of a cluster with the rates that are known today, so that its bill does not change later."""
+    try:
+        prices = shown_prices(store)
+    except (NightjarError, OSError) as error:
+        log.warning("prices cannot be read (%s)", words_of(error))
+        return use
+    found = {span.name: prices.rate(span.type, span.market, use.region, use.disk_gb) for span in use.instances}
+    rates = {name: rate.usd for name, rate in found.items() if rate.usd is not None}
+    return replace(use, rates=rates, bounds=tuple(name for name in rates if found[name].at_most))
