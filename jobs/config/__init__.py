@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 from jobs.config.effects import acts_with
 from jobs.config.sections import Section
 from jobs.config.sections.cluster import ClusterConfig, SparkConfig
-from jobs.config.sections.data import EmbedConfig, TokenizeConfig, WindowsConfig
+from jobs.config.sections.data import PIECE_BYTES, EmbedConfig, TokenizeConfig, WindowsConfig
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
 from jobs.config.sections.promotion import PromotionConfig
 from jobs.errors import InputError
@@ -117,6 +117,12 @@ class Config(Section):
     def steps(self) -> tuple[str, ...]:
         """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
         return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
+
+    @property
+    def text_settings(self) -> TokenizeConfig:
+        """The settings by which text becomes documents: long ones are cut only if the split needs it."""
+        piece_bytes = (self.tokenize.max_piece_bytes or PIECE_BYTES) if self.windows.split == "fixed" else None
+        return self.tokenize.model_copy(update={"max_piece_bytes": piece_bytes})
 
     def to_json(self) -> str:
         """Return the content of ``config.json`` in the run's folder."""

@@ -11,6 +11,7 @@ from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents, read_text
 from jobs.corpus.filters import filter_documents, has_filters
 from jobs.corpus.ids import ids_as_words
+from jobs.corpus.pieces import cut_documents
 from jobs.corpus.records import read_json_lines, read_parquet
 from jobs.corpus.texts import Texts
 from jobs.sources.utf8 import replace_invalid
@@ -27,6 +28,8 @@ def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docume
     batches = _read(part, settings)
     if has_filters(settings):
         batches = (filter_documents(batch, settings, part.source.marks) for batch in batches)
+    if settings.max_piece_bytes:
+        batches = (cut_documents(batch, settings.max_piece_bytes) for batch in batches)
     yield from batches
 
 

@@ -14,6 +14,7 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents
 from jobs.corpus.duplicates import Duplicates
+from jobs.corpus.near_keys import near_keys
 from jobs.corpus.reading import read_documents
 from jobs.corpus.texts import Texts
 from jobs.datasets.shards import EncodedDocuments, WrittenShard
@@ -66,7 +67,7 @@ def write_token_shards(
     encoded = EncodedSplit([], {}, Counter())
     batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)
     for group in _group_by_size(batches, settings.split_bytes):
-        if documents := _encode_group(group, tokenizer):
+        if documents := _encode_group(group, tokenizer, settings):
             stem = f"{SHARDS}{task.number:05d}-{len(encoded.shards):03d}"
             encoded.shards.append(documents.write(folder_uri, stem))
             lengths, counts = np.unique(np.diff(documents.ends, prepend=0), return_counts=True)
@@ -134,18 +135,21 @@ def _group_by_size(
     yield group
 
 
-def _encode_group(group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer: Tokenizer) -> EncodedDocuments | None:
+def _encode_group(
+    group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer: Tokenizer, settings: TokenizeConfig
+) -> EncodedDocuments | None:
     """Return the documents of a group, all of them encoded; None if there are none."""
     parts: list[EncodedDocuments] = []
     for is_encoded, run in groupby(group, lambda batch: isinstance(batch, EncodedDocuments)):
         if is_encoded:
             parts += [batch for batch in run if isinstance(batch, EncodedDocuments) and len(batch.ends)]
         else:
-            parts.append(_encode_batches([batch for batch in run if isinstance(batch, _PlainDocuments)], tokenizer))
+            plain = [batch for batch in run if isinstance(batch, _PlainDocuments)]
+            parts.append(_encode_batches(plain, tokenizer, has_keys=settings.max_piece_bytes is not None))
     return EncodedDocuments.join(parts) if parts else None
 
 
-def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer) -> EncodedDocuments:
+def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer, *, has_keys: bool) -> EncodedDocuments:
     texts = Texts.join([batch.documents.texts for batch in batches])
     # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
     ids, offsets = tokenizer.encode_batch(texts, parallel=os.environ.get("OMP_NUM_THREADS") != "1")
@@ -159,4 +163,5 @@ def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer) ->
         texts.sizes.astype(np.uint32),
         texts.hashes(),
         names,
+        near_keys(texts) if has_keys else None,
     )

@@ -6,7 +6,8 @@ A shard is an uncompressed Arrow IPC file of one record batch, with a row for ea
 - ``source`` (uint32): the file, as an index into ``sources``, a JSON list of names in the schema's metadata;
 - ``offset`` (uint64): where the document begins in that file: a byte of its text, or the row of a table;
 - ``num_bytes`` (uint32): the length of the text in UTF-8;
-- ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them.
+- ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them;
+- ``near_keys`` (list of 14 uint64), where the split needs it: the keys that nearly equal documents share.
 
 The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text), the bytes of its
 first source in earlier shards (``bytes_before``), and those of its last source in later ones (``bytes_after``).
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from jobs.corpus.near_keys import NUM_KEYS, Keys
 from jobs.lake.cache import verified_file
 from jobs.lake.manifest import FileEntry
 from jobs.lake.store import write_shard
@@ -52,6 +54,8 @@ class TokenShard:
     hash: npt.NDArray[np.uint64]
     sources: list[tuple[str, int]]
     """The names of the sources, and the bytes of text that each has in all shards."""
+    near_keys: Keys | None = None
+    """The keys of each document, (documents, 14); None if they are not stored."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -78,7 +82,9 @@ class TokenShard:
         here[-1] += entry.counts["bytes_after"]
         sources = list(zip(names, here.tolist(), strict=True))
         ends = tokens.offsets.to_numpy()[1:]
-        return cls(tokens.values.to_numpy(), ends, source, offset, position, num_bytes, hashes, sources)
+        keys = batch.column("near_keys") if "near_keys" in batch.schema.names else None
+        near_keys = keys.flatten().to_numpy().reshape(-1, NUM_KEYS) if isinstance(keys, pa.FixedSizeListArray) else None
+        return cls(tokens.values.to_numpy(), ends, source, offset, position, num_bytes, hashes, sources, near_keys)
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,7 @@ class EncodedDocuments:
     num_bytes: npt.NDArray[np.uint32]
     hash: npt.NDArray[np.uint64]
     names: list[str]
+    near_keys: Keys | None = None
 
     @property
     def size(self) -> int:
@@ -175,6 +182,7 @@ class EncodedDocuments:
             np.concatenate([part.num_bytes for part in parts]),
             np.concatenate([part.hash for part in parts]),
             list(index),
+            _join_keys([part.near_keys for part in parts]),
         )
 
     @classmethod
@@ -191,6 +199,7 @@ class EncodedDocuments:
             shard.num_bytes[kept],
             shard.hash[kept],
             [name],
+            None if shard.near_keys is None else shard.near_keys[kept],
         )
 
     def write(self, folder_uri: str, stem: str) -> WrittenShard:
@@ -202,8 +211,16 @@ class EncodedDocuments:
             "num_bytes": pa.array(self.num_bytes),
             "hash": pa.array(self.hash),
         }
+        if self.near_keys is not None:
+            columns["near_keys"] = pa.FixedSizeListArray.from_arrays(pa.array(self.near_keys.reshape(-1)), NUM_KEYS)
         batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({"sources": json.dumps(self.names)})
         by_source = np.bincount(self.source, self.num_bytes).astype(np.int64).tolist()
         counts = {"documents": len(self.ends), "tokens": len(self.ids), "bytes": sum(by_source)}
         entry = write_shard(folder_uri, f"{stem}.arrow", arrow_file(batch), **counts)
         return WrittenShard(entry, list(zip(self.names, by_source, strict=True)))
+
+
+def _join_keys(parts: Sequence[Keys | None]) -> Keys | None:
+    """Return the keys of all parts; none if a part has none."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None

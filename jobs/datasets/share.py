@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from jobs.config import WindowsConfig
 from jobs.datasets.shards import group_shards
-from jobs.datasets.split import SplitRule
+from jobs.datasets.split import Split, SplitRule
 from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, measure_draws, plan_window_shards, tally
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import SIDES, Side
@@ -35,6 +35,7 @@ _REASONS = {
     "hash": "windows.split=hash keeps equal documents on one side, and does not cut short ones",
     "tail": "windows.split=tail takes the end of each file, and does not cut short documents",
     "block": "documents are too short to be cut",
+    "fixed": "windows.split=fixed keeps each document on its side",
 }
 
 
@@ -98,11 +99,29 @@ def find_split(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -
     return replace(found, note=message)
 
 
-def make_rule(tokens: TokensDataset, settings: WindowsConfig, method: str) -> StreamRule:
-    """Return the rule of a method of splitting, before its threshold is chosen."""
+def count_fixed(tokens: TokensDataset, settings: WindowsConfig, split: Split, engine: Engine) -> SplitStreams:
+    """Return the streams of a split that is decided.
+
+    Raises:
+        InputError: if a side has no window.
+    """
+    found = _count(tokens, make_rule(tokens, settings, split), settings.shard_tokens, engine)
+    if found.lacking:
+        raise InputError(f"{_explain(found)}; give more text, or set a smaller windows.size")
+    if settings.valid_fraction != split.valid_fraction:
+        note = (
+            f"windows.valid_fraction={settings.valid_fraction:g} has no effect: the split of this pipeline was decided"
+            f" with {split.valid_fraction:g}"
+        )
+        return replace(found, note=note)
+    return found if found.is_near else replace(found, note=f"{_explain(found)}; new text will bring it nearer")
+
+
+def make_rule(tokens: TokensDataset, settings: WindowsConfig, split: Split) -> StreamRule:
+    """Return the rule of streams and windows under a split."""
     return StreamRule(
         tokens_uri=tokens.uri,
-        split=SplitRule.of(method, settings, sum(file["text_bytes"] for file in tokens.files)),
+        split=split,
         size=settings.size,
         stride=settings.stride,
         over=settings.over,
@@ -117,37 +136,37 @@ def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> 
     """Return the first split whose share is near, or else the nearest one."""
     best: SplitStreams | None = None
     nearest = np.inf
-    for rule in _candidates(tokens, settings):
-        for threshold, share in _thresholds(tokens, rule, engine):
+    for split in _candidates(tokens, settings):
+        for threshold, share in _thresholds(tokens, make_rule(tokens, settings, split), engine):
             distance = abs(share - settings.valid_fraction)
             if best and distance >= nearest:
                 continue
-            chosen = replace(rule, split=replace(rule.split, threshold=threshold))
+            chosen = make_rule(tokens, settings, replace(split, threshold=threshold))
             found = _count(tokens, chosen, settings.shard_tokens, engine)
             if found.is_near:
                 return found
             if best is None or (len(found.lacking), found.distance) < (len(best.lacking), best.distance):
                 best, nearest = found, distance
-        log.info("draw %d of the split by %s does not give the wanted share", rule.split.draw, rule.split.method)
+        log.info("draw %d of the split by %s does not give the wanted share", split.draw, split.method)
     assert best is not None, "there is at least one draw, with at least one threshold"
     return best
 
 
-def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[StreamRule]:
+def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[SplitRule]:
     """Yield the rules to try, in order: `auto` takes files if they are many and comparable, else blocks."""
     sizes = [file["text_bytes"] for file in tokens.files]
     method = settings.split
     if method == "auto":
         if len(sizes) >= _MIN_SOURCES and max(sizes) <= sum(sizes) / 10:
-            yield make_rule(tokens, settings, "source")
+            yield SplitRule.of("source", settings, sum(sizes))
         method = "block"
-    rule = make_rule(tokens, settings, method)
+    rule = SplitRule.of(method, settings, sum(sizes))
     if method != "source":
-        yield replace(rule, split=replace(rule.split, longest=_LONGEST))
+        yield replace(rule, longest=_LONGEST)
     # The tail is not drawn, and a single file is on one side in every draw.
     is_fixed = method == "tail" or (method == "source" and len(sizes) == 1)
     for draw in range(1 if is_fixed else _MAX_DRAWS):
-        yield replace(rule, split=replace(rule.split, draw=draw))
+        yield replace(rule, draw=draw)
 
 
 def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list[tuple[float, float]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +61,29 @@ class _Pieces:
     position: Indices
     num_bytes: Indices
     """The bytes of text before the piece in its source, and in it; 0 in it if it is a whole document."""
+
+
+class Split(Protocol):
+    """A rule that assigns the documents of token shards to training or validation."""
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+
+    @property
+    def valid_fraction(self) -> float:
+        """The wanted share of validation."""
+
+    @property
+    def draw(self) -> int:
+        """The number of the draw."""
+
+    @property
+    def threshold(self) -> float:
+        """The draw below which a document is for validation."""
+
+    def segments(self, shard: TokenShard) -> Segments:
+        """Return the segments of a shard."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from jobs.datasets.shards import ShardSlice, TokenShard, arrow_file, slice_shards
-from jobs.datasets.split import Indices, Segments, SplitRule
+from jobs.datasets.split import Indices, Segments, Split, SplitRule
 from jobs.datasets.windows import SIDES, Last, Side, num_tokens_of, num_windows
 from jobs.lake.manifest import FileEntry
 from jobs.lake.store import write_shard
@@ -35,7 +35,7 @@ class StreamRule:
 
     tokens_uri: str
     """The folder of the dataset of tokens."""
-    split: SplitRule
+    split: Split
     size: int
     stride: int
     over: str
@@ -157,6 +157,7 @@ def tally(entries: Sequence[FileEntry], *, rule: StreamRule, tokenizer: Tokenize
 
 def measure_draws(entries: Sequence[FileEntry], *, rule: StreamRule, edges: npt.NDArray[np.float64]) -> Indices:
     """Return how many units some token shards have with a draw between one of the `edges` and the next."""
+    assert isinstance(rule.split, SplitRule), "the draws of other splits are decided"
     found = np.zeros(len(edges), np.int64)
     for entry in entries:
         shard = TokenShard.open(rule.tokens_uri, entry)

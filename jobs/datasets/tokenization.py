@@ -35,7 +35,14 @@ _UNUSUAL = (
     *("empty_documents", "empty_files", "null_records", "replaced_letters"),
     *("byte_order_marks", "crlf_line_ends", "cr_line_ends", "nul_bytes", "ignored_bytes", "markup_files"),
     "dictionary_files",
-    *("gutenberg_documents", "unmarked_texts", "normalized_documents", "too_short_documents", "too_long_documents"),
+    *(
+        "divided_documents",
+        "gutenberg_documents",
+        "unmarked_texts",
+        "normalized_documents",
+        "too_short_documents",
+        "too_long_documents",
+    ),
     *("duplicate_documents", "near_duplicate_documents"),
 )
 _VOCABULARY_SETTINGS = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}

@@ -11,9 +11,10 @@ import numpy as np
 from jobs.config import WindowsConfig
 from jobs.datasets.baselines import bigram_loss, entropy, unigram_accuracy, unigram_loss
 from jobs.datasets.contamination import measure_contamination
+from jobs.datasets.fixed_split import FixedSplit
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import group_shards
-from jobs.datasets.share import SplitStreams, find_split
+from jobs.datasets.share import SplitStreams, count_fixed, find_split
 from jobs.datasets.streams import write_window_shard
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import SIDES
@@ -25,11 +26,13 @@ from jobs.tokenizer.tokenizer import Tokenizer
 _NUM_MOST_FREQUENT = 20
 
 
-def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> MadeDataset:
-    """Write the windows of a dataset of tokens below `folder_uri`."""
+def make_windows(
+    folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine, decided: FixedSplit | None = None
+) -> MadeDataset:
+    """Write the windows of a dataset of tokens below `folder_uri`; the split is found if it is not `decided`."""
     started = time.perf_counter()
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
-    streams = find_split(tokens, settings, engine)
+    streams = count_fixed(tokens, settings, decided, engine) if decided else find_split(tokens, settings, engine)
     write = partial(write_window_shard, folder_uri=folder_uri, rule=streams.rule)
     files = engine.map(write, [plan for side in SIDES for plan in streams.plans[side]], "write windows")
     tokenizer = tokens.read_tokenizer()
@@ -39,6 +42,7 @@ def make_windows(folder_uri: str, tokens: TokensDataset, settings: WindowsConfig
         "end_of_text": tokenizer.end_of_text,
         "bigram_loss": bigram_loss(tokens.shards, streams.rule, streams.tallies, engine),
         **_distribution(files, streams, tokenizer),
+        "num_left_out_documents": decided.num_left_out if decided else 0,
         **measure_contamination(groups, streams.rule, num_valid_tokens, settings.leak_ngram, engine),
     }
     tokens_per_second = tokens.counts["num_tokens"] / (time.perf_counter() - started)

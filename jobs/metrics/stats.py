@@ -48,6 +48,9 @@ class TokenizeStats(StepStats, total=False):
     num_markup_files: Annotated[
         int, Metric("files", "Text files that begin as HTML or XML; their tags are part of the text.")
     ]
+    num_divided_documents: Annotated[
+        int, Metric("documents", "Long documents, cut into pieces that are documents (tokenize.max_piece_bytes).")
+    ]
     num_gutenberg_documents: Annotated[int, Metric("documents", "Documents whose Gutenberg license was removed.")]
     num_unmarked_texts: Annotated[
         int, Metric("files or records", "Texts without a mark of Project Gutenberg, kept whole (drop_gutenberg).")
@@ -101,6 +104,23 @@ class WindowsStats(StepStats, total=False):
     num_cut_documents: Annotated[int, Metric("documents", "Long documents with parts on both sides of the split.")]
     num_gap_tokens: Annotated[int, Metric("tokens", "Tokens left out between such parts.")]
     num_gap_bytes: Annotated[int, Metric("bytes", "Text left out between such parts.")]
+    num_left_out_documents: Annotated[
+        int, Metric("documents", "Documents that are nearly equal to documents of both sides (windows.split=fixed).")
+    ]
+    num_new_documents: Annotated[
+        int, Metric("documents", "Documents whose side this run decided (windows.split=fixed).")
+    ]
+    num_new_left_out_documents: Annotated[int, Metric("documents", "Those that are near to both sides; left out.")]
+    num_new_tokens: Annotated[int, Metric("tokens", "Tokens of those documents.")]
+    new_duplicate_share: Annotated[
+        float, Metric("share", "New documents that are equal or nearly equal to an earlier one.")
+    ]
+    new_unigram_loss: Annotated[
+        float | None, Metric("nats per token", "Loss of the new text under the frequencies of the old tokens (drift).")
+    ]
+    old_unigram_loss: Annotated[
+        float | None, Metric("nats per token", "Loss of the old text under them, to compare with.")
+    ]
     train_tokens: Annotated[int, Metric("tokens", "Training tokens.")]
     valid_tokens: Annotated[int, Metric("tokens", "Validation tokens.")]
     num_uncovered_tokens: Annotated[int, Metric("tokens", "Tokens at the end that no window contains.")]

@@ -27,7 +27,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 
     The whole corpus is checked before anything is written.
     """
-    settings, lake = config.tokenize, Lake(run.lake_uri)
+    settings, lake = config.text_settings, Lake(run.lake_uri)
     earlier = latest_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else None
     tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
     listing = list_corpus(config.corpus, lake_uri=lake.uri)

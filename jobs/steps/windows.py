@@ -7,26 +7,32 @@ from functools import partial
 from typing import Any
 
 from jobs.config import Config
+from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.publish import find_or_make
+from jobs.datasets.sides import find_growth
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windowing import make_windows
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
-from jobs.lake.layout import Run
+from jobs.lake.layout import Pipeline, Run
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
     """Make the windows dataset of a run, or use an existing one; return its statistics."""
     settings = config.windows
     tokens = TokensDataset.of_run(run)
+    decided = decide_sides(run, config, tokens, engine) if settings.split == "fixed" else None
     name = fingerprint(
         kind="windows",
         tokens=tokens.fingerprint,
         settings={**settings.model_dump(), "stride": settings.stride},  # computed in `jobs.config`, which is a leaf
         code=code_version(__name__),
+        **({"sides": decided.digest} if decided else {}),
     )
-    make = partial(make_windows, tokens=tokens, settings=settings, engine=engine)
+    make = partial(make_windows, tokens=tokens, settings=settings, engine=engine, decided=decided)
     stats = find_or_make(run, "windows", name, make)
+    if decided:
+        stats |= {"num_new_documents": 0} | find_growth(Pipeline.of(run), run.folder)
     if stats["split_note"]:
         progress(f"windows: {stats['split_note']}")
     split = f"{stats['valid_window_share']:.1%}, split by {stats['split']}"

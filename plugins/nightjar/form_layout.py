@@ -30,6 +30,7 @@ _FOLDED = {
         "tokenize.normalize_nfc": "Unicode normal form C",
         "tokenize.min_document_bytes": "Shortest document, in bytes",
         "tokenize.max_document_bytes": "Longest document, in bytes",
+        "tokenize.max_piece_bytes": "Largest piece of a long document, in bytes",
         "tokenize.drop_duplicates": "Leave out duplicates",
         "tokenize.drop_near_duplicates": "Leave out near duplicates",
         "tokenize.kind": "Kind of tokens",

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from jobs.config.sections import Section
 
+PIECE_BYTES = 1 << 14
+"""The largest size of a piece of a document, where the split needs pieces and no setting says another."""
+
 
 class TokenizeConfig(Section):
     """The tokenize step: from text to tokens."""
@@ -33,6 +36,10 @@ class TokenizeConfig(Section):
     """Leave out documents shorter than this many bytes."""
     max_document_bytes: int | None = Field(None, ge=1)
     """Leave out documents longer than this many bytes. Without a value, no document is too long."""
+    max_piece_bytes: int | None = Field(None, ge=1024)
+    """Cut longer documents into pieces of at most this many bytes, at places that the text around them decides. Each
+    piece is a document, on one side of the split. Without a value, 16,384. Smaller pieces give a small corpus the
+    wanted share for validation. It cannot change in the life of a pipeline."""
     drop_duplicates: bool = False
     """Keep only the first of several documents with the same text. Tokens of an earlier run are then not reused,
     because each file depends on the others."""
@@ -86,12 +93,14 @@ class WindowsConfig(Section):
     last: Literal["drop", "shift"] = "drop"
     """What to do with the tokens at the end that do not fill a window. `drop` leaves them out; `shift` moves the last
     window back until it fits."""
-    split: Literal["auto", "source", "block", "hash", "tail"] = "auto"
+    split: Literal["auto", "source", "block", "hash", "tail", "fixed"] = "auto"
     """How documents are divided into training and validation. `source`: by file. `block`: by contiguous
     blocks of the files. `hash`: by the content of each document. `tail`: the end of each file is for validation.
     `auto`: by file if there are 20 files or more, none is much larger than the others, and whole files give the wanted
     share; else by block. Except with `source`, documents that are too long for that share are cut, with a gap of at
-    least a window; statistics count them and the gaps."""
+    least a window; statistics count them and the gaps. `fixed`: by content, decided once for the life of a pipeline.
+    A document stays on its side when files come, go or are renamed; equal and nearly equal documents are on one side,
+    and one that is near to both sides is left out. Models are compared and promoted only with `fixed`."""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     """Part of the windows that is kept for validation: 0.2 is a fifth. The share that is reached differs by at most a
     tenth of the smaller side (so 0.2 gives 0.18 to 0.22), or by one window. If the text cannot give that, one line says

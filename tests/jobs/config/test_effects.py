@@ -42,6 +42,7 @@ TOKENIZE = {
     # key: (value, settings with which it has no effect, settings with which it acts)
     "tokenize.drop_gutenberg": (True, IDS, {}),
     "tokenize.normalize_nfc": (True, IDS, {}),
+    "tokenize.max_piece_bytes": (1024, {}, {"windows.split": "fixed"}),
     "tokenize.drop_duplicates": (True, {"tokenize.drop_near_duplicates": True}, {}),
     "tokenize.kind": ("char", GIVEN, {}),
     "tokenize.lowercase": (True, {}, WORDS),
@@ -181,7 +182,8 @@ def identity(config):
 
 VALUES = {
     "promotion.canaries": ["One"], "promotion.max_unknown": 0.1,
-    "tokenize.max_document_bytes": 5, "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,
+    "tokenize.max_document_bytes": 5, "tokenize.max_piece_bytes": 2048,
+    "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,
     "train.max_seconds": 9.0, "train.early_stopping_evals": 9, "train.micro_batch_size": 3, "train.max_loss_rise": 1.0,
     "generate.prompts_file": "p.txt", "generate.prompts": ["x"], "generate.stop": ["x"], "generate.max_new_tokens": 7,
     "generate.min_new_words": 2, "generate.top_p": 0.5, "generate.min_p": 0.5, "model.hidden_sizes": [3],

@@ -1,0 +1,113 @@
+"""Cuts long documents into pieces, at places that depend only on the text around them.
+
+A place is cut if it is the best one within a quarter of the largest size on both sides. The best places are after blank
+lines, then after line ends, after spaces, and between letters; among these a hash of the 32 bytes around decides. So
+text that is inserted early in a document moves no later cut, and a piece that did not change stays the same document.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.corpus.documents import Documents
+from jobs.corpus.texts import IS_SPACE, Texts
+
+_Values = npt.NDArray[np.uint64]
+
+_CHUNK_BYTES = 1 << 20
+_AROUND = 16  # bytes on each side that the hash of a place depends on
+_FACTORS = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93)
+_NEVER = np.uint64(2**64 - 1)
+
+
+def cut_documents(batch: Documents, max_bytes: int) -> Documents:
+    """Return a batch whose documents have at most `max_bytes`; pieces keep the offset of their document.
+
+    A piece has no whitespace at its ends, like any document.
+    """
+    sizes = batch.texts.sizes
+    if not (sizes > max_bytes).any():
+        return batch
+    begins, ends, documents = list[int](), list[int](), list[int]()
+    for i, (begin, size) in enumerate(zip(batch.texts.begins.tolist(), sizes.tolist(), strict=True)):
+        pieces = find_pieces(batch.texts[i], max_bytes) if size > max_bytes else [(0, size)]
+        begins += (begin + first for first, _ in pieces)
+        ends += (begin + last for _, last in pieces)
+        documents += [i] * len(pieces)
+    texts = Texts(batch.texts.data, np.array(begins, np.int64), np.array(ends, np.int64))
+    counts = batch.counts + Counter(divided_documents=int((sizes > max_bytes).sum()))
+    return Documents(texts, batch.offsets[documents], counts)
+
+
+def find_pieces(text: bytes, max_bytes: int) -> list[tuple[int, int]]:
+    """Return the begin and end of each piece of a text that is longer than `max_bytes`."""
+    borders = [0, *_find_cuts(text, max_bytes), len(text)]
+    pieces = []
+    for begin, end in pairwise(borders):
+        piece = text[begin:end]
+        if stripped := piece.strip():
+            first = begin + len(piece) - len(piece.lstrip())
+            pieces.append((first, first + len(stripped)))
+    return pieces
+
+
+def _find_cuts(text: bytes, max_bytes: int) -> Iterator[int]:
+    """Yield the places to cut, in order; they are at least a quarter of `max_bytes` apart."""
+    places = _Places(text)
+    reach = max_bytes // 4
+    begin = 0
+    for end in [*_find_minima(places, reach), len(text)]:
+        while end - begin > max_bytes:  # such as a text that repeats itself, where no place is better than others
+            first, last = begin + reach, min(begin + max_bytes, end - reach)
+            begin = first + int(places.values(first, last + 1).argmin())
+            yield begin
+        if end < len(text):
+            yield end
+        begin = end
+
+
+def _find_minima(places: _Places, reach: int) -> Iterator[int]:
+    """Yield the places whose value is below all within `reach` before them, and not above any within it after them.
+
+    The first place of the least value in each block of `reach` bytes is the only one that can be such a place.
+    """
+    for start in range(reach, places.size - reach + 1, _CHUNK_BYTES // reach * reach):
+        stop = min(start + _CHUNK_BYTES // reach * reach, places.size - reach + 1)
+        low = start - reach + 1
+        values = places.values(low, min(stop + reach, places.size))
+        for block in range(start - low, stop - low, reach):
+            at = block + int(values[block : min(block + reach, stop - low)].argmin())
+            before, after = values[at - reach + 1 : at], values[at + 1 : at + reach]
+            if values[at] < before.min(initial=_NEVER) and values[at] <= after.min(initial=_NEVER):
+                yield low + at
+
+
+class _Places:
+    """The places of a text that may be cut: each has a value, and the least ones are the best."""
+
+    def __init__(self, text: bytes) -> None:
+        self.size = len(text)
+        padded = bytes(_AROUND) + text + bytes(_AROUND)
+        self._bytes = np.frombuffer(padded, np.uint8)
+        # The word at each offset of `padded`: its 8 bytes from there on.
+        self._words = np.ndarray(len(padded) - 7, "<u8", padded, strides=1)
+
+    def values(self, first: int, last: int) -> _Values:
+        """Return the values of the places before the bytes `first` to `last` - 1 of the text."""
+        mixed = np.zeros(last - first, np.uint64)
+        for i, factor in enumerate(_FACTORS):
+            start = first + 8 * i  # the words at 16 and 8 bytes before each place, at it, and 8 bytes after it
+            mixed += self._words[start : start + len(mixed)] * np.uint64(factor)
+            mixed ^= mixed >> np.uint64(29)
+        mixed *= np.uint64(_FACTORS[0])
+        here, before, earlier = (self._bytes[first + _AROUND - back : last + _AROUND - back] for back in (0, 1, 2))
+        is_line = before == ord("\n")
+        rank = 3 - IS_SPACE[before].astype(np.uint64) - is_line - (is_line & (earlier == ord("\n")))
+        values: _Values = (mixed >> np.uint64(3)) | (rank << np.uint64(61))
+        values[(here & 0xC0) == 0x80] = _NEVER  # inside a letter
+        return values

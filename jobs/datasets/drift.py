@@ -1,0 +1,38 @@
+"""The drift of a corpus: how new documents differ from those that the pipeline has decided before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from jobs.datasets.baselines import Counts, entropy, unigram_loss
+from jobs.datasets.shards import TokenShard, group_shards
+from jobs.datasets.sides import UNDECIDED, Decisions
+from jobs.datasets.tokens import TokensDataset
+from jobs.engine.base import Engine
+from jobs.lake.manifest import FileEntry
+
+
+def measure_drift(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> dict[str, Any]:
+    """Return the loss of the new text under the frequencies of the old tokens, and for comparison that of the old."""
+    count = partial(count_tokens, tokens_uri=tokens.uri, decisions=decisions, vocab_size=tokens.vocab_size)
+    groups = group_shards(tokens.shards, 2 * 8 * tokens.vocab_size)
+    old, new = np.sum(engine.map(count, groups, "compare new text with old"), axis=0)
+    is_comparable = bool(old.sum() and new.sum())
+    return {
+        "num_new_tokens": int(new.sum()),
+        "new_unigram_loss": unigram_loss(old, new) if is_comparable else None,
+        "old_unigram_loss": entropy(old) if is_comparable else None,
+    }
+
+
+def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, decisions: Decisions, vocab_size: int) -> Counts:
+    """Return the occurrences of each token in the decided documents of some shards, and in the others: (2, vocab)."""
+    counts = np.zeros((2, vocab_size), np.int64)
+    for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
+        is_new = np.repeat(decisions.sides_of(shard.hash) == UNDECIDED, shard.lengths)
+        counts += [np.bincount(shard.ids[mask], minlength=vocab_size) for mask in (~is_new, is_new)]
+    return counts

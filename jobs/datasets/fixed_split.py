@@ -1,0 +1,261 @@
+"""The split for life: decides the sides of new documents, once, and appends the decisions before they are used.
+
+A new document gets a draw that depends on its text alone, and is for validation if the draw is below a threshold that
+never changes. A document that is equal or nearly equal to decided ones follows them, and one that is near to both sides
+is left out. New documents that are nearly equal follow the first of them in the order of the corpus. The first run of a
+pipeline takes the draw whose share for validation is nearest to the wanted one.
+
+The driver holds 16 bytes for each new document, and more only for those with nearly equal ones. Tasks hold one shard,
+or one bucket of keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.config import Config, TokenizeConfig, WindowsConfig
+from jobs.corpus.near_keys import NUM_KEYS
+from jobs.datasets.drift import measure_drift
+from jobs.datasets.links import Groups, find_links
+from jobs.datasets.shards import TokenShard
+from jobs.datasets.sides import (
+    KEYS_OF,
+    LEFT_OUT,
+    SIDES_OF,
+    TRAIN,
+    UNDECIDED,
+    VALID,
+    Decisions,
+    Keys,
+    SideCodes,
+    append,
+    read_decisions,
+    write_decisions,
+)
+from jobs.datasets.split import Segments
+from jobs.datasets.tokens import TokensDataset
+from jobs.engine.base import Engine
+from jobs.errors import InputError, LakeError
+from jobs.lake.layout import Pipeline, Run
+from jobs.lake.manifest import FileEntry
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.1
+_MAX_DRAWS = 64
+_MAX_LINKED = 1 << 22  # that all draws together examine, so that a large text with many duplicates takes few draws
+_MAX_RACES = 32
+_GROUP_DOCUMENTS = 1 << 18
+_KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: with other functions, equal texts would not be found again
+_TEXT_SETTINGS = ("documents", "input", "field", "invalid_utf8", "drop_gutenberg", "normalize_nfc", "max_piece_bytes")
+"""The settings that make documents of the text; with others, parts of decided documents would count as new ones."""
+
+
+@dataclass(frozen=True)
+class FixedSplit:
+    """The decided sides, as the rule that splits token shards."""
+
+    decisions: Decisions
+    valid_fraction: float
+    """The threshold of the draws."""
+    draw: int
+    """The draw that the pipeline's first run took."""
+    digest: str
+    """The hash of the sides of all documents of the dataset, in order: what windows depend on."""
+    num_left_out: int
+    """Documents of the dataset that are near to both sides."""
+    method: str = "fixed"
+
+    @property
+    def threshold(self) -> float:
+        """The draw below which a new document is for validation."""
+        return self.valid_fraction
+
+    def segments(self, shard: TokenShard) -> Segments:
+        """Return the documents of a shard that are not left out, each as a whole."""
+        sides = self.decisions.sides_of(shard.hash)
+        assert not (sides == UNDECIDED).any(), "all documents are decided before they are used"
+        kept = np.flatnonzero(sides != LEFT_OUT)
+        begin = (shard.ends - shard.lengths)[kept]
+        return Segments(kept, begin, shard.ends[kept], sides[kept] == VALID, np.zeros(len(kept), np.bool_))
+
+
+@dataclass(frozen=True)
+class NewDocuments:
+    """The undecided documents of a dataset, each text once, in the order of the corpus."""
+
+    hashes: Keys
+    units: npt.NDArray[np.int64]
+    """The tokens of each, or windows if these lie inside documents; all copies of the text together."""
+    num_copies: int
+    """Further documents with the same texts."""
+
+
+def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> FixedSplit:
+    """Decide the sides of the documents that the run's pipeline does not know yet, and return its split.
+
+    Raises:
+        InputError: if the text is divided into documents in another way than before, or if this is the first run of
+            the pipeline, and no draw gives validation at least half of its share.
+    """
+    pipeline, settings = Pipeline.of(run), config.text_settings
+    for _ in range(_MAX_RACES):
+        decisions = read_decisions(pipeline)
+        _check_rule(decisions, settings, pipeline)
+        new = _find_new(tokens, decisions, config.windows, engine)
+        if not len(new.hashes):
+            return _as_split(tokens, decisions, engine)
+        groups = Groups(find_links(tokens, decisions, len(new.hashes) * NUM_KEYS, engine), new.hashes)
+        rule = dict(decisions.rule) or _first_rule(new, groups, config.windows, settings)
+        sides = _draw_sides(new, groups, rule)
+        stats = {
+            "num_new_documents": len(new.hashes) + new.num_copies,
+            "new_duplicate_share": (new.num_copies + groups.num_followers) / (len(new.hashes) + new.num_copies),
+            "num_new_left_out_documents": int((sides == LEFT_OUT).sum()),
+            **measure_drift(tokens, decisions, engine),
+        }
+        files = _write(tokens, decisions, new.hashes, sides, engine)
+        if append(decisions, files, rule, run.folder, stats):
+            log.info("split: version %d decides %d documents", decisions.number + 1, len(new.hashes))
+    raise LakeError(
+        f"{pipeline.split}: other runs of this pipeline decided sides {_MAX_RACES} times in a row; try again"
+    )
+
+
+def _check_rule(decisions: Decisions, settings: TokenizeConfig, pipeline: Pipeline) -> None:
+    if not decisions.number:
+        return
+    if decisions.rule["keys"] != _KEYS_VERSION:
+        raise InputError(f"{decisions.folder_uri}: decided by another version of this project; use another pipeline")
+    for key, before in decisions.rule["text"].items():
+        if (now := getattr(settings, key)) != before:
+            raise InputError(
+                f"tokenize.{key}={now}: the split of the pipeline {pipeline.name} was decided with {before}, and with"
+                f" other documents the same text could be on both sides; set tokenize.{key}={before}, or use another"
+                " pipeline"
+            )
+
+
+def _find_new(tokens: TokensDataset, decisions: Decisions, settings: WindowsConfig, engine: Engine) -> NewDocuments:
+    find = partial(find_undecided, tokens_uri=tokens.uri, decisions=decisions, settings=settings)
+    found = engine.map(find, tokens.shards, "find new documents")
+    hashes, units = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    totals = np.bincount(inverse, units, len(distinct)).astype(np.int64)
+    return NewDocuments(distinct[order], totals[order], len(hashes) - len(distinct))
+
+
+def find_undecided(
+    entry: FileEntry, *, tokens_uri: str, decisions: Decisions, settings: WindowsConfig
+) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """Return the hashes of the undecided documents of a shard, and the tokens or windows of each."""
+    shard = TokenShard.open(tokens_uri, entry)
+    kept = decisions.sides_of(shard.hash) == UNDECIDED
+    units = shard.lengths[kept]
+    if settings.over == "document":
+        units = np.maximum(0, (units - settings.size - 1) // settings.stride + 1)
+    return shard.hash[kept].copy(), units
+
+
+def _first_rule(new: NewDocuments, groups: Groups, windows: WindowsConfig, settings: TokenizeConfig) -> dict[str, Any]:
+    """Return the rule of a pipeline, with the first draw whose share is near the wanted one, or else the nearest."""
+    fraction = windows.valid_fraction
+    rule: dict[str, Any] = {
+        "keys": _KEYS_VERSION,
+        "seed": windows.seed,
+        "threshold": fraction,
+        "text": {key: getattr(settings, key) for key in _TEXT_SETTINGS},
+    }
+    needed = windows.size + 1 if windows.over == "stream" else 1
+    best, nearest, share = 0, np.inf, 0.0
+    for draw in range(max(1, min(_MAX_DRAWS, _MAX_LINKED // (1 + len(groups.documents))))):
+        sides = _draw_sides(new, groups, {**rule, "draw": draw})
+        train, valid = (int(new.units[sides == side].sum()) for side in (TRAIN, VALID))
+        found = valid / max(1, train + valid)
+        distance = abs(found - fraction) if min(train, valid) >= needed else np.inf
+        if distance < nearest:
+            best, nearest, share = draw, distance, found
+        if nearest <= NEAR * min(fraction, 1 - fraction):
+            break
+    if nearest == np.inf or share < fraction / 2 or 1 - share < (1 - fraction) / 2:
+        raise InputError(
+            f"windows.split=fixed: no draw gives validation about {fraction:.1%} of the text, which has"
+            f" {len(new.hashes)} different documents of at most {settings.max_piece_bytes} bytes; give more text, or"
+            " set a smaller tokenize.max_piece_bytes or windows.size"
+        )
+    return {**rule, "draw": best}
+
+
+def _draw_sides(new: NewDocuments, groups: Groups, rule: dict[str, Any]) -> SideCodes:
+    """Return the sides of new documents under a rule."""
+    draws = draw_of(new.hashes, f"{rule['seed']}/{rule['draw']}")
+    return groups.follow(np.where(draws < rule["threshold"], VALID, TRAIN).astype(np.uint8))
+
+
+def draw_of(hashes: Keys, key: str) -> npt.NDArray[np.float64]:
+    """Return a number in [0, 1) for each document, which depends on its hash and on `key` alone."""
+    digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
+    mixed = hashes ^ np.uint64(int.from_bytes(digest[:8]))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # of SplitMix64
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _write(
+    tokens: TokensDataset, decisions: Decisions, hashes: Keys, sides: SideCodes, engine: Engine
+) -> list[FileEntry]:
+    """Write the files of new decisions: the sides, and then the keys of the documents, by buckets."""
+    uri = decisions.folder_uri
+    entry = write_decisions(uri, SIDES_OF, hashes, sides)
+    known = Decisions(uri, files=(entry,))
+    groups = list(_group_by_documents(tokens.shards))
+    write = partial(write_keys, tokens_uri=tokens.uri, new=known)
+    return [entry, *(each for each in engine.map(write, groups, "write the keys of new documents") if each)]
+
+
+def _group_by_documents(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
+    """Yield groups of shards, so that a task holds the keys of a bounded number of documents."""
+    group: list[FileEntry] = []
+    for entry in entries:
+        if group and sum(each.counts["documents"] for each in (*group, entry)) > _GROUP_DOCUMENTS:
+            yield group
+            group = []
+        group.append(entry)
+    yield group
+
+
+def write_keys(entries: Sequence[FileEntry], *, tokens_uri: str, new: Decisions) -> FileEntry | None:
+    """Write the keys of the new documents in some shards; None if there are none."""
+    keys, sides = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
+    for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
+        of_documents = new.sides_of(shard.hash)
+        kept = of_documents <= VALID
+        assert shard.near_keys is not None, "the tokenize step stores keys for this split"
+        keys.append(shard.near_keys[kept].reshape(-1))
+        sides.append(np.repeat(of_documents[kept], NUM_KEYS))
+    if sum(map(len, keys)) == 0:
+        return None
+    return write_decisions(new.folder_uri, KEYS_OF, np.concatenate(keys), np.concatenate(sides))
+
+
+def _as_split(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> FixedSplit:
+    digest = partial(digest_sides, tokens_uri=tokens.uri, decisions=decisions)
+    found = engine.map(digest, tokens.shards, "look up the sides of documents")
+    joined = hashlib.sha256("".join(each for each, _ in found).encode()).hexdigest()
+    rule = decisions.rule
+    return FixedSplit(decisions, rule["threshold"], rule["draw"], joined, sum(count for _, count in found))
+
+
+def digest_sides(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> tuple[str, int]:
+    """Return the hash of the sides of a shard's documents, and the number of those that are left out."""
+    sides = decisions.sides_of(TokenShard.open(tokens_uri, entry).hash)
+    return hashlib.sha256(sides.tobytes()).hexdigest(), int((sides == LEFT_OUT).sum())

@@ -1,0 +1,155 @@
+"""The decided sides of a pipeline: which documents are for training, for validation, or left out, once and for ever.
+
+They are in the folder `Pipeline.split`. A version ``<number>.json`` is a manifest that lists files of decisions:
+
+- ``sides/*.arrow``: the hash of each decided document and its side;
+- ``keys/*.arrow``: the keys of nearly equal documents, and the side of the documents that have them.
+
+A file has two columns, ``key`` (uint64, ascending) and ``side`` (uint8). A version lists the files of the version
+before and new ones. It is written last, and only if no other run has written it, so a version is read whole or not at
+all. Nothing is ever changed or deleted. Small files are merged with new ones, so a version lists few of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from jobs.datasets.shards import arrow_file
+from jobs.lake import store
+from jobs.lake.cache import verified_file
+from jobs.lake.layout import Pipeline
+from jobs.lake.manifest import FileEntry, Manifest, parse_manifest
+from jobs.lake.uri import base_name, join
+
+TRAIN, VALID, LEFT_OUT, UNDECIDED = 0, 1, 2, 255
+"""The sides of a document; `LEFT_OUT` has documents that are nearly equal to documents of both other sides."""
+SIDES_OF, KEYS_OF = "sides/", "keys/"
+
+Keys = npt.NDArray[np.uint64]
+SideCodes = npt.NDArray[np.uint8]
+
+_LAST_VERSIONS, _OPEN_FILES = 32, 64
+_MERGED_ROWS = 1 << 20  # larger files are not merged, so that no program holds more than a few of these
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A version of the decided sides of a pipeline."""
+
+    folder_uri: str
+    number: int = 0
+    """The version; 0 if nothing is decided yet."""
+    files: tuple[FileEntry, ...] = ()
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    """What decides the sides of new documents, and what made documents of the text; never changed."""
+
+    def sides_of(self, hashes: Keys) -> SideCodes:
+        """Return the side of each document, by the hashes of their texts."""
+        found = np.full(len(hashes), UNDECIDED, np.uint8)
+        for entry in self._files(SIDES_OF):
+            keys, sides = _read(self.folder_uri, entry)
+            place = np.minimum(np.searchsorted(keys, hashes), len(keys) - 1)
+            is_found = keys[place] == hashes
+            found[is_found] = sides[place[is_found]]
+        return found
+
+    def keys_between(self, first: int, last: int) -> Iterator[tuple[Keys, SideCodes]]:
+        """Yield the keys from `first` to `last`, both included, and the side of each; ascending in each part."""
+        for entry in self._files(KEYS_OF):
+            keys, sides = _read(self.folder_uri, entry)
+            begin = int(np.searchsorted(keys, np.uint64(first)))
+            end = int(np.searchsorted(keys, np.uint64(last), "right"))
+            yield keys[begin:end], sides[begin:end]
+
+    def _files(self, kind: str) -> list[FileEntry]:
+        return [entry for entry in self.files if entry.name.startswith(kind)]
+
+
+def read_decisions(pipeline: Pipeline) -> Decisions:
+    """Return the latest version of a pipeline's decisions."""
+    numbers = [number for number, _ in _versions(pipeline)]
+    return _read_version(pipeline, max(numbers)) if numbers else Decisions(pipeline.split)
+
+
+def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
+    """Return the statistics of the version that a run has added; empty if it added none of the last ones."""
+    for _, uri in sorted(_versions(pipeline), reverse=True)[:_LAST_VERSIONS]:
+        manifest = parse_manifest(store.read_bytes(uri), uri)
+        if manifest.inputs["run"] == run:
+            return manifest.counts
+    return {}
+
+
+def append(
+    before: Decisions, new: Sequence[FileEntry], rule: Mapping[str, Any], run: str, stats: dict[str, Any]
+) -> bool:
+    """Add files of decisions in a version after `before`; return False if another run has written that version.
+
+    Args:
+        before: The latest version.
+        new: The new files, below the same folder.
+        rule: The rule, which is that of `before` if there is one.
+        run: The folder of the run that decided.
+        stats: Statistics of the new documents, for people.
+    """
+    files = [*before.files]
+    for kind in (SIDES_OF, KEYS_OF):
+        files = _merged(before.folder_uri, files, [entry for entry in new if entry.name.startswith(kind)], kind)
+    number = before.number + 1
+    manifest = Manifest("split", f"{number:08d}", tuple(files), stats, {"rule": dict(rule), "run": run})
+    return store.publish(join(before.folder_uri, f"{number:08d}.json"), manifest.to_json())
+
+
+def write_decisions(folder_uri: str, kind: str, keys: Keys, sides: SideCodes) -> FileEntry:
+    """Write a file of decisions; equal keys have equal sides, and are written once."""
+    keys, first = np.unique(keys, return_index=True)
+    batch = pa.RecordBatch.from_pydict({"key": pa.array(keys), "side": pa.array(sides[first])})
+    return store.write_shard(folder_uri, f"{kind}decided.arrow", arrow_file(batch), rows=len(keys))
+
+
+def _merged(folder_uri: str, files: list[FileEntry], new: list[FileEntry], kind: str) -> list[FileEntry]:
+    """Return `files` and `new`; the last files of this kind are merged with new ones that are not smaller."""
+    kept, merged = [entry for entry in files if entry.name.startswith(kind)], list(new)
+    rows = sum(entry.counts["rows"] for entry in new)
+    while kept and merged and kept[-1].counts["rows"] <= rows <= _MERGED_ROWS - kept[-1].counts["rows"]:
+        merged.insert(0, kept.pop())
+        rows += merged[0].counts["rows"]
+    if len(merged) > len(new):
+        parts = [_read(folder_uri, entry) for entry in merged]
+        keys, sides = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        merged = [write_decisions(folder_uri, kind, keys, sides)]
+    return [*(entry for entry in files if not entry.name.startswith(kind)), *kept, *merged]
+
+
+def _versions(pipeline: Pipeline) -> list[tuple[int, str]]:
+    """Return the numbers of all versions, and their URIs."""
+    uris = (info.uri for info in store.list_files(pipeline.split, reaches=lambda _: False))
+    names = ((base_name(uri).removesuffix(".json"), uri) for uri in uris)
+    return [(int(name), uri) for name, uri in names if name.isdecimal()]
+
+
+def _read_version(pipeline: Pipeline, number: int) -> Decisions:
+    uri = join(pipeline.split, f"{number:08d}.json")
+    manifest = parse_manifest(store.read_bytes(uri), uri)
+    return Decisions(pipeline.split, number, manifest.files, manifest.inputs["rule"])
+
+
+def _read(folder_uri: str, entry: FileEntry) -> tuple[Keys, SideCodes]:
+    """Return the memory-mapped columns of a file of decisions, which stays open: each shard looks into all of them."""
+    return _open(folder_uri, entry.name, entry.size, entry.sha256)
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _open(folder_uri: str, name: str, size: int, sha256: str) -> tuple[Keys, SideCodes]:
+    path = os.fsencode(verified_file(folder_uri, FileEntry(name, size, sha256)))
+    with pa.memory_map(path) as file:  # type: ignore[arg-type]  # takes names that are not UTF-8
+        batch = pa.ipc.open_file(file).get_batch(0)
+    return batch.column("key").to_numpy(), batch.column("side").to_numpy()
