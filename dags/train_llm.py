@@ -1,13 +1,17 @@
 """Train a language model on an EMR cluster that exists only for the run. Each pipeline has a DAG of its own.
 
-    preflight -> upload_package -> sweep -> create_cluster -> tokenize -> windows -> embed -> train -> generate
-                                  (setup)      (setup)                           (optional)
+    preflight -> take_turn -> upload_package -> sweep -> create_cluster
+                                               (setup)      (setup)
+              -> tokenize -> windows -> embed -> train -> generate
+                                     (optional)
               -> terminate_cluster ------> verdict
                     (teardown)            (teardown)
               -> pull_stats -> promote -> verdict
 
 The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`. The
 pipelines differ in what their files set; the DAG `train_llm` is the pipeline `default`.
+
+`take_turn` waits while another run of the pipeline that promotes is at work, and `verdict` ends the turn.
 
 Five rules keep a run from leaving a cluster behind, or from starting one in vain:
 
@@ -20,17 +24,17 @@ Five rules keep a run from leaving a cluster behind, or from starting one in vai
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Context, Metadata, chain, get_current_context, get_parsing_context, task
+from airflow.sdk import DAG, Asset, AssetAlias, Context, Metadata, chain, get_current_context, get_parsing_context, task
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.definitions.param import ParamsDict
 
-from jobs.config import STEPS
-from nightjar import form, links, pipelines, settings
+from jobs.config import STEPS, of_run
+from nightjar import aws, form, links, notifications, pipelines, settings
 from nightjar.errors import only_mistakes_are_final
 from nightjar.operators import (
     CreateClusterOperator,
@@ -43,9 +47,14 @@ from nightjar.pipelines import PipelineConfig
 from nightjar.runs import started_by
 from nightjar.tasks import package, promotion, results
 from nightjar.tasks import preflight as checks
+from nightjar.waiting import TakeTurnOperator, end_turn, hold_turn
 
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
+"""Updated by each successful run, with its statistics."""
+PROMOTION = Asset("nightjar-promotion")
+"""Updated when a model becomes the champion of its pipeline. Airflow updates an alias only if the task asks for it."""
+PROMOTIONS = AssetAlias("nightjar-promotions")
 STEP_DOCS = {
     "tokenize": "Train a tokenizer on the corpus and encode its documents into token shards.",
     "windows": "Split the documents into a training and a validation set, and index the windows of each.",
@@ -68,7 +77,9 @@ def preflight() -> dict[str, Any]:
     context = get_current_context()
     with only_mistakes_are_final():
         run = SETTINGS.run(context["ti"].dag_id, str(context["run_id"]))
-        config = checks.prepare(form.read_form(context["params"], pipelines.find(run.pipeline, SETTINGS)), run)
+        pipeline = pipelines.find(run.pipeline, SETTINGS)
+        notifications.check(pipeline.table.notify)
+        config = checks.prepare(form.read_form(context["params"], pipeline), run)
     skipped = set(STEPS) - set(config.steps)
     tasks = context["dag"].task_dict
     planned = [name for name, each in tasks.items() if not each.is_teardown and name not in skipped]
@@ -82,34 +93,52 @@ def upload_package() -> str:
         return package.upload(SETTINGS.lake, SETTINGS.package_root)
 
 
-@task(trigger_rule="all_done", outlets=[STATS])
-def pull_stats() -> Generator[Metadata, None, dict[str, Any]]:
+@task(trigger_rule="all_done")
+def pull_stats() -> dict[str, Any]:
     """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, also when a step failed."""
     context = get_current_context()
-    summary = results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
-    yield Metadata(STATS, extra=summary)
-    return summary
+    return results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
 
 
-@task
-def promote() -> dict[str, Any]:
+@task(outlets=[PROMOTIONS])
+def promote() -> Generator[Metadata, None, dict[str, Any]]:
     """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
     context = get_current_context()
-    return promotion.promote(current_run(context), by=started_by(context))
+    run = current_run(context)
+    if not of_run.read_config(run, aws.store()).promotion.enabled:
+        why = "an experiment: promotion.enabled is false"
+        return {"judged": False, "promoted": False, "why": why, "model": None}
+    hold_turn(context)
+    decision = promotion.promote(run, by=started_by(context))
+    if decision["promoted"]:
+        names = {"pipeline": run.pipeline, "run": run.folder, "model": decision["model"]}
+        yield Metadata(PROMOTION, {**names, "why": decision["why"], "numbers": summary_of(context)}, PROMOTIONS)
+    return decision
 
 
-@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE)
-def verdict() -> None:
+@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE, outlets=[STATS])
+def verdict() -> Iterator[Metadata]:
     """Fail the run unless every planned task succeeded and its cluster has ended.
 
-    Airflow would report a run with skipped tasks, or with a teardown that failed, as successful.
+    Airflow would report a run with skipped tasks, or with a teardown that failed, as successful. The turn of the run
+    ends, whatever happened.
     """
     context = get_current_context()
-    left_running = current_clusters(context).end_leftovers()
-    plan = context["ti"].xcom_pull(task_ids="preflight") or {}
-    planned = [*plan["tasks"], "terminate_cluster"] if plan else None
-    results.check_run(planned, task_states(context), left_running)
-    results.log_next(current_run(context))
+    try:
+        left_running = current_clusters(context).end_leftovers()
+        plan = context["ti"].xcom_pull(task_ids="preflight") or {}
+        planned = [*plan["tasks"], "terminate_cluster"] if plan else None
+        results.check_run(planned, task_states(context), left_running)
+        run = current_run(context)
+        results.log_next(run)
+        yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)})
+    finally:
+        end_turn(context)
+
+
+def summary_of(context: Context) -> dict[str, Any]:
+    """Return the statistics of a run that `pull_stats` returned."""
+    return context["ti"].xcom_pull(task_ids="pull_stats") or {}
 
 
 def task_states(context: Context) -> dict[str, str | None]:
@@ -133,8 +162,9 @@ def build(pipeline: PipelineConfig) -> DAG:
         allowed_run_types=[each for each in DagRunType if each.value in run_types],
         default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
         tags=["nightjar", *pipeline.table.tags],
+        on_failure_callback=notifications.on_failure(pipeline.table.notify) or None,
     ) as dag:
-        add_tasks()
+        add_tasks(pipeline)
     for name, each in dag.task_dict.items():
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
@@ -144,8 +174,16 @@ def build(pipeline: PipelineConfig) -> DAG:
     return dag
 
 
-def add_tasks() -> None:
+def add_tasks(pipeline: PipelineConfig) -> None:
     """Add the tasks to the present DAG, and their order."""
+    turn = TakeTurnOperator(
+        task_id="take_turn",
+        wait_hours=pipeline.table.max_wait_hours,
+        retries=RETRIES,
+        retry_exponential_backoff=2.0,
+        max_retry_delay=LONGEST_PAUSE,
+        doc_md="Wait until no other run of the pipeline that promotes is at work. Experiments wait for none.",
+    )
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
         task_id="sweep",
@@ -173,7 +211,8 @@ def add_tasks() -> None:
         )
         for step in STEPS
     ]
-    pulled, promoted = pull_stats(), promote()
+    sent = notifications.on_decision(pipeline.table.notify)
+    pulled, promoted = pull_stats(), promote.override(on_success_callback=sent)()
     terminate = TerminateClustersOperator(
         task_id="terminate_cluster",
         starts_again=False,
@@ -182,7 +221,7 @@ def add_tasks() -> None:
     )
     final = verdict()
 
-    chain(preflight(), package_uri, sweep, create, *steps, terminate, final)
+    chain(preflight(), turn, package_uri, sweep, create, *steps, terminate, final)
     chain(steps[-1], pulled, promoted, final)
     chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)

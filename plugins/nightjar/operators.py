@@ -26,6 +26,7 @@ from nightjar.runs import located_run, renewed_config
 from nightjar.tasks import bill
 from nightjar.tasks.results import find_finished, storable, unfinished_steps, verify_step
 from nightjar.triggers import StepTrigger, WatchedStep
+from nightjar.waiting import renew_turn
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,6 +40,7 @@ class _ClusterOperator(BaseOperator):
 
     def acquire_cluster(self, context: Context, config: Config, package_uri: str) -> str:
         """Return the id of the run's cluster, which is created if it has none."""
+        renew_turn(context)
         self.clusters = current_clusters(context)
         cluster_id = self.clusters.acquire(config, package_uri)
         if self.cancelled:

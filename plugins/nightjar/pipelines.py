@@ -26,6 +26,7 @@ from jobs.config import Config, environment_settings, resolve
 from jobs.config.given import PIPELINE, parse_toml, settings_of
 from jobs.errors import InputError
 from jobs.lake.identity import DEFAULT, LOCAL, is_project
+from nightjar.notifications import Notification
 from nightjar.settings import DAG_ID, Settings
 
 SUFFIX = ".toml"
@@ -83,6 +84,10 @@ class PipelineTable(BaseModel):
     max_active_runs: int = Field(1, ge=1, le=1000, strict=True)
     """Number of runs at the same time, each of which has a cluster. Of those that promote, one works at a time. So
     values above 1 let experiments run beside a night."""
+    notify: tuple[Notification, ...] = ()
+    """Notifications of failed runs, of promotions and rejections, by notifiers of Airflow."""
+    max_wait_hours: float = Field(24, gt=0, le=24 * 366)
+    """Longest time that a run which promotes waits for another one of the pipeline. It fails then, and names it."""
 
 
 @dataclass(frozen=True)

@@ -58,13 +58,14 @@ def home(tmp_path_factory):
 
 @pytest.fixture
 def headless(emr, corpus, home, tmp_path):
-    """Run `train_llm` without Airflow's servers. The keys of `conf` are dotted."""
+    """Run `train_llm` without Airflow's servers. The keys of `conf` are dotted; variables are of the environment."""
 
-    def run(lake_uri, conf, package_root=airflow.STANDIN):
+    def run(lake_uri, conf, package_root=airflow.STANDIN, **variables):
         run_id = f"run-{uuid.uuid4().hex[:8]}"
         stats_dir, log = tmp_path / "stats", tmp_path / "dag.log"
         chosen = {"NIGHTJAR_PACKAGE_ROOT": str(package_root), "NIGHTJAR_STATS_DIR": str(stats_dir)}
-        environ = {**environment(home, lake_uri, emr.endpoint), **chosen, "NIGHTJAR_POLL_SECONDS": "0.3"}
+        chosen |= {"NIGHTJAR_POLL_SECONDS": "0.3", **variables}
+        environ = {**environment(home, lake_uri, emr.endpoint), **chosen}
         code = run_dag({"corpus": corpus, "preset": "tiny", **conf}, run_id, environ, log)
         return Finished(code, log.read_text(), Lake(lake_uri).run(run_id, DEFAULT), stats_dir)
 

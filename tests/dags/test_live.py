@@ -46,8 +46,9 @@ def test_run_shows_progress_and_results(user, emr, run):
     assert "valid_loss" in user.log(run, "pull_stats")
     assert "Promoted: 2.2500 bits per byte" in user.log(run, "promote")
     events = call(f"{user.airflow.url}/api/v2/assets/events", token=user.token)["asset_events"]
-    assert events[0]["extra"]["valid_loss"] == 4.0
-    assert Path(events[0]["extra"]["stats_dir"], "stats.json").is_file()
+    extras = {each["name"]: each["extra"] for each in events}
+    assert extras["nightjar-stats"]["valid_loss"] == extras["nightjar-promotion"]["numbers"]["valid_loss"] == 4.0
+    assert Path(extras["nightjar-stats"]["stats_dir"], "stats.json").is_file()
 
 
 LINKS = {

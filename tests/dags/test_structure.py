@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 ORDER = [
     "preflight",
+    "take_turn",
     "upload_package",
     "sweep",
     "create_cluster",

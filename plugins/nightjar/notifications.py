@@ -1,0 +1,106 @@
+"""Notifications of a pipeline, by Airflow's own notifiers: for Slack, e-mail, Amazon SNS and others.
+
+A pipeline's file names the notifier's class and its arguments. Airflow fills in the templates in them. Providers of
+Airflow are slow to import, so they are imported only when there is something to send.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Occasion = Literal["failure", "promotion", "rejection"]
+"""A run failed; its model became the champion; it was complete, and the champion stayed."""
+
+
+def _check_class(path: str) -> str:
+    module, dot, name = path.rpartition(".")
+    try:
+        if dot and name.isidentifier() and importlib.util.find_spec(module) is not None:
+            return path
+        reason = "no such module"
+    except (ImportError, ValueError) as error:
+        reason = str(error)
+    raise ValueError(f"not the class of an installed notifier ({reason}); install the provider, or correct the name")
+
+
+class Notification(BaseModel):
+    """A table ``[[pipeline.notify]]`` of a pipeline's file. Other keys are arguments of the notifier."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    on: Annotated[tuple[Occasion, ...], Field(min_length=1)]
+    """When to send it: a list of ``failure``, ``promotion`` and ``rejection``."""
+    notifier: Annotated[str, AfterValidator(_check_class)]
+    """The class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments of the notifier."""
+        return self.model_extra or {}
+
+    def make(self) -> Any:
+        """Return the notifier. An `InputError` names a class or an argument that it does not have."""
+        module, _, name = self.notifier.rpartition(".")
+        where = f"pipeline.notify: {self.notifier}"
+        try:
+            kind = getattr(importlib.import_module(module), name)
+            inspect.signature(kind).bind(**self.arguments)
+            return kind(**self.arguments)
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {str(error).splitlines()[0]}; correct its arguments") from None
+
+
+@dataclass(frozen=True)
+class Send:
+    """A callback of Airflow that sends a notification."""
+
+    notification: Notification
+
+    def __call__(self, context: Context) -> None:
+        """Send the notification."""
+        self.notification.make()({**context})
+
+
+@dataclass(frozen=True)
+class SendDecision:
+    """A callback of the task `promote` that sends a notification about its decision.
+
+    Templates of the notifier also take `decision`, which is what the task returns: ``{{ decision.why }}``.
+    """
+
+    notification: Notification
+
+    def __call__(self, context: Context) -> None:
+        """Send the notification if it is for this decision. An experiment has none."""
+        decision = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
+        occasion = "promotion" if decision["promoted"] else "rejection"
+        if decision.get("judged", True) and occasion in self.notification.on:
+            self.notification.make()({**context, "decision": decision})
+
+
+def on_failure(notifications: Iterable[Notification]) -> list[Send]:
+    """Return the callbacks of a DAG whose run has failed."""
+    return [Send(each) for each in notifications if "failure" in each.on]
+
+
+def on_decision(notifications: Iterable[Notification]) -> list[SendDecision]:
+    """Return the callbacks of the task that promotes."""
+    return [SendDecision(each) for each in notifications if {"promotion", "rejection"} & set(each.on)]
+
+
+def check(notifications: Iterable[Notification]) -> None:
+    """Raise InputError if a notification could not be sent because its class or its arguments are wrong."""
+    for each in notifications:
+        each.make()

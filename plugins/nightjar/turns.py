@@ -1,0 +1,113 @@
+"""Turns: of the runs of a pipeline that promote, one works at a time, so that each is compared with the last champion.
+
+`Pipeline.lock` is a file that names the run whose turn it is. The run writes it before its cluster exists, and its last
+task ends the turn. A waiting run takes over a turn that has expired, or whose run is over. So no run that died keeps
+others waiting. All changes are conditional writes: of several runs that want the turn at once, one gets it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from jobs.errors import reading
+from jobs.lake.layout import Pipeline, Run
+from jobs.lake.plain_json import to_json
+from jobs.lake.store import Store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The content of a turn's file."""
+
+    run: str
+    """The folder of the run, below `Lake.runs`."""
+    dag_id: str
+    run_id: str
+    since: datetime
+    expires: datetime
+    """When other runs may take the turn over, unless the run renews it."""
+    ended: datetime | None = None
+    """When the run ended its turn."""
+
+    def is_free(self, run: Run, now: datetime) -> bool:
+        """Return whether a run may take the turn, as far as its file says."""
+        return self.run == run.folder or self.ended is not None or self.expires <= now
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} of the DAG {self.dag_id}, which works since {self.since:%Y-%m-%d %H:%M} UTC"
+
+
+def read_turn(pipeline: Pipeline, store: Store) -> tuple[Turn | None, str]:
+    """Return the turn of a pipeline and the version of its file; None and "" if no run has had one."""
+    try:
+        data, version = store.read_version(pipeline.lock)
+    except FileNotFoundError:
+        return None, ""
+    with reading(pipeline.lock, "delete it if no run of this pipeline works"):
+        values = json.loads(data)
+        times = {name: datetime.fromisoformat(values.pop(name)) for name in ("since", "expires")}
+        ended = values.pop("ended")
+        turn = Turn(**values, **times, ended=datetime.fromisoformat(ended) if ended else None)
+        if turn.since.tzinfo is None or turn.expires.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return turn, version
+
+
+def take(
+    run: Run,
+    dag_id: str,
+    life: timedelta,
+    store: Store,
+    is_over: Callable[[Turn], bool],
+    now: datetime | None = None,
+) -> Turn | None:
+    """Take the turn of the run's pipeline, or renew it if the run has it.
+
+    Args:
+        run: The run.
+        dag_id: Its DAG.
+        life: How long the turn lasts unless it is renewed or ended.
+        store: The store of the lake.
+        is_over: Whether the run of a turn is known to be over, though it has not ended its turn.
+        now: The present time.
+
+    Returns:
+        None, or the turn of the run that has it.
+    """
+    pipeline, now = Pipeline.of(run), now or datetime.now(UTC)
+    while True:
+        found, version = read_turn(pipeline, store)
+        mine = Turn(run.folder, dag_id, run.run_id, now, now + life)
+        if found is None:
+            if store.publish(pipeline.lock, _to_json(mine, pipeline)):
+                return None
+            continue
+        if not found.is_free(run, now) and not is_over(found):
+            return found
+        if found.run == run.folder and found.ended is None:
+            mine = replace(mine, since=found.since)
+        elif found.ended is None:
+            log.warning("The turn of %s is taken over: it is over, or had until %s", found, found.expires)
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            if store.replace(pipeline.lock, _to_json(mine, pipeline), version):
+                return None
+
+
+def end(run: Run, store: Store, now: datetime | None = None) -> None:
+    """End the turn of a run, if it has it."""
+    pipeline = Pipeline.of(run)
+    found, version = read_turn(pipeline, store)
+    if found is not None and found.run == run.folder and found.ended is None:
+        store.replace(pipeline.lock, _to_json(replace(found, ended=now or datetime.now(UTC)), pipeline), version)
+
+
+def _to_json(turn: Turn, pipeline: Pipeline) -> bytes:
+    times = {name: value.isoformat() for name, value in asdict(turn).items() if isinstance(value, datetime)}
+    return to_json({**asdict(turn), **times}, pipeline.lock)

@@ -1,0 +1,185 @@
+"""The operator and the trigger with which a run waits for its turn, without occupying a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from jobs.config import of_run
+from jobs.errors import NightjarError
+from jobs.lake.layout import Pipeline, Run
+from jobs.lake.store import Store
+from jobs.results.summary import Status, read_summary
+from nightjar import aws, links, settings, turns
+from nightjar.emr.requests import time_to_live
+from nightjar.errors import FinalError, StepFailedError, words_of
+from nightjar.runs import located_run
+from nightjar.turns import Turn
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+MARGIN = timedelta(hours=1)
+"""What a turn lasts longer than a cluster may live: for the tasks before and after the cluster's."""
+ACTIVE = ["queued", "running"]
+
+
+class TakeTurnOperator(BaseOperator):
+    """Wait until no other run of the pipeline that promotes is at work, and take the turn.
+
+    An experiment, which is a run that does not promote, takes no turn and waits for none.
+
+    Args:
+        wait_hours: Time limit of the wait.
+    """
+
+    operator_extra_links = (links.RUN_FOLDER,)
+
+    def __init__(self, *, wait_hours: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.wait_hours = wait_hours
+
+    def execute(self, context: Context) -> str:
+        """Return who has the turn, in words, after this run has it or needs none."""
+        return self._take(context, datetime.now(UTC) + timedelta(hours=self.wait_hours))
+
+    def again(self, context: Context, event: Any, limit: str) -> str:
+        """Take the turn after a wait, or wait again if another run was faster."""
+        self.log.info("%s", event)
+        return self._take(context, datetime.fromisoformat(limit))
+
+    def _take(self, context: Context, limit: datetime) -> str:
+        holder = take_turn(context)
+        if holder is None:
+            return "this run"
+        if datetime.now(UTC) >= limit:
+            raise FinalError(
+                f"waited {self.wait_hours:g} h for {holder}; end that run, or clear this task when it has ended"
+            )
+        self.log.info("Waiting for %s, until %s at the latest", holder, f"{min(limit, holder.expires):%Y-%m-%d %H:%M}")
+        run, settled = _run(context), settings.load()
+        self.defer(
+            trigger=TurnTrigger(
+                lake_uri=run.lake_uri,
+                folder=run.folder,
+                limit=limit.isoformat(),
+                poll_seconds=settled.poll_seconds,
+                project=settled.project,
+            ),
+            method_name="again",
+            kwargs={"limit": limit.isoformat()},
+        )
+
+
+class TurnTrigger(BaseTrigger):
+    """Trigger that fires when a run may take the turn of its pipeline, or has waited for too long.
+
+    Args:
+        lake_uri: The lake.
+        folder: The folder of the run below `Lake.runs`.
+        limit: The end of the wait, as ISO 8601 writes it.
+        poll_seconds: Seconds between two looks.
+        project: The project of this Airflow, which knows the state of its own runs alone.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # untyped in Airflow
+        self._arguments = arguments
+        self._run = Run(arguments["lake_uri"], arguments["folder"])
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and arguments with which a triggerer recreates this trigger."""
+        return "nightjar.waiting.TurnTrigger", self._arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the turn until it may be taken, and yield why the wait is over. A lake that is away is waited for."""
+        store, limit = Store(cache(aws.connect_s3), retry_seconds=0), datetime.fromisoformat(self._arguments["limit"])
+        seen = ""
+        while datetime.now(UTC) < limit:
+            try:
+                turn = await sync_to_async(self._holder)(store)
+            except (OSError, NightjarError) as error:
+                self.log.warning("The turn cannot be read: %s", words_of(error))
+            else:
+                if turn is None:
+                    yield TriggerEvent(f"the turn is free{f', after that of {seen}' if seen else ''}")  # type: ignore[no-untyped-call] # untyped in Airflow
+                    return
+                if str(turn) != seen:
+                    seen = str(turn)
+                    self.log.info("Waiting for %s", seen)
+            await asyncio.sleep(self._arguments["poll_seconds"])
+        yield TriggerEvent("the time limit of the wait is reached")  # type: ignore[no-untyped-call] # untyped in Airflow
+
+    def _holder(self, store: Store) -> Turn | None:
+        """Return the turn that keeps this run waiting; None if there is none."""
+        turn, _ = turns.read_turn(Pipeline.of(self._run), store)
+        if turn is None or turn.is_free(self._run, datetime.now(UTC)):
+            return None
+        return None if is_over(turn, self._arguments["lake_uri"], self._arguments["project"], store) else turn
+
+
+def take_turn(context: Context) -> Turn | None:
+    """Take or renew the turn, unless the task's run is an experiment; return the turn of another run that has it."""
+    run, store, project = _run(context), aws.store(), settings.load().project
+    config = of_run.read_config(run, store)
+    if not config.promotion.enabled:
+        return None
+    return turns.take(
+        run,
+        context["ti"].dag_id,
+        time_to_live(config) + MARGIN,
+        store,
+        lambda turn: is_over(turn, run.lake_uri, project, store),
+    )
+
+
+def renew_turn(context: Context) -> None:
+    """Take or renew the turn if no other run has it. The run goes on without it, and may have to wait to promote."""
+    if (holder := take_turn(context)) is not None:
+        log.warning("The turn of this run has expired. It is the turn of %s", holder)
+
+
+def hold_turn(context: Context) -> None:
+    """Take or renew the turn without waiting. If another run has it, StepFailedError names that run."""
+    if (holder := take_turn(context)) is not None:
+        raise StepFailedError(f"it is the turn of {holder}; clear this task when that run has ended")
+
+
+def end_turn(context: Context) -> None:
+    """End the turn of a task's run. A failure is logged, so that it hides no other: the turn expires."""
+    try:
+        turns.end(_run(context), aws.store())
+    except (OSError, NightjarError) as error:
+        log.warning("The turn could not be ended (%s)", words_of(error))
+
+
+def _run(context: Context) -> Run:
+    return located_run(context["ti"].dag_id, str(context["run_id"]))
+
+
+def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
+    """Return whether the run of a turn is over: by Airflow if it is one of its own, else by the lake.
+
+    What cannot be known now counts as at work: the turn expires.
+    """
+    run = Run(lake_uri, turn.run)
+    if run.project != project:
+        return read_summary(run, store).status is Status.FAILED
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415 - for tasks and triggers alone
+
+    try:
+        return RuntimeTaskInstance.get_dr_count(dag_id=turn.dag_id, run_ids=[turn.run_id], states=ACTIVE) == 0
+    except (AirflowRuntimeError, AirflowException, OSError) as error:
+        log.warning("Airflow does not say whether %s is over (%s: %s)", turn, type(error).__name__, error)
+        return False

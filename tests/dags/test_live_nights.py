@@ -1,0 +1,115 @@
+"""A pipeline with a file of its own in a real Airflow: its DAG, a night that waits for its turn, and notifications."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from infra.airflow.standalone import call
+from jobs.lake.layout import Pipeline
+from nightjar import turns
+from nightjar.aws import store
+from tests.support.live import live_user
+from tests.support.receiver import receiver
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+
+POEMS = """
+corpus = "{corpus}"
+preset = "tiny"
+train.batch_size = 4
+
+[pipeline]
+schedule = "30 3 1 1 *"
+timezone = "Europe/Berlin"
+max_active_runs = 2
+
+[[pipeline.notify]]
+on = ["failure"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = {{ text = "{{{{ run_id }}}} of {{{{ dag.dag_id }}}} failed" }}
+
+[[pipeline.notify]]
+on = ["promotion"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = {{ text = "{{{{ run_id }}}}: {{{{ decision.why }}}}" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def chat():
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory, corpus, chat):
+    folder = tmp_path_factory.mktemp("pipelines")
+    (folder / "poems.toml").write_text(POEMS.format(corpus=corpus))
+    (folder / "broken.toml").write_text("train.batchsize = 4")
+    variables = {"NIGHTJAR_PIPELINES": str(folder), "AIRFLOW_CONN_CHAT": f"http://127.0.0.1:{chat.port}"}
+    with live_user(tmp_path_factory.mktemp("live"), corpus, extra_env=variables) as logged_in:
+        yield replace(logged_in, dag_id="poems")
+
+
+def night(user, **conf):
+    """Trigger a run that takes what the file of the pipeline says."""
+    run_id = f"night-{time.time_ns()}"
+    user.start(run_id, conf)
+    return user.lake.run(run_id, "poems")
+
+
+def wait_for(condition, limit_seconds=120):
+    deadline = time.monotonic() + limit_seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    return found
+
+
+def test_a_wrong_file_is_one_line_and_hides_no_dag(user):
+    errors = wait_for(lambda: call(f"{user.airflow.url}/api/v2/importErrors", token=user.token)["import_errors"])
+    [error] = errors
+    assert error["filename"].endswith("wrong_pipelines.py")
+    assert error["stack_trace"].endswith("broken.toml: train.batchsize: unknown key; did you mean train.batch_size?")
+    assert "\n" not in error["stack_trace"]
+    for dag_id in ("poems", "train_llm", "broken"):
+        dag = replace(user, dag_id=dag_id).ask("")
+        assert (dag["is_stale"], dag["is_paused"], dag["has_import_errors"]) == (False, False, False), dag
+
+
+def test_a_new_pipeline_has_no_run_and_waits_for_its_next_night(user):
+    dag = user.ask("")
+    start = datetime.fromisoformat(dag["next_dagrun_run_after"])
+    year = datetime.now(UTC).year + 1
+    assert start.astimezone(ZoneInfo("Europe/Berlin")).replace(tzinfo=None) == datetime(year, 1, 1, 3, 30)
+    assert user.ask("dagRuns?run_type=scheduled")["total_entries"] == 0
+
+
+def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_promoted(user, chat):
+    other = user.lake.run("n-1", "poems", "elsewhere")
+    turns.take(other, "poems", timedelta(seconds=60), store(), lambda turn: False)
+    run = night(user)
+    wait_for(lambda: user.states(run)["take_turn"] == "deferred")
+    assert user.wait(run) == "success", user.states(run)
+    log = user.log(run, "take_turn")
+    assert "Waiting for run n-1 of the DAG poems, which works since" in log
+    assert "the turn is free, after that of run n-1" in log
+    assert store().read_json(run.config)["train"]["batch_size"] == 4
+    turn, _ = turns.read_turn(Pipeline.of(run), store())
+    assert (turn.run_id, turn.ended is None) == (run.run_id, False)
+    assert {"text": f"{run.run_id}: 2.2500 bits per byte, the first champion"} in chat.received
+
+
+def test_of_two_nights_at_once_the_second_waits_for_the_first_which_fails(user, chat):
+    first = night(user, **{"spark.app_name": "fail:windows"})
+    wait_for(lambda: user.states(first).get("take_turn") == "success")
+    second = night(user)
+    assert user.wait(first) == "failed"
+    assert user.wait(second) == "success", user.states(second)
+    assert f"Waiting for run {first.run_id} of the DAG poems" in user.log(second, "take_turn")
+    wait_for(lambda: {"text": f"{first.run_id} of poems failed"} in chat.received)

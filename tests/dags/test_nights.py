@@ -1,0 +1,103 @@
+"""Nights of `train_llm` without Airflow's servers: turns, experiments, notifications and events of assets."""
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from jobs.lake.layout import Lake, Pipeline
+from nightjar import turns
+from nightjar.aws import store
+from tests.support.receiver import receiver
+
+pytestmark = pytest.mark.airflow
+
+NOTIFY = """
+[[pipeline.notify]]
+on = ["promotion", "rejection"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = { text = "{{ dag_run.run_id }}: {{ decision.promoted }}, {{ decision.why }}" }
+"""
+
+
+@pytest.fixture
+def events(home):
+    """Return the extras of the events of an asset that a run has updated."""
+
+    def found(asset, run):
+        query = (
+            "select extra from asset_event join asset on asset.id = asset_id where asset.name = ? and source_run_id = ?"
+        )
+        with sqlite3.connect(home / "airflow.db") as connection:
+            return [json.loads(extra) for (extra,) in connection.execute(query, (asset, run.run_id))]
+
+    return found
+
+
+def test_promotion_and_rejection_are_sent_and_assets_follow_them(headless, events, tmp_path):
+    lake = (tmp_path / "lake").as_uri()
+    (tmp_path / "default.toml").write_text(NOTIFY)
+    with receiver() as chat:
+        sent = {
+            "NIGHTJAR_PIPELINES": str(tmp_path),
+            "AIRFLOW_CONN_CHAT": f"http://127.0.0.1:{chat.port}",
+        }
+        first, second = headless(lake, {}, **sent), headless(lake, {}, **sent)
+        third = headless(lake, {"spark.app_name": "fail:tokenize"}, **sent)
+    assert [each.code for each in (first, second, third)] == [0, 0, 1], first.log
+    names = [each.run.run_id for each in (first, second, third)]
+    texts = [each["text"] for each in chat.received]
+    assert texts[0] == f"{names[0]}: True, 2.2500 bits per byte, the first champion"
+    assert texts[1].startswith(f"{names[1]}: False, 2.2500 bits per byte, not better")
+    assert len(texts) == 2  # that of a failed run is tested in a real Airflow, whose DAG processor sends it
+    [stats] = events("nightjar-stats", first.run)
+    assert (stats["pipeline"], stats["valid_loss"]) == ("default", 4.0)
+    assert len(events("nightjar-stats", second.run)) == 1
+    assert events("nightjar-stats", third.run) == []
+    [promoted] = events("nightjar-promotion", first.run)
+    assert (promoted["pipeline"], promoted["run"]) == ("default", first.run.folder)
+    assert promoted["numbers"]["valid_loss"] == 4.0
+    assert len(promoted["model"]) == 64
+    assert events("nightjar-promotion", second.run) == events("nightjar-promotion", third.run) == []
+
+
+def take(lake, run_id, project, seconds):
+    """Give a run that no Airflow works on the turn."""
+    other = Lake(lake).run(run_id, "default", project)
+    assert turns.take(other, "train_llm", timedelta(seconds=seconds), store(), lambda turn: False) is None
+    return other
+
+
+def test_a_night_waits_for_its_turn_and_ends_it(headless, tmp_path):
+    lake = (tmp_path / "lake").as_uri()
+    take(lake, "n-1", "elsewhere", seconds=45)
+    started = datetime.now(UTC)
+    done = headless(lake, {})
+    assert done.code == 0, done.log
+    assert "Waiting for run n-1 of the DAG train_llm, which works since" in done.log
+    turn, _ = turns.read_turn(Pipeline.of(done.run), store())
+    assert (turn.run_id, turn.since > started) == (done.run.run_id, True)
+    assert turn.ended is not None
+
+
+def test_the_turn_of_a_run_that_airflow_does_not_know_is_taken_over_and_a_failed_run_ends_its_turn(headless, tmp_path):
+    lake = (tmp_path / "lake").as_uri()
+    take(lake, "n-1", "lab", seconds=1e6)
+    done = headless(lake, {"spark.app_name": "fail:tokenize"})
+    assert done.code == 1
+    assert "Waiting for" not in done.log
+    assert "The turn of run n-1 of the DAG train_llm" in done.log
+    turn, _ = turns.read_turn(Pipeline.of(done.run), store())
+    assert (turn.run_id, turn.ended is not None) == (done.run.run_id, True)
+
+
+def test_an_experiment_waits_for_nobody_and_promotes_nothing(headless, tmp_path):
+    lake = (tmp_path / "lake").as_uri()
+    other = take(lake, "n-1", "elsewhere", seconds=1e6)
+    done = headless(lake, {"promotion.enabled": False})
+    assert done.code == 0, done.log
+    assert not store().exists(Pipeline.of(done.run).champion)
+    turn, _ = turns.read_turn(Pipeline.of(done.run), store())
+    assert (turn.run, turn.ended) == (other.folder, None)
