@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -90,12 +90,12 @@ class SendDecision:
             self.notification.make()({**context, "decision": decision})
 
 
-def on_failure(notifications: Iterable[Notification]) -> list[Send]:
+def on_failure(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
     """Return the callbacks of a DAG whose run has failed."""
     return [Send(each) for each in notifications if "failure" in each.on]
 
 
-def on_decision(notifications: Iterable[Notification]) -> list[SendDecision]:
+def on_decision(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
     """Return the callbacks of the task that promotes."""
     return [SendDecision(each) for each in notifications if {"promotion", "rejection"} & set(each.on)]
 

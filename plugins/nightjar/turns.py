@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from jobs.errors import reading
 from jobs.lake.layout import Pipeline, Run
@@ -51,8 +52,8 @@ def read_turn(pipeline: Pipeline, store: Store) -> tuple[Turn | None, str]:
     except FileNotFoundError:
         return None, ""
     with reading(pipeline.lock, "delete it if no run of this pipeline works"):
-        values = json.loads(data)
-        times = {name: datetime.fromisoformat(values.pop(name)) for name in ("since", "expires")}
+        values: dict[str, Any] = json.loads(data)
+        times: dict[str, Any] = {name: datetime.fromisoformat(values.pop(name)) for name in ("since", "expires")}
         ended = values.pop("ended")
         turn = Turn(**values, **times, ended=datetime.fromisoformat(ended) if ended else None)
         if turn.since.tzinfo is None or turn.expires.tzinfo is None:
