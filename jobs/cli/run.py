@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer import Option
@@ -49,18 +49,11 @@ def run(
     the preset, then from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the
     last one wins.
     """
-    from jobs.cli.progress import show_progress
     from jobs.lake.uri import join, readable
     from jobs.metrics.training import baselines_text
-    from jobs.pipeline import read_config, run_all
 
-    started = _start(NewRun(corpus, lake, preset, config_file, settings, run_id, project), engine)
-    config = read_config(started)
-    spark = config.spark.filled(config.train.workers)
-    slots = (spark.executors or 1) * (spark.executor_cores or 1)
-    held, local = _held(started), f"local[{slots},4]"
-    with held, _engine(engine, config, master, local=local, events=started.spark_events) as chosen:
-        stats = run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
+    new = NewRun(corpus, lake, preset, config_file, settings, run_id, project)
+    started, stats = run_to_the_end(new, engine, master)
     train = stats["train"]
     sys.stdout.write(
         f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
@@ -68,6 +61,20 @@ def run(
         f"text       {readable(join(started.generate, 'generated.txt'))}\n"
         f"next       {command_line('sample', '--lake', lake, '--model', started.run_id, '--prompt', 'The man')}\n"
     )
+
+
+def run_to_the_end(new: NewRun, engine: options.EngineName, master: str | None) -> tuple[Run, dict[str, Any]]:
+    """Start or continue a run, and return it and the statistics of its steps."""
+    from jobs.cli.progress import show_progress
+    from jobs.pipeline import read_config, run_all
+
+    started = _start(new, engine)
+    config = read_config(started)
+    spark = config.spark.filled(config.train.workers)
+    slots = (spark.executors or 1) * (spark.executor_cores or 1)
+    held, local = _held(started), f"local[{slots},4]"
+    with held, _engine(engine, config, master, local=local, events=started.spark_events) as chosen:
+        return started, run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
 
 
 class NewRun(NamedTuple):

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from infra.airflow.standalone import call
+from jobs.cli.main import main
 from jobs.lake.layout import Pipeline
 from nightjar import turns
 from nightjar.aws import store
@@ -113,3 +114,27 @@ def test_of_two_nights_at_once_the_second_waits_for_the_first_which_fails(user, 
     assert user.wait(second) == "success", user.states(second)
     assert f"Waiting for run {first.run_id} of the DAG poems" in user.log(second, "take_turn")
     wait_for(lambda: {"text": f"{first.run_id} of poems failed"} in chat.received)
+
+
+def test_a_sweep_is_a_run_for_each_combination_and_promotes_nothing(user, monkeypatch, capsys, caplog):
+    monkeypatch.setenv("NIGHTJAR_AIRFLOW_USER", "admin")
+    monkeypatch.setenv("NIGHTJAR_AIRFLOW_PASSWORD", user.airflow.password)
+    words = ["sweep", "--vary", "train.seed=1,2", "--airflow", user.airflow.url, "--name", "seeds"]
+    before = store().read_bytes(user.lake.pipeline("poems").champion)
+    assert main([*words, "--dag", "poems"]) == 0
+    assert main([*words, "--dag", "poems"]) == 0
+    assert "seeds-02: exists already train.seed=2" in caplog.text
+    for number in (1, 2):
+        run = user.lake.run(f"seeds-0{number}", "poems")
+        assert user.wait(run) == "success", user.states(run)
+        config = store().read_json(run.config)
+        assert (config["train"]["seed"], config["train"]["batch_size"]) == (number, 4)
+        assert not config["promotion"]["enabled"]
+    assert store().read_bytes(user.lake.pipeline("poems").champion) == before
+    for name, value, message in (
+        ("NIGHTJAR_AIRFLOW_PASSWORD", user.airflow.password, "nowhere: Airflow refuses it (404"),
+        ("NIGHTJAR_AIRFLOW_PASSWORD", "x", "auth/token: Airflow refuses it (401"),
+    ):
+        monkeypatch.setenv(name, value)
+        assert main([*words, "--dag", "nowhere"]) == 2
+        assert message in capsys.readouterr().err

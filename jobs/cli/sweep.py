@@ -1,0 +1,234 @@
+"""Train a model for each combination of settings: ``nightjar sweep --vary train.learning_rate=0.001,0.003``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+from jobs.cli import options
+from jobs.cli.run import NewRun, run_to_the_end
+from jobs.cli.runner import InterruptedRunError, command_line
+from jobs.cli.tables import write_table
+from jobs.errors import InputError, NightjarError
+from jobs.lake.identity import PROJECT
+
+if TYPE_CHECKING:
+    from jobs.config.given import Given
+    from jobs.results.summary import Summary
+
+app = typer.Typer()
+log = logging.getLogger("jobs")
+
+MOST_COMPARED = 8
+"""Most runs that the runs page compares."""
+_REQUEST_SECONDS = 60.0
+_TOKEN, _USER, _PASSWORD = (f"NIGHTJAR_AIRFLOW_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
+Combination = Mapping[str, Any]
+
+
+@app.command("sweep")
+def sweep(
+    *,
+    vary: Annotated[
+        list[str],
+        Option(
+            metavar="KEY=VALUES",
+            help="Setting with its values, such as train.seed=1,2,3, or as a JSON list. Repeat the option: every"
+            " combination is a run.",
+            autocompletion=options.complete_setting,
+            show_default=False,
+        ),
+    ],
+    corpus: options.Corpus = None,
+    lake: options.Lake = "lake",
+    preset: options.Preset = None,
+    config_file: options.ConfigFile = None,
+    settings: options.Settings = None,
+    name: Annotated[str | None, Option(metavar="NAME", help="Begins the ids of the runs. Default: the time.")] = None,
+    most: Annotated[int, Option(metavar="N", min=1, help="Largest number of runs.")] = 32,
+    project: options.Project = PROJECT,
+    engine: options.Engine = "inline",
+    master: options.Master = None,
+    airflow: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help=f"Trigger the runs in this Airflow, with the token in {_TOKEN}, or the login in {_USER} and"
+            f" {_PASSWORD}.",
+        ),
+    ] = None,
+    dag: Annotated[str, Option(metavar="DAG", help="The DAG of the runs in Airflow.")] = "train_llm",
+) -> None:
+    """Train a model for each combination of settings, and compare them.
+
+    The runs are experiments: none of them is promoted. Here, they run one after the other. With --airflow, a DAG runs
+    them, as many at a time as its max_active_runs allows. A sweep with the name of an earlier one goes on with it.
+    """
+    from jobs.config.given import gather
+    from jobs.lake import store
+
+    combinations = combine(vary, most)
+    given = gather(config_file, settings or (), store.read_bytes, environ={} if airflow else os.environ)
+    places = "\n".join(corpus) if corpus else given.corpus
+    _check(combinations, given, places, preset)
+    started = name or time.strftime("sweep-%Y%m%d-%H%M%S")
+    named = {f"{started}-{number:02d}": each for number, each in enumerate(combinations, 1)}
+    if airflow is not None:
+        conf = {"corpus": places, "preset": preset or given.preset, **given.values}
+        _trigger(airflow, dag, named, {key: value for key, value in conf.items() if value is not None})
+        return
+    _run(named, NewRun(corpus, lake, preset, config_file, settings, None, project), engine, master)
+
+
+def combine(vary: Sequence[str], most: int) -> list[Combination]:
+    """Return all combinations of the values in ``key=values``; the last key varies first."""
+    from jobs.config import flat_schema, unknown_key
+
+    lists: dict[str, list[Any]] = {}
+    for text in vary:
+        key, found, values = text.partition("=")
+        if not found:
+            raise InputError(f"--vary {text}: write key=values, for example --vary train.seed=1,2,3")
+        if key not in flat_schema():
+            raise InputError(f"--vary {unknown_key(key)}")
+        if key in lists:
+            raise InputError(f"--vary {key}: named twice; give all values at once, such as {key}={values},...")
+        lists[key] = _values(values)
+        if not lists[key]:
+            raise InputError(f"--vary {key}: has no values; write {key}=1,2 or a JSON list")
+    number = math.prod(map(len, lists.values()))
+    if number > most:
+        raise InputError(f"--vary: {number} combinations are more than --most {most}; leave some out, or raise --most")
+    return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+
+
+def _values(text: str) -> list[Any]:
+    from jobs.config import parse_value
+
+    listed = parse_value(text)
+    return listed if isinstance(listed, list) else [parse_value(part.strip()) for part in text.split(",")]
+
+
+def _check(combinations: Iterable[Combination], given: Given, corpus: str | None, preset: str | None) -> None:
+    """Raise InputError if a combination is wrong, before any run starts."""
+    from jobs.config import Config, resolve
+
+    start = preset or given.preset or str(Config.model_fields["preset"].default)
+    for each in combinations:
+        try:
+            resolve(corpus or "file:///corpus", start, {**given.values, **each}, given.places)
+        except InputError as error:
+            raise InputError(f"{_shown(each)}: {error}") from None
+
+
+def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineName, master: str | None) -> None:
+    """Run all combinations one after the other. One that fails does not keep the others from running."""
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+    from jobs.results.summary import read_summary
+
+    failed = []
+    for run_id, combination in named.items():
+        log.info("%s: %s", run_id, _shown(combination))
+        chosen = [*(new.settings or ()), *(f"{key}={json.dumps(value)}" for key, value in combination.items())]
+        try:
+            run_to_the_end(new._replace(settings=chosen, run_id=run_id), engine, master)
+        except (InputError, InterruptedRunError):
+            raise
+        except NightjarError as error:
+            failed.append(run_id)
+            log.error("%s: %s", run_id, error)
+    lake = Lake(to_uri(new.lake))
+    summaries = [read_summary(lake.run(run_id, project=new.project)) for run_id in named]
+    write_table([_row(*each) for each in zip(summaries, named.values(), strict=True)])
+    words = [summary.folder for summary in summaries[:MOST_COMPARED]]
+    log.info("compare them with: %s", command_line("runs", "compare", "--lake", new.lake, *words))
+    if failed:
+        raise NightjarError(f"{len(failed)} of {len(named)} runs failed: {', '.join(failed)}")
+
+
+def _row(summary: Summary, combination: Combination) -> dict[str, str]:
+    from jobs.results.text import as_number
+
+    loss = as_number(summary.valid_loss)
+    values = {key: json.dumps(value, ensure_ascii=False) for key, value in combination.items()}
+    return {
+        "run": summary.run_id,
+        **values,
+        "state": str(summary.status),
+        "validation loss": "-" if loss is None else f"{loss:.4f}",
+    }
+
+
+def _shown(combination: Combination) -> str:
+    return " ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in combination.items())
+
+
+def _trigger(url: str, dag: str, named: Mapping[str, Combination], conf: Mapping[str, Any]) -> None:
+    """Trigger the runs in Airflow. Those that exist already are left as they are."""
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"--airflow {url}: no address of Airflow; give one such as https://airflow.example.org")
+    api = f"{url.rstrip('/')}/api/v2/dags/{dag}"
+    token = _log_in(url.rstrip("/"))
+    found = _ask(api, token)
+    if found.get("is_paused"):
+        log.warning("the DAG %s is paused: its runs wait until it is not", dag)
+    for run_id, combination in named.items():
+        body = {
+            "dag_run_id": run_id,
+            "logical_date": None,
+            "conf": {"promotion.enabled": False, **conf, **combination},
+        }
+        is_new = _ask(f"{api}/dagRuns", token, body) is not None
+        log.info("%s: %s %s", run_id, "triggered" if is_new else "exists already", _shown(combination))
+    log.info("compare them in Airflow: %s/nightjar/runs/?q=%s", url.rstrip("/"), next(iter(named)).rpartition("-")[0])
+
+
+def _log_in(url: str) -> str:
+    if token := os.environ.get(_TOKEN):
+        return token
+    try:
+        login = {"username": os.environ[_USER], "password": os.environ[_PASSWORD]}
+    except KeyError as error:
+        raise InputError(f"{error.args[0]}: not set; set it, or {_TOKEN}, to log in to {url}") from None
+    return str(_ask(f"{url}/auth/token", "", login)["access_token"])
+
+
+def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Return Airflow's answer; None if what the request makes exists already."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - `_trigger` has checked the scheme
+    try:
+        with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as response:  # noqa: S310 - see above
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        if error.code == 409:
+            return None
+        detail = _detail(error)
+        if error.code in (400, 401, 403, 404, 422):
+            raise InputError(
+                f"{url}: Airflow refuses it ({error.code} {detail}); check the login and the DAG"
+            ) from None
+        raise NightjarError(f"{url}: Airflow failed ({error.code} {detail})") from None
+    except (OSError, ValueError) as error:
+        raise NightjarError(f"{url}: no answer of Airflow ({error})") from None
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["detail"])[:300]
+    except (OSError, ValueError, KeyError, TypeError):
+        return error.reason
