@@ -159,7 +159,7 @@ def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineNa
 
 
 def _row(summary: Summary, combination: Combination) -> dict[str, str]:
-    from jobs.results.text import as_number
+    from jobs.lake.plain_json import as_number
 
     loss = as_number(summary.valid_loss)
     values = {key: json.dumps(value, ensure_ascii=False) for key, value in combination.items()}
