@@ -147,8 +147,10 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
     """
     mistakes: list[str] = []
     names = {DEFAULT}
-    for path in _files(settings, mistakes):
-        if reason := _reason_against(path.stem, dags_folder):
+    files = _files(settings, mistakes)
+    taken = _ids_of_dags(dags_folder) if files else {}
+    for path in files:
+        if reason := _reason_against(path.stem, taken):
             mistakes.append(f"{path}: {reason}")
         else:
             names.add(path.stem)
@@ -167,8 +169,8 @@ def _files(settings: Settings, mistakes: list[str]) -> list[Path]:
     return [path for path in found if path.suffix == SUFFIX and not path.name.startswith(".") and path.is_file()]
 
 
-def _reason_against(name: str, dags_folder: Path) -> str:
-    """Return why a pipeline cannot have this name, or an empty text."""
+def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
+    """Return why a pipeline cannot have this name, or an empty text. `taken` has the ids of other DAGs."""
     if name in _RESERVED:
         return f"the name {name!r} is reserved ({_RESERVED[name]}); rename the file"
     if not is_project(name):
@@ -176,7 +178,7 @@ def _reason_against(name: str, dags_folder: Path) -> str:
             f"the name {name!r} cannot be that of a DAG; use letters, digits, '.', '_' or '-', at most 63, and begin"
             " with a letter or digit"
         )
-    if name in (taken := _ids_of_dags(dags_folder)):
+    if name in taken:
         return f"the DAG {name!r} exists already in {taken[name]}; rename the file"
     return ""
 

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowRuntimeError
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from jobs.config import of_run
+from jobs.config import Config, of_run
 from jobs.errors import NightjarError
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.store import Store
@@ -52,6 +52,8 @@ class TakeTurnOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Return who has the turn, in words, after this run has it or needs none."""
+        if not _config(context).promotion.enabled:
+            return "this run needs none"
         return self._take(context, datetime.now(UTC) + timedelta(hours=self.wait_hours))
 
     def again(self, context: Context, event: Any, limit: str) -> str:
@@ -132,7 +134,7 @@ class TurnTrigger(BaseTrigger):
 def take_turn(context: Context) -> Turn | None:
     """Take or renew the turn, unless the task's run is an experiment; return the turn of another run that has it."""
     run, store, project = _run(context), aws.store(), settings.load().project
-    config = of_run.read_config(run, store)
+    config = _config(context)
     if not config.promotion.enabled:
         return None
     return turns.take(
@@ -166,6 +168,10 @@ def end_turn(context: Context) -> None:
 
 def _run(context: Context) -> Run:
     return located_run(context["ti"].dag_id, str(context["run_id"]))
+
+
+def _config(context: Context) -> Config:
+    return of_run.read_config(_run(context), aws.store())
 
 
 def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
