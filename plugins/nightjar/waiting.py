@@ -182,10 +182,13 @@ def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
     run = Run(lake_uri, turn.run)
     if run.project != project:
         return read_summary(run, store).status is Status.FAILED
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: PLC0415 - for tasks and triggers alone
+    from airflow.sdk.execution_time import task_runner  # noqa: PLC0415 - for tasks and triggers alone
 
+    if not hasattr(task_runner, "SUPERVISOR_COMMS"):  # outside of Airflow
+        return False
     try:
-        return RuntimeTaskInstance.get_dr_count(dag_id=turn.dag_id, run_ids=[turn.run_id], states=ACTIVE) == 0
+        found = task_runner.RuntimeTaskInstance.get_dr_count(dag_id=turn.dag_id, run_ids=[turn.run_id], states=ACTIVE)
     except (AirflowRuntimeError, AirflowException, OSError) as error:
         log.warning("Airflow does not say whether %s is over (%s: %s)", turn, type(error).__name__, error)
         return False
+    return found == 0

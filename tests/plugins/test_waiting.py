@@ -124,3 +124,10 @@ def test_the_end_of_a_turn_hides_no_other_error(lake, caplog):
     store().write_bytes(lake.pipeline("poems").lock, b"{")
     end_turn(context)
     assert "The turn could not be ended" in caplog.text
+
+
+def test_a_run_of_this_airflow_counts_as_at_work_where_airflow_cannot_be_asked(lake, operator):
+    first, context = night(lake, "n-1")
+    operator.execute(context)
+    assert deferred(operator, night(lake, "n-2")[1]).trigger
+    assert turns.read_turn(lake.pipeline("poems"), store())[0].run == first.folder
