@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from jobs.config.effects import acts_with
 from jobs.config.sections import Section
+from jobs.config.sections.budget import BudgetConfig
 from jobs.config.sections.cluster import ClusterConfig, SparkConfig
 from jobs.config.sections.data import PIECE_BYTES, EmbedConfig, TokenizeConfig, WindowsConfig
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
@@ -30,6 +31,7 @@ from jobs.errors import InputError
 
 __all__ = [
     "STEPS",
+    "BudgetConfig",
     "ClusterConfig",
     "Config",
     "EmbedConfig",
@@ -80,6 +82,7 @@ class Config(Section):
     generate: GenerateConfig = GenerateConfig()
     embed: EmbedConfig = EmbedConfig()
     promotion: PromotionConfig = PromotionConfig()
+    budget: BudgetConfig = BudgetConfig()
     spark: SparkConfig = SparkConfig()
     cluster: ClusterConfig = ClusterConfig()
 

@@ -104,6 +104,10 @@ _EMBEDS = Condition(
 )
 _PROMOTES = _one_of("promotion.enabled", True)
 _SPOT = _above("cluster.task_instances", 0)
+_OWN_CLUSTER = Condition(
+    "a cluster of the run (no cluster.job_flow_id)",
+    lambda config, _: value_of(config, "cluster.job_flow_id") is None,
+)
 _TIMEOUT = Condition(
     "a value of at least train.step_timeout_seconds + 60",
     lambda config, _: (
@@ -174,6 +178,8 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "spark.driver_memory": (_engine("spark", "emr"),),
     "spark.executor_memory": (_engine("spark", "emr"),),
     "spark.executor_overhead": (_engine("spark", "emr"),),
+    "budget.usd": (_OWN_CLUSTER,),
+    "budget.usd_month": (_OWN_CLUSTER,),
     "cluster.task_instance_types": (_SPOT,),
     "cluster.spot_timeout_minutes": (_SPOT,),
 }
@@ -190,7 +196,7 @@ def acts_with(key: str) -> str:
 
 def conditions_of(key: str) -> tuple[Condition, ...]:
     """Return the conditions of a setting; those of a section come first."""
-    return ((_ON_CLUSTERS,) if key.startswith("cluster.") else ()) + RULES.get(key, ())
+    return ((_ON_CLUSTERS,) if key.startswith(("budget.", "cluster.")) else ()) + RULES.get(key, ())
 
 
 def acts(config: BaseModel, key: str, facts: Facts) -> bool:

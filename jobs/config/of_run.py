@@ -24,7 +24,7 @@ from jobs.lake.layout import Run
 from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
 
-DEPLOYMENT = ("log_level", "spark", "cluster")
+DEPLOYMENT = ("log_level", "budget", "spark", "cluster")
 """The setting and the sections that belong to the deployment, and so does `train.device`."""
 _DEVICE = "train.device"
 _MOST_NAMED = 3
@@ -128,7 +128,10 @@ def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | No
         try:
             with reading(uri, "delete it and start the run again"):
                 found = json.loads(store.read_bytes(uri))
-                latest = {"chosen": list(found["chosen"]), **{key: found[key] for key in (*DEPLOYMENT, _DEVICE)}}
+                known = [
+                    key for key in (*DEPLOYMENT, _DEVICE) if key in found or key != "budget"
+                ]  # before there was one
+                latest = {"chosen": list(found["chosen"]), **{key: found[key] for key in known}}
         except FileNotFoundError:
             return number, latest
         number += 1
@@ -138,7 +141,7 @@ def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | No
     """Return the configuration `first` with other settings of the deployment."""
     if deployment is None:
         return first
-    sections = {key: deployment[key] for key in DEPLOYMENT}
+    sections = {key: deployment[key] for key in DEPLOYMENT if key in deployment}
     train = {**first.train.model_dump(), "device": deployment[_DEVICE]}
     chosen = {key for key in first.chosen if not is_deployment(key)} | set(deployment["chosen"])
     try:

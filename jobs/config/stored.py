@@ -1,4 +1,4 @@
-"""The settings of a trained model, as the ``config.json`` of its folder stores them."""
+"""Settings as files of the lake store them: those of a run, and those of a trained model in its ``config.json``."""
 
 from __future__ import annotations
 
@@ -56,3 +56,11 @@ def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tu
     )
     if has_positions and stored.get("num_positions") != config.windows.size:
         yield "windows.size", stored.get("num_positions"), config.windows.size
+
+
+def get(stored: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key, or a whole section, of a stored configuration; None if it has no such key."""
+    value: Any = stored
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

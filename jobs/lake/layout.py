@@ -15,6 +15,8 @@ from jobs.lake.uri import base_name, join, to_uri
 
 MANIFEST = "_manifest.json"
 REPORT = "report.html"
+FIRST_CLUSTER = "0001.json"
+"""The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
 LAKE_FOLDERS = ("datasets", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
 """The folders in a lake that are its own; others may be there, such as texts."""
 
@@ -45,6 +47,10 @@ class Run:
     """Which program works on the run."""
     config = _Below("config.json")
     """The resolved configuration, written once."""
+    estimate = _Below("estimate.json")
+    """What the run was expected to take and to cost, written once, before it has a cluster."""
+    budget = _Below("budget.json")
+    """What training needs to keep to the budget: prices, and what the pipeline may still spend this month."""
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
     clusters = _Below("clusters")

@@ -18,6 +18,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
+from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
 from jobs.metrics import Show, metrics_of, names
@@ -84,6 +85,8 @@ class Report:
     samples: Sequence[Sample]
     settings: Mapping[str, Any]
     chosen: Sequence[str]
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    """The estimate that was made before the run had a cluster; empty without one."""
     problems: Sequence[str] = field(default=())
     """Files that could not be read, one line for each."""
 
@@ -115,6 +118,21 @@ class Report:
             meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage.{note}"
             text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
             yield Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
+            yield from self._estimate_tile(seconds)
+
+    def _estimate_tile(self, actual: float) -> Iterator[Tile]:
+        """Yield what instance time was expected before the run, and how far the actual one is from it."""
+        if not self.expected:
+            return
+        expected = as_number(self.expected.get("instance_seconds"))
+        if expected is None:
+            yield Tile("expected", "not known", one_line(f"{self.expected.get('reason')}.", MOST_CHARACTERS))
+            return
+        difference = f" ({(actual - expected) / expected:+.0%} in fact)" if expected else ""
+        cost = with_unit(as_number(self.expected.get("usd")), "USD")
+        nights = readable(self.expected.get("nights"))
+        meaning = f"Instance time that {nights} earlier nights let expect before the run, and its cost: {cost}."
+        yield Tile("expected", f"{duration(expected)}{difference}", one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:
         """Return the numbers of the data."""
@@ -177,6 +195,7 @@ def read_report(
         samples=tolerant(lambda: _read_samples(run, store), []),
         settings=settings_of(config),
         chosen=[str(key) for key in chosen] if isinstance(chosen, list) else [],
+        expected=tolerant(lambda: read_object(run.estimate, store), {}),
         problems=problems,
     )
 

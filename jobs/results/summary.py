@@ -16,7 +16,7 @@ from typing import Any
 from jobs.config import STEPS
 from jobs.config.sections.model import EMBED
 from jobs.errors import DamagedError, NightjarError, shorten
-from jobs.lake.layout import Run
+from jobs.lake.layout import FIRST_CLUSTER, Run
 from jobs.lake.lease import read_lock
 from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.plain_json import as_number
@@ -28,8 +28,6 @@ from jobs.prices.book import shown_prices
 from jobs.prices.metering import read_uses
 from jobs.results.text import one_line
 
-FIRST_CLUSTER = "0001.json"
-"""The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
 MOST_CHARACTERS = 300
 """Longest text of a summary. A corpus may be thousands of places."""
 

@@ -9,10 +9,11 @@ from functools import partial
 
 from jobs.config import TrainConfig
 from jobs.engine.base import Engine
-from jobs.errors import DivergedError, MemoryLimitError, StoppedError, WorkerLostError, reading
+from jobs.errors import DivergedError, InputError, MemoryLimitError, StoppedError, WorkerLostError, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
-from jobs.training.checkpoint import latest_checkpoint
+from jobs.prices.budget import describe_budget, seconds_for_training
+from jobs.training.checkpoint import latest_checkpoint, trained_seconds
 from jobs.training.job import TrainingJob, TrainingResult
 from jobs.training.local_sgd.driver import Rounds
 from jobs.training.order import batch_of_step
@@ -21,6 +22,8 @@ from jobs.training.worker import train_worker
 
 log = logging.getLogger(__name__)
 
+LEAST_SECONDS = 1e-3
+"""Seconds of an attempt that the budget does not pay for any more: it ends after a step."""
 _MOST_MEMORY_LOSSES = 1
 """Attempts after which containers that were killed for their memory are started again in the same size."""
 
@@ -30,8 +33,10 @@ def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[s
     attempts = Attempts(job.run, job.config.train, progress)
     with forward(job.run) as shutdown:
         while True:
+            budget_seconds = _budget_seconds(job, progress)
             try:
-                result = _attempt(replace(job, skipped_batches=attempts.skipped), engine, shutdown)
+                attempt = replace(job, skipped_batches=attempts.skipped, budget_seconds=budget_seconds)
+                result = _attempt(attempt, engine, shutdown)
             except WorkerLostError as error:
                 attempts.lost(error)
                 continue
@@ -47,6 +52,24 @@ def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[s
                     " is written; start the same run again to resume"
                 )
             attempts.lost(WorkerLostError("a worker received SIGTERM"))
+
+
+def _budget_seconds(job: TrainingJob, progress: Callable[[str], None]) -> float | None:
+    """Return after how many seconds of training the budget ends it, earlier attempts included; None without a budget.
+
+    An attempt that resumes takes one more step at least, so that the run ends with a model.
+    """
+    left = seconds_for_training(job.run, job.config)
+    if left is None:
+        return None
+    trained = trained_seconds(job.run)
+    if left <= 0 and not trained:
+        raise InputError(
+            f"the budget leaves nothing for training ({describe_budget(job.config)}): the steps before it and the start"
+            " of the cluster have used it up; raise the budget, or shorten the text"
+        )
+    progress(f"the budget pays for {max(left, 0.0):.0f} s of training from now on")
+    return trained + max(left, LEAST_SECONDS)
 
 
 def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> TrainingResult:

@@ -137,6 +137,15 @@ def latest_checkpoint(run: Run) -> int | None:
     return None
 
 
+def trained_seconds(run: Run) -> float:
+    """Return the training time of the latest checkpoint; 0 without one."""
+    step = latest_checkpoint(run)
+    if step is None:
+        return 0.0
+    with reading(join(run.checkpoint(step), STATE), "delete this checkpoint and run the step again"):
+        return float(json.loads(read_part(run, step, STATE))["seconds"])
+
+
 def _best_checkpoint(run: Run, latest: int) -> int:
     """Return the step of the checkpoint with the lowest validation loss; `latest`, if that one is not usable."""
     try:

@@ -63,6 +63,8 @@ class TrainingJob:
     """Fingerprint of the windows dataset."""
     skipped_batches: tuple[int, ...] = ()
     """Numbers of the batches that are left out because training diverged at them."""
+    budget_seconds: float | None = None
+    """Seconds of training after which the budget ends it, earlier attempts included; None without a budget."""
 
     def open_data(self) -> TrainingData:
         """Open the windows dataset; raise an InputError if it does not exist."""
@@ -94,6 +96,8 @@ class TrainingResult:
     """True if the validation loss no longer improved (`train.early_stopping_evals`)."""
     best_step: int | None
     best_valid_loss: float | None
+    stopped_by_budget: bool = False
+    """True if the budget ended the training (`budget.usd`, `budget.usd_month`)."""
     restarts: int = 0
     """Restarts after a lost worker, over all attempts."""
     rollbacks: int = 0

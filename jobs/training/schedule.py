@@ -1,7 +1,7 @@
 """The length of a training and its learning-rate schedule: linear warm-up, then the decay of `train.schedule`.
 
-Where `train.max_seconds` ends a run before its last step, the decay must end then too. So the decay follows the larger
-of two shares: the share of the steps and the share of the seconds that have passed.
+Where `train.max_seconds` or the budget ends a run before its last step, the decay must end then too. So the decay
+follows the larger of two shares: the share of the steps and the share of the seconds that have passed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Schedule:
     total_steps: int
     num_windows: int
     """Windows of an epoch."""
+    budget_seconds: float | None = None
+    """Seconds of training that the budget pays for; None without a budget."""
 
     @classmethod
-    def of(cls, config: TrainConfig, num_windows: int, window_size: int) -> Schedule:
+    def of(
+        cls, config: TrainConfig, num_windows: int, window_size: int, budget_seconds: float | None = None
+    ) -> Schedule:
         """Return the schedule of a run over `num_windows` windows of `window_size` tokens."""
-        total_steps = math.ceil(round(config.epochs * num_windows / config.batch_size, 6))
-        if config.max_tokens is not None:
-            total_steps = min(total_steps, math.ceil(config.max_tokens / (config.batch_size * window_size)))
-        total_steps = max(1, total_steps)
-        return cls(config, total_steps, num_windows)
+        return cls(config, config.num_steps(num_windows, window_size), num_windows, budget_seconds)
 
     @property
     def total_epochs(self) -> float:
@@ -46,9 +46,20 @@ class Schedule:
         """Steps before the highest learning rate: `train.warmup_steps`, but at most a tenth of all steps."""
         return min(self.config.warmup_steps, self.total_steps // 10)
 
+    @property
+    def max_seconds(self) -> float | None:
+        """Seconds after which training ends: by `train.max_seconds`, or by the budget."""
+        limits = [limit for limit in (self.config.max_seconds, self.budget_seconds) if limit is not None]
+        return min(limits, default=None)
+
+    def is_ended_by_budget(self, steps: int, seconds: float) -> bool:
+        """Return whether the budget is what ends a training after `steps` and `seconds`."""
+        is_over = self.budget_seconds is not None and seconds >= self.budget_seconds
+        return is_over and self.max_seconds == self.budget_seconds and steps < self.total_steps
+
     def progress(self, steps: int, seconds: float) -> float:
         """Return the share of the run, 0 to 1, that is done after `steps` and `seconds`."""
-        share_of_time = seconds / self.config.max_seconds if self.config.max_seconds else 0.0
+        share_of_time = seconds / self.max_seconds if self.max_seconds else 0.0
         return min(1.0, max(steps / self.total_steps, share_of_time))
 
     def is_over(self, steps: int, seconds: float) -> bool:

@@ -32,11 +32,17 @@ class Trainer:
     """Everything that a worker trains with, built once."""
 
     def __init__(
-        self, config: TrainConfig, data: TrainingData, learner: Learner, group: Group, watchdog: Watchdog
+        self,
+        config: TrainConfig,
+        data: TrainingData,
+        learner: Learner,
+        group: Group,
+        watchdog: Watchdog,
+        budget_seconds: float | None = None,
     ) -> None:
         self.config, self.data, self.learner, self.group, self.watchdog = config, data, learner, group, watchdog
         self.order = SampleOrder(data.train.windows_per_shard, config.seed)
-        self.schedule = Schedule.of(config, data.train.num_windows, data.train.size)
+        self.schedule = Schedule.of(config, data.train.num_windows, data.train.size, budget_seconds)
 
 
 def train_step(

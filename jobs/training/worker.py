@@ -48,7 +48,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
         data = job.open_data()
         learner = Learner(initial_model(job, data.shape), config, device)
         state = _resume(job, learner, group)
-        trainer = Trainer(config, data, learner, group, watchdog)
+        trainer = Trainer(config, data, learner, group, watchdog, job.budget_seconds)
         is_complete = Loop(job, trainer, state, shutdown).run(until)
         return TrainingResult(
             is_complete=is_complete,
@@ -57,6 +57,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
             device=learner.device.type,
             peak_resident_bytes=int(group.largest(peak_resident_bytes())),
             stopped_early=state.has_stopped_improving(trainer.schedule),
+            stopped_by_budget=trainer.schedule.is_ended_by_budget(state.steps, state.seconds),
             best_step=state.best_step,
             best_valid_loss=state.best_valid_loss,
         )

@@ -149,6 +149,10 @@ _FOLDED = {
         "embed.sync_tokens": "Tokens between two averages of the workers",
         "embed.seed": "Seed of the vectors",
     },
+    "Budget": {
+        "budget.usd": "Most that the run may cost, in USD",
+        "budget.usd_month": "Most that the pipeline may cost in a month, in USD",
+    },
     "Spark": {
         "spark.app_name": "Name of the application",
         "spark.master": "Spark master",
@@ -193,6 +197,7 @@ _OF_GROUP = {
     "generate": "Generated text",
     "promotion": "Promotion",
     "embed": "Word vectors",
+    "budget": "Budget",
     "spark": "Spark",
     "cluster": "Cluster on AWS",
 }

@@ -12,16 +12,19 @@ while true; do
         *) break ;;
     esac
 done
-PYTHONPATH=$files exec "$PYSPARK_PYTHON" "$@"
+PYTHONPATH=$files exec "$PYSPARK_PYTHON" "$@" OPTIONS
 """
 
 
-def use_no_spark(folder: Path) -> None:
-    """Have the embedded EMRs that this process starts find a package of Spark in `folder` that has no JVM."""
+def use_no_spark(folder: Path, options: str = "") -> None:
+    """Have the embedded EMRs that this process starts find a package of Spark in `folder` that has no JVM.
+
+    The application gets the `options` in addition, such as ``--engine inline``, with which the real job needs no Spark.
+    """
     package = folder / "pyspark"
     (package / "bin").mkdir(parents=True)
     (package / "__init__.py").touch()
     script = package / "bin" / "spark-submit"
-    script.write_text(_SPARK_SUBMIT)
+    script.write_text(_SPARK_SUBMIT.replace("OPTIONS", options))
     script.chmod(0o755)
     os.environ["PYTHONPATH"] = str(folder)

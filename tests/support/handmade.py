@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from jobs.config import Config, resolve
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.uri import join
 from jobs.tokenizer.definition import END_OF_TEXT
 from jobs.tokenizer.tokenizer import Tokenizer
 
@@ -81,6 +84,13 @@ def make_run(place: Lake, name: str = "r", **settings: object) -> tuple[Run, Con
     store.write_bytes(run.config, config.to_json().encode())
     store.write_json(run.datasets, {"tokens": FINGERPRINT, "windows": FINGERPRINT})
     return run, config
+
+
+def pay_by_the_second(run: Run, seconds_ago: float) -> None:
+    """Give a run a cluster since that many seconds, which costs a dollar in each of them."""
+    asked = datetime.fromtimestamp(time.time() - seconds_ago, UTC).isoformat()
+    store.write_json(join(run.clusters, "0001.json"), {"number": 1, "asked": asked, "cluster_id": "j-1"})
+    store.write_json(run.budget, {"hourly_usd": 3600.0, "month_spent_usd": None, "later_seconds": 1.0})
 
 
 def metrics(run: Run) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -185,6 +186,13 @@ class TrainConfig(Section):
     step_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
     killed and training resumes."""
+
+    def num_steps(self, num_windows: int, window_size: int) -> int:
+        """Return the number of optimizer steps over `num_windows` windows of `window_size` tokens."""
+        steps = math.ceil(round(self.epochs * num_windows / self.batch_size, 6))
+        if self.max_tokens is not None:
+            steps = min(steps, math.ceil(self.max_tokens / (self.batch_size * window_size)))
+        return max(1, steps)
 
     @model_validator(mode="after")
     def _strategy_and_batch_fit(self) -> Self:

@@ -50,7 +50,7 @@ from jobs.training.warm_start import initial_model
 log = logging.getLogger(__name__)
 
 FIRST_TIMED_STEPS = 10
-"""Steps of the first round of a run that `train.max_seconds` ends, before the duration of a step is known."""
+"""Steps of the first round of a run that a time limit ends, before the duration of a step is known."""
 
 
 class Rounds:
@@ -60,7 +60,8 @@ class Rounds:
         self._job, self._engine = job, engine
         self._run, self._config = job.run, job.config.train
         self._data = job.open_data()
-        self._schedule = Schedule.of(self._config, self._data.train.num_windows, self._data.train.size)
+        train = self._data.train
+        self._schedule = Schedule.of(self._config, train.num_windows, train.size, job.budget_seconds)
         self._model = initial_model(job, self._data.shape)
         self._baselines = baselines(self._model, self._data, self._config.eval_windows)
         self._outer = outer_optimizer(self._model, self._config)
@@ -86,6 +87,7 @@ class Rounds:
             device=last.device if last else device.type,
             peak_resident_bytes=max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self._results)]),
             stopped_early=self._state.has_stopped_improving(self._schedule),
+            stopped_by_budget=self._schedule.is_ended_by_budget(self._state.steps, self._state.seconds),
             best_step=self._state.best_step,
             best_valid_loss=self._state.best_valid_loss,
         )
@@ -135,8 +137,8 @@ class Rounds:
     def _plan(self) -> RoundPlan:
         config, step = self._config, self._state.steps
         last_step = min(self._next_sync(step), self._schedule.total_steps)
-        if config.max_seconds is not None:
-            seconds_left, per_step = config.max_seconds - self._state.seconds, self._seconds_per_step
+        if self._schedule.max_seconds is not None:
+            seconds_left, per_step = self._schedule.max_seconds - self._state.seconds, self._seconds_per_step
             last_step = min(last_step, step + (math.ceil(seconds_left / per_step) if per_step else FIRST_TIMED_STEPS))
         manifest = store.read_manifest(self._run.checkpoint(step))
         assert manifest is not None

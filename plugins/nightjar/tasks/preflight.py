@@ -22,12 +22,13 @@ from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
 from jobs.sources.inputs import check_inputs, named_files
-from jobs.sources.listing import Source, list_corpus
+from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
 from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
 from nightjar.packaging.wheels import Target, check_names, torch_version
+from nightjar.tasks import estimate
 from nightjar.tasks.placement import place
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,15 @@ def prepare(config: Config, run: Run) -> Config:
     check_submittable(lake)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
-    formats = check_corpus(config, lake.uri)
+    listing = check_corpus(config, lake.uri)
     check_files(config, lake)
+    expected = estimate.expect(config, run, listing.size)
     champion, _ = read_champion(Pipeline.of(run), aws.store())
-    for line in explain_inert(config, config.chosen, Facts("emr", formats, inherits=champion is not None)):
+    for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):
         log.warning("%s", line)
-    return of_run.claim(run, config, aws.store())
+    config = of_run.claim(run, config, aws.store())
+    estimate.record(run, expected)
+    return config
 
 
 def check_can_wait() -> None:
@@ -83,8 +87,8 @@ def check_wheelhouse(config: Config) -> None:
         raise InputError(f"cluster.wheelhouse: {error}") from None
 
 
-def check_corpus(config: Config, lake_uri: str | None = None) -> frozenset[str]:
-    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8; return its formats."""
+def check_corpus(config: Config, lake_uri: str | None = None) -> Listing:
+    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8; return its files."""
     store = aws.store()
     with _input_error("corpus: cannot be listed"):
         listing = list_corpus(config.corpus, store, lake_uri)
@@ -100,7 +104,7 @@ def check_corpus(config: Config, lake_uri: str | None = None) -> frozenset[str]:
     log.info("Corpus %s: %d files, %.1f MB", " ".join(listing.places), len(sources), num_bytes / 1e6)
     if left_out := listing.describe_left_out():
         log.info("Corpus: %s", left_out)
-    return listing.formats
+    return listing
 
 
 def check_contents(

@@ -18,6 +18,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from jobs.model_io.folder import save_model
+from jobs.prices.budget import describe_budget, has_budget
 from jobs.steps import train
 from jobs.training.checkpoint import complete_checkpoints
 from jobs.training.job import CHANGEABLE_SETTINGS, TrainingJob
@@ -102,6 +103,9 @@ UNSEEN = {
     "train.state_every": (3, {}, ROUNDS),
     "train.max_rollbacks": (1, {}, {"train.on_divergence": "rollback"}),
     "train.gang_timeout_seconds": (400.0, ROUNDS, {}),
+    # Airflow's task preflight and the train step on a cluster read them.
+    "budget.usd": (5.0, {"cluster.job_flow_id": "j-1"}, {}),
+    "budget.usd_month": (5.0, {"cluster.job_flow_id": "j-1"}, {}),
     # Airflow's task promote reads them.
     **{key: (flat_schema()[key]["default"], {"promotion.enabled": False}, {}) for key in RULES if "promotion." in key},
 }
@@ -168,6 +172,7 @@ def identity(config):
             "changeable": {name: getattr(config.train, name) for name in sorted(CHANGEABLE_SETTINGS)},
             "generate": config.generate.model_dump(),
             "promotion": config.promotion.model_dump(),
+            "budget": describe_budget(config) if has_budget(config) else None,
             "cluster": requests.run_job_flow(config, who, datetime(2026, 1, 1, tzinfo=UTC), "s3://p"),
             "step": requests.add_step("j", "train", config, run, "s3://p"),
             "local": [
@@ -181,6 +186,7 @@ def identity(config):
 
 
 VALUES = {
+    "budget.usd": 5.0, "budget.usd_month": 50.0,
     "promotion.canaries": ["One"], "promotion.max_unknown": 0.1,
     "tokenize.max_document_bytes": 5, "tokenize.max_piece_bytes": 2048,
     "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,

@@ -133,3 +133,13 @@ def test_a_run_of_the_earlier_layout_has_no_owner(run):
     assert isinstance(of_run.read_config(earlier), Config)
     with pytest.raises(InputError, match="another configuration"):
         of_run.claim(earlier, config(train__seed=7))
+
+
+def test_a_deployment_that_was_written_before_there_were_budgets_is_read(run):
+    of_run.claim(run, config())
+    of_run.renew(run, config(cluster__core_instances=3))
+    written = store.read_json(run.deployment(1))
+    del written["budget"]
+    store.write_json(run.deployment(1), written)
+    assert of_run.read_config(run).cluster.core_instances == 3
+    assert of_run.read_config(run).budget.usd is None

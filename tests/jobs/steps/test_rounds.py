@@ -20,7 +20,7 @@ from jobs.training.local_sgd import driver, task
 from jobs.training.order import SampleOrder
 from jobs.training.schedule import Schedule
 from jobs.training.warm_start import initial_model
-from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics, pay_by_the_second
 
 pytestmark = pytest.mark.slow
 
@@ -225,6 +225,16 @@ def test_max_seconds_ends_the_rounds(place):
     settings = {"train__max_tokens": None, "train__epochs": 10_000, "train__max_seconds": 3}
     _, _, stats = train_run(place, "timed", train__strategy="average", **settings)
     assert 3 <= stats["training_seconds"] < 15
+
+
+def test_the_budget_ends_the_rounds(place):
+    run, config = make_run(place, "paid", train__strategy="average", train__epochs=10_000, train__max_tokens=None,
+                           budget__usd=64)  # fmt: skip
+    pay_by_the_second(run, 60)
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert 1 < stats["training_seconds"] < 15
+    assert stats["stopped_by_budget"]
+    assert store.read_manifest(run.model) is not None
 
 
 def test_a_round_for_each_epoch(place):

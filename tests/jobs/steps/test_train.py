@@ -21,7 +21,7 @@ from jobs.training.checkpoint import complete_checkpoints, latest_checkpoint
 from jobs.training.job import TrainingJob
 from jobs.training.schedule import Schedule
 from jobs.training.worker import train_worker
-from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics
+from tests.support.handmade import FINGERPRINT, make_datasets, make_run, metrics, pay_by_the_second
 from tests.support.processes import inline_workers
 
 pytestmark = pytest.mark.slow
@@ -177,6 +177,49 @@ def test_max_seconds_ends_a_run_with_a_model(place):
     rates = [row["learning_rate"] for row in rows[50:]]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.1 * config.train.learning_rate, rel=0.05)
+    assert store.read_manifest(run.model) is not None
+
+
+def test_the_budget_ends_a_run_with_a_model(place):
+    run, config = make_run(place, train__epochs=10_000, budget__usd=60 + 5)
+    pay_by_the_second(run, 60)
+    started = time.monotonic()
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert 1 < stats["training_seconds"] < 5
+    assert time.monotonic() - started < 30
+    assert stats["stopped_by_budget"]
+    rows = metrics(run)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert "valid_loss" in rows[-1]
+    assert rows[-1]["learning_rate"] == pytest.approx(0.1 * config.train.learning_rate, rel=0.2)
+    assert store.read_manifest(run.model) is not None
+
+
+def test_a_budget_that_is_enough_changes_nothing(place):
+    _, _, plain = train_run(place, "plain", train__epochs=1)
+    run, config = make_run(place, "rich", train__epochs=1, budget__usd=1e6)
+    pay_by_the_second(run, 60)
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert not stats["stopped_by_budget"]
+    assert (stats["num_steps"], stats["valid_loss"]) == (
+        plain["num_steps"],
+        pytest.approx(plain["valid_loss"], rel=0.05),
+    )
+
+
+def test_without_money_training_does_not_start_but_one_that_has_started_ends_with_a_model(place):
+    run, config = make_run(place, train__epochs=10_000, train__max_tokens=20 * 32 * 16, budget__usd=50)
+    pay_by_the_second(run, 60)
+    with pytest.raises(InputError, match=r"the budget leaves nothing for training \(budget\.usd=50\)"):
+        train.run(run, config, InlineEngine(), lambda _: None)
+    assert latest_checkpoint(run) is None
+    whole, _, _ = train_run(place, "whole", train__epochs=10_000, train__max_tokens=20 * 32 * 16,
+                            train__checkpoint_every=8, train__keep_checkpoints=9)  # fmt: skip
+    folder = local_path(run.checkpoint(16))
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(local_path(whole.checkpoint(16)))
+    stats = train.run(run, config, InlineEngine(), lambda _: None)
+    assert (stats["num_steps"], stats["stopped_by_budget"]) == (17, True)
     assert store.read_manifest(run.model) is not None
 
 

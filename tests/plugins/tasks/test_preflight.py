@@ -15,6 +15,7 @@ from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join, local_path
+from jobs.prices.book import Price, to_toml
 from jobs.sources.listing import list_sources
 from nightjar.aws import emr_client, store
 from nightjar.tasks import preflight
@@ -236,6 +237,49 @@ def test_a_lake_that_spark_submit_refuses_is_refused_before(name):
     with pytest.raises(InputError, match=r"^NIGHTJAR_LAKE: s3://lakes/.* spark-submit on EMR refuses a URI") as caught:
         preflight.check_submittable(Lake(f"s3://lakes/{name}"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lake_uri, emr_at_home, caplog):
+    corpus = put("a.txt", TEXT * 9)
+    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
+    with caplog.at_level("INFO"):
+        preflight.prepare(config(corpus), run)
+    assert "Estimate: unknown (no earlier night); at most" in caplog.text
+    first = store().read_json(run.estimate)
+    assert (first["corpus_bytes"], first["instance_seconds"]) == (len(TEXT) * 9, None)
+    assert first["bound_instance_seconds"] == 3 * (3600 + 4 * 6 * 3600)
+    preflight.prepare(config(corpus, **{"cluster.core_instances": 5}), run)
+    assert store().read_json(run.estimate) == first
+    assert not store().exists(run.budget)
+
+
+def test_a_budget_without_known_prices_is_refused_and_nothing_is_written(put, lake_uri, emr_at_home):
+    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
+    with pytest.raises(
+        InputError, match=r"budget\.usd=3: the budget cannot be kept: .* not known; run nightjar prices"
+    ):
+        preflight.prepare(config(put("a.txt", TEXT * 9), **{"budget.usd": 3}), run)
+    assert not store().exists(run.config)
+
+
+def test_a_budget_may_be_raised_when_a_run_is_cleared(put, lake_uri, emr_at_home, tmp_path, monkeypatch):
+    types = ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")
+    prices = [Price(kind=kind, region="us-east-1", item=name, usd=0.5) for name in types for kind in ("ec2", "emr")]
+    file = tmp_path / "prices.toml"
+    file.write_bytes(to_toml(prices, "mine"))
+    monkeypatch.setenv("NIGHTJAR_PRICES", str(file))
+    corpus = put("a.txt", TEXT * 9)
+    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
+    first = preflight.prepare(config(corpus, **{"budget.usd": 3}), run)
+    again = preflight.prepare(config(corpus, **{"budget.usd": 4}), run)
+    assert (first.budget.usd, again.budget.usd) == (3, 4)
+    written = store().read_json(run.budget)
+    assert written == {"hourly_usd": pytest.approx(3.0, rel=0.01), "month_spent_usd": None, "later_seconds": None}
+    preflight.prepare(config(corpus), run)
+    assert not store().exists(run.budget)
+    file.write_text("[[price]]\n")
+    with pytest.raises(InputError, match=r"NIGHTJAR_PRICES: .*prices\.toml: price 1: kind: field required"):
+        preflight.prepare(config(corpus), run)
 
 
 @pytest.mark.parametrize("uri", ["s3://lakes/night-1/a_b.c=d", "s3://lakes", "s3://lakes/läke", "file:///my%20lake"])

@@ -16,6 +16,7 @@ from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
+from jobs.results.page import read_report
 from nightjar.aws import store
 from nightjar.errors import FinalError, MayStillRunError
 from nightjar.tasks import bill, results
@@ -210,6 +211,18 @@ def test_the_bill_is_in_the_statistics_in_the_report_and_in_the_summary_of_pull_
         assert "0.75" in page
         assert "<td>2:00:00 h<td>0.5 USD" in page
     assert results.pull_stats(run, tmp_path)["cost_usd"] == 0.75
+
+
+def test_the_report_compares_the_estimate_with_what_the_run_took(run, tmp_path):
+    store().write_json(join(run.stats, "stats.json"), {"valid_loss": 1.5, "steps": {"train": {"seconds": 9.0}}})
+    used_cluster(run, ended=True)
+    store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": 0.69, "nights": 8, "reason": None})
+    tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
+    assert tiles["expected"].text == "2:46:40 h (+8% in fact)"
+    assert tiles["expected"].meaning.startswith("Instance time that 8 earlier nights let expect before the run")
+    store().write_json(run.estimate, {"instance_seconds": None, "reason": "no earlier night"})
+    tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
+    assert (tiles["expected"].text, tiles["expected"].meaning) == ("not known", "no earlier night.")
 
 
 def test_without_a_cluster_there_is_no_bill(run, tmp_path):

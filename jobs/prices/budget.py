@@ -1,0 +1,184 @@
+"""The budget of a run and of a pipeline's month: what is refused before a cluster exists, and when training must end.
+
+Preflight writes what training needs to ``budget.json``: what the cluster costs in an hour at the most, what other runs
+of the month have cost, and how long the steps after training will take. A cluster has no other prices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.config import Config
+from jobs.errors import InputError, NightjarError, reading
+from jobs.lake.layout import FIRST_CLUSTER, Pipeline, Run
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import base_name, join
+from jobs.prices.bill import make_bill
+from jobs.prices.book import PriceBook, explain_missing
+from jobs.prices.estimate import Estimate, hourly_at_most
+from jobs.prices.metering import ClusterUse, read_uses
+
+LATER_SHARE = 0.1
+"""Part of what is left at the start of training that is kept for the steps after it, if no earlier night tells."""
+_SHORTEN = "shorten the run (train.max_tokens, train.max_seconds, train.epochs)"
+
+
+def has_budget(config: Config) -> bool:
+    """Return whether a budget acts: the run has one, and a cluster of its own."""
+    budget = config.budget
+    return (budget.usd is not None or budget.usd_month is not None) and config.cluster.job_flow_id is None
+
+
+def describe_budget(config: Config) -> str:
+    """Return the budgets of a run: ``budget.usd=5``."""
+    values = (("budget.usd", config.budget.usd), ("budget.usd_month", config.budget.usd_month))
+    return ", ".join(f"{key}={value:g}" for key, value in values if value is not None)
+
+
+def check_budget(
+    run: Run,
+    config: Config,
+    estimate: Estimate,
+    prices: PriceBook,
+    region: str,
+    store: Store = ENVIRONMENT,
+    now: float | None = None,
+) -> dict[str, Any] | None:
+    """Check that a run keeps to its budgets, and return the content of ``budget.json``; None without a budget.
+
+    Raises:
+        InputError: if a price is not known, or if the run is expected to exceed a budget.
+    """
+    if not has_budget(config):
+        return None
+    hourly = hourly_at_most(config, prices, region)
+    if hourly.usd is None:
+        raise InputError(f"{describe_budget(config)}: the budget cannot be kept: {explain_missing(hourly.missing)}")
+    expected, usd, month = estimate.usd, config.budget.usd, config.budget.usd_month
+    if usd is not None and expected is not None and expected > usd:
+        raise InputError(
+            f"budget.usd: the run is expected to cost {expected:.2f} USD, more than {usd:.2f}"
+            f" ({estimate}); raise it, or {_SHORTEN}"
+        )
+    spent = None
+    if month is not None:
+        moment = datetime.fromtimestamp(time.time() if now is None else now, UTC)
+        spent = spent_in_month(run, prices, store, moment)
+        wanted = "" if expected is None else f", and this one is expected to cost {expected:.2f}"
+        if spent >= month or spent + (expected or 0.0) > month:
+            raise InputError(
+                f"budget.usd_month: runs of the pipeline {Pipeline.of(run).name} have cost {spent:.2f} USD since"
+                f" {moment:%Y-%m}-01 (UTC){wanted}, more than {month:.2f} together; raise it, wait for the next month,"
+                f" or {_SHORTEN}"
+            )
+    return {"hourly_usd": hourly.usd, "month_spent_usd": spent, "later_seconds": _later_seconds(config, estimate)}
+
+
+def _later_seconds(config: Config, estimate: Estimate) -> float | None:
+    """Return how long the steps after training, and the end of the cluster, will take; None if it is not known."""
+    if estimate.instance_seconds is None:
+        return None
+    later = config.steps[config.steps.index("train") + 1 :]
+    return sum(estimate.steps.get(step, 0.0) for step in later) + (estimate.other_seconds or 0.0) / 2
+
+
+def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> float:
+    """Return what the other runs of a run's pipeline have cost since the month began, in USD.
+
+    Raises:
+        InputError: if the cost of one is not known.
+    """
+    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
+    uses = [use for other in _runs_since(run, start, store) for use in _uses(other, store, now.timestamp())]
+    bill = make_bill([_clipped(use, start) for use in uses], lambda: prices)
+    if bill.total.usd is None:
+        raise InputError(f"budget.usd_month: what runs of this month have cost is not known: {bill.problem}")
+    return bill.total.usd
+
+
+def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
+    """Yield the other runs of a pipeline whose record of clusters has changed since a moment."""
+    parent = run.folder.rpartition("/")[0]
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in store.list_folders(run.uri.rpartition("/")[0]):
+            other = Run(run.lake_uri, "/".join(filter(None, (parent, name))))
+            info = store.info(join(other.clusters, FIRST_CLUSTER)) if name != base_name(run.uri) else None
+            if info is not None and info.modified_at >= start:
+                yield other
+
+
+def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:
+    """Yield the use of a run's clusters. One that nobody has ended counts until its time to live at the most."""
+    config: dict[str, Any] = {}
+    with suppress(OSError, NightjarError):
+        config = Config.from_json(store.read_bytes(run.config).decode(errors="replace")).model_dump(mode="json")
+    most = _longest_life(config)
+    for use in read_uses(run, config, store, now=now):
+        spans = use.instances
+        if not use.is_final:
+            spans = tuple(replace(span, ended=min(span.ended, span.started + most)) for span in spans)
+        yield replace(use, instances=spans)
+
+
+def _longest_life(config: Mapping[str, Any]) -> float:
+    cluster = config.get("cluster") or {}
+    steps = 3600.0 + 6 * float(cluster.get("step_timeout_seconds") or 21_600)
+    return max(steps, 3600.0 * float(cluster.get("time_to_live_hours") or 0))
+
+
+def _clipped(use: ClusterUse, start: float) -> ClusterUse:
+    """Return the use of a cluster since a moment."""
+    spans = [replace(span, started=max(span.started, start)) for span in use.instances if span.ended > start]
+    return replace(use, instances=tuple(spans))
+
+
+def seconds_for_training(
+    run: Run, config: Config, store: Store = ENVIRONMENT, now: float | None = None
+) -> float | None:
+    """Return for how many seconds from now on the budget pays for training; None without a budget.
+
+    A run without Airflow has no cluster that costs anything, and so no ``budget.json``.
+
+    Raises:
+        InputError: if a run with a cluster got its budget after its preflight.
+    """
+    if not has_budget(config):
+        return None
+    try:
+        with reading(run.budget, "clear the task preflight, which writes it anew"):
+            values = store.read_json(run.budget)
+            hourly = float(values["hourly_usd"])
+            spent, later = (None if values[key] is None else float(values[key]) for key in _OPTIONAL)
+    except FileNotFoundError:
+        values = None
+    month = config.budget.usd_month
+    if values is None or (month is not None and spent is None):
+        if store.list_files(run.clusters):
+            raise InputError(f"{describe_budget(config)}: was set after the task preflight; clear that task") from None
+        return None
+    limits = (config.budget.usd, None if month is None else month - (spent or 0.0))
+    limit = min(each for each in limits if each is not None)
+    moment = time.time() if now is None else now
+    left = limit - _spent(run, config, hourly, store, moment)
+    reserve = LATER_SHARE * max(left, 0.0) if later is None else hourly * later / 3600
+    return (left - reserve) / hourly * 3600 if hourly else float("inf")
+
+
+_OPTIONAL = ("month_spent_usd", "later_seconds")
+
+
+def _spent(run: Run, config: Config, hourly: float, store: Store, now: float) -> float:
+    """Return what a run has cost so far: its present cluster by the hour, those that have ended by their bill."""
+    spent = 0.0
+    for use in read_uses(run, config.model_dump(mode="json"), store, now=now):
+        ended = max((span.ended for span in use.instances), default=0.0)
+        started = min((span.started for span in use.instances), default=0.0)
+        bill = make_bill([use], lambda: PriceBook(())) if use.is_final else None
+        known = bill.total.usd if bill else None
+        spent += hourly * (ended - started) / 3600 if known is None else known
+    return spent

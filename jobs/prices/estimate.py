@@ -1,0 +1,229 @@
+"""How long a run will take and what it will cost, from the earlier nights of its pipeline.
+
+The seconds of a step follow what it works on: bytes of text, optimizer steps, tokens to write. Only nights that had the
+same cluster and the same settings of that step count. Without such a night the estimate is unknown, and what limits
+give is a bound.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+from jobs.config import Config
+from jobs.config.stored import get
+from jobs.prices.book import ON_DEMAND, PriceBook, Rate, explain_missing
+from jobs.prices.history import Night
+
+LATEST = 5
+"""Latest nights that a step's seconds are computed from: machines and code change, and older ones mislead."""
+SAME_WORK = 0.05
+"""Work that differs by less counts as the same."""
+_CLUSTER = (
+    *("cluster.primary_instance_types", "cluster.core_instance_types", "cluster.core_instances"),
+    *("cluster.task_instance_types", "cluster.task_instances", "spark.executors", "spark.executor_cores"),
+)
+_SPEED: Mapping[str, tuple[str, ...]] = {
+    "tokenize": ("tokenize",),
+    "windows": ("windows",),
+    "embed": ("embed.size", "embed.window", "embed.negative", "embed.workers"),
+    "train": (
+        *("model", "windows.size", "tokenize.kind", "tokenize.vocab_size"),
+        *(
+            f"train.{name}"
+            for name in (
+                *("strategy", "sync_every", "delta_dtype", "allreduce_steps", "state_every", "workers", "batch_size"),
+                *("micro_batch_size", "optimizer", "embeddings", "dtype", "device", "compile", "eval_every"),
+                *("eval_windows", "checkpoint_every"),
+            )
+        ),
+    ),
+    "generate": ("model", "generate.dtype", "tokenize.kind"),
+}
+"""The settings of each step that decide how long a unit of its work takes: keys, or whole sections."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to take."""
+
+    corpus_bytes: int
+    nights: int = 0
+    """Earlier nights that it was computed from."""
+    steps: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each step."""
+    other_seconds: float | None = None
+    """Seconds of the cluster that belong to no step."""
+    instance_seconds: float | None = None
+    """None if it is not known."""
+    usd: float | None = None
+    at_most: bool = False
+    """Whether a spot price is not known, so that the cost is a bound."""
+    reason: str | None = None
+    """Why the time or the cost is not known."""
+    bound_instance_seconds: float = 0.0
+    """What the limits of the settings allow at the most."""
+    bound_usd: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``estimate.json`` in the run's folder."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        bound = f"at most {_amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
+        if self.instance_seconds is None:
+            return f"Estimate: unknown ({self.reason}); {bound}"
+        parts = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.steps.items())
+        amount = _amount(self.instance_seconds, self.usd, "at most " if self.at_most else "")
+        why = f"; {self.reason}" if self.usd is None else ""
+        return f"Estimate from {self.nights} nights: {amount} ({parts}); {bound}{why}"
+
+
+def _amount(instance_seconds: float, usd: float | None, bound: str = "") -> str:
+    cost = "an unknown price" if usd is None else f"{bound}{usd:.2f} USD"
+    return f"{instance_seconds / 3600:.2f} instance hours, {cost}"
+
+
+def make_estimate(
+    config: Config, corpus_bytes: int, nights: Sequence[Night], prices: PriceBook, region: str, limit_seconds: float
+) -> Estimate:
+    """Return the estimate of a run.
+
+    Args:
+        config: The configuration of the run, with all sizes.
+        corpus_bytes: Size of the corpus's files.
+        nights: Earlier nights of the pipeline, the latest last.
+        prices: The prices that are known.
+        region: The region of the cluster.
+        limit_seconds: How long the cluster may live.
+    """
+    hourly = hourly_at_most(config, prices, region)
+    cluster = config.cluster
+    count = 1 + cluster.core_instances + cluster.task_instances
+    bound_usd = None if hourly.usd is None else round(hourly.usd * limit_seconds / 3600, 4)
+    unknown = Estimate(corpus_bytes, bound_instance_seconds=count * limit_seconds, bound_usd=bound_usd)
+    same = [night for night in nights if _same(config, night, _CLUSTER)]
+    steps = {step: predict_step(step, config, corpus_bytes, same) for step in config.steps}
+    if lacking := [step for step, seconds in steps.items() if seconds is None]:
+        which = f"no earlier night has the same cluster and settings of {lacking[0]}" if nights else "no earlier night"
+        return replace(unknown, reason=which)
+    found = {step: round(seconds, 1) for step, seconds in steps.items() if seconds is not None}
+    other = statistics.median(_other_seconds(night) for night in same[-LATEST:])
+    seconds = count * (sum(found.values()) + other)
+    rate = _mean_rate(same[-1], prices, region)
+    return replace(
+        unknown,
+        nights=len(same[-LATEST:]),
+        steps=found,
+        other_seconds=round(other, 1),
+        instance_seconds=round(seconds, 1),
+        usd=None if rate.usd is None else round(rate.usd * seconds / 3600, 4),
+        at_most=rate.at_most,
+        reason=explain_missing(rate.missing) if rate.missing else None,
+    )
+
+
+def hourly_at_most(config: Config, prices: PriceBook, region: str) -> Rate:
+    """Return what the cluster of a run costs in an hour at the most, whichever of its instance types EMR takes.
+
+    Spot nodes count with the price on demand, since EMR buys them so if there are none on the spot market.
+    """
+    cluster = config.cluster
+    fleets = [
+        (cluster.primary_instance_types, 1),
+        (cluster.core_instance_types, cluster.core_instances),
+        (cluster.task_instance_types, cluster.task_instances),
+    ]
+    total, missing = 0.0, list[str]()
+    for types, count in fleets:
+        rates = [prices.rate(name, ON_DEMAND, region, cluster.root_volume_gb) for name in types] if count else []
+        missing += [each for rate in rates for each in rate.missing]
+        total += count * max((rate.usd or 0.0 for rate in rates), default=0.0)
+    return Rate(None if missing else total, at_most=True, missing=tuple(dict.fromkeys(missing)))
+
+
+def predict_step(step: str, config: Config, corpus_bytes: float, nights: Iterable[Night]) -> float | None:
+    """Return how many seconds a step will take; None if no earlier night tells it."""
+    alike = [night for night in nights if night.seconds(step) is not None]
+    alike = [night for night in alike if _same(config, night, _SPEED.get(step, ()))][-LATEST:]
+    if step == "train":
+        return _predict_training(config, corpus_bytes, alike)
+    samples = [(_work(step, night.config, night.corpus_bytes), night.seconds(step) or 0.0) for night in alike]
+    stored = config.model_dump(mode="json")
+    return fit(samples)(_work(step, stored, corpus_bytes)) if samples else None
+
+
+def _predict_training(config: Config, corpus_bytes: float, nights: Sequence[Night]) -> float | None:
+    """Return the seconds of the train step: what does not depend on its length, and the seconds of its steps."""
+    rows = []
+    for night in nights:
+        seconds, steps = night.number("train", "training_seconds"), night.number("train", "num_steps")
+        windows = night.number("windows", "num_train_windows")
+        if seconds and steps and windows:
+            rows.append((seconds / steps, (night.seconds("train") or 0.0) - seconds, windows / night.corpus_bytes))
+    if not rows:
+        return None
+    per_step, start, windows_per_byte = (float(statistics.median(column)) for column in zip(*rows, strict=True))
+    steps = config.train.num_steps(max(1, round(windows_per_byte * corpus_bytes)), config.windows.size)
+    training: float = per_step * steps
+    if config.train.max_seconds is not None:
+        training = min(training, config.train.max_seconds)
+    return max(0.0, float(start)) + training
+
+
+def _work(step: str, config: Mapping[str, Any], corpus_bytes: float) -> float:
+    """Return how much a step does, in any unit."""
+    if step in ("tokenize", "windows"):
+        return corpus_bytes
+    if step == "embed":
+        return corpus_bytes * float(get(config, "embed.epochs") or 1)
+    if step == "generate":
+        length = get(config, "generate.max_new_tokens") or get(config, "generate.max_new_words") or 1
+        prompts = 1 if get(config, "generate.prompts_file") else len(get(config, "generate.prompts") or (1,))
+        return float(prompts * (get(config, "generate.num_samples") or 1) * length)
+    return 1.0
+
+
+def fit(samples: Sequence[tuple[float, float]]) -> Callable[[float], float]:
+    """Return seconds as a function of work: a fixed part, and the median slope between two samples (Theil and Sen).
+
+    If all samples have the same work, more work takes proportionally more time, and less work as much as before: what
+    part is fixed is not known, and the estimate is to err upwards.
+    """
+    slopes = [(t2 - t1) / (w2 - w1) for (w1, t1), (w2, t2) in combinations(samples, 2) if abs(w2 - w1) > SAME_WORK * w1]
+    if not slopes:
+        work, seconds = (statistics.median(column) for column in zip(*samples, strict=True))
+        return lambda wanted: seconds * max(1.0, wanted / work)
+    slope = min(max(0.0, statistics.median(slopes)), *(seconds / work for work, seconds in samples))
+    fixed = statistics.median(seconds - slope * work for work, seconds in samples)
+    return lambda wanted: fixed + slope * wanted
+
+
+def _same(config: Config, night: Night, keys: Iterable[str]) -> bool:
+    stored = config.model_dump(mode="json")
+    return all(get(stored, key) == get(night.config, key) for key in keys)
+
+
+def _other_seconds(night: Night) -> float:
+    """Return how long an instance of a night ran, on average, beside the steps."""
+    in_steps = sum(each.overlap(span.started, span.ended) for each in night.use.instances for span in night.use.steps)
+    return (night.instance_seconds - in_steps) / max(1, night.num_instances)
+
+
+def _mean_rate(night: Night, prices: PriceBook, region: str) -> Rate:
+    """Return what an instance costs in an hour, of the types and markets that a night had, at the prices of today."""
+    shares: dict[tuple[str, Any], float] = defaultdict(float)
+    for span in night.use.instances:
+        shares[span.type, span.market] += span.overlap(span.started, span.ended)
+    total, at_most, missing = 0.0, False, list[str]()
+    for (name, market), seconds in shares.items():
+        rate = prices.rate(name, market, region, night.use.disk_gb)
+        missing += rate.missing
+        at_most = at_most or rate.at_most
+        total += (rate.usd or 0.0) * seconds / max(night.instance_seconds, 1e-9)
+    return Rate(None if missing else total, at_most, tuple(dict.fromkeys(missing)))
