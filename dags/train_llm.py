@@ -2,8 +2,8 @@
 
     preflight -> take_turn -> upload_package -> sweep -> create_cluster
                                                (setup)      (setup)
-              -> tokenize -> windows -> embed -> train -> generate
-                                     (optional)
+              -> tokenize -> windows -> embed -> train -> generate -> score
+                                     (optional)                    (optional)
               -> terminate_cluster ------> verdict
                     (teardown)            (teardown)
               -> pull_stats -> promote -> verdict
@@ -61,6 +61,7 @@ STEP_DOCS = {
     "embed": "Train word2vec vectors for the tokens. Skipped unless `train.embeddings` is `embed`.",
     "train": "Train the model on the workers, with checkpoints and metrics in the lake.",
     "generate": "Generate text from the prompts with the trained model.",
+    "score": "Score the model and the champion on the same documents. Skipped unless `windows.split` is `fixed`.",
 }
 
 
@@ -100,7 +101,7 @@ def pull_stats() -> dict[str, Any]:
     return results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
 
 
-@task(outlets=[PROMOTIONS])
+@task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # `score` is skipped unless the configuration asks for it
 def promote() -> Generator[Metadata, None, dict[str, Any]]:
     """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
     context = get_current_context()

@@ -194,6 +194,7 @@ def embed(
 
 _add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")
 _add_step("generate", "Run the generate step of a run: continue the prompts with the trained model.")
+_add_step("score", "Run the score step of a run: compare its model with the champion on the frozen evaluation set.")
 
 
 def _check_attempt(attempt: int | None, config_uri: str | None) -> None:

@@ -52,8 +52,9 @@ __all__ = [
     "resolve",
 ]
 
-STEPS = ("tokenize", "windows", "embed", "train", "generate")
-"""The steps of a run in their order. `embed` runs only if the model starts from its vectors."""
+STEPS = ("tokenize", "windows", "embed", "train", "generate", "score")
+"""The steps of a run in their order. `embed` and `score` run only if the configuration needs them."""
+SCORE = "score"
 
 PREFIX = "NIGHTJAR_"
 RUN_KEYS = ("corpus", "preset")
@@ -118,8 +119,16 @@ class Config(Section):
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps of this run: `embed` is one of them only if the model starts from its vectors."""
-        return tuple(step for step in STEPS if step != EMBED or self.train.embeddings == EMBED)
+        """The steps of this run.
+
+        `embed` is one of them only if the model starts from its vectors, and `score` only if models are compared: for
+        promotion, with a split under which none has trained on the evaluation set.
+        """
+        needed = {
+            EMBED: self.train.embeddings == EMBED,
+            SCORE: self.promotion.enabled and self.windows.split == "fixed",
+        }
+        return tuple(step for step in STEPS if needed.get(step, True))
 
     @property
     def text_settings(self) -> TokenizeConfig:

@@ -218,6 +218,26 @@ class BillStats(TypedDict, total=False):
     bill: Annotated[dict[str, object], Metric("", "Both by step and by type of instance; whether the cost is final.")]
 
 
+class ScoreStats(StepStats, total=False):
+    """Statistics of the score step: losses on the frozen evaluation set."""
+
+    evaluation_set: Annotated[str, Metric("", "Version of the evaluation set.")]
+    num_documents: Annotated[int, Metric("documents", "Documents of the evaluation set.")]
+    num_bytes: Annotated[int, Metric("bytes", "Text of the evaluation set.")]
+    frozen_loss_per_byte: Annotated[
+        float | None, Metric("nats or squared distance per byte", "Loss on the evaluation set; null if not finite.")
+    ]
+    frozen_bits_per_byte: Annotated[
+        float | None, Metric("bits per byte", "The same in bits; null for models that predict embeddings.")
+    ]
+    champion_loss_per_byte: Annotated[
+        float | None, Metric("nats or squared distance per byte", "Loss of the champion; null if it is not compared.")
+    ]
+    champion_bits_per_byte: Annotated[float | None, Metric("bits per byte", "The same in bits.")]
+    not_compared: Annotated[str, Metric("", "Why the champion has no scores; empty if it has, or if there is none.")]
+    scoring_seconds: Annotated[float, Metric("s", "Time to choose the documents and to score both models.")]
+
+
 class StageRow(TypedDict):
     """A row of ``stats/spark.csv``, which puts the step's name before it: one attempt of a Spark stage."""
 
@@ -271,6 +291,7 @@ STATISTICS: Mapping[str, type] = {
     "embed": EmbedStats,
     "train": TrainStats,
     "generate": GenerateStats,
+    "score": ScoreStats,
 }
 """The statistics of each step, by the step's name."""
 

@@ -161,6 +161,12 @@ class EmbeddingRegression(ContextModel):
         """Return the summed squared distance, and the number of targets whose embedding is the nearest."""
         return distance_and_hits(*self._predict(windows, dtype), self.embeddings)
 
+    @torch.no_grad()
+    def loss_of_each_target(self, windows: Tensor) -> Tensor:
+        """Return the squared distances (n, 1) to the embeddings of the targets."""
+        predicted, targets = self._predict(windows, torch.float32)
+        return (predicted - self.embeddings[targets]).square().sum(dim=1, keepdim=True)
+
     def next_logits(self, contexts: Tensor) -> Tensor:
         """Return logits (n, V) from the squared distances to all embeddings.
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from jobs.model.loss import linear_cross_entropy, loss_and_hits
+from jobs.model.loss import linear_cross_entropy, loss_and_hits, loss_of_each
 
 MAX_POSITIONS, MAX_TOKENS = 1 << 20, 1 << 24
 LossUnit = Literal["nats", "squared distance"]
@@ -75,6 +75,10 @@ class LanguageModel(nn.Module, ABC):
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
         """Return the sum of the losses of all targets, and the number of targets that are the model's first choice."""
 
+    @abstractmethod
+    def loss_of_each_target(self, windows: Tensor) -> Tensor:
+        """Return the losses (n, targets) of the targets of `windows` (n, at most size + 1), without gradients."""
+
     @torch.no_grad()
     def set_embeddings(self, embeddings: Tensor) -> None:
         """Set the vectors of tokens to `embeddings` (V, D)."""
@@ -107,6 +111,12 @@ class SoftmaxModel(LanguageModel):
         """Return the summed loss in nats, and the number of targets with the highest logit."""
         states, targets = self._states(windows, dtype)
         return loss_and_hits(states, self.output_weight, targets, dtype)
+
+    @torch.no_grad()
+    def loss_of_each_target(self, windows: Tensor) -> Tensor:
+        """Return the negative log likelihoods (n, targets) of all targets, in nats."""
+        states, targets = self.states_and_targets(windows)
+        return loss_of_each(states, self.output_weight, targets).view(len(windows), -1)
 
     def _states(self, windows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         with autocast(windows.device, dtype):

@@ -40,6 +40,16 @@ def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.
 
 
 @torch.no_grad()
+def loss_of_each(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log likelihood of each of `targets` (N), in nats, as (N)."""
+    parts = [
+        F.cross_entropy(F.linear(hidden[chunk], weight), targets[chunk], reduction="none")
+        for chunk in _chunks(len(targets))
+    ]
+    return torch.cat([hidden.new_zeros(0), *parts])
+
+
+@torch.no_grad()
 def distance_and_hits(predicted: Tensor, targets: Tensor, embeddings: Tensor) -> tuple[float, int]:
     """Return the sum of the squared distances to the targets, and the number of targets that are the nearest.
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from time import time
 from typing import Any
 
-from jobs.config import STEPS
+from jobs.config import SCORE, STEPS
 from jobs.config.sections.model import EMBED
 from jobs.errors import DamagedError, NightjarError, shorten
 from jobs.lake.layout import FIRST_CLUSTER, Run
@@ -194,9 +194,12 @@ def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the steps of a run by its stored configuration: `embed` only where the model starts from its vectors."""
-    embeds = _mapping(config.get("train")).get("embeddings") == EMBED
-    return tuple(step for step in STEPS if step != EMBED or embeds or step in found)
+    """Return the steps of a run by its stored configuration, as `Config.steps` does, and those that it has run."""
+    scores = (
+        _mapping(config.get("promotion")).get("enabled") and _mapping(config.get("windows")).get("split") == "fixed"
+    )
+    needed = {EMBED: _mapping(config.get("train")).get("embeddings") == EMBED, SCORE: bool(scores)}
+    return tuple(step for step in STEPS if needed.get(step, True) or step in found)
 
 
 def latest_outcomes(run: Run, store: Store) -> dict[str, Outcome]:

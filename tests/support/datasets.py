@@ -44,6 +44,7 @@ class Pipeline:
         self.lake = Lake(lake_uri)
         self.run = self.lake.run(run_id)
         self.lines: list[str] = []
+        self.stats: Any = {}
 
     def tokenize(self) -> Any:
         return tokenize.run(self.run, self.config, TravelEngine(), self.lines.append)

@@ -67,8 +67,8 @@ def verify_folder(folder_uri: str, store: Store) -> Manifest:
 
 def _output_uri(step: str, run: Run, store: Store) -> str:
     """Return the folder whose manifest says that the step is complete."""
-    if step in ("train", "generate"):
-        return run.train if step == "train" else run.generate
+    if folder := {"train": run.train, "generate": run.generate, "score": run.score}.get(step):
+        return folder
     kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
     try:
         fingerprint = store.read_json(run.datasets)[kind]

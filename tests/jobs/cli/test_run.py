@@ -1,6 +1,7 @@
 """``python -m jobs run`` and single steps, in processes of their own: whole runs, and wrong input."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ SETTINGS = (
     "train.epochs=20",
     "train.eval_every=25",
     "windows.size=32",
+    "windows.split=fixed",
     "generate.max_new_words=5",
     "train.embeddings=embed",
     "embed.size=64",
@@ -55,10 +57,16 @@ def assert_refused(done, *words, code=2):
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """Return a file with 40 KB of text in paragraphs, made from a small vocabulary."""
+    """Return a file with 40 KB of text in paragraphs: each word of a small vocabulary is followed by one of two."""
     words = "the man starts with a lantern and walks over old stone bridges while rain falls on fields"
     words = words.split()
-    lines = [" ".join(words[(i * j + i) % len(words)] for j in range(3, 17)) + "." for i in range(600)]
+    drawn = random.Random(1)
+    lines = []
+    for _ in range(600):
+        places = [drawn.randrange(len(words))]
+        while len(places) < 14:
+            places.append((3 * places[-1] + drawn.randint(1, 2)) % len(words))
+        lines.append(" ".join(words[place] for place in places) + ".")
     path = tmp_path_factory.mktemp("text") / "my text é.txt"
     path.write_text("\n\n".join(lines), "utf-8")
     return path

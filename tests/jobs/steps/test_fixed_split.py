@@ -5,89 +5,17 @@ import re
 import numpy as np
 import pytest
 
-from jobs.corpus.texts import Texts
 from jobs.datasets import encoding, fixed_split, sides
 from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.sides import LEFT_OUT, VALID, read_decisions
-from jobs.datasets.windows import WindowSet
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Pipeline as PipelineFolders
-from jobs.lake.store import delete_file, list_files, write_bytes
-from jobs.lake.uri import join
-from tests.support.datasets import Pipeline, TravelEngine
+from jobs.lake.store import list_files
+from tests.support.datasets import TravelEngine
+from tests.support.growing import Nights, edited, line, lines, texts_of
 from tests.support.prose import prose
-
-SETTINGS = {
-    "tokenize__split_bytes": 1 << 16,
-    "windows__split": "fixed",
-    "tokenize__documents": "line",
-    "tokenize__tokenizer": "inherit",
-}
-
-
-def line(seed, words=40):
-    return prose(seed, words, line=10**9, paragraph=10**9)
-
-
-def lines(first, count=40):
-    return b"\n".join(line(seed) for seed in range(first, first + count))
-
-
-def edited(text, word=7):
-    words = text.split(b" ")
-    return b" ".join([*words[:word], b"changed", *words[word + 1 :]])
-
-
-class Nights:
-    """Nights of one pipeline over a folder of files that changes."""
-
-    def __init__(self, lake_uri, **settings):
-        self.lake_uri, self.settings = lake_uri, SETTINGS | settings
-        self.corpus = join(lake_uri, "texts")
-        self.count = 0
-        self.trained, self.validated = set(), set()
-
-    def write(self, **files):
-        for name, data in files.items():
-            write_bytes(join(self.corpus, f"{name}.txt"), data)
-
-    def delete(self, *names):
-        for name in names:
-            delete_file(join(self.corpus, f"{name}.txt"))
-
-    def begin(self, **settings):
-        self.count += 1
-        night = Pipeline(self.lake_uri, self.corpus, f"night {self.count}", **self.settings | settings)
-        write_bytes(night.run.config, night.config.to_json().encode())
-        night.tokenize()
-        return night
-
-    def run(self, **settings):
-        """Run a night; check that what it trains on was never validation, nor the other way round."""
-        night = self.begin(**settings)
-        night.stats = night.windows()
-        self.trained |= texts_of(night, "train")
-        self.validated |= texts_of(night, "valid")
-        assert not self.trained & self.validated
-        return night
-
-    @property
-    def decisions(self):
-        return read_decisions(PipelineFolders(self.lake_uri))
-
-    def side(self, text):
-        """Return the side of a text."""
-        return int(self.decisions.sides_of(Texts.of([text]).hashes())[0])
-
-
-def texts_of(night, side):
-    """Return the documents of a side that its windows hold from start to end, read from the windows alone."""
-    found = WindowSet.open(night.lake, night.datasets["windows"], side)
-    ids = found.read(np.arange(found.num_windows))[:, :-1].reshape(-1)  # windows do not overlap
-    text = night.tokens.read_tokenizer().decode(ids)
-    return set(text.split("<|endoftext|>")[1:-1])
 
 
 def test_nothing_moves_in_a_month_of_nights_of_daily_files(local):

@@ -1,0 +1,77 @@
+"""Chooses validation documents for the frozen evaluation set: an even sample, by draws from the texts alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.corpus.near_keys import NUM_KEYS, Keys
+from jobs.datasets.fixed_split import draw_of
+from jobs.datasets.shards import TokenShard
+from jobs.datasets.sides import VALID, Decisions
+from jobs.datasets.tokens import TokensDataset
+from jobs.engine.base import Engine
+from jobs.lake.manifest import FileEntry
+
+_NUM_EDGES = 1 << 12
+_SPARE = 4  # times as many as wanted are examined, since some are nearly equal to others
+
+
+@dataclass(frozen=True, order=True)
+class Candidate:
+    """A document that is chosen: its place in the corpus, and the hash of its text."""
+
+    source: str
+    offset: int
+    hash: int
+
+
+def find_candidates(
+    tokens: TokensDataset, decisions: Decisions, known: Keys, room: int, engine: Engine
+) -> list[Candidate]:
+    """Return at most `room` validation documents that have none of the `known` keys, and no key in common."""
+    count = partial(count_draws, tokens_uri=tokens.uri, decisions=decisions)
+    counts = np.sum(engine.map(count, tokens.shards, "count validation documents"), axis=0)
+    first = int(np.searchsorted(np.cumsum(counts), _SPARE * room + len(known) // NUM_KEYS))
+    below = min(1.0, (first + 1) / _NUM_EDGES)
+    find = partial(find_below, tokens_uri=tokens.uri, decisions=decisions, below=below)
+    found = engine.map(find, tokens.shards, "choose validation documents")
+    seen = set(known.tolist())
+    chosen: list[Candidate] = []
+    for _, candidate, keys in sorted((each for part in found for each in part), key=lambda each: each[:2]):
+        if seen.isdisjoint(keys) and len(chosen) < room:
+            chosen.append(candidate)
+            seen.update(keys)
+    return chosen
+
+
+def count_draws(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> npt.NDArray[np.int64]:
+    """Return the numbers of a shard's validation documents by their draws, in classes of equal width."""
+    _, _, draws = _valid_documents(entry, tokens_uri, decisions)
+    return np.bincount((draws * _NUM_EDGES).astype(np.int64), minlength=_NUM_EDGES)
+
+
+def find_below(
+    entry: FileEntry, *, tokens_uri: str, decisions: Decisions, below: float
+) -> list[tuple[float, Candidate, list[int]]]:
+    """Return the validation documents of a shard with a low draw: the draw, the document and its keys."""
+    shard, rows, draws = _valid_documents(entry, tokens_uri, decisions)
+    kept = rows[draws < below]
+    assert shard.near_keys is not None, "the tokenize step stores keys for this split"
+    names = [name for name, _ in shard.sources]
+    return [
+        (float(draw), Candidate(names[shard.source[row]], int(shard.offset[row]), int(shard.hash[row])), keys)
+        for draw, row, keys in zip(draws[draws < below], kept.tolist(), shard.near_keys[kept].tolist(), strict=True)
+    ]
+
+
+def _valid_documents(
+    entry: FileEntry, tokens_uri: str, decisions: Decisions
+) -> tuple[TokenShard, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return a shard, the rows of its validation documents, and their draws, which the split does not use."""
+    shard = TokenShard.open(tokens_uri, entry)
+    rows = np.flatnonzero(decisions.sides_of(shard.hash) == VALID)
+    return shard, rows, draw_of(shard.hash[rows], "frozen")

@@ -1,0 +1,194 @@
+"""The frozen evaluation set of a pipeline: validation documents on which all of its models are compared.
+
+A version is a folder ``<number>`` in `Pipeline.frozen`, with files of documents and a manifest, which is written last
+and only if no other run has written it. A line of a file is a document: the sha256 of its text, the hash that decides
+its side, and the text. A version has all documents of the one before, and new ones until there are as many as wanted.
+Documents that are nearly equal to one in the set are not taken, since they would count twice.
+
+No run of the pipeline that splits its documents by ``windows.split=fixed`` ever trains on one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from jobs.config import Config, TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
+from jobs.corpus.check import check_corpus
+from jobs.corpus.near_keys import Keys, near_keys
+from jobs.corpus.reading import read_documents
+from jobs.corpus.texts import Texts
+from jobs.datasets.sides import VALID, read_decisions
+from jobs.datasets.tokens import TokensDataset
+from jobs.engine.base import Engine
+from jobs.errors import DamagedError, InputError, LakeError
+from jobs.evaluation.candidates import Candidate, find_candidates
+from jobs.lake import store
+from jobs.lake.layout import Pipeline, Run
+from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.plain_json import to_jsonl
+from jobs.lake.uri import join
+from jobs.sources.listing import Listing, list_corpus
+
+log = logging.getLogger(__name__)
+
+DOCUMENTS = "documents"
+_MAX_PARTS = 32
+_MAX_RACES = 8
+
+
+@dataclass(frozen=True)
+class FrozenDocument:
+    """A document of the set."""
+
+    document: str
+    """The sha256 of the text."""
+    hash: int
+    """The hash by which its side is decided."""
+    text: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the text in UTF-8."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class FrozenSet:
+    """A version of the evaluation set of a pipeline."""
+
+    uri: str
+    version: str
+    """The number of the version; "" if there is none yet."""
+    parts: tuple[FileEntry, ...] = ()
+    """The files of documents, each small enough for a task."""
+
+    @property
+    def num_documents(self) -> int:
+        """The number of documents."""
+        return sum(entry.counts["documents"] for entry in self.parts)
+
+
+def read_part(uri: str, entry: FileEntry) -> list[FrozenDocument]:
+    """Return the documents of a file of the set, checked by the hash of the file."""
+    return [FrozenDocument(**json.loads(line)) for line in store.read_file(uri, entry).splitlines()]
+
+
+def read_latest(pipeline: Pipeline) -> FrozenSet:
+    """Return the latest version of a pipeline's set; one without documents if there is none."""
+    for version in sorted((name for name in store.list_folders(pipeline.frozen) if name.isdecimal()), reverse=True):
+        uri = join(pipeline.frozen, version)
+        if manifest := store.read_manifest(uri):
+            return FrozenSet(uri, version, tuple(manifest.entries(DOCUMENTS)))
+    return FrozenSet("", "")
+
+
+def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> FrozenSet:
+    """Add validation documents of the run's corpus to the set of its pipeline, if there is room; return the latest one.
+
+    Raises:
+        InputError: if the set is empty, and the corpus has no validation document.
+        DamagedError: if a document of the set is not on the side of validation.
+    """
+    pipeline = Pipeline.of(run)
+    for _ in range(_MAX_RACES):
+        frozen = read_latest(pipeline)
+        room = config.promotion.documents - frozen.num_documents
+        known = _read_keys(frozen, pipeline, engine, is_full=room <= 0)
+        chosen = find_candidates(tokens, read_decisions(pipeline), known, room, engine) if room > 0 else []
+        uri = join(pipeline.frozen, f"{int(frozen.version or 0) + 1:08d}")
+        new = _write_documents(uri, chosen, run, config, tokens, engine) if chosen else []
+        if not new:
+            if not frozen.num_documents:
+                raise InputError(f"{pipeline.frozen}: no document to compare models on; give more text for validation")
+            return frozen
+        if _publish(uri, frozen, new):
+            log.info("evaluation set: version %s has %d documents", uri, frozen.num_documents + len(chosen))
+    raise LakeError(f"{pipeline.frozen}: other runs added documents {_MAX_RACES} times in a row; try again")
+
+
+def _publish(uri: str, before: FrozenSet, new: Sequence[FileEntry]) -> bool:
+    """Write a version with the documents of the one before and new ones; return False if another run was faster."""
+    for entry in before.parts:
+        store.copy(join(before.uri, entry.name), join(uri, entry.name))
+    files = (*before.parts, *new)
+    counts = {name: sum(entry.counts[name] for entry in files) for name in ("documents", "bytes")}
+    names = "".join(entry.sha256 for entry in files)
+    return store.publish_manifest(uri, Manifest("frozen", hashlib.sha256(names.encode()).hexdigest(), files, counts))
+
+
+def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, *, is_full: bool) -> Keys:
+    """Return the keys of all documents of a set that is not full; raise DamagedError if one may be trained on."""
+    read = partial(keys_of_part, uri=frozen.uri, is_full=is_full)
+    found = engine.map(read, frozen.parts, "read the evaluation set")
+    decisions = read_decisions(pipeline)
+    for hashes, _ in found:
+        if (decisions.sides_of(hashes) != VALID).any():
+            raise DamagedError(
+                f"{frozen.uri}: has documents that are not on the side of validation in {pipeline.split}; delete"
+                f" {pipeline.frozen} to choose a new evaluation set"
+            )
+    return np.concatenate([np.zeros(0, np.uint64), *(keys.reshape(-1) for _, keys in found)])
+
+
+def keys_of_part(entry: FileEntry, *, uri: str, is_full: bool) -> tuple[Keys, Keys]:
+    """Return the hashes of the documents of a file of the set, and their keys (documents, 14) if it is not full."""
+    texts = Texts.of(document.text.encode() for document in read_part(uri, entry))
+    return texts.hashes(), near_keys(texts[:0] if is_full else texts)
+
+
+def _write_documents(
+    uri: str, chosen: Sequence[Candidate], run: Run, config: Config, tokens: TokensDataset, engine: Engine
+) -> list[FileEntry]:
+    """Write the texts of chosen documents below `uri`, but for those of files that have changed in the meantime."""
+    settings = config.text_settings
+    tokenized = {file["name"]: file["sha256"] for file in tokens.files}
+    names = {candidate.source for candidate in chosen}
+    listing = list_corpus(config.corpus, lake_uri=run.lake_uri)
+    wanted = [source for source in listing.sources if source.name in names]
+    if not wanted:
+        return []
+    checked = check_corpus(Listing(listing.places, wanted, []), settings, engine)
+    sources = [each.source for each in checked if each.sha256 == tokenized[each.source.name]]
+    splits = divide_sources(sources, settings.split_bytes, whole_files=settings.documents == "file")
+    size = max(1, -(-len(splits) // _MAX_PARTS))
+    groups = [splits[start : start + size] for start in range(0, len(splits), size)]
+    write = partial(write_part, uri=uri, chosen=tuple(chosen), settings=settings)
+    return [entry for entry in engine.map(write, groups, "write documents of the evaluation set") if entry]
+
+
+def write_part(
+    splits: Sequence[Sequence[ByteRange]], *, uri: str, chosen: Sequence[Candidate], settings: TokenizeConfig
+) -> FileEntry | None:
+    """Write the chosen documents that begin in some splits of the corpus; None if there are none."""
+    rows = [
+        {"document": hashlib.sha256(text).hexdigest(), "hash": found, "text": text.decode()}
+        for found, text in _read_chosen((part for split in splits for part in split), chosen, settings)
+    ]
+    if not rows:
+        return None
+    num_bytes = sum(len(str(row["text"]).encode()) for row in rows)
+    return store.write_shard(uri, f"{DOCUMENTS}.jsonl", to_jsonl(rows), documents=len(rows), bytes=num_bytes)
+
+
+def _read_chosen(
+    parts: Iterator[ByteRange], chosen: Sequence[Candidate], settings: TokenizeConfig
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the hash and the text of each chosen document in some parts of the corpus, each once."""
+    left = {(each.source, each.offset, each.hash) for each in chosen}
+    wanted = np.array([each.hash for each in chosen], np.uint64)
+    for part in parts:
+        for batch in read_documents(part, settings):
+            hashes = batch.texts.hashes()
+            for i in np.flatnonzero(np.isin(hashes, wanted)).tolist():
+                key = (part.source.name, int(batch.offsets[i]), int(hashes[i]))
+                if key in left:
+                    left.remove(key)
+                    yield key[2], batch.texts[i]
