@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from jobs.cli import options
+from jobs.cli.runner import user_name
 from jobs.cli.tables import write_pairs, write_table
 from jobs.errors import InputError
 from jobs.lake.identity import DEFAULT
@@ -116,7 +115,7 @@ def roll_back_champion(
     """Make an earlier champion of a pipeline the champion again. Its model is checked first."""
     from jobs.lake.champion import roll_back
 
-    change = roll_back(_pipeline(pipeline, lake), f"command line: {_user()}", why, to)
+    change = roll_back(_pipeline(pipeline, lake), f"command line: {user_name()}", why, to)
     sys.stdout.write(f"champion of {pipeline}: run {change.run}, model {change.model[:_MODEL_CHARACTERS]}\n")
 
 
@@ -143,10 +142,3 @@ def _numbers(metrics: Mapping[str, object]) -> str:
     from jobs.results.text import readable
 
     return ", ".join(f"{name.replace('_', ' ')} {readable(value)}" for name, value in metrics.items())
-
-
-def _user() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user id without a name
-        return socket.gethostname()

@@ -6,11 +6,13 @@ Exit codes: 0 done; 2 the input, the configuration or the command is wrong; 130 
 
 from __future__ import annotations
 
+import getpass
 import io
 import logging
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -157,3 +159,11 @@ def _usage_error(error: typer.TyperException, prog: str) -> str:
         if repeated:
             text += f"; an option takes one value, repeat it for several ({', '.join(repeated)})"
     return f"{path}: {text[0].lower()}{text[1:]}{'' if text[-1] == '?' else ';'} see {path} --help"
+
+
+def user_name() -> str:
+    """Return the user of this process and the machine, for records in the lake."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user id without a name
+        return socket.gethostname()

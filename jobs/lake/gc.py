@@ -1,0 +1,210 @@
+"""Garbage collection: what a lake keeps for nobody, and how it is deleted so that a crash leaves all else readable.
+
+Never deleted is what a champion, any champion in a pipeline's history, a kept run or a running one needs. What is young
+stays as well, since a run may be about to use it. A folder's manifest is deleted first: without it, the folder counts
+as none at once, and what a crash leaves of it is garbage of the next collection.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from operator import attrgetter
+from typing import Any, Literal
+
+from jobs.errors import reading
+from jobs.lake.champion import all_pipelines, read_champion, utc_now
+from jobs.lake.files import FileInfo
+from jobs.lake.identity import encode_name
+from jobs.lake.layout import MANIFEST, Lake, Run
+from jobs.lake.lease import read_lock
+from jobs.lake.plain_json import to_json
+from jobs.lake.runs import all_runs
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join, relative_name
+
+Kind = Literal["run", "checkpoints", "dataset", "model", "package", "logs"]
+DAY_SECONDS = 86_400.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """A folder that nobody needs."""
+
+    kind: Kind
+    uri: str
+    num_files: int
+    num_bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A run, and what is known of it."""
+
+    run: Run
+    files: tuple[FileInfo, ...]
+    is_working: bool
+    """Whether a program holds its lock."""
+
+    @property
+    def started_at(self) -> float:
+        """Time of its first file, in seconds since 1970."""
+        return min((file.modified_at for file in self.files), default=0.0)
+
+    @property
+    def changed_at(self) -> float:
+        """Time of the last change of any of its files, in seconds since 1970."""
+        return max((file.modified_at for file in self.files), default=0.0)
+
+    @property
+    def is_trained(self) -> bool:
+        return any(file.uri == join(self.run.train, MANIFEST) for file in self.files)
+
+    @property
+    def pipeline(self) -> str:
+        return self.run.folder.rpartition("/")[0]
+
+
+def find_garbage(
+    lake: Lake, now: float, *, keep_runs: int | None = None, min_days: float = 2.0, store: Store = ENVIRONMENT
+) -> list[Garbage]:
+    """Return what can be deleted: runs first, and then what no other run uses.
+
+    Args:
+        lake: The lake.
+        now: The time, in seconds since 1970.
+        keep_runs: Number of the latest runs of each pipeline to keep; by default all.
+        min_days: What was changed in the last so many days stays.
+        store: The store of the lake.
+
+    Raises:
+        DamagedError: if a file is damaged that says what is in use. Nothing can be deleted until it is mended.
+    """
+    oldest = now - min_days * DAY_SECONDS
+    runs = [_look(run, now, store) for run in all_runs(lake, store)]
+    promoted_runs, promoted_models = _promoted(lake, store)
+    kept = {each.run.folder for each in _to_keep(runs, keep_runs, promoted_runs, oldest)}
+    found = [_of_run(each) for each in runs if each.run.folder not in kept]
+    remaining = [each for each in runs if each.run.folder in kept]
+    found += _checkpoints(remaining, oldest)
+    used = {dataset for each in remaining for dataset in _datasets_of(each.run, store)}
+    found += _unused(join(lake.uri, "datasets"), 2, used, "dataset", "no run uses it", oldest, store)
+    found += _unused(lake.models, 1, promoted_models, "model", "no pipeline had it as champion", oldest, store)
+    clusters = {cluster for each in remaining for cluster in _clusters_of(each, store)}
+    found += _unused(lake.logs, 1, clusters, "logs", "its cluster is of no run", oldest, store)
+    packages = _unused(join(lake.uri, "packages"), 1, set(), "package", "a later one is in use", oldest, store)
+    if not any(each.is_working for each in runs):
+        found += _all_but_latest(packages, join(lake.uri, "packages"), store)
+    return found
+
+
+def delete_garbage(lake: Lake, found: Iterable[Garbage], by: str, store: Store = ENVIRONMENT) -> Iterator[Garbage]:
+    """Delete garbage, and yield each folder after it is deleted. What was deleted is recorded in `Lake.audit`.
+
+    The record is written before the first deletion, so that also a collection that was interrupted is known.
+    """
+    chosen = list(found)
+    uri = join(lake.audit, f"{encode_name(utc_now())}-gc-{uuid.uuid4().hex[:8]}.json")
+    store.publish(uri, to_json({"by": by, "action": "gc", "deleted": [asdict(each) for each in chosen]}, uri))
+    for each in chosen:
+        for manifest in _manifests_of(each):
+            store.delete_file(manifest)
+        store.delete_folder(each.uri)
+        log.info("deleted %s (%s)", each.uri, each.why)
+        yield each
+
+
+def _manifests_of(garbage: Garbage) -> list[str]:
+    """Return the manifests by which others find the folder, or parts of it."""
+    if garbage.kind == "run":
+        return [join(garbage.uri, name, MANIFEST) for name in ("score", "generate", "model", "train")]
+    return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "package") else []
+
+
+def _look(run: Run, now: float, store: Store) -> _Known:
+    files = tuple(store.list_files(run.uri))
+    lock, _ = read_lock(run, store)
+    is_working = lock is not None and not lock.is_free(None, now)
+    return _Known(run, files, is_working)
+
+
+def _promoted(lake: Lake, store: Store) -> tuple[set[str], set[str]]:
+    """Return the folders of the runs, and the names of the models, that are or were champions."""
+    runs, models = set[str](), set[str]()
+    for pipeline in all_pipelines(lake, store):
+        champion, _ = read_champion(pipeline, store)
+        if champion is not None:
+            models |= {champion.model, *(each.model for each in champion.history)}
+            runs |= {each.run for each in champion.history} | {champion.run or champion.run_id}
+    return runs, models
+
+
+def _to_keep(runs: Iterable[_Known], keep_runs: int | None, promoted: set[str], oldest: float) -> Iterator[_Known]:
+    by_pipeline: dict[str, list[_Known]] = {}
+    for each in sorted(runs, key=attrgetter("started_at"), reverse=True):
+        of_pipeline = by_pipeline.setdefault(each.pipeline, [])
+        of_pipeline.append(each)
+        is_among_latest = keep_runs is None or len(of_pipeline) <= keep_runs
+        is_promoted = each.run.folder in promoted or each.run.run_id in promoted
+        if is_among_latest or is_promoted or each.is_working or each.changed_at > oldest:
+            yield each
+
+
+def _of_run(known: _Known) -> Garbage:
+    num_bytes = sum(file.size for file in known.files)
+    return Garbage("run", known.run.uri, len(known.files), num_bytes, "its pipeline has enough later runs")
+
+
+def _checkpoints(runs: Iterable[_Known], oldest: float) -> Iterator[Garbage]:
+    """Yield the checkpoints of trainings that are complete: the model has been made of them."""
+    for known in runs:
+        inside = [file for file in known.files if file.uri.startswith(f"{known.run.checkpoints}/")]
+        if inside and known.is_trained and not known.is_working and known.changed_at <= oldest:
+            num_bytes = sum(file.size for file in inside)
+            yield Garbage("checkpoints", known.run.checkpoints, len(inside), num_bytes, "its training is complete")
+
+
+def _datasets_of(run: Run, store: Store) -> Iterator[str]:
+    """Yield the folders of a run's datasets, below that of all datasets."""
+    try:
+        with reading(run.datasets, "delete the run, or its file and run its steps again"):
+            values = json.loads(store.read_bytes(run.datasets))
+            yield from (f"{kind}/{name}" for kind, name in values.items())
+    except FileNotFoundError:
+        return
+
+
+def _clusters_of(known: _Known, store: Store) -> Iterator[str]:
+    for file in known.files:
+        if file.uri.startswith(f"{known.run.clusters}/"):
+            with reading(file.uri, "delete the run"):
+                values: Mapping[str, Any] = json.loads(store.read_bytes(file.uri))
+                yield str(values.get("cluster_id"))
+
+
+def _unused(
+    folder: str, depth: int, used: set[str], kind: Kind, why: str, oldest: float, store: Store
+) -> list[Garbage]:
+    """Return the folders `depth` levels below `folder` that are not used, and in which nothing is young."""
+    files: dict[str, list[FileInfo]] = {}
+    for file in store.list_files(folder):
+        names = relative_name(file.uri, folder).split("/")
+        if len(names) > depth:  # or it is a file beside the folders, such as the earlier champion
+            files.setdefault("/".join(names[:depth]), []).append(file)
+    return [
+        Garbage(kind, join(folder, name), len(inside), sum(file.size for file in inside), why)
+        for name, inside in sorted(files.items())
+        if name not in used and max(file.modified_at for file in inside) <= oldest
+    ]
+
+
+def _all_but_latest(packages: list[Garbage], folder: str, store: Store) -> list[Garbage]:
+    """Leave out the package that was uploaded last: the next run uses it unless the code has changed."""
+    latest = max(store.list_files(folder), key=attrgetter("modified_at"), default=None)
+    return [each for each in packages if latest is None or not latest.uri.startswith(f"{each.uri}/")]

@@ -1,0 +1,240 @@
+"""Garbage collection: what is deleted, what never is, and a crash after any deletion."""
+
+import json
+import time
+
+import pytest
+
+from jobs.cli.main import main
+from jobs.errors import DamagedError
+from jobs.lake import store
+from jobs.lake.champion import Change, change_champion, read_champion
+from jobs.lake.gc import DAY_SECONDS, delete_garbage, find_garbage
+from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.lease import held
+from jobs.lake.manifest import Manifest
+from jobs.lake.store import Store, environment_client
+from jobs.lake.uri import join, relative_name
+
+LATER = 10 * DAY_SECONDS
+
+
+@pytest.fixture(params=["file", "s3"])
+def lake(request, tmp_path):
+    return Lake((tmp_path / "my lake").as_uri() if request.param == "file" else request.getfixturevalue("s3_uri"))
+
+
+@pytest.fixture
+def local(tmp_path):
+    return Lake((tmp_path / "my lake").as_uri())
+
+
+def publish(folder, name="data", content=b"x" * 100, **inputs):
+    store.publish_manifest(folder, Manifest("kind", "f", (store.write_file(folder, name, content),), {}, inputs))
+
+
+def make_run(lake, number, pipeline="poems", tokens=None):
+    """Write a finished run with datasets, a checkpoint and a cluster of its own."""
+    run, name = lake.run(f"night-{number:02d}", pipeline), f"{pipeline}{number}"
+    store.write_bytes(run.config, b"{}")
+    used = {"tokens": tokens or f"t{name}", "windows": f"w{name}"}
+    for kind, fingerprint in used.items():
+        if not store.exists(join(lake.dataset(kind, fingerprint), MANIFEST)):
+            publish(lake.dataset(kind, fingerprint))
+    store.write_json(run.datasets, used)
+    store.write_json(join(run.clusters, "0001.json"), {"number": 1, "cluster_id": f"j-{name}"})
+    store.write_bytes(join(lake.logs, f"j-{name}/steps/s-1/stderr.gz"), b"log" * 50)
+    store.write_bytes(join(run.checkpoints, "00000100/weights"), b"w" * 500)
+    for folder in (run.model, run.train, run.generate):
+        publish(folder)
+    return run
+
+
+def promote(lake, run, pipeline="poems"):
+    model = run.run_id.encode().hex().ljust(64, "0")
+    publish(join(lake.models, model), "model.safetensors", run.run_id.encode())
+    found = lake.pipeline(pipeline)
+    change = Change("promoted", model, run.folder, "2026-11-26", "airflow: scheduled", "better")
+    assert change_champion(found, *read_champion(found), change)
+    return model
+
+
+def garbage(lake, **options):
+    return find_garbage(lake, time.time() + LATER, **options)
+
+
+def folders(lake, **options):
+    return {relative_name(each.uri, lake.uri) for each in garbage(lake, **options)}
+
+
+def collect(lake, **options):
+    return list(delete_garbage(lake, garbage(lake, **options), "command line: ann"))
+
+
+def check(lake, runs):
+    """Check that runs have everything that they need."""
+    for run in runs:
+        used = [lake.dataset(kind, name) for kind, name in store.read_json(run.datasets).items()]
+        for folder in (run.model, run.train, run.generate, *used):
+            store.verify_sizes(folder, store.read_manifest(folder))
+        assert store.exists(run.config)
+    champion, _ = read_champion(lake.pipeline("poems"))
+    for model in {each.model for each in champion.history}:
+        folder = join(lake.models, model)
+        store.verify_sizes(folder, store.read_manifest(folder))
+
+
+@pytest.fixture
+def fifty(local):
+    """A lake of 50 runs: the first and the tenth were champions."""
+    lake = local
+    runs = [make_run(lake, number, tokens="shared" if number % 10 == 3 else None) for number in range(50)]
+    promote(lake, runs[0])
+    promote(lake, runs[10])
+    return runs
+
+
+def test_runs_beyond_a_number_go_and_what_is_needed_stays(local, fifty):
+    lake = local
+    with held(fifty[5], seconds=2 * LATER):
+        found = collect(lake, keep_runs=20)
+        assert garbage(lake, keep_runs=20) == []
+    kept = [fifty[0], fifty[5], fifty[10], *fifty[30:]]
+    check(lake, kept)
+    left = {relative_name(file.uri, lake.uri) for file in store.list_files(lake.uri)}
+    assert sum(name.endswith("/config.json") for name in left) == len(kept)
+    assert {name.split("/")[1] for name in left if name.startswith("logs/")} == {
+        f"j-poems{int(run.run_id[-2:])}" for run in kept
+    }
+    assert any(name.startswith("datasets/tokens/shared/") for name in left)
+    checkpoint = relative_name(fifty[5].checkpoints, lake.uri)
+    assert [name for name in left if "checkpoints" in name] == [f"{checkpoint}/00000100/weights"]
+    assert sum(each.num_bytes for each in found) > 27 * 1000
+
+
+def test_without_a_number_all_runs_stay(lake):
+    runs = [make_run(lake, number) for number in range(2)]
+    promote(lake, runs[0])
+    unused = join(lake.models, "e" * 64)
+    publish(unused)
+    publish(lake.dataset("tokens", "nobody"))
+    store.write_bytes(join(lake.dataset("windows", "half"), "shard"), b"left by a crash")
+    assert {relative_name(each.uri, lake.uri) for each in collect(lake) if each.kind != "checkpoints"} == {
+        "datasets/tokens/nobody", "datasets/windows/half", f"models/{'e' * 64}"
+    }  # fmt: skip
+    check(lake, runs)
+    assert garbage(lake) == []
+
+
+def test_what_is_young_stays(lake):
+    run = make_run(lake, 0)
+    publish(lake.dataset("tokens", "nobody"))
+    assert find_garbage(lake, time.time()) == []
+    assert find_garbage(lake, time.time() + 5, keep_runs=1, min_days=0) != []
+    check_only = {each.kind for each in find_garbage(lake, time.time() + 5, min_days=0)}
+    assert check_only == {"checkpoints", "dataset"}
+    assert store.exists(run.config)
+
+
+def test_packages_stay_while_a_run_works_and_the_latest_always(local):
+    run = make_run(local, 0)
+    for name in "ab":
+        publish(local.package(name * 64), "jobs.zip")
+        time.sleep(0.02)
+    with held(run, seconds=2 * LATER):
+        assert not any("packages" in name for name in folders(local))
+    assert [name for name in folders(local) if "packages" in name] == [f"packages/{'a' * 64}"]
+
+
+def test_runs_of_every_pipeline_are_counted_apart(local):
+    runs = [make_run(local, number, pipeline) for number in range(3) for pipeline in ("poems", "prose")]
+    promote(local, runs[0])
+    found = {name for name in folders(local, keep_runs=1) if name.count("/") == 3}
+    assert found == {f"runs/lab/{name}" for name in ("poems/night-01", "prose/night-00", "prose/night-01")}
+
+
+class Crash(BaseException):
+    pass
+
+
+class CrashingStore(Store):
+    """A store in which the process dies before a deletion."""
+
+    def __init__(self, after):
+        super().__init__(environment_client)
+        self.left = after
+
+    def _count(self):
+        if self.left == 0:
+            raise Crash
+        self.left -= 1
+
+    def delete_file(self, uri):
+        if self.exists(uri):
+            self._count()
+        super().delete_file(uri)
+
+    def delete_folder(self, uri):
+        for file in self.list_files(uri):  # one after another, as a disk does it
+            self._count()
+            super().delete_file(file.uri)
+        super().delete_folder(uri)
+
+
+def test_a_crash_after_any_deletion_leaves_all_else_readable(local):
+    """Every cut point is tried: the crash leaves the rest readable, and the next collection goes on."""
+    runs = [make_run(local, number, tokens="shared") for number in range(3)]
+    promote(local, runs[1])
+    cuts = 0
+    while True:
+        try:
+            list(delete_garbage(local, garbage(local, keep_runs=1), "ann", CrashingStore(1)))
+        except Crash:
+            cuts += 1
+            check(local, runs[1:])
+            for kind, name in (("tokens", "shared"), ("windows", "wpoems0")):
+                folder = local.dataset(kind, name)
+                if (manifest := store.read_manifest(folder)) is not None:
+                    store.verify_sizes(folder, manifest)
+        else:
+            break
+    assert cuts > 10
+    assert folders(local, keep_runs=1) == set()
+    check(local, runs[1:])
+
+
+def test_a_damaged_file_that_says_what_is_in_use_stops_it(local):
+    run = make_run(local, 0)
+    store.write_bytes(run.datasets, b"{")
+    with pytest.raises(DamagedError, match=r"datasets\.json"):
+        garbage(local)
+    store.write_bytes(local.pipeline("poems").champion, b"{")
+    with pytest.raises(DamagedError, match=r"champion\.json"):
+        garbage(local)
+
+
+def test_the_command_shows_and_deletes_and_leaves_a_record(local, capsys):
+    for number in range(3):
+        make_run(local, number)
+    arguments = ["gc", "--lake", local.uri, "--keep-runs", "1", "--min-days", "0"]
+    assert main([*arguments, "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == "kind\tfolder\tfiles\tsize\twhy"
+    assert "run\truns/lab/poems/night-00\t" in shown.out
+    assert "folders can be freed; nothing was deleted" in shown.err
+    assert len(store.list_folders(join(local.runs, "lab/poems"))) == 3
+    assert main(arguments) == 0
+    assert "were freed" in capsys.readouterr().err
+    assert store.list_folders(join(local.runs, "lab/poems")) == ["night-02"]
+    [record] = store.list_files(local.audit)
+    values = json.loads(store.read_bytes(record.uri))
+    assert (values["action"], len(values["deleted"])) == ("gc", len(shown.out.splitlines()) - 1)
+    assert values["by"].startswith("command line: ")
+    assert main(arguments) == 0
+    assert "nothing was deleted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [("--keep-runs", "0"), ("--min-days", "-1"), ("--keep-runs", "x")])
+def test_wrong_numbers_are_refused(local, options, capsys):
+    assert main(["gc", "--lake", local.uri, *options]) == 2
+    assert options[0] in capsys.readouterr().err
