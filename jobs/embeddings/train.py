@@ -19,6 +19,7 @@ import numpy.typing as npt
 from jobs.config import EmbedConfig
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import ShardSlice, TokenShard, group_shards, slice_shards
+from jobs.datasets.sides import TRAIN, Decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.word2vec import SkipGram, TokenRows, Vectors, Vocabulary, Weights, skip_gram_pairs
@@ -26,6 +27,7 @@ from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.lake.manifest import FileEntry
 from jobs.metrics.stats import EmbedStats
+from jobs.tokenizer.tokenizer import TokenIds
 
 _CHUNK_TOKENS = 1 << 17
 _LAST_RATE_RATIO = 0.1
@@ -38,6 +40,8 @@ class TrainingText:
     tokens_uri: str
     end_of_text: int
     vocabulary: Vocabulary
+    decided: Decisions | None = None
+    """The sides of documents, of which only those for training are read; None if all are."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,21 @@ class WorkerResult:
 
 
 def make_embeddings(
-    folder_uri: str, tokens: TokensDataset, settings: EmbedConfig, engine: Engine, progress: Callable[[str], None]
+    folder_uri: str,
+    tokens: TokensDataset,
+    settings: EmbedConfig,
+    engine: Engine,
+    progress: Callable[[str], None],
+    decided: Decisions | None = None,
 ) -> MadeDataset:
-    """Train embeddings on a dataset of tokens and write them below `folder_uri`."""
+    """Train embeddings on a dataset of tokens and write them below `folder_uri`.
+
+    With `decided` sides, only documents for training are read, so that validation stays unseen.
+    """
     started = time.perf_counter()
     tokenizer = tokens.read_tokenizer()
-    vocabulary = _count_vocabulary(tokens, tokenizer.end_of_text, settings, engine)
-    text = TrainingText(tokens.uri, tokenizer.end_of_text, vocabulary)
+    vocabulary = _count_vocabulary(tokens, tokenizer.end_of_text, settings, engine, decided)
+    text = TrainingText(tokens.uri, tokenizer.end_of_text, vocabulary, decided)
     weights, loss = _train_rounds(text, tokens.shards, settings, engine, progress)
     seconds = time.perf_counter() - started
     names = token_names(tokenizer.json)
@@ -87,8 +99,10 @@ def make_embeddings(
     return MadeDataset(files, stats, {"tokens": tokens.uri}, measured)
 
 
-def _count_vocabulary(tokens: TokensDataset, end_of_text: int, settings: EmbedConfig, engine: Engine) -> Vocabulary:
-    count = partial(count_tokens, tokens_uri=tokens.uri, vocab_size=tokens.vocab_size)
+def _count_vocabulary(
+    tokens: TokensDataset, end_of_text: int, settings: EmbedConfig, engine: Engine, decided: Decisions | None
+) -> Vocabulary:
+    count = partial(count_tokens, tokens_uri=tokens.uri, vocab_size=tokens.vocab_size, decided=decided)
     groups = group_shards(tokens.shards, 8 * tokens.vocab_size)
     counts = np.sum(engine.map(count, groups, "count tokens"), axis=0)
     vocabulary = Vocabulary.of(counts, settings.min_count, end_of_text)
@@ -120,12 +134,24 @@ def _train_rounds(
     return weights, loss
 
 
-def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int) -> npt.NDArray[np.int64]:
-    """Count the occurrences of each token id in some shards."""
+def count_tokens(
+    entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int, decided: Decisions | None
+) -> npt.NDArray[np.int64]:
+    """Count the occurrences of each token id in some shards; other documents than those for training are empty."""
     counts = np.zeros(vocab_size, np.int64)
     for entry in entries:
-        counts += np.bincount(TokenShard.open(tokens_uri, entry).ids, minlength=vocab_size)
+        counts += np.bincount(read_ids(tokens_uri, entry, decided), minlength=vocab_size)
     return counts
+
+
+def read_ids(tokens_uri: str, entry: FileEntry, decided: Decisions | None) -> TokenIds:
+    """Return the token ids of a shard, with end-of-text for each token of documents that are not for training."""
+    shard = TokenShard.open(tokens_uri, entry)
+    if decided is None:
+        return shard.ids
+    is_trained = np.repeat(decided.sides_of(shard.hash) == TRAIN, shard.lengths)
+    ids: TokenIds = np.where(is_trained, shard.ids, shard.ids[-1])
+    return ids
 
 
 def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[WorkerPart]]:
@@ -186,7 +212,7 @@ def _subsample(
     part: WorkerPart, text: TrainingText, subsample: float, rng: np.random.Generator
 ) -> tuple[TokenRows, TokenRows]:
     """Return the tokens of a part that are kept, as rows of the vocabulary, and the number of each one's document."""
-    read = [TokenShard.open(text.tokens_uri, each.entry).ids[each.begin : each.end] for each in part.slices]
+    read = [read_ids(text.tokens_uri, each.entry, text.decided)[each.begin : each.end] for each in part.slices]
     ids = np.concatenate([np.zeros(0, np.uint16), *read])
     documents = np.cumsum(ids == text.end_of_text)
     rows = text.vocabulary.rows(ids)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from jobs.config import Config
+from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.publish import find_or_make
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.train import make_embeddings
@@ -19,10 +20,16 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """Make the embeddings of a run's tokens, or use existing ones; return their statistics."""
     settings = config.embed
     tokens = TokensDataset.of_run(run)
+    split = decide_sides(run, config, tokens, engine) if config.windows.split == "fixed" else None
     name = fingerprint(
-        kind="embeddings", tokens=tokens.fingerprint, settings=settings.model_dump(), code=code_version(__name__)
+        kind="embeddings",
+        tokens=tokens.fingerprint,
+        settings=settings.model_dump(),
+        code=code_version(__name__),
+        **({"sides": split.digest} if split else {}),
     )
-    make = partial(make_embeddings, tokens=tokens, settings=settings, engine=engine, progress=progress)
+    decided = split.decisions if split else None
+    make = partial(make_embeddings, tokens=tokens, settings=settings, engine=engine, progress=progress, decided=decided)
     stats = find_or_make(run, "embeddings", name, make)
     progress(
         f"embeddings: {stats['num_vectors']:,} vectors of {stats['size']} numbers"

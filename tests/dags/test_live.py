@@ -38,7 +38,7 @@ def run(user):
 
 def test_run_shows_progress_and_results(user, emr, run):
     states = user.states(run)
-    assert states.pop("embed") == "skipped"
+    assert states.pop("embed") == states.pop("score") == "skipped"
     assert set(states.values()) == {"success"}
     assert emr.clusters(run.run_id) == ["TERMINATED"]
     assert "train: half of it done" in user.log(run, "train")
@@ -54,6 +54,7 @@ def test_run_shows_progress_and_results(user, emr, run):
 LINKS = {
     "create_cluster": {"Cluster"},
     "embed": {"Cluster"},
+    "score": {"Cluster"},
     "tokenize": {"Cluster", "Step logs"},
     "windows": {"Cluster", "Step logs"},
     "train": {"Cluster", "Step logs", "Model"},

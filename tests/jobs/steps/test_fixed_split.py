@@ -9,10 +9,12 @@ from jobs.datasets import encoding, fixed_split, sides
 from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.sides import LEFT_OUT, VALID, read_decisions
+from jobs.embeddings.files import read_embeddings
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Pipeline as PipelineFolders
 from jobs.lake.store import list_files
+from jobs.steps import embed
 from tests.support.datasets import TravelEngine
 from tests.support.growing import Nights, edited, line, lines, texts_of
 from tests.support.prose import prose
@@ -202,6 +204,21 @@ def test_a_run_is_made_again_though_the_split_has_grown(local):
     assert again.stats["reused"]
     store.delete_folder(again.lake.dataset("windows", named))
     assert nights.run().datasets["windows"] == named
+
+
+def test_word_vectors_are_learned_from_training_text_alone(local):
+    nights = Nights(
+        local, embed__size=8, embed__epochs=1, embed__min_count=1, tokenize__kind="word", tokenize__vocab_size=5000
+    )
+    nights.write(a=b"\n".join(b"unique%d " % i + line(i) for i in range(40)))
+    night = nights.make()
+    embed.run(night.run, night.config, TravelEngine(), lambda _: None)
+    found = set(read_embeddings(night.lake.dataset("embeddings", night.datasets["embeddings"])).tokens)
+    by_word = {f"unique{i}": nights.side(b"unique%d " % i + line(i)) for i in range(40)}
+    of_sides = [{word for word, side in by_word.items() if side == wanted} for wanted in (0, 1)]
+    assert of_sides[0] <= found
+    assert of_sides[1]
+    assert not of_sides[1] & found
 
 
 def test_drift_is_measured_once_and_kept_for_a_retry(local):
