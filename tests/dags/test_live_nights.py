@@ -64,6 +64,10 @@ def night(user, **conf):
     return user.lake.run(run_id, "poems")
 
 
+def facts(user, dag_id):
+    return call(f"{user.airflow.url}/api/v2/dags/{dag_id}", token=user.token)
+
+
 def wait_for(condition, limit_seconds=120):
     deadline = time.monotonic() + limit_seconds
     while not (found := condition()):
@@ -79,13 +83,12 @@ def test_a_wrong_file_is_one_line_and_hides_no_dag(user):
     assert error["stack_trace"].endswith("broken.toml: train.batchsize: unknown key; did you mean train.batch_size?")
     assert "\n" not in error["stack_trace"]
     for dag_id in ("poems", "train_llm", "broken"):
-        dag = replace(user, dag_id=dag_id).ask("")
+        dag = facts(user, dag_id)
         assert (dag["is_stale"], dag["is_paused"], dag["has_import_errors"]) == (False, False, False), dag
 
 
 def test_a_new_pipeline_has_no_run_and_waits_for_its_next_night(user):
-    dag = user.ask("")
-    start = datetime.fromisoformat(dag["next_dagrun_run_after"])
+    start = datetime.fromisoformat(facts(user, "poems")["next_dagrun_run_after"])
     year = datetime.now(UTC).year + 1
     assert start.astimezone(ZoneInfo("Europe/Berlin")).replace(tzinfo=None) == datetime(year, 1, 1, 3, 30)
     assert user.ask("dagRuns?run_type=scheduled")["total_entries"] == 0
@@ -93,7 +96,7 @@ def test_a_new_pipeline_has_no_run_and_waits_for_its_next_night(user):
 
 def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_promoted(user, chat):
     other = user.lake.run("n-1", "poems", "elsewhere")
-    turns.take(other, "poems", timedelta(seconds=60), store(), lambda turn: False)
+    turns.take(other, "poems", timedelta(seconds=45), store(), lambda turn: False)
     run = night(user)
     wait_for(lambda: user.states(run)["take_turn"] == "deferred")
     assert user.wait(run) == "success", user.states(run)
@@ -106,14 +109,16 @@ def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_prom
     assert {"text": f"{run.run_id}: 2.2500 bits per byte, the first champion"} in chat.received
 
 
-def test_of_two_nights_at_once_the_second_waits_for_the_first_which_fails(user, chat):
-    first = night(user, **{"spark.app_name": "fail:windows"})
+def test_of_two_nights_at_once_the_second_waits_for_the_first_and_failures_are_sent(user, chat):
+    fails = {"spark.app_name": "fail:tokenize"}
+    first = night(user, **fails)
     wait_for(lambda: user.states(first).get("take_turn") == "success")
-    second = night(user)
-    assert user.wait(first) == "failed"
-    assert user.wait(second) == "success", user.states(second)
+    second = night(user, **fails)
+    assert user.wait(first) == user.wait(second) == "failed"
     assert f"Waiting for run {first.run_id} of the DAG poems" in user.log(second, "take_turn")
-    wait_for(lambda: {"text": f"{first.run_id} of poems failed"} in chat.received)
+    assert user.states(second)["take_turn"] == "success"
+    for run in (first, second):
+        wait_for(lambda run=run: {"text": f"{run.run_id} of poems failed"} in chat.received)
 
 
 def test_a_sweep_is_a_run_for_each_combination_and_promotes_nothing(user, monkeypatch, capsys, caplog):
