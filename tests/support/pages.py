@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,6 +21,7 @@ from jobs.lake.outcome import Outcome
 from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.metrics.training import StepRow
+from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results.rows import read_parts
 from nightjar.emr.records import ClusterRecords
 from tests.support.results import configure, finish, training_row, write_rows
@@ -134,7 +135,9 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     write_rows(live, 90, 30)
     store.write_json(live.progress("train"), {"time": time.time(), "message": "step 90 of 600, 1:20 min left"})
     clusters = ClusterRecords(first, store.ENVIRONMENT), ClusterRecords(live, store.ENVIRONMENT)
-    clusters[0].add(cluster_id="j-1", ended=True, instance_seconds={"m6i.xlarge on demand": 4210.0})
+    span, rates = InstanceSpan("m6i.xlarge", "on demand", 0.0, 4210.0), {"m6i.xlarge on demand": 1.5}
+    used = asdict(ClusterUse("us-east-1", 40.0, (span,), (StepSpan("train", 900.0, 3300.0),), rates))
+    clusters[0].add(cluster_id="j-1", ended=True, instance_seconds={"m6i.xlarge on demand": 4210.0}, used=used)
     clusters[1].add(cluster_id="j-2")
     with held(live):
         yield Runs(first, second, failed, live)

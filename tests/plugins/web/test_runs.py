@@ -77,6 +77,7 @@ def test_the_list_has_every_run_with_its_results(page, runs):
         "2.045",
         "4 runs, page 1 of 1",
         "1:10:10 h",
+        "1.75 USD",
         "champion",
         "b <second>",
         "other dag",
@@ -85,6 +86,13 @@ def test_the_list_has_every_run_with_its_results(page, runs):
     assert found.text.count("champion") == 1
     assert float(found.live["data-seconds"]) > 0  # since a run goes on
     assert "svg" not in found.tags
+
+
+def test_the_page_of_a_run_has_its_bill_by_step(page, runs):
+    text = page(show(runs.first)).text
+    assert "1.75 USD" in text
+    assert "40:00 min" in text
+    assert "1.00 USD" in text
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
