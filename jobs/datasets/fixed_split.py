@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from jobs.config import Config, TokenizeConfig, WindowsConfig
 from jobs.corpus.near_keys import NUM_KEYS
+from jobs.datasets.decided import name_sides
 from jobs.datasets.drift import measure_drift
 from jobs.datasets.links import Groups, find_links
 from jobs.datasets.shards import TokenShard
@@ -248,14 +249,5 @@ def write_keys(entries: Sequence[FileEntry], *, tokens_uri: str, new: Decisions)
 
 
 def _as_split(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> FixedSplit:
-    digest = partial(digest_sides, tokens_uri=tokens.uri, decisions=decisions)
-    found = engine.map(digest, tokens.shards, "look up the sides of documents")
-    joined = hashlib.sha256("".join(each for each, _ in found).encode()).hexdigest()
-    rule = decisions.rule
-    return FixedSplit(decisions, rule["threshold"], rule["draw"], joined, sum(count for _, count in found))
-
-
-def digest_sides(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> tuple[str, int]:
-    """Return the hash of the sides of a shard's documents, and the number of those that are left out."""
-    sides = decisions.sides_of(TokenShard.open(tokens_uri, entry).hash)
-    return hashlib.sha256(sides.tobytes()).hexdigest(), int((sides == LEFT_OUT).sum())
+    digest, num_left_out = name_sides(tokens, decisions, engine)
+    return FixedSplit(decisions, decisions.rule["threshold"], decisions.rule["draw"], digest, num_left_out)
