@@ -106,11 +106,13 @@ def promote() -> Generator[Metadata, None, dict[str, Any]]:
     """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
     context = get_current_context()
     run = current_run(context)
-    if not of_run.read_config(run, aws.store()).promotion.enabled:
+    config = of_run.read_config(run, aws.store())
+    if not config.promotion.enabled:
         why = "an experiment: promotion.enabled is false"
         return {"judged": False, "promoted": False, "why": why, "model": None}
     hold_turn(context)
-    decision = promotion.promote(run, by=started_by(context))
+    request = f"{context['ti'].dag_id} {context['run_id']}"
+    decision = promotion.promote(run, started_by(context), config, request=request)
     if decision["promoted"]:
         names = {"pipeline": run.pipeline, "run": run.folder, "model": decision["model"]}
         yield Metadata(PROMOTION, {**names, "why": decision["why"], "numbers": summary_of(context)}, PROMOTIONS)

@@ -1,4 +1,4 @@
-"""The champions of a lake's pipelines: ``nightjar champion list``, ``show``, ``diff`` and ``rollback``."""
+"""The champions of a lake's pipelines: ``nightjar champion list``, ``show``, ``diff``, ``promote`` and ``rollback``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jobs.lake.identity import DEFAULT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jobs.lake.champion import Champion
+    from jobs.lake.champion import Champion, Change
     from jobs.lake.layout import Pipeline
 
 _MODEL_CHARACTERS = 12
@@ -102,6 +102,29 @@ def compare_champions(
     compare_runs([other, found.run or found.run_id], lake)
 
 
+@champion.command("promote")
+def promote_run(
+    run: Annotated[str, Argument(metavar="RUN", help="Id of a run in the lake, or PIPELINE/ID.", show_default=False)],
+    why: Annotated[str, Option(metavar="TEXT", help="The reason, for the history.")] = "by hand",
+    lake: options.Lake = "lake",
+) -> None:
+    """Make the model of a run the champion of its pipeline without a comparison.
+
+    Nights promote what is better by themselves. This is for what they cannot compare, such as another kind of model.
+    """
+    from jobs.lake.champion import promote_by_hand
+    from jobs.lake.layout import Lake, Pipeline
+    from jobs.lake.runs import find_run
+    from jobs.lake.uri import to_uri
+    from jobs.results.summary import read_summary
+
+    found = find_run(run, Lake(to_uri(lake)), is_started=False)
+    summary = read_summary(found)
+    metrics = {"bits_per_byte": summary.bits_per_byte, "valid_loss": summary.valid_loss}
+    change = promote_by_hand(found, f"command line: {user_name()}", why, metrics)
+    _write_change(Pipeline.of(found).name, change)
+
+
 @champion.command("rollback")
 def roll_back_champion(
     pipeline: PipelineName = DEFAULT,
@@ -116,6 +139,10 @@ def roll_back_champion(
     from jobs.lake.champion import roll_back
 
     change = roll_back(_pipeline(pipeline, lake), f"command line: {user_name()}", why, to)
+    _write_change(pipeline, change)
+
+
+def _write_change(pipeline: str, change: Change) -> None:
     sys.stdout.write(f"champion of {pipeline}: run {change.run}, model {change.model[:_MODEL_CHARACTERS]}\n")
 
 

@@ -122,6 +122,7 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
         "validation loss over time": sparkline(losses_of(report.rows)),
         "cost in detail": summary.cost_note or "",
         "cause": summary.cause or "",
+        "promotion": report.promotion,
         "report": readable(found.report)
         if store.exists(found.report)
         else f"none yet; write it: {command_line('report', found.folder, '--lake', lake)}",

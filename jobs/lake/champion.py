@@ -6,6 +6,7 @@ conditional write, so the pointer and its history always agree, and of two progr
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,13 +15,16 @@ from typing import Any, Literal
 
 from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake.identity import DEFAULT, decode_name
-from jobs.lake.layout import Lake, Pipeline
+from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.names import below
 from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
 
 CHAMPION = "champion"
 """The name of the champion of the pipeline `DEFAULT`; ``champion:<pipeline>`` is that of another one."""
+MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
+"""What a model needs to be used."""
 Action = Literal["promoted", "rolled back"]
 
 
@@ -86,6 +90,37 @@ def change_champion(
     history = (*(before.history if before else ()), change)
     content = format_champion(change.model, _run_id(change.run), change.metrics, history)
     return store.replace(pipeline.champion, content, version) if version else store.publish(pipeline.champion, content)
+
+
+def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
+    """Copy a run's model to a folder of `Lake.models` that is named by its content; return that name.
+
+    The manifest is copied last.
+
+    Raises:
+        DamagedError: if the model is missing or not complete.
+    """
+    manifest = store.read_manifest(run.model)
+    if manifest is None:
+        raise DamagedError(f"{join(run.model, MANIFEST)}: missing; the run has no complete model")
+    store.verify_sizes(run.model, manifest)
+    if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
+        raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")
+    lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in manifest.files)
+    model = hashlib.sha256("".join(lines).encode()).hexdigest()
+    for name in (*(entry.name for entry in manifest.files), MANIFEST):
+        store.copy(below(run.model, name), below(join(Lake(run.lake_uri).models, model), name))
+    return model
+
+
+def promote_by_hand(run: Run, by: str, why: str, metrics: Mapping[str, Any], store: Store = ENVIRONMENT) -> Change:
+    """Make a run's model the champion of its pipeline without a comparison, and return the change."""
+    pipeline = Pipeline.of(run)
+    champion, version = read_champion(pipeline, store)
+    change = Change("promoted", copy_model(run, store), run.folder, utc_now(), by, why, metrics)
+    if not change_champion(pipeline, champion, version, change, store):
+        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; look at it and try again")
+    return change
 
 
 def roll_back(

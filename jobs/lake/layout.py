@@ -81,6 +81,8 @@ class Run:
     """The model's folder as one zip file."""
     stats = _Below("stats")
     """The folder of statistics, of each step and merged."""
+    promotion = _Below("stats", "promotion.json")
+    """Whether the model was promoted, why, and the numbers."""
     report = _Below("stats", REPORT)
     """The report of the run, a page for a browser."""
     spark_events = _Below("spark")

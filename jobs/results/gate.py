@@ -157,7 +157,8 @@ def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig)
     """Return why the champion stays, in one line; "" if the model is better."""
     if gain is None:
         return scores.not_compared or "the champion has no scores to compare with"
-    found = f"its loss is {gain.value:+.2%} lower than the champion's on {gain.num_documents} documents"
+    direction = "higher" if gain.value < 0 else "lower"
+    found = f"its loss is {abs(gain.value):.2%} {direction} than the champion's on {gain.num_documents} documents"
     if round(gain.num_equal) < LEAST_DOCUMENTS:
         return (
             f"the evaluation set has {gain.num_documents} documents, which weigh as much as {gain.num_equal:.0f} of"

@@ -87,6 +87,8 @@ class Report:
     chosen: Sequence[str]
     expected: Mapping[str, Any] = field(default_factory=dict)
     """The estimate that was made before the run had a cluster; empty without one."""
+    decision: Mapping[str, Any] = field(default_factory=dict)
+    """The decision about promotion; empty if there is none."""
     problems: Sequence[str] = field(default=())
     """Files that could not be read, one line for each."""
 
@@ -102,6 +104,15 @@ class Report:
         steps = self.stats.get("steps")
         found = steps.get(step) if isinstance(steps, dict) else None
         return found if isinstance(found, dict) else {}
+
+    @property
+    def promotion(self) -> str:
+        """Whether the model was promoted, and why, in one line; "" if nothing was decided."""
+        if not isinstance(why := self.decision.get("why"), str):
+            return ""
+        return one_line(
+            f"{'promoted' if self.decision.get('promoted') is True else 'not promoted'}: {why}", MOST_CHARACTERS
+        )
 
     def headline(self) -> list[Tile]:
         """Return the results, as the summary of the statistics has them."""
@@ -196,6 +207,7 @@ def read_report(
         settings=settings_of(config),
         chosen=[str(key) for key in chosen] if isinstance(chosen, list) else [],
         expected=tolerant(lambda: read_object(run.estimate, store), {}),
+        decision=tolerant(lambda: read_object(run.promotion, store), {}),
         problems=problems,
     )
 

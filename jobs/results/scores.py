@@ -7,6 +7,7 @@ models with different vocabularies. Airflow reads this file, so nothing here nee
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
 
 SCORES = "scores.jsonl"
+NATS = "nats"
+"""The unit of the losses of models that predict tokens."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Scores:
     documents: tuple[DocumentScore, ...]
     not_compared: str = ""
     """Why the champion has no scores though there is one, in one line; such a champion stays."""
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The loss of the run's model on all documents, in bits per byte of text; None for losses in another unit."""
+        losses = [each.challenger for each in self.documents]
+        num_bytes = sum(each.num_bytes for each in self.documents)
+        if self.unit != NATS or None in losses or num_bytes == 0:
+            return None
+        return math.fsum(loss for loss in losses if loss is not None) / math.log(2) / num_bytes
 
 
 def format_scores(documents: Sequence[DocumentScore]) -> bytes:

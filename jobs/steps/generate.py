@@ -23,6 +23,13 @@ from jobs.lake.plain_json import to_jsonl
 SAMPLES, TEXT = "samples.jsonl", "generated.txt"
 
 
+def all_prompts(config: Config) -> tuple[str, ...]:
+    """Return the texts to continue: the prompts of the run, and those that a model must pass to be promoted."""
+    prompts = read_prompts(config.generate, store.read_bytes)
+    canaries = config.promotion.canaries if config.promotion.enabled else ()
+    return (*prompts, *(canary for canary in canaries if canary not in prompts))
+
+
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
     """Generate the run's samples, unless they exist already for its model; return the statistics."""
     model = store.read_manifest(run.model)
@@ -35,7 +42,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         return finished.counts | {"reused": True}
     store.delete_folder(run.generate)
     started = time.perf_counter()
-    prompts = read_prompts(config.generate, store.read_bytes)
+    prompts = all_prompts(config)
     make = partial(generate_batch, model_uri=run.model, fingerprint=model.fingerprint, config=config.generate)
     batches = engine.map(make, plan_batches(prompts, config.generate.num_samples), "generate")
     rows = [row for batch, _ in batches for row in batch]

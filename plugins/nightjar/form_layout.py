@@ -133,6 +133,7 @@ _FOLDED = {
         "promotion.error_rate": "Largest probability of a promotion by chance",
         "promotion.least_gain": "Smallest gain that is worth a change",
         "promotion.documents": "Documents in the evaluation set",
+        "promotion.baseline": "What the validation loss must be below",
         "promotion.max_repetition": "Largest part of generated text that may repeat",
         "promotion.max_unknown": "Largest part of generated text that may be unknown",
         "promotion.canaries": "Prompts that a model must continue",

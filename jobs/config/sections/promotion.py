@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from jobs.config.sections import Section
@@ -20,6 +22,9 @@ class PromotionConfig(Section):
     """Smallest gain that is worth a change, as a part of the champion's loss: 0.002 is 0.2%."""
     documents: int = Field(1000, ge=20, le=100_000)
     """Largest number of documents in the evaluation set. It grows with the validation text until it has so many."""
+    baseline: Literal["unigram", "bigram"] = "bigram"
+    """What the validation loss must be below. `unigram`: the frequencies of tokens. `bigram`: those of pairs of tokens,
+    too, which takes more than minutes of training. Models that predict embeddings must beat the mean embedding."""
     max_repetition: float = Field(0.5, gt=0, le=1)
     """Largest part of the generated 4-grams of tokens that may repeat an earlier one of the same text."""
     max_unknown: float = Field(0.2, ge=0, le=1)

@@ -1,94 +1,139 @@
-"""Promotion: whether the model of a run becomes the champion. Airflow compares metrics and moves a pointer."""
+"""Promotion: whether the model of a run becomes the champion of its pipeline. Airflow judges, and moves a pointer.
+
+The step `score` has measured the model and the champion on the same documents. The decision and its numbers stay in the
+run's statistics, also if the champion stays.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import math
+from dataclasses import asdict
 from typing import Any
 
-from jobs.errors import DamagedError, NightjarError
-from jobs.lake.champion import Champion, Change, change_champion, read_champion, utc_now
-from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
-from jobs.lake.names import below
+from jobs.config import SCORE, Config
+from jobs.config.sections.promotion import PromotionConfig
+from jobs.errors import DamagedError, NightjarError, reading
+from jobs.lake.champion import Champion, Change, change_champion, copy_model, read_champion, utc_now
+from jobs.lake.layout import Pipeline, Run
+from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
 from jobs.lake.uri import join
+from jobs.metrics.training import BASELINE_LOSSES
+from jobs.results import gate
+from jobs.results.scores import NATS, Scores, read_scores
 from nightjar import aws
-from nightjar.tasks.results import read_stats, verify_folder
+from nightjar.tasks.report import write_report
+from nightjar.tasks.results import read_stats
 
 log = logging.getLogger(__name__)
 
-MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
-JUDGED_METRICS = ("bits_per_byte", "valid_loss", "unigram_loss")
-_MAX_RACES = 5
+_SAMPLES = "samples.jsonl"
 
 
-def promote(run: Run, by: str, store: Store | None = None) -> dict[str, Any]:
-    """Copy the run's model to the promoted models and make it its pipeline's champion, unless that one is as good.
+def promote(run: Run, by: str, config: Config, *, request: str = "", store: Store | None = None) -> dict[str, Any]:
+    """Copy the run's model to the promoted models and make it its pipeline's champion, if it is better than that one.
+
+    A run without the step `score` gives its pipeline the first champion at most.
 
     Args:
         run: The run.
         by: Who or what promotes it, for the history.
+        config: Its configuration.
+        request: What asks for it. A request that has been done is not done again.
         store: The store of the lake.
 
     Returns:
-        ``{"promoted": bool, "why": one line, "model": hash or None}``. A model that is not better is no error.
+        The decision: ``{"promoted": bool, "why": one line, "model": hash or None, ...}`` with the numbers of the gate.
+        A model that is not better is no error.
     """
-    store, pipeline = store or aws.store(), Pipeline.of(run)
-    stats = read_stats(run, store)
-    reason, model = _reason_against(stats), None
-    for _ in range(_MAX_RACES):
-        champion, version = read_champion(pipeline, store)
-        reason = reason or _reason_to_keep(champion, pipeline, stats)
-        if reason:
-            return _decision(False, reason, None)
-        model = model or _copy_model(run, store)
-        before = f"before: {champion.metrics['bits_per_byte']:.4f}" if champion else "the first champion"
-        why = f"{stats['bits_per_byte']:.4f} bits per byte, {before}"
-        metrics = {name: stats[name] for name in JUDGED_METRICS}
-        change = Change("promoted", model, run.folder, utc_now(), by, why, metrics)
-        if change_champion(pipeline, champion, version, change, store):
-            return _decision(True, why, model)
-    raise NightjarError(f"{pipeline.champion}: other runs replaced it {_MAX_RACES} times in a row; clear this task")
+    store, pipeline, settings = store or aws.store(), Pipeline.of(run), config.promotion
+    stats, scores = read_stats(run, store), _read_scores(run, config, store)
+    champion, version = read_champion(pipeline, store)
+    if request and champion and champion.history and champion.history[-1].request == request:
+        return _decided(run, store, promoted=True, why=champion.history[-1].why, model=champion.model)
+    gain = gate.measure_gain(scores, settings.error_rate) if _is_finite(scores) else None
+    numbers = {"gain": asdict(gain) if gain else None, "evaluation_set": scores.evaluation_set}
+    text = _measure_text(run, settings, store)
+    reason = gate.reason_against(scores, text, _baselines(stats, settings), settings)
+    reason = reason or _reason_to_keep(champion, scores, gain, config, run)
+    if reason:
+        return _decided(run, store, promoted=False, why=reason, model=None, **numbers)
+    model, why = copy_model(run, store), _why(scores, gain)
+    judged_by = {"bits_per_byte": scores.bits_per_byte or stats.get("bits_per_byte")}
+    metrics = finite({**judged_by, "valid_loss": stats.get("valid_loss"), **numbers})
+    change = Change("promoted", model, run.folder, utc_now(), by, why, metrics, request)
+    if not change_champion(pipeline, champion, version, change, store):
+        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; clear this task")
+    return _decided(run, store, promoted=True, why=why, model=model, **numbers)
 
 
-def _reason_against(stats: dict[str, Any]) -> str:
-    """Return why a model with these statistics may not be the champion, or an empty text."""
-    for name in JUDGED_METRICS:
-        if not isinstance(stats.get(name), int | float) or not math.isfinite(stats[name]):
-            return f"{name} is {stats.get(name)}"
-    if stats["valid_loss"] >= stats["unigram_loss"]:
-        return "valid_loss {valid_loss:.4f} is not below the unigram baseline {unigram_loss:.4f}".format(**stats)
-    return ""
+def _read_scores(run: Run, config: Config, store: Store) -> Scores:
+    """Return the scores of the run's model; without documents if its configuration has no step that scores."""
+    model = store.read_manifest(run.model)
+    if SCORE not in config.steps:
+        why = (
+            f"windows.split={config.windows.split}: models are compared only with windows.split=fixed, under which none"
+            " has trained on the documents that are compared"
+        )
+        return Scores(model.fingerprint if model else "", None, "", NATS, (), why)
+    scores = read_scores(run, store)
+    if scores is None or not scores.documents:
+        raise NightjarError(f"{run.score}: has no scores of documents; clear the task score")
+    if model is None or model.fingerprint != scores.model:
+        raise DamagedError(f"{run.score}: has the scores of another model than {run.model}; clear the task score")
+    return scores
 
 
-def _reason_to_keep(champion: Champion | None, pipeline: Pipeline, stats: dict[str, Any]) -> str:
+def _is_finite(scores: Scores) -> bool:
+    return all(each.challenger is not None and math.isfinite(each.challenger) for each in scores.documents)
+
+
+def _measure_text(run: Run, settings: PromotionConfig, store: Store) -> gate.TextQuality:
+    uri = join(run.generate, _SAMPLES)
+    with reading(uri, "clear the task generate"):
+        rows = [json.loads(line) for line in store.read_bytes(uri).splitlines()]
+        return gate.measure_text(rows, settings.canaries, settings.max_repetition)
+
+
+def _baselines(stats: dict[str, Any], settings: PromotionConfig) -> dict[str, tuple[float, float]]:
+    """Return the baselines to beat, by their names, with the model's loss and the baseline's."""
+    loss = stats.get("valid_loss")
+    left_out = {"bigram"} if settings.baseline == "unigram" else set()
+    return {
+        label: (math.nan if loss is None else loss, stats[name])
+        for name, label in BASELINE_LOSSES.items()
+        if stats.get(name) is not None and label not in left_out
+    }
+
+
+def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain | None, config: Config, run: Run) -> str:
     """Return why the champion stays, or an empty text."""
     if champion is None:
         return ""
-    best, new = champion.metrics.get("bits_per_byte"), stats["bits_per_byte"]
-    if not isinstance(best, int | float) or not math.isfinite(best):
-        raise DamagedError(
-            f"{pipeline.champion}: bits_per_byte is {best}, not a number; delete the file and promote a run again"
+    if scores.not_compared:
+        return f"{scores.not_compared}; nightjar champion promote {run.folder} replaces it all the same"
+    if champion.model != scores.champion:
+        compared = f"with {scores.champion[:12]}" if scores.champion else "with no champion"
+        return (
+            f"the champion is {champion.model[:12]} by now, and this model was compared {compared}; clear the task"
+            " score to compare them"
         )
-    if new < best:
-        return ""
-    return f"{new:.4f} bits per byte, not better than the {best:.4f} of champion {champion.run_id}"
+    return gate.reason_to_keep(scores, gain, config.promotion)
 
 
-def _decision(promoted: bool, why: str, model: str | None) -> dict[str, Any]:
+def _why(scores: Scores, gain: gate.Gain | None) -> str:
+    found = f"{scores.bits_per_byte:.4f} bits per byte" if scores.bits_per_byte is not None else "good by itself"
+    if gain is None:
+        return f"{found}, the first champion"
+    return f"{found}, {gain.value:.2%} below the champion before (at least {gain.lower:.2%})"
+
+
+def _decided(run: Run, store: Store, *, promoted: bool, why: str, model: str | None, **numbers: Any) -> dict[str, Any]:
+    """Log the decision, keep it in the run's statistics, and return it."""
     log.info("%s: %s", "Promoted" if promoted else "Not promoted", why)
-    return {"promoted": promoted, "why": why, "model": model}
-
-
-def _copy_model(run: Run, store: Store) -> str:
-    """Copy the model to a folder named by its content, and return that name. The manifest is copied last."""
-    lake = Lake(run.lake_uri)
-    entries = verify_folder(run.model, store).files
-    if missing := MODEL_FILES - {entry.name for entry in entries}:
-        raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")
-    lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in entries)
-    model = hashlib.sha256("".join(lines).encode()).hexdigest()
-    for name in (*(entry.name for entry in entries), MANIFEST):
-        store.copy(below(run.model, name), below(join(lake.models, model), name))
-    return model
+    decision: dict[str, Any] = finite({"promoted": promoted, "why": why, "model": model, **numbers})
+    store.write_json(run.promotion, {**decision, "time": utc_now()})
+    write_report(run, store)
+    return decision

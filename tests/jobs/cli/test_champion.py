@@ -4,9 +4,9 @@ import pytest
 
 from jobs.cli.main import main
 from jobs.lake import store
-from jobs.lake.champion import Change, change_champion, read_champion
+from jobs.lake.champion import MODEL_FILES, Change, change_champion, read_champion
 from jobs.lake.layout import Lake
-from jobs.lake.manifest import Manifest
+from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.uri import join
 from tests.support.results import finish
 
@@ -59,6 +59,21 @@ def test_a_champion_is_compared_with_the_one_before_and_replaced_by_it(lake, cap
     assert capsys.readouterr().out == "champion of poems: run lab/poems/night-a, model aaaaaaaaaaaa\n"
     last = read_champion(lake.pipeline("poems"))[0].history[-1]
     assert (last.action, last.why, last.by.startswith("command line: ")) == ("rolled back", "it writes nonsense", True)
+
+
+def test_a_person_promotes_a_run_without_a_comparison(lake, capsys):
+    run_ = lake.run("night-a", "poems")
+    for name in MODEL_FILES:
+        store.write_bytes(join(run_.model, name), b"new")
+    entries = tuple(FileEntry.of(name, b"new") for name in sorted(MODEL_FILES))
+    store.publish_manifest(run_.model, Manifest("model", "new", entries))
+    assert run(lake, "promote", "night-a", "--why", "another kind of model") == 0
+    found, _ = read_champion(lake.pipeline("poems"))
+    assert capsys.readouterr().out == f"champion of poems: run lab/poems/night-a, model {found.model[:12]}\n"
+    assert (found.history[-1].why, len(found.history)) == ("another kind of model", 3)
+    assert store.read_bytes(join(found.model_uri, "config.json")) == b"new"
+    assert run(lake, "promote", "night-b") == 1
+    assert "model/_manifest.json: missing; the run has no complete model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

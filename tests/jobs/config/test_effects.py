@@ -187,7 +187,7 @@ def identity(config):
 
 VALUES = {
     "budget.usd": 5.0, "budget.usd_month": 50.0,
-    "promotion.canaries": ["One"], "promotion.max_unknown": 0.1,
+    "promotion.canaries": ["One"], "promotion.max_unknown": 0.1, "promotion.baseline": "bigram",
     "tokenize.max_document_bytes": 5, "tokenize.max_piece_bytes": 2048,
     "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,
     "train.max_seconds": 9.0, "train.early_stopping_evals": 9, "train.micro_batch_size": 3, "train.max_loss_rise": 1.0,

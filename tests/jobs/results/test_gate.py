@@ -53,9 +53,9 @@ def test_the_same_model_stays_and_a_gain_that_is_not_worth_a_change_too():
     same = [(100.0 + index, 100.0 + index) for index in range(50)]
     gain = gate.measure_gain(scores_of(same), 0.05)
     assert (gain.value, gain.lower) == (0, 0)
-    assert "+0.00% lower" in gate.reason_to_keep(scores_of(same), gain, SETTINGS)
+    assert "is 0.00% lower" in gate.reason_to_keep(scores_of(same), gain, SETTINGS)
     little = scores_of([(champion * 0.9999, champion) for _, champion in same])
-    assert "+0.01% lower" in gate.reason_to_keep(little, gate.measure_gain(little, 0.05), SETTINGS)
+    assert "is 0.01% lower" in gate.reason_to_keep(little, gate.measure_gain(little, 0.05), SETTINGS)
     much = scores_of([(champion * 0.99, champion) for _, champion in same])
     assert promoted(much)
 

@@ -211,6 +211,22 @@ def test_the_cause_of_a_failure_is_shown(tmp_path):
     assert ("span", "class", "status failed") in written.attributes
 
 
+@pytest.mark.parametrize(
+    ("decision", "shown"),
+    [
+        ({"promoted": True, "why": "the first champion"}, "The model was promoted: the first champion."),
+        ({"promoted": False, "why": "<b>\nworse"}, "The model was not promoted: <b> worse."),
+        ({"promoted": 1, "why": 3}, None),
+        ({}, None),
+    ],
+)
+def test_the_decision_about_promotion_is_shown_with_its_reason(run, decision, shown):
+    store.write_json(run.promotion, decision)
+    text = " ".join(page_of(run).text.split())
+    assert ("The model was" in text) == bool(shown)
+    assert (shown or "") in text
+
+
 def test_the_layout_of_version_0_1_has_a_report(tmp_path):
     shutil.copytree(DATA / "lake-0.1", tmp_path / "lake")
     run = find_run("old", Lake((tmp_path / "lake").as_uri()))

@@ -1,14 +1,19 @@
 """Promotion of models, on a local disk and on S3."""
 
+import json
 from datetime import datetime
 
 import pytest
 
+from jobs.config import Config
 from jobs.errors import DamagedError, NightjarError
+from jobs.lake.champion import MODEL_FILES, roll_back
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
+from jobs.lake.plain_json import to_jsonl
 from jobs.lake.store import Store
 from jobs.lake.uri import join
+from jobs.results.scores import SCORES, DocumentScore, format_scores
 from nightjar.aws import s3_client, store
 from nightjar.tasks import promotion
 from nightjar.tasks.results import verify_folder
@@ -16,7 +21,15 @@ from nightjar.tasks.results import verify_folder
 pytestmark = pytest.mark.slow
 
 BY = "airflow: scheduled"
-GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bits_per_byte": 2.25}
+GOOD = {"valid_loss": 4.0, "unigram_loss": 5.5, "bigram_loss": 4.5}
+
+
+def config_of(split="fixed", **promotion):
+    values = {"windows": {"split": split}, "promotion": {"canaries": ["The end"], **promotion}}
+    return Config.model_validate({"corpus": "file:///texts", **values})
+
+
+ROWS = [{"prompt": prompt, "text": " of the day", "tokens": [1, 2, 3, 4, 5, 6]} for prompt in ("The man", "The end")]
 
 
 @pytest.fixture
@@ -24,137 +37,221 @@ def lake(lake_uri):
     return Lake(lake_uri)
 
 
-def finished(lake, run_id, weights="weights", **figures):
-    run = lake.run(run_id)
-    store().write_json(join(run.stats, "stats.json"), GOOD | figures)
-    files = {name: f"{name} {weights}".encode() for name in promotion.MODEL_FILES}
+def finished(lake, run_id, weights="weights", *, loss=150.0, champion=None, rows=ROWS, **stats):
+    """Write a finished run of the pipeline poems: its model has this loss on each document, and the champion 150."""
+    run = lake.run(run_id, "poems")
+    store().write_json(join(run.stats, "stats.json"), GOOD | stats)
+    files = {name: f"{name} {weights}".encode() for name in MODEL_FILES}
     entries = tuple(store().write_file(run.model, name, data) for name, data in files.items())
-    store().publish_manifest(run.model, Manifest("model", "f00", entries))
+    store().publish_manifest(run.model, Manifest("model", weights, entries))
+    store().write_bytes(join(run.generate, "samples.jsonl"), to_jsonl(rows))
+    score(run, weights, loss, champion)
     return run
 
 
+def score(run, model, loss, champion, not_compared=""):
+    theirs = 150.0 if champion and not not_compared else None
+    documents = [
+        DocumentScore(f"{n:064x}", 100 + n, loss and loss + n % 3, theirs and theirs + n % 3) for n in range(40)
+    ]
+    inputs = {
+        "model": model, "champion": champion, "evaluation_set": "3", "unit": "nats", "not_compared": not_compared
+    }  # fmt: skip
+    entry = store().write_file(run.score, SCORES, format_scores(documents))
+    store().delete_file(join(run.score, MANIFEST))
+    store().publish_manifest(run.score, Manifest("scores", model, (entry,), {}, inputs))
+
+
+def promote(run, **options):
+    return promotion.promote(run, BY, config_of(), **options)
+
+
 def pointer(lake):
-    return store().read_json(lake.pipeline().champion)
+    return store().read_json(lake.pipeline("poems").champion)
+
+
+def decision(run):
+    return store().read_json(run.promotion)
 
 
 def test_the_first_good_model_is_champion_and_copied(lake):
-    decided = promotion.promote(finished(lake, "one"), BY)
+    run = finished(lake, "one")
+    decided = promote(run, request="train poems one")
     assert decided["promoted"]
-    found, run = pointer(lake), lake.run("one")
-    assert (found["model"], found["run_id"], found["metrics"]) == (decided["model"], "one", GOOD)
+    assert decided["why"] == "1.8227 bits per byte, the first champion"
+    found = pointer(lake)
+    assert (found["model"], found["run_id"]) == (decided["model"], "one")
     [change] = found["history"]
     assert datetime.fromisoformat(change.pop("time")).tzinfo is not None
+    metrics = change.pop("metrics")
+    assert (metrics["bits_per_byte"], metrics["valid_loss"]) == (pytest.approx(1.8227, abs=1e-4), 4.0)
     assert change == {
         "action": "promoted", "model": decided["model"], "run": run.folder, "by": BY, "why": decided["why"],
-        "metrics": GOOD, "request": "",
+        "request": "train poems one",
     }  # fmt: skip
     manifest = verify_folder(join(lake.models, decided["model"]), store())
-    assert {entry.name for entry in manifest.files} == promotion.MODEL_FILES
+    assert {entry.name for entry in manifest.files} == MODEL_FILES
+    assert decision(run)["why"] == decided["why"]
 
 
 def test_only_a_better_model_takes_its_place(lake):
-    promotion.promote(finished(lake, "one"), BY)
-    worse = promotion.promote(finished(lake, "two", "other", bits_per_byte=2.3), BY)
-    assert (worse["promoted"], worse["model"]) == (False, None)
-    assert "2.3000 bits per byte, not better than the 2.2500 of champion one" in worse["why"]
+    first = promote(finished(lake, "one"))["model"]
+    for run_id, loss, why in (
+        ("worse", 151.0, "its loss is 0.66% higher than the champion's on 40 documents"),
+        ("same", 150.0, "its loss is 0.00% lower than the champion's on 40 documents"),
+        ("hardly better", 149.9, "0.07% lower than the champion's on 40 documents, and a change needs"),
+    ):
+        run = finished(lake, run_id, run_id, loss=loss, champion=first)
+        decided = promote(run)
+        assert (decided["promoted"], decided["model"]) == (False, None)
+        assert why in decided["why"]
+        assert decision(run)["gain"]["num_documents"] == 40
     assert pointer(lake)["run_id"] == "one"
-    better = promotion.promote(finished(lake, "three", "third", bits_per_byte=2.2), BY)
+    better = promote(finished(lake, "better", "better", loss=147.0, champion=first))
     assert better["promoted"]
-    assert pointer(lake)["run_id"] == "three"
+    assert "1.99% below the champion before (at least 1.98%)" in better["why"]
+    assert [each["run"] for each in pointer(lake)["history"]] == ["lab/poems/one", "lab/poems/better"]
 
 
-def test_promoting_again_changes_nothing(lake):
+def test_a_request_that_is_made_again_changes_nothing(lake):
     run = finished(lake, "one")
-    promotion.promote(run, BY)
+    first = promote(run, request="one")
     before = pointer(lake)
-    assert not promotion.promote(run, BY)["promoted"]
+    again = promote(run, request="one")
+    assert (again["promoted"], again["model"]) == (True, first["model"])
     assert pointer(lake) == before
 
 
 @pytest.mark.parametrize(
-    ("figures", "why"),
+    ("changes", "why"),
     [
-        ({"valid_loss": 5.5}, "not below the unigram baseline"),
-        ({"valid_loss": float("nan")}, "valid_loss is None"),
-        ({"bits_per_byte": None}, "bits_per_byte is None"),
+        ({"valid_loss": 5.6}, "not below the unigram baseline 5.5000"),
+        ({"valid_loss": 4.7}, "not below the bigram baseline 4.5000"),
+        ({"valid_loss": float("nan")}, "its validation loss nan is not below"),
+        ({"loss": None}, "its loss of document 000000000000 is not finite"),
+        ({"rows": [{"prompt": "The end", "text": "a a a a a a a a", "tokens": [1] * 8}]}, "80% of the 4-grams"),
+        ({"rows": ROWS[:1]}, "it continues the canary prompt 'The end' with nothing"),
+        (
+            {"rows": [{"prompt": "The end", "text": "<unk> a", "tokens": [0, 1]}]},
+            "50% of the tokens",
+        ),
     ],
 )
-def test_a_model_that_learned_nothing_is_not_promoted(lake, figures, why):
-    decided = promotion.promote(finished(lake, "one", **figures), BY)
+def test_a_model_that_is_no_good_is_not_promoted(lake, changes, why):
+    decided = promote(finished(lake, "one", **changes))
     assert not decided["promoted"]
     assert why in decided["why"]
     assert store().list_files(lake.models) == []
+
+
+def test_a_short_training_need_not_beat_the_bigram_baseline_if_the_settings_say_so(lake):
+    run = finished(lake, "one", valid_loss=4.7)
+    assert promotion.promote(run, BY, config_of(baseline="unigram"))["promoted"]
+
+
+def test_a_champion_that_cannot_be_compared_stays(lake):
+    first = promote(finished(lake, "one"))["model"]
+    run = finished(lake, "two", "two", loss=100.0, champion=first)
+    score(run, "two", 100.0, first, "the champion predicts embeddings, and this model tokens")
+    assert promote(run)["why"] == (
+        "the champion predicts embeddings, and this model tokens;"
+        " nightjar champion promote lab/poems/two replaces it all the same"
+    )
+
+
+def test_a_split_that_is_not_for_life_gives_the_first_champion_alone(lake):
+    first = finished(lake, "one", bits_per_byte=2.5)
+    store().delete_folder(first.score)
+    decided = promotion.promote(first, BY, config_of("auto"))
+    assert (decided["promoted"], decided["why"]) == (True, "good by itself, the first champion")
+    assert pointer(lake)["history"][0]["metrics"]["bits_per_byte"] == 2.5
+    decided = promotion.promote(finished(lake, "two", "two"), BY, config_of("auto"))
+    assert not decided["promoted"]
+    assert decided["why"].startswith("windows.split=auto: models are compared only with windows.split=fixed")
+
+
+def test_scores_of_another_model_or_none_are_an_error(lake):
+    run = finished(lake, "one")
+    score(run, "another", 100.0, None)
+    with pytest.raises(DamagedError, match="has the scores of another model"):
+        promote(run)
+    store().delete_folder(run.score)
+    with pytest.raises(NightjarError, match="has no scores of documents; clear the task score"):
+        promote(run)
 
 
 def test_an_incomplete_model_is_an_error(lake):
     run = finished(lake, "one")
     store().delete_file(join(run.model, "tokenizer.json"))
     with pytest.raises(DamagedError, match=r"tokenizer\.json: missing"):
-        promotion.promote(run, BY)
+        promote(run)
 
 
 def test_a_run_without_statistics_is_an_error(lake):
     with pytest.raises(NightjarError, match=r"stats\.json: missing"):
-        promotion.promote(lake.run("none"), BY)
+        promote(lake.run("none", "poems"))
 
 
 class RacedStore(Store):
-    """A store in which other runs are promoted after a run has read the champion and before it replaces it."""
+    """A store in which something happens after a run has read the champion and before it replaces it."""
 
-    def __init__(self, *rivals):
+    def __init__(self, happens):
         super().__init__(s3_client)
-        self.rivals = list(rivals)
-        self.copied = []
-
-    def copy(self, uri, target_uri):
-        self.copied.append(target_uri)
-        super().copy(uri, target_uri)
+        self.happens = happens
 
     def publish(self, uri, data):
-        self.let_a_rival_win()
+        self.let_it_happen()
         return super().publish(uri, data)
 
     def replace(self, uri, data, version):
-        self.let_a_rival_win()
+        self.let_it_happen()
         return super().replace(uri, data, version)
 
-    def let_a_rival_win(self):
-        if self.rivals:
-            assert promotion.promote(self.rivals.pop(0), BY)["promoted"]
+    def let_it_happen(self):
+        happens, self.happens = self.happens, None
+        if happens:
+            happens()
 
 
-def test_of_two_runs_at_once_the_better_one_wins(lake):
-    rival = finished(lake, "rival", "rival", bits_per_byte=2.1)
-    decided = promotion.promote(finished(lake, "slow", bits_per_byte=2.2), BY, RacedStore(rival))
-    assert not decided["promoted"]
+def test_of_two_runs_at_once_one_wins_and_the_other_is_not_compared_with_it(lake):
+    rival, slow = finished(lake, "rival", "rival"), finished(lake, "slow", "slow", loss=100.0)
+    with pytest.raises(NightjarError, match="another program changed it meanwhile; clear this task"):
+        promote(slow, store=RacedStore(lambda: promote(rival)))
     assert pointer(lake)["run_id"] == "rival"
+    decided = promote(slow)
+    assert not decided["promoted"]
+    assert "by now, and this model was compared with no champion; clear the task score" in decided["why"]
 
 
-def test_a_lost_race_copies_the_model_only_once(lake):
-    rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(3)]
-    store = RacedStore(*rivals)
-    assert promotion.promote(finished(lake, "best", bits_per_byte=2.0), BY, store)["promoted"]
-    assert pointer(lake)["run_id"] == "best"
-    assert len(store.copied) == len(set(store.copied)) == len(promotion.MODEL_FILES) + 1
-
-
-def test_a_run_that_loses_every_race_gives_up(lake):
-    rivals = [finished(lake, f"rival {n}", f"rival {n}", bits_per_byte=2.2 - n / 100) for n in range(5)]
-    with pytest.raises(NightjarError, match="other runs replaced it 5 times in a row"):
-        promotion.promote(finished(lake, "best", bits_per_byte=2.0), BY, RacedStore(*rivals))
+def test_a_rollback_while_a_night_runs_is_not_undone(lake):
+    first = promote(finished(lake, "one"))["model"]
+    second = promote(finished(lake, "two", "two", loss=140.0, champion=first))["model"]
+    night = finished(lake, "three", "three", loss=100.0, champion=second)
+    roll_back(lake.pipeline("poems"), "command line: ann", "it writes nonsense", store=store())
+    decided = promote(night)
+    assert f"the champion is {first[:12]} by now, and this model was compared with {second[:12]}" in decided["why"]
+    assert pointer(lake)["model"] == first
 
 
 def test_a_copy_that_broke_off_is_made_whole(lake):
-    decided = promotion.promote(finished(lake, "one"), BY)
+    decided = promote(finished(lake, "one"))
     folder = join(lake.models, decided["model"])
     store().delete_file(join(folder, MANIFEST))
     store().delete_file(join(folder, "config.json"))
-    assert promotion.promote(finished(lake, "again", bits_per_byte=1.0), BY)["model"] == decided["model"]
+    again = finished(lake, "again", loss=100.0, champion=decided["model"])
+    assert promote(again)["model"] == decided["model"]
     assert verify_folder(folder, store())
 
 
 def test_a_model_without_weights_is_an_error(lake):
     run = finished(lake, "one")
-    store().write_bytes(join(run.model, MANIFEST), Manifest("model", "f00", ()).to_json())
+    store().write_bytes(join(run.model, MANIFEST), Manifest("model", "weights", ()).to_json())
     with pytest.raises(DamagedError, match=r"no config\.json, model\.safetensors, tokenizer\.json in its manifest"):
-        promotion.promote(run, BY)
+        promote(run)
+
+
+def test_the_decision_can_be_read_by_any_program(lake):
+    run = finished(lake, "one", loss=None)
+    promote(run)
+    data = store().read_bytes(run.promotion)
+    assert json.loads(data, parse_constant=pytest.fail)["gain"] is None
