@@ -206,7 +206,7 @@ def test_a_champion_that_may_have_trained_on_the_set_is_not_compared(nights, loc
     early = with_model(nights.make(windows__split="auto", promotion__enabled=False))
     promote(early)
     night = with_model(nights.run())
-    assert "champion's run has windows.split=auto" in run(night)[1].not_compared
+    assert re.match("the champion may have trained .* has windows.split=auto", run(night)[1].not_compared)
     store.delete_file(early.run.config)
     store.delete_folder(night.run.score)
     assert "is not in" in run(night)[1].not_compared
@@ -218,6 +218,26 @@ def test_a_champion_that_may_have_trained_on_the_set_is_not_compared(nights, loc
     assert "the champion cannot be opened" in scores.not_compared
     assert scores.not_compared in said
     assert stats["champion_loss_per_byte"] is None
+
+
+def test_a_model_that_descends_from_an_unknown_one_is_not_compared(nights):
+    """Training may start from a champion of this pipeline, and from a run that was split for life, and so on."""
+    first = with_model(nights.run())
+    promote(first)
+    champion, _ = read_champion(PipelineFolders(nights.lake_uri))
+    second, third, fourth = (with_model(nights.run(), seed) for seed in (2, 3, 4))
+
+    def started(night, uri):
+        store.write_json(join(night.run.train, "start.json"), {"init": uri})
+        store.delete_folder(night.run.score)
+        return run(night)[1].not_compared
+
+    assert started(second, champion.model_uri) == started(third, second.run.model) == started(third, None) == ""
+    auto = with_model(nights.make(windows__split="auto", promotion__enabled=False))
+    assert "this model may have trained on the evaluation set: run " in started(third, auto.run.model)
+    assert "has windows.split=auto" in started(fourth, third.run.model)
+    assert "of no run of this pipeline" in started(fourth, "file:///elsewhere/model")
+    assert "is of another pipeline" in started(fourth, nights.begin().lake.run("x", "poems").model)
 
 
 def night_file(file, night):
@@ -313,6 +333,20 @@ def test_two_runs_that_grow_the_set_at_once_lose_nothing(nights, local):
     grown = grow(night.run, night.config, night.tokens, Interrupted())
     assert grown == read_latest(PipelineFolders(local))
     assert grown.num_documents > 20
+
+
+def test_split_set_and_scores_in_s3(anywhere):
+    nights = Nights(anywhere, **SMALL)
+    nights.write(a=lines(0), b=lines(50))
+    promote(with_model(nights.run()))
+    nights.write(c=lines(100))
+    night = with_model(nights.run(), seed=2)
+    stats, scores, _ = run(night)
+    assert scores.not_compared == ""
+    assert stats["evaluation_set"] == frozen_texts(anywhere)[0] == "00000001"
+    assert nights.decisions.number == 2
+    assert all(each.champion and each.challenger for each in scores.documents)
+    assert run(night)[0]["reused"]
 
 
 @pytest.mark.slow
