@@ -75,13 +75,13 @@ class Estimate:
 
     def __str__(self) -> str:
         """One line for the log."""
-        bound = f"at most {_amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
+        bound = f"; at most {_amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
         if self.instance_seconds is None:
-            return f"Estimate: unknown ({self.reason}); {bound}"
+            return f"Estimate: unknown ({self.reason}){bound if self.bound_instance_seconds else ''}"
         parts = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.steps.items())
         amount = _amount(self.instance_seconds, self.usd, "at most " if self.at_most else "")
         why = f"; {self.reason}" if self.usd is None else ""
-        return f"Estimate from {self.nights} nights: {amount} ({parts}); {bound}{why}"
+        return f"Estimate from {self.nights} nights: {amount} ({parts}){bound}{why}"
 
 
 def _amount(instance_seconds: float, usd: float | None, bound: str = "") -> str:

@@ -31,8 +31,9 @@ def expect(config: Config, run: Run, corpus_bytes: int) -> Expected:
     """Return what a run is expected to take; raise InputError if it would exceed a budget, or a price lacks for one."""
     store, region = aws.store(), aws.emr_client().meta.region_name
     prices = load_prices(store)
-    nights = [] if config.cluster.job_flow_id else read_nights(run, store)
-    made = make_estimate(config, corpus_bytes, nights, prices, region, longest_seconds(config))
+    if config.cluster.job_flow_id:
+        return Expected(Estimate(corpus_bytes, reason="a cluster of your own is not billed"), None)
+    made = make_estimate(config, corpus_bytes, read_nights(run, store), prices, region, longest_seconds(config))
     log.info("%s", made)
     return Expected(made, check_budget(run, config, made, prices, region, store))
 

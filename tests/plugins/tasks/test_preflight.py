@@ -18,7 +18,7 @@ from jobs.lake.uri import join, local_path
 from jobs.prices.book import Price, to_toml
 from jobs.sources.listing import list_sources
 from nightjar.aws import emr_client, store
-from nightjar.tasks import preflight
+from nightjar.tasks import estimate, preflight
 
 pytestmark = pytest.mark.slow
 
@@ -239,17 +239,25 @@ def test_a_lake_that_spark_submit_refuses_is_refused_before(name):
     assert "\n" not in str(caught.value)
 
 
-def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lake_uri, emr_at_home, caplog):
+def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lake_uri, emr_at_home, monkeypatch):
     corpus = put("a.txt", TEXT * 9)
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
-    with caplog.at_level("INFO"):
-        preflight.prepare(config(corpus), run)
-    assert "Estimate: unknown (no earlier night); at most" in caplog.text
+    said = []
+    monkeypatch.setattr(estimate.log, "info", lambda text, *values: said.append(text % values))
+    preflight.prepare(config(corpus), run)
+    assert said[0].startswith("Estimate: unknown (no earlier night); at most 75.00 instance hours, ")
     first = store().read_json(run.estimate)
     assert (first["corpus_bytes"], first["instance_seconds"]) == (len(TEXT) * 9, None)
     assert first["bound_instance_seconds"] == 3 * (3600 + 4 * 6 * 3600)
     preflight.prepare(config(corpus, **{"cluster.core_instances": 5}), run)
     assert store().read_json(run.estimate) == first
+    assert not store().exists(run.budget)
+
+
+def test_a_run_on_a_cluster_of_the_users_own_has_no_estimate_and_no_budget(put, lake_uri, emr_at_home):
+    run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
+    preflight.prepare(config(put("a.txt", TEXT * 9), **{"budget.usd": 3, "cluster.job_flow_id": "j-1"}), run)
+    assert store().read_json(run.estimate)["reason"] == "a cluster of your own is not billed"
     assert not store().exists(run.budget)
 
 
