@@ -12,6 +12,7 @@ Keys = npt.NDArray[np.uint64]
 NUM_KEYS = 14
 _HASHES_PER_KEY = 8
 _NGRAM_WORDS = 5
+_PASSAGE_WORDS, _HASHES_PER_PASSAGE_KEY = 13, 2
 _DRAWN = np.random.Generator(np.random.PCG64(20_240_625)).integers(0, 2**64, (2, NUM_KEYS * _HASHES_PER_KEY), np.uint64)
 _FACTORS, _SUMMANDS = _DRAWN[0] | np.uint64(1), _DRAWN[1]
 
@@ -24,28 +25,48 @@ def near_keys(texts: Texts) -> Keys:
     have a key in common with a probability of ``1 - (1 - s**8)**14``: 0.92 where s is 0.8, and 0.05 where s is 0.5.
     FineWeb uses the same numbers (https://arxiv.org/abs/2406.17557).
     """
-    ngrams, first = _hash_ngrams(texts)
-    least = np.empty((len(texts), len(_FACTORS)), np.uint64)
-    for i, (factor, summand) in enumerate(zip(_FACTORS, _SUMMANDS, strict=True)):
+    return _min_hash(texts, _NGRAM_WORDS, _HASHES_PER_KEY)
+
+
+def keys_of_documents(texts: Texts, max_piece_bytes: int) -> Keys:
+    """Return the keys of documents whose long ones are cut into pieces, of shape (len(texts), 14).
+
+    An edit of a long document can move a cut, so that a piece has parts of two earlier ones. So the keys of texts that
+    are long enough to be pieces have two least values of n-grams of 13 words: two texts have a key in common with a
+    probability of ``1 - (1 - s**2)**14``, 0.98 where s is 0.5, and 0.13 where s is 0.1. Others have those of
+    `near_keys`: short texts of different content often share so much.
+    """
+    is_long = texts.sizes >= max_piece_bytes // 8
+    keys = np.empty((len(texts), NUM_KEYS), np.uint64)
+    keys[~is_long] = near_keys(texts.take(~is_long))
+    keys[is_long] = _min_hash(texts.take(is_long), _PASSAGE_WORDS, _HASHES_PER_PASSAGE_KEY)
+    return keys
+
+
+def _min_hash(texts: Texts, num_words: int, hashes_per_key: int) -> Keys:
+    ngrams, first = _hash_ngrams(texts, num_words)
+    factors, summands = (drawn[: NUM_KEYS * hashes_per_key] for drawn in (_FACTORS, _SUMMANDS))
+    least = np.empty((len(texts), len(factors)), np.uint64)
+    for i, (factor, summand) in enumerate(zip(factors, summands, strict=True)):
         least[:, i] = np.minimum.reduceat(ngrams * factor + summand, first) if len(texts) else 0
-    mixed = (least ^ least >> np.uint64(32)) * _FACTORS
-    return np.asarray(mixed.reshape(len(texts), NUM_KEYS, _HASHES_PER_KEY).sum(axis=2) * _FACTORS[:NUM_KEYS])
+    mixed = (least ^ least >> np.uint64(32)) * factors
+    return np.asarray(mixed.reshape(len(texts), NUM_KEYS, hashes_per_key).sum(axis=2) * factors[:NUM_KEYS])
 
 
-def _hash_ngrams(texts: Texts) -> tuple[Keys, npt.NDArray[np.int64]]:
+def _hash_ngrams(texts: Texts, num_words: int) -> tuple[Keys, npt.NDArray[np.int64]]:
     """Return the hashes of all n-grams, and the index of each text's first one; a shorter text is one n-gram."""
     words, first = _split_words(texts)
     counts = np.diff(first, append=len(words))
     hashes = words.hashes()
-    # Words that follow belong to the next text where fewer than five are left in this one.
+    # Words that follow belong to the next text where too few are left in this one.
     left = np.repeat(first + counts, counts) - np.arange(len(words))
     ngrams = np.zeros(len(words), np.uint64)
-    for i in range(_NGRAM_WORDS):
+    for i in range(num_words):
         ahead = np.concatenate([hashes[i:], np.zeros(min(i, len(hashes)), np.uint64)])
         ngrams += np.where(left > i, ahead, 0) * _FACTORS[i]
         ngrams ^= ngrams >> np.uint64(31)
     is_first = left == np.repeat(counts, counts)
-    kept = is_first | (left >= _NGRAM_WORDS)
+    kept = is_first | (left >= num_words)
     return ngrams[kept], np.flatnonzero(is_first[kept])
 
 

@@ -14,7 +14,7 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents
 from jobs.corpus.duplicates import Duplicates
-from jobs.corpus.near_keys import near_keys
+from jobs.corpus.near_keys import keys_of_documents
 from jobs.corpus.reading import read_documents
 from jobs.corpus.texts import Texts
 from jobs.datasets.shards import EncodedDocuments, WrittenShard
@@ -145,11 +145,13 @@ def _encode_group(
             parts += [batch for batch in run if isinstance(batch, EncodedDocuments) and len(batch.ends)]
         else:
             plain = [batch for batch in run if isinstance(batch, _PlainDocuments)]
-            parts.append(_encode_batches(plain, tokenizer, has_keys=settings.max_piece_bytes is not None))
+            parts.append(_encode_batches(plain, tokenizer, settings.max_piece_bytes))
     return EncodedDocuments.join(parts) if parts else None
 
 
-def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer, *, has_keys: bool) -> EncodedDocuments:
+def _encode_batches(
+    batches: Sequence[_PlainDocuments], tokenizer: Tokenizer, max_piece_bytes: int | None
+) -> EncodedDocuments:
     texts = Texts.join([batch.documents.texts for batch in batches])
     # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
     ids, offsets = tokenizer.encode_batch(texts, parallel=os.environ.get("OMP_NUM_THREADS") != "1")
@@ -163,5 +165,5 @@ def _encode_batches(batches: Sequence[_PlainDocuments], tokenizer: Tokenizer, *,
         texts.sizes.astype(np.uint32),
         texts.hashes(),
         names,
-        near_keys(texts) if has_keys else None,
+        keys_of_documents(texts, max_piece_bytes) if max_piece_bytes else None,
     )

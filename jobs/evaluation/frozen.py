@@ -22,7 +22,7 @@ import numpy as np
 from jobs.config import Config, TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.check import check_corpus
-from jobs.corpus.near_keys import Keys, near_keys
+from jobs.corpus.near_keys import Keys, keys_of_documents
 from jobs.corpus.reading import read_documents
 from jobs.corpus.texts import Texts
 from jobs.datasets.sides import VALID, read_decisions
@@ -101,7 +101,8 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
     for _ in range(_MAX_RACES):
         frozen = read_latest(pipeline)
         room = config.promotion.documents - frozen.num_documents
-        known = _read_keys(frozen, pipeline, engine, is_full=room <= 0)
+        piece_bytes = config.text_settings.max_piece_bytes if room > 0 else None
+        known = _read_keys(frozen, pipeline, engine, piece_bytes)
         chosen = find_candidates(tokens, read_decisions(pipeline), known, room, engine) if room > 0 else []
         uri = join(pipeline.frozen, f"{int(frozen.version or 0) + 1:08d}")
         new = _write_documents(uri, chosen, run, config, tokens, engine) if chosen else []
@@ -124,9 +125,9 @@ def _publish(uri: str, before: FrozenSet, new: Sequence[FileEntry]) -> bool:
     return store.publish_manifest(uri, Manifest("frozen", hashlib.sha256(names.encode()).hexdigest(), files, counts))
 
 
-def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, *, is_full: bool) -> Keys:
-    """Return the keys of all documents of a set that is not full; raise DamagedError if one may be trained on."""
-    read = partial(keys_of_part, uri=frozen.uri, is_full=is_full)
+def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_bytes: int | None) -> Keys:
+    """Return the keys of all documents of a set, none if it is full; raise DamagedError if one may be trained on."""
+    read = partial(keys_of_part, uri=frozen.uri, piece_bytes=piece_bytes)
     found = engine.map(read, frozen.parts, "read the evaluation set")
     decisions = read_decisions(pipeline)
     for hashes, _ in found:
@@ -138,10 +139,11 @@ def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, *, is_full
     return np.concatenate([np.zeros(0, np.uint64), *(keys.reshape(-1) for _, keys in found)])
 
 
-def keys_of_part(entry: FileEntry, *, uri: str, is_full: bool) -> tuple[Keys, Keys]:
-    """Return the hashes of the documents of a file of the set, and their keys (documents, 14) if it is not full."""
+def keys_of_part(entry: FileEntry, *, uri: str, piece_bytes: int | None) -> tuple[Keys, Keys]:
+    """Return the hashes of the documents of a file of the set, and their keys (documents, 14) if they are wanted."""
     texts = Texts.of(document.text.encode() for document in read_part(uri, entry))
-    return texts.hashes(), near_keys(texts[:0] if is_full else texts)
+    keys = keys_of_documents(texts, piece_bytes) if piece_bytes else np.zeros(0, np.uint64)
+    return texts.hashes(), keys
 
 
 def _write_documents(

@@ -1,5 +1,6 @@
 """The split for life: over many nights nothing moves and nothing leaks, whatever comes, goes, races or crashes."""
 
+import random
 import re
 
 import numpy as np
@@ -102,10 +103,34 @@ def test_the_only_document_is_cut_into_pieces_on_both_sides(local, settings):
     assert second.stats["num_new_documents"] < 0.4 * first.stats["num_new_documents"]
 
 
+def test_edits_of_a_long_document_put_little_text_on_both_sides(local):
+    """An edit can move a cut. A piece then has parts of two earlier ones, and follows the one of which it has more."""
+    nights = Nights(local, tokenize__documents="file", tokenize__max_piece_bytes=4096)
+    drawn, text = random.Random(3), prose(1, 60_000)
+    seen = {"train": set(), "valid": set()}
+    for _ in range(6):
+        nights.write(a=text)
+        night = nights.make()
+        for side, passages in seen.items():
+            passages.update(*map(passages_of, texts_of(night, side)))
+        for _ in range(5):
+            at = text.index(b" ", drawn.randrange(len(text) - 100))
+            text = text[:at] + b" " + prose(drawn.randrange(10**6), drawn.choice([3, 30, 300])) + text[at:]
+    assert len(seen["valid"]) > 10_000
+    assert len(seen["valid"] & seen["train"]) < 0.02 * len(seen["valid"])
+
+
+def passages_of(text, count=13):
+    words = text.split()
+    return {tuple(words[i : i + count]) for i in range(len(words) - count + 1)}
+
+
 def test_only_new_files_get_keys(local, monkeypatch):
     hashed = []
     monkeypatch.setattr(
-        encoding, "near_keys", lambda texts, real=encoding.near_keys: (hashed.append(len(texts)), real(texts))[1]
+        encoding,
+        "keys_of_documents",
+        lambda texts, size, real=encoding.keys_of_documents: (hashed.append(len(texts)), real(texts, size))[1],
     )
     nights = Nights(local)
     nights.write(a=lines(0))
