@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jobs.config import SparkConfig
-from jobs.datasets.tokens import TokensDataset
+from jobs.datasets.shards import TokenShard
 from jobs.engine.spark import SparkEngine
 from jobs.errors import DamagedError, InputError
 from jobs.evaluation.frozen import grow, read_latest, read_part
@@ -23,7 +23,7 @@ from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.model_io.folder import load_model, save_model
 from jobs.results.scores import read_scores
-from jobs.steps import score
+from jobs.steps import score, windows
 from tests.support.datasets import TravelEngine
 from tests.support.growing import Nights, edited, line, lines, texts_of
 
@@ -350,22 +350,26 @@ def test_split_set_and_scores_in_s3(anywhere):
 
 
 @pytest.mark.slow
-def test_spark_scores_as_the_inline_engine_does(nights, local):
+def test_spark_splits_and_scores_as_the_inline_engine_does(nights, local):
     nights.settings["tokenize__split_bytes"] = 4096
     night = with_model(nights.run())
     inline = run(night)[1]
-    before = frozen_texts(local)[1]
-    for folder in (night.run.score, PipelineFolders(local).frozen):
+    before, named, decided = frozen_texts(local)[1], night.datasets["windows"], nights.decisions
+    hashes = np.concatenate([TokenShard.open(night.tokens.uri, entry).hash for entry in night.tokens.shards])
+    sides = decided.sides_of(hashes)
+    folders = (night.run.score, *(getattr(PipelineFolders(local), name) for name in ("frozen", "split")))
+    for folder in (*folders, night.lake.dataset("windows", named)):
         store.delete_folder(folder)
     engine = SparkEngine(SparkConfig(), master="local[2,4]")
     try:
+        windows.run(night.run, night.config, engine, lambda _: None)
         on_spark = run(night, engine)[1]
     finally:
         engine.stop()
+    assert night.datasets["windows"] == named
+    assert np.array_equal(nights.decisions.sides_of(hashes), sides)
     key = lambda each: each.document  # noqa: E731
     assert sorted(frozen_texts(local)[1], key=key) == sorted(before, key=key)
     for one, other in zip(sorted(on_spark.documents, key=key), sorted(inline.documents, key=key), strict=True):
         assert one.document == other.document
         assert one.challenger == pytest.approx(other.challenger, rel=1e-5)
-    assert isinstance(TokensDataset.of_run(night.run), TokensDataset)
-    assert np.isfinite(on_spark.documents[0].challenger)
