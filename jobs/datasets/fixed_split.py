@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.config import Config, TokenizeConfig, WindowsConfig
+from jobs.config import Config, WindowsConfig
 from jobs.corpus.near_keys import NUM_KEYS
 from jobs.datasets.decided import name_sides
 from jobs.datasets.drift import measure_drift
@@ -47,6 +47,7 @@ from jobs.engine.base import Engine
 from jobs.errors import InputError, LakeError
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.manifest import FileEntry
+from jobs.sources.split import check_text, text_rule
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,6 @@ _MAX_LINKED = 1 << 22  # that all draws together examine, so that a large text w
 _MAX_RACES = 32
 _GROUP_DOCUMENTS = 1 << 18
 _KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: with other functions, equal texts would not be found again
-_TEXT_SETTINGS = ("documents", "input", "field", "invalid_utf8", "drop_gutenberg", "normalize_nfc", "max_piece_bytes")
-"""The settings that make documents of the text; with others, parts of decided documents would count as new ones."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,15 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
         InputError: if the text is divided into documents in another way than before, or if this is the first run of
             the pipeline, and no draw gives validation at least half of its share.
     """
-    pipeline, settings = Pipeline.of(run), config.text_settings
+    pipeline = Pipeline.of(run)
     for _ in range(_MAX_RACES):
         decisions = read_decisions(pipeline)
-        _check_rule(decisions, settings, pipeline)
+        _check_rule(decisions, config, pipeline)
         new = _find_new(tokens, decisions, config.windows, engine)
         if not len(new.hashes):
             return _as_split(tokens, decisions, engine)
         groups = Groups(find_links(tokens, decisions, len(new.hashes) * NUM_KEYS, engine), new.hashes)
-        rule = dict(decisions.rule) or _first_rule(new, groups, config.windows, settings)
+        rule = dict(decisions.rule) or _first_rule(new, groups, config)
         sides = _draw_sides(new, groups, rule)
         stats = {
             "num_new_documents": len(new.hashes) + new.num_copies,
@@ -131,18 +130,12 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
     )
 
 
-def _check_rule(decisions: Decisions, settings: TokenizeConfig, pipeline: Pipeline) -> None:
+def _check_rule(decisions: Decisions, config: Config, pipeline: Pipeline) -> None:
     if not decisions.number:
         return
     if decisions.rule["keys"] != _KEYS_VERSION:
         raise InputError(f"{decisions.folder_uri}: decided by another version of this project; use another pipeline")
-    for key, before in decisions.rule["text"].items():
-        if (now := getattr(settings, key)) != before:
-            raise InputError(
-                f"tokenize.{key}={now}: the split of the pipeline {pipeline.name} was decided with {before}, and with"
-                f" other documents the same text could be on both sides; set tokenize.{key}={before}, or use another"
-                " pipeline"
-            )
+    check_text(decisions.rule["text"], config, pipeline)
 
 
 def _find_new(tokens: TokensDataset, decisions: Decisions, settings: WindowsConfig, engine: Engine) -> NewDocuments:
@@ -167,14 +160,14 @@ def find_undecided(
     return shard.hash[kept].copy(), units
 
 
-def _first_rule(new: NewDocuments, groups: Groups, windows: WindowsConfig, settings: TokenizeConfig) -> dict[str, Any]:
+def _first_rule(new: NewDocuments, groups: Groups, config: Config) -> dict[str, Any]:
     """Return the rule of a pipeline, with the first draw whose share is near the wanted one, or else the nearest."""
-    fraction = windows.valid_fraction
+    windows, fraction = config.windows, config.windows.valid_fraction
     rule: dict[str, Any] = {
         "keys": _KEYS_VERSION,
         "seed": windows.seed,
         "threshold": fraction,
-        "text": {key: getattr(settings, key) for key in _TEXT_SETTINGS},
+        "text": text_rule(config),
     }
     needed = windows.size + 1 if windows.over == "stream" else 1
     best, nearest, share = 0, np.inf, 0.0
@@ -190,8 +183,8 @@ def _first_rule(new: NewDocuments, groups: Groups, windows: WindowsConfig, setti
     if nearest == np.inf or share < fraction / 2 or 1 - share < (1 - fraction) / 2:
         raise InputError(
             f"windows.split=fixed: no draw gives validation about {fraction:.1%} of the text, which has"
-            f" {len(new.hashes)} different documents of at most {settings.max_piece_bytes} bytes; give more text, or"
-            " set a smaller tokenize.max_piece_bytes or windows.size"
+            f" {len(new.hashes)} different documents of at most {rule['text']['max_piece_bytes']} bytes; give more"
+            " text, or set a smaller tokenize.max_piece_bytes or windows.size"
         )
     return {**rule, "draw": best}
 

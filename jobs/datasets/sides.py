@@ -27,7 +27,8 @@ from jobs.lake import store
 from jobs.lake.cache import verified_file
 from jobs.lake.layout import Pipeline
 from jobs.lake.manifest import FileEntry, Manifest, parse_manifest
-from jobs.lake.uri import base_name, join
+from jobs.lake.uri import join
+from jobs.sources.split import versions_of
 
 TRAIN, VALID, LEFT_OUT, UNDECIDED = 0, 1, 2, 255
 """The sides of a document; `LEFT_OUT` has documents that are nearly equal to documents of both other sides."""
@@ -75,13 +76,13 @@ class Decisions:
 
 def read_decisions(pipeline: Pipeline) -> Decisions:
     """Return the latest version of a pipeline's decisions."""
-    numbers = [number for number, _ in _versions(pipeline)]
-    return _read_version(pipeline, max(numbers)) if numbers else Decisions(pipeline.split)
+    versions = versions_of(pipeline)
+    return _read_version(pipeline, *versions[-1]) if versions else Decisions(pipeline.split)
 
 
 def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
     """Return the statistics of the version that a run has added; empty if it added none of the last ones."""
-    for _, uri in sorted(_versions(pipeline), reverse=True)[:_LAST_VERSIONS]:
+    for _, uri in reversed(versions_of(pipeline)[-_LAST_VERSIONS:]):
         manifest = parse_manifest(store.read_bytes(uri), uri)
         if manifest.inputs["run"] == run:
             return manifest.counts
@@ -129,15 +130,7 @@ def _merged(folder_uri: str, files: list[FileEntry], new: list[FileEntry], kind:
     return [*(entry for entry in files if not entry.name.startswith(kind)), *kept, *merged]
 
 
-def _versions(pipeline: Pipeline) -> list[tuple[int, str]]:
-    """Return the numbers of all versions, and their URIs."""
-    uris = (info.uri for info in store.list_files(pipeline.split, reaches=lambda _: False))
-    names = ((base_name(uri).removesuffix(".json"), uri) for uri in uris)
-    return [(int(name), uri) for name, uri in names if name.isdecimal()]
-
-
-def _read_version(pipeline: Pipeline, number: int) -> Decisions:
-    uri = join(pipeline.split, f"{number:08d}.json")
+def _read_version(pipeline: Pipeline, number: int, uri: str) -> Decisions:
     manifest = parse_manifest(store.read_bytes(uri), uri)
     return Decisions(pipeline.split, number, manifest.files, manifest.inputs["rule"])
 

@@ -15,6 +15,7 @@ from jobs.datasets.publish import used_datasets
 from jobs.lake import store
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
+from jobs.sources.split import check_split
 
 if TYPE_CHECKING:
     from jobs.tokenizer.tokenizer import Tokenizer
@@ -34,6 +35,7 @@ def check_start(run: Run, config: Config) -> None:
         return
     lake = Lake(run.lake_uri)
     prompts, start = check_inputs(config, lake)
+    check_split(config, Pipeline.of(run))
     tokenizer = known_tokenizer(run, config)
     if tokenizer is not None:
         _warn_of_long_prompts(prompts, tokenizer, config.windows.size)

@@ -24,6 +24,7 @@ from jobs.sources.contents import refuse_other_content
 from jobs.sources.inputs import check_inputs, named_files
 from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
+from jobs.sources.split import check_split
 from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
@@ -51,6 +52,7 @@ def prepare(config: Config, run: Run) -> Config:
     check_wheelhouse(config)
     listing = check_corpus(config, lake.uri)
     check_files(config, lake)
+    check_split(config, Pipeline.of(run), aws.store())
     expected = estimate.expect(config, run, listing.size)
     champion, _ = read_champion(Pipeline.of(run), aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):

@@ -13,8 +13,10 @@ from jobs.datasets.sides import LEFT_OUT, VALID, read_decisions
 from jobs.embeddings.files import read_embeddings
 from jobs.errors import InputError
 from jobs.lake import store
+from jobs.lake.layout import Lake
 from jobs.lake.layout import Pipeline as PipelineFolders
 from jobs.lake.store import list_files
+from jobs.pipeline import start_run
 from jobs.steps import embed
 from tests.support.datasets import TravelEngine
 from tests.support.growing import Nights, edited, line, lines, texts_of
@@ -271,6 +273,13 @@ def test_what_makes_documents_cannot_change(local):
         nights.begin(tokenize__max_piece_bytes=2048).windows()
     with pytest.raises(InputError, match=r"tokenize.documents=paragraph: .* decided with line"):
         nights.begin(tokenize__documents="paragraph").windows()
+    for settings in ({"tokenize.max_piece_bytes": 2048}, {"tokenize.documents": "paragraph"}):
+        changed = {"windows.split": "fixed", "tokenize.documents": "line", **settings}
+        with pytest.raises(InputError, match="the split of the pipeline default was decided with"):
+            start_run(Lake(local).run("early"), nights.corpus, "tiny", changed)  # before anything is written
+        assert not list_files(Lake(local).run("early").uri)
+    poems = Lake(local).run("early", "poems")  # another pipeline decides for itself
+    start_run(poems, nights.corpus, "tiny", {"windows.split": "fixed", "tokenize.documents": "paragraph"})
     changed = nights.begin(windows__valid_fraction=0.5).windows()
     assert (
         "windows.valid_fraction=0.5 has no effect: the split of this pipeline was decided with 0.2"

@@ -179,6 +179,18 @@ def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, emr_at_ho
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_other_documents_than_those_of_the_decided_split_are_refused(put, lake_uri, emr_at_home):
+    rule = {"text": {"documents": "line", "max_piece_bytes": 16384}}
+    store().write_json(join(lake_uri, "pipelines/default/split/00000001.json"), {"inputs": {"rule": rule}})
+    corpus, run = put("corpus/a.txt", TEXT), Lake(lake_uri).run("r")
+    fixed = {"windows.split": "fixed", "tokenize.documents": "line"}
+    for changed in ({"tokenize.documents": "paragraph"}, {"tokenize.max_piece_bytes": 2048}):
+        with pytest.raises(InputError, match=r"tokenize\.\w+=\w+: the split of the pipeline default was decided with"):
+            preflight.prepare(config(corpus, **fixed | changed), run)
+    assert not store().exists(run.config)
+    preflight.prepare(config(corpus, **fixed), run)
+
+
 def test_unreadable_file_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
     (tmp_path / "a.txt").chmod(0)
