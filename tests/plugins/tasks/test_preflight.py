@@ -178,7 +178,6 @@ def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, emr_at_ho
     assert [line.partition("=")[0] for line in lines] == ["spark.master", "tokenize.field", "tokenize.lowercase"]
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
 def test_other_documents_than_those_of_the_decided_split_are_refused(put, lake_uri, emr_at_home):
     rule = {"text": {"documents": "line", "max_piece_bytes": 16384}}
     store().write_json(join(lake_uri, "pipelines/default/split/00000001.json"), {"inputs": {"rule": rule}})
@@ -191,6 +190,7 @@ def test_other_documents_than_those_of_the_decided_split_are_refused(put, lake_u
     preflight.prepare(config(corpus, **fixed), run)
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
 def test_unreadable_file_is_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes(TEXT)
     (tmp_path / "a.txt").chmod(0)
