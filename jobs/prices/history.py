@@ -74,7 +74,7 @@ def _sibling(run: Run, name: str) -> str:
 
 
 def _read(run: Run, store: Store) -> Iterator[Night]:
-    with suppress(OSError, NightjarError, ValueError, TypeError):
+    with suppress(AttributeError, LookupError, OSError, NightjarError, ValueError, TypeError):
         # Settings that the run did not have yet get their defaults, as its code did without them.
         config = Config.from_json(store.read_bytes(run.config).decode()).model_dump(mode="json")
         stats = store.read_json(join(run.stats, "stats.json"))["steps"]

@@ -46,11 +46,13 @@ def test_promotion_and_rejection_are_sent_and_assets_follow_them(headless, event
         }
         first, second = headless(lake, {}, **sent), headless(lake, {}, **sent)
         third = headless(lake, {"spark.app_name": "fail:tokenize"}, **sent)
-    assert [each.code for each in (first, second, third)] == [0, 0, 1], first.log
+    ends = [each.log.splitlines()[-2:] for each in (first, second, third)]
+    assert [each.code for each in (first, second, third)] == [0, 0, 1], ends
     names = [each.run.run_id for each in (first, second, third)]
     texts = [each["text"] for each in chat.received]
-    assert texts[0] == f"{names[0]}: True, 2.2500 bits per byte, the first champion"
-    assert texts[1].startswith(f"{names[1]}: False, 2.2500 bits per byte, not better")
+    assert texts[0].startswith(f"{names[0]}: True, ")
+    assert texts[0].endswith(", the first champion")
+    assert texts[1].startswith(f"{names[1]}: False, windows.split=auto: models are compared only with")
     assert len(texts) == 2  # that of a failed run is tested in a real Airflow, whose DAG processor sends it
     [stats] = events("nightjar-stats", first.run)
     assert (stats["pipeline"], stats["valid_loss"]) == ("default", 4.0)

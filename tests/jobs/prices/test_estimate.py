@@ -218,3 +218,13 @@ def test_recorded_nights_are_predicted_from_the_nights_before_them() -> None:
         assert expected is not None
         errors.append(abs(expected - actual.instance_seconds) / actual.instance_seconds)
     assert statistics.median(errors) <= 0.15, errors
+
+
+@pytest.mark.parametrize("stats", ['{"valid_loss": 4.0}', '{"steps": {}}', '{"steps": 3}', "[]", "{"])
+def test_a_night_whose_statistics_are_not_ours_is_left_out(tmp_path: Path, stats: str) -> None:
+    """It must not keep later nights from starting."""
+    lake = Lake(tmp_path.as_uri())
+    run = lake.run("before", "nightly")
+    leave(run, night(1e6, config()))
+    store.write_bytes(join(run.stats, "stats.json"), stats.encode())
+    assert read_nights(lake.run("now", "nightly")) == []

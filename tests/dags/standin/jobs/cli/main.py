@@ -60,6 +60,7 @@ def write_output(step, run, lake):
         dataset(f"{run}/model", {}, "config.json", "model.safetensors", "tokenizer.json")
     if step == "generate":
         write(f"{run}/generate/generated.txt", b"The man sings.\n")
+        put(f"{run}/generate/samples.jsonl", {"prompt": "The man", "text": " sings.", "tokens": [3, 1, 4, 1, 5]})
 
 
 def dataset(folder, counts, *names):
