@@ -28,7 +28,8 @@ def events(home):
 
     def found(asset, run):
         query = (
-            "select extra from asset_event join asset on asset.id = asset_id where asset.name = ? and source_run_id = ?"
+            "select asset_event.extra from asset_event join asset on asset.id = asset_id"
+            " where asset.name = ? and source_run_id = ?"
         )
         with sqlite3.connect(home / "airflow.db") as connection:
             return [json.loads(extra) for (extra,) in connection.execute(query, (asset, run.run_id))]
