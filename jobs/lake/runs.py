@@ -14,7 +14,7 @@ from jobs.lake.identity import decode_name, encode_name
 from jobs.lake.layout import Lake, Run
 from jobs.lake.names import is_plain
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import join
+from jobs.lake.uri import base_name, join
 
 _IN_EARLIER_RUN = frozenset({"generate", "model", "progress", "stats", "steps", "train"})
 """The folders of a run, which is why they are no pipelines if their folder is a run of the earlier layout."""
@@ -30,6 +30,16 @@ def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
             if not (is_earlier and pipeline in _IN_EARLIER_RUN):
                 folders = store.list_folders(join(lake.runs, project, pipeline))
                 yield from (Run(lake.uri, f"{project}/{pipeline}/{folder}") for folder in folders)
+
+
+def runs_beside(run: Run, store: Store = ENVIRONMENT) -> Iterator[Run]:
+    """Yield the other runs of a run's pipeline, by their folders; what a folder has is not looked at."""
+    pipeline, own = run.uri.rpartition("/")[0], base_name(run.uri)
+    parent = run.folder.rpartition("/")[0]
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in store.list_folders(pipeline):
+            if name != own:
+                yield Run(run.lake_uri, f"{parent}/{name}" if parent else name)
 
 
 def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:

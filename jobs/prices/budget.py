@@ -16,8 +16,9 @@ from typing import Any
 from jobs.config import Config
 from jobs.errors import InputError, NightjarError, reading
 from jobs.lake.layout import FIRST_CLUSTER, Pipeline, Run
+from jobs.lake.runs import runs_beside
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import base_name, join
+from jobs.lake.uri import join
 from jobs.prices.bill import make_bill
 from jobs.prices.book import PriceBook, explain_missing
 from jobs.prices.estimate import Estimate, hourly_at_most
@@ -103,13 +104,10 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
 
 def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
     """Yield the other runs of a pipeline whose record of clusters has changed since a moment."""
-    parent = run.folder.rpartition("/")[0]
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for name in store.list_folders(run.uri.rpartition("/")[0]):
-            other = Run(run.lake_uri, "/".join(filter(None, (parent, name))))
-            info = store.info(join(other.clusters, FIRST_CLUSTER)) if name != base_name(run.uri) else None
-            if info is not None and info.modified_at >= start:
-                yield other
+    for other in runs_beside(run, store):
+        info = store.info(join(other.clusters, FIRST_CLUSTER))
+        if info is not None and info.modified_at >= start:
+            yield other
 
 
 def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:

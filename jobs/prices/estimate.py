@@ -19,8 +19,8 @@ from jobs.config.stored import get
 from jobs.prices.book import ON_DEMAND, PriceBook, Rate, explain_missing
 from jobs.prices.history import Night
 
-LATEST = 5
-"""Latest nights that a step's seconds are computed from: machines and code change, and older ones mislead."""
+LATEST = 3
+"""Latest nights that count: machines drift, and three are the fewest whose median bears an outlier."""
 SAME_WORK = 0.05
 """Work that differs by less counts as the same."""
 _CLUSTER = (

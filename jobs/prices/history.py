@@ -14,6 +14,7 @@ from jobs.config import Config
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
 from jobs.lake.plain_json import as_number
+from jobs.lake.runs import runs_beside
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join
 from jobs.prices.metering import ClusterUse, read_uses
@@ -60,17 +61,9 @@ class Night:
 
 def read_nights(run: Run, store: Store = ENVIRONMENT) -> list[Night]:
     """Return the nights of a run's pipeline before it, the latest last. What cannot be read is left out."""
-    pipeline = run.uri.rpartition("/")[0]
-    with suppress(FileNotFoundError, NotADirectoryError):
-        folders = [name for name in store.list_folders(pipeline) if name != base_name(run.uri)]
-        # Airflow's run ids end with their time.
-        latest = sorted(folders, key=lambda name: name.rpartition("__")[2])[-MOST_NIGHTS:]
-        return [night for name in latest for night in _read(Run(run.lake_uri, _sibling(run, name)), store)]
-    return []
-
-
-def _sibling(run: Run, name: str) -> str:
-    return "/".join(filter(None, (run.folder.rpartition("/")[0], name)))
+    # Airflow's run ids end with their time.
+    others = sorted(runs_beside(run, store), key=lambda other: base_name(other.uri).rpartition("__")[2])
+    return [night for other in others[-MOST_NIGHTS:] for night in _read(other, store)]
 
 
 def _read(run: Run, store: Store) -> Iterator[Night]:

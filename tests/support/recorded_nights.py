@@ -46,7 +46,8 @@ def main() -> None:
         with GuardedProcess("emr", command, os.environ, folder / "emr.log") as process:
             wait_until(lambda: process.has_logged(EMR_READY_MESSAGE), "no embedded EMR", [process], 120)
             nights = [run_night(number, text, folder) for number in range(len(PIECES))]
-    Path(sys.argv[1]).write_text(json.dumps(nights, indent=1) + "\n", "utf-8")
+    lines = ",\n".join(json.dumps(night, separators=(",", ":")) for night in nights)
+    Path(sys.argv[1]).write_text(f"[\n{lines}\n]\n", "utf-8")
 
 
 def run_night(number: int, text: bytes, folder: Path) -> dict[str, Any]:

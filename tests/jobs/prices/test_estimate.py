@@ -29,7 +29,7 @@ BOOK = PriceBook(
         *(Price(kind="emr", region=EAST, item=name, usd=0.06) for name in ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")),
     ]
 )
-RECORDED = Path(__file__).parents[2] / "data" / "nights.json"
+RECORDED = sorted((Path(__file__).parents[2] / "data").glob("nights-*.json"))
 
 
 def config(**settings: Any) -> Config:
@@ -196,10 +196,10 @@ def test_a_step_that_found_its_result_tells_nothing_of_its_duration() -> None:
     assert made.steps["tokenize"] == pytest.approx(40.0)
 
 
-def recorded() -> list[tuple[Config, Night]]:
+def recorded(file: Path) -> list[tuple[Config, Night]]:
     """Nights of real steps, see `tests.support.recorded_nights`."""
     found = []
-    for each in json.loads(RECORDED.read_text("utf-8")):
+    for each in json.loads(file.read_text("utf-8")):
         use = TypeAdapter(ClusterUse).validate_python(each["used"])
         settings = Config.model_validate(each["config"])
         made = Night(settings.model_dump(mode="json"), each["corpus_bytes"], each["steps"], use)
@@ -207,8 +207,9 @@ def recorded() -> list[tuple[Config, Night]]:
     return found
 
 
-def test_recorded_nights_are_predicted_from_the_nights_before_them() -> None:
-    nights = recorded()
+@pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.name)
+def test_recorded_nights_are_predicted_from_the_nights_before_them(file: Path) -> None:
+    nights = recorded(file)
     assert len(nights) >= 10
     errors = []
     for number in range(1, len(nights)):
