@@ -60,9 +60,9 @@ def promote(run: Run, by: str, config: Config, *, request: str = "", store: Stor
     reason = reason or _reason_to_keep(champion, scores, gain, config, run)
     if reason:
         return _decided(run, store, promoted=False, why=reason, model=None, **numbers)
-    model, why = copy_model(run, store), _why(scores, gain)
-    judged_by = {"bits_per_byte": scores.bits_per_byte or stats.get("bits_per_byte")}
-    metrics = finite({**judged_by, "valid_loss": stats.get("valid_loss"), **numbers})
+    bits = scores.bits_per_byte or stats.get("bits_per_byte")
+    model, why = copy_model(run, store), _why(bits, gain)
+    metrics = finite({"bits_per_byte": bits, "valid_loss": stats.get("valid_loss"), **numbers})
     change = Change("promoted", model, run.folder, utc_now(), by, why, metrics, request)
     if not change_champion(pipeline, champion, version, change, store):
         raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; clear this task")
@@ -123,8 +123,8 @@ def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain |
     return gate.reason_to_keep(scores, gain, config.promotion)
 
 
-def _why(scores: Scores, gain: gate.Gain | None) -> str:
-    found = f"{scores.bits_per_byte:.4f} bits per byte" if scores.bits_per_byte is not None else "good by itself"
+def _why(bits_per_byte: float | None, gain: gate.Gain | None) -> str:
+    found = f"{bits_per_byte:.4f} bits per byte" if bits_per_byte is not None else "good by itself"
     if gain is None:
         return f"{found}, the first champion"
     return f"{found}, {gain.value:.2%} below the champion before (at least {gain.lower:.2%})"

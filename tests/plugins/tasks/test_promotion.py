@@ -163,7 +163,7 @@ def test_a_split_that_is_not_for_life_gives_the_first_champion_alone(lake):
     first = finished(lake, "one", bits_per_byte=2.5)
     store().delete_folder(first.score)
     decided = promotion.promote(first, BY, config_of("auto"))
-    assert (decided["promoted"], decided["why"]) == (True, "good by itself, the first champion")
+    assert (decided["promoted"], decided["why"]) == (True, "2.5000 bits per byte, the first champion")
     assert pointer(lake)["history"][0]["metrics"]["bits_per_byte"] == 2.5
     decided = promotion.promote(finished(lake, "two", "two"), BY, config_of("auto"))
     assert not decided["promoted"]
