@@ -1,7 +1,7 @@
 """Train a language model on an EMR cluster that exists only for the run. Each pipeline has a DAG of its own.
 
-    preflight -> take_turn -> upload_package -> sweep -> create_cluster
-                                               (setup)      (setup)
+    preflight -> has_changed -> take_turn -> upload_package -> sweep -> create_cluster
+                                                              (setup)      (setup)
               -> tokenize -> windows -> embed -> train -> generate -> score
                                      (optional)                    (optional)
               -> terminate_cluster ------> verdict
@@ -24,6 +24,7 @@ Five rules keep a run from leaving a cluster behind, or from starting one in vai
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -45,13 +46,16 @@ from nightjar.operators import (
 )
 from nightjar.pipelines import PipelineConfig
 from nightjar.runs import started_by
-from nightjar.tasks import package, promotion, results
+from nightjar.tasks import package, promotion, results, unchanged
 from nightjar.tasks import preflight as checks
 from nightjar.waiting import TakeTurnOperator, end_turn, hold_turn
 
+log = logging.getLogger(__name__)
+
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
-"""Updated by each successful run, with its statistics."""
+"""Updated by each successful run that has trained, with its statistics."""
+STATISTICS = AssetAlias("nightjar-statistics")
 PROMOTION = Asset("nightjar-promotion")
 """Updated when a model becomes the champion of its pipeline. Airflow updates an alias only if the task asks for it."""
 PROMOTIONS = AssetAlias("nightjar-promotions")
@@ -80,11 +84,28 @@ def preflight() -> dict[str, Any]:
         run = SETTINGS.run(context["ti"].dag_id, str(context["run_id"]))
         pipeline = pipelines.find(run.pipeline, SETTINGS)
         notifications.check(pipeline.table.notify)
-        config = checks.prepare(form.read_form(context["params"], pipeline), run)
-    skipped = set(STEPS) - set(config.steps)
+        given, skips = form.read_form(context["params"], pipeline), may_skip(context, pipeline)
+        found = checks.prepare(given, run, skips_unchanged=skips)
+    skipped = set(STEPS) - set(found.config.steps)
     tasks = context["dag"].task_dict
     planned = [name for name, each in tasks.items() if not each.is_teardown and name not in skipped]
-    return {"corpus": config.corpus, "preset": config.preset, "tasks": planned}
+    about = {"corpus": found.config.corpus, "preset": found.config.preset}
+    return {**about, "tasks": planned, "made_of": found.made_of, "same_as": found.same_as}
+
+
+def may_skip(context: Context, pipeline: PipelineConfig) -> bool:
+    """Return whether a run need not work if nothing has changed."""
+    is_automatic = context["dag_run"].run_type.value in ("scheduled", "asset_triggered")
+    return {"scheduled": is_automatic, "all": True, "never": False}[pipeline.table.skip_unchanged]
+
+
+@task.short_circuit
+def has_changed() -> bool:
+    """Go on only if text, code or settings are others than those of the last successful run."""
+    same_as = get_current_context()["ti"].xcom_pull(task_ids="preflight")["same_as"]
+    if same_as:
+        log.info("Nothing has changed since run %s: no cluster is started, and nothing is paid", same_as)
+    return same_as is None
 
 
 @task
@@ -119,7 +140,7 @@ def promote() -> Generator[Metadata, None, dict[str, Any]]:
     return decision
 
 
-@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE, outlets=[STATS])
+@task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE, outlets=[STATISTICS])
 def verdict() -> Iterator[Metadata]:
     """Fail the run unless every planned task succeeded and its cluster has ended.
 
@@ -131,10 +152,14 @@ def verdict() -> Iterator[Metadata]:
         left_running = current_clusters(context).end_leftovers()
         plan = context["ti"].xcom_pull(task_ids="preflight") or {}
         planned = [*plan["tasks"], "terminate_cluster"] if plan else None
-        results.check_run(planned, task_states(context), left_running)
+        is_idle = plan.get("same_as") is not None
+        results.check_run(["has_changed"] if is_idle else planned, task_states(context), left_running)
+        if is_idle:
+            return
         run = current_run(context)
+        unchanged.record(run, plan["made_of"], aws.store())
         results.log_next(run)
-        yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)})
+        yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)}, STATISTICS)
     finally:
         end_turn(context)
 
@@ -224,7 +249,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
     )
     final = verdict()
 
-    chain(preflight(), turn, package_uri, sweep, create, *steps, terminate, final)
+    chain(preflight(), has_changed(), turn, package_uri, sweep, create, *steps, terminate, final)
     chain(steps[-1], pulled, promoted, final)
     chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)

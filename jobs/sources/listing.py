@@ -40,6 +40,8 @@ class Source:
     name: str
     uri: str
     size: int
+    modified_at: float = field(default=0.0, compare=False)
+    """Time of the last change, in seconds since 1970; 0 if it is not known."""
     marks: tuple[Mark, ...] | None = None
     """The marks of Project Gutenberg in it, where headers and licences are left out."""
 
@@ -162,7 +164,12 @@ def named_errors(uri: str) -> Iterator[None]:
 
 def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
     if file := store.info(uri):
-        return _Place(uri, uri.rpartition("/")[0], [Source(base_name(uri), uri, file.size)], {uri: file.identity})
+        return _Place(
+            uri,
+            uri.rpartition("/")[0],
+            [Source(base_name(uri), uri, file.size, file.modified_at)],
+            {uri: file.identity},
+        )
     if _is_special(uri):
         raise InputError(f"{uri}: is a pipe, a socket or a device, not a file; write its content to a file")
     folder, pattern = _split_pattern(uri, store)
@@ -188,7 +195,7 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
         if is_hidden(name) or is_in_lake or not (pattern or text_format(name)):
             left_out.append(name)
         else:
-            place.files.append(Source(name, file.uri, file.size))
+            place.files.append(Source(name, file.uri, file.size, file.modified_at))
     names = [relative_name(other, folder) for other in others]
     left_out += [name for name in names if pattern is None or pattern.matches(name)]
     if not place.files:

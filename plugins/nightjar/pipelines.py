@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset, AssetAny, AssetOrTimeSchedule, CronTriggerTimetable
@@ -84,6 +84,9 @@ class PipelineTable(BaseModel):
     max_active_runs: int = Field(1, ge=1, le=1000, strict=True)
     """Number of runs at the same time, each of which has a cluster. Of those that promote, one works at a time. So
     values above 1 let experiments run beside a night."""
+    skip_unchanged: Literal["scheduled", "all", "never"] = "scheduled"
+    """Which runs do nothing if text, code and settings are those of the last successful run: no cluster is started, and
+    nothing is paid. `scheduled`: those that start by themselves. `all`: those that people start as well."""
     notify: tuple[Notification, ...] = ()
     """Notifications of failed runs, of promotions and rejections, by notifiers of Airflow."""
     max_wait_hours: float = Field(24, gt=0, le=24 * 366)

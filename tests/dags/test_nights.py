@@ -104,3 +104,19 @@ def test_an_experiment_waits_for_nobody_and_promotes_nothing(headless, tmp_path)
     assert not store().exists(Pipeline.of(done.run).champion)
     turn, _ = turns.read_turn(Pipeline.of(done.run), store())
     assert (turn.run, turn.ended) == (other.folder, None)
+
+
+def test_a_night_of_the_same_starts_no_cluster_and_is_green(headless, events, emr, corpus, tmp_path):
+    lake = (tmp_path / "lake").as_uri()
+    (tmp_path / "default.toml").write_text('[pipeline]\nskip_unchanged = "all"\n')
+    variables = {"NIGHTJAR_PIPELINES": str(tmp_path)}
+    first = headless(lake, {}, **variables)
+    assert first.code == 0, first.log
+    before = len(emr.client.list_clusters()["Clusters"])
+    same, other = headless(lake, {}, **variables), headless(lake, {"train.seed": 7}, **variables)
+    assert (same.code, other.code) == (0, 0), same.log
+    assert f"Nothing has changed since run {first.run.folder}: no cluster is started" in same.log
+    assert store().list_files(same.run.uri) == []
+    assert len(emr.client.list_clusters()["Clusters"]) == before + 1  # of the run with another setting
+    assert events("nightjar-stats", same.run) == []
+    assert len(events("nightjar-stats", other.run)) == 1

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 ORDER = [
     "preflight",
+    "has_changed",
     "take_turn",
     "upload_package",
     "sweep",

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from botocore.exceptions import BotoCoreError
 
@@ -29,8 +30,9 @@ from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
 from nightjar.packaging.wheels import Target, check_names, torch_version
-from nightjar.tasks import estimate
+from nightjar.tasks import estimate, unchanged
 from nightjar.tasks.placement import place
+from nightjar.tasks.unchanged import MadeOf
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +42,19 @@ SCAN_BYTES = 64 * 2**20
 """Number of bytes of a corpus that are checked to be UTF-8. The tokenize step checks all of it."""
 
 
-def prepare(config: Config, run: Run) -> Config:
-    """Check a run's inputs, write its configuration to the lake, and return the configuration in the lake."""
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may start."""
+
+    config: Config
+    """Its configuration, as it is in the lake."""
+    made_of: MadeOf
+    same_as: str | None
+    """The folder of the last successful run, if nothing has changed since; the lake then has nothing of this run."""
+
+
+def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepared:
+    """Check a run's inputs, and write its configuration to the lake, unless it has nothing to do."""
     check_can_wait()
     lake, config = Lake(run.lake_uri), place(config)
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
@@ -57,9 +70,12 @@ def prepare(config: Config, run: Run) -> Config:
     champion, _ = read_champion(Pipeline.of(run), aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):
         log.warning("%s", line)
+    made_of = unchanged.describe(config, run, listing.sources, settings.load().package_root)
+    if skips_unchanged and (same_as := unchanged.find_same(run, made_of, aws.store())):
+        return Prepared(config, made_of, same_as)
     config = of_run.claim(run, config, aws.store())
     estimate.record(run, expected)
-    return config
+    return Prepared(config, made_of, None)
 
 
 def check_can_wait() -> None:

@@ -92,8 +92,12 @@ def _is_finite(scores: Scores) -> bool:
 
 def _measure_text(run: Run, settings: PromotionConfig, store: Store) -> gate.TextQuality:
     uri = join(run.generate, _SAMPLES)
+    try:
+        data = store.read_bytes(uri)
+    except FileNotFoundError:
+        raise DamagedError(f"{uri}: missing; clear the task generate") from None
     with reading(uri, "clear the task generate"):
-        rows = [json.loads(line) for line in store.read_bytes(uri).splitlines()]
+        rows = [json.loads(line) for line in data.splitlines()]
         return gate.measure_text(rows, settings.canaries, settings.max_repetition)
 
 

@@ -234,8 +234,8 @@ def test_local_paths_are_refused_for_a_cluster_on_aws(tmp_path):
 def test_a_cleared_run_keeps_its_configuration_and_takes_the_deployment_anew(put, lake_uri, emr_at_home):
     corpus = put("a.txt", TEXT * 9)
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
-    first = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-1"]}), run)
-    again = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-2"]}), run)
+    first = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-1"]}), run).config
+    again = preflight.prepare(config(corpus, **{"cluster.subnet_ids": ["subnet-2"]}), run).config
     assert (first.cluster.subnet_ids, again.cluster.subnet_ids) == (("subnet-1",), ("subnet-2",))
     assert store().read_bytes(run.config).decode() == first.to_json()
     with pytest.raises(InputError, match=r"another configuration \(train\.seed is 1234 there, 7 here\)"):
@@ -290,8 +290,8 @@ def test_a_budget_may_be_raised_when_a_run_is_cleared(put, lake_uri, emr_at_home
     monkeypatch.setenv("NIGHTJAR_PRICES", str(file))
     corpus = put("a.txt", TEXT * 9)
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
-    first = preflight.prepare(config(corpus, **{"budget.usd": 3}), run)
-    again = preflight.prepare(config(corpus, **{"budget.usd": 4}), run)
+    first = preflight.prepare(config(corpus, **{"budget.usd": 3}), run).config
+    again = preflight.prepare(config(corpus, **{"budget.usd": 4}), run).config
     assert (first.budget.usd, again.budget.usd) == (3, 4)
     written = store().read_json(run.budget)
     assert written == {"hourly_usd": pytest.approx(3.0, rel=0.01), "month_spent_usd": None, "later_seconds": None}
