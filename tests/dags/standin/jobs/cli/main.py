@@ -59,8 +59,6 @@ def write_output(step, run, lake):
         write(f"{run}/stats/stats.txt", b"valid_loss 4.0\n")
         dataset(f"{run}/model", {}, "config.json", "model.safetensors", "tokenizer.json")
     if step == "generate":
-        sample = {"prompt": "The man", "text": " sings.", "tokens": [1, 2, 3]}
-        write(f"{run}/generate/samples.jsonl", json.dumps(sample).encode() + b"\n")
         write(f"{run}/generate/generated.txt", b"The man sings.\n")
         put(f"{run}/generate/samples.jsonl", {"prompt": "The man", "text": " sings.", "tokens": [3, 1, 4, 1, 5]})
 
