@@ -87,9 +87,18 @@ def change_champion(
         change: The change.
         store: The store of the lake.
     """
-    history = (*(before.history if before else ()), change)
+    history = (*_history_of(before), change)
     content = format_champion(change.model, _run_id(change.run), change.metrics, history)
     return store.replace(pipeline.champion, content, version) if version else store.publish(pipeline.champion, content)
+
+
+def _history_of(champion: Champion | None) -> tuple[Change, ...]:
+    """Return the changes that led to a champion; one that says little if it was made by an earlier version."""
+    if champion is None or champion.history:
+        return champion.history if champion else ()
+    return (
+        Change("promoted", champion.model, champion.run_id, "", "an earlier version", "not known", champion.metrics),
+    )
 
 
 def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:

@@ -90,6 +90,7 @@ def find_garbage(
     runs = [_look(run, now, store) for run in all_runs(lake, store)]
     promoted_runs, promoted_models = _promoted(lake, store)
     kept = {each.run.folder for each in _to_keep(runs, keep_runs, promoted_runs, oldest)}
+    kept = _with_parents(runs, kept, store)
     found = [_of_run(each) for each in runs if each.run.folder not in kept]
     remaining = [each for each in runs if each.run.folder in kept]
     found += _checkpoints(remaining, oldest)
@@ -154,6 +155,30 @@ def _to_keep(runs: Iterable[_Known], keep_runs: int | None, promoted: set[str], 
         is_promoted = each.run.folder in promoted or each.run.run_id in promoted
         if is_among_latest or is_promoted or each.is_working or each.changed_at > oldest:
             yield each
+
+
+def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[str]:
+    """Return the folders of runs to keep, and of those whose models they started from."""
+    known = {each.run.folder: each.run for each in runs}
+    pending, found = list(kept), set(kept)
+    while pending:
+        parent = _parent_of(known[pending.pop()], store)
+        if parent in known and parent not in found:
+            found.add(parent)
+            pending.append(parent)
+    return found
+
+
+def _parent_of(run: Run, store: Store) -> str:
+    """Return the folder of the run whose model a run started from; "" if it started from none in this lake."""
+    uri = join(run.train, "start.json")
+    try:
+        with reading(uri, "delete the run"):
+            init = json.loads(store.read_bytes(uri))["init"]
+    except FileNotFoundError:
+        return ""
+    runs = f"{Lake(run.lake_uri).runs}/"
+    return init.removeprefix(runs).rpartition("/model")[0] if isinstance(init, str) and init.startswith(runs) else ""
 
 
 def _of_run(known: _Known) -> Garbage:

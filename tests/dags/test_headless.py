@@ -1,8 +1,12 @@
 """`train_llm` from end to end without Airflow's servers. spark-submit runs a stand-in for the job."""
 
+import json
+
 import pytest
 
 from infra.emr.control import Control
+from jobs.lake.uri import join
+from nightjar.aws import store
 
 pytestmark = pytest.mark.airflow
 
@@ -17,8 +21,17 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     assert "RuntimeError: the disk of worker 7 failed" in done.log.splitlines()[-2]
     assert done.log.splitlines()[-1].startswith("verdict: tokenize is failed; windows is upstream_failed")
     assert {path.name for path in (done.stats_dir / done.run.folder).iterdir()} == {"report.html", "stats.json"}
+    for stats in (json.loads((done.stats_dir / done.run.folder / "stats.json").read_text()), written(done.run)):
+        assert stats["bill"]["is_final"]
+        assert stats["instance_seconds"] > stats["bill"]["steps"]["tokenize"]["instance_seconds"] > 0
+        assert (stats["cost_usd"], "run nightjar prices" in stats["bill"]["problem"]) == (None, True)
+    assert store().read_json(done.run.estimate)["reason"] == "no earlier night"
     report = done.stats_dir / done.run.folder / "report.html"
     assert "the Airflow task tokenize failed; its log has the cause" in report.read_text()
+
+
+def written(run):
+    return store().read_json(join(run.stats, "stats.json"))
 
 
 def test_run_whose_cluster_could_not_be_ended_fails_and_names_it(headless, emr, tmp_path):

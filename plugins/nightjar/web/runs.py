@@ -39,6 +39,8 @@ RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
 """Time between two updates of a run's page at least. The page of a run that has ended stays as it is."""
 WAIT_SECONDS = 5.0
 """Time between two looks for a run that is not in the lake yet."""
+_BELOW = "cost_usd"
+"""The column that stands below another one, the instance time, since a window is not wide enough for all."""
 _FILES: Mapping[str, Callable[[Run], str]] = {
     "report": lambda run: run.report,
     "metrics.csv": lambda run: join(run.stats, "metrics.csv"),
@@ -78,7 +80,7 @@ def list_runs(
         "runs.html",
         found=found,
         rows=[(each, cells(each), found.is_champion(each)) for each in found.runs],
-        columns=[_column(key, label, chosen) for key, label in COLUMNS.items()],
+        columns=[_column(key, label, chosen) for key, label in COLUMNS.items() if key != _BELOW],
         chosen=chosen,
         states=list(Status),
         place=(page, last, _query(chosen, page=min(page - 1, last)), _query(chosen, page=page + 1)),

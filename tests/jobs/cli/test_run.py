@@ -148,7 +148,7 @@ def bad_corpora(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
         "empty": (folder / "empty.txt", ("empty.txt", "empty")),
         "blank": (folder / "blank.txt", ("blank.txt",)),
         "not utf-8": (folder / "latin.txt", ("latin.txt", "3", "UTF-8")),
-        "too short": (folder / "short.txt", ("tokens",)),
+        "too short": (folder / "short.txt", ("give more text",)),
         "no text": (folder / "no text", ("no%20text", ".txt")),
     }
 

@@ -67,8 +67,11 @@ def test_the_earlier_champion_is_that_of_the_default_pipeline_until_it_has_one(l
     found, version = read_champion(lake.pipeline())
     assert (found.model, found.run_id, found.run, found.metrics, version) == ("e" * 64, "old", "", METRICS, "")
     assert read_champion(lake.pipeline("poems"))[0] is None
+    keep_model(lake, "e" * 64)
     assert promote(lake.pipeline(), "a" * 64)
     assert read_champion(lake.pipeline())[0].model == "a" * 64
+    assert back(lake.pipeline(), "old").metrics == METRICS
+    assert read_champion(lake.pipeline())[0].model == "e" * 64
 
 
 def test_names_of_champions(lake, tmp_path):

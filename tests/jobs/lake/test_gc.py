@@ -203,6 +203,27 @@ def test_a_crash_after_any_deletion_leaves_all_else_readable(local):
     check(local, runs[1:])
 
 
+def test_a_run_whose_model_another_started_from_stays(local):
+    runs = [make_run(local, number) for number in range(4)]
+    for child, parent in ((3, 1), (1, 0)):
+        store.write_json(join(runs[child].train, "start.json"), {"init": runs[parent].model})
+    store.write_json(join(runs[2].train, "start.json"), {"init": None})
+    assert {name for name in folders(local, keep_runs=1) if name.count("/") == 3} == {"runs/lab/poems/night-02"}
+
+
+def test_the_champion_of_an_earlier_version_stays(local):
+    run = make_run(local, 0, "default")
+    publish(join(local.models, "e" * 64))
+    store.write_json(local.earlier_champion, {"model": "e" * 64, "run_id": run.run_id})
+    promote(local, make_run(local, 1, "default"), "default")
+    make_run(local, 2, "default")
+    assert not any(
+        name.startswith(("runs/lab/default/night-00", "models"))
+        for name in folders(local, keep_runs=1)
+        if name.count("/") < 4
+    )
+
+
 def test_a_damaged_file_that_says_what_is_in_use_stops_it(local):
     run = make_run(local, 0)
     store.write_bytes(run.datasets, b"{")
