@@ -28,11 +28,13 @@ from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, Request, calls
 from tests.support import real_job
+from tests.support.prose import prose
 
 pytestmark = pytest.mark.timeout(1800)
 
 EMBED = {"train.embeddings": "embed", "embed.size": 64, "embed.epochs": 1}
-CONF = {**real_job.CONF, **EMBED, "corpus": f"s3://{CORPUS_BUCKET}/some poems é"}
+COMPARED = {"windows.split": "fixed", "tokenize.max_piece_bytes": 1024}
+CONF = {**real_job.CONF, **EMBED, **COMPARED, "corpus": f"s3://{CORPUS_BUCKET}/some poems é"}
 AIRFLOW_KEY = "embedded"  # see infra.airflow.environment; all other keys belong to steps and nodes
 
 
@@ -55,7 +57,7 @@ def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> De
     """A run of the DAG with the real job in the deployment."""
     folder = tmp_path_factory.mktemp("run")
     boto3.client("s3", endpoint_url=deployment.endpoint).put_object(
-        Bucket=CORPUS_BUCKET, Key="some poems é/poems.txt", Body=real_job.poems()
+        Bucket=CORPUS_BUCKET, Key="some poems é/poems.txt", Body=prose(1, 6000)
     )
     deployment.received.clear()
     settings = {**environment(folder, "file:///nowhere", deployment.endpoint), **deployment.environment}
