@@ -24,7 +24,7 @@ def gc(
         Option(metavar="N", min=1, help="Keep the N latest runs of each pipeline. Default: all.", show_default=False),
     ] = None,
     min_days: Annotated[
-        float, Option(metavar="DAYS", min=0.0, help="Keep what was changed in the last so many days.")
+        float, Option(metavar="DAYS", min=0.0, help="Keep what was changed in the last DAYS days.")
     ] = 2.0,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
 ) -> None:

@@ -62,7 +62,7 @@ def _find_doubt(theirs: Run | None, run: Run) -> str:
 def _start_of(run: Run, init: str | None) -> str | None:
     """Return the URI of the model that a run's training started from; None if from random weights."""
     try:
-        found = store.read_json(join(run.train, "start.json"))
+        found = store.read_json(run.start)
         return str(found["init"]) if found["init"] else None
     except FileNotFoundError:
         return init

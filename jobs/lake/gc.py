@@ -20,7 +20,7 @@ from jobs.lake.champion import all_pipelines, read_champion, utc_now
 from jobs.lake.files import FileInfo
 from jobs.lake.identity import encode_name
 from jobs.lake.layout import MANIFEST, Lake, Run
-from jobs.lake.lease import read_lock
+from jobs.lake.lease import is_held
 from jobs.lake.plain_json import to_json
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
@@ -80,7 +80,7 @@ def find_garbage(
         lake: The lake.
         now: The time, in seconds since 1970.
         keep_runs: Number of the latest runs of each pipeline to keep; by default all.
-        min_days: What was changed in the last so many days stays.
+        min_days: Number of days. What was changed in them stays.
         store: The store of the lake.
 
     Raises:
@@ -130,9 +130,7 @@ def _manifests_of(garbage: Garbage) -> list[str]:
 
 def _look(run: Run, now: float, store: Store) -> _Known:
     files = tuple(store.list_files(run.uri))
-    lock, _ = read_lock(run, store)
-    is_working = lock is not None and not lock.is_free(None, now)
-    return _Known(run, files, is_working)
+    return _Known(run, files, is_held(run, now, store))
 
 
 def _promoted(lake: Lake, store: Store) -> tuple[set[str], set[str]]:
@@ -171,10 +169,9 @@ def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[s
 
 def _parent_of(run: Run, store: Store) -> str:
     """Return the folder of the run whose model a run started from; "" if it started from none in this lake."""
-    uri = join(run.train, "start.json")
     try:
-        with reading(uri, "delete the run"):
-            init = json.loads(store.read_bytes(uri))["init"]
+        with reading(run.start, "delete the run"):
+            init = json.loads(store.read_bytes(run.start))["init"]
     except FileNotFoundError:
         return ""
     runs = f"{Lake(run.lake_uri).runs}/"

@@ -57,6 +57,8 @@ class Run:
     """The folder of the record of the run's clusters: a file for each."""
     train = _Below("train")
     """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
+    start = _Below("train", "start.json")
+    """The model that training started from."""
     checkpoints = _Below("train", "checkpoints")
     """The folder with one folder for each checkpoint."""
     stop = _Below("train", "stop")
@@ -73,6 +75,8 @@ class Run:
     """The folder that TensorBoard opens."""
     generate = _Below("generate")
     """The folder of generated text and samples."""
+    samples = _Below("generate", "samples.jsonl")
+    """The generated samples, one in each line."""
     score = _Below("score")
     """The folder of the model's scores on the evaluation set, by document."""
     model = _Below("model")

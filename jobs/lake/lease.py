@@ -106,6 +106,12 @@ def read_lock(run: Run, store: Store = ENVIRONMENT) -> tuple[Lock | None, str]:
         return replace(lock, expires=float(lock.expires), pid=int(lock.pid)), version
 
 
+def is_held(run: Run, now: float, store: Store = ENVIRONMENT) -> bool:
+    """Return whether a program works on a run: it holds the lock, which has not expired at the time `now`."""
+    lock, _ = read_lock(run, store)
+    return lock is not None and not lock.is_free(None, now)
+
+
 def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
     """Write the lock once it is free. A holder that renews it meanwhile, or lives on this machine, keeps it."""
     lock = Lock.of_this_process(owner, seconds)

@@ -214,10 +214,9 @@ def read_report(
 
 def _read_samples(run: Run, store: Store) -> list[Sample]:
     """Return the first samples of generated text; none if there are none, or not in the form that we write."""
-    uri = join(run.generate, "samples.jsonl")
-    if not store.exists(uri):
+    if not store.exists(run.samples):
         return []
-    with store.open_input(uri) as file:
+    with store.open_input(run.samples) as file:
         lines = file.read(MOST_TEXT_BYTES).split(b"\n")[:-1]
     found = []
     for line in lines[:MOST_SAMPLES]:

@@ -17,7 +17,7 @@ from jobs.config import SCORE, STEPS
 from jobs.config.sections.model import EMBED
 from jobs.errors import DamagedError, NightjarError, shorten
 from jobs.lake.layout import FIRST_CLUSTER, Run
-from jobs.lake.lease import read_lock
+from jobs.lake.lease import is_held
 from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
@@ -294,8 +294,7 @@ def _seconds_of(moment: Any) -> float | None:
 
 def _is_held(run: Run, store: Store) -> bool:
     with suppress(NightjarError, OSError):
-        lock, _ = read_lock(run, store)
-        return lock is not None and not lock.is_free(None, time())
+        return is_held(run, time(), store)
     return False
 
 

@@ -19,8 +19,9 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.plain_json import to_jsonl
+from jobs.lake.uri import base_name
 
-SAMPLES, TEXT = "samples.jsonl", "generated.txt"
+TEXT = "generated.txt"
 
 
 def all_prompts(config: Config) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     rows = [row for batch, _ in batches for row in batch]
     stats = dict(summarize(rows, time.perf_counter() - started, sum(seconds for _, seconds in batches)))
     files = (
-        store.write_file(run.generate, SAMPLES, to_jsonl(rows)),
+        store.write_file(run.generate, base_name(run.samples), to_jsonl(rows)),
         store.write_file(run.generate, TEXT, to_text(rows).encode()),
     )
     inputs = {"model": model.fingerprint}

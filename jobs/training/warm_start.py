@@ -39,7 +39,7 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, str]:
     Also return where the weights come from. The first attempt decides that, and checks that the model fits.
     """
     config, run = job.config, job.run
-    is_resumed, decision = latest_checkpoint(run) is not None, join(run.train, "start.json")
+    is_resumed, decision = latest_checkpoint(run) is not None, run.start
     try:
         with reading(decision, f"delete {run.train} and run the step again"):
             uri = store.read_json(decision)["init"]

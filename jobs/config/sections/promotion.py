@@ -21,7 +21,7 @@ class PromotionConfig(Section):
     least_gain: float = Field(0.002, ge=0, lt=1)
     """Smallest gain that is worth a change, as a part of the champion's loss: 0.002 is 0.2%."""
     documents: int = Field(1000, ge=20, le=100_000)
-    """Largest number of documents in the evaluation set. It grows with the validation text until it has so many."""
+    """Largest number of documents in the evaluation set. It grows with the validation text up to this number."""
     baseline: Literal["unigram", "bigram"] = "bigram"
     """What the validation loss must be below. `unigram`: the frequencies of tokens. `bigram`: those of pairs of tokens,
     too, which takes more than minutes of training. Models that predict embeddings must beat the mean embedding."""

@@ -19,7 +19,6 @@ from jobs.lake.champion import Champion, Change, change_champion, copy_model, re
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
-from jobs.lake.uri import join
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.results import gate
 from jobs.results.scores import NATS, Scores, read_scores
@@ -28,8 +27,6 @@ from nightjar.tasks.report import write_report
 from nightjar.tasks.results import read_stats
 
 log = logging.getLogger(__name__)
-
-_SAMPLES = "samples.jsonl"
 
 
 def promote(run: Run, by: str, config: Config, *, request: str = "", store: Store | None = None) -> dict[str, Any]:
@@ -91,12 +88,11 @@ def _is_finite(scores: Scores) -> bool:
 
 
 def _measure_text(run: Run, settings: PromotionConfig, store: Store) -> gate.TextQuality:
-    uri = join(run.generate, _SAMPLES)
     try:
-        data = store.read_bytes(uri)
+        data = store.read_bytes(run.samples)
     except FileNotFoundError:
-        raise DamagedError(f"{uri}: missing; clear the task generate") from None
-    with reading(uri, "clear the task generate"):
+        raise DamagedError(f"{run.samples}: missing; clear the task generate") from None
+    with reading(run.samples, "clear the task generate"):
         rows = [json.loads(line) for line in data.splitlines()]
         return gate.measure_text(rows, settings.canaries, settings.max_repetition)
 
