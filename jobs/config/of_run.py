@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import getitem
@@ -109,8 +109,9 @@ def _check_owner(run: Run, config: Config, store: Store) -> None:
     except FileNotFoundError:
         is_same, differences = found == mine, list[str]()
     else:
-        is_same = _settings(stored) == _settings(config)
-        differences = list(_differences(stored, config, "there", "here", ignores=is_deployment))
+        ignored = {key for key in flat_schema() if is_deployment(key) or not _has(stored, key)}
+        differences = list(_differences(stored, config, "there", "here", ignored))
+        is_same = not differences
     if not is_same:
         shown = f" ({', '.join(differences[:_MOST_NAMED])})" if differences else ""
         raise InputError(f"{run.uri}: this run exists with another configuration{shown}; {advice} (--run-id)")
@@ -169,12 +170,21 @@ def is_deployment(key: str) -> bool:
     return key == _DEVICE or key.partition(".")[0] in DEPLOYMENT
 
 
+def _has(stored: Config, key: str) -> bool:
+    """Return whether a stored configuration has this setting: the version that wrote it may not have known it."""
+    *sections, name = key.split(".")
+    return (
+        all(section in stored.model_fields_set for section in sections)
+        and name in reduce(getattr, sections, stored).model_fields_set
+    )
+
+
 def _differences(
-    one: Config, other: Config, name_one: str, name_other: str, ignores: Callable[[str], bool] = lambda _: False
+    one: Config, other: Config, name_one: str, name_other: str, ignored: Collection[str] = ()
 ) -> Iterator[str]:
     """Yield each setting whose value differs: ``train.seed is 1 there, 2 here``; none whose key is ignored."""
     values = [config.model_dump(mode="json") for config in (one, other)]
     for key in ("corpus", "preset", *flat_schema()):
         first, second = (reduce(getitem, key.split("."), each) for each in values)
-        if first != second and not ignores(key):
+        if first != second and key not in ignored:
             yield f"{key} is {json.dumps(first)} {name_one}, {json.dumps(second)} {name_other}"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jobs.config import Config, of_run, resolve
+from jobs.config.sections.promotion import PromotionConfig
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
@@ -58,6 +59,18 @@ def test_another_configuration_is_another_owner(run):
     ):
         of_run.claim(run, config(train__seed=7))
     assert of_run.read_config(run) == config()
+
+
+def test_settings_that_the_version_of_the_run_did_not_know_are_not_compared(run):
+    """A preset may choose another value than the default, which a run of that version has."""
+    of_run.claim(run, config())
+    written = store.read_json(run.config)
+    del written["promotion"], written["train"]["seed"]
+    store.write_json(run.config, written)
+    again = of_run.claim(run, config(promotion__least_gain=0.1, train__seed=7))
+    assert (again.promotion, again.train) == (PromotionConfig(), config().train)
+    with pytest.raises(InputError, match=r"another configuration \(windows\.size is \d+ there, 16 here\)"):
+        of_run.claim(run, config(windows__size=16))
 
 
 def test_a_start_that_was_killed_before_the_configuration_goes_on(run):

@@ -44,7 +44,7 @@ def test_a_budget_that_is_reached_leaves_a_model_and_no_cluster(real, tmp_path):
     types = {f"cluster.{role}_instance_types": ["m6i.xlarge"] for role in ("primary", "core", "task")}
     settings = {**types, "train.epochs": 10_000, "train.max_tokens": None, "train.workers": 2, "budget.usd": BUDGET}
     run = lake.run(f"run-{uuid.uuid4().hex[:8]}", "default")
-    config = preflight.prepare(resolve(str(corpus), "tiny", {"tokenize.vocab_size": 400, **settings}), run)
+    config = preflight.prepare(resolve(str(corpus), "tiny", {"tokenize.vocab_size": 400, **settings}), run).config
     cluster_id = run_on_cluster(run, config, package.upload(lake, PROJECT_ROOT))
     assert real.client.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]["State"] == "TERMINATED"
     stats = store().read_json(join(run.stats, "stats.json"))["steps"]
