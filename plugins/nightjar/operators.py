@@ -113,6 +113,10 @@ class SparkStepOperator(_ClusterOperator):
         """Return the counts in the step's manifest, or fail if the step failed, timed out or left no valid manifest."""
         self.own_run = run = current_run(context)
         self.cluster_id, self.step_id = event["cluster_id"], event["step_id"]
+        if self.cluster_id in current_clusters(context).dropped_ids():
+            # SQLite gives the number of a deleted trigger to the next one, and Airflow its event to the wrong task.
+            self.log.info("Ignored what an earlier attempt saw of step %s on cluster %s", self.step_id, self.cluster_id)
+            return self._start(context)
         client = aws.emr_client()
         if event["ending"] in ("overdue", "not started"):
             raise self._give_up(client, event["ending"])

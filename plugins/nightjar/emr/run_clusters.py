@@ -84,6 +84,10 @@ class RunClusters:
         """Return the ids of all clusters in the run's record."""
         return [each.cluster_id for each in self._records.read() if each.cluster_id]
 
+    def dropped_ids(self) -> set[str]:
+        """Return the ids of the clusters that the run goes on without."""
+        return {each.cluster_id for each in self._records.read() if each.dropped and each.cluster_id}
+
     def explain_end(self, cluster_id: str) -> ClusterEnd | None:
         """Return how a cluster ended, or None if it can run steps."""
         return explain_end(self._client, self._store, self._lake, cluster_id)

@@ -14,7 +14,7 @@ from nightjar.aws import store
 from nightjar.emr import requests
 from nightjar.emr.clusters import wait_until_ended
 from nightjar.errors import FinalError, StepFailedError
-from nightjar.operators import CreateClusterOperator
+from nightjar.operators import CreateClusterOperator, SparkStepOperator
 from tests.plugins.emr.conftest import fire, state, terminate
 from tests.support.emr_faults import refuse, say_ended
 
@@ -90,6 +90,21 @@ def test_step_goes_on_with_a_new_cluster_if_its_own_was_lost(start, client, clus
     assert operator.cluster_id == again["cluster_id"]
     assert "The master failed (INSTANCE_FAILURE)" in caplog.text
     assert terminate(context) == [cluster, again["cluster_id"]]
+
+
+def test_event_of_an_earlier_attempt_does_not_end_the_wait(start, aws, cluster, context):
+    """Where Airflow's database is SQLite, a cleared task may get the event of the trigger of its earlier attempt."""
+    _, trigger = start("sleep 60")
+    terminate(context, starts_again=True)
+    event = fire(trigger)
+    second = CreateClusterOperator(task_id="create_cluster", package_uri="s3://lakes/p").execute(context)
+    operator = SparkStepOperator(task_id="train", step="train", cluster_id=second, package_uri="s3://lakes/p")
+    for _ in range(2):
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.finish(context, event)
+        watched = deferred.value.trigger.serialize()[1]
+        assert watched["cluster_id"] == second
+    assert len(aws.list_steps(ClusterId=second)["Steps"]) == 1
 
 
 def test_step_that_its_cluster_does_not_take_any_more_names_the_clusters_end(start, client, aws, cluster):
