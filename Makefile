@@ -208,6 +208,10 @@ chaos: setup ## Train while workers, executors and drivers are killed at random 
 chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resumable, prints tables [SAMPLE=n] [SEED=0] [DAG=plain]
 	@$(RUN_PIPELINE) -m tests.chaos_airflow --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) $(DAG:%=--dag %)
 
+.PHONY: nights
+nights: setup ## Play 30 nights of a pipeline, simulate its gate, die in every write; prints tables [NIGHTS=30] [GATES=200] [TEXT=path]
+	@$(RUN_PIPELINE) -m tests.nights --nights $(or $(NIGHTS),30) --gates $(or $(GATES),200)
+
 .PHONY: fuzz
 fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
 	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -26,6 +26,9 @@ from jobs.tokenizer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
+MOST_EARLIER = 50
+"""How many of the latest runs of a lake are searched for tokens to reuse."""
+
 
 @dataclass(frozen=True)
 class ReusableShards:
@@ -44,16 +47,18 @@ class ReusableShards:
         return {key: self.shards[key] for part in parts if (key := range_key(part)) in self.shards}
 
 
-def latest_tokens(lake: Lake, corpus: str, of: Run) -> tuple[str, TokensDataset] | None:
-    """Return the id of the latest run on `corpus` that has tokens, other than the run `of`, and its tokens."""
+def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, TokensDataset]]:
+    """Yield the ids of runs on `corpus` that have tokens, other than the run `of`, and their tokens; the latest first.
+
+    There are no more than `MOST_EARLIER`, since each costs some requests.
+    """
     others = (run for run in all_runs(lake) if run != of)
     written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
-    for *_, run in sorted(written, key=itemgetter(0, 1), reverse=True):
+    for *_, run in sorted(written, key=itemgetter(0, 1), reverse=True)[:MOST_EARLIER]:
         tokens = used_datasets(run).get("tokens") if _corpus_of(run) == corpus else None
         dataset = TokensDataset.find(lake, tokens) if tokens else None
         if dataset and "how" in dataset.manifest.inputs:
-            return run.run_id, dataset
-    return None
+            yield run.run_id, dataset
 
 
 def _corpus_of(run: Run) -> str | None:
@@ -64,12 +69,12 @@ def _corpus_of(run: Run) -> str | None:
 
 
 def find_tokenizer(
-    name: str, pipeline: Pipeline, earlier: tuple[str, TokensDataset] | None
+    name: str, pipeline: Pipeline, earlier: Iterable[tuple[str, TokensDataset]]
 ) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the pipeline's champion, or else that of the `earlier` tokens. What the tokenizer cannot
-    do or does slowly is logged.
+    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens. What the
+    tokenizer cannot do or does slowly is logged.
     """
     tokenizer, origin = _open_tokenizer(name, pipeline, earlier)
     for remark in tokenizer.remarks() if tokenizer else ():
@@ -78,7 +83,7 @@ def find_tokenizer(
 
 
 def _open_tokenizer(
-    name: str, pipeline: Pipeline, earlier: tuple[str, TokensDataset] | None
+    name: str, pipeline: Pipeline, earlier: Iterable[tuple[str, TokensDataset]]
 ) -> tuple[Tokenizer | None, str]:
     if name == "inherit":
         champion, _ = read_champion(pipeline)
@@ -86,8 +91,8 @@ def _open_tokenizer(
             uri = join(champion.model_uri, TOKENIZER)
             with suppress(FileNotFoundError):
                 return Tokenizer(store.read_bytes(uri), uri), f"champion {champion.run_id}"
-        if earlier:
-            return earlier[1].read_tokenizer(), f"run {earlier[0]}"
+        for run_id, tokens in earlier:
+            return tokens.read_tokenizer(), f"run {run_id}"
     if name in ("inherit", "train"):
         return None, "trained"
     uri = to_uri(name)
@@ -98,16 +103,23 @@ def _open_tokenizer(
     return Tokenizer(data, uri), uri
 
 
-def find_reusable(dataset: TokensDataset | None, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:
-    """Return the shards of an earlier dataset that the new one can take over.
+def find_reusable(
+    earlier: Iterable[tuple[str, TokensDataset]], inputs: dict[str, Any], settings: TokenizeConfig
+) -> ReusableShards:
+    """Return the shards that the new dataset can take over from the first of the earlier ones that is made as it is.
 
     `inputs` and `settings` are those of the new one (see `jobs.datasets.tokenization.describe_inputs`).
     """
-    if dataset is None or settings.drop_duplicates or settings.drop_near_duplicates:
+    if settings.drop_duplicates or settings.drop_near_duplicates:
         return ReusableShards()  # which duplicates a file keeps depends on the other files
-    before = dataset.manifest.inputs
-    if before["how"] != inputs["how"] or before["used"] != inputs["tokenizer"]:
-        return ReusableShards()
+    for _, dataset in earlier:
+        before = dataset.manifest.inputs
+        if before["how"] == inputs["how"] and before["used"] == inputs["tokenizer"]:
+            return _shards_of(dataset, inputs, settings)
+    return ReusableShards()
+
+
+def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:
     now = {file["name"]: file["sha256"] for file in inputs["files"]}
     same = {file["name"]: file for file in dataset.files if now.get(file["name"]) == file["sha256"]}
     entries: dict[int, list[FileEntry]] = {}

@@ -166,7 +166,7 @@ class Pipeline:
     lock = _Below("lock.json")
     """Which run may promote. Another one waits for it."""
     last = _Below("last.json")
-    """What the last successful run was made of. A run of the same has nothing to do."""
+    """What the last successful runs were made of. A run of the same has nothing to do."""
     split = _Below("split")
     """The folder with the side of each document, which is decided once."""
     frozen = _Below("frozen")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import tee
 from typing import Any
 
 from jobs.config import Config
 from jobs.corpus.check import check_corpus
 from jobs.datasets.publish import find_or_make
-from jobs.datasets.reuse import find_reusable, find_tokenizer, latest_tokens
+from jobs.datasets.reuse import earlier_tokens, find_reusable, find_tokenizer
 from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
@@ -28,7 +29,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     The whole corpus is checked before anything is written.
     """
     settings, lake = config.text_settings, Lake(run.lake_uri)
-    earlier = latest_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else None
+    earlier, again = tee(earlier_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else ())
     tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
     listing = list_corpus(config.corpus, lake_uri=lake.uri)
     if left_out := listing.describe_left_out():
@@ -36,7 +37,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     corpus = check_corpus(listing, settings, engine)
     progress(f"corpus: {len(corpus):,} files, {listing.size:,} bytes")
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
-    reusable = find_reusable(earlier[1] if earlier else None, inputs, settings)
+    reusable = find_reusable(again, inputs, settings)
     make = partial(
         make_tokens,
         corpus=corpus,

@@ -63,12 +63,12 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
     is_known = "tokens" in used_datasets(run)
     if name == TRAIN and not is_known:
         return None
-    from jobs.datasets.reuse import find_tokenizer, latest_tokens
+    from jobs.datasets.reuse import earlier_tokens, find_tokenizer
     from jobs.datasets.tokens import TokensDataset
 
     if is_known:
         return TokensDataset.of_run(run).read_tokenizer()
-    earlier = latest_tokens(lake, config.corpus, run) if name == INHERIT else None
+    earlier = earlier_tokens(lake, config.corpus, run) if name == INHERIT else ()
     return find_tokenizer(name, Pipeline.of(run), earlier)[0]
 
 

@@ -81,8 +81,13 @@ def read_form(params: Mapping[str, Any], pipeline: PipelineConfig) -> Config:
         raise InputError(f"corpus: no text to train on; name one in the trigger form, or {_place_of_corpus(pipeline)}")
     environment = environment_settings()
     shown = _shown_at_first(pipeline, _given(pipeline))
-    filled = {key: value for key, value in params.items() if key not in ("corpus", "preset") and value is not None}
-    # A field that shows a value counts as filled in if the user has changed it.
+    # A field that shows a value counts as filled in if the user has changed it, or has emptied it and that is a value.
+    emptied = set(filter(_can_be_emptied, shown))
+    filled = {
+        key: value
+        for key, value in params.items()
+        if key not in ("corpus", "preset") and (value is not None or key in emptied)
+    }
     chosen = {key: value for key, value in filled.items() if key not in shown or value != shown[key]}
     places = dict.fromkeys(pipeline.values, str(pipeline.path)) | {key: variable_name(key) for key in environment}
     return resolve(
@@ -192,11 +197,19 @@ def _meanings(description: str) -> dict[str, str]:
 def _default_text(key: str, given: _Given) -> str:
     """Return what a run takes if the field stays empty: the value of most presets, and those of the others."""
     if key in given.values:
-        return f"Without a value here: {_shown(given.values[key])}, from {given.places[key]}."
+        value, place = _shown(given.values[key]), given.places[key]
+        if _can_be_emptied(key) and not of_run.is_deployment(key):
+            return f"In {place}: {value}. Empty: no value."
+        return f"Without a value here: {value}, from {place}."
     values = {preset: _shown(settings[key]) for preset, settings in _preset_values().items()}
     [(common, _)] = Counter(values.values()).most_common(1)
     others = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value != common)
     return f"Default: {common} ({others})." if others else f"Default: {common}."
+
+
+def _can_be_emptied(key: str) -> bool:
+    """Return whether a setting may have no value, so that an emptied field means this."""
+    return "null" in flat_schema()[key].get("type", ())
 
 
 @cache

@@ -1,6 +1,7 @@
 """The trigger form: its fields, and the configuration of a filled-in form."""
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -128,6 +129,18 @@ def test_a_run_does_not_keep_the_machines_that_the_form_shows():
 def test_a_field_that_is_emptied_takes_what_the_pipeline_takes():
     shown = {key: param.value for key, param in form.trigger_form(POEMS, S3).items()}
     assert read_form(shown | {"windows.size": None}, POEMS).windows.size == 32
+
+
+def test_a_field_that_is_emptied_has_no_value_where_that_is_one():
+    """A run by hand can start from random weights, whatever the file of its pipeline says."""
+    pipeline = replace(POEMS, values={"train.init": "champion-or-scratch:poems", "train.max_tokens": 5000})
+    fields = form.trigger_form(pipeline, S3)
+    shown = {key: field.value for key, field in fields.items()}
+    assert read_form(shown, pipeline).train.init == "champion-or-scratch:poems"
+    emptied = read_form(shown | {"train.init": None, "train.max_tokens": None}, pipeline)
+    assert (emptied.train.init, emptied.train.max_tokens) == (None, None)
+    text = fields["train.init"].schema["description_md"]
+    assert 'In poems.toml: "champion-or-scratch:poems". Empty: no value.' in text
 
 
 def test_the_form_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_preset(monkeypatch):

@@ -6,9 +6,11 @@ import numpy as np
 
 from jobs.corpus.texts import Texts
 from jobs.datasets.sides import Decisions, read_decisions
+from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import Side, WindowSet
+from jobs.lake.layout import Lake, Run
 from jobs.lake.layout import Pipeline as PipelineFolders
-from jobs.lake.store import delete_file, write_bytes
+from jobs.lake.store import delete_file, read_json, write_bytes
 from jobs.lake.uri import join
 from tests.support.datasets import Pipeline
 from tests.support.prose import prose
@@ -67,8 +69,8 @@ class Nights:
     def run(self, **settings: Any) -> Pipeline:
         """Run a night; check that what it trains on was never validation, nor the other way round."""
         night = self.make(**settings)
-        self.trained |= texts_of(night, "train")
-        self.validated |= texts_of(night, "valid")
+        self.trained |= texts_of(night.run, "train")
+        self.validated |= texts_of(night.run, "valid")
         assert not self.trained & self.validated
         return night
 
@@ -81,9 +83,9 @@ class Nights:
         return int(self.decisions.sides_of(Texts.of([text]).hashes())[0])
 
 
-def texts_of(night: Pipeline, side: Side) -> set[str]:
-    """Return the documents of a side that its windows hold from start to end, read from the windows alone."""
-    found = WindowSet.open(night.lake, night.datasets["windows"], side)
+def texts_of(run: Run, side: Side) -> set[str]:
+    """Return the documents of a side of a run that its windows hold from start to end, read from the windows alone."""
+    found = WindowSet.open(Lake(run.lake_uri), read_json(run.datasets)["windows"], side)
     ids = found.read(np.arange(found.num_windows))[:, :-1].reshape(-1)  # windows do not overlap
-    text = night.tokens.read_tokenizer().decode(ids)
+    text = TokensDataset.of_run(run).read_tokenizer().decode(ids)
     return set(text.split("<|endoftext|>")[1:-1])

@@ -101,6 +101,17 @@ def test_an_unchanged_corpus_reuses_the_dataset(lake_uri, monkeypatch):
     assert read == []
 
 
+def test_a_trial_with_another_vocabulary_does_not_make_the_next_run_encode_all_anew(lake_uri):
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, _ = tokenize(lake_uri, "first", tokenize__tokenizer="train")
+    given = join(first.lake.dataset("tokens", first.datasets["tokens"]), "tokenizer.json")
+    trial, stats = tokenize(lake_uri, "trial", tokenize__tokenizer="train", tokenize__vocab_size=300)
+    assert stats["new_sources"] == 4
+    write_corpus(join(lake_uri, "corpus"), {"new.txt": b"A new file."})
+    _, stats = tokenize(lake_uri, "next", tokenize__tokenizer=given)
+    assert (stats["reused_sources"], stats["new_sources"]) == (4, 1)
+
+
 def test_other_settings_reuse_no_shard(tmp_path, monkeypatch):
     lake_uri = to_uri(str(tmp_path))
     write_corpus(join(lake_uri, "corpus"), TEXTS)

@@ -1,4 +1,4 @@
-"""Garbage collection: what is deleted, what never is, and a crash after any deletion."""
+"""Garbage collection: what is deleted, and what never is."""
 
 import json
 import time
@@ -8,15 +8,11 @@ import pytest
 from jobs.cli.main import main
 from jobs.errors import DamagedError
 from jobs.lake import store
-from jobs.lake.champion import Change, change_champion, read_champion
-from jobs.lake.gc import DAY_SECONDS, delete_garbage, find_garbage
-from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.gc import delete_garbage, find_garbage
+from jobs.lake.layout import Lake
 from jobs.lake.lease import held
-from jobs.lake.manifest import Manifest
-from jobs.lake.store import Store, environment_client
 from jobs.lake.uri import join, relative_name
-
-LATER = 10 * DAY_SECONDS
+from tests.support.garbage import LATER, check, make_champion, make_run, publish
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -27,36 +23,6 @@ def lake(request, tmp_path):
 @pytest.fixture
 def local(tmp_path):
     return Lake((tmp_path / "my lake").as_uri())
-
-
-def publish(folder, name="data", content=b"x" * 100, **inputs):
-    store.publish_manifest(folder, Manifest("kind", "f", (store.write_file(folder, name, content),), {}, inputs))
-
-
-def make_run(lake, number, pipeline="poems", tokens=None):
-    """Write a finished run with datasets, a checkpoint and a cluster of its own."""
-    run, name = lake.run(f"night-{number:02d}", pipeline), f"{pipeline}{number}"
-    store.write_bytes(run.config, b"{}")
-    used = {"tokens": tokens or f"t{name}", "windows": f"w{name}"}
-    for kind, fingerprint in used.items():
-        if not store.exists(join(lake.dataset(kind, fingerprint), MANIFEST)):
-            publish(lake.dataset(kind, fingerprint))
-    store.write_json(run.datasets, used)
-    store.write_json(join(run.clusters, "0001.json"), {"number": 1, "cluster_id": f"j-{name}"})
-    store.write_bytes(join(lake.logs, f"j-{name}/steps/s-1/stderr.gz"), b"log" * 50)
-    store.write_bytes(join(run.checkpoints, "00000100/weights"), b"w" * 500)
-    for folder in (run.model, run.train, run.generate):
-        publish(folder)
-    return run
-
-
-def promote(lake, run, pipeline="poems"):
-    model = run.run_id.encode().hex().ljust(64, "0")
-    publish(join(lake.models, model), "model.safetensors", run.run_id.encode())
-    found = lake.pipeline(pipeline)
-    change = Change("promoted", model, run.folder, "2026-11-26", "airflow: scheduled", "better")
-    assert change_champion(found, *read_champion(found), change)
-    return model
 
 
 def garbage(lake, **options):
@@ -71,26 +37,13 @@ def collect(lake, **options):
     return list(delete_garbage(lake, garbage(lake, **options), "command line: ann"))
 
 
-def check(lake, runs):
-    """Check that runs have everything that they need."""
-    for run in runs:
-        used = [lake.dataset(kind, name) for kind, name in store.read_json(run.datasets).items()]
-        for folder in (run.model, run.train, run.generate, *used):
-            store.verify_sizes(folder, store.read_manifest(folder))
-        assert store.exists(run.config)
-    champion, _ = read_champion(lake.pipeline("poems"))
-    for model in {each.model for each in champion.history}:
-        folder = join(lake.models, model)
-        store.verify_sizes(folder, store.read_manifest(folder))
-
-
 @pytest.fixture
 def fifty(local):
     """A lake of 50 runs: the first and the tenth were champions."""
     lake = local
     runs = [make_run(lake, number, tokens="shared" if number % 10 == 3 else None) for number in range(50)]
-    promote(lake, runs[0])
-    promote(lake, runs[10])
+    make_champion(lake, runs[0])
+    make_champion(lake, runs[10])
     return runs
 
 
@@ -114,7 +67,7 @@ def test_runs_beyond_a_number_go_and_what_is_needed_stays(local, fifty):
 
 def test_without_a_number_all_runs_stay(lake):
     runs = [make_run(lake, number) for number in range(2)]
-    promote(lake, runs[0])
+    make_champion(lake, runs[0])
     unused = join(lake.models, "e" * 64)
     publish(unused)
     publish(lake.dataset("tokens", "nobody"))
@@ -148,59 +101,9 @@ def test_packages_stay_while_a_run_works_and_the_latest_always(local):
 
 def test_runs_of_every_pipeline_are_counted_apart(local):
     runs = [make_run(local, number, pipeline) for number in range(3) for pipeline in ("poems", "prose")]
-    promote(local, runs[0])
+    make_champion(local, runs[0])
     found = {name for name in folders(local, keep_runs=1) if name.count("/") == 3}
     assert found == {f"runs/lab/{name}" for name in ("poems/night-01", "prose/night-00", "prose/night-01")}
-
-
-class Crash(BaseException):
-    pass
-
-
-class CrashingStore(Store):
-    """A store in which the process dies before a deletion."""
-
-    def __init__(self, after):
-        super().__init__(environment_client)
-        self.left = after
-
-    def _count(self):
-        if self.left == 0:
-            raise Crash
-        self.left -= 1
-
-    def delete_file(self, uri):
-        if self.exists(uri):
-            self._count()
-        super().delete_file(uri)
-
-    def delete_folder(self, uri):
-        for file in self.list_files(uri):  # one after another, as a disk does it
-            self._count()
-            super().delete_file(file.uri)
-        super().delete_folder(uri)
-
-
-def test_a_crash_after_any_deletion_leaves_all_else_readable(local):
-    """Every cut point is tried: the crash leaves the rest readable, and the next collection goes on."""
-    runs = [make_run(local, number, tokens="shared") for number in range(3)]
-    promote(local, runs[1])
-    cuts = 0
-    while True:
-        try:
-            list(delete_garbage(local, garbage(local, keep_runs=1), "ann", CrashingStore(1)))
-        except Crash:
-            cuts += 1
-            check(local, runs[1:])
-            for kind, name in (("tokens", "shared"), ("windows", "wpoems0")):
-                folder = local.dataset(kind, name)
-                if (manifest := store.read_manifest(folder)) is not None:
-                    store.verify_sizes(folder, manifest)
-        else:
-            break
-    assert cuts > 10
-    assert folders(local, keep_runs=1) == set()
-    check(local, runs[1:])
 
 
 def test_a_run_whose_model_another_started_from_stays(local):
@@ -215,7 +118,7 @@ def test_the_champion_of_an_earlier_version_stays(local):
     run = make_run(local, 0, "default")
     publish(join(local.models, "e" * 64))
     store.write_json(local.earlier_champion, {"model": "e" * 64, "run_id": run.run_id})
-    promote(local, make_run(local, 1, "default"), "default")
+    make_champion(local, make_run(local, 1, "default"), "default")
     make_run(local, 2, "default")
     assert not any(
         name.startswith(("runs/lab/default/night-00", "models"))

@@ -114,7 +114,7 @@ def test_edits_of_a_long_document_put_little_text_on_both_sides(local):
         nights.write(a=text)
         night = nights.make()
         for side, passages in seen.items():
-            passages.update(*map(passages_of, texts_of(night, side)))
+            passages.update(*map(passages_of, texts_of(night.run, side)))
         for _ in range(5):
             at = text.index(b" ", drawn.randrange(len(text) - 100))
             text = text[:at] + b" " + prose(drawn.randrange(10**6), drawn.choice([3, 30, 300])) + text[at:]

@@ -87,7 +87,7 @@ def test_no_night_ever_trains_on_a_document_of_the_set(local):
             nights.write(renamed=b"\n".join(line(4000 + i, 120) for i in range(40)))  # the text of day 3
             nights.delete("day-3")
         night = nights.run()
-        trained += "\n".join(texts_of(night, "train"))
+        trained += "\n".join(texts_of(night.run, "train"))
         grow(night.run, night.config, night.tokens, TravelEngine())
         _, documents = frozen_texts(local)
         assert documents[: len(known)] == known  # growth adds, nothing moves

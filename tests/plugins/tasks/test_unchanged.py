@@ -100,14 +100,41 @@ def test_other_code_is_a_change(lake, corpus, first, tmp_path, monkeypatch):
 
 def test_each_pipeline_has_a_last_run_of_its_own(lake, corpus, first):
     run = lake.run("night", "prose")
-    made_of = store().read_json(Pipeline.of(first).last)["made_of"]
+    made_of = prepare(lake, corpus)[1].made_of
     assert unchanged.find_same(run, made_of, store()) is None
     assert unchanged.find_same(lake.run("night", "poems"), made_of, store()) == first.folder
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"run": "a", "made_of": 3}', b'{"made_of": {}}'])
-def test_a_damaged_record_lets_the_run_work(lake, corpus, first, content):
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"runs": {}}', b"3"])
+def test_a_damaged_record_lets_the_run_work_and_is_written_anew(lake, corpus, first, content):
     store().write_bytes(Pipeline.of(first).last, content)
+    run, prepared = prepare(lake, corpus)
+    assert prepared.same_as is None
+    unchanged.record(run, prepared.made_of, store())
+    assert prepare(lake, corpus)[1].same_as == run.folder
+
+
+def test_a_trial_with_other_settings_does_not_make_the_next_night_work(lake, corpus, first):
+    trial, prepared = prepare(lake, corpus, **{"train.seed": 7})
+    unchanged.record(trial, prepared.made_of, store())
+    assert prepare(lake, corpus)[1].same_as == first.folder
+    assert prepare(lake, corpus, **{"train.seed": 7})[1].same_as == trial.folder
+
+
+def test_a_text_that_is_as_it_was_before_the_last_change_is_a_change(lake, corpus, first):
+    (corpus / "b.txt").write_text(TEXT)
+    other, prepared = prepare(lake, corpus)
+    unchanged.record(other, prepared.made_of, store())
+    (corpus / "b.txt").unlink()
+    assert prepare(lake, corpus)[1].same_as is None
+
+
+def test_a_record_does_not_grow_for_ever(lake, corpus, first, monkeypatch):
+    monkeypatch.setattr(unchanged, "MOST_RUNS", 2)
+    for seed in (7, 8):
+        run, prepared = prepare(lake, corpus, **{"train.seed": seed})
+        unchanged.record(run, prepared.made_of, store())
+    assert len(store().read_json(Pipeline.of(first).last)["runs"]) == 2
     assert prepare(lake, corpus)[1].same_as is None
 
 
