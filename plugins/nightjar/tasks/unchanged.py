@@ -1,7 +1,7 @@
 """What a run is made of: its corpus, its code and its settings. A night of the same as the last one has nothing to do.
 
-The successful runs of a pipeline since its text or its code has changed are recorded in `Pipeline.last`, so that a trial
-with other settings in between does not make the next night work. Files of the corpus count as the same if their
+The successful runs of a pipeline since its text or its code has changed are recorded in `Pipeline.last`, so that a
+trial with other settings in between does not make the next night work. Files of the corpus count as the same if their
 names, sizes and times of the last change are the same, so nothing is read here. A file that is written anew counts as
 changed.
 """

@@ -105,7 +105,7 @@ def test_a_trial_with_another_vocabulary_does_not_make_the_next_run_encode_all_a
     write_corpus(join(lake_uri, "corpus"), TEXTS)
     first, _ = tokenize(lake_uri, "first", tokenize__tokenizer="train")
     given = join(first.lake.dataset("tokens", first.datasets["tokens"]), "tokenizer.json")
-    trial, stats = tokenize(lake_uri, "trial", tokenize__tokenizer="train", tokenize__vocab_size=300)
+    _, stats = tokenize(lake_uri, "trial", tokenize__tokenizer="train", tokenize__vocab_size=300)
     assert stats["new_sources"] == 4
     write_corpus(join(lake_uri, "corpus"), {"new.txt": b"A new file."})
     _, stats = tokenize(lake_uri, "next", tokenize__tokenizer=given)
