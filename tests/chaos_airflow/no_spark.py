@@ -27,4 +27,4 @@ def use_no_spark(folder: Path, options: str = "") -> None:
     script = package / "bin" / "spark-submit"
     script.write_text(_SPARK_SUBMIT.replace("OPTIONS", options))
     script.chmod(0o755)
-    os.environ["PYTHONPATH"] = str(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

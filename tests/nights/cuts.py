@@ -15,7 +15,7 @@ from jobs.evaluation.frozen import grow, read_latest, read_part
 from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.gc import delete_garbage, find_garbage
-from jobs.lake.layout import Lake, Pipeline
+from jobs.lake.layout import MANIFEST, Lake, Pipeline
 from jobs.lake.uri import join
 from nightjar.tasks.promotion import promote
 from tests.support.datasets import TravelEngine
@@ -51,12 +51,19 @@ class Operation:
                 with dying_after(cuts):
                     self.act()
             except Death:
+                _check_manifests(lake)
                 self.look()
                 self.act()
                 assert self.look() == expected, f"{self.name}: another result after a death before change {cuts + 1}"
                 cuts += 1
             else:
                 return cuts
+
+
+def _check_manifests(lake: Path) -> None:
+    """Check that every folder with a manifest has the files that it lists."""
+    for manifest in lake.rglob(MANIFEST):
+        verify(manifest.parent.as_uri())
 
 
 def promotion(lake: Path) -> Operation:
