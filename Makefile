@@ -212,6 +212,10 @@ chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resuma
 nights: setup ## Play 30 nights of a pipeline, simulate its gate, die in every write; prints tables [NIGHTS=30] [GATES=200] [TEXT=path]
 	@$(RUN_PIPELINE) -m tests.nights --nights $(or $(NIGHTS),30) --gates $(or $(GATES),200)
 
+.PHONY: ten-days
+ten-days: setup ## Play the first ten days of a pipeline, and write docs/guides/ten-days.md from what was printed
+	@$(RUN_PIPELINE) -m tests.nights.days
+
 .PHONY: fuzz
 fuzz: setup ## Give random and damaged input to every reader and command; prints a table [CASES=10000] [SEED=0] [ONLY=corpus]
 	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'

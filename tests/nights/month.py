@@ -32,8 +32,8 @@ from tests.nights.plan import Night
 from tests.support.airflow import Emr, emr_process
 from tests.support.growing import texts_of
 
-PIPELINE = "nightly"
-_FILE = """
+PIPELINE = "poems"
+FILE = """
 corpus = "{corpus}"
 preset = "tiny"
 
@@ -54,7 +54,7 @@ num_heads = 2
 num_kv_heads = 1
 
 [train]
-init = "champion-or-scratch:nightly"
+init = "champion-or-scratch:poems"
 epochs = 1
 workers = 2
 batch_size = 32
@@ -104,7 +104,7 @@ class Month:
         self._trained, self._validated = set[str](), set[str]()
         pipelines = folder / "pipelines"
         pipelines.mkdir()
-        (pipelines / f"{PIPELINE}.toml").write_text(_FILE.format(corpus=self.corpus.folder), "utf-8")
+        (pipelines / f"{PIPELINE}.toml").write_text(FILE.format(corpus=self.corpus.folder), "utf-8")
         prices = [
             Price(kind=kind, region="us-east-1", item=item, usd=0.2) for kind in ("ec2", "emr") for item in _TYPES
         ]
@@ -172,6 +172,10 @@ class Month:
         sys.stderr.write(f"night {number}: {night.name}: {end} in {done.seconds:.0f} s {' '.join(problems)}\n")
         return done
 
+    def read_log(self, run: Run) -> str:
+        """Return what Airflow and the tasks of a run have printed."""
+        return (self._folder / f"{run.run_id}.log").read_text("utf-8", errors="replace")
+
     def compare_starts(self) -> tuple[float, int, int]:
         """Train from scratch on the text of today, and go on from the champion; compare how long both need.
 
@@ -208,7 +212,8 @@ class Month:
         return None
 
     def _run(self, run_id: str, form: Mapping[str, Any], night: Night | None = None) -> tuple[int, str, Run, list[str]]:
-        log, run = self._folder / f"{run_id}.log", self.lake.run(run_id, PIPELINE)
+        run = self.lake.run(run_id, PIPELINE)
+        log = self._folder / f"{run_id}.log"
         problems: list[str] = []
         codes: list[int] = []
         dag = Thread(target=lambda: codes.append(run_dag(form, run_id, self._environ, log, PIPELINE)))
@@ -222,8 +227,8 @@ class Month:
                 problems.append(f"{type(error).__name__}: {error}")
         dag.join(_LIMIT_SECONDS)
         if not codes:
-            raise RuntimeError(f"{run_id} goes on after {_LIMIT_SECONDS:g} s:\n{log.read_text()[-3000:]}")
-        return codes[0], log.read_text("utf-8", errors="replace"), run, problems
+            raise RuntimeError(f"{run_id} goes on after {_LIMIT_SECONDS:g} s:\n{self.read_log(run)[-3000:]}")
+        return codes[0], self.read_log(run), run, problems
 
     def _find_leaks(self, run: Run) -> list[str]:
         """Return a problem if a text was trained on in one night and validated on in another, or both in one."""
