@@ -24,9 +24,9 @@ from tests.nights.plan import SAME, Night
 PAGE = Path("docs/guides/ten-days.md")
 _HEAD = """# The first ten days
 
-Ten days of a pipeline that trains every night, as a script played them on a laptop: the real DAG and the real job, on the
-embedded EMR, with a small model and small texts. What is in frames was printed by the runs and the commands; places are
-shortened. `make ten-days` plays them again and writes this page.
+Ten days of a pipeline that trains every night, as a script played them on a laptop: the real DAG and the real job, on
+the embedded EMR, with a small model, small texts and invented prices. What is in frames was printed by the runs and the
+commands; places are shortened. `make ten-days` plays them again and writes this page.
 
 The file of the pipeline:
 
