@@ -48,7 +48,7 @@ NIGHTS: Sequence[Night] = (
     Night("nothing new", "skipped", says=SAME),
     Night("the same model again, by hand", "kept", form={"train.init": None, "generate.num_samples": 2}, new_files=0,
           says=r"0\.00%"),
-    Night("a vocabulary of 12 words, by hand", "refused", new_files=6, says="<unk>|baseline|higher",
+    Night("a vocabulary of 12 words, by hand", "refused", new_files=6, says="<unk>|baseline|higher|repeat",
           form={**FROM_SCRATCH, "tokenize.kind": "word", "tokenize.vocab_size": 12}),
     Night("a new file", "trained", lambda text: text.add(1), new_files=1),
     Night("nothing new", "skipped", says=SAME),

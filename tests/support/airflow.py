@@ -49,8 +49,13 @@ class Emr:
 
     @cached_property
     def client(self) -> Any:
-        keys = {"aws_access_key_id": "embedded", "aws_secret_access_key": "embedded"}
-        return boto3.client("emr", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
+        return boto3.client(
+            "emr",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="embedded",
+            aws_secret_access_key="embedded",
+        )
 
     def clusters(self, run_id: str) -> list[str]:
         """Return the states of a run's clusters, newest first."""
