@@ -62,13 +62,17 @@ def start_run(
         InputError: if the configuration is wrong, the corpus has no text, a file or model that the settings name does
             not exist or not fit, the lake cannot be written to, or the run exists with another configuration.
     """
-    config = resolve(to_corpus(corpus), preset, overrides, places)
+    begin_run(run, resolve(to_corpus(corpus), preset, overrides, places), engine)
+    return run
+
+
+def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | None = None) -> None:
+    """Check a resolved configuration and write it into the run's folder, as `start_run` does."""
     formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats
     check_start(run, config)
     store.check_writable(run.lake_uri)
     config = of_run.claim(run, config)
     warn_inert(config, config.chosen, Facts(engine, formats, inherits=_inherits(run, config)))
-    return run
 
 
 def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:

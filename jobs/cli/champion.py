@@ -59,13 +59,15 @@ def list_champions(lake: options.Lake = "lake") -> None:
 
 @champion.command("show")
 def show_champion(pipeline: PipelineName = DEFAULT, lake: options.Lake = "lake") -> None:
-    """Show the champion of a pipeline, and all changes that led to it: when, by whom, why, with which numbers."""
+    """Show the champion of a pipeline, what made it, and all changes that led to it: when, by whom, why."""
     from jobs.lake.uri import readable
+    from jobs.model_io.lineage import read_lineage
 
     found = _read(pipeline, lake)
     write_pairs(
         {"pipeline": pipeline, "run": found.run or found.run_id, "model": readable(found.model_uri)}
         | {name: str(value) for name, value in found.metrics.items()}
+        | (lineage.essentials() if (lineage := read_lineage(found.model_uri)) else {})
     )
     write_table(
         [

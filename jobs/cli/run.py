@@ -70,11 +70,15 @@ def run_to_the_end(new: NewRun, engine: options.EngineName, master: str | None) 
 
     started = _start(new, engine)
     config = read_config(started)
-    spark = config.spark.filled(config.train.workers)
-    slots = (spark.executors or 1) * (spark.executor_cores or 1)
-    held, local = _held(started), f"local[{slots},4]"
-    with held, _engine(engine, config, master, local=local, events=started.spark_events) as chosen:
+    opened = opened_engine(engine, config, master, local=local_master(config), events=started.spark_events)
+    with held_run(started), opened as chosen:
         return started, run_all(started, chosen, lambda step: show_progress(started, step, config.log_level))
+
+
+def local_master(config: Config) -> str:
+    """Return the Spark master of this machine for a whole run: a slot for each task that trains."""
+    spark = config.spark.filled(config.train.workers)
+    return f"local[{(spark.executors or 1) * (spark.executor_cores or 1)},4]"
 
 
 class NewRun(NamedTuple):
@@ -219,7 +223,7 @@ def _run_step(
 
     run = Run.of_config(config_uri)
     config = override(read_config(run), step, parse_settings(settings))
-    with _held(run, owner), _engine(engine, config, master, events=run.spark_events) as chosen:
+    with held_run(run, owner), opened_engine(engine, config, master, events=run.spark_events) as chosen:
         if not is_new:  # or starting it has warned
             warn_inert_in_step(step, config)
         run_step(step, run, config, chosen)
@@ -243,7 +247,7 @@ def facts(
     _check_attempt(attempt, config)
     run = Run.of_config(config)
     resolved = read_config(run)
-    with _held(run, owner), _engine(engine, resolved, master) as chosen:
+    with held_run(run, owner), opened_engine(engine, resolved, master) as chosen:
         slots = resolved.spark.filled(resolved.train.workers)
         places = range((slots.executors or 1) * (slots.executor_cores or 1))
         found = {"driver": of_machine(), "executors": chosen.map(of_machine, places, "facts")}
@@ -291,7 +295,7 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 
 
 @contextmanager
-def _held(run: Run, owner: str | None = None) -> Iterator[None]:
+def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
     """Hold the run's lock while the block runs. If another program takes the lock over, the block ends."""
     from jobs.lake.lease import held
 
@@ -311,7 +315,7 @@ def _held(run: Run, owner: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _engine(
+def opened_engine(
     name: options.EngineName, config: Config, master: str | None, local: str | None = None, events: str | None = None
 ) -> Iterator[Engine]:
     """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run.

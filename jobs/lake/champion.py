@@ -16,6 +16,7 @@ from typing import Any, Literal
 from jobs.errors import DamagedError, InputError, NightjarError
 from jobs.lake.identity import DEFAULT, decode_name
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
+from jobs.lake.manifest import Manifest
 from jobs.lake.names import below
 from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
@@ -115,11 +116,16 @@ def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
     store.verify_sizes(run.model, manifest)
     if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
         raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")
-    lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in manifest.files)
-    model = hashlib.sha256("".join(lines).encode()).hexdigest()
+    model = name_of_model(manifest)
     for name in (*(entry.name for entry in manifest.files), MANIFEST):
         store.copy(below(run.model, name), below(join(Lake(run.lake_uri).models, model), name))
     return model
+
+
+def name_of_model(manifest: Manifest) -> str:
+    """Return the name of a model's folder in `Lake.models`: the hash of its content."""
+    lines = sorted(f"{entry.sha256} {entry.name}\n" for entry in manifest.files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def promote_by_hand(run: Run, by: str, why: str, metrics: Mapping[str, Any], store: Store = ENVIRONMENT) -> Change:

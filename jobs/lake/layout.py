@@ -51,6 +51,8 @@ class Run:
     """What the run was expected to take and to cost, written once, before it has a cluster."""
     budget = _Below("budget.json")
     """What training needs to keep to the budget: prices, and what the pipeline may still spend this month."""
+    replay = _Below("replay.json")
+    """The run that this one makes again, and the decisions of its training; only in a replay."""
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
     clusters = _Below("clusters")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from jobs.errors import DamagedError, InputError
 from jobs.lake.champion import champions_pipeline, read_champion
 from jobs.lake.layout import MANIFEST, Lake
+from jobs.lake.manifest import Manifest, parse_manifest
 from jobs.lake.runs import only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, to_uri
@@ -58,6 +59,13 @@ def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFi
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
             raise
         raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
+
+
+def read_model_manifest(uri: str, store: Store = ENVIRONMENT) -> Manifest | None:
+    """Return the manifest of the model at `uri`, a folder or a zip file; None if there is no model."""
+    if not ending_of(uri, (".zip",)):
+        return store.read_manifest(uri)
+    return parse_manifest(read_model_file(uri, MANIFEST, store), uri) if store.exists(uri) else None
 
 
 def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:

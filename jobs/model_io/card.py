@@ -11,6 +11,7 @@ from typing import Any
 from jobs.config import Config
 from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import TrainStats
+from jobs.model_io.lineage import LINEAGE, Lineage
 
 MOST_SOURCES = 20
 
@@ -88,11 +89,12 @@ def write_card(
     stats: Mapping[str, Any],
     vocab_size: int,
     samples: Sequence[tuple[str, str]],
+    lineage: Lineage,
 ) -> str:
     """Return the content of ``README.md``.
 
     `sources` has the `name`, the `size` in bytes and the `sha256` of each file of the corpus, `stats` are `TrainStats`,
-    and `samples` are prompts with the model's continuations.
+    and `samples` are prompts with the model's continuations. `lineage` is that of the model.
     """
     kind = config.model.kind
     header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
@@ -104,6 +106,7 @@ def write_card(
         header.format(run_id=run_id, num_parameters=stats["num_parameters"], kind=kind, origin=origin),
         _corpus(sources),
         metrics.format(**stats, uniform_loss=math.log(vocab_size)),
+        _lineage(lineage),
         f"## Configuration\n\n{_verbatim(json.dumps(settings, indent=2, ensure_ascii=False))}\n",
         "\n".join(["## Samples\n", *(_sample(*each) for each in samples)]),
         _LIMITS.format(num_positions=config.windows.size),
@@ -117,6 +120,11 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
     total = sum(each["size"] for each in sources)
     head = f"## Corpus\n\n{len(sources):,} files, {total:,} bytes\n\n| file | bytes | sha256 |\n|---|---:|---|"
     return "\n".join([head, *rows, *more]) + "\n"
+
+
+def _lineage(lineage: Lineage) -> str:
+    rows = [f"| {name} | {_cell(value)} |" for name, value in lineage.essentials().items()]
+    return "\n".join([f"## Lineage\n\nAll of it is in `{LINEAGE}`.\n\n| | |\n|---|---|", *rows]) + "\n"
 
 
 def _sample(prompt: str, text: str) -> str:

@@ -22,11 +22,14 @@ from jobs.model.kinds import build_model
 from jobs.model_io.archive import pack
 from jobs.model_io.card import card_stats, write_card
 from jobs.model_io.folder import CARD, TRAINING_STATS, save_model, to_json
+from jobs.model_io.lineage import LINEAGE, Lineage
 from jobs.training.attempts import train_until_complete
 from jobs.training.checkpoint import load_final_weights
 from jobs.training.job import TrainingJob
+from jobs.training.lineage import describe_lineage
 from jobs.training.local_sgd.driver import clean_up
 from jobs.training.metrics import compact, summarize
+from jobs.training.record import read_replayed
 from jobs.training.warm_start import locate_start
 
 CARD_SAMPLES = 3
@@ -43,14 +46,16 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     datasets = used_datasets(run)
     if not {"tokens", "windows"} <= datasets.keys():
         raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
-    job, weights_from = locate_start(TrainingJob(run, config, datasets["windows"]))
+    replayed = read_replayed(run)
+    record = replayed.record if replayed else None
+    job, weights_from = locate_start(TrainingJob(run, config, datasets["windows"], record=record))
     result = train_until_complete(job, engine, progress)
     stats = {
         **summarize(compact(run), keep_best=config.train.keep_best),
         **result.to_stats(),
         "weights_from": weights_from,
     }
-    _publish_model(job, stats)
+    _publish_model(job, stats, describe_lineage(run, config, result, engine.name))
     _publish(run, stats, datasets)
     if config.train.strategy != "allreduce":
         clean_up(job, engine)
@@ -71,7 +76,7 @@ def _find_finished(run: Run) -> dict[str, Any] | None:
     return manifest.counts | {"reused": True}
 
 
-def _publish_model(job: TrainingJob, stats: dict[str, Any]) -> None:
+def _publish_model(job: TrainingJob, stats: dict[str, Any], lineage: Lineage) -> None:
     """Write the model folder and its zip file, with a card that shows samples of the model."""
     config, shape = job.config, job.open_data().shape
     model = build_model(config.model, shape).eval()
@@ -81,8 +86,8 @@ def _publish_model(job: TrainingJob, stats: dict[str, Any]) -> None:
     requests = [Request(prompt, index) for index, prompt in enumerate(config.generate.prompts[:CARD_SAMPLES])]
     made = generate(to_inference(model), tokenizer, requests, GenerationSettings.of(config.generate))
     samples = [(sample.prompt, sample.text) for sample in made]
-    card = write_card(job.run.run_id, config, tokens.files, stats, shape.vocab_size, samples)
-    about = {CARD: card.encode(), TRAINING_STATS: to_json(card_stats(stats))}
+    card = write_card(job.run.run_id, config, tokens.files, stats, shape.vocab_size, samples, lineage)
+    about = {CARD: card.encode(), TRAINING_STATS: to_json(card_stats(stats)), LINEAGE: lineage.to_json()}
     store.write_bytes(job.run.model_archive, pack(save_model(job.run.model, model, tokenizer, about)))
 
 

@@ -30,7 +30,8 @@ _MOST_MEMORY_LOSSES = 1
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
     """Train until the schedule is over, in as many attempts as `train.max_restarts` and `train.max_rollbacks` allow."""
-    attempts = Attempts(job.run, job.config.train, progress)
+    skipped = job.record.skipped_batches if job.record else ()
+    attempts = Attempts(job.run, job.config.train, progress, skipped)
     with forward(job.run) as shutdown:
         while True:
             budget_seconds = _budget_seconds(job, progress)
@@ -89,15 +90,17 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
 class Attempts:
     """Counts the attempts of a run in the lake, and decides whether another one is made.
 
-    `skipped` has the numbers of the batches that later attempts leave out.
+    `skipped` has the numbers of the batches that later attempts leave out; a replay begins with those of its record.
     """
 
-    def __init__(self, run: Run, config: TrainConfig, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: Run, config: TrainConfig, progress: Callable[[str], None], skipped: tuple[int, ...] = ()
+    ) -> None:
         self._run, self._config, self._progress = run, config, progress
         try:
             counts = store.read_json(run.attempts)
         except FileNotFoundError:
-            counts = {"restarts": 0, "skipped_batches": []}
+            counts = {"restarts": 0, "skipped_batches": skipped}
         with reading(run.attempts, "delete it and run the step again"):
             self.restarts = int(counts["restarts"])
             self.skipped = tuple(int(batch) for batch in counts["skipped_batches"])

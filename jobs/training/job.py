@@ -14,6 +14,9 @@ from jobs.lake.layout import Lake, Run
 from jobs.metrics import chosen
 from jobs.metrics.training import Position, Quality
 from jobs.model.language_model import DataShape
+from jobs.training.machine import Machine
+from jobs.training.record import Record
+from jobs.training.schedule import Schedule
 
 # Settings that may change between the attempts of a run, since the weights stay the same but for rounding.
 CHANGEABLE_SETTINGS = {
@@ -65,10 +68,16 @@ class TrainingJob:
     """Numbers of the batches that are left out because training diverged at them."""
     budget_seconds: float | None = None
     """Seconds of training after which the budget ends it, earlier attempts included; None without a budget."""
+    record: Record | None = None
+    """The training that this one repeats; None unless it is a replay."""
 
     def open_data(self) -> TrainingData:
         """Open the windows dataset; raise an InputError if it does not exist."""
         return TrainingData.open(Lake(self.run.lake_uri), self.windows)
+
+    def schedule(self, windows: WindowSet) -> Schedule:
+        """Return the schedule of the training over these windows."""
+        return Schedule.of(self.config.train, windows.num_windows, windows.size, self.budget_seconds, self.record)
 
     def settings_hash(self) -> str:
         """Return a hash of all settings that affect the weights. A checkpoint with another hash is not resumed."""
@@ -103,7 +112,9 @@ class TrainingResult:
     rollbacks: int = 0
     """Batches left out after a divergence."""
     workers: int = 1
+    machine: Machine | None = None
+    """The machine of rank 0."""
 
     def to_stats(self) -> dict[str, Any]:
         """Return the fields as they stand in the statistics of the step."""
-        return {name: value for name, value in asdict(self).items() if name != "is_complete"}
+        return {name: value for name, value in asdict(self).items() if name not in ("is_complete", "machine")}

@@ -2,6 +2,8 @@
 
 Where `train.max_seconds` or the budget ends a run before its last step, the decay must end then too. So the decay
 follows the larger of two shares: the share of the steps and the share of the seconds that have passed.
+
+A replay has no clock: its steps and their learning rates are those of a record.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 from jobs.config import TrainConfig
+from jobs.training.record import Record
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,21 @@ class Schedule:
     """Windows of an epoch."""
     budget_seconds: float | None = None
     """Seconds of training that the budget pays for; None without a budget."""
+    record: Record | None = None
+    """The training that this one repeats; None unless it is a replay."""
 
     @classmethod
     def of(
-        cls, config: TrainConfig, num_windows: int, window_size: int, budget_seconds: float | None = None
+        cls,
+        config: TrainConfig,
+        num_windows: int,
+        window_size: int,
+        budget_seconds: float | None = None,
+        record: Record | None = None,
     ) -> Schedule:
         """Return the schedule of a run over `num_windows` windows of `window_size` tokens."""
-        return cls(config, config.num_steps(num_windows, window_size), num_windows, budget_seconds)
+        steps = len(record.learning_rates) if record else config.num_steps(num_windows, window_size)
+        return cls(config, steps, num_windows, budget_seconds, record)
 
     @property
     def total_epochs(self) -> float:
@@ -48,7 +59,9 @@ class Schedule:
 
     @property
     def max_seconds(self) -> float | None:
-        """Seconds after which training ends: by `train.max_seconds`, or by the budget."""
+        """Seconds after which training ends: by `train.max_seconds`, or by the budget; None in a replay."""
+        if self.record:
+            return None
         limits = [limit for limit in (self.config.max_seconds, self.budget_seconds) if limit is not None]
         return min(limits, default=None)
 
@@ -67,7 +80,12 @@ class Schedule:
         return self.progress(steps, seconds) >= 1.0
 
     def learning_rate(self, steps: int, seconds: float) -> float:
-        """Return the learning rate of the step after `steps` and `seconds`: highest rate times warm-up times decay."""
+        """Return the learning rate of the step after `steps` and `seconds`: highest rate times warm-up times decay.
+
+        In a replay, it is the recorded one.
+        """
+        if self.record:
+            return self.record.learning_rates[steps]
         warmup = min(1.0, (steps + 1) / (self.warmup_steps + 1))
         return self.config.learning_rate * warmup * self._decay(self.progress(steps, seconds))
 

@@ -13,12 +13,11 @@ import torch
 from jobs.config import TrainConfig
 from jobs.errors import DivergedError
 from jobs.metrics.training import BatchRow
-from jobs.training.job import TrainingData
+from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner
 from jobs.training.memory import resident_bytes
 from jobs.training.order import Ids, SampleOrder, seed_step
 from jobs.training.process_group import Group
-from jobs.training.schedule import Schedule
 from jobs.training.supervision.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -33,16 +32,21 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        job: TrainingJob,
         data: TrainingData,
         learner: Learner,
         group: Group,
         watchdog: Watchdog,
-        budget_seconds: float | None = None,
     ) -> None:
-        self.config, self.data, self.learner, self.group, self.watchdog = config, data, learner, group, watchdog
-        self.order = SampleOrder(data.train.windows_per_shard, config.seed)
-        self.schedule = Schedule.of(config, data.train.num_windows, data.train.size, budget_seconds)
+        self.config, self.data, self.learner, self.group, self.watchdog = (
+            job.config.train,
+            data,
+            learner,
+            group,
+            watchdog,
+        )
+        self.order = SampleOrder(data.train.windows_per_shard, self.config.seed)
+        self.schedule = job.schedule(data.train)
 
 
 def train_step(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -21,6 +21,7 @@ from jobs.lake.uri import join
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel
 from jobs.model_io.folder import load_model
+from jobs.model_io.lineage import ModelOrigin
 from jobs.sources.inputs import check_model, find_start
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint
@@ -46,9 +47,20 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, str]:
     except FileNotFoundError:
         # A checkpoint without this file is of an earlier version.
         uri = config.train.init if is_resumed else _decide(job)
-        store.write_json(decision, {"init": uri})
+        origin = None if uri is None or is_resumed else asdict(ModelOrigin.read(uri, Lake(run.lake_uri)))
+        store.write_json(decision, {"init": uri, "origin": origin})
     train = config.train.model_copy(update={"init": None if is_resumed else uri})
     return replace(job, config=config.model_copy(update={"train": train})), uri or SCRATCH
+
+
+def read_start(run: Run) -> ModelOrigin | None:
+    """Return the model that a training has started from; None for random weights."""
+    with reading(run.start, f"delete {run.train} and run the step again"):
+        found = store.read_json(run.start)
+        if found["init"] is None:
+            return None
+        # An earlier version has written where the model lies, and nothing else.
+        return ModelOrigin(**(found.get("origin") or {"uri": found["init"], "name": "", "weights": "", "run": ""}))
 
 
 def _decide(job: TrainingJob) -> str | None:

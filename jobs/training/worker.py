@@ -17,6 +17,7 @@ from jobs.training.checkpoint import Checkpoints, TrainingState, latest_checkpoi
 from jobs.training.evaluate import baselines, scores, to_metrics
 from jobs.training.job import TrainingJob, TrainingResult
 from jobs.training.learner import Learner, choose_device
+from jobs.training.machine import this_machine
 from jobs.training.memory import keep_freed_memory, peak_resident_bytes
 from jobs.training.metrics import Journal
 from jobs.training.order import batch_of_step
@@ -48,7 +49,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
         data = job.open_data()
         learner = Learner(initial_model(job, data.shape), config, device)
         state = _resume(job, learner, group)
-        trainer = Trainer(config, data, learner, group, watchdog, job.budget_seconds)
+        trainer = Trainer(job, data, learner, group, watchdog)
         is_complete = Loop(job, trainer, state, shutdown).run(until)
         return TrainingResult(
             is_complete=is_complete,
@@ -60,6 +61,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
             stopped_by_budget=trainer.schedule.is_ended_by_budget(state.steps, state.seconds),
             best_step=state.best_step,
             best_valid_loss=state.best_valid_loss,
+            machine=this_machine(learner.device),
         )
 
 

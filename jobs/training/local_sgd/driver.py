@@ -41,9 +41,9 @@ from jobs.training.local_sgd.round import (
     result_folder,
 )
 from jobs.training.local_sgd.task import clear_cache, train_part, validate_part
+from jobs.training.machine import this_machine
 from jobs.training.memory import peak_resident_bytes
 from jobs.training.metrics import Journal
-from jobs.training.schedule import Schedule
 from jobs.training.supervision.shutdown import ShutdownSignal
 from jobs.training.warm_start import initial_model
 
@@ -60,8 +60,7 @@ class Rounds:
         self._job, self._engine = job, engine
         self._run, self._config = job.run, job.config.train
         self._data = job.open_data()
-        train = self._data.train
-        self._schedule = Schedule.of(self._config, train.num_windows, train.size, job.budget_seconds)
+        self._schedule = job.schedule(self._data.train)
         self._model = initial_model(job, self._data.shape)
         self._baselines = baselines(self._model, self._data, self._config.eval_windows)
         self._outer = outer_optimizer(self._model, self._config)
@@ -90,6 +89,7 @@ class Rounds:
             stopped_by_budget=self._schedule.is_ended_by_budget(self._state.steps, self._state.seconds),
             best_step=self._state.best_step,
             best_valid_loss=self._state.best_valid_loss,
+            machine=last.machine if last else this_machine(device),
         )
 
     def _resume(self) -> TrainingState:
@@ -158,6 +158,8 @@ class Rounds:
         )
 
     def _next_sync(self, step: int) -> int:
+        if self._schedule.record:
+            return self._schedule.record.round_end(step)
         config, num_windows = self._config, self._data.train.num_windows
         if config.sync_every:
             return step + config.sync_every

@@ -20,6 +20,7 @@ from jobs.lake.layout import Run
 from jobs.lake.manifest import FileEntry
 from jobs.lake.uri import join
 from jobs.metrics.training import BatchRow, RoundCost
+from jobs.training.machine import Machine
 
 DELTA, STATE = "delta", "state"
 _SCALE = "/scale"
@@ -79,6 +80,8 @@ class RoundResult:
     device: str
     dtype: str
     peak_resident_bytes: int
+    machine: Machine | None = None
+    """The worker's machine; None if an earlier version wrote the result."""
 
     def to_counts(self) -> dict[str, Any]:
         """Return the fields that the manifest holds beside its files."""

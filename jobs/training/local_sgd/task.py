@@ -30,6 +30,7 @@ from jobs.training.evaluate import scores
 from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner, choose_device
 from jobs.training.local_sgd.round import DELTA, STATE, RoundPlan, RoundResult, encode, result_folder
+from jobs.training.machine import this_machine
 from jobs.training.memory import peak_resident_bytes
 from jobs.training.process_group import LocalGroup
 from jobs.training.step import Trainer, train_step
@@ -56,7 +57,7 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
         state_from, state_bytes, state = _find_state(rank, plan, job, cache)
         load_optimizer_tensors(model, optimizer, state)
 
-        trainer = Trainer(config, data, learner, LocalGroup(rank, plan.workers), watchdog)
+        trainer = Trainer(job, data, learner, LocalGroup(rank, plan.workers), watchdog)
         before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
         rows = [_train_step(trainer, step, plan) for step in range(plan.first_step, plan.last_step)]
         deltas = {name: tensor.detach() - before[name] for name, tensor in model.named_parameters()}
@@ -75,6 +76,7 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
             device=learner.device.type,
             dtype=learner.dtype_name,
             peak_resident_bytes=peak_resident_bytes(),
+            machine=this_machine(learner.device),
         )
         manifest = Manifest("round", plan.weights_hash, (delta, *copies), result.to_counts())
         store.publish_manifest(folder, manifest)

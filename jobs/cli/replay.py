@@ -1,0 +1,63 @@
+"""Make a run's model again, and compare the weights: ``nightjar replay RUN``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from jobs.cli import options
+from jobs.cli.run import held_run, local_master, opened_engine
+
+app = typer.Typer()
+log = logging.getLogger("jobs")
+
+
+@app.command("replay")
+def replay(
+    name: Annotated[str, Argument(metavar="RUN", help="Id of a run in the lake, or PIPELINE/ID.", show_default=False)],
+    lake: options.Lake = "lake",
+    run_id: Annotated[
+        str | None,
+        Option(metavar="NAME", help="Name of the new run; an earlier replay is continued. Default: the time."),
+    ] = None,
+    engine: Annotated[options.EngineName | None, Option(help="Default: that of the run.")] = None,
+    master: options.Master = None,
+) -> None:
+    """Make the model of a run again in a new run, and say whether the weights are equal, bit for bit.
+
+    The new run takes the recorded settings, starting model and tokenizer. Where time limits, a budget or early stopping
+    decided, it follows the record. Exit code 1 says that the weights differ; the line names the first difference.
+    """
+    from jobs.cli.progress import show_progress
+    from jobs.engine.inline import InlineEngine
+    from jobs.lake.identity import LOCAL, PROJECT
+    from jobs.lake.layout import Lake
+    from jobs.lake.runs import find_run
+    from jobs.lake.uri import to_uri
+    from jobs.pipeline import begin_run, run_all
+    from jobs.training.replay import Replay
+
+    home = Lake(to_uri(lake))
+    source = find_run(name, home, is_started=False)
+    found = Replay.of(source)
+    # In the pipeline of the run, whose split decides the documents' sides.
+    new_id = run_id or time.strftime("replay-%Y%m%d-%H%M%S")
+    new = home.run(new_id, source.pipeline or LOCAL, source.project or PROJECT)
+    config, chosen = found.config, engine or found.engine
+    found.check_corpus(InlineEngine())
+    for difference in found.warnings(chosen):
+        log.warning("the weights may differ: %s", difference)
+    found.prepare(new)
+    with opened_engine(chosen, config, master, local=local_master(config), events=new.spark_events) as opened:
+        begin_run(new, config, chosen)
+        with held_run(new):
+            run_all(new, opened, lambda step: show_progress(new, step, config.log_level))
+    is_equal, line = found.verdict(new)
+    sys.stdout.write(f"{line}\n")
+    if not is_equal:
+        raise typer.Exit(1)

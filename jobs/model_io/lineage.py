@@ -1,0 +1,154 @@
+"""The lineage of a model: what made it, as ``lineage.json`` in its folder says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from jobs.errors import DamagedError, reading
+from jobs.lake.champion import name_of_model
+from jobs.lake.layout import Lake
+from jobs.lake.models import read_model_file, read_model_manifest
+from jobs.lake.plain_json import to_json
+from jobs.lake.uri import join
+
+LINEAGE = "lineage.json"
+FORMAT_VERSION = 1
+TRAINED = "trained"
+"""The origin of a tokenizer that was learned from the run's own corpus."""
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """A model that a training started from."""
+
+    uri: str
+    name: str
+    """The name of its folder in `Lake.models`, if it has one there: the hash of its content."""
+    weights: str
+    """The sha256 of its ``model.safetensors``."""
+    run: str
+    """The folder of the run that trained it, below `Lake.runs`; "" if that is not known."""
+
+    @classmethod
+    def read(cls, uri: str, lake: Lake) -> ModelOrigin:
+        """Return the origin of a training that starts from the model at `uri`."""
+        manifest = read_model_manifest(uri)
+        if manifest is None:
+            raise DamagedError(f"{uri}: has no manifest; choose another model")
+        lineage, runs = read_lineage(uri), f"{lake.runs}/"
+        folder = uri.removeprefix(runs).rpartition("/model")[0] if uri.startswith(runs) else ""
+        return cls(uri, name_of_model(manifest), manifest.fingerprint, lineage.run if lineage else folder)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What made a model."""
+
+    run: str
+    """The folder of the run, below `Lake.runs`."""
+    config: Mapping[str, Any]
+    """The resolved configuration."""
+    datasets: Mapping[str, str]
+    """The fingerprints of the run's datasets by kind."""
+    corpus: Mapping[str, Any]
+    """Number of files, their bytes, a hash of names and contents, and the file of the lake that lists them."""
+    code: Mapping[str, str]
+    """The version of Nightjar, the hash of each step's code, and that of the package if the code was in one."""
+    software: Mapping[str, str]
+    """The versions of Python and torch."""
+    machine: Mapping[str, Any]
+    """The engine, the number of workers, and the machine of rank 0."""
+    tokenizer: Mapping[str, str]
+    """Where the tokenizer came from, and the sha256 of its file."""
+    start: ModelOrigin | None = None
+    """The model that training started from; None for random weights."""
+    embeddings: str = ""
+    """The hash of the file or folder that `train.embeddings` names; "" if it names none."""
+    evaluation_set: str = ""
+    """The version of the pipeline's evaluation set when the model was made; "" if there was none."""
+    format_version: int = field(default=FORMAT_VERSION)
+
+    def to_json(self) -> bytes:
+        """Return the content of ``lineage.json``."""
+        return to_json(asdict(self), LINEAGE, ensure_ascii=False)
+
+    def differences(self, other: Lineage) -> Iterator[str]:
+        """Yield in what `other` was made under other conditions than this one: ``torch 2.9 there, 2.8 here``."""
+        return differing(self.conditions, other.conditions)
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Everything but corpus and settings that the weights depend on, by name."""
+        datasets = {f"dataset of {kind}": name for kind, name in self.datasets.items()}
+        known = self.conditions_of(self.machine, self.software, self.code)
+        return {**known, **datasets, "tokenizer": self.tokenizer["sha256"]}
+
+    @staticmethod
+    def conditions_of(
+        machine: Mapping[str, Any], software: Mapping[str, str], code: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Return the part of `conditions` that is known before a training."""
+        names = {name: f"code of the {name} step" for name in code} | {"version": "Nightjar"}
+        of_code = {names[name]: value for name, value in code.items() if name != "package"}
+        return {**software, **machine, **of_code}
+
+    def essentials(self) -> dict[str, str]:
+        """Return what a person wants to see of it, by name."""
+        start = self.start
+        corpus, machine = self.corpus, self.machine
+        return {
+            "corpus": f"{corpus['files']:,} files, {corpus['bytes']:,} bytes, sha256 {corpus['sha256']}",
+            "datasets": ", ".join(f"{kind} {name[:12]}" for kind, name in self.datasets.items()),
+            "started from": f"{start.run or start.uri}, weights {start.weights[:12]}" if start else "random weights",
+            "tokenizer": f"{self.tokenizer['from'] or 'of unknown origin'}, sha256 {self.tokenizer['sha256'][:12]}",
+            "evaluation set": self.evaluation_set or "none",
+            "code": ", ".join(f"{name} {value[:12]}" for name, value in self.code.items()),
+            "software": ", ".join(f"{name} {value}" for name, value in self.software.items()),
+            "machine": ", ".join(f"{name} {value}" for name, value in machine.items()),
+        }
+
+
+def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yield each name whose value differs, of the names that both have."""
+    for name, value in there.items():
+        if value != here.get(name, value):
+            yield f"{name} {_shown(value)} there, {_shown(here[name])} here"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text[:12] if len(text) == hashlib.sha256().digest_size * 2 else text
+
+
+def read_lineage(model_uri: str) -> Lineage | None:
+    """Return the lineage of the model at `model_uri`, a folder or zip file; None if an earlier version made it.
+
+    Raises:
+        DamagedError: if its file is missing though the manifest lists it, or has another format.
+    """
+    manifest = read_model_manifest(model_uri)
+    if manifest is None or not manifest.entries(LINEAGE):
+        return None
+    data, where = read_model_file(model_uri, LINEAGE), join(model_uri, LINEAGE)
+    with reading(where, "train the model again"):
+        values = json.loads(data)
+        if values["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {values['format_version']}, written by another version of Nightjar")
+        start = values.pop("start")
+        return Lineage(**values, start=ModelOrigin(**start) if start else None)
+
+
+def describe_corpus(files: Iterable[Mapping[str, Any]], listed_in: str) -> dict[str, Any]:
+    """Return what `Lineage.corpus` says of files that have a `name`, a `size` and a `sha256`."""
+    listed = [(each["name"], each["sha256"], each["size"]) for each in files]
+    lines = "".join(f"{sha256} {name}\n" for name, sha256, _ in sorted(listed))
+    return {
+        "files": len(listed),
+        "bytes": sum(size for *_, size in listed),
+        "sha256": hashlib.sha256(lines.encode(errors="surrogatepass")).hexdigest(),
+        "listed_in": listed_in,
+    }

@@ -1,0 +1,74 @@
+"""Describes what made a model, at the end of its training."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import jobs
+from jobs.config import Config
+from jobs.config.sections.model import EMBED
+from jobs.datasets.publish import used_datasets
+from jobs.datasets.tokens import TOKENIZER, TokensDataset
+from jobs.evaluation.frozen import read_latest
+from jobs.fingerprint import code_version
+from jobs.lake import store
+from jobs.lake.layout import MANIFEST, Pipeline, Run
+from jobs.lake.uri import join, relative_name, to_uri
+from jobs.model_io.lineage import Lineage, describe_corpus
+from jobs.results.summary import read_values
+from jobs.training.job import TrainingResult
+from jobs.training.warm_start import read_start
+from jobs.version import VERSION
+
+
+def describe_lineage(run: Run, config: Config, result: TrainingResult, engine: str) -> Lineage:
+    """Return the lineage of the model that a run has trained on `engine`."""
+    tokens = TokensDataset.of_run(run)
+    origin = read_values(run.step_stats("tokenize"), store.ENVIRONMENT).get("tokenizer_from")
+    machine = {"engine": engine, "workers": result.workers, **(result.machine or {}), "dtype": result.dtype}
+    return Lineage(
+        run=run.folder,
+        config=config.model_dump(mode="json"),
+        datasets=used_datasets(run),
+        corpus=describe_corpus(tokens.files, relative_name(join(tokens.uri, MANIFEST), run.lake_uri)),
+        code=code_of(config) | package_of(),
+        software=software(),
+        machine=machine,
+        tokenizer={"from": str(origin or ""), "sha256": tokens.manifest.entry(TOKENIZER).sha256},
+        start=read_start(run),
+        embeddings=hash_of_embeddings(config.train.embeddings),
+        evaluation_set=read_latest(Pipeline.of(run)).version,
+    )
+
+
+def software() -> dict[str, str]:
+    """Return the versions of Python and torch, which compute the weights."""
+    return {"Python": platform.python_version(), "torch": torch.__version__}
+
+
+def code_of(config: Config) -> dict[str, str]:
+    """Return the version of Nightjar, and the hash of the code of each step that a model with these settings needs."""
+    steps = [step for step in ("tokenize", "windows", "embed", "train") if step in config.steps]
+    return {"version": VERSION, **{step: code_version(f"jobs.steps.{step}") for step in steps}}
+
+
+def package_of() -> dict[str, str]:
+    """Return the sha256 of the zip file that this code was imported from; nothing if it was imported from a folder."""
+    archive: Any = getattr(jobs.__loader__, "archive", None)
+    return {"package": hashlib.sha256(Path(archive).read_bytes()).hexdigest()} if archive else {}
+
+
+def hash_of_embeddings(embeddings: str | None) -> str:
+    """Return the hash of the file or dataset that `train.embeddings` names; "" if it names none, or it is gone."""
+    if embeddings in (None, EMBED):
+        return ""
+    uri = to_uri(str(embeddings))
+    if store.exists(join(uri, MANIFEST)):
+        manifest = store.read_manifest(uri)
+        return manifest.fingerprint if manifest else ""
+    return hashlib.sha256(store.read_bytes(uri)).hexdigest() if store.exists(uri) else ""

@@ -1,0 +1,97 @@
+"""The record of an earlier training, which a replay follows where a clock or a failure decided.
+
+With `train.max_seconds` or a budget, learning rates, rounds and the last step depend on the speed of the machine.
+``metrics.jsonl`` has all of them, and JSON keeps a float exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from jobs.errors import InputError, reading
+from jobs.lake import store
+from jobs.lake.layout import Run
+from jobs.lake.plain_json import to_json
+from jobs.lake.uri import base_name
+from jobs.metrics.training import StepRow
+
+
+@dataclass(frozen=True)
+class Record:
+    """The decisions of a training that another one repeats."""
+
+    learning_rates: tuple[float, ...]
+    """The learning rate of each step; their number is the number of steps."""
+    round_ends: tuple[int, ...] = ()
+    """The steps after which a round ended; none with all-reduce."""
+    skipped_batches: tuple[int, ...] = ()
+    """The numbers of the batches that were left out after a divergence."""
+
+    @classmethod
+    def of_run(cls, run: Run, allreduce_steps: int) -> Record:
+        """Return the record of a complete training; its first `allreduce_steps` are of no round."""
+        rows = read_steps(run)
+        try:
+            skipped = store.read_json(run.attempts)["skipped_batches"]
+        except FileNotFoundError:  # no attempt failed
+            skipped = []
+        with reading(run.metrics, "choose another run"):
+            # Workers exchange something after each step of all-reduce, and in a round after its last step alone.
+            synced = [row["step"] for row in rows if row["sync_bytes"] and row["step"] > allreduce_steps]
+            return cls(tuple(float(row["learning_rate"]) for row in rows), tuple(synced), tuple(map(int, skipped)))
+
+    def round_end(self, step: int) -> int:
+        """Return the step that ends the round in which the step after `step` is."""
+        return next(end for end in self.round_ends if end > step)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The run that another run makes again, as the file `Run.replay` has it."""
+
+    run: str
+    """The folder of the run below `Lake.runs`."""
+    weights: str
+    """The sha256 of its ``model.safetensors``."""
+    record: Record
+
+    def to_json(self) -> bytes:
+        """Return the content of the file."""
+        return to_json(asdict(self), self.run)
+
+
+def read_replayed(run: Run) -> Replayed | None:
+    """Return what a run makes again; None if it is no replay."""
+    try:
+        with reading(run.replay, "replay under another run id"):
+            values: dict[str, Any] = json.loads(store.read_bytes(run.replay))
+            record = Record(**{name: tuple(each) for name, each in values.pop("record").items()})
+            return Replayed(**values, record=record)
+    except FileNotFoundError:
+        return None
+
+
+def read_steps(run: Run) -> list[StepRow]:
+    """Return the metrics of all steps of a complete training, checked by their hash."""
+    manifest = store.read_manifest(run.train)
+    if manifest is None:
+        raise InputError(f"{run.uri}: its training is not complete; continue the run first")
+    data = store.read_file(run.train, manifest.entry(base_name(run.metrics)))
+    with reading(run.metrics, "choose another run"):
+        rows: list[StepRow] = [json.loads(line) for line in data.splitlines()]
+        if not rows or any(after["step"] != before["step"] + 1 for before, after in pairwise(rows)):
+            raise ValueError("steps are missing")
+        return rows
+
+
+def first_difference(one: Sequence[StepRow], other: Sequence[StepRow]) -> str:
+    """Return the first step at which two trainings differ, and in what; empty if the metrics show nothing."""
+    for before, now in zip(one, other, strict=False):
+        for name in ("samples", "learning_rate", "loss"):
+            if before.get(name) != now.get(name):
+                return f"step {before['step']}: {name} {before.get(name)} there, {now.get(name)} here"
+    return "" if len(one) == len(other) else f"{len(one)} steps there, {len(other)} here"

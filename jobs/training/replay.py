@@ -1,0 +1,166 @@
+"""Makes a run's model again: checks what it was made of, plans the new run, and compares the weights.
+
+The new run has the settings of the earlier one, with two exceptions. The model that training starts from, and a
+tokenizer that was not learned, are named by the place where they are. Its training follows the record of the earlier
+one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.config import Config
+from jobs.corpus.check import check_corpus
+from jobs.engine.base import Engine
+from jobs.errors import DamagedError, InputError
+from jobs.lake import store
+from jobs.lake.layout import Lake, Run
+from jobs.lake.models import TOKENIZER, read_model_manifest
+from jobs.lake.uri import join
+from jobs.model_io.lineage import TRAINED, Lineage, ModelOrigin, describe_corpus, differing, read_lineage
+from jobs.sources.inputs import TRAIN
+from jobs.sources.listing import list_corpus
+from jobs.training.learner import choose_device
+from jobs.training.lineage import code_of, hash_of_embeddings, software
+from jobs.training.machine import this_machine
+from jobs.training.record import Record, Replayed, first_difference, read_replayed, read_steps
+
+EngineName = Literal["inline", "spark"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A run whose model is made again."""
+
+    source: Run
+    lineage: Lineage
+    """That of the run's model."""
+    config: Config
+    """The configuration of the new run."""
+    replayed: Replayed
+    """What the new run is to repeat."""
+
+    @classmethod
+    def of(cls, source: Run) -> Replay:
+        """Return the replay of a run.
+
+        Raises:
+            InputError: if the run has no model, its model has no lineage, or something that it was made of is gone.
+        """
+        manifest = store.read_manifest(source.model)
+        if manifest is None:
+            raise InputError(f"{source.uri}: has no model to make again; continue the run until it is trained")
+        lineage = read_lineage(source.model)
+        if lineage is None:
+            raise InputError(
+                f"{source.model}: does not say what made it, since an earlier version did; train it anew to replay it"
+            )
+        config = _config_of(source, lineage)
+        record = Record.of_run(source, 0 if config.train.strategy == "allreduce" else config.train.allreduce_steps)
+        return cls(source, lineage, config, Replayed(source.folder, manifest.fingerprint, record))
+
+    @property
+    def engine(self) -> EngineName:
+        """The engine that trained the model."""
+        return "spark" if self.lineage.machine["engine"] == "spark" else "inline"
+
+    def check_corpus(self, engine: Engine) -> None:
+        """Read the corpus; raise an InputError if it is not the one that the model was trained on.
+
+        `engine` reads it. One of this machine writes nothing, so a refused replay leaves nothing behind.
+        """
+        listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
+        files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]
+        recorded = self.lineage.corpus
+        found = describe_corpus(files, recorded["listed_in"])
+        if found["sha256"] == recorded["sha256"]:
+            return
+        raise InputError(
+            f"the corpus is not the one that {self.source.folder} was trained on"
+            f" ({_changed_file(self.source, recorded, files) or _sizes(recorded, found)}); restore it, then replay"
+        )
+
+    def warnings(self, engine: str) -> Iterator[str]:
+        """Yield in what this program or this machine differs from what made the model.
+
+        Of Spark's machines nothing is known before they train.
+        """
+        known: dict[str, Any] = {"engine": engine}
+        if engine == "inline":
+            known |= this_machine(choose_device(0, self.config.train.device))
+            del known["threads"]  # each worker sets its own
+        here = Lineage.conditions_of(known, software(), code_of(self.config))
+        return differing(self.lineage.conditions, here)
+
+    def prepare(self, run: Run) -> None:
+        """Write what the new run is to repeat into its folder, unless it is there.
+
+        Raises:
+            InputError: if the run exists, and is no replay of this one.
+        """
+        if store.exists(run.config) and read_replayed(run) is None:
+            raise InputError(f"{run.uri}: this run exists, and is no replay; choose another --run-id")
+        if not store.publish(run.replay, self.replayed.to_json()) and read_replayed(run) != self.replayed:
+            raise InputError(f"{run.uri}: is a replay of another run; choose another --run-id")
+
+    def verdict(self, run: Run) -> tuple[bool, str]:
+        """Return whether a run that has trained has the same weights, and one line that says so, or what differs."""
+        manifest, lineage = store.read_manifest(run.model), read_lineage(run.model)
+        if manifest is None or lineage is None:
+            raise DamagedError(f"{run.model}: not complete; delete {run.train} and replay again")
+        ours, theirs = manifest.fingerprint, self.replayed.weights
+        if ours == theirs:
+            return True, f"equal: {run.folder} has the weights of {self.source.folder} (sha256 {ours})"
+        reason = next(self.lineage.differences(lineage), None)
+        reason = reason or first_difference(read_steps(self.source), read_steps(run)) or "no metric differs"
+        return False, f"not equal: {run.folder} (sha256 {ours}), {self.source.folder} (sha256 {theirs}): {reason}"
+
+
+def _config_of(source: Run, lineage: Lineage) -> Config:
+    """Return the configuration of the new run. It compares its model with none, since it promotes none."""
+    config = Config.from_json(json.dumps(lineage.config), source.model)
+    learns = config.tokenize.tokenizer == TRAIN or lineage.tokenizer["from"] == TRAINED
+    if hash_of_embeddings(config.train.embeddings) != lineage.embeddings:
+        raise InputError(f"train.embeddings: {config.train.embeddings} is gone or has changed; restore it, then replay")
+    init = _place_of(lineage.start, Lake(source.lake_uri)) if lineage.start else None
+    return config.model_copy(
+        update={
+            "tokenize": config.tokenize.model_copy(
+                update={"tokenizer": TRAIN if learns else join(source.model, TOKENIZER)}
+            ),
+            "train": config.train.model_copy(update={"init": init}),
+            "promotion": config.promotion.model_copy(update={"enabled": False}),
+            "chosen": tuple(key for key in config.chosen if not key.startswith("promotion.")),
+        }
+    )
+
+
+def _place_of(origin: ModelOrigin, lake: Lake) -> str:
+    """Return the URI of the model that training started from: where it was then, or in `Lake.models`."""
+    for uri in (origin.uri, join(lake.models, origin.name or "unknown")):
+        manifest = read_model_manifest(uri)
+        if manifest is not None and origin.weights in ("", manifest.fingerprint):
+            return uri
+    raise InputError(
+        f"{origin.uri}: the model that training started from (weights {origin.weights[:12]}) is gone or has changed;"
+        " restore it, then replay"
+    )
+
+
+def _changed_file(source: Run, recorded: Mapping[str, Any], files: list[dict[str, Any]]) -> str:
+    """Return the first file that differs, and how; "" if the lake no longer has the list of the earlier files."""
+    manifest = store.read_manifest(join(source.lake_uri, recorded["listed_in"]).rpartition("/")[0])
+    if manifest is None:
+        return ""
+    before = {each["name"]: each["sha256"] for each in manifest.inputs["files"]}
+    now = {each["name"]: each["sha256"] for each in files}
+    name = min(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    return f"{name} {'is new' if name not in before else 'is gone' if name not in now else 'has changed'}"
+
+
+def _sizes(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    shown = [f"{each['files']:,} files, {each['bytes']:,} bytes" for each in (recorded, found)]
+    return f"{shown[0]} then, {shown[1]} now"
