@@ -6,6 +6,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+from jobs.version import VERSION
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,6 +21,10 @@ def test_the_modules_of_this_folder_are_imported_from_anywhere(tmp_path: Path) -
         ROOT / "jobs",
         ROOT / "plugins" / "nightjar",
     ]
+
+
+def test_the_version_of_the_code_is_that_of_the_package() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"] == VERSION
 
 
 def test_a_wheel_holds_the_data_files(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import time
 from typing import Annotated
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from jobs.cli import options
 from jobs.cli.run import held_run, local_master, opened_engine
+from jobs.cli.runs import RunName
 
 app = typer.Typer()
 log = logging.getLogger("jobs")
@@ -19,7 +20,7 @@ log = logging.getLogger("jobs")
 
 @app.command("replay")
 def replay(
-    name: Annotated[str, Argument(metavar="RUN", help="Id of a run in the lake, or PIPELINE/ID.", show_default=False)],
+    run: RunName,
     lake: options.Lake = "lake",
     run_id: Annotated[
         str | None,
@@ -30,8 +31,8 @@ def replay(
 ) -> None:
     """Make the model of a run again in a new run, and say whether the weights are equal, bit for bit.
 
-    The new run takes the recorded settings, starting model and tokenizer. Where time limits, a budget or early stopping
-    decided, it follows the record. Exit code 1 says that the weights differ; the line names the first difference.
+    The new run takes the recorded settings, starting model and tokenizer. Where a time limit or a budget decided, it
+    follows the record. Exit code 1 says that the weights differ; the line names the first difference.
     """
     from jobs.cli.progress import show_progress
     from jobs.engine.inline import InlineEngine
@@ -43,7 +44,7 @@ def replay(
     from jobs.training.replay import Replay
 
     home = Lake(to_uri(lake))
-    source = find_run(name, home, is_started=False)
+    source = find_run(run, home, is_started=False)
     found = Replay.of(source)
     # In the pipeline of the run, whose split decides the documents' sides.
     new_id = run_id or time.strftime("replay-%Y%m%d-%H%M%S")

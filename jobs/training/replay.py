@@ -42,6 +42,8 @@ class Replay:
     """The configuration of the new run."""
     replayed: Replayed
     """What the new run is to repeat."""
+    states_lost: int = 0
+    """How often a worker did not find its latest optimizer state."""
 
     @classmethod
     def of(cls, source: Run) -> Replay:
@@ -60,7 +62,9 @@ class Replay:
             )
         config = _config_of(source, lineage)
         record = Record.of_run(source, 0 if config.train.strategy == "allreduce" else config.train.allreduce_steps)
-        return cls(source, lineage, config, Replayed(source.folder, manifest.fingerprint, record))
+        training = store.read_manifest(source.train)
+        states_lost = int(training.counts.get("states_lost", 0)) if training else 0
+        return cls(source, lineage, config, Replayed(source.folder, manifest.fingerprint, record), states_lost)
 
     @property
     def engine(self) -> EngineName:
@@ -84,16 +88,18 @@ class Replay:
         )
 
     def warnings(self, engine: str) -> Iterator[str]:
-        """Yield in what this program or this machine differs from what made the model.
+        """Yield what may make the weights differ: other code, another machine, or what the record does not have.
 
         Of Spark's machines nothing is known before they train.
         """
+        if lost := self.states_lost:
+            yield f"{lost} optimizer states were lost in {self.source.folder}, which no replay repeats"
         known: dict[str, Any] = {"engine": engine}
         if engine == "inline":
             known |= this_machine(choose_device(0, self.config.train.device))
             del known["threads"]  # each worker sets its own
         here = Lineage.conditions_of(known, software(), code_of(self.config))
-        return differing(self.lineage.conditions, here)
+        yield from differing(self.lineage.conditions, here)
 
     def prepare(self, run: Run) -> None:
         """Write what the new run is to repeat into its folder, unless it is there.

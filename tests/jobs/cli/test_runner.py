@@ -159,7 +159,19 @@ def test_every_command_and_option_has_a_help_text():
     found = commands()
     assert set(found) == {
         *("run", "tokenize", "windows", "embed", "train", "generate", "score"),
-        *("sample", "export", "check-metrics", "history", "facts", "runs", "report", "champion", "gc", "sweep"),
+        *(
+            "sample",
+            "export",
+            "check-metrics",
+            "history",
+            "facts",
+            "runs",
+            "report",
+            "champion",
+            "gc",
+            "sweep",
+            "replay",
+        ),
     }
     groups = [getattr(command, "commands", {}) for command in found.values()]
     for name, command in [*found.items(), *(each for group in groups for each in group.items())]:
