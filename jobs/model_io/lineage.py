@@ -51,7 +51,7 @@ class Lineage:
     run: str
     """The folder of the run, below `Lake.runs`."""
     config: Mapping[str, Any]
-    """The resolved configuration."""
+    """The resolved configuration, without what belongs to the deployment: a model may be passed on."""
     datasets: Mapping[str, str]
     """The fingerprints of the run's datasets by kind."""
     corpus: Mapping[str, Any]

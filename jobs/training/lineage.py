@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import jobs
-from jobs.config import Config
+from jobs.config import Config, of_run
 from jobs.config.sections.model import EMBED
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TOKENIZER, TokensDataset
@@ -33,7 +33,7 @@ def describe_lineage(run: Run, config: Config, result: TrainingResult, engine: s
     machine = {"engine": engine, "workers": result.workers, **(result.machine or {}), "dtype": result.dtype}
     return Lineage(
         run=run.folder,
-        config=config.model_dump(mode="json"),
+        config=config.model_dump(mode="json", exclude=set(of_run.DEPLOYMENT)),
         datasets=used_datasets(run),
         corpus=describe_corpus(tokens.files, relative_name(join(tokens.uri, MANIFEST), run.lake_uri)),
         code=code_of(config) | package_of(),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from jobs.config import TrainConfig
 from jobs.errors import InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
@@ -32,17 +33,17 @@ class Record:
     """The numbers of the batches that were left out after a divergence."""
 
     @classmethod
-    def of_run(cls, run: Run, allreduce_steps: int) -> Record:
-        """Return the record of a complete training; its first `allreduce_steps` are of no round."""
+    def of_run(cls, run: Run, config: TrainConfig) -> Record:
+        """Return the record of a complete training with these settings."""
         rows = read_steps(run)
         try:
             skipped = store.read_json(run.attempts)["skipped_batches"]
         except FileNotFoundError:  # no attempt failed
             skipped = []
         with reading(run.metrics, "choose another run"):
-            # Workers exchange something after each step of all-reduce, and in a round after its last step alone.
-            synced = [row["step"] for row in rows if row["sync_bytes"] and row["step"] > allreduce_steps]
-            return cls(tuple(float(row["learning_rate"]) for row in rows), tuple(synced), tuple(map(int, skipped)))
+            of_rounds = rows[config.allreduce_steps :] if config.strategy != "allreduce" else []
+            ends = [row["step"] for row in of_rounds if row["sync_bytes"]]  # of a round, the last step alone has some
+            return cls(tuple(float(row["learning_rate"]) for row in rows), tuple(ends), tuple(map(int, skipped)))
 
     def round_end(self, step: int) -> int:
         """Return the step that ends the round in which the step after `step` is."""

@@ -7,12 +7,11 @@ one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jobs.config import Config
+from jobs.config import Config, of_run
 from jobs.corpus.check import check_corpus
 from jobs.engine.base import Engine
 from jobs.errors import DamagedError, InputError
@@ -23,6 +22,7 @@ from jobs.lake.uri import join
 from jobs.model_io.lineage import TRAINED, Lineage, ModelOrigin, describe_corpus, differing, read_lineage
 from jobs.sources.inputs import TRAIN
 from jobs.sources.listing import list_corpus
+from jobs.training.inputs import check_start
 from jobs.training.learner import choose_device
 from jobs.training.lineage import code_of, hash_of_embeddings, software
 from jobs.training.machine import this_machine
@@ -61,7 +61,7 @@ class Replay:
                 f"{source.model}: does not say what made it, since an earlier version did; train it anew to replay it"
             )
         config = _config_of(source, lineage)
-        record = Record.of_run(source, 0 if config.train.strategy == "allreduce" else config.train.allreduce_steps)
+        record = Record.of_run(source, config.train)
         training = store.read_manifest(source.train)
         states_lost = int(training.counts.get("states_lost", 0)) if training else 0
         return cls(source, lineage, config, Replayed(source.folder, manifest.fingerprint, record), states_lost)
@@ -105,10 +105,11 @@ class Replay:
         """Write what the new run is to repeat into its folder, unless it is there.
 
         Raises:
-            InputError: if the run exists, and is no replay of this one.
+            InputError: if the run exists and is no replay of this one, or a file that the settings name is gone.
         """
         if store.exists(run.config) and read_replayed(run) is None:
             raise InputError(f"{run.uri}: this run exists, and is no replay; choose another --run-id")
+        check_start(run, self.config)
         if not store.publish(run.replay, self.replayed.to_json()) and read_replayed(run) != self.replayed:
             raise InputError(f"{run.uri}: is a replay of another run; choose another --run-id")
 
@@ -127,7 +128,7 @@ class Replay:
 
 def _config_of(source: Run, lineage: Lineage) -> Config:
     """Return the configuration of the new run. It compares its model with none, since it promotes none."""
-    config = Config.from_json(json.dumps(lineage.config), source.model)
+    config = of_run.read_config(source)
     learns = config.tokenize.tokenizer == TRAIN or lineage.tokenizer["from"] == TRAINED
     if hash_of_embeddings(config.train.embeddings) != lineage.embeddings:
         raise InputError(f"train.embeddings: {config.train.embeddings} is gone or has changed; restore it, then replay")

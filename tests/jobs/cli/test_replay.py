@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 
 from jobs.cli.main import main
+from jobs.config import of_run
 from jobs.lake import store
 from jobs.lake.champion import promote_by_hand, read_champion
 from jobs.lake.layout import Lake
@@ -76,7 +77,8 @@ def promote(run):
 def test_a_model_says_what_made_it_and_is_made_again(home, capsys):
     run = make(home, "r")
     lineage = read_lineage(run.model)
-    assert lineage.config == store.read_json(run.config)
+    written = store.read_json(run.config)
+    assert lineage.config == {key: value for key, value in written.items() if key not in of_run.DEPLOYMENT}
     assert lineage.datasets == store.read_json(run.datasets)
     assert (lineage.corpus["files"], lineage.tokenizer["from"], lineage.start) == (1, "trained", None)
     assert store.exists(join(home.uri, lineage.corpus["listed_in"]))
@@ -132,11 +134,12 @@ def test_a_replay_takes_the_tokenizer_that_was_inherited(home, tmp_path, capsys)
 )
 def test_a_run_that_the_clock_ended_is_made_again(home, capsys, settings):
     run = make(home, "timed", **BY_THE_CLOCK, **settings)
-    record = Record.of_run(run, settings.get("train.allreduce_steps", 0))
+    config = of_run.read_config(run).train
+    record = Record.of_run(run, config)
     assert 2 < len(record.learning_rates) < 10_000
     assert bool(record.round_ends) == ("train.strategy" in settings)
     again = assert_equal(home, run, capsys)
-    assert Record.of_run(again, settings.get("train.allreduce_steps", 0)) == record
+    assert Record.of_run(again, config) == record
 
 
 def edit_lineage(run, edit, fingerprint=None):

@@ -1,4 +1,4 @@
-"""What a lineage says of the code and of files: the same from a zip file as from a folder."""
+"""What a lineage says of code and of embeddings."""
 
 import hashlib
 import json
@@ -11,8 +11,7 @@ from pathlib import Path
 import jobs
 from jobs.config import resolve
 from jobs.lake import store
-from jobs.lake.manifest import FileEntry, Manifest
-from jobs.model_io.lineage import describe_corpus, read_lineage
+from jobs.lake.manifest import Manifest
 from jobs.training.lineage import code_of, hash_of_embeddings, package_of
 
 CODE = """
@@ -38,15 +37,6 @@ def test_code_in_a_zip_file_has_the_same_hash_and_names_the_file(tmp_path):
     assert package_of() == {}
 
 
-def test_a_corpus_is_its_names_and_contents_in_any_order():
-    files = [{"name": name, "sha256": "0" * 64, "size": 3} for name in ("a.txt", "b é.txt")]
-    found = describe_corpus(files, "m.json")
-    assert (found["files"], found["bytes"], found["listed_in"]) == (2, 6, "m.json")
-    assert describe_corpus(reversed(files), "m.json") == found
-    assert describe_corpus([files[0], files[1] | {"sha256": "1" * 64}], "")["sha256"] != found["sha256"]
-    assert describe_corpus([files[0], files[1] | {"name": "c.txt"}], "")["sha256"] != found["sha256"]
-
-
 def test_embeddings_are_hashed_as_a_file_or_as_a_dataset(tmp_path):
     (tmp_path / "v.csv").write_bytes(b"a,1")
     assert hash_of_embeddings(str(tmp_path / "v.csv")) == hashlib.sha256(b"a,1").hexdigest()
@@ -54,9 +44,3 @@ def test_embeddings_are_hashed_as_a_file_or_as_a_dataset(tmp_path):
     assert hash_of_embeddings(None) == hash_of_embeddings("embed") == ""
     store.publish_manifest(tmp_path.as_uri(), Manifest("embeddings", "f" * 64, ()))
     assert hash_of_embeddings(str(tmp_path)) == "f" * 64
-
-
-def test_a_model_of_an_earlier_version_has_no_lineage(tmp_path):
-    assert read_lineage(tmp_path.as_uri()) is None
-    store.publish_manifest(tmp_path.as_uri(), Manifest("model", "0", (FileEntry.of("config.json", b"{}"),)))
-    assert read_lineage(tmp_path.as_uri()) is None

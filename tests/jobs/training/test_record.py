@@ -38,7 +38,9 @@ def finish(run, rows):
 def test_a_record_has_exact_rates_rounds_and_left_out_batches(run):
     finish(run, rows_of(1, 2, 4, 5))
     store.write_json(run.attempts, {"restarts": 1, "skipped_batches": [7]})
-    assert Record.of_run(run, allreduce_steps=2) == Record(RATES, (4, 5), (7,))
+    rounds = TrainConfig(strategy="diloco", allreduce_steps=2)
+    assert Record.of_run(run, rounds) == Record(RATES, (4, 5), (7,))
+    assert Record.of_run(run, TrainConfig()) == Record(RATES, (), (7,))
 
 
 def test_what_a_run_is_to_repeat_is_read_as_it_was_written(run):
