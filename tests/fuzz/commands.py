@@ -218,6 +218,7 @@ _VALUES: dict[str, Callable[[Random, Path], str]] = {
     "settings": lambda rng, _: setting(rng),
     "preset": _preset,
     "model": _model,
+    "run": lambda rng, _: rng.choice((*_RUN_IDS, "one", "two")),
     "run_id": lambda rng, _: rng.choice((*_RUN_IDS, "one", "two", "new")),
     "engine": lambda rng, _: rng.choice(("inline",) * 12 + ("Inline", "", "x")),
     "config": lambda rng, folder: rng.choice(
@@ -323,7 +324,7 @@ def _command(rng: Random, folder: Path) -> Case:
         {**S3, **environment(rng)},
         stdin=rng.choice((b"", b"The man", b"\xff\x00", None)),
         is_damaged=form.path[0] == "aws-deploy",  # AWS cannot be reached
-        is_endless=form.path[0] in ("emr", "run", "embed", "sample", "serve"),
+        is_endless=form.path[0] in ("emr", "run", "replay", "embed", "sample", "serve"),
     )
     return Case(str(command), partial(check, command, folder, lake), lake)
 
