@@ -2,14 +2,17 @@
 
     preflight -> has_changed -> take_turn -> upload_package -> sweep -> create_cluster
                                                               (setup)      (setup)
-              -> tokenize -> windows -> embed -> train -> generate -> score
-                                     (optional)                    (optional)
+              -> tokenize -> windows -> embed -> train -> generate -> score -> evaluate
+                                     (optional)                    (optional)  (optional)
               -> terminate_cluster ------> verdict
                     (teardown)            (teardown)
               -> pull_stats -> promote -> verdict
 
 The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`. The
 pipelines differ in what their files set; the DAG `train_llm` is the pipeline `default`.
+
+A run that uses a model instead of training one (`use.model`) has one step, `generate` or `evaluate`. The others are
+skipped, and it promotes nothing.
 
 `take_turn` waits while another run of the pipeline that promotes is at work, and `verdict` ends the turn.
 
@@ -64,9 +67,12 @@ STEP_DOCS = {
     "windows": "Split the documents into a training and a validation set, and index the windows of each.",
     "embed": "Train word2vec vectors for the tokens. Skipped unless `train.embeddings` is `embed`.",
     "train": "Train the model on the workers, with checkpoints and metrics in the lake.",
-    "generate": "Generate text from the prompts with the trained model.",
+    "generate": "Generate text from the prompts with the trained model, or with the one that `use.model` names.",
     "score": "Score the model and the champion on the same documents. Skipped unless `windows.split` is `fixed`.",
+    "evaluate": "Compute the loss of the model `use.model` on the text. Skipped unless `use.task` is `evaluate`.",
 }
+AFTER_SKIPPED = ("train", "generate", "evaluate")
+"""The steps that run also if the step before them is skipped, because the configuration does not ask for it."""
 
 
 # A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
@@ -89,7 +95,7 @@ def preflight() -> dict[str, Any]:
     skipped = set(STEPS) - set(found.config.steps)
     tasks = context["dag"].task_dict
     planned = [name for name, each in tasks.items() if not each.is_teardown and name not in skipped]
-    about = {"corpus": found.config.corpus, "preset": found.config.preset}
+    about = {"corpus": found.config.corpus, "preset": found.config.preset, "used_model": found.config.use.model}
     return {**about, "tasks": planned, "made_of": found.made_of, "same_as": found.same_as}
 
 
@@ -122,14 +128,15 @@ def pull_stats() -> dict[str, Any]:
     return results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
 
 
-@task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # `score` is skipped unless the configuration asks for it
+@task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # steps that the configuration does not ask for are skipped
 def promote() -> Generator[Metadata, None, dict[str, Any]]:
     """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
     context = get_current_context()
     run = current_run(context)
     config = of_run.read_config(run, aws.store())
-    if not config.promotion.enabled:
-        why = "an experiment: promotion.enabled is false"
+    if not config.promotes:
+        used = config.use.model
+        why = f"no model was trained: {used} was used" if used else "an experiment: promotion.enabled is false"
         return {"judged": False, "promoted": False, "why": why, "model": None}
     hold_turn(context)
     request = f"{context['ti'].dag_id} {context['run_id']}"
@@ -154,7 +161,7 @@ def verdict() -> Iterator[Metadata]:
         planned = [*plan["tasks"], "terminate_cluster"] if plan else None
         is_idle = plan.get("same_as") is not None
         results.check_run(["has_changed"] if is_idle else planned, task_states(context), left_running)
-        if is_idle:
+        if is_idle or plan.get("used_model") is not None:
             return
         run = current_run(context)
         unchanged.record(run, plan["made_of"], aws.store())
@@ -210,7 +217,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         retries=RETRIES,
         retry_exponential_backoff=2.0,
         max_retry_delay=LONGEST_PAUSE,
-        doc_md="Wait until no other run of the pipeline that promotes is at work. Experiments wait for none.",
+        doc_md="Wait until no other run of the pipeline that promotes is at work. Other runs wait for none.",
     )
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
@@ -233,8 +240,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
             step=step,
             cluster_id=cluster_id,
             package_uri=package_uri,
-            # `embed`, the step before `train`, is skipped unless the configuration asks for it.
-            trigger_rule="none_failed" if step == "train" else "all_success",
+            trigger_rule="none_failed" if step in AFTER_SKIPPED else "all_success",
             doc_md=STEP_DOCS[step],
         )
         for step in STEPS

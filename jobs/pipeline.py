@@ -17,6 +17,7 @@ from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Run
+from jobs.lake.models import decide_used
 from jobs.report.stats import write_step
 from jobs.sources.inputs import INHERIT
 from jobs.sources.listing import list_corpus
@@ -59,19 +60,26 @@ def start_run(
     `places` names the file or variable of each setting for errors. Settings without effect are logged.
 
     Raises:
-        InputError: if the configuration is wrong, the corpus has no text, a file or model that the settings name does
-            not exist or not fit, the lake cannot be written to, or the run exists with another configuration.
+        InputError: if the configuration is wrong, the corpus is missing or has no text, a file or model that the
+            settings name does not exist or not fit, the lake cannot be written to, or the run exists with another
+            configuration.
     """
-    begin_run(run, resolve(to_corpus(corpus), preset, overrides, places), engine)
+    config = resolve(to_corpus(corpus) if corpus else "", preset, overrides, places)
+    if config.reads_text and not corpus:
+        purpose = "train on" if config.trains else "evaluate the model on"
+        raise InputError(f"no text to {purpose}: name it by --corpus, or as corpus in the --config-file")
+    begin_run(run, config, engine)
     return run
 
 
 def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | None = None) -> None:
     """Check a resolved configuration and write it into the run's folder, as `start_run` does."""
-    formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats
+    formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats if config.reads_text else None
     check_start(run, config)
     store.check_writable(run.lake_uri)
     config = of_run.claim(run, config)
+    if config.use.model is not None:
+        decide_used(run, config.use.model)
     warn_inert(config, config.chosen, Facts(engine, formats, inherits=_inherits(run, config)))
 
 

@@ -45,22 +45,28 @@ def run(
 ) -> None:
     """Train a model on a text, and write text with it: all steps of the pipeline.
 
-    The steps are tokenize, windows, train and generate, and embed if train.embeddings asks for it. Settings come from
-    the preset, then from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the
-    last one wins.
+    The steps are tokenize, windows, train and generate, and embed if train.embeddings asks for it. With use.model, a
+    model that exists is used instead: it generates text, or is evaluated on a text. Settings come from the preset, then
+    from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
     """
     from jobs.lake.uri import join, readable
     from jobs.metrics.training import baselines_text
 
     new = NewRun(corpus, lake, preset, config_file, settings, run_id, project)
     started, stats = run_to_the_end(new, engine, master)
-    train = stats["train"]
-    sys.stdout.write(
-        f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n"
-        f"report     {readable(started.report)}\n"
-        f"text       {readable(join(started.generate, 'generated.txt'))}\n"
-        f"next       {command_line('sample', '--lake', lake, '--model', started.run_id, '--prompt', 'The man')}\n"
-    )
+    lines = {"report": readable(started.report)}
+    if "generate" in stats:
+        lines["text"] = readable(join(started.generate, "generated.txt"))
+    if "evaluate" in stats:
+        from jobs.steps.evaluate import describe_loss
+
+        lines["losses"] = readable(started.evaluation)
+        sys.stdout.write(f"{describe_loss(stats['evaluate'])}\n")
+    if "train" in stats:
+        train = stats["train"]
+        sys.stdout.write(f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n")
+        lines["next"] = command_line("sample", "--lake", lake, "--model", started.run_id, "--prompt", "The man")
+    sys.stdout.writelines(f"{label:<10} {text}\n" for label, text in lines.items())
 
 
 def run_to_the_end(new: NewRun, engine: options.EngineName, master: str | None) -> tuple[Run, dict[str, Any]]:
@@ -107,9 +113,7 @@ def _start(new: NewRun, engine: options.EngineName) -> Run:
     if given.from_environment:
         shown = ", ".join(f"{key}={value}" for key, value in given.from_environment.items())
         log.info("settings from the environment: %s", shown)
-    corpus = "\n".join(new.corpus) if new.corpus else given.corpus
-    if corpus is None:
-        raise InputError("no text to train on: name it by --corpus, or as corpus in the --config-file")
+    corpus = "\n".join(new.corpus) if new.corpus else given.corpus or ""
     preset = new.preset or given.preset or str(Config.model_fields["preset"].default)
     lake, run_id = Lake(to_uri(new.lake)), new.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
     run, earlier = lake.run(run_id, project=new.project), lake.earlier_run(run_id)
@@ -199,6 +203,7 @@ def embed(
 _add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")
 _add_step("generate", "Run the generate step of a run: continue the prompts with the trained model.")
 _add_step("score", "Run the score step of a run: compare its model with the champion on the frozen evaluation set.")
+_add_step("evaluate", "Run the evaluate step of a run: compute the loss of the model that it uses on its text.")
 
 
 def _check_attempt(attempt: int | None, config_uri: str | None) -> None:

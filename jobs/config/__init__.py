@@ -18,7 +18,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from jobs.config.effects import acts_with
 from jobs.config.sections import Section
@@ -27,6 +27,7 @@ from jobs.config.sections.cluster import ClusterConfig, SparkConfig
 from jobs.config.sections.data import PIECE_BYTES, EmbedConfig, TokenizeConfig, WindowsConfig
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
 from jobs.config.sections.promotion import PromotionConfig
+from jobs.config.sections.use import UseConfig
 from jobs.errors import InputError
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "SparkConfig",
     "TokenizeConfig",
     "TrainConfig",
+    "UseConfig",
     "WindowsConfig",
     "environment_settings",
     "first_wrong",
@@ -52,9 +54,10 @@ __all__ = [
     "resolve",
 ]
 
-STEPS = ("tokenize", "windows", "embed", "train", "generate", "score")
-"""The steps of a run in their order. `embed` and `score` run only if the configuration needs them."""
-SCORE = "score"
+STEPS = ("tokenize", "windows", "embed", "train", "generate", "score", "evaluate")
+"""The steps of a run in their order. `embed` and `score` run only if the configuration needs them. A run that uses a
+model instead of training one has one step: `generate` or `evaluate`."""
+SCORE, EVALUATE = "score", "evaluate"
 
 PREFIX = "NIGHTJAR_"
 RUN_KEYS = ("corpus", "preset")
@@ -67,9 +70,10 @@ _PRESETS = files("jobs.config") / "presets"
 class Config(Section):
     """The complete configuration of a run, with every default filled in."""
 
-    corpus: str = Field(min_length=1)
-    """Text to train on: files, folders or patterns of .txt, .jsonl or .parquet files, also compressed (.gz, .bz2, .xz,
-    .zst). Paths, file:///... or s3://..., one in each line or as a JSON list."""
+    corpus: str
+    """Text to train on, or to evaluate a model on: files, folders or patterns of .txt, .jsonl or .parquet files, also
+    compressed (.gz, .bz2, .xz, .zst). Paths, file:///... or s3://..., one in each line or as a JSON list. A run that
+    only generates text needs none."""
     preset: str = "demo"
     """Name of the preset that the settings start from."""
     chosen: tuple[str, ...] = ()
@@ -81,6 +85,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
+    use: UseConfig = UseConfig()
     embed: EmbedConfig = EmbedConfig()
     promotion: PromotionConfig = PromotionConfig()
     budget: BudgetConfig = BudgetConfig()
@@ -90,7 +95,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _sections_fit(self) -> Config:
         slots = (self.spark.executors or 0) * (self.spark.executor_cores or 0)
-        if 0 < slots < self.train.workers:
+        if self.trains and 0 < slots < self.train.workers:
             raise ValueError(
                 f"train.workers ({self.train.workers}) must be at most spark.executors x spark.executor_cores"
                 f" ({slots}): a barrier stage starts only when all its tasks have a slot"
@@ -100,40 +105,61 @@ class Config(Section):
                 f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
                 f" train.embeddings={EMBED} starts the model from these vectors"
             )
-        self._check_int8()
+        if self.trains and (wrong := self.reason_against_dtype(self.model)):
+            raise ValueError(wrong)
         return self
 
-    def _check_int8(self) -> None:
+    def reason_against_dtype(self, model: ModelConfig) -> str:
+        """Return why a model of this kind and shape cannot generate with `generate.dtype`; empty if it can."""
         if self.generate.dtype != "int8":
-            return
-        if self.model.kind != "transformer":
-            raise ValueError(
-                f"generate.dtype=int8 needs model.kind=transformer, not {self.model.kind}; use float32 or bfloat16"
-            )
-        for key, size in (("embedding_size", self.model.embedding_size), ("hidden_size", self.model.hidden_size)):
+            return ""
+        if model.kind != "transformer":
+            return f"generate.dtype=int8 needs model.kind=transformer, not {model.kind}; use float32 or bfloat16"
+        for key, size in (("embedding_size", model.embedding_size), ("hidden_size", model.hidden_size)):
             if size % INT8_MULTIPLE:
-                raise ValueError(
+                return (
                     f"generate.dtype=int8 needs a model.{key} that is a multiple of {INT8_MULTIPLE}, not {size};"
                     " use float32 or bfloat16"
                 )
+        return ""
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains a model, instead of using one that exists."""
+        return self.use.model is None
+
+    @property
+    def promotes(self) -> bool:
+        """Whether the run's model may become the champion."""
+        return self.trains and self.promotion.enabled
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the run reads a corpus."""
+        return self.trains or self.use.task == EVALUATE
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps of this run.
 
         `embed` is one of them only if the model starts from its vectors, and `score` only if models are compared: for
-        promotion, with a split under which none has trained on the evaluation set.
+        promotion, with a split under which none has trained on the evaluation set. A run that uses a model has the step
+        of its task alone.
         """
+        if not self.trains:
+            return (self.use.task,)
         needed = {
             EMBED: self.train.embeddings == EMBED,
-            SCORE: self.promotion.enabled and self.windows.split == "fixed",
+            SCORE: self.promotes and self.windows.split == "fixed",
+            EVALUATE: False,
         }
         return tuple(step for step in STEPS if needed.get(step, True))
 
     @property
     def text_settings(self) -> TokenizeConfig:
         """The settings by which text becomes documents: long ones are cut only if the split needs it."""
-        piece_bytes = (self.tokenize.max_piece_bytes or PIECE_BYTES) if self.windows.split == "fixed" else None
+        is_cut = self.trains and self.windows.split == "fixed"
+        piece_bytes = (self.tokenize.max_piece_bytes or PIECE_BYTES) if is_cut else None
         return self.tokenize.model_copy(update={"max_piece_bytes": piece_bytes})
 
     def to_json(self) -> str:
@@ -167,12 +193,14 @@ def resolve(
 ) -> Config:
     """Return the defaults, changed by the preset, then by `overrides` (dotted keys).
 
-    A wrong key or value is an `InputError`, which names the file or variable that `places` has for the key.
+    The corpus of a run that reads none is left out. A wrong key or value is an `InputError`, which names the file or
+    variable that `places` has for the key.
     """
     if preset not in preset_names():
         raise InputError(f"preset '{preset}' does not exist; choose one of {', '.join(preset_names())}")
     values = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
-    return _validated({**values, "corpus": corpus, "preset": preset}, overrides or {}, places or {})
+    config = _validated({**values, "corpus": corpus, "preset": preset}, overrides or {}, places or {})
+    return config if config.reads_text else config.model_copy(update={"corpus": ""})
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:

@@ -172,6 +172,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
         )
     },
     **{f"promotion.{name}": (_PROMOTES,) for name in PromotionConfig.model_fields if name != "enabled"},
+    "use.task": (_with("use.model"),),
     "spark.app_name": (_engine("spark", "emr"),),
     "spark.master": (_engine("spark"),),
     "spark.deploy_mode": (_engine("emr"),),
@@ -186,6 +187,26 @@ RULES: dict[str, tuple[Condition, ...]] = {
 """The conditions of each setting that does not always act; all of them must hold."""
 
 _ON_CLUSTERS = _engine("emr")
+_TRAINS = _without("use.model")
+_EVALUATES = _either(_TRAINS, _one_of("use.task", "evaluate"))
+_GENERATES = _either(_TRAINS, _one_of("use.task", "generate"))
+_OF_SECTIONS = {
+    **dict.fromkeys(("budget", "cluster"), (_ON_CLUSTERS,)),
+    **dict.fromkeys(("windows", "model", "train", "embed", "promotion"), (_TRAINS,)),
+    "tokenize": (_EVALUATES,),
+    "generate": (_GENERATES,),
+}
+"""The conditions of all settings of a section. Descriptions leave them out, since most runs fulfil them."""
+_OF_TOKENS = dict.fromkeys(
+    (
+        *("max_piece_bytes", "drop_duplicates", "drop_near_duplicates", "kind", "lowercase", "min_frequency"),
+        *("tokenizer", "vocab_size", "train_bytes"),
+    ),
+    (_TRAINS,),
+)
+"""The conditions of the settings of the section tokenize that do not decide how a document is read."""
+_OF_ANY_RUN = ("train.workers",)
+"""The settings of these sections that act in every run: the number of executors follows from them."""
 
 
 def acts_with(key: str) -> str:
@@ -196,7 +217,11 @@ def acts_with(key: str) -> str:
 
 def conditions_of(key: str) -> tuple[Condition, ...]:
     """Return the conditions of a setting; those of a section come first."""
-    return ((_ON_CLUSTERS,) if key.startswith(("budget.", "cluster.")) else ()) + RULES.get(key, ())
+    section, _, name = key.partition(".")
+    of_section = () if key in _OF_ANY_RUN else _OF_SECTIONS.get(section, ())
+    if section == "tokenize":
+        of_section = _OF_TOKENS.get(name, of_section)
+    return of_section + RULES.get(key, ())
 
 
 def acts(config: BaseModel, key: str, facts: Facts) -> bool:

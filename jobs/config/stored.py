@@ -38,9 +38,7 @@ def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tu
 
     `stored` is the content of the stored model's ``config.json``.
     """
-    model = config.model
-    (architecture,) = stored.get("architectures") or [None]
-    kind = ARCHITECTURES.get(str(architecture), architecture)
+    model, kind = config.model, _kind_of(stored)
     if kind != model.kind:
         yield "model.kind", kind, model.kind
         return
@@ -56,6 +54,22 @@ def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tu
     )
     if has_positions and stored.get("num_positions") != config.windows.size:
         yield "windows.size", stored.get("num_positions"), config.windows.size
+
+
+def _kind_of(stored: Mapping[str, Any]) -> Any:
+    """Return the kind of a stored model; the name of its architecture, or None, if it is of no kind of ours."""
+    (architecture,) = stored.get("architectures") or [None]
+    return ARCHITECTURES.get(str(architecture), architecture)
+
+
+def kind_and_shape(stored: Mapping[str, Any]) -> tuple[Any, dict[str, int]]:
+    """Return the kind of a stored model, and of a transformer the settings of its widths with their values.
+
+    `stored` is the content of the stored model's ``config.json``.
+    """
+    kind = _kind_of(stored)
+    names = ("embedding_size", "hidden_size") if kind == "transformer" else ()
+    return kind, {name: int(stored[LLAMA_NAMES[name]]) for name in names}
 
 
 def get(stored: Mapping[str, Any], key: str) -> Any:

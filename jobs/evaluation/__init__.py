@@ -1,1 +1,1 @@
-"""The evaluation of models on the frozen documents of a pipeline: which these are, and what models lose on them."""
+"""The evaluation of models: what they lose on the frozen documents of a pipeline, or on any text."""

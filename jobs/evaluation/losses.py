@@ -63,14 +63,15 @@ def score_part(
     A process that has loaded the model notices by its `fingerprint` that `model_uri` has another model now.
     """
     torch.set_num_threads(threads)
-    model, tokenizer = _load(model_uri, fingerprint)
+    model, tokenizer = load_cached(model_uri, fingerprint)
     documents = read_part(set_uri, entry)
     losses = score_texts([each.text for each in documents], model, tokenizer)
     return [ScoredDocument(one.document, one.num_bytes, loss) for one, loss in zip(documents, losses, strict=True)]
 
 
 @lru_cache(maxsize=1)
-def _load(model_uri: str, fingerprint: str) -> tuple[LanguageModel, Tokenizer]:
+def load_cached(model_uri: str, fingerprint: str) -> tuple[LanguageModel, Tokenizer]:
+    """Load a model for scoring, once per process; `fingerprint` tells it from another one at the same place."""
     return load_model(model_uri)
 
 

@@ -21,6 +21,7 @@ from jobs.lake.files import FileInfo
 from jobs.lake.identity import encode_name
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.lease import is_held
+from jobs.lake.models import read_used
 from jobs.lake.plain_json import to_json
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
@@ -124,7 +125,7 @@ def delete_garbage(lake: Lake, found: Iterable[Garbage], by: str, store: Store =
 def _manifests_of(garbage: Garbage) -> list[str]:
     """Return the manifests by which others find the folder, or parts of it."""
     if garbage.kind == "run":
-        return [join(garbage.uri, name, MANIFEST) for name in ("score", "generate", "model", "train")]
+        return [join(garbage.uri, name, MANIFEST) for name in ("score", "evaluate", "generate", "model", "train")]
     return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "package") else []
 
 
@@ -156,7 +157,7 @@ def _to_keep(runs: Iterable[_Known], keep_runs: int | None, promoted: set[str], 
 
 
 def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[str]:
-    """Return the folders of runs to keep, and of those whose models they started from."""
+    """Return the folders of runs to keep, and of those whose models they started from or used."""
     known = {each.run.folder: each.run for each in runs}
     pending, found = list(kept), set(kept)
     while pending:
@@ -168,14 +169,21 @@ def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[s
 
 
 def _parent_of(run: Run, store: Store) -> str:
-    """Return the folder of the run whose model a run started from; "" if it started from none in this lake."""
+    """Return the folder of the run whose model a run started from or used; "" if it is of no run of this lake."""
+    runs, uri = f"{Lake(run.lake_uri).runs}/", _earlier_model(run, store)
+    return uri.removeprefix(runs).rpartition("/model")[0] if uri and uri.startswith(runs) else ""
+
+
+def _earlier_model(run: Run, store: Store) -> str | None:
+    """Return the URI of the model that a run started from or used; None if it needed none."""
+    if used := read_used(run, store):
+        return used.uri
     try:
         with reading(run.start, "delete the run"):
             init = json.loads(store.read_bytes(run.start))["init"]
+            return None if init is None else str(init)
     except FileNotFoundError:
-        return ""
-    runs = f"{Lake(run.lake_uri).runs}/"
-    return init.removeprefix(runs).rpartition("/model")[0] if isinstance(init, str) and init.startswith(runs) else ""
+        return None
 
 
 def _of_run(known: _Known) -> Garbage:

@@ -53,6 +53,8 @@ class Run:
     """What training needs to keep to the budget: prices, and what the pipeline may still spend this month."""
     replay = _Below("replay.json")
     """The run that this one makes again, and the decisions of its training; only in a replay."""
+    used = _Below("use.json")
+    """The model that the run uses instead of training one: ``{"name", "uri", "fingerprint"}``, written once."""
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
     clusters = _Below("clusters")
@@ -81,6 +83,8 @@ class Run:
     """The generated samples, one in each line."""
     score = _Below("score")
     """The folder of the model's scores on the evaluation set, by document."""
+    evaluation = _Below("evaluate")
+    """The folder of the losses of the model that the run uses, by document."""
     model = _Below("model")
     """The folder of the trained model."""
     model_archive = _Below("model.zip")

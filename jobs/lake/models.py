@@ -1,20 +1,24 @@
-"""The trained models of a lake: where one lies, and single files of its folder or zip file."""
+"""The trained models of a lake: where one lies, single files of its folder or zip file, and which one a run uses."""
 
 from __future__ import annotations
 
 import errno
+import json
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 
-from jobs.errors import DamagedError, InputError
-from jobs.lake.champion import champions_pipeline, read_champion
-from jobs.lake.layout import MANIFEST, Lake
+from jobs.errors import DamagedError, InputError, reading
+from jobs.lake.champion import MODEL_FILES, champions_pipeline, read_champion
+from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest, parse_manifest
+from jobs.lake.plain_json import to_json
 from jobs.lake.runs import only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, to_uri
+from jobs.metrics.stats import UsedModelStats
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
@@ -65,7 +69,7 @@ def read_model_manifest(uri: str, store: Store = ENVIRONMENT) -> Manifest | None
     """Return the manifest of the model at `uri`, a folder or a zip file; None if there is no model."""
     if not ending_of(uri, (".zip",)):
         return store.read_manifest(uri)
-    return parse_manifest(read_model_file(uri, MANIFEST, store), uri) if store.exists(uri) else None
+    return parse_manifest(read_model_file(uri, MANIFEST, store), join(uri, MANIFEST)) if store.exists(uri) else None
 
 
 def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
@@ -85,3 +89,65 @@ def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
     if entry is None:
         raise DamagedError(f"{uri}: the manifest does not list {name}")
     return store.read_file(uri, entry)
+
+
+@dataclass(frozen=True)
+class UsedModel:
+    """The model that a run uses."""
+
+    name: str
+    """How the configuration names it."""
+    uri: str
+    """Its folder or zip file."""
+    fingerprint: str
+    """The sha256 of its weights."""
+
+    def to_stats(self) -> UsedModelStats:
+        """Return what the statistics of a step say of it."""
+        return {"used_model": self.name, "used_model_uri": self.uri, "used_model_sha256": self.fingerprint}
+
+
+def decide_used(run: Run, name: str, store: Store = ENVIRONMENT) -> UsedModel:
+    """Return the model that a run uses. The first call decides for all later ones what `name` stands for.
+
+    So all attempts use the same model, though another one may become the champion in the meantime.
+
+    Raises:
+        InputError: if there is no such model, or another one has taken its place since the first call.
+        DamagedError: if a file of it is missing.
+    """
+    known = read_used(run, store)
+    if known is None:
+        uri = find_model(name, Lake(run.lake_uri), store)
+        decided = UsedModel(name, uri, check_complete(uri, store).fingerprint)
+        store.publish(run.used, to_json(asdict(decided), run.used))
+        known = read_used(run, store)
+        assert known is not None
+    if check_complete(known.uri, store).fingerprint != known.fingerprint:
+        raise InputError(f"{known.uri}: has another model than when this run started; start a new run")
+    return known
+
+
+def read_used(run: Run, store: Store = ENVIRONMENT) -> UsedModel | None:
+    """Return the model that a run uses; None if none is decided. Raise DamagedError if the decision is damaged."""
+    try:
+        with reading(run.used, "delete it and start the run again"):
+            return UsedModel(**json.loads(store.read_bytes(run.used)))
+    except FileNotFoundError:
+        return None
+
+
+def check_complete(uri: str, store: Store = ENVIRONMENT) -> Manifest:
+    """Return the manifest of the model at `uri`, a folder or a zip file, after a check that no file is missing.
+
+    Raises:
+        DamagedError: if one is missing, or has another size than the manifest says.
+    """
+    manifest = read_model_manifest(uri, store)
+    if manifest is None:
+        raise DamagedError(f"{join(uri, MANIFEST)}: missing; the model was deleted, or is not complete")
+    if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
+        raise DamagedError(f"{uri}: no {', '.join(sorted(missing))} in its manifest")
+    if not ending_of(uri, (".zip",)):
+        store.verify_sizes(uri, manifest)
+    return manifest

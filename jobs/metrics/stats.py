@@ -194,7 +194,15 @@ class TrainStats(StepStats, Quality, total=False):
     weights_from: Annotated[str, Metric("", "Model whose weights training started from; scratch: random ones.")]
 
 
-class GenerateStats(StepStats, total=False):
+class UsedModelStats(TypedDict, total=False):
+    """The model that a run used instead of training one."""
+
+    used_model: Annotated[str, Metric("", "Model that the run used, as use.model names it.", Show.SUMMARY)]
+    used_model_uri: Annotated[str, Metric("", "Place of that model.")]
+    used_model_sha256: Annotated[str, Metric("", "Hash of its weights.")]
+
+
+class GenerateStats(StepStats, UsedModelStats, total=False):
     """Statistics of the generate step."""
 
     num_samples: Annotated[int, Metric("samples", "Continuations generated.")]
@@ -236,6 +244,26 @@ class ScoreStats(StepStats, total=False):
     champion_bits_per_byte: Annotated[float | None, Metric("bits per byte", "The same in bits.")]
     not_compared: Annotated[str, Metric("", "Why the champion has no scores; empty if it has, or if there is none.")]
     scoring_seconds: Annotated[float, Metric("s", "Time to choose the documents and to score both models.")]
+
+
+class EvaluateStats(StepStats, UsedModelStats, total=False):
+    """Statistics of the evaluate step: losses of a model on whole documents of any text."""
+
+    num_files: Annotated[int, Metric("files", "Files of the corpus.")]
+    num_documents: Annotated[int, Metric("documents", "Documents of the text.", Show.SUMMARY)]
+    num_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the documents.", Show.SUMMARY)]
+    num_parameters: Annotated[int, Metric("parameters", "Parameters of the model.", Show.SUMMARY)]
+    loss_unit: Annotated[str, Metric("", "Unit of the losses: nats, or squared distance.")]
+    loss_per_byte: Annotated[
+        float | None,
+        Metric("nats or squared distance per byte", "Loss per byte of text; null if one is not finite.", Show.SUMMARY),
+    ]
+    bits_per_byte: Annotated[
+        float | None,
+        Metric("bits per byte", "Loss on this text in bits; null for models that predict embeddings.", Show.SUMMARY),
+    ]
+    evaluation_seconds: Annotated[float, Metric("s", "Time to check the text and to score it.")]
+    bytes_per_second: Annotated[float, Metric("bytes/s", "Speed of that.")]
 
 
 class StageRow(TypedDict):
@@ -292,8 +320,13 @@ STATISTICS: Mapping[str, type] = {
     "train": TrainStats,
     "generate": GenerateStats,
     "score": ScoreStats,
+    "evaluate": EvaluateStats,
 }
 """The statistics of each step, by the step's name."""
 
-SUMMARY_METRICS = tuple((step, name) for step in ("train", "windows") for name in names(STATISTICS[step], Show.SUMMARY))
+SUMMARY_METRICS = tuple(
+    (step, name)
+    for step in ("train", "windows", "generate", "evaluate")
+    for name in names(STATISTICS[step], Show.SUMMARY)
+)
 """The step and the name of each metric at the top of ``stats.json``."""

@@ -27,6 +27,7 @@ from jobs.prices.metering import ClusterUse, read_uses
 LATER_SHARE = 0.1
 """Part of what is left at the start of training that is kept for the steps after it, if no earlier night tells."""
 _SHORTEN = "shorten the run (train.max_tokens, train.max_seconds, train.epochs)"
+_GIVE_LESS = "give the run less text or fewer prompts"
 
 
 def has_budget(config: Config) -> bool:
@@ -61,10 +62,11 @@ def check_budget(
     if hourly.usd is None:
         raise InputError(f"{describe_budget(config)}: the budget cannot be kept: {explain_missing(hourly.missing)}")
     expected, usd, month = estimate.usd, config.budget.usd, config.budget.usd_month
+    shorten = _SHORTEN if config.trains else _GIVE_LESS
     if usd is not None and expected is not None and expected > usd:
         raise InputError(
             f"budget.usd: the run is expected to cost {expected:.2f} USD, more than {usd:.2f}"
-            f" ({estimate}); raise it, or {_SHORTEN}"
+            f" ({estimate}); raise it, or {shorten}"
         )
     spent = None
     if month is not None:
@@ -75,14 +77,14 @@ def check_budget(
             raise InputError(
                 f"budget.usd_month: runs of the pipeline {Pipeline.of(run).name} have cost {spent:.2f} USD since"
                 f" {moment:%Y-%m}-01 (UTC){wanted}, more than {month:.2f} together; raise it, wait for the next month,"
-                f" or {_SHORTEN}"
+                f" or {shorten}"
             )
     return {"hourly_usd": hourly.usd, "month_spent_usd": spent, "later_seconds": _later_seconds(config, estimate)}
 
 
 def _later_seconds(config: Config, estimate: Estimate) -> float | None:
     """Return how long the steps after training, and the end of the cluster, will take; None if it is not known."""
-    if estimate.instance_seconds is None:
+    if estimate.instance_seconds is None or not config.trains:
         return None
     later = config.steps[config.steps.index("train") + 1 :]
     return sum(estimate.steps.get(step, 0.0) for step in later) + (estimate.other_seconds or 0.0) / 2

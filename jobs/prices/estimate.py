@@ -42,7 +42,8 @@ _SPEED: Mapping[str, tuple[str, ...]] = {
             )
         ),
     ),
-    "generate": ("model", "generate.dtype", "tokenize.kind"),
+    "generate": ("model", "generate.dtype", "tokenize.kind", "use.model"),
+    "evaluate": ("use.model",),
 }
 """The settings of each step that decide how long a unit of its work takes: keys, or whole sections."""
 
@@ -178,7 +179,7 @@ def _predict_training(config: Config, corpus_bytes: float, nights: Sequence[Nigh
 
 def _work(step: str, config: Mapping[str, Any], corpus_bytes: float) -> float:
     """Return how much a step does, in any unit."""
-    if step in ("tokenize", "windows"):
+    if step in ("tokenize", "windows", "evaluate"):
         return corpus_bytes
     if step == "embed":
         return corpus_bytes * float(get(config, "embed.epochs") or 1)

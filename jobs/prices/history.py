@@ -19,6 +19,8 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join
 from jobs.prices.metering import ClusterUse, read_uses
 
+ENDS = {"generate", "evaluate"}
+"""The steps of which a run that is done has one."""
 MOST_NIGHTS = 30
 """Latest runs of a pipeline that are read."""
 
@@ -72,11 +74,11 @@ def _read(run: Run, store: Store) -> Iterator[Night]:
         config = Config.from_json(store.read_bytes(run.config).decode()).model_dump(mode="json")
         stats = store.read_json(join(run.stats, "stats.json"))["steps"]
         uses = read_uses(run, config, store, is_running=False)
-        is_done = all(step.get("error") is None for step in stats.values()) and "generate" in stats
+        is_done = all(step.get("error") is None for step in stats.values()) and ENDS & stats.keys()
         if is_done and len(uses) == 1 and uses[0].steps:
             expected = {}
             with suppress(FileNotFoundError):
                 expected = store.read_json(run.estimate)
-            size = as_number(expected.get("corpus_bytes")) or as_number(stats["tokenize"].get("num_bytes"))
-            if size:
-                yield Night(config, size, stats, uses[0])
+            size = as_number(expected.get("corpus_bytes")) or as_number(stats.get("tokenize", {}).get("num_bytes"))
+            if size or "tokenize" not in stats:  # a run that only generates reads no corpus
+                yield Night(config, size or 0.0, stats, uses[0])

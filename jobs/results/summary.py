@@ -13,7 +13,7 @@ from enum import StrEnum
 from time import time
 from typing import Any
 
-from jobs.config import SCORE, STEPS
+from jobs.config import EVALUATE, SCORE, STEPS
 from jobs.config.sections.model import EMBED
 from jobs.errors import DamagedError, NightjarError, shorten
 from jobs.lake.layout import FIRST_CLUSTER, Run
@@ -76,6 +76,9 @@ class Summary:
     steps: tuple[StepSummary, ...] = ()
     preset: str | None = None
     corpus: str | None = None
+    """The text of a run that reads one."""
+    used_model: str | None = None
+    """The name of the model that the run uses instead of training one."""
     started: float | None = None
     """Start of the first step, in seconds since 1970."""
     seconds: float | None = None
@@ -146,7 +149,8 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         status=status,
         steps=steps,
         preset=_text(config.get("preset")),
-        corpus=_text(config.get("corpus")),
+        corpus=_text(config.get("corpus")) or None,
+        used_model=_text(_mapping(config.get("use")).get("model")),
         started=start,
         seconds=time() - start if is_held and start is not None else seconds,
         num_parameters=None if parameters is None else int(parameters),
@@ -195,10 +199,17 @@ def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the steps of a run by its stored configuration, as `Config.steps` does, and those that it has run."""
+    use = _mapping(config.get("use"))
     scores = (
         _mapping(config.get("promotion")).get("enabled") and _mapping(config.get("windows")).get("split") == "fixed"
     )
-    needed = {EMBED: _mapping(config.get("train")).get("embeddings") == EMBED, SCORE: bool(scores)}
+    needed = {
+        EMBED: _mapping(config.get("train")).get("embeddings") == EMBED,
+        SCORE: bool(scores),
+        EVALUATE: False,
+    }
+    if use.get("model") is not None:
+        needed = {step: step == use.get("task") for step in STEPS}
     return tuple(step for step in STEPS if needed.get(step, True) or step in found)
 
 

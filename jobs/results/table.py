@@ -28,7 +28,8 @@ COLUMNS: Mapping[SortKey, str] = {
 def cells(summary: Summary) -> dict[str, str]:
     """Return the texts of a run by their columns, "-" where nothing is known, and the texts that go beside them.
 
-    ``baseline`` goes beside the validation loss, ``note`` beside the run: why it failed, or how far it has come.
+    ``baseline`` goes beside the validation loss, ``note`` beside the run: why it failed, how far it has come, or which
+    model it uses instead of training one.
     """
     has_baseline = summary.baseline_loss is not None and summary.valid_loss is not None
     running = (f"{each.name}: {each.progress}" for each in summary.steps if each.status is Status.RUNNING)
@@ -46,5 +47,10 @@ def cells(summary: Summary) -> dict[str, str]:
         "instance_seconds": with_unit(summary.instance_seconds, "s"),
         "cost_usd": with_unit(summary.cost_usd, "USD"),
         "baseline": f"{summary.baseline} {readable(summary.baseline_loss)}" if has_baseline else "",
-        "note": summary.cause or next(running, ""),
+        "note": summary.cause or next(running, "") or _use(summary),
     }
+
+
+def _use(summary: Summary) -> str:
+    """Return for what a run uses a model, and which one: ``evaluate champion``; empty if it trains one."""
+    return " ".join([*(step.name for step in summary.steps), summary.used_model]) if summary.used_model else ""

@@ -1,4 +1,4 @@
-"""Checks of everything that a run names besides its corpus: prompts, tokenizer, embeddings and the model to start from.
+"""Checks of everything that a run names besides its corpus: prompts, tokenizer, embeddings, and an earlier model.
 
 Airflow's preflight and `jobs run` make them before anything else, so they only read small files. What needs the
 libraries of the steps is checked by `jobs.training.inputs`, also before any text is tokenized.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from jobs.config import Config
 from jobs.config.prompts import read_prompts
 from jobs.config.sections.model import CHAMPION_OR_SCRATCH, EMBED
-from jobs.config.stored import differing_settings
+from jobs.config.stored import ARCHITECTURES, differing_settings, kind_and_shape
 from jobs.errors import DamagedError, InputError
 from jobs.lake.champion import CHAMPION, champions_pipeline, read_champion
 from jobs.lake.layout import MANIFEST, Lake
-from jobs.lake.models import CONFIG, find_model, read_model_file
+from jobs.lake.models import CONFIG, check_complete, find_model, read_model_file
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join, to_uri
 
@@ -25,15 +26,17 @@ TRAIN, INHERIT = "train", "inherit"
 
 
 def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[tuple[str, ...], str | None]:
-    """Check that all files and models that the settings name exist and fit each other.
+    """Check that all files and models exist and fit each other that the settings name for the run's steps.
 
     Returns:
-        The prompts, and the URI of the model to start from, or None for random weights.
+        The prompts, and the URI of the model to start from or to use, or None for random weights.
 
     Raises:
         InputError: naming the setting, what is wrong and what to do.
     """
-    prompts = read_prompts(config.generate, store.read_bytes)
+    prompts = read_prompts(config.generate, store.read_bytes) if "generate" in config.steps else ()
+    if not config.trains:
+        return prompts, check_used(config, lake, store)
     for setting, uri in named_files(config):
         try:
             found = store.exists(uri) or (setting == "train.embeddings" and store.exists(join(uri, MANIFEST)))
@@ -49,6 +52,8 @@ def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tupl
 
 def named_files(config: Config) -> Iterator[tuple[str, str]]:
     """Yield the settings that name a file, and its URI; prompts are not among them, since they are read at once."""
+    if not config.trains:
+        return
     if config.tokenize.tokenizer not in (TRAIN, INHERIT):
         yield "tokenize.tokenizer", to_uri(config.tokenize.tokenizer)
     if config.train.embeddings not in (None, EMBED):
@@ -72,14 +77,46 @@ def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str 
         raise InputError(f"train.init: {error}{hint}") from None
 
 
+def find_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
+    """Return the URI of the model that `use.model` names."""
+    try:
+        return find_model(str(config.use.model), lake, store)
+    except InputError as error:
+        raise InputError(f"use.model: {error}") from None
+
+
+def check_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
+    """Return the URI of the model that `use.model` names, after a check that it is complete and fits the run's task."""
+    uri = find_used(config, lake, store)
+    try:
+        check_complete(uri, store)
+        with _reading_config(uri):
+            kind, shape = kind_and_shape(json.loads(read_model_file(uri, CONFIG, store)))
+    except DamagedError as error:
+        raise InputError(f"use.model: {error}") from None
+    if kind not in ARCHITECTURES.values():
+        known = ", ".join(ARCHITECTURES)
+        raise InputError(f"use.model ({uri}): its architecture {_shown(kind)} is not supported; use one of {known}")
+    model = config.model.model_copy(update={"kind": kind, **shape})
+    if "generate" in config.steps and (wrong := config.reason_against_dtype(model)):
+        raise InputError(f"use.model ({uri}): {wrong}")
+    return uri
+
+
+@contextmanager
+def _reading_config(uri: str) -> Iterator[None]:
+    """Turn errors about values that are in no model's ``config.json`` into a DamagedError."""
+    try:
+        yield
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model") from None
+
+
 def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:
     """Check that the run's model can take the weights of the model at `uri`."""
     data = read_model_file(uri, CONFIG, store)
-    try:
-        stored = json.loads(data)
-        found = next(differing_settings(config, stored), None)
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        raise DamagedError(f"{join(uri, CONFIG)}: not the configuration of a model") from None
+    with _reading_config(uri):
+        found = next(differing_settings(config, json.loads(data)), None)
     if found:
         key, theirs, ours = found
         raise InputError(

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 def check_start(run: Run, config: Config) -> None:
     """Check tokenizer, prompts, embeddings and earlier model of a run, unless its training has begun.
 
-    Before the tokenize step, a vocabulary that will be learned is not known; after it, the checks are complete.
+    Before the tokenize step, a vocabulary that will be learned is not known; after it, the checks are complete. A run
+    that uses a model has only this model and the prompts to check.
 
     Raises:
         InputError: naming the setting, what is wrong and what to do.
@@ -35,6 +36,8 @@ def check_start(run: Run, config: Config) -> None:
         return
     lake = Lake(run.lake_uri)
     prompts, start = check_inputs(config, lake)
+    if not config.trains:
+        return
     check_split(config, Pipeline.of(run))
     tokenizer = known_tokenizer(run, config)
     if tokenizer is not None:

@@ -77,8 +77,6 @@ def read_form(params: Mapping[str, Any], pipeline: PipelineConfig) -> Config:
     """
     pipeline.check()
     corpus = params.get("corpus")
-    if not corpus:
-        raise InputError(f"corpus: no text to train on; name one in the trigger form, or {_place_of_corpus(pipeline)}")
     environment = environment_settings()
     shown = _shown_at_first(pipeline, _given(pipeline))
     # A field that shows a value counts as filled in if the user has changed it, or has emptied it and that is a value.
@@ -90,12 +88,16 @@ def read_form(params: Mapping[str, Any], pipeline: PipelineConfig) -> Config:
     }
     chosen = {key: value for key, value in filled.items() if key not in shown or value != shown[key]}
     places = dict.fromkeys(pipeline.values, str(pipeline.path)) | {key: variable_name(key) for key in environment}
-    return resolve(
-        to_corpus(str(corpus)),
+    config = resolve(
+        to_corpus(str(corpus)) if corpus else "",
         str(params.get("preset") or pipeline.preset),
         {**pipeline.values, **environment, **chosen},
         {key: place for key, place in places.items() if key not in chosen},
     )
+    if config.reads_text and not corpus:
+        purpose = "train on" if config.trains else "evaluate the model on"
+        raise InputError(f"corpus: no text to {purpose}; name one in the trigger form, or {_place_of_corpus(pipeline)}")
+    return config
 
 
 def _place_of_corpus(pipeline: PipelineConfig) -> str:

@@ -128,6 +128,10 @@ _FOLDED = {
         "generate.seed": "Seed of the draws",
         "generate.dtype": "Number format",
     },
+    "Use without training": {
+        "use.model": "Model to use",
+        "use.task": "What it is used for",
+    },
     "Promotion": {
         "promotion.enabled": "Promote the model if it is better",
         "promotion.error_rate": "Largest probability of a promotion by chance",
@@ -196,6 +200,7 @@ _OF_GROUP = {
     "model": "Model",
     "train": "Training",
     "generate": "Generated text",
+    "use": "Use without training",
     "promotion": "Promotion",
     "embed": "Word vectors",
     "budget": "Budget",

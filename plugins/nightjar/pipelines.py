@@ -215,8 +215,8 @@ def _parse(path: Path, data: bytes) -> PipelineConfig:
         if place and not _ABSOLUTE.match(place):
             raise InputError(f"{path}: corpus: {place} is a relative path; write it in full, or as s3://bucket/prefix")
     config = PipelineConfig(path.stem, path, table, corpus, preset, values)
-    _check_settings(config)
-    if config.is_automatic and corpus is None and config.name != DEFAULT:
+    resolved = _check_settings(config)
+    if config.is_automatic and corpus is None and resolved.reads_text and config.name != DEFAULT:
         raise InputError(f"{path}: corpus: runs that start by themselves need a text to train on; name it")
     return config
 
@@ -236,14 +236,14 @@ def _table(given: object, path: Path) -> PipelineTable:
         raise InputError(f"{path}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}") from None
 
 
-def _check_settings(config: PipelineConfig) -> None:
-    """Raise InputError if the file's settings are wrong, also without those of the environment."""
+def _check_settings(config: PipelineConfig) -> Config:
+    """Return what the file's settings make; raise InputError if they are wrong without those of the environment."""
     corpus, places = config.corpus or "file:///corpus", dict.fromkeys(config.values, str(config.path))
     try:
-        resolve(corpus, config.preset, {**config.values, **environment_settings()})
+        return resolve(corpus, config.preset, {**config.values, **environment_settings()})
     except InputError:
         try:
-            resolve(corpus, config.preset, config.values, places)
+            return resolve(corpus, config.preset, config.values, places)
         except InputError as error:
             where = str(config.path)
             raise InputError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None

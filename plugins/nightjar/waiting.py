@@ -38,7 +38,7 @@ ACTIVE = ["queued", "running"]
 class TakeTurnOperator(BaseOperator):
     """Wait until no other run of the pipeline that promotes is at work, and take the turn.
 
-    An experiment, which is a run that does not promote, takes no turn and waits for none.
+    A run that does not promote, which is an experiment or trains no model, takes no turn and waits for none.
 
     Args:
         wait_hours: Time limit of the wait.
@@ -52,7 +52,7 @@ class TakeTurnOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Return who has the turn, in words, after this run has it or needs none."""
-        if not _config(context).promotion.enabled:
+        if not _config(context).promotes:
             return "this run needs none"
         return self._take(context, datetime.now(UTC) + timedelta(hours=self.wait_hours))
 
@@ -132,10 +132,10 @@ class TurnTrigger(BaseTrigger):
 
 
 def take_turn(context: Context) -> Turn | None:
-    """Take or renew the turn, unless the task's run is an experiment; return the turn of another run that has it."""
+    """Take or renew the turn, unless the task's run does not promote; return the turn of another run that has it."""
     run, store, project = _run(context), aws.store(), settings.load().project
     config = _config(context)
-    if not config.promotion.enabled:
+    if not config.promotes:
         return None
     return turns.take(
         run,

@@ -50,6 +50,7 @@ def record(run: Run, expected: Expected) -> None:
 
 def longest_seconds(config: Config) -> float:
     """Return how long the limits of the settings let a cluster live; training counts with `train.max_seconds`."""
-    limit, shorter = float(config.cluster.step_timeout_seconds), config.train.max_seconds
-    steps = START_LIMIT_SECONDS + limit * (len(config.steps) - 1) + min(limit, shorter or limit)
-    return min(steps, time_to_live(config).total_seconds())
+    limit = float(config.cluster.step_timeout_seconds)
+    training = min(limit, config.train.max_seconds or limit)
+    steps = sum(training if step == "train" else limit for step in config.steps)
+    return min(START_LIMIT_SECONDS + steps, time_to_live(config).total_seconds())

@@ -19,10 +19,11 @@ from jobs.config.effects import Facts, explain_inert
 from jobs.errors import InputError
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
+from jobs.lake.models import decide_used
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
-from jobs.sources.inputs import check_inputs, named_files
+from jobs.sources.inputs import check_inputs, find_used, named_files
 from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
 from jobs.sources.split import check_split
@@ -49,6 +50,7 @@ class Prepared:
     config: Config
     """Its configuration, as it is in the lake."""
     made_of: MadeOf
+    """Empty if it trains no model: such a run is never left out."""
     same_as: str | None
     """The folder of the last successful run, if nothing has changed since; the lake then has nothing of this run."""
 
@@ -63,17 +65,20 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
     check_submittable(lake)
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
-    listing = check_corpus(config, lake.uri)
+    listing = check_corpus(config, lake.uri) if config.reads_text else Listing([], [], [])
     check_files(config, lake)
-    check_split(config, Pipeline.of(run), aws.store())
+    if config.trains:
+        check_split(config, Pipeline.of(run), aws.store())
     expected = estimate.expect(config, run, listing.size)
     champion, _ = read_champion(Pipeline.of(run), aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):
         log.warning("%s", line)
-    made_of = unchanged.describe(config, run, listing.sources, settings.load().package_root)
-    if skips_unchanged and (same_as := unchanged.find_same(run, made_of, aws.store())):
+    made_of = unchanged.describe(config, run, listing.sources, settings.load().package_root) if config.trains else {}
+    if made_of and skips_unchanged and (same_as := unchanged.find_same(run, made_of, aws.store())):
         return Prepared(config, made_of, same_as)
     config = of_run.claim(run, config, aws.store())
+    if config.use.model is not None:
+        decide_used(run, config.use.model, aws.store())
     estimate.record(run, expected)
     return Prepared(config, made_of, None)
 
@@ -113,7 +118,7 @@ def check_corpus(config: Config, lake_uri: str | None = None) -> Listing:
     sources, num_bytes = listing.sources, listing.size
     if num_bytes == 0:
         raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
-    if num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has at least one byte
+    if config.trains and num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has a byte
         raise InputError(
             f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of {config.windows.size} tokens;"
             " give more text or a smaller windows.size"
@@ -171,11 +176,15 @@ def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
     """Check that a cluster on AWS can reach the lake, the corpus, and all files that the settings name."""
     if "amazonaws.com" not in emr_endpoint_url:
         return
-    uris = [("NIGHTJAR_LAKE", lake.uri), *(("corpus", uri) for uri in corpus_places(config.corpus))]
+    uris = [("NIGHTJAR_LAKE", lake.uri)]
+    if config.reads_text:
+        uris += (("corpus", uri) for uri in corpus_places(config.corpus))
     uris += named_files(config)
-    if config.generate.prompts_file:
+    if config.generate.prompts_file and "generate" in config.steps:
         uris.append(("generate.prompts_file", to_uri(config.generate.prompts_file)))
-    if "/" in (config.train.init or ""):
+    if not config.trains:
+        uris.append(("use.model", find_used(config, lake, aws.store())))
+    elif "/" in (config.train.init or ""):
         uris.append(("train.init", to_uri(str(config.train.init))))
     for setting, uri in uris:
         if not is_s3(uri):

@@ -11,6 +11,7 @@ from jobs.config import Config
 from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
+from jobs.lake.models import read_used
 from jobs.lake.names import confined
 from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
@@ -37,14 +38,24 @@ def find_finished(step: str, run: Run, store: Store) -> Manifest | None:
     """Return the manifest of a step whose output is complete, and was made with the run's present model; else None."""
     try:
         manifest = verify_step(step, run, store)
-        if model := manifest.inputs.get("model"):
-            made_of = store.read_manifest(run.model)
-            if made_of is None or made_of.fingerprint != model:
-                return None
-            store.verify_sizes(run.model, made_of)
+        model = manifest.inputs.get("model")
+        return manifest if model is None or model == _present_model(run, store) else None
     except DamagedError:
         return None
-    return manifest
+
+
+def _present_model(run: Run, store: Store) -> str | None:
+    """Return the hash of the weights of the model that a run uses or has trained; None if there is none.
+
+    Raises:
+        DamagedError: if a file of the trained model is missing.
+    """
+    if used := read_used(run, store):
+        return used.fingerprint
+    manifest = store.read_manifest(run.model)
+    if manifest is not None:
+        store.verify_sizes(run.model, manifest)
+    return manifest.fingerprint if manifest else None
 
 
 def unfinished_steps(config: Config, run: Run, store: Store) -> list[str]:
@@ -67,8 +78,9 @@ def verify_folder(folder_uri: str, store: Store) -> Manifest:
 
 def _output_uri(step: str, run: Run, store: Store) -> str:
     """Return the folder whose manifest says that the step is complete."""
-    if folder := {"train": run.train, "generate": run.generate, "score": run.score}.get(step):
-        return folder
+    folders = {"train": run.train, "generate": run.generate, "score": run.score, "evaluate": run.evaluation}
+    if step in folders:
+        return folders[step]
     kind = {"tokenize": "tokens", "windows": "windows", "embed": "embeddings"}[step]
     try:
         fingerprint = store.read_json(run.datasets)[kind]

@@ -1,0 +1,109 @@
+"""The losses of a model on each document of a corpus, computed in parts that tasks take.
+
+A document is read as the tokenize step reads it, and scored as a whole with the model's own tokenizer (see
+`jobs.evaluation.losses`). Tasks write the losses to files of the lake and return sums, so the memory that they and the
+driver need does not grow with the number of documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from jobs.config import TokenizeConfig
+from jobs.corpus.byte_ranges import ByteRange, divide_sources
+from jobs.corpus.documents import Documents
+from jobs.corpus.reading import read_documents
+from jobs.errors import InputError
+from jobs.evaluation.losses import load_cached, score_texts
+from jobs.lake import store
+from jobs.lake.manifest import FileEntry
+from jobs.lake.models import UsedModel
+from jobs.lake.plain_json import to_jsonl
+from jobs.sources.listing import Source
+
+DOCUMENTS = "documents"
+"""How the names of the files begin."""
+MOST_ROWS = 1 << 16
+"""Number of documents in a file, after which another file begins."""
+_PART_BYTES, _MOST_PARTS = 1 << 20, 4096
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a corpus for one task."""
+
+    number: int
+    ranges: Sequence[ByteRange]
+
+
+@dataclass(frozen=True)
+class ScoredPart:
+    """The files of a part, and the sum of the losses in them."""
+
+    files: tuple[FileEntry, ...]
+    """Each has counts of its documents and of their bytes."""
+    loss: float
+    """In the unit of the model's loss; not finite if the loss of a document is not."""
+
+
+def divide(sources: Sequence[Source], settings: TokenizeConfig) -> list[Part]:
+    """Divide a corpus into parts of a megabyte, of more for large corpora, and at most `tokenize.split_bytes`.
+
+    Scoring takes far longer than reading, so parts are smaller than those of the tokenize step.
+    """
+    size = max(_PART_BYTES, sum(source.size for source in sources) // _MOST_PARTS)
+    groups = divide_sources(sources, min(size, settings.split_bytes), whole_files=settings.documents == "file")
+    return [Part(number, ranges) for number, ranges in enumerate(groups)]
+
+
+def score_documents(
+    part: Part, *, folder_uri: str, model: UsedModel, settings: TokenizeConfig, threads: int
+) -> ScoredPart:
+    """Write the losses of the documents that begin in a part of the corpus below `folder_uri`.
+
+    A line has the source, the offset of the document in it (see `Documents`), its bytes, and its loss in the unit of
+    the model's loss, or null if that is not finite.
+
+    Raises:
+        InputError: if a file cannot be read, or the model's tokenizer cannot encode a text in it.
+    """
+    torch.set_num_threads(threads)
+    files, losses, rows = list[FileEntry](), list[float](), list[dict[str, Any]]()
+    for source, batch in _batches(part, settings):
+        found = _score(source, batch, model)
+        losses += found
+        rows += [
+            {"source": source.name, "offset": offset, "bytes": size, "loss": loss}
+            for offset, size, loss in zip(batch.offsets.tolist(), batch.texts.sizes.tolist(), found, strict=True)
+        ]
+        while len(rows) >= MOST_ROWS:
+            files.append(_write(folder_uri, part, rows[:MOST_ROWS]))
+            del rows[:MOST_ROWS]
+    if rows:
+        files.append(_write(folder_uri, part, rows))
+    return ScoredPart(tuple(files), math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan)
+
+
+def _batches(part: Part, settings: TokenizeConfig) -> Iterator[tuple[Source, Documents]]:
+    for each in part.ranges:
+        yield from ((each.source, batch) for batch in read_documents(each, settings) if len(batch.texts))
+
+
+def _score(source: Source, batch: Documents, model: UsedModel) -> list[float]:
+    """Return the loss of each document of a batch; an InputError names the file."""
+    loaded, tokenizer = load_cached(model.uri, model.fingerprint)
+    try:
+        return score_texts([text.decode() for text in batch.texts], loaded, tokenizer)
+    except InputError as error:
+        raise InputError(f"{source.uri}: {error}") from None
+
+
+def _write(folder_uri: str, part: Part, rows: Sequence[dict[str, Any]]) -> FileEntry:
+    num_bytes = sum(row["bytes"] for row in rows)
+    name = f"{DOCUMENTS}-{part.number:05d}.jsonl"
+    return store.write_shard(folder_uri, name, to_jsonl(rows), documents=len(rows), bytes=num_bytes)

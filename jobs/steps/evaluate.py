@@ -1,0 +1,90 @@
+"""The evaluate step: the loss of a model that exists on each document of the run's text. It needs no training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from jobs.config import Config
+from jobs.corpus.check import check_corpus
+from jobs.engine.base import Engine
+from jobs.errors import InputError
+from jobs.evaluation.documents import ScoredPart, divide, score_documents
+from jobs.lake import store
+from jobs.lake.layout import Run
+from jobs.lake.manifest import Manifest
+from jobs.lake.models import decide_used
+from jobs.metrics.stats import EvaluateStats
+from jobs.model.language_model import LossUnit
+from jobs.model_io.folder import load_model
+from jobs.sources.listing import list_corpus
+
+
+def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Evaluate the model that the run uses, unless that is done already; return the statistics.
+
+    The whole corpus is checked before anything is written.
+    """
+    if config.use.model is None:
+        raise InputError("use.model: names no model to evaluate; start a run with use.model and use.task=evaluate")
+    model = decide_used(run, config.use.model)
+    finished = store.read_manifest(run.evaluation)
+    if finished is not None and finished.inputs["model"] == model.fingerprint:
+        store.verify_sizes(run.evaluation, finished)
+        progress("the losses of this model exist already")
+        return finished.counts | {"reused": True}
+    store.delete_folder(run.evaluation)
+    started = time.perf_counter()
+    loaded, _ = load_model(model.uri)
+    unit, num_parameters = loaded.loss_unit, loaded.num_parameters
+    del loaded
+    settings = config.text_settings
+    listing = list_corpus(config.corpus, lake_uri=run.lake_uri)
+    if left_out := listing.describe_left_out():
+        progress(f"corpus: {left_out}")
+    corpus = check_corpus(listing, settings, engine)
+    progress(f"corpus: {len(corpus):,} files, {listing.size:,} bytes")
+    parts = divide([checked.source for checked in corpus], settings)
+    threads = engine.task_threads(len(parts))
+    score = partial(score_documents, folder_uri=run.evaluation, model=model, settings=settings, threads=threads)
+    scored = engine.map(score, parts, "evaluate")
+    stats: EvaluateStats = {
+        **model.to_stats(),
+        **_summarize(scored, unit),
+        "num_files": len(corpus),
+        "num_parameters": num_parameters,
+    }
+    files = tuple(entry for part in scored for entry in part.files)
+    inputs = {"model": model.fingerprint, "unit": unit}
+    store.publish_manifest(run.evaluation, Manifest("losses", model.fingerprint, files, dict(stats), inputs))
+    seconds = time.perf_counter() - started
+    progress(f"{stats['num_documents']:,} documents, {describe_loss(stats)}")
+    measured: EvaluateStats = {"evaluation_seconds": seconds, "bytes_per_second": stats["num_bytes"] / seconds}
+    return {**stats, "reused": False, **measured}
+
+
+def _summarize(scored: Sequence[ScoredPart], unit: LossUnit) -> EvaluateStats:
+    """Return the statistics of all documents; the means are None if a document has no finite loss."""
+    counts = [entry.counts for part in scored for entry in part.files]
+    num_bytes, loss = sum(each["bytes"] for each in counts), sum(part.loss for part in scored)
+    if not num_bytes:
+        raise InputError("the tokenize.* filters removed every document of the corpus; relax them")
+    per_byte = loss / num_bytes if math.isfinite(loss) else None
+    return {
+        "num_documents": sum(each["documents"] for each in counts),
+        "num_bytes": num_bytes,
+        "loss_unit": unit,
+        "loss_per_byte": per_byte,
+        "bits_per_byte": per_byte / math.log(2) if per_byte is not None and unit == "nats" else None,
+    }
+
+
+def describe_loss(stats: EvaluateStats) -> str:
+    """Return the loss on the whole text in words."""
+    if (bits := stats["bits_per_byte"]) is not None:
+        return f"{bits:.4f} bits per byte"
+    per_byte = stats["loss_per_byte"]
+    return "a loss that is not finite" if per_byte is None else f"{per_byte:.4f} {stats['loss_unit']} per byte"
