@@ -2,8 +2,10 @@
 
     preflight -> has_changed -> take_turn -> upload_package -> sweep -> create_cluster
                                                               (setup)      (setup)
-              -> tokenize -> windows -> embed -> train -> generate -> score -> evaluate
-                                     (optional)                    (optional)  (optional)
+              -> tokenize -> windows -> embed -> train -> generate -> score
+                                     (optional)                    (optional)
+              -> evaluate
+                (optional)
               -> terminate_cluster ------> verdict
                     (teardown)            (teardown)
               -> pull_stats -> promote -> verdict
@@ -37,7 +39,7 @@ from airflow.sdk import DAG, Asset, AssetAlias, Context, Metadata, chain, get_cu
 from airflow.sdk.api.datamodels._generated import DagRunType
 from airflow.sdk.definitions.param import ParamsDict
 
-from jobs.config import STEPS, of_run
+from jobs.config import EVALUATE, SCORE, STEPS, of_run
 from nightjar import aws, form, links, notifications, pipelines, settings
 from nightjar.errors import only_mistakes_are_final
 from nightjar.operators import (
@@ -71,7 +73,7 @@ STEP_DOCS = {
     "score": "Score the model and the champion on the same documents. Skipped unless `windows.split` is `fixed`.",
     "evaluate": "Compute the loss of the model `use.model` on the text. Skipped unless `use.task` is `evaluate`.",
 }
-AFTER_SKIPPED = ("train", "generate", "evaluate")
+AFTER_SKIPPED = ("train", "generate")
 """The steps that run also if the step before them is skipped, because the configuration does not ask for it."""
 
 
@@ -234,8 +236,8 @@ def add_tasks(pipeline: PipelineConfig) -> None:
     )
     # A template, not `create.output`: a task directly after a setup may only have the trigger rule `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
-    steps = [
-        SparkStepOperator(
+    steps = {
+        step: SparkStepOperator(
             task_id=step,
             step=step,
             cluster_id=cluster_id,
@@ -244,7 +246,8 @@ def add_tasks(pipeline: PipelineConfig) -> None:
             doc_md=STEP_DOCS[step],
         )
         for step in STEPS
-    ]
+    }
+    evaluate = steps.pop(EVALUATE)  # it needs no other step, and delays none
     sent = notifications.on_decision(pipeline.table.notify)
     pulled, promoted = pull_stats(), promote.override(on_success_callback=sent)()
     terminate = TerminateClustersOperator(
@@ -255,9 +258,11 @@ def add_tasks(pipeline: PipelineConfig) -> None:
     )
     final = verdict()
 
-    chain(preflight(), has_changed(), turn, package_uri, sweep, create, *steps, terminate, final)
-    chain(steps[-1], pulled, promoted, final)
-    chain(steps[-1], promoted)  # pull_stats succeeds even if a step failed; promote must not run then
+    ends = [steps[SCORE], evaluate]
+    chain(preflight(), has_changed(), turn, package_uri, sweep, create, *steps.values(), terminate, final)
+    chain(create, evaluate, terminate)
+    chain(ends, pulled, promoted, final)
+    chain(ends, promoted)  # pull_stats succeeds even if a step failed; promote must not run then
     terminate.as_teardown(setups=[sweep, create], on_failure_fail_dagrun=True)
     final.as_teardown(on_failure_fail_dagrun=True)
 

@@ -38,7 +38,7 @@ def run(user):
 
 def test_run_shows_progress_and_results(user, emr, run):
     states = user.states(run)
-    assert states.pop("embed") == states.pop("score") == "skipped"
+    assert {states.pop(step) for step in ("embed", "score", "evaluate")} == {"skipped"}
     assert set(states.values()) == {"success"}
     assert emr.clusters(run.run_id) == ["TERMINATED"]
     assert "train: half of it done" in user.log(run, "train")
@@ -55,6 +55,7 @@ LINKS = {
     "create_cluster": {"Cluster"},
     "embed": {"Cluster"},
     "score": {"Cluster"},
+    "evaluate": {"Cluster"},
     "tokenize": {"Cluster", "Step logs"},
     "windows": {"Cluster", "Step logs"},
     "train": {"Cluster", "Step logs", "Model"},

@@ -34,6 +34,7 @@ ORDER = [
     "terminate_cluster",
     "verdict",
 ]
+EVALUATION = ["create_cluster", "evaluate", "terminate_cluster"]
 RESULTS = ["score", "pull_stats", "promote", "verdict"]
 HEAVY = ["torch", "pyspark", "pyarrow", "gigatoken", "tokenizers", "boto3", "airflow.providers.amazon", "pandas"]
 
@@ -51,9 +52,9 @@ def train_llm(dags):
 
 
 def test_tasks_are_in_order(train_llm):
-    for first, second in (*pairwise(ORDER), *pairwise(RESULTS)):
+    for first, second in (*pairwise(ORDER), *pairwise(EVALUATION), *pairwise(RESULTS)):
         assert second in train_llm.get_task(first).downstream_task_ids
-    assert set(train_llm.task_ids) == {*ORDER, *RESULTS}
+    assert set(train_llm.task_ids) == {*ORDER, *EVALUATION, *RESULTS}
 
 
 def test_setups_and_teardowns(train_llm):
@@ -74,8 +75,9 @@ def test_nothing_can_skip_the_teardown(train_llm):
 def test_statistics_are_always_pulled_and_promotion_needs_all_steps(train_llm):
     assert train_llm.get_task("pull_stats").trigger_rule == "all_done"
     promote = train_llm.get_task("promote")
-    assert {"score", "pull_stats"} <= promote.upstream_task_ids
-    assert promote.trigger_rule == "none_failed"  # `score` may be skipped
+    assert {"score", "evaluate", "pull_stats"} <= promote.upstream_task_ids
+    assert {"score", "evaluate"} <= train_llm.get_task("pull_stats").upstream_task_ids
+    assert promote.trigger_rule == "none_failed"  # `score` and `evaluate` may be skipped
 
 
 def test_every_task_is_retried(train_llm, dags):
@@ -92,7 +94,7 @@ def test_clearing_a_task_that_needs_no_cluster_starts_none(train_llm, cleared):
     assert {"sweep", "create_cluster"}.isdisjoint(tasks)
 
 
-@pytest.mark.parametrize("cleared", ["tokenize", "score"])
+@pytest.mark.parametrize("cleared", ["tokenize", "score", "evaluate"])
 def test_clearing_a_step_ends_the_cluster_and_starts_another(train_llm, cleared):
     tasks = train_llm.partial_subset([cleared], include_downstream=False, include_upstream=False).task_dict
     assert {"sweep", "create_cluster", "terminate_cluster"} <= set(tasks)

@@ -128,7 +128,8 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
     ("embed", "--run", "two", "--neighbours", "the"),
     ("embed", "--run", "two", "--set", "embed.seed=2"),
     *((step, "--config", f"lake/runs/lab/local/{run}/config.json", "--engine", "inline")
-      for step in ("tokenize", "windows", "embed", "train", "generate", "score") for run in ("one", "two")),
+      for step in ("tokenize", "windows", "embed", "train", "generate", "score", "evaluate")
+      for run in ("one", "two")),
     *(tuple(worlds.run_arguments(run)) for run in ("one", "two")),
     (*worlds.run_arguments("one")[:-2], "--run-id", "next", "--set", "train.init=champion"),
     (*worlds.run_arguments("one")[:-2], "--run-id", "next", "--set", "tokenize.tokenizer=inherit"),

@@ -158,7 +158,7 @@ def test_help_loads_nothing_heavy():
 def test_every_command_and_option_has_a_help_text():
     found = commands()
     assert set(found) == {
-        *("run", "tokenize", "windows", "embed", "train", "generate", "score", "replay"),
+        *("run", "tokenize", "windows", "embed", "train", "generate", "score", "evaluate", "replay"),
         *("sample", "export", "check-metrics", "history", "facts", "runs", "report", "champion", "gc", "sweep"),
     }
     groups = [getattr(command, "commands", {}) for command in found.values()]

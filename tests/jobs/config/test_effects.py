@@ -103,6 +103,7 @@ UNSEEN = {
     "train.state_every": (3, {}, ROUNDS),
     "train.max_rollbacks": (1, {}, {"train.on_divergence": "rollback"}),
     "train.gang_timeout_seconds": (400.0, ROUNDS, {}),
+    "use.task": ("evaluate", {}, {"use.model": "champion"}),
     # Airflow's task preflight and the train step on a cluster read them.
     "budget.usd": (5.0, {"cluster.job_flow_id": "j-1"}, {}),
     "budget.usd_month": (5.0, {"cluster.job_flow_id": "j-1"}, {}),
@@ -160,6 +161,26 @@ def test_an_inherited_vocabulary_takes_the_effect_of_its_settings():
     assert line.startswith("tokenize.vocab_size=300 has no effect: it acts only with a vocabulary that is learned")
 
 
+@pytest.mark.parametrize(
+    ("task", "inert", "acting"),
+    [
+        ("generate", ("tokenize.field", "tokenize.split_bytes"), ("generate.top_k", "generate.num_samples")),
+        (
+            "evaluate",
+            ("generate.top_k", "generate.num_samples", "tokenize.vocab_size", "tokenize.drop_duplicates"),
+            ("tokenize.field", "tokenize.documents"),
+        ),
+    ],
+)
+def test_a_run_that_uses_a_model_names_the_settings_that_do_not_act(task, inert, acting):
+    config = config_of({"use.model": "champion", "use.task": task, "tokenize.drop_duplicates": True})
+    of_training = ("windows.size", "model.num_layers", "train.seed", "embed.size", "promotion.documents")
+    assert [key for key in (*inert, *of_training) if acts(config, key, Facts())] == []
+    assert all(acts(config, key, Facts()) for key in (*acting, "train.workers", "log_level", "use.task"))
+    (line,) = explain_inert(config, ["train.seed"], Facts())
+    assert line == "train.seed=1234 has no effect: it acts only with no use.model"
+
+
 def identity(config):
     """Return everything that names or describes the parts of a run: fingerprints, requests to EMR, rows."""
     run = Lake("s3://lakes/x").run("r")
@@ -171,6 +192,7 @@ def identity(config):
             "train": TrainingJob(run, config, "0").settings_hash(),
             "changeable": {name: getattr(config.train, name) for name in sorted(CHANGEABLE_SETTINGS)},
             "generate": config.generate.model_dump(),
+            "use": config.use.model_dump(),
             "promotion": config.promotion.model_dump(),
             "budget": describe_budget(config) if has_budget(config) else None,
             "cluster": requests.run_job_flow(config, who, datetime(2026, 1, 1, tzinfo=UTC), "s3://p"),

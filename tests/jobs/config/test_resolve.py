@@ -30,6 +30,16 @@ def test_embed_is_a_step_if_the_model_starts_from_its_vectors():
     assert config.steps == ("tokenize", "windows", "embed", "train", "generate")
 
 
+@pytest.mark.parametrize(("task", "corpus"), [("generate", ""), ("evaluate", "a.txt")])
+def test_a_run_that_uses_a_model_has_the_step_of_its_task_alone(task, corpus):
+    others = {"windows.split": "fixed", "train.embeddings": "embed", "spark.executors": 1, "spark.executor_cores": 1}
+    config = resolve("a.txt", "tiny", {"use.model": "champion", "use.task": task, "embed.size": 64, **others})
+    assert (config.steps, config.corpus) == ((task,), corpus)
+    assert (config.trains, config.promotes, config.reads_text) == (False, False, task == "evaluate")
+    assert config.text_settings.max_piece_bytes is None  # its documents are whole
+    assert Config.from_json(config.to_json()) == config
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_is_valid(name):
     assert resolve("a.txt", name).preset == name

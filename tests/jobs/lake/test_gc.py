@@ -114,6 +114,15 @@ def test_a_run_whose_model_another_started_from_stays(local):
     assert {name for name in folders(local, keep_runs=1) if name.count("/") == 3} == {"runs/lab/poems/night-02"}
 
 
+def test_a_run_whose_model_another_used_stays(local):
+    runs = [make_run(local, number) for number in range(4)]
+    for user, uri in ((3, runs[1].model_archive), (1, "file:///elsewhere/model")):
+        store.write_json(runs[user].used, {"name": "x", "uri": uri, "fingerprint": "f"})
+    assert {name for name in folders(local, keep_runs=1) if name.count("/") == 3} == {
+        f"runs/lab/poems/night-{number:02d}" for number in (0, 2)
+    }
+
+
 def test_the_champion_of_an_earlier_version_stays(local):
     run = make_run(local, 0, "default")
     publish(join(local.models, "e" * 64))

@@ -19,5 +19,8 @@ def test_steps_of_a_stored_configuration(split, enabled, embeds):
     assert planned_steps(stored, {}) == config.steps
     assert ("score" in config.steps) == (split == "fixed" and enabled)
     assert ("embed" in config.steps) == embeds
+    for task in ("generate", "evaluate"):
+        used = resolve("corpus", "tiny", {**settings, "use.model": "champion", "use.task": task})
+        assert planned_steps(json.loads(used.to_json()), {}) == used.steps == (task,)
     assert planned_steps({}, {}) == ("tokenize", "windows", "train", "generate")  # of an earlier version
     assert planned_steps({}, {"score": {}})[-1] == "score"

@@ -12,6 +12,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
+from jobs.model_io.archive import pack
 from jobs.model_io.folder import save_model
 from jobs.steps import generate
 from tests.support.handmade import make_run, train_tokenizer
@@ -73,6 +74,30 @@ def test_samples_do_not_depend_on_the_number_of_tasks(place):
     assert "[18] The man starts with" + rows[17]["text"] in text
     again = generate.run(run, config, None, lambda _: None)  # no engine: nothing is generated
     assert again == stats | {"reused": True}
+
+
+def test_a_run_that_uses_a_model_makes_the_samples_of_the_run_that_trained_it(place):
+    trained, _, _, rows = make(place, "trained", generate__max_new_tokens=8)
+    contents = {
+        name: store.read_bytes(f"{trained.model}/{name}") for name in ("_manifest.json", *names_in(trained.model))
+    }
+    store.write_bytes(trained.model_archive, pack(contents))
+    for number, name in enumerate(("trained", trained.model, trained.model_archive)):
+        run, config = make_run(
+            place, f"use {number}", use__model=name, generate__max_new_tokens=8, generate__num_samples=18,
+            generate__prompts=["The man starts with", "", "Night"], promotion__canaries=["The end"],
+        )  # fmt: skip
+        stats = generate.run(run, config, InlineEngine(), lambda _: None)
+        assert store.read_bytes(run.samples) == store.read_bytes(trained.samples)
+        assert (stats["used_model"], stats["num_samples"]) == (name, len(rows))
+        assert stats["used_model_uri"] in (trained.model, trained.model_archive)
+        assert stats["used_model_sha256"] == store.read_manifest(trained.model).fingerprint
+        assert generate.run(run, config, None, lambda _: None) == stats | {"reused": True}
+        assert not store.exists(run.model)
+
+
+def names_in(folder):
+    return [entry.name for entry in store.read_manifest(folder).files]
 
 
 def test_prompts_come_from_a_file_in_the_lake(place):

@@ -43,6 +43,7 @@ def test_each_step_is_verified_where_it_leaves_its_output(run):
         "tokenize": lake.dataset("tokens", "a"), "windows": lake.dataset("windows", "b"),
         "embed": lake.dataset("embeddings", "c"),
         "train": run.train, "generate": run.generate, "score": run.score,
+        "evaluate": run.evaluation,
     }  # fmt: skip
     store().write_json(run.datasets, {"tokens": "a", "windows": "b", "embeddings": "c"})
     for step, folder in folders.items():
