@@ -31,6 +31,7 @@ TABLES = {
     "Statistics of the step train": stats.TrainStats,
     "Statistics of the step generate": stats.GenerateStats,
     "Statistics of the step score": stats.ScoreStats,
+    "Statistics of the step evaluate": stats.EvaluateStats,
     "The bill in stats.json": stats.BillStats,
     "Columns of spark.csv": stats.StageRow,
     "Columns of executors.csv": stats.ExecutorRow,

@@ -41,7 +41,7 @@ Corpus = Annotated[
     list[str] | None,
     Option(
         metavar="PLACE",
-        help="Text to train on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
+        help="Text to train or evaluate on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
         " or s3://... Repeat the option for several places.",
         show_default=False,
     ),
