@@ -252,15 +252,15 @@ class EvaluateStats(StepStats, UsedModelStats, total=False):
     num_files: Annotated[int, Metric("files", "Files of the corpus.")]
     num_documents: Annotated[int, Metric("documents", "Documents of the text.", Show.SUMMARY)]
     num_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the documents.", Show.SUMMARY)]
-    num_parameters: Annotated[int, Metric("parameters", "Parameters of the model.", Show.SUMMARY)]
+    num_parameters: Annotated[int, Metric("parameters", "Trained and fixed parameters of the model.", Show.SUMMARY)]
     loss_unit: Annotated[
         str, Metric("", "Unit of the losses: nats, or squared distance if the model predicts embeddings.", Show.SUMMARY)
     ]
-    loss_per_byte: Annotated[
+    text_loss_per_byte: Annotated[
         float | None,
         Metric("", "Loss per byte of text, in this unit; null if one is not finite.", Show.SUMMARY),
     ]
-    bits_per_byte: Annotated[
+    text_bits_per_byte: Annotated[
         float | None,
         Metric("bits per byte", "Loss on this text in bits; null for models that predict embeddings.", Show.SUMMARY),
     ]

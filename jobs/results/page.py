@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from jobs.config import EVALUATE
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
 from jobs.lake.plain_json import as_number
@@ -117,8 +116,7 @@ class Report:
 
     def headline(self) -> list[Tile]:
         """Return the results, as the summary of the statistics has them."""
-        # The steps train and evaluate have names in common, with meanings of their own; no run has both.
-        steps = {name: step for step, name in SUMMARY_METRICS if step != EVALUATE or self.steps_stats(EVALUATE)}
+        steps = {name: step for step, name in SUMMARY_METRICS}  # a name of two steps has one meaning
         found = [tile for name, step in steps.items() for tile in _tiles(step, self.stats, [name])]
         return [*found, *self._instance_tiles()]
 

@@ -90,6 +90,7 @@ class Summary:
     baseline: str | None = None
     """The name of that baseline."""
     bits_per_byte: float | None = None
+    """Of the validation text, or of the text that the run evaluates a model on."""
     valid_accuracy: float | None = None
     tokens_per_second: float | None = None
     cause: str | None = None
@@ -157,7 +158,7 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         valid_loss=as_number(stats.get("valid_loss")),
         baseline_loss=as_number(stats.get(baseline)) if baseline else None,
         baseline=BASELINE_LOSSES[baseline] if baseline else None,
-        bits_per_byte=as_number(stats.get("bits_per_byte")),
+        bits_per_byte=as_number(stats.get("bits_per_byte", stats.get("text_bits_per_byte"))),
         valid_accuracy=as_number(stats.get("valid_accuracy")),
         tokens_per_second=as_number(stats.get("tokens_per_second")),
         cause=cause,

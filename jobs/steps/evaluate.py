@@ -77,14 +77,14 @@ def _summarize(scored: Sequence[ScoredPart], unit: LossUnit) -> EvaluateStats:
         "num_documents": sum(each["documents"] for each in counts),
         "num_bytes": num_bytes,
         "loss_unit": unit,
-        "loss_per_byte": per_byte,
-        "bits_per_byte": per_byte / math.log(2) if per_byte is not None and unit == "nats" else None,
+        "text_loss_per_byte": per_byte,
+        "text_bits_per_byte": per_byte / math.log(2) if per_byte is not None and unit == "nats" else None,
     }
 
 
 def describe_loss(stats: EvaluateStats) -> str:
     """Return the loss on the whole text in words."""
-    if (bits := stats["bits_per_byte"]) is not None:
+    if (bits := stats["text_bits_per_byte"]) is not None:
         return f"{bits:.4f} bits per byte"
-    per_byte = stats["loss_per_byte"]
+    per_byte = stats["text_loss_per_byte"]
     return "a loss that is not finite" if per_byte is None else f"{per_byte:.4f} {stats['loss_unit']} per byte"

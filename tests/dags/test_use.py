@@ -114,7 +114,7 @@ def test_the_champion_is_evaluated_and_generates_without_another_training(headle
         assert store().read_json(done.run.estimate)["corpus_bytes"] == (
             0 if step == "generate" else other.stat().st_size
         )
-    assert 0 < read(evaluated, "stats.json")["bits_per_byte"] < 8
+    assert 0 < read(evaluated, "stats.json")["text_bits_per_byte"] < 8
     assert read(evaluated, "stats.json")["num_documents"] == 40
     assert len(store().read_bytes(generated.run.samples).splitlines()) == 4
     assert read_champion(Pipeline.of(trained.run)) == (champion, version)

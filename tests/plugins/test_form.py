@@ -238,10 +238,20 @@ def test_a_path_becomes_a_uri(tmp_path):
     assert read_form(filled(corpus=str(tmp_path / "my text.txt"))).corpus == (tmp_path / "my text.txt").as_uri()
 
 
+@pytest.mark.parametrize("corpus", [None, "", "s3://lakes/text"])
+def test_a_run_that_only_generates_needs_no_text_and_reads_none(corpus):
+    config = read_form(filled(corpus=corpus, use__model="champion", generate__dtype="int8", model__kind="context_mlp"))
+    assert (config.steps, config.corpus, config.use.model) == (("generate",), "", "champion")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"corpus": None}, "NIGHTJAR_CORPUS"),
+        (
+            {"corpus": None, "use__model": "champion", "use__task": "evaluate"},
+            "no text to evaluate the model on; name one in the trigger form, or set NIGHTJAR_CORPUS",
+        ),
         ({"corpus": "ftp://host/file"}, "unknown scheme 'ftp'"),
         ({"preset": "huge"}, "preset 'huge' does not exist"),
         ({"train__batchsize": 3}, "did you mean train.batch_size"),

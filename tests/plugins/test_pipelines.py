@@ -57,6 +57,11 @@ def test_each_file_is_a_pipeline_and_there_is_always_the_default_one(load):
     assert pipelines.find("poems", settings.load()) == poems
 
 
+def test_a_scheduled_pipeline_that_only_generates_needs_no_text(load):
+    found, mistakes = load(poet=f'use.model = "champion:poems"\n{NIGHTLY}')
+    assert (found["poet"].wrong, mistakes) == ("", [])
+
+
 def test_without_a_folder_there_is_the_default_one_alone(load, monkeypatch):
     monkeypatch.delenv("NIGHTJAR_PIPELINES")
     found, mistakes = load(poems=POEMS)
@@ -95,6 +100,7 @@ def test_the_environment_configures_the_default_pipeline_alone_and_wins_over_its
         ("[pipeline]\nmax_active_runs = true", "pipeline.max_active_runs: input should be a valid integer"),
         ('[pipeline]\nassets = "a"', "pipeline.assets: input should be a valid tuple"),
         (NIGHTLY, "corpus: runs that start by themselves need a text"),
+        (f'use = {{ model = "champion", task = "evaluate" }}\n{NIGHTLY}', "corpus: runs that start by themselves need"),
         ('[pipeline]\nassets = ["new"]', "corpus: runs that start by themselves need a text"),
         ('corpus = "texts/poems"', "corpus: texts/poems is a relative path"),
     ],

@@ -136,6 +136,21 @@ def test_sample_continues_the_prompt_of_a_run(finished):
     assert first.stdout == second.stdout
 
 
+def test_the_model_of_a_run_is_used_without_training(finished, text, tmp_path):
+    use = ("run", "--lake", finished, "--set", "use.model=r", "--run-id")
+    done = jobs(*use, "generated", "--set", "generate.num_samples=1", "--set", "generate.max_new_words=3")
+    assert done.returncode == 0, done.stderr
+    [text_line] = [line for line in done.stdout.splitlines() if line.startswith("text ")]
+    assert Path(text_line.split(maxsplit=1)[1]).read_text().startswith("[1] The man starts with")
+    done = jobs(*use, "evaluated", "--set", "use.task=evaluate", "--corpus", text)
+    assert done.returncode == 0, done.stderr
+    assert "bits per byte" in done.stdout.splitlines()[0]
+    evaluated = Lake(to_uri(str(finished))).run("evaluated")
+    assert list(read_steps(evaluated)) == ["evaluate"]
+    assert_refused(jobs(*use, "x", "--set", "use.task=evaluate"), "no text to evaluate the model on", "--corpus")
+    assert_refused(jobs(*use[:3], "--set", "use.model=nobody"), "use.model: nobody: no model found")
+
+
 def bad_corpora(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
     (folder / "empty.txt").write_bytes(b"")
     (folder / "blank.txt").write_bytes(b" \n\n \n")

@@ -90,6 +90,15 @@ def test_a_run_that_is_expected_to_cost_more_is_refused_with_the_numbers(lake: L
     assert check(lake.run("r"), config(budget__usd=5), expected(None)) is not None
 
 
+def test_a_run_that_uses_a_model_is_held_to_its_budget_too(lake: Lake) -> None:
+    uses = config(budget__usd=5, use__model="champion", use__task="evaluate")
+    with pytest.raises(InputError, match=r"expected to cost 9\.00 USD.*raise it, or give the run less text"):
+        check(lake.run("r"), uses, expected(9.0, steps={"evaluate": 3000.0}))
+    written = check(lake.run("r"), uses, expected(1.0, steps={"evaluate": 3000.0}))
+    assert written is not None
+    assert written["later_seconds"] is None  # no training has to leave time for other steps
+
+
 def test_the_dearest_type_of_each_fleet_and_spot_nodes_on_demand_count(lake: Lake) -> None:
     settings = config(budget__usd=5, cluster__core_instances=3, cluster__task_instances=2)
     written = check(lake.run("r"), settings, expected(1.0))

@@ -188,6 +188,31 @@ def test_nights_are_the_finished_runs_of_the_same_pipeline(tmp_path: Path) -> No
     assert read_nights(lake.run("now", "new")) == []
 
 
+def test_runs_that_use_a_model_are_nights_of_their_own(tmp_path: Path) -> None:
+    lake, use = Lake((tmp_path / "lake").as_uri()), {"use__model": "champion"}
+    generates, evaluates = config(**use), config(**use, use__task="evaluate")
+    made = {}
+    for number, (settings, size) in enumerate([(generates, 0.0), (evaluates, 2e6)]):
+        [step] = settings.steps
+        whole = night(1e6, settings, evaluate=50.0)
+        spans = tuple(span for span in whole.use.steps if span.name == step)
+        made[step] = replace(
+            whole, corpus_bytes=size, stats={step: {"error": None}}, use=replace(whole.use, steps=spans)
+        )
+        leave(lake.run(f"manual__{number}", "nightly"), made[step])
+    leave(lake.run("manual__2", "nightly"), replace(made["evaluate"], corpus_bytes=0.0, stats={"tokenize": {}}))
+    nights = read_nights(lake.run("now", "nightly"))
+    assert nights == [made["generate"], made["evaluate"]]
+    assert estimate(generates, 0, nights).steps == {"generate": 10.0}
+    assert estimate(evaluates, 4_000_000, nights).steps == {"evaluate": 100.0}
+    others = [night(1e6, config(**PLAIN))]
+    assert estimate(generates, 0, others).reason == "no earlier night has the same cluster and settings of generate"
+    assert (
+        estimate(config(**PLAIN), 1_000_000, [*others, *nights]).steps
+        == estimate(config(**PLAIN), 1_000_000, others).steps
+    )
+
+
 def test_a_step_that_found_its_result_tells_nothing_of_its_duration() -> None:
     before = night(1e6, config(**PLAIN))
     reused = replace(before, stats={**before.stats, "tokenize": {"error": None, "reused": True}})

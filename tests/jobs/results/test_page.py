@@ -29,6 +29,7 @@ from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import write_step
 from jobs.results.page import read_report, to_html
 from jobs.results.pictures import picture_of
+from jobs.results.table import cells
 from tests.support.results import configure, finish, stage, training_row, write_rows
 
 DATA = Path(__file__).parents[2] / "data"
@@ -175,6 +176,26 @@ def test_a_browser_opens_it_without_a_request(run, tmp_path):
     assert browse(report, tmp_path)[1] == set()  # the page forbids it
     report.write_text(hostile.replace("Content-Security-Policy", "x"))
     assert browse(report, tmp_path)[1] == {"http://evil.example/a.png"}  # and without that the test would notice it
+
+
+def test_a_run_that_used_a_model_shows_which_one_and_the_loss_on_its_text(tmp_path):
+    run = Lake((tmp_path / "lake").as_uri()).run("one", "default")
+    configure(run, use={"model": "champion", "task": "evaluate"})
+    stats = {
+        "used_model": "champion", "num_documents": 40, "num_bytes": 5000, "num_parameters": 126_272,
+        "loss_unit": "nats", "text_loss_per_byte": 1.4, "text_bits_per_byte": 2.02,
+    }  # fmt: skip
+    write_step(run, "evaluate", {"error": None, "started": 1_795_572_000.0, "seconds": 3.0, **stats})
+    report = read_report(run)
+    tiles = {tile.label: tile.text for tile in report.headline()}
+    assert tiles["used model"] == "champion"
+    assert tiles["text bits per byte"] == "2.02 bits per byte"
+    assert (report.summary.bits_per_byte, report.summary.valid_loss) == (2.02, None)
+    assert [(step.name, step.status) for step in report.summary.steps] == [("evaluate", "done")]
+    assert cells(report.summary)["note"] == "evaluate champion"
+    page = page_of(run)
+    assert "Model, used without training: champion" in page.text
+    assert "No step of training has been recorded" not in page.text
 
 
 def test_a_run_without_any_file_has_a_report(tmp_path):

@@ -54,10 +54,10 @@ def test_each_document_is_scored_whole_by_the_models_own_measure(anywhere, kind)
     assert [PLAIN[line["offset"] :][: line["bytes"]].decode() for line in lines] == PARAGRAPHS
     assert {line["source"] for line in lines} == {"a.txt"}
     per_byte = sum(line["loss"] for line in lines) / sum(len(text.encode()) for text in PARAGRAPHS)
-    assert stats["loss_per_byte"] == pytest.approx(per_byte)
+    assert stats["text_loss_per_byte"] == pytest.approx(per_byte)
     is_text = kind != "embedding_regression"
     assert stats["loss_unit"] == ("nats" if is_text else "squared distance")
-    assert stats["bits_per_byte"] == (pytest.approx(per_byte / math.log(2)) if is_text else None)
+    assert stats["text_bits_per_byte"] == (pytest.approx(per_byte / math.log(2)) if is_text else None)
     assert (stats["num_documents"], stats["num_files"]) == (60, 1)
     assert (stats["used_model"], stats["used_model_uri"]) == (model, model)
     assert stats["used_model_sha256"] == store.read_manifest(model).fingerprint
@@ -85,7 +85,7 @@ def test_the_formats_and_the_number_of_tasks_do_not_matter(local, monkeypatch):
     for _, stats, lines in found.values():
         assert [line["bytes"] for line in lines] == [len(text.encode()) for text in PARAGRAPHS]
         assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in found["plain"][2]])
-        assert stats["bits_per_byte"] == pytest.approx(found["plain"][1]["bits_per_byte"])
+        assert stats["text_bits_per_byte"] == pytest.approx(found["plain"][1]["text_bits_per_byte"])
 
 
 def test_a_finished_evaluation_is_not_repeated_and_a_damaged_one_is_named(local):

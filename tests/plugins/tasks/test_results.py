@@ -82,6 +82,16 @@ def test_a_run_without_the_dataset_is_damaged(run, step, datasets):
         verify_step(step, run, store())
 
 
+def test_a_step_counts_as_finished_only_with_the_model_that_its_run_uses(run):
+    entry = store().write_file(run.evaluation, "documents.jsonl", b"{}")
+    store().publish_manifest(run.evaluation, Manifest("losses", "m", (entry,), {}, {"model": "m"}))
+    assert results.find_finished("evaluate", run, store()) is None  # nothing says which model the run uses
+    store().write_json(run.used, {"name": "champion", "uri": "file:///m", "fingerprint": "m"})
+    assert results.find_finished("evaluate", run, store()).inputs == {"model": "m"}
+    store().write_json(run.used, {"name": "champion", "uri": "file:///m", "fingerprint": "another"})
+    assert results.find_finished("evaluate", run, store()) is None
+
+
 def test_statistics_are_copied_and_summarized(lake_uri, tmp_path):
     run = Lake(lake_uri).run("one:two")
     stats = {"valid_loss": 4.0, "seconds": {"train": 12.5}, "steps": {"train": {"loss": [1] * 1000}}}
