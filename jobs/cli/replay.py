@@ -50,7 +50,7 @@ def replay(
     new_id = run_id or time.strftime("replay-%Y%m%d-%H%M%S")
     new = home.run(new_id, source.pipeline or LOCAL, source.project or PROJECT)
     config, chosen = found.config, engine or found.engine
-    found.check_corpus(InlineEngine())
+    found.check_corpus(InlineEngine())  # Spark would leave its event log of a replay that is refused
     for difference in found.warnings(chosen):
         log.warning("the weights may differ: %s", difference)
     found.prepare(new)

@@ -72,10 +72,7 @@ class Replay:
         return "spark" if self.lineage.machine["engine"] == "spark" else "inline"
 
     def check_corpus(self, engine: Engine) -> None:
-        """Read the corpus; raise an InputError if it is not the one that the model was trained on.
-
-        `engine` reads it. One of this machine writes nothing, so a refused replay leaves nothing behind.
-        """
+        """Read the corpus on `engine`; raise an InputError if it is not the one that the model was trained on."""
         listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
         files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]
         recorded = self.lineage.corpus

@@ -83,6 +83,7 @@ def test_a_model_says_what_made_it_and_is_made_again(home, capsys):
     assert (lineage.corpus["files"], lineage.tokenizer["from"], lineage.start) == (1, "trained", None)
     assert store.exists(join(home.uri, lineage.corpus["listed_in"]))
     assert lineage.machine["workers"] == 1
+    store.delete_folder(join(home.uri, "datasets"))
     again = assert_equal(home, run, capsys)
     assert list(lineage.differences(read_lineage(again.model))) == []
     champion = promote(run)
