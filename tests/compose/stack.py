@@ -150,7 +150,11 @@ class Stack:
         return Lake(self.lake_dir.as_uri()).run(run_id, DEFAULT)
 
     def state(self, run: Run) -> str:
-        return str(self.ask(f"dagRuns/{run.run_id}")["state"])
+        """The state of a run; "not seen" if the machine is too busy to answer. Every wait has a limit of its own."""
+        try:
+            return str(self.ask(f"dagRuns/{run.run_id}")["state"])
+        except TimeoutError:
+            return "not seen"
 
     def states(self, run: Run) -> dict[str, str]:
         found = self.ask(f"dagRuns/{run.run_id}/taskInstances")["task_instances"]

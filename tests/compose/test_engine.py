@@ -24,7 +24,7 @@ def stack(request, tmp_path_factory):
 def finished(stack):
     """A run on the text that the form shows at first, which has ended well."""
     say(f"memory idle: {stack.memory()}")
-    run = stack.trigger_with({"preset": "tiny", "train.max_seconds": 20, "spark.driver_memory": "1g"})
+    run = stack.trigger_with({"preset": "tiny", "spark.driver_memory": "1g"})
     stack.until_step(run, "train")
     say(f"memory in training: {stack.memory()}")
     assert stack.wait(run) == "success", stack.states(run)
