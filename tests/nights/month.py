@@ -137,7 +137,7 @@ class Month:
             end, why = "failed", log.splitlines()[-1] if log else ""
         else:
             end, why = ("promoted" if decision["promoted"] else "kept"), decision["why"]
-        stats = (_read(join(run.stats, "stats.json")) or {"steps": {}})["steps"]
+        stats = (_read(join(run.stats, "stats.json")) or {}).get("steps", {})
         emr_calls = sum(each["count"] for each in self._control.calls() if each["service"] == "emr")
         states = self._emr.clusters(run.run_id)
         new_files = stats.get("tokenize", {}).get("new_sources")
