@@ -7,7 +7,6 @@ driver need does not grow with the number of documents.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,20 +72,20 @@ def score_documents(
         InputError: if a file cannot be read, or the model's tokenizer cannot encode a text in it.
     """
     torch.set_num_threads(threads)
-    files, losses, rows = list[FileEntry](), list[float](), list[dict[str, Any]]()
+    files, loss, rows = list[FileEntry](), 0.0, list[dict[str, Any]]()
     for source, batch in _batches(part, settings):
         found = _score(source, batch, model)
-        losses += found
+        loss += sum(found)
         rows += [
-            {"source": source.name, "offset": offset, "bytes": size, "loss": loss}
-            for offset, size, loss in zip(batch.offsets.tolist(), batch.texts.sizes.tolist(), found, strict=True)
+            {"source": source.name, "offset": offset, "bytes": size, "loss": each}
+            for offset, size, each in zip(batch.offsets.tolist(), batch.texts.sizes.tolist(), found, strict=True)
         ]
         while len(rows) >= MOST_ROWS:
             files.append(_write(folder_uri, part, rows[:MOST_ROWS]))
             del rows[:MOST_ROWS]
     if rows:
         files.append(_write(folder_uri, part, rows))
-    return ScoredPart(tuple(files), math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan)
+    return ScoredPart(tuple(files), loss)
 
 
 def _batches(part: Part, settings: TokenizeConfig) -> Iterator[tuple[Source, Documents]]:

@@ -187,6 +187,7 @@ def _age(item: tuple[str, Summary]) -> float:
 
 
 def _has_words(summary: Summary, words: Iterable[str]) -> bool:
-    texts = (summary.folder, summary.run_id, summary.preset, summary.corpus, summary.cause, summary.status)
+    known = (summary.preset, summary.corpus, summary.used_model, summary.cause)
+    texts = (summary.folder, summary.run_id, *known, summary.status)
     text = " ".join(filter(None, texts)).casefold()
     return all(word in text for word in words)

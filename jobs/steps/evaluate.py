@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from jobs.config import Config
+from jobs.config import EVALUATE, Config
 from jobs.corpus.check import check_corpus
 from jobs.engine.base import Engine
 from jobs.errors import InputError
@@ -28,7 +28,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 
     The whole corpus is checked before anything is written.
     """
-    if config.use.model is None:
+    if config.use.model is None or EVALUATE not in config.steps:
         raise InputError("use.model: names no model to evaluate; start a run with use.model and use.task=evaluate")
     model = decide_used(run, config.use.model)
     finished = store.read_manifest(run.evaluation)

@@ -5,6 +5,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from jobs.config import resolve
 from jobs.errors import DamagedError, InputError
@@ -129,6 +130,20 @@ def test_a_wrong_text_is_named_and_nothing_is_published(local, files, settings, 
     assert store.read_manifest(Lake(local).run("use").evaluation) is None
 
 
-def test_a_run_that_trains_evaluates_nothing(local):
+@pytest.mark.parametrize("settings", [{}, {"use.model": "champion"}])
+def test_a_run_that_trains_or_generates_evaluates_nothing(local, settings):
     with pytest.raises(InputError, match=r"use\.model: names no model to evaluate"):
-        evaluate.run(Lake(local).run("r"), resolve("none", "tiny"), TravelEngine(), lambda _: None)
+        evaluate.run(Lake(local).run("r"), resolve("none", "tiny", settings), TravelEngine(), lambda _: None)
+
+
+def test_a_loss_that_is_not_finite_is_null_and_so_is_the_mean(local):
+    model = with_model(local)
+    loaded, tokenizer = load_model(model)
+    with torch.no_grad():
+        loaded.embeddings[tokenizer.encode("\u6f22").tolist()[0]] = math.nan
+    save_model(model, loaded, tokenizer)
+    corpus = write_corpus(join(local, "texts"), {"a.txt": PLAIN})
+    _, stats, lines = run(local, corpus, model)
+    assert {line["loss"] for line in lines} == {None}
+    assert (stats["text_loss_per_byte"], stats["text_bits_per_byte"]) == (None, None)
+    assert stats["num_documents"] == 60
