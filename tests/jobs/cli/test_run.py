@@ -136,8 +136,9 @@ def test_sample_continues_the_prompt_of_a_run(finished):
     assert first.stdout == second.stdout
 
 
-def test_the_model_of_a_run_is_used_without_training(finished, text, tmp_path):
-    use = ("run", "--lake", finished, "--set", "use.model=r", "--run-id")
+def test_the_model_of_a_run_is_used_without_training(finished, text):
+    _, home = finished
+    use = ("run", "--lake", home.uri, "--set", "use.model=r", "--run-id")
     done = jobs(*use, "generated", "--set", "generate.num_samples=1", "--set", "generate.max_new_words=3")
     assert done.returncode == 0, done.stderr
     [text_line] = [line for line in done.stdout.splitlines() if line.startswith("text ")]
@@ -145,7 +146,7 @@ def test_the_model_of_a_run_is_used_without_training(finished, text, tmp_path):
     done = jobs(*use, "evaluated", "--set", "use.task=evaluate", "--corpus", text)
     assert done.returncode == 0, done.stderr
     assert "bits per byte" in done.stdout.splitlines()[0]
-    evaluated = Lake(to_uri(str(finished))).run("evaluated")
+    evaluated = home.run("evaluated")
     assert list(read_steps(evaluated)) == ["evaluate"]
     assert_refused(jobs(*use, "x", "--set", "use.task=evaluate"), "no text to evaluate the model on", "--corpus")
     assert_refused(jobs(*use[:3], "--set", "use.model=nobody"), "use.model: nobody: no model found")
