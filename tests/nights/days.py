@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.text import original
 from tests.nights.corpus import Corpus
-from tests.nights.month import FILE, PIPELINE, Done, Month, month
+from tests.nights.month import FILE, PIPELINE, Done, Month, causes, month
 from tests.nights.plan import SAME, Night
 
 PAGE = Path("docs/guides/ten-days.md")
@@ -40,7 +40,6 @@ _MESSAGE = re.compile(
     r"^\S+ \[\w+ *\] ((?:Estimate|Promoted|Not promoted|Nothing has changed|The run's cluster"
     r"|tokenize is complete|EMR does not|Waiting for the)\b.*?) +\[nightjar"
 )
-_CAUSE = re.compile(r"^(?!verdict)\w+: .*")
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,8 @@ def _tell(number: int, day: Day, done: Done, played: Month, folder: str) -> Iter
 
 def _worth_showing(log: str) -> Iterator[str]:
     """Yield the messages of a run that tell its story, and the cause of its failure."""
-    for line in log.splitlines():
-        if found := _MESSAGE.match(line):
-            yield found[1]
-        elif _CAUSE.match(line):
-            yield line
+    yield from (found[1] for line in log.splitlines() if (found := _MESSAGE.match(line)))
+    yield from causes(log)
 
 
 def _aligned(table: str) -> list[str]:

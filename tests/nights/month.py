@@ -68,6 +68,7 @@ schedule = "0 2 * * *"
 skip_unchanged = "all"
 """
 _TYPES = ("m6i.xlarge", "m6a.xlarge", "m7i.xlarge")
+_CAUSE = re.compile(r"(?!verdict)[a-z_]+: ")
 _LIMIT_SECONDS = 600.0
 
 
@@ -134,7 +135,7 @@ class Month:
         if run_is_skipped := code == 0 and decision is None:
             end, why = "skipped", log
         elif code != 0 or decision is None:
-            end, why = "failed", log.splitlines()[-1] if log else ""
+            end, why = "failed", next(causes(log), "")
         else:
             end, why = ("promoted" if decision["promoted"] else "kept"), decision["why"]
         stats = (_read(join(run.stats, "stats.json")) or {}).get("steps", {})
@@ -238,6 +239,13 @@ class Month:
         self._validated |= texts_of(run, "valid")
         both = {text for text in self._trained & self._validated if "<unk>" not in text}  # these are not told apart
         return [f"{len(both)} texts are on both sides, such as {min(both)[:60]!r}"] if both else []
+
+
+def causes(log: str) -> Iterator[str]:
+    """Yield the causes of a failure in what a run has printed, each with its task; the verdict only counts them."""
+    for line in log.splitlines():
+        if _CAUSE.match(line):
+            yield line
 
 
 def _judge(night: Night, end: str, why: str) -> list[str]:
