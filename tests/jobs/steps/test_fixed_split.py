@@ -167,8 +167,8 @@ def test_of_two_runs_at_once_one_decides_and_the_other_follows(local):
     assert decided.decisions.number == 2  # the fast run decided all
     assert decided.decisions.sides_of(all_hashes(slow)).max() <= VALID
     fast.stats, slow.stats = fast.windows(), slow.windows()
-    trained = texts_of(fast, "train") | texts_of(slow, "train")
-    assert not trained & (texts_of(fast, "valid") | texts_of(slow, "valid"))
+    trained = texts_of(fast.run, "train") | texts_of(slow.run, "train")
+    assert not trained & (texts_of(fast.run, "valid") | texts_of(slow.run, "valid"))
     assert slow.stats["num_new_documents"] == 0
 
 
