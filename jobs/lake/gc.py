@@ -21,7 +21,7 @@ from jobs.lake.files import FileInfo
 from jobs.lake.identity import encode_name
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.lease import is_held
-from jobs.lake.models import read_used
+from jobs.lake.models import folder_of_run, read_used
 from jobs.lake.plain_json import to_json
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
@@ -170,8 +170,8 @@ def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[s
 
 def _parent_of(run: Run, store: Store) -> str:
     """Return the folder of the run whose model a run started from or used; "" if it is of no run of this lake."""
-    runs, uri = f"{Lake(run.lake_uri).runs}/", _earlier_model(run, store)
-    return uri.removeprefix(runs).rpartition("/model")[0] if uri and uri.startswith(runs) else ""
+    uri = _earlier_model(run, store)
+    return folder_of_run(uri, Lake(run.lake_uri)) if uri else ""
 
 
 def _earlier_model(run: Run, store: Store) -> str | None:

@@ -65,6 +65,12 @@ def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFi
         raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
 
 
+def folder_of_run(model_uri: str, lake: Lake) -> str:
+    """Return the folder, below `Lake.runs`, of the run in which a model lies; "" if it lies in none of this lake."""
+    runs = f"{lake.runs}/"
+    return model_uri.removeprefix(runs).rpartition("/model")[0] if model_uri.startswith(runs) else ""
+
+
 def read_model_manifest(uri: str, store: Store = ENVIRONMENT) -> Manifest | None:
     """Return the manifest of the model at `uri`, a folder or a zip file; None if there is no model."""
     if not ending_of(uri, (".zip",)):

@@ -11,7 +11,7 @@ from typing import Any
 from jobs.errors import DamagedError, reading
 from jobs.lake.champion import name_of_model
 from jobs.lake.layout import Lake
-from jobs.lake.models import read_model_file, read_model_manifest
+from jobs.lake.models import folder_of_run, read_model_file, read_model_manifest
 from jobs.lake.plain_json import to_json
 from jobs.lake.uri import join
 
@@ -39,9 +39,9 @@ class ModelOrigin:
         manifest = read_model_manifest(uri)
         if manifest is None:
             raise DamagedError(f"{uri}: has no manifest; choose another model")
-        lineage, runs = read_lineage(uri), f"{lake.runs}/"
-        folder = uri.removeprefix(runs).rpartition("/model")[0] if uri.startswith(runs) else ""
-        return cls(uri, name_of_model(manifest), manifest.fingerprint, lineage.run if lineage else folder)
+        lineage = read_lineage(uri)
+        run = lineage.run if lineage else folder_of_run(uri, lake)
+        return cls(uri, name_of_model(manifest), manifest.fingerprint, run)
 
 
 @dataclass(frozen=True)
