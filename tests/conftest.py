@@ -35,8 +35,7 @@ os.environ.update(
 
 _KEPT_TOGETHER = (
     "tests/dags/test_headless.py",
-    "tests/dags/test_live.py",
-    "tests/dags/test_live_nights.py",
+    "tests/dags/test_live",
     "tests/infra/aws/test_deployment.py",
     "tests/infra/serve/",
     "tests/jobs/cli/test_run.py",

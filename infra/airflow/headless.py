@@ -45,6 +45,11 @@ def main() -> int:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--conf", type=json.loads, default={}, metavar="JSON")
     options = parser.parse_args()
+    return run_here(options.dag, options.run_id, options.conf)
+
+
+def run_here(dag_id: str, run_id: str, conf: Mapping[str, Any]) -> int:
+    """Run a DAG in this process, whose environment names Airflow's home. Returns the exit code, as `run_dag` does."""
     # Imported here because Airflow takes seconds to import, and the process that calls `run_dag` does not need it.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
     from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above
@@ -54,14 +59,14 @@ def main() -> int:
     from nightjar.errors import UserError  # noqa: PLC0415 - see above
 
     initdb()
-    dag: Any = DagBag().dags[options.dag]
+    dag: Any = DagBag().dags[dag_id]
     failures: list[tuple[str, BaseException]] = []
     for task in dag.tasks:
         task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
     try:
         # dag.test has no parameter for the run's id.
-        with mock.patch.object(DagRun, "generate_run_id", return_value=options.run_id):
-            run = dag.test(run_conf=options.conf)
+        with mock.patch.object(DagRun, "generate_run_id", return_value=run_id):
+            run = dag.test(run_conf=conf)
     except ParamValidationError as error:
         sys.stderr.write(f"{str(error).splitlines()[0]}\n")
         return UserError.exit_code

@@ -20,10 +20,10 @@ from bench.table import show
 from tests.chaos_airflow.headless import Bench, bench
 from tests.chaos_airflow.judge import Result
 from tests.chaos_airflow.live import LiveBench, live_bench
-from tests.chaos_airflow.no_spark import use_no_spark
 from tests.chaos_airflow.plan import DAEMONS, FAULTS, INTERVENTIONS, Call, Case, cases_of, sample
 from tests.chaos_airflow.subjects import SUBJECTS, Subject
 from tests.support.airflow import isolate
+from tests.support.no_spark import no_spark
 
 JUDGED = ("train_llm",)
 """The DAGs for which a broken promise is an error."""
@@ -58,7 +58,7 @@ def disturb(subject: Subject, path: Path, options: argparse.Namespace) -> list[R
     """Run the cases of a DAG that have not struck by the file `path`, print the table, and return all results."""
     done = read_results(path)
     with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
-        use_no_spark(Path(folder, "no-spark"))
+        os.environ |= no_spark(Path(folder, "no-spark"))
         place = Place(subject, Path(folder), path)
         calls = place.record()
         cases = sample(cases_of(calls, options.only or DISTURBANCES), options.sample, options.seed)

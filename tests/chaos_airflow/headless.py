@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 
 from infra.airflow.environment import environment
-from infra.airflow.headless import run_dag
 from infra.emr.control import Control
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
@@ -21,6 +20,7 @@ from tests.chaos_airflow.judge import End, Result, judge
 from tests.chaos_airflow.plan import Call, Case, calls_of
 from tests.chaos_airflow.subjects import Subject, dags_folder
 from tests.support.airflow import BUCKET, STANDIN, Emr, emr_process
+from tests.support.headless import run_dag
 
 
 @dataclass(frozen=True)

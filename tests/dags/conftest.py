@@ -1,6 +1,6 @@
 """Fixtures of the DAGs' tests: the embedded EMR, a corpus, and runs of `train_llm`.
 
-Runs use a stand-in for the job, unless a test passes `package_root=PROJECT_ROOT`.
+Runs use a stand-in for the job that needs no Spark, unless a test passes `package_root=PROJECT_ROOT`.
 """
 
 import time
@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from infra.airflow.environment import environment
-from infra.airflow.headless import run_dag
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from nightjar.aws import store
 from tests.support import airflow
+from tests.support.headless import run_dag
+from tests.support.live import live_user
+from tests.support.no_spark import no_spark
+from tests.support.receiver import receiver
 
 airflow.isolate()
 
@@ -32,7 +35,9 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def emr(tmp_path_factory):
-    with airflow.emr_process(tmp_path_factory.mktemp("emr")) as running:
+    """An embedded EMR whose steps need no Spark."""
+    folder = tmp_path_factory.mktemp("emr")
+    with airflow.emr_process(folder, no_spark(folder / "no-spark")) as running:
         yield running
 
 
@@ -70,6 +75,53 @@ def headless(emr, corpus, home, tmp_path):
         return Finished(code, log.read_text(), Lake(lake_uri).run(run_id, DEFAULT), stats_dir)
 
     return run
+
+
+POEMS = """
+corpus = "{corpus}"
+preset = "tiny"
+train.batch_size = 4
+
+[pipeline]
+schedule = "30 3 1 1 *"
+timezone = "Europe/Berlin"
+max_active_runs = 2
+
+[[pipeline.notify]]
+on = ["failure"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = {{ text = "{{{{ run_id }}}} of {{{{ dag.dag_id }}}} failed" }}
+
+[[pipeline.notify]]
+on = ["promotion"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = {{ text = "{{{{ run_id }}}}: {{{{ decision.why }}}}" }}
+"""
+
+
+@pytest.fixture(scope="session")
+def chat():
+    """What receives the notifications of the live Airflow's pipelines."""
+    with receiver() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory, corpus, chat):
+    """A user of a real Airflow with scheduler, triggerer and API, whose steps need no Spark.
+
+    It has `train_llm`, the pipeline `poems`, and the pipeline `broken`, whose file is wrong. It takes minutes of CPU
+    time, so that the tests of one process share it.
+    """
+    folder = tmp_path_factory.mktemp("pipelines")
+    (folder / "poems.toml").write_text(POEMS.format(corpus=corpus))
+    (folder / "broken.toml").write_text("train.batchsize = 4")
+    variables = {"NIGHTJAR_PIPELINES": str(folder), "AIRFLOW_CONN_CHAT": f"http://127.0.0.1:{chat.port}"}
+    variables |= no_spark(folder / "no-spark", seconds=2)
+    with live_user(tmp_path_factory.mktemp("live"), corpus, extra_env=variables) as logged_in:
+        yield logged_in
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`train_llm` from end to end without Airflow's servers. spark-submit runs a stand-in for the job."""
+"""`train_llm` from end to end without Airflow's servers. Steps run a stand-in for the job."""
 
 import json
 

@@ -1,6 +1,6 @@
 """`train_llm` in a real Airflow with scheduler, triggerer and API, and a user who intervenes through the API.
 
-The lake is in a folder with a space in its name. spark-submit runs a stand-in for the job.
+The lake is in a folder with a space in its name. Steps run a stand-in for the job.
 """
 
 import re
@@ -12,15 +12,13 @@ from infra.airflow.standalone import call, login
 from jobs.lake.uri import local_path
 from tests.support.airflow import Emr
 from tests.support.browser import CHROMIUM, browser
-from tests.support.live import live_user
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory, corpus):
-    with live_user(tmp_path_factory.mktemp("live"), corpus) as logged_in:
-        yield logged_in
+def user(live):
+    return live
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +68,7 @@ def test_every_link_of_a_task_leads_somewhere(user, run):
     for task in user.states(run):
         found = user.ask(f"dagRuns/{run.run_id}/taskInstances/{task}/links")["extra_links"]
         live = {name: url for name, url in found.items() if url}
-        assert set(live) == {"Run folder", *LINKS.get(task, ())}
+        assert (task, set(live)) == (task, {"Run folder", *LINKS.get(task, ())})
         pages |= {(task, name): user.page(url) for name, url in live.items()}
     assert {status for status, _, _ in pages.values()} == {200}
     assert 'href="/nightjar/lake/runs' in pages["preflight", "Run folder"][2]

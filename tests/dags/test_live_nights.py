@@ -12,49 +12,13 @@ from jobs.cli.main import main
 from jobs.lake.layout import Pipeline
 from nightjar import turns
 from nightjar.aws import store
-from tests.support.live import live_user
-from tests.support.receiver import receiver
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
-POEMS = """
-corpus = "{corpus}"
-preset = "tiny"
-train.batch_size = 4
 
-[pipeline]
-schedule = "30 3 1 1 *"
-timezone = "Europe/Berlin"
-max_active_runs = 2
-
-[[pipeline.notify]]
-on = ["failure"]
-notifier = "airflow.providers.http.notifications.http.HttpNotifier"
-http_conn_id = "chat"
-json = {{ text = "{{{{ run_id }}}} of {{{{ dag.dag_id }}}} failed" }}
-
-[[pipeline.notify]]
-on = ["promotion"]
-notifier = "airflow.providers.http.notifications.http.HttpNotifier"
-http_conn_id = "chat"
-json = {{ text = "{{{{ run_id }}}}: {{{{ decision.why }}}}" }}
-"""
-
-
-@pytest.fixture(scope="module")
-def chat():
-    with receiver() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def user(tmp_path_factory, corpus, chat):
-    folder = tmp_path_factory.mktemp("pipelines")
-    (folder / "poems.toml").write_text(POEMS.format(corpus=corpus))
-    (folder / "broken.toml").write_text("train.batchsize = 4")
-    variables = {"NIGHTJAR_PIPELINES": str(folder), "AIRFLOW_CONN_CHAT": f"http://127.0.0.1:{chat.port}"}
-    with live_user(tmp_path_factory.mktemp("live"), corpus, extra_env=variables) as logged_in:
-        yield replace(logged_in, dag_id="poems")
+@pytest.fixture
+def user(live):
+    return replace(live, dag_id="poems")
 
 
 def night(user, **conf):

@@ -13,9 +13,17 @@ import pytest
 from infra.airflow.environment import PROJECT_ROOT
 from jobs.lake.layout import Lake
 from nightjar.aws import store
+from tests.support import airflow
 from tests.support.real_job import CONF, assert_complete, poems
 
 pytestmark = [pytest.mark.airflow, pytest.mark.spark]
+
+
+@pytest.fixture
+def emr(tmp_path):
+    """An embedded EMR that runs Spark."""
+    with airflow.emr_process(tmp_path / "emr") as running:
+        yield running
 
 
 @pytest.mark.timeout(1800)

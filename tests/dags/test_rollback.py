@@ -3,12 +3,12 @@
 import pytest
 
 from infra.airflow.environment import environment
-from infra.airflow.headless import run_dag
 from jobs.lake import store
 from jobs.lake.champion import Change, change_champion, read_champion
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join
+from tests.support.headless import run_dag
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 

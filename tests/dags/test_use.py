@@ -13,9 +13,9 @@ from jobs.lake.uri import join
 from jobs.model_io.folder import save_model
 from nightjar import turns
 from nightjar.aws import store
-from tests.chaos_airflow.no_spark import use_no_spark
 from tests.support import airflow
 from tests.support.models import untrained_model
+from tests.support.no_spark import no_spark
 from tests.support.real_job import CONF, poems
 
 pytestmark = pytest.mark.airflow
@@ -25,13 +25,8 @@ pytestmark = pytest.mark.airflow
 def emr(tmp_path_factory):
     """An embedded EMR whose steps need no Spark."""
     folder = tmp_path_factory.mktemp("emr")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", "")  # so that it is put back, which other processes of the tests need
-        use_no_spark(folder / "no-spark", "--engine inline")
-        running = airflow.emr_process(folder)
-        emr = running.__enter__()
-    yield emr
-    running.__exit__(None, None, None)
+    with airflow.emr_process(folder, no_spark(folder / "no-spark", "--engine inline")) as running:
+        yield running
 
 
 def test_a_run_that_only_generates_has_one_step_and_takes_no_turn(headless, emr, tmp_path):

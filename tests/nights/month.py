@@ -16,7 +16,6 @@ from threading import Thread
 from typing import Any
 
 from infra.airflow.environment import environment
-from infra.airflow.headless import run_dag
 from infra.emr.control import Control
 from jobs.evaluation.frozen import read_latest, read_part
 from jobs.lake import store
@@ -26,11 +25,12 @@ from jobs.lake.uri import join
 from jobs.prices.book import Price, to_toml
 from jobs.results.scores import Scores, read_scores
 from jobs.results.summary import read_summary
-from tests.chaos_airflow.no_spark import use_no_spark
 from tests.nights.corpus import Corpus
 from tests.nights.plan import Night
 from tests.support.airflow import Emr, emr_process
 from tests.support.growing import texts_of
+from tests.support.headless import run_dag
+from tests.support.no_spark import no_spark
 
 PIPELINE = "poems"
 FILE = """
@@ -266,8 +266,7 @@ def _read(uri: str) -> Any:
 @contextmanager
 def month(folder: Path, text: bytes) -> Iterator[Month]:
     """Start an embedded EMR whose steps need no Spark, for the duration of the block."""
-    use_no_spark(folder / "no-spark", "--engine inline")
     os.environ.pop("NIGHTJAR_PIPELINES", None)
     (folder / "emr").mkdir()
-    with emr_process(folder / "emr") as emr:
+    with emr_process(folder / "emr", no_spark(folder / "no-spark", "--engine inline")) as emr:
         yield Month(folder, emr, text)

@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,10 +70,15 @@ class Emr:
 
 
 @contextmanager
-def emr_process(folder: Path) -> Iterator[Emr]:
-    """Run the embedded EMR in a process of its own, because moto's state is global to a process."""
+def emr_process(folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[Emr]:
+    """Run the embedded EMR in a process of its own, because moto's state is global to a process.
+
+    Args:
+        folder: Folder of its state and its log.
+        variables: Additional environment variables.
+    """
     endpoint = f"http://127.0.0.1:{free_port(0)}"
     command = emr_command(folder, f"s3://{BUCKET}", endpoint)
-    with GuardedProcess("emr", command, os.environ, folder / "emr.log") as process:
+    with GuardedProcess("emr", command, os.environ | dict(variables or {}), folder / "emr.log") as process:
         wait_until(lambda: process.has_logged(EMR_READY_MESSAGE), "the embedded EMR has not started", [process], 120)
         yield Emr(endpoint)

@@ -22,7 +22,7 @@ from infra.airflow.standalone import EMR_READY_MESSAGE, emr_command
 from jobs.config import Config, of_run, resolve
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join
-from tests.chaos_airflow.no_spark import use_no_spark
+from tests.support.no_spark import no_spark
 
 PIECES = (4, 5, 5, 6, 7, 12, 12, 13, 9, 14)
 """Number of files in the corpus of each night."""
@@ -40,7 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nightjar-nights-") as name:
         folder = Path(name)
         endpoint = f"http://127.0.0.1:{free_port(0)}"
-        use_no_spark(folder, "--engine inline")
+        os.environ |= no_spark(folder, "--engine inline")
         os.environ |= environment(folder / "airflow", (folder / "lake").as_uri(), endpoint)
         command = emr_command(folder, "s3://lakes", endpoint)
         with GuardedProcess("emr", command, os.environ, folder / "emr.log") as process:

@@ -15,7 +15,6 @@ import boto3
 import pytest
 
 from infra.airflow.environment import PROJECT_ROOT, environment
-from infra.airflow.headless import run_dag
 from infra.emr.command import EXECUTORS_TAG
 from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
@@ -26,6 +25,7 @@ from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
 from nightjar.emr.requests import ClusterIdentity, run_job_flow
+from tests.support.headless import run_dag
 
 BUCKET = "lakes"
 LAKE = Lake(f"s3://{BUCKET}/yarn")

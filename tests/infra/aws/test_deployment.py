@@ -15,7 +15,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from infra.airflow.environment import environment
-from infra.airflow.headless import run_dag
 from infra.aws import deploy, network
 from infra.cli.main import main
 from infra.emr.client import open_store
@@ -28,6 +27,7 @@ from tests.infra.aws.conftest import CORPUS_BUCKET, ENV, Deployment
 from tests.infra.aws.policies import Call, allows
 from tests.infra.aws.recorder import OWN_TAG, Request, calls
 from tests.support import real_job
+from tests.support.headless import run_dag
 from tests.support.prose import prose
 
 pytestmark = pytest.mark.timeout(1800)
