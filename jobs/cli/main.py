@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from jobs.cli import champion, gc, history, model, replay, run, runs, sweep
+from jobs.cli import champion, forget, gc, history, model, replay, run, runs, sweep
 from jobs.cli.runner import run_app
 
 CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings=CONTEXT,
     epilog=EPILOG,
 )
-for commands in (run, sweep, replay, model, runs, champion, gc, history):
+for commands in (run, sweep, replay, model, runs, champion, forget, gc, history):
     app.add_typer(commands.app)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from jobs.corpus.reading import read_documents
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.sources.contents import BYTE_ORDER_MARK, is_markup, refuse_other_content
-from jobs.sources.listing import Listing, Source
+from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.utf8 import Utf8Check
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,18 @@ class CheckedSource:
     def describe(self) -> dict[str, Any]:
         """Return the file's entry in the manifest."""
         return {"name": self.source.name, "size": self.source.size, "sha256": self.sha256}
+
+
+def read_corpus(
+    corpus: str, lake_uri: str, settings: TokenizeConfig, engine: Engine, progress: Callable[[str], None]
+) -> tuple[Listing, list[CheckedSource]]:
+    """List the files of a run's corpus and read each once, and report how many there are; see `check_corpus`."""
+    listing = list_corpus(corpus, lake_uri=lake_uri)
+    if left_out := listing.describe_left_out():
+        progress(f"corpus: {left_out}")
+    checked = check_corpus(listing, settings, engine)
+    progress(f"corpus: {len(checked):,} files, {listing.size:,} bytes")
+    return listing, checked
 
 
 def check_corpus(listing: Listing, settings: TokenizeConfig, engine: Engine) -> list[CheckedSource]:

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
 from jobs.corpus.documents import Documents, read_text
@@ -16,6 +19,11 @@ from jobs.corpus.records import read_json_lines, read_parquet
 from jobs.corpus.texts import Texts
 from jobs.sources.utf8 import replace_invalid
 
+NO_DOCUMENT = (
+    "the tokenize.* filters removed every document of the corpus; relax them, or give more text if its documents are"
+    " forgotten (nightjar forget lists them)"
+)
+"""The error of a corpus of which no document is left."""
 _MIN_CUT_BYTES = 1 << 12
 
 
@@ -30,7 +38,18 @@ def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docume
         batches = (filter_documents(batch, settings, part.source.marks) for batch in batches)
     if settings.max_piece_bytes:
         batches = (cut_documents(batch, settings.max_piece_bytes) for batch in batches)
+    if part.source.forgotten:
+        forgotten = np.array(part.source.forgotten, np.uint64)
+        batches = (_drop_forgotten(batch, forgotten) for batch in batches)
     yield from batches
+
+
+def _drop_forgotten(batch: Documents, forgotten: npt.NDArray[np.uint64]) -> Documents:
+    kept = ~np.isin(batch.texts.hashes(), forgotten)
+    if kept.all():
+        return batch
+    counts = batch.counts + Counter(forgotten_documents=int((~kept).sum()))
+    return Documents(batch.texts.take(kept), batch.offsets[kept], counts)
 
 
 def _read(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:

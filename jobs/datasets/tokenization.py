@@ -17,6 +17,7 @@ from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.corpus.check import CheckedSource
 from jobs.corpus.duplicates import find_duplicates
+from jobs.corpus.reading import NO_DOCUMENT
 from jobs.datasets.encoding import EncodedSplit, SplitTask, write_token_shards
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.reuse import ReusableShards
@@ -43,7 +44,7 @@ _UNUSUAL = (
         "too_short_documents",
         "too_long_documents",
     ),
-    *("duplicate_documents", "near_duplicate_documents"),
+    *("duplicate_documents", "near_duplicate_documents", "forgotten_documents"),
 )
 _VOCABULARY_SETTINGS = {"kind", "lowercase", "min_frequency", "vocab_size", "train_bytes"}
 
@@ -55,6 +56,7 @@ def describe_inputs(
 
     The tokenizer is None if one is trained; `code` is the hash of the code.
     """
+    forgotten = corpus[0].source.forgotten
     return {
         "files": [source.describe() for source in corpus],
         "how": fingerprint(
@@ -62,6 +64,7 @@ def describe_inputs(
             code=code,
             gigatoken=version("gigatoken"),
             tokenizers=version("tokenizers"),
+            **({"forgotten": forgotten} if forgotten else {}),
         ),
         "tokenizer": _sha256(tokenizer) if tokenizer else settings.model_dump(include=_VOCABULARY_SETTINGS),
     }
@@ -128,7 +131,7 @@ def _encode(
         )
         encoded = engine.map(write, tasks, "tokenize")
     if not any(split.shards for split in encoded):
-        raise InputError("the tokenize.* filters removed every document of the corpus; relax them")
+        raise InputError(NO_DOCUMENT)
     return encoded
 
 

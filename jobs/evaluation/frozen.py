@@ -3,7 +3,8 @@
 A version is a folder ``<number>`` in `Pipeline.frozen`, with files of documents and a manifest, which is written last
 and only if no other run has written it. A line of a file is a document: the sha256 of its text, the hash that decides
 its side, and the text. A version has all documents of the one before, and new ones until there are as many as wanted.
-Documents that are nearly equal to one in the set are not taken, since they would count twice.
+Documents that are nearly equal to one in the set are not taken, since they would count twice. A document that the lake
+forgets is in no later version.
 
 No run of the pipeline that splits its documents by ``windows.split=fixed`` ever trains on one.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +33,8 @@ from jobs.engine.base import Engine
 from jobs.errors import DamagedError, InputError, LakeError
 from jobs.evaluation.candidates import Candidate, find_candidates
 from jobs.lake import store
-from jobs.lake.layout import Pipeline, Run
+from jobs.lake.forgotten import hashes_of, read_forgotten
+from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join
@@ -93,33 +96,68 @@ def read_latest(pipeline: Pipeline) -> FrozenSet:
 def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> FrozenSet:
     """Add validation documents of the run's corpus to the set of its pipeline, if there is room; return the latest one.
 
+    Documents that the lake has forgotten are taken out before.
+
     Raises:
         InputError: if the set is empty, and the corpus has no validation document.
         DamagedError: if a document of the set is not on the side of validation.
     """
     pipeline = Pipeline.of(run)
+    forgotten = hashes_of(read_forgotten(Lake(run.lake_uri)))
     for _ in range(_MAX_RACES):
         frozen = read_latest(pipeline)
+        uri = join(pipeline.frozen, f"{int(frozen.version or 0) + 1:08d}")
+        if forgotten and (left := _without(forgotten, frozen, uri, engine)) is not None:
+            _publish(uri, frozen, *left)
+            continue
         room = config.promotion.documents - frozen.num_documents
         piece_bytes = config.text_settings.max_piece_bytes if room > 0 else None
         known = _read_keys(frozen, pipeline, engine, piece_bytes)
         chosen = find_candidates(tokens, read_decisions(pipeline), known, room, engine) if room > 0 else []
-        uri = join(pipeline.frozen, f"{int(frozen.version or 0) + 1:08d}")
         new = _write_documents(uri, chosen, run, config, tokens, engine) if chosen else []
         if not new:
             if not frozen.num_documents:
                 raise InputError(f"{pipeline.frozen}: no document to compare models on; give more text for validation")
             return frozen
-        if _publish(uri, frozen, new):
+        if _publish(uri, frozen, frozen.parts, new):
             log.info("evaluation set: version %s has %d documents", uri, frozen.num_documents + len(chosen))
     raise LakeError(f"{pipeline.frozen}: other runs added documents {_MAX_RACES} times in a row; try again")
 
 
-def _publish(uri: str, before: FrozenSet, new: Sequence[FileEntry]) -> bool:
-    """Write a version with the documents of the one before and new ones; return False if another run was faster."""
-    for entry in before.parts:
+def _without(
+    forgotten: Sequence[int], frozen: FrozenSet, uri: str, engine: Engine
+) -> tuple[Sequence[FileEntry], Sequence[FileEntry]] | None:
+    """Write the files of a set that have forgotten documents again below `uri`, without these.
+
+    Returns:
+        The files that have none, and those that were written; None if no file has one.
+    """
+    write = partial(write_without, frozen_uri=frozen.uri, uri=uri, forgotten=frozenset(forgotten))
+    written = engine.map(write, frozen.parts, "take forgotten documents out of the evaluation set")
+    if all(entry == before for entry, before in zip(written, frozen.parts, strict=True)):
+        return None
+    kept = [entry for entry in written if entry in frozen.parts]
+    return kept, [entry for entry in written if entry is not None and entry not in kept]
+
+
+def write_without(entry: FileEntry, *, frozen_uri: str, uri: str, forgotten: frozenset[int]) -> FileEntry | None:
+    """Write a file of the set again below `uri`, without the forgotten documents.
+
+    Returns:
+        Its entry; `entry` itself if it has no such document, and None if it has no other.
+    """
+    documents = read_part(frozen_uri, entry)
+    kept = [document for document in documents if document.hash not in forgotten]
+    if len(kept) == len(documents):
+        return entry
+    return _write_part(uri, [asdict(document) for document in kept]) if kept else None
+
+
+def _publish(uri: str, before: FrozenSet, kept: Sequence[FileEntry], new: Sequence[FileEntry]) -> bool:
+    """Write a version with files of the one before and new ones; return False if another run was faster."""
+    for entry in kept:
         store.copy(join(before.uri, entry.name), join(uri, entry.name))
-    files = (*before.parts, *new)
+    files = (*kept, *new)
     counts = {name: sum(entry.counts[name] for entry in files) for name in ("documents", "bytes")}
     names = "".join(entry.sha256 for entry in files)
     return store.publish_manifest(uri, Manifest("frozen", hashlib.sha256(names.encode()).hexdigest(), files, counts))
@@ -174,8 +212,10 @@ def write_part(
         {"document": hashlib.sha256(text).hexdigest(), "hash": found, "text": text.decode()}
         for found, text in _read_chosen((part for split in splits for part in split), chosen, settings)
     ]
-    if not rows:
-        return None
+    return _write_part(uri, rows) if rows else None
+
+
+def _write_part(uri: str, rows: Sequence[Mapping[str, Any]]) -> FileEntry:
     num_bytes = sum(len(str(row["text"]).encode()) for row in rows)
     return store.write_shard(uri, f"{DOCUMENTS}.jsonl", to_jsonl(rows), documents=len(rows), bytes=num_bytes)
 

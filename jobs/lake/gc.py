@@ -19,15 +19,15 @@ from jobs.errors import reading
 from jobs.lake.champion import all_pipelines, read_champion, utc_now
 from jobs.lake.files import FileInfo
 from jobs.lake.identity import encode_name
-from jobs.lake.layout import MANIFEST, Lake, Run
+from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.lease import is_held
-from jobs.lake.models import folder_of_run, read_used
+from jobs.lake.models import parent_of
 from jobs.lake.plain_json import to_json
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join, relative_name
 
-Kind = Literal["run", "checkpoints", "dataset", "model", "package", "logs"]
+Kind = Literal["run", "checkpoints", "dataset", "model", "evaluation set", "package", "logs"]
 DAY_SECONDS = 86_400.0
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ def find_garbage(
     used = {dataset for each in remaining for dataset in _datasets_of(each.run, store)}
     found += _unused(join(lake.uri, "datasets"), 2, used, "dataset", "no run uses it", oldest, store)
     found += _unused(lake.models, 1, promoted_models, "model", "no pipeline had it as champion", oldest, store)
+    found += (each for pipeline in all_pipelines(lake, store) for each in _evaluation_sets(pipeline, oldest, store))
     clusters = {cluster for each in remaining for cluster in _clusters_of(each, store)}
     found += _unused(lake.logs, 1, clusters, "logs", "its cluster is of no run", oldest, store)
     packages = _unused(join(lake.uri, "packages"), 1, set(), "package", "a later one is in use", oldest, store)
@@ -126,7 +127,7 @@ def _manifests_of(garbage: Garbage) -> list[str]:
     """Return the manifests by which others find the folder, or parts of it."""
     if garbage.kind == "run":
         return [join(garbage.uri, name, MANIFEST) for name in ("score", "evaluate", "generate", "model", "train")]
-    return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "package") else []
+    return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "evaluation set", "package") else []
 
 
 def _look(run: Run, now: float, store: Store) -> _Known:
@@ -161,29 +162,11 @@ def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[s
     known = {each.run.folder: each.run for each in runs}
     pending, found = list(kept), set(kept)
     while pending:
-        parent = _parent_of(known[pending.pop()], store)
+        parent = parent_of(known[pending.pop()], store)
         if parent in known and parent not in found:
             found.add(parent)
             pending.append(parent)
     return found
-
-
-def _parent_of(run: Run, store: Store) -> str:
-    """Return the folder of the run whose model a run started from or used; "" if it is of no run of this lake."""
-    uri = _earlier_model(run, store)
-    return folder_of_run(uri, Lake(run.lake_uri)) if uri else ""
-
-
-def _earlier_model(run: Run, store: Store) -> str | None:
-    """Return the URI of the model that a run started from or used; None if it needed none."""
-    if used := read_used(run, store):
-        return used.uri
-    try:
-        with reading(run.start, "delete the run"):
-            init = json.loads(store.read_bytes(run.start))["init"]
-            return None if init is None else str(init)
-    except FileNotFoundError:
-        return None
 
 
 def _of_run(known: _Known) -> Garbage:
@@ -208,6 +191,14 @@ def _datasets_of(run: Run, store: Store) -> Iterator[str]:
             yield from (f"{kind}/{name}" for kind, name in values.items())
     except FileNotFoundError:
         return
+
+
+def _evaluation_sets(pipeline: Pipeline, oldest: float, store: Store) -> list[Garbage]:
+    """Return the versions of a pipeline's evaluation set but the latest, which has their documents."""
+    names = store.list_folders(pipeline.frozen)
+    versions = [name for name in names if store.exists(join(pipeline.frozen, name, MANIFEST))]
+    why = "a later version is in use"
+    return _unused(pipeline.frozen, 1, {max(versions, default="")}, "evaluation set", why, oldest, store)
 
 
 def _clusters_of(known: _Known, store: Store) -> Iterator[str]:

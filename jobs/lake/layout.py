@@ -17,7 +17,7 @@ MANIFEST = "_manifest.json"
 REPORT = "report.html"
 FIRST_CLUSTER = "0001.json"
 """The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
-LAKE_FOLDERS = ("audit", "datasets", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
+LAKE_FOLDERS = ("audit", "datasets", "forgotten", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
 """The folders in a lake that are its own; others may be there, such as texts."""
 
 
@@ -204,6 +204,8 @@ class Lake:
     """The pointer to the promoted model in the earlier layout, which had one for all pipelines."""
     audit = _Below("audit")
     """The folder of records of what was deleted, by whom and why."""
+    forgotten = _Below("forgotten", "documents.json")
+    """The hashes of the documents that are left out of every corpus."""
     pipelines = _Below("pipelines")
     """The folder with one folder for each pipeline."""
     logs = _Below("logs")

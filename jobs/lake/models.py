@@ -143,6 +143,24 @@ def read_used(run: Run, store: Store = ENVIRONMENT) -> UsedModel | None:
         return None
 
 
+def parent_of(run: Run, store: Store = ENVIRONMENT) -> str:
+    """Return the folder of the run whose model a run started from or used; "" if it is of no run of this lake."""
+    uri = _earlier_model(run, store)
+    return folder_of_run(uri, Lake(run.lake_uri)) if uri else ""
+
+
+def _earlier_model(run: Run, store: Store) -> str | None:
+    """Return the URI of the model that a run started from or used; None if it needed none."""
+    if used := read_used(run, store):
+        return used.uri
+    try:
+        with reading(run.start, "delete the run"):
+            init = json.loads(store.read_bytes(run.start))["init"]
+            return None if init is None else str(init)
+    except FileNotFoundError:
+        return None
+
+
 def check_complete(uri: str, store: Store = ENVIRONMENT) -> Manifest:
     """Return the manifest of the model at `uri`, a folder or a zip file, after a check that no file is missing.
 

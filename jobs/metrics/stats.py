@@ -60,6 +60,7 @@ class TokenizeStats(StepStats, total=False):
     num_too_long_documents: Annotated[int, Metric("documents", "Documents left out as too long.")]
     num_duplicate_documents: Annotated[int, Metric("documents", "Exact duplicates left out.")]
     num_near_duplicate_documents: Annotated[int, Metric("documents", "Near duplicates left out.")]
+    num_forgotten_documents: Annotated[int, Metric("documents", "Documents that the lake has forgotten; left out.")]
     num_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the documents.")]
     num_tokens: Annotated[int, Metric("tokens", "Tokens, including one end-of-text per document.")]
     vocab_size: Annotated[int, Metric("tokens", "Size of the vocabulary.")]

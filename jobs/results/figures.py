@@ -184,7 +184,7 @@ def of_data(tokenize: Mapping[str, Any], windows: Mapping[str, Any]) -> Iterator
     yield from _lengths(tokenize)
     names = (
         "num_empty_documents", "num_too_short_documents", "num_too_long_documents", "num_duplicate_documents",
-        "num_near_duplicate_documents", "num_null_records",
+        "num_near_duplicate_documents", "num_null_records", "num_forgotten_documents",
     )  # fmt: skip
     left_out = [(label_of(name), (_number(tokenize[name]),)) for name in names if _number(tokenize.get(name)) > 0]
     if left_out:

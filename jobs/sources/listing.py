@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from jobs.errors import InputError, shorten
-from jobs.lake.layout import LAKE_FOLDERS
+from jobs.lake.forgotten import hashes_of, read_forgotten
+from jobs.lake.layout import LAKE_FOLDERS, Lake
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, is_s3, local_path, relative_name
 from jobs.sources.names import NAMES_WITH_TEXT, Pattern, corpus_places, has_wildcard, is_hidden, text_format
@@ -44,6 +45,8 @@ class Source:
     """Time of the last change, in seconds since 1970; 0 if it is not known."""
     marks: tuple[Mark, ...] | None = None
     """The marks of Project Gutenberg in it, where headers and licences are left out."""
+    forgotten: tuple[int, ...] = field(default=(), compare=False)
+    """The hashes of the documents that the lake has forgotten: of these, the file has none."""
 
     @property
     def format(self) -> str:
@@ -120,8 +123,8 @@ def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = 
 
     A corpus consists of places: files, folders and patterns. A place that exists is never a pattern. A named file, or
     one that a pattern matches, is taken whatever its name. In a folder, files at any depth are taken if their names say
-    that they are text. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`. A file that
-    has several names, by links or in two places, counts once.
+    that they are text. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`, with the
+    documents that it has forgotten. A file that has several names, by links or in two places, counts once.
 
     Names are relative to the place. With several places they start with the name of the place, and with those of as
     many folders above it as make the names unique.
@@ -138,7 +141,10 @@ def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = 
             place.depth = 0 if place.is_file else 1
     _drop_repeated(places)
     _make_unique(places)
-    sources = [replace(source, name=place.name(source)) for place in places for source in place.files]
+    forgotten = hashes_of(read_forgotten(Lake(lake_uri), store)) if lake_uri else ()
+    sources = [
+        replace(source, name=place.name(source), forgotten=forgotten) for place in places for source in place.files
+    ]
     left_out = sorted({name for place in places for name in place.left_out})
     return Listing([place.uri for place in places], sorted(sources, key=lambda source: source.name), left_out)
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from jobs.config import EVALUATE, Config
-from jobs.corpus.check import check_corpus
+from jobs.corpus.check import read_corpus
+from jobs.corpus.reading import NO_DOCUMENT
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.evaluation.documents import ScoredPart, divide, score_documents
@@ -20,7 +21,6 @@ from jobs.lake.models import decide_used
 from jobs.metrics.stats import EvaluateStats
 from jobs.model.language_model import LossUnit
 from jobs.model_io.folder import load_model
-from jobs.sources.listing import list_corpus
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -42,11 +42,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     unit, num_parameters = loaded.loss_unit, loaded.num_parameters
     del loaded
     settings = config.text_settings
-    listing = list_corpus(config.corpus, lake_uri=run.lake_uri)
-    if left_out := listing.describe_left_out():
-        progress(f"corpus: {left_out}")
-    corpus = check_corpus(listing, settings, engine)
-    progress(f"corpus: {len(corpus):,} files, {listing.size:,} bytes")
+    _, corpus = read_corpus(config.corpus, run.lake_uri, settings, engine, progress)
     parts = divide([checked.source for checked in corpus], settings)
     threads = engine.task_threads(len(parts))
     score = partial(score_documents, folder_uri=run.evaluation, model=model, settings=settings, threads=threads)
@@ -71,7 +67,7 @@ def _summarize(scored: Sequence[ScoredPart], unit: LossUnit) -> EvaluateStats:
     counts = [entry.counts for part in scored for entry in part.files]
     num_bytes, loss = sum(each["bytes"] for each in counts), sum(part.loss for part in scored)
     if not num_bytes:
-        raise InputError("the tokenize.* filters removed every document of the corpus; relax them")
+        raise InputError(NO_DOCUMENT)
     per_byte = loss / num_bytes if math.isfinite(loss) else None
     return {
         "num_documents": sum(each["documents"] for each in counts),

@@ -8,14 +8,13 @@ from itertools import tee
 from typing import Any
 
 from jobs.config import Config
-from jobs.corpus.check import check_corpus
+from jobs.corpus.check import read_corpus
 from jobs.datasets.publish import find_or_make
 from jobs.datasets.reuse import earlier_tokens, find_reusable, find_tokenizer
 from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Pipeline, Run
-from jobs.sources.listing import list_corpus
 
 _NOTICES = {
     "num_markup_files": "files begin as HTML or XML, and their tags are part of the text",
@@ -31,11 +30,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     settings, lake = config.text_settings, Lake(run.lake_uri)
     earlier, again = tee(earlier_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else ())
     tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
-    listing = list_corpus(config.corpus, lake_uri=lake.uri)
-    if left_out := listing.describe_left_out():
-        progress(f"corpus: {left_out}")
-    corpus = check_corpus(listing, settings, engine)
-    progress(f"corpus: {len(corpus):,} files, {listing.size:,} bytes")
+    listing, corpus = read_corpus(config.corpus, lake.uri, settings, engine, progress)
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
     reusable = find_reusable(again, inputs, settings)
     make = partial(

@@ -1,0 +1,140 @@
+"""Leave documents out of every corpus from now on: ``nightjar forget letters.txt --why "asked by the author"``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from jobs.cli import options
+from jobs.cli.runner import user_name
+from jobs.cli.tables import write_table
+from jobs.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jobs.lake.layout import Lake
+
+app = typer.Typer()
+
+
+@app.command("forget")
+def forget(
+    texts: Annotated[
+        list[str] | None,
+        Argument(
+            metavar="[TEXT]...",
+            help="File, folder or pattern of files with the documents to forget. Without any, the forgotten documents"
+            " are listed.",
+            show_default=False,
+        ),
+    ] = None,
+    hashes: Annotated[
+        list[str] | None,
+        Option("--hash", metavar="HASH", help="Hash of a document, as this command prints it. May be repeated."),
+    ] = None,
+    why: Annotated[str, Option(metavar="TEXT", help="The reason, which is recorded.", show_default=False)] = "",
+    like: Annotated[
+        str,
+        Option(
+            metavar="RUN",
+            help="Run whose settings say how documents are made of a text; also champion:<pipeline> for the run of a"
+            " champion.",
+        ),
+    ] = "champion",
+    lake: options.Lake = "lake",
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be forgotten, and forget nothing.")] = False,
+) -> None:
+    """Leave documents out of every corpus of a lake from now on, and say which models have seen them.
+
+    A document is known by the hash of its text, in whatever file it is. Models keep what they have learned: train them
+    again from random weights. `nightjar gc` deletes the tokens of runs that are no longer kept.
+    """
+    from jobs.lake import forgotten
+    from jobs.lake.layout import Lake
+    from jobs.lake.uri import to_uri
+
+    place = Lake(to_uri(lake))
+    if not texts and not hashes:
+        _list(place)
+        return
+    if not why and not dry_run:
+        raise InputError("--why: say why the documents are forgotten; the reason is recorded")
+    wanted = [*map(_parse, hashes or ()), *(_read(texts, like, place) if texts else ())]
+    if dry_run:
+        known = set(forgotten.hashes_of(forgotten.read_forgotten(place)))
+        new = [each for each in dict.fromkeys(wanted) if each not in known]
+    else:
+        new = [each.hash for each in forgotten.forget(place, wanted, f"command line: {user_name()}", why)]
+    done = "would be forgotten" if dry_run else "are forgotten from now on"
+    sys.stderr.write(f"{len(new):,} documents {done}, {len(set(wanted)) - len(new):,} were forgotten before\n")
+    if dry_run:
+        write_table([{"document": f"{each:016x}"} for each in new])
+    _report(place, wanted)
+
+
+def _parse(text: str) -> int:
+    try:
+        value = int(text, 16)
+    except ValueError:
+        value = -1
+    if len(text) != 16 or value < 0:
+        raise InputError(f"--hash {text}: is no hash of a document; give its 16 hexadecimal digits")
+    return value
+
+
+def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
+    """Return the hashes of the documents in some texts."""
+    from jobs.config import Config
+    from jobs.corpus.byte_ranges import ByteRange
+    from jobs.corpus.check import check_corpus
+    from jobs.corpus.reading import read_documents
+    from jobs.engine.inline import InlineEngine
+    from jobs.lake import store
+    from jobs.lake.champion import champions_pipeline, read_champion
+    from jobs.lake.layout import Run
+    from jobs.lake.runs import find_run
+    from jobs.sources.listing import list_corpus
+
+    if pipeline := champions_pipeline(like, lake):
+        champion, _ = read_champion(pipeline)
+        if champion is None:
+            raise InputError(f"{pipeline.champion}: no champion yet; name a run with --like")
+        run = Run(lake.uri, champion.run or champion.run_id)
+    else:
+        run = find_run(like, lake)
+    settings = Config.from_json(store.read_bytes(run.config).decode(), run.config).text_settings
+    sources = [each.source for each in check_corpus(list_corpus("\n".join(texts)), settings, InlineEngine())]
+    batches = (batch for source in sources for batch in read_documents(ByteRange.whole(source), settings))
+    return [each for batch in batches for each in batch.texts.hashes().tolist()]
+
+
+def _list(lake: Lake) -> None:
+    from jobs.lake.forgotten import read_forgotten
+
+    found = read_forgotten(lake)
+    rows = [{"document": f"{each.hash:016x}", "since": each.time, "by": each.by, "why": each.why} for each in found]
+    write_table(rows, ("by", "since"))
+    if not rows:
+        sys.stderr.write(f"{lake.uri}: no document is forgotten\n")
+
+
+def _report(lake: Lake, hashes: Sequence[int]) -> None:
+    """Print the models that have seen some documents."""
+    from jobs.model_io.seen import find_sightings
+
+    rows = [
+        {
+            "model of run": each.run.folder,
+            "champion of": ", ".join(each.champion_of) or "-",
+            "has": each.saw,
+            "through run": each.through or "-",
+        }
+        for each in find_sightings(lake, hashes)
+    ]
+    write_table(rows, ("through run",))
+    if not rows:
+        sys.stderr.write("no model of this lake has seen them\n")

@@ -1,0 +1,73 @@
+"""The documents that a lake has forgotten: named by the hashes of their texts, and left out of every corpus since.
+
+`Lake.forgotten` is a file with the hash of each document, and when, by whom and why it was forgotten. Each change is
+one conditional write. Nothing of a text is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from jobs.errors import LakeError, reading
+from jobs.lake.champion import utc_now
+from jobs.lake.layout import Lake
+from jobs.lake.plain_json import to_json
+from jobs.lake.store import ENVIRONMENT, Store
+
+_MAX_RACES = 8
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A document that a lake has forgotten."""
+
+    hash: int
+    """The hash of its text, as `jobs.corpus.texts.Texts.hashes` makes it."""
+    time: str
+    """In UTC, as ISO 8601 writes it."""
+    by: str
+    """Who forgot it."""
+    why: str
+
+
+def read_forgotten(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
+    """Return the documents that a lake has forgotten, in their order; raise DamagedError if the file is damaged."""
+    return _read(lake, store)[0]
+
+
+def hashes_of(forgotten: Iterable[Forgotten]) -> tuple[int, ...]:
+    """Return the hashes of documents, ascending."""
+    return tuple(sorted(each.hash for each in forgotten))
+
+
+def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
+    """Add documents to those that a lake has forgotten, and return the ones that are new among them.
+
+    Raises:
+        LakeError: if other programs change the file all the time.
+    """
+    wanted = dict.fromkeys(hashes)
+    for _ in range(_MAX_RACES):
+        before, version = _read(lake, store)
+        known, time = set(hashes_of(before)), utc_now()
+        new = tuple(Forgotten(each, time, by, why) for each in wanted if each not in known)
+        rows = [asdict(each) | {"hash": f"{each.hash:016x}"} for each in (*before, *new)]
+        content = to_json({"documents": rows}, lake.forgotten, ensure_ascii=False)
+        if not new or (
+            store.replace(lake.forgotten, content, version) if version else store.publish(lake.forgotten, content)
+        ):
+            return new
+    raise LakeError(f"{lake.forgotten}: other programs changed it {_MAX_RACES} times in a row; try again")
+
+
+def _read(lake: Lake, store: Store) -> tuple[tuple[Forgotten, ...], str]:
+    """Return the documents, and the version of the file; "" if there is no file."""
+    try:
+        data, version = store.read_version(lake.forgotten)
+    except FileNotFoundError:
+        return (), ""
+    with reading(lake.forgotten, "restore it from a copy, or delete it and forget the documents again"):
+        rows = json.loads(data)["documents"]
+        return tuple(Forgotten(**{**row, "hash": int(row["hash"], 16)}) for row in rows), version
