@@ -104,7 +104,7 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	touch $@
 
 .PHONY: test
-test: check .cache/axe/made .venv-fab/made ## Run check, then every test; CI runs this
+test: check .cache/axe/made ## Run check, then every test that takes less than minutes; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: coverage
@@ -173,6 +173,10 @@ test-bootstrap: setup ## Run the bootstrap action on a bare Debian (root and deb
 test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JARS=folder] [CASE=name]
 	@$(RUN_PIPELINE) -m infra.emr.yarn
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
+
+.PHONY: test-live
+test-live: setup .venv-fab/made ## Test what people do in a real Airflow: cancel, clear, nights, sweeps, users and roles; CI runs this, too
+	$(RUN_PIPELINE) -m pytest --numprocesses 2 --dist load --durations 15 -m live tests/dags tests/plugins/web
 
 .PHONY: test-pages
 test-pages: setup ## Test the pages of runs in Chromium, in a real Airflow with real runs

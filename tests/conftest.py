@@ -45,7 +45,7 @@ _KEPT_TOGETHER = (
     "tests/plugins/web/",
 )
 """Files and folders whose tests share a fixture that takes half a minute of CPU time, such as a Spark session."""
-_BY_COMMAND = {"planted": "make planted", "pages": "make test-pages"}
+_BY_COMMAND = {"live": "make test-live", "planted": "make planted", "pages": "make test-pages"}
 """The command that runs the tests with a marker, which are skipped elsewhere."""
 
 

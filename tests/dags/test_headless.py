@@ -8,7 +8,7 @@ from infra.emr.control import Control
 from jobs.lake.uri import join
 from nightjar.aws import store
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
 
 
 def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tmp_path):

@@ -129,6 +129,7 @@ def test_a_dag_run_has_a_tab_with_its_training(user, run, tmp_path):
         assert "preset tiny" in tab.evaluate(f"{frame}.body.innerText")
 
 
+@pytest.mark.live
 def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
@@ -141,6 +142,7 @@ def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progr
     assert "tokenize is failed; windows is skipped" in user.log(run, "verdict")
 
 
+@pytest.mark.live
 def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
@@ -156,6 +158,7 @@ def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, pro
     ]
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("task", ["promote", "preflight"])
 def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, run, task):
     user.clear(run, task)
@@ -166,6 +169,7 @@ def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, r
         assert "train has finished before" in user.log(run, "train")
 
 
+@pytest.mark.live
 def test_no_cluster_is_left_running(user, emr):
     assert {each["Status"]["State"] for each in emr.client.list_clusters()["Clusters"]} == {"TERMINATED"}
 

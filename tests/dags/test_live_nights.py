@@ -13,7 +13,7 @@ from jobs.lake.layout import Pipeline
 from nightjar import turns
 from nightjar.aws import store
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.live, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -60,9 +60,10 @@ def test_a_new_pipeline_has_no_run_and_waits_for_its_next_night(user):
 
 def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_promoted(user, chat):
     other = user.lake.run("n-1", "poems", "elsewhere")
-    turns.take(other, "poems", timedelta(seconds=45), store(), lambda turn: False)
+    turns.take(other, "poems", timedelta(days=1), store(), lambda turn: False)
     run = night(user)
     wait_for(lambda: user.states(run)["take_turn"] == "deferred")
+    turns.end(other, store())
     assert user.wait(run) == "success", user.states(run)
     log = user.log(run, "take_turn")
     assert "Waiting for run n-1 of the DAG poems, which works since" in log

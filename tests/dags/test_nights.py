@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +13,8 @@ from nightjar import turns
 from nightjar.aws import store
 from tests.support.receiver import receiver
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+WAITS = "Waiting for run n-1 of the DAG train_llm, which works since"
 
 NOTIFY = """
 [[pipeline.notify]]
@@ -66,20 +69,24 @@ def test_promotion_and_rejection_are_sent_and_assets_follow_them(headless, event
     assert events("nightjar-promotion", second.run) == events("nightjar-promotion", third.run) == []
 
 
-def take(lake, run_id, project, seconds):
+def take(lake, run_id, project):
     """Give a run that no Airflow works on the turn."""
     other = Lake(lake).run(run_id, "default", project)
-    assert turns.take(other, "train_llm", timedelta(seconds=seconds), store(), lambda turn: False) is None
+    assert turns.take(other, "train_llm", timedelta(days=1), store(), lambda turn: False) is None
     return other
 
 
 def test_a_night_waits_for_its_turn_and_ends_it(headless, tmp_path):
-    lake = (tmp_path / "lake").as_uri()
-    take(lake, "n-1", "elsewhere", seconds=45)
-    started = datetime.now(UTC)
-    done = headless(lake, {})
+    lake, log = (tmp_path / "lake").as_uri(), tmp_path / "dag.log"
+    other, started = take(lake, "n-1", "elsewhere"), datetime.now(UTC)
+    with ThreadPoolExecutor(1) as pool:
+        night = pool.submit(headless, lake, {})
+        while not night.done() and not (log.exists() and WAITS in log.read_text()):
+            time.sleep(0.2)
+        turns.end(other, store())
+        done = night.result()
     assert done.code == 0, done.log
-    assert "Waiting for run n-1 of the DAG train_llm, which works since" in done.log
+    assert WAITS in done.log
     turn, _ = turns.read_turn(Pipeline.of(done.run), store())
     assert (turn.run_id, turn.since > started) == (done.run.run_id, True)
     assert turn.ended is not None
@@ -87,7 +94,7 @@ def test_a_night_waits_for_its_turn_and_ends_it(headless, tmp_path):
 
 def test_the_turn_of_a_run_that_airflow_does_not_know_is_taken_over_and_a_failed_run_ends_its_turn(headless, tmp_path):
     lake = (tmp_path / "lake").as_uri()
-    take(lake, "n-1", "lab", seconds=1e6)
+    take(lake, "n-1", "lab")
     done = headless(lake, {"spark.app_name": "fail:tokenize"})
     assert done.code == 1
     assert "Waiting for" not in done.log
@@ -98,7 +105,7 @@ def test_the_turn_of_a_run_that_airflow_does_not_know_is_taken_over_and_a_failed
 
 def test_an_experiment_waits_for_nobody_and_promotes_nothing(headless, tmp_path):
     lake = (tmp_path / "lake").as_uri()
-    other = take(lake, "n-1", "elsewhere", seconds=1e6)
+    other = take(lake, "n-1", "elsewhere")
     done = headless(lake, {"promotion.enabled": False})
     assert done.code == 0, done.log
     assert not store().exists(Pipeline.of(done.run).champion)

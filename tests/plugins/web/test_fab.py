@@ -1,4 +1,4 @@
-"""Who may read the pages, with the users and roles of Airflow's FAB provider, which `make test` installs apart."""
+"""Who may read the pages, with the users and roles of Airflow's FAB provider, which `make test-live` installs apart."""
 
 import pytest
 
@@ -18,6 +18,7 @@ ROLES = {"other": OF_OTHER, "runs": OF_RUNS, "logs": (*OF_RUNS, ("can_read", "Ta
 
 pytestmark = [
     pytest.mark.airflow,
+    pytest.mark.live,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not PYTHON.exists(), reason="needs the FAB provider: make .venv-fab/made"),
 ]
