@@ -101,19 +101,18 @@ json = {{ text = "{{{{ run_id }}}}: {{{{ decision.why }}}}" }}
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chat():
     """What receives the notifications of the live Airflow's pipelines."""
     with receiver() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(tmp_path_factory, corpus, chat):
     """A user of a real Airflow with scheduler, triggerer and API, whose steps need no Spark.
 
-    It has `train_llm`, the pipeline `poems`, and the pipeline `broken`, whose file is wrong. It takes minutes of CPU
-    time, so that the tests of one process share it.
+    It has `train_llm`, the pipeline `poems`, and the pipeline `broken`, whose file is wrong.
     """
     folder = tmp_path_factory.mktemp("pipelines")
     (folder / "poems.toml").write_text(POEMS.format(corpus=corpus))

@@ -102,7 +102,7 @@ def test_stopping_has_a_limit(endless, tmp_path):
         waiting.join(20)
         assert whole[0].finish_reason == "length"
         assert running.process.wait(20) == 0
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 60  # a million tokens take longer
 
 
 def test_ctrl_c_ends_with_its_exit_code(endless, tmp_path):

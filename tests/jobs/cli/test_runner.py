@@ -160,6 +160,7 @@ def test_every_command_and_option_has_a_help_text():
     assert set(found) == {
         *("run", "tokenize", "windows", "embed", "train", "generate", "score", "evaluate", "replay"),
         *("sample", "export", "check-metrics", "history", "facts", "runs", "report", "champion", "gc", "sweep"),
+        "forget",
     }
     groups = [getattr(command, "commands", {}) for command in found.values()]
     for name, command in [*found.items(), *(each for group in groups for each in group.items())]:

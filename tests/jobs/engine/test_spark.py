@@ -132,7 +132,7 @@ def hang(context):
     with watch(context.rank, 2, context.crash_report) as watchdog:
         watchdog.beat("step 7")
         if context.rank == 1:
-            time.sleep(60)
+            time.sleep(250)
         watchdog.beat_waiting("step 7")
         context.all_gather("never answered")
 
@@ -142,7 +142,7 @@ def test_a_hanging_worker_is_killed_and_the_driver_gets_its_stack(engine):
     with pytest.raises(WorkerLostError, match="worker 1 hangs: no progress for 2 s since step 7") as caught:
         engine.run_worker_group(hang, 2, "hanging")
     assert "in hang" in str(caught.value)
-    assert time.monotonic() - started < 50
+    assert time.monotonic() - started < 200
 
 
 def test_too_few_slots_are_an_error_at_once(engine):

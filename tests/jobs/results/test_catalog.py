@@ -219,17 +219,18 @@ def test_damaged_runs_are_listed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_page_of_a_thousand_runs_reads_few_files_after_the_first_time(lake, tmp_path):
-    for number in range(1000):
+def test_a_page_of_many_runs_reads_few_files_after_the_first_time(lake, tmp_path):
+    num_runs = 200 if lake.uri.startswith("s3") else 1000  # moto takes 0.1 s for a run
+    for number in range(num_runs):
         make(lake, number)
     file = tmp_path / "runs.json"
-    assert Catalog(lake, file=file).page().total == 1000
+    assert Catalog(lake, file=file).page().total == num_runs
     requests = []
     if lake.uri.startswith("s3"):
         environment_client().meta.events.register("before-send.s3", lambda **_: requests.append(1))
-    for query in (Query(), Query(search="run-0", sort="valid_loss", offset=500)):
+    for query in (Query(), Query(search="run-0", sort="valid_loss", offset=num_runs // 4)):
         page = Catalog(lake, file=file).page(query)  # as a new process does
-        assert (page.total, len(page.runs)) == (1000, 50)
+        assert (page.total, len(page.runs)) == (num_runs, 50)
     environment_client.cache_clear()
     assert len(requests) <= 2 * (3 * 50 + 7)  # three files of each run on the page, folders, and champions
     assert file.stat().st_size < 2_000_000

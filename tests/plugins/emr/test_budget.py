@@ -40,7 +40,7 @@ def test_a_budget_that_is_reached_leaves_a_model_and_no_cluster(real, tmp_path):
     corpus.write_bytes(poems() * 20)
     lake = Lake((tmp_path / "lake").as_uri())
     types = {f"cluster.{role}_instance_types": ["m6i.xlarge"] for role in ("primary", "core", "task")}
-    settings = {**types, "train.epochs": 10_000, "train.max_tokens": None, "train.workers": 2, "budget.usd": BUDGET}
+    settings = {**types, "train.epochs": 10_000, "train.max_tokens": None, "train.workers": 1, "budget.usd": BUDGET}
     run = lake.run(f"run-{uuid.uuid4().hex[:8]}", "default")
     config = preflight.prepare(resolve(str(corpus), "tiny", {"tokenize.vocab_size": 400, **settings}), run).config
     cluster_id = run_on_cluster(run, config, package.upload(lake, PROJECT_ROOT))

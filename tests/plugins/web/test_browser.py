@@ -44,8 +44,11 @@ def test_the_list_is_in_airflows_ui_and_its_links_work_there(tab, site, runs):
     loaded = f"{FRAME}.readyState === 'complete'"
     tab.wait(f"{loaded} && {FRAME}.querySelectorAll('tr[data-run]').length === 4")
     tab.evaluate(f"{FRAME}.querySelector('tr[data-run=\"{runs.first.folder}\"] a').click()")
+    # Airflow then writes the address of the inner page into its own, and a click before that is lost.
+    tab.wait(f"location.pathname.includes('/runs/show/') && {loaded}")
     tab.wait(f"{loaded} && {FRAME}.querySelectorAll('figure svg').length > 8")
     tab.evaluate(f"[...{FRAME}.querySelectorAll('.links a')].find((each) => each.innerText === 'all files').click()")
+    tab.wait(f"location.pathname.includes('/lake/runs/') && {loaded}")
     tab.wait(f"{loaded} && {FRAME}.body.innerText.includes('config.json')")
     tab.evaluate(f"[...{FRAME}.querySelectorAll('a')].find((each) => each.innerText === 'stats/').click()")
     tab.wait(f"{FRAME}.body.innerText.includes('metrics.csv')")  # the cookie of the login is still sent

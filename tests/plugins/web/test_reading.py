@@ -65,7 +65,7 @@ def test_the_first_reading_of_a_large_lake_is_not_waited_for(tmp_path, monkeypat
     reader = LakeReader(lake, tmp_path / "runs.json", patience_seconds=0.05)
     started = time.monotonic()
     assert [reader.page(Query()) for _ in range(3)] == [None] * 3
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     assert len(readings) == 1
     go_on.set()
     wait_until(lambda: reader.page(Query()) is not None, "the lake is not read", [], 60)
