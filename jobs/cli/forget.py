@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,13 +78,9 @@ def forget(
 
 
 def _parse(text: str) -> int:
-    try:
-        value = int(text, 16)
-    except ValueError:
-        value = -1
-    if len(text) != 16 or value < 0:
+    if not re.fullmatch("[0-9a-fA-F]{16}", text):
         raise InputError(f"--hash {text}: is no hash of a document; give its 16 hexadecimal digits")
-    return value
+    return int(text, 16)
 
 
 def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
