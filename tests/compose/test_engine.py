@@ -100,7 +100,7 @@ def test_a_run_succeeds_and_its_results_are_the_users(stack, finished):
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")}
     assert owners == {(stack.uid, stack.gid)}
     assert json.loads((folder / "config.json").read_text("utf-8"))["corpus"] == "file:///lake/corpora/shakespeare"
-    assert (stack.lake_dir / "models" / "champion.json").is_file()
+    assert (stack.lake_dir / "pipelines" / "default" / "champion.json").is_file()
     assert "train is complete and verified" in stack.log(finished, "train")
 
 

@@ -48,7 +48,11 @@ _PRELOADED = (
 )
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (TRACE|DEBUG|INFO|WARN|WARNING|ERROR) ")
 _MESSAGE = re.compile(r"(nightjar: |python -m jobs|nightjar[ :]|Shell .* not supported)")
-_NO_FAULT = re.compile(r"aws-plan: |.*: (no run matches|no runs yet)|\d+ to \d+ of \d+ runs; --page ")
+_NO_FAULT = re.compile(
+    r"aws-plan: |.*: (no run matches|no runs yet|no document is forgotten)|\d+ to \d+ of \d+ runs; --page "
+    r"|.* in [\d,]+ folders (can be|were) freed|[\d,]+ documents (are|would be) forgotten"
+    r"|no model of this lake has seen them"
+)
 _CACHE = "nightjar-cache-"
 """The start of the name of the cache folder, which is kept for later commands."""
 _RECORD = re.compile(r"(.*/)?runs/.*/steps(/|$)")
