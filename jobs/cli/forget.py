@@ -100,7 +100,7 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
         champion, _ = read_champion(pipeline)
         if champion is None:
             raise InputError(f"{pipeline.champion}: no champion yet; name a run with --like")
-        run = Run(lake.uri, champion.run or champion.run_id)
+        run = Run(lake.uri, champion.run_folder)
     else:
         run = find_run(like, lake)
     settings = Config.from_json(store.read_bytes(run.config).decode(), run.config).text_settings

@@ -65,6 +65,11 @@ class Champion:
         return self.history[-1].run if self.history else ""
 
     @property
+    def run_folder(self) -> str:
+        """The folder of the run that trained the model, below `Lake.runs`, in either layout."""
+        return self.run or self.run_id
+
+    @property
     def model(self) -> str:
         """The name of the model's folder."""
         return self.model_uri.rpartition("/")[2]

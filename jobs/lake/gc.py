@@ -142,7 +142,7 @@ def _promoted(lake: Lake, store: Store) -> tuple[set[str], set[str]]:
         champion, _ = read_champion(pipeline, store)
         if champion is not None:
             models |= {champion.model, *(each.model for each in champion.history)}
-            runs |= {each.run for each in champion.history} | {champion.run or champion.run_id}
+            runs |= {each.run for each in champion.history} | {champion.run_folder}
     return runs, models
 
 

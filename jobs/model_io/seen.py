@@ -100,5 +100,5 @@ def _champions(lake: Lake) -> dict[str, list[str]]:
     for pipeline in all_pipelines(lake):
         champion, _ = read_champion(pipeline)
         if champion is not None:
-            found.setdefault(champion.run or champion.run_id, []).append(pipeline.name)
+            found.setdefault(champion.run_folder, []).append(pipeline.name)
     return found
