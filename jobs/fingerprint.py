@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -80,22 +81,33 @@ def _find_source(module: str, package: Traversable) -> Traversable | None:
     return next((entry for entry in candidates if entry.is_file()), None)
 
 
+def _imported_names(source: bytes, module: str, is_package: bool) -> Iterator[str]:
+    """Yield the full names that a module imports: modules, and names that may be modules."""
+    for statement in import_statements(source):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        else:
+            parents = module.split(".")[: None if is_package else -1]
+            start = parents[: len(parents) - statement.level + 1] if statement.level else []
+            base = ".".join([*start, *([statement.module] if statement.module else [])])
+            yield from (base, *(f"{base}.{alias.name}" for alias in statement.names))
+
+
 @cache
-def _imported_names(source: bytes, module: str, is_package: bool) -> tuple[str, ...]:
-    """Return the full names that a module imports: modules, and names that may be modules."""
-    names: list[str] = []
+def import_statements(source: bytes) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Return the imports of a module, those in its functions too, but not those below ``if TYPE_CHECKING:``.
+
+    Raises:
+        SyntaxError: if `source` is not Python.
+    """
+    found: list[ast.Import | ast.ImportFrom] = []
     nodes: list[ast.AST] = [ast.parse(source)]
     while nodes:
         node = nodes.pop()
-        if isinstance(node, ast.Import):
-            names += (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = module.split(".")[: None if is_package else -1]
-            start = parents[: len(parents) - node.level + 1] if node.level else []
-            base = ".".join([*start, *([node.module] if node.module else [])])
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
         elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
             nodes += node.orelse
         else:
             nodes += [child for block in _BLOCKS for child in getattr(node, block, [])]
-    return tuple(names)
+    return tuple(found)

@@ -1,7 +1,8 @@
 """The length of a training and its learning-rate schedule: linear warm-up, then the decay of `train.schedule`.
 
 Where `train.max_seconds` or the budget ends a run before its last step, the decay must end then too. So the decay
-follows the larger of two shares: the share of the steps and the share of the seconds that have passed.
+follows the larger of two shares: the share of the steps and the share of the seconds that have passed. The warm-up is
+at most a tenth of either.
 
 A replay has no clock: its steps and their learning rates are those of a record.
 """
@@ -72,8 +73,7 @@ class Schedule:
 
     def progress(self, steps: int, seconds: float) -> float:
         """Return the share of the run, 0 to 1, that is done after `steps` and `seconds`."""
-        share_of_time = seconds / self.max_seconds if self.max_seconds else 0.0
-        return min(1.0, max(steps / self.total_steps, share_of_time))
+        return min(1.0, max(steps / self.total_steps, self._share_of_time(seconds)))
 
     def is_over(self, steps: int, seconds: float) -> bool:
         """Return True if no step is left."""
@@ -86,8 +86,11 @@ class Schedule:
         """
         if self.record:
             return self.record.learning_rates[steps]
-        warmup = min(1.0, (steps + 1) / (self.warmup_steps + 1))
+        warmup = min(1.0, max((steps + 1) / (self.warmup_steps + 1), 10 * self._share_of_time(seconds)))
         return self.config.learning_rate * warmup * self._decay(self.progress(steps, seconds))
+
+    def _share_of_time(self, seconds: float) -> float:
+        return seconds / self.max_seconds if self.max_seconds else 0.0
 
     def _decay(self, progress: float) -> float:
         if self.config.schedule == "exponential":

@@ -1,7 +1,7 @@
 """Build the package that runs on the cluster. The build is reproducible: the same code gives the same bytes.
 
 The package is named by the hash of its file ``SHA256SUMS``, which lists the hashes of all other files. So each version
-is uploaded once, and a node verifies what it downloaded. This module needs only the standard library.
+is uploaded once, and a node verifies what it downloaded. This module needs nothing but the standard library and `jobs`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.errors import InputError
+from jobs.fingerprint import import_statements
 from nightjar.packaging import PROVIDED_BY_EMR, lock
 
 PROJECT_ROOT = Path(__file__).resolve().parents[3]
@@ -111,20 +112,17 @@ def third_party_imports(root: Path) -> dict[str, Path]:
     own = sys.stdlib_module_names | {"jobs"}
     found: dict[str, Path] = {}
     for path in sorted((root / "jobs").rglob("*.py")):
-        for name in _imported(ast.parse(path.read_text("utf-8"), str(path))):
+        for name in _imported_names(path.read_bytes()):
             top, *below = name.split(".")
             if top not in own:
                 found.setdefault(f"{top}.{below[0]}" if top == "backports" else top, path.relative_to(root))
     return found
 
 
-def _imported(tree: ast.AST) -> Iterator[str]:
-    """Yield what is imported by absolute names, except below ``if TYPE_CHECKING:``."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        yield from _imported(node)
+def _imported_names(source: bytes) -> Iterator[str]:
+    """Yield the names of other packages that a module imports."""
+    for statement in import_statements(source):
+        if isinstance(statement, ast.Import):
+            yield from (alias.name for alias in statement.names)
+        elif statement.module and not statement.level:
+            yield from (f"{statement.module}.{alias.name}" for alias in statement.names)

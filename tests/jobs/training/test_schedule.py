@@ -19,7 +19,8 @@ DECAYS = {
 
 def schedule(name, **settings):
     shape = {"min_learning_rate_ratio": 0.1, "decay_fraction": 0.25, "decay_per_epoch": 0.5, "warmup_steps": 0}
-    config = TrainConfig(schedule=name, learning_rate=2.0, epochs=EPOCHS, batch_size=4, **shape | settings)
+    length = {"epochs": EPOCHS, "batch_size": 4}
+    config = TrainConfig(schedule=name, learning_rate=2.0, **shape | length | settings)
     return Schedule.of(config, num_windows=STEPS, window_size=8)
 
 
@@ -43,6 +44,15 @@ def test_the_decay_follows_the_seconds_when_they_end_the_run(name):
 def test_the_warm_up_is_linear_and_at_most_a_tenth_of_the_steps(name):
     rates = np.array([schedule(name, warmup_steps=50).learning_rate(step, 0) for step in range(STEPS)])
     assert rates == pytest.approx(2 * DECAYS[name] * np.minimum(1, np.arange(1, STEPS + 1) / 11))
+
+
+@pytest.mark.parametrize("name", DECAYS)
+def test_the_warm_up_is_at_most_a_tenth_of_the_seconds(name):
+    timed = schedule(name, warmup_steps=50, epochs=10_000, max_seconds=10.0, decay_per_epoch=1.0)
+    decays = DECAYS | {"exponential": np.ones(STEPS)}
+    rates = np.array([timed.learning_rate(step, 10 * step / STEPS) for step in range(STEPS)])
+    warmup = np.maximum(np.arange(1, STEPS + 1) / 51, np.arange(STEPS) / 10)
+    assert rates == pytest.approx(2 * decays[name] * np.minimum(1, warmup))
 
 
 def test_max_tokens_can_end_a_run_before_its_epochs():
