@@ -138,6 +138,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
         _one_of("model.positions", "rotary"),
     ),
     "model.norm_epsilon": (_TRANSFORMER,),
+    "train.epochs_of_new_text": (_with("train.init"),),
     "train.sync_every": (_IN_ROUNDS,),
     "train.outer_learning_rate": (_DILOCO,),
     "train.outer_momentum": (_DILOCO,),

@@ -20,7 +20,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, to_uri
 from jobs.metrics.stats import UsedModelStats
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG, TOKENIZER, LINEAGE = "config.json", "tokenizer.json", "lineage.json"
 
 
 def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:

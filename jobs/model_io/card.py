@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.config import Config
+from jobs.lake.models import LINEAGE
 from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import TrainStats
-from jobs.model_io.lineage import LINEAGE, Lineage
+from jobs.model_io.lineage import Lineage
 
 MOST_SOURCES = 20
 

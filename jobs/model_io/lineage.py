@@ -11,11 +11,10 @@ from typing import Any
 from jobs.errors import DamagedError, reading
 from jobs.lake.champion import name_of_model
 from jobs.lake.layout import Lake
-from jobs.lake.models import folder_of_run, read_model_file, read_model_manifest
+from jobs.lake.models import LINEAGE, folder_of_run, read_model_file, read_model_manifest
 from jobs.lake.plain_json import to_json
 from jobs.lake.uri import join
 
-LINEAGE = "lineage.json"
 FORMAT_VERSION = 1
 TRAINED = "trained"
 """The origin of a tokenizer that was learned from the run's own corpus."""

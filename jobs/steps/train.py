@@ -16,13 +16,14 @@ from jobs.generation.inference import to_inference
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import Manifest
+from jobs.lake.models import LINEAGE
 from jobs.lake.uri import base_name
 from jobs.metrics.training import baselines_text
 from jobs.model.kinds import build_model
 from jobs.model_io.archive import pack
 from jobs.model_io.card import card_stats, write_card
 from jobs.model_io.folder import CARD, TRAINING_STATS, save_model, to_json
-from jobs.model_io.lineage import LINEAGE, Lineage
+from jobs.model_io.lineage import Lineage
 from jobs.training.attempts import train_until_complete
 from jobs.training.checkpoint import load_final_weights
 from jobs.training.job import TrainingJob
@@ -48,12 +49,12 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
     replayed = read_replayed(run)
     record = replayed.record if replayed else None
-    job, weights_from = locate_start(TrainingJob(run, config, datasets["windows"], record=record))
+    job, start = locate_start(TrainingJob(run, config, datasets["windows"], record=record))
     result = train_until_complete(job, engine, progress)
     stats = {
         **summarize(compact(run), keep_best=config.train.keep_best),
         **result.to_stats(),
-        "weights_from": weights_from,
+        **start,
     }
     _publish_model(job, stats, describe_lineage(run, config, result, engine.name))
     _publish(run, stats, datasets)

@@ -24,6 +24,7 @@ CHANGEABLE_SETTINGS = {
     "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
     "max_loss_rise", "device",
     "init",  # only the first attempt reads it, and `champion` may name another model later
+    "epochs_of_new_text",  # `epochs` is what followed from it
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from jobs.lake.uri import join
 from jobs.model_io.lineage import TRAINED, Lineage, ModelOrigin, describe_corpus, differing, read_lineage
 from jobs.sources.inputs import TRAIN
 from jobs.sources.listing import list_corpus
+from jobs.sources.new_text import files_behind
 from jobs.training.inputs import check_start
 from jobs.training.learner import choose_device
 from jobs.training.lineage import code_of, hash_of_embeddings, software
@@ -81,7 +82,7 @@ class Replay:
             return
         raise InputError(
             f"the corpus is not the one that {self.source.folder} was trained on"
-            f" ({_changed_file(self.source, recorded, files) or _sizes(recorded, found)}); restore it, then replay"
+            f" ({_changed_file(self.source, files) or _sizes(recorded, found)}); restore it, then replay"
         )
 
     def warnings(self, engine: str) -> Iterator[str]:
@@ -154,12 +155,12 @@ def _place_of(origin: ModelOrigin, lake: Lake) -> str:
     )
 
 
-def _changed_file(source: Run, recorded: Mapping[str, Any], files: list[dict[str, Any]]) -> str:
+def _changed_file(source: Run, files: list[dict[str, Any]]) -> str:
     """Return the first file that differs, and how; "" if the lake no longer has the list of the earlier files."""
-    manifest = store.read_manifest(join(source.lake_uri, recorded["listed_in"]).rpartition("/")[0])
-    if manifest is None:
+    listed = files_behind(source.model, Lake(source.lake_uri))
+    if listed is None:
         return ""
-    before = {each["name"]: each["sha256"] for each in manifest.inputs["files"]}
+    before = {each["name"]: each["sha256"] for each in listed}
     now = {each["name"]: each["sha256"] for each in files}
     name = min(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     return f"{name} {'is new' if name not in before else 'is gone' if name not in now else 'has changed'}"

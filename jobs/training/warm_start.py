@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ from jobs.model.language_model import DataShape, LanguageModel
 from jobs.model_io.folder import load_model
 from jobs.model_io.lineage import ModelOrigin
 from jobs.sources.inputs import check_model, find_start
+from jobs.sources.new_text import files_behind, share_of_new
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.training.checkpoint import latest_checkpoint
 from jobs.training.job import TrainingJob
@@ -34,23 +36,27 @@ SCRATCH = "scratch"
 """The name of random weights in the statistics."""
 
 
-def locate_start(job: TrainingJob) -> tuple[TrainingJob, str]:
+def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
     """Replace the name in `train.init` by the URI of that model; by None for random weights, or with a checkpoint.
 
-    Also return where the weights come from. The first attempt decides that, and checks that the model fits.
+    `train.epochs` becomes what `train.epochs_of_new_text` makes of it. Also return statistics: where the weights come
+    from, and how much of the text is new to them. The first attempt decides all this, and checks that the model fits.
     """
     config, run = job.config, job.run
     is_resumed, decision = latest_checkpoint(run) is not None, run.start
     try:
         with reading(decision, f"delete {run.train} and run the step again"):
-            uri = store.read_json(decision)["init"]
+            decided = store.read_json(decision)
+            uri, new_share = decided["init"], decided.get("new_share")  # an earlier version has not written the share
     except FileNotFoundError:
         # A checkpoint without this file is of an earlier version.
         uri = config.train.init if is_resumed else _decide(job)
         origin = None if uri is None or is_resumed else asdict(ModelOrigin.read(uri, Lake(run.lake_uri)))
-        store.write_json(decision, {"init": uri, "origin": origin})
-    train = config.train.model_copy(update={"init": None if is_resumed else uri})
-    return replace(job, config=config.model_copy(update={"train": train})), uri or SCRATCH
+        new_share = None if uri is None or is_resumed else _share_of_new_text(run, uri)
+        store.write_json(decision, {"init": uri, "origin": origin, "new_share": new_share})
+    train = config.train.with_new_share(new_share).model_copy(update={"init": None if is_resumed else uri})
+    stats = {"weights_from": uri or SCRATCH, "new_text_share": new_share}
+    return replace(job, config=config.model_copy(update={"train": train})), stats
 
 
 def read_start(run: Run) -> ModelOrigin | None:
@@ -73,6 +79,17 @@ def _decide(job: TrainingJob) -> str | None:
     elif init is not None:
         log.info("train.init=%s: the lake has no champion yet, so training starts from scratch", init)
     return uri
+
+
+def _share_of_new_text(run: Run, uri: str) -> float | None:
+    """Return the share of a run's text that the model at `uri` was not trained on; None if that is not known."""
+    known = files_behind(uri, Lake(run.lake_uri))
+    if known is None:
+        return None
+    files = [(each["sha256"], each["size"]) for each in TokensDataset.of_run(run).files]
+    share = share_of_new(files, (each["sha256"] for each in known))
+    log.info("%.1f%% of the text is new to that model", 100 * share)
+    return share
 
 
 def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:

@@ -66,6 +66,7 @@ _FOLDED = {
         "train.batch_size": "Windows in a batch",
         "train.micro_batch_size": "Windows that a worker computes at once",
         "train.init": "Model to start from",
+        "train.epochs_of_new_text": "Passes over new text",
         "train.embeddings": "Vectors to start from",
         "train.early_stopping_evals": "Validations without progress that end training",
         "train.eval_every": "Steps between two validations",

@@ -101,6 +101,10 @@ class TrainConfig(Section):
     node uses all its processors."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
+    epochs_of_new_text: float | None = Field(None, gt=0)
+    """Passes over the files that the model in `train.init` was not trained on: the run trains on so many tokens, of
+    all text, if that is less than `train.epochs` takes. So a night costs by what is new, not by all there is. Without
+    new text, or if it is not known what that model was trained on, `train.epochs` holds."""
     max_tokens: int | None = Field(None, ge=1)
     """End training after this many tokens, unless train.epochs is reached first."""
     max_seconds: float | None = Field(None, gt=0)
@@ -186,6 +190,16 @@ class TrainConfig(Section):
     step_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
     killed and training resumes."""
+
+    def with_new_share(self, new_share: float | None) -> TrainConfig:
+        """Return the settings with the `epochs` that follow from `epochs_of_new_text`.
+
+        Args:
+            new_share: The share of the text that is new to the model to start from; None if it is not known.
+        """
+        if self.epochs_of_new_text is None or not new_share:
+            return self
+        return self.model_copy(update={"epochs": min(self.epochs, self.epochs_of_new_text * new_share)})
 
     def num_steps(self, num_windows: int, window_size: int) -> int:
         """Return the number of optimizer steps over `num_windows` windows of `window_size` tokens."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import Config
-from jobs.lake.layout import Run
+from jobs.lake.layout import Lake, Run
 from jobs.lake.plain_json import to_json
 from jobs.prices.book import load_prices
 from jobs.prices.budget import check_budget
 from jobs.prices.estimate import Estimate, make_estimate
 from jobs.prices.history import read_nights
+from jobs.sources.listing import Listing
+from jobs.sources.new_text import files_behind, share_of_new
 from nightjar import aws
 from nightjar.emr.requests import START_LIMIT_SECONDS, time_to_live
 
@@ -27,15 +29,35 @@ class Expected:
     budget: dict[str, Any] | None
 
 
-def expect(config: Config, run: Run, corpus_bytes: int) -> Expected:
-    """Return what a run is expected to take; raise InputError if it would exceed a budget, or a price lacks for one."""
+def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expected:
+    """Return what a run is expected to take.
+
+    Args:
+        config: Its configuration.
+        run: The run.
+        corpus: The files that it will read.
+        start: The model that its training starts from; None for random weights, or without training.
+
+    Raises:
+        InputError: if it would exceed a budget, or a price lacks for one.
+    """
     store, region = aws.store(), aws.emr_client().meta.region_name
     prices = load_prices(store)
     if config.cluster.job_flow_id:
-        return Expected(Estimate(corpus_bytes, reason="a cluster of your own is not billed"), None)
-    made = make_estimate(config, corpus_bytes, read_nights(run, store), prices, region, longest_seconds(config))
+        return Expected(Estimate(corpus.size, reason="a cluster of your own is not billed"), None)
+    expected = config.model_copy(update={"train": config.train.with_new_share(share_of_new_text(corpus, start, run))})
+    made = make_estimate(expected, corpus.size, read_nights(run, store), prices, region, longest_seconds(config))
     log.info("%s", made)
     return Expected(made, check_budget(run, config, made, prices, region, store))
+
+
+def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | None:
+    """Return the share of a corpus that the model at `start` was not trained on, as names and sizes tell."""
+    known = files_behind(start, Lake(run.lake_uri), aws.store()) if start else None
+    if known is None:
+        return None
+    files = [((source.name, source.size), source.size) for source in corpus.sources]
+    return share_of_new(files, ((each["name"], each["size"]) for each in known))
 
 
 def record(run: Run, expected: Expected) -> None:

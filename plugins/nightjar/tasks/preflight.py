@@ -66,10 +66,10 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
     aws.store().check_writable(lake.uri)
     check_wheelhouse(config)
     listing = check_corpus(config, lake.uri) if config.reads_text else Listing([], [], [])
-    check_files(config, lake)
+    start = check_files(config, lake)
     if config.trains:
         check_split(config, Pipeline.of(run), aws.store())
-    expected = estimate.expect(config, run, listing.size)
+    expected = estimate.expect(config, run, listing, start if config.trains else None)
     champion, _ = read_champion(Pipeline.of(run), aws.store())
     for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):
         log.warning("%s", line)
@@ -154,11 +154,12 @@ def check_contents(
         max_bytes -= end
 
 
-def check_files(config: Config, lake: Lake) -> None:
-    """Check all other files and models that the settings name; later steps of the run use them."""
+def check_files(config: Config, lake: Lake) -> str | None:
+    """Check all other files and models that the settings name; return the model that the run starts from or uses."""
     with _input_error("a file that the settings name cannot be read"):
-        prompts, _ = check_inputs(config, lake, aws.store())
+        prompts, model = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
+    return model
 
 
 def check_submittable(lake: Lake) -> None:

@@ -11,8 +11,9 @@ from jobs.lake import store
 from jobs.lake.champion import promote_by_hand, read_champion
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.models import LINEAGE
 from jobs.lake.uri import join
-from jobs.model_io.lineage import LINEAGE, read_lineage
+from jobs.model_io.lineage import read_lineage
 from jobs.training.record import Record
 from tests.support.prose import prose
 

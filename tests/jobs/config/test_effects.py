@@ -102,6 +102,8 @@ UNSEEN = {
     # Their effect is on faults, or on files that are deleted at the end.
     "train.state_every": (3, {}, ROUNDS),
     "train.max_rollbacks": (1, {}, {"train.on_divergence": "rollback"}),
+    # It needs the model of a run.
+    "train.epochs_of_new_text": (2.0, {}, {"train.init": "champion"}),
     "train.gang_timeout_seconds": (400.0, ROUNDS, {}),
     "use.task": ("evaluate", {}, {"use.model": "champion"}),
     # Airflow's task preflight and the train step on a cluster read them.
@@ -211,7 +213,7 @@ VALUES = {
     "budget.usd": 5.0, "budget.usd_month": 50.0,
     "promotion.canaries": ["One"], "promotion.max_unknown": 0.1, "promotion.baseline": "bigram",
     "tokenize.max_document_bytes": 5, "tokenize.max_piece_bytes": 2048,
-    "train.init": "champion", "train.embeddings": "a.csv", "train.max_tokens": 9,
+    "train.init": "champion", "train.epochs_of_new_text": 2.0, "train.embeddings": "a.csv", "train.max_tokens": 9,
     "train.max_seconds": 9.0, "train.early_stopping_evals": 9, "train.micro_batch_size": 3, "train.max_loss_rise": 1.0,
     "generate.prompts_file": "p.txt", "generate.prompts": ["x"], "generate.stop": ["x"], "generate.max_new_tokens": 7,
     "generate.min_new_words": 2, "generate.top_p": 0.5, "generate.min_p": 0.5, "model.hidden_sizes": [3],

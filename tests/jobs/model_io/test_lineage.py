@@ -5,7 +5,8 @@ import pytest
 from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.model_io.lineage import LINEAGE, Lineage, ModelOrigin, describe_corpus, read_lineage
+from jobs.lake.models import LINEAGE
+from jobs.model_io.lineage import Lineage, ModelOrigin, describe_corpus, read_lineage
 
 
 def lineage_of(**changes):

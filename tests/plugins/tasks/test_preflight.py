@@ -248,6 +248,22 @@ def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lak
     assert not store().exists(run.budget)
 
 
+def test_an_estimate_knows_how_much_of_the_text_is_new_by_names_and_sizes(put, lake_uri):
+    files = [{"name": "a.txt", "size": 440, "sha256": "0"}, {"name": "gone.txt", "size": 9, "sha256": "1"}]
+    run, listed = Lake(lake_uri).run("before"), "datasets/tokens/t"
+    store().publish_manifest(join(lake_uri, listed), Manifest("tokens", "t", (), inputs={"files": files}))
+    lineage = json.dumps({"corpus": {"listed_in": f"{listed}/_manifest.json"}}).encode()
+    entry = store().write_file(run.model, "lineage.json", lineage)
+    store().publish_manifest(run.model, Manifest("model", "m", (entry,)))
+    for name, size in [("a.txt", 440), ("b.txt", 60)]:
+        put(f"corpus/{name}", b"x" * size)
+    listing = preflight.check_corpus(config(join(lake_uri, "corpus")))
+    assert estimate.share_of_new_text(listing, run.model, run) == 60 / 500
+    assert estimate.share_of_new_text(listing, None, run) is None
+    store().delete_file(join(lake_uri, listed, "_manifest.json"))
+    assert estimate.share_of_new_text(listing, run.model, run) is None
+
+
 def test_a_run_on_a_cluster_of_the_users_own_has_no_estimate_and_no_budget(put, lake_uri, emr_at_home):
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
     preflight.prepare(config(put("a.txt", TEXT * 9), **{"budget.usd": 3, "cluster.job_flow_id": "j-1"}), run)

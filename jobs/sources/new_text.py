@@ -1,0 +1,37 @@
+"""How much of a corpus is new to the model that a training starts from (`train.epochs_of_new_text`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from jobs.errors import reading
+from jobs.lake.layout import Lake
+from jobs.lake.models import LINEAGE, read_model_file, read_model_manifest
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
+
+
+def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Mapping[str, Any]] | None:
+    """Return the files that a model was trained on, each with its `name`, `size` and `sha256`.
+
+    None if that is not known: an earlier version, or another lake, made the model, or its tokens were deleted.
+    """
+    manifest = read_model_manifest(model_uri, store)
+    if manifest is None or not manifest.entries(LINEAGE):
+        return None
+    with reading(join(model_uri, LINEAGE), "train the model again"):
+        listed_in = str(json.loads(read_model_file(model_uri, LINEAGE, store))["corpus"]["listed_in"])
+    tokens = store.read_manifest(join(lake.uri, listed_in.rpartition("/")[0]))
+    return tokens.inputs["files"] if tokens else None
+
+
+def share_of_new(files: Iterable[tuple[Hashable, int]], known: Iterable[Hashable]) -> float:
+    """Return the share, 0 to 1, of the bytes of `files` in files that are not `known`.
+
+    Each of `files` is what identifies it, and its size in bytes.
+    """
+    known, listed = set(known), list(files)
+    new = sum(size for identity, size in listed if identity not in known)
+    return new / max(1, sum(size for _, size in listed))
