@@ -31,12 +31,21 @@ def range_key(part: ByteRange) -> RangeKey:
 
 
 @dataclass(frozen=True)
+class EncodedRange:
+    """The shards of an earlier dataset that have the documents of a byte range, among others."""
+
+    name: str
+    """The name that the source had there."""
+    shards: Sequence[FileEntry]
+
+
+@dataclass(frozen=True)
 class SplitTask:
-    """A split that is to be encoded, and the shards of an earlier dataset that have some of its byte ranges."""
+    """A split that is to be encoded, and those of its byte ranges that an earlier dataset has."""
 
     number: int
     parts: Sequence[ByteRange]
-    reused: Mapping[RangeKey, Sequence[FileEntry]] = field(default_factory=dict)
+    reused: Mapping[RangeKey, EncodedRange] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,8 @@ def _read_split(
     num_read = 0
     for part in task.parts:
         name = part.source.name
-        if range_key(part) in task.reused:
-            entries = task.reused[range_key(part)]
-            yield from (EncodedDocuments.of_source(reused_uri, entry, name) for entry in entries)
+        if earlier := task.reused.get(range_key(part)):
+            yield from (EncodedDocuments.of_source(reused_uri, each, earlier.name, name) for each in earlier.shards)
             continue
         for batch in read_documents(part, settings):
             kept = _drop(batch, repeated, num_read, duplicates.counted_as) if duplicates else batch

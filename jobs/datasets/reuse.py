@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs.config import Config, TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
-from jobs.datasets.encoding import RangeKey, range_key
+from jobs.datasets.encoding import EncodedRange, RangeKey, range_key
 from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import SHARDS, TOKENIZER, TokensDataset
 from jobs.errors import InputError
@@ -36,15 +36,20 @@ class ReusableShards:
 
     folder_uri: str = ""
     shards: dict[RangeKey, tuple[FileEntry, ...]] = field(default_factory=dict)
-    """The shards that have the documents of a byte range, among others."""
+    """The shards that have the documents of a byte range of an earlier file, among others."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The earlier manifest's entry of each such file."""
+    """The earlier manifest's entry of each such file, by the name that it has now."""
     complete: str = ""
     """The fingerprint of the earlier dataset if all files of both corpora are the same."""
 
-    def of_parts(self, parts: Sequence[ByteRange]) -> dict[RangeKey, tuple[FileEntry, ...]]:
-        """Return the shards of these byte ranges, as far as they can be reused."""
-        return {key: self.shards[key] for part in parts if (key := range_key(part)) in self.shards}
+    def of_parts(self, parts: Sequence[ByteRange]) -> dict[RangeKey, EncodedRange]:
+        """Return where these byte ranges are encoded, as far as they are."""
+        found = {}
+        for part in parts:
+            if earlier := self.files.get(part.source.name):
+                shards = self.shards[earlier["name"], part.start, part.end]
+                found[range_key(part)] = EncodedRange(earlier["name"], shards)
+        return found
 
 
 def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, TokensDataset]]:
@@ -120,8 +125,9 @@ def find_reusable(
 
 
 def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: TokenizeConfig) -> ReusableShards:
-    now = {file["name"]: file["sha256"] for file in inputs["files"]}
-    same = {file["name"]: file for file in dataset.files if now.get(file["name"]) == file["sha256"]}
+    earlier = {_content(file): file for file in dataset.files}
+    same = {file["name"]: earlier[key] for file in inputs["files"] if (key := _content(file)) in earlier}
+    used = {file["name"] for file in same.values()}
     entries: dict[int, list[FileEntry]] = {}
     for entry in dataset.shards:
         number = int(entry.name.removeprefix(SHARDS).split("-")[0])
@@ -133,7 +139,13 @@ def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: Tokeniz
         range_key(part): tuple(entries.get(number, ()))
         for number, split in enumerate(splits)
         for part in split
-        if part.source.name in same
+        if part.source.name in used
     }
-    is_complete = [(file["name"], file["sha256"]) for file in dataset.files] == list(now.items())
-    return ReusableShards(dataset.uri, shards, same, dataset.fingerprint if is_complete else "")
+    before, now = ([(file["name"], file["sha256"]) for file in files] for files in (dataset.files, inputs["files"]))
+    return ReusableShards(dataset.uri, shards, same, dataset.fingerprint if before == now else "")
+
+
+def _content(file: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    """Return what the documents of a file depend on: its bytes, and what its name says about reading them."""
+    source = Source(file["name"], "", file["size"])
+    return file["sha256"], source.format, source.compression

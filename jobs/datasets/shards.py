@@ -186,8 +186,8 @@ class EncodedDocuments:
         )
 
     @classmethod
-    def of_source(cls, folder_uri: str, entry: FileEntry, name: str) -> EncodedDocuments:
-        """Read the documents that a shard has of one source; there may be none."""
+    def of_source(cls, folder_uri: str, entry: FileEntry, name: str, new_name: str) -> EncodedDocuments:
+        """Read the documents that a shard has of one source, and give the source a new name; there may be none."""
         shard = TokenShard.open(folder_uri, entry)
         names = [source for source, _ in shard.sources]
         kept = shard.source == (names.index(name) if name in names else len(names))
@@ -198,7 +198,7 @@ class EncodedDocuments:
             shard.offset[kept],
             shard.num_bytes[kept],
             shard.hash[kept],
-            [name],
+            [new_name],
             None if shard.near_keys is None else shard.near_keys[kept],
         )
 

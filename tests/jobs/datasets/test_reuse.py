@@ -81,6 +81,38 @@ def test_only_a_new_file_is_encoded(lake_uri, monkeypatch):
     assert fresh.datasets == second.datasets
 
 
+def test_a_file_with_another_name_and_a_copy_are_not_read_again(lake_uri, monkeypatch):
+    corpus = write_corpus(join(lake_uri, "corpus"), TEXTS)
+    first, _ = tokenize(lake_uri, "first")
+    store.delete_file(join(corpus, "b.txt"))
+    write_corpus(corpus, {"z/renamed.txt": TEXTS["b.txt"], "copy.txt": TEXTS["a.txt"]})
+    read = record_reads(monkeypatch)
+    second, stats = tokenize(lake_uri, "second")
+    assert (read, stats["reused_sources"], stats["new_sources"]) == ([], 5, 0)
+    assert stats["num_crlf_line_ends"] == 2
+    given = join(first.lake.dataset("tokens", first.datasets["tokens"]), "tokenizer.json")
+    fresh = Pipeline(join(lake_uri, "other"), corpus, "fresh", tokenize__tokenizer=given)
+    assert fresh.tokenize()["reused_sources"] == 0
+    assert list(shards(fresh)[0]) == list(shards(second)[0])
+    assert fresh.tokens.files == second.tokens.files
+
+
+def test_a_name_with_which_a_file_is_read_differently_is_another_file(tmp_path, monkeypatch):
+    lake_uri = to_uri(str(tmp_path))
+    data = b'{"text": "One."}\n\n{"text": "Two."}\n'
+    corpus = write_corpus(join(lake_uri, "corpus"), {**TEXTS, "lines.txt": data})
+    tokenize(lake_uri, "first")
+    store.delete_file(join(corpus, "lines.txt"))
+    write_corpus(corpus, {"lines.jsonl": data})
+    read = record_reads(monkeypatch)
+    second, stats = tokenize(lake_uri, "second")
+    assert (set(read), stats["reused_sources"]) == ({"lines.jsonl"}, 4)
+    ids = np.concatenate([TokenShard.open(second.tokens.uri, entry).ids for entry in second.tokens.shards])
+    text = second.tokens.read_tokenizer().decode(ids.tolist())
+    assert "One." in text
+    assert '"text"' not in text
+
+
 def test_a_changed_file_is_read_again(lake_uri, monkeypatch):
     write_corpus(join(lake_uri, "corpus"), TEXTS)
     tokenize(lake_uri, "first")
