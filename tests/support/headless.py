@@ -79,12 +79,14 @@ def _serve(socket: str) -> None:
 
 
 def _load() -> None:
-    """Do what takes time in each run: imports, migrations of the database, the making of Airflow's API."""
+    """Do what takes time in each run: imports, migrations of the database, Airflow's API, reading the package."""
     # The process that calls `run_dag` needs none of them.
     import httpx
     from airflow.dag_processing.dagbag import DagBag
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from airflow.utils.db import initdb
+
+    from nightjar.packaging.build import build
 
     async def ask() -> None:
         """Ask for any page: the API is complete after its first answer."""
@@ -93,6 +95,7 @@ def _load() -> None:
 
     initdb()
     DagBag()
+    build()
     asyncio.run(ask())
 
 

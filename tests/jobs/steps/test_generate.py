@@ -61,7 +61,7 @@ def test_samples_do_not_depend_on_the_number_of_tasks(place):
     assert [(row["prompt_index"], row["sample"]) for row in rows] == [(p, s) for p in range(3) for s in range(50)]
     assert all(1 <= len(row["tokens"]) <= 8 and row["log_probability"] < 0 for row in rows)
     assert rows[0]["settings"] == {
-        "max_new_words": 20, "min_new_words": None, "max_new_tokens": 8,
+        "max_new_words": 2, "min_new_words": None, "max_new_tokens": 8,
         "temperature": 0.8, "top_k": 50, "top_p": None, "min_p": None,
         "repetition_penalty": 1.0, "stop": [], "dtype": "float32",
     }  # fmt: skip
