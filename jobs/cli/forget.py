@@ -66,14 +66,13 @@ def forget(
         raise InputError("--why: say why the documents are forgotten; the reason is recorded")
     wanted = [*map(_parse, hashes or ()), *(_read(texts, like, place) if texts else ())]
     if dry_run:
-        known = set(forgotten.hashes_of(forgotten.read_forgotten(place)))
-        new = [each for each in dict.fromkeys(wanted) if each not in known]
+        new = forgotten.not_among(forgotten.read_forgotten(place), wanted)
     else:
         new = [each.hash for each in forgotten.forget(place, wanted, f"command line: {user_name()}", why)]
     done = "would be forgotten" if dry_run else "are forgotten from now on"
     sys.stderr.write(f"{len(new):,} documents {done}, {len(set(wanted)) - len(new):,} were forgotten before\n")
     if dry_run:
-        write_table([{"document": f"{each:016x}"} for each in new])
+        write_table([{"document": forgotten.written(each)} for each in new])
     _report(place, wanted)
 
 
@@ -110,10 +109,10 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
 
 
 def _list(lake: Lake) -> None:
-    from jobs.lake.forgotten import read_forgotten
+    from jobs.lake.forgotten import read_forgotten, written
 
     found = read_forgotten(lake)
-    rows = [{"document": f"{each.hash:016x}", "since": each.time, "by": each.by, "why": each.why} for each in found]
+    rows = [{"document": written(each.hash), "since": each.time, "by": each.by, "why": each.why} for each in found]
     write_table(rows, ("by", "since"))
     if not rows:
         sys.stderr.write(f"{lake.uri}: no document is forgotten\n")

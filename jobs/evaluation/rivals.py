@@ -13,7 +13,8 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.champion import Champion, read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
-from jobs.lake.uri import join, relative_name
+from jobs.lake.models import folder_of_run
+from jobs.lake.uri import join
 from jobs.model.language_model import LanguageModel
 from jobs.model_io.folder import load_model
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -71,8 +72,8 @@ def _start_of(run: Run, init: str | None) -> str | None:
 def _run_of(model_uri: str, run: Run) -> Run | None:
     """Return the run of `run`'s lake that trained a model; None if it is not known."""
     lake = Lake(run.lake_uri)
-    if model_uri.startswith(f"{lake.runs}/"):
-        return Run(run.lake_uri, relative_name(model_uri, lake.runs).rpartition("/")[0])
+    if folder := folder_of_run(model_uri, lake):
+        return Run(run.lake_uri, folder)
     champion, _ = read_champion(Pipeline.of(run))
     for change in champion.history if champion else ():
         if model_uri == join(lake.models, change.model):

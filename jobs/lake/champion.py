@@ -119,12 +119,17 @@ def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
     if manifest is None:
         raise DamagedError(f"{join(run.model, MANIFEST)}: missing; the run has no complete model")
     store.verify_sizes(run.model, manifest)
-    if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
-        raise DamagedError(f"{run.model}: no {', '.join(sorted(missing))} in its manifest")
+    check_model_files(run.model, manifest)
     model = name_of_model(manifest)
     for name in (*(entry.name for entry in manifest.files), MANIFEST):
         store.copy(below(run.model, name), below(join(Lake(run.lake_uri).models, model), name))
     return model
+
+
+def check_model_files(uri: str, manifest: Manifest) -> None:
+    """Raise DamagedError if the manifest of the model at `uri` lacks a file that every model has."""
+    if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
+        raise DamagedError(f"{uri}: no {', '.join(sorted(missing))} in its manifest")
 
 
 def name_of_model(manifest: Manifest) -> str:

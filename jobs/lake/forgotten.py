@@ -37,9 +37,20 @@ def read_forgotten(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Forgotten, .
     return _read(lake, store)[0]
 
 
+def written(document: int) -> str:
+    """Return the hash of a document as files and commands show it: 16 hexadecimal digits."""
+    return f"{document:016x}"
+
+
 def hashes_of(forgotten: Iterable[Forgotten]) -> tuple[int, ...]:
     """Return the hashes of documents, ascending."""
     return tuple(sorted(each.hash for each in forgotten))
+
+
+def not_among(forgotten: Iterable[Forgotten], hashes: Iterable[int]) -> list[int]:
+    """Return those of `hashes`, each once, whose documents are not forgotten yet."""
+    known = set(hashes_of(forgotten))
+    return [each for each in dict.fromkeys(hashes) if each not in known]
 
 
 def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
@@ -48,12 +59,12 @@ def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = 
     Raises:
         LakeError: if other programs change the file all the time.
     """
-    wanted = dict.fromkeys(hashes)
+    wanted = tuple(hashes)
     for _ in range(_MAX_RACES):
         before, version = _read(lake, store)
-        known, time = set(hashes_of(before)), utc_now()
-        new = tuple(Forgotten(each, time, by, why) for each in wanted if each not in known)
-        rows = [asdict(each) | {"hash": f"{each.hash:016x}"} for each in (*before, *new)]
+        time = utc_now()
+        new = tuple(Forgotten(each, time, by, why) for each in not_among(before, wanted))
+        rows = [asdict(each) | {"hash": written(each.hash)} for each in (*before, *new)]
         content = to_json({"documents": rows}, lake.forgotten, ensure_ascii=False)
         if not new or (
             store.replace(lake.forgotten, content, version) if version else store.publish(lake.forgotten, content)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from jobs.errors import DamagedError, InputError, reading
-from jobs.lake.champion import MODEL_FILES, champions_pipeline, read_champion
+from jobs.lake.champion import champions_pipeline, check_model_files, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest, parse_manifest
 from jobs.lake.plain_json import to_json
@@ -170,8 +170,7 @@ def check_complete(uri: str, store: Store = ENVIRONMENT) -> Manifest:
     manifest = read_model_manifest(uri, store)
     if manifest is None:
         raise DamagedError(f"{join(uri, MANIFEST)}: missing; the model was deleted, or is not complete")
-    if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
-        raise DamagedError(f"{uri}: no {', '.join(sorted(missing))} in its manifest")
+    check_model_files(uri, manifest)
     if not ending_of(uri, (".zip",)):
         store.verify_sizes(uri, manifest)
     return manifest

@@ -36,9 +36,9 @@ MOST_RUNS = 100
 def describe(config: Config, run: Run, sources: Sequence[Source], package_root: Path) -> MadeOf:
     """Return what a run is made of."""
     files = [[source.name, source.size, source.modified_at] for source in sources]
-    forgotten = [[*sources[0].forgotten]] if sources[0].forgotten else []
+    corpus = {"files": files, "forgotten": sources[0].forgotten}
     return {
-        "corpus": hashlib.sha256(json.dumps(files + forgotten).encode()).hexdigest(),
+        "corpus": hashlib.sha256(json.dumps(corpus).encode()).hexdigest(),
         "code": build(package_root).sha256,
         "settings": Owner.of(run, config).config_sha256,
     }
