@@ -213,6 +213,8 @@ def build(pipeline: PipelineConfig) -> DAG:
 
 def add_tasks(pipeline: PipelineConfig) -> None:
     """Add the tasks to the present DAG, and their order."""
+    decided = notifications.on_decision(pipeline.table.notify)
+    budget = notifications.on_budget(pipeline.table.notify)
     turn = TakeTurnOperator(
         task_id="take_turn",
         wait_hours=pipeline.table.max_wait_hours,
@@ -243,13 +245,15 @@ def add_tasks(pipeline: PipelineConfig) -> None:
             cluster_id=cluster_id,
             package_uri=package_uri,
             trigger_rule="none_failed" if step in AFTER_SKIPPED else "all_success",
+            on_failure_callback=budget,
             doc_md=STEP_DOCS[step],
         )
         for step in STEPS
     }
     evaluate = steps.pop(EVALUATE)  # it needs no other step, and delays none
-    sent = notifications.on_decision(pipeline.table.notify)
-    pulled, promoted = pull_stats(), promote.override(on_success_callback=sent)()
+    checked = preflight.override(on_failure_callback=budget)()
+    pulled = pull_stats.override(on_success_callback=budget)()
+    promoted = promote.override(on_success_callback=decided)()
     terminate = TerminateClustersOperator(
         task_id="terminate_cluster",
         starts_again=False,
@@ -259,7 +263,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
     final = verdict()
 
     ends = [steps[SCORE], evaluate]
-    chain(preflight(), has_changed(), turn, package_uri, sweep, create, *steps.values(), terminate, final)
+    chain(checked, has_changed(), turn, package_uri, sweep, create, *steps.values(), terminate, final)
     chain(create, evaluate, terminate)
     chain(ends, pulled, promoted, final)
     chain(ends, promoted)  # pull_stats succeeds even if a step failed; promote must not run then

@@ -11,10 +11,13 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from infra.airflow.processes import GuardedProcess
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 DAG_ID = "train_llm"
 
@@ -60,9 +63,13 @@ def run_here(dag_id: str, run_id: str, conf: Mapping[str, Any]) -> int:
 
     initdb()
     dag: Any = DagBag().dags[dag_id]
-    failures: list[tuple[str, BaseException]] = []
+    failures: list[tuple[str, str | BaseException | None]] = []
+
+    def record(context: Context) -> None:
+        failures.append((context["ti"].task_id, context["exception"]))
+
     for task in dag.tasks:
-        task.on_failure_callback = [lambda context: failures.append((context["ti"].task_id, context["exception"]))]
+        task.on_failure_callback = [*task.on_failure_callback, record]
     try:
         # dag.test has no parameter for the run's id.
         with mock.patch.object(DagRun, "generate_run_id", return_value=run_id):

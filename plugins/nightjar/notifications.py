@@ -20,8 +20,9 @@ from jobs.errors import InputError
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-Occasion = Literal["failure", "promotion", "rejection"]
-"""A run failed; its model became the champion; it was complete, and the champion stayed."""
+Occasion = Literal["failure", "promotion", "rejection", "budget"]
+"""A run failed; its model became the champion; it was complete, and the champion stayed; a budget refused the run, or
+ended its training."""
 
 
 def _check_class(path: str) -> str:
@@ -41,7 +42,7 @@ class Notification(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     on: Annotated[tuple[Occasion, ...], Field(min_length=1)]
-    """When to send it: a list of ``failure``, ``promotion`` and ``rejection``."""
+    """When to send it: a list of ``failure``, ``promotion``, ``rejection`` and ``budget``."""
     notifier: Annotated[str, AfterValidator(_check_class)]
     """The class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``."""
 
@@ -90,6 +91,29 @@ class SendDecision:
             self.notification.make()({**context, "decision": decision})
 
 
+@dataclass(frozen=True)
+class SendBudget:
+    """A callback that sends a notification if a budget has refused a run, or has ended its training.
+
+    Templates of the notifier also take `budget`: what has happened, in one line.
+    """
+
+    notification: Notification
+
+    def __call__(self, context: Context) -> None:
+        """Send the notification, unless the task has failed for another reason, or no budget has ended the training."""
+        if budget := _effect_of_budget(context):
+            self.notification.make()({**context, "budget": budget})
+
+
+def _effect_of_budget(context: Context) -> str:
+    """Return what a budget has done to a run, as a failed task or the task `pull_stats` knows it; "" for nothing."""
+    if error := context.get("exception"):
+        return str(error) if "budget.usd" in str(error) else ""
+    stats = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
+    return "the budget has ended the training, with a model" if stats.get("stopped_by_budget") else ""
+
+
 def on_failure(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
     """Return the callbacks of a DAG whose run has failed."""
     return [Send(each) for each in notifications if "failure" in each.on]
@@ -98,6 +122,11 @@ def on_failure(notifications: Iterable[Notification]) -> list[Callable[[Context]
 def on_decision(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
     """Return the callbacks of the task that promotes."""
     return [SendDecision(each) for each in notifications if {"promotion", "rejection"} & set(each.on)]
+
+
+def on_budget(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
+    """Return the callbacks of the tasks that know of a budget's effect: failed ones, and ``pull_stats``."""
+    return [SendBudget(each) for each in notifications if "budget" in each.on]
 
 
 def check(notifications: Iterable[Notification]) -> None:

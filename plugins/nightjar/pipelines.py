@@ -88,7 +88,7 @@ class PipelineTable(BaseModel):
     """Which runs do nothing if text, code and settings are those of the last successful run: no cluster is started, and
     nothing is paid. `scheduled`: those that start by themselves. `all`: those that people start as well."""
     notify: tuple[Notification, ...] = ()
-    """Notifications of failed runs, of promotions and rejections, by notifiers of Airflow."""
+    """Notifications of failed runs, of promotions and rejections, and of budgets, by notifiers of Airflow."""
     max_wait_hours: float = Field(24, gt=0, le=24 * 366)
     """Longest time that a run which promotes waits for another one of the pipeline. It fails then, and names it."""
 

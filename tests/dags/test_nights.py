@@ -24,6 +24,14 @@ http_conn_id = "chat"
 json = { text = "{{ dag_run.run_id }}: {{ decision.promoted }}, {{ decision.why }}" }
 """
 
+BUDGET = """
+[[pipeline.notify]]
+on = ["budget"]
+notifier = "airflow.providers.http.notifications.http.HttpNotifier"
+http_conn_id = "chat"
+json = { text = "{{ dag_run.run_id }}: {{ budget }}" }
+"""
+
 
 @pytest.fixture
 def events(home):
@@ -67,6 +75,16 @@ def test_promotion_and_rejection_are_sent_and_assets_follow_them(headless, event
     assert promoted["numbers"]["valid_loss"] == 4.0
     assert len(promoted["model"]) == 64
     assert events("nightjar-promotion", second.run) == events("nightjar-promotion", third.run) == []
+
+
+def test_a_run_that_its_budget_refuses_is_sent(headless, tmp_path):
+    (tmp_path / "default.toml").write_text(BUDGET)
+    with receiver() as chat:
+        sent = {"NIGHTJAR_PIPELINES": str(tmp_path), "AIRFLOW_CONN_CHAT": f"http://127.0.0.1:{chat.port}"}
+        refused = headless((tmp_path / "lake").as_uri(), {"budget.usd": 5}, **sent)
+    assert refused.code == 2
+    [text] = [each["text"] for each in chat.received]
+    assert text.startswith(f"{refused.run.run_id}: budget.usd=5: the budget cannot be kept: ")
 
 
 def take(lake, run_id, project):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=len(NIGHTS), help="play the first ones only")
     parser.add_argument("--gates", type=int, default=200, help="number of simulated gates of each kind")
     options = parser.parse_args()
+    logging.getLogger("jobs").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="nightjar-nights-") as name:
         folder = Path(name)
         with month(folder, original()) as played:

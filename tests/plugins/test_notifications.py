@@ -52,6 +52,22 @@ def test_a_decision_is_sent_to_those_who_asked_for_it(chat, decision, sent):
     assert [each["text"] for each in chat.received] == sent
 
 
+@pytest.mark.parametrize(
+    ("context", "sent"),
+    [
+        ({"exception": InputError("budget.usd: too little")}, ["budget.usd: too little"]),
+        ({"exception": InputError("corpus: is empty")}, []),
+        ({"ti": Ran({"stopped_by_budget": True})}, ["the budget has ended the training, with a model"]),
+        ({"ti": Ran({"valid_loss": 4.0})}, []),
+    ],
+)
+def test_what_a_budget_does_is_sent(chat, context, sent):
+    for on in ("budget", "failure"):
+        for send in notifications.on_budget([notification(on, json={"text": "{{ budget }}"})]):
+            send(context)
+    assert [each["text"] for each in chat.received] == sent
+
+
 def test_a_failure_is_sent(chat):
     [send] = notifications.on_failure(
         [notification("failure", json={"text": "{{ run_id }}"}), notification("promotion")]
@@ -80,7 +96,7 @@ def test_wrong_arguments_are_named_before_a_cluster_exists(notifier, arguments, 
         ({"on": ["failure"], "notifier": "airflow.providers.none.X"}, "not the class of an installed notifier"),
         ({"on": ["failure"], "notifier": "X"}, "not the class of an installed notifier"),
         ({"on": [], "notifier": HTTP}, "at least 1 item"),
-        ({"on": ["sunrise"], "notifier": HTTP}, "'failure', 'promotion' or 'rejection'"),
+        ({"on": ["sunrise"], "notifier": HTTP}, "'failure', 'promotion', 'rejection' or 'budget'"),
     ],
 )
 def test_a_wrong_table_is_refused(values, message):

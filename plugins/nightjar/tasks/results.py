@@ -119,6 +119,8 @@ def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | Non
     folder = local_path(folder_uri)
     stats = store.read_json(join(folder_uri, "stats.json")) if "stats.json" in names else {}
     summary = storable(chosen(stats, SUMMARY))
+    if (stats.get("steps") or {}).get("train", {}).get("stopped_by_budget"):
+        summary["stopped_by_budget"] = True
     log.info("Copied %d files of statistics to %s", len(names), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)

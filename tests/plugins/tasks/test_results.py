@@ -107,6 +107,13 @@ def test_statistics_are_copied_and_summarized(lake_uri, tmp_path):
     assert (tmp_path / "here" / "lab" / "local" / "one=3Atwo" / "plots" / "loss.png").read_bytes() == b"png"
 
 
+def test_the_summary_says_that_a_budget_has_ended_the_training(lake_uri, tmp_path):
+    run = Lake(lake_uri).run("one")
+    for ended in (True, False):
+        store().write_json(join(run.stats, "stats.json"), {"steps": {"train": {"stopped_by_budget": ended}}})
+        assert results.pull_stats(run, tmp_path).get("stopped_by_budget", False) is ended
+
+
 def test_a_run_that_failed_early_has_no_statistics(lake_uri, tmp_path):
     summary = results.pull_stats(Lake(lake_uri).run("one"), tmp_path)
     assert summary == {"run_id": "one", "stats_dir": str(tmp_path / "lab" / "local" / "one")}
