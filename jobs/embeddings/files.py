@@ -118,7 +118,8 @@ def _from_csv(data: bytes, uri: str) -> Embeddings:
 
 def _from_word2vec(data: bytes, uri: str) -> Embeddings:
     """Read ``<tokens> <size>``, then one line for each token: its name and its numbers, separated by spaces."""
-    lines = _text(data, uri).rstrip("\n").split("\n")
+    text = _text(data, uri)
+    lines = text.rstrip("\r\n").split("\n" if "\n" in text else "\r")
     header = lines[0].split()
     if (
         len(header) != 2

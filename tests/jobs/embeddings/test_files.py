@@ -85,6 +85,18 @@ def test_word2vec_text(tmp_path):
     assert read.vectors.tolist() == [[1, 2.5, np.float32(-0.3)], [0, 0, 1]]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, line_end):
+    for name, lines in {
+        "a.vec": ["2 1", "king 1", "queen 2"],
+        "a.csv": ["token,id,v0", "king,0,1", "queen,1,2"],
+    }.items():
+        for ending in ("", line_end):
+            (tmp_path / name).write_bytes((line_end.join(lines) + ending).encode())
+            read = read_embeddings(str(tmp_path / name))
+            assert (read.tokens, read.vectors.tolist()) == (["king", "queen"], [[1], [2]])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
