@@ -59,4 +59,5 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         "reused_sources": num_reused,
         "new_sources": len(corpus) - num_reused,
         "num_left_out_files": len(listing.left_out),
+        "first_left_out_files": listing.first_left_out,
     }
