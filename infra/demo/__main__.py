@@ -26,6 +26,7 @@ from jobs.errors import NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
+from jobs.output import accept_any_text
 from jobs.results.rows import losses_of, read_curves
 from jobs.results.text import sparkline
 from jobs.sources.listing import list_corpus
@@ -40,6 +41,7 @@ _POLL_SECONDS = 0.5
 
 def main() -> int:
     """Run the demo and return the exit code: 2 if the text cannot be used, 1 if the run failed."""
+    accept_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         corpus = _given_corpus()

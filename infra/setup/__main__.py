@@ -19,6 +19,7 @@ from pathlib import Path
 
 from infra.setup.java import find_or_install
 from infra.setup.packages import Installer, SetupError, install_torch, installed_torch
+from jobs.output import accept_any_text
 
 VENV = Path(".venv")
 STAMP = VENV / "setup.json"
@@ -30,6 +31,7 @@ PROJECT = Path("pyproject.toml")
 
 def main() -> int:
     """Install what is missing. Return the exit code: 2, with one line on stderr, if the user has to do something."""
+    accept_any_text()
     (uv,) = sys.argv[1:]
     try:
         stamp = _new_stamp()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import shlex
@@ -18,6 +17,7 @@ from typer import Option
 from jobs.cli import options
 from jobs.cli.runner import command_line
 from jobs.errors import InputError
+from jobs.output import accept_any_text
 
 if TYPE_CHECKING:
     from jobs.config import GenerateConfig
@@ -139,8 +139,7 @@ class Repl:
         self._settings = settings
         self._num_prompts = 0
         self._num_shown = 0
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # its encoding may lack characters of the text
+        accept_any_text("replace")
 
     def complete(self, prompt: str) -> None:
         """Write the continuation while it is generated, then a line feed; log the speed."""

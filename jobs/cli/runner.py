@@ -7,7 +7,6 @@ Exit codes: 0 done; 2 the input, the configuration or the command is wrong; 130 
 from __future__ import annotations
 
 import getpass
-import io
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ import typer
 
 from jobs.cli.attempt import MOST_CHARACTERS, Attempt, stopped_by_sigterm
 from jobs.errors import InputError, NightjarError, WorkerLostError, shorten
+from jobs.output import accept_any_text
 
 log = logging.getLogger("jobs")
 
@@ -49,8 +49,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
     The outcome of a step with a numbered attempt is written to the lake, as `jobs.cli.attempt` describes.
     """
     _open_closed_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # its encoding may lack characters of names
+    accept_any_text()
     log_to_stderr("INFO")
     words = list(sys.argv[1:] if arguments is None else arguments)
     attempt = Attempt.of(words)

@@ -86,7 +86,6 @@ def check_sources(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> li
 def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     if source.format != "txt" and settings.documents == "file":
         raise InputError(f"{source.uri}: tokenize.documents=file is for text files; set tokenize.documents=record")
-    is_dictionary = settings.input == "ids" and check_ids(source)
     digest, size = hashlib.sha256(), 0
     scan = _TextScan(source, settings)
     with open_stream(source) as stream:
@@ -98,6 +97,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
         scan.counts["ignored_bytes"] += getattr(stream.raw, "ignored_bytes", 0)
     if scan.utf8:
         scan.utf8.add(b"")
+    is_dictionary = settings.input == "ids" and check_ids(source)
     counts = scan.counts + Counter(empty_files=int(not size), dictionary_files=int(is_dictionary))
     has_text = scan.has_text
     if source.format != "txt":

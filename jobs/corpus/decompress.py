@@ -97,6 +97,11 @@ class Decompressed(io.RawIOBase):
         try:
             return bytes(self._decoder.decompress(chunk, size))
         except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError) as error:
+            if "dictionary" in str(error).lower():
+                raise InputError(
+                    f"{self._uri}: compressed with a dictionary, which is not at hand; decompress it with zstd -d -D"
+                    " DICTIONARY, and compress it again without one"
+                ) from None
             raise self._damaged(str(error)) from None
 
     def _begin_member(self, rest: bytes) -> None:

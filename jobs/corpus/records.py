@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import SEEK_END
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +17,16 @@ import pyarrow.parquet as pq
 
 from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange
-from jobs.corpus.content import open_seekable, read_at, read_blocks
+from jobs.corpus.content import open_seekable, read_blocks
 from jobs.corpus.documents import Documents, count_line_ends, plain_line_ends, read_text, split_documents
 from jobs.corpus.gutenberg import between_marks
+from jobs.corpus.parquet import open_parquet
 from jobs.errors import InputError
 from jobs.sources.contents import BYTE_ORDER_MARK
 from jobs.sources.listing import Source
 from jobs.sources.utf8 import encode_text, replace_invalid
 
 _BATCH_ROWS = 512
-_MAGIC = b"PAR1"  # at both ends of a file
 _TEXT_TYPES: tuple[Any, ...] = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
@@ -57,7 +55,7 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
     """Read the documents of the row groups that begin in a range of a Parquet file."""
     if not part.source.size:
         return
-    with open_seekable(part.source) as stream, _named_damage(part.source), _parquet(part.source, stream) as file:
+    with open_seekable(part.source) as stream, open_parquet(stream, part.source.uri) as file:
         _check_column(part.source, file.schema_arrow, settings.field)
         row = 0
         for group in range(file.metadata.num_row_groups):
@@ -70,21 +68,6 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
                     row += len(texts)
             else:
                 row += metadata.num_rows
-
-
-def _parquet(source: Source, stream: BinaryIO) -> pq.ParquetFile:
-    first, size = read_at(stream, 0, len(_MAGIC)), stream.seek(0, SEEK_END)
-    if first == b"PARE":
-        raise InputError(f"{source.uri}: an encrypted Parquet file; decrypt it first")
-    if first != _MAGIC:
-        raise InputError(
-            f"{source.uri}: its content is not Parquet, though its name says so; rename the file so that its name says"
-            " what it is"
-        )
-    if size < 2 * len(_MAGIC) or read_at(stream, size - len(_MAGIC), len(_MAGIC)) != _MAGIC:
-        raise InputError(f"{source.uri}: truncated Parquet file: its end is missing; copy it again")
-    stream.seek(0)
-    return pq.ParquetFile(stream, page_checksum_verification=True)
 
 
 class _Records:
@@ -158,18 +141,6 @@ def _line_number(source: Source, offset: int) -> int:
         if position >= offset:
             break
     return number
-
-
-@contextmanager
-def _named_damage(source: Source) -> Iterator[None]:
-    """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{source.uri}: damaged Parquet file ({reason}); write it again") from None
 
 
 def _check_column(source: Source, schema: pa.Schema, name: str) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from jobs.corpus.parquet import open_parquet
 from jobs.embeddings.word2vec import Vectors
 from jobs.errors import InputError, shorten
 from jobs.lake.manifest import FileEntry
@@ -116,7 +118,8 @@ def _from_csv(data: bytes, uri: str) -> Embeddings:
 
 def _from_word2vec(data: bytes, uri: str) -> Embeddings:
     """Read ``<tokens> <size>``, then one line for each token: its name and its numbers, separated by spaces."""
-    lines = _text(data, uri).rstrip("\n").split("\n")
+    text = _text(data, uri)
+    lines = text.rstrip("\r\n").split("\n" if "\n" in text else "\r")
     header = lines[0].split()
     if (
         len(header) != 2
@@ -136,18 +139,34 @@ def _from_word2vec(data: bytes, uri: str) -> Embeddings:
 
 
 def _from_parquet(data: bytes, uri: str) -> Embeddings:
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-        tokens, ids = (table.column(name).to_pylist() for name in ("token", "id"))
-        vectors = table.column("vector").to_pylist()
-    except (pa.ArrowInvalid, KeyError, OSError) as error:
-        raise InputError(f"{uri}: not a Parquet file with token, id and vector ({_first_line(error)})") from None
-    builder, size = _EmbeddingsBuilder(uri, "row"), len(vectors[0] or []) if vectors else 0
-    for number, (token, token_id, vector) in enumerate(zip(tokens, ids, vectors, strict=True), 1):
-        if len(vector or []) != size:
-            raise InputError(f"{uri}: row {number}: {len(vector or [])} numbers, the first row has {size}")
-        builder.add(token, vector or [], number, token_id)
+    with open_parquet(io.BytesIO(data), uri) as file:
+        table = file.read()
+        try:
+            tokens, ids, vectors = (table.column(name) for name in ("token", "id", "vector"))
+        except KeyError as error:
+            raise InputError(f"{uri}: not a Parquet file with token, id and vector ({error.args[0]})") from None
+        rows = zip(_tokens(tokens, uri), ids.to_pylist(), vectors.to_pylist(), strict=True)
+    builder, size = _EmbeddingsBuilder(uri, "row"), 0
+    for number, (token, token_id, vector) in enumerate(rows, 1):
+        if not isinstance(vector, (list, NoneType)):
+            raise InputError(f"{uri}: row {number}: the vector is {shorten(repr(vector))}, not a list of numbers")
+        values = vector or []
+        size = size if number > 1 else len(values)
+        if len(values) != size:
+            raise InputError(f"{uri}: row {number}: {len(values)} numbers, the first row has {size}")
+        builder.add(token, values, number, token_id)
     return builder.embeddings()
+
+
+def _tokens(column: Any, uri: str) -> list[Any]:
+    """Return the values of a column of tokens; Arrow does not ensure that strings are UTF-8."""
+    tokens = []
+    for row, token in enumerate(column, 1):
+        try:
+            tokens.append(token.as_py())
+        except UnicodeDecodeError:
+            raise InputError(f"{uri}: row {row}: the token is not UTF-8; write the file again with UTF-8") from None
+    return tokens
 
 
 class _EmbeddingsBuilder:
@@ -172,6 +191,8 @@ class _EmbeddingsBuilder:
             vector = np.array(values, np.float32)
         except (ValueError, TypeError) as error:
             raise InputError(f"{where}: not numbers ({_first_line(error)})") from None
+        if vector.ndim != 1:
+            raise InputError(f"{where}: not numbers (lists inside of a list)")
         if not np.isfinite(vector).all():
             raise InputError(f"{where}: the vector of {_quoted(token)} has a number that is not finite")
         self._vectors.append(vector)

@@ -70,12 +70,14 @@ OPTIONS = {
     "--total-executor-cores": "spark.cores.max",
 }
 """The options of spark-submit for the settings that this engine makes."""
+_PROPERTIES_FILE = re.compile(r" --properties-file (.+?)(?= --[a-z]|$)")  # its name may have spaces
 
 
 class SparkEngine:
     """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None.
 
-    What a person gave to spark-submit, as an option or by ``--conf``, wins over all settings of this engine.
+    What a person gave to spark-submit, as an option, by ``--conf`` or in a ``--properties-file``, wins over all
+    settings of this engine.
 
     Args:
         config: Sizes and the application's name.
@@ -224,7 +226,8 @@ def _logs_events() -> bool:
 def submitted_keys(settings: Iterable[str]) -> list[str]:
     """Return those of `settings` that the spark-submit command of this driver gives; none without spark-submit.
 
-    The values in ``spark-defaults.conf`` do not count: they are meant for any application. On a driver that the cluster
+    The values in ``spark-defaults.conf`` do not count: they are meant for any application. Those of a file that the
+    command names by ``--properties-file`` count. On a driver that the cluster
     started, the command is not known, so all of its configuration counts.
     """
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
@@ -234,8 +237,13 @@ def submitted_keys(settings: Iterable[str]) -> list[str]:
     command = str(jvm.java.lang.System.getProperty("sun.java.command"))
     if "SparkSubmit" not in command:
         return [key for key in settings if SparkConf().contains(key)]
-    options = command.partition(f" {sys.argv[0]}")[0].replace("=", " ").split()
-    given = {*options, *(OPTIONS[option] for option in options if option in OPTIONS)}
+    options = command.partition(f" {sys.argv[0]}")[0]
+    given = set(options.replace("=", " ").split())
+    given |= {key for option, key in OPTIONS.items() if option in given}
+    if file := _PROPERTIES_FILE.search(options):
+        properties = jvm.java.util.Properties()
+        properties.load(jvm.java.io.FileReader(file[1]))
+        given |= set(properties.stringPropertyNames())
     return [key for key in settings if key in given]
 
 

@@ -32,6 +32,7 @@ class TokenizeStats(StepStats, total=False):
         int,
         Metric("files", "Names in folders that were left out: hidden, or not named as text."),
     ]
+    first_left_out_files: Annotated[list[str], Metric("", "The first five of these names.")]
     num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
     num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]
     num_empty_files: Annotated[int, Metric("files", "Files without text.")]

@@ -27,8 +27,12 @@ _TRAIN, _VALID = ("train", "training"), ("valid", "validation", "val")
 
 def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
     """Return one line for each defect of a CSV file of metrics; a constant learning rate may be correct."""
-    reader = csv.reader(text.splitlines(keepends=True))
-    rows = [(reader.line_num, row) for row in reader]
+    reader, rows = csv.reader(text.splitlines(keepends=True)), list[tuple[int, list[str]]]()
+    try:
+        rows.extend((reader.line_num, row) for row in reader)
+    except csv.Error as error:
+        begins = rows[-1][0] + 1 if rows else 1
+        return [f"line {begins}: not CSV ({error}); look for a quote that is not closed"]
     if not rows:
         return ["line 1: the file is empty, not even a header"]
     (_, header), body = rows[0], rows[1:]

@@ -77,13 +77,17 @@ class Listing:
         """The formats of the files: ``txt``, ``jsonl``, ``parquet``."""
         return frozenset(source.format for source in self.sources)
 
+    @property
+    def first_left_out(self) -> list[str]:
+        """The first names of what was left out, as text for people."""
+        return [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
+
     def describe_left_out(self) -> str:
         """Return the number and the first names of what was left out, or "" if nothing was."""
         if not self.left_out:
             return ""
-        shown = [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
-        more = ", ..." if len(self.left_out) > len(shown) else ""
-        return f"{len(self.left_out):,} left out (hidden, not named as text, or the lake): {', '.join(shown)}{more}"
+        shown = ", ".join(self.first_left_out) + (", ..." if len(self.left_out) > _SHOWN_NAMES else "")
+        return f"{len(self.left_out):,} left out (hidden, not named as text, or the lake): {shown}"
 
 
 @dataclass

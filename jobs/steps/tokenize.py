@@ -18,6 +18,7 @@ from jobs.lake.layout import Lake, Pipeline, Run
 
 _NOTICES = {
     "num_markup_files": "files begin as HTML or XML, and their tags are part of the text",
+    "num_nul_bytes": "bytes of the text are NUL, which text files do not have; a file may be damaged or binary",
     "num_ignored_bytes": "bytes after the end of compressed data were ignored",
 }
 
@@ -58,4 +59,5 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         "reused_sources": num_reused,
         "new_sources": len(corpus) - num_reused,
         "num_left_out_files": len(listing.left_out),
+        "first_left_out_files": listing.first_left_out,
     }

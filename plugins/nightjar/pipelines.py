@@ -136,8 +136,8 @@ class PipelineConfig:
 
 def find(name: str, settings: Settings) -> PipelineConfig:
     """Return the pipeline of a name. One that has no file has no settings of its own."""
-    path = settings.pipelines / f"{name}{SUFFIX}" if settings.pipelines is not None else None
-    found = _read(path) if path is not None and is_project(name) and path.is_file() else PipelineConfig(name)
+    path = _file_of(name, settings.pipelines) if settings.pipelines is not None and is_project(name) else None
+    found = PipelineConfig(name) if path is None else _read(path)
     return _with_environment(found, settings) if name == DEFAULT else found
 
 
@@ -153,8 +153,11 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
     files = _files(settings, mistakes)
     taken = _ids_of_dags(dags_folder) if files else {}
     for path in files:
+        used = _file_of(path.stem, path.parent)
         if reason := _reason_against(path.stem, taken):
             mistakes.append(f"{path}: {reason}")
+        elif used is not None and used != path:
+            mistakes.append(f"{path}: the pipeline {path.stem!r} has another file, {used.name}; rename one of them")
         else:
             names.add(path.stem)
     configs = [find(name, settings) for name in sorted(names)]
@@ -169,7 +172,22 @@ def _files(settings: Settings, mistakes: list[str]) -> list[Path]:
     except OSError as error:
         mistakes.append(f"NIGHTJAR_PIPELINES: {settings.pipelines} cannot be listed ({error.strerror})")
         return []
-    return [path for path in found if path.suffix == SUFFIX and not path.name.startswith(".") and path.is_file()]
+    return [path for path in found if _is_pipeline(path)]
+
+
+def _file_of(name: str, folder: Path) -> Path | None:
+    """Return the file of a pipeline; its ending may be in either case."""
+    usual = folder / f"{name}{SUFFIX}"
+    if usual.is_file():
+        return usual
+    try:
+        return min((path for path in folder.iterdir() if path.stem == name and _is_pipeline(path)), default=None)
+    except OSError:
+        return None
+
+
+def _is_pipeline(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX and not path.name.startswith(".") and path.is_file()
 
 
 def _reason_against(name: str, taken: Mapping[str, Path]) -> str:

@@ -89,7 +89,10 @@ def _embeddings_table(rng: Random, tokens: list[str], size: int) -> bytes:
             *[pa.array([[1.0] * size] * count, pa.list_(pa.float32()))] * 9,
             pa.array([None] * count, pa.list_(pa.float32())),
             pa.array([["x"] * size] * count, pa.list_(pa.string())),
+            pa.array([[1.0] * size] * count, pa.large_list(pa.float64())),
+            pa.array([[[1.0]] * size] * count, pa.list_(pa.list_(pa.float32()))),
             pa.array(np.zeros(count)),
+            pa.array(np.ones(count)),
             pa.array(tokens),
             pa.array([{"x": 1.0}] * count, pa.struct([("x", pa.float32())])),
             pa.array([{"a": "b"}] * count, pa.struct([("a", pa.string())])),
@@ -97,7 +100,11 @@ def _embeddings_table(rng: Random, tokens: list[str], size: int) -> bytes:
     )
     names = rng.choice((["token", "id", "vector"],) * 9 + (["token", "id", "id"], ["token", "vector", "vector"]))
     sink = io.BytesIO()
-    pq.write_table(pa.table([pa.array(tokens, pa.string()), ids, vectors], names), sink)
+    written = pa.array(tokens, pa.string())
+    if rng.random() < 0.1:  # strings that are not UTF-8
+        broken = pa.array([token.encode() + rng.choice((b"", b"\xff")) for token in tokens], pa.binary())
+        written = pa.Array.from_buffers(pa.string(), count, broken.buffers())
+    pq.write_table(pa.table([written, ids, vectors], names), sink, write_page_checksum=rng.random() < 0.5)
     return sink.getvalue()
 
 

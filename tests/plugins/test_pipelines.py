@@ -143,6 +143,25 @@ def test_what_is_no_file_of_a_pipeline_is_left_alone(load, folder):
     assert load() == ({"default": pipelines.PipelineConfig("default")}, [])
 
 
+def test_the_ending_of_a_file_counts_in_either_case(load, folder):
+    (folder / "POEMS.TOML").write_text(POEMS)
+    (folder / "default.Toml").write_text("windows.size = 32\n")
+    found, mistakes = load()
+    assert (list(found), mistakes) == (["POEMS", "default"], [])
+    assert (found["POEMS"].corpus, found["POEMS"].path) == ("s3://texts/poems", folder / "POEMS.TOML")
+    assert found["default"].values == {"windows.size": 32}
+    assert pipelines.find("POEMS", settings.load()) == found["POEMS"]
+
+
+def test_two_files_of_one_pipeline_are_named(load, folder):
+    (folder / "poems.TOML").write_text("corpus = 3")
+    if (folder / "poems.toml").exists():
+        pytest.skip("this file system takes both names for one file")
+    found, mistakes = load(poems=POEMS)
+    assert mistakes == [f"{folder}/poems.TOML: the pipeline 'poems' has another file, poems.toml; rename one of them"]
+    assert found["poems"].corpus == "s3://texts/poems"
+
+
 def test_a_folder_that_is_not_there_is_named_and_the_default_pipeline_is_there(load, folder):
     folder.rmdir()
     found, mistakes = load()

@@ -1,16 +1,18 @@
 """The demo: a wrong corpus, the display of progress and the summary."""
 
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 
+from infra.demo import __main__ as demo
 from infra.demo.__main__ import ProgressDisplay, summary
 from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join, to_uri
+from jobs.lake.uri import join, local_path, to_uri
 
 
 def test_missing_corpus_is_one_line_and_starts_nothing(tmp_path):
@@ -65,6 +67,22 @@ def test_summary_ends_with_commands_to_try(run, tmp_path):
     assert "make demo CORPUS=path/to/text.txt" in text
     assert f'export --lake "{tmp_path}/my lake" --model r --format gguf' in text
     assert text.endswith("make airflow")
+
+
+def test_a_terminal_of_any_encoding_shows_the_results(run, monkeypatch):
+    store.write_bytes(join(run.stats, "metrics.csv"), b'"step","valid_loss"\n1,5.5\n2,4.5\n')
+    store.write_bytes(join(run.generate, "samples.jsonl"), '{"prompt": "Blåbær", "text": " 蓝莓"}\n'.encode())
+    output = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(demo, "_demo", lambda _corpus: 0 * sys.stdout.write(demo.summary(run)))
+    monkeypatch.setattr(demo, "LAKE", local_path(run.lake_uri))
+    monkeypatch.setattr(demo.sample_corpus, "provide", lambda *_: "corpus")
+    monkeypatch.delenv("CORPUS", raising=False)
+    assert demo.main() == 0
+    output.flush()
+    text = output.buffer.getvalue().decode("ascii")
+    assert r"1. Bl\xe5b\xe6r \u84dd\u8393" in text
+    assert r"loss over time    \u2588\u2581 from 5.50 to 4.50" in text
 
 
 def test_similar_messages_are_printed_every_few_seconds(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The installation of the lock and of torch, with a uv and a pip that record what they receive."""
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from infra.setup import __main__ as setup
 from infra.setup import packages
+from infra.setup.java import Java
 from tests.infra.setup.programs import program
 
 pytestmark = pytest.mark.slow
@@ -142,3 +144,17 @@ def test_a_version_is_read_from_the_lock() -> None:
     assert setup.pinned("pyspark", Path("requirements/job.txt")) == "4.0.2"
     with pytest.raises(packages.SetupError, match="make lock"):
         setup.pinned("nothing", Path("requirements/job.txt"))
+
+
+def test_a_java_home_prints_in_a_terminal_of_any_encoding(tmp_path, monkeypatch):
+    (tmp_path / ".venv").mkdir()
+    for name in ("STAMP", "JAVA_HOME"):
+        monkeypatch.setattr(setup, name, tmp_path / getattr(setup, name))
+    monkeypatch.setattr(setup, "find_or_install", lambda _: Java(Path("/home/jürg/java"), 17))
+    monkeypatch.setattr(setup, "_install_packages", lambda *_: None)
+    output = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr(sys, "argv", ["setup", "uv"])
+    assert setup.main() == 0
+    output.flush()
+    assert rb"setup: Java 17 in /home/j\xfcrg/java" in output.buffer.getvalue()

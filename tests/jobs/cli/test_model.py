@@ -11,6 +11,7 @@ import termios
 import time
 
 import pytest
+from gguf import GGUFReader
 
 from jobs.cli.main import main
 from jobs.lake import store
@@ -206,6 +207,9 @@ def test_gguf(folder, model_and_tokenizer_untrained, tmp_path):
     output = tmp_path / "my model.gguf"
     assert main(["export", "--model", str(folder), "--format", "gguf", "--output", str(output)]) == 0
     assert output.read_bytes() == to_gguf(*model_and_tokenizer_untrained, "my model")
+    upper = tmp_path / "MY MODEL.GGUF"
+    assert main(["export", "--model", str(folder), "--format", "gguf", "--output", str(upper)]) == 0
+    assert GGUFReader(upper).fields["general.name"].contents() == "MY MODEL"
 
 
 @pytest.mark.parametrize("command", ["sample", "export"])

@@ -108,6 +108,12 @@ def test_line_ends_are_counted(folder):
     assert page["markup_files"] == 1
 
 
+def test_nul_bytes_behind_the_beginning_of_a_file_are_counted(tmp_path):
+    write_bytes(join(tmp_path.as_uri(), "a.txt"), b"a line of text.\n" * (BLOCK // 16) + bytes(99) + b"\nmore\n")
+    (source,) = check(list_sources(join(tmp_path.as_uri(), "a.txt")))
+    assert source.counts["nul_bytes"] == 99
+
+
 @pytest.mark.parametrize("change", [b"", b"text and more", b"t"])
 def test_a_file_that_changes_while_it_is_read_is_refused(folder, change):
     write_bytes(join(folder, "a.txt"), b"text")

@@ -92,6 +92,16 @@ def test_zstd_refuses_what_follows():
             read(COMPRESS["zst"](TEXT) + rest, "zst")
 
 
+def test_zstd_with_a_dictionary_is_not_said_to_be_damaged():
+    dictionary = zstd.train_dict([b"All happy families are alike, number %d.\n" % number for number in range(999)], 512)
+    member = zstd.compress(TEXT, zstd_dict=dictionary)
+    for data in (member, SKIPPED + member, COMPRESS["zst"](TEXT) + member):
+        with pytest.raises(
+            InputError, match=r"file:///a: compressed with a dictionary.*; decompress it with zstd -d -D"
+        ):
+            read(data, "zst")
+
+
 @pytest.mark.parametrize("window", [27, 28, 31])
 def test_long_windows(window):
     far = random.Random(0).randbytes(1 << 16)

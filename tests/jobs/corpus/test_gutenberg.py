@@ -1,9 +1,12 @@
 """The marks of Project Gutenberg since 1991: the text of each book stays, headers and licences go, in any format."""
 
 import gzip
+import io
 import json
 from itertools import product
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +56,8 @@ ENDS = {
     "2002": f"End of Project Gutenberg Etext Nothing\n\n{SMALL_PRINT.replace('ETEXTS', 'EBOOKS')}",
     "German": "Ende dieses Projekt Gutenberg Etextes",
     "German, later": "Ende dieses Project Gutenberg E-Books",
+    "French": f"Ce document fut présenté en lecture sur Internet\n\n{LICENCE}",
+    "French, without accents": "Ce document fut presente en lecture",
     "no end mark": LICENCE,
 }
 PLAIN = "A text of another origin.\n\nWith two paragraphs, which name Project Gutenberg."
@@ -119,6 +124,9 @@ def test_every_unit_format_and_line_end_gives_the_same_text(tmp_path, line_end, 
     }
     if documents != "file":
         files["d.jsonl"] = json.dumps({"text": text}).encode()
+        sink = io.BytesIO()
+        pq.write_table(pa.table({"text": [text]}), sink)
+        files["e.parquet"] = sink.getvalue()
     lake = to_uri(str(tmp_path))
     found = {}
     for name, data in files.items():

@@ -49,6 +49,9 @@ def test_a_dictionary_is_read_in_the_order_of_the_file_with_a_warning(tmp_path, 
     ("data", "settings", "reason"),
     [
         (b"1 2 3\n\nsome words\n", {}, r"non-empty line 2 \('some words'\) holds no ids"),
+        (SEQUENCE.decode().encode("utf-16"), {}, r"it looks like UTF-16; convert it to UTF-8"),
+        (SEQUENCE.decode().encode("utf-16-le"), {}, r"it looks like UTF-16-LE; convert it to UTF-8"),
+        (b"\x1f\x8b\x08" + SEQUENCE, {}, r"its content is gzip, not text"),
         (SEQUENCE, {"tokenize__input": "text"}, r"not text; set tokenize\.input=ids"),
     ],
 )

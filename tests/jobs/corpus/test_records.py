@@ -76,6 +76,7 @@ def read(source, split_bytes=1 << 20, **settings):
         ("i.parquet", table(pa.array([text.encode() for text in TEXTS], pa.binary_view()))),
         ("j.parquet", table(pa.array(TEXTS, pa.large_string()).dictionary_encode(), row_group_size=1)),
         ("k.parquet", table(TEXTS, write_page_checksum=True, data_page_version="2.0")),
+        ("m.parquet", table(pa.array([text.encode() for text in TEXTS], pa.large_binary()))),
         ("L.NDJSON.XZ", lzma.compress(lines(TEXTS).replace(b"\n", b"\r"))),
         ("g.parquet.zst", pa.compress(table(TEXTS, row_group_size=2), "zstd", asbytes=True)),
     ],
@@ -125,6 +126,11 @@ def test_nulls_and_replaced_characters_are_counted(tmp_path):
         ("a.parquet", table(TEXTS, "body"), r"no column 'text', only id, body; set tokenize\.field"),
         ("a.parquet", DUPLICATE_COLUMNS, r"2 columns are named 'text'; rename all but one"),
         ("a.parquet", table([["x"]]), r"column 'text' holds list<element: string> instead of text"),
+        (
+            "a.parquet",
+            table(pa.array([["x"]], pa.large_list(pa.large_string()))),
+            r"column 'text' holds large_list<element: large_string> instead of text; set tokenize\.field",
+        ),
         ("a.parquet", table([{"x": "y"}]), r"column 'text' holds struct<x: string> instead of text"),
         (
             "a.parquet",

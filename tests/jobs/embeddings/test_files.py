@@ -1,5 +1,8 @@
 """Files of embeddings: vectors are read bit for bit as they were written, and errors name file and line."""
 
+import struct
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +21,12 @@ def write(folder, tokens, vectors):
     embeddings = Embeddings(tokens, np.arange(len(tokens)) * 3, np.asarray(vectors, np.float32))
     write_embeddings(folder.as_uri(), embeddings, np.ones(len(tokens), np.int64))
     return embeddings, next(folder.glob("*.csv")), next(folder.glob("*.parquet"))
+
+
+def strings_of(*values):
+    """Return an Arrow array of strings that Arrow does not check to be UTF-8."""
+    binary = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(values), binary.buffers())
 
 
 def assert_equal(read, written):
@@ -76,6 +85,18 @@ def test_word2vec_text(tmp_path):
     assert read.vectors.tolist() == [[1, 2.5, np.float32(-0.3)], [0, 0, 1]]
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_as_on_any_system(tmp_path, line_end):
+    for name, lines in {
+        "a.vec": ["2 1", "king 1", "queen 2"],
+        "a.csv": ["token,id,v0", "king,0,1", "queen,1,2"],
+    }.items():
+        for ending in ("", line_end):
+            (tmp_path / name).write_bytes((line_end.join(lines) + ending).encode())
+            read = read_embeddings(str(tmp_path / name))
+            assert (read.tokens, read.vectors.tolist()) == (["king", "queen"], [[1], [2]])
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -95,7 +116,9 @@ def test_word2vec_text(tmp_path):
         ("a.vec", "2 2\na 1 2\nb 1\n", ":3: 1 numbers, the first line gives 2"),
         ("a.txt", "3 1\na 1\nb 2\n", ":3: 2 tokens, the first line gives 3"),
         ("a.txt", "2 1\na 1\na 2\n", ':3: token "a" is already in line 2'),
-        ("a.parquet", "PAR1", "not a Parquet file"),
+        ("a.parquet", "PAR1", "truncated Parquet file: its end is missing"),
+        ("a.parquet", "PAR1" + "x" * 40 + "PAR1", r"damaged Parquet file \("),
+        ("a.parquet", "token,id,v0\na,1,2\n", "its content is not Parquet"),
         ("a.json", "{}", "no embeddings there"),
     ],
 )
@@ -118,13 +141,40 @@ def test_errors_name_the_line(tmp_path, name, text, message):
         ({"token": [1], "id": [1], "vector": [[1.0]]}, "row 1: the token has no name"),
         ({"token": ["a"], "id": [1], "vector": [["x"]]}, "row 1: not numbers"),
         ({"token": ["a"], "id": [1], "vector": [[]]}, "has no vectors"),
+        ({"token": ["a"], "id": [1], "vector": [1.5]}, r"row 1: the vector is 1\.5, not a list of numbers"),
+        ({"token": ["a"], "id": [1], "vector": [[[1.0, 2.0]]]}, "row 1: not numbers"),
+        ({"token": ["a"], "id": pa.array([2**50], pa.duration("s")), "vector": [[1.0]]}, "damaged Parquet file"),
+        ({"token": strings_of(b"a", b"\xff"), "id": [1, 2], "vector": [[1.0], [2.0]]}, "row 2: the token is not UTF-8"),
+        (
+            {"token": strings_of(b"a", b"\xff").dictionary_encode(), "id": [1, 2], "vector": [[1.0], [2.0]]},
+            "row 2: the token is not UTF-8",
+        ),
     ],
 )
 def test_errors_in_parquet_name_the_row(tmp_path, columns, message):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table(columns), path)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         read_embeddings(str(path))
+    assert str(caught.value).startswith(path.as_uri())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_in_a_page_of_parquet_is_found_by_its_checksum(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = pa.table({"token": ["a", "b", "c"], "id": [1, 2, 3], "vector": [[1.5], [2.5], [3.5]]})
+    pq.write_table(rows, path, write_page_checksum=True, use_dictionary=False, compression="none")
+    assert read_embeddings(str(path)).vectors.tolist() == [[1.5], [2.5], [3.5]]
+    path.write_bytes(path.read_bytes().replace(struct.pack("<d", 2.5), struct.pack("<d", 2.75)))
+    with pytest.raises(InputError, match=r"a\.parquet: damaged Parquet file \(.*CRC"):
+        read_embeddings(str(path))
+
+
+@pytest.mark.parametrize("kind", [pa.list_, pa.large_list, partial(pa.list_, list_size=2), pa.list_view])
+def test_vectors_may_be_lists_of_any_kind(tmp_path, kind):
+    vectors = pa.array([[1.5, 2.5], [3.5, 4.5]], kind(pa.float32()))
+    pq.write_table(pa.table({"token": ["a", "b"], "id": [1, 2], "vector": vectors}), tmp_path / "a.parquet")
+    assert read_embeddings(str(tmp_path / "a.parquet")).vectors.tolist() == [[1.5, 2.5], [3.5, 4.5]]
 
 
 def test_a_missing_file_is_an_error(tmp_path):

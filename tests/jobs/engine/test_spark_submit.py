@@ -77,6 +77,17 @@ def test_options_given_by_hand_win(tmp_path):
     assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
 
 
+def test_a_file_of_properties_wins_and_options_win_over_it(tmp_path):
+    file = tmp_path / "their own.conf"
+    lines = ["spark.master local[2]", "spark.speculation=true", "# spark.serializer x", "spark.executor.memory: 1g"]
+    file.write_text("\n".join(lines))
+    given = ("--properties-file", file, "--conf", "spark.executor.memory=777m")
+    found = submit(tmp_path, *given, master="spark://nowhere:7077")
+    assert (found["master"], found["speculation"], found["executor.memory"]) == ("local[2]", "true", "777m")
+    assert (found["app.name"], found["serializer"]) == ("ours", "org.apache.spark.serializer.KryoSerializer")
+    assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
+
+
 def test_without_options_the_settings_of_the_run_hold(tmp_path):
     found = submit(tmp_path, "-c", "spark.dynamicAllocation.enabled=true", master="local[3]")
     assert (found["master"], found["app.name"], found["speculation"]) == ("local[3]", "ours", "false")

@@ -98,6 +98,19 @@ def test_llama_cpp_splits_text_by_the_rule_of_the_tokenizer(name, splitter, tmp_
     assert fields["merges"] == [each if isinstance(each, str) else " ".join(each) for each in merges]
 
 
+def test_a_byte_without_a_token_has_none_in_the_file(tmp_path):
+    """Both `tokenizers` and llama.cpp leave out such a byte of a text: there is no token for what is unknown."""
+    given = make("missing byte")
+    fields = export(given, tmp_path / "model.gguf")
+    reference = HuggingFaceTokenizer.from_str(given.decode())
+    assert reference.encode("Ć").tokens == ["Ä"]  # of its bytes C4 86, the second one has no token
+    kinds = zip(fields["tokens"], fields["token_type"], strict=True)
+    written = {token: i for i, (token, kind) in enumerate(kinds) if kind != TokenType.UNUSED}
+    assert written == reference.get_vocab(with_added_tokens=True)
+    assert fields["pre"] == "gpt-2"
+    assert "unknown_token_id" not in fields
+
+
 def test_added_tokens_that_are_not_special_are_user_defined(tmp_path):
     """llama.cpp searches a text for special and user-defined tokens, and splits the others."""
     added = [AddedToken("<tool>"), AddedToken("a b\n"), AddedToken("<sys>", special=True)]

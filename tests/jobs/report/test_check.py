@@ -1,5 +1,8 @@
 """The checker of metrics finds each kind of defect."""
 
+import csv
+from functools import partial
+
 import pytest
 
 from jobs.cli.main import main
@@ -108,6 +111,18 @@ def test_the_command(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == f"{path}: line 3: the header again\n"
     assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
+
+
+def test_a_field_that_is_too_long_is_a_defect_of_its_line(tmp_path, capsys, request):
+    request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit(131_072)))  # files of vectors raise it
+    path = tmp_path / "metrics.csv"
+    for field in ("9" * 131_073, '"' + "9\n" * 70_000):
+        path.write_text(csv_of(*ROWS[:2], f"{field},1"))
+        assert main(["check-metrics", str(path)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out.startswith(f"{path}: line 4: not CSV (field larger than field limit (131072)); look for")
+        assert captured.out.count("\n") == 1
+        assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
 
 
 def test_files_that_are_missing_or_not_text_are_rejected(tmp_path):

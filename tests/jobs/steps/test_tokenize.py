@@ -48,15 +48,20 @@ def test_the_lake_and_other_files_are_left_out_and_named(anywhere):
     stats = second.tokenize()
     assert (stats["num_files"], stats["reused"]) == (1, True)
     assert before["num_left_out_files"] >= 2
+    assert {name.partition("/")[0] for name in before["first_left_out_files"]} >= {"_notes", "cover.png"}
     assert stats["num_left_out_files"] >= 3
     assert any("left out" in line and "cover.png" in line for line in first.lines)
 
 
 def test_what_a_user_may_not_expect_is_said(tmp_path):
     texts = {"a.txt.gz": gzip.compress(PASSAGE) + b"rest", "b.txt": b"<!DOCTYPE html>\n<p>Text</p>\n"}
+    texts["c.txt"] = PASSAGE + b"torn\0\0\0 off\n"
     pipeline = Pipeline((tmp_path / "lake").as_uri(), write_corpus((tmp_path / "texts").as_uri(), texts))
     stats = pipeline.tokenize()
     assert (stats["num_ignored_bytes"], stats["num_markup_files"]) == (4, 1)
+    assert "corpus: 3 bytes of the text are NUL, which text files do not have; a file may be damaged or binary" in (
+        pipeline.lines
+    )
     assert "corpus: 4 bytes after the end of compressed data were ignored" in pipeline.lines
     assert "corpus: 1 files begin as HTML or XML, and their tags are part of the text" in pipeline.lines
 

@@ -47,6 +47,11 @@ def test_windows_of_a_text(anywhere):
         assert np.array_equal(rows[1:, :8], rows[:-1, 9:])  # neighbouring windows of one stream overlap
     assert stats["train_tokens"] + stats["valid_tokens"] == sum(map(len, all_tokens(pipeline)))
     assert stats["valid_share"] == pytest.approx(0.2, abs=0.1)
+    windows = [stats[f"num_{side}_windows"] for side in ("train", "valid")]
+    shown = f"{windows[1] / sum(windows):.1%}"
+    counts = f"{windows[0]:,} for training, {windows[1]:,} for validation"
+    assert pipeline.lines[-1].startswith(f"windows: {counts} ({shown}, split by block")
+    assert float(shown.removesuffix("%")) == pytest.approx(20, abs=2)  # within a tenth of windows.valid_fraction
     assert 0 <= stats["num_uncovered_tokens"] < 2 * 9
     assert stats["num_skipped_documents"] == 0
     assert stats["num_valid_documents_also_in_train"] == stats["num_valid_documents"]  # the text repeats itself

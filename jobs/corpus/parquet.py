@@ -1,0 +1,55 @@
+"""Opens Parquet files that people give, and names what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import SEEK_END
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.corpus.content import read_at
+from jobs.errors import InputError
+
+_MAGIC = b"PAR1"  # at both ends of a file
+
+
+@contextmanager
+def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
+    """Open the Parquet file in a stream that is named `uri`; the checksums of pages are checked where it has them.
+
+    Raises:
+        InputError: naming the file, if it is no Parquet, is encrypted or truncated, or Arrow cannot read it.
+    """
+    with named_damage(uri):
+        _check_ends(stream, uri)
+        stream.seek(0)
+        with pq.ParquetFile(stream, page_checksum_verification=True) as file:
+            yield file
+
+
+@contextmanager
+def named_damage(uri: str) -> Iterator[None]:
+    """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{uri}: damaged Parquet file ({reason}); write it again") from None
+
+
+def _check_ends(stream: BinaryIO, uri: str) -> None:
+    first, size = read_at(stream, 0, len(_MAGIC)), stream.seek(0, SEEK_END)
+    if first == b"PARE":
+        raise InputError(f"{uri}: an encrypted Parquet file; decrypt it first")
+    if first != _MAGIC:
+        raise InputError(
+            f"{uri}: its content is not Parquet, though its name says so; rename the file so that its name says what it"
+            " is"
+        )
+    if size < 2 * len(_MAGIC) or read_at(stream, size - len(_MAGIC), len(_MAGIC)) != _MAGIC:
+        raise InputError(f"{uri}: truncated Parquet file: its end is missing; copy it again")
