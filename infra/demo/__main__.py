@@ -21,12 +21,12 @@ from infra.airflow.headless import run_dag
 from infra.emr.client import connect
 from infra.emr.server import embedded_emr
 from infra.lake import folders, sample_corpus
+from jobs.cli.output import accept_any_text
 from jobs.config import STEPS
 from jobs.errors import NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
-from jobs.output import accept_any_text
 from jobs.results.rows import losses_of, read_curves
 from jobs.results.text import sparkline
 from jobs.sources.listing import list_corpus

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from infra.setup.java import find_or_install
 from infra.setup.packages import Installer, SetupError, install_torch, installed_torch
-from jobs.output import accept_any_text
+from jobs.cli.output import accept_any_text
 
 VENV = Path(".venv")
 STAMP = VENV / "setup.json"

@@ -15,9 +15,9 @@ import typer
 from typer import Option
 
 from jobs.cli import options
+from jobs.cli.output import accept_any_text
 from jobs.cli.runner import command_line
 from jobs.errors import InputError
-from jobs.output import accept_any_text
 
 if TYPE_CHECKING:
     from jobs.config import GenerateConfig

@@ -21,8 +21,8 @@ from typing import NamedTuple, TextIO
 import typer
 
 from jobs.cli.attempt import MOST_CHARACTERS, Attempt, stopped_by_sigterm
+from jobs.cli.output import accept_any_text
 from jobs.errors import InputError, NightjarError, WorkerLostError, shorten
-from jobs.output import accept_any_text
 
 log = logging.getLogger("jobs")
 

@@ -10,7 +10,6 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.corpus.content import read_at
 from jobs.errors import InputError
 
 _MAGIC = b"PAR1"  # at both ends of a file
@@ -43,7 +42,8 @@ def named_damage(uri: str) -> Iterator[None]:
 
 
 def _check_ends(stream: BinaryIO, uri: str) -> None:
-    first, size = read_at(stream, 0, len(_MAGIC)), stream.seek(0, SEEK_END)
+    stream.seek(0)
+    first, size = stream.read(len(_MAGIC)), stream.seek(0, SEEK_END)
     if first == b"PARE":
         raise InputError(f"{uri}: an encrypted Parquet file; decrypt it first")
     if first != _MAGIC:
@@ -51,5 +51,6 @@ def _check_ends(stream: BinaryIO, uri: str) -> None:
             f"{uri}: its content is not Parquet, though its name says so; rename the file so that its name says what it"
             " is"
         )
-    if size < 2 * len(_MAGIC) or read_at(stream, size - len(_MAGIC), len(_MAGIC)) != _MAGIC:
+    stream.seek(max(0, size - len(_MAGIC)))
+    if size < 2 * len(_MAGIC) or stream.read() != _MAGIC:
         raise InputError(f"{uri}: truncated Parquet file: its end is missing; copy it again")
