@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from jobs.config import Config
 from jobs.config.sections.model import EMBED
-from jobs.datasets.publish import used_datasets
 from jobs.lake import store
 from jobs.lake.layout import Lake, Pipeline, Run
+from jobs.lake.runs import used_datasets
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
 from jobs.sources.split import check_split
 
