@@ -115,8 +115,8 @@ def read_config(run: Run) -> Config:
 def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
     """Run one step and return its statistics, which are also written to the run's folder if the step fails.
 
-    What training will start from is checked before text is tokenized, unless `start_run` has just done so, and again
-    when the vocabulary is known.
+    What training will start from is checked before text is tokenized, unless `start_run` has just done so
+    (`is_checked`), and again when the vocabulary is known.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     measured = Measurement(engine)

@@ -231,7 +231,7 @@ def _run_step(
     with held_run(run, owner), opened_engine(engine, config, master, events=run.spark_events) as chosen:
         if not is_new:  # or starting it has warned
             warn_inert_in_step(step, run, config)
-        run_step(step, run, config, chosen)
+        run_step(step, run, config, chosen, is_checked=is_new)
 
 
 @app.command("facts", hidden=True)

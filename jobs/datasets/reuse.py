@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from jobs.lake.uri import join, to_uri
 from jobs.sources.earlier import TOKENIZER, earlier_runs
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,18 +55,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens. What the
-    tokenizer cannot do or does slowly is logged.
+    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens.
     """
-    tokenizer, origin = _open_tokenizer(name, pipeline, earlier)
-    for remark in tokenizer.remarks() if tokenizer else ():
-        log.warning("tokenize.tokenizer: %s: %s", origin, remark)
-    return tokenizer, origin
-
-
-def _open_tokenizer(
-    name: str, pipeline: Pipeline, earlier: Iterable[tuple[str, TokensDataset]]
-) -> tuple[Tokenizer | None, str]:
     if name == "inherit":
         champion, _ = read_champion(pipeline)
         if champion:
