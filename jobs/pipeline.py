@@ -16,13 +16,14 @@ from jobs.config.effects import Facts, explain_inert
 from jobs.engine.base import Engine
 from jobs.errors import InputError, NightjarError
 from jobs.lake import store
-from jobs.lake.layout import Run
+from jobs.lake.layout import Pipeline, Run
 from jobs.lake.models import decide_used
 from jobs.report.stats import write_step
-from jobs.sources.inputs import INHERIT
+from jobs.sources.earlier import inherits
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
-from jobs.training.inputs import check_start, known_tokenizer
+from jobs.sources.split import decided_seed
+from jobs.training.inputs import check_start
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | Non
     config = of_run.claim(run, config)
     if config.use.model is not None:
         decide_used(run, config.use.model)
-    warn_inert(config, config.chosen, Facts(engine, formats, inherits=_inherits(run, config)))
+    warn_inert(config, config.chosen, _facts(run, config, engine=engine, formats=formats))
 
 
 def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
@@ -89,14 +90,18 @@ def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
         log.warning("%s", line)
 
 
-def warn_inert_in_step(step: str, config: Config) -> None:
+def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
     """Log a line for each setting of a step that a person has set without effect."""
     sections = (step, "model") if step == "train" else (step,)
-    warn_inert(config, (key for key in config.chosen if key.partition(".")[0] in sections), Facts(steps=(step,)))
+    chosen = [key for key in config.chosen if key.partition(".")[0] in sections]
+    if chosen:
+        warn_inert(config, chosen, _facts(run, config, steps=(step,)))
 
 
-def _inherits(run: Run, config: Config) -> bool:
-    return config.tokenize.tokenizer == INHERIT and known_tokenizer(run, config) is not None
+def _facts(run: Run, config: Config, **known: Any) -> Facts:
+    """Return what the lake has that decides about settings, and what is `known` besides."""
+    seed = decided_seed(config, Pipeline.of(run))
+    return Facts(inherits=inherits(run, config), split_seed=seed, **known)
 
 
 def read_config(run: Run) -> Config:
@@ -110,8 +115,8 @@ def read_config(run: Run) -> Config:
 def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
     """Run one step and return its statistics, which are also written to the run's folder if the step fails.
 
-    What training will start from is checked before text is tokenized, unless `start_run` has just done so, and again
-    when the vocabulary is known.
+    What training will start from is checked before text is tokenized, unless `start_run` has just done so
+    (`is_checked`), and again when the vocabulary is known.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     measured = Measurement(engine)

@@ -140,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         port = _default_port() if options.port is None else free_port(options.port)
         emr_port = free_port(options.emr_port)
         with (
+            folders.owned_folder(options.home),
             _ready_lake(to_uri(options.lake)) as env,
             local_airflow(options.home, options.lake, port, emr_port, env, options.executors) as running,
         ):
@@ -154,6 +155,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NightjarError as error:
         log.error("infra.airflow.standalone: %s", error)
         return error.exit_code
+    except PermissionError as error:
+        log.error("infra.airflow.standalone: %s", folders.refusal(error))
+        return InputError.exit_code
     return 0
 
 

@@ -30,16 +30,17 @@ setting() {
 }
 
 # The containers run with the ids of the user, who then owns the files in the lake. For root, with those of the lake's
-# owner; never as root.
+# owner, or else of the checkout's; never as root.
 choose_ids() {
     NIGHTJAR_UID=$(setting NIGHTJAR_UID '') NIGHTJAR_GID=$(setting NIGHTJAR_GID '')
     if [ -z "$NIGHTJAR_UID" ]; then
         NIGHTJAR_UID=$(id -u) NIGHTJAR_GID=$(id -g)
-        if [ "$NIGHTJAR_UID" -eq 0 ]; then
+        for folder in "$lake" .; do
+            [ "$NIGHTJAR_UID" -eq 0 ] || break
             # shellcheck disable=SC2012 # the name is not read; stat differs between Linux and macOS
-            owner=$(ls -ldn "$lake" | awk '{ print $3 " " $4 }')
+            owner=$(ls -ldn "$folder" | awk '{ print $3 " " $4 }')
             NIGHTJAR_UID=${owner% *} NIGHTJAR_GID=${owner#* }
-        fi
+        done
         [ "$NIGHTJAR_UID" -ne 0 ] || NIGHTJAR_UID=50000 NIGHTJAR_GID=50000
     fi
     export NIGHTJAR_UID NIGHTJAR_GID="${NIGHTJAR_GID:-$NIGHTJAR_UID}"

@@ -23,7 +23,7 @@ from infra.emr.server import embedded_emr
 from infra.lake import folders, sample_corpus
 from jobs.cli.output import accept_any_text
 from jobs.config import STEPS
-from jobs.errors import NightjarError
+from jobs.errors import InputError, NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
@@ -45,11 +45,14 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
         corpus = _given_corpus()
-        with folders.local_lake(LAKE):
+        with folders.owned_folder(HOME), folders.local_lake(LAKE):
             return _demo(corpus or to_uri(str(sample_corpus.provide(LAKE / folders.CORPORA, CACHE))))
     except NightjarError as error:
         print(f"demo: {error}", file=sys.stderr)
         return error.exit_code
+    except PermissionError as error:
+        print(f"demo: {folders.refusal(error)}", file=sys.stderr)
+        return InputError.exit_code
     except KeyboardInterrupt:
         print("demo: interrupted; make demo again reuses the datasets that are finished", file=sys.stderr)
         return 130

@@ -1,7 +1,7 @@
-"""The folders of a lake on this machine. Root, an ordinary user and the containers may use the same lake in turn.
+"""Folders on this machine that root, an ordinary user and the containers may use in turn: the lake, Airflow's home.
 
-Whoever owns the lake's folder owns what is in it. So root gives the files that it made to the owner, and the containers
-take the lake over when they start.
+A new folder belongs to the owner of the checkout. Whoever owns the folder owns what is in it. So root gives the files
+that it made to the owner, and the containers take the lake over when they start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from jobs.errors import InputError
 from jobs.lake.layout import LAKE_FOLDERS
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 CORPORA = "corpora"
 _FOLDERS = (CORPORA, *LAKE_FOLDERS, *(f"datasets/{kind}" for kind in ("embeddings", "tokens", "windows")))
 
@@ -28,23 +29,44 @@ def local_lake(lake: Path) -> Iterator[None]:
     make_folders(lake)
     try:
         yield
+    except PermissionError as error:
+        raise refusal(error, lake) from None
     finally:
-        owner = lake.stat()
-        if os.geteuid() == 0 != owner.st_uid:
+        if os.geteuid() == 0:
+            owner = lake.stat()
             give(lake, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def owned_folder(folder: Path) -> Iterator[None]:
+    """Make a folder, such as Airflow's home. At the end of the block, give everything in it to the folder's owner.
+
+    Raises:
+        InputError: if this user may not write to the folder, or to something in it.
+    """
+    make_folder(folder)
+    if foreign := next(_foreign(folder), None):
+        raise InputError(_not_writable(folder, foreign, _owner_of(foreign)))
+    try:
+        yield
+    except PermissionError as error:
+        raise refusal(error, folder) from None
+    finally:
+        give_to_owner(folder, folder)
 
 
 def make_folders(lake: Path) -> None:
     """Make the folders of a lake that are missing, for its owner. A folder that is not writable is an `InputError`."""
-    for folder in (lake, *(lake / name for name in _FOLDERS)):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if os.geteuid() == 0:
-                os.chown(folder, lake.stat().st_uid, lake.stat().st_gid)
-        except OSError as error:
-            raise InputError(_not_writable(lake, folder, str(error.strerror))) from None
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(_not_writable(lake, folder, f"it belongs to the user with the id {folder.stat().st_uid}"))
+    make_folder(lake)
+    for folder in (lake / name for name in _FOLDERS):
+        _make(folder, lake, lake)
+        if os.geteuid() == 0:
+            _change_owner(folder, lake)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, for the owner of the checkout, unless it exists. One that is not writable is an `InputError`."""
+    _make(folder, folder, CHECKOUT)
 
 
 def give(lake: Path, uid: int, gid: int) -> None:
@@ -57,18 +79,79 @@ def give(lake: Path, uid: int, gid: int) -> None:
             take(lake / name, uid, gid)
 
 
+def give_to_owner(folder: Path, top: Path) -> None:
+    """Give a folder of root, and everything in it, to the owner of the folder `top`. Another user gives nothing."""
+    if os.geteuid() == 0:
+        owner = top.stat()
+        take(folder, owner.st_uid, owner.st_gid)
+
+
 def take(folder: Path, uid: int, gid: int) -> None:
     """Make a user the owner of a folder and everything in it. Links are not followed."""
     # By descriptors of folders: a name that becomes a link meanwhile leads nowhere else.
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
-        os.fchown(descriptor, uid, gid)
+        if _ids(os.fstat(descriptor)) != (uid, gid):
+            os.fchown(descriptor, uid, gid)
         for name in (*folders, *files):
-            with suppress(FileNotFoundError):  # others may use the lake meanwhile
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if (found.st_uid, found.st_gid) != (uid, gid):
+            with suppress(FileNotFoundError):  # others may use the folder meanwhile
+                if _ids(os.stat(name, dir_fd=descriptor, follow_symlinks=False)) != (uid, gid):
                     os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
 
 
-def _not_writable(lake: Path, folder: Path, cause: str) -> str:
-    ids = f"{os.geteuid()}:{os.getegid()}"
-    return f'{folder}: you may not write to the lake ({cause}); make it yours: sudo chown -R {ids} "{lake.absolute()}"'
+def refusal(error: PermissionError, *tops: Path) -> InputError:
+    """Return an error about a path as one line with the command that makes it, or the top above it, this user's."""
+    path = Path(os.fsdecode(error.filename or ".")).absolute()
+    above = [top for top in tops if path.is_relative_to(top.absolute())]
+    top = next((each for each in (*above, path, *path.parents) if _exists(each)), path)
+    return InputError(_not_writable(top, path, str(error.strerror)))
+
+
+def _make(folder: Path, top: Path, like: Path) -> None:
+    """Make a folder and those above it that are missing, for the owner of `like`."""
+    try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in missing if os.geteuid() == 0 else ():
+            _change_owner(each, like)
+    except OSError as error:
+        raise InputError(_not_writable(top, folder, str(error.strerror))) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(_not_writable(top, folder, _owner_of(folder)))
+
+
+def _change_owner(folder: Path, like: Path) -> None:
+    owner = like.stat()
+    if _ids(folder.stat()) != _ids(owner):
+        with suppress(PermissionError):  # some file systems let nobody change owners
+            os.chown(folder, owner.st_uid, owner.st_gid)
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder, belongs to another user and is not writable, such as a secret of root."""
+    for path, folders, files in os.walk(folder) if os.geteuid() else ():
+        for each in (Path(path, name) for name in (*folders, *files)):
+            with suppress(FileNotFoundError):  # others may use the folder meanwhile
+                if each.lstat().st_uid != os.geteuid() and not each.is_symlink() and not os.access(each, os.W_OK):
+                    yield each
+
+
+def _exists(folder: Path) -> bool:
+    """Return whether a path exists. One in a folder that this user may not enter does not."""
+    try:
+        return folder.exists()
+    except PermissionError:
+        return False
+
+
+def _ids(found: os.stat_result) -> tuple[int, int]:
+    return found.st_uid, found.st_gid
+
+
+def _owner_of(folder: Path) -> str:
+    return f"it belongs to the user with the id {folder.stat().st_uid}"
+
+
+def _not_writable(top: Path, folder: Path, cause: str) -> str:
+    uid, gid, place = os.geteuid(), os.getegid(), f'"{top.absolute()}"'
+    command = f"chown -R {uid}:{gid} {place}" if _exists(top) else f"install -d -o {uid} -g {gid} {place}"
+    return f"{folder}: you may not write there ({cause}); make it yours: sudo {command}"

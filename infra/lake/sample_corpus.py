@@ -9,7 +9,6 @@ its texts are extracted. Nothing of it is installed.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from infra.lake.folders import take
+from infra.lake.folders import give_to_owner, make_folder
 from jobs.errors import InputError
 
 NAME = "shakespeare"
@@ -38,11 +37,7 @@ def copy(downloaded: Path, corpora: Path) -> Path:
     texts = corpora / NAME
     if not texts.is_dir():
         with tempfile.TemporaryDirectory(dir=corpora, prefix=".") as folder:
-            new = shutil.copytree(downloaded, Path(folder) / NAME)
-            owner = corpora.stat()
-            if os.geteuid() == 0 != owner.st_uid:
-                take(new, owner.st_uid, owner.st_gid)
-            _give_name(new, texts)
+            _give_name(shutil.copytree(downloaded, Path(folder) / NAME), texts)
     return texts
 
 
@@ -72,7 +67,7 @@ def unpack(archive: Path, texts: Path) -> None:
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")
-    texts.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(texts.parent)
     with tempfile.TemporaryDirectory(dir=texts.parent) as folder, tarfile.open(archive) as tar:
         temporary = Path(folder) / "texts"
         temporary.mkdir()
@@ -86,7 +81,8 @@ def unpack(archive: Path, texts: Path) -> None:
 
 
 def _give_name(complete: Path, texts: Path) -> None:
-    """Rename a complete folder of texts, unless another process was faster."""
+    """Rename a complete folder of texts, unless another process was faster. It belongs to the owner of those above."""
+    give_to_owner(complete, texts.parent)
     try:
         complete.rename(texts)
     except OSError:

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from stat import S_ISDIR, S_ISREG
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -79,7 +79,9 @@ def sample(
     """
     if prompt is not None and prompt_file is not None:
         raise InputError("sample: give either --prompt or --prompt-file")
-    chosen = _validated(context.params)  # first, since the imports below take seconds
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    chosen = _validated(context.params, given)  # first, since the imports below take seconds
     if prompt_file is not None:
         prompt = _read_prompt(prompt_file)
 
@@ -116,18 +118,30 @@ def _read_prompt(path: str) -> str:
     return prompt
 
 
-def _validated(parameters: Mapping[str, Any]) -> GenerateConfig:
-    """Return the options that are settings of the section generate. An `InputError` names one that is out of range."""
+def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> GenerateConfig:
+    """Return the options that are settings of the section generate; log those of `given` that have no effect.
+
+    Raises:
+        InputError: naming an option that is out of range.
+    """
     from pydantic import ValidationError
 
     from jobs.config import Config, GenerateConfig, first_wrong
+    from jobs.config.effects import Facts, explain_inert
 
     chosen = {name: parameters[name] for name in GenerateConfig.model_fields.keys() & parameters.keys()}
     try:
-        return Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}}).generate
+        config = Config.model_validate({"corpus": "-", "generate": {**chosen, "stop": chosen["stop"] or ()}})
     except ValidationError as error:
-        message = first_wrong(error)
-    raise InputError(re.sub(r"\bgenerate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message))
+        raise InputError(_with_options(first_wrong(error))) from None
+    for line in explain_inert(config, (f"generate.{name}" for name in chosen if name in given), Facts()):
+        log.warning("%s", _with_options(line))
+    return config.generate
+
+
+def _with_options(message: str) -> str:
+    """Return a message about settings of the section generate with the options of `sample` in their place."""
+    return re.sub(r"\bgenerate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message)
 
 
 class Repl:

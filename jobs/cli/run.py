@@ -230,8 +230,8 @@ def _run_step(
     config = override(read_config(run), step, parse_settings(settings))
     with held_run(run, owner), opened_engine(engine, config, master, events=run.spark_events) as chosen:
         if not is_new:  # or starting it has warned
-            warn_inert_in_step(step, config)
-        run_step(step, run, config, chosen)
+            warn_inert_in_step(step, run, config)
+        run_step(step, run, config, chosen, is_checked=is_new)
 
 
 @app.command("facts", hidden=True)
@@ -279,11 +279,11 @@ def check_metrics(
 
 def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
     """Yield the folder of the embeddings, then one line for each word: its nearest tokens with their cosines."""
-    from jobs.datasets.publish import used_datasets
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings, token_names
     from jobs.embeddings.uses import Neighbours, find_token
     from jobs.lake.layout import Lake
+    from jobs.lake.runs import used_datasets
 
     folder_uri = Lake(run.lake_uri).dataset("embeddings", used_datasets(run)["embeddings"])
     yield f"embeddings {folder_uri}"

@@ -28,7 +28,7 @@ from jobs.config.sections.data import PIECE_BYTES, EmbedConfig, TokenizeConfig, 
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
 from jobs.config.sections.promotion import PromotionConfig
 from jobs.config.sections.use import UseConfig
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 
 __all__ = [
     "STEPS",
@@ -197,7 +197,7 @@ def resolve(
     variable that `places` has for the key.
     """
     if preset not in preset_names():
-        raise InputError(f"preset '{preset}' does not exist; choose one of {', '.join(preset_names())}")
+        raise InputError(f"preset '{shorten(preset)}' does not exist; choose one of {', '.join(preset_names())}")
     values = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
     config = _validated({**values, "corpus": corpus, "preset": preset}, overrides or {}, places or {})
     return config if config.reads_text else config.model_copy(update={"corpus": ""})
@@ -307,7 +307,7 @@ def unknown_key(key: str) -> str:
     """Return the message for a dotted key that no setting has."""
     if key in RUN_KEYS:
         return f"{key}: not a setting; use --{key}"
-    return f"{key}: unknown key{_nearest(key)}"
+    return f"{shorten(key)}: unknown key{_nearest(key)}"
 
 
 def _nearest(key: str) -> str:
@@ -324,4 +324,4 @@ def first_wrong(error: ValidationError) -> str:
     if first["type"] == "value_error" and not (key and key.count(".")):
         return str(first["ctx"]["error"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, got {shorten(repr(first['input']))}"

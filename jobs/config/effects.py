@@ -25,6 +25,8 @@ class Facts:
     """Formats of the corpus: ``txt``, ``jsonl``, ``parquet``."""
     inherits: bool | None = None
     """Whether there is a vocabulary for ``tokenize.tokenizer=inherit``."""
+    split_seed: int | None = None
+    """The value of ``windows.seed`` with which the pipeline's fixed split was decided; None if it is not decided."""
     steps: tuple[str, ...] | None = None
     """The steps that run, if not those of the configuration."""
 
@@ -102,6 +104,12 @@ _EMBEDS = Condition(
     "train.embeddings=embed",
     lambda config, facts: "embed" in (facts.steps or ()) or value_of(config, "train.embeddings") == "embed",
 )
+_DECIDES = Condition(
+    "windows.split=fixed in the first run of a pipeline",
+    lambda config, facts: (
+        value_of(config, "windows.split") == "fixed" and facts.split_seed in (None, value_of(config, "windows.seed"))
+    ),
+)
 _PROMOTES = _one_of("promotion.enabled", True)
 _SPOT = _above("cluster.task_instances", 0)
 _OWN_CLUSTER = Condition(
@@ -126,7 +134,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "tokenize.min_frequency": (_UNITS, _LEARNS),
     "tokenize.vocab_size": (_LEARNS,),
     "tokenize.train_bytes": (_one_of("tokenize.kind", "bpe"), _LEARNS),
-    "windows.seed": (_one_of("windows.split", "auto", "source", "block", "hash", "fixed"),),
+    "windows.seed": (_either(_one_of("windows.split", "auto", "source", "block", "hash"), _DECIDES),),
     "model.num_layers": (_TRANSFORMER,),
     "model.hidden_size": (_TRANSFORMER,),
     "model.hidden_sizes": (_one_of("model.kind", "context_mlp", "context_attention", "embedding_regression"),),
@@ -177,6 +185,8 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "spark.app_name": (_engine("spark", "emr"),),
     "spark.master": (_engine("spark"),),
     "spark.deploy_mode": (_engine("emr"),),
+    "spark.executors": (_engine("spark", "emr"),),
+    "spark.executor_cores": (_engine("spark", "emr"),),
     "spark.driver_memory": (_engine("spark", "emr"),),
     "spark.executor_memory": (_engine("spark", "emr"),),
     "spark.executor_overhead": (_engine("spark", "emr"),),

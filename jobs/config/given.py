@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.config import RUN_KEYS, environment_settings, flat_schema, parse_settings, unknown_key, variable_name
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 from jobs.lake.uri import to_uri
 
 PIPELINE = "pipeline"
@@ -78,8 +78,10 @@ def parse_toml(path: str, data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        reason = str(error)
+        reason = shorten(error)
         raise InputError(f"{path}: not TOML ({reason[:1].lower()}{reason[1:]})") from None
+    except ValueError:  # of Python's `int`, whose message names neither line nor value
+        raise InputError(f"{path}: a number has more digits than can be read; write a smaller one") from None
 
 
 def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,5 +110,5 @@ def _text(path: str, key: str, value: object) -> str:
     listed = value if isinstance(value, list) and key == "corpus" else [value]
     places = [place for place in listed if isinstance(place, str) and place]
     if not places or len(places) < len(listed):
-        raise InputError(f"{path}: {key}: input should be a valid string, got {value!r}")
+        raise InputError(f"{path}: {key}: input should be a valid string, got {shorten(repr(value))}")
     return "\n".join(places)

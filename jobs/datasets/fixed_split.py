@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,6 +27,7 @@ from jobs.datasets.decided import name_sides
 from jobs.datasets.drift import measure_drift
 from jobs.datasets.links import Groups, find_links
 from jobs.datasets.shards import TokenShard
+from jobs.datasets.share import describe_change, near, window_changes
 from jobs.datasets.sides import (
     KEYS_OF,
     LEFT_OUT,
@@ -51,7 +52,6 @@ from jobs.sources.split import check_text, text_rule
 
 log = logging.getLogger(__name__)
 
-NEAR = 0.1
 _MAX_DRAWS = 64
 _MAX_LINKED = 1 << 22  # that all draws together examine, so that a large text with many duplicates takes few draws
 _MAX_RACES = 32
@@ -110,11 +110,11 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
     for _ in range(_MAX_RACES):
         decisions = read_decisions(pipeline)
         _check_rule(decisions, config, pipeline)
-        new = _find_new(tokens, decisions, config.windows, engine)
+        new = _find_new(tokens, decisions, engine, config.windows)
         if not len(new.hashes):
             return _as_split(tokens, decisions, engine)
         groups = Groups(find_links(tokens, decisions, len(new.hashes) * NUM_KEYS, engine), new.hashes)
-        rule = dict(decisions.rule) or _first_rule(new, groups, config)
+        rule = dict(decisions.rule) or _first_rule(new, groups, config, partial(_find_new, tokens, decisions, engine))
         sides = _draw_sides(new, groups, rule)
         stats = {
             "num_new_documents": len(new.hashes) + new.num_copies,
@@ -138,7 +138,7 @@ def _check_rule(decisions: Decisions, config: Config, pipeline: Pipeline) -> Non
     check_text(decisions.rule["text"], config, pipeline)
 
 
-def _find_new(tokens: TokensDataset, decisions: Decisions, settings: WindowsConfig, engine: Engine) -> NewDocuments:
+def _find_new(tokens: TokensDataset, decisions: Decisions, engine: Engine, settings: WindowsConfig) -> NewDocuments:
     find = partial(find_undecided, tokens_uri=tokens.uri, decisions=decisions, settings=settings)
     found = engine.map(find, tokens.shards, "find new documents")
     hashes, units = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -160,33 +160,73 @@ def find_undecided(
     return shard.hash[kept].copy(), units
 
 
-def _first_rule(new: NewDocuments, groups: Groups, config: Config) -> dict[str, Any]:
-    """Return the rule of a pipeline, with the first draw whose share is near the wanted one, or else the nearest."""
-    windows, fraction = config.windows, config.windows.valid_fraction
-    rule: dict[str, Any] = {
-        "keys": _KEYS_VERSION,
-        "seed": windows.seed,
-        "threshold": fraction,
-        "text": text_rule(config),
-    }
-    needed = windows.size + 1 if windows.over == "stream" else 1
-    best, nearest, share = 0, np.inf, 0.0
+@dataclass(frozen=True)
+class _Draw:
+    """A draw of the sides, and the share of validation that it gives."""
+
+    number: int = 0
+    share: float = 0.0
+    distance: float = np.inf
+    """The difference from the wanted share; infinite if a side has no window."""
+
+    def is_fair(self, fraction: float) -> bool:
+        """Return whether each side has a window and at least half of its share."""
+        return self.distance < np.inf and self.share >= fraction / 2 and 1 - self.share >= (1 - fraction) / 2
+
+
+def _first_rule(
+    new: NewDocuments, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]
+) -> dict[str, Any]:
+    """Return the rule of a pipeline, with the first draw whose share is near the wanted one, or else the nearest.
+
+    `count` returns the new documents with their windows or tokens under other settings.
+    """
+    fraction, text = config.windows.valid_fraction, text_rule(config)
+    rule = _rule_of(config.windows, text)
+    best = _best_draw(new, groups, config.windows, rule)
+    if not best.is_fair(fraction):
+        raise InputError(
+            f"windows.split=fixed: no draw gives validation about {fraction:.1%} of the text, which has"
+            f" {len(new.hashes)} different documents of at most {text['max_piece_bytes']} bytes;"
+            f" {_find_remedy(best, groups, config, count)}"
+        )
+    return {**rule, "draw": best.number}
+
+
+def _rule_of(settings: WindowsConfig, text: dict[str, Any]) -> dict[str, Any]:
+    return {"keys": _KEYS_VERSION, "seed": settings.seed, "threshold": settings.valid_fraction, "text": text}
+
+
+def _best_draw(new: NewDocuments, groups: Groups, settings: WindowsConfig, rule: dict[str, Any]) -> _Draw:
+    """Return the first draw whose share is near the wanted one, or else the one whose share is nearest."""
+    fraction, best = settings.valid_fraction, _Draw()
+    needed = settings.size + 1 if settings.over == "stream" else 1
     for draw in range(max(1, min(_MAX_DRAWS, _MAX_LINKED // (1 + len(groups.documents))))):
         sides = _draw_sides(new, groups, {**rule, "draw": draw})
         train, valid = (int(new.units[sides == side].sum()) for side in (TRAIN, VALID))
         found = valid / max(1, train + valid)
         distance = abs(found - fraction) if min(train, valid) >= needed else np.inf
-        if distance < nearest:
-            best, nearest, share = draw, distance, found
-        if nearest <= NEAR * min(fraction, 1 - fraction):
+        if distance < best.distance:
+            best = _Draw(draw, found, distance)
+        if best.distance <= near(fraction):
             break
-    if nearest == np.inf or share < fraction / 2 or 1 - share < (1 - fraction) / 2:
-        raise InputError(
-            f"windows.split=fixed: no draw gives validation about {fraction:.1%} of the text, which has"
-            f" {len(new.hashes)} different documents of at most {rule['text']['max_piece_bytes']} bytes; give more"
-            " text, or set a smaller tokenize.max_piece_bytes or windows.size"
-        )
-    return {**rule, "draw": best}
+    return best
+
+
+def _find_remedy(best: _Draw, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]) -> str:
+    """Return what to set instead: the first change that gives a near share with this text, or else a fair one."""
+    settings, fair = config.windows, ""
+    reached = round(best.share, 3)
+    fractions = [{"valid_fraction": reached}] if best.distance < np.inf and 0 < reached < 1 else []
+    for change in (*fractions, *window_changes(settings)):
+        changed = settings.model_copy(update=change)
+        found = _best_draw(count(changed), groups, changed, _rule_of(changed, text_rule(config)))
+        remedy = f"{describe_change(change)}, which gives {found.share:.1%} of the text to validation"
+        if found.distance <= near(changed.valid_fraction):
+            return remedy
+        if found.is_fair(changed.valid_fraction):
+            fair = fair or remedy
+    return fair or "give more text"
 
 
 def _draw_sides(new: NewDocuments, groups: Groups, rule: dict[str, Any]) -> SideCodes:

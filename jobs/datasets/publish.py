@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.plain_json import finite, not_finite, to_json
+from jobs.lake.runs import used_datasets
 
 Kind = Literal["tokens", "windows", "embeddings"]
 STATS = "stats.json"
@@ -71,20 +71,3 @@ def find_stats(folder_uri: str) -> dict[str, Any] | None:
     with reading(folder_uri, "delete it and run again to make it anew"):
         (entry,) = manifest.entries(STATS)
         return dict(json.loads(store.read_file(folder_uri, entry)))
-
-
-def used_datasets(run: Run) -> dict[str, str]:
-    """Return the fingerprints of the datasets that a run uses so far, by kind."""
-    try:
-        datasets = store.read_json(run.datasets)
-    except FileNotFoundError:
-        return {}
-    with reading(run.datasets, "delete it and run the steps again"):
-        return {str(kind): _fingerprint(name) for kind, name in datasets.items()}
-
-
-def _fingerprint(name: str) -> str:
-    """Return the name of a dataset's folder; raise ValueError if it is another name."""
-    if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"{name!r} is no fingerprint")
-    return name

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
-from jobs.config import Config, TokenizeConfig
+from jobs.config import TokenizeConfig
 from jobs.corpus.byte_ranges import ByteRange, divide_sources
 from jobs.datasets.encoding import EncodedRange, RangeKey, range_key
-from jobs.datasets.publish import used_datasets
-from jobs.datasets.tokens import SHARDS, TOKENIZER, TokensDataset
+from jobs.datasets.tokens import SHARDS, TokensDataset
 from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import FileEntry
-from jobs.lake.runs import all_runs
 from jobs.lake.uri import join, to_uri
+from jobs.sources.earlier import TOKENIZER, earlier_runs
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
-
-log = logging.getLogger(__name__)
-
-MOST_EARLIER = 50
-"""How many of the latest runs of a lake are searched for tokens to reuse."""
 
 
 @dataclass(frozen=True)
@@ -53,24 +45,9 @@ class ReusableShards:
 
 
 def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, TokensDataset]]:
-    """Yield the ids of runs on `corpus` that have tokens, other than the run `of`, and their tokens; the latest first.
-
-    There are no more than `MOST_EARLIER`, since each costs some requests.
-    """
-    others = (run for run in all_runs(lake) if run != of)
-    written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
-    for *_, run in sorted(written, key=itemgetter(0, 1), reverse=True)[:MOST_EARLIER]:
-        tokens = used_datasets(run).get("tokens") if _corpus_of(run) == corpus else None
-        dataset = TokensDataset.find(lake, tokens) if tokens else None
-        if dataset and "how" in dataset.manifest.inputs:
-            yield run.run_id, dataset
-
-
-def _corpus_of(run: Run) -> str | None:
-    try:
-        return Config.from_json(store.read_bytes(run.config).decode(), run.config).corpus
-    except (FileNotFoundError, InputError):  # written by a version with other settings
-        return None
+    """Yield the ids of earlier runs on `corpus`, as `earlier_runs` finds them, and their tokens."""
+    for run_id, uri, manifest in earlier_runs(lake, corpus, of):
+        yield run_id, TokensDataset(uri, manifest)
 
 
 def find_tokenizer(
@@ -78,18 +55,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens. What the
-    tokenizer cannot do or does slowly is logged.
+    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens.
     """
-    tokenizer, origin = _open_tokenizer(name, pipeline, earlier)
-    for remark in tokenizer.remarks() if tokenizer else ():
-        log.warning("tokenize.tokenizer: %s: %s", origin, remark)
-    return tokenizer, origin
-
-
-def _open_tokenizer(
-    name: str, pipeline: Pipeline, earlier: Iterable[tuple[str, TokensDataset]]
-) -> tuple[Tokenizer | None, str]:
     if name == "inherit":
         champion, _ = read_champion(pipeline)
         if champion:

@@ -107,14 +107,14 @@ def count_fixed(tokens: TokensDataset, settings: WindowsConfig, split: Split, en
     """
     found = _count(tokens, make_rule(tokens, settings, split), settings.shard_tokens, engine)
     if found.lacking:
-        raise InputError(f"{_explain(found)}; give more text, or set a smaller windows.size")
+        raise InputError(f"{_explain(found)}; {_find_fixed_remedy(tokens, settings, split, engine)}")
     if settings.valid_fraction != split.valid_fraction:
         note = (
             f"windows.valid_fraction={settings.valid_fraction:g} has no effect: the split of this pipeline was decided"
             f" with {split.valid_fraction:g}"
         )
         return replace(found, note=note)
-    return found if found.is_near else replace(found, note=f"{_explain(found)}; new text will bring it nearer")
+    return found if found.is_near else replace(found, note=_explain(found))
 
 
 def make_rule(tokens: TokensDataset, settings: WindowsConfig, split: Split) -> StreamRule:
@@ -232,20 +232,42 @@ def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsCo
         changed = settings.model_copy(update=change)
         other = _nearest(tokens, changed, engine)
         if not other.lacking and other.distance <= near(changed.valid_fraction):
-            keys = " and ".join(f"windows.{key}={value}" for key, value in change.items())
-            return f"set {keys}, which gives {other.share:.1%} of the windows to validation"
+            return f"{describe_change(change)}, which gives {other.share:.1%} of the windows to validation"
     return "give more text"
+
+
+def _find_fixed_remedy(tokens: TokensDataset, settings: WindowsConfig, split: Split, engine: Engine) -> str:
+    """Return what to set instead: the first change that gives each side of a decided split a window of this text."""
+    for change in window_changes(settings):
+        changed = settings.model_copy(update=change)
+        other = _count(tokens, make_rule(tokens, changed, split), changed.shard_tokens, engine)
+        if not other.lacking:
+            return f"{describe_change(change)}, which gives {other.share:.1%} of the windows to validation"
+    return "give more text"
+
+
+def describe_change(change: Mapping[str, object]) -> str:
+    """Return a change of the settings as the advice of a message."""
+    return "set " + " and ".join(f"windows.{key}={value}" for key, value in change.items())
+
+
+def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
+    """Yield changes after which more documents have a window, the smallest change of the results first."""
+    if settings.over == "document":
+        yield {"over": "stream"}
+    size = settings.size
+    while size > 1:
+        size //= 2
+        yield {"size": size, **({"overlap": size // 2} if settings.overlap >= size else {})}
 
 
 def _changes(found: SplitStreams, settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
     """Yield changes of the settings, the smallest change of the results first."""
     used = {settings.split, found.rule.split.method}
     yield from ({"split": method} for method in ("block", "hash") if method not in used)
+    changes = list(window_changes(settings))
     if settings.over == "document":
-        yield {"over": "stream"}
+        yield changes.pop(0)
     if 0 < (reached := round(found.share, 3)) < 1:
         yield {"valid_fraction": reached}
-    size = settings.size
-    while size > 1:
-        size //= 2
-        yield {"size": size, **({"overlap": size // 2} if settings.overlap >= size else {})}
+    yield from changes

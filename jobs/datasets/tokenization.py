@@ -22,11 +22,11 @@ from jobs.datasets.encoding import EncodedSplit, SplitTask, write_token_shards
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.reuse import ReusableShards
 from jobs.datasets.shards import locate_sources
-from jobs.datasets.tokens import TOKENIZER
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.fingerprint import fingerprint
 from jobs.lake.store import write_file
+from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import train_tokenizer
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.datasets.publish import used_datasets
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.runs import used_datasets
 from jobs.lake.store import read_file, read_manifest
+from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 
 SHARDS = "shards/"
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)

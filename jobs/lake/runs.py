@@ -6,10 +6,11 @@ on where they are.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from jobs.errors import InputError
+from jobs.errors import InputError, reading
 from jobs.lake.identity import decode_name, encode_name
 from jobs.lake.layout import Lake, Run
 from jobs.lake.names import is_plain
@@ -98,3 +99,20 @@ def only_one(name: str, runs: Iterable[Run]) -> Run:
 def located(run: Run, earlier: Run, store: Store = ENVIRONMENT) -> Run:
     """Return `run`, or the same run of the `earlier` layout if the lake has that one alone."""
     return earlier if not store.exists(run.config) and store.exists(earlier.config) else run
+
+
+def used_datasets(run: Run, store: Store = ENVIRONMENT) -> dict[str, str]:
+    """Return the fingerprints of the datasets that a run uses so far, by kind."""
+    try:
+        datasets = store.read_json(run.datasets)
+    except FileNotFoundError:
+        return {}
+    with reading(run.datasets, "delete it and run the steps again"):
+        return {str(kind): _fingerprint(name) for kind, name in datasets.items()}
+
+
+def _fingerprint(name: str) -> str:
+    """Return the name of a dataset's folder; raise ValueError if it is another name."""
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"{name!r} is no fingerprint")
+    return name

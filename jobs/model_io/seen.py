@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from jobs.datasets.publish import used_datasets
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.sides import TRAIN, VALID, Keys, read_decisions
 from jobs.datasets.tokens import TokensDataset
@@ -16,7 +15,7 @@ from jobs.lake import store
 from jobs.lake.champion import all_pipelines, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.models import parent_of
-from jobs.lake.runs import all_runs
+from jobs.lake.runs import all_runs, used_datasets
 from jobs.lake.uri import join
 from jobs.model_io.lineage import read_lineage
 

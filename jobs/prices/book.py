@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import logging
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,7 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from jobs.errors import InputError, NightjarError
+from jobs.config.given import parse_toml
+from jobs.errors import InputError, NightjarError, shorten
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import to_uri
 
@@ -155,15 +155,11 @@ def shown_prices(store: Store = ENVIRONMENT) -> PriceBook:
 
 def parse_prices(data: bytes, where: str) -> list[Price]:
     """Return the prices in a TOML file. A wrong file or value is an `InputError` that names the place `where`."""
-    try:
-        table = tomllib.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: not UTF-8 at byte {error.start}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not TOML ({error})") from None
+    table = parse_toml(where, data)
     rows = table.pop("price", [])
     if table or not isinstance(rows, list):
-        raise InputError(f"{where}: expected tables [[price]] alone, got {', '.join(table) or type(rows).__name__}")
+        got = shorten(", ".join(table)) or type(rows).__name__
+        raise InputError(f"{where}: expected tables [[price]] alone, got {got}")
     return [_parse(row, f"{where}: price {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -172,9 +168,9 @@ def _parse(row: Any, where: str) -> Price:
         return Price.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
+    key = shorten(".".join(map(str, first["loc"])))
     message = first["msg"].removeprefix("Value error, ")
-    got = f", got {first['input']!r}" if key else ""
+    got = f", got {shorten(repr(first['input']))}" if key else ""
     raise InputError(f"{where}: {f'{key}: ' if key else ''}{message[0].lower()}{message[1:]}{got}")
 
 

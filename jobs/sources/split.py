@@ -44,6 +44,16 @@ def check_split(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) 
     check_text(before, config, pipeline)
 
 
+def decided_seed(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) -> int | None:
+    """Return the seed that the split of a run's pipeline was decided with; None if it is not decided, or not used."""
+    if not config.trains or config.windows.split != "fixed" or not (versions := versions_of(pipeline, store)):
+        return None
+    _, uri = versions[-1]
+    with reading(uri, "use another pipeline"):
+        seed = store.read_json(uri)["inputs"]["rule"].get("seed")
+        return None if seed is None else int(seed)
+
+
 def check_text(before: Mapping[str, Any], config: Config, pipeline: Pipeline) -> None:
     """Raise InputError unless a run makes documents by the rule `before`."""
     for key, now in text_rule(config).items():

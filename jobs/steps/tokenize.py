@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import tee
@@ -15,6 +16,8 @@ from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Pipeline, Run
+
+log = logging.getLogger(__name__)
 
 _NOTICES = {
     "num_markup_files": "files begin as HTML or XML, and their tags are part of the text",
@@ -31,6 +34,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     settings, lake = config.text_settings, Lake(run.lake_uri)
     earlier, again = tee(earlier_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else ())
     tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
+    for remark in tokenizer.remarks() if tokenizer else ():  # said here alone, though checks read the tokenizer before
+        log.warning("tokenize.tokenizer: %s: %s", origin, remark)
     listing, corpus = read_corpus(config.corpus, lake.uri, settings, engine, progress)
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
     reusable = find_reusable(again, inputs, settings)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from jobs.config import Config
-from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.errors import DamagedError, InputError
@@ -17,6 +16,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.models import LINEAGE
+from jobs.lake.runs import used_datasets
 from jobs.lake.uri import base_name
 from jobs.metrics.training import baselines_text
 from jobs.model.kinds import build_model

@@ -15,6 +15,8 @@ from typing import Any
 import tokenizers
 from tokenizers import pre_tokenizers
 
+from jobs.errors import shorten
+
 END_OF_TEXT = "<|endoftext|>"
 BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 """The characters that stand for bytes in a byte-level vocabulary."""
@@ -122,13 +124,14 @@ def _checked(json_bytes: bytes) -> dict[str, Any]:
             f"has no special token {END_OF_TEXT}, which ends each document; add it or give another file"
         )
     if largest >= _MAX_IDS:
-        raise UnusableError(f"the largest token id is {largest}, but must be below {_MAX_IDS}; give smaller ids")
+        raise UnusableError(
+            f"the largest token id is {shorten(largest)}, but must be below {_MAX_IDS}; make it smaller"
+        )
     if len(set(ids)) < len(ids):
         raise UnusableError(f"{len(ids)} tokens share {len(set(ids))} ids; give each token an id of its own")
     if missing:
-        raise UnusableError(
-            f"the merge of {missing[0]!r} and {missing[1]!r} gives no token of the vocabulary; give another file"
-        )
+        left, right = (shorten(repr(token)) for token in missing)
+        raise UnusableError(f"the merge of {left} and {right} gives no token of the vocabulary; give another file")
     return values
 
 
@@ -185,4 +188,5 @@ def library_errors() -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UnusableError(next(iter(str(error).splitlines()), type(error).__name__)) from None
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnusableError(shorten(reason)) from None  # it may quote the whole file

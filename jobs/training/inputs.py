@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from jobs.config import Config
 from jobs.config.sections.model import EMBED
-from jobs.datasets.publish import used_datasets
 from jobs.lake import store
 from jobs.lake.layout import Lake, Pipeline, Run
+from jobs.lake.runs import used_datasets
+from jobs.sources.earlier import inherits
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
 from jobs.sources.split import check_split
 
@@ -41,7 +42,8 @@ def check_start(run: Run, config: Config) -> None:
     check_split(config, Pipeline.of(run))
     tokenizer = known_tokenizer(run, config)
     if tokenizer is not None:
-        _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
+        if "tokens" not in used_datasets(run) or _learns(run, config):  # or an earlier check has said it
+            _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
         if start is not None:
             from jobs.training.warm_start import check_tokenizer
 
@@ -73,6 +75,12 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
         return TokensDataset.of_run(run).read_tokenizer()
     earlier = earlier_tokens(lake, config.corpus, run) if name == INHERIT else ()
     return find_tokenizer(name, Pipeline.of(run), earlier)[0]
+
+
+def _learns(run: Run, config: Config) -> bool:
+    """Return whether the vocabulary of a run was not known before its tokenize step."""
+    name = config.tokenize.tokenizer
+    return name == TRAIN or (name == INHERIT and not inherits(run, config))
 
 
 def _warn_of_long_prompts(prompts: tuple[str, ...], tokenizer: Tokenizer, size: int) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from jobs.config.sections.model import EMBED
-from jobs.datasets.publish import used_datasets
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import read_embeddings, token_names
 from jobs.embeddings.uses import initial_weights
@@ -18,6 +17,7 @@ from jobs.errors import InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.models import TOKENIZER, read_model_file
+from jobs.lake.runs import used_datasets
 from jobs.lake.uri import join
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape, LanguageModel

@@ -24,12 +24,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from jobs.config import Config, environment_settings, resolve
 from jobs.config.given import PIPELINE, parse_toml, settings_of
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 from jobs.lake.identity import DEFAULT, LOCAL, is_project
 from nightjar.notifications import Notification
 from nightjar.settings import DAG_ID, Settings
 
 SUFFIX = ".toml"
+MOST_CHARACTERS = 1000
+"""The longest line about a mistake, which may have a path, a key and a value of any length."""
 DEFAULT_PRESET: str = Config.model_fields["preset"].default
 DESCRIPTION = "Train a language model on an EMR cluster that exists only for the run"
 _RESERVED = {
@@ -155,9 +157,10 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
     for path in files:
         used = _file_of(path.stem, path.parent)
         if reason := _reason_against(path.stem, taken):
-            mistakes.append(f"{path}: {reason}")
+            mistakes.append(shorten(f"{path}: {reason}", MOST_CHARACTERS))
         elif used is not None and used != path:
-            mistakes.append(f"{path}: the pipeline {path.stem!r} has another file, {used.name}; rename one of them")
+            other = f"{path}: the pipeline {path.stem!r} has another file, {used.name}; rename one of them"
+            mistakes.append(shorten(other, MOST_CHARACTERS))
         else:
             names.add(path.stem)
     configs = [find(name, settings) for name in sorted(names)]
@@ -220,7 +223,7 @@ def _read(path: Path) -> PipelineConfig:
     except OSError as error:
         return PipelineConfig(path.stem, path, wrong=f"{path}: cannot be read ({error.strerror})")
     except InputError as error:
-        return PipelineConfig(path.stem, path, wrong=str(error))
+        return PipelineConfig(path.stem, path, wrong=shorten(error, MOST_CHARACTERS))
 
 
 def _parse(path: Path, data: bytes) -> PipelineConfig:
@@ -246,12 +249,12 @@ def _table(given: object, path: Path) -> PipelineTable:
         return PipelineTable.model_validate(given)
     except ValidationError as error:
         [first, *_] = error.errors()
-        key = ".".join(map(str, (PIPELINE, *first["loc"])))
+        key = shorten(".".join(map(str, (PIPELINE, *first["loc"]))))
         if first["type"] == "extra_forbidden":
             known = ", ".join(PipelineTable.model_fields)
             raise InputError(f"{path}: {key}: unknown key; [{PIPELINE}] takes {known}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: {key}: {message[0].lower()}{message[1:]}, got {first['input']!r}") from None
+        message, got = first["msg"].removeprefix("Value error, "), shorten(repr(first["input"]))
+        raise InputError(f"{path}: {key}: {message[0].lower()}{message[1:]}, got {got}") from None
 
 
 def _check_settings(config: PipelineConfig) -> Config:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import jobs
 from jobs.config import PREFIX
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 from jobs.lake.identity import DEFAULT, LOCAL, PROJECT, is_project
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import to_uri
@@ -96,4 +96,4 @@ def load() -> Settings:
     except ValidationError as error:
         [first, *_] = error.errors()
     variable, message = f"{PREFIX}{first['loc'][0]}".upper(), first["msg"].removeprefix("Value error, ")
-    raise InputError(f"{variable}: {message[0].lower()}{message[1:]}, got {first['input']!r}")
+    raise InputError(f"{variable}: {message[0].lower()}{message[1:]}, got {shorten(repr(first['input']))}")

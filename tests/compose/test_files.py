@@ -142,6 +142,13 @@ def test_root_takes_the_ids_of_the_lakes_owner(checkout):
     assert "ids 1234:567 port 8080 compose build" in (checkout / "asked").read_text()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to another user")
+def test_root_takes_the_ids_of_the_checkouts_owner_for_a_lake_that_it_makes(checkout):
+    os.chown(checkout, 1234, 567)
+    assert compose(checkout, "up").returncode == 0
+    assert "ids 1234:567 port 8080 compose build" in (checkout / "asked").read_text()
+
+
 def test_down_says_what_is_kept_and_how_to_start_again(checkout):
     done = compose(checkout, "down")
     assert done.stdout.splitlines()[-1] == (

@@ -7,6 +7,7 @@ import gzip
 import lzma
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pyarrow as pa
 
@@ -110,3 +111,25 @@ _DAMAGES: dict[str, Callable[[Random, bytes], bytes]] = {
     "line ends": lambda rng, data: data.replace(b"\n", rng.choice((b"\r", b"\r\n", b"\n\r"))),
     "byte order mark": lambda rng, data: rng.choice((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"+/v8-")) + data,
 }
+
+
+ODD_VALUES: tuple[Any, ...] = (
+    *(None, 0, -1, 1, 1.5, 1e308, float("nan"), 10**30, "", "x", "..", "\ud800", [], {}, [1], {"a": 1}, True),
+    *("../../x", "a/b", "x" * 3000, [[]], "٣", 2**31, 65_536, "float16"),
+)
+
+
+def alter(rng: Random, value: Any) -> Any:
+    """Return a JSON value with a change somewhere in it."""
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = rng.choice(list(value))
+        change = rng.random()
+        if change < 0.2:
+            return {name: inner for name, inner in value.items() if name != key}
+        if change < 0.25:
+            return {**value, "odd": rng.choice(ODD_VALUES)}
+        return {**value, key: alter(rng, value[key])}
+    if isinstance(value, list) and value and rng.random() < 0.85:
+        place = rng.randrange(len(value))
+        return [*value[:place], *([alter(rng, value[place])] * rng.choice((0, 1, 1, 1, 2))), *value[place + 1 :]]
+    return rng.choice(ODD_VALUES)

@@ -12,35 +12,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from jobs.lake.manifest import FileEntry, parse_manifest
 from jobs.model_io.archive import pack
 from tests.fuzz import worlds
 from tests.fuzz.children import Command, check
-from tests.fuzz.damage import damage
+from tests.fuzz.damage import alter, damage
 from tests.fuzz.registry import Case, family
-
-_ODD: tuple[Any, ...] = (
-    *(None, 0, -1, 1, 1.5, 1e308, float("nan"), 10**30, "", "x", "..", "\ud800", [], {}, [1], {"a": 1}, True),
-    *("../../x", "a/b", "x" * 3000, [[]], "٣", 2**31, 65_536, "float16"),
-)
-
-
-def _alter(rng: Random, value: Any) -> Any:
-    """Return a JSON value with a change somewhere in it."""
-    if isinstance(value, dict) and value and rng.random() < 0.85:
-        key = rng.choice(list(value))
-        change = rng.random()
-        if change < 0.2:
-            return {name: inner for name, inner in value.items() if name != key}
-        if change < 0.25:
-            return {**value, "odd": rng.choice(_ODD)}
-        return {**value, key: _alter(rng, value[key])}
-    if isinstance(value, list) and value and rng.random() < 0.85:
-        place = rng.randrange(len(value))
-        return [*value[:place], *([_alter(rng, value[place])] * rng.choice((0, 1, 1, 1, 2))), *value[place + 1 :]]
-    return rng.choice(_ODD)
 
 
 def _spoil(rng: Random, path: Path) -> str:
@@ -49,7 +27,7 @@ def _spoil(rng: Random, path: Path) -> str:
         with suppress(ValueError, RecursionError):  # it has been damaged before
             text = path.read_text("utf-8")
             lines = text.splitlines() if path.suffix == ".jsonl" else [text]
-            altered = [json.dumps(_alter(rng, json.loads(line))) for line in lines]
+            altered = [json.dumps(alter(rng, json.loads(line))) for line in lines]
             path.write_text("\n".join(altered), "utf-8")
             return "a value changed"
     how = rng.choice(("bytes",) * 6 + ("missing", "empty", "folder", "pipe", "link", "locked"))

@@ -9,7 +9,7 @@ from itertools import count, islice
 from pathlib import Path
 from random import Random
 
-FAMILY_MODULES = ("corpora", "objects", "places", "files", "commands", "lakes", "terminals")
+FAMILY_MODULES = ("corpora", "objects", "places", "files", "tables", "tokenizers", "commands", "lakes", "terminals")
 
 
 @dataclass(frozen=True)

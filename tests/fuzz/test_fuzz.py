@@ -10,7 +10,7 @@ from jobs.errors import InputError
 from tests.fuzz.registry import Case, case_ids, families, make_case
 from tests.fuzz.runner import half_written, judge, run_cases
 
-NUM_CASES = 77
+NUM_CASES = 105
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

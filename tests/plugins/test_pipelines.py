@@ -81,6 +81,10 @@ def test_the_environment_configures_the_default_pipeline_alone_and_wins_over_its
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (f"[train]\nseed = {'9' * 5000}", "a number has more digits than can be read"),
+        (f"preset = '{'x' * 5000}'", "does not exist; choose one of"),
+        (f"[pipeline]\ntimezone = '{'x' * 5000}'", "not a time zone"),
+        ('corpus = "\\u0000"', "is a relative path"),
         ("[train]\nseed = ?", "not TOML (invalid value (at line 2, column 8"),
         (b"\xff", "not UTF-8 at byte 0"),
         ("train.batchsize = 4", "train.batchsize: unknown key; did you mean train.batch_size?"),
@@ -108,6 +112,8 @@ def test_the_environment_configures_the_default_pipeline_alone_and_wins_over_its
 def test_a_wrong_file_is_one_line_and_the_other_pipelines_are_there(load, folder, text, message):
     found, [mistake] = load(poems=POEMS, wrong=text)
     assert mistake.startswith(f"{folder}/wrong.toml: ")
+    assert mistake.isprintable()
+    assert len(mistake) < 1200
     assert message in mistake
     assert "\n" not in mistake
     assert found["wrong"].wrong == mistake

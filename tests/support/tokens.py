@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jobs.datasets.shards import EncodedDocuments, WrittenShard, locate_sources
-from jobs.datasets.tokens import TOKENIZER, TokensDataset
+from jobs.datasets.tokens import TokensDataset
 from jobs.lake.manifest import Manifest
 from jobs.lake.store import write_file
+from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import tokenizer_json
 

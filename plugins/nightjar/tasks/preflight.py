@@ -17,16 +17,16 @@ from botocore.exceptions import BotoCoreError
 from jobs.config import Config, TokenizeConfig, of_run
 from jobs.config.effects import Facts, explain_inert
 from jobs.errors import InputError
-from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.models import decide_used
 from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
+from jobs.sources.earlier import inherits
 from jobs.sources.inputs import check_inputs, find_used, named_files
 from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
-from jobs.sources.split import check_split
+from jobs.sources.split import check_split, decided_seed
 from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
@@ -70,8 +70,9 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
     if config.trains:
         check_split(config, Pipeline.of(run), aws.store())
     expected = estimate.expect(config, run, listing, start if config.trains else None)
-    champion, _ = read_champion(Pipeline.of(run), aws.store())
-    for line in explain_inert(config, config.chosen, Facts("emr", listing.formats, inherits=champion is not None)):
+    seed = decided_seed(config, Pipeline.of(run), aws.store())
+    facts = Facts("emr", listing.formats, inherits=inherits(run, config, aws.store()), split_seed=seed)
+    for line in explain_inert(config, config.chosen, facts):
         log.warning("%s", line)
     made_of = unchanged.describe(config, run, listing.sources, settings.load().package_root) if config.trains else {}
     if made_of and skips_unchanged and (same_as := unchanged.find_same(run, made_of, aws.store())):

@@ -48,7 +48,7 @@ def test_a_lake_that_is_not_writable_is_one_line_with_the_command(volumes, monke
     monkeypatch.setattr(container.os, "access", lambda *_: False)
     assert container.prepare() == 2
     error = capsys.readouterr().err
-    assert "you may not write to the lake" in error
+    assert "you may not write there" in error
     assert "sudo chown -R" in error
     assert "NIGHTJAR_LAKE_DIR" in error
 

@@ -297,3 +297,20 @@ def test_an_export_that_fails_leaves_nothing(folder, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "the disk is full" in done.stderr
     assert not (tmp_path / "new/m").exists()
+
+
+def test_options_without_effect_are_said(folder, caplog, capsys):
+    """Those that a person gave; the defaults of others are nobody's mistake."""
+    command = ["sample", "--model", str(folder), "--prompt", "x"]
+    inert = ["--temperature", "0", "--top-k", "5", "--seed", "3", "--max-new-words", "4", "--max-new-tokens", "2"]
+    assert main([*command, *inert]) == 0
+    lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+    assert sorted(lines) == [
+        "--max-new-words=4 has no effect: it acts only with no --max-new-tokens",
+        "--seed=3 has no effect: it acts only with --temperature of 1e-6 or more",
+        "--top-k=5 has no effect: it acts only with --temperature of 1e-6 or more",
+    ]
+    caplog.clear()
+    assert main([*command, "--temperature", "0", "--max-new-tokens", "2"]) == 0
+    assert main([*command, "--temperature", "1", "--top-k", "5", "--seed", "3", "--max-new-words", "4"]) == 0
+    assert "has no effect" not in caplog.text

@@ -95,6 +95,8 @@ FACTS = {
     "spark.driver_memory": ("3g", Facts("inline"), Facts("spark")),
     "spark.executor_memory": ("3g", Facts("inline"), Facts("emr")),
     "spark.executor_overhead": ("3g", Facts("inline"), Facts("emr")),
+    "spark.executors": (3, Facts("inline"), Facts("spark")),
+    "spark.executor_cores": (3, Facts("inline"), Facts("emr")),
     **{key: (None, Facts("spark"), Facts("emr")) for key in flat_schema() if key.startswith("cluster.")},
     **{key: (None, Facts(), Facts(steps=("embed",))) for key in RULES if key.startswith("embed.")},
 }
@@ -161,6 +163,16 @@ def test_an_inherited_vocabulary_takes_the_effect_of_its_settings():
     assert complaints(settings, "tokenize.vocab_size", Facts(inherits=False)) == []
     (line,) = complaints(settings, "tokenize.vocab_size", Facts(inherits=True))
     assert line.startswith("tokenize.vocab_size=300 has no effect: it acts only with a vocabulary that is learned")
+
+
+def test_the_seed_acts_until_the_split_of_a_pipeline_is_decided():
+    settings = {"windows.split": "fixed", "windows.seed": 5}
+    assert complaints(settings, "windows.seed") == complaints(settings, "windows.seed", Facts(split_seed=5)) == []
+    assert complaints(settings, "windows.seed", Facts(split_seed=0)) == [
+        "windows.seed=5 has no effect: it acts only with windows.split=auto or source or block or hash, or with"
+        " windows.split=fixed in the first run of a pipeline"
+    ]
+    assert complaints(settings | {"windows.split": "hash"}, "windows.seed", Facts(split_seed=0)) == []
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_each_place_wins_over_those_before(tmp_path):
         ("preset = ['tiny']", "preset: input should be a valid string"),
         ("seed", "not TOML (expected '=' after a key"),
         ("train.seed = 1\ntrain.seed = 2", "not TOML (cannot overwrite a value (at"),
+        (f"train.seed = {'9' * 5000}", "a number has more digits than can be read; write a smaller one"),
         (b"# caf\xe9", "not UTF-8 at byte 5"),
     ],
 )

@@ -2,11 +2,12 @@
 
 import pytest
 
-from jobs.datasets.publish import MadeDataset, find_or_make, used_datasets
+from jobs.datasets.publish import MadeDataset, find_or_make
 from jobs.datasets.tokens import TokensDataset
 from jobs.errors import DamagedError, InputError
 from jobs.lake.cache import verified_file
 from jobs.lake.layout import Lake
+from jobs.lake.runs import used_datasets
 from jobs.lake.store import (
     FileEntry,
     info,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.cli.main import main
 from jobs.datasets import encoding
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.windows import WindowSet
@@ -211,3 +212,22 @@ def test_a_lake_may_have_a_name_that_is_not_utf_8(tmp_path):
     assert pipeline.windows()["num_train_windows"] > 0
     windows = WindowSet.open(pipeline.lake, pipeline.datasets["windows"], "train")
     assert windows.read(np.arange(2)).shape == (2, windows.size + 1)
+
+
+def test_remarks_on_a_given_tokenizer_are_said_once_in_a_run(tmp_path, caplog, capsys):
+    write_corpus(join(to_uri(str(tmp_path)), "corpus"), TEXTS)
+    (tmp_path / "given.json").write_bytes(make("words with call-time settings"))
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "word " * 400}))
+    remarks = ("call-time settings are no part of", "more slowly", "1 of 1 prompts do not fit the context")
+    few = {
+        "tokenize.tokenizer": tmp_path / "given.json", "generate.prompts_file": tmp_path / "long.jsonl",
+        "train.max_tokens": 500, "train.batch_size": 4, "train.eval_windows": 4, "train.workers": 1, "windows.size": 8,
+        "model.num_layers": 1, "generate.num_samples": 1, "generate.max_new_words": 1,
+    }  # fmt: skip
+    options = [part for key, value in few.items() for part in ("--set", f"{key}={value}")]
+    options += ["--corpus", str(tmp_path / "corpus"), "--lake", str(tmp_path / "lake"), "--preset", "tiny"]
+    for steps in (["run"], ["tokenize", "windows"]):
+        caplog.clear()
+        for step in steps:
+            assert main([step, "--engine", "inline", "--run-id", steps[0], *options]) == 0, capsys.readouterr().err
+        assert [caplog.text.count(remark) for remark in remarks] == [1, 1, 1]

@@ -96,7 +96,8 @@ def test_what_is_written_is_read_again() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[price]\n", "it: not TOML (Expected ']]'"),
+        ("[[price]\n", "it: not TOML (expected ']]'"),
+        (f"price = {'9' * 5000}\n", "it: a number has more digits than can be read; write a smaller one"),
         ("price = 3\n", "it: expected tables [[price]] alone, got int"),
         ("[prices]\nx = 1\n", "it: expected tables [[price]] alone, got prices"),
         ('[[price]]\nregion = "r"\n', "it: price 1: kind: field required"),

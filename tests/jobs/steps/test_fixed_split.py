@@ -292,7 +292,7 @@ def test_a_corpus_without_a_fair_share_decides_nothing(local):
     nights = Nights(local)
     nights.write(a=line(0))
     with pytest.raises(
-        InputError, match=r"no draw gives validation about 20.0% .* 1 different documents of at most 16384"
+        InputError, match=r"no draw gives .* 20.0% .* 1 different documents of at most 16384 bytes; give more text$"
     ):
         nights.begin().windows()
     assert not list_files(nights.decisions.folder_uri)
@@ -320,3 +320,52 @@ def test_the_draw_depends_on_the_hash_and_the_key_alone():
         np.histogram(fixed_split.draw_of(np.arange(100_000, dtype=np.uint64), "x"), 10, (0, 1))[0], 10_000, atol=500
     )
     assert abs(np.corrcoef(draws, fixed_split.draw_of(hashes, "0/1"))[0, 1]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"windows__size": 4096}, "size"),
+        ({"windows__size": 256, "windows__over": "document"}, "over"),
+        ({"windows__size": 8}, "valid_fraction"),
+    ],
+)
+def test_a_remedy_of_the_first_split_was_checked_against_the_text(local, settings, key):
+    nights = Nights(local, **settings)
+    nights.write(a=b"\n".join((line(0, 800), line(1))) if key == "valid_fraction" else lines(0, 24))
+    night = nights.begin()
+    with pytest.raises(InputError, match=rf"documents of at most 16384 bytes; set windows\.{key}=") as caught:
+        night.windows()
+    change, given = remedy(caught.value)
+    stats = nights.run(**change).stats
+    assert stats["valid_window_share"] == pytest.approx(given, abs=0.1)  # of the text, of which few windows are cut
+
+
+def remedy(error):
+    """Return the settings that a message advises, and the share that it promises."""
+    advice, _, promise = str(error).partition("; set ")[2].partition(", which gives ")
+    found = re.findall(r"windows\.(\w+)=([\w.]+)", advice)
+    return {f"windows__{key}": value for key, value in found}, float(promise.partition("%")[0]) / 100
+
+
+def test_a_remedy_of_a_decided_split_was_checked_against_the_text(local):
+    nights = Nights(local)
+    nights.write(a=lines(0, 12))
+    nights.run(windows__size=8)
+    with pytest.raises(InputError, match=r"corpus too short: .*; set windows\.size=\d+, which gives") as caught:
+        nights.begin(windows__size=512).windows()
+    change, given = remedy(caught.value)
+    assert nights.run(**change).stats["valid_window_share"] == pytest.approx(given, abs=0.001)
+    nights.delete("a")
+    nights.write(a=next(text for text in lines(0, 12).split(b"\n") if nights.side(text) == VALID))
+    with pytest.raises(InputError, match=r"corpus too short: its training part .*; give more text$"):
+        nights.begin(windows__size=8).windows()
+
+
+def test_a_note_about_a_decided_split_promises_nothing(local):
+    nights = Nights(local)
+    nights.write(a=lines(0))
+    nights.run()
+    nights.write(a=b"\n".join(text for text in lines(0).split(b"\n") if nights.side(text) == VALID), b=lines(1000, 6))
+    note = nights.run().stats["split_note"]
+    assert note.endswith("instead of windows.valid_fraction=0.2: windows.split=fixed keeps each document on its side")

@@ -14,7 +14,7 @@ from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.model_io.archive import pack
 from jobs.model_io.folder import save_model
-from jobs.pipeline import read_config, run_step, start_run
+from jobs.pipeline import read_config, run_step, start_run, warn_inert_in_step
 from tests.support.handmade import TEXT, TINY_MODEL, train_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,10 @@ def start(folder, name="later", lake="lake", **settings):
         if isinstance(value, str) and (folder / value).exists():
             values[key] = str(folder / value)
     return start_run(Lake(to_uri(str(folder / lake))).run(name), str(folder / "a.txt"), "tiny", TINY_MODEL | values)
+
+
+def run_of(folder, name, lake="another lake"):
+    return Lake(to_uri(str(folder / lake))).run(name)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +142,29 @@ def test_settings_without_effect_are_said(folder, caplog):
     start(folder, "inert", tokenize__lowercase=True, tokenize__field="body", train__beta1=0.5, train__optimizer="sgd")
     lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert [line.partition("=")[0] for line in lines] == ["tokenize.field", "tokenize.lowercase", "train.beta1"]
+
+
+def test_a_run_with_a_vocabulary_of_its_own_may_go_on_without_a_word(folder, caplog):
+    """Its tokens are those of an earlier run for others alone."""
+    settings = {"tokenize__tokenizer": "inherit", "tokenize__vocab_size": 300, "spark__executors": 2}
+    settings |= {"train__workers": 1, "lake": "another lake"}
+    run = start(folder, "again", **settings)
+    run_step("tokenize", run, read_config(run), InlineEngine())
+    caplog.clear()
+    warn_inert_in_step("tokenize", run, read_config(run))
+    assert start(folder, "again", **settings) == run
+    assert "tokenize" not in caplog.text
+    start(folder, "next", **settings)
+    warn_inert_in_step("tokenize", run_of(folder, "next"), read_config(run_of(folder, "next")))
+    assert caplog.text.count("tokenize.vocab_size=300 has no effect: it acts only with a vocabulary that is") == 2
+
+
+def test_sizes_of_executors_without_spark_are_said(folder, caplog):
+    sizes = {"spark.executors": 2, "spark.executor_cores": 2}
+    values = TINY_MODEL | sizes
+    start_run(Lake((folder / "lake").as_uri()).run("sizes"), str(folder / "a.txt"), "tiny", values, engine="inline")
+    for key in sizes:
+        assert f"{key}=2 has no effect: it acts only with --engine spark or a run of the DAG" in caplog.text
 
 
 def test_a_model_that_appears_later_does_not_stop_a_training_that_has_begun(folder):

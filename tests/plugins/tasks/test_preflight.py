@@ -160,6 +160,24 @@ def test_settings_without_effect_are_in_the_log(put, lake_uri, caplog, emr_at_ho
     assert [line.partition("=")[0] for line in lines] == ["spark.master", "tokenize.field", "tokenize.lowercase"]
 
 
+def test_what_earlier_runs_have_decided_is_known_before_a_cluster_exists(put, lake_uri, caplog, emr_at_home):
+    lake, corpus = Lake(lake_uri), put("earlier/a.txt", TEXT * 9)
+    first, settings = lake.run("first"), {"tokenize.tokenizer": "inherit", "tokenize.vocab_size": 300}
+    settings |= {"windows.split": "fixed", "windows.seed": 5, "promotion.enabled": False}
+    for seed in (None, 0):
+        caplog.clear()
+        preflight.prepare(config(corpus, **settings), lake.run(f"r{uuid.uuid4().hex[:8]}"))
+        lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+        named = [line.partition("=")[0] for line in lines]
+        assert named == ([] if seed is None else ["tokenize.vocab_size", "windows.seed"])
+        store().write_bytes(first.config, config(corpus).to_json().encode())
+        store().write_json(first.datasets, {"tokens": "f"})
+        store().publish_manifest(lake.dataset("tokens", "f"), Manifest("tokens", "f", (), {}, {"how": {}}))
+        rule = {"text": {}, "seed": 0}
+        store().write_json(join(lake_uri, "pipelines/default/split/00000001.json"), {"inputs": {"rule": rule}})
+    store().delete_file(join(lake_uri, "pipelines/default/split/00000001.json"))
+
+
 def test_other_documents_than_those_of_the_decided_split_are_refused(put, lake_uri, emr_at_home):
     rule = {"text": {"documents": "line", "max_piece_bytes": 16384}}
     store().write_json(join(lake_uri, "pipelines/default/split/00000001.json"), {"inputs": {"rule": rule}})

@@ -1,0 +1,56 @@
+"""Earlier runs on the same text, whose vocabulary a run may inherit (``tokenize.tokenizer=inherit``).
+
+Preflight reads them, too, so only small files are read. `jobs.datasets.reuse` opens what is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import itemgetter
+
+from jobs.config import Config
+from jobs.errors import InputError
+from jobs.lake.champion import read_champion
+from jobs.lake.layout import Lake, Pipeline, Run
+from jobs.lake.manifest import Manifest
+from jobs.lake.runs import all_runs, used_datasets
+from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.uri import join
+from jobs.sources.inputs import INHERIT
+
+MOST_EARLIER = 50
+"""How many of the latest runs of a lake are searched."""
+TOKENIZER = "tokenizer.json"
+"""The file of a tokenizer, in models and in datasets of tokens."""
+
+
+def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -> Iterator[tuple[str, str, Manifest]]:
+    """Yield the ids of runs on `corpus` that have tokens, other than the run `of`; the latest run first.
+
+    There are no more than `MOST_EARLIER`, since each costs some requests. The URI and the manifest of its tokens follow
+    each id.
+    """
+    others = (run for run in all_runs(lake, store) if run != of)
+    written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
+    for *_, run in sorted(written, key=itemgetter(0, 1), reverse=True)[:MOST_EARLIER]:
+        tokens = used_datasets(run, store).get("tokens") if _corpus_of(run, store) == corpus else None
+        manifest = store.read_manifest(uri := lake.dataset("tokens", tokens)) if tokens else None
+        if manifest and "how" in manifest.inputs:
+            yield run.run_id, uri, manifest
+
+
+def inherits(run: Run, config: Config, store: Store = ENVIRONMENT) -> bool:
+    """Return whether a run takes its vocabulary from the pipeline's champion or from an earlier run."""
+    if config.tokenize.tokenizer != INHERIT or not config.trains:
+        return False
+    champion, _ = read_champion(Pipeline.of(run), store)
+    if champion and store.exists(join(champion.model_uri, TOKENIZER)):
+        return True
+    return any(True for _ in earlier_runs(Lake(run.lake_uri), config.corpus, run, store))
+
+
+def _corpus_of(run: Run, store: Store) -> str | None:
+    try:
+        return Config.from_json(store.read_bytes(run.config).decode(), run.config).corpus
+    except (FileNotFoundError, InputError):  # written by a version with other settings
+        return None
