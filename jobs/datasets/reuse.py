@@ -16,8 +16,9 @@ from jobs.lake import store
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import FileEntry
+from jobs.lake.models import TOKENIZER
 from jobs.lake.uri import join, to_uri
-from jobs.sources.earlier import TOKENIZER, earlier_runs
+from jobs.sources.earlier import earlier_runs
 from jobs.sources.listing import Source
 from jobs.tokenizer.tokenizer import Tokenizer
 

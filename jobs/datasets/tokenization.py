@@ -25,8 +25,8 @@ from jobs.datasets.shards import locate_sources
 from jobs.engine.base import Engine
 from jobs.errors import InputError
 from jobs.fingerprint import fingerprint
+from jobs.lake.models import TOKENIZER
 from jobs.lake.store import write_file
-from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import train_tokenizer
 

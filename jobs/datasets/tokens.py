@@ -8,9 +8,9 @@ from typing import Any
 from jobs.errors import InputError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
+from jobs.lake.models import TOKENIZER
 from jobs.lake.runs import used_datasets
 from jobs.lake.store import read_file, read_manifest
-from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 
 SHARDS = "shards/"

@@ -13,6 +13,7 @@ from jobs.errors import InputError
 from jobs.lake.champion import read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import Manifest
+from jobs.lake.models import TOKENIZER
 from jobs.lake.runs import all_runs, used_datasets
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
@@ -20,8 +21,6 @@ from jobs.sources.inputs import INHERIT
 
 MOST_EARLIER = 50
 """How many of the latest runs of a lake are searched."""
-TOKENIZER = "tokenizer.json"
-"""The file of a tokenizer, in models and in datasets of tokens."""
 
 
 def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -> Iterator[tuple[str, str, Manifest]]:

@@ -17,11 +17,11 @@ from jobs.evaluation.frozen import read_latest
 from jobs.fingerprint import code_version
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Pipeline, Run
+from jobs.lake.models import TOKENIZER
 from jobs.lake.runs import used_datasets
 from jobs.lake.uri import join, relative_name, to_uri
 from jobs.model_io.lineage import Lineage, describe_corpus
 from jobs.results.summary import read_values
-from jobs.sources.earlier import TOKENIZER
 from jobs.training.job import TrainingResult
 from jobs.training.warm_start import read_start
 from jobs.version import VERSION

@@ -8,8 +8,8 @@ import numpy as np
 from jobs.datasets.shards import EncodedDocuments, WrittenShard, locate_sources
 from jobs.datasets.tokens import TokensDataset
 from jobs.lake.manifest import Manifest
+from jobs.lake.models import TOKENIZER
 from jobs.lake.store import write_file
-from jobs.sources.earlier import TOKENIZER
 from jobs.tokenizer.tokenizer import Tokenizer
 from jobs.tokenizer.train import tokenizer_json
 
