@@ -1,4 +1,10 @@
-"""Who may read the pages, with the users and roles of Airflow's FAB provider, which `make test-live` installs apart."""
+"""Who may read the pages and roll back a champion, with the users and roles of Airflow's FAB provider.
+
+`make test-live` installs it apart.
+"""
+
+from functools import partial
+from urllib.error import HTTPError
 
 import pytest
 
@@ -8,12 +14,22 @@ from tests.support.pages import addresses, check_login, runs_in, serve
 
 PYTHON = PROJECT_ROOT / ".venv-fab" / "bin" / "python"
 MANAGER = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
-PASSWORDS = {user: f"{user}-password" for user in ("admin", "viewer", "other", "runs", "logs", "nobody")}
+USERS = ("admin", "viewer", "other", "runs", "logs", "starts", "edits", "nobody")
+PASSWORDS = {user: f"{user}-password" for user in USERS}
 OF_OTHER = (("can_read", "DAG:reap_clusters"), ("can_read", "DAG Runs"), ("can_read", "Task Logs"))
 """The permissions of a user who may read another DAG with its runs and logs, but not `train_llm`."""
 OF_RUNS = (("can_read", "DAG:train_llm"), ("can_read", "DAG Runs"))
 """The permissions of a user who may read the DAG and its runs, but not the logs of its tasks."""
-ROLES = {"other": OF_OTHER, "runs": OF_RUNS, "logs": (*OF_RUNS, ("can_read", "Task Logs")), "nobody": ()}
+OF_STARTS = (("can_read", "DAG:rollback_champion"), ("can_read", "DAG Runs"), ("can_create", "DAG Runs"))
+"""The permissions of a user who may start runs, and read the DAG that rolls the champion back, but not edit it."""
+ROLES = {
+    "other": OF_OTHER,
+    "runs": OF_RUNS,
+    "logs": (*OF_RUNS, ("can_read", "Task Logs")),
+    "starts": OF_STARTS,
+    "edits": (*OF_STARTS, ("can_edit", "DAG:rollback_champion")),
+    "nobody": (),
+}
 """The roles that the test makes, with their permissions. Each has a user of its name."""
 
 pytestmark = [
@@ -78,6 +94,17 @@ def test_files_need_the_right_to_read_logs(fab, written):
     for address in addresses(written):
         expected = 403 if address.startswith("/nightjar/lake/") else 200
         assert (address, fab.ask(address, token).status) == (address, expected)
+
+
+@pytest.mark.parametrize(("user", "may"), [("starts", False), ("viewer", False), ("edits", True), ("admin", True)])
+def test_a_rollback_needs_the_right_to_edit_its_dag(fab, user, may):
+    body = {"logical_date": None, "dag_run_id": f"by-{user}", "conf": {"why": "a test"}}
+    start = partial(call, f"{fab.url}/api/v2/dags/rollback_champion/dagRuns", body, fab.token(user))
+    if may:
+        assert start()["dag_run_id"] == f"by-{user}"
+    else:
+        with pytest.raises(HTTPError, match="403"):
+            start()
 
 
 def test_the_tab_of_a_dag_run_needs_the_right_to_read_that_dag(fab, written):
