@@ -163,11 +163,14 @@ def verdict() -> Iterator[Metadata]:
         planned = [*plan["tasks"], "terminate_cluster"] if plan else None
         is_idle = plan.get("same_as") is not None
         results.check_run(["has_changed"] if is_idle else planned, task_states(context), left_running)
-        if is_idle or plan.get("used_model") is not None:
+        if is_idle:
             return
         run = current_run(context)
+        if plan.get("used_model") is not None:
+            results.log_next(run, aws.store())
+            return
         unchanged.record(run, plan["made_of"], aws.store())
-        results.log_next(run)
+        results.log_next(run, aws.store())
         yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)}, STATISTICS)
     finally:
         end_turn(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from jobs.cli import options
-from jobs.cli.runner import user_name
+from jobs.cli.runner import command_line, user_name
 from jobs.cli.tables import write_pairs, write_table
 from jobs.errors import InputError
 from jobs.lake.identity import DEFAULT
@@ -24,6 +25,8 @@ _MODEL_CHARACTERS = 12
 """So many characters of a model's name are shown, and are enough to name it."""
 
 PipelineName = Annotated[str, Argument(metavar="PIPELINE", help="Name of the pipeline.")]
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer()
 champion = typer.Typer(help="Look at the champions of pipelines, and go back to an earlier one.", no_args_is_help=True)
@@ -123,8 +126,10 @@ def promote_run(
     found = find_run(run, Lake(to_uri(lake)), is_started=False)
     summary = read_summary(found)
     metrics = {"bits_per_byte": summary.bits_per_byte, "valid_loss": summary.valid_loss}
-    change = promote_by_hand(found, f"command line: {user_name()}", why, metrics)
-    _write_change(Pipeline.of(found).name, change)
+    change, pipeline = promote_by_hand(found, f"command line: {user_name()}", why, metrics), Pipeline.of(found).name
+    _write_change(pipeline, change)
+    place = ("--lake", lake, "--model", f"champion:{pipeline}")
+    log.info("next: %s", command_line("sample", *place, "--prompt", "The man"))
 
 
 @champion.command("rollback")
@@ -142,6 +147,7 @@ def roll_back_champion(
 
     change = roll_back(_pipeline(pipeline, lake), f"command line: {user_name()}", why, to)
     _write_change(pipeline, change)
+    log.info("next: %s", command_line("champion", "show", pipeline, "--lake", lake))
 
 
 def _write_change(pipeline: str, change: Change) -> None:

@@ -12,6 +12,7 @@ from typer import Option
 
 from jobs.cli import options
 from jobs.cli.run import held_run, local_master, opened_engine
+from jobs.cli.runner import command_line
 from jobs.cli.runs import RunName
 
 app = typer.Typer()
@@ -60,5 +61,6 @@ def replay(
             run_all(new, opened, lambda step: show_progress(new, step, config.log_level))
     is_equal, line = found.verdict(new)
     sys.stdout.write(f"{line}\n")
+    log.info("next: %s", command_line("runs", "compare", source.folder, new.folder, "--lake", lake))
     if not is_equal:
         raise typer.Exit(1)

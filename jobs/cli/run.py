@@ -49,6 +49,7 @@ def run(
     model that exists is used instead: it generates text, or is evaluated on a text. Settings come from the preset, then
     from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
     """
+    from jobs.lake.models import read_used
     from jobs.lake.uri import join, readable
     from jobs.metrics.training import baselines_text
 
@@ -66,6 +67,10 @@ def run(
         train = stats["train"]
         sys.stdout.write(f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n")
         lines["next"] = command_line("sample", "--lake", lake, "--model", started.run_id, "--prompt", "The man")
+    elif "generate" in stats and (used := read_used(started)):
+        lines["next"] = command_line("sample", "--lake", lake, "--model", readable(used.uri), "--prompt", "The man")
+    else:
+        lines["next"] = command_line("runs", "show", started.folder, "--lake", lake)
     sys.stdout.writelines(f"{label:<10} {text}\n" for label, text in lines.items())
 
 
@@ -198,6 +203,31 @@ def embed(
     _run_step("embed", run.config, chosen, master, settings or (), owner=owner)
     for line in neighbours_of(run, neighbours or ()):
         sys.stdout.write(f"{line}\n")
+    if run_id is not None:
+        log.info("next: %s", _next_of_embed(run, lake, has_neighbours=bool(neighbours)))
+
+
+def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
+    """Return the command that prints neighbours of a word, or else the one that trains with the vectors."""
+    from jobs.datasets.tokens import TokensDataset
+    from jobs.embeddings.files import read_embeddings
+    from jobs.lake.layout import Lake
+    from jobs.lake.runs import used_datasets
+    from jobs.lake.uri import join, readable
+    from jobs.pipeline import read_config
+    from jobs.sources.earlier import TOKENIZER
+
+    if not has_neighbours:
+        return command_line("embed", "--run", run.folder, "--lake", lake, "--neighbours", "WORD")
+    vectors = Lake(run.lake_uri).dataset("embeddings", used_datasets(run)["embeddings"])
+    values = {
+        "train.embeddings": readable(vectors),
+        "model.embedding_size": read_embeddings(vectors).vectors.shape[1],
+        "tokenize.tokenizer": readable(join(TokensDataset.of_run(run).uri, TOKENIZER)),
+    }
+    corpus = [part for place in read_config(run).corpus.splitlines() for part in ("--corpus", readable(place))]
+    options = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    return command_line("run", *corpus, "--lake", lake, *options)
 
 
 _add_step("train", "Run the train step of a run: train the model, and write it with its statistics.")

@@ -5,6 +5,7 @@ A terminal shows tables. Elsewhere each row is a line whose cells are separated 
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,8 @@ RunName = Annotated[
     str,
     Argument(metavar="RUN", help="Id of a run in the lake, PIPELINE/ID or PROJECT/PIPELINE/ID.", show_default=False),
 ]
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer()
 runs = typer.Typer(help="List, show and compare the runs of a lake.", no_args_is_help=True)
@@ -195,6 +198,9 @@ def report(
     store.write_bytes(report, to_html(read))
     for uri in (report, *write_pictures(read, folder)):
         sys.stdout.write(f"{readable(uri)}\n")
+    if store.read_manifest(found.model):
+        place = ("--lake", lake, "--model", found.folder)
+        log.info("next: %s", command_line("sample", *place, "--prompt", "The man"))
 
 
 def _find(name: str, lake: str) -> Run:

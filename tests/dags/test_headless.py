@@ -4,11 +4,36 @@ import json
 
 import pytest
 
+from infra.airflow.environment import environment
 from infra.emr.control import Control
+from infra.lake import sample_corpus
+from jobs.lake.identity import DEFAULT
+from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from nightjar.aws import store
+from tests.support.airflow import STANDIN
+from tests.support.headless import run_dag
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+
+
+def test_a_run_with_nothing_filled_in_trains_on_the_sample_corpus(emr, home, tmp_path):
+    """As `make airflow` leaves it: the lake has the sample corpus, and the form its defaults."""
+    lake, log = Lake((tmp_path / "lake").as_uri()), tmp_path / "dag.log"
+    texts = tmp_path / "lake" / "corpora" / sample_corpus.NAME
+    texts.mkdir(parents=True)
+    for name in ("lear", "othello"):
+        (texts / f"{name}.txt").write_text("Nothing will come of nothing.\n\n" * 400)
+    environ = {**environment(home, lake.uri, emr.endpoint), "NIGHTJAR_PACKAGE_ROOT": str(STANDIN)}
+    environ |= {"NIGHTJAR_STATS_DIR": str(tmp_path / "stats"), "NIGHTJAR_POLL_SECONDS": "0.3"}
+    assert run_dag({}, "nothing", environ, log) == 0, log.read_text()[-3000:]
+    run = lake.run("nothing", DEFAULT)
+    config = store().read_json(run.config)
+    assert (config["corpus"], config["preset"]) == (texts.as_uri(), "demo")
+    assert set(config["chosen"]) == {"spark.executors", "spark.executor_cores"}  # `make airflow` sets them
+    assert {step for step, _ in emr.steps("nothing")} >= {"tokenize", "windows", "train", "generate"}
+    assert emr.clusters("nothing") == ["TERMINATED"]
+    assert f'nightjar sample --lake "{tmp_path / "lake"}" --model {run.folder} --prompt' in log.read_text()
 
 
 def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tmp_path):

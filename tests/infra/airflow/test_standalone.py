@@ -5,6 +5,7 @@ import socket
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import create_engine
@@ -139,6 +140,30 @@ def test_airflow_starts_without_the_sample_corpus_if_it_cannot_be_downloaded(tmp
     with standalone._ready_lake(tmp_path.as_uri()) as env:
         assert env == {}
     assert "cannot download the sample corpus" in caplog.text
+
+
+def test_what_to_do_next_is_said_when_airflow_is_ready(tmp_path, monkeypatch, caplog):
+    @contextmanager
+    def running(*_):
+        yield standalone.LocalAirflow("http://127.0.0.1:1", "secret", "http://127.0.0.1:2", ())
+        raise AssertionError("a signal ends the wait")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample_corpus, "shakespeare", lambda _: downloaded(tmp_path))
+    monkeypatch.setattr(standalone, "local_airflow", running)
+    monkeypatch.setattr(standalone.threading.Event, "wait", stopped)
+    caplog.set_level("INFO")
+    for lake, own in ((tmp_path / "my lake", tmp_path / "my lake" / "corpora"), ("s3://b/l", "s3://b/l/corpora/...")):
+        caplog.clear()
+        assert standalone.main(["--home", str(tmp_path / "home"), "--lake", str(lake), "--port", "0"]) == 0
+        lines = [line.strip() for line in caplog.text.partition("\nNext\n")[2].splitlines()]
+        assert lines[:2] == [
+            "train a model: open the address, log in, and press Trigger; the form is filled in",
+            "http://127.0.0.1:1/dags/train_llm",
+        ]
+        assert lines[3:6] == [str(own), "stop Airflow", "Ctrl-C"]
 
 
 def downloaded(folder):

@@ -50,18 +50,19 @@ def test_champions_are_listed_and_shown(lake, capsys):
     assert "2026-11-22\tpromoted\tlab/poems/night-a\taaaaaaaaaaaa\tairflow: ann\tbetter\n" in shown
 
 
-def test_a_champion_is_compared_with_the_one_before_and_replaced_by_it(lake, capsys):
+def test_a_champion_is_compared_with_the_one_before_and_replaced_by_it(lake, capsys, caplog):
     assert run(lake, "diff", "poems") == 0
     assert capsys.readouterr().out.splitlines()[0] == "\tnight-a\tnight-b"
     assert run(lake, "diff", "--run", "night-a") == 0
     assert capsys.readouterr().out.splitlines()[0] == "\tnight-a\tnight-c"
     assert run(lake, "rollback", "poems", "--why", "it writes nonsense") == 0
     assert capsys.readouterr().out == "champion of poems: run lab/poems/night-a, model aaaaaaaaaaaa\n"
+    assert f"next: python -m jobs champion show poems --lake {lake.uri}\n" in caplog.text
     last = read_champion(lake.pipeline("poems"))[0].history[-1]
     assert (last.action, last.why, last.by.startswith("command line: ")) == ("rolled back", "it writes nonsense", True)
 
 
-def test_a_person_promotes_a_run_without_a_comparison(lake, capsys):
+def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
     run_ = lake.run("night-a", "poems")
     for name in MODEL_FILES:
         store.write_bytes(join(run_.model, name), b"new")
@@ -70,6 +71,7 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys):
     assert run(lake, "promote", "night-a", "--why", "another kind of model") == 0
     found, _ = read_champion(lake.pipeline("poems"))
     assert capsys.readouterr().out == f"champion of poems: run lab/poems/night-a, model {found.model[:12]}\n"
+    assert f"next: python -m jobs sample --lake {lake.uri} --model champion:poems --prompt 'The man'\n" in caplog.text
     assert (found.history[-1].why, len(found.history)) == ("another kind of model", 3)
     assert store.read_bytes(join(found.model_uri, "config.json")) == b"new"
     assert run(lake, "promote", "night-b") == 1

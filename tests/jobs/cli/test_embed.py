@@ -1,5 +1,7 @@
 """``python -m jobs embed``: its output, its errors, and equal vectors on both engines."""
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def run(tmp_path_factory):
     return run
 
 
-def test_embed_prints_the_neighbours_of_words(run, capsys):
+def test_embed_prints_the_neighbours_of_words(run, capsys, caplog):
     assert (
         main(
             [
@@ -57,6 +59,15 @@ def test_embed_prints_the_neighbours_of_words(run, capsys):
     assert read_embeddings(folder).vectors.shape[1] == 16
     stats = store.read_json(run.step_stats("embed"))
     assert (stats["error"], stats["engine"], stats["size"]) == (None, "inline", 16)
+    train = shlex.split(caplog.text.partition("next: python -m jobs ")[2])
+    few = ("train.max_tokens=500", "train.workers=1", "train.eval_windows=4", "windows.size=8", "model.num_layers=1")
+    settings = [part for value in (*few, "generate.num_samples=1", "train.batch_size=4") for part in ("--set", value)]
+    assert main([*train, "--preset", "tiny", "--run-id", "next", *settings]) == 0, capsys.readouterr().err
+    assert main(["embed", "--run", "r", "--lake", run.lake_uri, *CHOSEN]) == 0
+    assert (
+        f"next: python -m jobs embed --run {run.folder} --lake {run.lake_uri} --neighbours WORD"
+        in caplog.text.replace("'", "")
+    )
 
 
 @pytest.mark.spark

@@ -75,7 +75,7 @@ def promote(run):
     return read_champion(Lake(run.lake_uri).pipeline())[0]
 
 
-def test_a_model_says_what_made_it_and_is_made_again(home, capsys):
+def test_a_model_says_what_made_it_and_is_made_again(home, capsys, caplog):
     run = make(home, "r")
     lineage = read_lineage(run.model)
     written = store.read_json(run.config)
@@ -86,6 +86,7 @@ def test_a_model_says_what_made_it_and_is_made_again(home, capsys):
     assert lineage.machine["workers"] == 1
     store.delete_folder(join(home.uri, "datasets"))
     again = assert_equal(home, run, capsys)
+    assert f"next: python -m jobs runs compare {run.folder} {again.folder} --lake" in caplog.text
     assert list(lineage.differences(read_lineage(again.model))) == []
     champion = promote(run)
     assert read_lineage(champion.model_uri) == lineage

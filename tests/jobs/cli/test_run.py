@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from jobs.config import EVALUATE, STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.uri import join, to_uri
+from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics import metrics_of
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
@@ -137,6 +139,30 @@ def test_sample_continues_the_prompt_of_a_run(finished):
     assert first.stdout == second.stdout
 
 
+def next_command(output):
+    """Return the arguments of the command that a command advises: the line `next` of a run, or of a log."""
+    [line] = [line for line in output.splitlines() if re.match(r"next |.* next: ", line)]
+    program, _, arguments = re.sub(r"^(next +|.* next: )", "", line).partition("python -m jobs ")
+    assert program == ""
+    return shlex.split(arguments)
+
+
+def test_each_command_names_one_to_go_on_with_which_works(finished, tmp_path):
+    done, home = finished
+    sample = next_command(done.stdout)
+    assert sample[:3] == ["sample", "--lake", str(local_path(home.uri))]
+    sampled = jobs(*sample, "--max-new-tokens", 2)
+    assert (sampled.returncode, sampled.stdout[:7]) == (0, "The man"), sampled.stderr
+    export = next_command(sampled.stderr)
+    assert export[0] == "export"
+    exported = jobs(*export[:-1], tmp_path / "a model.gguf")
+    assert exported.returncode == 0, exported.stderr
+    assert f"next: llama-cli -m '{tmp_path / 'a model.gguf'}' -p 'The man'" in exported.stderr
+    written = jobs("report", "r", "--lake", home.uri, "--output", tmp_path)
+    assert next_command(written.stderr)[:1] == ["sample"]
+    assert jobs(*next_command(written.stderr), "--max-new-tokens", 2).returncode == 0
+
+
 def test_the_model_of_a_run_is_used_without_training(finished, text):
     _, home = finished
     use = ("run", "--lake", home.uri, "--set", "use.model=r", "--run-id")
@@ -144,9 +170,11 @@ def test_the_model_of_a_run_is_used_without_training(finished, text):
     assert done.returncode == 0, done.stderr
     [text_line] = [line for line in done.stdout.splitlines() if line.startswith("text ")]
     assert Path(text_line.split(maxsplit=1)[1]).read_text().startswith("[1] The man starts with")
+    assert jobs(*next_command(done.stdout), "--max-new-tokens", 2).stdout.startswith("The man")
     done = jobs(*use, "evaluated", "--set", "use.task=evaluate", "--corpus", text)
     assert done.returncode == 0, done.stderr
     assert "bits per byte" in done.stdout.splitlines()[0]
+    assert "text bits per byte" in jobs(*next_command(done.stdout)).stdout.replace("_", " ")
     evaluated = home.run("evaluated")
     assert list(read_steps(evaluated)) == ["evaluate"]
     assert_refused(jobs(*use, "x", "--set", "use.task=evaluate"), "no text to evaluate the model on", "--corpus")

@@ -6,9 +6,10 @@ import pytest
 
 from jobs.config import resolve
 from jobs.engine.inline import InlineEngine
-from jobs.errors import InputError
+from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.manifest import Manifest
 from jobs.lake.uri import base_name, join, to_uri
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
@@ -142,6 +143,56 @@ def test_settings_without_effect_are_said(folder, caplog):
     start(folder, "inert", tokenize__lowercase=True, tokenize__field="body", train__beta1=0.5, train__optimizer="sgd")
     lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert [line.partition("=")[0] for line in lines] == ["tokenize.field", "tokenize.lowercase", "train.beta1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train__init": "earlier"}, r"train\.init .*: its tokenizer .* differs"),
+        ({"train__embeddings": "words.csv"}, r"words\.csv: has none of the vocabulary's \d+ tokens"),
+        ({"train__embeddings": "e.csv"}, "vectors of 2 numbers, but model.embedding_size=32"),
+    ],
+)
+@pytest.mark.parametrize("origin", ["champion", "run"])
+def test_what_does_not_fit_an_inherited_tokenizer_is_refused_early(folder, tmp_path, origin, settings, message):
+    lake = Lake(to_uri(str(tmp_path / "lake")))
+    inherited = train_tokenizer("another text than that " * 99)
+    write_inherited(lake, folder, origin, inherited.json)
+    for info in store.list_files(Lake(to_uri(str(folder / "lake"))).run("earlier").model):
+        store.write_bytes(join(lake.run("earlier").model, base_name(info.uri)), store.read_bytes(info.uri))
+    before = {info.uri for info in store.list_files(lake.uri)}
+    with pytest.raises(InputError, match=message) as caught:
+        start(folder, lake=tmp_path / "lake", tokenize__tokenizer="inherit", **settings)
+    assert "\n" not in str(caught.value)
+    assert {info.uri for info in store.list_files(lake.uri)} == before
+
+
+@pytest.mark.parametrize(("origin", "error"), [("champion", InputError), ("run", DamagedError)])
+def test_a_damaged_tokenizer_is_not_inherited(folder, tmp_path, origin, error):
+    """A champion's file has no manifest beside it here; the tokens of a run have one, which names its size."""
+    lake = Lake(to_uri(str(tmp_path / "lake")))
+    uri = write_inherited(lake, folder, origin, train_tokenizer().json)
+    store.write_bytes(uri, b"{")
+    with pytest.raises(error, match=r"tokenizer\.json: (not a tokenizer|has 1 bytes)") as caught:
+        start(folder, lake=tmp_path / "lake", tokenize__tokenizer="inherit")
+    assert "\n" not in str(caught.value)
+    assert not store.exists(lake.run("later").config)
+
+
+def write_inherited(lake, folder, origin, tokenizer_json):
+    """Write what a run inherits its tokenizer from: a champion, or an earlier run on the text; return its URI."""
+    if origin == "champion":
+        model = join(lake.models, "m")
+        store.write_json(lake.pipeline().champion, {"model": "m", "run_id": "r"})
+        store.write_bytes(join(model, "tokenizer.json"), tokenizer_json)
+        return join(model, "tokenizer.json")
+    run = lake.run("first")
+    store.write_bytes(run.config, resolve(to_uri(str(folder / "a.txt")), "tiny", {}).to_json().encode())
+    store.write_json(run.datasets, {"tokens": "f"})
+    uri = lake.dataset("tokens", "f")
+    entry = store.write_file(uri, "tokenizer.json", tokenizer_json)
+    store.publish_manifest(uri, Manifest("tokens", "f", (entry,), {}, {"how": {}}))
+    return join(uri, "tokenizer.json")
 
 
 def test_a_run_with_a_vocabulary_of_its_own_may_go_on_without_a_word(folder, caplog):

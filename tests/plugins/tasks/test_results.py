@@ -14,7 +14,7 @@ from jobs.errors import DamagedError
 from jobs.lake.files import FileInfo
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
-from jobs.lake.uri import join, local_path, to_uri
+from jobs.lake.uri import join, local_path, readable, to_uri
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results.page import read_report
 from nightjar.aws import store
@@ -183,6 +183,21 @@ def test_the_verdict_names_tasks_that_did_not_succeed(state):
     results.check_run(["a", "b"], {"a": "success", "b": "success", "extra": "failed"}, [])
     with pytest.raises(FinalError, match=f"^b is {state}$"):
         results.check_run(["a", "b"], {"a": "success", "b": state} if state else {"a": "success"}, [])
+
+
+def test_the_verdict_names_commands_to_go_on_with(run, caplog):
+    caplog.set_level("INFO")
+    results.log_next(run, store())
+    place = f'--lake "{readable(run.lake_uri)}" --model {run.folder}'
+    assert f'nightjar sample {place} --prompt "The man"' in caplog.text
+    assert f"nightjar export {place} --format gguf --output model.gguf" in caplog.text
+    caplog.clear()
+    store().write_json(run.used, {"name": "champion", "uri": join(run.lake_uri, "models/a"), "fingerprint": "a"})
+    results.log_next(run, store())
+    lake = readable(run.lake_uri)
+    assert f'nightjar runs show {run.folder} --lake "{lake}"' in caplog.text
+    model = readable(join(run.lake_uri, "models/a"))
+    assert f'nightjar sample --lake "{lake}" --model "{model}" --prompt "The man"' in caplog.text
 
 
 def test_without_a_plan_the_verdict_fails():
