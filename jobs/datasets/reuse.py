@@ -113,7 +113,10 @@ def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: Tokeniz
     return ReusableShards(dataset.uri, shards, same, dataset.fingerprint if before == now else "")
 
 
-def _content(file: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    """Return what the documents of a file depend on: its bytes, and what its name says about reading them."""
+def _content(file: Mapping[str, Any]) -> tuple[str, int, str, str | None]:
+    """Return what the documents of a file and its byte ranges depend on: its bytes, and what its name says of them.
+
+    The hash is that of the decompressed bytes, the size that of the file.
+    """
     source = Source(file["name"], "", file["size"])
-    return file["sha256"], source.format, source.compression
+    return file["sha256"], file["size"], source.format, source.compression

@@ -15,6 +15,7 @@ from jobs.metrics import chosen
 from jobs.metrics.training import Position, Quality
 from jobs.model.language_model import DataShape
 from jobs.training.machine import Machine
+from jobs.training.order import SampleOrder, seed_from
 from jobs.training.record import Record
 from jobs.training.schedule import Schedule
 
@@ -71,6 +72,10 @@ class TrainingJob:
     """Seconds of training after which the budget ends it, earlier attempts included; None without a budget."""
     record: Record | None = None
     """The training that this one repeats; None unless it is a replay."""
+    weights: str = ""
+    """The sha256 of the weights that training has started from; "" for random ones."""
+    is_for_new_text: bool = False
+    """Whether `train.epochs_of_new_text` decided the length. Windows are then drawn evenly from all text."""
 
     def open_data(self) -> TrainingData:
         """Open the windows dataset; raise an InputError if it does not exist."""
@@ -79,6 +84,13 @@ class TrainingJob:
     def schedule(self, windows: WindowSet) -> Schedule:
         """Return the schedule of the training over these windows."""
         return Schedule.of(self.config.train, windows.num_windows, windows.size, self.budget_seconds, self.record)
+
+    def order(self, windows: WindowSet) -> SampleOrder:
+        """Return the order in which the training takes these windows."""
+        train, count, share = self.config.train, windows.num_windows, 1.0
+        if self.is_for_new_text:
+            share = min(1.0, train.num_steps(count, windows.size) * train.batch_size / count)
+        return SampleOrder(windows.windows_per_shard, seed_from(train.seed, self.weights), share=share)
 
     def settings_hash(self) -> str:
         """Return a hash of all settings that affect the weights. A checkpoint with another hash is not resumed."""

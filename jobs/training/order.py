@@ -4,10 +4,14 @@ In each epoch the shards are permuted and cut into blocks of consecutive shards.
 shuffled. So a worker needs the shards of one block at a time, and any range of the order can be computed without an
 array as long as the corpus. Epochs follow each other without end. Batch b consists of the positions
 ``[b * B, (b + 1) * B)``, and each worker takes its share of them, whatever the number of workers.
+
+A part of an epoch has the windows of the first blocks alone. Where all text must count, an epoch has only a share of
+the windows of each shard, other ones in each epoch.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,9 +28,13 @@ class SampleOrder:
     The id of a window is its position in the dataset: shards in their order, and windows in their order in the shard.
     """
 
-    def __init__(self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS) -> None:
-        self._counts = np.asarray(windows_per_shard, dtype=np.int64)
-        self._first_ids = np.cumsum(self._counts) - self._counts
+    def __init__(
+        self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS, share: float = 1.0
+    ) -> None:
+        """Prepare the order of windows in shards of these sizes; `share` of each shard's windows are in an epoch."""
+        self._sizes = np.asarray(windows_per_shard, dtype=np.int64)
+        self._first_ids = np.cumsum(self._sizes) - self._sizes
+        self._counts = np.ceil(self._sizes * share).astype(np.int64)
         self._seed = seed
         self._block_shards = block_shards
         self._epoch = -1
@@ -66,8 +74,21 @@ class SampleOrder:
         self._blocks = [shards[first : first + self._block_shards] for first in firsts]
 
     def _shuffled(self, epoch: int, block: int) -> Ids:
-        ids = np.concatenate([self._first_ids[shard] + np.arange(self._counts[shard]) for shard in self._blocks[block]])
+        ids = np.concatenate([self._of_shard(epoch, int(shard)) for shard in self._blocks[block]])
         return ids[_permutation(len(ids), self._seed, epoch, 1 + block)]
+
+    def _of_shard(self, epoch: int, shard: int) -> Ids:
+        size, count = int(self._sizes[shard]), int(self._counts[shard])
+        drawn = np.arange(size) if count == size else _permutation(size, self._seed, epoch, 0, 1 + shard)[:count]
+        return np.asarray(self._first_ids[shard] + drawn)
+
+
+def seed_from(seed: int, weights: str) -> int:
+    """Return the seed of the order for a training that starts from weights with this sha256; `seed` for random ones.
+
+    So trainings that start from different models, such as nights, do not begin with the same windows.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed} {weights}".encode()).digest()[:8]) if weights else seed
 
 
 def batch_of_step(step: int, skipped: Sequence[int]) -> int:

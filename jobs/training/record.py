@@ -31,6 +31,8 @@ class Record:
     """The steps after which a round ended; none with all-reduce."""
     skipped_batches: tuple[int, ...] = ()
     """The numbers of the batches that were left out after a divergence."""
+    new_share: float | None = None
+    """The share of the text that was new to the model to start from; None if it was not known."""
 
     @classmethod
     def of_run(cls, run: Run, config: TrainConfig) -> Record:
@@ -43,7 +45,8 @@ class Record:
         with reading(run.metrics, "choose another run"):
             of_rounds = rows[config.allreduce_steps :] if config.strategy != "allreduce" else []
             ends = [row["step"] for row in of_rounds if row["sync_bytes"]]  # of a round, the last step alone has some
-            return cls(tuple(float(row["learning_rate"]) for row in rows), tuple(ends), tuple(map(int, skipped)))
+            rates = tuple(float(row["learning_rate"]) for row in rows)
+            return cls(rates, tuple(ends), tuple(map(int, skipped)), _new_share(run))
 
     def round_end(self, step: int) -> int:
         """Return the step that ends the round in which the step after `step` is."""
@@ -65,12 +68,22 @@ class Replayed:
         return to_json(asdict(self), self.run)
 
 
+def _new_share(run: Run) -> float | None:
+    try:
+        found = store.read_json(run.start).get("new_share")
+    except FileNotFoundError:  # of an earlier version
+        return None
+    return None if found is None else float(found)
+
+
 def read_replayed(run: Run) -> Replayed | None:
     """Return what a run makes again; None if it is no replay."""
     try:
         with reading(run.replay, "replay under another run id"):
             values: dict[str, Any] = json.loads(store.read_bytes(run.replay))
-            record = Record(**{name: tuple(each) for name, each in values.pop("record").items()})
+            known = values.pop("record")
+            new_share = known.pop("new_share", None)  # an earlier version has not written it
+            record = Record(**{name: tuple(each) for name, each in known.items()}, new_share=new_share)
             return Replayed(**values, record=record)
     except FileNotFoundError:
         return None

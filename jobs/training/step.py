@@ -16,7 +16,7 @@ from jobs.metrics.training import BatchRow
 from jobs.training.job import TrainingData, TrainingJob
 from jobs.training.learner import Learner
 from jobs.training.memory import resident_bytes
-from jobs.training.order import Ids, SampleOrder, seed_step
+from jobs.training.order import Ids, seed_step
 from jobs.training.process_group import Group
 from jobs.training.supervision.watchdog import Watchdog
 
@@ -45,7 +45,7 @@ class Trainer:
             group,
             watchdog,
         )
-        self.order = SampleOrder(data.train.windows_per_shard, self.config.seed)
+        self.order = job.order(data.train)
         self.schedule = job.schedule(data.train)
 
 

@@ -47,16 +47,24 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
     try:
         with reading(decision, f"delete {run.train} and run the step again"):
             decided = store.read_json(decision)
-            uri, new_share = decided["init"], decided.get("new_share")  # an earlier version has not written the share
+            uri, origin, new_share = decided["init"], decided.get("origin"), decided.get("new_share")
+            # The windows of a training that an earlier version began go on in the order of that version.
+            weights = origin["weights"] if origin and "new_share" in decided else ""
     except FileNotFoundError:
         # A checkpoint without this file is of an earlier version.
         uri = config.train.init if is_resumed else _decide(job)
-        origin = None if uri is None or is_resumed else asdict(ModelOrigin.read(uri, Lake(run.lake_uri)))
-        new_share = None if uri is None or is_resumed else _share_of_new_text(run, uri)
-        store.write_json(decision, {"init": uri, "origin": origin, "new_share": new_share})
-    train = config.train.with_new_share(new_share).model_copy(update={"init": None if is_resumed else uri})
-    stats = {"weights_from": uri or SCRATCH, "new_text_share": new_share}
-    return replace(job, config=config.model_copy(update={"train": train})), stats
+        known = None if uri is None or is_resumed else ModelOrigin.read(uri, Lake(run.lake_uri))
+        weights = known.weights if known else ""
+        new_share = _share_of_new_text(job, known.uri) if known else None
+        store.write_json(decision, {"init": uri, "origin": asdict(known) if known else None, "new_share": new_share})
+    train = config.train.with_new_share(new_share)
+    started = replace(
+        job,
+        config=config.model_copy(update={"train": train.model_copy(update={"init": None if is_resumed else uri})}),
+        weights=weights,
+        is_for_new_text=train.epochs != config.train.epochs,
+    )
+    return started, {"weights_from": uri or SCRATCH, "new_text_share": new_share}
 
 
 def read_start(run: Run) -> ModelOrigin | None:
@@ -81,12 +89,17 @@ def _decide(job: TrainingJob) -> str | None:
     return uri
 
 
-def _share_of_new_text(run: Run, uri: str) -> float | None:
-    """Return the share of a run's text that the model at `uri` was not trained on; None if that is not known."""
-    known = files_behind(uri, Lake(run.lake_uri))
+def _share_of_new_text(job: TrainingJob, uri: str) -> float | None:
+    """Return the share of the text in files that the run of the model at `uri` did not have; None if it is not known.
+
+    A replay takes what was known then.
+    """
+    if job.record:
+        return job.record.new_share
+    known = files_behind(uri, Lake(job.run.lake_uri))
     if known is None:
         return None
-    files = [(each["sha256"], each["size"]) for each in TokensDataset.of_run(run).files]
+    files = [(each["sha256"], each["text_bytes"]) for each in TokensDataset.of_run(job.run).files]
     share = share_of_new(files, (each["sha256"] for each in known))
     log.info("%.1f%% of the text is new to that model", 100 * share)
     return share

@@ -1,5 +1,6 @@
 """A run inherits a tokenizer, and reuses the shards of files that have not changed since an earlier run."""
 
+import gzip
 import json
 import os
 import sys
@@ -96,6 +97,16 @@ def test_a_file_with_another_name_and_a_copy_are_not_read_again(lake_uri, monkey
     assert fresh.tokenize()["reused_sources"] == 0
     assert list(shards(fresh)[0]) == list(shards(second)[0])
     assert fresh.tokens.files == second.tokens.files
+
+
+def test_a_file_that_was_compressed_anew_is_encoded_again(tmp_path):
+    """Its bytes are others, though its text is the same: where its documents lie in it is not known."""
+    lake_uri, text = to_uri(str(tmp_path)), TEXTS["e.txt"]
+    corpus = write_corpus(join(lake_uri, "corpus"), {"a.txt.gz": gzip.compress(text, 1), "b.txt": TEXTS["b.txt"]})
+    tokenize(lake_uri, "first")
+    write_corpus(corpus, {"a.txt.gz": gzip.compress(text, 9), "c.txt.gz": gzip.compress(text, 1)})
+    _, stats = tokenize(lake_uri, "second")
+    assert (stats["reused_sources"], stats["new_sources"]) == (2, 1)  # b.txt, and c.txt.gz with the bytes of before
 
 
 def test_a_name_with_which_a_file_is_read_differently_is_another_file(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Properties of the sample order."""
 
+import math
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.training.order import SampleOrder
+from jobs.training.order import SampleOrder, seed_from
 from jobs.training.process_group import Group
 
 shards = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(sum)
@@ -68,6 +70,27 @@ def test_a_block_touches_few_shards_at_a_time(counts, seed):
         pair = first_seen[first : first + 2]
         positions = np.flatnonzero(np.isin(owners, pair))
         assert np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions)))
+
+
+@given(shards, seeds, blocks, st.floats(0.01, 1))
+def test_an_epoch_of_a_share_has_windows_of_every_shard(counts, seed, block, share):
+    order = SampleOrder(counts, seed, block, share)
+    first, second = epoch_of(order, 0), epoch_of(order, 1)
+    for drawn in (first, second):
+        assert len(set(drawn.tolist())) == len(drawn) == order.num_windows
+        owners = np.searchsorted(np.cumsum(counts), drawn, side="right")
+        assert np.bincount(owners, minlength=len(counts)).tolist() == [math.ceil(count * share) for count in counts]
+
+
+def test_epochs_of_a_share_draw_other_windows():
+    order = SampleOrder([1000, 1000], 0, share=0.1)
+    assert len(set(epoch_of(order, 0).tolist()) & set(epoch_of(order, 1).tolist())) < 50
+
+
+def test_each_model_to_start_from_has_an_order_of_its_own():
+    assert seed_from(7, "") == 7
+    assert len({seed_from(7, "a"), seed_from(7, "b"), seed_from(8, "a"), 7}) == 4
+    assert seed_from(7, "a") == 9200829425988378282
 
 
 def test_the_order_is_the_same_on_every_machine_and_version():
