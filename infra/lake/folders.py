@@ -99,11 +99,20 @@ def take(folder: Path, uid: int, gid: int) -> None:
 
 
 def refusal(error: PermissionError, *tops: Path) -> InputError:
-    """Return an error about a path as one line with the command that makes it, or the top above it, this user's."""
-    path = Path(os.fsdecode(error.filename or ".")).absolute()
+    """Return an error about a file as one line.
+
+    The line has a command that gives the file to this user if it lies in one of `tops` or in the checkout: the command
+    gives the whole top, or in the checkout the file, or the folder above it that exists.
+    """
+    if error.filename is None:
+        return InputError(f"you may not do this ({error.strerror}); run it as the user who did it before")
+    path = Path(os.fsdecode(error.filename)).absolute()
     above = [top for top in tops if path.is_relative_to(top.absolute())]
-    top = next((each for each in (*above, path, *path.parents) if _exists(each)), path)
-    return InputError(_not_writable(top, path, str(error.strerror)))
+    if path.is_relative_to(CHECKOUT):
+        above += [each for each in (path, *path.parents) if each.is_relative_to(CHECKOUT)]
+    if top := next((each for each in above if _exists(each)), None):
+        return InputError(_not_writable(top, path, str(error.strerror)))
+    return InputError(f"{path}: {error.strerror}; change its permissions, or use another place")
 
 
 def _make(folder: Path, top: Path, like: Path) -> None:

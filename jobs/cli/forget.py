@@ -12,7 +12,7 @@ from typer import Argument, Option
 from jobs.cli import options
 from jobs.cli.runner import user_name
 from jobs.cli.tables import write_table
-from jobs.errors import InputError
+from jobs.errors import InputError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jobs.lake.layout import Lake
 
 app = typer.Typer()
+
+_SHOWN_CHARACTERS = 60
 
 
 @app.command("forget")
@@ -56,6 +58,7 @@ def forget(
     """
     from jobs.lake import forgotten
     from jobs.lake.layout import Lake
+    from jobs.lake.runs import all_runs
     from jobs.lake.uri import to_uri
 
     place = Lake(to_uri(lake))
@@ -64,15 +67,18 @@ def forget(
         return
     if not why and not dry_run:
         raise InputError("--why: say why the documents are forgotten; the reason is recorded")
-    wanted = [*map(_parse, hashes or ()), *(_read(texts, like, place) if texts else ())]
+    if not any(True for _ in all_runs(place)):
+        raise InputError(f"{place.uri}: no run in this lake, so no document to forget; check --lake")
+    read = _read(texts, like, place) if texts else {}
+    wanted = [*map(_parse, hashes or ()), *read]
     if dry_run:
-        new = forgotten.not_among(forgotten.read_forgotten(place), wanted)
+        new = forgotten.without_known(forgotten.read_forgotten(place), wanted)
     else:
         new = [each.hash for each in forgotten.forget(place, wanted, f"command line: {user_name()}", why)]
     done = "would be forgotten" if dry_run else "are forgotten from now on"
     sys.stderr.write(f"{len(new):,} documents {done}, {len(set(wanted)) - len(new):,} were forgotten before\n")
     if dry_run:
-        write_table([{"document": forgotten.written(each)} for each in new])
+        write_table([{"document": forgotten.to_hex(each), "begins": read.get(each, "-")} for each in new])
     _report(place, wanted)
 
 
@@ -82,8 +88,8 @@ def _parse(text: str) -> int:
     return int(text, 16)
 
 
-def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
-    """Return the hashes of the documents in some texts."""
+def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
+    """Return the hashes of the documents in some texts, each with how the document begins."""
     from jobs.config import Config
     from jobs.corpus.byte_ranges import ByteRange
     from jobs.corpus.check import check_corpus
@@ -105,14 +111,18 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> list[int]:
     settings = Config.from_json(store.read_bytes(run.config).decode(), run.config).text_settings
     sources = [each.source for each in check_corpus(list_corpus("\n".join(texts)), settings, InlineEngine())]
     batches = (batch for source in sources for batch in read_documents(ByteRange.whole(source), settings))
-    return [each for batch in batches for each in batch.texts.hashes().tolist()]
+    return {
+        each: shorten(batch.texts[number].decode(errors="replace"), _SHOWN_CHARACTERS)
+        for batch in batches
+        for number, each in enumerate(batch.texts.hashes().tolist())
+    }
 
 
 def _list(lake: Lake) -> None:
-    from jobs.lake.forgotten import read_forgotten, written
+    from jobs.lake.forgotten import read_forgotten, to_hex
 
     found = read_forgotten(lake)
-    rows = [{"document": written(each.hash), "since": each.time, "by": each.by, "why": each.why} for each in found]
+    rows = [{"document": to_hex(each.hash), "since": each.time, "by": each.by, "why": each.why} for each in found]
     write_table(rows, ("by", "since"))
     if not rows:
         sys.stderr.write(f"{lake.uri}: no document is forgotten\n")

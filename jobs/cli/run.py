@@ -212,10 +212,10 @@ def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings
     from jobs.lake.layout import Lake
+    from jobs.lake.models import TOKENIZER
     from jobs.lake.runs import used_datasets
     from jobs.lake.uri import join, readable
     from jobs.pipeline import read_config
-    from jobs.sources.earlier import TOKENIZER
 
     if not has_neighbours:
         return command_line("embed", "--run", run.folder, "--lake", lake, "--neighbours", "WORD")

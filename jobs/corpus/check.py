@@ -101,7 +101,7 @@ def _check_source(source: Source, settings: TokenizeConfig) -> CheckedSource:
     counts = scan.counts + Counter(empty_files=int(not size), dictionary_files=int(is_dictionary))
     has_text = scan.has_text
     if source.format != "txt":
-        batches = read_documents(ByteRange.whole(source), settings)
+        batches = read_documents(ByteRange.whole(replace(source, forgotten=())), settings)
         size = sum(int(batch.texts.sizes.sum()) for batch in batches)
         has_text = size > 0
     elif scan.mark_finder:

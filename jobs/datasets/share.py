@@ -29,6 +29,7 @@ _MAX_DRAWS = 16
 _LONGEST = 0.5  # of the smaller side: such a document is cut at first, and shorter ones only if that is not enough
 _MIN_SOURCES = 20
 _NUM_EDGES = 2**12
+_LEAST_SIZE = 8  # a window of fewer tokens is no advice, unless the windows are smaller already
 _SIDE_NAMES: dict[Side, str] = {"train": "training", "valid": "validation"}
 _REASONS = {
     "source": "windows.split=source keeps each file whole",
@@ -256,7 +257,7 @@ def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
     if settings.over == "document":
         yield {"over": "stream"}
     size = settings.size
-    while size > 1:
+    while size > (_LEAST_SIZE if settings.size > _LEAST_SIZE else 1):
         size //= 2
         yield {"size": size, **({"overlap": size // 2} if settings.overlap >= size else {})}
 

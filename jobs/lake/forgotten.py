@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 from jobs.errors import LakeError, reading
 from jobs.lake.champion import utc_now
@@ -31,13 +32,18 @@ class Forgotten:
     """Who forgot it."""
     why: str
 
+    @property
+    def since(self) -> float:
+        """The time in seconds since 1970."""
+        return datetime.fromisoformat(self.time).timestamp()
+
 
 def read_forgotten(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
     """Return the documents that a lake has forgotten, in their order; raise DamagedError if the file is damaged."""
     return _read(lake, store)[0]
 
 
-def written(document: int) -> str:
+def to_hex(document: int) -> str:
     """Return the hash of a document as files and commands show it: 16 hexadecimal digits."""
     return f"{document:016x}"
 
@@ -47,7 +53,7 @@ def hashes_of(forgotten: Iterable[Forgotten]) -> tuple[int, ...]:
     return tuple(sorted(each.hash for each in forgotten))
 
 
-def not_among(forgotten: Iterable[Forgotten], hashes: Iterable[int]) -> list[int]:
+def without_known(forgotten: Iterable[Forgotten], hashes: Iterable[int]) -> list[int]:
     """Return those of `hashes`, each once, whose documents are not forgotten yet."""
     known = set(hashes_of(forgotten))
     return [each for each in dict.fromkeys(hashes) if each not in known]
@@ -59,17 +65,17 @@ def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = 
     Raises:
         LakeError: if other programs change the file all the time.
     """
-    wanted = tuple(hashes)
+    wanted, time = tuple(hashes), utc_now()
     for _ in range(_MAX_RACES):
         before, version = _read(lake, store)
-        time = utc_now()
-        new = tuple(Forgotten(each, time, by, why) for each in not_among(before, wanted))
-        rows = [asdict(each) | {"hash": written(each.hash)} for each in (*before, *new)]
+        new = tuple(Forgotten(each, time, by, why) for each in without_known(before, wanted))
+        rows = [asdict(each) | {"hash": to_hex(each.hash)} for each in (*before, *new)]
         content = to_json({"documents": rows}, lake.forgotten, ensure_ascii=False)
         if not new or (
             store.replace(lake.forgotten, content, version) if version else store.publish(lake.forgotten, content)
         ):
-            return new
+            # The answer to a write that took effect may have been lost, and the write was tried again.
+            return new or tuple(each for each in before if (each.time, each.by, each.why) == (time, by, why))
     raise LakeError(f"{lake.forgotten}: other programs changed it {_MAX_RACES} times in a row; try again")
 
 

@@ -17,7 +17,7 @@ from jobs.lake.manifest import Manifest, parse_manifest
 from jobs.lake.plain_json import to_json
 from jobs.lake.runs import only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
-from jobs.lake.uri import ending_of, join, to_uri
+from jobs.lake.uri import ending_of, join, relative_name, to_uri
 from jobs.metrics.stats import UsedModelStats
 
 CONFIG, TOKENIZER, LINEAGE = "config.json", "tokenizer.json", "lineage.json"
@@ -67,8 +67,9 @@ def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFi
 
 def folder_of_run(model_uri: str, lake: Lake) -> str:
     """Return the folder, below `Lake.runs`, of the run in which a model lies; "" if it lies in none of this lake."""
-    runs = f"{lake.runs}/"
-    return model_uri.removeprefix(runs).rpartition("/model")[0] if model_uri.startswith(runs) else ""
+    if not model_uri.startswith(f"{lake.runs}/"):
+        return ""
+    return relative_name(model_uri, lake.runs).rpartition("/model")[0]
 
 
 def read_model_manifest(uri: str, store: Store = ENVIRONMENT) -> Manifest | None:

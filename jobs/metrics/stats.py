@@ -194,9 +194,7 @@ class TrainStats(StepStats, Quality, total=False):
     rollbacks: Annotated[int, Metric("", "Batches left out after a divergence.")]
     workers: Annotated[int, Metric("workers", "Workers at the end of the training.")]
     weights_from: Annotated[str, Metric("", "Model whose weights training started from; scratch: random ones.")]
-    new_text_share: Annotated[
-        float | None, Metric("share", "Bytes of the corpus in files that this model was not trained on.")
-    ]
+    new_text_share: Annotated[float | None, Metric("share", "Text in files that the run of this model did not have.")]
 
 
 class UsedModelStats(TypedDict, total=False):

@@ -1,16 +1,18 @@
-"""Which models of a lake have seen a document, as their runs' tokens and their lineage tell."""
+"""Finds the models of a lake that have seen a document, by the tokens and the lineage of their runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
+from jobs.config.stored import get
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.sides import TRAIN, VALID, Keys, read_decisions
 from jobs.datasets.tokens import TokensDataset
+from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.champion import all_pipelines, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
@@ -19,8 +21,10 @@ from jobs.lake.runs import all_runs, used_datasets
 from jobs.lake.uri import join
 from jobs.model_io.lineage import read_lineage
 
-Saw = Literal["trained on", "validated on", "trained or validated on", "not known"]
-"""How a model saw a document; not known if the tokens of its run were deleted."""
+Saw = Literal["trained on", "will train on", "trained or validated on", "not known", "validated on"]
+"""How a model saw a document, the strongest first. A run that has tokens and no model yet will train on them. It is not
+known if the tokens of a run were deleted, or if an earlier model, which a training started from, is not in the lake."""
+_STRONGEST: Sequence[Saw] = get_args(Saw)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Sighting:
     """The run that trained it."""
     saw: Saw
     through: str = ""
-    """The folder of the run whose model it started from, if it saw the document there alone."""
+    """The earlier run through whose model it saw the document, if it saw it there more than by itself."""
     champion_of: tuple[str, ...] = ()
     """The pipelines whose champion it is."""
 
@@ -39,19 +43,27 @@ class Sighting:
 def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
     """Yield the models that have seen one of some documents, or for which that is not known, by their runs.
 
-    The tokens of all runs that have a model are read once, so this takes minutes for a large lake.
+    The tokens of all runs are read once, so this takes minutes for a large lake.
     """
-    runs = {run.folder: run for run in all_runs(lake) if store.exists(join(run.model, MANIFEST))}
+    runs = {run.folder: run for run in all_runs(lake)}
     tokens = {folder: used_datasets(run).get("tokens", "") for folder, run in runs.items()}
-    found = {name: _find(lake, name, hashes) for name in sorted(set(tokens.values()))}
-    direct = {folder: saw for folder, run in runs.items() if (saw := _how(run, found[tokens[folder]]))}
-    champions = {folder: tuple(names) for folder, names in _champions(lake).items()}
-    parents = {folder: _parent_of(run) for folder, run in runs.items()}
+    has_model = {folder: store.exists(join(run.model, MANIFEST)) for folder, run in runs.items()}
+    runs = {folder: run for folder, run in runs.items() if has_model[folder] or tokens[folder]}
+    found = {name: _find(lake, name, hashes) for name in sorted({tokens[folder] for folder in runs})}
+    own = {
+        folder: saw
+        for folder, run in runs.items()
+        if (saw := _saw_by_itself(run, found[tokens[folder]], has_model=has_model[folder]))
+    }
+    champions = _champions(lake)
+    parents = {folder: _parent_of(run) for folder, run in runs.items() if has_model[folder]}
     for folder, run in sorted(runs.items()):
-        if saw := direct.get(folder):
-            yield Sighting(run, saw, champion_of=champions.get(folder, ()))
-        elif through := next((each for each in _ancestors(folder, parents) if each in direct), None):
-            yield Sighting(run, direct[through], through, champions.get(folder, ()))
+        earlier = [(each, own.get(each) if each in runs else "not known") for each in _ancestors(folder, parents)]
+        seen = [("", own.get(folder)), *earlier]
+        known = [(_STRONGEST.index(saw), through) for through, saw in seen if saw]
+        if known:
+            strength, through = min(known, key=lambda each: each[0])  # of equal ones, the nearest
+            yield Sighting(run, _STRONGEST[strength], through, tuple(champions.get(folder, ())))
 
 
 def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
@@ -64,13 +76,18 @@ def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
 
 
-def _how(run: Run, found: Keys | None) -> Saw | None:
-    """Return how the model of a run saw documents that are among its tokens; None if it saw none of them."""
+def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
+    """Return how the model of a run saw the documents `found` among the run's tokens; None if it saw none of them.
+
+    `found` is None if the tokens were deleted.
+    """
     if found is None:
-        return "not known"
+        return "not known" if has_model else None
     if not len(found):
         return None
-    if store.read_json(run.config)["windows"]["split"] != "fixed":
+    if not has_model:
+        return "will train on"
+    if not _has_fixed_split(run):
         return "trained or validated on"
     sides = read_decisions(Pipeline.of(run)).sides_of(found)
     if (sides == TRAIN).any():
@@ -78,12 +95,20 @@ def _how(run: Run, found: Keys | None) -> Saw | None:
     return "validated on" if (sides == VALID).any() else None
 
 
+def _has_fixed_split(run: Run) -> bool:
+    try:
+        with reading(run.config, "restore it from a copy"):
+            return bool(get(store.read_json(run.config), "windows.split") == "fixed")
+    except FileNotFoundError:
+        return False
+
+
 def _parent_of(run: Run) -> str:
-    """Return the folder of the run whose model a run started from; "" if it started from none of this lake."""
+    """Return the folder of the run whose model a run started from, or the place of that model; "" for neither."""
     lineage = read_lineage(run.model)
     if lineage is None:
         return parent_of(run)
-    return lineage.start.run if lineage.start else ""
+    return (lineage.start.run or lineage.start.uri) if lineage.start else ""
 
 
 def _ancestors(folder: str, parents: Mapping[str, str]) -> Iterator[str]:

@@ -46,7 +46,7 @@ class Source:
     marks: tuple[Mark, ...] | None = None
     """The marks of Project Gutenberg in it, where headers and licences are left out."""
     forgotten: tuple[int, ...] = field(default=(), compare=False)
-    """The hashes of the documents that the lake has forgotten: of these, the file has none."""
+    """The hashes of the documents that the lake has forgotten, which are left out when the file is read."""
 
     @property
     def format(self) -> str:

@@ -1,4 +1,4 @@
-"""How much of a corpus is new to the model that a training starts from (`train.epochs_of_new_text`)."""
+"""How much of a corpus is in files that the model to start from did not have (`train.epochs_of_new_text`)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from typing import Any
 from jobs.errors import reading
 from jobs.lake.layout import Lake
 from jobs.lake.models import LINEAGE, read_model_file, read_model_manifest
+from jobs.lake.names import below
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
 
 
 def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Mapping[str, Any]] | None:
-    """Return the files that a model was trained on, each with its `name`, `size` and `sha256`.
+    """Return the files of the text of a model's run, each with its `name`, `size` and `sha256`.
 
-    None if that is not known: an earlier version, or another lake, made the model, or its tokens were deleted.
+    None if they are not known: an earlier version, or another lake, made the model, or its tokens were deleted.
     """
     manifest = read_model_manifest(model_uri, store)
     if manifest is None or not manifest.entries(LINEAGE):
         return None
     with reading(join(model_uri, LINEAGE), "train the model again"):
         listed_in = str(json.loads(read_model_file(model_uri, LINEAGE, store))["corpus"]["listed_in"])
-    tokens = store.read_manifest(join(lake.uri, listed_in.rpartition("/")[0]))
+    tokens = store.read_manifest(below(lake.uri, listed_in.rpartition("/")[0]))
     return tokens.inputs["files"] if tokens else None
 
 

@@ -16,6 +16,7 @@ from jobs.corpus.check import check_corpus
 from jobs.engine.base import Engine
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
+from jobs.lake.forgotten import read_forgotten
 from jobs.lake.layout import Lake, Run
 from jobs.lake.models import TOKENIZER, read_model_manifest
 from jobs.lake.uri import join
@@ -74,6 +75,13 @@ class Replay:
 
     def check_corpus(self, engine: Engine) -> None:
         """Read the corpus on `engine`; raise an InputError if it is not the one that the model was trained on."""
+        begun = store.info(self.source.config)
+        forgotten = read_forgotten(Lake(self.source.lake_uri)) if begun else ()
+        if lost := sum(each.since > begun.modified_at for each in forgotten if begun):
+            raise InputError(
+                f"the lake has forgotten {lost} documents since {self.source.folder} began, so its model cannot be made"
+                " again"
+            )
         listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
         files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]
         recorded = self.lineage.corpus

@@ -57,7 +57,7 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
         weights = known.weights if known else ""
         new_share = _share_of_new_text(job, known.uri) if known else None
         store.write_json(decision, {"init": uri, "origin": asdict(known) if known else None, "new_share": new_share})
-    train = config.train.with_new_share(new_share)
+    train = config.train.with_epochs_for(new_share)
     started = replace(
         job,
         config=config.model_copy(update={"train": train.model_copy(update={"init": None if is_resumed else uri})}),

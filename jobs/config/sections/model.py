@@ -102,9 +102,10 @@ class TrainConfig(Section):
     epochs: float = Field(1.0, gt=0)
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     epochs_of_new_text: float | None = Field(None, gt=0)
-    """Passes over the files that the model in `train.init` was not trained on: the run trains on so many tokens, of
-    all text, if that is less than `train.epochs` takes. So a night costs by what is new, not by all there is. Without
-    new text, or if it is not known what that model was trained on, `train.epochs` holds."""
+    """Passes over the new text, which is in files that the run of the model in `train.init` did not have. Training
+    takes that number of tokens, drawn evenly from all text, unless train.epochs is reached first. So a night costs by
+    what is new, not by all there is. Without new text, or if the files of that run are not known, train.epochs
+    holds."""
     max_tokens: int | None = Field(None, ge=1)
     """End training after this many tokens, unless train.epochs is reached first."""
     max_seconds: float | None = Field(None, gt=0)
@@ -131,8 +132,8 @@ class TrainConfig(Section):
     decay_per_epoch: float = Field(0.9, gt=0, le=1)
     """Factor by which the exponential schedule lowers the learning rate in an epoch, a little at each step."""
     warmup_steps: int = Field(50, ge=0)
-    """Number of steps over which the learning rate rises linearly to its highest value; at most a tenth of all
-    steps."""
+    """Number of steps over which the learning rate rises linearly to its highest value; at most a tenth of all steps,
+    and of the time that train.max_seconds or a budget gives."""
     weight_decay: float = Field(0.1, ge=0)
     """Weight decay of matrices with adamw and muon. Vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -191,7 +192,7 @@ class TrainConfig(Section):
     """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
     killed and training resumes."""
 
-    def with_new_share(self, new_share: float | None) -> TrainConfig:
+    def with_epochs_for(self, new_share: float | None) -> TrainConfig:
         """Return the settings with the `epochs` that follow from `epochs_of_new_text`.
 
         Args:

@@ -45,16 +45,19 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
     prices = load_prices(store)
     if config.cluster.job_flow_id:
         return Expected(Estimate(corpus.size, reason="a cluster of your own is not billed"), None)
-    expected = config.model_copy(update={"train": config.train.with_new_share(share_of_new_text(corpus, start, run))})
+    expected = config.model_copy(update={"train": config.train.with_epochs_for(share_of_new_text(corpus, start, run))})
     made = make_estimate(expected, corpus.size, read_nights(run, store), prices, region, longest_seconds(config))
     log.info("%s", made)
     return Expected(made, check_budget(run, config, made, prices, region, store))
 
 
 def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | None:
-    """Return the share of a corpus that the model at `start` was not trained on, as names and sizes tell."""
+    """Return the share of a corpus in files that the run of the model at `start` did not have, by names and sizes.
+
+    None if that is not known: where all sizes are known, new names may be those of earlier files.
+    """
     known = files_behind(start, Lake(run.lake_uri), aws.store()) if start else None
-    if known is None:
+    if known is None or {source.size for source in corpus.sources} <= {each["size"] for each in known}:
         return None
     files = [((source.name, source.size), source.size) for source in corpus.sources]
     return share_of_new(files, ((each["name"], each["size"]) for each in known))

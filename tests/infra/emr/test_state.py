@@ -38,7 +38,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
             env=AWS,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert refused.returncode == 2
@@ -68,7 +68,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
         running = emr.create(bash("sleep 300"))
         emr.wait("RUNNING", running, emr.steps(running)[0]["Id"])
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=60)
+        _, errors = server.communicate(timeout=200)
         assert server.returncode == 0
         assert errors.count("cluster.json is not the state of a cluster, and is left alone") == 2
         assert not (tmp_path / "elsewhere").exists()

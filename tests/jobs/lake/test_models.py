@@ -8,7 +8,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.champion import Change, change_champion, copy_model, read_champion
 from jobs.lake.layout import Lake
-from jobs.lake.models import decide_used, read_used
+from jobs.lake.models import decide_used, folder_of_run, read_used
 from jobs.lake.uri import join
 from jobs.model_io.archive import pack
 from jobs.model_io.folder import save_model
@@ -34,6 +34,13 @@ def promote(run):
     change = Change("promoted", model, run.folder, "2026-11-26", "test", "test")
     assert change_champion(pipeline, *read_champion(pipeline), change)
     return join(Lake(run.lake_uri).models, model)
+
+
+@pytest.mark.parametrize("name", ["one", "scheduled__2026-11-27T02:00:00+00:00", "é 100%"])
+def test_the_folder_of_the_run_that_has_a_model_is_known(lake, name):
+    run = lake.run(name)
+    assert folder_of_run(run.model, lake) == run.folder
+    assert folder_of_run(join(lake.models, "0"), lake) == ""
 
 
 def test_a_run_a_folder_a_zip_file_and_the_champion_are_names_of_a_model(lake):

@@ -86,10 +86,10 @@ def test_a_night_of_little_new_text_takes_fewer_steps() -> None:
     nights = [night(1e6, config(**PLAIN))]
     before = nights[0].seconds("train") or 0.0
     settings = config(**PLAIN, train__epochs_of_new_text=2)
-    shorter = settings.model_copy(update={"train": settings.train.with_new_share(0.1)})
+    shorter = settings.model_copy(update={"train": settings.train.with_epochs_for(0.1)})
     assert estimate(shorter, 1_000_000, nights).steps["train"] == pytest.approx(15 + 0.2 * (before - 15), rel=0.1)
     for share in (None, 0.0, 0.7):
-        assert settings.train.with_new_share(share).epochs == 1.0
+        assert settings.train.with_epochs_for(share).epochs == 1.0
 
 
 def test_a_text_of_another_size_takes_a_fixed_time_and_its_share() -> None:

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+from itertools import pairwise
 from statistics import mean
 
 import pytest
@@ -129,7 +130,11 @@ def test_checkpoints_are_written_by_seconds(place):
     settings = {"train__epochs": 4, "train__checkpoint_every": 10_000, "train__keep_checkpoints": 99}
     run, config = make_run(place, train__checkpoint_seconds=0.05, **settings)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
-    assert 3 < len(complete_checkpoints(run)) < stats["num_steps"]
+    seconds = [0.0, *(row["seconds"] for row in metrics(run))]
+    *steps, last = complete_checkpoints(run)
+    assert len(steps) > 3
+    assert last == stats["num_steps"]
+    assert all(seconds[later] - seconds[step] > 0.04 for step, later in pairwise([0, *steps]))
 
 
 def test_a_batch_that_diverges_is_left_out_after_a_rollback(place, monkeypatch, caplog):
