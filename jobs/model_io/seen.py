@@ -21,9 +21,12 @@ from jobs.lake.runs import all_runs, used_datasets
 from jobs.lake.uri import join
 from jobs.model_io.lineage import read_lineage
 
-Saw = Literal["trained on", "will train on", "trained or validated on", "not known", "validated on"]
-"""How a model saw a document, the strongest first. A run that has tokens and no model yet will train on them. It is not
-known if the tokens of a run were deleted, or if an earlier model, which a training started from, is not in the lake."""
+Saw = Literal["trained on", "would train on", "trained or validated on", "not known", "validated on"]
+"""How a model saw a document, the strongest first.
+
+A run that has tokens and no model would train on them if it went on. It is not known if the tokens of a run were
+deleted, or if an earlier model, from which a training started, is not in the lake.
+"""
 _STRONGEST: Sequence[Saw] = get_args(Saw)
 
 
@@ -86,7 +89,7 @@ def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | No
     if not len(found):
         return None
     if not has_model:
-        return "will train on"
+        return "would train on"
     if not _has_fixed_split(run):
         return "trained or validated on"
     sides = read_decisions(Pipeline.of(run)).sides_of(found)

@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby
 from pathlib import Path
 
 from bench.text import original
@@ -37,8 +37,8 @@ The file of the pipeline:
 [Nightly runs](nightly.md) says what each of these keys means.
 """
 _MESSAGE = re.compile(
-    r"^\S+ \[\w+ *\] ((?:Estimate|Promoted|Not promoted|Nothing has changed|The run's cluster"
-    r"|tokenize is complete|EMR does not|Waiting for the)\b.*?) +\[nightjar"
+    r"^\S+ \[\w+ *\] ((?:Estimate|Promoted|Not promoted|Nothing has changed|The run's cluster|EMR's list)\b.*?)"
+    r" +\[(?:nightjar|unusual_prefix)"  # modules, and the DAG's file
 )
 
 
@@ -150,16 +150,18 @@ def _tell(number: int, day: Day, done: Done, played: Month, folder: str) -> Iter
 
 
 def _worth_showing(log: str) -> Iterator[str]:
-    """Yield the messages of a run that tell its story, and the cause of its failure."""
-    yield from (found[1] for line in log.splitlines() if (found := _MESSAGE.match(line)))
+    """Yield the messages of a run that tell its story, each once, and the cause of its failure."""
+    yield from dict.fromkeys(found[1] for line in log.splitlines() if (found := _MESSAGE.match(line)))
     yield from causes(log)
 
 
-def _aligned(table: str) -> list[str]:
-    """Return the lines of a table with tabs, with aligned columns."""
-    rows = [line.split("\t") for line in table.splitlines()]
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+def _aligned(printed: str) -> Iterator[str]:
+    """Yield the lines of tables with tabs, with aligned columns; another number of columns begins another table."""
+    for _, table in groupby((line.split("\t") for line in printed.splitlines()), len):
+        rows = list(table)
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _framed(lines: Iterable[str], folder: str) -> str:

@@ -70,7 +70,7 @@ def test_models_that_saw_a_document_are_named(lake, tmp_path, capsys):
     assert seen in found
     assert [child.folder, "-", "trained on", first.folder] in found
     assert [lost.folder, "-", "not known", "-"] in found
-    assert [scratch.folder, "-", "will train on", "-"] in found
+    assert [scratch.folder, "-", "would train on", "-"] in found
     assert main(["replay", first.folder, "--lake", lake.uri, "--run-id", "replayed"]) == 2
     assert "the lake has forgotten 1 documents since" in capsys.readouterr().err
     assert forget(lake) == 0

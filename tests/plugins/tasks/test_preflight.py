@@ -266,7 +266,7 @@ def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lak
     assert not store().exists(run.budget)
 
 
-def test_an_estimate_knows_how_much_of_the_text_is_new_by_names_and_sizes(put, lake_uri):
+def test_an_estimate_knows_how_much_of_the_text_is_new_by_names_and_sizes(put, lake_uri, emr_at_home, monkeypatch):
     files = [{"name": "a.txt", "size": 440, "sha256": "0"}, {"name": "gone.txt", "size": 9, "sha256": "1"}]
     run, listed = Lake(lake_uri).run("before"), "datasets/tokens/t"
     store().publish_manifest(join(lake_uri, listed), Manifest("tokens", "t", (), inputs={"files": files}))
@@ -278,6 +278,15 @@ def test_an_estimate_knows_how_much_of_the_text_is_new_by_names_and_sizes(put, l
     listing = preflight.check_corpus(config(join(lake_uri, "corpus")))
     assert estimate.share_of_new_text(listing, run.model, run) == 60 / 500
     assert estimate.share_of_new_text(listing, None, run) is None
+    estimated, make = [], estimate.make_estimate
+    monkeypatch.setattr(estimate, "make_estimate", lambda *known: estimated.append(known[0]) or make(*known))
+    night = config(join(lake_uri, "corpus"), **{"train.init": "before", "train.epochs_of_new_text": 2})
+    estimate.expect(night, run, listing, run.model)
+    assert estimated[0].train.epochs == 2 * 60 / 500
+    put("corpus/renamed.txt", b"x" * 440)
+    store().delete_file(join(lake_uri, "corpus/b.txt"))
+    renamed = preflight.check_corpus(night)
+    assert estimate.share_of_new_text(renamed, run.model, run) is None  # a known size: it may be a file of before
     store().delete_file(join(lake_uri, listed, "_manifest.json"))
     assert estimate.share_of_new_text(listing, run.model, run) is None
 
