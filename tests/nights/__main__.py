@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--nights", type=int, default=len(NIGHTS), help="play the first ones only")
     parser.add_argument("--gates", type=int, default=200, help="number of simulated gates of each kind")
     options = parser.parse_args()
-    logging.getLogger("jobs").setLevel(logging.WARNING)
+    logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory(prefix="nightjar-nights-") as name:
         folder = Path(name)
         with month(folder, original()) as played:
