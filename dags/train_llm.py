@@ -166,12 +166,12 @@ def verdict() -> Iterator[Metadata]:
         if is_idle:
             return
         run = current_run(context)
-        if plan.get("used_model") is not None:
-            results.log_next(run, aws.store())
-            return
-        unchanged.record(run, plan["made_of"], aws.store())
+        has_trained = plan.get("used_model") is None
+        if has_trained:
+            unchanged.record(run, plan["made_of"], aws.store())
         results.log_next(run, aws.store())
-        yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)}, STATISTICS)
+        if has_trained:
+            yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)}, STATISTICS)
     finally:
         end_turn(context)
 

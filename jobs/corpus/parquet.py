@@ -22,7 +22,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
     Raises:
         InputError: naming the file, if it is no Parquet, is encrypted or truncated, or Arrow cannot read it.
     """
-    with named_damage(uri):
+    with _named_damage(uri):
         _check_ends(stream, uri)
         stream.seek(0)
         with pq.ParquetFile(stream, page_checksum_verification=True) as file:
@@ -30,7 +30,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
 
 
 @contextmanager
-def named_damage(uri: str) -> Iterator[None]:
+def _named_damage(uri: str) -> Iterator[None]:
     """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
     try:
         yield
