@@ -5,6 +5,8 @@ Ours is the training step of a run: loss and gradients, clipping, AdamW. Theirs 
 and the result is the median ratio of the pairs, in seconds and in CPU seconds. The share of peak counts 6 operations
 per parameter and token (2 forward, 4 backward, with the embeddings once, as the output layer) and those of the
 attention scores.
+
+With `--device cuda` both sides train on a GPU, where seconds are the measure; `--compile` compiles both models.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,26 +31,29 @@ from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import llama_values
 from jobs.training.learner import Learner
 
-CPU = torch.device("cpu")
 TARGET = 1.3
 LEARNING_RATE, MAX_NORM = 1e-4, 1.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """The model, vocabulary, window size and batch size of a preset."""
+    """The model, vocabulary, window size and batch sizes of a preset."""
 
     name: str
     model: ModelConfig
     vocab_size: int
     window: int
     batch_size: int
+    micro_batch_size: int
 
     @classmethod
     def of(cls, preset: str) -> Case:
         """Return the case of a preset."""
         config = resolve("none", preset)
-        return cls(preset, config.model, config.tokenize.vocab_size, config.windows.size, config.train.batch_size)
+        batch_size = config.train.batch_size
+        micro_batch_size = config.train.micro_batch_size or batch_size
+        vocab_size, window = config.tokenize.vocab_size, config.windows.size
+        return cls(preset, config.model, vocab_size, window, batch_size, micro_batch_size)
 
     @property
     def shape(self) -> DataShape:
@@ -67,11 +73,27 @@ class Case:
         return self.tokens * (6.0 * num_parameters + attention)
 
 
-def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
+@dataclass(frozen=True)
+class How:
+    """How both sides compute."""
+
+    dtype: str
+    device: torch.device
+    compile: bool
+
+
+def our_step(case: Case, how: How) -> tuple[Callable[[Tensor], float], Llama]:
     """Return the training step of a run, and its model."""
     model = Llama(LlamaConfig.of(case.model, case.shape), seed=1)
-    config = TrainConfig(optimizer="adamw", dtype=dtype, workers=1, max_gradient_norm=MAX_NORM)
-    learner = Learner(model, config, CPU)
+    config = TrainConfig(
+        optimizer="adamw",
+        dtype=how.dtype,
+        workers=1,
+        max_gradient_norm=MAX_NORM,
+        micro_batch_size=case.micro_batch_size,
+        compile=how.compile,
+    )
+    learner = Learner(model, config, how.device)
 
     def step(windows: Tensor) -> float:
         loss = learner.backward(windows, case.tokens)
@@ -81,12 +103,14 @@ def our_step(case: Case, dtype: str) -> tuple[Callable[[Tensor], float], Llama]:
     return step, model
 
 
-def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
+def their_step(case: Case, how: How, weights: dict[str, Tensor]) -> Callable[[Tensor], float]:
     """Return the same training step with `transformers`."""
     shape = LlamaConfig.of(case.model, case.shape)
     model = LlamaForCausalLM(PeerConfig(**llama_values(shape), attn_implementation="sdpa"))
     model.load_state_dict(weights, strict=False)  # without the output layer, which is tied to the embedding
-    model.train()
+    model.to(how.device).train()
+    if how.compile:
+        model.compile()
     config = TrainConfig()
     optimizer = torch.optim.AdamW(
         model.parameters(),
@@ -97,55 +121,67 @@ def their_step(case: Case, dtype: str, weights: dict[str, Tensor]) -> Callable[[
     )
 
     def step(windows: Tensor) -> float:
-        inputs, labels = windows[:, :-1], windows[:, 1:]
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = model(input_ids=inputs, use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
-        loss.backward()
+        total = 0.0
+        for piece in windows.to(how.device).split(case.micro_batch_size):
+            inputs, labels = piece[:, :-1], piece[:, 1:]
+            with torch.autocast(how.device.type, torch.bfloat16, enabled=how.dtype == "bfloat16"):
+                logits = model(input_ids=inputs, use_cache=False).logits
+                loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+            loss = loss * (len(piece) / len(windows))
+            loss.backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss.item())
+        return total
 
     return step
 
 
-def measure(step: Callable[[Tensor], float], batches: list[Tensor]) -> tuple[float, float]:
-    """Return the seconds and CPU seconds of a step."""
+def measure(step: Callable[[Tensor], object], batches: list[Tensor]) -> tuple[float, float]:
+    """Return the seconds and CPU seconds of a step. Each step ends with a wait for its loss."""
     started, cpu = time.perf_counter(), time.process_time()
     for batch in batches:
         step(batch)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # the last update
     return (time.perf_counter() - started) / len(batches), (time.process_time() - cpu) / len(batches)
 
 
-def peak(dtype: str) -> float:
+def peak(how: How) -> float:
     """Return the highest floating-point operations per second of matrix products of several sizes."""
     best = 0.0
-    for size in (256, 512, 1024):
-        one, other = (torch.randn(size, size, dtype=getattr(torch, dtype)) for _ in range(2))
+    for size in (256, 512, 1024) if how.device.type == "cpu" else (4096, 8192):
+        one, other = (torch.randn(size, size, dtype=getattr(torch, how.dtype), device=how.device) for _ in range(2))
         for _ in range(20):
-            started = time.perf_counter()
-            torch.mm(one, other)
-            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+            seconds, _ = measure(partial(torch.mm, one), [other])
+            best = max(best, 2 * size**3 / seconds)
     return best
 
 
-def compare(case: Case, dtype: str, pairs: int, steps: int) -> tuple[list[str], float]:
-    """Return a row of the table, and the ratio by CPU seconds."""
+def compare(case: Case, how: How, pairs: int, steps: int) -> tuple[list[str], float]:
+    """Return a row of the table, and the ratio: by CPU seconds, or on a GPU by seconds."""
     generator = torch.Generator().manual_seed(2)
     shape = (steps, case.batch_size, case.window + 1)
     batches = list(torch.randint(0, case.vocab_size, shape, generator=generator))
-    ours, model = our_step(case, dtype)
-    theirs = their_step(case, dtype, {name: tensor.clone() for name, tensor in model.state_dict().items()})
+    ours, model = our_step(case, how)
+    theirs = their_step(case, how, {name: tensor.clone() for name, tensor in model.state_dict().items()})
     losses = [(ours(batch), theirs(batch)) for batch in batches[:3]]  # a warm-up that also compares the losses
     difference = max(abs(one / other - 1) for one, other in losses)
     taken = [(measure(ours, batches), measure(theirs, batches)) for _ in range(pairs)]
     by_clock, by_cpu = (statistics.median(other[i] / one[i] for one, other in taken) for i in (0, 1))
     our_seconds = min(one[0] for one, _ in taken)
-    share = case.flops(model.num_parameters) / our_seconds / peak(dtype)
+    share = case.flops(model.num_parameters) / our_seconds / peak(how)
     speeds = [f"{case.tokens / min(side[0] for side in sides):,.0f}" for sides in zip(*taken, strict=True)]
-    row = [f"{case.name}, {dtype}", *speeds, f"{by_clock:.2f}x", f"{by_cpu:.2f}x", f"{difference:.0e}", f"{share:.0%}"]
-    return row, by_cpu
+    row = [
+        f"{case.name}, {how.dtype}",
+        *speeds,
+        f"{by_clock:.2f}x",
+        f"{by_cpu:.2f}x",
+        f"{difference:.0e}",
+        f"{share:.0%}",
+    ]
+    return row, by_cpu if how.device.type == "cpu" else by_clock
 
 
 def main() -> None:
@@ -156,17 +192,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--presets", nargs="+", default=["tiny", "demo"])
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--compile", action="store_true", help="compile both models")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    place = f"{options.threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     results = [
-        compare(Case.of(preset), dtype, options.pairs, options.steps)
+        compare(Case.of(preset), How(dtype, device, options.compile), options.pairs, options.steps)
         for preset in options.presets
         for dtype in options.dtype
     ]
     header = ["preset", "ours, tokens/s", "transformers", "ratio", "by CPU", "losses differ by", "share of peak"]
     load = os.getloadavg()[0]
-    show(f"{options.threads} threads, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
-    target("lowest ratio by CPU seconds", min(ratio for _, ratio in results), TARGET)
+    show(f"{place}, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
+    measured = "CPU seconds" if device.type == "cpu" else "seconds"
+    target(f"lowest ratio by {measured}", min(ratio for _, ratio in results), TARGET)
 
 
 if __name__ == "__main__":

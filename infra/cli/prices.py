@@ -44,9 +44,11 @@ def prices(
     It needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. Prices in the file
     for other instance types and regions stay.
     """
+    from importlib.resources import files
+
     from jobs.config import environment_settings, parse_settings, resolve
     from jobs.lake.region import find_region
-    from jobs.prices.book import explain_missing, load_prices
+    from jobs.prices.book import VARIABLE, explain_missing, load_prices
 
     if known:
         for price in load_prices():
@@ -58,13 +60,15 @@ def prices(
         raise InputError("no region: give --region, or set AWS_REGION")
     from infra.aws.prices import fetch_prices
 
+    file = file or os.environ.get(VARIABLE, "").strip() or str(files("jobs.prices") / "prices.toml")
+    before = _prices_in(file)
     found = fetch_prices(
         {*cluster.primary_instance_types, *cluster.core_instance_types, *cluster.task_instance_types}, place, _connect
     )
-    written = _write(found, file)
+    _write(file, before, found)
     for price in found:
         sys.stdout.write(f"{_row(price)}\n")
-    sys.stderr.write(f"prices: {len(found)} written to {written}\n")
+    sys.stderr.write(f"prices: {len(found)} written to {file}\n")
     if missing := [str(price) for price in found if price.usd is None]:
         sys.stderr.write(f"prices: {explain_missing(missing)}\n")
 
@@ -75,21 +79,25 @@ def _connect(service: str, region: str) -> Any:
     return boto3.Session().client(service, region_name=region)  # type: ignore[call-overload]  # one for each name
 
 
-def _write(found: list[Price], file: str | None) -> str:
-    """Write prices to the file, beside those that it has, and return its name."""
-    from importlib.resources import files
-
+def _prices_in(file: str) -> list[Price]:
+    """Return the prices in a file; none if there is no such file yet."""
     from jobs.lake import store
     from jobs.lake.uri import to_uri
-    from jobs.prices.book import VARIABLE, PriceBook, parse_prices, to_toml
+    from jobs.prices.book import parse_prices
 
-    place = file or os.environ.get(VARIABLE, "").strip() or str(files("jobs.prices") / "prices.toml")
-    uri = to_uri(place)
-    before = parse_prices(store.read_bytes(uri), place) if store.exists(uri) else []
+    uri = to_uri(file)
+    return list(parse_prices(store.read_bytes(uri), file)) if store.exists(uri) else []
+
+
+def _write(file: str, before: list[Price], found: list[Price]) -> None:
+    """Write prices to a file, beside those that it has."""
+    from jobs.lake import store
+    from jobs.lake.uri import to_uri
+    from jobs.prices.book import PriceBook, to_toml
+
     known = {price.key for price in before if price.usd is not None}
     new = [price for price in found if price.usd is not None or price.key not in known]
-    store.write_bytes(uri, to_toml(PriceBook([*before, *new]), _HEADER))
-    return place
+    store.write_bytes(to_uri(file), to_toml(PriceBook([*before, *new]), _HEADER))
 
 
 def _row(price: Price) -> str:

@@ -72,7 +72,7 @@ def embedded_emr(
     with ExitStack() as stack:
         stack.callback(_ONE_SERVER.release)
         sock = stack.enter_context(closing(listen(settings.host, settings.port)))
-        url = _url(settings.host, sock.getsockname()[1])
+        url = _url(*sock.getsockname()[:2])
         folder = stack.enter_context(_state_dir(settings))
         stack.enter_context(state.locked(folder))
         clock, store, faults = Clock(settings.clock_speed), open_store(url), Faults()
@@ -91,7 +91,7 @@ def embedded_emr(
 
 
 def _url(host: str, port: int) -> str:
-    """Return the URL for clients on this machine."""
+    """Return the URL for clients on this machine of a server that listens at an IP address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - binds nothing
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

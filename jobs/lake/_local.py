@@ -198,7 +198,7 @@ def _open_regular(path: str, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
     except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # no file can have this name
+        if error.errno in _NO_FILE:
             raise FileNotFoundError(error.errno, error.strerror, path) from None
         raise
     mode = os.fstat(descriptor).st_mode

@@ -1,7 +1,7 @@
 """Layers that several models use: RMSNorm, and rotary, sinusoidal and learned positions.
 
-RMSNorm and the rotation have handwritten gradients, because autograd's read and write memory several times as often.
-Within autocast, their results have the type of the matrix products that follow.
+On processors, RMSNorm and the rotation have handwritten gradients, because autograd's read and write memory several
+times as often. Within autocast, their results have the type of the matrix products that follow.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, E head size, P the largest number of positions.
 """
@@ -24,6 +24,8 @@ class RMSNorm(nn.RMSNorm):
         """Return `x` normalized, in the same shape."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if device != "cpu":
+            return super().forward(x).to(dtype)  # one kernel
         normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps, dtype)  # type: ignore[no-untyped-call]  # torch's
         return normed
 
@@ -46,8 +48,8 @@ class RotaryPositions(nn.Module):
         return torch.view_as_complex(self.cosines_and_sines)
 
     def forward(self, length: int, num_heads: int) -> Tensor:
-        """Return the angles (T, H E/2) of the first `length` positions, repeated for each head."""
-        return self.angles[:length].repeat(1, num_heads)
+        """Return the cosines and sines (T, H E/2, 2) of the first `length` positions, repeated for each head."""
+        return self.cosines_and_sines[:length].repeat(1, num_heads, 1)
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
@@ -55,12 +57,14 @@ def interleaved(weight: Tensor, head_size: int) -> Tensor:
     return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
+def rotate(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
     """Return `x` (B, T, H, E) with each pair of neighbouring features rotated.
 
-    `angles` (T, H * E/2) holds the rotations as complex numbers of absolute value 1.
+    `cosines_and_sines` (T, H * E/2, 2) are those of the angles. Complex numbers are faster, but torch compiles none.
     """
-    rotated: Tensor = _Rotation.apply(x, angles)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    if torch.compiler.is_compiling():
+        return _rotate_real(x, cosines_and_sines)
+    rotated: Tensor = _Rotation.apply(x, torch.view_as_complex(cosines_and_sines))  # type: ignore[no-untyped-call]
     return rotated
 
 
@@ -133,6 +137,17 @@ class _Rotation(torch.autograd.Function):
 
 
 def _rotate(x: Tensor, angles: Tensor) -> Tensor:
+    return torch.view_as_real(torch.view_as_complex(_pairs(x)) * angles).view(x.shape).to(x.dtype)
+
+
+def _rotate_real(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
+    even, odd = _pairs(x).unbind(-1)
+    cosines, sines = cosines_and_sines.unbind(-1)
+    rotated = torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1)
+    return rotated.view(x.shape).to(x.dtype)
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """Return `x` (B, T, H, E) as (B, T, H * E/2, 2), in at least 32 bits."""
     numbers = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    pairs = torch.view_as_complex(numbers.flatten(2).view(*x.shape[:2], -1, 2))
-    return torch.view_as_real(pairs * angles).view(x.shape).to(x.dtype)
+    return numbers.flatten(2).view(*x.shape[:2], -1, 2)

@@ -90,7 +90,7 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Map (B, T, D) to (B, T, D); `angles` (T, (H + K) E/2) rotate queries and keys."""
+        """Map (B, T, D) to (B, T, D); the cosines and sines in `angles` (T, (H + K) E/2, 2) rotate queries and keys."""
         pairs = (interleaved(matrix.weight, self.head_size) for matrix in (self.q_proj, self.k_proj))
         products = F.linear(x, torch.cat((*pairs, self.v_proj.weight)))
         heads = products.view(*x.shape[:2], -1, self.head_size)  # (B, T, H + 2 K, E)

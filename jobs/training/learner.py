@@ -125,11 +125,15 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
 
 
 def compile_module(module: nn.Module, device: torch.device) -> None:
-    """Compile `module` at its first call; raise an InputError if the CPU's C++ compiler is not installed."""
-    compilers = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
-    if device.type == "cpu" and not any(map(shutil.which, compilers)):
+    """Compile `module` at its first call; raise an InputError if the compiler that torch calls is not installed."""
+    variable, language, usual = (
+        ("CXX", "C++", ["g++", "clang++"]) if device.type == "cpu" else ("CC", "C", ["gcc", "clang"])
+    )
+    compilers = [os.environ[variable]] if variable in os.environ else usual
+    if not any(map(shutil.which, compilers)):
         raise InputError(
-            f"train.compile: no C++ compiler found ({' or '.join(compilers)}); install one or set train.compile=false"
+            f"train.compile: no {language} compiler found ({' or '.join(compilers)}); install one or set"
+            " train.compile=false"
         )
     module.compile()
 

@@ -125,7 +125,7 @@ def test_a_price_that_is_known_is_not_lost_to_an_answer_without_one(tmp_path: Pa
     known = Price(kind="emr", region=REGION, item="m6i.xlarge", usd=0.05)
     file = tmp_path / "prices.toml"
     for prices in ([known], [known.model_copy(update={"usd": None, "source": "unknown to AWS's price list"})]):
-        command._write(prices, str(file))
+        command._write(str(file), command._prices_in(str(file)), prices)
     assert tomllib.loads(file.read_text())["price"][0]["usd"] == 0.05
 
 
@@ -157,3 +157,15 @@ def test_without_credentials_the_command_is_one_line(
     assert "redentials" in message
     assert message.count("\n") == 1
     assert not file.exists()
+
+
+def test_a_file_that_cannot_have_prices_is_refused_before_aws_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked, "fetch_prices", lambda *_: pytest.fail("AWS was asked"))
+    (tmp_path / "other.toml").write_text("[run]\n")
+    for place, message in (("https://", "https://"), (str(tmp_path / "other.toml"), "other.toml")):
+        assert main(["prices", "--file", place, "--region", REGION]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1

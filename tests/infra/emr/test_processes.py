@@ -1,5 +1,6 @@
 """No process is left when a step, a cluster or the server ends."""
 
+import re
 import shlex
 import signal
 import subprocess
@@ -126,6 +127,13 @@ def test_taken_port_is_one_clear_line(endpoint_url: str) -> None:
     assert refused.stdout == ""
     assert refused.stderr.count("\n") == 1
     assert f"port {port}: Address already in use" in refused.stderr
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
+def test_the_url_is_one_that_clients_on_this_machine_reach(host: str) -> None:
+    with served("--host", host) as (_, emr):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", emr.api.meta.endpoint_url)
+        assert emr.api.list_clusters()["Clusters"] == []
 
 
 def test_process_has_at_most_one_server(endpoint_url: str) -> None:

@@ -108,6 +108,15 @@ def test_a_local_name_need_not_be_utf8(tmp_path):
     assert (path.parent / "b").read_bytes() == b"b"
 
 
+def test_there_is_no_file_behind_a_link_to_itself(tmp_path):
+    (tmp_path / "lake").symlink_to("lake")
+    for name in ("lake", "lake/inner/file"):
+        uri = join(tmp_path.as_uri(), name)
+        assert not store.exists(uri)
+        with pytest.raises(FileNotFoundError):
+            store.read_bytes(uri)
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/text").touch()

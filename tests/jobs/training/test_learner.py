@@ -7,7 +7,7 @@ from jobs.config import TrainConfig
 from jobs.engine.base import WorkerContext
 from jobs.errors import InputError
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.training.learner import Learner, choose_device
+from jobs.training.learner import Learner, choose_device, compile_module
 from jobs.training.process_group import choose_backend
 
 CPU = torch.device("cpu")
@@ -56,10 +56,13 @@ def test_gradient_accumulation_equals_the_whole_batch(micro_batch_size):
     torch.testing.assert_close(pieces.gradients.values, whole.gradients.values)
 
 
-def test_compilation_without_a_compiler_is_an_error(monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(InputError, match=r"train.compile: no C\+\+ compiler found \(no-such-compiler\)"):
-        learner(compile=True)
+@pytest.mark.parametrize(
+    ("device", "variable", "compiler"), [("cpu", "CXX", r"C\+\+ compiler"), ("cuda", "CC", "C compiler")]
+)
+def test_compilation_without_a_compiler_is_an_error(monkeypatch, device, variable, compiler):
+    monkeypatch.setenv(variable, "no-such-compiler")
+    with pytest.raises(InputError, match=rf"train.compile: no {compiler} found \(no-such-compiler\); install one"):
+        compile_module(learner().model.model, torch.device(device))
 
 
 @pytest.mark.parametrize(
