@@ -10,6 +10,7 @@ the same process shares its buckets. At the end of the block, all clusters and t
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 import threading
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ONE_SERVER = threading.Lock()
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @contextmanager
@@ -63,6 +65,9 @@ def embedded_emr(
         InputError: if a bucket has an invalid name, or this machine can have no YARN and the settings want one.
     """
     settings = settings or EmrSettings()
+    for name in settings.buckets:
+        if not _BUCKET.fullmatch(name):
+            raise InputError(f"bucket {name!r}: its name needs 3 to 63 lower-case letters, digits, dots and hyphens")
     if settings.host not in _LOOPBACK:
         log.warning("Anyone who can reach %s can run commands as the user of this server", settings.host)
     if settings.executors == "yarn":

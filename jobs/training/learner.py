@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -45,11 +47,12 @@ class Learner:
         """
         total = 0.0
         at_a_time = self._micro_batch_size or max(1, len(windows))
-        for start in range(0, len(windows), at_a_time):
-            piece = windows[start : start + at_a_time].to(self.device)
-            loss = self.model.training_loss(piece, self.dtype) / num_targets
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            total += loss.item()
+        with repeatable(self.device):
+            for start in range(0, len(windows), at_a_time):
+                piece = windows[start : start + at_a_time].to(self.device)
+                loss = self.model.training_loss(piece, self.dtype) / num_targets
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                total += loss.item()
         return total
 
     def update(self, learning_rate: float) -> float:
@@ -122,6 +125,20 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
             " train.device=cpu"
         )
     return torch.device("cpu")
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Give the same gradients for the same windows, also on a GPU, whose usual attention adds in any order."""
+    if device.type == "cpu":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def compile_module(module: nn.Module, device: torch.device) -> None:

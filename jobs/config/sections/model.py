@@ -115,7 +115,8 @@ class TrainConfig(Section):
     gradients less noisy, but an epoch then has fewer steps."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Largest number of windows that a worker computes at once. The gradients of several such parts are summed
-    (gradient accumulation), so the result is the same. Set it if memory is short."""
+    (gradient accumulation), so the result is the same. Set it if memory is short. A large GPU needs many windows at
+    once to be busy."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually learns
     fastest. `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
@@ -156,8 +157,8 @@ class TrainConfig(Section):
     """Where the workers train. `auto` takes a GPU if there is one; a cluster whose instances have GPUs takes `cuda`.
     `cuda` is an error at once if a worker sees no GPU, so that nobody pays for GPUs and trains on processors."""
     compile: bool = False
-    """Compile the model with torch.compile: a slower start, then faster steps. On a CPU, the workers need a C++
-    compiler."""
+    """Compile the model with torch.compile: the start takes half a minute longer, and the steps of a transformer take
+    less time, on a large GPU half. The workers need a C++ compiler; on a GPU, a C compiler and Python's headers."""
     seed: int = Field(1234, ge=0)
     """Seed of the initial weights and of the order of the windows."""
     eval_every: Steps = 100

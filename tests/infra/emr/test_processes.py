@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from infra.emr.server import StartError, embedded_emr
+from infra.emr.settings import EmrSettings
+from jobs.errors import InputError
 from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
 
 pytestmark = pytest.mark.slow
@@ -127,6 +129,14 @@ def test_taken_port_is_one_clear_line(endpoint_url: str) -> None:
     assert refused.stdout == ""
     assert refused.stderr.count("\n") == 1
     assert f"port {port}: Address already in use" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["", "ab", "Lake", "a_b", "lake-", "a/b"])
+def test_a_bucket_that_cannot_be_leaves_nothing(name: str, tmp_path: Path) -> None:
+    settings = EmrSettings(buckets=("lake", name), state_dir=tmp_path / "state")
+    with pytest.raises(InputError, match="its name needs 3 to 63 lower-case letters"), embedded_emr(settings):
+        pass
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
