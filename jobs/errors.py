@@ -26,6 +26,10 @@ class InputError(NightjarError):
     exit_code = 2
 
 
+class BudgetError(InputError):
+    """A run would cost more than a budget allows, or nobody knows whether it would."""
+
+
 class DamagedError(NightjarError):
     """A file in the lake differs from its manifest: it is truncated, altered or missing."""
 

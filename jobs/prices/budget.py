@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.config import Config
-from jobs.errors import InputError, NightjarError, reading
+from jobs.errors import BudgetError, InputError, NightjarError, reading
 from jobs.lake.layout import FIRST_CLUSTER, Pipeline, Run
 from jobs.lake.runs import runs_beside
 from jobs.lake.store import ENVIRONMENT, Store
@@ -54,17 +54,17 @@ def check_budget(
     """Check that a run keeps to its budgets, and return the content of ``budget.json``; None without a budget.
 
     Raises:
-        InputError: if a price is not known, or if the run is expected to exceed a budget.
+        BudgetError: if a price is not known, or if the run is expected to exceed a budget.
     """
     if not has_budget(config):
         return None
     hourly = hourly_at_most(config, prices, region)
     if hourly.usd is None:
-        raise InputError(f"{describe_budget(config)}: the budget cannot be kept: {explain_missing(hourly.missing)}")
+        raise BudgetError(f"{describe_budget(config)}: the budget cannot be kept: {explain_missing(hourly.missing)}")
     expected, usd, month = estimate.usd, config.budget.usd, config.budget.usd_month
     shorten = _SHORTEN if config.trains else _GIVE_LESS
     if usd is not None and expected is not None and expected > usd:
-        raise InputError(
+        raise BudgetError(
             f"budget.usd: the run is expected to cost {expected:.2f} USD, more than {usd:.2f}"
             f" ({estimate}); raise it, or {shorten}"
         )
@@ -74,7 +74,7 @@ def check_budget(
         spent = spent_in_month(run, prices, store, moment)
         wanted = "" if expected is None else f", and this one is expected to cost {expected:.2f}"
         if spent >= month or spent + (expected or 0.0) > month:
-            raise InputError(
+            raise BudgetError(
                 f"budget.usd_month: runs of the pipeline {Pipeline.of(run).name} have cost {spent:.2f} USD since"
                 f" {moment:%Y-%m}-01 (UTC){wanted}, more than {month:.2f} together; raise it, wait for the next month,"
                 f" or {shorten}"
@@ -94,13 +94,13 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
     """Return what the other runs of a run's pipeline have cost since the month began, in USD.
 
     Raises:
-        InputError: if the cost of one is not known.
+        BudgetError: if the cost of one is not known.
     """
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
     uses = [use for other in _runs_since(run, start, store) for use in _uses(other, store, now.timestamp())]
     bill = make_bill([_clipped(use, start) for use in uses], lambda: prices)
     if bill.total.usd is None:
-        raise InputError(f"budget.usd_month: what runs of this month have cost is not known: {bill.problem}")
+        raise BudgetError(f"budget.usd_month: what runs of this month have cost is not known: {bill.problem}")
     return bill.total.usd
 
 

@@ -37,7 +37,7 @@ class TransientFaultError(NightjarError, AirflowException):
 
 @contextmanager
 def only_mistakes_are_final() -> Iterator[None]:
-    """Raise an `InputError` as a `UserError`, or as a TransientFaultError if its cause may pass."""
+    """Raise an `InputError` as a `UserError` in its context, or as a TransientFaultError if its cause may pass."""
     try:
         yield
     except InputError as error:

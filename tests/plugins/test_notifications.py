@@ -5,8 +5,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from jobs.errors import InputError
+from jobs.errors import BudgetError, InputError
 from nightjar import notifications
+from nightjar.errors import UserError, only_mistakes_are_final
 from nightjar.notifications import Notification
 from tests.support.receiver import receiver
 
@@ -52,11 +53,19 @@ def test_a_decision_is_sent_to_those_who_asked_for_it(chat, decision, sent):
     assert [each["text"] for each in chat.received] == sent
 
 
+def failed(error):
+    """Return the error of a task that has raised `error`."""
+    with pytest.raises(UserError) as found, only_mistakes_are_final():
+        raise error
+    return found.value
+
+
 @pytest.mark.parametrize(
     ("context", "sent"),
     [
-        ({"exception": InputError("budget.usd: too little")}, ["budget.usd: too little"]),
-        ({"exception": InputError("corpus: is empty")}, []),
+        ({"exception": failed(BudgetError("budget.usd: too little"))}, ["budget.usd: too little"]),
+        ({"exception": failed(InputError("budget.usd: not a number"))}, []),
+        ({"exception": ValueError("a defect")}, []),
         ({"ti": Ran({"stopped_by_budget": True})}, ["the budget has ended the training, with a model"]),
         ({"ti": Ran({"valid_loss": 4.0})}, []),
     ],
