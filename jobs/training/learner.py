@@ -28,6 +28,8 @@ class Learner:
     """
 
     def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # or what names no GPU would take memory of the first one
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
