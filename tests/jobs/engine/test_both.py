@@ -91,6 +91,24 @@ def test_both_engines_make_the_same_datasets_and_model(on_spark, corpus, tmp_pat
     assert {step for step, _, _ in stages} == {"tokenize", "windows", "train", "generate"}
 
 
+def test_both_engines_evaluate_a_model_alike(spark, on_spark, corpus):
+    home, trained, _ = on_spark
+    losses, statistics = [], []
+    for engine in (InlineEngine(), spark):
+        settings = {"use.model": trained.run_id, "use.task": "evaluate", "tokenize.split_bytes": 4096}
+        run = start_run(home.run(f"evaluated-{engine.name}"), str(corpus), "tiny", settings)
+        stats = run_all(run, engine)["evaluate"]
+        files = store.read_manifest(run.evaluation).files
+        lines = [line for entry in files for line in store.read_file(run.evaluation, entry).splitlines()]
+        losses.append([json.loads(line)["loss"] for line in lines])
+        statistics.append([stats[key] for key in ("num_documents", "num_bytes", "num_files")])
+    assert statistics[0] == statistics[1] == [400, sum(file.stat().st_size for file in corpus.iterdir()) - 2 * 398, 2]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(losses[0]) == 400
+    [stage] = [stage for stage in stats["stages"] if stage["description"] == "evaluate"]
+    assert stage["tasks"] > 4
+
+
 def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, on_spark, corpus, tmp_path):
     _, undisturbed, _ = on_spark
     home = Lake(to_uri(str(tmp_path)))
