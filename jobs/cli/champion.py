@@ -13,7 +13,7 @@ from jobs.cli import options
 from jobs.cli.runner import command_line, user_name
 from jobs.cli.tables import write_pairs, write_table
 from jobs.errors import InputError
-from jobs.lake.identity import DEFAULT
+from jobs.lake.identity import DEFAULT, LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,10 +110,18 @@ def compare_champions(
 @champion.command("promote")
 def promote_run(
     run: Annotated[str, Argument(metavar="RUN", help="Id of a run in the lake, or PIPELINE/ID.", show_default=False)],
+    pipeline: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="The pipeline that gets the champion. Default: that of the run; of a run without Airflow, `default`.",
+            show_default=False,
+        ),
+    ] = None,
     why: Annotated[str, Option(metavar="TEXT", help="The reason, for the history.")] = "by hand",
     lake: options.Lake = "lake",
 ) -> None:
-    """Make the model of a run the champion of its pipeline without a comparison.
+    """Make the model of a run the champion of a pipeline without a comparison.
 
     Nights promote what is better by themselves. This is for what they cannot compare, such as another kind of model.
     """
@@ -126,9 +134,10 @@ def promote_run(
     found = find_run(run, Lake(to_uri(lake)), is_started=False)
     summary = read_summary(found)
     metrics = {"bits_per_byte": summary.bits_per_byte, "valid_loss": summary.valid_loss}
-    change, pipeline = promote_by_hand(found, f"command line: {user_name()}", why, metrics), Pipeline.of(found).name
-    _write_change(pipeline, change)
-    place = ("--lake", lake, "--model", f"champion:{pipeline}")
+    name = pipeline or (DEFAULT if found.pipeline == LOCAL else Pipeline.of(found).name)
+    change = promote_by_hand(found, _pipeline(name, lake), f"command line: {user_name()}", why, metrics)
+    _write_change(name, change)
+    place = ("--lake", lake, "--model", f"champion:{name}")
     log.info("next: %s", command_line("sample", *place, "--prompt", "The man"))
 
 

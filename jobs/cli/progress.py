@@ -1,4 +1,4 @@
-"""The progress of a step on a terminal: one line that is redrawn, instead of log lines."""
+"""The progress of a step: one line that is redrawn on a terminal; elsewhere log lines, also while a model trains."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 
 from rich.console import Console
 from rich.status import Status
@@ -18,6 +19,7 @@ from jobs.lake import store
 from jobs.lake.layout import Run
 
 POLL_SECONDS = 1.0
+LINE_SECONDS = 10.0
 
 log = logging.getLogger("jobs")
 
@@ -26,34 +28,58 @@ log = logging.getLogger("jobs")
 def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
     """Show the latest message of a step while the block runs, and its duration at the end.
 
-    Only on a terminal and with the log level INFO; otherwise the log has a line for each message.
+    Only on a terminal and with the log level INFO. Otherwise the log has a line for each message, and one every
+    `LINE_SECONDS` in training, whose workers have logs of their own.
     """
     if log_level != "INFO" or not sys.stderr.isatty():
-        yield
+        with _watching(partial(_log_lines, run, step)) if step == "train" else nullcontext():
+            yield
         return
     console = Console(stderr=True, highlight=False)
-    started, ended = time.monotonic(), threading.Event()
+    started = time.monotonic()
     log.setLevel(logging.WARNING)  # also in worker processes, whose lines would break the redrawn one
     try:
-        with console.status(step) as status:
-            watcher = threading.Thread(target=_watch, args=(run, step, status, ended, started), daemon=True)
-            watcher.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                watcher.join()
+        with console.status(step) as status, _watching(partial(_redraw, run, step, status, started)):
+            yield
         console.print(f"done {step:<9} {time.monotonic() - started:.1f} s")
     finally:
         log.setLevel(logging.INFO)
 
 
-def _watch(run: Run, step: str, status: Status, ended: threading.Event, started: float) -> None:
+@contextmanager
+def _watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run `watch` in a thread; set its event when the block ends, and wait for it."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=watch, args=(ended,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _log_lines(run: Run, step: str, ended: threading.Event) -> None:
+    """Log the latest message every `LINE_SECONDS`, if there is a new one."""
+    last = _message(run, step)
+    while not ended.wait(LINE_SECONDS):
+        if (message := _message(run, step)) != last:
+            log.info("%s: %s", step, message)
+            last = message
+
+
+def _redraw(run: Run, step: str, status: Status, started: float, ended: threading.Event) -> None:
     """Redraw the line until the step has ended."""
     message = ""
     while not ended.wait(POLL_SECONDS):
-        with suppress(OSError, NightjarError):  # not written yet
-            message = store.read_json(run.progress(step)).get("message", "")
+        message = _message(run, step) or message
         line = Text(f"{step:<9} {time.monotonic() - started:.0f} s  {message}")
         line.truncate(status.console.width - 3, overflow="ellipsis")  # the spinner takes two columns
         status.update(line)
+
+
+def _message(run: Run, step: str) -> str:
+    """Return the latest message of a step; "" if there is none yet."""
+    with suppress(OSError, NightjarError):
+        return str(store.read_json(run.progress(step)).get("message", ""))
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -66,6 +67,11 @@ def run(
     if "train" in stats:
         train = stats["train"]
         sys.stdout.write(f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n")
+        if train["valid_loss"] >= train.get("unigram_loss", math.inf):
+            sys.stdout.write(
+                "It has learned nothing yet: the frequencies of the tokens alone give a lower loss (unigram). Train"
+                " longer, such as with --set train.epochs=20, or give more text.\n"
+            )
         lines["next"] = command_line("sample", "--lake", lake, "--model", started.run_id, "--prompt", "The man")
     elif "generate" in stats and (used := read_used(started)):
         lines["next"] = command_line("sample", "--lake", lake, "--model", readable(used.uri), "--prompt", "The man")

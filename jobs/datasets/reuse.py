@@ -56,7 +56,7 @@ def find_tokenizer(
 ) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
 
-    ``inherit`` names that of the pipeline's champion, or else that of the first of the `earlier` tokens.
+    ``inherit`` names that of the champion of `pipeline`, or else that of the first of the `earlier` tokens.
     """
     if name == "inherit":
         champion, _ = read_champion(pipeline)

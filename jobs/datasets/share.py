@@ -148,7 +148,7 @@ def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> 
                 return found
             if best is None or (len(found.lacking), found.distance) < (len(best.lacking), best.distance):
                 best, nearest = found, distance
-        log.info("draw %d of the split by %s does not give the wanted share", split.draw, split.method)
+        log.debug("draw %d of the split by %s does not give the wanted share", split.draw, split.method)
     assert best is not None, "there is at least one draw, with at least one threshold"
     return best
 

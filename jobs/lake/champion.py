@@ -138,9 +138,10 @@ def name_of_model(manifest: Manifest) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def promote_by_hand(run: Run, by: str, why: str, metrics: Mapping[str, Any], store: Store = ENVIRONMENT) -> Change:
-    """Make a run's model the champion of its pipeline without a comparison, and return the change."""
-    pipeline = Pipeline.of(run)
+def promote_by_hand(
+    run: Run, pipeline: Pipeline, by: str, why: str, metrics: Mapping[str, Any], store: Store = ENVIRONMENT
+) -> Change:
+    """Make a run's model the champion of a pipeline without a comparison, and return the change."""
     champion, version = read_champion(pipeline, store)
     change = Change("promoted", copy_model(run, store), run.folder, utc_now(), by, why, metrics)
     if not change_champion(pipeline, champion, version, change, store):

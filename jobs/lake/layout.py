@@ -185,8 +185,8 @@ class Pipeline:
 
     @classmethod
     def of(cls, run: Run) -> Pipeline:
-        """Return the pipeline that a run follows: `DEFAULT` for runs without Airflow, and in the earlier layout."""
-        return cls(run.lake_uri, DEFAULT if run.pipeline in ("", LOCAL) else run.pipeline)
+        """Return the pipeline of a run: `LOCAL` without Airflow, and `DEFAULT` in the earlier layout."""
+        return cls(run.lake_uri, run.pipeline or DEFAULT)
 
 
 @dataclass(frozen=True)

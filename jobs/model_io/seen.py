@@ -90,9 +90,11 @@ def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | No
         return None
     if not has_model:
         return "would train on"
-    if not _has_fixed_split(run):
+    decisions = read_decisions(Pipeline.of(run))
+    # In earlier versions, runs without Airflow followed the decisions of the pipeline `default`.
+    if not _has_fixed_split(run) or not decisions.files:
         return "trained or validated on"
-    sides = read_decisions(Pipeline.of(run)).sides_of(found)
+    sides = decisions.sides_of(found)
     if (sides == TRAIN).any():
         return "trained on"
     return "validated on" if (sides == VALID).any() else None

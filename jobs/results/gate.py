@@ -141,7 +141,8 @@ def reason_against(
     if text.repetition > settings.max_repetition:
         return (
             f"{text.repetition:.0%} of the {NGRAM}-grams of its samples repeat an earlier one, more than"
-            f" promotion.max_repetition={settings.max_repetition:g}"
+            f" promotion.max_repetition={settings.max_repetition:g}: train longer, or judge samples at a higher"
+            " generate.temperature"
         )
     if text.unknown > settings.max_unknown:
         return (

@@ -10,14 +10,14 @@ from operator import itemgetter
 
 from jobs.config import Config
 from jobs.errors import InputError
-from jobs.lake.champion import read_champion
+from jobs.lake.champion import champions_pipeline, read_champion
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.models import TOKENIZER
 from jobs.lake.runs import all_runs, used_datasets
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
-from jobs.sources.inputs import INHERIT
+from jobs.sources.inputs import INHERIT, model_to_start_from
 
 MOST_EARLIER = 50
 """How many of the latest runs of a lake are searched."""
@@ -38,11 +38,17 @@ def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -
             yield run.run_id, uri, manifest
 
 
+def inherited_pipeline(run: Run, config: Config) -> Pipeline:
+    """Return the pipeline whose champion's vocabulary a run inherits: that of `train.init`, else its own."""
+    start = model_to_start_from(config.train.init or "")
+    return champions_pipeline(start, Lake(run.lake_uri)) or Pipeline.of(run)
+
+
 def inherits(run: Run, config: Config, store: Store = ENVIRONMENT) -> bool:
-    """Return whether a run takes its vocabulary from the pipeline's champion or from an earlier run."""
+    """Return whether a run takes its vocabulary from a champion or from an earlier run."""
     if config.tokenize.tokenizer != INHERIT or not config.trains:
         return False
-    champion, _ = read_champion(Pipeline.of(run), store)
+    champion, _ = read_champion(inherited_pipeline(run, config), store)
     if champion and store.exists(join(champion.model_uri, TOKENIZER)):
         return True
     return any(True for _ in earlier_runs(Lake(run.lake_uri), config.corpus, run, store))

@@ -64,17 +64,22 @@ def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str 
     """Return the URI of the model that `train.init` names; None for random weights."""
     if init is None:
         return None
-    kind, *name = init.partition(":")
-    if kind == CHAMPION_OR_SCRATCH:
-        init = "".join((CHAMPION, *name))
+    name = model_to_start_from(init)
     try:
-        pipeline = champions_pipeline(init, lake)
-        if kind == CHAMPION_OR_SCRATCH and pipeline and read_champion(pipeline, store)[0] is None:
+        pipeline = champions_pipeline(name, lake)
+        if name != init and pipeline and read_champion(pipeline, store)[0] is None:
             return None
-        return find_model(init, lake, store)
+        return find_model(name, lake, store)
     except InputError as error:
-        hint = f"; or set train.init={''.join((CHAMPION_OR_SCRATCH, *name))}" if kind == CHAMPION else ""
+        is_champion = init.partition(":")[0] == CHAMPION
+        hint = f"; or set train.init={init.replace(CHAMPION, CHAMPION_OR_SCRATCH, 1)}" if is_champion else ""
         raise InputError(f"train.init: {error}{hint}") from None
+
+
+def model_to_start_from(init: str) -> str:
+    """Return ``champion:poems`` for ``champion-or-scratch:poems``, and any other value of `train.init` as it is."""
+    kind, *name = init.partition(":")
+    return "".join((CHAMPION, *name)) if kind == CHAMPION_OR_SCRATCH else init
 
 
 def find_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:

@@ -15,7 +15,8 @@ from jobs.datasets.reuse import earlier_tokens, find_reusable, find_tokenizer
 from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
 from jobs.fingerprint import code_version, fingerprint
-from jobs.lake.layout import Lake, Pipeline, Run
+from jobs.lake.layout import Lake, Run
+from jobs.sources.earlier import inherited_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """
     settings, lake = config.text_settings, Lake(run.lake_uri)
     earlier, again = tee(earlier_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else ())
-    tokenizer, origin = find_tokenizer(settings.tokenizer, Pipeline.of(run), earlier)
+    tokenizer, origin = find_tokenizer(settings.tokenizer, inherited_pipeline(run, config), earlier)
     for remark in tokenizer.remarks() if tokenizer else ():  # said here alone, though checks read the tokenizer before
         log.warning("tokenize.tokenizer: %s: %s", origin, remark)
     listing, corpus = read_corpus(config.corpus, lake.uri, settings, engine, progress)

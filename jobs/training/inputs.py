@@ -14,7 +14,7 @@ from jobs.config.sections.model import EMBED
 from jobs.lake import store
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.runs import used_datasets
-from jobs.sources.earlier import inherits
+from jobs.sources.earlier import inherited_pipeline, inherits
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
 from jobs.sources.split import check_split
 
@@ -74,7 +74,7 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
     if is_known:
         return TokensDataset.of_run(run).read_tokenizer()
     earlier = earlier_tokens(lake, config.corpus, run) if name == INHERIT else ()
-    return find_tokenizer(name, Pipeline.of(run), earlier)[0]
+    return find_tokenizer(name, inherited_pipeline(run, config), earlier)[0]
 
 
 def _learns(run: Run, config: Config) -> bool:

@@ -88,7 +88,7 @@ def test_the_champion_is_evaluated_and_generates_without_another_training(headle
     other.write_text("".join(json.dumps({"verse": line}) + "\n" for line in poems().decode().split("\n\n")[:40]))
     trained = headless(lake, {**CONF, "corpus": str(text), "train.epochs": 1}, PROJECT_ROOT)
     assert trained.code == 0, trained.log[-3000:]
-    promote_by_hand(trained.run, "test", "one epoch is too little for the gate", {}, store())
+    promote_by_hand(trained.run, Pipeline.of(trained.run), "test", "one epoch is too little for the gate", {}, store())
     champion, version = read_champion(Pipeline.of(trained.run))
     use = {"use.model": "champion"}
     evaluated = headless(

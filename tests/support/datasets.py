@@ -9,6 +9,7 @@ from jobs.config import resolve
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Item, Result
 from jobs.engine.inline import InlineEngine
+from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake
 from jobs.lake.store import read_json, write_bytes
 from jobs.lake.uri import join
@@ -42,7 +43,7 @@ class Pipeline:
         keys = {key.replace("__", "."): value for key, value in settings.items()}
         self.config = resolve(corpus, "tiny", {**defaults, **keys})
         self.lake = Lake(lake_uri)
-        self.run = self.lake.run(run_id)
+        self.run = self.lake.run(run_id, DEFAULT)
         self.lines: list[str] = []
         self.stats: Any = {}
 

@@ -71,8 +71,9 @@ def _read_scores(run: Run, config: Config, store: Store) -> Scores:
     model = store.read_manifest(run.model)
     if SCORE not in config.steps:
         why = (
-            f"windows.split={config.windows.split}: models are compared only with windows.split=fixed, under which none"
-            " has trained on the documents that are compared"
+            f"it cannot be compared with the champion, since windows.split={config.windows.split} divides each text"
+            " anew, and one may have trained on what the other is judged by; set windows.split=fixed in all runs of the"
+            " pipeline"
         )
         return Scores(model.fingerprint if model else "", None, "", NATS, (), why)
     scores = read_scores(run, store)
@@ -113,7 +114,7 @@ def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain |
     if champion is None:
         return ""
     if scores.not_compared:
-        return f"{scores.not_compared}; nightjar champion promote {run.folder} replaces it all the same"
+        return f"{scores.not_compared}; nightjar champion promote {run.folder} makes it the champion all the same"
     if champion.model != scores.champion:
         compared = f"with {scores.champion[:12]}" if scores.champion else "with no champion"
         return (

@@ -42,7 +42,7 @@ def rows(capsys):
 @pytest.mark.slow
 def test_models_that_saw_a_document_are_named(lake, tmp_path, capsys):
     first = make(lake, "first")
-    promote_by_hand(first, "ann", "the first", {})
+    promote_by_hand(first, lake.pipeline(), "ann", "the first", {})
     trained = min(texts_of(first, "train"))
     letter = tmp_path / "letter.txt"
     letter.write_text(f"  {trained}\n")

@@ -1,4 +1,4 @@
-"""The progress of a step: a line that is redrawn on a terminal, and nothing elsewhere."""
+"""The progress of a step: a line that is redrawn on a terminal, and log lines elsewhere."""
 
 import io
 import logging
@@ -55,3 +55,15 @@ def test_elsewhere_the_log_lines_stay(run, monkeypatch, stream, level):
     with show_progress(run, "train", level):
         assert logging.getLogger("jobs").level == logging.INFO
     assert output.getvalue() == ""
+
+
+def test_elsewhere_each_new_message_of_training_is_a_log_line(run, monkeypatch, caplog):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.02)
+    store.write_json(run.progress("train"), {"message": "of an earlier attempt"})
+    with caplog.at_level(logging.INFO, logger="jobs"), show_progress(run, "train", "INFO"):
+        for message in ("step 3/7", "step 5/7"):
+            store.write_json(run.progress("train"), {"message": message})
+            while f"train: {message}" not in caplog.messages:
+                pass
+    assert caplog.messages == ["train: step 3/7", "train: step 5/7"]

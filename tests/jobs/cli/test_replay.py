@@ -71,7 +71,7 @@ def assert_equal(home, source, capsys):
 
 
 def promote(run):
-    promote_by_hand(run, "ann", "better", {})
+    promote_by_hand(run, Lake(run.lake_uri).pipeline(), "ann", "better", {})
     return read_champion(Lake(run.lake_uri).pipeline())[0]
 
 

@@ -180,6 +180,23 @@ def test_the_champion_comes_first(tmp_path):
     assert third.datasets == other.datasets  # the same tokens as those of the run before
 
 
+@pytest.mark.parametrize(
+    ("init", "origin"),
+    [(None, "run second"), ("champion", "champion of poems"), ("champion-or-scratch", "champion of poems")],
+)
+def test_a_run_without_airflow_inherits_from_the_champion_that_it_starts_from(tmp_path, init, origin):
+    lake_uri = to_uri(str(tmp_path))
+    write_corpus(join(lake_uri, "corpus"), TEXTS)
+    tokenize(lake_uri, "first")
+    second, _ = tokenize(lake_uri, "second", tokenize__tokenizer="train", tokenize__vocab_size=300)
+    write_bytes(join(second.lake.models, "abc", "tokenizer.json"), second.tokens.read_tokenizer().json)
+    write_bytes(second.lake.pipeline("poems").champion, json.dumps({"model": "abc", "run_id": "of poems"}).encode())
+    start = None if init is None else f"{init}:poems"
+    trial = Pipeline(lake_uri, join(lake_uri, "corpus"), tokenize__tokenizer="inherit", train__init=start)
+    trial.run = second.lake.run("trial", "local")
+    assert trial.tokenize()["tokenizer_from"] == origin
+
+
 def test_the_latest_run_on_this_corpus_counts(tmp_path):
     lake_uri = to_uri(str(tmp_path))
     write_corpus(join(lake_uri, "corpus"), TEXTS)

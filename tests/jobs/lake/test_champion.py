@@ -92,7 +92,8 @@ def test_names_of_champions(lake, tmp_path):
 
 def test_a_run_follows_its_own_pipeline(lake):
     assert Pipeline.of(lake.run("night-1", "poems")) == lake.pipeline("poems")
-    for run in (lake.run("by hand"), lake.earlier_run("old"), lake.run("night-1", "default")):
+    assert Pipeline.of(lake.run("by hand")) == lake.pipeline("local")
+    for run in (lake.earlier_run("old"), lake.run("night-1", "default")):
         assert Pipeline.of(run) == lake.pipeline()
 
 

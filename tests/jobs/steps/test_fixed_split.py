@@ -276,10 +276,11 @@ def test_what_makes_documents_cannot_change(local):
     for settings in ({"tokenize.max_piece_bytes": 2048}, {"tokenize.documents": "paragraph"}):
         changed = {"windows.split": "fixed", "tokenize.documents": "line", **settings}
         with pytest.raises(InputError, match="the split of the pipeline default was decided with"):
-            start_run(Lake(local).run("early"), nights.corpus, "tiny", changed)  # before anything is written
-        assert not list_files(Lake(local).run("early").uri)
-    poems = Lake(local).run("early", "poems")  # another pipeline decides for itself
-    start_run(poems, nights.corpus, "tiny", {"windows.split": "fixed", "tokenize.documents": "paragraph"})
+            start_run(Lake(local).run("early", "default"), nights.corpus, "tiny", changed)  # before anything is written
+        assert not list_files(Lake(local).run("early", "default").uri)
+    for pipeline in ("poems", "local"):  # another pipeline decides for itself; a run without Airflow is of `local`
+        other = Lake(local).run("early", pipeline)
+        start_run(other, nights.corpus, "tiny", {"windows.split": "fixed", "tokenize.documents": "paragraph"})
     changed = nights.begin(windows__valid_fraction=0.5).windows()
     assert (
         "windows.valid_fraction=0.5 has no effect: the split of this pipeline was decided with 0.2"

@@ -119,7 +119,7 @@ def test_a_champion_that_cannot_be_compared_stays(lake):
     score(run, "two", 100.0, first, "the champion predicts embeddings, and this model tokens")
     assert promote(run)["why"] == (
         "the champion predicts embeddings, and this model tokens;"
-        " nightjar champion promote lab/poems/two replaces it all the same"
+        " nightjar champion promote lab/poems/two makes it the champion all the same"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_split_that_is_not_for_life_gives_the_first_champion_alone(lake):
     assert pointer(lake)["history"][0]["metrics"]["bits_per_byte"] == 2.5
     decided = promotion.promote(finished(lake, "two", "two"), BY, config_of("auto"))
     assert not decided["promoted"]
-    assert decided["why"].startswith("windows.split=auto: models are compared only with windows.split=fixed")
+    assert decided["why"].startswith("it cannot be compared with the champion, since windows.split=auto divides")
 
 
 def test_scores_of_another_model_or_none_are_an_error(lake):
