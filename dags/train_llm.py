@@ -42,6 +42,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from jobs.config import EVALUATE, SCORE, STEPS, of_run
 from nightjar import aws, form, links, notifications, pipelines, settings
 from nightjar.errors import only_mistakes_are_final
+from nightjar.failures import causes_of, keep_cause
 from nightjar.operators import (
     CreateClusterOperator,
     SparkStepOperator,
@@ -127,7 +128,7 @@ def upload_package() -> str:
 def pull_stats() -> dict[str, Any]:
     """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, also when a step failed."""
     context = get_current_context()
-    return results.pull_stats(current_run(context), SETTINGS.stats_dir, task_states(context))
+    return results.pull_stats(current_run(context), SETTINGS.stats_dir, causes_of(context, task_states(context)))
 
 
 @task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # steps that the configuration does not ask for are skipped
@@ -208,6 +209,7 @@ def build(pipeline: PipelineConfig) -> DAG:
     for name, each in dag.task_dict.items():
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
+        each.on_failure_callback = [keep_cause, *each.on_failure_callback]
     # A task reads the DAG's fields. Airflow copies those that a DAG has at first into each task: the serialized DAG
     # grows twelvefold, and parsing takes three times as long.
     dag.params = ParamsDict(form.trigger_form(pipeline, SETTINGS.lake))

@@ -7,7 +7,7 @@ that moment on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -81,6 +81,17 @@ class ClusterUse:
 _USE = TypeAdapter(ClusterUse)
 
 
+def read_records(run: Run, store: Store = ENVIRONMENT) -> list[dict[str, Any]]:
+    """Return the records of a run's clusters. One that cannot be read is left out."""
+    found = []
+    for file in store.list_files(run.clusters):
+        with suppress(OSError, NightjarError):
+            record = store.read_json(file.uri)
+            if isinstance(record, dict):
+                found.append(record)
+    return found
+
+
 def read_uses(
     run: Run,
     config: Mapping[str, Any],
@@ -89,9 +100,7 @@ def read_uses(
     is_running: bool = True,
     now: float | None = None,
 ) -> list[ClusterUse]:
-    """Return the use of the clusters that a run has made; those of the user's own are not among them.
-
-    A record that cannot be read is left out.
+    """Return the use of the clusters that a run has made, as `uses_of` does with their records.
 
     Args:
         run: The run.
@@ -100,11 +109,30 @@ def read_uses(
         is_running: Whether clusters that have not ended run now.
         now: The present moment, in seconds since 1970.
     """
+    return uses_of(read_records(run, store), config, is_running=is_running, now=now)
+
+
+def uses_of(
+    records: Iterable[Mapping[str, Any]],
+    config: Mapping[str, Any],
+    *,
+    is_running: bool = True,
+    now: float | None = None,
+) -> list[ClusterUse]:
+    """Return the use of the clusters that a run has made; those of the user's own are not among them.
+
+    A record with wrong values is left out.
+
+    Args:
+        records: The records of the run's clusters.
+        config: The run's stored configuration.
+        is_running: Whether clusters that have not ended run now.
+        now: The present moment, in seconds since 1970.
+    """
     moment, found = time.time() if now is None else now, list[ClusterUse]()
-    for file in store.list_files(run.clusters):
-        with suppress(OSError, NightjarError, ValidationError):
-            record = store.read_json(file.uri)
-            if isinstance(record, dict) and not record.get("borrowed"):
+    for record in records:
+        with suppress(ValidationError):
+            if not record.get("borrowed"):
                 found += _use_of(record, config, moment if is_running else None)
     return found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from time import time
 from typing import Any
@@ -25,8 +24,9 @@ from jobs.lake.uri import base_name, join, relative_name
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.prices.bill import Bill, make_bill
 from jobs.prices.book import shown_prices
-from jobs.prices.metering import read_uses
+from jobs.prices.metering import read_records, read_uses, uses_of
 from jobs.results.text import one_line
+from jobs.results.under_way import is_under_way, seconds_of
 
 MOST_CHARACTERS = 300
 """Longest text of a summary. A corpus may be thousands of places."""
@@ -38,9 +38,9 @@ class Status(StrEnum):
     DONE = "done"
     FAILED = "failed"
     RUNNING = "running"
-    """A program holds the run's lock."""
+    """A program holds the run's lock, or its DAG is between two tasks or waits for its cluster."""
     UNFINISHED = "unfinished"
-    """No program works on it: it waits for its cluster, is between two steps, or was ended from outside."""
+    """Nobody works on it: it was ended from outside, or was left for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class Summary:
     used_model: str | None = None
     """The name of the model that the run uses instead of training one."""
     started: float | None = None
-    """Start of the first step, in seconds since 1970."""
+    """Start of the first step, in seconds since 1970; of a run in progress, when its configuration was written."""
     seconds: float | None = None
-    """Duration of the steps together; of a run in progress, the time since its first step started."""
+    """Duration of the steps together; of a run in progress, the time since `started`."""
     num_parameters: int | None = None
     valid_loss: float | None = None
     baseline_loss: float | None = None
@@ -126,19 +126,25 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
     versions = versions_of(run, store)  # first, so that a later change is noticed
     config, stats = read_values(run.config, store), read_values(watched_files(run)[0], store)
     is_held = not is_over and _is_held(run, store)
-    bill = read_bill(run, store, config, is_running=is_held) if versions[-1] else None
     steps = _steps(run, store, config, _mapping(stats.get("steps")), is_held=is_held)
-    steps = tuple(_with_charge(step, bill) for step in steps) if bill else steps
     status = Status.RUNNING if is_held else _status(steps)
+    is_open = status in (Status.RUNNING, Status.UNFINISHED)
+    written = _written(run, store) if is_open or not stats.get("steps") else None
+    clusters = read_records(run, store) if versions[-1] else []
     cause = next((f"{step.name}: {step.cause}" for step in steps if step.cause), None)
     failure = _mapping(stats.get("failure"))
-    if failure and status is Status.UNFINISHED:
+    failed_at = (as_number(failure.get("time")) or 0.0) if failure else None
+    signs = (written, *(each[1] for each in versions if each))
+    if status is Status.UNFINISHED and not is_over and is_under_way(run, clusters, signs, time(), failed_at):
+        status = Status.RUNNING
+    elif failure and status is Status.UNFINISHED:
         status, cause = Status.FAILED, _text(failure.get("cause"))
+    is_running = status is Status.RUNNING
+    uses = uses_of(clusters, config, is_running=is_running)
+    bill = make_bill(uses, lambda: shown_prices(store)) if uses else None
+    steps = tuple(_with_charge(step, bill) for step in steps) if bill else steps
     baseline = next((name for name in BASELINE_LOSSES if as_number(stats.get(name)) is not None), None)
-    started = [
-        as_number(each.get("started")) for each in _mapping(stats.get("steps")).values() if isinstance(each, dict)
-    ]
-    start = min((each for each in started if each is not None), default=_start_of(run, store, stats))
+    start = _start_of(stats, written, is_running=is_running) or failed_at
     ended = [as_number(each) for each in _mapping(stats.get("seconds")).values()]
     seconds = sum(each for each in ended if each is not None) if ended else None
     parameters = as_number(stats.get("num_parameters"))
@@ -153,7 +159,7 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         corpus=_text(config.get("corpus")) or None,
         used_model=_text(_mapping(config.get("use")).get("model")),
         started=start,
-        seconds=time() - start if is_held and start is not None else seconds,
+        seconds=time() - start if is_running and start is not None else seconds,
         num_parameters=None if parameters is None else int(parameters),
         valid_loss=as_number(stats.get("valid_loss")),
         baseline_loss=as_number(stats.get(baseline)) if baseline else None,
@@ -272,7 +278,7 @@ def _end_of(stats: Mapping[str, Any]) -> float:
 
 
 def _end_of_attempt(outcome: Outcome | None) -> float:
-    return (_seconds_of(outcome.ended) if outcome else None) or 0.0
+    return (seconds_of(outcome.ended) if outcome else None) or 0.0
 
 
 def _status(steps: tuple[StepSummary, ...]) -> Status:
@@ -280,12 +286,9 @@ def _status(steps: tuple[StepSummary, ...]) -> Status:
     return Status.FAILED if Status.FAILED in states else Status.DONE if states == {Status.DONE} else Status.UNFINISHED
 
 
-def read_bill(
-    run: Run, store: Store = ENVIRONMENT, config: Mapping[str, Any] | None = None, *, is_running: bool
-) -> Bill | None:
+def read_bill(run: Run, store: Store = ENVIRONMENT, *, is_running: bool) -> Bill | None:
     """Return the bill of a run; None if it has had no cluster of its own, or none of which the use is known."""
-    known = read_values(run.config, store) if config is None else config
-    uses = read_uses(run, known, store, is_running=is_running)
+    uses = read_uses(run, read_values(run.config, store), store, is_running=is_running)
     return make_bill(uses, lambda: shown_prices(store)) if uses else None
 
 
@@ -297,23 +300,25 @@ def _cost_note(bill: Bill) -> str | None:
     return "; ".join(parts) or None
 
 
-def _seconds_of(moment: Any) -> float | None:
-    """Return a time in ISO format as seconds since 1970; None if it is no such time."""
-    with suppress(ValueError, TypeError, OverflowError):
-        return datetime.fromisoformat(moment).timestamp()
-    return None
-
-
 def _is_held(run: Run, store: Store) -> bool:
     with suppress(NightjarError, OSError):
         return is_held(run, time(), store)
     return False
 
 
-def _start_of(run: Run, store: Store, stats: Mapping[str, Any]) -> float | None:
-    """Return when the configuration of a run without statistics was written, or when it failed before that."""
-    info = None if stats.get("steps") else store.info(run.config)
-    return info.modified_at if info else as_number(_mapping(stats.get("failure")).get("time"))
+def _start_of(stats: Mapping[str, Any], written: float | None, *, is_running: bool) -> float | None:
+    """Return when the first step of a run started. One in progress, or without a step, started as it was `written`."""
+    steps = (each for each in _mapping(stats.get("steps")).values() if isinstance(each, dict))
+    started = [each for each in (as_number(step.get("started")) for step in steps) if each is not None]
+    if written is not None and (is_running or not started):
+        started.append(written)
+    return min(started, default=None)
+
+
+def _written(run: Run, store: Store) -> float | None:
+    """Return when the configuration of a run was written, before its first step; None if it was not."""
+    info = store.info(run.config)
+    return info.modified_at if info else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -66,7 +66,7 @@ def is_refusal(error: ClientError) -> bool:
     return 400 <= status < 500 and status not in (408, 409, 429) and not any(word in code for word in _THROTTLED)
 
 
-def words_of(error: Exception) -> str:
+def words_of(error: BaseException) -> str:
     """Return what an error says, in one line; of a refused request to AWS, its name, the code and the message."""
     if isinstance(error, ClientError):
         found = error.response.get("Error", {})

@@ -10,6 +10,7 @@ from infra.lake import sample_corpus
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
+from jobs.results.summary import read_summary
 from nightjar.aws import store
 from tests.support.airflow import STANDIN
 from tests.support.headless import run_dag
@@ -52,7 +53,11 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
         assert (stats["cost_usd"], "run nightjar prices" in stats["bill"]["problem"]) == (None, True)
     assert store().read_json(done.run.estimate)["reason"] == "no earlier night"
     report = done.stats_dir / done.run.folder / "report.html"
-    assert "the Airflow task tokenize failed; its log has the cause" in report.read_text()
+    assert "RuntimeError: the disk of worker 7 failed" in report.read_text()
+    summary = read_summary(done.run, store())
+    assert summary.status == "failed"
+    assert summary.cause.startswith("tokenize failed")
+    assert "RuntimeError: the disk of worker 7 failed" in summary.cause
 
 
 def written(run):
@@ -82,4 +87,7 @@ def test_user_error_is_one_line_and_creates_no_cluster(headless, emr, tmp_path):
     assert emr.clusters(done.run.run_id) == []
     assert {path.name for path in (done.stats_dir / done.run.folder).iterdir()} == {"report.html", "stats.json"}
     report = done.stats_dir / done.run.folder / "report.html"
-    assert "the Airflow task preflight failed; its log has the cause" in report.read_text()
+    assert "preflight: file:///no/such/text.txt: no file there" in report.read_text()
+    summary = read_summary(done.run, store())
+    assert summary.status == "failed"
+    assert summary.cause.startswith("preflight: file:///no/such/text.txt: no file there")

@@ -10,6 +10,7 @@ import pytest
 
 from infra.airflow.standalone import call, login
 from jobs.lake.uri import local_path
+from jobs.results.summary import read_summary
 from tests.support.airflow import Emr
 from tests.support.browser import CHROMIUM, browser
 
@@ -127,6 +128,12 @@ def test_a_dag_run_has_a_tab_with_its_training(user, run, tmp_path):
         frame = "document.querySelector('iframe').contentDocument"
         tab.wait(f"{frame}.querySelector('h1').innerText === '{run.run_id}'")
         assert "preset tiny" in tab.evaluate(f"{frame}.body.innerText")
+
+
+def test_a_run_that_preflight_refuses_says_why(user):
+    run = user.trigger(corpus="/no/such/text.txt")
+    assert user.wait(run) == "failed"
+    assert read_summary(run).cause.startswith("preflight: file:///no/such/text.txt: no file there")
 
 
 @pytest.mark.live

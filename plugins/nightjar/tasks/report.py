@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Lake, Run
@@ -18,13 +18,13 @@ from nightjar.errors import AWS_ERRORS
 log = logging.getLogger(__name__)
 
 
-def write_report(run: Run, store: Store, failed_tasks: Sequence[str] = ()) -> None:
+def write_report(run: Run, store: Store, failed: Mapping[str, str | None] | None = None) -> None:
     """Write the report of a run that is over. An error is logged: it must not keep the statistics from being copied."""
     try:
         report = read_report(run, store, is_over=True)
         is_explained = report.summary.cause is not None and "failure" not in report.stats  # by a step itself
         if report.summary.status is not Status.DONE and not is_explained:
-            cause = cause_of_cluster(run, store) or _cause_in_airflow(failed_tasks)
+            cause = cause_of_cluster(run, store) or _cause_in_airflow(failed or {})
             report = report.failed_by(cause)
             if cause is not None:
                 record_failure(run, cause, store)
@@ -34,8 +34,12 @@ def write_report(run: Run, store: Store, failed_tasks: Sequence[str] = ()) -> No
         log.debug("traceback", exc_info=True)
 
 
-def _cause_in_airflow(failed_tasks: Sequence[str]) -> str | None:
-    return f"the Airflow task {failed_tasks[0]} failed; its log has the cause" if failed_tasks else None
+def _cause_in_airflow(failed: Mapping[str, str | None]) -> str | None:
+    """Return why the first of the failed tasks failed whose cause is known; None if no task failed."""
+    for task, cause in failed.items():
+        if cause:
+            return cause if cause.startswith(task) else f"{task}: {cause}"
+    return f"the Airflow task {next(iter(failed))} failed; its log has the cause" if failed else None
 
 
 def cause_of_cluster(run: Run, store: Store) -> str | None:

@@ -91,7 +91,7 @@ def _output_uri(step: str, run: Run, store: Store) -> str:
     return Lake(run.lake_uri).dataset(kind, fingerprint)
 
 
-def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | None = None) -> dict[str, Any]:
     """Write the run's report, and copy its statistics to a folder in `stats_dir`; return a summary for XCom.
 
     The folder has the names of the run's folder in the lake: ``<stats_dir>/<project>/<pipeline>/<run>/``.
@@ -99,14 +99,14 @@ def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | Non
     Args:
         run: The run.
         stats_dir: The folder for the copies of all runs.
-        states: Airflow's states of the run's tasks. A failed task explains a run that has left no cause itself.
+        failed: The tasks that failed, and why, if it is known. They explain a run that has left no cause itself.
 
     Raises:
         DamagedError: if a name leads out of the folders. The other files are copied before.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
     bill.record_tolerantly(run, store)
-    write_report(run, store, [task for task, state in (states or {}).items() if state == "failed"])
+    write_report(run, store, failed)
     names, refused = [], list[DamagedError]()
     for name in (relative_name(file.uri, run.stats) for file in store.list_files(run.stats)):
         try:

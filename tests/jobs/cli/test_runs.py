@@ -1,9 +1,11 @@
 """The commands that look at runs: plain lines and tables, comparisons, reports, and wrong names."""
 
 import io
+import os
 import re
 import shutil
 import sys
+import time
 from dataclasses import asdict
 
 import pytest
@@ -25,13 +27,16 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A lake with two finished runs and one that waits."""
+    """A lake with two finished runs and one that was left."""
     folder = tmp_path_factory.mktemp("made")
     lake = Lake(folder.as_uri())
     finish(lake.run("one", "default"))
     finish(lake.run("two", "default"), valid_loss=4.0)
     configure(lake.run("two", "default"), train={"seed": 7, "batch_size": 64})
-    configure(lake.run("waits", "weekly"))
+    left = lake.run("waits", "weekly")
+    configure(left)
+    an_hour_ago = time.time() - 3600
+    os.utime(local_path(left.config), (an_hour_ago, an_hour_ago))
     return folder
 
 

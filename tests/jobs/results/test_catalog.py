@@ -1,5 +1,6 @@
 """The list of runs: order, filters, pages, what is read again, and 1,000 runs on a disk and on S3."""
 
+import os
 import sys
 import time
 from dataclasses import asdict, fields
@@ -18,7 +19,7 @@ from jobs.lake.uri import join, local_path
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results import SortKey
 from jobs.results.catalog import Catalog, Query
-from jobs.results.summary import Status, Summary, read_summary
+from jobs.results.summary import Status, Summary, read_summary, record_failure
 from jobs.results.table import cells
 from tests.support.results import configure, finish
 
@@ -124,13 +125,89 @@ def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(
     write_cluster(run, 2, asked=asked.isoformat())
     write_cluster(run, 3, asked=asked.isoformat(), borrowed=True)
     write_cluster(run, 4, asked="yesterday")
-    assert read_summary(run).instance_seconds == 100.0
+    assert read_summary(run, is_over=True).instance_seconds == 100.0
+    between_two_steps = read_summary(run)
     with held(run):
-        assert read_summary(run).instance_seconds == pytest.approx(100 + 5 * 3600, abs=300)
+        for each in (between_two_steps, read_summary(run)):
+            assert each.instance_seconds == pytest.approx(100 + 5 * 3600, abs=300)
+
+
+def ago(seconds):
+    """Return the moment so many seconds before now, as the record of a cluster has it."""
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+
+
+def test_a_run_of_a_dag_runs_from_its_first_task_to_its_last_and_its_duration_only_grows(lake):
+    run, seen = lake.run("night", "nightly"), []
+
+    def look():
+        found = read_summary(run)
+        seen.append((found.status, found.seconds))
+
+    configure(run)
+    look()  # it waits for its cluster
+    write_cluster(run, 1, asked=ago(0))
+    look()
+    for number, name in enumerate(STEPS[:-1]):
+        step = {"error": None, "seconds": 0.01, "started": time.time()}
+        with held(run):
+            look()
+        ended = STEPS[: number + 1]
+        stats = {"seconds": dict.fromkeys(ended, 0.01), "steps": dict.fromkeys(ended, step)}
+        store.write_bytes(join(run.stats, "stats.json"), to_json(stats, name))
+        look()  # the step has ended, and the next one has not begun
+    assert {status for status, _ in seen} == {Status.RUNNING}
+    seconds = [each for _, each in seen]
+    assert seconds == sorted(seconds)
+    write_cluster(run, 1, asked=ago(0), ended=True)
+    look()
+    assert seen[-1] == (Status.UNFINISHED, pytest.approx(0.03))
+
+
+@pytest.mark.parametrize(
+    ("records", "minutes", "status"),
+    [
+        ([], 1, "running"),
+        ([], 6, "unfinished"),
+        ([{}], 50, "running"),
+        ([{}], 70, "unfinished"),
+        ([{"ended": True}], 1, "unfinished"),
+        ([{"ended": True, "dropped": True}], 1, "running"),  # its tasks were cleared
+        ([{"refused": "no capacity"}], 1, "running"),
+        ([{"refused": "no capacity"}, {}], 50, "running"),
+        ([{"borrowed": True}], 1, "running"),
+        ([{"borrowed": True}], 6, "unfinished"),
+        ([{"asked": "yesterday"}], 70, "unfinished"),
+        ([{"asked": None}], 1, "running"),
+    ],
+)
+def test_a_run_that_is_left_alone_is_unfinished(tmp_path, records, minutes, status):
+    lake = Lake((tmp_path / "lake").as_uri())
+    run, local = lake.run("night", "nightly"), lake.run("by-hand")
+    for each in (run, local):
+        configure(each)
+        for number, values in enumerate(records, 1):
+            write_cluster(each, number, **{"asked": ago(60 * minutes), **values})
+        for file in local_path(each.uri).rglob("*.json"):
+            os.utime(file, (time.time() - 60 * minutes,) * 2)
+    assert read_summary(run).status == status
+    assert read_summary(local).status == "unfinished"  # its process holds the lock from its first step to its last
+    assert read_summary(run, is_over=True).status == "unfinished"
+
+
+def test_a_failed_run_that_is_started_again_runs(tmp_path):
+    run = Lake((tmp_path / "lake").as_uri()).run("night", "nightly")
+    configure(run)
+    write_cluster(run, 1, asked=ago(60))
+    record_failure(run, "no capacity", store.ENVIRONMENT)
+    assert (read_summary(run).status, read_summary(run).cause) == (Status.FAILED, "no capacity")
+    write_cluster(run, 1, asked=ago(60), ended=True, dropped=True)
+    write_cluster(run, 2, asked=ago(-1))
+    assert (read_summary(run).status, read_summary(run).cause) == (Status.RUNNING, None)
 
 
 def test_the_duration_of_a_run_in_progress_counts_from_its_start(lake):
-    run = make(lake, 1)
+    run = make(lake, 1, "local")
     stats = store.read_json(join(run.stats, "stats.json"))
     stats["steps"]["tokenize"] = {"error": None, "seconds": 5.0, "started": time.time() - 3600}
     stats["steps"]["train"] = {"error": None, "seconds": 5.0, "started": time.time() - 60}

@@ -44,8 +44,14 @@ def test_the_end_of_a_lost_cluster_is_the_cause(aws, tmp_path):
 
 
 def test_a_task_that_failed_before_the_cluster_is_the_cause(run, tmp_path):
-    states = {"preflight": "failed", "upload_package": "upstream_failed", "pull_stats": "running"}
-    results.pull_stats(run, tmp_path / "stats", states)
+    results.pull_stats(run, tmp_path / "stats", {"sweep": None, "preflight": "/texts/a.png: it is an image, not text"})
+    page = store().read_bytes(join(run.stats, "report.html")).decode()
+    assert "preflight: /texts/a.png: it is an image, not text" in page
+    assert read_summary(run, store()).cause == "preflight: /texts/a.png: it is an image, not text"
+
+
+def test_a_task_that_was_lost_without_an_error_is_named(run, tmp_path):
+    results.pull_stats(run, tmp_path / "stats", {"preflight": None})
     page = store().read_bytes(join(run.stats, "report.html")).decode()
     assert "the Airflow task preflight failed; its log has the cause" in page
 
@@ -57,14 +63,14 @@ def test_a_run_that_failed_outside_of_its_steps_is_failed_in_lists_until_it_goes
 
     assert seen() == (Status.UNFINISHED, None)
     for task in ("preflight", "upload_package"):
-        results.pull_stats(run, tmp_path / "stats", {task: "failed"})
+        results.pull_stats(run, tmp_path / "stats", {task: None})
         assert seen() == (Status.FAILED, f"the Airflow task {task} failed; its log has the cause")
     assert read_summary(run, store()).started == pytest.approx(time.time(), abs=60)
 
 
 def test_a_later_success_leaves_no_failure_behind(tmp_path):
     run = Lake((tmp_path / "lake").as_uri()).run("r", "default")
-    results.pull_stats(run, tmp_path / "stats", {"preflight": "failed"})
+    results.pull_stats(run, tmp_path / "stats", {"preflight": None})
     finish(run)
     assert (read_summary(run, store()).status, read_summary(run, store()).cause) == (Status.DONE, None)
     assert "failure" not in store().read_json(join(run.stats, "stats.json"))

@@ -1,0 +1,49 @@
+"""Why a task failed, in the words of its error, for the report of the run.
+
+Airflow keeps the words as an XCom of the task, and deletes them when the task is tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from jobs.results.summary import MOST_CHARACTERS
+from jobs.results.text import one_line
+from nightjar.errors import words_of
+from nightjar.tasks.results import storable
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+KEY = "cause"
+
+
+def keep_cause(context: Context) -> None:
+    """Keep what the error of a failed task says. A failure to do so is logged: it must not hide the error."""
+    try:
+        error = context.get("exception")
+        if error is not None:
+            words = words_of(error) if isinstance(error, BaseException) else str(error)
+            context["ti"].xcom_push(KEY, storable(one_line(words, MOST_CHARACTERS)))
+    except Exception as problem:
+        log.warning("The cause of the failure could not be kept (%s: %s)", type(problem).__name__, problem)
+        log.debug("traceback", exc_info=True)
+
+
+def causes_of(context: Context, states: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return why the failed tasks of a run failed, by their ids; None if it is not known."""
+    return {task: _cause_of(context, task) for task, state in states.items() if state == "failed"}
+
+
+def _cause_of(context: Context, task: str) -> str | None:
+    try:
+        found = context["ti"].xcom_pull(task_ids=task, key=KEY)
+    except Exception as problem:
+        log.warning("The cause of %s could not be read (%s: %s)", task, type(problem).__name__, problem)
+        log.debug("traceback", exc_info=True)
+        return None
+    return found if isinstance(found, str) and found else None
