@@ -19,6 +19,7 @@ LEAVES = {
     "jobs.lake": "stored bytes are checked against hashes, and the inputs' hashes are in each fingerprint",
     "jobs.metrics": "descriptions of statistics, which are written beside a dataset, not into it",
     "jobs.report": "statistics and progress are written beside a dataset, not into it",
+    "jobs.words": "messages are no part of a dataset",
 }
 """Modules and packages that cannot change the content of a dataset, each with its reason; not followed further."""
 

@@ -29,6 +29,7 @@ from jobs.results.rows import LiveParts, Row, read_csv, read_curves
 from jobs.results.summary import MOST_CHARACTERS, Status, Summary, read_object, read_summary, settings_of
 from jobs.results.svg import Bars, Curves, legend
 from jobs.results.text import duration, moment, one_line, readable, with_unit
+from jobs.words import counted
 
 MOST_ROWS = 1000
 """Most rows of metrics in the report, so that a browser can open the report of any training."""
@@ -124,13 +125,19 @@ class Report:
         """Yield how long the instances of the run's clusters ran, by type, and what they cost, if it is known."""
         if (seconds := self.summary.instance_seconds) is not None:
             parts = ", ".join(f"{duration(each)} {name}" for name, each in self.summary.instances)
-            meaning = f"Time of all instances of the clusters together, which AWS charges for: {parts}."
+            charged = "" if self.summary.is_embedded else ", which AWS charges for"
+            meaning = f"Time of all instances of the clusters together{charged}: {parts}."
             yield Tile("instance time", duration(seconds), one_line(meaning, MOST_CHARACTERS))
-            note = f" {self.summary.cost_note}." if self.summary.cost_note else ""
-            meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage.{note}"
-            text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
-            yield Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
+            yield self._cost_tile()
             yield from self._estimate_tile(seconds)
+
+    def _cost_tile(self) -> Tile:
+        note = f"{self.summary.cost_note}." if self.summary.cost_note else ""
+        if self.summary.is_embedded:
+            return Tile("cost", "nothing", one_line(f"Cost of these instances: {note}", MOST_CHARACTERS))
+        meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage. {note}".rstrip()
+        text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
+        return Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def _estimate_tile(self, actual: float) -> Iterator[Tile]:
         """Yield what instance time was expected before the run, and how far the actual one is from it."""
@@ -141,9 +148,10 @@ class Report:
             yield Tile("expected", "not known", one_line(f"{self.expected.get('reason')}.", MOST_CHARACTERS))
             return
         difference = f" ({(actual - expected) / expected:+.0%} in fact)" if expected else ""
-        cost = with_unit(as_number(self.expected.get("usd")), "USD")
-        nights = readable(self.expected.get("nights"))
-        meaning = f"Instance time that {nights} earlier nights let expect before the run, and its cost: {cost}."
+        nights, usd = int(as_number(self.expected.get("nights")) or 0), as_number(self.expected.get("usd"))
+        meaning = f"Instance time that was expected before the run, from {counted(nights, 'earlier night')}."
+        if usd is not None and not self.summary.is_embedded:
+            meaning += f" Its cost was expected to be {with_unit(usd, 'USD')}."
         yield Tile("expected", f"{duration(expected)}{difference}", one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:

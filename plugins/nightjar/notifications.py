@@ -109,7 +109,8 @@ class SendBudget:
 def _effect_of_budget(context: Context) -> str:
     """Return what a budget has done to a run, as a failed task or the task `pull_stats` knows it; "" for nothing."""
     if error := context.get("exception"):
-        is_of_budget = isinstance(getattr(error, "__context__", None), BudgetError)  # `only_mistakes_are_final` raises another error
+        # `only_mistakes_are_final` raises another error.
+        is_of_budget = isinstance(getattr(error, "__context__", None), BudgetError)
         return str(error) if is_of_budget else ""
     stats = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
     return "the budget has ended the training, with a model" if stats.get("stopped_by_budget") else ""
