@@ -39,6 +39,7 @@ from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.sources.listing import Listing, list_corpus
+from jobs.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
                 raise InputError(f"{pipeline.frozen}: no document to compare models on; give more text for validation")
             return frozen
         if _publish(uri, frozen, frozen.parts, new):
-            log.info("evaluation set: version %s has %d documents", uri, frozen.num_documents + len(chosen))
+            documents = counted(frozen.num_documents + len(chosen), "document")
+            log.info("evaluation set: version %s has %s", uri, documents)
     raise LakeError(f"{pipeline.frozen}: other runs added documents {_MAX_RACES} times in a row; try again")
 
 

@@ -176,8 +176,10 @@ def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[
     metrics = metrics_of(STATISTICS[step])
     return [
         Tile(
-            figures.label_of(name),
-            one_line(with_unit(values[name], figures.unit_of(metrics[name], values)), MOST_TILE_CHARACTERS),
+            label := figures.label_of(name),
+            one_line(
+                figures.text_of(values[name], label, figures.unit_of(metrics[name], values)), MOST_TILE_CHARACTERS
+            ),
             metrics[name].meaning,
         )
         for name in wanted
@@ -288,7 +290,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
-    made.filters |= {"setting": _setting, "dollars": lambda value: with_unit(value, "USD")}
+    made.filters |= {"counted": counted, "setting": _setting, "dollars": lambda value: with_unit(value, "USD")}
     made.globals["legend"] = legend
     return made
 

@@ -22,6 +22,7 @@ from jobs.lake.models import UsedModel, decide_used
 from jobs.lake.plain_json import to_jsonl
 from jobs.lake.uri import base_name
 from jobs.metrics.stats import UsedModelStats
+from jobs.words import counted
 
 TEXT = "generated.txt"
 
@@ -66,5 +67,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     )
     inputs = {"model": model.fingerprint}
     store.publish_manifest(run.generate, Manifest("samples", model.fingerprint, files, stats, inputs))
-    progress(f"{len(rows)} samples of {len(prompts)} prompts, {stats['tokens_per_second']:,.0f} tokens/s")
+    progress(
+        f"{counted(len(rows), 'sample')} of {counted(len(prompts), 'prompt')},"
+        f" {stats['tokens_per_second']:,.0f} tokens/s"
+    )
     return stats

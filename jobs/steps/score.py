@@ -27,6 +27,7 @@ from jobs.metrics.stats import ScoreStats
 from jobs.model.language_model import LossUnit
 from jobs.model_io.folder import load_model
 from jobs.results.scores import SCORES, DocumentScore, format_scores
+from jobs.words import counted
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     entry = store.write_file(run.score, SCORES, format_scores(documents))
     inputs |= {"unit": unit, "not_compared": obstacle}
     store.publish_manifest(run.score, Manifest("scores", model.fingerprint, (entry,), dict(stats), inputs))
-    progress(f"{len(documents):,} documents, {_describe(stats, unit)}")
+    progress(f"{counted(len(documents), 'document')}, {_describe(stats, unit)}")
     return {**stats, "reused": False, "scoring_seconds": time.perf_counter() - started}
 
 

@@ -19,6 +19,7 @@ from jobs.training.local_sgd.driver import Rounds
 from jobs.training.order import batch_of_step
 from jobs.training.supervision.shutdown import ShutdownSignal, forward
 from jobs.training.worker import train_worker
+from jobs.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,9 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
     config = job.config.train
     worker, workers, warmup_steps = partial(train_worker, job=job), config.workers, config.allreduce_steps
     if config.strategy == "allreduce":
-        return engine.run_worker_group(worker, workers, f"train with {workers} workers")
+        return engine.run_worker_group(worker, workers, f"train with {counted(workers, 'worker')}")
     if (latest_checkpoint(job.run) or 0) < warmup_steps:
-        description = f"train {warmup_steps} steps with {workers} workers"
+        description = f"train {counted(warmup_steps, 'step')} with {counted(workers, 'worker')}"
         result = engine.run_worker_group(partial(worker, until=warmup_steps), workers, description)
         if not result.is_complete:
             return result

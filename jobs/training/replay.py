@@ -29,6 +29,7 @@ from jobs.training.learner import choose_device
 from jobs.training.lineage import code_of, hash_of_embeddings, software
 from jobs.training.machine import this_machine
 from jobs.training.record import Record, Replayed, first_difference, read_replayed, read_steps
+from jobs.words import counted
 
 EngineName = Literal["inline", "spark"]
 
@@ -79,8 +80,8 @@ class Replay:
         forgotten = read_forgotten(Lake(self.source.lake_uri)) if begun else ()
         if lost := sum(each.since > begun.modified_at for each in forgotten if begun):
             raise InputError(
-                f"the lake has forgotten {lost} documents since {self.source.folder} began, so its model cannot be made"
-                " again"
+                f"the lake has forgotten {counted(lost, 'document')} since {self.source.folder} began, so its"
+                " model cannot be made again"
             )
         listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
         files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]

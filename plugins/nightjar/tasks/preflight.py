@@ -28,6 +28,7 @@ from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
 from jobs.sources.split import check_split, decided_seed
 from jobs.sources.utf8 import Utf8Check
+from jobs.words import counted
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError
 from nightjar.packaging.wheels import Target, check_names, torch_version
@@ -125,7 +126,8 @@ def check_corpus(config: Config, lake_uri: str | None = None) -> Listing:
             " give more text or a smaller windows.size"
         )
     check_contents(sources, store, config.tokenize)
-    log.info("Corpus %s: %d files, %.1f MB", " ".join(listing.places), len(sources), num_bytes / 1e6)
+    files = counted(len(sources), "file")
+    log.info("Corpus %s: %s, %.1f MB", " ".join(listing.places), files, num_bytes / 1e6)
     if left_out := listing.describe_left_out():
         log.info("Corpus: %s", left_out)
     return listing

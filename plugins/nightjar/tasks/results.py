@@ -18,6 +18,7 @@ from jobs.lake.store import Store
 from jobs.lake.uri import join, local_path, readable, relative_name, to_uri
 from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import SUMMARY_METRICS, BillStats
+from jobs.words import counted
 from nightjar import aws
 from nightjar.errors import FinalError, MayStillRunError
 from nightjar.tasks import bill
@@ -121,7 +122,7 @@ def pull_stats(run: Run, stats_dir: Path, states: Mapping[str, str | None] | Non
     summary = storable(chosen(stats, SUMMARY))
     if (stats.get("steps") or {}).get("train", {}).get("stopped_by_budget"):
         summary["stopped_by_budget"] = True
-    log.info("Copied %d files of statistics to %s", len(names), folder)
+    log.info("Copied %s of statistics to %s", counted(len(names), "file"), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)
     return {"run_id": run.run_id, "stats_dir": str(folder), **summary}

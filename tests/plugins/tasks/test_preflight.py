@@ -109,7 +109,7 @@ def test_missing_empty_or_short_corpus_is_refused(put, lake_uri, name, data, mes
 
 def test_folder_without_text_is_refused(put, lake_uri):
     put("corpus/a.pdf", TEXT)
-    with pytest.raises(InputError, match=r"none of its 1 files is named \*\.txt"):
+    with pytest.raises(InputError, match=r"its only file is not named \*\.txt"):
         check(join(lake_uri, "corpus"))
 
 
