@@ -1,8 +1,8 @@
-"""A noun agrees with its number."""
+"""A noun agrees with its number, and a wrong name has a hint."""
 
 import pytest
 
-from jobs.words import counted
+from jobs.words import counted, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -10,3 +10,9 @@ from jobs.words import counted
 )
 def test_a_noun_agrees_with_its_number(number, text):
     assert counted(number, "row") == text
+
+
+def test_a_wrong_name_has_the_nearest_one_as_a_hint():
+    assert did_you_mean("champoin", ["night-a", "champion"]) == "; did you mean champion?"
+    assert did_you_mean("champoin", ["night-a"]) == ""
+    assert did_you_mean("x", []) == ""
