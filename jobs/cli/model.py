@@ -205,7 +205,8 @@ def converse(repl: Repl) -> None:
 _USES = {
     "gguf": "llama-cli -m {} -p 'The man'  (of llama.cpp)",
     "zip": "unzip {} -d model",
-    "folder": "in Python, with transformers: pipeline('text-generation', {})('The man')",
+    "folder": "pip install transformers, then in Python: from transformers import pipeline;"
+    " print(pipeline('text-generation', {})('The man', max_new_tokens=40))",
 }
 """How to use each form of an exported model."""
 
