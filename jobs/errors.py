@@ -6,8 +6,9 @@ be pickled, because Spark sends errors from its workers to the driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class NightjarError(Exception):
@@ -82,3 +83,14 @@ def shorten(value: object, most: int = 200) -> str:
     text = str(value).encode(errors="backslashreplace").decode()
     text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[: 2 * most])
     return text if len(text) <= most else f"{text[: most * 3 // 4]}...{text[-most // 4 :]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 row``, ``2,000 rows``. The plural of the noun ends with an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ``; did you mean X?`` with the known name that is nearest to a wrong one; "" if none is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from jobs.cli import options
 from jobs.cli.runner import command_line, user_name
 from jobs.cli.tables import write_pairs, write_table
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.lake.identity import DEFAULT, LOCAL
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def list_champions(lake: options.Lake = "lake") -> None:
                     "model": found.model[:_MODEL_CHARACTERS],
                     "since": last.time if last else "-",
                     "by": last.by if last else "-",
-                    "judged by": _numbers(found.metrics),
+                    "judged by": ", ".join(f"{name} {value}" for name, value in _numbers(found.metrics).items()),
                 }
             )
     write_table(rows, ("by", "since", "model"))
@@ -67,11 +67,12 @@ def show_champion(pipeline: PipelineName = DEFAULT, lake: options.Lake = "lake")
     from jobs.model_io.lineage import read_lineage
 
     found = _read(pipeline, lake)
-    write_pairs(
-        {"pipeline": pipeline, "run": found.run or found.run_id, "model": readable(found.model_uri)}
-        | {name: str(value) for name, value in found.metrics.items()}
-        | (lineage.essentials() if (lineage := read_lineage(found.model_uri)) else {})
-    )
+    lineage = read_lineage(found.model_uri)
+    known = lineage.essentials() if lineage else {}
+    judged_on, made_with = found.metrics.get("evaluation_set"), lineage.evaluation_set if lineage else ""
+    known["evaluation set"] = _evaluation_set(judged_on or "", made_with)
+    lines = {"pipeline": pipeline, "run": found.run or found.run_id, "model": readable(found.model_uri)}
+    write_pairs(lines | _numbers(found.metrics) | known)
     write_table(
         [
             {
@@ -171,18 +172,46 @@ def _pipeline(name: str, lake: str) -> Pipeline:
 
 
 def _read(name: str, lake: str) -> Champion:
-    from jobs.lake.champion import all_pipelines, read_champion
-    from jobs.lake.layout import Lake
+    from jobs.lake.champion import no_champion, read_champion
 
     pipeline = _pipeline(name, lake)
     found, _ = read_champion(pipeline)
     if found is None:
-        known = ", ".join(each.name for each in all_pipelines(Lake(pipeline.lake_uri)))
-        raise InputError(f"{pipeline.champion}: no champion yet; the lake has the pipelines {known}")
+        raise no_champion(pipeline, "a run of the DAG train_llm promotes one")
     return found
 
 
-def _numbers(metrics: Mapping[str, object]) -> str:
-    from jobs.results.text import readable
+def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
+    """Return the numbers that a champion was judged by, with units, by their labels; without unknown ones."""
+    from jobs.lake.plain_json import as_number
+    from jobs.results.text import with_unit
 
-    return ", ".join(f"{name.replace('_', ' ')} {readable(value)}" for name, value in metrics.items())
+    bits, loss = as_number(metrics.get("bits_per_byte")), as_number(metrics.get("valid_loss"))
+    is_of_tokens = bits is not None  # a model that predicts embeddings has no bits
+    texts = {
+        "bits per byte": "" if bits is None else with_unit(bits, ""),
+        "valid loss": "" if loss is None else with_unit(loss, "nats per token" if is_of_tokens else "squared distance"),
+        "gain": _gain(metrics.get("gain")),
+    }
+    return {label: text for label, text in texts.items() if text}
+
+
+def _gain(found: object) -> str:
+    """Return how much lower the loss is than that of the champion before; "" if they were not compared."""
+    from jobs.lake.plain_json import as_number
+    from jobs.results.text import with_unit
+
+    values = found if isinstance(found, dict) else {}
+    if (gain := as_number(values.get("value"))) is None:
+        return ""
+    documents = as_number(values.get("num_documents"))
+    on = f", on {counted(int(documents), 'document')}" if documents is not None else ""
+    return f"loss {with_unit(abs(gain), 'share')} {'higher' if gain < 0 else 'lower'} than the champion's before{on}"
+
+
+def _evaluation_set(judged_on: str, made_with: str) -> str:
+    """Return the versions of the evaluation set that a champion was judged on and made with; each is "" for none."""
+    if made_with and judged_on not in ("", made_with):
+        return f"version {judged_on}, and {made_with} when the model was made"
+    version = judged_on or made_with
+    return f"version {version}" if version else "none yet"

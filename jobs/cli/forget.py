@@ -12,7 +12,7 @@ from typer import Argument, Option
 from jobs.cli import options
 from jobs.cli.runner import user_name
 from jobs.cli.tables import write_table
-from jobs.errors import InputError, shorten
+from jobs.errors import InputError, counted, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,8 +75,9 @@ def forget(
         new = forgotten.without_known(forgotten.read_forgotten(place), wanted)
     else:
         new = [each.hash for each in forgotten.forget(place, wanted, f"command line: {user_name()}", why)]
-    done = "would be forgotten" if dry_run else "are forgotten from now on"
-    sys.stderr.write(f"{len(new):,} documents {done}, {len(set(wanted)) - len(new):,} were forgotten before\n")
+    done = "to forget" if dry_run else "forgotten from now on"
+    known = len(set(wanted)) - len(new)
+    sys.stderr.write(f"{counted(len(new), 'document')} {done}, {known:,} forgotten before\n")
     if dry_run:
         write_table([{"document": forgotten.to_hex(each), "begins": read.get(each, "-")} for each in new])
     _report(place, wanted)
@@ -96,7 +97,7 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
     from jobs.corpus.reading import read_documents
     from jobs.engine.inline import InlineEngine
     from jobs.lake import store
-    from jobs.lake.champion import champions_pipeline, read_champion
+    from jobs.lake.champion import champions_pipeline, no_champion, read_champion
     from jobs.lake.layout import Run
     from jobs.lake.runs import find_run
     from jobs.sources.listing import list_corpus
@@ -104,7 +105,7 @@ def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
     if pipeline := champions_pipeline(like, lake):
         champion, _ = read_champion(pipeline)
         if champion is None:
-            raise InputError(f"{pipeline.champion}: no champion yet; name a run with --like")
+            raise no_champion(pipeline, "name a run with --like")
         run = Run(lake.uri, champion.run_folder)
     else:
         run = find_run(like, lake)

@@ -12,6 +12,7 @@ from typer import Option
 from jobs.cli import options
 from jobs.cli.runner import user_name
 from jobs.cli.tables import write_table
+from jobs.errors import counted
 
 app = typer.Typer()
 
@@ -55,7 +56,7 @@ def gc(
     )
     total = with_unit(sum(each.num_bytes for each in found), "bytes")
     if dry_run or not found:
-        sys.stderr.write(f"{total} in {len(found):,} folders can be freed; nothing was deleted\n")
+        sys.stderr.write(f"{total} in {counted(len(found), 'folder')} can be freed; nothing was deleted\n")
         return
     freed = sum(each.num_bytes for each in delete_garbage(place, found, f"command line: {user_name()}"))
-    sys.stderr.write(f"{with_unit(freed, 'bytes')} in {len(found):,} folders were freed\n")
+    sys.stderr.write(f"{with_unit(freed, 'bytes')} in {counted(len(found), 'folder')} were freed\n")

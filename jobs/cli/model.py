@@ -17,7 +17,7 @@ from typer import Option
 from jobs.cli import options
 from jobs.cli.output import accept_any_text
 from jobs.cli.runner import command_line
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 
 if TYPE_CHECKING:
     from jobs.config import GenerateConfig
@@ -81,18 +81,21 @@ def sample(
         raise InputError("sample: give either --prompt or --prompt-file")
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    chosen = _validated(context.params, given)  # first, since the imports below take seconds
+    chosen = _validated(context.params, given)  # first, since the imports of torch take seconds
     if prompt_file is not None:
         prompt = _read_prompt(prompt_file)
 
-    from jobs.generation.continuation import GenerationSettings
-    from jobs.generation.inference import to_inference
     from jobs.lake.layout import Lake
     from jobs.lake.models import find_model
     from jobs.lake.uri import to_uri
+
+    place = find_model(model, Lake(to_uri(lake)))
+
+    from jobs.generation.continuation import GenerationSettings
+    from jobs.generation.inference import to_inference
     from jobs.model_io.folder import load_model
 
-    loaded, tokenizer = load_model(find_model(model, Lake(to_uri(lake))))
+    loaded, tokenizer = load_model(place)
     repl = Repl(to_inference(loaded, chosen.dtype), tokenizer, GenerationSettings.of(chosen))
     if prompt is None and sys.stdin.isatty():
         converse(repl)
@@ -101,8 +104,8 @@ def sample(
             prompt = sys.stdin.buffer.read().decode(errors="replace").rstrip("\r\n")
         sys.stdout.write(prompt)
         repl.complete(prompt)
-    place = ("--lake", lake, "--model", model)
-    log.info("next: %s", command_line("export", *place, "--format", "gguf", "--output", "model.gguf"))
+    named = ("--lake", lake, "--model", model)
+    log.info("next: %s", command_line("export", *named, "--format", "gguf", "--output", "model.gguf"))
 
 
 def _read_prompt(path: str) -> str:
@@ -169,7 +172,7 @@ class Repl:
             sys.stdout.write("\n")
             sys.stdout.flush()
         num_tokens = len(made.tokens)
-        log.info("%d tokens, %.0f tokens/s", num_tokens, num_tokens / (time.perf_counter() - started))
+        log.info("%s, %.0f tokens/s", counted(num_tokens, "token"), num_tokens / (time.perf_counter() - started))
 
     def _show(self, samples: Sequence[Continuation]) -> None:
         text = samples[0].final_text(self._settings.stop)
@@ -201,7 +204,8 @@ def converse(repl: Repl) -> None:
 _USES = {
     "gguf": "llama-cli -m {} -p 'The man'  (of llama.cpp)",
     "zip": "unzip {} -d model",
-    "folder": "in Python, with transformers: pipeline('text-generation', {})('The man')",
+    "folder": "pip install transformers, then in Python: from transformers import pipeline;"
+    " print(pipeline('text-generation', {})('The man', max_new_tokens=40))",
 }
 """How to use each form of an exported model."""
 
@@ -227,12 +231,14 @@ def export(
     from jobs.lake.layout import Lake
     from jobs.lake.models import find_model
     from jobs.lake.uri import base_name, readable, to_uri, without_ending
+
+    source, output_uri = find_model(model, Lake(to_uri(lake))), to_uri(output)
+    _check_output(output_uri, is_folder=form == "folder")
+
     from jobs.model_io.archive import pack
     from jobs.model_io.folder import parse_model, read_contents
     from jobs.model_io.gguf import to_gguf
 
-    source, output_uri = find_model(model, Lake(to_uri(lake))), to_uri(output)
-    _check_output(output_uri, is_folder=form == "folder")
     contents = read_contents(source)
     parsed, tokenizer = parse_model(contents, source)
     if form == "folder":

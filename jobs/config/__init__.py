@@ -13,7 +13,6 @@ import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -28,7 +27,7 @@ from jobs.config.sections.data import PIECE_BYTES, EmbedConfig, TokenizeConfig, 
 from jobs.config.sections.model import EMBED, GenerateConfig, ModelConfig, TrainConfig
 from jobs.config.sections.promotion import PromotionConfig
 from jobs.config.sections.use import UseConfig
-from jobs.errors import InputError, shorten
+from jobs.errors import InputError, did_you_mean, shorten
 
 __all__ = [
     "STEPS",
@@ -234,9 +233,7 @@ def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, A
         if name in keys and text.strip():
             settings[keys[name]] = parse_value(text)
         elif name.startswith(sections) and name not in keys:
-            close = get_close_matches(name, keys, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise InputError(f"{name}: no setting has this variable{hint}")
+            raise InputError(f"{name}: no setting has this variable{did_you_mean(name, keys)}")
     return settings
 
 
@@ -307,12 +304,7 @@ def unknown_key(key: str) -> str:
     """Return the message for a dotted key that no setting has."""
     if key in RUN_KEYS:
         return f"{key}: not a setting; use --{key}"
-    return f"{shorten(key)}: unknown key{_nearest(key)}"
-
-
-def _nearest(key: str) -> str:
-    close = get_close_matches(key, list(flat_schema()), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"{shorten(key)}: unknown key{did_you_mean(key, flat_schema(), cutoff=0.5)}"
 
 
 def first_wrong(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from jobs.corpus.gutenberg import MarkFinder, has_books
 from jobs.corpus.ids import check_ids, looks_like_a_list
 from jobs.corpus.reading import read_documents
 from jobs.engine.base import Engine
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.sources.contents import BYTE_ORDER_MARK, is_markup, refuse_other_content
 from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.utf8 import Utf8Check
@@ -52,7 +52,7 @@ def read_corpus(
     if left_out := listing.describe_left_out():
         progress(f"corpus: {left_out}")
     checked = check_corpus(listing, settings, engine)
-    progress(f"corpus: {len(checked):,} files, {listing.size:,} bytes")
+    progress(f"corpus: {counted(len(checked), 'file')}, {listing.size:,} bytes")
     return listing, checked
 
 
@@ -67,7 +67,7 @@ def check_corpus(listing: Listing, settings: TokenizeConfig, engine: Engine) -> 
     checked = [source for task in results for source in task]
     if not any(source.has_text for source in checked):
         where = ", ".join(listing.places)
-        raise InputError(f"{where}: no text in its {len(listing.sources)} files, only whitespace or nothing")
+        raise InputError(f"{where}: no text in its {counted(len(listing.sources), 'file')}, only whitespace or nothing")
     for source in checked:
         if source.counts["dictionary_files"]:
             log.warning(

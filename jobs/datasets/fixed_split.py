@@ -45,7 +45,7 @@ from jobs.datasets.sides import (
 from jobs.datasets.split import Segments
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
-from jobs.errors import InputError, LakeError
+from jobs.errors import InputError, LakeError, counted
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.manifest import FileEntry
 from jobs.sources.split import check_text, text_rule
@@ -124,7 +124,7 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
         }
         files = _write(tokens, decisions, new.hashes, sides, engine)
         if append(decisions, files, rule, run.folder, stats):
-            log.info("split: version %d decides %d documents", decisions.number + 1, len(new.hashes))
+            log.info("split: version %d decides %s", decisions.number + 1, counted(len(new.hashes), "document"))
     raise LakeError(
         f"{pipeline.split}: other runs of this pipeline decided sides {_MAX_RACES} times in a row; try again"
     )

@@ -18,7 +18,7 @@ from jobs.datasets.streams import SideTally, StreamRule, WindowShardPlan, measur
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import SIDES, Side
 from jobs.engine.base import Engine
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 
 log = logging.getLogger(__name__)
 
@@ -195,8 +195,8 @@ def _count(tokens: TokensDataset, rule: StreamRule, shard_tokens: int, engine: E
     """Count what each side gets under a rule, and plan its window shards."""
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
     count = partial(tally, rule=rule, tokenizer=tokens.read_tokenizer())
-    counted = engine.map(count, groups, "count the tokens of each side")
-    tallies = {side: reduce(add, (each[side] for each in counted)) for side in SIDES}
+    parts = engine.map(count, groups, "count the tokens of each side")
+    tallies = {side: reduce(add, (each[side] for each in parts)) for side in SIDES}
     plans = {side: plan_window_shards(side, tokens.shards, tallies[side].units, rule, shard_tokens) for side in SIDES}
     return SplitStreams(rule, tallies, plans)
 
@@ -211,7 +211,7 @@ def _explain(found: SplitStreams) -> str:
             f" {_REASONS[rule.split.method]}"
         )
     side = found.lacking[0]
-    name, counted, whole = _SIDE_NAMES[side], tallies[side], reduce(add, tallies.values())
+    name, part, whole = _SIDE_NAMES[side], tallies[side], reduce(add, tallies.values())
     needed = f"a window of windows.size={rule.size} needs {rule.size + 1}"
     if rule.over == "document" and len(found.lacking) == len(SIDES):
         return f"corpus too short: none of its {whole.num_skipped} documents has enough tokens, {needed}"
@@ -221,10 +221,13 @@ def _explain(found: SplitStreams) -> str:
             f" {whole.num_documents} of {whole.num_documents + whole.num_skipped} documents have them"
         )
     return (
-        f"corpus too short: its {name} part has {counted.num_tokens} tokens in {counted.num_documents} documents,"
-        f" {needed}; the corpus has {whole.num_tokens} tokens in {whole.num_documents} documents,"
+        f"corpus too short: its {name} part has {_size(part)}, {needed}; the corpus has {_size(whole)},"
         f" and {_REASONS[rule.split.method]}"
     )
+
+
+def _size(side: SideTally) -> str:
+    return f"{counted(side.num_tokens, 'token')} in {counted(side.num_documents, 'document')}"
 
 
 def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> str:

@@ -23,7 +23,7 @@ from jobs.datasets.publish import MadeDataset
 from jobs.datasets.reuse import ReusableShards
 from jobs.datasets.shards import locate_sources
 from jobs.engine.base import Engine
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.fingerprint import fingerprint
 from jobs.lake.models import TOKENIZER
 from jobs.lake.store import write_file
@@ -94,7 +94,7 @@ def make_tokens(
     encoded = _encode(folder_uri, splits, tokenizer, reusable, settings, engine)
     entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
     encode_seconds = time.perf_counter() - trained
-    log.info("%d splits encoded in %.1f seconds", len(splits), encode_seconds)
+    log.info("%s encoded in %.1f seconds", counted(len(splits), "split"), encode_seconds)
     shards, source_bytes = locate_sources([shard for split in encoded for shard in split.shards])
     files = _describe_files(corpus, encoded, source_bytes, reusable)
     stats = _statistics(corpus, settings, tokenizer, encoded, files)

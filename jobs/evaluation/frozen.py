@@ -30,7 +30,7 @@ from jobs.corpus.texts import Texts
 from jobs.datasets.sides import VALID, read_decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
-from jobs.errors import DamagedError, InputError, LakeError
+from jobs.errors import DamagedError, InputError, LakeError, counted
 from jobs.evaluation.candidates import Candidate, find_candidates
 from jobs.lake import store
 from jobs.lake.forgotten import hashes_of, read_forgotten
@@ -120,7 +120,8 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
                 raise InputError(f"{pipeline.frozen}: no document to compare models on; give more text for validation")
             return frozen
         if _publish(uri, frozen, frozen.parts, new):
-            log.info("evaluation set: version %s has %d documents", uri, frozen.num_documents + len(chosen))
+            documents = counted(frozen.num_documents + len(chosen), "document")
+            log.info("evaluation set: version %s has %s", uri, documents)
     raise LakeError(f"{pipeline.frozen}: other runs added documents {_MAX_RACES} times in a row; try again")
 
 

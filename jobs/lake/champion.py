@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from jobs.errors import DamagedError, InputError, NightjarError
+from jobs.errors import DamagedError, InputError, NightjarError, did_you_mean
 from jobs.lake.identity import DEFAULT, decode_name
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.manifest import Manifest
@@ -239,6 +240,16 @@ def all_pipelines(lake: Lake, store: Store = ENVIRONMENT) -> list[Pipeline]:
     """Return the pipelines that have a folder in the lake, and `DEFAULT`."""
     names = {DEFAULT, *map(decode_name, store.list_folders(lake.pipelines))}
     return [lake.pipeline(name) for name in sorted(names)]
+
+
+def no_champion(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> InputError:
+    """Return the error that a pipeline has no champion. It names the pipelines of the lake that have one."""
+    names = list[str]()
+    with suppress(OSError, NightjarError):
+        others = all_pipelines(Lake(pipeline.lake_uri), store)
+        names = [each.name for each in others if read_champion(each, store)[0] is not None]
+    known = f"; pipelines with a champion: {', '.join(names)}{did_you_mean(pipeline.name, names)}" if names else ""
+    return InputError(f"{pipeline.champion}: no champion yet{known}; {remedy}")
 
 
 def champions_pipeline(name: str, lake: Lake) -> Pipeline | None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from jobs.errors import DamagedError, InputError, reading
-from jobs.lake.champion import champions_pipeline, check_model_files, read_champion
+from jobs.errors import DamagedError, InputError, did_you_mean, reading
+from jobs.lake.champion import CHAMPION, champions_pipeline, check_model_files, no_champion, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest, parse_manifest
 from jobs.lake.plain_json import to_json
-from jobs.lake.runs import only_one, runs_named
+from jobs.lake.runs import names_of_runs, only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import ending_of, join, relative_name, to_uri
 from jobs.metrics.stats import UsedModelStats
@@ -31,7 +31,7 @@ def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
     if pipeline := champions_pipeline(name, lake):
         champion, _ = read_champion(pipeline, store)
         if champion is None:
-            raise InputError(f"{pipeline.champion}: no champion yet; give the id of a run, or check --lake")
+            raise no_champion(pipeline, "give the id of a run, or check --lake", store)
         return champion.model_uri
     uri = to_uri(name)
     if ending_of(uri, (".zip",)) and store.exists(uri):
@@ -42,10 +42,9 @@ def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
             return place
     runs = [run for run in runs_named(name, lake, store) if _has_model(run.model, store)]
     if not runs:
-        raise InputError(
-            f"{name}: no model found (looked in {', '.join(places)} and the runs of {lake.uri}); train one, or check"
-            " --lake"
-        )
+        looked = f"looked in {', '.join(places)} and the runs of {lake.uri}"
+        near = did_you_mean(name, [CHAMPION, *names_of_runs(lake, store)])
+        raise InputError(f"{name}: no model found ({looked}){near or '; train one, or check --lake'}")
     return only_one(name, runs).model
 
 

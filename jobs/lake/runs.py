@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from jobs.errors import InputError, reading
+from jobs.errors import InputError, NightjarError, did_you_mean, reading
 from jobs.lake.identity import decode_name, encode_name
 from jobs.lake.layout import Lake, Run
 from jobs.lake.names import is_plain
@@ -83,8 +83,21 @@ def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: b
     if not found and not is_started:
         found = {run.folder: run for run in named if run.project and store.is_folder(run.uri)}
     if not found:
-        raise InputError(f"{lake.uri}: has no run {name!r}; check --run and --lake")
+        near = did_you_mean(name, names_of_runs(lake, store))
+        raise InputError(
+            f"{lake.uri}: has no run {name!r}{near or '; check the name and --lake'}; see nightjar runs list"
+        )
     return only_one(name, found.values())
+
+
+def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
+    """Return all names that people give to the runs of a lake; none if the lake cannot be listed."""
+    with suppress(OSError, NightjarError):
+        folders = [run.folder.split("/") for run in all_runs(lake, store)]
+        return [
+            "/".join(decode_name(part) for part in parts[start:]) for parts in folders for start in range(len(parts))
+        ]
+    return []
 
 
 def only_one(name: str, runs: Iterable[Run]) -> Run:

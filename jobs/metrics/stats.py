@@ -224,7 +224,8 @@ class BillStats(TypedDict, total=False):
 
     instance_seconds: Annotated[float, Metric("s", "Time of all instances of the clusters together.", Show.SUMMARY)]
     cost_usd: Annotated[
-        float | None, Metric("USD", "What these instances cost; null if a price is not known.", Show.SUMMARY)
+        float | None,
+        Metric("USD", "What these instances cost: 0 on the embedded EMR; null if a price is not known.", Show.SUMMARY),
     ]
     bill: Annotated[dict[str, object], Metric("", "Both by step and by type of instance; whether the cost is final.")]
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.config import Config
+from jobs.errors import counted
 from jobs.lake.models import LINEAGE
 from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import TrainStats
@@ -119,7 +120,8 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
     rows = [f"| {_cell(each['name'])} | {each['size']:,} | `{each['sha256']}` |" for each in sources[:MOST_SOURCES]]
     more = [f"\nand {len(sources) - MOST_SOURCES:,} more files"] if len(sources) > MOST_SOURCES else []
     total = sum(each["size"] for each in sources)
-    head = f"## Corpus\n\n{len(sources):,} files, {total:,} bytes\n\n| file | bytes | sha256 |\n|---|---:|---|"
+    size = f"{counted(len(sources), 'file')}, {counted(total, 'byte')}"
+    head = f"## Corpus\n\n{size}\n\n| file | bytes | sha256 |\n|---|---:|---|"
     return "\n".join([head, *rows, *more]) + "\n"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jobs.errors import DamagedError, reading
+from jobs.errors import DamagedError, counted, reading
 from jobs.lake.champion import name_of_model
 from jobs.lake.layout import Lake
 from jobs.lake.models import LINEAGE, folder_of_run, read_model_file, read_model_manifest
@@ -99,8 +99,9 @@ class Lineage:
         """Return what a person wants to see of it, by name."""
         start = self.start
         corpus, machine = self.corpus, self.machine
+        size = f"{counted(corpus['files'], 'file')}, {counted(corpus['bytes'], 'byte')}"
         return {
-            "corpus": f"{corpus['files']:,} files, {corpus['bytes']:,} bytes, sha256 {corpus['sha256']}",
+            "corpus": f"{size}, sha256 {corpus['sha256']}",
             "datasets": ", ".join(f"{kind} {name[:12]}" for kind, name in self.datasets.items()),
             "started from": f"{start.run or start.uri}, weights {start.weights[:12]}" if start else "random weights",
             "tokenizer": f"{self.tokenizer['from'] or 'of unknown origin'}, sha256 {self.tokenizer['sha256'][:12]}",

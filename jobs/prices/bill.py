@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.errors import counted
 from jobs.prices.book import PriceBook, Rate, explain_missing
 from jobs.prices.metering import ClusterUse, InstanceSpan
 
@@ -46,12 +47,20 @@ class Bill:
     """The prices that are not known."""
     num_unknown: int = 0
     """Clusters of which EMR did not say how long their instances ran."""
+    is_embedded: bool = False
+    """Whether all clusters were those of the embedded EMR. The costs are then those that AWS would charge."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the clusters have cost: nothing on the embedded EMR; None if a price is not known."""
+        return 0.0 if self.is_embedded else self.total.usd
 
     @property
     def problem(self) -> str | None:
         """One line that says why the cost is not known, and what to do; None if it is known."""
         if self.num_unknown:
-            return f"EMR did not say how long the instances of {self.num_unknown} clusters ran; its console may do so"
+            of = counted(self.num_unknown, "cluster")
+            return f"EMR did not say how long the instances of {of} ran; its console may do so"
         return explain_missing(self.missing) if self.missing else None
 
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +70,10 @@ class Bill:
             "usd": self.total.usd,
             "at_most": self.at_most,
             "is_final": self.is_final,
+            "is_embedded": self.is_embedded,
             "steps": {name: _rounded(charge) for name, charge in self.steps.items()},
             "instances": {name: _rounded(charge) for name, charge in self.instances.items()},
-            "problem": self.problem,
+            "problem": None if self.is_embedded else self.problem,
         }
 
 
@@ -76,7 +86,8 @@ def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bi
     seconds, usd = defaultdict[str, float](float), defaultdict[str, float](float)
     by_type, usd_by_type = defaultdict[str, float](float), defaultdict[str, float](float)
     missing, at_most, is_final, has_steps, num_unknown = list[str](), False, True, False, 0
-    for use in uses:
+    found = list(uses)
+    for use in found:
         num_unknown += not use.is_known
         is_final, has_steps = is_final and use.is_final, has_steps or bool(use.steps)
         for span in use.instances:
@@ -107,7 +118,14 @@ def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bi
     total = charge(sum(seconds.values()), sum(usd.values()))
     steps = charges(seconds, usd) if has_steps else {}
     return Bill(
-        total, steps, charges(by_type, usd_by_type), at_most, is_final, tuple(dict.fromkeys(missing)), num_unknown
+        total,
+        steps,
+        charges(by_type, usd_by_type),
+        at_most,
+        is_final,
+        tuple(dict.fromkeys(missing)),
+        num_unknown,
+        is_embedded=bool(found) and all(use.is_embedded for use in found),
     )
 
 

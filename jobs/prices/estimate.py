@@ -16,6 +16,7 @@ from typing import Any
 
 from jobs.config import Config
 from jobs.config.stored import get
+from jobs.errors import counted
 from jobs.prices.book import ON_DEMAND, PriceBook, Rate, explain_missing
 from jobs.prices.history import Night
 
@@ -69,6 +70,8 @@ class Estimate:
     bound_instance_seconds: float = 0.0
     """What the limits of the settings allow at the most."""
     bound_usd: float | None = None
+    is_embedded: bool = False
+    """Whether the cluster is one of the embedded EMR, which costs nothing. The costs are those on AWS."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``estimate.json`` in the run's folder."""
@@ -76,18 +79,19 @@ class Estimate:
 
     def __str__(self) -> str:
         """One line for the log."""
-        bound = f"; at most {_amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
+        bound = f"; at most {self._amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
         if self.instance_seconds is None:
             return f"Estimate: unknown ({self.reason}){bound if self.bound_instance_seconds else ''}"
         parts = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.steps.items())
-        amount = _amount(self.instance_seconds, self.usd, "at most " if self.at_most else "")
-        why = f"; {self.reason}" if self.usd is None else ""
-        return f"Estimate from {self.nights} nights: {amount} ({parts}){bound}{why}"
+        amount = self._amount(self.instance_seconds, self.usd, "at most " if self.at_most else "")
+        why = f"; {self.reason}" if self.usd is None and not self.is_embedded else ""
+        return f"Estimate from {counted(self.nights, 'night')}: {amount} ({parts}){bound}{why}"
 
-
-def _amount(instance_seconds: float, usd: float | None, bound: str = "") -> str:
-    cost = "an unknown price" if usd is None else f"{bound}{usd:.2f} USD"
-    return f"{instance_seconds / 3600:.2f} instance hours, {cost}"
+    def _amount(self, instance_seconds: float, usd: float | None, bound: str = "") -> str:
+        cost = None if usd is None else f"{bound}{usd:.2f} USD"
+        if self.is_embedded:
+            cost = f"{cost} on AWS, nothing on the embedded EMR" if cost else "nothing on the embedded EMR"
+        return f"{instance_seconds / 3600:.2f} instance hours, {cost or 'an unknown price'}"
 
 
 def make_estimate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -76,6 +76,8 @@ class ClusterUse:
     """Whether the cluster has ended."""
     is_known: bool = True
     """False if EMR did not say how long the instances ran."""
+    is_embedded: bool = False
+    """Whether it was a cluster of the embedded EMR, which costs nothing."""
 
 
 _USE = TypeAdapter(ClusterUse)
@@ -133,7 +135,9 @@ def uses_of(
     for record in records:
         with suppress(ValidationError):
             if not record.get("borrowed"):
-                found += _use_of(record, config, moment if is_running else None)
+                is_embedded = record.get("is_embedded") is True
+                for use in _use_of(record, config, moment if is_running else None):
+                    found.append(replace(use, is_embedded=use.is_embedded or is_embedded))
     return found
 
 

@@ -28,7 +28,7 @@ from jobs.results.summary import Status, StepSummary, Summary, read_summary, ver
 
 MAX_RUNS = 20_000
 """Most summaries that are kept, each of about 2 KB. Of a larger lake the others are read each time."""
-_FORMAT = 3
+_FORMAT = 4
 """Goes up when a field of `Summary` is added or gets another meaning."""
 _MOST_OPEN = 100
 """Runs that are not done and are looked at for each page, though a filter may leave them out."""

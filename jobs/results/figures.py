@@ -39,6 +39,11 @@ def unit_of(metric: Metric, values: Mapping[str, Any] | None = None) -> str:
     return "squared distance" if is_embedding and len(units) > 1 else units[0]
 
 
+def text_of(value: Any, label: str, unit: str) -> str:
+    """Return a value as text beside its label, with its unit if the label does not have it."""
+    return with_unit(value, "" if unit.replace("/s", " per second") in label else unit)
+
+
 def of_training(rows: Sequence[Row]) -> Iterator[Curves]:
     """Yield the plots of a training: losses, accuracy, learning rate, gradient, speed and memory."""
     losses = ("train_loss", "valid_loss", *BASELINE_LOSSES)

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 from jobs.config.sections.promotion import PromotionConfig
+from jobs.errors import counted
 from jobs.results.scores import Scores
 
 RESAMPLES = 2000
@@ -158,12 +159,14 @@ def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig)
     """Return why the champion stays, in one line; "" if the model is better."""
     if gain is None:
         return scores.not_compared or "the champion has no scores to compare with"
+    documents = counted(gain.num_documents, "document")
     direction = "higher" if gain.value < 0 else "lower"
-    found = f"its loss is {abs(gain.value):.2%} {direction} than the champion's on {gain.num_documents} documents"
+    found = f"its loss is {abs(gain.value):.2%} {direction} than the champion's on {documents}"
     if round(gain.num_equal) < LEAST_DOCUMENTS:
+        weigh = "weighs" if gain.num_documents == 1 else "weigh"
         return (
-            f"the evaluation set has {gain.num_documents} documents, which weigh as much as {gain.num_equal:.0f} of"
-            f" equal size, and a comparison needs {LEAST_DOCUMENTS}"
+            f"the evaluation set has {documents}, which {weigh} as much as {gain.num_equal:.0f} of equal size, and"
+            f" a comparison needs {LEAST_DOCUMENTS}"
         )
     if gain.value < settings.least_gain or gain.value <= 0:
         return f"{found}, and a change needs promotion.least_gain={settings.least_gain:.2%}"

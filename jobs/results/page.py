@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from jobs.errors import NightjarError
+from jobs.errors import NightjarError, counted
 from jobs.lake.layout import Run
 from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
@@ -124,13 +124,19 @@ class Report:
         """Yield how long the instances of the run's clusters ran, by type, and what they cost, if it is known."""
         if (seconds := self.summary.instance_seconds) is not None:
             parts = ", ".join(f"{duration(each)} {name}" for name, each in self.summary.instances)
-            meaning = f"Time of all instances of the clusters together, which AWS charges for: {parts}."
+            charged = "" if self.summary.is_embedded else ", which AWS charges for"
+            meaning = f"Time of all instances of the clusters together{charged}: {parts}."
             yield Tile("instance time", duration(seconds), one_line(meaning, MOST_CHARACTERS))
-            note = f" {self.summary.cost_note}." if self.summary.cost_note else ""
-            meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage.{note}"
-            text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
-            yield Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
+            yield self._cost_tile()
             yield from self._estimate_tile(seconds)
+
+    def _cost_tile(self) -> Tile:
+        note = f"{self.summary.cost_note}." if self.summary.cost_note else ""
+        if self.summary.is_embedded:
+            return Tile("cost", "nothing", one_line(f"Cost of these instances: {note}", MOST_CHARACTERS))
+        meaning = f"Cost of these instances: EC2, EMR and system disks, without network and storage. {note}".rstrip()
+        text = with_unit(self.summary.cost_usd, "USD") if self.summary.cost_usd is not None else "not known"
+        return Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def _estimate_tile(self, actual: float) -> Iterator[Tile]:
         """Yield what instance time was expected before the run, and how far the actual one is from it."""
@@ -141,9 +147,10 @@ class Report:
             yield Tile("expected", "not known", one_line(f"{self.expected.get('reason')}.", MOST_CHARACTERS))
             return
         difference = f" ({(actual - expected) / expected:+.0%} in fact)" if expected else ""
-        cost = with_unit(as_number(self.expected.get("usd")), "USD")
-        nights = readable(self.expected.get("nights"))
-        meaning = f"Instance time that {nights} earlier nights let expect before the run, and its cost: {cost}."
+        nights, usd = int(as_number(self.expected.get("nights")) or 0), as_number(self.expected.get("usd"))
+        meaning = f"Instance time that was expected before the run, from {counted(nights, 'earlier night')}."
+        if usd is not None and not self.summary.is_embedded:
+            meaning += f" Its cost was expected to be {with_unit(usd, 'USD')}."
         yield Tile("expected", f"{duration(expected)}{difference}", one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:
@@ -168,8 +175,10 @@ def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[
     metrics = metrics_of(STATISTICS[step])
     return [
         Tile(
-            figures.label_of(name),
-            one_line(with_unit(values[name], figures.unit_of(metrics[name], values)), MOST_TILE_CHARACTERS),
+            label := figures.label_of(name),
+            one_line(
+                figures.text_of(values[name], label, figures.unit_of(metrics[name], values)), MOST_TILE_CHARACTERS
+            ),
             metrics[name].meaning,
         )
         for name in wanted
@@ -280,7 +289,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"readable": readable, "duration": duration, "moment": moment, "words": figures.label_of}
-    made.filters |= {"setting": _setting, "dollars": lambda value: with_unit(value, "USD")}
+    made.filters |= {"counted": counted, "setting": _setting, "dollars": lambda value: with_unit(value, "USD")}
     made.globals["legend"] = legend
     return made
 

@@ -25,7 +25,7 @@ from jobs.metrics.training import BASELINE_LOSSES
 from jobs.prices.bill import Bill, make_bill
 from jobs.prices.book import shown_prices
 from jobs.prices.metering import read_records, read_uses, uses_of
-from jobs.results.text import one_line
+from jobs.results.text import duration, one_line, with_unit
 from jobs.results.under_way import is_under_way, seconds_of
 
 MOST_CHARACTERS = 300
@@ -98,9 +98,11 @@ class Summary:
     instances: tuple[tuple[str, float], ...] = ()
     """How long the instances of the run's clusters ran together, in seconds, by their type and market."""
     cost_usd: float | None = None
-    """What these instances cost."""
+    """What these instances cost: 0 on the embedded EMR."""
     cost_note: str | None = None
-    """What a reader of the cost must know: that it is a bound, is not final, or why it is not known."""
+    """What a reader of the cost must know: that it is a bound, is not final, why it is nothing or not known."""
+    is_embedded: bool = False
+    """Whether its clusters were those of the embedded EMR."""
     versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
     """Size and time of change of the files of `watched_files` when they were read; None for a missing one."""
 
@@ -169,8 +171,9 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
         tokens_per_second=as_number(stats.get("tokens_per_second")),
         cause=cause,
         instances=tuple((name, charge.seconds) for name, charge in bill.instances.items()) if bill else (),
-        cost_usd=bill.total.usd if bill else None,
+        cost_usd=bill.cost_usd if bill else None,
         cost_note=_cost_note(bill) if bill else None,
+        is_embedded=bill is not None and bill.is_embedded,
         versions=versions,
     )
 
@@ -249,7 +252,9 @@ def _steps(
 
 def _with_charge(step: StepSummary, bill: Bill) -> StepSummary:
     charge = bill.steps.get(step.name)
-    return replace(step, instance_seconds=charge.seconds, cost_usd=charge.usd) if charge else step
+    if charge is None or bill is None:
+        return step
+    return replace(step, instance_seconds=charge.seconds, cost_usd=0.0 if bill.is_embedded else charge.usd)
 
 
 def _step(
@@ -294,6 +299,11 @@ def read_bill(run: Run, store: Store = ENVIRONMENT, *, is_running: bool) -> Bill
 
 def _cost_note(bill: Bill) -> str | None:
     """Return what a reader of the cost of a run must know."""
+    if bill.is_embedded:
+        parts = [f"{duration(charge.seconds)} {name}" for name, charge in bill.instances.items()]
+        parts += [with_unit(bill.total.usd, "USD")] if parts and bill.total.usd is not None else []
+        on_aws = f"; on AWS it would be {', '.join(parts)}" if parts else ""
+        return f"nothing: the embedded EMR{on_aws}{'' if bill.is_final else ', so far'}"
     if bill.problem:
         return bill.problem
     parts = ["so far"] * (not bill.is_final) + ["at most: a spot price is not known"] * bill.at_most

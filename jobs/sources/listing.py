@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from jobs.errors import InputError, shorten
+from jobs.errors import InputError, counted, shorten
 from jobs.lake.forgotten import hashes_of, read_forgotten
 from jobs.lake.layout import LAKE_FOLDERS, Lake
 from jobs.lake.store import ENVIRONMENT, Store
@@ -231,12 +231,14 @@ def _lake_folders(lake_uri: str, folder: str) -> tuple[str, ...]:
 def _nothing_found(place: _Place, pattern: Pattern | None, num_files: int) -> str:
     uri, folder = shorten(place.uri, 500), shorten(place.folder, 500)
     if pattern is not None:
-        found = f"none of the {num_files} files in {folder}" if num_files else "no file there"
+        found = f"none of the {counted(num_files, 'file')} in {folder}" if num_files else "no file there"
         return f"{uri}: {found} matches this pattern; a pattern of folders ends in /** or in /*.txt"
     if not num_files and place.left_out:
         return f"{uri}: no file there that can be read, only {shorten(', '.join(place.left_out))}"
     if num_files:
-        return f"{uri}: none of its {num_files} files is named {NAMES_WITH_TEXT}; give such a file, or a folder of them"
+        of_them = f"none of its {num_files:,} files" if num_files > 1 else "its only file"
+        is_named = "is named" if num_files > 1 else "is not named"
+        return f"{uri}: {of_them} {is_named} {NAMES_WITH_TEXT}; give such a file, or a folder of them"
     return f"{uri}: no file there, and no folder with files; give the path or URI of a text file or folder"
 
 

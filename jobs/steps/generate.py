@@ -13,7 +13,7 @@ from typing import Any
 from jobs.config import Config
 from jobs.config.prompts import read_prompts
 from jobs.engine.base import Engine
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.generation.batches import generate_batch, plan_batches, summarize, to_text
 from jobs.lake import store
 from jobs.lake.layout import Run
@@ -66,5 +66,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     )
     inputs = {"model": model.fingerprint}
     store.publish_manifest(run.generate, Manifest("samples", model.fingerprint, files, stats, inputs))
-    progress(f"{len(rows)} samples of {len(prompts)} prompts, {stats['tokens_per_second']:,.0f} tokens/s")
+    progress(
+        f"{counted(len(rows), 'sample')} of {counted(len(prompts), 'prompt')},"
+        f" {stats['tokens_per_second']:,.0f} tokens/s"
+    )
     return stats

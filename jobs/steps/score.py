@@ -15,7 +15,7 @@ from typing import Any
 from jobs.config import Config
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.evaluation.frozen import FrozenSet, grow
 from jobs.evaluation.losses import ScoredDocument, score_part
 from jobs.evaluation.rivals import find_obstacle
@@ -59,7 +59,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     entry = store.write_file(run.score, SCORES, format_scores(documents))
     inputs |= {"unit": unit, "not_compared": obstacle}
     store.publish_manifest(run.score, Manifest("scores", model.fingerprint, (entry,), dict(stats), inputs))
-    progress(f"{len(documents):,} documents, {_describe(stats, unit)}")
+    progress(f"{counted(len(documents), 'document')}, {_describe(stats, unit)}")
     return {**stats, "reused": False, "scoring_seconds": time.perf_counter() - started}
 
 

@@ -14,6 +14,7 @@ from jobs.datasets.publish import find_or_make
 from jobs.datasets.reuse import earlier_tokens, find_reusable, find_tokenizer
 from jobs.datasets.tokenization import describe_inputs, make_tokens
 from jobs.engine.base import Engine
+from jobs.errors import counted
 from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Lake, Run
 from jobs.sources.earlier import inherited_pipeline
@@ -55,9 +56,9 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
             progress(f"corpus: {stats[name]:,} {meaning}")
     num_reused = len(corpus) if stats["reused"] else len(reusable.files)
     progress(
-        f"tokens: {stats['num_tokens']:,} in {stats['num_documents']:,} documents, vocabulary of"
+        f"tokens: {stats['num_tokens']:,} in {counted(stats['num_documents'], 'document')}, vocabulary of"
         f" {stats['vocab_size']:,}, {stats['bytes_per_token']:.2f} bytes per token;"
-        f" {num_reused:,} files reused, {len(corpus) - num_reused:,} new"
+        f" {counted(num_reused, 'file')} reused, {len(corpus) - num_reused:,} new"
     )
     return {
         **stats,

@@ -13,6 +13,7 @@ from jobs.datasets.sides import find_growth
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windowing import make_windows
 from jobs.engine.base import Engine
+from jobs.errors import counted
 from jobs.fingerprint import code_version, fingerprint
 from jobs.lake.layout import Pipeline, Run
 
@@ -35,9 +36,11 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         stats |= {"num_new_documents": 0} | find_growth(Pipeline.of(run), run.folder)
     if stats["split_note"]:
         progress(f"windows: {stats['split_note']}")
-    split = f"{stats['valid_window_share']:.1%}, split by {stats['split']}"
+    how = "fixed split" if stats["split"] == "fixed" else f"split by {stats['split']}"
+    split = f"{stats['valid_window_share']:.1%}, {how}"
     if stats["num_cut_documents"]:
-        split += f", {stats['num_cut_documents']:,} documents cut, {stats['num_gap_tokens']:,} tokens left out there"
+        split += f", {counted(stats['num_cut_documents'], 'document')} cut"
+        split += f", {counted(stats['num_gap_tokens'], 'token')} left out there"
     progress(
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
         f" ({split}), unigram loss {stats['unigram_loss']:.3f}, bigram {stats['bigram_loss']:.3f}"

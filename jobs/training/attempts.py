@@ -9,7 +9,7 @@ from functools import partial
 
 from jobs.config import TrainConfig
 from jobs.engine.base import Engine
-from jobs.errors import DivergedError, InputError, MemoryLimitError, StoppedError, WorkerLostError, reading
+from jobs.errors import DivergedError, InputError, MemoryLimitError, StoppedError, WorkerLostError, counted, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.prices.budget import describe_budget, seconds_for_training
@@ -78,9 +78,9 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
     config = job.config.train
     worker, workers, warmup_steps = partial(train_worker, job=job), config.workers, config.allreduce_steps
     if config.strategy == "allreduce":
-        return engine.run_worker_group(worker, workers, f"train with {workers} workers")
+        return engine.run_worker_group(worker, workers, f"train with {counted(workers, 'worker')}")
     if (latest_checkpoint(job.run) or 0) < warmup_steps:
-        description = f"train {warmup_steps} steps with {workers} workers"
+        description = f"train {counted(warmup_steps, 'step')} with {counted(workers, 'worker')}"
         result = engine.run_worker_group(partial(worker, until=warmup_steps), workers, description)
         if not result.is_complete:
             return result

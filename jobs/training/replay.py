@@ -14,7 +14,7 @@ from typing import Any, Literal
 from jobs.config import Config, of_run
 from jobs.corpus.check import check_corpus
 from jobs.engine.base import Engine
-from jobs.errors import DamagedError, InputError
+from jobs.errors import DamagedError, InputError, counted
 from jobs.lake import store
 from jobs.lake.forgotten import read_forgotten
 from jobs.lake.layout import Lake, Run
@@ -79,8 +79,8 @@ class Replay:
         forgotten = read_forgotten(Lake(self.source.lake_uri)) if begun else ()
         if lost := sum(each.since > begun.modified_at for each in forgotten if begun):
             raise InputError(
-                f"the lake has forgotten {lost} documents since {self.source.folder} began, so its model cannot be made"
-                " again"
+                f"the lake has forgotten {counted(lost, 'document')} since {self.source.folder} began, so its"
+                " model cannot be made again"
             )
         listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
         files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]

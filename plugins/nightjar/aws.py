@@ -52,6 +52,11 @@ async def async_emr_client() -> Any:
     return await _emr_hook().get_async_conn()
 
 
+def is_on_aws(client: EMRClient) -> bool:
+    """Return whether a client asks the EMR of AWS. Else it is the embedded EMR, where nothing costs anything."""
+    return "amazonaws.com" in client.meta.endpoint_url
+
+
 def _emr_hook() -> Any:
     from airflow.providers.amazon.aws.hooks.emr import EmrHook  # noqa: PLC0415 - slow to import
 

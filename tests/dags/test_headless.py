@@ -50,7 +50,7 @@ def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tm
     for stats in (json.loads((done.stats_dir / done.run.folder / "stats.json").read_text()), written(done.run)):
         assert stats["bill"]["is_final"]
         assert stats["instance_seconds"] > stats["bill"]["steps"]["tokenize"]["instance_seconds"] > 0
-        assert (stats["cost_usd"], "run nightjar prices" in stats["bill"]["problem"]) == (None, True)
+        assert (stats["cost_usd"], stats["bill"]["is_embedded"], stats["bill"]["problem"]) == (0.0, True, None)
     assert store().read_json(done.run.estimate)["reason"] == "no earlier night"
     report = done.stats_dir / done.run.folder / "report.html"
     assert "RuntimeError: the disk of worker 7 failed" in report.read_text()

@@ -13,6 +13,7 @@ from jobs.lake.layout import Run
 from jobs.lake.store import Store
 from jobs.prices.book import shown_prices
 from jobs.prices.metering import ClusterUse
+from nightjar.aws import is_on_aws
 from nightjar.emr import clusters, steps
 from nightjar.errors import AWS_ERRORS, words_of
 
@@ -33,7 +34,8 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
     config = ClusterConfig()
     with suppress(NightjarError, OSError):  # the bill is for people, and must not keep a cluster from being ended
         config = of_run.read_config(run, store).cluster
-    use = ClusterUse(client.meta.region_name, float(config.root_volume_gb), instances, spans)
+    region, is_embedded = client.meta.region_name, not is_on_aws(client)
+    use = ClusterUse(region, float(config.root_volume_gb), instances, spans, is_embedded=is_embedded)
     return _with_rates(use, store)
 
 

@@ -40,6 +40,8 @@ class ClusterRecord:
     instance_seconds: dict[str, float] = field(default_factory=dict)
     """How long its instances ran together, by type and market. Empty until it has ended, or if EMR does not say."""
     region: str | None = None
+    is_embedded: bool = False
+    """Whether it is a cluster of the embedded EMR, which costs nothing."""
     used: dict[str, Any] | None = None
     """A `ClusterUse`: when its instances and the run's steps ran, and what they cost in an hour. None as above."""
 

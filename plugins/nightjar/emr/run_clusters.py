@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from jobs.config import Config
 from jobs.lake.layout import Lake
 from jobs.lake.store import Store
+from nightjar.aws import is_on_aws
 from nightjar.emr import clusters, requests, steps
 from nightjar.emr.causes import ClusterEnd, explain_end
 from nightjar.emr.metering import meter
@@ -60,6 +61,10 @@ class RunClusters:
     @cached_property
     def _client(self) -> EMRClient:
         return self._connect()
+
+    @property
+    def _is_embedded(self) -> bool:
+        return not is_on_aws(self._client)
 
     def acquire(self, config: Config, package_uri: str) -> str:
         """Return the id of the run's cluster, which is created if it has none. Does not wait for its start.
@@ -198,7 +203,7 @@ class RunClusters:
     def _create(self, config: Config, package_uri: str, choice: int) -> str:
         _warn_of_time_to_live(config)
         region = self._client.meta.region_name
-        record = self._records.add(choice=choice, region=region)
+        record = self._records.add(choice=choice, region=region, is_embedded=self._is_embedded)
         chosen = requests.without_types(config, choice)
         request = requests.run_job_flow(chosen, self._identity, datetime.now(UTC), package_uri, region)
         self.is_asking = True
@@ -222,11 +227,12 @@ class RunClusters:
         """Terminate all listed clusters but one, and return the one. All are in the record afterwards."""
         recorded = {each.cluster_id: each for each in self._records.read()}
         if kept not in recorded:
-            self._records.add(cluster_id=kept)
+            self._records.add(cluster_id=kept, is_embedded=self._is_embedded)
         for cluster_id in listed:
             if cluster_id != kept:
                 log.warning("Keeping cluster %s; terminating its duplicate %s", kept, cluster_id)
-                record = recorded.get(cluster_id) or self._records.add(cluster_id=cluster_id)
+                known = recorded.get(cluster_id)
+                record = known or self._records.add(cluster_id=cluster_id, is_embedded=self._is_embedded)
                 clusters.request_termination(self._client, cluster_id)
                 self._records.change(record, dropped=True)
         return [kept]

@@ -24,7 +24,7 @@ def record_bill(run: Run, store: Store) -> Bill | None:
     if bill is None:
         return None
     record_statistics(
-        run, {"instance_seconds": bill.total.seconds, "cost_usd": bill.total.usd, "bill": bill.to_json()}, store
+        run, {"instance_seconds": bill.total.seconds, "cost_usd": bill.cost_usd, "bill": bill.to_json()}, store
     )
     log.info("%s", describe(bill))
     return bill
@@ -65,5 +65,7 @@ def describe(bill: Bill) -> str:
     """Return the bill in one line."""
     bound = "at most " if bill.at_most else ""
     cost = f"cost is not known: {bill.problem}" if bill.total.usd is None else f"{bound}{bill.total.usd:.2f} USD"
+    if bill.is_embedded:
+        cost = "nothing: the embedded EMR"
     so_far = "" if bill.is_final else " so far"
     return f"Bill{so_far}: {bill.total.seconds:,.0f} instance seconds, {cost}"

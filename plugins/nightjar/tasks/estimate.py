@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.config import Config
@@ -47,6 +47,7 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
         return Expected(Estimate(corpus.size, reason="a cluster of your own is not billed"), None)
     expected = config.model_copy(update={"train": config.train.with_epochs_for(share_of_new_text(corpus, start, run))})
     made = make_estimate(expected, corpus.size, read_nights(run, store), prices, region, longest_seconds(config))
+    made = replace(made, is_embedded=not aws.is_on_aws(aws.emr_client()))
     log.info("%s", made)
     return Expected(made, check_budget(run, config, made, prices, region, store))
 

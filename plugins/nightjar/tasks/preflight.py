@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError
 
 from jobs.config import Config, TokenizeConfig, of_run
 from jobs.config.effects import Facts, explain_inert
-from jobs.errors import InputError
+from jobs.errors import InputError, counted
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.models import decide_used
 from jobs.lake.store import Store
@@ -125,7 +125,8 @@ def check_corpus(config: Config, lake_uri: str | None = None) -> Listing:
             " give more text or a smaller windows.size"
         )
     check_contents(sources, store, config.tokenize)
-    log.info("Corpus %s: %d files, %.1f MB", " ".join(listing.places), len(sources), num_bytes / 1e6)
+    files = counted(len(sources), "file")
+    log.info("Corpus %s: %s, %.1f MB", " ".join(listing.places), files, num_bytes / 1e6)
     if left_out := listing.describe_left_out():
         log.info("Corpus: %s", left_out)
     return listing

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.config import Config
-from jobs.errors import DamagedError, NightjarError
+from jobs.errors import DamagedError, NightjarError, counted
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.models import read_used
@@ -121,7 +121,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
     summary = storable(chosen(stats, SUMMARY))
     if (stats.get("steps") or {}).get("train", {}).get("stopped_by_budget"):
         summary["stopped_by_budget"] = True
-    log.info("Copied %d files of statistics to %s", len(names), folder)
+    log.info("Copied %s of statistics to %s", counted(len(names), "file"), folder)
     for key, value in summary.items():
         log.info("%20s  %s", key, value)
     return {"run_id": run.run_id, "stats_dir": str(folder), **summary}

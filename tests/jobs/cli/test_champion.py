@@ -1,7 +1,11 @@
 """The command ``champion``: its tables, its errors, and going back to an earlier champion."""
 
+import subprocess
+import sys
+
 import pytest
 
+from jobs.cli.champion import _evaluation_set
 from jobs.cli.main import main
 from jobs.lake import store
 from jobs.lake.champion import MODEL_FILES, Change, change_champion, read_champion
@@ -50,6 +54,43 @@ def test_champions_are_listed_and_shown(lake, capsys):
     assert "2026-11-22\tpromoted\tlab/poems/night-a\taaaaaaaaaaaa\tairflow: ann\tbetter\n" in shown
 
 
+def test_each_fact_is_shown_once_with_its_unit_and_nothing_that_is_not_known(lake, capsys):
+    def shown(metrics):
+        pipeline = lake.pipeline("prose")
+        run_, model = lake.run("night-d", "prose"), "d" * 64
+        folder = join(lake.models, model)
+        store.publish_manifest(folder, Manifest("model", model, (store.write_file(folder, "config.json", b"{}"),)))
+        change = Change("promoted", model, run_.folder, "2026-11-23", "airflow: ann", "better", metrics)
+        assert change_champion(pipeline, *read_champion(pipeline), change)
+        assert run(lake, "show", "prose") == 0
+        lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        labels = [line[0] for line in lines if len(line) == 2]
+        assert len(set(labels)) == len(labels)
+        return {line[0]: line[1] for line in lines if len(line) == 2}
+
+    alone = {"gain": None, "bits_per_byte": 2.607607990133897, "valid_loss": 4.36249, "evaluation_set": ""}
+    found = shown(alone)
+    assert {label: found.get(label) for label in ("bits per byte", "valid loss", "gain", "evaluation set")} == {
+        "bits per byte": "2.608",
+        "valid loss": "4.362 nats per token",
+        "gain": None,
+        "evaluation set": "none yet",
+    }
+    gain = {"value": 0.0312, "lower": 0.01, "num_documents": 12, "num_equal": 11.5}
+    found = shown({**alone, "gain": gain, "evaluation_set": "00000002"})
+    assert found["gain"] == "loss 3.12% lower than the champion's before, on 12 documents"
+    assert found["evaluation set"] == "version 00000002"
+    assert run(lake, "list") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("\tbits per byte 2.608, valid loss 4.362 nats per token, gain " + found["gain"])
+
+
+def test_the_versions_of_the_evaluation_set_are_one_line():
+    assert _evaluation_set("00000002", "00000001") == "version 00000002, and 00000001 when the model was made"
+    assert _evaluation_set("00000002", "00000002") == "version 00000002"
+    assert _evaluation_set("", "00000001") == "version 00000001"
+
+
 def test_a_champion_is_compared_with_the_one_before_and_replaced_by_it(lake, capsys, caplog):
     assert run(lake, "diff", "poems") == 0
     assert capsys.readouterr().out.splitlines()[0] == "\tnight-a\tnight-b"
@@ -83,12 +124,14 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
     [
         (
             ("show", "prose"),
-            "pipelines/prose/champion.json: no champion yet; the lake has the pipelines default, poems",
+            "pipelines/prose/champion.json: no champion yet; pipelines with a champion: default, poems",
         ),
         (("diff",), "champion diff: default had no champion before; name a run with --run"),
         (("rollback",), "pipelines/default/champion.json: no earlier champion to go back to; nightjar champion show d"),
         (("rollback", "poems", "--to", "x"), "no earlier champion to go back to"),
         (("diff", "--run", "none"), "none"),
+        (("show", "pomes"), "pipelines with a champion: default, poems; did you mean poems?"),
+        (("promote", "nigth-a"), "has no run 'nigth-a'; did you mean night-a?; see nightjar runs list"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, lake, capsys):
@@ -97,6 +140,25 @@ def test_mistakes_are_one_line(arguments, words, lake, capsys):
     assert shown.out == ""
     assert words in shown.err
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nosuch", "nosuch: no model found"),
+        ("champoin", "; did you mean champion?"),
+        ("nigth-b", "; did you mean night-b?"),
+        ("champion:pomes", "pipelines with a champion: default, poems; did you mean poems?; give the id of a run"),
+    ],
+)
+def test_a_name_that_no_model_has_is_refused_before_large_libraries_are_loaded(model, words, lake):
+    arguments = ["sample", "--model", model, "--lake", lake.uri, "--prompt", "x"]
+    heavy = {"awkward", "gigatoken", "numpy", "pyarrow", "pyspark", "tokenizers", "torch"}
+    code = f"import sys; from jobs.cli.main import main; print(main({arguments}), {heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 set()\n", done.stderr
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_lake_without_a_champion_says_how_to_get_one(tmp_path, capsys):

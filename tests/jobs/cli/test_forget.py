@@ -72,7 +72,7 @@ def test_models_that_saw_a_document_are_named(lake, tmp_path, capsys):
     assert [lost.folder, "-", "not known", "-"] in found
     assert [scratch.folder, "-", "would train on", "-"] in found
     assert main(["replay", first.folder, "--lake", lake.uri, "--run-id", "replayed"]) == 2
-    assert "the lake has forgotten 1 documents since" in capsys.readouterr().err
+    assert "the lake has forgotten 1 document since" in capsys.readouterr().err
     assert forget(lake) == 0
     assert [f"{document.hash:016x}", document.time, document.by, "asked by the author"] in rows(capsys)
     assert trained not in texts_of(child, "train")

@@ -234,7 +234,7 @@ def test_a_damaged_champion_is_one_line_and_code_1(tmp_path, pointer, capsys):
 
 
 @pytest.mark.parametrize("kind", ["model", "windows"])
-def test_a_folder_with_other_files_is_not_overwritten(folder, tmp_path, kind, capsys):
+def test_a_folder_with_other_files_is_not_overwritten(folder, tmp_path, kind, capsys, caplog):
     thesis, export = tmp_path / "thesis.txt", ["export", "--model", str(folder), "--format", "folder", "--output"]
     entry = store.write_file(tmp_path.as_uri(), thesis.name, b"years of work")
     if kind == "windows":
@@ -247,6 +247,10 @@ def test_a_folder_with_other_files_is_not_overwritten(folder, tmp_path, kind, ca
     assert thesis.read_bytes() == b"years of work"
     for _ in range(2):  # an earlier model is replaced
         assert main([*export, str(tmp_path / "new")]) == 0
+        assert "next: pip install transformers, then in Python: " in caplog.text
+        code = caplog.text.partition("then in Python: ")[2].splitlines()[0]
+        assert compile(code, "shown", "exec").co_names[:3] == ("transformers", "pipeline", "print")
+        assert f"pipeline('text-generation', {str(tmp_path / 'new')!r})('The man', max_new_tokens=40)" in code
     assert main(["export", "--model", str(folder), "--format", "zip", "--output", str(tmp_path)]) == 2
     assert "name the file" in capsys.readouterr().err
 

@@ -70,9 +70,9 @@ def assert_equal(home, source, capsys):
     return again
 
 
-def promote(run):
-    promote_by_hand(run, Lake(run.lake_uri).pipeline(), "ann", "better", {})
-    return read_champion(Lake(run.lake_uri).pipeline())[0]
+def promote(run, pipeline="default"):
+    promote_by_hand(run, Lake(run.lake_uri).pipeline(pipeline), "ann", "better", {})
+    return read_champion(Lake(run.lake_uri).pipeline(pipeline))[0]
 
 
 def test_a_model_says_what_made_it_and_is_made_again(home, capsys, caplog):
@@ -92,7 +92,7 @@ def test_a_model_says_what_made_it_and_is_made_again(home, capsys, caplog):
     assert read_lineage(champion.model_uri) == lineage
     assert main(["champion", "show", "--lake", home.uri]) == 0
     shown = capsys.readouterr().out
-    assert f"corpus\t1 files, {lineage.corpus['bytes']:,} bytes, sha256 {lineage.corpus['sha256']}\n" in shown
+    assert f"corpus\t1 file, {lineage.corpus['bytes']:,} bytes, sha256 {lineage.corpus['sha256']}\n" in shown
     assert "started from\trandom weights\n" in shown
     assert "| started from | random weights |" in store.read_bytes(join(run.model, "README.md")).decode()
     assert replay(home, "r", "--run-id", "again") == 0  # which goes on with the one that is there
@@ -116,12 +116,12 @@ def test_a_replay_starts_from_the_champion_of_then_with_its_tokenizer(home, tmp_
 
 
 def test_a_replay_takes_the_tokenizer_that_was_inherited(home, tmp_path, capsys):
-    champion = promote(make(home, "first"))
+    champion = promote(make(home, "first"), "local")
     write(tmp_path / "texts", "a.txt", seed=3)
     night = make(home, "night", tokenize__tokenizer="inherit")
     assert read_lineage(night.model).tokenizer["from"] == f"champion {champion.run_id}"
     write(tmp_path / "texts", "a.txt", seed=4)
-    promote(make(home, "later", tokenize__vocab_size=290))
+    promote(make(home, "later", tokenize__vocab_size=290), "local")
     write(tmp_path / "texts", "a.txt", seed=3)
     assert_equal(home, night, capsys)
 

@@ -128,9 +128,21 @@ def test_the_record_of_clusters_gives_the_use(run: Run) -> None:
     assert len(read_uses(run, CONFIG, is_running=False)) == 3
 
 
+def test_a_bill_is_of_the_embedded_emr_if_all_its_clusters_were(run: Run) -> None:
+    write(run, 1, region=EAST, is_embedded=True)
+    write(run, 2, ended=True, used=asdict(use(on_demand(0, 3600), is_embedded=True)))
+    made = bill(*read_uses(run, CONFIG))
+    assert (made.is_embedded, made.cost_usd) == (True, 0.0)
+    assert made.total.usd is not None
+    write(run, 3, ended=True, used=asdict(use(on_demand(0, 3600))))
+    mixed = bill(*read_uses(run, CONFIG))
+    assert (mixed.is_embedded, mixed.cost_usd) == (False, mixed.total.usd)
+    assert not bill().is_embedded
+
+
 def test_a_cluster_whose_use_is_not_known_makes_the_cost_unknown(run: Run) -> None:
     write(run, 1, ended=True)
     write(run, 2, ended=True, used=asdict(use(on_demand(0, 3600))))
     made = bill(*read_uses(run, CONFIG))
     assert made.total == Charge(3600.0, None)
-    assert made.problem == "EMR did not say how long the instances of 1 clusters ran; its console may do so"
+    assert made.problem == "EMR did not say how long the instances of 1 cluster ran; its console may do so"

@@ -149,6 +149,8 @@ def test_without_nights_the_limits_give_a_bound() -> None:
     assert (made.instance_seconds, made.reason) == (None, "no earlier night")
     assert (made.bound_instance_seconds, made.bound_usd) == (3 * LIMIT, pytest.approx(3 * 10 * 0.36))
     assert str(made) == "Estimate: unknown (no earlier night); at most 30.00 instance hours, 10.80 USD by its limits"
+    local = str(replace(made, is_embedded=True))
+    assert local.endswith("at most 30.00 instance hours, 10.80 USD on AWS, nothing on the embedded EMR by its limits")
 
 
 def test_without_prices_the_time_is_known_and_the_cost_is_not() -> None:

@@ -76,7 +76,7 @@ def test_few_documents_and_a_champion_without_scores_keep_the_champion():
         uneven, gate.measure_gain(uneven, 0.05), SETTINGS
     )
     one = scores_of([(50.0, 100.0)])
-    assert "has 1 documents" in gate.reason_to_keep(one, gate.measure_gain(one, 0.05), SETTINGS)
+    assert "has 1 document," in gate.reason_to_keep(one, gate.measure_gain(one, 0.05), SETTINGS)
     without = scores_of([(1.0, None)] * 30, not_compared="the champion predicts embeddings")
     assert gate.measure_gain(without, 0.05) is None
     assert gate.reason_to_keep(without, None, SETTINGS) == "the champion predicts embeddings"

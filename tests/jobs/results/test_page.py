@@ -189,7 +189,7 @@ def test_a_run_that_used_a_model_shows_which_one_and_the_loss_on_its_text(tmp_pa
     report = read_report(run)
     tiles = {tile.label: tile.text for tile in report.headline()}
     assert tiles["used model"] == "champion"
-    assert tiles["text bits per byte"] == "2.02 bits per byte"
+    assert tiles["text bits per byte"] == "2.02"
     assert (report.summary.bits_per_byte, report.summary.valid_loss) == (2.02, None)
     assert [(step.name, step.status) for step in report.summary.steps] == [("evaluate", "done")]
     assert cells(report.summary)["note"] == "evaluate champion"

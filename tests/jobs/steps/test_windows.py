@@ -223,7 +223,7 @@ def test_one_document_without_a_border_is_cut_with_a_gap(local, method, over):
     for side, size in sizes.items():
         assert stats[f"{side}_bytes"] == pytest.approx(size, rel=0.02)
     assert stats["train_bytes"] + stats["valid_bytes"] + stats["num_gap_bytes"] == 7 * 9000 - 1
-    assert "1 documents cut" in pipeline.lines[-1]
+    assert "1 document cut" in pipeline.lines[-1]
 
 
 def test_an_existing_dataset_is_reused(anywhere, monkeypatch):

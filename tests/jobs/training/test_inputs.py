@@ -183,7 +183,7 @@ def write_inherited(lake, folder, origin, tokenizer_json):
     """Write what a run inherits its tokenizer from: a champion, or an earlier run on the text; return its URI."""
     if origin == "champion":
         model = join(lake.models, "m")
-        store.write_json(lake.pipeline().champion, {"model": "m", "run_id": "r"})
+        store.write_json(lake.pipeline("local").champion, {"model": "m", "run_id": "r"})
         store.write_bytes(join(model, "tokenizer.json"), tokenizer_json)
         return join(model, "tokenizer.json")
     run = lake.run("first")

@@ -68,13 +68,14 @@ def test_cluster_is_created_once_and_ended(aws, clusters, records):
 
 def test_the_record_of_an_ended_cluster_has_the_time_of_its_instances(aws, clusters, records):
     created = clusters.acquire(config(cluster__core_instances=2), PACKAGE)
-    assert records.read()[0].instance_seconds == {}
+    assert (records.read()[0].instance_seconds, records.read()[0].is_embedded) == ({}, True)
     clusters.end()
     instances = aws.list_instances(ClusterId=created)["Instances"]
     times = [each["Status"]["Timeline"] for each in instances]
     assert len(times) == 3
     total = sum((each["EndDateTime"] - each["CreationDateTime"]).total_seconds() for each in times)
     used = records.read()[0].instance_seconds
+    assert records.read()[0].used["is_embedded"]
     assert set(used) == {f"{each['InstanceType']} on demand" for each in instances}
     assert sum(used.values()) == pytest.approx(total, abs=0.1)
     clusters.end()

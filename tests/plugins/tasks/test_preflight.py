@@ -109,7 +109,7 @@ def test_missing_empty_or_short_corpus_is_refused(put, lake_uri, name, data, mes
 
 def test_folder_without_text_is_refused(put, lake_uri):
     put("corpus/a.pdf", TEXT)
-    with pytest.raises(InputError, match=r"none of its 1 files is named \*\.txt"):
+    with pytest.raises(InputError, match=r"its only file is not named \*\.txt"):
         check(join(lake_uri, "corpus"))
 
 
@@ -166,7 +166,7 @@ def test_what_earlier_runs_have_decided_is_known_before_a_cluster_exists(put, la
     settings |= {"windows.split": "fixed", "windows.seed": 5, "promotion.enabled": False}
     for seed in (None, 0):
         caplog.clear()
-        preflight.prepare(config(corpus, **settings), lake.run(f"r{uuid.uuid4().hex[:8]}"))
+        preflight.prepare(config(corpus, **settings), lake.run(f"r{uuid.uuid4().hex[:8]}", "default"))
         lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
         named = [line.partition("=")[0] for line in lines]
         assert named == ([] if seed is None else ["tokenize.vocab_size", "windows.seed"])
@@ -181,7 +181,7 @@ def test_what_earlier_runs_have_decided_is_known_before_a_cluster_exists(put, la
 def test_other_documents_than_those_of_the_decided_split_are_refused(put, lake_uri, emr_at_home):
     rule = {"text": {"documents": "line", "max_piece_bytes": 16384}}
     store().write_json(join(lake_uri, "pipelines/default/split/00000001.json"), {"inputs": {"rule": rule}})
-    corpus, run = put("corpus/a.txt", TEXT), Lake(lake_uri).run("r")
+    corpus, run = put("corpus/a.txt", TEXT), Lake(lake_uri).run("r", "default")
     fixed = {"windows.split": "fixed", "tokenize.documents": "line"}
     for changed in ({"tokenize.documents": "paragraph"}, {"tokenize.max_piece_bytes": 2048}):
         with pytest.raises(InputError, match=r"tokenize\.\w+=\w+: the split of the pipeline default was decided with"):
@@ -257,7 +257,8 @@ def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lak
     said = []
     monkeypatch.setattr(estimate.log, "info", lambda text, *values: said.append(text % values))
     preflight.prepare(config(corpus), run)
-    assert said[0].startswith("Estimate: unknown (no earlier night); at most 75.00 instance hours, ")
+    hours = "Estimate: unknown (no earlier night); at most 75.00 instance hours, "
+    assert said[0] == f"{hours}nothing on the embedded EMR by its limits"
     first = store().read_json(run.estimate)
     assert (first["corpus_bytes"], first["instance_seconds"]) == (len(TEXT) * 9, None)
     assert first["bound_instance_seconds"] == 3 * (3600 + 4 * 6 * 3600)

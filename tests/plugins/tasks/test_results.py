@@ -5,7 +5,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -212,14 +212,15 @@ def test_the_verdict_names_what_may_still_run():
         results.check_run(["end"], {"end": "success"}, ["cluster j-1 may still run"])
 
 
-def used_cluster(run, *, ended):
+def used_cluster(run, *, ended, rates=MappingProxyType({"m6i.xlarge on demand": 0.25}), is_embedded=False):
     """Write the record of a cluster that ran for an hour, as the end of the clusters does."""
     used = ClusterUse(
         "eu-west-1",
         40.0,
         (InstanceSpan("m6i.xlarge", "on demand", 0.0, 3600.0, 3),),
         (StepSpan("train", 600.0, 3000.0),),
-        {"m6i.xlarge on demand": 0.25},
+        dict(rates),
+        is_embedded=is_embedded,
     )
     seconds = {"m6i.xlarge on demand": 10_800.0}
     known = {"used": asdict(used), "instance_seconds": seconds} if ended else {}
@@ -252,10 +253,36 @@ def test_the_report_compares_the_estimate_with_what_the_run_took(run, tmp_path):
     store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": 0.69, "nights": 8, "reason": None})
     tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
     assert tiles["expected"].text == "2:46:40 h (+8% in fact)"
-    assert tiles["expected"].meaning.startswith("Instance time that 8 earlier nights let expect before the run")
+    meaning = "Instance time that was expected before the run, from 8 earlier nights."
+    assert tiles["expected"].meaning == f"{meaning} Its cost was expected to be 0.69 USD."
+    store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": None, "nights": 1, "reason": "no price"})
+    tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
+    assert tiles["expected"].meaning == "Instance time that was expected before the run, from 1 earlier night."
     store().write_json(run.estimate, {"instance_seconds": None, "reason": "no earlier night"})
     tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
     assert (tiles["expected"].text, tiles["expected"].meaning) == ("not known", "no earlier night.")
+
+
+@pytest.mark.parametrize("rates", [{"m6i.xlarge on demand": 0.25}, {}])
+def test_the_embedded_emr_charges_nothing(run, tmp_path, caplog, rates):
+    store().write_json(join(run.stats, "stats.json"), {"valid_loss": 1.5, "steps": {"train": {"seconds": 9.0}}})
+    used_cluster(run, ended=True, rates=rates, is_embedded=True)
+    store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": 0.69, "nights": 8, "reason": None})
+    caplog.set_level("INFO")
+    bill.settle(run, store(), tmp_path)
+    assert "Bill: 10,800 instance seconds, nothing: the embedded EMR" in caplog.text
+    stats = store().read_json(join(run.stats, "stats.json"))
+    assert (stats["cost_usd"], stats["bill"]["is_embedded"], stats["bill"]["problem"]) == (0.0, True, None)
+    tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
+    on_aws = f"3:00:00 h m6i.xlarge on demand{', 0.75 USD' if rates else ''}"
+    note = f"nothing: the embedded EMR; on AWS it would be {on_aws}"
+    assert (tiles["cost"].text, tiles["cost"].meaning) == ("nothing", f"Cost of these instances: {note}.")
+    for tile in tiles.values():
+        assert "AWS charges" not in tile.meaning
+        assert "nightjar prices" not in tile.meaning
+    page = store().read_bytes(run.report).decode()
+    assert "<td>2:00:00 h<td>0.00 USD" in page
+    assert f"Cost: {note}." in page
 
 
 def test_without_a_cluster_there_is_no_bill(run, tmp_path):
