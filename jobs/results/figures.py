@@ -41,7 +41,8 @@ def unit_of(metric: Metric, values: Mapping[str, Any] | None = None) -> str:
 
 def text_of(value: Any, label: str, unit: str) -> str:
     """Return a value as text beside its label, with its unit if the label does not have it."""
-    return with_unit(value, "" if unit.replace("/s", " per second") in label else unit)
+    is_said = unit.endswith("/s") and unit.replace("/s", " per second") in label
+    return with_unit(value, "" if is_said else unit)
 
 
 def of_training(rows: Sequence[Row]) -> Iterator[Curves]:
