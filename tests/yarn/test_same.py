@@ -17,6 +17,7 @@ KINDS = ("threads", "processes", "yarn")
 SETTINGS = {
     "train.dtype": "float32",
     "train.workers": 2,
+    "train.epochs": 30,
     "train.max_tokens": 60_000,
     "train.eval_every": 10,
     "spark.executors": 2,
