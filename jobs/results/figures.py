@@ -41,7 +41,7 @@ def unit_of(metric: Metric, values: Mapping[str, Any] | None = None) -> str:
 
 def text_of(value: Any, label: str, unit: str) -> str:
     """Return a value as text beside its label, with its unit if the label does not have it."""
-    is_said = unit.endswith("/s") and unit.replace("/s", " per second") in label
+    is_said = unit != "bytes" and unit.replace("/s", " per second") in label
     return with_unit(value, "" if is_said else unit)
 
 
