@@ -90,9 +90,9 @@ def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | No
         return None
     if not has_model:
         return "would train on"
-    decisions = read_decisions(Pipeline.of(run))
+    decisions = read_decisions(Pipeline.of(run)) if _has_fixed_split(run) else None
     # In earlier versions, runs without Airflow followed the decisions of the pipeline `default`.
-    if not _has_fixed_split(run) or not decisions.files:
+    if decisions is None or not decisions.files:
         return "trained or validated on"
     sides = decisions.sides_of(found)
     if (sides == TRAIN).any():

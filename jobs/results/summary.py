@@ -252,7 +252,7 @@ def _steps(
 
 def _with_charge(step: StepSummary, bill: Bill) -> StepSummary:
     charge = bill.steps.get(step.name)
-    if charge is None or bill is None:
+    if charge is None:
         return step
     return replace(step, instance_seconds=charge.seconds, cost_usd=0.0 if bill.is_embedded else charge.usd)
 

@@ -52,9 +52,9 @@ async def async_emr_client() -> Any:
     return await _emr_hook().get_async_conn()
 
 
-def is_on_aws(client: EMRClient) -> bool:
-    """Return whether a client asks the EMR of AWS. Else it is the embedded EMR, where nothing costs anything."""
-    return "amazonaws.com" in client.meta.endpoint_url
+def is_on_aws(endpoint_url: str) -> bool:
+    """Return whether an endpoint is EMR on AWS. Else it is the embedded EMR, where nothing costs anything."""
+    return "amazonaws.com" in endpoint_url
 
 
 def _emr_hook() -> Any:

@@ -92,9 +92,9 @@ def _aws_place(lake_uri: str) -> dict[str, str] | None:
     """Return the region and the domain of the console, or None if the cluster is not on AWS."""
     if not is_s3(lake_uri):
         return None
-    if not aws.is_on_aws(client := aws.emr_client()):
+    meta = aws.emr_client().meta
+    if not aws.is_on_aws(meta.endpoint_url):
         return None
-    meta = client.meta
     from airflow.providers.amazon.aws.links.base_aws import BaseAwsLink  # noqa: PLC0415 - slow to import
 
     return {"region_name": meta.region_name, "aws_domain": BaseAwsLink.get_aws_domain(meta.partition) or ""}

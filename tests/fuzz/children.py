@@ -50,7 +50,8 @@ _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (TRACE|DEBUG|INFO|
 _MESSAGE = re.compile(r"(nightjar: |python -m jobs|nightjar[ :]|Shell .* not supported)")
 _NO_FAULT = re.compile(
     r"aws-plan: |.*: (no run matches|no runs yet|no document is forgotten)|\d+ to \d+ of \d+ runs; --page "
-    r"|.* in [\d,]+ folders (can be|were) freed|[\d,]+ documents (are|would be) forgotten"
+    r"|.* in (1 folder|[\d,]+ folders) (can be|were) freed"
+    r"|(1 document|[\d,]+ documents) (to forget|forgotten from now on), [\d,]+ forgotten before"
     r"|no model of this lake has seen them"
 )
 _CACHE = "nightjar-cache-"

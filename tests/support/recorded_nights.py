@@ -94,7 +94,7 @@ def run_on_cluster(run: Run, config: Config, package: str) -> str:
 
 
 def write_corpus(folder: Path, text: bytes, pieces: int) -> Path:
-    """Write the first `pieces` of a text as files of a folder, in place of those that it has."""
+    """Replace the files of a folder by the first `pieces` of a text, one in each file."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()

@@ -54,11 +54,10 @@ class TokenizeConfig(Section):
     min_frequency: int = Field(1, ge=1)
     """Smallest number of occurrences of a word or character in the vocabulary. Rarer ones become `<unk>`."""
     tokenizer: str = Field("train", min_length=1)
-    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take that of the champion (of
-    the one that train.init names, else of the run's pipeline), else that of the latest run on this corpus, else learn
-    it. Any other value is the path or URI of a `tokenizer.json`, of any kind that
-    Hugging Face tokenizers executes, with the special token `<|endoftext|>`. With train.init, it must be the vocabulary
-    of that model."""
+    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take that of the champion (of the
+    one that train.init names, else of the run's pipeline), else that of the latest run on this corpus, else learn it.
+    Any other value is the path or URI of a `tokenizer.json`, of any kind that Hugging Face tokenizers executes, with
+    the special token `<|endoftext|>`. With train.init, it must be the vocabulary of that model."""
     vocab_size: int = Field(8192, ge=3, le=1_000_000)
     """Largest number of tokens in a vocabulary that is trained. BPE needs 258 or more: one for each byte, one for the
     end of a text, and the merged parts. 8,000 suits models of a few million parameters; larger models use 30,000 or

@@ -34,7 +34,7 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
     config = ClusterConfig()
     with suppress(NightjarError, OSError):  # the bill is for people, and must not keep a cluster from being ended
         config = of_run.read_config(run, store).cluster
-    region, is_embedded = client.meta.region_name, not is_on_aws(client)
+    region, is_embedded = client.meta.region_name, not is_on_aws(client.meta.endpoint_url)
     use = ClusterUse(region, float(config.root_volume_gb), instances, spans, is_embedded=is_embedded)
     return _with_rates(use, store)
 

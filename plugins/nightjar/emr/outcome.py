@@ -19,6 +19,7 @@ from jobs.lake.names import below
 from jobs.lake.outcome import Outcome, parse_outcome
 from jobs.lake.store import Store
 from jobs.lake.uri import join
+from nightjar.aws import is_on_aws
 from nightjar.emr import requests
 from nightjar.emr.logs import last_error, read_log
 from nightjar.errors import StepFailedError, UserError
@@ -66,7 +67,7 @@ class StepFailure:
 
 def log_wait_seconds(endpoint_url: str, poll_seconds: float) -> float:
     """Return the time limit for the logs of a failed step. On AWS it does not depend on how often Airflow asks."""
-    return UPLOAD_SECONDS if "amazonaws.com" in endpoint_url else poll_seconds * WAIT_POLLS
+    return UPLOAD_SECONDS if is_on_aws(endpoint_url) else poll_seconds * WAIT_POLLS
 
 
 def explain_failure(

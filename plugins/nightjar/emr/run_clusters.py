@@ -64,7 +64,7 @@ class RunClusters:
 
     @property
     def _is_embedded(self) -> bool:
-        return not is_on_aws(self._client)
+        return not is_on_aws(self._client.meta.endpoint_url)
 
     def acquire(self, config: Config, package_uri: str) -> str:
         """Return the id of the run's cluster, which is created if it has none. Does not wait for its start.

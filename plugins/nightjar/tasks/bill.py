@@ -63,9 +63,11 @@ def _tolerated(run: Run) -> Iterator[None]:
 
 def describe(bill: Bill) -> str:
     """Return the bill in one line."""
-    bound = "at most " if bill.at_most else ""
-    cost = f"cost is not known: {bill.problem}" if bill.total.usd is None else f"{bound}{bill.total.usd:.2f} USD"
     if bill.is_embedded:
         cost = "nothing: the embedded EMR"
+    elif bill.total.usd is None:
+        cost = f"cost is not known: {bill.problem}"
+    else:
+        cost = f"{'at most ' if bill.at_most else ''}{bill.total.usd:.2f} USD"
     so_far = "" if bill.is_final else " so far"
     return f"Bill{so_far}: {bill.total.seconds:,.0f} instance seconds, {cost}"

@@ -41,13 +41,14 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
     Raises:
         InputError: if it would exceed a budget, or a price lacks for one.
     """
-    store, region = aws.store(), aws.emr_client().meta.region_name
+    store, meta = aws.store(), aws.emr_client().meta
+    region = meta.region_name
     prices = load_prices(store)
     if config.cluster.job_flow_id:
         return Expected(Estimate(corpus.size, reason="a cluster of your own is not billed"), None)
     expected = config.model_copy(update={"train": config.train.with_epochs_for(share_of_new_text(corpus, start, run))})
     made = make_estimate(expected, corpus.size, read_nights(run, store), prices, region, longest_seconds(config))
-    made = replace(made, is_embedded=not aws.is_on_aws(aws.emr_client()))
+    made = replace(made, is_embedded=not aws.is_on_aws(meta.endpoint_url))
     log.info("%s", made)
     return Expected(made, check_budget(run, config, made, prices, region, store))
 

@@ -177,7 +177,7 @@ def check_submittable(lake: Lake) -> None:
 
 def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
     """Check that a cluster on AWS can reach the lake, the corpus, and all files that the settings name."""
-    if "amazonaws.com" not in emr_endpoint_url:
+    if not aws.is_on_aws(emr_endpoint_url):
         return
     uris = [("NIGHTJAR_LAKE", lake.uri)]
     if config.reads_text:

@@ -133,7 +133,7 @@ def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(
 
 
 def ago(seconds):
-    """Return the moment so many seconds before now, as the record of a cluster has it."""
+    """Return the time this many seconds ago, in the ISO format of cluster records."""
     return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
 
 
