@@ -201,7 +201,11 @@ def build(pipeline: PipelineConfig) -> DAG:
         is_paused_upon_creation=False,
         max_active_runs=pipeline.table.max_active_runs,
         allowed_run_types=[each for each in DagRunType if each.value in run_types],
-        default_args={"retries": 1, "retry_delay": timedelta(seconds=SETTINGS.poll_seconds)},
+        default_args={
+            "retries": 1,
+            "retry_delay": timedelta(seconds=SETTINGS.poll_seconds),
+            "on_failure_callback": keep_cause,
+        },
         tags=["nightjar", *pipeline.table.tags],
         on_failure_callback=notifications.on_failure(pipeline.table.notify) or None,
     ) as dag:
@@ -209,7 +213,6 @@ def build(pipeline: PipelineConfig) -> DAG:
     for name, each in dag.task_dict.items():
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
-        each.on_failure_callback = [keep_cause, *each.on_failure_callback]
     # A task reads the DAG's fields. Airflow copies those that a DAG has at first into each task: the serialized DAG
     # grows twelvefold, and parsing takes three times as long.
     dag.params = ParamsDict(form.trigger_form(pipeline, SETTINGS.lake))
@@ -250,13 +253,13 @@ def add_tasks(pipeline: PipelineConfig) -> None:
             cluster_id=cluster_id,
             package_uri=package_uri,
             trigger_rule="none_failed" if step in AFTER_SKIPPED else "all_success",
-            on_failure_callback=budget,
+            on_failure_callback=[keep_cause, *budget],
             doc_md=STEP_DOCS[step],
         )
         for step in STEPS
     }
     evaluate = steps.pop(EVALUATE)  # it needs no other step, and delays none
-    checked = preflight.override(on_failure_callback=budget)()
+    checked = preflight.override(on_failure_callback=[keep_cause, *budget])()
     pulled = pull_stats.override(on_success_callback=budget)()
     promoted = promote.override(on_success_callback=decided)()
     terminate = TerminateClustersOperator(
