@@ -125,10 +125,7 @@ class SparkStepOperator(_ClusterOperator):
         end = self._end_of_cluster(client, context, event)
         if end is None:
             raise self._failure(client, event)
-        if not end.is_replaceable:
-            raise FinalError(f"{self.step} did not finish: {end}")
-        self.log.warning("%s did not finish: %s", self.step, end)
-        return self._start(context)
+        return self._replace_cluster(context, end, "did not finish")
 
     def on_kill(self) -> None:
         """Cancel the step and fail the task. Airflow would otherwise continue the task after the signal."""
@@ -159,7 +156,13 @@ class SparkStepOperator(_ClusterOperator):
         else:
             attempt = self._next_attempt(client, context, run)
             request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
-            self.step_id = self._submit(client, context, run, request)
+            try:
+                self.step_id = steps.submit_step(client, run, request)
+            except ClientError:
+                end = current_clusters(context).explain_end(self.cluster_id)
+                if end is None:
+                    raise
+                return self._replace_cluster(context, end, "was not submitted")
         links.push(self, context["ti"])
         state = steps.describe_step(client, self.cluster_id, self.step_id)["Status"]["State"]
         if state not in requests.ACTIVE_STEP_STATES:
@@ -174,15 +177,12 @@ class SparkStepOperator(_ClusterOperator):
         )
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
 
-    def _submit(self, client: Any, context: Context, run: Run, request: Mapping[str, Any]) -> str:
-        """Submit the step and return its id. If its cluster has just ended, the error says why."""
-        try:
-            return steps.submit_step(client, run, request)
-        except ClientError:
-            end = current_clusters(context).explain_end(self.cluster_id)
-            if end is None:
-                raise
-        raise (StepFailedError if end.is_replaceable else FinalError)(f"{self.step} was not submitted: {end}")
+    def _replace_cluster(self, context: Context, end: ClusterEnd, what: str) -> dict[str, Any]:
+        """Start the step again on another cluster, or fail if the cause of the end would end that, too."""
+        if not end.is_replaceable:
+            raise FinalError(f"{self.step} {what}: {end}")
+        self.log.warning("%s %s: %s", self.step, what, end)
+        return self._start(context)
 
     def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
         """Return the number that this attempt at the step has if it is submitted now."""

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 
-from jobs.datasets.tokens import TokensDataset
 from jobs.engine.inline import InlineEngine
 from jobs.lake import store
 from jobs.lake.uri import join
@@ -59,8 +58,8 @@ def steps_of(night, epochs):
 def nights(local, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     nights = Nights(local)
-    first, stats = nights.run("first", **{"train.epochs_of_new_text": 2})
-    assert (stats["new_text_share"], stats["num_steps"]) == (None, steps_of(first, 1))
+    nights.first, stats = nights.run("first", **{"train.epochs_of_new_text": 2})
+    assert (stats["new_text_share"], stats["num_steps"]) == (None, steps_of(nights.first, 1))
     return nights
 
 
@@ -111,7 +110,7 @@ def test_the_first_attempt_decides_the_length_for_all_later_ones(nights):
     job = TrainingJob(night.run, night.config, night.datasets["windows"])
     decided, _ = locate_start(job)
     assert decided.config.train.epochs == about(0.5)
-    store.delete_folder(TokensDataset.of_run(night.lake.run("first")).uri)
+    store.delete_folder(nights.first.tokens.uri)
     assert locate_start(job)[0] == decided
     later = nights.prepare("later", **LATER)
     unknown, stats = locate_start(TrainingJob(later.run, later.config, later.datasets["windows"]))

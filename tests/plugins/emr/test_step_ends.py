@@ -118,6 +118,19 @@ def test_step_that_its_cluster_does_not_take_any_more_names_the_clusters_end(sta
         start("true")
 
 
+def test_cluster_that_gets_no_instances_just_before_the_step_is_submitted_is_replaced(emr, client, run, context, request):
+    control = Control(emr.endpoint)
+    control.fault("no-capacity", match={"Name": f"*{run.run_id}"}, count=None)
+
+    def wait_for_the_end(params, **_):
+        wait_until_ended(emr.client, params["JobFlowId"], time.monotonic() + 60, 0.2)
+
+    client.meta.events.register("provide-client-params.emr.AddJobFlowSteps", wait_for_the_end)
+    with pytest.raises(FinalError, match=r"AWS had no capacity .*; 3 clusters of this run ended, and no other is made"):
+        request.getfixturevalue("start")("true")
+    assert len(terminate(context)) == 3
+
+
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [("no-capacity", "AWS had no capacity for it: "), ("bootstrap-failure", "a bootstrap action failed: On the ")],
