@@ -170,7 +170,7 @@ def verdict() -> Iterator[Metadata]:
         has_trained = plan.get("used_model") is None
         if has_trained:
             unchanged.record(run, plan["made_of"], aws.store())
-        results.log_next(run, aws.store())
+        results.log_next(run, aws.store(), settings.load().command)
         if has_trained:
             yield Metadata(STATS, {"pipeline": run.pipeline, **summary_of(context)}, STATISTICS)
     finally:

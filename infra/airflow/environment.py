@@ -40,6 +40,7 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
         "no_proxy": no_proxy,
         "PYTHONUNBUFFERED": "1",
         "NIGHTJAR_LAKE": lake_uri,
+        "NIGHTJAR_COMMAND": ".venv/bin/nightjar",
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AIRFLOW_HOME": str(home),

@@ -27,7 +27,9 @@ from jobs.errors import InputError, NightjarError
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join, local_path, readable, to_uri
+from jobs.metrics.training import length_text
 from jobs.results.rows import losses_of, read_curves
+from jobs.results.summary import read_summary
 from jobs.results.text import sparkline
 from jobs.sources.listing import list_corpus
 from nightjar import settings
@@ -74,11 +76,18 @@ def _demo(corpus: str) -> int:
         with ProgressDisplay(run, endpoint):
             code = run_dag({"corpus": corpus, "preset": "demo"}, run.run_id, env, log)
     if code:
-        tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-        print(f"demo: the run failed; the last lines of {log}:\n{tail}", file=sys.stderr)
+        print(f"demo: {explain_failure(run, log)}", file=sys.stderr)
         return code
     print(summary(run))
     return 0
+
+
+def explain_failure(run: Run, log: Path) -> str:
+    """Return why a run failed. Airflow may have ended before the run had a cause; its log then shows it."""
+    if cause := read_summary(run).cause:
+        return f"{cause}\n  the log of all tasks: {log}"
+    tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+    return f"the run failed; the last lines of {log}:\n{tail}"
 
 
 class ProgressDisplay:
@@ -144,6 +153,7 @@ def summary(run: Run) -> str:
         f"  bits per byte     {stats['bits_per_byte']:.3f}",
         f"  accuracy          {stats['valid_accuracy']:.1%} of next tokens predicted",
         f"  model             {stats['num_parameters']:,} parameters",
+        f"  training          {length_text(stats['steps']['train'])}",
         f"  training speed    {stats['tokens_per_second']:,.0f} tokens/s",
         *_curve(run),
         "  seconds           " + ", ".join(f"{step} {seconds:.0f}" for step, seconds in stats["seconds"].items()),

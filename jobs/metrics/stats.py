@@ -187,6 +187,7 @@ class TrainStats(StepStats, Quality, total=False):
     device: Annotated[str, Metric("", "Device that the workers trained on: cpu or cuda.")]
     peak_resident_bytes: Annotated[int, Metric("bytes", "Largest resident memory of a worker.")]
     stopped_early: Annotated[bool, Metric("", "True if train.early_stopping_evals ended the training.")]
+    stopped_by_time: Annotated[bool, Metric("", "True if train.max_seconds ended the training.")]
     stopped_by_budget: Annotated[bool, Metric("", "True if budget.usd or budget.usd_month ended the training.")]
     best_step: Annotated[int | None, Metric("steps", "Step with the lowest validation loss.", Show.CARD)]
     best_valid_loss: Annotated[float | None, Metric(LOSS_UNIT, "Lowest validation loss.", Show.CARD)]

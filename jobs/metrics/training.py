@@ -166,3 +166,15 @@ BASELINE_LOSSES = MappingProxyType(
 def baselines_text(metrics: Mapping[str, Any]) -> str:
     """Return the baselines that `metrics` holds for a log line: ``unigram 6.47, bigram 5.31``."""
     return ", ".join(f"{label} {metrics[name]:.2f}" for name, label in BASELINE_LOSSES.items() if name in metrics)
+
+
+_ENDS = {
+    "stopped_by_time": "ended by train.max_seconds",
+    "stopped_by_budget": "ended by the budget",
+    "stopped_early": "ended by train.early_stopping_evals",
+}
+
+
+def length_text(stats: Mapping[str, Any]) -> str:
+    """Return how long training was, and what ended it early: ``139 steps, ended by train.max_seconds``."""
+    return ", ".join([f"{stats['num_steps']:,} steps", *(text for name, text in _ENDS.items() if stats.get(name))])

@@ -18,7 +18,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.models import LINEAGE
 from jobs.lake.runs import used_datasets
 from jobs.lake.uri import base_name
-from jobs.metrics.training import baselines_text
+from jobs.metrics.training import baselines_text, length_text
 from jobs.model.kinds import build_model
 from jobs.model_io.archive import pack
 from jobs.model_io.card import card_stats, write_card
@@ -60,7 +60,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     _publish(run, stats, datasets)
     if config.train.strategy != "allreduce":
         clean_up(job, engine)
-    progress(f"validation loss {stats['valid_loss']:.3f} ({baselines_text(stats)})")
+    progress(f"validation loss {stats['valid_loss']:.3f} ({baselines_text(stats)}) after {length_text(stats)}")
     return stats
 
 

@@ -118,6 +118,8 @@ class TrainingResult:
     """True if the validation loss no longer improved (`train.early_stopping_evals`)."""
     best_step: int | None
     best_valid_loss: float | None
+    stopped_by_time: bool = False
+    """True if `train.max_seconds` ended the training."""
     stopped_by_budget: bool = False
     """True if the budget ended the training (`budget.usd`, `budget.usd_month`)."""
     restarts: int = 0

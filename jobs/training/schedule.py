@@ -66,10 +66,16 @@ class Schedule:
         limits = [limit for limit in (self.config.max_seconds, self.budget_seconds) if limit is not None]
         return min(limits, default=None)
 
+    def is_ended_by_time(self, steps: int, seconds: float) -> bool:
+        """Return whether `train.max_seconds` is what ends a training after `steps` and `seconds`."""
+        return self._is_ended_by(self.config.max_seconds, steps, seconds)
+
     def is_ended_by_budget(self, steps: int, seconds: float) -> bool:
         """Return whether the budget is what ends a training after `steps` and `seconds`."""
-        is_over = self.budget_seconds is not None and seconds >= self.budget_seconds
-        return is_over and self.max_seconds == self.budget_seconds and steps < self.total_steps
+        return self._is_ended_by(self.budget_seconds, steps, seconds)
+
+    def _is_ended_by(self, limit: float | None, steps: int, seconds: float) -> bool:
+        return limit is not None and limit == self.max_seconds and seconds >= limit and steps < self.total_steps
 
     def progress(self, steps: int, seconds: float) -> float:
         """Return the share of the run, 0 to 1, that is done after `steps` and `seconds`."""

@@ -58,6 +58,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
             device=learner.device.type,
             peak_resident_bytes=int(group.largest(peak_resident_bytes())),
             stopped_early=state.has_stopped_improving(trainer.schedule),
+            stopped_by_time=trainer.schedule.is_ended_by_time(state.steps, state.seconds),
             stopped_by_budget=trainer.schedule.is_ended_by_budget(state.steps, state.seconds),
             best_step=state.best_step,
             best_valid_loss=state.best_valid_loss,

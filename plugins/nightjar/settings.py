@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     job_python: Annotated[Path | None, BeforeValidator(_strip)] = None
     """Python of the job's environment on this machine, with which the page of a run tries its model. Without a value,
     Airflow's own Python, if it has torch."""
+    command: str = "nightjar"
+    """How people who read Airflow's log call the command `nightjar`: the log proposes what to run next."""
     package_root: Folder = _PACKAGE_ROOT
     """Folder that holds the package `jobs`, which is uploaded for the cluster. Default: where Airflow imports it."""
 

@@ -7,7 +7,7 @@ import pytest
 from jobs.lake.plain_json import to_jsonl
 from jobs.metrics import Order, Show, metrics_of, names
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, ExecutorRow, StageRow
-from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text
+from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text, length_text
 
 
 @pytest.mark.parametrize("table", [StepRow, EvaluationRow, StageRow, ExecutorRow, *STATISTICS.values()])
@@ -39,6 +39,12 @@ def test_the_summary_names_its_steps():
 def test_baselines_for_a_log_line():
     assert list(BASELINE_LOSSES) == ["unigram_loss", "bigram_loss", "mean_vector_loss"]
     assert baselines_text({"bigram_loss": 5.312, "unigram_loss": 6.468, "loss": 1.0}) == "unigram 6.47, bigram 5.31"
+
+
+def test_the_length_of_a_training_for_a_log_line():
+    assert length_text({"num_steps": 1390, "stopped_early": False}) == "1,390 steps"
+    ended = {"num_steps": 2, "stopped_by_time": True, "stopped_early": False, "stopped_by_budget": False}
+    assert length_text(ended) == "2 steps, ended by train.max_seconds"
 
 
 def test_rows_as_lines_of_json():

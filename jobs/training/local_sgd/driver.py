@@ -86,6 +86,7 @@ class Rounds:
             device=last.device if last else device.type,
             peak_resident_bytes=max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self._results)]),
             stopped_early=self._state.has_stopped_improving(self._schedule),
+            stopped_by_time=self._schedule.is_ended_by_time(self._state.steps, self._state.seconds),
             stopped_by_budget=self._schedule.is_ended_by_budget(self._state.steps, self._state.seconds),
             best_step=self._state.best_step,
             best_valid_loss=self._state.best_valid_loss,

@@ -171,16 +171,19 @@ def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], l
     log.info("All %d planned tasks succeeded", len(planned or ()))
 
 
-def log_next(run: Run, store: Store) -> None:
-    """Log how to go on after a successful run: with the model that it has trained, or used."""
+def log_next(run: Run, store: Store, command: str) -> None:
+    """Log how to go on after a successful run: with the model that it has trained, or used.
+
+    `command` is how people call `nightjar`.
+    """
     used = read_used(run, store)
     if used is not None:
         lake = readable(run.lake_uri)
         log.info("Next: read the results on the page of the run, or write text with the model that it used")
-        log.info('  nightjar runs show %s --lake "%s"', run.folder, lake)
-        log.info('  nightjar sample --lake "%s" --model "%s" --prompt "The man"', lake, readable(used.uri))
+        log.info('  %s runs show %s --lake "%s"', command, run.folder, lake)
+        log.info('  %s sample --lake "%s" --model "%s" --prompt "The man"', command, lake, readable(used.uri))
         return
     place = f'--lake "{readable(run.lake_uri)}" --model {run.folder}'
     log.info("Next: read the text under Extra Links of the task generate, or write more with the command")
-    log.info('  nightjar sample %s --prompt "The man"', place)
-    log.info("  nightjar export %s --format gguf --output model.gguf", place)
+    log.info('  %s sample %s --prompt "The man"', command, place)
+    log.info("  %s export %s --format gguf --output model.gguf", command, place)

@@ -12,7 +12,9 @@ from infra.demo.__main__ import ProgressDisplay, summary
 from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
+from jobs.lake.store import ENVIRONMENT
 from jobs.lake.uri import join, local_path, to_uri
+from jobs.results.summary import record_failure
 
 
 def test_missing_corpus_is_one_line_and_starts_nothing(tmp_path):
@@ -43,7 +45,10 @@ def run(tmp_path):
         "valid_accuracy": 0.25,
         "num_parameters": 1234567,
         "tokens_per_second": 8765.4,
-        "steps": {step: {"reused": step in ("tokenize", "windows")} for step in STEPS},
+        "steps": {
+            **{step: {"reused": step in ("tokenize", "windows")} for step in STEPS},
+            "train": {"num_steps": 1390, "stopped_by_time": True},
+        },
         "seconds": dict.fromkeys(STEPS, 7.0),
     }
     store.write_json(join(run.stats, "stats.json"), stats)
@@ -56,8 +61,17 @@ def test_summary_shows_quality_samples_and_reused_datasets(run):
     assert "4.500 nats per token (unigram baseline: 6.500)" in text
     assert "1,234,567 parameters" in text
     assert "8,765 tokens/s" in text
+    assert "training          1,390 steps, ended by train.max_seconds" in text
     assert "reused            tokenize, windows (text, settings and code are unchanged)" in text
     assert "1. The man sings\n     at night" in text
+
+
+def test_a_failed_run_is_explained_by_its_cause(tmp_path):
+    run, log = Lake(to_uri(str(tmp_path / "lake"))).run("r"), tmp_path / "dag.log"
+    log.write_text("a line of Airflow\n" * 30 + "ModuleNotFoundError: No module named 'nightjar'\n")
+    assert demo.explain_failure(run, log).endswith("nightjar'")
+    record_failure(run, "preflight: corpus: too few bytes", ENVIRONMENT)
+    assert demo.explain_failure(run, log) == f"preflight: corpus: too few bytes\n  the log of all tasks: {log}"
 
 
 def test_summary_ends_with_commands_to_try(run, tmp_path):

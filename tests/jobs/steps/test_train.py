@@ -172,7 +172,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_windows(place):
 def test_max_seconds_ends_a_run_with_a_model(place):
     run, config, stats = train_run(place, train__epochs=10_000, train__max_seconds=3)
     rows = metrics(run)
-    assert stats["training_seconds"] >= 3
+    assert (stats["training_seconds"] >= 3, stats["stopped_by_time"], stats["stopped_by_budget"]) == (True, True, False)
     assert rows[-1]["loss"] < rows[0]["loss"]
     rates = [row["learning_rate"] for row in rows]
     decay = rates[rates.index(max(rates)) :]
@@ -202,7 +202,7 @@ def test_a_budget_that_is_enough_changes_nothing(place):
     run, config = make_run(place, "rich", train__epochs=1, budget__usd=1e6)
     pay_by_the_second(run, 60)
     stats = train.run(run, config, InlineEngine(), lambda _: None)
-    assert not stats["stopped_by_budget"]
+    assert (stats["stopped_by_budget"], stats["stopped_by_time"]) == (False, False)
     assert (stats["num_steps"], stats["valid_loss"]) == (
         plain["num_steps"],
         pytest.approx(plain["valid_loss"], rel=0.05),

@@ -68,6 +68,7 @@ def test_a_schedule_with_a_record_has_its_rates_and_no_clock():
     assert not followed.is_over(4, 99.0)
     assert followed.is_over(5, 0.0)
     assert not followed.is_ended_by_budget(5, 99.0)
+    assert not followed.is_ended_by_time(5, 99.0)
 
 
 def test_a_round_ends_where_the_recorded_one_did():

@@ -187,17 +187,17 @@ def test_the_verdict_names_tasks_that_did_not_succeed(state):
 
 def test_the_verdict_names_commands_to_go_on_with(run, caplog):
     caplog.set_level("INFO")
-    results.log_next(run, store())
+    results.log_next(run, store(), "nightjar")
     place = f'--lake "{readable(run.lake_uri)}" --model {run.folder}'
     assert f'nightjar sample {place} --prompt "The man"' in caplog.text
     assert f"nightjar export {place} --format gguf --output model.gguf" in caplog.text
     caplog.clear()
     store().write_json(run.used, {"name": "champion", "uri": join(run.lake_uri, "models/a"), "fingerprint": "a"})
-    results.log_next(run, store())
+    results.log_next(run, store(), "docker compose exec emr nightjar")
     lake = readable(run.lake_uri)
-    assert f'nightjar runs show {run.folder} --lake "{lake}"' in caplog.text
+    assert f'docker compose exec emr nightjar runs show {run.folder} --lake "{lake}"' in caplog.text
     model = readable(join(run.lake_uri, "models/a"))
-    assert f'nightjar sample --lake "{lake}" --model "{model}" --prompt "The man"' in caplog.text
+    assert f'emr nightjar sample --lake "{lake}" --model "{model}" --prompt "The man"' in caplog.text
 
 
 def test_without_a_plan_the_verdict_fails():
