@@ -33,7 +33,7 @@ class Learner:
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
-        self.optimizer = build_optimizer(model, config)
+        self.optimizer = build_optimizer(model, config, self.dtype)
         self.gradients = FlatGradients(model.parameters(), NUM_EXTRA)
         self._max_gradient_norm = config.max_gradient_norm
         self._groups = _indices_by_group(model, self.optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,13 +13,14 @@ from torch.optim import Optimizer
 from jobs.config import TrainConfig
 
 
-def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = torch.float32) -> Optimizer:
     """Build the optimizer that `train.optimizer` names, over the parameters of `model`.
 
     Its state holds one dictionary of tensors for each parameter. Vectors (biases and norm gains) have no weight decay.
+    `dtype` is the arithmetic of its matrix products.
     """
     if config.optimizer == "muon":
-        return _muon(model, config)
+        return _muon(model, config, dtype)
     if config.optimizer == "adamw":
         return _adamw(list(model.parameters()), config)
     if config.optimizer == "adam":
@@ -32,6 +34,64 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
         nesterov=config.nesterov and config.momentum > 0,
         fused=True,
     )
+
+
+class Muon(Optimizer):
+    """Muon, with updates of the size of AdamW's (arXiv:2502.16982), for parameters that are matrices.
+
+    `torch.optim.Muon` does the same, but computes in bfloat16 on any processor. One without bfloat16 arithmetic, which
+    many laptops have, needs 20 times as long for that as in float32.
+
+    Args:
+        groups: The parameters, as `torch.optim` takes them.
+        dtype: Arithmetic of the matrix products.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
+        momentum: Decay of the mean of gradients.
+        nesterov: Whether an update looks ahead by one more step of the momentum.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        dtype: torch.dtype,
+        *,
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov})
+        self._dtype = dtype
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # torch's is overloaded
+        """Take a step with the gradients of all parameters."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                direction = parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                length = 0.2 * math.sqrt(max(parameter.shape))
+                parameter.add_(orthogonalize(direction.to(self._dtype)), alpha=-group["lr"] * length)
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return a matrix with the same singular vectors, and singular values between about 0.7 and 1.2.
+
+    These are five Newton-Schulz iterations of a polynomial of degree five, whose slope at zero is so large that small
+    singular values grow fast (kellerjordan.github.io/posts/muon). `matrix` is not changed.
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    result = matrix.T if is_tall else matrix
+    result = result / result.norm().clamp(min=1e-7)  # all singular values are at most 1
+    for _ in range(5):
+        gram = result @ result.T
+        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        result = torch.addmm(result, polynomial, result, beta=3.4445)
+    return result.T if is_tall else result
 
 
 class CombinedOptimizer(Optimizer):
@@ -52,22 +112,19 @@ class CombinedOptimizer(Optimizer):
             start = stop
 
 
-def _muon(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Build Muon for the matrices between embeddings and output layer, and AdamW for all other parameters.
-
-    Muon's updates are scaled to the size of AdamW's (arXiv:2502.16982), so both use the same learning rate.
-    """
+def _muon(model: nn.Module, config: TrainConfig, dtype: torch.dtype) -> Optimizer:
+    """Build Muon for the matrices between embeddings and output layer, and AdamW for all other parameters."""
     excluded = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     excluded.add(id(getattr(model, "output_weight", None)))
     hidden = [parameter for parameter in model.parameters() if parameter.dim() == 2 and id(parameter) not in excluded]
     hidden_ids = {id(parameter) for parameter in hidden}
-    muon = torch.optim.Muon(
+    muon = Muon(
         [{"name": "hidden", "params": hidden}],
+        dtype,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         momentum=config.momentum,
         nesterov=config.nesterov,
-        adjust_lr_fn="match_rms_adamw",
     )
     others = [parameter for parameter in model.parameters() if id(parameter) not in hidden_ids]
     return CombinedOptimizer([muon, _adamw(others, config)])

@@ -8,7 +8,7 @@ import torch
 from jobs.config import TrainConfig
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.training.learner import Learner
-from jobs.training.optimizer import CombinedOptimizer, FlatGradients, build_optimizer
+from jobs.training.optimizer import CombinedOptimizer, FlatGradients, Muon, build_optimizer, orthogonalize
 
 CPU = torch.device("cpu")
 WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
@@ -100,6 +100,51 @@ def test_muon_updates_the_hidden_matrices_by_steps_of_one_length():
         size = torch.linalg.matrix_norm(change, ord=2) / max(change.shape) ** 0.5  # 0.2 * rate * singular value
         assert 0.6 < size / (0.2 * 0.02) < 1.3
     assert not torch.equal(trained.model.output_weight, before["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_in_bfloat16_is_that_of_torch(nesterov):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in ((6, 4), (4, 6), (5, 5))] for _ in range(2))
+    settings = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.9, "nesterov": nesterov}
+    optimizers = (
+        Muon([{"params": ours}], torch.bfloat16, **settings),
+        torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **settings),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = other.grad = torch.randn(one.shape, generator=generator)
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(optimizers[0].state[one]["momentum_buffer"], optimizers[1].state[other]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
+def test_the_direction_of_muon_has_the_singular_vectors_of_the_momentum(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    before = matrix.clone()
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    lengths = left.T @ orthogonalize(matrix) @ right.T
+    assert torch.equal(matrix, before)
+    assert lengths.diagonal().min() > 0.6
+    assert lengths.diagonal().max() < 1.3
+    torch.testing.assert_close(lengths, torch.diag(lengths.diagonal()), atol=1e-4, rtol=0)
+    assert orthogonalize(torch.zeros(shape)).abs().max() == 0
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 0, 1e-5), ("bfloat16", 1e-3, 0.1)])
+def test_muon_computes_in_the_arithmetic_of_the_run(dtype, least, most):
+    """In bfloat16, which many processors lack, the products of Muon take most of a step there."""
+    trained = learner(optimizer="muon", weight_decay=0.0, dtype=dtype)
+    matrix = trained.optimizer.param_groups[0]["params"][0]
+    before = matrix.detach().clone()
+    trained.backward(WINDOWS, 64)
+    exact = orthogonalize(matrix.grad)
+    trained.update(0.02)
+    change = (before - matrix.detach()) / (0.02 * 0.2 * max(matrix.shape) ** 0.5)
+    assert least <= (change - exact).abs().max() < most
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "muon"])
