@@ -6,6 +6,8 @@ and the result is the median ratio of the pairs, in seconds and in CPU seconds. 
 per parameter and token (2 forward, 4 backward, with the embeddings once, as the output layer) and those of the
 attention scores.
 
+A second table compares Muon's update with that of torch, which computes in bfloat16 on any processor.
+
 With `--device cuda` both sides train on a GPU, where seconds are the measure; `--compile` compiles both models.
 """
 
@@ -30,6 +32,7 @@ from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import llama_values
 from jobs.training.learner import Learner
+from jobs.training.optimizer import Muon, build_optimizer
 
 TARGET = 1.3
 LEARNING_RATE, MAX_NORM = 1e-4, 1.0
@@ -84,7 +87,7 @@ class How:
 
 def our_step(case: Case, how: How) -> tuple[Callable[[Tensor], float], Llama]:
     """Return the training step of a run, and its model."""
-    model = Llama(LlamaConfig.of(case.model, case.shape), seed=1)
+    model = _model(case)
     config = TrainConfig(
         optimizer="adamw",
         dtype=how.dtype,
@@ -184,6 +187,33 @@ def compare(case: Case, how: How, pairs: int, steps: int) -> tuple[list[str], fl
     return row, by_cpu if how.device.type == "cpu" else by_clock
 
 
+def compare_muon(case: Case, how: How, pairs: int) -> list[str]:
+    """Return a row about Muon's update of the model's hidden matrices, ours and that of torch."""
+    groups = [build_optimizer(_model(case), TrainConfig()).param_groups[0] for _ in range(2)]
+    matrices = [group["params"] for group in groups]
+    options = {"lr": LEARNING_RATE, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True}
+    ours = Muon([{"params": matrices[0]}], getattr(torch, how.dtype), **options)
+    theirs = torch.optim.Muon(matrices[1], adjust_lr_fn="match_rms_adamw", **options)
+    for matrix in (*matrices[0], *matrices[1]):
+        matrix.grad = torch.randn_like(matrix)
+    taken = [(measure_update(ours), measure_update(theirs)) for _ in range(pairs)]
+    ratio = statistics.median(other / one for one, other in taken)
+    return [
+        f"{case.name}, {how.dtype}",
+        *(f"{1000 * min(side):.1f}" for side in zip(*taken, strict=True)),
+        f"{ratio:.1f}x",
+    ]
+
+
+def measure_update(optimizer: torch.optim.Optimizer) -> float:
+    """Return the CPU seconds of an update."""
+    return measure(lambda _: optimizer.step(), [torch.empty(0)])[1]
+
+
+def _model(case: Case) -> Llama:
+    return Llama(LlamaConfig.of(case.model, case.shape), seed=1)
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -206,6 +236,13 @@ def main() -> None:
     header = ["preset", "ours, tokens/s", "transformers", "ratio", "by CPU", "losses differ by", "share of peak"]
     load = os.getloadavg()[0]
     show(f"{place}, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
+    if device.type == "cpu":
+        rows = [
+            compare_muon(Case.of(preset), How(dtype, device, compile=False), options.pairs)
+            for preset in options.presets
+            for dtype in options.dtype
+        ]
+        show("Muon's update, CPU time", ["preset", "ours, ms", "torch.optim.Muon, ms", "ratio"], rows)
     measured = "CPU seconds" if device.type == "cpu" else "seconds"
     target(f"lowest ratio by {measured}", min(ratio for _, ratio in results), TARGET)
 
