@@ -70,7 +70,10 @@ class Muon(Optimizer):
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
-                momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                momentum = state["momentum_buffer"]
                 momentum.lerp_(parameter.grad, 1 - group["momentum"])
                 direction = parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
