@@ -187,19 +187,19 @@ def compare(case: Case, how: How, pairs: int, steps: int) -> tuple[list[str], fl
     return row, by_cpu if how.device.type == "cpu" else by_clock
 
 
-def compare_muon(case: Case, how: How, pairs: int) -> list[str]:
+def compare_muon(case: Case, dtype: str, pairs: int) -> list[str]:
     """Return a row about Muon's update of the model's hidden matrices, ours and that of torch."""
     groups = [build_optimizer(_model(case), TrainConfig()).param_groups[0] for _ in range(2)]
     matrices = [group["params"] for group in groups]
     options = {"lr": LEARNING_RATE, "weight_decay": 0.1, "momentum": 0.95, "nesterov": True}
-    ours = Muon([{"params": matrices[0]}], getattr(torch, how.dtype), **options)
+    ours = Muon([{"params": matrices[0]}], getattr(torch, dtype), **options)
     theirs = torch.optim.Muon(matrices[1], adjust_lr_fn="match_rms_adamw", **options)
     for matrix in (*matrices[0], *matrices[1]):
         matrix.grad = torch.randn_like(matrix)
     taken = [(measure_update(ours), measure_update(theirs)) for _ in range(pairs)]
     ratio = statistics.median(other / one for one, other in taken)
     return [
-        f"{case.name}, {how.dtype}",
+        f"{case.name}, {dtype}",
         *(f"{1000 * min(side):.1f}" for side in zip(*taken, strict=True)),
         f"{ratio:.1f}x",
     ]
@@ -238,9 +238,7 @@ def main() -> None:
     show(f"{place}, load {load:.1f}, best of {options.pairs}", header, [row for row, _ in results])
     if device.type == "cpu":
         rows = [
-            compare_muon(Case.of(preset), How(dtype, device, compile=False), options.pairs)
-            for preset in options.presets
-            for dtype in options.dtype
+            compare_muon(Case.of(preset), dtype, options.pairs) for preset in options.presets for dtype in options.dtype
         ]
         show("Muon's update, CPU time", ["preset", "ours, ms", "torch.optim.Muon, ms", "ratio"], rows)
     measured = "CPU seconds" if device.type == "cpu" else "seconds"

@@ -62,10 +62,6 @@ class RunClusters:
     def _client(self) -> EMRClient:
         return self._connect()
 
-    @property
-    def _is_embedded(self) -> bool:
-        return not is_on_aws(self._client.meta.endpoint_url)
-
     def acquire(self, config: Config, package_uri: str) -> str:
         """Return the id of the run's cluster, which is created if it has none. Does not wait for its start.
 
@@ -203,7 +199,7 @@ class RunClusters:
     def _create(self, config: Config, package_uri: str, choice: int) -> str:
         _warn_of_time_to_live(config)
         region = self._client.meta.region_name
-        record = self._records.add(choice=choice, region=region, is_embedded=self._is_embedded)
+        record = self._add_record(choice=choice, region=region)
         chosen = requests.without_types(config, choice)
         request = requests.run_job_flow(chosen, self._identity, datetime.now(UTC), package_uri, region)
         self.is_asking = True
@@ -223,16 +219,19 @@ class RunClusters:
         self._keep_one(created, [each for each in listed if not self.explain_end(each)])
         return created
 
+    def _add_record(self, **fields: Any) -> ClusterRecord:
+        """Add a cluster that the run pays for to its record."""
+        return self._records.add(is_embedded=not is_on_aws(self._client.meta.endpoint_url), **fields)
+
     def _keep_one(self, kept: str, listed: Sequence[str]) -> list[str]:
         """Terminate all listed clusters but one, and return the one. All are in the record afterwards."""
         recorded = {each.cluster_id: each for each in self._records.read()}
         if kept not in recorded:
-            self._records.add(cluster_id=kept, is_embedded=self._is_embedded)
+            self._add_record(cluster_id=kept)
         for cluster_id in listed:
             if cluster_id != kept:
                 log.warning("Keeping cluster %s; terminating its duplicate %s", kept, cluster_id)
-                known = recorded.get(cluster_id)
-                record = known or self._records.add(cluster_id=cluster_id, is_embedded=self._is_embedded)
+                record = recorded.get(cluster_id) or self._add_record(cluster_id=cluster_id)
                 clusters.request_termination(self._client, cluster_id)
                 self._records.change(record, dropped=True)
         return [kept]

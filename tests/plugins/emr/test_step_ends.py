@@ -118,9 +118,7 @@ def test_step_that_its_cluster_does_not_take_any_more_names_the_clusters_end(sta
         start("true")
 
 
-def test_cluster_that_gets_no_instances_just_before_the_step_is_submitted_is_replaced(
-    emr, client, run, context, request
-):
+def test_cluster_that_ends_just_before_the_step_is_submitted_is_replaced(emr, client, run, context, request):
     control = Control(emr.endpoint)
     control.fault("no-capacity", match={"Name": f"*{run.run_id}"}, count=None)
 

@@ -45,16 +45,16 @@ def test_the_list_is_in_airflows_ui_and_its_links_work_there(tab, site, runs):
     loaded = f"{FRAME}.readyState === 'complete'"
     tab.wait(f"{loaded} && {FRAME}.querySelectorAll('tr[data-run]').length === 4")
     first = f"{FRAME}.querySelector('tr[data-run=\"{runs.first.folder}\"] a')"
-    follow(tab, first, f"{loaded} && {FRAME}.querySelectorAll('figure svg').length > 8")
-    follow(
-        tab, link("all files"), f"location.pathname.includes('/lake/runs/') && {FRAME}.body.innerText.includes('../')"
-    )
+    figures = f"{FRAME}.querySelectorAll('figure svg').length > 8"
+    follow(tab, first, f"location.pathname.includes('/runs/show/') && {loaded} && {figures}")
+    files = f"{FRAME}.body.innerText.includes('config.json')"
+    follow(tab, link("all files", ".links a"), f"location.pathname.includes('/lake/runs/') && {loaded} && {files}")
     follow(tab, link("stats/"), f"{FRAME}.body.innerText.includes('metrics.csv')")  # the login's cookie is still sent
 
 
-def link(text):
+def link(text, among="a"):
     """Return the expression of the inner page's link with this text."""
-    return f"[...{FRAME}.querySelectorAll('a')].find((each) => each.innerText === '{text}')"
+    return f"[...{FRAME}.querySelectorAll('{among}')].find((each) => each.innerText === '{text}')"
 
 
 def follow(tab, element, arrived):
