@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from infra.emr.command import JVM_OPTIONS
+from infra.emr.jvm import SMALL_JVM, with_archive
 
 _FOREIGN = ("AIRFLOW_", "AWS_", "NIGHTJAR_", "PYSPARK_", "SPARK_")
 # These belong to the machine, not to an account: TLS certificates, Hadoop's jars, environments of another Airflow.
@@ -28,7 +28,7 @@ os.environ.update(
     AWS_EC2_METADATA_DISABLED="true",
     AWS_CONFIG_FILE=os.devnull,
     AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-    SPARK_SUBMIT_OPTS=JVM_OPTIONS,
+    SPARK_SUBMIT_OPTS=with_archive(SMALL_JVM),
     # Several processes train at the same time on few cores.
     OMP_NUM_THREADS="1",
 )

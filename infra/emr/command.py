@@ -23,12 +23,6 @@ INHERITED = re.compile(
     r"|SPARK_SUBMIT_OPTS"
     r"|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY|SESSION_TOKEN)"
 )
-JVM_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Options of a driver's JVM, unless SPARK_SUBMIT_OPTS is set.
-
-In a short step the JVM spends most of its time compiling. With its first compiler alone, it takes 8 s of CPU time
-instead of 15.
-"""
 OVERRIDDEN_EXPORTS = frozenset(
     {"PATH", "JAVA_HOME", "SPARK_HOME", "PYTHONPATH", "PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"}
 )
@@ -118,7 +112,6 @@ def step_env(
     """Return the environment of a step: this server as AWS, and the cluster's Python. `own` overrides all others."""
     env = {
         **KEYS,
-        "SPARK_SUBMIT_OPTS": JVM_OPTIONS,
         **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)},
     }
     env["PATH"] = f"{PurePath(sys.executable).parent}:{environ.get('PATH', '/usr/bin:/bin')}"

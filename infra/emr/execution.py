@@ -18,6 +18,7 @@ import psutil
 
 from infra.emr import guard, logs
 from infra.emr.command import ClusterSpec, StepCommand, step_command, step_env, yarn_command
+from infra.emr.jvm import with_archive
 from infra.emr.settings import ServerContext
 from infra.emr.spark_home import find_spark
 from infra.emr.spark_submit import CommandError, find_engine
@@ -176,7 +177,8 @@ class StepExecution(GuardedCommand):
         home, work = find_spark(), self.folder / "work"
         if home is not None and find_engine(cluster.executors).own_jvms:
             home = _private_spark_home(home, work / ".spark")
-        command = step_command(self._step.jar, self._step.args, cluster, home, self.server.settings.java_options)
+        java_options = with_archive(self.server.settings.java_options)
+        command = step_command(self._step.jar, self._step.args, cluster, home, java_options)
         return self.run(command, self.environment(cluster, home))
 
 

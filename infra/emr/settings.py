@@ -10,14 +10,12 @@ from typing import Literal
 
 from infra.emr.clock import Clock
 from infra.emr.faults import Faults
+from infra.emr.jvm import SMALL_JVM
 from infra.emr.logs import Uploads
 from jobs.lake.store import Store
 
 Executors = Literal["threads", "processes", "yarn"]
 Bootstrap = Literal["fast", "full"]
-
-# Fewer compiler tiers and a serial collector halve the CPU time of a step of a few seconds.
-SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ JAVA_HOME = VENV / "java_home"
 LOCK = Path("requirements/dev.txt")
 TORCH = Path("requirements/torch.txt")
 PROJECT = Path("pyproject.toml")
+ARCHIVE_MAKER = Path("infra/emr/jvm.py")
 
 
 def main() -> int:
@@ -64,12 +66,25 @@ def _new_stamp() -> dict[str, str]:
     build = os.environ.get("TORCH") or _read_stamp().get("torch", "cpu")
     if build not in ("cpu", "cuda"):
         raise SetupError(f"TORCH={build} is not a build of torch: use TORCH=cpu or TORCH=cuda")
-    files = b"".join(file.read_bytes() for file in (LOCK, TORCH, PROJECT))
-    return {"files": hashlib.sha256(files).hexdigest(), "torch": build, "JAVA_HOME": os.environ.get("JAVA_HOME", "")}
+    files = b"".join(file.read_bytes() for file in (LOCK, TORCH, PROJECT, ARCHIVE_MAKER))
+    return {
+        "files": hashlib.sha256(files).hexdigest(),
+        "torch": build,
+        "JAVA_HOME": os.environ.get("JAVA_HOME", ""),
+        "java": _java_release(),
+    }
 
 
 def _has_java() -> bool:
     return JAVA_HOME.is_file() and os.access(Path(JAVA_HOME.read_text().strip()) / "bin" / "java", os.X_OK)
+
+
+def _java_release() -> str:
+    """Return the hash of the file in which a Java says its exact version, or an empty text without such a file."""
+    try:
+        return hashlib.sha256((Path(JAVA_HOME.read_text().strip()) / "release").read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
@@ -78,7 +93,8 @@ def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
     print(f"setup: Java {java.version} in {java.home}", flush=True)
     JAVA_HOME.write_text(f"{java.home}\n")
     _install_packages(installer, stamp["torch"])
-    STAMP.write_text(json.dumps(stamp, indent=2) + "\n")
+    _archive_classes(java.home)
+    STAMP.write_text(json.dumps({**stamp, "java": _java_release()}, indent=2) + "\n")
     print(f"setup: done, Python {platform.python_version()} in {VENV}", flush=True)
 
 
@@ -97,6 +113,13 @@ def _install_packages(installer: Installer, build: str) -> None:
     # The lock holds the build backend, so that nothing is downloaded here.
     if not installer.install("--no-deps", "--no-build-isolation", "--editable", "."):
         raise SetupError("this folder could not be installed as a package (see the output above)")
+
+
+def _archive_classes(java_home: Path) -> None:
+    """Make the archive of Spark's classes, without which steps only start more slowly."""
+    print("setup: storing the classes of Spark's JVM, so that steps start faster", flush=True)
+    command = [sys.executable, "-m", "infra.emr.jvm"]
+    subprocess.run(command, env={**os.environ, "JAVA_HOME": str(java_home)}, check=False)
 
 
 if __name__ == "__main__":

@@ -245,7 +245,6 @@ class Yarn:
             "SPARK_CONF_DIR": str(self._folders.spark),
             "SPARK_HOME": str(spec.spark_home),
             "SPARK_DIST_CLASSPATH": jars.classpath(self._jars),
-            "SPARK_SUBMIT_OPTS": spec.java_options,
             "JAVA_HOME": str(java_home),
             "PATH": ":".join([*map(str, path), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
             "HOME": "/tmp",  # noqa: S108 - the host's own

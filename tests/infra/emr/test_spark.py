@@ -51,6 +51,13 @@ sc = SparkSession.builder.getOrCreate().sparkContext
 sc.parallelize(range(2), 2).foreach(lambda _: time.sleep(300))
 """
 
+COLLECTOR = """
+from pyspark.sql import SparkSession
+
+sc = SparkSession.builder.getOrCreate().sparkContext
+print([each.getName() for each in sc._jvm.java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()])
+"""
+
 
 @pytest.fixture
 def upload(tmp_path: Path) -> Path:
@@ -122,6 +129,17 @@ def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
     found = result(emr, emr.create(submit(upload.as_uri(), *sizes), Tags=[tag]))
     assert found["master"] == "local-cluster[2,1,512]"
     assert found["jvms"] == 3
+
+
+def test_a_step_may_choose_its_own_collector(emr: Emr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JVM that is told to use two collectors does not start."""
+    monkeypatch.delenv("SPARK_SUBMIT_OPTS")
+    (tmp_path / "collector.py").write_text(COLLECTOR)
+    options = ("--conf", "spark.driver.extraJavaOptions=-XX:+UseParallelGC")
+    cluster = emr.create(command("spark-submit", *options, (tmp_path / "collector.py").as_uri()), alive=False)
+    emr.wait("TERMINATED TERMINATED_WITH_ERRORS", cluster, seconds=120)
+    step = emr.steps(cluster)[0]["Id"]
+    assert "PS MarkSweep" in emr.log(cluster, step), emr.log(cluster, step, "stderr")
 
 
 def test_cancelled_spark_step_leaves_no_process(emr: Emr, upload: Path) -> None:

@@ -38,7 +38,7 @@ def submit(folder, *options, master=""):
     program.write_text(PROGRAM)
     command = Path(pyspark.__path__[0]) / "bin" / "spark-submit"
     environment = {**os.environ, "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     arguments = [
         command,
         *options,
