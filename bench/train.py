@@ -31,7 +31,7 @@ from jobs.config import ModelConfig, TrainConfig, resolve
 from jobs.model.language_model import DataShape
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.model_io.configs import llama_values
-from jobs.training.learner import Learner
+from jobs.training.learner import Learner, choose_device
 from jobs.training.optimizer import Muon, build_optimizer
 
 TARGET = 1.3
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile both models")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+    device = choose_device(0) if options.device == "cuda" else torch.device("cpu")
     place = f"{options.threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     results = [
         compare(Case.of(preset), How(dtype, device, options.compile), options.pairs, options.steps)

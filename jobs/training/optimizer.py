@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,10 @@ def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = 
         nesterov=config.nesterov and config.momentum > 0,
         fused=True,
     )
+
+
+_GPU_BATCH = 2**24
+"""Elements of the matrices that Muon multiplies together on a GPU, which one small matrix at a time leaves idle."""
 
 
 class Muon(Optimizer):
@@ -69,32 +73,51 @@ class Muon(Optimizer):
         """Take a step with the gradients of all parameters."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                state = self.state[parameter]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                momentum = state["momentum_buffer"]
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                direction = parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                length = 0.2 * math.sqrt(max(parameter.shape))
-                parameter.add_(orthogonalize(direction.to(self._dtype)), alpha=-group["lr"] * length)
+            for batch in _batches(group["params"]):
+                directions = torch.stack([self._direction(parameter, group) for parameter in batch])
+                length = 0.2 * math.sqrt(max(batch[0].shape))
+                for parameter, update in zip(batch, orthogonalize(directions.to(self._dtype)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"] * length)
+
+    def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
+        """Add the gradient to the momentum, and return the direction to go."""
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+        return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return a matrix with the same singular vectors, and singular values between about 0.7 and 1.2.
+def _batches(matrices: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+    """Yield all matrices: on a GPU those of one shape together, on a processor each alone."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        by_shape.setdefault(matrix.shape, []).append(matrix)
+    for shape, alike in by_shape.items():
+        count = max(1, _GPU_BATCH // shape.numel()) if alike[0].is_cuda else 1
+        for start in range(0, len(alike), count):
+            yield alike[start : start + count]
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Return matrices with the same singular vectors, and singular values between about 0.7 and 1.2.
 
     These are five Newton-Schulz iterations of a polynomial of degree five, whose slope at zero is so large that small
-    singular values grow fast (kellerjordan.github.io/posts/muon). `matrix` is not changed.
+    singular values grow fast (kellerjordan.github.io/posts/muon).
+
+    Args:
+        matrices: Not changed. Shape: [batch, rows, columns].
     """
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    result = matrix.T if is_tall else matrix
-    result = result / result.norm().clamp(min=1e-7)  # all singular values are at most 1
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    result = matrices.mT if is_tall else matrices
+    result = result / result.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # all singular values are at most 1
     for _ in range(5):
-        gram = result @ result.T
-        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        result = torch.addmm(result, polynomial, result, beta=3.4445)
-    return result.T if is_tall else result
+        gram = result @ result.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        result = torch.baddbmm(result, polynomial, result, beta=3.4445)
+    return result.mT if is_tall else result
 
 
 class CombinedOptimizer(Optimizer):

@@ -123,15 +123,17 @@ def test_muon_in_bfloat16_is_that_of_torch(nesterov):
 
 @pytest.mark.parametrize("shape", [(40, 20), (20, 40)])
 def test_the_direction_of_muon_has_the_singular_vectors_of_the_momentum(shape):
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    before = matrix.clone()
+    matrix, other = matrices = torch.randn(2, *shape, generator=torch.Generator().manual_seed(1))
+    before = matrices.clone()
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    lengths = left.T @ orthogonalize(matrix) @ right.T
-    assert torch.equal(matrix, before)
+    found = orthogonalize(matrices)
+    lengths = left.T @ found[0] @ right.T
+    assert torch.equal(matrices, before)
+    torch.testing.assert_close(found[1:], orthogonalize(other[None]))
     assert lengths.diagonal().min() > 0.6
     assert lengths.diagonal().max() < 1.3
     torch.testing.assert_close(lengths, torch.diag(lengths.diagonal()), atol=1e-4, rtol=0)
-    assert orthogonalize(torch.zeros(shape)).abs().max() == 0
+    assert orthogonalize(torch.zeros(1, *shape)).abs().max() == 0
 
 
 @pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 0, 1e-5), ("bfloat16", 1e-3, 0.1)])
@@ -141,7 +143,7 @@ def test_muon_computes_in_the_arithmetic_of_the_run(dtype, least, most):
     matrix = trained.optimizer.param_groups[0]["params"][0]
     before = matrix.detach().clone()
     trained.backward(WINDOWS, 64)
-    exact = orthogonalize(matrix.grad)
+    (exact,) = orthogonalize(matrix.grad[None])
     trained.update(0.02)
     change = (before - matrix.detach()) / (0.02 * 0.2 * max(matrix.shape) ** 0.5)
     assert least <= (change - exact).abs().max() < most
