@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -16,6 +17,8 @@ from jobs.config import TrainConfig
 from jobs.errors import InputError
 from jobs.model.language_model import LanguageModel
 from jobs.training.optimizer import FlatGradients, build_optimizer
+
+log = logging.getLogger(__name__)
 
 NUM_EXTRA = 3
 """Numbers that the all-reduce loop sums together with the gradients: loss, seconds and stop flag."""
@@ -158,11 +161,24 @@ def compile_module(module: nn.Module, device: torch.device) -> None:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32."""
-    has_bfloat16 = name == "bfloat16"
-    if name == "auto" and device.type == "cuda":
+    """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32.
+
+    bfloat16 on hardware without it is allowed, as its results may be wanted, and is warned of.
+    """
+    if name == "float32":
+        return torch.float32
+    if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif name == "auto":
-        capabilities = torch.cpu.get_capabilities()
-        has_bfloat16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return torch.bfloat16 if has_bfloat16 else torch.float32
+    else:
+        has_bfloat16 = any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16")))
+    if name == "auto":
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    if not has_bfloat16 and not torch.cpu.get_capabilities().get(
+        "bf16"
+    ):  # its name on ARM, where its speed is not known
+        log.warning(
+            "train.dtype=bfloat16: this %s has no bfloat16 arithmetic, and takes many times longer than with float32;"
+            " train.dtype=auto chooses what is fast",
+            "GPU" if device.type == "cuda" else "processor",
+        )
+    return torch.bfloat16
