@@ -25,6 +25,7 @@ from jobs.lake.identity import PROJECT
 
 if TYPE_CHECKING:
     from jobs.config.given import Given
+    from jobs.results import SortKey
     from jobs.results.summary import Summary
 
 app = typer.Typer()
@@ -32,6 +33,7 @@ log = logging.getLogger("jobs")
 
 MOST_COMPARED = 8
 """Most runs that the runs page compares."""
+_RESULTS: Sequence[SortKey] = ("status", "valid_loss", "bits_per_byte")
 _REQUEST_SECONDS = 60.0
 _TOKEN, _USER, _PASSWORD = (f"NIGHTJAR_AIRFLOW_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
 Combination = Mapping[str, Any]
@@ -159,16 +161,11 @@ def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineNa
 
 
 def _row(summary: Summary, combination: Combination) -> dict[str, str]:
-    from jobs.lake.plain_json import as_number
+    from jobs.results.table import COLUMNS, cells
 
-    loss = as_number(summary.valid_loss)
     values = {key: json.dumps(value, ensure_ascii=False) for key, value in combination.items()}
-    return {
-        "run": summary.run_id,
-        **values,
-        "state": str(summary.status),
-        "validation loss": "-" if loss is None else f"{loss:.4f}",
-    }
+    texts = cells(summary)
+    return {"run": summary.run_id, **values, **{COLUMNS[key]: texts[key] for key in _RESULTS}}
 
 
 def _shown(combination: Combination) -> str:

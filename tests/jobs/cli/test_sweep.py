@@ -52,9 +52,9 @@ def test_wrong_lists_are_refused(vary, message):
 def test_each_combination_is_a_run_and_the_same_name_goes_on(sweep, tmp_path, caplog):
     done = sweep("--vary", "train.learning_rate=0.001,0.003")
     rows = [line.split("\t") for line in done.out.splitlines()]
-    assert rows[0] == ["run", "train.learning_rate", "state", "validation loss"]
+    assert rows[0] == ["run", "train.learning_rate", "state", "validation loss", "bits per byte"]
     assert [row[:3] for row in rows[1:]] == [["s-01", "0.001", "done"], ["s-02", "0.003", "done"]]
-    assert all(float(row[3]) > 0 for row in rows[1:])
+    assert all(float(number) > 0 for row in rows[1:] for number in row[3:])
     assert "runs compare --lake" in caplog.text
     runs = [Lake((tmp_path / "lake").as_uri()).run(f"s-0{number}") for number in (1, 2)]
     assert [store.read_json(run.config)["train"]["learning_rate"] for run in runs] == [0.001, 0.003]
@@ -63,6 +63,18 @@ def test_each_combination_is_a_run_and_the_same_name_goes_on(sweep, tmp_path, ca
     before = [store.info(run.model + "/model.safetensors") for run in runs]
     assert sweep("--vary", "train.learning_rate=0.001,0.003").out == done.out
     assert [store.info(run.model + "/model.safetensors") for run in runs] == before
+
+
+@pytest.mark.slow
+def test_models_are_compared_on_a_text(sweep):
+    sweep("--vary", "train.seed=1,2")
+    done = sweep("--vary", "use.model=local/s-01,local/s-02", "--set", "use.task=evaluate", "--name", "text")
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert [row[:4] for row in rows[1:]] == [
+        ["text-01", '"local/s-01"', "done", "-"],
+        ["text-02", '"local/s-02"', "done", "-"],
+    ]
+    assert all(float(row[4]) > 0 for row in rows[1:])
 
 
 @pytest.mark.slow
