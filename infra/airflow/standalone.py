@@ -46,7 +46,7 @@ Next
     %s/dags/train_llm
   use a text of yours: %s
     %s
-  stop Airflow
+  stop Airflow%s
     Ctrl-C"""
 READY_YARN = """
   watch YARN while a run has a cluster
@@ -55,6 +55,8 @@ READY_YARN = """
     ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
   lose a host with all that runs on it (root)
     kill -9 $(ip netns pids njy-2)"""
+STOPPED = "Stopped. The lake and the runs are kept; the same command starts Airflow again"
+STOPPED_IN_MEMORY = "Stopped. Airflow's list of runs is kept; their lake, in the memory of the embedded S3, is gone"
 AIRFLOW = (sys.executable, "-m", "airflow")
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {
@@ -144,14 +146,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             _ready_lake(to_uri(options.lake)) as env,
             local_airflow(options.home, options.lake, port, emr_port, env, options.executors) as running,
         ):
-            log.info(READY, running.url, running.password, running.url, *_own_text(to_uri(options.lake)))
+            log.info(READY, running.url, running.password, running.url, *_about_lake(to_uri(options.lake)))
             if options.executors == "yarn":
                 log.info(READY_YARN)
             while not stop.wait(1.0):
                 for process in running.processes:
                     process.check_running()
     except KeyboardInterrupt:
-        log.info("Stopped. The lake and the runs are kept; the same command starts Airflow again")
+        log.info(STOPPED_IN_MEMORY if is_s3(to_uri(options.lake)) else STOPPED)
     except NightjarError as error:
         log.error("infra.airflow.standalone: %s", error)
         return error.exit_code
@@ -192,12 +194,12 @@ def _check_yarn(lake_uri: str) -> None:
     cluster.check(require_spark())
 
 
-def _own_text(lake_uri: str) -> tuple[str, str]:
-    """Return what to do with a text of one's own, and where."""
+def _about_lake(lake_uri: str) -> tuple[str, str, str]:
+    """Return what to do with a text of one's own, where, and what is lost at the end."""
     corpora = Lake(lake_uri).corpora
     if is_s3(lake_uri):
-        return "upload it, and name it in the form", f"{corpora}/..."
-    return "put it into this folder, and the form offers it", str(local_path(corpora))
+        return "upload it, and name it in the form", f"{corpora}/...", " (the lake is in memory, and is lost)"
+    return "put it into this folder, and the form offers it", str(local_path(corpora)), ""
 
 
 def _default_port() -> int:

@@ -148,14 +148,20 @@ def test_what_to_do_next_is_said_when_airflow_is_ready(tmp_path, monkeypatch, ca
         yield standalone.LocalAirflow("http://127.0.0.1:1", "secret", "http://127.0.0.1:2", ())
         raise AssertionError("a signal ends the wait")
 
-    def stopped(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sample_corpus, "shakespeare", lambda _: downloaded(tmp_path))
     monkeypatch.setattr(standalone, "local_airflow", running)
-    monkeypatch.setattr(standalone.threading.Event, "wait", stopped)
+    monkeypatch.setattr(standalone.threading.Event, "wait", interrupt)
     caplog.set_level("INFO")
-    for lake, own in ((tmp_path / "my lake", tmp_path / "my lake" / "corpora"), ("s3://b/l", "s3://b/l/corpora/...")):
+    for lake, own, stop, stopped in (
+        (tmp_path / "my lake", tmp_path / "my lake" / "corpora", "stop Airflow", standalone.STOPPED),
+        (
+            *("s3://b/l", "s3://b/l/corpora/...", "stop Airflow (the lake is in memory, and is lost)"),
+            standalone.STOPPED_IN_MEMORY,
+        ),
+    ):
         caplog.clear()
         assert standalone.main(["--home", str(tmp_path / "home"), "--lake", str(lake), "--port", "0"]) == 0
         lines = [line.strip() for line in caplog.text.partition("\nNext\n")[2].splitlines()]
@@ -163,7 +169,8 @@ def test_what_to_do_next_is_said_when_airflow_is_ready(tmp_path, monkeypatch, ca
             "train a model: open the address, log in, and press Trigger; the form is filled in",
             "http://127.0.0.1:1/dags/train_llm",
         ]
-        assert lines[3:6] == [str(own), "stop Airflow", "Ctrl-C"]
+        assert lines[3:6] == [str(own), stop, "Ctrl-C"]
+        assert caplog.messages[-1] == stopped
 
 
 def downloaded(folder):
