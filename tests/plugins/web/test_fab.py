@@ -89,6 +89,14 @@ def test_a_user_who_may_read_the_dag_may_read_all_pages(fab, written, user):
         assert (address, fab.ask(address, token).status) == (address, 200)
 
 
+@pytest.mark.parametrize(
+    ("user", "status"), [("other", 403), ("nobody", 403), ("admin", 422), ("viewer", 422), ("runs", 422)]
+)
+def test_a_model_may_be_tried_by_who_may_read_the_dag(fab, written, user, status):
+    """The question is empty, which is found after the rights."""
+    assert fab.ask(f"/nightjar/runs/try/{written.live.folder}", fab.token(user), "POST").status == status
+
+
 def test_files_need_the_right_to_read_logs(fab, written):
     token = fab.token("runs")
     for address in addresses(written):
