@@ -17,7 +17,9 @@ import pytest
 
 from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
 from infra.cli import aws
+from infra.emr.client import open_store
 from jobs.lake.layout import Lake, Run
+from jobs.lake.store import Store
 from nightjar.packaging.build import zip_bytes
 
 LAKE = Lake("s3://lakes/mwaa")
@@ -38,6 +40,11 @@ class Elsewhere:
     airflow: LocalAirflow
     token: str
     home: Path
+
+    @property
+    def store(self) -> Store:
+        """The store of its lake."""
+        return open_store(self.airflow.emr_endpoint)
 
     def ask(self, path: str, body: Any = None) -> Any:
         return call(f"{self.airflow.url}/api/v2/{path}", body, self.token)
