@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile both models")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = choose_device(0) if options.device == "cuda" else torch.device("cpu")
+    device = choose_device(0, options.device)
     place = f"{options.threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device)
     results = [
         compare(Case.of(preset), How(dtype, device, options.compile), options.pairs, options.steps)

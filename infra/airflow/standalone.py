@@ -56,7 +56,7 @@ READY_YARN = """
   lose a host with all that runs on it (root)
     kill -9 $(ip netns pids njy-2)"""
 STOPPED = "Stopped. The lake and the runs are kept; the same command starts Airflow again"
-STOPPED_IN_MEMORY = "Stopped. Airflow's list of runs is kept; their lake, in the memory of the embedded S3, is gone"
+STOPPED_IN_MEMORY = "Stopped. The lake was in the memory of the embedded S3 and is lost; Airflow's list of runs is kept"
 AIRFLOW = (sys.executable, "-m", "airflow")
 EMR_READY_MESSAGE = "ready at"
 _COMPONENTS = {

@@ -62,7 +62,9 @@ def emr(
     grace_seconds: Annotated[
         float, Option(help="Seconds from SIGTERM to SIGKILL when a step is ended.")
     ] = DEFAULT.grace_seconds,
-    java_options: Annotated[str, Option(help="JVM options of Spark steps that set none.")] = DEFAULT.java_options,
+    java_options: Annotated[
+        str, Option(help="JVM options of spark-submit steps that set none.")
+    ] = DEFAULT.java_options,
     env: Annotated[
         list[str] | None,
         Option(metavar="NAME=VALUE", help="Environment variable of all steps. Repeat the option for several."),

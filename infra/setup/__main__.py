@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from infra.emr.jvm import archive_path
 from infra.setup.java import find_or_install
 from infra.setup.packages import Installer, SetupError, install_torch, installed_torch
 from jobs.cli.output import accept_any_text
@@ -71,7 +72,7 @@ def _new_stamp() -> dict[str, str]:
         "files": hashlib.sha256(files).hexdigest(),
         "torch": build,
         "JAVA_HOME": os.environ.get("JAVA_HOME", ""),
-        "java": _java_release(),
+        "archive": _archive_name(),
     }
 
 
@@ -79,12 +80,13 @@ def _has_java() -> bool:
     return JAVA_HOME.is_file() and os.access(Path(JAVA_HOME.read_text().strip()) / "bin" / "java", os.X_OK)
 
 
-def _java_release() -> str:
-    """Return the hash of the file in which a Java says its exact version, or an empty text without such a file."""
+def _archive_name() -> str:
+    """Return the name of the archive of Spark's classes, which changes with Spark and Java; empty if there is none."""
     try:
-        return hashlib.sha256((Path(JAVA_HOME.read_text().strip()) / "release").read_bytes()).hexdigest()
+        archive = archive_path(Path(JAVA_HOME.read_text().strip()))
     except OSError:
         return ""
+    return archive.name if archive else ""
 
 
 def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
@@ -94,7 +96,7 @@ def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
     JAVA_HOME.write_text(f"{java.home}\n")
     _install_packages(installer, stamp["torch"])
     _archive_classes(java.home)
-    STAMP.write_text(json.dumps({**stamp, "java": _java_release()}, indent=2) + "\n")
+    STAMP.write_text(json.dumps({**stamp, "archive": _archive_name()}, indent=2) + "\n")
     print(f"setup: done, Python {platform.python_version()} in {VENV}", flush=True)
 
 

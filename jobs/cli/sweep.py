@@ -25,7 +25,6 @@ from jobs.lake.identity import PROJECT
 
 if TYPE_CHECKING:
     from jobs.config.given import Given
-    from jobs.results import SortKey
     from jobs.results.summary import Summary
 
 app = typer.Typer()
@@ -33,7 +32,6 @@ log = logging.getLogger("jobs")
 
 MOST_COMPARED = 8
 """Most runs that the runs page compares."""
-_RESULTS: Sequence[SortKey] = ("status", "valid_loss", "bits_per_byte")
 _REQUEST_SECONDS = 60.0
 _TOKEN, _USER, _PASSWORD = (f"NIGHTJAR_AIRFLOW_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
 Combination = Mapping[str, Any]
@@ -161,11 +159,22 @@ def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineNa
 
 
 def _row(summary: Summary, combination: Combination) -> dict[str, str]:
-    from jobs.results.table import COLUMNS, cells
-
     values = {key: json.dumps(value, ensure_ascii=False) for key, value in combination.items()}
-    texts = cells(summary)
-    return {"run": summary.run_id, **values, **{COLUMNS[key]: texts[key] for key in _RESULTS}}
+    return {
+        "run": summary.run_id,
+        **values,
+        "state": str(summary.status),
+        "validation loss": _exact(summary.valid_loss),
+        "bits per byte": _exact(summary.bits_per_byte),
+    }
+
+
+def _exact(value: object) -> str:
+    """Return a loss with four decimals, since those of a sweep may be nearly equal; "-" if there is none."""
+    from jobs.lake.plain_json import as_number
+
+    loss = as_number(value)
+    return "-" if loss is None else f"{loss:.4f}"
 
 
 def _shown(combination: Combination) -> str:

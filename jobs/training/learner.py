@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -163,22 +164,22 @@ def compile_module(module: nn.Module, device: torch.device) -> None:
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32.
 
-    bfloat16 on hardware without it is allowed, as its results may be wanted, and is warned of.
+    Log a warning, once in a process, for bfloat16 on a processor without it.
     """
-    if name == "float32":
-        return torch.float32
     if device.type == "cuda":
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        has_bfloat16 = name == "auto" and torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has_bfloat16 = any(map(torch.cpu.get_capabilities().get, ("avx512_bf16", "amx_bf16")))
-    if name == "auto":
-        return torch.bfloat16 if has_bfloat16 else torch.float32
-    if not has_bfloat16 and not torch.cpu.get_capabilities().get(
-        "bf16"
-    ):  # its name on ARM, where its speed is not known
-        log.warning(
-            "train.dtype=bfloat16: this %s has no bfloat16 arithmetic, and takes many times longer than with float32;"
-            " train.dtype=auto chooses what is fast",
-            "GPU" if device.type == "cuda" else "processor",
-        )
-    return torch.bfloat16
+        capabilities = torch.cpu.get_capabilities()
+        has_bfloat16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+        is_known_to_lack_it = not has_bfloat16 and not capabilities.get("bf16")  # ARM's, whose speed is not known
+        if name == "bfloat16" and is_known_to_lack_it:
+            _warn_of_bfloat16()
+    return torch.bfloat16 if name == "bfloat16" or (name == "auto" and has_bfloat16) else torch.float32
+
+
+@cache
+def _warn_of_bfloat16() -> None:
+    log.warning(
+        "train.dtype=bfloat16: this processor has no bfloat16 arithmetic, and needs many times as long for it as for"
+        " float32; set train.dtype=auto or float32"
+    )

@@ -37,7 +37,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = 
 
 
 _GPU_BATCH = 2**24
-"""Elements of the matrices that Muon multiplies together on a GPU, which one small matrix at a time leaves idle."""
+"""Most elements in a batch of matrices that Muon multiplies together on a GPU. A small matrix alone leaves it idle."""
 
 
 class Muon(Optimizer):
@@ -73,7 +73,8 @@ class Muon(Optimizer):
         """Take a step with the gradients of all parameters."""
         assert closure is None
         for group in self.param_groups:
-            for batch in _batches(group["params"]):
+            on_gpu = any(parameter.is_cuda for parameter in group["params"])
+            for batch in batches(group["params"], _GPU_BATCH if on_gpu else 0):
                 directions = torch.stack([self._direction(parameter, group) for parameter in batch])
                 length = 0.2 * math.sqrt(max(batch[0].shape))
                 for parameter, update in zip(batch, orthogonalize(directions.to(self._dtype)), strict=True):
@@ -90,13 +91,13 @@ class Muon(Optimizer):
         return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
 
-def _batches(matrices: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
-    """Yield all matrices: on a GPU those of one shape together, on a processor each alone."""
+def batches(matrices: Sequence[Tensor], most_elements: int) -> Iterator[Sequence[Tensor]]:
+    """Yield all matrices, those of one shape together, but a batch of several has at most `most_elements`."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(matrix.shape, []).append(matrix)
     for shape, alike in by_shape.items():
-        count = max(1, _GPU_BATCH // shape.numel()) if alike[0].is_cuda else 1
+        count = max(1, most_elements // shape.numel())
         for start in range(0, len(alike), count):
             yield alike[start : start + count]
 

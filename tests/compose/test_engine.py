@@ -71,6 +71,11 @@ def test_the_embedded_emr_is_seen_by_those_alone_who_need_it(stack):
     assert "00000000:15B3" not in " ".join(listening)
 
 
+def test_steps_have_the_archive_of_sparks_classes(stack):
+    ask = "from infra.emr.jvm import with_archive; print(with_archive(''))"
+    assert "-XX:SharedArchiveFile=" in stack.compose("exec", "-T", "emr", "python", "-c", ask)
+
+
 def test_secrets_are_random_and_shown_nowhere(stack):
     kept = stack.compose("exec", "-T", "api-server", "cat", "/airflow/container.json", "/airflow/secrets.json")
     values = [value for part in kept.replace("}{", "}\n{").splitlines() for value in json.loads(part).values()]

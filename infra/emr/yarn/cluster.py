@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 from infra.direct import OPENER
 from infra.emr import guard
 from infra.emr.client import KEYS, STEP_AGENT
+from infra.emr.jvm import java_home
 from infra.emr.yarn import configuration, hosts, jars, shuffle, view
 from infra.emr.yarn.hosts import HostError
 
@@ -273,11 +273,9 @@ class Yarn:
 
 def _java() -> Path:
     """Return the program java."""
-    home = os.environ.get("JAVA_HOME")
-    found = shutil.which("java", path=f"{home}/bin" if home else None)
-    if found is None:
+    if (home := java_home()) is None:
         raise HostError("java is not found; set JAVA_HOME, as make setup does")
-    return Path(found).resolve()
+    return home / "bin" / "java"
 
 
 def _tail(folder: Path) -> str:

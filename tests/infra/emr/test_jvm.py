@@ -28,6 +28,13 @@ def archive(tmp_path: Path) -> Path:
     return folder / "spark.jsa"
 
 
+def made_by_setup() -> Path:
+    made = jvm.archive_path()
+    assert made is not None
+    assert made.is_file(), "make setup has made no archive: see its output"
+    return made
+
+
 def loaded(archive: Path) -> tuple[str, str]:
     """Run a session with an archive. Return the JVM's log of loaded classes, and what it wrote to stderr."""
     log = archive.parent.parent / "classes.log"
@@ -41,8 +48,7 @@ def loaded(archive: Path) -> tuple[str, str]:
 
 
 def test_spark_takes_its_classes_from_the_archive(archive: Path) -> None:
-    assert jvm.ARCHIVE.is_file(), "make setup has made no archive: see its output"
-    archive.symlink_to(jvm.ARCHIVE)
+    archive.symlink_to(made_by_setup())
     classes, _ = loaded(archive)
     assert any("org.apache.spark.SparkContext " in line for line in classes.splitlines() if FROM_ARCHIVE in line)
 
@@ -57,6 +63,44 @@ def test_an_archive_that_does_not_fit_is_ignored_without_a_word(archive: Path) -
 
 def test_options_are_as_given_without_an_archive(archive: Path) -> None:
     assert jvm.with_archive("-Xss4m", archive) == "-Xss4m"
+
+
+def test_another_java_has_another_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for home in homes:
+        java = home / "bin" / "java"
+        java.parent.mkdir(parents=True)
+        java.touch(mode=0o755)
+        assert jvm.archive_path(home) is None  # it does not say its release
+        (home / "release").write_text(f'JAVA_VERSION="17.0.1"\nIMPLEMENTOR="{home.name}"\n')
+    found = {jvm.archive_path(home) for home in homes}
+    assert len(found - {None, jvm.archive_path()}) == 2
+    monkeypatch.setenv("JAVA_HOME", str(homes[0]))
+    assert jvm.archive_path() == jvm.archive_path(homes[0])
+    assert jvm.with_archive("-Xss4m") == "-Xss4m"
+
+
+def test_an_archive_is_tried_before_it_is_in_its_place(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions = []
+
+    def run_session(options: str) -> None:
+        assert not archive.exists()
+        (folder,) = archive.parent.iterdir()
+        if not sessions:
+            (folder / archive.name).touch()
+        sessions.append(options)
+
+    monkeypatch.setattr(jvm, "_run_session", run_session)
+    jvm.make_archive(archive)
+    assert list(archive.parent.iterdir()) == [archive]
+    assert ["SharedArchiveFile" in options for options in sessions] == [False, True]
+
+
+def test_a_java_that_writes_no_archive_leaves_nothing(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jvm, "_run_session", lambda _: None)
+    with pytest.raises(jvm.ArchiveError, match="this Java writes none"):
+        jvm.make_archive(archive)
+    assert list(archive.parent.iterdir()) == []
 
 
 def test_a_java_that_does_not_start_is_one_line(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

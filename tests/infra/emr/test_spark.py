@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.emr.jvm import SMALL_JVM
 from tests.infra.emr.conftest import ROOT, Emr, command, descendants, until
 
 pytestmark = pytest.mark.spark
@@ -51,11 +52,11 @@ sc = SparkSession.builder.getOrCreate().sparkContext
 sc.parallelize(range(2), 2).foreach(lambda _: time.sleep(300))
 """
 
-COLLECTOR = """
+OPTIONS = """
 from pyspark.sql import SparkSession
 
 sc = SparkSession.builder.getOrCreate().sparkContext
-print([each.getName() for each in sc._jvm.java.lang.management.ManagementFactory.getGarbageCollectorMXBeans()])
+print(*sc._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments())
 """
 
 
@@ -131,15 +132,20 @@ def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
     assert found["jvms"] == 3
 
 
-def test_a_step_may_choose_its_own_collector(emr: Emr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("chosen", "found"), [("", SMALL_JVM), ("-XX:+UseParallelGC", "-XX:+UseParallelGC")])
+def test_a_step_has_the_options_of_the_server_or_its_own(
+    emr: Emr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, found: str
+) -> None:
     """A JVM that is told to use two collectors does not start."""
     monkeypatch.delenv("SPARK_SUBMIT_OPTS")
-    (tmp_path / "collector.py").write_text(COLLECTOR)
-    options = ("--conf", "spark.driver.extraJavaOptions=-XX:+UseParallelGC")
-    cluster = emr.create(command("spark-submit", *options, (tmp_path / "collector.py").as_uri()), alive=False)
+    (tmp_path / "options.py").write_text(OPTIONS)
+    options = ("--conf", f"spark.driver.extraJavaOptions={chosen}") if chosen else ()
+    cluster = emr.create(command("spark-submit", *options, (tmp_path / "options.py").as_uri()), alive=False)
     emr.wait("TERMINATED TERMINATED_WITH_ERRORS", cluster, seconds=120)
     step = emr.steps(cluster)[0]["Id"]
-    assert "PS MarkSweep" in emr.log(cluster, step), emr.log(cluster, step, "stderr")
+    printed = emr.log(cluster, step)
+    assert found in printed, emr.log(cluster, step, "stderr")
+    assert ("SharedArchiveFile" in printed) == (not chosen)
 
 
 def test_cancelled_spark_step_leaves_no_process(emr: Emr, upload: Path) -> None:

@@ -146,6 +146,16 @@ def test_a_version_is_read_from_the_lock() -> None:
         setup.pinned("nothing", Path("requirements/job.txt"))
 
 
+def test_another_release_of_java_is_another_set_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(setup, "JAVA_HOME", tmp_path / "java_home")
+    setup.JAVA_HOME.write_text(f"{tmp_path}\n")
+    stamps = []
+    for release in ("17.0.1", "17.0.2"):
+        (tmp_path / "release").write_text(f'JAVA_VERSION="{release}"\n')
+        stamps.append(setup._new_stamp())
+    assert {key for key in stamps[0] if stamps[0][key] != stamps[1][key]} == {"archive"}
+
+
 def test_a_java_home_prints_in_a_terminal_of_any_encoding(tmp_path, monkeypatch):
     (tmp_path / ".venv").mkdir()
     for name in ("STAMP", "JAVA_HOME"):

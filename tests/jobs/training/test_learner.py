@@ -7,7 +7,7 @@ from jobs.config import TrainConfig
 from jobs.engine.base import WorkerContext
 from jobs.errors import InputError
 from jobs.model.llama import Llama, LlamaConfig
-from jobs.training.learner import Learner, choose_device, choose_dtype, compile_module
+from jobs.training.learner import Learner, _warn_of_bfloat16, choose_device, choose_dtype, compile_module
 from jobs.training.process_group import choose_backend
 
 CPU = torch.device("cpu")
@@ -41,10 +41,11 @@ def test_workers_of_a_machine_take_different_gpus(monkeypatch):
 ])  # fmt: skip
 def test_bfloat16_without_hardware_for_it_is_warned_of(monkeypatch, caplog, feature, auto, warned):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True})
+    _warn_of_bfloat16.cache_clear()
     assert choose_dtype("auto", CPU) == auto
     assert choose_dtype("float32", CPU) == torch.float32
     assert not caplog.records
-    assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+    assert choose_dtype("bfloat16", CPU) == choose_dtype("bfloat16", CPU) == torch.bfloat16
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["train.dtype=bfloat16"] * warned
 
 

@@ -8,7 +8,7 @@ import torch
 from jobs.config import TrainConfig
 from jobs.model.llama import Llama, LlamaConfig
 from jobs.training.learner import Learner
-from jobs.training.optimizer import CombinedOptimizer, FlatGradients, Muon, build_optimizer, orthogonalize
+from jobs.training.optimizer import CombinedOptimizer, FlatGradients, Muon, batches, build_optimizer, orthogonalize
 
 CPU = torch.device("cpu")
 WINDOWS = torch.arange(8 * 9).view(8, 9) % 11
@@ -134,6 +134,17 @@ def test_the_direction_of_muon_has_the_singular_vectors_of_the_momentum(shape):
     assert lengths.diagonal().max() < 1.3
     torch.testing.assert_close(lengths, torch.diag(lengths.diagonal()), atol=1e-4, rtol=0)
     assert orthogonalize(torch.zeros(1, *shape)).abs().max() == 0
+
+
+@pytest.mark.parametrize("most_elements", [0, 24, 47, 48, 10_000])
+def test_every_matrix_is_in_one_batch_with_others_of_its_shape(most_elements):
+    matrices = [torch.full(shape, i) for i, shape in enumerate([(4, 6), (6, 4), (4, 6), (5, 5), (4, 6), (6, 4)])]
+    found = list(batches(matrices, most_elements))
+    assert sorted(int(matrix[0, 0]) for batch in found for matrix in batch) == list(range(6))
+    for batch in found:
+        assert len({matrix.shape for matrix in batch}) == 1
+        assert len(batch) == 1 or sum(matrix.numel() for matrix in batch) <= most_elements
+    assert len(found) == {0: 6, 24: 6, 47: 6, 48: 4, 10_000: 3}[most_elements]
 
 
 @pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 0, 1e-5), ("bfloat16", 1e-3, 0.1)])
