@@ -9,6 +9,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from jobs.engine import slots
+
 pytestmark = pytest.mark.spark
 
 START = """
@@ -69,6 +71,10 @@ def run(program: str, folder) -> tuple[list[list], str]:
     found = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert found, done.stderr[-3000:]
     return found, done.stdout
+
+
+def test_the_wait_is_as_long_as_emr_needs_to_replace_a_node():
+    assert slots.WAIT_SECONDS == 20 * 60
 
 
 def test_slots_that_do_not_come_are_an_error_that_may_pass(tmp_path):
