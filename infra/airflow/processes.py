@@ -5,7 +5,6 @@ The guard also ends them when this process dies, because the operating system th
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import psutil
 
 from infra.airflow.environment import PROJECT_ROOT
 from infra.emr import guard
-from jobs.errors import InputError, NightjarError
+from jobs.errors import NightjarError
 
 GRACE_SECONDS = 15.0
 _LOG_TAIL_LINES = 15
@@ -107,15 +106,3 @@ def wait_until(
         if time.monotonic() > deadline:
             raise ProcessError(f"{name} after {timeout_seconds:.0f} s; see the logs in the Airflow home")
         time.sleep(0.3)
-
-
-def free_port(port: int) -> int:
-    """Return `port` if it is free on loopback, or any free port for 0. A taken port is an `InputError`."""
-    try:
-        with socket.create_server(("127.0.0.1", port)) as server:
-            free: int = server.getsockname()[1]
-            return free
-    except (OSError, OverflowError) as error:
-        cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]  # Python appends the address
-        problem = f"port {port} cannot be used ({cause}); choose another, or 0 for any free one"
-        raise InputError(problem) from None

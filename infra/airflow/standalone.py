@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from infra.airflow.environment import PROJECT_ROOT, admin_password, environment
-from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.airflow.processes import GuardedProcess, wait_until
 from infra.direct import OPENER
 from infra.emr.settings import Executors
 from infra.lake import folders, sample_corpus
+from jobs.cli.ports import free_port
 from jobs.errors import InputError, NightjarError
 from jobs.lake.layout import Lake
 from jobs.lake.uri import bucket_and_key, is_s3, local_path, to_uri

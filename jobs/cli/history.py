@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,8 @@ import typer
 from typer import Option
 
 from jobs.cli import options
-from jobs.errors import InputError, NightjarError
+from jobs.cli.ports import free_port
+from jobs.errors import NightjarError
 
 if TYPE_CHECKING:
     from jobs.lake.layout import Lake
@@ -44,7 +44,7 @@ def history(
     from jobs.lake.layout import Lake
     from jobs.lake.uri import to_uri
 
-    chosen = _free_port(port)
+    chosen = free_port(port)
     with tempfile.TemporaryDirectory(prefix="nightjar-history-") as name:
         folder = Path(name)
         logs.download(_events_of(run, Lake(to_uri(lake))), folder)
@@ -92,14 +92,3 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
-
-
-def _free_port(port: int) -> int:
-    """Return `port`, or a free one for 0. A port in use is an InputError."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((_HOST, port))
-        except OSError:
-            raise InputError(f"--port {port}: is in use; choose another one, or 0") from None
-        return int(listener.getsockname()[1])

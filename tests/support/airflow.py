@@ -15,8 +15,9 @@ import boto3
 import pytest
 
 from infra.airflow.environment import environment
-from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.airflow.processes import GuardedProcess, wait_until
 from infra.airflow.standalone import EMR_READY_MESSAGE, emr_command
+from jobs.cli.ports import free_port
 from nightjar import aws
 
 BUCKET = "lakes"

@@ -11,8 +11,9 @@ from typing import cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from infra.airflow.environment import environment
-from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.airflow.processes import GuardedProcess, wait_until
 from infra.airflow.standalone import AIRFLOW, call
+from jobs.cli.ports import free_port
 from jobs.lake import store
 from jobs.lake.champion import format_champion
 from jobs.lake.layout import Lake, Run

@@ -17,8 +17,9 @@ from typing import Any
 
 from bench.text import MB, original
 from infra.airflow.environment import environment
-from infra.airflow.processes import GuardedProcess, free_port, wait_until
+from infra.airflow.processes import GuardedProcess, wait_until
 from infra.airflow.standalone import EMR_READY_MESSAGE, emr_command
+from jobs.cli.ports import free_port
 from jobs.config import Config, of_run, resolve
 from jobs.lake.layout import Lake, Run
 from jobs.lake.uri import join

@@ -62,5 +62,5 @@ def test_a_run_without_logs_and_a_port_in_use_are_one_line(lake, capsys):
         port = taken.getsockname()[1]
         assert main([*arguments, "--port", str(port)]) == 2
     printed += capsys.readouterr().err
-    assert f"--port {port}: is in use; choose another one, or 0" in printed
+    assert f"port {port} cannot be used (Address already in use); choose another, or 0 for any free one" in printed
     assert printed.count("\n") == 2

@@ -5,7 +5,8 @@ import threading
 import pytest
 from fastapi.testclient import TestClient
 
-from infra.airflow.processes import free_port, wait_until
+from infra.airflow.processes import wait_until
+from jobs.cli.ports import free_port
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
 from jobs.results.catalog import Catalog
