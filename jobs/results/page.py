@@ -139,14 +139,15 @@ class Report:
         return Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def _estimate_tile(self, actual: float) -> Iterator[Tile]:
-        """Yield what instance time was expected before the run, and how far the actual one is from it."""
+        """Yield what instance time was expected before the run, and how far that of a run that is over is from it."""
         if not self.expected:
             return
         expected = as_number(self.expected.get("instance_seconds"))
         if expected is None:
             yield Tile("expected", "not known", one_line(f"{self.expected.get('reason')}.", MOST_CHARACTERS))
             return
-        difference = f" ({(actual - expected) / expected:+.0%} in fact)" if expected else ""
+        is_over = self.summary.status is not Status.RUNNING
+        difference = f" ({(actual - expected) / expected:+.0%} in fact)" if expected and is_over else ""
         nights, usd = int(as_number(self.expected.get("nights")) or 0), as_number(self.expected.get("usd"))
         meaning = f"Instance time that was expected before the run, from {counted(nights, 'earlier night')}."
         if usd is not None and not self.summary.is_embedded:

@@ -3,7 +3,7 @@
 import json
 import uuid
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from types import MappingProxyType, SimpleNamespace
 
@@ -17,6 +17,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join, local_path, readable, to_uri
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results.page import read_report
+from jobs.results.summary import Status
 from nightjar.aws import store
 from nightjar.errors import FinalError, MayStillRunError
 from nightjar.tasks import bill, results
@@ -251,8 +252,11 @@ def test_the_report_compares_the_estimate_with_what_the_run_took(run, tmp_path):
     store().write_json(join(run.stats, "stats.json"), {"valid_loss": 1.5, "steps": {"train": {"seconds": 9.0}}})
     used_cluster(run, ended=True)
     store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": 0.69, "nights": 8, "reason": None})
-    tiles = {tile.label: tile for tile in read_report(run, store()).headline()}
+    report = read_report(run, store())
+    tiles = {tile.label: tile for tile in report.headline()}
     assert tiles["expected"].text == "2:46:40 h (+8% in fact)"
+    running = replace(report, summary=replace(report.summary, status=Status.RUNNING))
+    assert {tile.label: tile.text for tile in running.headline()}["expected"] == "2:46:40 h"
     meaning = "Instance time that was expected before the run, from 8 earlier nights."
     assert tiles["expected"].meaning == f"{meaning} Its cost was expected to be 0.69 USD."
     store().write_json(run.estimate, {"instance_seconds": 10_000.0, "usd": None, "nights": 1, "reason": "no price"})
