@@ -33,8 +33,8 @@ def keys_of_documents(texts: Texts, max_piece_bytes: int) -> Keys:
 
     An edit of a long document can move a cut, so that a piece has parts of two earlier ones. So the keys of texts that
     are long enough to be pieces have two least values of n-grams of 13 words: two texts have a key in common with a
-    probability of ``1 - (1 - s**2)**14``, 0.98 where s is 0.5, and 0.13 where s is 0.1. Others have those of
-    `near_keys`: short texts of different content often share so much.
+    probability of ``1 - (1 - s**2)**14``, 0.98 where s is 0.5, and 0.13 where s is 0.1. Shorter texts have
+    the keys of `near_keys`, which ask for more, as short texts of different content are often similar to this degree.
     """
     is_long = texts.sizes >= max_piece_bytes // 8
     keys = np.empty((len(texts), NUM_KEYS), np.uint64)

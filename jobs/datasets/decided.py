@@ -14,7 +14,7 @@ from jobs.lake.manifest import FileEntry
 
 
 def name_sides(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> tuple[str, int]:
-    """Return the hash of the sides of all documents in their order, and the number of those that are left out.
+    """Return one hash of the side of each document, in order, and how many documents are left out.
 
     Raises:
         InputError: if a document is not decided.
@@ -25,7 +25,7 @@ def name_sides(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> t
 
 
 def hash_sides(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> tuple[str, int]:
-    """Return the hash of the sides of a shard's documents, and the number of those that are left out."""
+    """Return one hash of the side of each document of a shard, in order, and how many documents are left out."""
     sides = decisions.sides_of(TokenShard.open(tokens_uri, entry).hash)
     if (sides == UNDECIDED).any():
         raise InputError(f"{tokens_uri}: has documents without a side; run the windows step first")

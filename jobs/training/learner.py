@@ -166,15 +166,19 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
     Log a warning, once in a process, for bfloat16 on a processor without it.
     """
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    has_that_of_arm = bool(torch.cpu.get_capabilities().get("bf16"))  # its speed is not known
+    if name == "bfloat16" and device.type == "cpu" and not _has_bfloat16(device) and not has_that_of_arm:
+        _warn_of_bfloat16()
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        has_bfloat16 = name == "auto" and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        has_bfloat16 = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-        is_known_to_lack_it = not has_bfloat16 and not capabilities.get("bf16")  # ARM's, whose speed is not known
-        if name == "bfloat16" and is_known_to_lack_it:
-            _warn_of_bfloat16()
-    return torch.bfloat16 if name == "bfloat16" or (name == "auto" and has_bfloat16) else torch.float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 @cache

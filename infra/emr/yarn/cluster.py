@@ -17,7 +17,7 @@ from typing import Any
 from infra.direct import OPENER
 from infra.emr import guard
 from infra.emr.client import KEYS, STEP_AGENT
-from infra.emr.jvm import java_home
+from infra.emr.jvm import SMALL_JVM, java_home
 from infra.emr.yarn import configuration, hosts, jars, shuffle, view
 from infra.emr.yarn.hosts import HostError
 
@@ -30,7 +30,8 @@ MANAGER = "org.apache.hadoop.yarn.server.resourcemanager.ResourceManager"
 NODE = "org.apache.hadoop.yarn.server.nodemanager.NodeManager"
 _REST = f"http://{hosts.address(PRIMARY)}:8088/ws/v1/cluster"
 _DAEMON_OPTIONS = (
-    *("-Xmx250m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+    "-Xmx250m",
+    *SMALL_JVM.split(),
     "--add-opens=java.base/java.lang=ALL-UNNAMED",  # for the injection of Hadoop's web pages
 )
 
