@@ -80,6 +80,9 @@ class Estimate:
     def __str__(self) -> str:
         """One line for the log."""
         bound = f"; at most {self._amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
+        if self.is_embedded:
+            priced = "the prices are those of AWS, " if self.usd is not None or self.bound_usd is not None else ""
+            bound += f"; {priced}the embedded EMR costs nothing"
         if self.instance_seconds is None:
             return f"Estimate: unknown ({self.reason}){bound if self.bound_instance_seconds else ''}"
         parts = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.steps.items())
@@ -88,10 +91,10 @@ class Estimate:
         return f"Estimate from {counted(self.nights, 'night')}: {amount} ({parts}){bound}{why}"
 
     def _amount(self, instance_seconds: float, usd: float | None, bound: str = "") -> str:
-        cost = None if usd is None else f"{bound}{usd:.2f} USD"
-        if self.is_embedded:
-            cost = f"{cost} on AWS, nothing on the embedded EMR" if cost else "nothing on the embedded EMR"
-        return f"{instance_seconds / 3600:.2f} instance hours, {cost or 'an unknown price'}"
+        hours = f"{instance_seconds / 3600:.2f} instance hours"
+        if usd is None:
+            return hours if self.is_embedded else f"{hours}, an unknown price"
+        return f"{hours}, {bound}{usd:.2f} USD"
 
 
 def make_estimate(

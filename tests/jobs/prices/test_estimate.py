@@ -150,7 +150,9 @@ def test_without_nights_the_limits_give_a_bound() -> None:
     assert (made.bound_instance_seconds, made.bound_usd) == (3 * LIMIT, pytest.approx(3 * 10 * 0.36))
     assert str(made) == "Estimate: unknown (no earlier night); at most 30.00 instance hours, 10.80 USD by its limits"
     local = str(replace(made, is_embedded=True))
-    assert local.endswith("at most 30.00 instance hours, 10.80 USD on AWS, nothing on the embedded EMR by its limits")
+    assert local == f"{made}; the prices are those of AWS, the embedded EMR costs nothing"
+    unpriced = replace(made, is_embedded=True, bound_usd=None)
+    assert str(unpriced).endswith("at most 30.00 instance hours by its limits; the embedded EMR costs nothing")
 
 
 def test_without_prices_the_time_is_known_and_the_cost_is_not() -> None:

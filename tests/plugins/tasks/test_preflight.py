@@ -257,8 +257,8 @@ def test_the_estimate_is_said_and_written_once_beside_the_configuration(put, lak
     said = []
     monkeypatch.setattr(estimate.log, "info", lambda text, *values: said.append(text % values))
     preflight.prepare(config(corpus), run)
-    hours = "Estimate: unknown (no earlier night); at most 75.00 instance hours, "
-    assert said[0] == f"{hours}nothing on the embedded EMR by its limits"
+    hours = "Estimate: unknown (no earlier night); at most 75.00 instance hours by its limits"
+    assert said[0] == f"{hours}; the embedded EMR costs nothing"
     first = store().read_json(run.estimate)
     assert (first["corpus_bytes"], first["instance_seconds"]) == (len(TEXT) * 9, None)
     assert first["bound_instance_seconds"] == 3 * (3600 + 4 * 6 * 3600)
