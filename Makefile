@@ -67,7 +67,7 @@ logs: ## Follow the logs of the containers
 .PHONY: test-one
 test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.py
 	@test -n '$(T)' || { echo 'name a test: make test-one T=tests/jobs/test_fingerprint.py' >&2; exit 2; }
-	$(RUN_PIPELINE) -m pytest --exitfirst $(T)
+	$(RUN_PIPELINE) -m pytest --exitfirst -m "long or not long" $(T)
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
@@ -79,7 +79,7 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff check --fix .
 
 CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
-PARALLEL = --numprocesses 4 --dist load $(CHECKS:%=--ignore=%)
+PARALLEL = --numprocesses 4 --dist load --no-loadscope-reorder $(CHECKS:%=--ignore=%)
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 .PHONY: check
 check: setup ## Check format, lint, types, imports and locks; changes nothing
@@ -104,12 +104,12 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	touch $@
 
 .PHONY: test
-test: check .cache/axe/made ## Run check, then every test that takes less than minutes; CI runs this
+test: check .cache/axe/made ## Run check, then every test that takes less than some ten seconds; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: coverage
 coverage: setup ## Run every test with coverage, a quarter slower, and show the lines of jobs that none reached
-	$(RUN_PIPELINE) -m pytest --cov --cov-report term-missing:skip-covered $(PARALLEL)
+	$(RUN_PIPELINE) -m pytest --cov --cov-report term-missing:skip-covered $(PARALLEL) -m "long or not long"
 
 .venv-docs/made: requirements/docs.txt
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-docs
@@ -174,9 +174,9 @@ test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JAR
 	@$(RUN_PIPELINE) -m infra.emr.yarn
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
 
-.PHONY: test-live
-test-live: setup .venv-fab/made ## Test what people do in a real Airflow: cancel, clear, nights, sweeps, users and roles; CI runs this, too
-	$(RUN_PIPELINE) -m pytest --numprocesses 2 --dist load --durations 15 -m live tests/dags tests/plugins/web
+.PHONY: test-long
+test-long: setup .venv-fab/made .cache/axe/made ## Run the tests that take more than some ten seconds: whole runs, real Airflows, killed processes; CI runs this, too
+	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15 -m long $$(grep -rl --include='*.py' 'pytest\.mark\.long' tests)
 
 .PHONY: test-pages
 test-pages: setup ## Test the pages of runs in Chromium, in a real Airflow with real runs

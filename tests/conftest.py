@@ -33,46 +33,44 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
-_KEPT_TOGETHER = (
-    "tests/dags/test_headless.py",
-    "tests/dags/test_live",
-    "tests/infra/aws/test_deployment.py",
-    "tests/infra/serve/",
-    "tests/jobs/cli/test_run.py",
-    "tests/jobs/corpus/test_formats.py",
-    "tests/jobs/engine/test_both.py",
-    "tests/jobs/engine/test_spark.py",
-    "tests/plugins/web/",
-)
-"""Files and folders whose tests share a fixture that takes half a minute of CPU time, such as a Spark session."""
-_BY_COMMAND = {"live": "make test-live", "planted": "make planted", "pages": "make test-pages"}
-"""The command that runs the tests with a marker, which are skipped elsewhere."""
+_KEPT_TOGETHER = ("tests/infra/serve/", "tests/plugins/web/")
+"""Folders whose files share a server."""
+_BY_COMMAND = {"long": "make test-long", "planted": "make planted", "pages": "make test-pages"}
+"""The command that runs the tests with a marker, which nothing else runs."""
 
 
-class OneByOne(LoadScopeScheduling):
-    """Scheduling of pytest-xdist that hands out single tests on demand, and what `_KEPT_TOGETHER` names as a whole.
-
-    pytest-xdist's own `--dist loadgroup` has no effect with pytest 9.2, which ignores the group in a test's name.
-    """
+class ByFile(LoadScopeScheduling):
+    """Scheduling of pytest-xdist that hands out files on demand, and what `_KEPT_TOGETHER` names as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((kept for kept in _KEPT_TOGETHER if nodeid.startswith(kept)), nodeid)
+        return next((kept for kept in _KEPT_TOGETHER if nodeid.startswith(kept)), nodeid.partition("::")[0])
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneByOne:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
     """Return the scheduling of tests to processes."""
-    return OneByOne(config, log)
+    return ByFile(config, log)
+
+
+def _apart(config: pytest.Config) -> list[str]:
+    """Return the markers of the tests that another command runs."""
+    return [marker for marker in _BY_COMMAND if marker not in config.option.markexpr]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which tests do not run here."""
+    return f"tests of other commands: {', '.join(_BY_COMMAND[marker] for marker in _apart(config))}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark every test that uses a Spark session by a fixture of that name, and put the files with long tests first.
+    """Leave out what another command runs, mark what uses a Spark session, and put the files with slow tests first.
 
-    Short tests at the end keep every process of pytest-xdist busy until the end.
+    Quick tests at the end keep every process of pytest-xdist busy until the end.
     """
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in _apart(config))]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
     for item in items:
-        for marker, command in _BY_COMMAND.items():
-            if item.get_closest_marker(marker) and marker not in config.option.markexpr:
-                item.add_marker(pytest.mark.skip(reason=f"takes minutes: {command}"))
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
     longest_first = ("airflow", "spark", "slow")

@@ -4,7 +4,7 @@ import pytest
 
 from tests.chaos.harness import CHECKPOINT_EVERY, Case, Chaos
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

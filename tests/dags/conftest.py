@@ -3,7 +3,6 @@
 Runs use a stand-in for the job that needs no Spark, unless a test passes `package_root=PROJECT_ROOT`.
 """
 
-import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tests.support.headless import run_dag
 from tests.support.live import live_user
 from tests.support.no_spark import no_spark
 from tests.support.receiver import receiver
+from tests.support.waiting import until
 
 airflow.isolate()
 
@@ -127,13 +127,8 @@ def live(tmp_path_factory, corpus, chat):
 def progress():
     """Wait until a step of a run reports progress."""
 
-    def wait(run, step, limit_seconds=200):
-        deadline = time.monotonic() + limit_seconds
-        while True:
-            try:
-                return store().read_json(run.progress(step))["message"]
-            except FileNotFoundError:
-                assert time.monotonic() < deadline, f"{step} has not started"
-                time.sleep(0.2)
+    def wait(run, step):
+        until(lambda: store().exists(run.progress(step)), what=f"{step} has started")
+        return store().read_json(run.progress(step))["message"]
 
     return wait

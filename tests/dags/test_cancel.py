@@ -14,8 +14,9 @@ from bench.table import show
 from infra.emr.control import Control
 from tests.support.airflow import Emr
 from tests.support.live import live_user
+from tests.support.waiting import until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.planted, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.airflow, pytest.mark.planted]
 
 LIMIT_SECONDS = 15.0
 TASK = "tokenize"
@@ -78,13 +79,6 @@ def test_nothing_of_a_cancelled_step_is_left(user, emr, progress, table, moment,
     else:
         assert (final, states[TASK], states["verdict"]) == ("failed", "failed", "failed")
         assert emr.steps(run.run_id) == [(TASK, "CANCELLED")]
-
-
-def until(condition, limit_seconds=120.0):
-    deadline = time.monotonic() + limit_seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_seconds:g} s"
-        time.sleep(0.1)
 
 
 def processes(run, before=math.inf):

@@ -15,7 +15,7 @@ from nightjar.aws import store
 from tests.support.airflow import STANDIN
 from tests.support.headless import run_dag
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.airflow
 
 
 def test_a_run_with_nothing_filled_in_trains_on_the_sample_corpus(emr, home, tmp_path):

@@ -14,7 +14,7 @@ from jobs.results.summary import read_summary
 from tests.support.airflow import Emr
 from tests.support.browser import CHROMIUM, browser
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,6 @@ def test_a_run_that_preflight_refuses_says_why(user):
     assert read_summary(run).cause.startswith("preflight: file:///no/such/text.txt: no file there")
 
 
-@pytest.mark.live
 def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
@@ -149,7 +148,6 @@ def test_run_marked_failed_during_a_step_terminates_its_cluster(user, emr, progr
     assert "tokenize is failed; windows is skipped" in user.log(run, "verdict")
 
 
-@pytest.mark.live
 def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, progress):
     run = user.trigger(spark__app_name="hang:tokenize")
     progress(run, "tokenize")
@@ -165,7 +163,6 @@ def test_task_cleared_during_a_step_runs_again_on_one_new_cluster(user, emr, pro
     ]
 
 
-@pytest.mark.live
 @pytest.mark.parametrize("task", ["promote", "preflight"])
 def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, run, task):
     user.clear(run, task)
@@ -176,7 +173,6 @@ def test_clearing_a_finished_run_or_its_promotion_starts_no_cluster(user, emr, r
         assert "train has finished before" in user.log(run, "train")
 
 
-@pytest.mark.live
 def test_no_cluster_is_left_running(user, emr):
     assert {each["Status"]["State"] for each in emr.client.list_clusters()["Clusters"]} == {"TERMINATED"}
 

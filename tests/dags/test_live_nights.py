@@ -12,8 +12,9 @@ from jobs.cli.main import main
 from jobs.lake.layout import Pipeline
 from nightjar import turns
 from nightjar.aws import store
+from tests.support.waiting import until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 
 @pytest.fixture
@@ -32,16 +33,8 @@ def facts(user, dag_id):
     return call(f"{user.airflow.url}/api/v2/dags/{dag_id}", token=user.token)
 
 
-def wait_for(condition, limit_seconds=120):
-    deadline = time.monotonic() + limit_seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    return found
-
-
 def test_a_wrong_file_is_one_line_and_hides_no_dag(user):
-    errors = wait_for(lambda: call(f"{user.airflow.url}/api/v2/importErrors", token=user.token)["import_errors"])
+    errors = until(lambda: call(f"{user.airflow.url}/api/v2/importErrors", token=user.token)["import_errors"])
     [error] = errors
     assert error["filename"].endswith("wrong_pipelines.py")
     assert error["stack_trace"].endswith("broken.toml: train.batchsize: unknown key; did you mean train.batch_size?")
@@ -62,7 +55,7 @@ def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_prom
     other = user.lake.run("n-1", "poems", "elsewhere")
     turns.take(other, "poems", timedelta(days=1), store(), lambda turn: False)
     run = night(user)
-    wait_for(lambda: user.states(run)["take_turn"] == "deferred")
+    until(lambda: user.states(run)["take_turn"] == "deferred")
     turns.end(other, store())
     assert user.wait(run) == "success", user.states(run)
     log = user.log(run, "take_turn")
@@ -78,13 +71,13 @@ def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_prom
 def test_of_two_nights_at_once_the_second_waits_for_the_first_and_failures_are_sent(user, chat):
     fails = {"spark.app_name": "fail:tokenize"}
     first = night(user, **fails)
-    wait_for(lambda: user.states(first).get("take_turn") == "success")
+    until(lambda: user.states(first).get("take_turn") == "success")
     second = night(user, **fails)
     assert user.wait(first) == user.wait(second) == "failed"
     assert f"Waiting for run {first.run_id} of the DAG poems" in user.log(second, "take_turn")
     assert user.states(second)["take_turn"] == "success"
     for run in (first, second):
-        wait_for(lambda run=run: {"text": f"{run.run_id} of poems failed"} in chat.received)
+        until(lambda run=run: {"text": f"{run.run_id} of poems failed"} in chat.received)
 
 
 def test_a_sweep_is_a_run_for_each_combination_and_promotes_nothing(user, monkeypatch, capsys, caplog):

@@ -13,7 +13,7 @@ from nightjar import turns
 from nightjar.aws import store
 from tests.support.receiver import receiver
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 WAITS = "Waiting for run n-1 of the DAG train_llm, which works since"
 
 NOTIFY = """

@@ -16,7 +16,7 @@ from nightjar.aws import store
 from tests.support import airflow
 from tests.support.real_job import CONF, assert_complete, poems
 
-pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.live]
+pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.long]
 
 
 @pytest.fixture

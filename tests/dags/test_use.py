@@ -18,7 +18,7 @@ from tests.support.models import untrained_model
 from tests.support.no_spark import no_spark
 from tests.support.real_job import CONF, poems
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 from jobs.errors import InputError
 from tests.fuzz.registry import Case, case_ids, families, make_case
 from tests.fuzz.runner import half_written, judge, run_cases
+from tests.support.waiting import PATIENCE_SECONDS
 
 NUM_CASES = 105
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.long]
 
 
 def test_random_inputs_give_no_traceback():
@@ -28,7 +29,7 @@ def test_a_case_depends_on_its_id_alone(tmp_path):
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         made = []
         for number in range(2):
-            made.append(process.submit(describe_all, tmp_path / "cases").result(timeout=300))
+            made.append(process.submit(describe_all, tmp_path / "cases").result(timeout=PATIENCE_SECONDS))
             (tmp_path / "cases").rename(tmp_path / f"cases-{number}")
     assert made[0] == made[1]
     assert made[0].keys() == families().keys()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.guard.compare import compare
 from tests.guard.runs import ENGINES, NAMES, Tree, checkout, select
+from tests.support.waiting import PATIENCE_SECONDS
 
 CSV = '"step","valid_loss","cpu_load","step_milliseconds_p50","tokens_per_second"\n20,4.5,{0},{0},{0}\n40,4.25,1,2,3\n'
 
@@ -154,7 +155,11 @@ def test_a_worktree_is_removed_after_a_failure(tmp_path):
 )
 def test_wrong_arguments_are_refused_in_one_line(arguments, message):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.guard", *arguments], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-m", "tests.guard", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 2
     assert message in done.stderr

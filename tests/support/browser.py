@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from websockets.sync.client import ClientConnection, connect
 
 from infra.direct import OPENER
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -38,7 +39,7 @@ class Browser:
         self._number += 1
         self.connection.send(json.dumps({"id": self._number, "method": method, "params": params}))
         while True:
-            message = json.loads(self.connection.recv(timeout=60))
+            message = json.loads(self.connection.recv(timeout=PATIENCE_SECONDS))
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return message["result"]
@@ -61,7 +62,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 60) -> Any:
+    def wait(self, expression: str, seconds: float = PATIENCE_SECONDS) -> Any:
         """Wait until an expression has a value that counts as true, and return it."""
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()")):
@@ -127,8 +128,5 @@ def browser(profile: Path) -> Iterator[Browser]:
 
 
 def _port_of(file: Path) -> int:
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.read_text().strip()):
-        assert time.monotonic() < deadline, "Chromium has not started"
-        time.sleep(0.1)
+    until(lambda: file.exists() and file.read_text().strip(), what="Chromium has started")
     return int(file.read_text().splitlines()[0])

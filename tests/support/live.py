@@ -14,6 +14,7 @@ from infra.airflow.standalone import LocalAirflow, call, local_airflow, login
 from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Lake, Run
 from tests.support.airflow import STANDIN
+from tests.support.waiting import PATIENCE_SECONDS
 
 ENDED = ("success", "failed")
 
@@ -57,7 +58,7 @@ class User:
 
     def page(self, url: str, headers: dict[str, str] | None = None) -> tuple[int, http.client.HTTPMessage, str]:
         """Return status, headers and body of a page, which is requested exactly as it is named."""
-        connection = http.client.HTTPConnection(self.airflow.url.removeprefix("http://"), timeout=60)
+        connection = http.client.HTTPConnection(self.airflow.url.removeprefix("http://"), timeout=PATIENCE_SECONDS)
         connection.request("GET", url, headers={"Cookie": f"_token={self.token}"} if headers is None else headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read().decode()

@@ -1,6 +1,5 @@
 """A real Airflow with four runs of the real job: two that are done, one that failed, and one that goes on."""
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from jobs.lake.identity import DEFAULT
 from jobs.lake.layout import Run
 from tests.support.live import User, live_user
 from tests.support.pages import Runs
+from tests.support.waiting import until
 
 LIMIT_SECONDS = 900.0
 SHORT_TEXT = "Too short a text for a window."
@@ -55,8 +55,5 @@ def nights(folder: Path, corpus: Path, first: Mapping[str, Any], second: Mapping
         live = trigger(
             "in-progress", **{"train.epochs": 1000, "train.max_tokens": 1_000_000_000, "train.max_seconds": 3600}
         )
-        deadline = time.monotonic() + LIMIT_SECONDS
-        while not store.list_files(live.metrics_parts):
-            assert time.monotonic() < deadline
-            time.sleep(1)
+        until(lambda: store.list_files(live.metrics_parts))
         yield Nights(user, Runs(*done, failed, live))

@@ -26,6 +26,7 @@ from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results.rows import read_parts
 from nightjar.emr.records import ClusterRecords
 from tests.support.results import configure, finish, training_row, write_rows
+from tests.support.waiting import PATIENCE_SECONDS
 
 _TIMES = ("2026-11-26T02:00:00.000+00:00", "2026-11-26T02:01:00.000+00:00")
 
@@ -61,7 +62,7 @@ class Site:
 
     def ask(self, address: str, token: str = "", method: str = "GET", **headers: str) -> Answer:
         """Request an address exactly as it is written."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_SECONDS)
         if token:
             headers["Cookie"] = f"_token={token}"
         connection.request(method, address, headers=headers)

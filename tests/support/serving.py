@@ -7,13 +7,14 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+
+from tests.support.waiting import until
 
 START_SECONDS = 60
 
@@ -34,12 +35,9 @@ class Running:
         assert found, name
         return sum(found)
 
-    def wait_for(self, name: str, value: float, seconds: float = 20) -> None:
+    def wait_for(self, name: str, value: float) -> None:
         """Wait until a metric has a value."""
-        deadline = time.monotonic() + seconds
-        while (found := self.metric(name)) != value:
-            assert time.monotonic() < deadline, f"{name} is {found}, not {value}"
-            time.sleep(0.05)
+        until(lambda: self.metric(name) == value, what=f"{name} {value:g}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, and return the exit code."""

@@ -26,6 +26,7 @@ from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
 from nightjar.emr.requests import ClusterIdentity, run_job_flow
 from tests.support.headless import run_dag
+from tests.support.waiting import until
 
 BUCKET = "lakes"
 LAKE = Lake(f"s3://{BUCKET}/yarn")
@@ -33,15 +34,6 @@ LOGS = f"s3://{BUCKET}/logs"
 REGION = "eu-central-1"
 EXECUTOR, MASTER, DRIVER = "CoarseGrainedExecutorBackend", "ExecutorLauncher", "SparkSubmit"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
-
-
-def until(condition, seconds: float, what: str = "") -> Any:
-    """Wait until the condition returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
-        time.sleep(0.3)
-    return value
 
 
 def last_application() -> str:

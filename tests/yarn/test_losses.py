@@ -3,7 +3,8 @@
 import pytest
 
 from infra.emr.yarn import hosts
-from tests.yarn.conftest import EXECUTOR, MASTER, Yarn, host_of, nodes, processes, until
+from tests.support.waiting import until
+from tests.yarn.conftest import EXECUTOR, MASTER, Yarn, host_of, nodes, processes
 from tests.yarn.training import ONE_FITS, fill_lake, start
 
 pytestmark = pytest.mark.yarn

@@ -9,7 +9,8 @@ import pytest
 
 from infra.emr.yarn import hosts
 from infra.emr.yarn.cluster import rest
-from tests.yarn.conftest import BUCKET, DRIVER, REGION, Yarn, last_application, nodes, processes, until
+from tests.support.waiting import until
+from tests.yarn.conftest import BUCKET, DRIVER, REGION, Yarn, last_application, nodes, processes
 
 pytestmark = pytest.mark.yarn
 

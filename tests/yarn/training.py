@@ -11,7 +11,8 @@ from nightjar.emr.outcome import explain_failure
 from nightjar.emr.requests import add_step
 from nightjar.packaging.build import build
 from tests.support.handmade import make_datasets, make_run, train_tokenizer
-from tests.yarn.conftest import LAKE, Yarn, until
+from tests.support.waiting import until
+from tests.yarn.conftest import LAKE, Yarn
 
 PACKAGE = f"{LAKE.uri}/package"
 WORKERS = {"train__workers": 2, "spark__executors": 2, "spark__executor_cores": 1, "spark__driver_memory": "600m"}

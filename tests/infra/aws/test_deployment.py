@@ -79,6 +79,7 @@ def done(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> De
     )
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_run_leaves_its_results_and_the_first_champion(deployment: Deployment, done: DeployedRun) -> None:
     store, lake = open_store(deployment.endpoint), Lake(done.run.lake_uri)
@@ -159,6 +160,7 @@ def test_wrong_argument_is_one_line(
     assert said.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_dag_runs_with_the_stacks_roles_bucket_and_tags(deployment: Deployment, done: DeployedRun) -> None:
     settings, run = deployment.environment, done.cluster
@@ -191,6 +193,7 @@ def needed(deployment: Deployment, done: DeployedRun) -> dict[str, set[Call]]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     assert {"elasticmapreduce:RunJobFlow", "iam:PassRole", "s3:PutObject"} <= {c.action for c in needed["airflow"]}
@@ -201,6 +204,7 @@ def test_roles_allow_every_call_of_a_run(deployment: Deployment, needed: dict[st
         assert refused == []
 
 
+@pytest.mark.long
 @pytest.mark.airflow
 def test_same_calls_on_foreign_resources_are_refused(deployment: Deployment, needed: dict[str, set[Call]]) -> None:
     bucket = deployment.environment["NIGHTJAR_LAKE"].split("/")[2]

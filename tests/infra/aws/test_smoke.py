@@ -46,6 +46,7 @@ def states() -> list[str]:
     return [cluster["Status"]["State"] for cluster in boto3.client("emr").list_clusters()["Clusters"]]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("emr")
 def test_facts_logs_and_descriptions_are_in_one_file(tmp_path: Path) -> None:
     path = smoke.smoke({}, tmp_path / "out", 0.3, steps=())

@@ -15,6 +15,7 @@ from jobs.lake.layout import Lake
 from jobs.lake.store import ENVIRONMENT
 from jobs.lake.uri import join, local_path, to_uri
 from jobs.results.summary import record_failure
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def test_missing_corpus_is_one_line_and_starts_nothing(tmp_path):
@@ -23,7 +24,7 @@ def test_missing_corpus_is_one_line_and_starts_nothing(tmp_path):
         [sys.executable, "-m", "infra.demo"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
         env=environment,
     )

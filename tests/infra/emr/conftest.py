@@ -4,8 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,10 @@ from botocore.config import Config
 from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
 from tests.infra.emr.answers import CheckedAnswers
+from tests.support.waiting import PATIENCE_SECONDS, until
 
-LIMIT_SECONDS = 60.0
 ROOT = Path(__file__).parents[3]
 AWS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-def until(condition: Callable[[], Any], seconds: float = LIMIT_SECONDS) -> Any:
-    """Wait until the condition returns a true value, and return that value."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not after {seconds} s"
-        time.sleep(0.05)
-    return value
 
 
 def marked(text: str) -> list[psutil.Process]:
@@ -79,7 +69,7 @@ class Emr:
         return self.api.describe_step(ClusterId=cluster, StepId=step)["Step"]["Status"]
 
     def wait(
-        self, states: str, cluster: str, step: str | None = None, seconds: float = LIMIT_SECONDS
+        self, states: str, cluster: str, step: str | None = None, seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any]:
         """Wait for one of the states, separated by spaces, and return the status."""
 
@@ -87,7 +77,7 @@ class Emr:
             status = self.status(cluster, step)
             return status if status["State"] in states.split() else None
 
-        return until(reached, seconds)
+        return until(reached, seconds, f"{step or cluster} in {states}")
 
     def steps(self, cluster: str) -> list[dict[str, Any]]:
         """Return the cluster's steps, oldest first."""

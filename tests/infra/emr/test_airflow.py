@@ -9,6 +9,7 @@ import pytest
 
 from infra.airflow.environment import environment
 from tests.infra.emr.conftest import AWS, Emr, bash
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.airflow
 
@@ -37,15 +38,17 @@ assert run.state == "success", run.state
 """
 
 
+@pytest.mark.long
 def test_hook_finds_a_cluster_and_waits_for_a_step(emr: Emr, tmp_path: Path) -> None:
     cluster = emr.create(bash("sleep 1"), Name="for airflow")
     env = {"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), "AWS_ENDPOINT_URL": emr.endpoint_url, **AWS}
     argv = [sys.executable, "-c", HOOK, cluster, emr.steps(cluster)[0]["Id"]]
-    subprocess.run(argv, env=env, check=True, timeout=200)
+    subprocess.run(argv, env=env, check=True, timeout=PATIENCE_SECONDS)
     assert emr.states(cluster) == ["COMPLETED"]
     emr.api.terminate_job_flows(JobFlowIds=[cluster])
 
 
+@pytest.mark.long
 def test_operators_and_sensors_of_the_provider_run_a_cluster(emr: Emr, tmp_path: Path) -> None:
     own = {
         "AIRFLOW__CORE__DAGS_FOLDER": str(Path(__file__).parent / "dags"),
@@ -53,7 +56,7 @@ def test_operators_and_sensors_of_the_provider_run_a_cluster(emr: Emr, tmp_path:
     }
     env = {**environment(tmp_path / "home", "file:///nowhere", emr.endpoint_url), **own}
     done = subprocess.run(
-        [sys.executable, "-c", DAG], env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", DAG], env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (cluster,) = [each["Id"] for each in emr.api.list_clusters()["Clusters"] if each["Name"] == "of the provider"]

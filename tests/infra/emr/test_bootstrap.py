@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from infra.emr.bootstrap import skip_reason
-from tests.infra.emr.conftest import Emr, bash, command, descendants, until
+from tests.infra.emr.conftest import Emr, bash, command, descendants
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

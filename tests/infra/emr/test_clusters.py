@@ -10,8 +10,9 @@ from botocore.exceptions import ClientError
 
 from infra.emr.control import Control
 from jobs.errors import InputError
-from tests.infra.emr.conftest import Emr, bash, command, served, until
+from tests.infra.emr.conftest import Emr, bash, command, served
 from tests.infra.emr.test_faults import FLEETS
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 
@@ -276,7 +277,7 @@ def test_logs_come_late_and_are_complete_when_the_server_stops(tmp_path: Path) -
         emr.wait("COMPLETED", cluster, second)
         assert not (folder / cluster / "steps" / second).exists()
         server.send_signal(signal.SIGTERM)
-        server.wait(timeout=60)
+        server.wait(timeout=PATIENCE_SECONDS)
         assert (folder / cluster / "steps" / second / "stdout.gz").exists()
 
 

@@ -16,7 +16,8 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from infra.emr.control import Control
 from infra.emr.faults import KINDS
 from jobs.errors import InputError
-from tests.infra.emr.conftest import Emr, bash, until
+from tests.infra.emr.conftest import Emr, bash
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

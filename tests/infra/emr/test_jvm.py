@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.emr import jvm
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.spark
 
@@ -41,7 +42,7 @@ def loaded(archive: Path) -> tuple[str, str]:
     options = jvm.with_archive(f"{jvm.SMALL_JVM} -Xlog:class+load:file={log}", archive)
     env = {**os.environ, "SPARK_SUBMIT_OPTS": options, "SPARK_LOCAL_IP": "127.0.0.1"}
     done = subprocess.run(
-        [sys.executable, "-c", SESSION], env=env, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", SESSION], env=env, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
     assert done.stdout.split() == ["6"], done.stderr
     return log.read_text(), done.stderr
@@ -53,6 +54,7 @@ def test_spark_takes_its_classes_from_the_archive(archive: Path) -> None:
     assert any("org.apache.spark.SparkContext " in line for line in classes.splitlines() if FROM_ARCHIVE in line)
 
 
+@pytest.mark.long
 def test_an_archive_that_does_not_fit_is_ignored_without_a_word(archive: Path) -> None:
     archive.write_bytes(bytes(10_000))
     classes, errors = loaded(archive)

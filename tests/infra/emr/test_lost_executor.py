@@ -11,14 +11,15 @@ from jobs.lake.layout import Lake
 from jobs.training.checkpoint import complete_checkpoints
 from nightjar.emr.requests import spark_submit
 from nightjar.packaging.build import build
-from tests.infra.emr.conftest import Emr, command, descendants, until
+from tests.infra.emr.conftest import Emr, command, descendants
 from tests.infra.emr.test_faults import FLEETS
 from tests.support.handmade import make_datasets, make_run, train_tokenizer
+from tests.support.waiting import until
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.long]
 
 EXECUTOR = "CoarseGrainedExecutorBackend"
-SETTINGS = {"train__workers": 2, "train__epochs": 24, "train__checkpoint_every": 10, "train__eval_every": 1000}
+SETTINGS = {"train__workers": 2, "train__epochs": 12, "train__checkpoint_every": 10, "train__eval_every": 1000}
 
 
 def test_training_survives_a_lost_spot_node(emr: Emr, tmp_path: Path) -> None:
@@ -38,12 +39,12 @@ def test_training_survives_a_lost_spot_node(emr: Emr, tmp_path: Path) -> None:
         assert emr.status(cluster, step)["State"] not in ("FAILED", "COMPLETED"), emr.log(cluster, step, "stderr")
         return len(complete_checkpoints(run)) > 0
 
-    until(is_under_way, seconds=200)
+    until(is_under_way)
     assert len(descendants(EXECUTOR)) == 2
     control = Control(emr.endpoint_url)
     control.fault("spot-loss", roles=["TASK"])
     control.advance(121)
-    emr.wait("COMPLETED FAILED", cluster, step, seconds=120)
+    emr.wait("COMPLETED FAILED", cluster, step)
     assert emr.status(cluster, step)["State"] == "COMPLETED", emr.log(cluster, step, "stderr")
     emr.api.terminate_job_flows(JobFlowIds=[cluster])
     stats = store.read_json(run.step_stats("train"))

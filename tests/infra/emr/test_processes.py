@@ -16,7 +16,8 @@ import pytest
 from infra.emr.server import StartError, embedded_emr
 from infra.emr.settings import EmrSettings
 from jobs.errors import InputError
-from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served, until
+from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, command, marked, served
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 
@@ -94,12 +95,12 @@ def test_server_refuses_web_pages_resets_and_stops_cleanly(mark: str) -> None:
             emr.endpoint_url + "/", headers={"Origin": "https://example.org"}, data=b"Action=x"
         )
         with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(page, timeout=60)
+            urllib.request.urlopen(page, timeout=PATIENCE_SECONDS)
 
         emr.create(command(*tree(mark)))
         until(lambda: len(marked(mark)) >= 4)
         reset = urllib.request.Request(emr.endpoint_url + "/moto-api/reset", method="POST")
-        urllib.request.urlopen(reset, timeout=60)
+        urllib.request.urlopen(reset, timeout=PATIENCE_SECONDS)
         assert not marked(mark)
         assert emr.api.list_clusters()["Clusters"] == []
 
@@ -107,7 +108,7 @@ def test_server_refuses_web_pages_resets_and_stops_cleanly(mark: str) -> None:
         emr.create(command(*tree(mark)))
         until(lambda: len(marked(mark)) >= 4)
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=60)
+        _, errors = server.communicate(timeout=PATIENCE_SECONDS)
         assert server.returncode == 0
         assert not marked(mark)
         assert "Traceback" not in errors
@@ -124,7 +125,9 @@ def test_killed_server_leaves_no_step_running(mark: str, tmp_path: Path) -> None
 def test_taken_port_is_one_clear_line(endpoint_url: str) -> None:
     port = endpoint_url.rpartition(":")[2]
     argv = [sys.executable, "-m", "infra.emr", "--port", port]
-    refused = subprocess.run(argv, cwd=ROOT, env=AWS, capture_output=True, text=True, timeout=60, check=False)
+    refused = subprocess.run(
+        argv, cwd=ROOT, env=AWS, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert refused.stderr.count("\n") == 1

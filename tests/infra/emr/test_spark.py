@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from infra.emr.jvm import SMALL_JVM
-from tests.infra.emr.conftest import ROOT, Emr, command, descendants, until
+from tests.infra.emr.conftest import ROOT, Emr, command, descendants
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.spark
 
@@ -85,7 +86,7 @@ def in_the_tree(path: str) -> bool:
 
 
 def result(emr: Emr, cluster: str) -> dict[str, Any]:
-    emr.wait("WAITING", cluster, seconds=180)
+    emr.wait("WAITING", cluster)
     step = emr.steps(cluster)[0]
     text = emr.log(cluster, step["Id"])
     assert step["Status"]["State"] == "COMPLETED", text + emr.log(cluster, step["Id"], "stderr")
@@ -117,6 +118,7 @@ def test_code_from_s3_has_the_slots_of_the_cluster(emr: Emr, upload: Path) -> No
     assert found["ui"].startswith("http://localhost:")
 
 
+@pytest.mark.long
 def test_code_from_a_folder_with_a_space_and_an_accent(emr: Emr, upload: Path) -> None:
     cluster = emr.create(submit(upload.as_uri(), "--conf", "spark.ui.enabled=false"))
     found = result(emr, cluster)
@@ -124,6 +126,7 @@ def test_code_from_a_folder_with_a_space_and_an_accent(emr: Emr, upload: Path) -
     assert found["ui"] is None
 
 
+@pytest.mark.long
 def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
     tag = {"Key": "nightjar:executors", "Value": "processes"}
     sizes = ["--num-executors", "2", "--executor-cores", "1", "--executor-memory", "512m"]
@@ -132,6 +135,7 @@ def test_executors_can_be_processes(emr: Emr, upload: Path) -> None:
     assert found["jvms"] == 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("chosen", "found"), [("", SMALL_JVM), ("-XX:+UseParallelGC", "-XX:+UseParallelGC")])
 def test_a_step_has_the_options_of_the_server_or_its_own(
     emr: Emr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, found: str
@@ -141,18 +145,19 @@ def test_a_step_has_the_options_of_the_server_or_its_own(
     (tmp_path / "options.py").write_text(OPTIONS)
     options = ("--conf", f"spark.driver.extraJavaOptions={chosen}") if chosen else ()
     cluster = emr.create(command("spark-submit", *options, (tmp_path / "options.py").as_uri()), alive=False)
-    emr.wait("TERMINATED TERMINATED_WITH_ERRORS", cluster, seconds=120)
+    emr.wait("TERMINATED TERMINATED_WITH_ERRORS", cluster)
     step = emr.steps(cluster)[0]["Id"]
     printed = emr.log(cluster, step)
     assert found in printed, emr.log(cluster, step, "stderr")
     assert ("SharedArchiveFile" in printed) == (not chosen)
 
 
+@pytest.mark.long
 def test_cancelled_spark_step_leaves_no_process(emr: Emr, upload: Path) -> None:
     others = set(psutil.Process().children(recursive=True))
     cluster = emr.create(command("spark-submit", (upload / "stuck.py").as_uri()))
     step = emr.steps(cluster)[0]["Id"]
-    until(lambda: len(descendants("pyspark.daemon")) >= 3, seconds=120)
+    until(lambda: len(descendants("pyspark.daemon")) >= 3)
     family = set(psutil.Process().children(recursive=True)) - others
     listening = [at.laddr.ip for p in family for at in p.net_connections("inet") if at.status == psutil.CONN_LISTEN]
     assert listening

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from infra.emr import state
-from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, marked, served, until
+from tests.infra.emr.conftest import AWS, ROOT, Emr, bash, marked, served
 from tests.infra.emr.test_faults import FLEETS
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow
 
 DAY = 24 * 3600.0
 
 
+@pytest.mark.long
 def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) -> None:
     folder = tmp_path / "my state é"
     with served("--state-dir", str(folder)) as (server, emr):
@@ -38,7 +40,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
             env=AWS,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         assert refused.returncode == 2
@@ -68,7 +70,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
         running = emr.create(bash("sleep 300"))
         emr.wait("RUNNING", running, emr.steps(running)[0]["Id"])
         server.send_signal(signal.SIGTERM)
-        _, errors = server.communicate(timeout=200)
+        _, errors = server.communicate(timeout=PATIENCE_SECONDS)
         assert server.returncode == 0
         assert errors.count("cluster.json is not the state of a cluster, and is left alone") == 2
         assert not (tmp_path / "elsewhere").exists()

@@ -13,6 +13,7 @@ from infra.emr.faults import Faults
 from infra.emr.gateway import s3_at
 from infra.emr.yarn import configuration, jars
 from jobs.errors import InputError
+from tests.support.waiting import PATIENCE_SECONDS
 
 VALUES = {
     "spark_home": "/spark",
@@ -107,7 +108,7 @@ def test_the_hosts_get_s3_alone() -> None:
         for path, headers in (("/", target), ("/_nightjar/faults", {}), ("/moto-api/reset", {})):
             request = urllib.request.Request(endpoint + path, b"{}", headers)
             with pytest.raises(urllib.error.HTTPError, match="403"):
-                urllib.request.urlopen(request, timeout=10)
+                urllib.request.urlopen(request, timeout=PATIENCE_SECONDS)
         s3.delete_bucket(Bucket="of-the-hosts")
 
 

@@ -7,6 +7,7 @@ import pytest
 from jobs.model_io.folder import save_model
 from tests.support.models import untrained_model
 from tests.support.serving import serving
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def client(service):
 
 @pytest.fixture(scope="package")
 def http(service):
-    with httpx.Client(base_url=service.url, timeout=30) as client:
+    with httpx.Client(base_url=service.url, timeout=PATIENCE_SECONDS) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from jobs.cli.main import main
 from tests.support.models import untrained_model
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -118,7 +119,7 @@ def test_end_of_text_ends_a_completion(service, tmp_path):
     updates, engine = [], Engine(model, tokenizer, Limits())
     engine.submit(Job(request.members(model, tokenizer, Limits()), updates.append, pytest.fail))
     engine.close()
-    engine.join(60)
+    engine.join(PATIENCE_SECONDS)
     assert sorted(update.index for update in updates) == list(range(20))
     ended = [update for update in updates if update.finish == "stop"]
     assert len(ended) > 10

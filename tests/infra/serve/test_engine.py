@@ -10,6 +10,7 @@ from infra.serve.protocol import CompletionRequest
 from infra.serve.settings import Limits
 from jobs.generation.inference import to_inference
 from tests.support.models import untrained_model
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 LIMITS = Limits(max_batch=2, max_queue=2, max_tokens=1_000_000)
 
@@ -44,21 +45,14 @@ def engine(parts):
     engine = Engine(*parts, LIMITS)
     yield engine
     engine.close(0)
-    engine.join(20)
+    engine.join(PATIENCE_SECONDS)
     assert not engine.is_alive
-
-
-def wait_until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_jobs_beyond_the_limits_are_refused_whole(engine, parts):
     long, other = Watched(parts, 1_000_000, n=2), Watched(parts, 5)
     engine.submit(long)
-    wait_until(lambda: engine.num_running == 2)
+    until(lambda: engine.num_running == 2)
     engine.submit(other)
     with pytest.raises(QueueFullError):
         engine.submit(Watched(parts, 5, n=2))
@@ -66,14 +60,14 @@ def test_jobs_beyond_the_limits_are_refused_whole(engine, parts):
     engine.submit(Watched(parts, 5))
     assert not other.ended.is_set()
     engine.cancel(long)
-    assert other.ended.wait(20)
+    assert other.ended.wait(PATIENCE_SECONDS)
     assert other.updates[-1].num_tokens == 5
 
 
 def test_a_job_ends_with_its_text_when_its_time_is_over(engine, parts):
     job = Watched(parts, 1_000_000, deadline=time.monotonic() + 0.5)
     engine.submit(job)
-    assert job.ended.wait(20)
+    assert job.ended.wait(PATIENCE_SECONDS)
     (update,) = job.updates
     assert update.finish == "length"
     assert 0 < update.num_tokens < 1_000_000
@@ -84,7 +78,7 @@ def test_a_job_that_never_began_fails_when_its_time_is_over(engine, parts):
     engine.submit(Watched(parts, 1_000_000, n=2))
     late = Watched(parts, 5, deadline=time.monotonic() + 0.3)
     engine.submit(late)
-    assert late.ended.wait(20)
+    assert late.ended.wait(PATIENCE_SECONDS)
     assert isinstance(late.failures[0], TooLateError)
     assert (late.updates, engine.num_waiting) == ([], 0)
 
@@ -96,7 +90,7 @@ def test_a_closed_engine_ends_its_jobs_and_takes_no_more(engine, parts):
     engine.close()
     with pytest.raises(ClosedError):
         engine.submit(Watched(parts, 1))
-    engine.join(60)
+    engine.join(PATIENCE_SECONDS)
     assert [each.num_tokens for each in running.updates] == [1000, 1000]
     assert waiting.updates[-1].num_tokens == 7
 
@@ -104,9 +98,9 @@ def test_a_closed_engine_ends_its_jobs_and_takes_no_more(engine, parts):
 def test_closing_with_a_limit_ends_what_runs(engine, parts):
     job = Watched(parts, 1_000_000)
     engine.submit(job)
-    wait_until(lambda: engine.num_running == 1)
+    until(lambda: engine.num_running == 1)
     engine.close(0.3)
-    engine.join(20)
+    engine.join(PATIENCE_SECONDS)
     assert job.updates[-1].finish == "length"
 
 
@@ -128,13 +122,13 @@ def test_a_batch_that_fails_fails_its_jobs_alone(parts, caplog):
     engine = Engine(Failing(), tokenizer, LIMITS)
     first, second = Watched(parts, 5, n=3), Watched(parts, 5)
     engine.submit(first)
-    assert first.ended.wait(20)
+    assert first.ended.wait(PATIENCE_SECONDS)
     engine.submit(second)
-    assert second.ended.wait(20)
+    assert second.ended.wait(PATIENCE_SECONDS)
     assert str(first.failures[0]) == "out of memory"
     assert (len(first.failures), first.updates) == (1, [])
     assert second.updates[-1].num_tokens == 5
     assert "its 2 continuations are given up" in caplog.text
     engine.close(0)
-    engine.join(20)
+    engine.join(PATIENCE_SECONDS)
     assert engine.num_waiting == 0

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from infra.serve.protocol import CompletionRequest
 from tests.infra.serve.conftest import client_of
 from tests.support.serving import serving
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -192,7 +193,7 @@ def test_a_full_queue_and_a_late_request_are_refused_with_a_time_to_try_again(sm
     patient = client_of(small, max_retries=5)
     assert patient.completions.create(model=str(endless), prompt="c", max_tokens=3).usage.completion_tokens == 3
     for thread in (*threads, late):
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
     cut = [each for each in ended if hasattr(each, "finish_reason")]
     assert [choice.finish_reason for choice in cut] == ["length", "length"]
     assert all(len(choice.text) > 50 for choice in cut)

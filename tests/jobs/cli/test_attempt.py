@@ -15,6 +15,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.outcome import parse_outcome
 from jobs.lake.uri import local_path
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_sigterm_is_an_outcome(run):
             connection, _ = silent.accept()
             with connection:
                 process.send_signal(signal.SIGTERM)
-                lines = process.communicate(timeout=60)[1].splitlines()
+                lines = process.communicate(timeout=PATIENCE_SECONDS)[1].splitlines()
     assert process.returncode == 1, lines
     left = outcome(run, "tokenize")
     assert (left.exit_code, left.exception) == (1, "StoppedError")

@@ -1,5 +1,6 @@
 """The command ``champion``: its tables, its errors, and going back to an earlier champion."""
 
+import shutil
 import subprocess
 import sys
 
@@ -15,9 +16,11 @@ from jobs.lake.uri import join
 from tests.support.results import finish
 
 
-@pytest.fixture
-def lake(tmp_path):
-    found = Lake((tmp_path / "lake").as_uri())
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a lake in which three runs were promoted, two of them in one pipeline."""
+    place = tmp_path_factory.mktemp("made")
+    found = Lake(place.as_uri())
     for pipeline, names in {"poems": "ab", "default": "c"}.items():
         for name in names:
             run, model = found.run(f"night-{name}", pipeline), name * 64
@@ -34,7 +37,13 @@ def lake(tmp_path):
                 {"bits_per_byte": 2.5},
             )
             assert change_champion(found.pipeline(pipeline), *read_champion(found.pipeline(pipeline)), change)
-    return found
+    return place
+
+
+@pytest.fixture
+def lake(made, tmp_path):
+    """A copy of that lake."""
+    return Lake(shutil.copytree(made, tmp_path / "lake").as_uri())
 
 
 def run(lake, *arguments):

@@ -70,6 +70,7 @@ def test_embed_prints_the_neighbours_of_words(run, capsys, caplog):
     )
 
 
+@pytest.mark.long
 @pytest.mark.spark
 def test_vectors_of_spark_equal_those_of_the_inline_engine(run):
     config = override(read_config(run), "embed", {"embed.size": 16})

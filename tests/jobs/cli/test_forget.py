@@ -39,6 +39,7 @@ def rows(capsys):
     return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models_that_saw_a_document_are_named(lake, tmp_path, capsys):
     first = make(lake, "first")

@@ -98,6 +98,7 @@ def test_a_model_says_what_made_it_and_is_made_again(home, capsys, caplog):
     assert replay(home, "r", "--run-id", "again") == 0  # which goes on with the one that is there
 
 
+@pytest.mark.long
 def test_a_replay_starts_from_the_champion_of_then_with_its_tokenizer(home, tmp_path, capsys):
     first = make(home, "first", windows__split="fixed")
     champion = promote(first)
@@ -115,6 +116,7 @@ def test_a_replay_starts_from_the_champion_of_then_with_its_tokenizer(home, tmp_
     assert store.read_json(again.start)["init"] == champion.model_uri
 
 
+@pytest.mark.long
 def test_a_replay_takes_the_tokenizer_that_was_inherited(home, tmp_path, capsys):
     champion = promote(make(home, "first"), "local")
     write(tmp_path / "texts", "a.txt", seed=3)
@@ -126,6 +128,7 @@ def test_a_replay_takes_the_tokenizer_that_was_inherited(home, tmp_path, capsys)
     assert_equal(home, night, capsys)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [

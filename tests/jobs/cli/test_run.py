@@ -17,6 +17,7 @@ from jobs.lake.uri import join, local_path, to_uri
 from jobs.metrics import metrics_of
 from jobs.metrics.stats import STATISTICS
 from jobs.report.stats import read_steps
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +38,12 @@ TRAINING = [step for step in STEPS if step != EVALUATE]
 def jobs(*arguments, **environment):
     command = [sys.executable, "-m", "jobs", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **environment}
+        command,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -147,6 +153,7 @@ def next_command(output):
     return shlex.split(arguments)
 
 
+@pytest.mark.long
 def test_each_command_names_one_to_go_on_with_which_works(finished, tmp_path):
     done, home = finished
     sample = next_command(done.stdout)
@@ -163,6 +170,7 @@ def test_each_command_names_one_to_go_on_with_which_works(finished, tmp_path):
     assert jobs(*next_command(written.stderr), "--max-new-tokens", 2).returncode == 0
 
 
+@pytest.mark.long
 def test_the_model_of_a_run_is_used_without_training(finished, text):
     _, home = finished
     use = ("run", "--lake", home.uri, "--set", "use.model=r", "--run-id")
@@ -237,6 +245,7 @@ def test_a_step_without_a_configuration_is_one_line(tmp_path):
     assert_refused(jobs("train", "--config", tmp_path / "x.json", "--engine", "inline"), "not a run's configuration")
 
 
+@pytest.mark.long
 def test_a_damaged_shard_is_named_and_exits_with_1(finished, text, tmp_path):
     done = run(text, tmp_path / "lake", "--set", "train.max_tokens=2000")
     assert done.returncode == 0, done.stderr

@@ -179,6 +179,7 @@ def test_a_run_that_ended_before_its_first_task_did_is_shown(call, lake):
     assert "has no run 'lab'" in call("runs", "show", "lab", code=2).err  # the folder of a project
 
 
+@pytest.mark.long
 def test_runs_in_s3_are_listed_shown_compared_and_reported(s3_uri, capsys):
     lake = Lake(s3_uri)
     for name in ("one", "two"):

@@ -48,6 +48,7 @@ def test_wrong_lists_are_refused(vary, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_each_combination_is_a_run_and_the_same_name_goes_on(sweep, tmp_path, caplog):
     done = sweep("--vary", "train.learning_rate=0.001,0.003")
@@ -65,6 +66,7 @@ def test_each_combination_is_a_run_and_the_same_name_goes_on(sweep, tmp_path, ca
     assert [store.info(run.model + "/model.safetensors") for run in runs] == before
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_models_are_compared_on_a_text(sweep):
     sweep("--vary", "train.seed=1,2")

@@ -42,6 +42,7 @@ def corpus(tmp_path, monkeypatch):
     return str(tmp_path / "text.txt")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", PIPELINES)
 def test_a_preset_runs_and_beats_its_baselines(preset, corpus, tmp_path):
     run = start_run(Lake((tmp_path / "lake").as_uri()).run("r"), corpus, preset, SMALL | OTHER[preset])

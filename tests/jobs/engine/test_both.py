@@ -17,6 +17,7 @@ from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join, to_uri
 from jobs.pipeline import run_all, start_run
+from tests.support.waiting import PATIENCE_SECONDS
 
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 SETTINGS = {
@@ -109,6 +110,7 @@ def test_both_engines_evaluate_a_model_alike(spark, on_spark, corpus):
     assert stage["tasks"] > 4
 
 
+@pytest.mark.long
 def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, on_spark, corpus, tmp_path):
     _, undisturbed, _ = on_spark
     home = Lake(to_uri(str(tmp_path)))
@@ -116,7 +118,7 @@ def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, o
     killer = threading.Thread(target=kill_a_worker_when, args=(lambda: store.list_files(checkpoint),), daemon=True)
     killer.start()
     _, run, stats = finish(spark, corpus, tmp_path)
-    killer.join(5)
+    killer.join(PATIENCE_SECONDS)
     assert not killer.is_alive()
     assert stats["train"]["restarts"] == 1
     assert metrics(run, "step", "samples", "loss") == metrics(undisturbed, "step", "samples", "loss")
@@ -125,7 +127,7 @@ def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, o
     assert content(ours) == content(theirs)
 
 
-def kill_a_worker_when(is_time, limit_seconds=120):
+def kill_a_worker_when(is_time, limit_seconds=PATIENCE_SECONDS):
     deadline = time.monotonic() + limit_seconds
     while time.monotonic() < deadline and not is_time():
         time.sleep(0.02)
@@ -142,6 +144,7 @@ def is_worker(process):
         return False
 
 
+@pytest.mark.long
 def test_rounds_with_a_killed_worker_equal_those_of_the_inline_engine(spark, corpus, tmp_path):
     settings = {"train.strategy": "diloco", "train.sync_every": 10, "train.epochs": 6, "train.state_every": 1,
                 "train.keep_checkpoints": 9}  # fmt: skip
@@ -155,7 +158,7 @@ def test_rounds_with_a_killed_worker_equal_those_of_the_inline_engine(spark, cor
     killer = threading.Thread(target=kill_a_worker_when, args=(is_in_second_round,), daemon=True)
     killer.start()
     _, run, stats = finish(spark, corpus, tmp_path / "spark", **settings)
-    killer.join(5)
+    killer.join(PATIENCE_SECONDS)
     assert not killer.is_alive()
     stages = [stage for stage in stats["train"]["stages"] if stage["description"].startswith("steps ")]
     assert sum(stage["failed_tasks"] for stage in stages) == 1

@@ -18,6 +18,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import base_name, local_path
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.spark
 
@@ -39,6 +40,7 @@ def test_the_log_is_in_the_runs_folder(lake):
         history.download(lake.run("none").spark_events, local_path(lake.uri))
 
 
+@pytest.mark.long
 def test_the_history_server_shows_the_stages(lake):
     command = [sys.executable, "-m", "jobs", "history", "r", "--lake", str(local_path(lake.uri)), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
@@ -50,7 +52,7 @@ def test_the_history_server_shows_the_stages(lake):
             assert [stage["description"] for stage in stages] == ["a stage of ours"]
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(30) == 0, server.stderr.read()
+            assert server.wait(PATIENCE_SECONDS) == 0, server.stderr.read()
 
 
 def test_a_run_without_logs_and_a_port_in_use_are_one_line(lake, capsys):

@@ -8,6 +8,8 @@ import time
 import psutil
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 CHILD = """
 import signal, sys
 from jobs.engine.orphan import end_with_parent
@@ -30,5 +32,5 @@ def test_busy_driver_ends_after_its_parent(deaf):
         time.sleep(0.3)
         assert child.is_running()
         parent.send_signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs([child], timeout=15)
+        _, alive = psutil.wait_procs([child], timeout=PATIENCE_SECONDS)
         assert alive == []

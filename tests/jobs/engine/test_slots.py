@@ -10,6 +10,7 @@ import pyspark
 import pytest
 
 from jobs.engine import slots
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.spark
 
@@ -67,7 +68,9 @@ def run(program: str, folder) -> tuple[list[list], str]:
     env = {**os.environ, "SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", START + program]
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     found = [json.loads(line[6:]) for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert found, done.stderr[-3000:]
     return found, done.stdout
@@ -77,6 +80,7 @@ def test_the_wait_is_as_long_as_emr_needs_to_replace_a_node():
     assert slots.WAIT_SECONDS == 20 * 60
 
 
+@pytest.mark.long
 def test_slots_that_do_not_come_are_an_error_that_may_pass(tmp_path):
     found, printed = run(NO_ROOM, tmp_path)
     for name, exit_code, message, seconds in found:
@@ -87,6 +91,7 @@ def test_slots_that_do_not_come_are_an_error_that_may_pass(tmp_path):
     assert printed.count("Spark on local-cluster[1,1,1024] has 0 of 1 slots and 0 of 1 executors; waiting for") >= 4
 
 
+@pytest.mark.long
 def test_a_lost_executor_is_named_and_its_slot_waited_for(tmp_path):
     [[message, world_size]], printed = run(LOST, tmp_path)
     assert message.startswith("executor ")

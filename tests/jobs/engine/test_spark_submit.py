@@ -9,6 +9,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from tests.support.waiting import PATIENCE_SECONDS
+
 pytestmark = pytest.mark.spark
 
 PROGRAM = """
@@ -49,12 +51,15 @@ def submit(folder, *options, master=""):
         "--conf",
         "spark.speculation=x",
     ]
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        arguments, env=environment, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     lines = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
     assert lines, done.stderr[-3000:]
     return json.loads(lines[0].removeprefix("FOUND "))
 
 
+@pytest.mark.long
 def test_options_given_by_hand_win(tmp_path):
     given = (
         "--master",
@@ -77,6 +82,7 @@ def test_options_given_by_hand_win(tmp_path):
     assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
 
 
+@pytest.mark.long
 def test_a_file_of_properties_wins_and_options_win_over_it(tmp_path):
     file = tmp_path / "their own.conf"
     lines = ["spark.master local[2]", "spark.speculation=true", "# spark.serializer x", "spark.executor.memory: 1g"]

@@ -14,13 +14,7 @@ from jobs.errors import DamagedError
 from jobs.lake import lease, store
 from jobs.lake.layout import Lake
 from jobs.lake.lease import Lock, RunInUseError, held, read_lock
-
-
-def wait_for(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+from tests.support.waiting import PATIENCE_SECONDS, until
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -57,7 +51,7 @@ def test_of_many_at_once_one_gets_it(run, is_left):
     def enter(number):
         try:
             with held(run):
-                wait_for(lambda: len(refused) == 7)
+                until(lambda: len(refused) == 7)
                 return "held"
         except RunInUseError:
             refused.append(number)
@@ -101,7 +95,7 @@ def test_a_lock_that_another_machine_renews_is_refused(run, monkeypatch):
 def test_a_held_lock_is_renewed(run):
     with held(run, seconds=0.6):
         first = read_lock(run)[0].expires
-        wait_for(lambda: read_lock(run)[0].expires > first)
+        until(lambda: read_lock(run)[0].expires > first)
 
 
 def test_a_holder_whose_lock_was_taken_over_is_told(run):
@@ -109,7 +103,7 @@ def test_a_holder_whose_lock_was_taken_over_is_told(run):
     with held(run, "cluster j-1", lost=lambda line: told.set() or lines.append(line), seconds=0.6):
         lines = []
         with held(run, "cluster j-1") as second:
-            assert told.wait(10)
+            assert told.wait(PATIENCE_SECONDS)
     assert lines == [f"{run.uri}: its lock was taken over by cluster j-1"]
     assert read_lock(run)[0].holder == second.holder  # the first one has not released it
 
@@ -129,8 +123,8 @@ def test_two_runs_at_once_and_a_crash(tmp_path):
     command += ["--run-id", "r", "--preset", "tiny", "--set", "train.epochs=10000", "--set", "train.max_seconds=200"]
     lock = Lake((tmp_path / "l").as_uri()).run("r").lock
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as first:
-        wait_for(lambda: store.exists(lock), 60)
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        until(lambda: store.exists(lock))
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
         first.kill()
     assert second.returncode == 2
     assert second.stderr.splitlines()[-1].startswith("nightjar: ")

@@ -294,8 +294,8 @@ def test_damaged_runs_are_listed(tmp_path):
     assert {each.status for each in Catalog(lake, file=None).page().runs} == {Status.UNFINISHED}
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_page_of_many_runs_reads_few_files_after_the_first_time(lake, tmp_path):
     num_runs = 200 if lake.uri.startswith("s3") else 1000  # moto takes 0.1 s for a run
     for number in range(num_runs):

@@ -32,6 +32,7 @@ def promoted(scores, settings=SETTINGS):
     return not gate.reason_to_keep(scores, gate.measure_gain(scores, settings.error_rate), settings)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "size_spread"), [(25, 0.2), (100, 1.2), (400, 1.2)])
 def test_an_equal_model_is_promoted_no_more_often_than_the_error_rate_says(count, size_spread, monkeypatch):
     monkeypatch.setattr(gate, "RESAMPLES", 200)

@@ -31,6 +31,7 @@ from jobs.results.page import read_report, to_html
 from jobs.results.pictures import picture_of
 from jobs.results.table import cells
 from tests.support.results import configure, finish, stage, training_row, write_rows
+from tests.support.waiting import PATIENCE_SECONDS
 
 DATA = Path(__file__).parents[2] / "data"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -61,9 +62,18 @@ def page_of(run, cause=None):
     return Parsed(to_html(read_report(run).failed_by(cause)).decode())
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a lake with a finished run."""
+    folder = tmp_path_factory.mktemp("made")
+    finish(Lake(folder.as_uri()).run("one", "default"))
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path):
-    return finish(Lake((tmp_path / "lake").as_uri()).run("one", "default"))
+def run(made, tmp_path):
+    """The run of a copy of that lake."""
+    return Lake(shutil.copytree(made, tmp_path / "lake").as_uri()).run("one", "default")
 
 
 def test_a_run_in_s3_has_the_same_report(s3_uri, run):
@@ -159,7 +169,7 @@ def browse(page, tmp_path):
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--host-resolver-rules=MAP * ~NOTFOUND",
          f"--user-data-dir={tmp_path / 'profile'}", f"--log-net-log={net_log}", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True,
     )  # fmt: skip
     requests = (event.get("params", {}) for event in json.loads(net_log.read_text())["events"])
     return done.stdout, {each["url"] for each in requests if each.get("initiator", "not an origin") != "not an origin"}

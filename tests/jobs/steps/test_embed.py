@@ -85,6 +85,7 @@ def test_files_of_the_dataset(learned):
     assert any("round 1 of" in line for line in pipeline.lines)
 
 
+@pytest.mark.long
 def test_an_existing_dataset_is_reused_and_a_damaged_one_refused(lake_uri):
     pipeline = make(lake_uri, embed__epochs=1)
     stats = pipeline.embed()

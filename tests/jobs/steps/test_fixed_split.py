@@ -23,6 +23,7 @@ from tests.support.growing import Nights, edited, line, lines, texts_of
 from tests.support.prose import prose
 
 
+@pytest.mark.long
 def test_nothing_moves_in_a_month_of_nights_of_daily_files(local):
     nights = Nights(local)
     known = np.zeros(0, np.uint64)

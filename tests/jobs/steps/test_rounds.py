@@ -102,6 +102,7 @@ def test_two_workers_follow_the_definition(place, strategy, outer):
     assert max_difference(weights(run, 24), by_hand(run, config, 4, **outer)) < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["average", "diloco"])
 def test_samples_do_not_depend_on_the_number_of_workers_which_may_change(place, strategy, monkeypatch):
     rows = []
@@ -193,6 +194,7 @@ def test_a_lost_optimizer_state_is_restored_from_its_copy(place, tmp_path, monke
     assert stats["valid_loss"] == pytest.approx(kept["valid_loss"], rel=0.05)
 
 
+@pytest.mark.long
 def test_sync_bytes_of_each_delta_dtype(place):
     size = len(
         store.read_bytes(train_run(place, "one", train__strategy="average")[0].checkpoint(24) + "/model.safetensors")
@@ -253,6 +255,7 @@ def test_other_settings_do_not_resume(place):
         train.run(run, other, InlineEngine(), lambda _: None)
 
 
+@pytest.mark.long
 def test_rounds_on_s3_give_the_same_weights(s3_uri, tokenizer, place):
     local, _, _ = train_run(place, "local", train__strategy="diloco", train__workers=2)
     remote = Lake(s3_uri)

@@ -349,6 +349,7 @@ def test_split_set_and_scores_in_s3(anywhere):
     assert run(night)[0]["reused"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_spark_splits_and_scores_as_the_inline_engine_does(nights, local):
     nights.settings["tokenize__split_bytes"] = 4096

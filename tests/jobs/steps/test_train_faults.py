@@ -67,6 +67,7 @@ def undisturbed(tmp_path_factory, tokenizer):
     return run
 
 
+@pytest.mark.long
 def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(place, undisturbed, caplog):
     run, config = make_run(place, train__step_timeout_seconds=TIMEOUT_SECONDS, **SETTINGS)
     stopped = []
@@ -97,6 +98,7 @@ def test_a_worker_that_receives_sigterm_writes_a_checkpoint_first(place, undistu
     assert same_model(run, undisturbed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_driver_that_receives_sigterm_stops_with_a_checkpoint_and_resumes_later(place, num_workers):
     settings = SETTINGS | {"train__workers": num_workers, "train__epochs": 20, "train__checkpoint_every": 100}
@@ -172,6 +174,7 @@ def test_a_loss_that_rises_too_far_is_an_error(place):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 
+@pytest.mark.long
 def test_the_number_of_workers_may_change_when_a_run_resumes(place):
     settings = SETTINGS | {"train__epochs": 20}  # long enough for a signal to arrive, which takes seconds
     expected = make_run(place, "undisturbed", **settings)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 import uuid
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from nightjar.emr import requests, steps
 from nightjar.operators import CreateClusterOperator, SparkStepOperator, TerminateClustersOperator
 from nightjar.triggers import StepTrigger
 from tests.support import airflow
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -100,8 +100,9 @@ def leave_manifest(run, **counts):
 
 def state(client, cluster_id, step_id, *awaited):
     """Wait until a step is in one of the awaited states, and return that state."""
-    deadline = time.monotonic() + 60
-    while (now := steps.describe_step(client, cluster_id, step_id)["Status"]["State"]) not in awaited:
-        assert time.monotonic() < deadline, now
-        time.sleep(0.1)
-    return now
+
+    def reached():
+        now = steps.describe_step(client, cluster_id, step_id)["Status"]["State"]
+        return now if now in awaited else None
+
+    return until(reached)

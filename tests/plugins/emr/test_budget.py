@@ -19,7 +19,7 @@ from tests.support.no_spark import no_spark
 from tests.support.real_job import poems
 from tests.support.recorded_nights import run_on_cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 BUDGET = 75.0
 """USD, at a dollar a second. AWS charges for a minute at the least."""
 

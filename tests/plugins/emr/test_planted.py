@@ -32,7 +32,7 @@ from tests.support import airflow
 from tests.support.emr_faults import change
 from tests.support.handmade import FINGERPRINT, TINY_MODEL, make_datasets, train_tokenizer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 PROJECT = "planted"
 PYTHON = sys.executable

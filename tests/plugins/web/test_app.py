@@ -15,6 +15,7 @@ from nightjar.web.access import READ_LOGS, READ_RUNS
 from nightjar.web.app import app
 from nightjar.web.reading import LakeReader, reader
 from tests.support import airflow
+from tests.support.waiting import PATIENCE_SECONDS
 
 PAGE = {"Accept": "text/html"}
 
@@ -45,7 +46,7 @@ def test_a_large_lake_is_read_while_the_page_says_so(client, tmp_path, monkeypat
     go_on = threading.Event()
 
     def slow(catalog, query):
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_SECONDS)
         return original(catalog, query)
 
     monkeypatch.setattr(Catalog, "page", slow)
@@ -54,7 +55,9 @@ def test_a_large_lake_is_read_while_the_page_says_so(client, tmp_path, monkeypat
     assert (answer.status_code, answer.headers["refresh"]) == (200, "2")
     assert "read for the first time" in answer.text
     go_on.set()
-    wait_until(lambda: "No runs yet." in client.get("/runs", headers=PAGE).text, "the lake is not read", [], 60)
+    wait_until(
+        lambda: "No runs yet." in client.get("/runs", headers=PAGE).text, "the lake is not read", [], PATIENCE_SECONDS
+    )
 
 
 def test_a_lake_that_does_not_answer_is_an_error_with_its_cause(client, tmp_path, monkeypatch):

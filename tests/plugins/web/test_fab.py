@@ -1,6 +1,6 @@
 """Who may read the pages and roll back a champion, with the users and roles of Airflow's FAB provider.
 
-`make test-live` installs it apart.
+`make test-long` installs it apart.
 """
 
 from functools import partial
@@ -34,8 +34,7 @@ ROLES = {
 
 pytestmark = [
     pytest.mark.airflow,
-    pytest.mark.live,
-    pytest.mark.timeout(900),
+    pytest.mark.long,
     pytest.mark.skipif(not PYTHON.exists(), reason="needs the FAB provider: make .venv-fab/made"),
 ]
 

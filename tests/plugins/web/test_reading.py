@@ -17,6 +17,7 @@ from nightjar import aws
 from nightjar.web import reading
 from nightjar.web.reading import LakeReader
 from tests.support.results import finish, write_rows
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_the_first_reading_of_a_large_lake_is_not_waited_for(tmp_path, monkeypat
 
     def slow(catalog, query):
         readings.append(query)
-        assert go_on.wait(60)
+        assert go_on.wait(PATIENCE_SECONDS)
         return original(catalog, query)
 
     monkeypatch.setattr(Catalog, "page", slow)
@@ -68,7 +69,7 @@ def test_the_first_reading_of_a_large_lake_is_not_waited_for(tmp_path, monkeypat
     assert time.monotonic() - started < 50
     assert len(readings) == 1
     go_on.set()
-    wait_until(lambda: reader.page(Query()) is not None, "the lake is not read", [], 60)
+    wait_until(lambda: reader.page(Query()) is not None, "the lake is not read", [], PATIENCE_SECONDS)
     assert reader.page(Query()).total == 1
 
 

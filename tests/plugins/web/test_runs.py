@@ -15,7 +15,7 @@ from jobs.lake import store
 from jobs.lake.uri import join, local_path
 from tests.support.pages import go_on
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 
 class Parsed(HTMLParser):

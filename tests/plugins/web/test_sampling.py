@@ -3,7 +3,6 @@
 import http.client
 import json
 import sys
-import time
 from contextlib import ExitStack
 from urllib.parse import quote, urlsplit
 
@@ -22,8 +21,9 @@ from nightjar.web.access import READ_RUNS
 from nightjar.web.app import app
 from tests.support.models import untrained_model
 from tests.support.results import configure, finish
+from tests.support.waiting import PATIENCE_SECONDS, until
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 ASKED = {"prompt": "the copyright", "temperature": 0, "top_k": 50}
 
@@ -39,7 +39,7 @@ def run(site):
 
 def ask(site, folder, token, body=None, **headers):
     """Send a question, and return the open answer."""
-    connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=120)
+    connection = http.client.HTTPConnection(urlsplit(site.url).netloc, timeout=PATIENCE_SECONDS)
     headers = {"Content-Type": "application/json", "Cookie": f"_token={token}", **headers}
     text = body if isinstance(body, str) else json.dumps(ASKED if body is None else body)
     connection.request("POST", f"/nightjar/runs/try/{quote(folder)}", text, headers)
@@ -122,21 +122,14 @@ def processes():
     return [each for each in found if {"jobs", "sample", f"{sampling.NEW_TOKENS}"} <= set(each.info["cmdline"])]
 
 
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_more_than_some_at_a_time_are_refused_and_a_process_ends_when_its_reader_leaves(site, viewer, run):
     with ExitStack() as stack:
         for _ in range(sampling.MOST_PROCESSES):
             stack.callback(ask(site, run.folder, viewer).close)
         refused = ask(site, run.folder, viewer)
         assert (refused.status, refused.headers["Retry-After"]) == (429, "5")
-        wait_for(lambda: len(processes()) == sampling.MOST_PROCESSES)
-    wait_for(lambda: not processes(), 10)
+        until(lambda: len(processes()) == sampling.MOST_PROCESSES)
+    until(lambda: not processes(), 10)
     assert ask(site, run.folder, viewer).status == 200
 
 
@@ -201,7 +194,7 @@ def test_the_secrets_of_airflow_are_not_passed_on(client, other_run, tmp_path, m
 def test_a_process_has_a_time_limit(client, other_run, monkeypatch):
     monkeypatch.setattr(sampling, "SECONDS", 0.5)
     assert lines_of(client, other_run) == [{"error": "The text was ended after 0 seconds."}]
-    wait_for(lambda: not processes(), 10)
+    until(lambda: not processes(), 10)
 
 
 def test_a_model_too_large_to_copy_is_refused(client, other_run, monkeypatch):

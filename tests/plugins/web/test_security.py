@@ -15,7 +15,7 @@ from tests.support.hostile import NAMES
 from tests.support.pages import addresses, check_login
 from tests.support.results import configure, finish
 
-pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.airflow
 
 HIDDEN = "nobody may read this"
 HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil.example/x onerror=a>"

@@ -12,8 +12,9 @@ from jobs.training.job import TrainingJob
 from jobs.training.memory import peak_resident_bytes
 from jobs.training.supervision.shutdown import ShutdownSignal
 from tests.support.handmade import FINGERPRINT, make_datasets, make_run, train_tokenizer
+from tests.support.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 BIG = {"model__num_layers": 1, "model__embedding_size": 512, "model__hidden_size": 1024, "train__sync_every": 2,
        "train__batch_size": 8, "train__max_tokens": 6 * 8 * 16, "spark__executors": 8}  # fmt: skip
@@ -53,7 +54,7 @@ def test_the_drivers_memory_does_not_grow_with_the_number_of_workers(tmp_path):
 
 def peak_of(lake, workers):
     command = [sys.executable, "-m", "tests.jobs.training.local_sgd.test_driver_memory", lake, str(workers)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return int(done.stdout.split()[-1])
 
