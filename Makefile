@@ -71,7 +71,7 @@ test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.p
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
-	$(RUN) -m pytest $(PARALLEL) -m "not spark and not airflow and not slow and not compose"
+	$(RUN) -m pytest $(PARALLEL) $(CHECKS:%=--ignore=%) -m "not spark and not airflow and not slow and not compose"
 
 .PHONY: format
 format: setup ## Format the code and fix what lint can fix
@@ -79,10 +79,10 @@ format: setup ## Format the code and fix what lint can fix
 	$(RUN) -m ruff check --fix .
 
 CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
-PARALLEL = --numprocesses 4 --dist load --no-loadscope-reorder $(CHECKS:%=--ignore=%)
+PARALLEL = --numprocesses 4 --dist load --no-loadscope-reorder
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
-.PHONY: check
-check: setup ## Check format, lint, types, imports and locks; changes nothing
+.PHONY: lint
+lint: setup ## Check format, lint, types and imports; runs no test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy dags jobs plugins infra tests/support
@@ -91,6 +91,9 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/results jobs/sources --requirements-files requirements/airflow.in \
 		--extend-exclude jobs/results/pictures.py  # of the job alone
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
+
+.PHONY: check
+check: lint ## Run lint, and the tests of imports, locks and secrets; changes nothing
 	$(RUN) -m pytest -q $(CHECKS)
 
 .cache/axe/made: requirements/axe.txt
@@ -104,7 +107,7 @@ check: setup ## Check format, lint, types, imports and locks; changes nothing
 	touch $@
 
 .PHONY: test
-test: check .cache/axe/made ## Run check, then every test that takes less than some ten seconds; CI runs this
+test: lint .cache/axe/made ## Run what check runs, and every test of less than some ten seconds; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: coverage

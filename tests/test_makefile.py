@@ -43,7 +43,7 @@ def test_without_a_corpus_the_variable_is_absent(checkout: Path) -> None:
 
 def test_test_one_runs_the_named_test(checkout: Path) -> None:
     printed = make("--silent", "test-one", "T=tests/jobs -k words", folder=checkout)
-    assert printed == "-m pytest --exitfirst tests/jobs -k words|absent|/opt/java 17"
+    assert printed == "-m pytest --exitfirst -m long or not long tests/jobs -k words|absent|/opt/java 17"
     with pytest.raises(subprocess.CalledProcessError) as failed:
         make("test-one", folder=checkout)
     assert "make test-one T=" in failed.value.stderr

@@ -37,6 +37,7 @@ def test_a_run_with_nothing_filled_in_trains_on_the_sample_corpus(emr, home, tmp
     assert f'nightjar sample --lake "{tmp_path / "lake"}" --model {run.folder} --prompt' in log.read_text()
 
 
+@pytest.mark.long
 def test_failing_step_fails_the_run_and_terminates_the_cluster(headless, emr, tmp_path):
     done = headless((tmp_path / "my lake").as_uri(), {"spark.app_name": "fail:tokenize"})
     assert done.code == 1
@@ -64,6 +65,7 @@ def written(run):
     return store().read_json(join(run.stats, "stats.json"))
 
 
+@pytest.mark.long
 def test_run_whose_cluster_could_not_be_ended_fails_and_names_it(headless, emr, tmp_path):
     """All steps succeed. A role without the right to end clusters must not leave one behind unseen."""
     control = Control(emr.endpoint)

@@ -10,7 +10,7 @@ from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join
 from tests.support.headless import run_dag
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.long]
 
 
 def test_a_person_goes_back_to_the_champion_before(tmp_path):

@@ -79,6 +79,7 @@ def test_models_are_compared_on_a_text(sweep):
     assert all(float(row[4]) > 0 for row in rows[1:])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_keep_the_others_from_running(sweep, tmp_path):
     done = sweep("--vary", "train.learning_rate=0.001,1e9", "--set", "train.on_divergence=stop", code=1)

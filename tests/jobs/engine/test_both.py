@@ -19,6 +19,8 @@ from jobs.lake.uri import join, to_uri
 from jobs.pipeline import run_all, start_run
 from tests.support.waiting import PATIENCE_SECONDS
 
+pytestmark = pytest.mark.long
+
 POEM = "some say the world will end in fire and some say in ice from what they tasted of desire"
 SETTINGS = {
     "tokenize.split_bytes": 4096,
@@ -110,7 +112,6 @@ def test_both_engines_evaluate_a_model_alike(spark, on_spark, corpus):
     assert stage["tasks"] > 4
 
 
-@pytest.mark.long
 def test_training_resumes_from_the_checkpoint_after_a_worker_was_killed(spark, on_spark, corpus, tmp_path):
     _, undisturbed, _ = on_spark
     home = Lake(to_uri(str(tmp_path)))
@@ -144,7 +145,6 @@ def is_worker(process):
         return False
 
 
-@pytest.mark.long
 def test_rounds_with_a_killed_worker_equal_those_of_the_inline_engine(spark, corpus, tmp_path):
     settings = {"train.strategy": "diloco", "train.sync_every": 10, "train.epochs": 6, "train.state_every": 1,
                 "train.keep_checkpoints": 9}  # fmt: skip

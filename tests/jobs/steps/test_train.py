@@ -120,6 +120,7 @@ def test_the_weights_of_a_resumed_run_are_bitwise_those_of_an_undisturbed_one(pl
     assert same_weights(weights(whole, last), weights(resumed, last))
 
 
+@pytest.mark.long
 def test_training_resumes_from_the_last_checkpoint_after_a_worker_was_killed(place):
     settings = {"train__workers": 2, "train__epochs": 8, "train__checkpoint_every": 10, "train__eval_every": 200}
     run, config = make_run(place, "killed", **settings)

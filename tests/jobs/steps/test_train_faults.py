@@ -87,6 +87,7 @@ def test_a_stopped_worker_is_killed_at_the_deadline_and_its_stack_is_logged(plac
     assert same_model(run, undisturbed)
 
 
+@pytest.mark.long
 def test_a_worker_that_receives_sigterm_writes_a_checkpoint_first(place, undisturbed):
     run, config = make_run(place, **SETTINGS)
     stats, messages = disturbed(run, config, lambda: inline_workers()[1].send_signal(signal.SIGTERM))

@@ -15,6 +15,7 @@ from tests.support.results import finish
 
 pytestmark = [
     pytest.mark.airflow,
+    pytest.mark.long,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
 AXE = PROJECT_ROOT / ".cache" / "axe" / "axe_playwright_python" / "axe.min.js"
@@ -37,7 +38,6 @@ def _no_errors(tab):
     assert [each for each in tab.errors if "/nightjar/" in each] == []
 
 
-@pytest.mark.long
 def test_the_list_is_in_airflows_ui_and_its_links_work_there(tab, site, runs):
     tab.open(f"{site.url}/")
     tab.wait("[...document.querySelectorAll('a')].some((each) => each.href.endsWith('/plugin/nightjar-runs'))")

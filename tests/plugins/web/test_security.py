@@ -89,6 +89,7 @@ def ways(name):
         yield f"/nightjar/runs?q={each}"
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(NAMES)
 @example("../../secret")
