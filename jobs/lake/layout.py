@@ -138,6 +138,10 @@ class Run:
         """Return the folder with one folder for each attempt at a step, by its number."""
         return join(self.uri, "steps", step)
 
+    def submission(self, step: str, attempt: int) -> str:
+        """Return the file that says when an attempt at a step was submitted, and as which step of EMR."""
+        return join(self.step_attempts(step), str(attempt), "submitted.json")
+
     def outcome(self, step: str, attempt: int) -> str:
         """Return the file that an attempt at a step leaves as its last act."""
         return join(self.step_attempts(step), str(attempt), "outcome.json")

@@ -19,6 +19,7 @@ from jobs.errors import DamagedError, NightjarError
 from jobs.lake.layout import Run
 from nightjar import aws, links, settings
 from nightjar.emr import outcome, requests, steps
+from nightjar.emr.attempts import Attempts
 from nightjar.emr.causes import ClusterEnd
 from nightjar.emr.run_clusters import RunClusters
 from nightjar.errors import AWS_ERRORS, FinalError, StepFailedError, words_of
@@ -149,15 +150,15 @@ class SparkStepOperator(_ClusterOperator):
             return self._report(finished.counts)
         self.cluster_id = self.acquire_cluster(context, config, self.package_uri)
         links.push(self, context["ti"])
-        active = steps.active_steps(client, self.cluster_id, run, self.step)
-        if active:
-            self.log.info("Waiting for the existing step %s (%s)", self.step, active[0])
-            self.step_id = active[0]
+        attempts = Attempts(client, store, run, self.step)
+        if existing := attempts.find(self.cluster_id, settings.load().poll_seconds):
+            self.log.info("Waiting for the existing step %s (%s)", self.step, existing)
+            self.step_id = existing
         else:
-            attempt = self._next_attempt(client, context, run)
-            request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, attempt)
+            number = attempts.next_number(current_clusters(context).recorded_ids())
+            request = requests.add_step(self.cluster_id, self.step, config, run, self.package_uri, number)
             try:
-                self.step_id = steps.submit_step(client, run, request)
+                self.step_id = attempts.submit(number, request)
             except ClientError:
                 end = current_clusters(context).explain_end(self.cluster_id)
                 if end is None:
@@ -183,11 +184,6 @@ class SparkStepOperator(_ClusterOperator):
             raise FinalError(f"{self.step} {what}: {end}")
         self.log.warning("%s %s: %s", self.step, what, end)
         return self._start(context)
-
-    def _next_attempt(self, client: Any, context: Context, run: Run) -> int:
-        """Return the number that this attempt at the step has if it is submitted now."""
-        ids = current_clusters(context).recorded_ids()
-        return steps.next_attempt(client, ids, run, self.step, aws.store().list_folders(run.step_attempts(self.step)))
 
     def _verify(self, run: Run) -> dict[str, Any]:
         try:

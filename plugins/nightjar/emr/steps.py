@@ -32,21 +32,28 @@ def active_steps(client: EMRClient, cluster_id: str, run: Run, name: str | None 
     return [str(step["Id"]) for step in requests.oldest_first(found) if name in (None, step["Name"])]
 
 
-def next_attempt(client: EMRClient, cluster_ids: Iterable[str], run: Run, name: str, recorded: Iterable[str]) -> int:
-    """Return the number of the next attempt at the step called `name`.
+def attempt_numbers(client: EMRClient, cluster_ids: Iterable[str], run: Run, name: str) -> list[int]:
+    """Return the number of each attempt at the step called `name` on these clusters; 0 for a step without a number."""
+    return [
+        number_of(step)
+        for cluster_id in cluster_ids
+        for step in _steps_of(client, cluster_id, run)
+        if step["Name"] == name
+    ]
 
-    It is one more than the number of any attempt on the run's clusters, in whatever state, and of any attempt that has
-    a folder in the lake (`recorded`). So it depends on nothing that Airflow could forget.
-    """
-    numbers = [int(folder) for folder in recorded if folder.isascii() and folder.isdigit()]
-    submitted = 0
-    for cluster_id in cluster_ids:
-        for step in _steps_of(client, cluster_id, run):
-            if step["Name"] == name:
-                submitted += 1
-                attempt = requests.attempt_of(step)
-                numbers += [attempt[1]] if attempt else []
-    return 1 + max(submitted, *numbers, 0)
+
+def find_attempt(client: EMRClient, cluster_id: str, run: Run, name: str, number: int) -> str | None:
+    """Return the id of an attempt at the step called `name`, in whatever state, or None."""
+    for step in requests.oldest_first(_steps_of(client, cluster_id, run)):
+        if step["Name"] == name and number_of(step) == number:
+            return str(step["Id"])
+    return None
+
+
+def number_of(step: Mapping[str, Any]) -> int:
+    """Return the number of the attempt in the arguments of a step, or 0."""
+    attempt = requests.attempt_of(step)
+    return attempt[1] if attempt else 0
 
 
 def submit_step(client: EMRClient, run: Run, request: Mapping[str, Any]) -> str:

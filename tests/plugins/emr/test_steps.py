@@ -1,14 +1,21 @@
 """Operators and steps against the embedded EMR: what is submitted, attached to, verified and skipped."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from botocore.exceptions import ClientError
 
+from infra.emr.control import Control
 from jobs.config import resolve
 from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.outcome import Outcome
 from jobs.lake.uri import join
 from nightjar.aws import store
+from nightjar.emr import attempts as attempts_module
 from nightjar.emr import outcome, requests, steps
 from nightjar.errors import StepFailedError, UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator
@@ -101,6 +108,69 @@ def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     _, trigger = start("true")
     assert fire(trigger)["step_id"] != failed["step_id"]
     assert attempts(aws, cluster) == [1, 2]
+
+
+@pytest.fixture
+def ask(run, cluster, aws):
+    """Record an attempt as a try does that dies before EMR's answer; return what carries the request out."""
+
+    def record(age_seconds=0):
+        asked = datetime.now(UTC) - timedelta(seconds=age_seconds)
+        values = {"cluster_id": cluster, "asked": asked.isoformat(), "step_id": None, "refused": None}
+        store().write_json(run.submission("train", 1), values)
+        request = requests.add_step(cluster, "train", resolve("s3://lakes/text", "tiny"), run, "s3://p", 1)
+        request["Steps"][0]["HadoopJarStep"]["Args"] = ["bash", "-c", "true", "--config", run.config, "--attempt", "1"]
+        return lambda: aws.add_job_flow_steps(**request)["StepIds"][0]
+
+    return record
+
+
+def submitted(run, number):
+    return store().read_json(run.submission("train", number))
+
+
+def test_a_retry_waits_for_the_step_that_a_killed_try_has_asked_for(start, ask, run, context, aws, cluster):
+    leave_manifest(run)
+    store().delete_file(join(run.train, MANIFEST))  # the step is not finished yet
+    with ThreadPoolExecutor() as pool:
+        carry_out = ask()
+        late = pool.submit(lambda: (time.sleep(1), carry_out(), leave_manifest(run))[1])
+        operator = SparkStepOperator(task_id="train", step="train", cluster_id=cluster, package_uri="s3://p")
+        try:
+            found = operator.execute(context)
+        except TaskDeferred as deferred:
+            found = operator.finish(context, fire(deferred.trigger))
+    assert found == {"num_steps": 7}
+    assert operator.step_id == late.result() == submitted(run, 1)["step_id"]
+    assert attempts(aws, cluster) == [1]
+
+
+def test_a_request_of_which_nothing_is_seen_had_no_effect(start, ask, run, aws, cluster, monkeypatch):
+    monkeypatch.setattr(attempts_module, "SETTLE_SECONDS", 0.5)
+    ask()
+    _, trigger = start("true")
+    assert attempts(aws, cluster) == [2]
+    assert "no answer, and EMR listed no such step" in submitted(run, 1)["refused"]
+    assert submitted(run, 2)["step_id"] == trigger.serialize()[1]["step_id"]
+
+
+def test_a_request_of_long_ago_is_not_waited_for(start, ask, aws, cluster, monkeypatch):
+    ask(age_seconds=61)
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+        start("true")
+    assert attempts(aws, cluster) == [2]
+
+
+def test_a_refused_request_is_recorded_and_not_waited_for(start, run, emr, cluster, context, monkeypatch):
+    Control(emr.endpoint).fault("denied", operation="AddJobFlowSteps")
+    operator = SparkStepOperator(task_id="train", step="train", cluster_id=cluster, package_uri="s3://p")
+    with pytest.raises(ClientError):
+        operator.execute(context)
+    assert "AccessDenied" in submitted(run, 1)["refused"]
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+        start("true")
 
 
 def attempts(client, cluster_id):

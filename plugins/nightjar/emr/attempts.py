@@ -1,0 +1,128 @@
+"""The attempts at one step of a run: their numbers, and the requests of tries that died before EMR's answer.
+
+AddJobFlowSteps has no client token, and EMR may carry a request out seconds after the process that sent it was killed.
+So a file in the attempt's folder is written before the request, and completed with the step's id afterwards. The next
+try of the task waits for what the file without an id has asked for, instead of submitting the step a second time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from jobs.errors import reading
+from jobs.lake.layout import Run
+from jobs.lake.store import Store
+from nightjar.emr import steps
+from nightjar.errors import is_refusal, words_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+SETTLE_SECONDS = 60.0
+"""How long after it was sent a request may still take effect."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What was asked of EMR for an attempt, and what it answered: the content of ``submitted.json``."""
+
+    cluster_id: str
+    asked: str
+    """When the step was asked for, as a time in ISO format."""
+    step_id: str | None = None
+    refused: str | None = None
+    """Why there is no step: EMR's words, or that none was seen for long."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the answer to AddJobFlowSteps is not known."""
+        return self.step_id is None and self.refused is None
+
+
+class Attempts:
+    """The attempts at the step called `name` of a run."""
+
+    def __init__(self, client: EMRClient, store: Store, run: Run, name: str) -> None:
+        self._client = client
+        self._store = store
+        self._run = run
+        self._name = name
+
+    def find(self, cluster_id: str, poll_seconds: float) -> str | None:
+        """Return the id of the step that is pending or running, or that a try has asked for without seeing the answer.
+
+        The second one may have ended. It is waited for until `SETTLE_SECONDS` after it was asked for.
+        """
+        if active := steps.active_steps(self._client, cluster_id, self._run, self._name):
+            return active[0]
+        recorded = self._recorded()
+        asked = self._read(max(recorded)) if recorded else None
+        if asked is None or not asked.is_open or asked.cluster_id != cluster_id:
+            return None
+        return self._await_answer(max(recorded), asked, poll_seconds)
+
+    def next_number(self, cluster_ids: Iterable[str]) -> int:
+        """Return the number of the next attempt.
+
+        It is one more than the number of any attempt on the run's clusters, in whatever state, and of any attempt that
+        has a folder in the lake. So it depends on nothing that Airflow could forget.
+        """
+        submitted = steps.attempt_numbers(self._client, cluster_ids, self._run, self._name)
+        return 1 + max(len(submitted), *submitted, *self._recorded(), 0)
+
+    def submit(self, number: int, request: Mapping[str, Any]) -> str:
+        """Submit an attempt as `request` describes it, and return the step's id."""
+        asked = Submission(request["JobFlowId"], datetime.now(UTC).isoformat(timespec="seconds"))
+        self._write(number, asked)
+        try:
+            step_id = steps.submit_step(self._client, self._run, request)
+        except ClientError as error:
+            if is_refusal(error):
+                self._write(number, replace(asked, refused=words_of(error)))
+            raise
+        self._write(number, replace(asked, step_id=step_id))
+        return step_id
+
+    def _await_answer(self, number: int, asked: Submission, poll_seconds: float) -> str | None:
+        age = (datetime.now(UTC) - datetime.fromisoformat(asked.asked)).total_seconds()
+        deadline = time.monotonic() + min(SETTLE_SECONDS - age, SETTLE_SECONDS)
+        while True:
+            step_id = steps.find_attempt(self._client, asked.cluster_id, self._run, self._name, number)
+            if step_id is not None:
+                log.info("AddJobFlowSteps of %s was answered by step %s", asked.asked, step_id)
+                self._write(number, replace(asked, step_id=step_id))
+                return step_id
+            if time.monotonic() > deadline:
+                seen = f"no answer, and EMR listed no such step for {SETTLE_SECONDS:g} s"
+                log.warning("AddJobFlowSteps of %s: %s", asked.asked, seen)
+                self._write(number, replace(asked, refused=seen))
+                return None
+            log.info("Waiting for the answer to AddJobFlowSteps of %s", asked.asked)
+            time.sleep(min(poll_seconds, 5.0))
+
+    def _recorded(self) -> list[int]:
+        """Return the numbers of the attempts that have a folder in the lake."""
+        folders = self._store.list_folders(self._run.step_attempts(self._name))
+        return [int(folder) for folder in folders if folder.isascii() and folder.isdigit()]
+
+    def _read(self, number: int) -> Submission | None:
+        uri = self._run.submission(self._name, number)
+        try:
+            with reading(uri, "delete it, and look for this step in the EMR console"):
+                found = Submission(**self._store.read_json(uri))
+                datetime.fromisoformat(found.asked)
+        except FileNotFoundError:
+            return None
+        return found
+
+    def _write(self, number: int, submission: Submission) -> None:
+        self._store.write_json(self._run.submission(self._name, number), asdict(submission))
