@@ -110,7 +110,7 @@ def _run_step(run: Run, request: dict[str, Any]) -> None:
     from nightjar.emr import requests, steps
 
     client = aws.emr_client()
-    step_id = steps.submit_step(client, run, request)
+    step_id = steps.submit_step(client, request)
     while True:
         state = steps.describe_step(client, request["JobFlowId"], step_id)["Status"]["State"]
         if state == "COMPLETED":

@@ -84,13 +84,13 @@ class Attempts:
         asked = Submission(request["JobFlowId"], datetime.now(UTC).isoformat(timespec="seconds"))
         self._write(number, asked)
         try:
-            step_id = steps.submit_step(self._client, self._run, request)
+            step_id = steps.submit_step(self._client, request)
         except ClientError as error:
             if is_refusal(error):
                 self._write(number, replace(asked, refused=words_of(error)))
             raise
         self._write(number, replace(asked, step_id=step_id))
-        return step_id
+        return steps.keep_first(self._client, asked.cluster_id, self._run, self._name, step_id)
 
     def _await_answer(self, number: int, asked: Submission, poll_seconds: float) -> str | None:
         age = (datetime.now(UTC) - datetime.fromisoformat(asked.asked)).total_seconds()

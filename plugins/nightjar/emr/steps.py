@@ -35,7 +35,7 @@ def active_steps(client: EMRClient, cluster_id: str, run: Run, name: str | None 
 def attempt_numbers(client: EMRClient, cluster_ids: Iterable[str], run: Run, name: str) -> list[int]:
     """Return the number of each attempt at the step called `name` on these clusters; 0 for a step without a number."""
     return [
-        number_of(step)
+        _number_of(step)
         for cluster_id in cluster_ids
         for step in _steps_of(client, cluster_id, run)
         if step["Name"] == name
@@ -45,23 +45,23 @@ def attempt_numbers(client: EMRClient, cluster_ids: Iterable[str], run: Run, nam
 def find_attempt(client: EMRClient, cluster_id: str, run: Run, name: str, number: int) -> str | None:
     """Return the id of an attempt at the step called `name`, in whatever state, or None."""
     for step in requests.oldest_first(_steps_of(client, cluster_id, run)):
-        if step["Name"] == name and number_of(step) == number:
+        if step["Name"] == name and _number_of(step) == number:
             return str(step["Id"])
     return None
 
 
-def number_of(step: Mapping[str, Any]) -> int:
-    """Return the number of the attempt in the arguments of a step, or 0."""
-    attempt = requests.attempt_of(step)
-    return attempt[1] if attempt else 0
-
-
-def submit_step(client: EMRClient, run: Run, request: Mapping[str, Any]) -> str:
+def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
     """Submit the step that `request` describes, and return its id."""
-    cluster_id, name = request["JobFlowId"], request["Steps"][0]["Name"]
     step_id = str(client.add_job_flow_steps(**request)["StepIds"][0])
-    log.info("Submitted step %s (%s) to cluster %s", name, step_id, cluster_id)
-    # AddJobFlowSteps has no client token, so a request that boto3 repeated may have submitted a second step.
+    log.info("Submitted step %s (%s) to cluster %s", request["Steps"][0]["Name"], step_id, request["JobFlowId"])
+    return step_id
+
+
+def keep_first(client: EMRClient, cluster_id: str, run: Run, name: str, step_id: str) -> str:
+    """Cancel all but the first of the steps with this name, and return its id; that is `step_id` if none is active.
+
+    AddJobFlowSteps has no client token, so a request that boto3 repeated may have submitted a second step.
+    """
     first, *duplicates = active_steps(client, cluster_id, run, name) or [step_id]
     if duplicates:
         log.warning("Keeping step %s; cancelling its duplicates %s", first, ", ".join(duplicates))
@@ -109,3 +109,9 @@ def _steps_of(client: EMRClient, cluster_id: str, run: Run, **options: Any) -> l
             return []
         raise
     return [step for page in pages for step in page["Steps"] if run.config in step.get("Config", {}).get("Args", ())]
+
+
+def _number_of(step: Mapping[str, Any]) -> int:
+    """Return the number of the attempt in the arguments of a step, or 0."""
+    attempt = requests.attempt_of(step)
+    return attempt[1] if attempt else 0

@@ -96,7 +96,7 @@ def test_the_record_of_an_ended_cluster_bills_its_steps_with_the_prices_of_that_
     assert records.read()[0].region == region
     runner = {"Jar": "command-runner.jar", "Args": ["bash", "-c", "sleep 2", identity.run.config]}
     step = {"Name": "train", "ActionOnFailure": "CONTINUE", "HadoopJarStep": runner}
-    step_id = steps.submit_step(aws, identity.run, {"JobFlowId": created, "Steps": [step]})
+    step_id = steps.submit_step(aws, {"JobFlowId": created, "Steps": [step]})
     while steps.describe_step(aws, created, step_id)["Status"]["State"] != "COMPLETED":
         threading.Event().wait(0.2)
     running = read_bill(identity.run, store(), is_running=True)

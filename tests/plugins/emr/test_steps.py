@@ -17,6 +17,7 @@ from jobs.lake.uri import join
 from nightjar.aws import store
 from nightjar.emr import attempts as attempts_module
 from nightjar.emr import outcome, requests, steps
+from nightjar.emr.attempts import Attempts
 from nightjar.errors import StepFailedError, UserError
 from nightjar.operators import CreateClusterOperator, SparkStepOperator
 from nightjar.tasks import results
@@ -203,7 +204,7 @@ def test_duplicate_step_is_cancelled(start, aws, cluster, run):
     """The response to the first submission was lost, and boto3 repeated the request."""
     _, trigger = start("sleep 30")
     request = requests.add_step(cluster, "train", resolve("s3://lakes/text", "tiny"), run, "s3://p")
-    assert steps.submit_step(aws, run, request) == trigger.serialize()[1]["step_id"]
+    assert Attempts(aws, store(), run, "train").submit(2, request) == trigger.serialize()[1]["step_id"]
     first = trigger.serialize()[1]["step_id"]
     [duplicate] = [step["Id"] for step in aws.list_steps(ClusterId=cluster)["Steps"] if step["Id"] != first]
     state(aws, cluster, duplicate, "CANCELLED")
