@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from jobs.config import Config
+from jobs.config import STEPS, Config
 from jobs.lake.layout import Lake
 from jobs.lake.store import Store
 from nightjar.aws import is_on_aws
 from nightjar.emr import clusters, requests, steps
+from nightjar.emr.attempts import Attempts
 from nightjar.emr.causes import ClusterEnd, explain_end
 from nightjar.emr.metering import meter
 from nightjar.emr.records import ClusterRecord, ClusterRecords
@@ -123,6 +124,8 @@ class RunClusters:
         clusters.terminate_clusters(self._client, ids, self._poll_seconds, problems)
         for cluster_id in sorted(borrowed):
             with clusters.collecting(problems, f"steps on cluster {cluster_id} may still run"):
+                for name in STEPS:  # one that a killed try has asked for may come late
+                    Attempts(self._client, self._store, self._identity.run, name).find(cluster_id, self._poll_seconds)
                 steps.cancel_steps_of_run(self._client, cluster_id, self._identity.run)
         if problems:
             raise MayStillRunError(f"{'; '.join(problems)}; look at them in the EMR console")

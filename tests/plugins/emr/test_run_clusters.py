@@ -17,6 +17,7 @@ from nightjar.emr.records import ClusterRecords
 from nightjar.emr.run_clusters import RunClusters
 from nightjar.errors import FinalError, MayStillRunError, UserError
 from tests.support.emr_faults import change, refuse, say_ended
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -349,6 +350,22 @@ def test_cluster_of_the_users_own_is_used_and_never_ended(aws, clusters, identit
     aws.terminate_job_flows(JobFlowIds=[theirs])
     with pytest.raises(UserError, match=rf"cluster\.job_flow_id: cluster {theirs} is TERM"):
         clusters.acquire(setting, PACKAGE)
+
+
+def test_step_that_a_killed_try_has_asked_for_is_cancelled_on_a_cluster_of_the_users_own(aws, clusters, identity):
+    theirs = submit(aws, requests.ClusterIdentity(Lake(identity.run.lake_uri).run("one", project="theirs")))
+    clusters.acquire(config(cluster__job_flow_id=theirs), PACKAGE)
+    asked = {"cluster_id": theirs, "asked": datetime.now(UTC).isoformat(), "step_id": None, "refused": None}
+    store().write_json(identity.run.submission("train", 1), asked)
+    args = ["bash", "-c", "sleep 60", "train", "--config", identity.run.config, "--attempt", "1"]
+    mine = {"Name": "train", "ActionOnFailure": "CONTINUE"}
+    mine["HadoopJarStep"] = {"Jar": "command-runner.jar", "Args": args}
+    late = threading.Timer(1, lambda: aws.add_job_flow_steps(JobFlowId=theirs, Steps=[mine]))
+    late.start()
+    assert clusters.end() == []
+    late.join()
+    until(lambda: [step["Status"]["State"] for step in aws.list_steps(ClusterId=theirs)["Steps"]] == ["CANCELLED"])
+    aws.terminate_job_flows(JobFlowIds=[theirs])
 
 
 def test_time_to_live_below_the_limits_of_the_steps_is_raised(clusters, client, caplog):
