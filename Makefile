@@ -179,7 +179,7 @@ test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JAR
 
 .PHONY: test-long
 test-long: setup .venv-fab/made .cache/axe/made ## Run the tests that take more than some ten seconds: whole runs, real Airflows, killed processes; CI runs this, too
-	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15 -m long $$(grep -rl --include='*.py' 'pytest\.mark\.long' tests)
+	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15 -m long $$(grep -rl --include='*.py' 'pytest\.mark\.long' tests | sort)
 
 .PHONY: test-pages
 test-pages: setup ## Test the pages of runs in Chromium, in a real Airflow with real runs

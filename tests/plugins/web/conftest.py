@@ -2,6 +2,7 @@
 
 import pytest
 
+from jobs.lake.uri import local_path
 from tests.support.pages import runs_in, serve
 
 ROLES = ("viewer", "user", "op", "admin")
@@ -10,7 +11,7 @@ PASSWORDS = {name: f"{name}-password" for name in (*ROLES, "nobody")}
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
+def server(tmp_path_factory):
     users = ",".join([*(f"{role}:{role}" for role in ROLES), "nobody:"])
     settings = {"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users}
     with serve(tmp_path_factory.mktemp("site"), PASSWORDS, settings) as running:
@@ -18,12 +19,24 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def viewer(site):
+def viewer(server):
     """The token of a user who may only read."""
-    return site.token("viewer")
+    return server.token("viewer")
 
 
 @pytest.fixture(scope="session")
-def runs(site):
-    with runs_in(site.lake) as written:
+def runs(server):
+    with runs_in(server.lake) as written:
         yield written
+
+
+@pytest.fixture(scope="module")
+def site(server, runs):
+    """The server, whose lake has these runs. What a file of tests adds to the lake beside them is removed after it."""
+    lake = local_path(server.lake.uri)
+    kept = [local_path(run.uri) for run in (runs.first, runs.second, runs.failed, runs.live)]
+    before = set(lake.rglob("*"))
+    yield server
+    for added in sorted(set(lake.rglob("*")) - before, reverse=True):
+        if not any(added.is_relative_to(folder) for folder in kept):
+            added.rmdir() if added.is_dir() and not added.is_symlink() else added.unlink()

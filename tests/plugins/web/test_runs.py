@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
 import time
 from html.parser import HTMLParser
 from urllib.parse import quote, urlencode
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from jobs.lake import store
-from jobs.lake.uri import join, local_path
+from jobs.lake.uri import join
 from tests.support.pages import go_on
 
 pytestmark = pytest.mark.airflow
@@ -42,14 +41,6 @@ class Parsed(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_other_runs(site, runs):
-    """Remove the runs that other files have added to the lake of this process."""
-    kept = {local_path(run.uri) for run in (runs.first, runs.second, runs.failed, runs.live)}
-    for folder in set(local_path(site.lake.runs).glob("*/*/*")) - kept:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture
