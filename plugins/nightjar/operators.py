@@ -150,8 +150,8 @@ class SparkStepOperator(_ClusterOperator):
             return self._report(finished.counts)
         self.cluster_id = self.acquire_cluster(context, config, self.package_uri)
         links.push(self, context["ti"])
-        attempts = Attempts(client, store, run, self.step)
-        if existing := attempts.find(self.cluster_id, settings.load().poll_seconds):
+        attempts, poll_seconds = Attempts(client, store, run, self.step), settings.load().poll_seconds
+        if existing := attempts.find(self.cluster_id, poll_seconds):
             self.log.info("Waiting for the existing step %s (%s)", self.step, existing)
             self.step_id = existing
         else:
@@ -173,7 +173,7 @@ class SparkStepOperator(_ClusterOperator):
             cluster_id=self.cluster_id,
             step_id=self.step_id,
             progress_uri=run.progress(self.step),
-            poll_seconds=settings.load().poll_seconds,
+            poll_seconds=poll_seconds,
             limit_seconds=self.step_limit_seconds or config.cluster.step_timeout_seconds,
         )
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")

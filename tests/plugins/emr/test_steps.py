@@ -131,8 +131,6 @@ def submitted(run, number):
 
 
 def test_a_retry_waits_for_the_step_that_a_killed_try_has_asked_for(start, ask, run, context, aws, cluster):
-    leave_manifest(run)
-    store().delete_file(join(run.train, MANIFEST))  # the step is not finished yet
     with ThreadPoolExecutor() as pool:
         carry_out = ask()
         late = pool.submit(lambda: (time.sleep(1), carry_out(), leave_manifest(run))[1])
