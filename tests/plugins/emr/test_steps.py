@@ -111,6 +111,9 @@ def test_retry_after_a_failure_submits_a_new_step(start, aws, cluster):
     assert attempts(aws, cluster) == [1, 2]
 
 
+WAITS = "Waiting for the answer to AddJobFlowSteps"
+
+
 @pytest.fixture
 def ask(run, cluster, aws):
     """Record an attempt as a try does that dies before EMR's answer; return what carries the request out."""
@@ -144,32 +147,31 @@ def test_a_retry_waits_for_the_step_that_a_killed_try_has_asked_for(start, ask, 
     assert attempts(aws, cluster) == [1]
 
 
-def test_a_request_of_which_nothing_is_seen_had_no_effect(start, ask, run, aws, cluster, monkeypatch):
+def test_a_request_of_which_nothing_is_seen_had_no_effect(start, ask, run, aws, cluster, monkeypatch, caplog):
     monkeypatch.setattr(attempts_module, "SETTLE_SECONDS", 0.5)
     ask()
     _, trigger = start("true")
+    assert WAITS in caplog.text
     assert attempts(aws, cluster) == [2]
     assert "no answer, and EMR listed no such step" in submitted(run, 1)["refused"]
     assert submitted(run, 2)["step_id"] == trigger.serialize()[1]["step_id"]
 
 
-def test_a_request_of_long_ago_is_not_waited_for(start, ask, aws, cluster, monkeypatch):
+def test_a_request_of_long_ago_is_not_waited_for(start, ask, aws, cluster, caplog):
     ask(age_seconds=61)
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
-        start("true")
+    start("true")
+    assert WAITS not in caplog.text
     assert attempts(aws, cluster) == [2]
 
 
-def test_a_refused_request_is_recorded_and_not_waited_for(start, run, emr, cluster, context, monkeypatch):
+def test_a_refused_request_is_recorded_and_not_waited_for(start, run, emr, cluster, context, caplog):
     Control(emr.endpoint).fault("denied", operation="AddJobFlowSteps")
     operator = SparkStepOperator(task_id="train", step="train", cluster_id=cluster, package_uri="s3://p")
     with pytest.raises(ClientError):
         operator.execute(context)
     assert "AccessDenied" in submitted(run, 1)["refused"]
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
-        start("true")
+    start("true")
+    assert WAITS not in caplog.text
 
 
 def attempts(client, cluster_id):
