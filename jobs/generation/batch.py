@@ -1,7 +1,7 @@
 """A batch of continuations that are generated together, one token of each at a time.
 
 Each continuation has its own settings and random numbers. It joins between two tokens of the others and leaves when it
-ends, so a new one need not wait until all have ended.
+ends. So a new continuation does not wait until all others have ended.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Member:
 
     sample: Continuation
     context: list[int]
-    """The tokens of the prompt that the model reads, one or more."""
+    """The tokens of the prompt that the model reads. There is at least one."""
     settings: GenerationSettings
     sampler: Sampler
-    """The random numbers of this sequence."""
+    """Draws the tokens, with this continuation's own random numbers."""
     needs_text: bool = True
-    """Whether the text is decoded after each token; otherwise at the end."""
+    """Whether the text is decoded after each token. If not, it is decoded once, at the end."""
     seen: Tensor | None = None
-    """The tokens (V) that the sequence contains, if the repetition penalty needs them."""
+    """Which tokens (V), boolean, prompt and continuation contain. None if there is no repetition penalty."""
 
 
 class Batch:
@@ -41,13 +41,13 @@ class Batch:
     @torch.inference_mode()
     def __init__(self, model: InferenceModel, tokenizer: Tokenizer) -> None:
         self.members: list[Member] = []
-        """The continuations that go on, in the order of the rows."""
+        """The continuations that have not ended, in the order of the batch's rows."""
         self._tokenizer = tokenizer
         self._stream = model.stream()
         self._drawn: Tensor | None = None
         """The last tokens (B), which the model has not read yet."""
         self._groups: list[tuple[Sampler, list[int]]] = []
-        """The rows with equal settings of sampling, which are drawn together."""
+        """The rows with equal sampling settings, and one sampler for all rows of such a group."""
 
     @torch.inference_mode()
     def join(self, members: Sequence[Member]) -> None:
@@ -63,7 +63,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[Member]:
-        """Draw one token for each continuation; return those that got one. Those that end with it leave."""
+        """Draw one token for each continuation, and return these continuations. Ended ones leave the batch."""
         self._feed()
         members = self.members
         logits = self._without_early_end(self._stream.logits)
@@ -77,7 +77,7 @@ class Batch:
 
     @torch.inference_mode()
     def remove(self, members: Collection[Member]) -> None:
-        """Remove continuations. Others take their rows, so that few are moved."""
+        """Remove continuations. The last ones take over the free rows, so that few rows are copied."""
         if not members:
             return
         rows = list(range(len(self.members)))
@@ -91,7 +91,7 @@ class Batch:
         self._group()
 
     def _feed(self) -> None:
-        """Let the model read the last tokens, if it has not yet."""
+        """Pass the last drawn tokens to the model, if it has not read them yet."""
         tokens, self._drawn = self._drawn, None
         if tokens is None or not self.members:
             return
@@ -116,7 +116,7 @@ class Batch:
         return tokens
 
     def _without_early_end(self, logits: Tensor) -> Tensor:
-        """Return `logits` (B, V) in which continuations that lack words of `min_new_words` cannot end."""
+        """Return `logits` (B, V) without end-of-text for continuations that have fewer than `min_new_words` words."""
         lacking = [not member.sample.has_words(member.settings.min_new_words) for member in self.members]
         if not any(lacking):
             return logits
@@ -126,7 +126,7 @@ class Batch:
 
 
 def _append(members: Sequence[Member], tokens: Tensor, logits: Tensor) -> None:
-    """Append one of `tokens` (B) to each sample, with its log probability by the model's `logits` (B, V)."""
+    """Append one of `tokens` (B) to each continuation, with the log probability from the model's `logits` (B, V)."""
     totals = logits.logsumexp(dim=-1)
     log_probabilities = logits.gather(1, tokens[:, None]).squeeze(1) - totals
     for row, (member, token, log_probability) in enumerate(
@@ -141,7 +141,10 @@ def _append(members: Sequence[Member], tokens: Tensor, logits: Tensor) -> None:
 
 
 def _finish(member: Member, tokenizer: Tokenizer) -> None:
-    """Set `finish` if the continuation ends with its last token; decode the text if it ends, or if it is needed."""
+    """Set `finish` if the continuation ends with its last token.
+
+    Decode the text after each token if `needs_text` is set, else when the continuation ends.
+    """
     sample, settings = member.sample, member.settings
     if sample.tokens[-1] == tokenizer.end_of_text:
         sample.finish = "end_of_text"

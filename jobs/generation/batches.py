@@ -1,4 +1,4 @@
-"""The samples of a run in batches, which tasks generate independently of each other.
+"""Batches of a run's samples, which tasks generate independently of each other.
 
 A batch always holds the same samples, and each sample has its own random numbers, so the samples do not depend on the
 number of tasks.
@@ -28,13 +28,13 @@ class SampleRow(TypedDict):
 
     prompt_index: int
     sample: int
-    """Number of the sample among those of its prompt, from 0."""
+    """Number of the sample among the samples of its prompt, from 0."""
     prompt: str
     text: str
     """The continuation, without the prompt."""
     tokens: list[int]
     log_probability: float
-    """Sum over the tokens, in nats, by the model's distribution before sampling changes it."""
+    """Sum of the tokens' log probabilities, in nats, in the model's distribution before sampling changes it."""
     finish: str | None
     prompt_tokens_dropped: int
     unknown_words: list[str]
@@ -52,9 +52,9 @@ def plan_batches(prompts: Sequence[str], num_samples: int) -> list[list[Request]
 def generate_batch(
     requests: Sequence[Request], model_uri: str, fingerprint: str, config: GenerateConfig
 ) -> tuple[list[SampleRow], float]:
-    """Return the samples of one batch, and the seconds of their generation without loading the model.
+    """Return the samples of one batch, and the seconds of their generation (loading the model is not included).
 
-    A process that has loaded the model notices by its `fingerprint` that `model_uri` has another model now.
+    A process keeps the model that it has loaded, and loads it again if `fingerprint` is another one.
     """
     model, tokenizer = load_inference(model_uri, fingerprint, config.dtype)
     started = time.perf_counter()
@@ -65,13 +65,13 @@ def generate_batch(
 
 @lru_cache(maxsize=1)
 def load_inference(model_uri: str, fingerprint: str, dtype: str) -> tuple[InferenceModel, Tokenizer]:
-    """Load a model for generation, once per process."""
+    """Load a model for generation. The process keeps the last model that it loaded."""
     model, tokenizer = load_model(model_uri)
     return to_inference(model, dtype), tokenizer
 
 
 def summarize(rows: Sequence[SampleRow], seconds: float, task_seconds: float) -> GenerateStats:
-    """Return the statistics of all samples, made in `seconds`; the tasks generated for `task_seconds` together."""
+    """Return the statistics of all samples: `seconds` is the wall time, `task_seconds` the sum of the tasks' times."""
     num_tokens = sum(len(row["tokens"]) for row in rows)
     return {
         "reused": False,

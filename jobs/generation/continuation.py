@@ -28,7 +28,7 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
     seed: int = 0
     num_likeliest: int = 0
-    """Number of the likeliest tokens to record in each place, with their log probabilities."""
+    """Number of the likeliest tokens to record at each position, with their log probabilities."""
 
     @classmethod
     def of(cls, config: GenerateConfig) -> GenerationSettings:
@@ -40,7 +40,7 @@ class GenerationSettings:
 
     @property
     def max_tokens(self) -> int:
-        """Return the largest number of tokens; it also limits words, which a model may never complete."""
+        """Return the most tokens to draw. A limit in words implies one in tokens, since a word may never end."""
         return self.max_new_tokens or self.max_new_words * MAX_TOKENS_PER_WORD
 
 
@@ -58,11 +58,11 @@ class Continuation:
     tokens: list[int] = field(default_factory=list)
     """All tokens that were drawn; the last ones may be beyond the end of `text`."""
     log_probabilities: list[float] = field(default_factory=list)
-    """The log probability of each token in nats, by the model's distribution before `Sampling` changes it."""
+    """The log probability of each token, in nats, in the model's distribution before `Sampling` changes it."""
     likeliest: list[dict[int, float]] = field(default_factory=list)
-    """The log probabilities of the likeliest tokens in the place of each token, from the likeliest on."""
+    """For each position, the log probabilities of the likeliest tokens by token id, the likeliest first."""
     finish: Finish | None = None
-    """The reason of the end; None while the continuation goes on."""
+    """The reason why the continuation ended. None while it has not ended."""
 
     def decode(self, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
         """Set `text` from the tokens; end the continuation where the settings require it."""
@@ -84,17 +84,17 @@ class Continuation:
     def final_text(self, stops: tuple[str, ...]) -> str:
         """Return the part of `text` that later tokens cannot change.
 
-        It has no incomplete character at its end, and no beginning of a stop string.
+        It ends neither with an incomplete character nor with the beginning of a stop string.
         """
         if self.finish is not None:
             return self.text
-        text = self.text.rstrip(REPLACEMENT)  # an incomplete character decodes to it
+        text = self.text.rstrip(REPLACEMENT)  # an incomplete character is decoded to this one
         held_back = max((_overlap(text, stop) for stop in stops), default=0)
         return text[: len(text) - held_back]
 
 
 def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
-    """Return the index in `text` after its word number `num_words`, or None if that word is not complete.
+    """Return the index in `text` where its word number `num_words` ends. Return None if that word is not complete.
 
     Words are separated by white space, and a word is complete when white space follows. Characters that continue the
     last word of `prompt` do not count as a word.
@@ -107,7 +107,10 @@ def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
 
 
 def _new_words(prompt: str, text: str) -> tuple[list[re.Match[str]], int]:
-    """Return the words that begin in `text`, and the number of characters before it where they were searched."""
+    """Return the words that begin in `text`, and the offset of `text` in the string that was searched.
+
+    That string is the last word of `prompt` followed by `text`.
+    """
     last_word = re.search(r"\S*$", prompt)
     offset = len(last_word.group()) if last_word else 0
     words = re.finditer(r"\S+", prompt[len(prompt) - offset :] + text)

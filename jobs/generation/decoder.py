@@ -1,7 +1,7 @@
 """The transformer for generation: it prefills all prompts at once, then decodes one token of every sequence at a time.
 
-It computes the same as `jobs.model.llama` in fewer and larger operations, because in small batches a token costs one
-read of all weights plus the overhead of each operation. When a model is loaded,
+It computes the same function as `jobs.model.llama` in fewer and larger operations, because in small batches a token
+costs one read of all weights plus the overhead of each operation. When a model is loaded,
 
 - the projections of queries, keys and values are joined to one matrix, those of gate and up to another;
 - the weights of RMSNorm are multiplied into the next matrix;
@@ -48,12 +48,12 @@ class FusedLayer(NamedTuple):
 class InferenceLlama:
     """A Llama model with fused weights; it can generate, but not train.
 
-    Weights and cache are of the type `dtype_name`: `float32` or `bfloat16`. With `int8` the matrices are int8, if the
-    kernel supports their sizes, and the rest is float32. Logits are always float32.
+    Weights and cache are of the type `dtype_name`: `float32` or `bfloat16`. With `int8`, the matrices are int8 and the
+    rest is float32. Matrix sizes that the int8 kernel does not support raise an InputError. Logits are always float32.
     """
 
     is_sliding = False
-    """Whether prompts may be longer than the context, which then is their end."""
+    """Whether prompts may be longer than the context. If so, only their last tokens are read."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
@@ -67,11 +67,11 @@ class InferenceLlama:
 
     @property
     def weight_bytes(self) -> int:
-        """Return the bytes that a decoding step reads at least: those of all matrices."""
+        """Return the size of all matrices in bytes, which is the least that a decoding step reads."""
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
 
     def stream(self) -> CachedStream:
-        """Return a stream without sequences."""
+        """Return a new stream, which has no sequences yet."""
         return CachedStream(self)
 
     def new_cache(self) -> KeyValueCache:
@@ -79,7 +79,7 @@ class InferenceLlama:
         return KeyValueCache(self.config, self.embedding)
 
     def prefill(self, contexts: Sequence[Sequence[int]], rows: Sequence[int], cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V) after `contexts`, which become the sequences `rows` (B) of the cache."""
+        """Return the logits (B, V) after `contexts`, and store `contexts` as the sequences `rows` (B) of the cache."""
         device = self.embedding.device
         lengths = torch.tensor([len(context) for context in contexts], device=device)
         num_tokens = max(map(len, contexts))
@@ -90,7 +90,7 @@ class InferenceLlama:
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(len(contexts))) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V) after `tokens` (B), which follow the sequences in the cache."""
+        """Append `tokens` (B) to the sequences in the cache, and return the logits (B, V) after them."""
         mask = self._mask(cache.lengths, cache.widen())
         places = cache.places(cache.lengths[:, None])
         hidden = self._layers(tokens[:, None], places, self.angles[cache.lengths], cache, mask)
@@ -169,13 +169,13 @@ class CachedStream:
         """The logits (B, V) of the next token of each sequence."""
 
     def join(self, contexts: Sequence[Sequence[int]]) -> None:
-        """Add sequences behind the others, each with one token or more."""
+        """Add sequences after the existing ones, each with at least one token."""
         rows = range(len(self._contexts), len(self._contexts) + len(contexts))
         self._contexts += [list(context) for context in contexts]
         self.logits = torch.cat((self.logits, self._model.prefill(contexts, rows, self._cache)))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep the sequences `rows` alone, in this order."""
+        """Keep only the sequences `rows`, in this order."""
         self._contexts = [self._contexts[row] for row in rows]
         self._cache.keep(rows)
         self.logits = self.logits[list(rows)]
@@ -190,7 +190,7 @@ class CachedStream:
         self.logits = self._model.decode(tokens, self._cache)
 
     def _halve(self, rows: Sequence[int]) -> None:
-        """Drop the first half of the contexts `rows`, and fill the cache with the rest but for the last token."""
+        """Drop the first half of the contexts `rows`, and prefill the rest, except for the last token."""
         for row in rows:
             self._contexts[row] = self._contexts[row][-max(1, self._model.num_positions // 2) :]
         rests = [self._contexts[row][:-1] for row in rows]
@@ -204,8 +204,8 @@ class KeyValueCache:
     """Keys and values of a batch of sequences, in one buffer that grows with them.
 
     Position j of a sequence is column j; the first `lengths` (B) columns are filled. The columns of a head are
-    contiguous, so the products over them in a decoding step are plain matrix products. The buffer has few
-    more columns than the longest sequence needs, because products in bfloat16 copy operands with gaps.
+    contiguous, so the products over them in a decoding step are plain matrix products. The buffer has few more columns
+    than the longest sequence needs, because matrix products in bfloat16 copy operands that are not contiguous.
     """
 
     def __init__(self, config: LlamaConfig, like: Tensor) -> None:
@@ -216,7 +216,10 @@ class KeyValueCache:
         self._resize(like.new_zeros(config.num_layers, 2, 0, config.num_kv_heads, 0, config.head_size), 0, 0)
 
     def start(self, rows: Sequence[int], lengths: Tensor) -> Tensor:
-        """Make room for sequences of `lengths` (B) in `rows`, new ones behind the others; return the rows (B)."""
+        """Make room for sequences of `lengths` (B) in `rows`, and return the rows (B) as a tensor.
+
+        Rows of new sequences follow the existing rows.
+        """
         num_new = max(0, max(rows) + 1 - len(self.lengths))
         self.lengths = torch.cat((self.lengths, self.lengths.new_zeros(num_new)))
         chosen = torch.tensor(list(rows), device=lengths.device)
@@ -226,7 +229,7 @@ class KeyValueCache:
         return chosen
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep the sequences `rows` alone, in this order; only those that change their place are copied."""
+        """Keep only the sequences `rows`, in this order. A sequence is copied only if its row changes."""
         moved = [(to, row) for to, row in enumerate(rows) if to != row]
         if moved:
             to, origin = map(list, zip(*moved, strict=True))
@@ -237,7 +240,7 @@ class KeyValueCache:
             self._resize(self._buffer, 0, 0)
 
     def step(self) -> None:
-        """Count one more filled column of each sequence."""
+        """Count one more filled column for each sequence."""
         self.lengths = self.lengths + 1
         self._longest += 1
 
@@ -251,21 +254,21 @@ class KeyValueCache:
         return needed
 
     def places(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the places (2 K N) in the buffer for `columns` (B, T) of all sequences, or of `rows`."""
+        """Return the indices (2 K N) in a layer's flattened buffer for `columns` (B, T) of all sequences or `rows`."""
         first = self._first_places[: len(self.lengths)] if rows is None else self._first_places[rows]
         return (first[:, None] + columns[:, :, None]).flatten()
 
     def write(self, layer: int, places: Tensor, keys_and_values: Tensor) -> None:
-        """Store keys and values (N, 2 K E) of a layer in `places` of the buffer."""
+        """Store keys and values (N, 2 K E) of a layer at the indices `places` of its flattened buffer."""
         self._buffer[layer].flatten(0, 3).index_copy_(0, places, keys_and_values.reshape(len(places), -1))
 
     def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values (B K, S, E) of a layer in the first columns."""
+        """Return keys and values (B K, S, E) of a layer, from the first `num_columns` columns."""
         keys, values = self._buffer[layer, :, : len(self.lengths), :, :num_columns].flatten(1, 2)
         return keys, values
 
     def _resize(self, before: Tensor, num_rows: int, width: int) -> None:
-        """Copy what fits of the buffer `before` to one for `num_rows` sequences of `width` columns."""
+        """Make a buffer for `num_rows` sequences of `width` columns, and copy the part of `before` that fits."""
         num_layers, _, old_rows, num_heads, old_width, size = before.shape
         self._buffer = before.new_zeros(num_layers, 2, num_rows, num_heads, width, size)  # masked values must be finite
         kept_rows, kept_width = min(old_rows, num_rows), min(old_width, width)
@@ -288,7 +291,7 @@ def _fused(layer: Layer, make: Callable[[Tensor], Matrix]) -> FusedLayer:
 
 
 def _folded(weight: Tensor, norm: Tensor) -> Tensor:
-    """Return the matrix (inputs, outputs) of a norm's weights followed by `weight` (outputs, inputs)."""
+    """Return one matrix (inputs, outputs) that applies a norm's weights and then `weight` (outputs, inputs)."""
     return (weight.detach() * norm.detach()).t()
 
 

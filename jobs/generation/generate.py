@@ -1,7 +1,7 @@
 """The generation of text for prompts that are all known at the start.
 
 A prompt that is longer than the context loses its first tokens. What happens when the context is full depends on the
-kind of model (see its stream).
+kind of model (see `CachedStream` and `SlidingStream`).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def generate(
     settings: GenerationSettings,
     on_token: Callable[[Sequence[Continuation]], None] | None = None,
 ) -> list[Continuation]:
-    """Return the continuations of all `requests`, generated in one batch; an empty prompt starts with end-of-text.
+    """Return the continuations of all `requests`, generated in one batch. An empty prompt stands for end-of-text.
 
     After each token, `on_token` is called with the continuations so far.
     """
-    read = cache(partial(_read_prompt, tokenizer, num_positions=model.num_positions))  # warns once of equal prompts
+    read = cache(partial(_read_prompt, tokenizer, num_positions=model.num_positions))  # equal prompts cause one warning
     needs_text = settings.max_new_tokens is None or bool(settings.stop or settings.min_new_words or on_token)
     members = []
     for each in requests:
@@ -59,7 +59,7 @@ def generate(
 
 
 def _read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> tuple[list[int], int, list[str]]:
-    """Return the tokens of a prompt that fit the context, the number of tokens before them, and the unknown words."""
+    """Return the last tokens of a prompt that fit the context, the number of dropped tokens, and unknown words."""
     ids: list[int] = tokenizer.encode(text).tolist() or [tokenizer.end_of_text]
     dropped = max(0, len(ids) - num_positions)
     if dropped:

@@ -31,10 +31,10 @@ def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel
 
 
 class InferenceContext:
-    """A context model, with the type of its matrix products."""
+    """A context model for generation, with the type in which matrix products are computed."""
 
     is_sliding = True
-    """Whether prompts may be longer than the context, which then is their end."""
+    """Whether prompts may be longer than the context. If so, only their last tokens are read."""
 
     def __init__(self, model: ContextModel, dtype_name: str) -> None:
         self._model = model
@@ -42,11 +42,11 @@ class InferenceContext:
         self.num_positions, self.vocab_size = model.config.num_positions, model.config.vocab_size
 
     def stream(self) -> SlidingStream:
-        """Return a stream without sequences."""
+        """Return a new stream, which has no sequences yet."""
         return SlidingStream(self)
 
     def windows(self, contexts: Sequence[Sequence[int]]) -> Tensor:
-        """Return the last tokens (B, C) of `contexts`, with end-of-text before those that are shorter."""
+        """Return the last C tokens (B, C) of `contexts`. Shorter contexts are padded on the left with end-of-text."""
         size, end_of_text = self.num_positions, self._model.config.end_of_text
         rows = [[end_of_text] * (size - len(context)) + list(context[-size:]) for context in contexts]
         return torch.tensor(rows, dtype=torch.long, device=self._model.embeddings.device).view(len(contexts), size)
@@ -69,13 +69,13 @@ class SlidingStream:
         self.logits = torch.zeros(0, model.vocab_size, device=self._windows.device)
 
     def join(self, contexts: Sequence[Sequence[int]]) -> None:
-        """Add sequences behind the others."""
+        """Add sequences after the existing ones."""
         windows = self._model.windows(contexts)
         self._windows = torch.cat((self._windows, windows))
         self.logits = torch.cat((self.logits, self._model.next_logits(windows)))
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Keep the sequences `rows` alone, in this order."""
+        """Keep only the sequences `rows`, in this order."""
         self._windows, self.logits = self._windows[list(rows)], self.logits[list(rows)]
 
     def feed(self, tokens: Tensor) -> None:
@@ -85,5 +85,5 @@ class SlidingStream:
 
 
 InferenceModel = InferenceLlama | InferenceContext
-"""`stream` starts a batch of sequences, whose `logits` are of the next tokens. Sequences `join` it, it can `keep` some
-of them, and `feed` appends a token to each."""
+"""A model that generates text. Its `stream` is a batch of sequences: `join` adds sequences, `keep` keeps some of them,
+`feed` appends a token to each, and `logits` are the logits of the next tokens."""

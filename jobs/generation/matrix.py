@@ -11,7 +11,8 @@ from jobs.config import INT8_MULTIPLE
 from jobs.errors import InputError
 
 _PACKED_FOR = 64
-"""Number of vectors to pack for. Packed for one, oneDNN multiplies many at half the speed, and one no faster."""
+"""Number of vectors for which weights are packed. Packed for one vector, oneDNN multiplies many at half the speed,
+and one vector is not faster."""
 
 
 class Matrix(Protocol):
@@ -75,7 +76,7 @@ class Dense:
 class Int8:
     """Integers from -127 to 127 with a scale for each output; products are computed in bfloat16.
 
-    The matrix has a quarter of the bytes of float32, and at batch size 1 the time of a step is the time to read them.
+    The matrix has a quarter of the bytes of float32. At batch size 1, a step takes as long as reading them.
     """
 
     def __init__(self, weight: Tensor) -> None:

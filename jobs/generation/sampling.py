@@ -1,12 +1,12 @@
-"""Sampling of the next token: penalties and temperature change the logits, then candidates are selected, then drawn.
+"""Sampling of the next token: penalties and temperature change the logits, then one of the candidates is drawn.
 
 Each sequence has its own random numbers, and the arithmetic has the right limit at each extreme of a setting: a
 temperature towards 0 is greedy, and no setting overflows.
 
-In another batch, a model's logits differ by rounding (1e-5 in float32). So no choice depends on which of two nearly
-equal logits is larger: logits that differ by less than `TIE` count as equal, the lower token comes first, and the
-distribution is cumulated in the order of the tokens. What is left is a chance of about the rounding divided by the
-temperature that a token differs: `docs/decisions/generation.md` has measurements.
+The logits of a sequence differ by rounding (1e-5 in float32) if the sequence is in another batch. So no choice depends
+on which of two nearly equal logits is larger: logits that differ by less than `TIE` count as equal, the lower token id
+comes first, and the distribution is cumulated in the order of the token ids. The remaining probability that a token
+differs is about the rounding divided by the temperature: `docs/decisions/generation.md` has measurements.
 
 Shapes in comments: B sequences, V vocabulary, C candidates.
 """
@@ -24,9 +24,9 @@ from torch import Tensor
 TIE = 1e-4
 """Logits that differ by less count as equal: ten times the rounding of float32, and 0.01% of a probability."""
 _GREEDY = TIE / 100
-"""Below this temperature, probabilities of logits that are not equal differ by more than exp(100)."""
+"""Below this temperature, probabilities of unequal logits differ by a factor of more than exp(100)."""
 _SPARE = 8
-"""Logits that top-k reads beyond k, to see whether they equal the last one that it keeps."""
+"""Number of logits that top-k reads beyond the first k, to find those that equal the k-th one."""
 _MOST_PENALTY = 2.0**512
 """A logit of float32 times this number, or divided by it, is neither infinite nor 0 in float64."""
 
@@ -36,7 +36,7 @@ class Sampling:
     """The changes to the model's distribution, in the order in which they apply; the defaults change nothing."""
 
     repetition_penalty: float = 1.0
-    """Make tokens less likely that the sequence contains, if above 1 (Keskar et al. 2019, arXiv:1909.05858)."""
+    """If above 1, make tokens that the sequence contains less likely (Keskar et al. 2019, arXiv:1909.05858)."""
     temperature: float = 1.0
     """Divide the logits; 0 selects the likeliest token."""
     top_k: int | None = None
@@ -56,7 +56,10 @@ class Sampler:
 
     @classmethod
     def joined(cls, samplers: Sequence[Sampler]) -> Sampler:
-        """Return a sampler of the sequences of all `samplers`, whose settings are equal and whose numbers go on."""
+        """Return one sampler for the sequences of all `samplers`, which have equal settings.
+
+        The random numbers of each sequence continue.
+        """
         joined = cls(samplers[0].sampling, ())
         joined._generators = [generator for sampler in samplers for generator in sampler._generators]
         return joined
@@ -95,8 +98,8 @@ def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     """Return the tokens (B, C) to draw from, in ascending order, and their probabilities (B, C), float64.
 
-    The tokens are None for the whole vocabulary. Tokens that top-k, top-p or min-p exclude have probability 0. Top-k
-    comes first, so the softmax is over the k logits that it keeps.
+    The tokens are None if they are the whole vocabulary. Tokens that top-k, top-p or min-p exclude have probability 0.
+    Top-k comes first, so the softmax is over the k logits that it keeps.
     """
     tokens: Tensor | None = None
     if sampling.top_k is not None and sampling.top_k < logits.shape[-1]:
@@ -111,15 +114,15 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tenso
 
 
 def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return logits and tokens (B, C), the tokens in ascending order; C is k unless the last of them are equal.
+    """Return the logits and the ids (B, C) of the likeliest tokens, in ascending order of the ids.
 
-    The logits of all but k tokens are minus infinity.
+    C is k, or more if further logits equal the k-th one. The logits of all but k tokens are minus infinity.
     """
     num_read = min(k + _SPARE, logits.shape[-1])
     values, tokens = logits.topk(num_read, dim=-1)
     least = values[:, k - 1 : k]
     num_tied = int((values >= least - TIE).sum(dim=-1).max())  # k or more
-    if num_tied == num_read:  # perhaps there are more
+    if num_tied == num_read:  # perhaps further logits equal the k-th one
         num_tied = int((logits >= least - TIE).sum(dim=-1).max())
         values, tokens = logits.topk(num_tied, dim=-1)
     tokens, order = tokens[:, :num_tied].sort(dim=-1)
@@ -133,7 +136,10 @@ def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def nucleus(logits: Tensor, probabilities: Tensor, top_p: float) -> Tensor:
-    """Return which tokens (B, C) are needed to reach `top_p`, but for rounding; at least one always is."""
+    """Return which tokens (B, C), boolean, are needed to reach the probability `top_p`, except for rounding.
+
+    At least one token is always needed.
+    """
     enough = top_p * (1 - TIE)
     values, descending = _descending(logits), _descending(probabilities)  # a larger logit is a larger probability
     num_needed = (descending.cumsum(dim=-1) - descending < enough).sum(dim=-1, keepdim=True).clamp(min=1)

@@ -1,1 +1,1 @@
-"""The models as they are trained: layers, losses, and the kinds to choose from."""
+"""The trainable models: their layers, their losses, and the table of model kinds."""

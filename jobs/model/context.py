@@ -1,6 +1,6 @@
-"""Models with a fixed context: they read all inputs of a window at once and predict the one token after it.
+"""Models with a fixed context: they read all inputs of a window at once and predict the one token that follows.
 
-A context ends at the beginning of its document: the tokens of earlier documents are replaced by end-of-text.
+A context contains tokens of one document only: tokens of earlier documents are replaced by end-of-text.
 
 Shapes in comments: n windows, C tokens of context, D embedding size, H last dense width, V vocabulary.
 """
@@ -24,12 +24,12 @@ from jobs.model.loss import distance_and_hits
 
 EMBEDDING_STD, OUTPUT_STD = 0.1, 0.02
 CONTEXT_NORM = 2.0
-"""Norm of the vector of a context of any length, if each embedding has norm 1."""
+"""Norm of the concatenated embeddings of a context, whatever its length, if each embedding has norm 1."""
 
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """The settings that determine shapes and arithmetic."""
+    """The settings that determine the shapes and the arithmetic of a context model."""
 
     vocab_size: int
     num_positions: int
@@ -39,7 +39,7 @@ class ContextConfig:
 
     @classmethod
     def of(cls, settings: ModelConfig, shape: DataShape) -> Self:
-        """Return the configuration of a run's model for its data."""
+        """Return the model's configuration for the settings of a run and the shape of its data."""
         own = {each.name: getattr(settings, each.name) for each in fields(cls)[3:]}
         return cls(shape.vocab_size, shape.num_positions, shape.end_of_text, **own)
 
@@ -68,7 +68,7 @@ class ContextModel(LanguageModel):
 
     @property
     def embeddings(self) -> Tensor:
-        """Return the vectors of tokens (V, D)."""
+        """Return the token embeddings (V, D)."""
         return self.model.embed_tokens.weight
 
     def states(self, contexts: Tensor) -> Tensor:
@@ -96,11 +96,11 @@ class ContextSoftmax(ContextModel, SoftmaxModel):
         return self.lm_head.weight
 
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs of the output layer (n, H) and the tokens after the windows (n)."""
+        """Return the inputs of the output layer (n, H) and the target token of each window (n)."""
         return self.states(windows[:, :-1]), windows[:, -1]
 
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Return the logits (n, V), float32."""
+        """Return the logits (n, V), float32, of the token after each of `contexts` (n, C)."""
         logits: Tensor = self.lm_head(self.states(contexts))
         return logits.float()
 
@@ -127,8 +127,9 @@ class ContextAttention(ContextSoftmax):
 class EmbeddingRegression(ContextModel):
     """Concatenated embeddings of the context, dense layers with ReLU, and a prediction of the next embedding.
 
-    The embeddings are fixed, since trainable targets would all become equal. They have norm 1, so the nearest one is
-    that with the largest inner product. The loss is the squared distance to the embedding of the target.
+    The embeddings are fixed, since trainable targets would all become equal. Every embedding has norm 1, so the one
+    nearest to a prediction has the largest inner product with the prediction. The loss is the squared distance between
+    the prediction and the embedding of the target.
     """
 
     loss_unit = "squared distance"
@@ -149,7 +150,7 @@ class EmbeddingRegression(ContextModel):
 
     @torch.no_grad()
     def set_embeddings(self, embeddings: Tensor) -> None:
-        """Set the vectors of tokens to `embeddings` (V, D), scaled to norm 1."""
+        """Set the token embeddings to `embeddings` (V, D), each scaled to norm 1."""
         self.embeddings.copy_(F.normalize(embeddings, dim=-1))
 
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -158,7 +159,7 @@ class EmbeddingRegression(ContextModel):
         return (predicted - self.embeddings[targets]).square().sum()
 
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """Return the summed squared distance, and the number of targets whose embedding is the nearest."""
+        """Return the summed squared distance, and the number of targets whose embedding is nearest to the output."""
         return distance_and_hits(*self._predict(windows, dtype), self.embeddings)
 
     @torch.no_grad()
@@ -170,7 +171,8 @@ class EmbeddingRegression(ContextModel):
     def next_logits(self, contexts: Tensor) -> Tensor:
         """Return logits (n, V) from the squared distances to all embeddings.
 
-        They are the log densities of a normal distribution with variance 1 / D around the prediction, up to a constant.
+        Up to a constant, the logits are the log densities of a normal distribution around the prediction, with
+        variance 1 / D in each dimension.
         """
         distances = torch.cdist(self.output(self.states(contexts)).float(), self.embeddings)
         return distances.square() * (-self.config.embedding_size / 2)
@@ -182,11 +184,11 @@ class EmbeddingRegression(ContextModel):
 
 
 class ConcatenatingEncoder(nn.Module):
-    """The concatenated embeddings of a context, then dense layers.
+    """An encoder that concatenates the embeddings of a context and applies dense layers.
 
-    Positions before the document are zeros: many copies of the end-of-text vector would outweigh a few tokens. The
-    vectors of short and long contexts are scaled to one norm: Adam changes all weights by similar amounts, so for 128
-    tokens without scaling, the first steps would change the outputs far too much.
+    Positions before the document are zeros, because many copies of the end-of-text vector would outweigh a few tokens.
+    Short and long contexts are scaled to the same norm. Without scaling, the first steps would change the outputs far
+    too much for a context of 128 tokens, because Adam changes all weights by similar amounts.
     """
 
     def __init__(self, embed_tokens: nn.Embedding | FixedEmbedding, config: ContextConfig) -> None:
@@ -232,7 +234,7 @@ class AttentionEncoder(nn.Module):
 
 
 class FixedEmbedding(nn.Module):
-    """Vectors of tokens that are not trained; the state dictionary holds them."""
+    """Token embeddings that are not trained. They are part of the state dictionary."""
 
     weight: Tensor
 
@@ -270,7 +272,7 @@ def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _initialize(model: ContextModel, seed: int) -> None:
-    """Draw small embeddings and output layers, and dense layers after He et al. 2015 (arXiv:1502.01852)."""
+    """Draw small values for embeddings and output layers; draw dense layers as in He et al. 2015 (arXiv:1502.01852)."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in [*model.named_parameters(), *model.named_buffers()]:
         if "embed_tokens" in name:

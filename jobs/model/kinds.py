@@ -1,4 +1,4 @@
-"""The kinds of models, by the values of the setting ``model.kind``."""
+"""The classes of models, by the value of the setting ``model.kind``."""
 
 from __future__ import annotations
 

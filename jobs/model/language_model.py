@@ -1,4 +1,4 @@
-"""The interface of all models in training: the loss of windows, and properties of the parameters.
+"""The interface of all trainable models: the loss of windows, the embeddings, and the number of parameters.
 
 Shapes in comments: n windows, N targets, D features, V vocabulary.
 """
@@ -24,7 +24,7 @@ class DataShape:
 
     vocab_size: int
     num_positions: int
-    """Inputs of a window."""
+    """Number of input tokens of a window."""
     end_of_text: int
     """The token that ends each document."""
 
@@ -35,14 +35,14 @@ class DataShape:
 
 
 def checked_int(name: str, value: object, least: int, most: int) -> int:
-    """Return `value`; raise a ValueError unless it is an integer from `least` to `most`."""
+    """Return `value`. Raise a ValueError if `value` is not an integer from `least` to `most`."""
     if not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} is {value!r}, not an integer from {least} to {most}")
     return value
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return a context that runs matrix products in `dtype` if it has 16 bits; others run in the weights' type."""
+    """Return a context manager that computes matrix products in `dtype`. It has no effect if `dtype` is not 16 bits."""
     return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
@@ -62,13 +62,13 @@ class LanguageModel(nn.Module, ABC):
     @property
     @abstractmethod
     def embeddings(self) -> Tensor:
-        """Return the vectors of tokens (V, D); they may start from an embeddings file."""
+        """Return the token embeddings (V, D). Their initial values may come from an embeddings file."""
 
     @abstractmethod
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the differentiable sum of the losses of all targets; matrix products are computed in `dtype`.
 
-        A row of `windows` (n, size + 1), int64, has the inputs and one more target.
+        A row of `windows` (n, size + 1), int64, has the input tokens and the one token that follows.
         """
 
     @abstractmethod
@@ -81,7 +81,7 @@ class LanguageModel(nn.Module, ABC):
 
     @torch.no_grad()
     def set_embeddings(self, embeddings: Tensor) -> None:
-        """Set the vectors of tokens to `embeddings` (V, D)."""
+        """Set the token embeddings to `embeddings` (V, D)."""
         self.embeddings.copy_(embeddings)
 
     @property
@@ -95,7 +95,7 @@ class SoftmaxModel(LanguageModel):
 
     @property
     def output_weight(self) -> Tensor:
-        """Return the weights of the output layer (V, D), which are the embeddings if they are tied."""
+        """Return the weights of the output layer (V, D). With tied weights, these are the token embeddings."""
         return self.embeddings
 
     @abstractmethod

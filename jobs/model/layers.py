@@ -1,7 +1,7 @@
 """Layers that several models use: RMSNorm, and rotary, sinusoidal and learned positions.
 
-On processors, RMSNorm and the rotation have handwritten gradients, because autograd's read and write memory several
-times as often. Within autocast, their results have the type of the matrix products that follow.
+RMSNorm on CPUs and the rotation have handwritten gradients, because autograd's gradients read and write memory several
+times as often. Within autocast, the results of both have the type of the matrix products that follow.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, E head size, P the largest number of positions.
 """
@@ -25,7 +25,7 @@ class RMSNorm(nn.RMSNorm):
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         if device != "cpu":
-            return super().forward(x).to(dtype)  # one kernel
+            return super().forward(x).to(dtype)  # a single kernel on GPUs
         normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps, dtype)  # type: ignore[no-untyped-call]  # torch's
         return normed
 
@@ -53,14 +53,15 @@ class RotaryPositions(nn.Module):
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
-    """Return the rows of queries or keys (H E, D) with the features i and i + E/2 of each head side by side."""
+    """Return the rows of a query or key matrix (H E, D), with features i and i + E/2 of each head made neighbours."""
     return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def rotate(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
     """Return `x` (B, T, H, E) with each pair of neighbouring features rotated.
 
-    `cosines_and_sines` (T, H * E/2, 2) are those of the angles. Complex numbers are faster, but torch compiles none.
+    `cosines_and_sines` (T, H * E/2, 2) belong to the angles. Complex numbers are used because they are faster, but not
+    under `torch.compile`, because torch does not compile operations on complex numbers.
     """
     if torch.compiler.is_compiling():
         return _rotate_real(x, cosines_and_sines)
@@ -69,7 +70,7 @@ def rotate(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sinusoids that are added to embeddings; they are no weights, so a state dictionary does not hold them."""
+    """Fixed sinusoids that are added to embeddings. They are not weights and not part of the state dictionary."""
 
     vectors: Tensor
 

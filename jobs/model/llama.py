@@ -26,7 +26,7 @@ INITIAL_STD = 0.02
 
 @dataclass(frozen=True)
 class LlamaConfig:
-    """The settings that determine shapes and arithmetic."""
+    """The settings that determine the shapes and the arithmetic of a Llama model."""
 
     vocab_size: int
     num_positions: int
@@ -40,7 +40,7 @@ class LlamaConfig:
 
     @classmethod
     def of(cls, config: ModelConfig, shape: DataShape) -> LlamaConfig:
-        """Return the configuration of a run's model for its data."""
+        """Return the model's configuration for the settings of a run and the shape of its data."""
         settings = {each.name: getattr(config, each.name) for each in fields(cls)[2:]}
         return cls(shape.vocab_size, shape.num_positions, **settings)
 
@@ -59,9 +59,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _explicit_is_faster(queries: Tensor) -> bool:
-    """Return whether to avoid the fused kernel: on CPUs its bfloat16 backward pass takes 4 times as long.
+    """Return whether explicit matrix products are faster than the fused kernel for these queries.
 
-    That holds while the scores fit in the processor's caches.
+    On CPUs, the fused kernel's backward pass in bfloat16 takes 4 times as long while the scores fit in the caches.
     """
     on_cpu = queries.requires_grad and queries.device.type == "cpu"
     return on_cpu and queries.dtype == torch.bfloat16 and queries.shape[2] <= 512
@@ -118,7 +118,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward; both read the normalized residual stream and are added to it."""
+    """One layer: attention, then feed-forward. Each reads the normalized residual stream and adds its output to it."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
 
 
 class Llama(SoftmaxModel):
-    """The language model: the decoder, with its embeddings as the output layer too."""
+    """The language model: the decoder, whose embeddings are also the weights of the output layer."""
 
     config_class = LlamaConfig
     config: LlamaConfig
@@ -185,7 +185,10 @@ class Llama(SoftmaxModel):
 
     @torch.no_grad()
     def _initialize(self, generator: torch.Generator) -> None:
-        """Draw normal weights; matrices that write to the residual stream are smaller with more layers, as in GPT-2."""
+        """Draw the matrices from normal distributions.
+
+        As in GPT-2, matrices that write to the residual stream get smaller values the more layers the model has.
+        """
         residual_std = INITIAL_STD / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:

@@ -2,7 +2,7 @@
 
 Files are not compressed, since weights hardly shrink and the output of zlib differs between versions. Archives may come
 from untrusted sources. So only plain file names are accepted, nothing is extracted to a disk, and a file is read only
-if its size is that in the manifest.
+if it has the size that the manifest lists.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _MOST_MANIFEST_BYTES = 1 << 20
 
 
 def pack(contents: Mapping[str, bytes]) -> bytes:
-    """Return the zip file of `contents`, by file name."""
+    """Return the zip file of `contents`, which maps file names to bytes."""
     sink = io.BytesIO()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(contents):
             info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            info.create_system = 3  # Unix, on every system, so that the bytes are equal
+            info.create_system = 3  # always Unix, so that all systems write the same bytes
             info.external_attr = 0o100644 << 16  # a plain file
             archive.writestr(info, contents[name])
     return sink.getvalue()
@@ -52,13 +52,13 @@ def _read(uri: str, archive: zipfile.ZipFile) -> dict[str, bytes]:
         if not is_plain(name) or name.startswith(".") or set(name) & set("/:"):
             raise DamagedError(f"{uri}: contains the name {name!r}; only plain file names are accepted")
     if sizes.get(MANIFEST, _MOST_MANIFEST_BYTES) >= _MOST_MANIFEST_BYTES:
-        raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it)")
+        raise InputError(f"{uri}: not an archive of a model folder (no {MANIFEST} in it, or one that is too large)")
     contents = {MANIFEST: archive.read(MANIFEST)}
     for entry in parse_manifest(contents[MANIFEST], f"{uri}/{MANIFEST}").files:
         if sizes.get(entry.name) != entry.size:
             found = f"{sizes[entry.name]} bytes of" if entry.name in sizes else "no"
             raise DamagedError(
-                f"{uri}: has {found} {entry.name}, its manifest says {entry.size} bytes; export it again"
+                f"{uri}: has {found} {entry.name}, but its manifest lists {entry.size} bytes; export the model again"
             )
         contents[entry.name] = archive.read(entry.name)
         check_content(f"{uri}/{entry.name}", entry, contents[entry.name])

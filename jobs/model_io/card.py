@@ -28,7 +28,7 @@ tags:
 
 # A language model of run {run_id}
 
-{num_parameters:,} parameters in Llama's architecture, trained {origin} on the corpus below. Open it with
+{num_parameters:,} parameters in Llama's architecture, trained {origin} on the corpus below. Open the model with
 `transformers.AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`, or with
 `python -m jobs sample --model FOLDER`.
 """
@@ -42,7 +42,7 @@ tags:
 # A language model of run {run_id}
 
 {num_parameters:,} parameters of kind {kind}, trained {origin} on the corpus below. `transformers` has no such
-architecture; open it with `python -m jobs sample --model FOLDER`.
+architecture; open the model with `python -m jobs sample --model FOLDER`.
 """
 _METRICS = """\
 ## Metrics
@@ -80,7 +80,7 @@ _LIMITS = """\
 
 
 def card_stats(stats: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the statistics for ``training_stats.json``, without those that vary between equal trainings."""
+    """Return the statistics for ``training_stats.json``, without those that differ when a training is repeated."""
     return chosen(stats, names(TrainStats, Show.CARD))
 
 
@@ -96,7 +96,7 @@ def write_card(
     """Return the content of ``README.md``.
 
     `sources` has the `name`, the `size` in bytes and the `sha256` of each file of the corpus, `stats` are `TrainStats`,
-    and `samples` are prompts with the model's continuations. `lineage` is that of the model.
+    and `samples` are prompts with the model's continuations.
     """
     kind = config.model.kind
     header = _LLAMA_HEADER if kind == "transformer" else _CONTEXT_HEADER
@@ -127,7 +127,7 @@ def _corpus(sources: Sequence[Mapping[str, Any]]) -> str:
 
 def _lineage(lineage: Lineage) -> str:
     rows = [f"| {name} | {_cell(value)} |" for name, value in lineage.essentials().items()]
-    return "\n".join([f"## Lineage\n\nAll of it is in `{LINEAGE}`.\n\n| | |\n|---|---|", *rows]) + "\n"
+    return "\n".join([f"## Lineage\n\nThe complete lineage is in `{LINEAGE}`.\n\n| | |\n|---|---|", *rows]) + "\n"
 
 
 def _sample(prompt: str, text: str) -> str:
@@ -135,7 +135,7 @@ def _sample(prompt: str, text: str) -> str:
 
 
 def _verbatim(text: str) -> str:
-    """Return `text` as an indented code block; it may contain any fence, so a fenced block could end too early."""
+    """Return `text` as an indented code block. A fenced code block would end too early at a fence in the text."""
     return textwrap.indent(text or "(empty)", "    ", lambda _: True)
 
 

@@ -1,7 +1,7 @@
-"""``config.json`` of the model folder: written, read back, and the shapes of the tensors that it describes.
+"""Writes and reads ``config.json`` of the model folder, and derives the shapes of a model's tensors.
 
-A Llama model is described in Hugging Face's terms, a context model in those of our settings. Sizes that are read have
-the same limits as the settings of a run.
+A Llama model is described with Hugging Face's names, a context model with the names of this project's settings. The
+sizes in a file are checked against the same limits as the settings of a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LLAMA_FIXED = {
     "tie_word_embeddings": True,
     "rope_scaling": None,
 }
-"""The only values that our decoder supports of settings that other Llama models vary."""
+"""Settings that differ between Llama models in general. This project's decoder supports only these values."""
 
 Shapes = dict[str, tuple[int, ...]]
 """The shapes of tensors by their names in a state dictionary."""
@@ -39,7 +39,7 @@ def architecture_of(model: LanguageModel) -> str:
 
 
 def model_config(model: LanguageModel, end_of_text: int) -> dict[str, Any]:
-    """Return the content of ``config.json``; `end_of_text` is the token that begins and ends a text."""
+    """Return the content of ``config.json``. `end_of_text` is the id of the token that begins and ends a text."""
     llama = isinstance(model.config, LlamaConfig)
     return {
         "architectures": [architecture_of(model)],
@@ -52,7 +52,7 @@ def model_config(model: LanguageModel, end_of_text: int) -> dict[str, Any]:
 
 
 def llama_values(config: LlamaConfig) -> dict[str, Any]:
-    """Return the configuration of a Llama model in Hugging Face's terms."""
+    """Return the configuration of a Llama model with Hugging Face's names."""
     return {
         "model_type": "llama",
         **{theirs: getattr(config, ours) for ours, theirs in LLAMA_NAMES.items()},
@@ -62,11 +62,11 @@ def llama_values(config: LlamaConfig) -> dict[str, Any]:
 
 
 def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], Any]:
-    """Parse the ``config.json`` that errors call `where`; return the class of the model and its configuration.
+    """Parse ``config.json``, and return the class of the model and its configuration. Errors begin with `where`.
 
     Raises:
-        InputError: if it describes a model that this project does not have.
-        DamagedError: if it does not describe a model.
+        InputError: if the file describes a model that this project does not support.
+        DamagedError: if the file does not describe a model.
     """
     try:
         values = json.loads(data)
@@ -118,7 +118,7 @@ def _context_config(kind: str, values: dict[str, Any], where: str) -> ContextCon
 
 
 def weight_shapes(model_class: type[LanguageModel], config: Any) -> Shapes:
-    """Return the shapes of a model's tensors without building the model, whose sizes may not fit the memory."""
+    """Return the shapes of a model's tensors. The model is not built, since it may not fit in memory."""
     if isinstance(config, LlamaConfig):
         return _llama_shapes(config)
     last = config.hidden_sizes[-1]

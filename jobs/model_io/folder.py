@@ -1,4 +1,4 @@
-"""The model folder, from which `transformers` and this project open a model: written, found and read.
+"""Writes and reads the model folder, from which `transformers` and this project open a model.
 
 In memory a folder is a mapping from file names to bytes. The manifest is written last. No file is ever unpickled.
 """
@@ -32,7 +32,7 @@ GENERATION_CONFIG, CARD, TRAINING_STATS = "generation_config.json", "README.md",
 def save_model(
     folder_uri: str, model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """Write a model folder in place of an earlier one, and return its contents; `about` has further files by name."""
+    """Write a model folder, replace an earlier one, and return the contents. `about` has further files by name."""
     contents = model_contents(model, tokenizer, about or {})
     store.write_folder(folder_uri, contents)
     return contents
@@ -85,7 +85,10 @@ def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:
 
 
 def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel, Tokenizer]:
-    """Build the model and the tokenizer from a folder's `contents`; raise as `load_model`, and name `uri` in errors."""
+    """Build the model and the tokenizer from a folder's `contents`.
+
+    The errors are those of `load_model`, and begin with `uri`.
+    """
     if missing := {CONFIG, WEIGHTS, TOKENIZER} - contents.keys():
         raise DamagedError(f"{uri}: the manifest does not list {', '.join(sorted(missing))}")
     model_class, config = parse_model_config(contents[CONFIG], join(uri, CONFIG))
@@ -93,7 +96,7 @@ def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel,
     tokenizer = Tokenizer(contents[TOKENIZER], join(uri, TOKENIZER))
     if tokenizer.vocab_size > config.vocab_size:
         raise DamagedError(
-            f"{uri}: {TOKENIZER} has {tokenizer.vocab_size} tokens, but the model has {config.vocab_size}"
+            f"{uri}: {TOKENIZER} has {tokenizer.vocab_size} tokens, but the model has only {config.vocab_size}"
         )
     model = model_class(config)
     model.load_state_dict(tensors)
@@ -101,7 +104,7 @@ def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel,
 
 
 def _parse_weights(data: bytes, where: str, shapes: Shapes) -> dict[str, Tensor]:
-    """Return the tensors of a ``model.safetensors``; raise a DamagedError if they have other names or `shapes`."""
+    """Return the tensors of ``model.safetensors``. Raise a DamagedError if names or shapes differ from `shapes`."""
     try:
         tensors = load(data)
     except (SafetensorError, ValueError, KeyError) as error:

@@ -1,8 +1,8 @@
 """Export of a model as one GGUF file, the format of llama.cpp, with float32 weights.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Rotary positions of llama.cpp rotate neighbouring features,
-those of Hugging Face's Llama features half a head apart, so the rows of queries and keys are reordered. The output
-layer is left out, because llama.cpp then uses the embeddings.
+The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Rotary positions rotate pairs of
+features: neighbours in llama.cpp, and features half a head apart in Hugging Face's Llama. So the rows of queries and
+keys are reordered. The output layer is left out, because llama.cpp then uses the embeddings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# By patterns of the pre-tokenizer, none for that of GPT-2, and `ignore_merges`.
+# llama.cpp's names of splitting rules, by the pre-tokenizer's patterns (none for GPT-2's own) and `ignore_merges`.
 _SPLITTERS = {
     ((), False): "gpt-2",
     ((_LLAMA_3,), True): "llama-bpe",
@@ -47,7 +47,7 @@ _LAYER = {
 
 
 def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
-    """Return the content of a GGUF file; raise an InputError if llama.cpp does not support model or tokenizer."""
+    """Return the content of a GGUF file. Raise an InputError if llama.cpp does not support the model or tokenizer."""
     if not isinstance(model, Llama):
         raise InputError(
             f"GGUF: only models of kind transformer can be exported; this model is a {architecture_of(model)}"
@@ -71,7 +71,7 @@ def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
 
 
 def tensor_names(config: LlamaConfig) -> dict[str, str]:
-    """Return our name of each tensor by its name in GGUF."""
+    """Return this project's name of each tensor, by the tensor's name in GGUF."""
     names = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
     return names | {
         f"blk.{index}.{theirs}.weight": f"model.layers.{index}.{ours}.weight"
@@ -112,7 +112,10 @@ def _add_tokenizer(writer: GGUFWriter, definition: Definition, vocab_size: int) 
 
 
 def _name_of_splitter(definition: Definition) -> str:
-    """Return llama.cpp's name of the rule by which a tokenizer splits text; raise an InputError if it has none."""
+    """Return llama.cpp's name of the rule by which a tokenizer splits text.
+
+    Raise an InputError if llama.cpp does not support the tokenizer.
+    """
     for reason in _parts_not_in_llama_cpp(definition):
         raise InputError(
             f"GGUF: llama.cpp cannot apply this tokenizer ({reason}); export with --format folder or zip, or train with"
@@ -122,7 +125,7 @@ def _name_of_splitter(definition: Definition) -> str:
 
 
 def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
-    """Yield what llama.cpp does not apply; a later reason holds only if there is no earlier one."""
+    """Yield reasons why llama.cpp cannot apply a tokenizer. A later reason is only valid without an earlier one."""
     if reason := part_not_applied(definition):
         yield reason
     parts = [part for name in ("normalizer", "pre_tokenizer") for part in parts_of(definition.values.get(name))]
@@ -134,14 +137,14 @@ def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
     if (patterns, ignores_merges) not in _SPLITTERS:
         pattern = " ".join(patterns) or "that of GPT-2"
         yield f"its pattern is {pattern}, with ignore_merges={str(ignores_merges).lower()}"
-    # llama.cpp searches longer added tokens first, `tokenizers` those that begin first.
+    # Of overlapping added tokens, llama.cpp finds the longer one, and `tokenizers` the one that begins first.
     added = [token.content for token in definition.reference.get_added_tokens_decoder().values()]
     if overlap := find_overlap(added):
         yield f"its added tokens {overlap[0]!r} and {overlap[1]!r} overlap"
 
 
 def _splitter(definition: Definition) -> tuple[tuple[str, ...], bool]:
-    """Return the patterns of a byte-level pre-tokenizer, and `ignore_merges`."""
+    """Return the patterns of a byte-level pre-tokenizer, and the model's `ignore_merges`."""
     parts = parts_of(definition.values["pre_tokenizer"])
     patterns = tuple(part["pattern"]["Regex"] for part in parts if part["type"] == "Split")
     return patterns, bool(definition.model.get("ignore_merges"))

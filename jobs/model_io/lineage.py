@@ -1,4 +1,4 @@
-"""The lineage of a model: what made it, as ``lineage.json`` in its folder says."""
+"""The lineage of a model, stored as ``lineage.json`` in the model's folder: what the model was made of and with."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ TRAINED = "trained"
 
 @dataclass(frozen=True)
 class ModelOrigin:
-    """A model that a training started from."""
+    """The earlier model from whose weights a training started."""
 
     uri: str
     name: str
-    """The name of its folder in `Lake.models`, if it has one there: the hash of its content."""
+    """The hash of the model's content. A folder of the model in `Lake.models` has this name."""
     weights: str
-    """The sha256 of its ``model.safetensors``."""
+    """The sha256 of the model's ``model.safetensors``."""
     run: str
-    """The folder of the run that trained it, below `Lake.runs`; "" if that is not known."""
+    """The folder of the run that trained the model, below `Lake.runs`. Empty if the run is not known."""
 
     @classmethod
     def read(cls, uri: str, lake: Lake) -> ModelOrigin:
-        """Return the origin of a training that starts from the model at `uri`."""
+        """Return the model at `uri` as the origin of a training."""
         manifest = read_model_manifest(uri)
         if manifest is None:
             raise DamagedError(f"{uri}: has no manifest; choose another model")
@@ -45,18 +45,18 @@ class ModelOrigin:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What made a model."""
+    """The content of ``lineage.json``: everything that a model was made of and with."""
 
     run: str
     """The folder of the run, below `Lake.runs`."""
     config: Mapping[str, Any]
-    """The resolved configuration, without what belongs to the deployment: a model may be passed on."""
+    """The resolved configuration, without the settings of the deployment, since a model may be given to others."""
     datasets: Mapping[str, str]
     """The fingerprints of the run's datasets by kind."""
     corpus: Mapping[str, Any]
-    """Number of files, their bytes, a hash of names and contents, and the file of the lake that lists them."""
+    """Number of files, size in bytes, a hash of names and contents, and the file of the lake that lists the files."""
     code: Mapping[str, str]
-    """The version of Nightjar, the hash of each step's code, and that of the package if the code was in one."""
+    """The version of Nightjar, the hash of each step's code, and the hash of the package if the code was in one."""
     software: Mapping[str, str]
     """The versions of Python and torch."""
     machine: Mapping[str, Any]
@@ -76,12 +76,12 @@ class Lineage:
         return to_json(asdict(self), LINEAGE, ensure_ascii=False)
 
     def differences(self, other: Lineage) -> Iterator[str]:
-        """Yield in what `other` was made under other conditions than this one: ``torch 2.9 there, 2.8 here``."""
+        """Yield each condition that differs: ``torch 2.9 there, 2.8 here``. "There" is this lineage, "here" `other`."""
         return differing(self.conditions, other.conditions)
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Everything but corpus and settings that the weights depend on, by name."""
+        """Return everything that the weights depend on, except corpus and settings, by name."""
         datasets = {f"dataset of {kind}": name for kind, name in self.datasets.items()}
         known = self.conditions_of(self.machine, self.software, self.code)
         return {**known, **datasets, "tokenizer": self.tokenizer["sha256"]}
@@ -96,7 +96,7 @@ class Lineage:
         return {**software, **machine, **of_code}
 
     def essentials(self) -> dict[str, str]:
-        """Return what a person wants to see of it, by name."""
+        """Return the main facts for a person to read, by name."""
         start = self.start
         corpus, machine = self.corpus, self.machine
         size = f"{counted(corpus['files'], 'file')}, {counted(corpus['bytes'], 'byte')}"
@@ -113,7 +113,7 @@ class Lineage:
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each name whose value differs, of the names that both have."""
+    """Yield a text for each name that both mappings have with different values."""
     for name, value in there.items():
         if value != here.get(name, value):
             yield f"{name} {_shown(value)} there, {_shown(here[name])} here"
@@ -125,10 +125,12 @@ def _shown(value: Any) -> str:
 
 
 def read_lineage(model_uri: str) -> Lineage | None:
-    """Return the lineage of the model at `model_uri`, a folder or zip file; None if an earlier version made it.
+    """Return the lineage of the model at `model_uri`, a folder or zip file.
+
+    Return None if the model has no lineage, such as one made by an earlier version of Nightjar.
 
     Raises:
-        DamagedError: if its file is missing though the manifest lists it, or has another format.
+        DamagedError: if ``lineage.json`` has another format, or is missing though the manifest lists it.
     """
     manifest = read_model_manifest(model_uri)
     if manifest is None or not manifest.entries(LINEAGE):
@@ -143,7 +145,7 @@ def read_lineage(model_uri: str) -> Lineage | None:
 
 
 def describe_corpus(files: Iterable[Mapping[str, Any]], listed_in: str) -> dict[str, Any]:
-    """Return what `Lineage.corpus` says of files that have a `name`, a `size` and a `sha256`."""
+    """Return `Lineage.corpus` for `files`, each with a `name`, a `size` in bytes and a `sha256`."""
     listed = [(each["name"], each["sha256"], each["size"]) for each in files]
     lines = "".join(f"{sha256} {name}\n" for name, sha256, _ in sorted(listed))
     return {

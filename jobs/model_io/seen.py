@@ -1,4 +1,4 @@
-"""Finds the models of a lake that have seen a document, by the tokens and the lineage of their runs."""
+"""Finds the models of a lake that were trained or validated on a document, by the tokens and lineage of their runs."""
 
 from __future__ import annotations
 
@@ -22,31 +22,35 @@ from jobs.lake.uri import join
 from jobs.model_io.lineage import read_lineage
 
 Saw = Literal["trained on", "would train on", "trained or validated on", "not known", "validated on"]
-"""How a model saw a document, the strongest first.
+"""How a model used a document, the strongest use first.
 
-A run that has tokens and no model would train on them if it went on. It is not known if the tokens of a run were
-deleted, or if an earlier model, from which a training started, is not in the lake.
+"would train on": the run has tokens but no model yet, and would train on the tokens if it continued. "not known": the
+tokens of the run were deleted, or an earlier model from which the training started is not in the lake.
 """
 _STRONGEST: Sequence[Saw] = get_args(Saw)
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """A model that has seen a document, or that may have."""
+    """A model that was trained or validated on a document, or may have been."""
 
     run: Run
-    """The run that trained it."""
+    """The run that trained the model, or would train it."""
     saw: Saw
     through: str = ""
-    """The earlier run through whose model it saw the document, if it saw it there more than by itself."""
+    """The earlier run that used the document and whose model this training started from, directly or indirectly.
+
+    Empty if no earlier run used the document more strongly than this run.
+    """
     champion_of: tuple[str, ...] = ()
-    """The pipelines whose champion it is."""
+    """The pipelines whose champion this model is."""
 
 
 def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
-    """Yield the models that have seen one of some documents, or for which that is not known, by their runs.
+    """Yield the models that used a document with one of `hashes`, or for which that is not known.
 
-    The tokens of all runs are read once, so this takes minutes for a large lake.
+    Models are in the order of their runs' folders. The tokens of all runs are read once, which takes minutes for a
+    large lake.
     """
     runs = {run.folder: run for run in all_runs(lake)}
     tokens = {folder: used_datasets(run).get("tokens", "") for folder, run in runs.items()}
@@ -65,12 +69,12 @@ def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
         seen = [("", own.get(folder)), *earlier]
         known = [(_STRONGEST.index(saw), through) for through, saw in seen if saw]
         if known:
-            strength, through = min(known, key=lambda each: each[0])  # of equal ones, the nearest
+            strength, through = min(known, key=lambda each: each[0])  # of equally strong ones, the nearest run
             yield Sighting(run, _STRONGEST[strength], through, tuple(champions.get(folder, ())))
 
 
 def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
-    """Return the hashes that documents of a dataset have; None if there is no such dataset any more."""
+    """Return those of `hashes` that documents of the dataset `tokens` have. Return None if the dataset is not there."""
     dataset = TokensDataset.find(lake, tokens) if tokens else None
     if dataset is None:
         return None
@@ -80,7 +84,7 @@ def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
 
 
 def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
-    """Return how the model of a run saw the documents `found` among the run's tokens; None if it saw none of them.
+    """Return how a run used the documents `found` among its own tokens. Return None if it used none of them.
 
     `found` is None if the tokens were deleted.
     """
@@ -109,7 +113,10 @@ def _has_fixed_split(run: Run) -> bool:
 
 
 def _parent_of(run: Run) -> str:
-    """Return the folder of the run whose model a run started from, or the place of that model; "" for neither."""
+    """Return the folder of the run whose model `run` started from.
+
+    Return the URI of that model if its run is not known, and "" if `run` started from random weights.
+    """
     lineage = read_lineage(run.model)
     if lineage is None:
         return parent_of(run)

@@ -23,9 +23,9 @@ from jobs.training.worker import train_worker
 log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 1e-3
-"""Seconds of an attempt that the budget does not pay for any more: it ends after a step."""
+"""Training time, in seconds, of an attempt after the budget is used up. Such an attempt ends after one step."""
 _MOST_MEMORY_LOSSES = 1
-"""Attempts after which containers that were killed for their memory are started again in the same size."""
+"""How often training is repeated in containers of the same size after one was killed for its memory."""
 
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
@@ -56,9 +56,10 @@ def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[s
 
 
 def _budget_seconds(job: TrainingJob, progress: Callable[[str], None]) -> float | None:
-    """Return after how many seconds of training the budget ends it, earlier attempts included; None without a budget.
+    """Return the seconds of training, including earlier attempts, after which the budget ends the training.
 
-    An attempt that resumes takes one more step at least, so that the run ends with a model.
+    Return None without a budget. An attempt that resumes takes at least one more step, so that the run ends with a
+    model.
     """
     left = seconds_for_training(job.run, job.config)
     if left is None:
@@ -66,8 +67,8 @@ def _budget_seconds(job: TrainingJob, progress: Callable[[str], None]) -> float 
     trained = trained_seconds(job.run)
     if left <= 0 and not trained:
         raise InputError(
-            f"the budget leaves nothing for training ({describe_budget(job.config)}): the steps before it and the start"
-            " of the cluster have used it up; raise the budget, or shorten the text"
+            f"the budget leaves nothing for training ({describe_budget(job.config)}): the earlier pipeline steps and"
+            " the start of the cluster have used it up; raise the budget, or shorten the text"
         )
     progress(f"the budget pays for {max(left, 0.0):.0f} s of training from now on")
     return trained + max(left, LEAST_SECONDS)
@@ -90,7 +91,8 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
 class Attempts:
     """Counts the attempts of a run in the lake, and decides whether another one is made.
 
-    `skipped` has the numbers of the batches that later attempts leave out; a replay begins with those of its record.
+    `skipped` has the numbers of the batches that later attempts leave out. A replay begins with the batches that its
+    record lists.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Attempts:
         self._memory_losses = 0
 
     def lost(self, error: WorkerLostError) -> None:
-        """Count a lost worker; raise an error if this driver has restarted training `train.max_restarts` times."""
+        """Count a lost worker. Raise an error after `train.max_restarts` restarts by this driver."""
         log.warning("%s", error)
         size = self._same_size_again(error)
         restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
@@ -123,14 +125,17 @@ class Attempts:
         self._progress(f"a worker was lost; resuming from step {step}{size} (restart {restarts + 1} of {limit})")
 
     def _same_size_again(self, error: WorkerLostError) -> str:
-        """Return what to say of an attempt in containers of the same size; raise the error after the second loss."""
+        """Return the words that announce an attempt in containers of the same size.
+
+        Return "" if no container was killed for its memory. Raise a MemoryLimitError at the second such loss.
+        """
         if not isinstance(error, MemoryLimitError):
             return ""
         self._memory_losses += 1
         if self._memory_losses > _MOST_MEMORY_LOSSES:
             raise MemoryLimitError(
-                f"containers of one size were killed for their memory in {self._memory_losses} attempts, so no further"
-                f" one is made; the last time: {str(error).splitlines()[0]}"
+                f"containers of one size were killed for their memory in {self._memory_losses} attempts, so"
+                f" training is not restarted; the last time: {str(error).splitlines()[0]}"
             ) from None
         return ", once more in containers of the same size, because one was killed for its memory"
 
@@ -144,7 +149,8 @@ class Attempts:
         self._save()
         step = latest_checkpoint(self._run) or 0
         self._progress(
-            f"training diverged at step {error.step}; back to step {step}, without that batch ({number} of {limit})"
+            f"training diverged at step {error.step}; back to step {step}, without that batch"
+            f" (rollback {number} of {limit})"
         )
 
     def _save(self) -> None:

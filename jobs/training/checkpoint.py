@@ -51,7 +51,7 @@ class TrainingState:
     """Moving mean of the batches' losses."""
 
     def add_step(self, *, num_tokens: int, seconds: float, loss: float | None = None) -> None:
-        """Count a step after which the training time is `seconds`; the moving mean remembers about 20 losses."""
+        """Count a step after which the training time is `seconds`; the moving mean covers about 20 losses."""
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
@@ -59,7 +59,7 @@ class TrainingState:
             self.mean_loss = loss if self.mean_loss is None else 0.95 * self.mean_loss + 0.05 * loss
 
     def add_validation(self, valid_loss: float) -> None:
-        """Remember this step if its validation loss is the lowest so far."""
+        """Record this step as the best one if its validation loss is the lowest so far."""
         if math.isfinite(valid_loss) and (self.best_valid_loss is None or valid_loss < self.best_valid_loss):
             self.best_step, self.best_valid_loss = self.steps, valid_loss
 
@@ -68,11 +68,11 @@ class TrainingState:
         return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule)
 
     def has_stopped_improving(self, schedule: Schedule) -> bool:
-        """Return True if the last `train.early_stopping_evals` validations were no better than the best before them."""
+        """Return True if none of the last `train.early_stopping_evals` validations improved on the best one before."""
         most = schedule.config.early_stopping_evals
         if most is None or self.best_step is None:
             return False
-        # Validations are counted by steps, so a resumed run decides as an undisturbed one.
+        # Validations are counted by steps, so a resumed run stops at the same step as an uninterrupted one.
         return schedule.num_evals(self.steps) - schedule.num_evals(self.best_step) >= most
 
 
@@ -93,12 +93,12 @@ class Checkpoints:
         )
 
     def write(self, state: TrainingState, model: LanguageModel, optimizer: torch.optim.Optimizer) -> None:
-        """Write the checkpoint after ``state.steps`` steps, then delete those that are no longer kept.
+        """Write the checkpoint after ``state.steps`` steps, then delete the checkpoints that are no longer kept.
 
-        If the writing fails, the whole folder is deleted.
+        If the writing fails, delete the folder of the new checkpoint.
         """
         folder = self._run.checkpoint(state.steps)
-        store.delete_folder(folder)  # an attempt that was killed may have left a part of it
+        store.delete_folder(folder)  # an attempt that was killed may have left an incomplete folder
         try:
             files = (
                 store.write_file(folder, MODEL, save(dict(model.state_dict()), {"format": "pt"})),
@@ -125,12 +125,12 @@ def complete_checkpoints(run: Run) -> list[int]:
 
 
 def latest_checkpoint(run: Run) -> int | None:
-    """Return the step of the latest intact checkpoint; delete damaged ones with a warning."""
+    """Return the step of the latest intact checkpoint, or None. Delete damaged checkpoints with a warning."""
     for step in reversed(complete_checkpoints(run)):
         try:
             _read(run, step)
         except DamagedError as error:
-            log.warning("the checkpoint of step %d is damaged; going back to the one before: %s", step, error)
+            log.warning("the checkpoint of step %d is damaged, so the previous one is used: %s", step, error)
             store.delete_folder(run.checkpoint(step))
         else:
             return step
@@ -138,7 +138,7 @@ def latest_checkpoint(run: Run) -> int | None:
 
 
 def trained_seconds(run: Run) -> float:
-    """Return the training time of the latest checkpoint; 0 without one."""
+    """Return the training time, in seconds, at the latest checkpoint. Return 0 without a checkpoint."""
     step = latest_checkpoint(run)
     if step is None:
         return 0.0
@@ -147,7 +147,7 @@ def trained_seconds(run: Run) -> float:
 
 
 def _best_checkpoint(run: Run, latest: int) -> int:
-    """Return the step of the checkpoint with the lowest validation loss; `latest`, if that one is not usable."""
+    """Return the step of the checkpoint with the lowest validation loss. Return `latest` if it is not usable."""
     try:
         with reading(join(run.checkpoint(latest), STATE), "using the latest"):
             best = json.loads(read_part(run, latest, STATE))["best_step"]
@@ -166,7 +166,7 @@ def load_checkpoint(
 
     Raises:
         DamagedError: if a file is missing, truncated or altered.
-        InputError: if it was made with other `settings`.
+        InputError: if the checkpoint was made with other `settings`.
     """
     files = _read(run, step)
     with reading(join(run.checkpoint(step), STATE), "delete this checkpoint and run the step again"):
@@ -222,7 +222,7 @@ def optimizer_tensors(model: LanguageModel, optimizer: torch.optim.Optimizer) ->
 def load_optimizer_tensors(
     model: LanguageModel, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> None:
-    """Replace the state of the optimizer by that of `optimizer_tensors`."""
+    """Replace the state of the optimizer by `tensors`, named as `optimizer_tensors` names them."""
     parameters = dict(model.named_parameters())
     states: dict[Tensor, dict[str, Any]] = {parameter: {} for parameter in parameters.values()}
     for key, tensor in tensors.items():

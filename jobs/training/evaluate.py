@@ -27,14 +27,15 @@ def scores(learner: Learner, data: TrainingData, max_windows: int, group: Group)
     """Return the scores on at most `max_windows` validation windows and a quarter as many training windows.
 
     A score holds the loss per target in the model's unit, and the share of targets that the model ranks first. The
-    windows are always the same ones. In a `LocalGroup`, the scores are this worker's parts, which add up.
+    windows are the same at every call. In a `LocalGroup`, each worker returns its part of the scores: the sum of the
+    parts is the result.
     """
     valid = _score(learner, data.valid, max_windows, group)
     return valid, _score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
 
 
 def to_metrics(data: TrainingData, loss_unit: str, valid: Tensor, train: Tensor) -> Quality:
-    """Return the scores as metrics; perplexity and bits per byte are there if the loss is in nats."""
+    """Return the scores as metrics. Perplexity and bits per byte are included if the loss is in nats."""
     train_loss, train_accuracy = train.tolist()
     loss, accuracy = valid.tolist()
     metrics: Quality = {
@@ -63,11 +64,11 @@ def _score(learner: Learner, windows: WindowSet, max_windows: int, group: Group)
 
 
 def baselines(model: LanguageModel, data: TrainingData, eval_windows: int) -> Quality:
-    """Return the baselines of the model's validation loss and accuracy, in the unit of its loss.
+    """Return the baselines of the model's validation loss and accuracy, in the unit of the model's loss.
 
     A model that predicts embeddings has `mean_vector_loss`, the squared distance to the mean embedding, and
-    `unigram_accuracy`, the share of the most frequent token. Mean and most frequent token are those of at most 65,536
-    evenly spaced training windows; loss and share are measured on the validation windows of `scores`.
+    `unigram_accuracy`, the share of the most frequent token. The mean and the most frequent token come from at most
+    65,536 evenly spaced training windows. Loss and share are measured on the validation windows of `scores`.
     """
     if model.loss_unit == "nats":
         return data.baselines

@@ -1,7 +1,7 @@
-"""Checks of what training will start from, before any text is tokenized: tokenizers and embeddings are read here.
+"""Checks the tokenizer, embeddings and earlier model that training will start from, before any text is tokenized.
 
-`jobs.sources.inputs` has the checks that need no library, which come first. The libraries take seconds to load, so
-they are loaded here only where they are needed, and a mistake in the corpus or the prompts is reported at once.
+`jobs.sources.inputs` has the checks that need no heavy library, which run first. Heavy libraries take seconds to load,
+so this module loads them only where they are needed. A mistake in the corpus or the prompts is thus reported at once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 def check_start(run: Run, config: Config) -> None:
     """Check tokenizer, prompts, embeddings and earlier model of a run, unless its training has begun.
 
-    Before the tokenize step, a vocabulary that will be learned is not known; after it, the checks are complete. A run
-    that uses a model has only this model and the prompts to check.
+    A vocabulary that the tokenize step learns is checked when this function is called again after that step. In a run
+    that uses a model (`use.model`), only this model and the prompts are checked.
 
     Raises:
         InputError: naming the setting, what is wrong and what to do.
@@ -42,7 +42,7 @@ def check_start(run: Run, config: Config) -> None:
     check_split(config, Pipeline.of(run))
     tokenizer = known_tokenizer(run, config)
     if tokenizer is not None:
-        if "tokens" not in used_datasets(run) or _learns(run, config):  # or an earlier check has said it
+        if "tokens" not in used_datasets(run) or _learns(run, config):  # else an earlier check has warned
             _warn_of_long_prompts(prompts, tokenizer, config.windows.size)
         if start is not None:
             from jobs.training.warm_start import check_tokenizer
@@ -50,8 +50,8 @@ def check_start(run: Run, config: Config) -> None:
             check_tokenizer(tokenizer, start)
     elif start is not None and config.tokenize.tokenizer == TRAIN:
         log.warning(
-            "train.init: a vocabulary that is learned equals that model's on the same text alone; set"
-            " tokenize.tokenizer=inherit, or to the model's tokenizer.json"
+            "train.init: a newly learned vocabulary equals the earlier model's only if the text is the same; set"
+            " tokenize.tokenizer to inherit, or to the earlier model's tokenizer.json"
         )
     if config.train.embeddings not in (None, EMBED):
         from jobs.embeddings.files import read_embeddings, token_names
@@ -63,7 +63,7 @@ def check_start(run: Run, config: Config) -> None:
 
 
 def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
-    """Return the tokenizer of a run, if it is known already: that of its tokens, or the one that it will use."""
+    """Return the tokenizer that has encoded or will encode the text of a run. Return None if it is not learned yet."""
     lake, name = Lake(run.lake_uri), config.tokenize.tokenizer
     is_known = "tokens" in used_datasets(run)
     if name == TRAIN and not is_known:
@@ -78,7 +78,7 @@ def known_tokenizer(run: Run, config: Config) -> Tokenizer | None:
 
 
 def _learns(run: Run, config: Config) -> bool:
-    """Return whether the vocabulary of a run was not known before its tokenize step."""
+    """Return whether a run learns its vocabulary in the tokenize step."""
     name = config.tokenize.tokenizer
     return name == TRAIN or (name == INHERIT and not inherits(run, config))
 

@@ -19,13 +19,13 @@ from jobs.training.order import SampleOrder, seed_from
 from jobs.training.record import Record
 from jobs.training.schedule import Schedule
 
-# Settings that may change between the attempts of a run, since the weights stay the same but for rounding.
+# Settings that may change between the attempts of a run, since the weights stay the same except for rounding.
 CHANGEABLE_SETTINGS = {
     "workers", "checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "keep_best", "max_restarts",
     "gang_timeout_seconds", "step_timeout_seconds", "eval_every", "state_every", "on_divergence", "max_rollbacks",
     "max_loss_rise", "device",
     "init",  # only the first attempt reads it, and `champion` may name another model later
-    "epochs_of_new_text",  # `epochs` is what followed from it
+    "epochs_of_new_text",  # its effect is in `epochs`
 }  # fmt: skip
 
 
@@ -60,7 +60,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """The training of one run."""
+    """The description of a run's training that the driver sends to each worker."""
 
     run: Run
     config: Config
@@ -69,13 +69,13 @@ class TrainingJob:
     skipped_batches: tuple[int, ...] = ()
     """Numbers of the batches that are left out because training diverged at them."""
     budget_seconds: float | None = None
-    """Seconds of training after which the budget ends it, earlier attempts included; None without a budget."""
+    """Seconds of training, including earlier attempts, after which the budget ends it. None without a budget."""
     record: Record | None = None
-    """The training that this one repeats; None unless it is a replay."""
+    """The record of the training that a replay repeats. None if this run is not a replay."""
     weights: str = ""
-    """The sha256 of the weights that training has started from; "" for random ones."""
+    """The sha256 of the weights from which training started. Empty for random weights."""
     is_for_new_text: bool = False
-    """Whether `train.epochs_of_new_text` decided the length. Windows are then drawn evenly from all text."""
+    """Whether `train.epochs_of_new_text` decided the number of epochs. Windows are then drawn evenly from all text."""
 
     def open_data(self) -> TrainingData:
         """Open the windows dataset; raise an InputError if it does not exist."""
@@ -104,10 +104,10 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The outcome of a training, as far as it is not in the metrics of the steps."""
+    """The result of a training, except for what is in the metrics of the steps."""
 
     is_complete: bool
-    """False if training stopped because a process was asked to shut down."""
+    """False if training stopped because a process received a shutdown signal."""
     num_parameters: int
     dtype: str
     """Arithmetic of the matrix products."""
@@ -131,5 +131,5 @@ class TrainingResult:
     """The machine of rank 0."""
 
     def to_stats(self) -> dict[str, Any]:
-        """Return the fields as they stand in the statistics of the step."""
+        """Return the fields for the statistics of the train step."""
         return {name: value for name, value in asdict(self).items() if name not in ("is_complete", "machine")}

@@ -33,7 +33,7 @@ class Learner:
 
     def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # or what names no GPU would take memory of the first one
+            torch.cuda.set_device(device)  # else code that names no GPU would use memory of the first one
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
@@ -46,7 +46,7 @@ class Learner:
             compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
-        """Add the gradient of a part of a batch's mean loss; return that part.
+        """Add the gradient of this worker's part of the batch's mean loss, and return that part of the loss.
 
         `windows` (n, size + 1), int64, are this worker's part of the batch, which has `num_targets` targets. At most
         `train.micro_batch_size` windows are in memory at a time.
@@ -91,7 +91,7 @@ class Learner:
 
     @property
     def gpu_bytes(self) -> int:
-        """Memory that tensors occupy on the GPU; 0 without a GPU."""
+        """Memory in bytes that tensors occupy on the GPU; 0 without a GPU."""
         return torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
     """Return a GPU, chosen by the worker's number on its machine, or the CPU.
 
     Args:
-        local_rank: Number of the worker among those on the same machine.
+        local_rank: Number of the worker among the workers on the same machine.
         wanted: ``train.device``.
 
     Raises:
@@ -127,7 +127,7 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
     if wanted == "cuda":
         raise InputError(
             f"train.device=cuda, but torch {torch.__version__} (built for CUDA {torch.version.cuda}) sees no GPU on"
-            f" {socket.gethostname()}: choose instances with GPUs whose driver is new enough for this build, or"
+            f" {socket.gethostname()}; choose instances with GPUs whose driver is new enough for this build, or set"
             " train.device=cpu"
         )
     return torch.device("cpu")
@@ -135,7 +135,10 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Give the same gradients for the same windows, also on a GPU, whose usual attention adds in any order."""
+    """Compute the same gradients for the same windows inside the context, also on a GPU.
+
+    The usual attention kernels of a GPU add numbers in any order.
+    """
     if device.type == "cpu":
         yield
         return
@@ -168,7 +171,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    has_that_of_arm = bool(torch.cpu.get_capabilities().get("bf16"))  # its speed is not known
+    has_that_of_arm = bool(torch.cpu.get_capabilities().get("bf16"))  # of unknown speed, so no warning
     if name == "bfloat16" and device.type == "cpu" and not _has_bfloat16(device) and not has_that_of_arm:
         _warn_of_bfloat16()
     return torch.bfloat16 if name == "bfloat16" else torch.float32
@@ -184,6 +187,6 @@ def _has_bfloat16(device: torch.device) -> bool:
 @cache
 def _warn_of_bfloat16() -> None:
     log.warning(
-        "train.dtype=bfloat16: this processor has no bfloat16 arithmetic, and needs many times as long for it as for"
+        "train.dtype=bfloat16: this processor has no bfloat16 arithmetic, so bfloat16 takes many times as long as"
         " float32; set train.dtype=auto or float32"
     )

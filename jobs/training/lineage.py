@@ -1,4 +1,4 @@
-"""Describes what made a model, at the end of its training."""
+"""Describes the lineage of a model, at the end of its training."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ def code_of(config: Config) -> dict[str, str]:
 
 
 def package_of() -> dict[str, str]:
-    """Return the sha256 of the zip file that this code was imported from; nothing if it was imported from a folder."""
+    """Return the sha256 of the zip file from which this code was imported. Return {} for code from a folder."""
     archive: Any = getattr(jobs.__loader__, "archive", None)
     return {"package": hashlib.sha256(Path(archive).read_bytes()).hexdigest()} if archive else {}
 
 
 def hash_of_embeddings(embeddings: str | None) -> str:
-    """Return the hash of the file or dataset that `train.embeddings` names; "" if it names none, or it is gone."""
+    """Return the hash of the file or dataset that `train.embeddings` names. Return "" if it names none or is gone."""
     if embeddings in (None, EMBED):
         return ""
     uri = to_uri(str(embeddings))

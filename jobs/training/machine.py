@@ -12,17 +12,17 @@ from jobs.engine.base import num_cores
 
 
 class Machine(TypedDict):
-    """What the result of floating-point arithmetic depends on."""
+    """The properties of a machine on which the results of floating-point arithmetic depend."""
 
     architecture: str
-    """Of the processor, such as ``x86_64``."""
+    """The architecture of the processor, such as ``x86_64``."""
     processor: str
-    """The processor's own name; "" if the system does not say it."""
+    """The model name of the processor. Empty if the system does not provide it."""
     capability: str
     """The vector instructions that torch uses on the processor, such as ``AVX512``."""
     cores: int
     threads: int
-    """The threads of a worker."""
+    """Number of threads of a worker."""
     device: str
     """The name of the GPU, or ``cpu``."""
 

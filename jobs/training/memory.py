@@ -15,7 +15,7 @@ _MAX_KEPT_BYTES, _MAX_HEAP_BLOCK_BYTES = 1 << 30, 1 << 25
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to 1 GiB that a step frees for the next one, instead of returning it to the system.
+    """Make glibc keep up to 1 GiB of freed memory for the next step, instead of returning it to the system.
 
     Otherwise the system must clear thousands of new pages, which takes 5 to 10% of a step of a small model.
     """
@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process."""
+    """Return the resident memory of this process in bytes."""
     resident: int = _process(os.getpid()).memory_info().rss
     return resident
 
@@ -41,5 +41,8 @@ def peak_resident_bytes() -> int:
 
 @cache
 def _process(pid: int) -> psutil.Process:
-    """Look a process up once, which takes longer than reading its memory. A forked worker has another `pid`."""
+    """Return a process, looked up once, since the lookup takes longer than reading the process's memory.
+
+    A forked worker has another `pid`, so it does not get the entry of its parent.
+    """
     return psutil.Process(pid)

@@ -50,7 +50,7 @@ class Journal:
         self._reported = 0.0
 
     def add(self, position: Position, quality: Quality, batch: BatchRow) -> None:
-        """Report a step: the position after it, its baselines and perhaps its validation, and its own metrics."""
+        """Report a step: the position after it, its baselines and validation (if it has one), and its own metrics."""
         row = cast("StepRow", {**position, **quality, **batch})
         self._rows.append(row)
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
@@ -63,7 +63,7 @@ class Journal:
             self._reported = time.monotonic()
 
     def flush(self) -> None:
-        """Write the collected rows as a part. Call it before each checkpoint, which may not be ahead of its metrics."""
+        """Write the collected rows as a part. Call this before each checkpoint, so that its steps have metrics."""
         if self._rows:
             name = f"{self._prefix}-{self._number:06d}.jsonl"
             store.write_bytes(join(self._run.metrics_parts, name), to_jsonl(self._rows))
@@ -86,7 +86,7 @@ class Journal:
 
 
 def compact(run: Run) -> list[StepRow]:
-    """Write the rows of all parts to ``metrics.jsonl``; return them by step, one row for each step."""
+    """Write the rows of all parts to ``metrics.jsonl``. Return them in the order of steps, one row for each step."""
     rows = read_parts(run)
     store.write_bytes(run.metrics, to_jsonl(rows))
     return rows

@@ -16,8 +16,8 @@ from jobs.config import TrainConfig
 def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = torch.float32) -> Optimizer:
     """Build the optimizer that `train.optimizer` names, over the parameters of `model`.
 
-    Its state holds one dictionary of tensors for each parameter. Vectors (biases and norm gains) have no weight decay.
-    `dtype` is the arithmetic of its matrix products.
+    The optimizer's state has one dictionary of tensors for each parameter. Vectors (biases and norm gains) have no
+    weight decay. `dtype` is the arithmetic of the optimizer's matrix products.
     """
     if config.optimizer == "muon":
         return _muon(model, config, dtype)
@@ -37,14 +37,17 @@ def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = 
 
 
 _GPU_BATCH = 2**24
-"""Most elements in a batch of matrices that Muon multiplies together on a GPU. A small matrix alone leaves it idle."""
+"""Maximum number of elements in the matrices that Muon multiplies together on a GPU.
+
+A single small matrix would leave the GPU idle.
+"""
 
 
 class Muon(Optimizer):
     """Muon, with updates of the size of AdamW's (arXiv:2502.16982), for parameters that are matrices.
 
-    `torch.optim.Muon` does the same, but computes in bfloat16 on any processor. One without bfloat16 arithmetic, which
-    many laptops have, needs 20 times as long for that as in float32.
+    `torch.optim.Muon` does the same, but always computes in bfloat16. On processors without bfloat16 arithmetic, such
+    as those of many laptops, that takes 20 times as long as float32.
 
     Args:
         groups: The parameters, as `torch.optim` takes them.
@@ -82,7 +85,7 @@ class Muon(Optimizer):
                     parameter.add_(update, alpha=-group["lr"] * length)
 
     def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """Add the gradient to the momentum, and return the direction to go."""
+        """Add the gradient to the momentum, and return the direction of the update."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
@@ -92,7 +95,7 @@ class Muon(Optimizer):
 
 
 def batches(matrices: Sequence[Tensor], most_elements: int) -> Iterator[Sequence[Tensor]]:
-    """Yield all matrices, those of one shape together, but a batch of several has at most `most_elements`."""
+    """Yield all matrices in batches of equal shape. A batch of several has at most `most_elements` elements."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(matrix.shape, []).append(matrix)
@@ -195,7 +198,7 @@ class FlatGradients:
             start += parameter.numel()
 
     def clip(self, max_norm: float) -> Tensor:
-        """Scale the gradients down to `max_norm` if their norm is larger; return the norm before."""
+        """Scale the gradients down to `max_norm` if their norm is larger. Return the norm before scaling."""
         self.norms = torch.stack(torch._foreach_norm(self._of_parameters))
         norm: Tensor = torch.linalg.vector_norm(self.norms)
         if norm > max_norm:

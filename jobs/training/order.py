@@ -3,10 +3,10 @@
 In each epoch the shards are permuted and cut into blocks of consecutive shards. Within a block, all windows are
 shuffled. So a worker needs the shards of one block at a time, and any range of the order can be computed without an
 array as long as the corpus. Epochs follow each other without end. Batch b consists of the positions
-``[b * B, (b + 1) * B)``, and each worker takes its share of them, whatever the number of workers.
+``[b * B, (b + 1) * B)`` for any number of workers, and each worker takes its share of them.
 
-A part of an epoch has the windows of the first blocks alone. Where all text must count, an epoch has only a share of
-the windows of each shard, other ones in each epoch.
+A training that ends within the first epoch uses only the windows of the first blocks. If the training must
+use all text evenly, an epoch has only a share of the windows of each shard, and each epoch has other windows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK_SHARDS = 8
 
 
 class SampleOrder:
-    """A pseudo-random order with every window once in each epoch.
+    """A pseudo-random order of windows. An epoch has every window once, or `share` of the windows of each shard.
 
     The id of a window is its position in the dataset: shards in their order, and windows in their order in the shard.
     """
@@ -31,14 +31,14 @@ class SampleOrder:
     def __init__(
         self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS, share: float = 1.0
     ) -> None:
-        """Prepare the order of windows in shards of these sizes; `share` of each shard's windows are in an epoch."""
+        """Prepare the order of windows in shards of these sizes. An epoch has `share` of each shard's windows."""
         self._sizes = np.asarray(windows_per_shard, dtype=np.int64)
         self._first_ids = np.cumsum(self._sizes) - self._sizes
         self._counts = np.ceil(self._sizes * share).astype(np.int64)
         self._seed = seed
         self._block_shards = block_shards
         self._epoch = -1
-        self._blocks: list[Ids] = []  # of shards, in this epoch
+        self._blocks: list[Ids] = []  # the shards of each block of this epoch
         self._starts = np.zeros(0, np.int64)  # the position at which each block starts
         self._block = -1, -1
         self._ids = np.zeros(0, np.int64)  # the shuffled windows of this block of an epoch
@@ -84,9 +84,9 @@ class SampleOrder:
 
 
 def seed_from(seed: int, weights: str) -> int:
-    """Return the seed of the order for a training that starts from weights with this sha256; `seed` for random ones.
+    """Return the seed of the sample order for a training that starts from weights with the sha256 `weights`.
 
-    So trainings that start from different models, such as nights, do not begin with the same windows.
+    Return `seed` for random weights. Trainings that start from different models thus begin with different windows.
     """
     return int.from_bytes(hashlib.sha256(f"{seed} {weights}".encode()).digest()[:8]) if weights else seed
 
@@ -100,7 +100,7 @@ def batch_of_step(step: int, skipped: Sequence[int]) -> int:
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's random numbers (dropout) by seed, step and rank, so that a resumed run draws the same ones."""
+    """Seed torch's random numbers (dropout) by seed, step and rank, so that a resumed run draws the same numbers."""
     torch.manual_seed(int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]))
 
 
@@ -108,6 +108,6 @@ def _permutation(length: int, *key: int) -> Ids:
     """Return a pseudo-random permutation that depends on `key` alone.
 
     numpy promises that the raw numbers of a bit generator never change, but not the result of `Generator.permutation`.
-    A run that resumes under a later version must find the same order.
+    A run that resumes under a later version must get the same order.
     """
     return np.argsort(np.random.Philox(np.random.SeedSequence(key)).random_raw(length), kind="stable")

@@ -11,7 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import TCPStore  # where torch.distributed has it from; it does not export the type
+from torch._C._distributed_c10d import TCPStore  # torch.distributed does not export this type
 
 from jobs.engine.base import WorkerContext
 
@@ -22,7 +22,7 @@ class Group:
     """A rank among workers that sum tensors together."""
 
     is_local = False
-    """True if each worker steps by itself, so that sums stay local."""
+    """True if each worker takes optimizer steps by itself, without sums over the workers."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
@@ -34,7 +34,7 @@ class Group:
         return self.rank == 0
 
     def share(self, num_items: int) -> slice:
-        """Return this worker's contiguous share of `num_items` items; the shares of all workers cover them all."""
+        """Return this worker's contiguous share of `num_items` items. The shares of all workers cover all items."""
         first, last = (rank * num_items // self.world_size for rank in (self.rank, self.rank + 1))
         return slice(first, last)
 
@@ -89,9 +89,9 @@ def join_group(context: WorkerContext, timeout_seconds: float) -> Iterator[Group
 
 
 def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> tuple[TCPStore, list[int]]:
-    """Return the store through which the workers find each other, and the number of GPUs that each worker sees.
+    """Return the store through which the workers find each other, and the number of GPUs visible to each worker.
 
-    The store is on a port of rank 0 that the system chooses.
+    Rank 0 serves the store on a port that the system chooses.
     """
     gpus = torch.cuda.device_count()
     if context.rank != 0:
@@ -110,7 +110,7 @@ def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> tuple[
 def choose_backend(hosts: Sequence[str], gpus: Sequence[int]) -> str:
     """Return gloo, with nccl for GPU tensors if each worker has a GPU of its own.
 
-    All workers choose from the same numbers, so that no worker waits for others in another backend.
+    All workers choose from the same numbers, so that all choose the same backend.
     """
     crowded = any(hosts.count(host) > seen for host, seen in zip(hosts, gpus, strict=True))
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"
@@ -118,7 +118,7 @@ def choose_backend(hosts: Sequence[str], gpus: Sequence[int]) -> str:
 
 @contextmanager
 def _gloo_on_loopback() -> Iterator[None]:
-    """Make gloo use the loopback interface instead of the one of the host's name, which may not resolve."""
+    """Make gloo use the loopback interface instead of the interface of the host's name, which may not resolve."""
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     if name is None or "GLOO_SOCKET_IFNAME" in os.environ:
         yield

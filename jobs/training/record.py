@@ -1,7 +1,7 @@
-"""The record of an earlier training, which a replay follows where a clock or a failure decided.
+"""The record of an earlier training: the decisions that depended on a clock or a failure. A replay repeats them.
 
 With `train.max_seconds` or a budget, learning rates, rounds and the last step depend on the speed of the machine.
-``metrics.jsonl`` has all of them, and JSON keeps a float exactly.
+``metrics.jsonl`` has all of these values, and JSON stores a float exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jobs.metrics.training import StepRow
 
 @dataclass(frozen=True)
 class Record:
-    """The decisions of a training that another one repeats."""
+    """The decisions of a training that a replay repeats."""
 
     learning_rates: tuple[float, ...]
     """The learning rate of each step; their number is the number of steps."""
@@ -32,7 +32,7 @@ class Record:
     skipped_batches: tuple[int, ...] = ()
     """The numbers of the batches that were left out after a divergence."""
     new_share: float | None = None
-    """The share of the text that was new to the model to start from; None if it was not known."""
+    """The share of the text that was new to the model that training started from. None if it was not known."""
 
     @classmethod
     def of_run(cls, run: Run, config: TrainConfig) -> Record:
@@ -44,23 +44,23 @@ class Record:
             skipped = []
         with reading(run.metrics, "choose another run"):
             of_rounds = rows[config.allreduce_steps :] if config.strategy != "allreduce" else []
-            ends = [row["step"] for row in of_rounds if row["sync_bytes"]]  # of a round, the last step alone has some
+            ends = [row["step"] for row in of_rounds if row["sync_bytes"]]  # only the last step of a round has any
             rates = tuple(float(row["learning_rate"]) for row in rows)
             return cls(rates, tuple(ends), tuple(map(int, skipped)), _new_share(run))
 
     def round_end(self, step: int) -> int:
-        """Return the step that ends the round in which the step after `step` is."""
+        """Return the last step of the round that contains the step after `step`."""
         return next(end for end in self.round_ends if end > step)
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """The run that another run makes again, as the file `Run.replay` has it."""
+    """The content of the file `Run.replay`: the run that a replay makes again."""
 
     run: str
     """The folder of the run below `Lake.runs`."""
     weights: str
-    """The sha256 of its ``model.safetensors``."""
+    """The sha256 of that run's ``model.safetensors``."""
     record: Record
 
     def to_json(self) -> bytes:
@@ -71,18 +71,18 @@ class Replayed:
 def _new_share(run: Run) -> float | None:
     try:
         found = store.read_json(run.start).get("new_share")
-    except FileNotFoundError:  # of an earlier version
+    except FileNotFoundError:  # a run of an earlier version
         return None
     return None if found is None else float(found)
 
 
 def read_replayed(run: Run) -> Replayed | None:
-    """Return what a run makes again; None if it is no replay."""
+    """Return the run that `run` makes again. Return None if `run` is not a replay."""
     try:
         with reading(run.replay, "replay under another run id"):
             values: dict[str, Any] = json.loads(store.read_bytes(run.replay))
             known = values.pop("record")
-            new_share = known.pop("new_share", None)  # an earlier version has not written it
+            new_share = known.pop("new_share", None)  # earlier versions did not write it
             record = Record(**{name: tuple(each) for name, each in known.items()}, new_share=new_share)
             return Replayed(**values, record=record)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def read_steps(run: Run) -> list[StepRow]:
 
 
 def first_difference(one: Sequence[StepRow], other: Sequence[StepRow]) -> str:
-    """Return the first step at which two trainings differ, and in what; empty if the metrics show nothing."""
+    """Return the first step at which two trainings differ, and the metric. Return "" if no metric differs."""
     for before, now in zip(one, other, strict=False):
         for name in ("samples", "learning_rate", "loss"):
             if before.get(name) != now.get(name):

@@ -1,8 +1,8 @@
-"""Makes a run's model again: checks what it was made of, plans the new run, and compares the weights.
+"""Makes a run's model again: checks the inputs, plans the new run, and compares the weights.
 
-The new run has the settings of the earlier one, with two exceptions. The model that training starts from, and a
-tokenizer that was not learned, are named by the place where they are. Its training follows the record of the earlier
-one.
+The new run has the settings of the earlier run, with three exceptions. Two inputs are named by their URIs: the model
+that training starts from, and a tokenizer that was not learned. The new model is not promoted. The training follows the
+record of the earlier training.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ EngineName = Literal["inline", "spark"]
 
 @dataclass(frozen=True)
 class Replay:
-    """A run whose model is made again."""
+    """The plan to make the model of the run `source` again."""
 
     source: Run
     lineage: Lineage
-    """That of the run's model."""
+    """The lineage of the model of `source`."""
     config: Config
     """The configuration of the new run."""
     replayed: Replayed
-    """What the new run is to repeat."""
+    """The weights and the record of `source`, which the new run must repeat."""
     states_lost: int = 0
-    """How often a worker did not find its latest optimizer state."""
+    """How often a worker of `source` did not find its latest optimizer state."""
 
     @classmethod
     def of(cls, source: Run) -> Replay:
         """Return the replay of a run.
 
         Raises:
-            InputError: if the run has no model, its model has no lineage, or something that it was made of is gone.
+            InputError: if the run has no model, its model has no lineage, or an input of the run is gone.
         """
         manifest = store.read_manifest(source.model)
         if manifest is None:
-            raise InputError(f"{source.uri}: has no model to make again; continue the run until it is trained")
+            raise InputError(f"{source.uri}: this run has no model to replay; continue the run until it is trained")
         lineage = read_lineage(source.model)
         if lineage is None:
             raise InputError(
-                f"{source.model}: does not say what made it, since an earlier version did; train it anew to replay it"
+                f"{source.model}: has no lineage, since an earlier version made this model; train it again to replay it"
             )
         config = _config_of(source, lineage)
         record = Record.of_run(source, config.train)
@@ -74,7 +74,7 @@ class Replay:
         return "spark" if self.lineage.machine["engine"] == "spark" else "inline"
 
     def check_corpus(self, engine: Engine) -> None:
-        """Read the corpus on `engine`; raise an InputError if it is not the one that the model was trained on."""
+        """Read the corpus on `engine`. Raise an InputError if the model was trained on another corpus."""
         begun = store.info(self.source.config)
         forgotten = read_forgotten(Lake(self.source.lake_uri)) if begun else ()
         if lost := sum(each.since > begun.modified_at for each in forgotten if begun):
@@ -94,12 +94,12 @@ class Replay:
         )
 
     def warnings(self, engine: str) -> Iterator[str]:
-        """Yield what may make the weights differ: other code, another machine, or what the record does not have.
+        """Yield the reasons why the weights may differ: other code, another machine, or lost optimizer states.
 
-        Of Spark's machines nothing is known before they train.
+        The machines of Spark's workers are not known before the training.
         """
         if lost := self.states_lost:
-            yield f"{lost} optimizer states were lost in {self.source.folder}, which no replay repeats"
+            yield f"{lost} optimizer states were lost in {self.source.folder}; a replay cannot repeat that"
         known: dict[str, Any] = {"engine": engine}
         if engine == "inline":
             known |= this_machine(choose_device(0, self.config.train.device))
@@ -108,19 +108,19 @@ class Replay:
         yield from differing(self.lineage.conditions, here)
 
     def prepare(self, run: Run) -> None:
-        """Write what the new run is to repeat into its folder, unless it is there.
+        """Write what the new run must repeat into the folder of `run`, unless an earlier call has written it.
 
         Raises:
-            InputError: if the run exists and is no replay of this one, or a file that the settings name is gone.
+            InputError: if `run` exists and is not a replay of `source`, or a file that the settings name is gone.
         """
         if store.exists(run.config) and read_replayed(run) is None:
-            raise InputError(f"{run.uri}: this run exists, and is no replay; choose another --run-id")
+            raise InputError(f"{run.uri}: this run exists and is not a replay; choose another --run-id")
         check_start(run, self.config)
         if not store.publish(run.replay, self.replayed.to_json()) and read_replayed(run) != self.replayed:
-            raise InputError(f"{run.uri}: is a replay of another run; choose another --run-id")
+            raise InputError(f"{run.uri}: this run is a replay of another run; choose another --run-id")
 
     def verdict(self, run: Run) -> tuple[bool, str]:
-        """Return whether a run that has trained has the same weights, and one line that says so, or what differs."""
+        """Return whether the trained `run` has the same weights, and a line that says so or names a difference."""
         manifest, lineage = store.read_manifest(run.model), read_lineage(run.model)
         if manifest is None or lineage is None:
             raise DamagedError(f"{run.model}: not complete; delete {run.train} and replay again")
@@ -133,7 +133,7 @@ class Replay:
 
 
 def _config_of(source: Run, lineage: Lineage) -> Config:
-    """Return the configuration of the new run. It compares its model with none, since it promotes none."""
+    """Return the configuration of the new run, in which promotion is disabled."""
     config = of_run.read_config(source)
     learns = config.tokenize.tokenizer == TRAIN or lineage.tokenizer["from"] == TRAINED
     if hash_of_embeddings(config.train.embeddings) != lineage.embeddings:
@@ -152,7 +152,7 @@ def _config_of(source: Run, lineage: Lineage) -> Config:
 
 
 def _place_of(origin: ModelOrigin, lake: Lake) -> str:
-    """Return the URI of the model that training started from: where it was then, or in `Lake.models`."""
+    """Return the URI of the model that training started from: its earlier place, or a copy in `Lake.models`."""
     for uri in (origin.uri, join(lake.models, origin.name or "unknown")):
         manifest = read_model_manifest(uri)
         if manifest is not None and origin.weights in ("", manifest.fingerprint):
@@ -164,7 +164,7 @@ def _place_of(origin: ModelOrigin, lake: Lake) -> str:
 
 
 def _changed_file(source: Run, files: list[dict[str, Any]]) -> str:
-    """Return the first file that differs, and how; "" if the lake no longer has the list of the earlier files."""
+    """Return the first file that differs, and how. Return "" if the lake no longer lists the earlier files."""
     listed = files_behind(source.model, Lake(source.lake_uri))
     if listed is None:
         return ""

@@ -4,7 +4,7 @@ Where `train.max_seconds` or the budget ends a run before its last step, the dec
 follows the larger of two shares: the share of the steps and the share of the seconds that have passed. The warm-up is
 at most a tenth of either.
 
-A replay has no clock: its steps and their learning rates are those of a record.
+A replay does not use a clock: its steps and their learning rates come from the record.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Schedule:
     config: TrainConfig
     total_steps: int
     num_windows: int
-    """Windows of an epoch."""
+    """Number of windows in an epoch."""
     budget_seconds: float | None = None
     """Seconds of training that the budget pays for; None without a budget."""
     record: Record | None = None
-    """The training that this one repeats; None unless it is a replay."""
+    """The record of the training that a replay repeats. None if this run is not a replay."""
 
     @classmethod
     def of(

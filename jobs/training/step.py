@@ -1,4 +1,4 @@
-"""One optimizer step of a worker. The all-reduce loop and the local steps of rounds both take it."""
+"""One optimizer step of a worker, used by the all-reduce loop and by the local steps of rounds."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def train_step(
 ) -> BatchRow:
     """Train on this worker's share of a global batch; return the metrics of the step.
 
-    In a `LocalGroup` each worker steps by itself: its gradient and loss are means over its share. In another group
-    they are means over the global batch, and `exchange` sums the parts.
+    In a `LocalGroup`, each worker takes the step by itself, and its gradient and loss are means over its share. In any
+    other group, gradient and loss are means over the global batch, and `exchange` sums the workers' parts.
 
     `step` counts from 0, and `batch` is the number of the global batch in the sample order. The loss is compared with
     `mean_loss`, the moving mean of earlier losses (`check_loss`).
@@ -97,8 +97,8 @@ def check_loss(
 ) -> None:
     """Raise a DivergedError if training diverged at `step`, which trained on the windows `ids`.
 
-    That is so if `loss` or the gradient's `norm` is not finite, or the loss is more than `train.max_loss_rise` above
-    `mean_loss`.
+    Training has diverged if `loss` or the gradient's `norm` is not finite, or if the loss is more than
+    `train.max_loss_rise` above `mean_loss`.
     """
     has_risen = mean_loss is not None and config.max_loss_rise is not None and loss > mean_loss + config.max_loss_rise
     if math.isfinite(loss) and math.isfinite(norm) and not has_risen:
@@ -113,5 +113,5 @@ def check_loss(
 
 
 def samples_checksum(ids: Ids) -> str:
-    """Return a checksum of a batch's windows."""
+    """Return a checksum of the ids of a batch's windows."""
     return f"{zlib.crc32(ids.tobytes()):08x}"

@@ -37,10 +37,12 @@ SCRATCH = "scratch"
 
 
 def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
-    """Replace the name in `train.init` by the URI of that model; by None for random weights, or with a checkpoint.
+    """Return the job with the start of the training decided, and statistics about the start.
 
-    `train.epochs` becomes what `train.epochs_of_new_text` makes of it. Also return statistics: where the weights come
-    from, and how much of the text is new to them. The first attempt decides all this, and checks that the model fits.
+    `train.init` becomes the URI of the model that it names, or None for random weights or if training resumes from a
+    checkpoint. `train.epochs` is set as `train.epochs_of_new_text` requires. The statistics are where the weights come
+    from, and which share of the text is new to the earlier model. The first attempt decides all this, and checks that
+    the model fits.
     """
     config, run = job.config, job.run
     is_resumed, decision = latest_checkpoint(run) is not None, run.start
@@ -48,10 +50,10 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
         with reading(decision, f"delete {run.train} and run the step again"):
             decided = store.read_json(decision)
             uri, origin, new_share = decided["init"], decided.get("origin"), decided.get("new_share")
-            # The windows of a training that an earlier version began go on in the order of that version.
+            # A training that an earlier version began continues in the order of windows of that version.
             weights = origin["weights"] if origin and "new_share" in decided else ""
     except FileNotFoundError:
-        # A checkpoint without this file is of an earlier version.
+        # A checkpoint without this file was written by an earlier version.
         uri = config.train.init if is_resumed else _decide(job)
         known = None if uri is None or is_resumed else ModelOrigin.read(uri, Lake(run.lake_uri))
         weights = known.weights if known else ""
@@ -68,17 +70,17 @@ def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
 
 
 def read_start(run: Run) -> ModelOrigin | None:
-    """Return the model that a training has started from; None for random weights."""
+    """Return the model that a training has started from. Return None for random weights."""
     with reading(run.start, f"delete {run.train} and run the step again"):
         found = store.read_json(run.start)
         if found["init"] is None:
             return None
-        # An earlier version has written where the model lies, and nothing else.
+        # Earlier versions wrote only the URI of the model.
         return ModelOrigin(**(found.get("origin") or {"uri": found["init"], "name": "", "weights": "", "run": ""}))
 
 
 def _decide(job: TrainingJob) -> str | None:
-    """Return the URI of the model to start from, which fits; None for random weights."""
+    """Return the URI of the model to start from, after a check that it fits. Return None for random weights."""
     init = job.config.train.init
     uri = find_start(init, Lake(job.run.lake_uri))
     if uri is not None:
@@ -90,9 +92,9 @@ def _decide(job: TrainingJob) -> str | None:
 
 
 def _share_of_new_text(job: TrainingJob, uri: str) -> float | None:
-    """Return the share of the text in files that the run of the model at `uri` did not have; None if it is not known.
+    """Return the share of the text that is in files which the run of the model at `uri` did not have.
 
-    A replay takes what was known then.
+    Return None if the files of that run are not known. In a replay, return the share of the record.
     """
     if job.record:
         return job.record.new_share
@@ -101,7 +103,7 @@ def _share_of_new_text(job: TrainingJob, uri: str) -> float | None:
         return None
     files = [(each["sha256"], each["text_bytes"]) for each in TokensDataset.of_run(job.run).files]
     share = share_of_new(files, (each["sha256"] for each in known))
-    log.info("%.1f%% of the text is new to that model", 100 * share)
+    log.info("%.1f%% of the text is new to the model that training starts from", 100 * share)
     return share
 
 
@@ -121,7 +123,7 @@ def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
 
 
 def check_tokenizer(tokenizer: Tokenizer, uri: str) -> None:
-    """Check that the model at `uri` has the same tokenizer."""
+    """Raise an InputError if the model at `uri` has another tokenizer."""
     earlier = Tokenizer(read_model_file(uri, TOKENIZER), join(uri, TOKENIZER))
     ours, theirs = (hashlib.sha256(each.json).hexdigest()[:12] for each in (tokenizer, earlier))
     if ours != theirs:
@@ -132,7 +134,7 @@ def check_tokenizer(tokenizer: Tokenizer, uri: str) -> None:
 
 
 def embeddings_uri(run: Run, embeddings: str) -> str:
-    """Return the place of the embeddings that `train.embeddings` names."""
+    """Return the path or URI of the embeddings that `train.embeddings` names."""
     if embeddings != EMBED:
         return embeddings
     name = used_datasets(run).get("embeddings")

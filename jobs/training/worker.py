@@ -1,7 +1,8 @@
 """One rank of an all-reduce training: synchronous data-parallel training, one global batch in each step.
 
-Each worker computes the gradient of its share of the batch, one all-reduce sums the gradients, and all take the same
-optimizer step. So the weights stay bitwise equal on all workers, and equal those of a single worker but for rounding.
+Each worker computes the gradient of its share of the batch, one all-reduce sums the gradients, and all workers take the
+same optimizer step. So the weights stay bitwise equal on all workers. Except for rounding, they equal the weights that
+a single worker would compute.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = None) -> TrainingResult:
     """Train with the other workers of the group until the schedule is over, or until the step `until`.
 
-    The result is the same on each worker. It is not complete if a worker was asked to shut down.
+    The result is the same on each worker. It is not complete if a worker received a shutdown signal.
     """
     keep_freed_memory()
     torch.set_num_threads(context.threads)  # PySpark sets OMP_NUM_THREADS=1 for any number of cores
@@ -67,7 +68,7 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
 
 
 def _resume(job: TrainingJob, learner: Learner, group: Group) -> TrainingState:
-    """Load the latest intact checkpoint, which rank 0 chooses for all workers; else return the initial state."""
+    """Load the latest intact checkpoint, which rank 0 chooses for all workers. Return the initial state without one."""
     found = latest_checkpoint(job.run) if group.is_first else None
     step = int(group.largest(-1 if found is None else found))
     if step < 0:
@@ -95,7 +96,7 @@ class Loop:
         self._started = time.monotonic() - state.seconds
 
     def run(self, until: int | None) -> bool:
-        """Take all steps that are left; return False if a worker was asked to shut down before the end."""
+        """Take all steps that are left. Return False if a worker received a shutdown signal before the end."""
         num_evals = self._trainer.schedule.num_evals
         while not (self._is_over(until) or self._must_stop):
             row, quality = self._step(), self._baselines

@@ -1,7 +1,7 @@
 """The driver of training in rounds of local steps.
 
-In a round, every worker trains from the same weights on its shares of the global batches, as a task of an ordinary
-stage (`task.py`). The driver then takes the mean of the weight deltas as the gradient of an outer optimizer (DiLoCo,
+In a round, every worker trains from the same weights on its shares of the global batches, as an ordinary task of the
+engine (`task.py`). The driver then takes the mean of the weight deltas as the gradient of an outer optimizer (DiLoCo,
 arXiv:2311.08105). Averaging is an outer learning rate of 1 without momentum.
 
 Each round ends with a checkpoint, which holds the state of the outer optimizer. A driver that was killed repeats the
@@ -50,7 +50,7 @@ from jobs.training.warm_start import initial_model
 log = logging.getLogger(__name__)
 
 FIRST_TIMED_STEPS = 10
-"""Steps of the first round of a run that a time limit ends, before the duration of a step is known."""
+"""Number of steps in the first round of a run with a time limit, when the duration of a step is not known yet."""
 
 
 class Rounds:
@@ -74,10 +74,10 @@ class Rounds:
         self._seconds_per_step = self._state.seconds / self._state.steps if self._state.steps else None
 
     def run(self, shutdown: ShutdownSignal) -> TrainingResult:
-        """Train all rounds that are left, or until this process is asked to shut down."""
+        """Train all rounds that are left, or until this process receives a shutdown signal."""
         while not (self._state.is_over(self._schedule) or shutdown.is_received):
             self._train_round()
-        device = choose_device(0)  # the driver's, in case no worker has trained in a round
+        device = choose_device(0)  # the driver's device, used if no worker has trained in a round
         last = self._results[-1] if self._results else None
         return TrainingResult(
             is_complete=self._state.is_over(self._schedule),
@@ -143,7 +143,7 @@ class Rounds:
             last_step = min(last_step, step + (math.ceil(seconds_left / per_step) if per_step else FIRST_TIMED_STEPS))
         manifest = store.read_manifest(self._run.checkpoint(step))
         assert manifest is not None
-        # Rounds of an epoch have no number, so their copies follow the steps.
+        # A round of one epoch has no number, so the last step decides whether it copies the states.
         number = last_step // config.sync_every if config.sync_every else last_step
         return RoundPlan(
             training_id=self._training_id,
@@ -168,7 +168,10 @@ class Rounds:
         return max(step + 1, math.ceil((epoch + 1) * num_windows / config.batch_size))
 
     def _outer_step(self, name: str) -> None:
-        """Take a step of the outer optimizer along the mean of the workers' deltas; one at a time is in memory."""
+        """Take a step of the outer optimizer along the mean of the workers' weight deltas.
+
+        Only one delta at a time is in memory.
+        """
         parameters = dict(self._model.named_parameters())
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)
@@ -181,7 +184,7 @@ class Rounds:
         self._outer.zero_grad()
 
     def _validate(self, plan: RoundPlan, row: RoundRow) -> Quality:
-        """Return the validation metrics after a round. Each worker computes a share. Adds the bytes sent to `row`."""
+        """Return the validation metrics after a round, and add the bytes sent to `row`. Each worker takes a share."""
         data = save(dict(self._model.state_dict()))
         weights = store.write_file(join(self._run.rounds, plan.name), MODEL, data)
         parts = self._map(partial(validate_part, weights=weights, plan=plan), f"validate step {plan.last_step}")
@@ -191,7 +194,7 @@ class Rounds:
         return to_metrics(self._data, self._model.loss_unit, valid, train)
 
     def _write(self, plan: RoundPlan, rows: list[RoundRow], quality: Quality) -> None:
-        """Write metrics and checkpoint of a round, and delete earlier rounds; `quality` is that of the last step."""
+        """Write metrics and checkpoint of a round, and delete earlier rounds. `quality` belongs to the last step."""
         rows[-1]["sync_bytes"] += sum(parameter.nbytes for parameter in self._model.parameters())
         momenta = [tensor for state in self._outer.state.values() for tensor in state.values()]
         rows[-1]["state_bytes"] += sum(tensor.nbytes for tensor in momenta)
@@ -218,7 +221,7 @@ def clean_up(job: TrainingJob, engine: Engine) -> None:
 
 
 def outer_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build SGD for the mean delta: with Nesterov momentum for DiLoCo, a plain sum for averaging."""
+    """Build SGD for the mean weight delta: with Nesterov momentum for DiLoCo, a plain sum for averaging."""
     if config.strategy == "average":
         return torch.optim.SGD(model.parameters(), lr=1.0)
     momentum = config.outer_momentum
@@ -226,7 +229,7 @@ def outer_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.
 
 
 def _training_id(run: Run) -> str:
-    """Return the unique name of this training; choose it at the first call."""
+    """Return the unique name of this training. The first call chooses the name."""
     uri = join(run.train, "training.id")
     store.publish(uri, uuid.uuid4().hex.encode())
     return store.read_bytes(uri).decode()

@@ -1,6 +1,6 @@
 """A round of local steps: its plan, the results that its workers commit, and the metrics of its steps.
 
-A worker's result lies in ``<run>/train/rounds/<round>/<rank>/``: its weight delta, in some rounds a copy of its
+A worker's result is in ``<run>/train/rounds/<round>/<rank>/``: its weight delta, in some rounds a copy of its
 optimizer state, and a manifest with the fields of `RoundResult`. A delta is stored as float32, bfloat16 or int8.
 """
 
@@ -27,7 +27,7 @@ _SCALE = "/scale"
 
 
 class RoundRow(BatchRow, RoundCost):
-    """The metrics of a step of all workers of a round."""
+    """The metrics of one step of a round, over all workers."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RoundPlan:
     """The name under which machines cache the optimizer states of this training."""
     first_step: int
     last_step: int
-    """Steps done after the round; `first_step` of them were done before."""
+    """Number of steps done after the round. `first_step` is the number of steps done before it."""
     workers: int
     weights_hash: str
     """Hash of the weights that the round starts from."""
@@ -48,7 +48,7 @@ class RoundPlan:
     """Estimated duration of a step, from which each step's learning rate is planned."""
     threads: int
     copied_round: str | None
-    """Name of the latest round that copied the optimizer states to the lake."""
+    """Name of the latest round that copied the optimizer states to the lake. None if no round has."""
     copies_state: bool
     """True if this round copies the optimizer states to the lake."""
 
@@ -67,16 +67,16 @@ class RoundResult:
     """The result of one worker in a round."""
 
     delta: FileEntry
-    """File of the change of the weights."""
+    """File of the weight delta."""
     rows: list[BatchRow]
     weights_bytes: int
-    """Weights read from the lake."""
+    """Bytes of weights read from the lake."""
     state_bytes: int
-    """Optimizer state read from the lake."""
+    """Bytes of optimizer state read from the lake."""
     state_from: str
     """Where the optimizer state was found: ``local``, ``checkpoint``, ``copy`` or ``none``; ``start`` at step 0."""
     copied_bytes: int
-    """Optimizer state written to the lake."""
+    """Bytes of optimizer state written to the lake."""
     device: str
     dtype: str
     peak_resident_bytes: int
@@ -84,7 +84,7 @@ class RoundResult:
     """The worker's machine; None if an earlier version wrote the result."""
 
     def to_counts(self) -> dict[str, Any]:
-        """Return the fields that the manifest holds beside its files."""
+        """Return the fields that the manifest stores in addition to its files."""
         return {name: value for name, value in asdict(self).items() if name != "delta"}
 
 
@@ -127,12 +127,13 @@ def decode(name: str, read: Callable[[str], Tensor]) -> Tensor:
 
 
 def merge_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, one_by_one: bool) -> list[RoundRow]:
-    """Merge the workers' metrics into one row for each step of the round, which took `elapsed` of `ended` seconds.
+    """Merge the workers' metrics into one row for each step of a round.
 
-    The losses are parts of the global batch's mean and add up; gradient norms are averaged. The time of the round
-    beyond its steps is divided among them as synchronization. If the workers ran `one_by_one`, their times add up. The
-    last row has the bytes of the whole round, written and read: deltas and weights (`sync_bytes`) and optimizer states
-    (`state_bytes`). It also counts the workers that did not find their latest optimizer state (`states_lost`).
+    The round took `elapsed` seconds, and ended when training had taken `ended` seconds. The losses are parts of the
+    global batch's mean and add up. Gradient norms are averaged. The time of the round beyond its steps is divided among
+    the steps as synchronization. If the workers ran `one_by_one`, their times add up. The last row has the bytes of the
+    whole round, written and read: deltas and weights (`sync_bytes`) and optimizer states (`state_bytes`). It also
+    counts the workers that did not find their latest optimizer state (`states_lost`).
     """
     combine = sum if one_by_one else max
     steps = list(zip(*(result.rows for result in results), strict=True))

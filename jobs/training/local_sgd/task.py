@@ -1,6 +1,6 @@
 """The tasks of a round: a worker's local steps, and its share of the validation.
 
-The manifest of a result is published only if there is none yet, so of two attempts of a task one counts.
+The manifest of a result is published only if there is none yet, so only one of two attempts at a task counts.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCa
     """Return where the best optimizer state was found, the bytes read from the lake for it, and the state.
 
     An optimizer state is up to twice as large as the weights, so it stays on the worker's machine after a round. Only
-    every `train.state_every` rounds a copy goes to the lake. The first of these states is taken:
+    every `train.state_every` rounds a copy goes to the lake. The first of these states that exists is used:
 
-    1. that of the own rank after the last round, else that of another rank, from this machine;
-    2. that in the checkpoint, if an all-reduce warm-up has just ended;
-    3. the latest copy in the lake, some rounds old. If n other workers wrote it, it is that of rank `rank` modulo n;
+    1. on this machine, the state of `rank` after the last round, else the state of another rank;
+    2. the state in the checkpoint, if an all-reduce warm-up has just ended;
+    3. the latest copy in the lake, some rounds old. If n workers wrote copies, use the copy of rank `rank` modulo n;
     4. none: the moments begin at zero.
     """
     cached = cache.read(rank, plan.first_step)
@@ -154,7 +154,7 @@ class OptimizerCache:
         self._folder = cache_folder() / f"rounds-{training_id}"
 
     def read(self, rank: int, step: int) -> Tensors | None:
-        """Return the state of `rank` after `step` steps, else that of another rank, else None."""
+        """Return the state of `rank` after `step` steps, else the state of another rank, else None."""
         own = self._path(rank, step)
         for path in sorted(self._folder.glob(f"{step:08d}-*.safetensors"), key=lambda path: path != own):
             try:
@@ -164,7 +164,7 @@ class OptimizerCache:
         return None
 
     def write(self, rank: int, step: int, previous_step: int, tensors: Tensors) -> None:
-        """Write the state of `rank` after `step` steps, and delete its older ones.
+        """Write the state of `rank` after `step` steps, and delete its older states.
 
         The state of `previous_step` is kept for a task that repeats the round.
         """

@@ -1,4 +1,4 @@
-"""The signal that asks training to shut down: SIGTERM, sent before a machine is taken away or when a run is cancelled.
+"""The shutdown signal of training: SIGTERM, sent before a machine is taken away or when a run is cancelled.
 
 A worker that receives SIGTERM finishes its step and the checkpoint after it. The driver cannot send a signal to the
 workers on a cluster, so it writes an object into the run's folder, and rank 0 looks for that object.
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class ShutdownSignal:
-    """A handler of SIGTERM that records the signal, and passes it to a handler of the same class that it replaced."""
+    """A handler of SIGTERM that records the signal. A `ShutdownSignal` that it replaced also receives the signal."""
 
     def __init__(self) -> None:
         self._received = threading.Event()
@@ -33,11 +33,11 @@ class ShutdownSignal:
 
     @property
     def is_received(self) -> bool:
-        """True once the process was asked to shut down."""
+        """True once a shutdown was requested."""
         return self._received.is_set()
 
     def set(self) -> None:
-        """Record that the process was asked to shut down."""
+        """Record that a shutdown was requested."""
         self._received.set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -48,7 +48,7 @@ class ShutdownSignal:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Handle SIGTERM inside the context, which only a main thread can; in another thread do nothing."""
+        """Handle SIGTERM inside the context. Do nothing outside the main thread, which alone can set handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -1,14 +1,14 @@
-"""A deadline for each step of a worker. A process of its own enforces it, since a worker that hangs cannot end itself.
+"""A deadline for each step of a worker. A separate process enforces it, since a worker that hangs cannot end itself.
 
-The worker sends a line through a pipe whenever it begins something. When no line arrives for too long, the watchdog
+The worker sends a line through a pipe whenever it begins an activity. When no line arrives for too long, the watchdog
 makes the worker write its stacks, reports them, and kills the worker. A worker that only waits for others is reported
-at once but killed later, so that the worker that hangs goes first.
+at once but killed later, so that the worker that hangs is killed first.
 
-faulthandler writes the stacks in a signal handler, so it works while Python itself is stuck. A stopped process is
-continued for it.
+faulthandler writes the stacks in a signal handler, so the stacks are written even while Python itself is stuck. A
+worker that was stopped by a signal is continued, so that the handler runs.
 
-This file is also the program of the watchdog process. Python receives it as text, since the package may lie in a zip
-file, so it needs nothing but the standard library.
+This file is also the program of the watchdog process. Python receives the program as text, since the package may be in
+a zip file. So this file imports only the standard library.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WAITING = "waiting for the others in "
 
 
 class Watchdog:
-    """The worker's end of the pipe."""
+    """The worker's end of the pipe to the watchdog process."""
 
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
@@ -51,7 +51,7 @@ class Watchdog:
 
 @contextmanager
 def watch(rank: int, timeout_seconds: float, crash_report: str | None) -> Iterator[Watchdog]:
-    """Start a watchdog that kills this process when it does not beat for `timeout_seconds`.
+    """Start a watchdog that kills this process if it does not call `beat` for `timeout_seconds`.
 
     The watchdog writes to stderr, and to the file `crash_report`, which the engine reads when it loses a worker.
     """
@@ -103,7 +103,7 @@ def _main(pid: int, rank: int, timeout_seconds: float, stacks: Path, crash_repor
 
 
 def _receive(seconds: float) -> str | None:
-    """Return the worker's last line: "" after it has exited, None if no line arrived for `seconds`.
+    """Return the worker's last line. Return "" if the worker has exited, None if no line arrived for `seconds`.
 
     Count ticks instead of reading a clock, since this process may be stopped together with the worker.
     """

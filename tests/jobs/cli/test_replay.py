@@ -196,11 +196,11 @@ def test_what_cannot_be_made_again_is_refused_before_anything_is_written(home, t
     refused("r", "texts")
     text.write_bytes(data)
     refused("unknown", "has no run 'unknown'")
-    refused("r", "this run exists, and is no replay", options=("--run-id", "r"))
+    refused("r", "this run exists and is not a replay", options=("--run-id", "r"))
     edit_lineage(run, lambda _: None)
-    refused("r", "does not say what made it")
+    refused("r", "has no lineage, since an earlier version made this model")
     store.delete_file(join(run.model, "_manifest.json"))
-    refused("r", "has no model to make again")
+    refused("r", "this run has no model to replay")
 
 
 def test_a_model_to_start_from_that_is_gone_is_said(home, capsys):

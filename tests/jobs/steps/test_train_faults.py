@@ -150,7 +150,7 @@ def test_a_batch_that_diverges_is_left_out_after_a_rollback(place, monkeypatch, 
     run, config = make_run(place, **settings)
     messages = []
     stats = train.run(run, config, InlineEngine(), messages.append)
-    assert "training diverged at step 13; back to step 10, without that batch (1 of 3)" in messages
+    assert "training diverged at step 13; back to step 10, without that batch (rollback 1 of 3)" in messages
     assert "training windows" in caplog.text
     assert stats["rollbacks"] == 1
     assert [row["samples"] for row in metrics(run)][:-1] == order[:12] + order[13:]

@@ -22,7 +22,7 @@ def learner(**settings):
 def test_a_wanted_gpu_that_is_absent_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device(0).type == choose_device(0, "cpu").type == "cpu"
-    with pytest.raises(InputError, match=r"train\.device=cuda, but torch .* sees no GPU on \S+: choose instances"):
+    with pytest.raises(InputError, match=r"train\.device=cuda, but torch .* sees no GPU on \S+; choose instances"):
         choose_device(0, "cuda")
 
 
