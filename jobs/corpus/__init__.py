@@ -1,1 +1,1 @@
-"""Reads the text of a corpus: documents of any file format, checked, filtered and without duplicates."""
+"""Reads the documents of a corpus from files of any supported format, checks and filters them, and drops duplicates."""

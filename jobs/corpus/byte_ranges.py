@@ -1,4 +1,4 @@
-"""Byte ranges of a corpus: its files, divided among tasks."""
+"""Divides the files of a corpus into groups of byte ranges. One task reads one group."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ class ByteRange:
 
 
 def divide_sources(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
-    """Divide sources into groups of about `split_bytes`; they do not depend on the number of workers.
+    """Divide sources into groups of about `split_bytes`. The groups do not depend on the number of workers.
 
-    A large file is divided into ranges, unless it is compressed. An empty source has one empty range.
+    A large file is divided into several ranges, except with `whole_files` or if it is compressed. An empty source has
+    one empty range.
     """
     groups: list[list[ByteRange]] = []
     room = 0

@@ -1,4 +1,4 @@
-"""Reads the bytes of a corpus file: any range of a plain file, or a stream that is decompressed while it is read."""
+"""Reads the bytes of a corpus file: any range of a plain file, or a stream that is decompressed during reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_plain(file: Source, buffer_bytes: int = store.BUFFER_BYTES) -> Iterator
     """Open a file for reading its stored bytes at any position.
 
     Raises:
-        InputError: if it cannot be read, or its size is not the one that was listed.
+        InputError: if the file cannot be read, or its size differs from the listed size.
     """
     with named_errors(file.uri), store.open_input(file.uri, buffer_bytes) as stream:
         size = stream.seek(0, SEEK_END)
@@ -39,7 +39,7 @@ def open_stream(file: Source) -> Iterator[BufferedReader]:
     """Open a file for reading its decompressed content from start to end.
 
     Raises:
-        InputError: if it cannot be read, or is damaged or not compressed as its name says.
+        InputError: if the file cannot be read, is damaged, or is not compressed as its name says.
     """
     with open_plain(file, BLOCK_BYTES) as stream:
         yield open_decompressed(stream, file.compression, file.uri) if file.compression else stream
@@ -47,7 +47,7 @@ def open_stream(file: Source) -> Iterator[BufferedReader]:
 
 @contextmanager
 def open_seekable(file: Source) -> Iterator[BinaryIO]:
-    """Open a file for reading its content at any position; a compressed file is decompressed to the local disk."""
+    """Open a file for reading its content at any position. A compressed file is decompressed to the local disk."""
     if file.compression is None:
         with open_plain(file) as stream:
             yield stream

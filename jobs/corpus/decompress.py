@@ -1,7 +1,8 @@
-"""Decompresses gzip, bzip2, xz and zstd as streams, and takes what the programs of these names take.
+"""Decompresses gzip, bzip2, xz and zstd as streams. Accepts the files that the programs of these names accept.
 
-A file may have several members, empty ones among them, and zeros after the last one. gzip, bzip2 and xz ignore other
-bytes there with a warning; here they are counted. zstd refuses them.
+A file may have several members, some of them empty. gzip, bzip2 and xz files may have zeros after the last member.
+Other bytes after it are ignored by these programs with a warning; here they are ignored and counted. In zstd files,
+bytes after the last member are an error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from backports import zstd
 from jobs.errors import InputError
 
 _CHUNK_BYTES = 1 << 18
-_MAGIC_BYTES = 10  # the longest one
+_MAGIC_BYTES = 10  # the length of the longest magic number
 _MAGIC = {
     "gz": re.compile(rb"\x1f\x8b\x08"),
     "bz2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17\x72\x45\x38\x50\x90)"),
@@ -28,11 +29,11 @@ _MAGIC = {
 }
 _BEGINNINGS = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ", "zst": b"\x28\xb5\x2f"}
 _PROGRAMS = {"gz": "gzip", "bz2": "bzip2", "xz": "xz", "zst": "zstd"}
-_MAX_WINDOW_LOG = 31  # the largest one of the format on 64-bit machines
+_MAX_WINDOW_LOG = 31  # the largest that the format allows on 64-bit machines
 
 
 class _Gunzip:
-    """A decompressor of one gzip member, with the interface of those in `bz2` and `lzma`."""
+    """Decompresses one gzip member, with the interface of the decompressors in `bz2` and `lzma`."""
 
     def __init__(self) -> None:
         self._object = zlib.decompressobj(16 + zlib.MAX_WBITS)  # checks the CRC and the length, too
@@ -65,7 +66,7 @@ class Decompressed(io.RawIOBase):
     """The decompressed content of a stream. Reading raises InputError if the data is damaged or truncated."""
 
     ignored_bytes = 0
-    """Bytes after the last member that belong to none; known at the end of the stream."""
+    """Number of bytes after the last member that belong to no member. It is known at the end of the stream."""
 
     def __init__(self, stream: io.BufferedReader, compression: str, uri: str) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ class Decompressed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read the next bytes; 0 means the end."""
+        """Read the next bytes into `buffer`, and return their number. 0 means the end."""
         data = b""
         while self._decoder and not data:
             if self._decoder.eof:
@@ -99,13 +100,13 @@ class Decompressed(io.RawIOBase):
         except (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, ValueError) as error:
             if "dictionary" in str(error).lower():
                 raise InputError(
-                    f"{self._uri}: compressed with a dictionary, which is not at hand; decompress it with zstd -d -D"
-                    " DICTIONARY, and compress it again without one"
+                    f"{self._uri}: compressed with a dictionary, which is not available; decompress it with zstd -d -D"
+                    " DICTIONARY, and compress it again without a dictionary"
                 ) from None
             raise self._damaged(str(error)) from None
 
     def _begin_member(self, rest: bytes) -> None:
-        """Begin the next member, or end. `rest` is what follows a member."""
+        """Begin the next member, or end the stream. `rest` holds what was read after the previous member."""
         skipped = b"" if self._compression == "zst" else b"\0"
         rest = (rest + self._pending).lstrip(skipped)
         while len(rest) < _MAGIC_BYTES and (more := self._stream.read(_CHUNK_BYTES)):
@@ -119,7 +120,7 @@ class Decompressed(io.RawIOBase):
             raise InputError(f"{self._uri}: bytes that are not zstd follow a complete frame; remove them")
         while rest:
             if magic.search(rest):
-                raise self._damaged("other bytes stand between its members")
+                raise self._damaged("there are other bytes between its members")
             more = self._stream.read(_CHUNK_BYTES)
             self.ignored_bytes += len(rest) - (_MAGIC_BYTES if more and len(rest) > _MAGIC_BYTES else 0)
             rest = rest[-_MAGIC_BYTES:] + more if more and len(rest) > _MAGIC_BYTES else more
@@ -132,10 +133,12 @@ class Decompressed(io.RawIOBase):
 
 
 def open_decompressed(stream: io.BufferedReader, compression: str, uri: str) -> io.BufferedReader:
-    """Return the decompressed content of a stream that is named `uri`; its `raw` is a `Decompressed`.
+    """Return a reader of the decompressed content of a stream. The reader's `raw` is a `Decompressed`.
+
+    Empty content is accepted. Errors name the stream `uri`.
 
     Raises:
-        InputError: if the content is not compressed as its name says. Empty content is taken.
+        InputError: if the content is not compressed as its name says, or is truncated.
     """
     beginning = stream.read(64)
     stream.seek(0)

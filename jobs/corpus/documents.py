@@ -1,11 +1,11 @@
 """Splits text files into documents.
 
-Documents lie between borders. A border is a run of whitespace with enough line ends: two between paragraphs (so a blank
-line, which may hold spaces), one between lines. A document begins with the first byte after a border that is not
-whitespace, and belongs to the byte range in which it begins. So byte ranges of any size give the same documents, each
-exactly once, and a compressed file that is read as a stream gives them too.
+Documents are separated by borders. A border is a run of whitespace with enough line ends: two between paragraphs (thus
+a blank line, which may hold spaces), one between lines. A document begins with the first byte after a border that is
+not whitespace, and belongs to the byte range in which it begins. So the documents do not depend on the size of the
+byte ranges, and each is found exactly once. A compressed file, which is read as a stream, gives the same documents.
 
-Whitespace means ASCII whitespace throughout. A line ends with LF, CRLF or CR, and a file may mix them; all become LF.
+Whitespace means ASCII whitespace throughout. A line ends with LF, CRLF or CR, and a file may mix these; all become LF.
 Documents have no whitespace at their ends, and a byte order mark is not part of the text.
 """
 
@@ -27,7 +27,7 @@ from jobs.sources.contents import BYTE_ORDER_MARK
 
 Unit = Literal["paragraph", "line", "record", "file"]
 
-# rstrip removes the whitespace before a border: a pattern that begins with \s* takes quadratic time.
+# No pattern begins with \s*, which would take quadratic time: rstrip removes the whitespace before a border.
 _NO_BORDER = re.compile(rb"(?!)")
 _LINE_END = rb"(?:\n|\r\n|\r(?!\n))"
 _BORDERS = {
@@ -43,10 +43,10 @@ _SPACES = re.compile(rb"\s*")
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents of a file, and counts of unusual things in it.
+    """A batch of documents of one file, and counts of unusual things in them.
 
-    The offset of a document is in bytes of the decompressed text; in JSONL it is that of the record's line, and in
-    Parquet it is the number of the row.
+    The offset of a document is its position in the decompressed text, in bytes. In JSONL it is the offset of the
+    record's line, and in Parquet the number of the row in the file, from 0.
     """
 
     texts: Texts
@@ -60,7 +60,7 @@ class Documents:
 
 
 def read_text(part: ByteRange, unit: Unit) -> Iterator[Documents]:
-    """Read the documents that begin in a range of a text file; the last one may end behind the range.
+    """Read the documents that begin in a range of a text file. The last document may end after the range.
 
     A plain file gives one batch. A compressed file is read as a stream, in batches; its range must be the whole file.
     """
@@ -79,7 +79,7 @@ def _read_range(part: ByteRange, unit: Unit) -> Documents:
         is_end = part.end == part.source.size
         num_lines = _count_lines(data, unit) + (is_end and data[-1:] not in (b"", b"\n", b"\r"))
         if data.endswith(b"\r") and read_at(file, start + len(data), 1) == b"\n":
-            num_lines -= unit == "line"  # the next range has the LF of this CRLF
+            num_lines -= unit == "line"  # the next range counts this CRLF, at its LF
         first = _first_document(file, data, start, unit)
         if first is None:
             return Documents.of([], [], _empty_lines(unit, num_lines, 0))
@@ -97,16 +97,16 @@ def _begins_with_mark(file: BinaryIO, part: ByteRange, data: bytes) -> bool:
 
 
 def _split_stream(stream: BinaryIO, unit: Unit) -> Iterator[Documents]:
-    rest, offset, last = b"", 0, b""  # an unfinished document, and its offset
+    rest, offset, last = b"", 0, b""  # an unfinished document, its offset, and the last byte read
     while True:
-        more = stream.read(max(BLOCK_BYTES, len(rest)))  # doubled, so that long documents take linear time
+        more = stream.read(max(BLOCK_BYTES, len(rest)))  # grows, so that long documents take linear time
         if not offset and not rest and more.startswith(BYTE_ORDER_MARK):
             more, offset = more[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
         data = rest + more
         texts, begins = split_documents(data, unit)
         num_lines = _count_lines(more, unit) + (not more and last not in (b"", b"\n", b"\r"))
-        num_lines -= unit == "line" and last + more[:1] == b"\r\n"  # counted with the block before
-        num_complete = len(texts) - bool(more and len(texts))  # the last one may continue
+        num_lines -= unit == "line" and last + more[:1] == b"\r\n"  # this CRLF was counted with the previous block
+        num_complete = len(texts) - bool(more and len(texts))  # the last document may continue in the next block
         offsets = begins[:num_complete] + offset
         yield Documents(texts[:num_complete], offsets, _empty_lines(unit, num_lines, num_complete))
         if not more:
@@ -116,12 +116,12 @@ def _split_stream(stream: BinaryIO, unit: Unit) -> Iterator[Documents]:
 
 
 def _count_lines(data: bytes, unit: Unit) -> int:
-    """Count the line ends if documents are lines."""
+    """Return the number of line ends if documents are lines, otherwise 0."""
     return count_line_ends(data) if unit == "line" else 0
 
 
 def _empty_lines(unit: Unit, num_lines: int, num_documents: int) -> Counter[str]:
-    """Count the empty lines if documents are lines."""
+    """Return the number of empty lines as a counter. It is empty if documents are not lines."""
     return Counter(empty_documents=num_lines - num_documents) if unit == "line" else Counter()
 
 
@@ -142,7 +142,7 @@ def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Offsets]:
 
 def count_line_ends(data: bytes) -> int:
     """Count the line ends: LF, CRLF and CR."""
-    if b"\r" not in data:  # takes a thirtieth of the time
+    if b"\r" not in data:  # this test takes a thirtieth of the time of counting CR and CRLF
         return data.count(b"\n")
     return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
@@ -153,7 +153,7 @@ def plain_line_ends(data: bytes) -> bytes:
 
 
 def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
-    """Return `data` with LF for each line end, and the offsets of the LF that were CRLF."""
+    """Return `data` with LF for each line end, and the offset, in the result, of each LF that was CRLF."""
     if b"\r" not in data:
         return data, np.zeros(0, np.int64)
     buffer = np.frombuffer(data, np.uint8)
@@ -185,7 +185,7 @@ def _blank(data: bytes, begins: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]
 
 
 def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
-    """Move `begins` and `ends` in place past the whitespace at the ends of texts; no text is blank."""
+    """Move `begins` and `ends`, in place, past the whitespace at both ends of each text. No text may be blank."""
     buffer = np.frombuffer(data, np.uint8)
     for text in np.flatnonzero(IS_SPACE[buffer[begins]]):
         begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # always matches
@@ -197,7 +197,10 @@ def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
 
 
 def _first_document(file: BinaryIO, data: bytes, start: int, unit: Unit) -> int | None:
-    """Return the position in `data`, read from `start`, of the first document that begins in it; None if none does."""
+    """Return the position in `data` of the first document that begins there. Return None if no document does.
+
+    `data` was read from the offset `start` of the file.
+    """
     lead = len(data) - len(data.lstrip())
     if lead == len(data):
         return None
@@ -208,7 +211,10 @@ def _first_document(file: BinaryIO, data: bytes, start: int, unit: Unit) -> int 
 
 
 def _begins_document(file: BinaryIO, position: int, unit: Unit) -> bool:
-    """Return whether a document begins at `position`, which is not whitespace: after a border, or first in the text."""
+    """Return whether a document begins at `position`: after a border, or at the beginning of the text.
+
+    The byte at `position` must not be whitespace.
+    """
     size = _BLOCK_BYTES
     while True:
         begin = position - size if position - size > len(BYTE_ORDER_MARK) else 0
@@ -224,7 +230,7 @@ def _begins_document(file: BinaryIO, position: int, unit: Unit) -> bool:
 
 
 def _complete(file: BinaryIO, data: bytes, start: int, unit: Unit) -> bytes:
-    """Return `data`, read from `start`, extended to the end of the last document that begins in it."""
+    """Extend `data`, which was read from the offset `start`, to the end of the last document that begins in it."""
     text_end = len(data.rstrip())
     size = _BLOCK_BYTES
     while not (border := _BORDERS[unit].search(data, text_end)):

@@ -1,7 +1,9 @@
-"""Finds documents with the same text, or nearly the same: all but the first in the order of the corpus are dropped.
+"""Finds documents whose text repeats that of an earlier document of the corpus, exactly or nearly.
 
-Documents are duplicates if they share a key: the hash of their text, or one of several (see `near_keys`). First, each
-split writes the keys of its documents; then each task takes one bucket of keys and looks for repeated ones.
+Documents are duplicates if they share a key. For exact duplicates, the key is the hash of the text. For near
+duplicates, each document has several keys (see `near_keys`). First, one task for each split of the corpus (a
+group of byte ranges) writes the keys of the split's documents. Then one task for each bucket of keys looks for repeated
+keys.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from jobs.engine.base import Engine
 from jobs.lake.store import delete_folder, read_bytes, write_bytes
 from jobs.lake.uri import join
 
-BUCKET_KEYS = 1 << 24  # a task holds one bucket
+BUCKET_KEYS = 1 << 24  # about; a task holds one bucket in memory
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class Duplicates:
     folder_uri: str
     num_buckets: int
     counted_as: str
-    """The name of a dropped document in the statistics."""
+    """The name under which the statistics count dropped documents."""
 
     def of_split(self, number: int) -> set[int]:
-        """Return the positions of a split's duplicates among its documents."""
+        """Return the positions, among the documents of split `number`, of those that are duplicates."""
         names = (f"repeated/{number}-{bucket}.npy" for bucket in range(self.num_buckets))
         return {position for name in names for position in _read(join(self.folder_uri, name)).tolist()}
 
@@ -47,9 +49,9 @@ class Duplicates:
 def find_duplicates(
     folder_uri: str, splits: Sequence[Sequence[ByteRange]], settings: TokenizeConfig, engine: Engine
 ) -> Iterator[Duplicates | None]:
-    """Find the duplicates that the settings drop; None if they drop none.
+    """Find the duplicates that the settings drop. Yield None if the settings drop no duplicates.
 
-    They are stored in files below `folder_uri` that are deleted at the end of the context.
+    The duplicates are stored in files below `folder_uri`. These files are deleted at the end of the context.
     """
     if not (settings.drop_duplicates or settings.drop_near_duplicates):
         yield None
@@ -73,7 +75,7 @@ def find_duplicates(
 
 
 def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settings: TokenizeConfig) -> int:
-    """Write the keys of a split's documents below `folder_uri`; return their number."""
+    """Write the keys of a split's documents below `folder_uri`, and return the number of keys."""
     number, parts = item
     keys_of: Callable[[Texts], Keys] = near_keys if settings.drop_near_duplicates else Texts.hashes
     found = [keys_of(batch.texts).reshape(-1) for part in parts for batch in read_documents(part, settings)]
@@ -85,7 +87,7 @@ def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settin
 def write_duplicates(
     bucket: int, *, folder_uri: str, num_splits: int, num_buckets: int, keys_per_document: int
 ) -> None:
-    """Write, for each split, the documents that have a key of this bucket which an earlier document has too."""
+    """Write, for each split, the positions of documents that share a key of this bucket with an earlier document."""
     positions, keys = [], []
     for number in range(num_splits):
         of_split = _read(join(folder_uri, f"keys/{number}.npy"))

@@ -1,4 +1,4 @@
-"""Filters of single documents; each counts what it changes or drops.
+"""Filters single documents. Each filter counts what it changes or drops.
 
 Documents have no whitespace at their ends and are never empty, so no filter trims them.
 """
@@ -24,7 +24,7 @@ def has_filters(settings: TokenizeConfig) -> bool:
 def filter_documents(batch: Documents, settings: TokenizeConfig, marks: Sequence[Mark] | None) -> Documents:
     """Return the documents of one file that pass the filters, changed where a filter changes them.
 
-    `marks` holds the marks of Project Gutenberg in a text file, if these are looked for.
+    `marks` holds the marks of Project Gutenberg in a text file. It is None if they were not searched for.
     """
     counts = Counter(batch.counts)
     kept: list[tuple[bytes, int]] = []

@@ -1,6 +1,7 @@
-"""The marks of Project Gutenberg: where its headers, footers and licences begin and end around the text of a book.
+"""Finds the marks (lines) around the text of a Project Gutenberg book, and removes what is not its text.
 
-Marks have changed since 1991. A file or record may hold several books one after another, each with its own marks.
+The headers, footers and licences around a book begin and end with marks, whose wording has changed since 1991. A file
+or record may hold several books one after another, each with its own marks.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _CREDIT = rf"(?:this {_TEXT} was {_MADE}|{_TEXT} {_MADE}|produced|prepared) by\b
 _CREDITS = rf"(?:\s*\n[ \t]*{_CREDIT}[^\n]*(?:\n[ \t]*[^\s][^\n]{{0,200}}){{0,6}})*"
 _SMALL_PRINT = r"(?:OF )?(?:THE )?SMALL PRINT[^\n]*"
 _PATTERNS: dict[Kind, str] = {
-    # From these two on, the text is the header of a book, if a mark of its start follows.
+    # From either of these two marks on, the text is the header of a book, if a mark of the book's start follows.
     "header": r"\**[ \t]*(?:this is )?(?:the |a )?(?:copyrighted )?"
     rf"Project Gutenberg(?:'s [^\n]|(?:'s)? {_TEXT}\b)[^\n]*",
     "small_print": rf"\*+ ?START[*: ]+{_SMALL_PRINT}",
@@ -41,7 +42,7 @@ _HEADERS, _STARTS = ("header", "small_print"), ("start", "small_print_end")
 _BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _ANY = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items())
 _MARK = re.compile(rf"^(?:{_BYTE_ORDER_MARK})?[ \t]*(?:{_ANY})".encode(), re.MULTILINE | re.IGNORECASE)
-_MARK_BYTES = 1 << 12  # longer than a mark with the names of those who prepared the text
+_MARK_BYTES = 1 << 12  # longer than any mark, including the credits that follow it
 _HEADER_BYTES = 1 << 15  # longer than any header
 
 
@@ -66,22 +67,22 @@ class MarkFinder:
         return judge(self._found)
 
     def _search(self, limit: int) -> None:
-        """Take the marks that begin before `limit`, and keep what follows for the next block."""
+        """Record the marks that begin before `limit`, and keep the data after them for the next block."""
         taken = 0
         for begin, end, kind in _find(self._data, min(1, self._offset)):
             if begin >= limit:
                 break
             self._found.append((self._offset + begin, self._offset + end, kind))
             taken = end
-        kept = max(0, taken - 1, limit - 1)  # with the byte before, which says whether a line begins
+        kept = max(0, taken - 1, limit - 1)  # with the previous byte, which shows whether a line begins here
         self._data, self._offset = self._data[kept:], self._offset + kept
 
 
 def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
-    """Return the marks of a text with what is kept around them.
+    """Decide for each mark whether the text before it, its own line and the text after it are kept.
 
-    A book's text lies between the mark of its start and that of its end. Text before the first start is a header, and
-    text after an end is a licence, up to the licence's last line or the next start. Any other text is kept.
+    A book's text lies between the mark of its start and the mark of its end. Text before the first start is a header.
+    Text after an end is a licence, up to the licence's last line or the next start. Any other text is kept.
     """
     marks: list[Mark] = []
     kept, has_started, has_ended = True, False, False
@@ -89,8 +90,8 @@ def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
         if kept and (kind == "last_line" or (kind in _HEADERS and not _starts_header(found, i))):
             marks.append(Mark(begin, end, True, True, True))  # a line of the text that only looks like a mark
             continue
-        is_start = kind == "start" or (kind == "small_print_end" and not has_ended)  # else it ends a footer
-        if is_start and kept and not has_started:  # the line that begins the header is not known
+        is_start = kind == "start" or (kind == "small_print_end" and not has_ended)  # otherwise it ends a footer
+        if is_start and kept and not has_started:  # no mark begins this header
             _drop_after_last(marks)
             kept = False
         keeps_after = kind not in (*_HEADERS, "end")
@@ -101,13 +102,13 @@ def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
 
 
 def _starts_header(found: Sequence[Found], i: int) -> bool:
-    """Return whether the next mark after header lines is that of a book's start, and near."""
+    """Return whether the next mark after the header lines from `i` on is a book's start, at most 32 KiB away."""
     following = next((mark for mark in found[i + 1 :] if mark[2] not in _HEADERS), None)
     return following is not None and following[2] in _STARTS and following[0] - found[i][0] <= _HEADER_BYTES
 
 
 def _drop_after_last(marks: list[Mark]) -> None:
-    """Drop the text after the last mark of `marks`, and the lines in it that only look like marks."""
+    """Drop, in place, the text after the last real mark, and the lines in this text that only look like marks."""
     last = max((i for i, mark in enumerate(marks) if not mark.keeps_line), default=-1)
     if last >= 0:
         marks[last] = marks[last]._replace(keeps_after=False)
@@ -116,12 +117,12 @@ def _drop_after_last(marks: list[Mark]) -> None:
 
 
 def has_books(marks: Sequence[Mark]) -> bool:
-    """Return whether any of the marks is one of Project Gutenberg."""
+    """Return whether any mark is a real one, rather than a line of the text that only looks like a mark."""
     return any(not mark.keeps_line for mark in marks)
 
 
 def keep_bodies(text: bytes, offset: int, marks: Sequence[Mark]) -> bytes:
-    """Return the parts of a document that are kept; it begins at `offset` in a file that has these `marks`."""
+    """Return the parts of a document that are kept. The document begins at `offset` in a file with these `marks`."""
     next_mark = bisect_left(marks, offset, key=lambda mark: mark.begin)
     if next_mark and marks[next_mark - 1].end > offset:
         return b""
@@ -134,14 +135,14 @@ def keep_bodies(text: bytes, offset: int, marks: Sequence[Mark]) -> bytes:
 
 
 def between_marks(text: bytes) -> tuple[bytes, bool]:
-    """Return the parts of a whole text that are kept, and whether it has marks; without marks, all of it is kept."""
+    """Return the parts of a whole text that are kept, and whether it has marks. A text without marks is kept whole."""
     found = list(_find(text))
     marks = judge(found)
     return _cut(text, found, marks).strip(), has_books(marks)
 
 
 def _cut(text: bytes, found: Iterable[Found], marks: Sequence[Mark]) -> bytes:
-    """Return the parts of a text that are kept; the marks that are `found` in it are the first ones of `marks`."""
+    """Return the parts of a text that are kept. The marks `found` in the text are the first of `marks`."""
     parts, position, keeps_rest = [], 0, marks[0].keeps_before if marks else True
     for (begin, end, _), mark in zip(found, marks, strict=False):
         keeps_rest = mark.keeps_after
@@ -158,8 +159,8 @@ def _cut(text: bytes, found: Iterable[Found], marks: Sequence[Mark]) -> bytes:
 
 
 def _find(data: bytes, start: int = 0) -> Iterator[Found]:
-    """Yield where the marks in `data` begin and end, and their kinds."""
-    if b"\r" in data:  # a line end in any form; offsets stay
+    """Yield the begin, the end and the kind of each mark in `data`, from the offset `start` on."""
+    if b"\r" in data:  # every line end becomes LF; offsets stay the same
         data = data.replace(b"\r\n", b" \n").replace(b"\r", b"\n")
     for match in _MARK.finditer(data, start):
         kind = cast("Kind", match.lastgroup)

@@ -1,7 +1,8 @@
-"""Corpus files that hold tokens: numbers, or the ``word,[ids],frequency`` lists of an earlier pipeline.
+"""Reads corpus files that hold token ids: numbers, or lines of the form ``word,[ids],frequency``.
 
-Ids are read as words, in the order of the file, so `tokenize.kind=word` turns each into one token. A list of sorted,
-distinct words is a dictionary, not a text: it is read as well, with a warning, since windows over it have no meaning.
+Each id is read as a word, in the order of the file, so that `tokenize.kind=word` turns each id into one token. A list
+of sorted and distinct words is a dictionary rather than a text. It is read with a warning, since windows over its ids
+have no meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MIN_LINES = 3  # fewer lines do not identify a format
 
 
 def ids_as_words(batch: Documents) -> Documents:
-    """Return the ids of each document, joined by spaces; documents without ids are dropped. `check_ids` came before."""
+    """Return the ids of each document, joined by spaces. Drop documents without ids. Call `check_ids` before."""
     texts = [b" ".join(_ID.findall(b"\n".join(map(_ids, text.split(b"\n"))))) for text in batch.texts]
     kept = [i for i, text in enumerate(texts) if text]
     return Documents.of([texts[i] for i in kept], batch.offsets[kept], batch.counts)
@@ -30,10 +31,13 @@ def check_ids(source: Source) -> bool:
     """Return whether a file of ids is a dictionary: a list of sorted and distinct words.
 
     Raises:
-        InputError: naming the first line without ids.
+        InputError: if the file is not a text file, or a line has no ids. The message names the first such line.
     """
     if source.format != "txt":
-        raise InputError(f"{source.uri}: tokenize.input=ids is for text files of ids, not for .{source.format}")
+        raise InputError(
+            f"{source.uri}: tokenize.input=ids reads only text files, and this file is .{source.format}; set"
+            " tokenize.input=text"
+        )
     number, ascending, last = 0, True, None
     for batch in read_text(ByteRange.whole(source), "line"):
         for line in batch.texts:
@@ -51,7 +55,7 @@ def check_ids(source: Source) -> bool:
 
 
 def looks_like_a_list(beginning: bytes) -> bool:
-    """Return whether all complete lines at the beginning of a file are ``word,[ids],frequency``."""
+    """Return whether a file begins with three or more lines, all of the form ``word,[ids],frequency``."""
     lines = [line for line in plain_line_ends(beginning[:4096]).split(b"\n")[:-1] if line.strip()]
     return len(lines) >= _MIN_LINES and all(_LISTED.match(line) for line in lines)
 

@@ -1,4 +1,4 @@
-"""Opens Parquet files that people give, and names what is wrong with them."""
+"""Opens Parquet files that users provide, with errors that say what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MAGIC = b"PAR1"  # at both ends of a file
 
 @contextmanager
 def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
-    """Open the Parquet file in a stream that is named `uri`; the checksums of pages are checked where it has them.
+    """Open the Parquet file in a stream. Verify the checksums of its pages, if it has any. Errors name the file `uri`.
 
     Raises:
-        InputError: naming the file, if it is no Parquet, is encrypted or truncated, or Arrow cannot read it.
+        InputError: if the file is not Parquet, is encrypted or truncated, or cannot be read by Arrow.
     """
     with _named_damage(uri):
         _check_ends(stream, uri)
@@ -31,7 +31,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def _named_damage(uri: str) -> Iterator[None]:
-    """Raise an InputError that names the file where Arrow cannot read it as Parquet."""
+    """Raise an InputError that names the file `uri` if Arrow cannot read the file as Parquet."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:

@@ -1,8 +1,9 @@
-"""Cuts long documents into pieces, at places that depend only on the text around them.
+"""Cuts long documents into pieces, at places that depend only on the text around each place.
 
-A place is cut if it is the best one within a quarter of the largest size on both sides. The best places are after blank
-lines, then after line ends, after spaces, and between letters; among these a hash of the 32 bytes around decides. So
-text that is inserted early in a document moves no later cut, and a piece that did not change stays the same document.
+A document is cut at a place if no place within a quarter of the largest size, on either side, is better. Places after
+blank lines are best, then places after line ends, after spaces, and between other characters. Among places of the same
+kind, a hash of the 32 bytes around the place decides. So text that is inserted early in a document moves no later cut,
+and a piece that did not change stays the same document.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _NEVER = np.uint64(2**64 - 1)
 
 
 def cut_documents(batch: Documents, max_bytes: int) -> Documents:
-    """Return a batch whose documents have at most `max_bytes`; pieces keep the offset of their document.
+    """Cut the documents of a batch that are longer than `max_bytes`. Each piece has the offset of its document.
 
     A piece has no whitespace at its ends, like any document.
     """
@@ -72,9 +73,9 @@ def _find_cuts(text: bytes, max_bytes: int) -> Iterator[int]:
 
 
 def _find_minima(places: _Places, reach: int) -> Iterator[int]:
-    """Yield the places whose value is below all within `reach` before them, and not above any within it after them.
+    """Yield the places whose value is the least within `reach` bytes on both sides. Of equal values, the first counts.
 
-    The first place of the least value in each block of `reach` bytes is the only one that can be such a place.
+    In each block of `reach` bytes, only the first place with the block's least value can be such a place.
     """
     for start in range(reach, places.size - reach + 1, _CHUNK_BYTES // reach * reach):
         stop = min(start + _CHUNK_BYTES // reach * reach, places.size - reach + 1)
@@ -88,13 +89,13 @@ def _find_minima(places: _Places, reach: int) -> Iterator[int]:
 
 
 class _Places:
-    """The places of a text that may be cut: each has a value, and the least ones are the best."""
+    """The places at which a text may be cut. Each place has a value, and a lower value is better."""
 
     def __init__(self, text: bytes) -> None:
         self.size = len(text)
         padded = bytes(_AROUND) + text + bytes(_AROUND)
         self._bytes = np.frombuffer(padded, np.uint8)
-        # The word at each offset of `padded`: its 8 bytes from there on.
+        # self._words[i] is made of the 8 bytes of `padded` from the offset i on.
         self._words = np.ndarray(len(padded) - 7, "<u8", padded, strides=1)
 
     def values(self, first: int, last: int) -> _Values:
@@ -109,5 +110,5 @@ class _Places:
         is_line = before == ord("\n")
         rank = 3 - IS_SPACE[before].astype(np.uint64) - is_line - (is_line & (earlier == ord("\n")))
         values: _Values = (mixed >> np.uint64(3)) | (rank << np.uint64(61))
-        values[(here & 0xC0) == 0x80] = _NEVER  # inside a letter
+        values[(here & 0xC0) == 0x80] = _NEVER  # inside a UTF-8 character
         return values

@@ -1,4 +1,4 @@
-"""Reads the documents of a corpus, whatever the format of its files: all of them, or an even sample."""
+"""Reads the documents of a corpus, whatever the format of its files: all documents, or an even sample."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from jobs.corpus.texts import Texts
 from jobs.sources.utf8 import replace_invalid
 
 NO_DOCUMENT = (
-    "the tokenize.* filters removed every document of the corpus; relax them, or give more text if its documents are"
-    " forgotten (nightjar forget lists them)"
+    "the tokenize.* filters removed every document of the corpus; relax the filters, or give more text if the documents"
+    " are forgotten (nightjar forget lists them)"
 )
-"""The error of a corpus of which no document is left."""
+"""The error message if no document of a corpus is left."""
 _MIN_CUT_BYTES = 1 << 12
 
 
@@ -31,7 +31,7 @@ def read_documents(part: ByteRange, settings: TokenizeConfig) -> Iterator[Docume
     """Read the documents that begin in a range of a file, in batches that fit in memory.
 
     Raises:
-        InputError: if the file cannot be read, or a record lacks its text.
+        InputError: if the file cannot be read, or a record has no text.
     """
     batches = _read(part, settings)
     if has_filters(settings):
@@ -70,9 +70,9 @@ def _replace_invalid(batch: Documents) -> Documents:
 
 
 def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: TokenizeConfig) -> list[bytes]:
-    """Return documents of a split that make up a `share` of its bytes, the same ones at every run.
+    """Return documents of a split that make up about a `share` of its bytes. The sample is the same in every run.
 
-    The last ones may be cut short.
+    A document of the sample may be cut short.
     """
     if share >= 1:
         return [text for part in parts for batch in read_documents(part, settings) for text in batch.texts]
@@ -97,7 +97,8 @@ def _cut(text: bytes, size: int) -> bytes:
 def _weighted_texts(parts: Sequence[ByteRange], share: float, settings: TokenizeConfig) -> Iterator[tuple[bytes, int]]:
     """Yield texts, each with the number of bytes of the corpus that it represents.
 
-    The beginning of a range of plain text represents the whole range, so the rest is not read.
+    The beginning of a range of plain text represents the whole range, and the rest is not read. For such a range, an
+    empty text is yielded with the number of bytes of the range, then the texts of the beginning with 0 bytes each.
     """
     for part in parts:
         if part.source.format != "txt" or part.source.compression:

@@ -1,4 +1,4 @@
-"""Reads documents from the records of JSONL and Parquet files; each record's text is split like a text file.
+"""Reads documents from the records of JSONL and Parquet files. The text of each record is split like a text file.
 
 A line of JSONL belongs to the byte range in which it begins. A row group of Parquet belongs to the byte range in which
 its first column chunk begins. So both formats can be divided into byte ranges.
@@ -30,19 +30,19 @@ _BATCH_ROWS = 512
 _TEXT_TYPES: tuple[Any, ...] = (
     *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
     *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary),
-    pa.types.is_null,  # a column without any value, as one shard of many may have
+    pa.types.is_null,  # a column of nulls only, as one file of many may have
 )
-_BORDER = b"\n\n"  # between paragraphs as well as lines
+_BORDER = b"\n\n"  # separates the texts of records, whether documents are paragraphs or lines
 
 
 def read_json_lines(part: ByteRange, settings: TokenizeConfig) -> Iterator[Documents]:
-    """Read the documents of the records whose lines begin in a range of a JSONL file; empty lines are skipped."""
+    """Read the documents of the records whose lines begin in a range of a JSONL file. Empty lines are skipped."""
     for lines in read_text(part, "line"):
         records = _Records(settings)
         for line, offset in zip(lines.texts, lines.offsets.tolist(), strict=True):
             try:
-                # Replaced characters of other fields are counted too: json reads only whole lines.
-                record = line.removeprefix(BYTE_ORDER_MARK)  # of the second of two files that were joined
+                # json parses only whole lines, so replaced characters in other fields are counted, too.
+                record = line.removeprefix(BYTE_ORDER_MARK)  # mid-file, if several files were concatenated
                 whole, num_replaced = replace_invalid(record) if settings.invalid_utf8 == "replace" else (record, 0)
                 records.add(_json_text(whole, settings.field), offset, num_replaced)
             except ValueError as error:
@@ -71,7 +71,7 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
 
 
 class _Records:
-    """Splits the texts of records into documents and counts unusual things."""
+    """Collects the texts of records, splits them into documents, and counts unusual things such as null records."""
 
     def __init__(self, settings: TokenizeConfig) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ class _Records:
         self._counts = Counter[str]()
 
     def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
-        """Add the text of a record, or None; `num_replaced` of its characters were replaced before."""
+        """Add the text of a record, or None if it is null. The caller has replaced `num_replaced` characters in it."""
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
@@ -107,23 +107,25 @@ class _Records:
 
 
 def _json_text(line: bytes, field: str) -> str | None:
-    """Return the text of one line, or None if it is null; raise ValueError if there is none."""
+    """Return the text in a field of a JSON line, or None if the field is null. Raise ValueError if there is no text."""
     try:
         text = line.decode()
         try:
             record = json.loads(text)
         except json.JSONDecodeError as error:
             if text in ("[", "{"):
-                raise ValueError("JSON over several lines; write each record on one line, as jq -c does") from None
-            raise ValueError(f"not JSON ({error.msg}, column {error.colno})") from None
+                raise ValueError("the JSON spans several lines; write each record on one line, as jq -c does") from None
+            raise ValueError(f"not valid JSON ({error.msg}, column {error.colno}); correct this line") from None
         except UnicodeError:
             raise
         except ValueError:  # a number of thousands of digits
             record = json.loads(text, parse_int=float)
     except RecursionError:
-        raise ValueError("JSON nested too deeply to be read") from None
+        raise ValueError("JSON nested too deeply to be read; simplify this record") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{type(record).__name__} instead of an object with the field '{field}'")
+        raise ValueError(
+            f"{type(record).__name__} instead of an object with the field '{field}'; write an object on each line"
+        )
     if field not in record:
         raise ValueError(f"no field '{field}', only {_list_names(record)}; set tokenize.field")
     text = record[field]
@@ -157,7 +159,7 @@ def _check_column(source: Source, schema: pa.Schema, name: str) -> None:
 
 def _texts_of(file: pq.ParquetFile, group: int, column: str) -> Iterator[list[bytes | None]]:
     for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[column]):
-        # Not by place: Arrow takes the name "a.b" for the field b of a column a, too.
+        # Not column 0: for the name "a.b", Arrow also reads the field b of a column a.
         values: Any = batch.column(batch.schema.names.index(column))
         if isinstance(values, pa.DictionaryArray):
             values = values.dictionary_decode()
@@ -175,6 +177,6 @@ def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, sett
 
 
 def _list_names(names: Any) -> str:
-    """Return the first names as text for a message."""
+    """Return the first eight names as text for a message."""
     found = [str(name) for name in names]
     return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"

@@ -1,4 +1,4 @@
-"""Many texts in one buffer, without a Python object for each text."""
+"""Holds many texts in one buffer, without a Python object for each text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
 """True for each byte that is ASCII whitespace."""
 
 _LONG_BYTES = 1 << 10
-_HASHED_TOGETHER = 1 << 12  # so that intermediate arrays stay in the processor's cache
+_HASHED_TOGETHER = 1 << 12  # texts at a time, so that intermediate arrays stay in the processor's cache
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # of SplitMix64
 _FIRST_BYTES = np.array([2 ** (8 * size) - 1 for size in range(8)], np.uint64)
 
@@ -32,7 +32,7 @@ class Texts(Sequence[bytes]):
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> Texts:
-        """Put texts into one buffer; return `Texts` as they are."""
+        """Put texts into one buffer. Return a `Texts` unchanged."""
         if isinstance(texts, Texts):
             return texts
         listed = list(texts)
@@ -41,7 +41,7 @@ class Texts(Sequence[bytes]):
 
     @classmethod
     def join(cls, parts: Sequence[Texts]) -> Texts:
-        """Return the texts of all parts, in their order; there must be at least one part."""
+        """Return the texts of all parts, in their order. There must be at least one part."""
         if len(parts) == 1:
             return parts[0]
         starts = np.cumsum([0, *(len(part.data) for part in parts)]).tolist()
@@ -59,13 +59,13 @@ class Texts(Sequence[bytes]):
         return Texts(self.data, self.begins[which], self.ends[which])
 
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """Return a hash of each text: BLAKE2 for long texts, the sum of mixed words of 8 bytes for short ones.
+        """Return a hash of each text: BLAKE2 for texts of 1 KiB or more, the sum of mixed 8-byte words for others.
 
-        Token shards store these hashes, and they decide the split by hash and the duplicates. Another hash function
-        would change all of these.
+        Token shards store these hashes. The split by hash and the search for duplicates depend on them, so another hash
+        function would change their results.
         """
         hashes = np.zeros(len(self), np.uint64)
-        # The word at each offset of `data`: its 8 bytes from there on.
+        # words[i] is made of the 8 bytes of `data` from the offset i on.
         words = np.ndarray(len(self.data) + 1, "<u8", self.data + bytes(8), strides=1)
         for group in range(0, len(self), _HASHED_TOGETHER):
             some = slice(group, group + _HASHED_TOGETHER)
@@ -103,7 +103,7 @@ class Texts(Sequence[bytes]):
 
 
 def _hash_short(words: npt.NDArray[np.uint64], begins: Offsets, sizes: Offsets) -> npt.NDArray[np.uint64]:
-    """Return the hashes of short texts; long ones hash as empty here, and the caller overwrites them."""
+    """Return the hashes of short texts. Long texts get the hash of an empty text, which the caller overwrites."""
     sizes = np.where(sizes < _LONG_BYTES, sizes, 0)
     counts = sizes // 8 + 1  # the last word holds the remaining bytes and their number
     first = np.cumsum(counts) - counts

@@ -1,1 +1,1 @@
-"""Embeddings of tokens: word2vec training, files, and the nearest neighbours of a token."""
+"""Trains embeddings of tokens by word2vec, reads and writes them, and finds the nearest neighbours of a token."""

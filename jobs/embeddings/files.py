@@ -1,7 +1,8 @@
-"""Embeddings in files: CSV (``token,id,v0,v1,...``, RFC 4180), Parquet, and the text format of word2vec.
+"""Reads and writes embeddings: CSV (``token,id,v0,v1,...``, RFC 4180) and Parquet; reads the text format of word2vec.
 
-Tokens have the names of ``tokenizer.json``: unique, without whitespace, and mapped to their ids by the tokenizer
-(``Ġking`` is `` king`` in byte-level BPE). The readers check everything that could silently give wrong vectors.
+Tokens have the names that ``tokenizer.json`` gives them. These names are unique, have no whitespace, and are mapped to
+ids by the tokenizer (``Ġking`` is `` king`` in byte-level BPE). The readers check everything that could silently give
+wrong vectors.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from jobs.lake.manifest import FileEntry
 from jobs.lake.store import read_bytes, read_file, read_manifest, write_shard
 from jobs.lake.uri import ending_of, join, to_uri
 
-csv.field_size_limit(2**31 - 1)  # a token may be longer than the 128 KiB of the standard library
+csv.field_size_limit(2**31 - 1)  # a token may be longer than the standard library's limit of 128 KiB
 
 CSV, PARQUET = ".csv", ".parquet"
-_MOST_DIGITS = 12  # of a number of tokens and of an id
+_MOST_DIGITS = 12  # limit for the number of tokens, and for an id
 _WORD2VEC = (".txt", ".vec")
 
 
@@ -40,15 +41,15 @@ class Embeddings:
     """Tokens and their vectors."""
 
     tokens: list[str]
-    """The names in ``tokenizer.json``."""
+    """The names of the tokens in ``tokenizer.json``."""
     ids: npt.NDArray[np.int64] | None
-    """The ids, if the file has them."""
+    """The token ids. None if the file has no ids."""
     vectors: Vectors
     """The vectors, of shape (number of tokens, size)."""
 
 
 def token_names(tokenizer_json: bytes) -> list[str]:
-    """Return the name of each token id; empty for ids without a name."""
+    """Return the name of each token id. The name is empty for ids that no token has."""
     ids = Tokenizer.from_str(tokenizer_json.decode()).get_vocab(with_added_tokens=True)
     names = [""] * (1 + max(ids.values()))
     for name, token_id in ids.items():
@@ -83,7 +84,7 @@ def read_embeddings(path_or_uri: str) -> Embeddings:
     try:
         data = read_bytes(uri)
     except OSError as error:
-        raise InputError(f"{uri}: cannot be read ({error.strerror or 'no such file'})") from None
+        raise InputError(f"{uri}: cannot be read ({error.strerror or 'no such file'}); check the path") from None
     return readers[ending](data, uri)
 
 
@@ -109,10 +110,12 @@ def _from_csv(data: bytes, uri: str) -> Embeddings:
             raise InputError(f"{uri}:1: the first line must be token,id,v0,v1,...")
         for row in reader:
             if len(row) != size + 2:
-                raise InputError(f"{uri}:{reader.line_num}: {len(row) - 2} numbers, the first line gives {size}")
+                raise InputError(
+                    f"{uri}:{reader.line_num}: {len(row)} columns, but the first line has {size + 2}; correct this line"
+                )
             builder.add(row[0], row[2:], reader.line_num, row[1])
     except csv.Error as error:
-        raise InputError(f"{uri}:{reader.line_num}: not CSV ({error})") from None
+        raise InputError(f"{uri}:{reader.line_num}: not valid CSV ({error}); correct the file") from None
     return builder.embeddings()
 
 
@@ -131,10 +134,16 @@ def _from_word2vec(data: bytes, uri: str) -> Embeddings:
     for number, line in enumerate(lines[1:], 2):
         token, *values = line.rstrip(" \r").split(" ")
         if len(values) != size:
-            raise InputError(f"{uri}:{number}: {len(values)} numbers, the first line gives {size}")
+            raise InputError(
+                f"{uri}:{number}: the size of the vector is {len(values)}, but the first line gives {size}; write"
+                f" {size} numbers"
+            )
         builder.add(token, values, number)
     if len(lines) - 1 != num_tokens:
-        raise InputError(f"{uri}:{len(lines)}: {len(lines) - 1} tokens, the first line gives {num_tokens}")
+        raise InputError(
+            f"{uri}:{len(lines)}: the file has {len(lines) - 1} tokens, but the first line gives {num_tokens}; correct"
+            " the first line, or write the file again"
+        )
     return builder.embeddings()
 
 
@@ -144,7 +153,7 @@ def _from_parquet(data: bytes, uri: str) -> Embeddings:
         try:
             tokens, ids, vectors = (table.column(name) for name in ("token", "id", "vector"))
         except KeyError as error:
-            raise InputError(f"{uri}: not a Parquet file with token, id and vector ({error.args[0]})") from None
+            raise InputError(f"{uri}: needs the columns token, id and vector ({error.args[0]}); add them") from None
         rows = zip(_tokens(tokens, uri), ids.to_pylist(), vectors.to_pylist(), strict=True)
     builder, size = _EmbeddingsBuilder(uri, "row"), 0
     for number, (token, token_id, vector) in enumerate(rows, 1):
@@ -153,13 +162,16 @@ def _from_parquet(data: bytes, uri: str) -> Embeddings:
         values = vector or []
         size = size if number > 1 else len(values)
         if len(values) != size:
-            raise InputError(f"{uri}: row {number}: {len(values)} numbers, the first row has {size}")
+            raise InputError(
+                f"{uri}: row {number}: the size of the vector is {len(values)}, but {size} in the first row; write"
+                f" {size} numbers"
+            )
         builder.add(token, values, number, token_id)
     return builder.embeddings()
 
 
 def _tokens(column: Any, uri: str) -> list[Any]:
-    """Return the values of a column of tokens; Arrow does not ensure that strings are UTF-8."""
+    """Return the values of a column of tokens. Check that they are UTF-8, since Arrow does not ensure it."""
     tokens = []
     for row, token in enumerate(column, 1):
         try:
@@ -170,7 +182,7 @@ def _tokens(column: Any, uri: str) -> list[Any]:
 
 
 class _EmbeddingsBuilder:
-    """Collects the tokens and vectors of a file and checks each one."""
+    """Collects the tokens and vectors of a file, and checks each line or row."""
 
     def __init__(self, uri: str, unit: str = "line") -> None:
         self._uri, self._unit = uri, unit
@@ -179,26 +191,30 @@ class _EmbeddingsBuilder:
         self._vectors: list[Vectors] = []
 
     def add(self, token: Any, values: Sequence[Any], line: int, token_id: Any = None) -> None:
-        """Add a line: the name of a token, its numbers, and its id if the file has one."""
+        """Add a line or row: the name of a token, the numbers of its vector, and its id if the file has ids."""
         where = f"{self._uri}:{line}" if self._unit == "line" else f"{self._uri}: {self._unit} {line}"
         if not isinstance(token, str) or not token:
-            raise InputError(f"{where}: the token has no name")
+            raise InputError(f"{where}: the token has no name; write its name as in tokenizer.json")
         if self._lines.setdefault(token, line) != line:
-            raise InputError(f"{where}: token {_quoted(token)} is already in {self._unit} {self._lines[token]}")
+            raise InputError(
+                f"{where}: token {_quoted(token)} is already in {self._unit} {self._lines[token]}; remove one of them"
+            )
         if token_id is not None and self._ids.setdefault(_id(token_id, where), line) != line:
-            raise InputError(f"{where}: id {token_id} is already in {self._unit} {self._ids[int(token_id)]}")
+            raise InputError(
+                f"{where}: id {token_id} is already in {self._unit} {self._ids[int(token_id)]}; correct one of them"
+            )
         try:
             vector = np.array(values, np.float32)
         except (ValueError, TypeError) as error:
             raise InputError(f"{where}: not numbers ({_first_line(error)})") from None
         if vector.ndim != 1:
-            raise InputError(f"{where}: not numbers (lists inside of a list)")
+            raise InputError(f"{where}: not numbers (a list of lists); write a list of numbers")
         if not np.isfinite(vector).all():
-            raise InputError(f"{where}: the vector of {_quoted(token)} has a number that is not finite")
+            raise InputError(f"{where}: the vector of {_quoted(token)} has a number that is not finite; correct it")
         self._vectors.append(vector)
 
     def embeddings(self) -> Embeddings:
-        """Return the embeddings of all lines added."""
+        """Return the embeddings of all lines or rows that were added."""
         if not self._vectors or not len(self._vectors[0]):
             raise InputError(f"{self._uri}: has no vectors; give another file")
         ids = np.fromiter(self._ids, np.int64, len(self._ids)) if self._ids else None
@@ -215,7 +231,7 @@ def _id(value: Any, where: str) -> int:
     except (ValueError, TypeError, OverflowError):
         number = -1
     if not 0 <= number < 10**_MOST_DIGITS:
-        raise InputError(f"{where}: {shorten(repr(value))} is not a token id")
+        raise InputError(f"{where}: {shorten(repr(value))} is not a token id; write a number from 0 on")
     return number
 
 

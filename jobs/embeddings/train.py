@@ -1,8 +1,9 @@
-"""Trains embeddings by several workers in rounds: each trains the same weights on its part, then they are averaged.
+"""Trains embeddings in rounds: all workers start from the same weights, train on different parts, and are averaged.
 
-The parts depend on the settings alone, so the number of executors does not change the result. The average of a vector
-is weighted by how often each worker saw its token: a plain average would halve the changes of a token that only one of
-two workers saw. Weights travel with the tasks; the driver holds those of all workers of a round.
+The parts do not depend on the number of executors, so neither does the result. The average of a vector is weighted by
+how often each worker trained the vector's token. A plain average would halve the changes of a token that only one of
+two workers trained. The weights are sent with the tasks, and the driver holds the weights of all workers of a round in
+memory.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ _LAST_RATE_RATIO = 0.1
 
 @dataclass(frozen=True)
 class TrainingText:
-    """The tokens that are trained on, and the vocabulary."""
+    """The tokens to train on, and the vocabulary."""
 
     tokens_uri: str
     end_of_text: int
     vocabulary: Vocabulary
     decided: Decisions | None = None
-    """The sides of documents, of which only those for training are read; None if all are."""
+    """The sides of documents. Only training documents are trained on. None if all documents are."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ class WorkerPart:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """The weights of a worker after its part, and how often it trained each token."""
+    """The weights of a worker after training on its part, and how often each token was trained."""
 
     weights: Weights
     center_counts: npt.NDArray[np.float64]
     context_counts: npt.NDArray[np.float64]
     loss: float
-    """The sum over the pairs, in nats."""
+    """The sum of the losses of all pairs, in nats."""
     num_pairs: int
 
 
@@ -76,7 +77,7 @@ def make_embeddings(
 ) -> MadeDataset:
     """Train embeddings on a dataset of tokens and write them below `folder_uri`.
 
-    With `decided` sides, only documents for training are read, so that validation stays unseen.
+    With `decided` sides, only training documents are trained on, so that validation documents stay held out.
     """
     started = time.perf_counter()
     tokenizer = tokens.read_tokenizer()
@@ -108,8 +109,8 @@ def _count_vocabulary(
     vocabulary = Vocabulary.of(counts, settings.min_count, end_of_text)
     if len(vocabulary) < 2:
         raise InputError(
-            f"corpus too short: {len(vocabulary)} tokens occur embed.min_count={settings.min_count} times or more;"
-            " give more text or set a smaller embed.min_count"
+            f"corpus too short: {len(vocabulary)} tokens occur embed.min_count={settings.min_count} times or more, but"
+            " 2 are needed; give more text or set a smaller embed.min_count"
         )
     return vocabulary
 
@@ -121,7 +122,7 @@ def _train_rounds(
     engine: Engine,
     progress: Callable[[str], None],
 ) -> tuple[Weights, float]:
-    """Train all rounds; return the weights, and the mean loss of the last round's pairs in nats."""
+    """Train all rounds. Return the weights, and the mean loss of the last round's pairs, in nats."""
     weights = Weights.initial(len(text.vocabulary), settings.size, settings.seed)
     rounds = list(plan_rounds(entries, settings))
     loss = 0.0
@@ -137,7 +138,7 @@ def _train_rounds(
 def count_tokens(
     entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int, decided: Decisions | None
 ) -> npt.NDArray[np.int64]:
-    """Count the occurrences of each token id in some shards; other documents than those for training are empty."""
+    """Count the occurrences of each token id in some shards. Tokens that are not for training count as end-of-text."""
     counts = np.zeros(vocab_size, np.int64)
     for entry in entries:
         counts += np.bincount(read_ids(tokens_uri, entry, decided), minlength=vocab_size)
@@ -145,7 +146,7 @@ def count_tokens(
 
 
 def read_ids(tokens_uri: str, entry: FileEntry, decided: Decisions | None) -> TokenIds:
-    """Return the token ids of a shard, with end-of-text for each token of documents that are not for training."""
+    """Return the token ids of a shard. Tokens of documents that are not for training are replaced by end-of-text."""
     shard = TokenShard.open(tokens_uri, entry)
     if decided is None:
         return shard.ids
@@ -155,7 +156,7 @@ def read_ids(tokens_uri: str, entry: FileEntry, decided: Decisions | None) -> To
 
 
 def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[WorkerPart]]:
-    """Yield the parts of each round, all of equal length. Each epoch has all parts once, in an order of its own."""
+    """Yield the parts of each round, all of equal length. Each epoch has every part once, in its own random order."""
     ends = list(accumulate(entry.counts["tokens"] for entry in entries))
     per_epoch = max(1, round(ends[-1] / (settings.workers * settings.sync_tokens)))
     num_parts = per_epoch * settings.workers
@@ -172,7 +173,7 @@ def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator
 
 
 def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, weights: Weights) -> WorkerResult:
-    """Train `weights` on one part."""
+    """Train a copy of `weights` on one part."""
     rng = np.random.default_rng(part.key)
     vocabulary, noise = text.vocabulary, text.vocabulary.noise()
     model = SkipGram(weights, noise, settings.negative, rng)
@@ -193,7 +194,10 @@ def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, w
 
 
 def average(before: Weights, results: Sequence[WorkerResult]) -> Weights:
-    """Return the weights after a round: the changes of a vector, weighted by how often each worker saw its token."""
+    """Return the weights after a round: the weights before it, plus the mean of the workers' changes to each vector.
+
+    The mean is weighted by how often each worker trained the vector's token.
+    """
     return Weights(
         _average(before.centers, [(each.weights.centers, each.center_counts) for each in results]),
         _average(before.contexts, [(each.weights.contexts, each.context_counts) for each in results]),
@@ -211,7 +215,7 @@ def _average(before: Vectors, trained: Sequence[tuple[Vectors, npt.NDArray[np.fl
 def _subsample(
     part: WorkerPart, text: TrainingText, subsample: float, rng: np.random.Generator
 ) -> tuple[TokenRows, TokenRows]:
-    """Return the tokens of a part that are kept, as rows of the vocabulary, and the number of each one's document."""
+    """Return the tokens of a part that are kept, as rows of the vocabulary, and the number of each token's document."""
     read = [read_ids(text.tokens_uri, each.entry, text.decided)[each.begin : each.end] for each in part.slices]
     ids = np.concatenate([np.zeros(0, np.uint16), *read])
     documents = np.cumsum(ids == text.end_of_text)

@@ -1,4 +1,4 @@
-"""Uses of embeddings: the initial weights of a model, and the nearest neighbours of a token for people to look at."""
+"""Uses embeddings: as initial weights of a model, and to show the nearest neighbours of a token."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vectors, where: str) -> Vectors:
-    """Return `weights` with the rows of all tokens that have an embedding replaced by it.
+    """Return a copy of `weights` in which the row of each token that has an embedding is replaced by the embedding.
 
-    Tokens are matched by name, never by id, since ids belong to one vocabulary; `names` holds the name of each id. The
-    embeddings, of the file `where`, are scaled by one factor to the standard deviation of `weights`, of shape
-    (vocabulary, size): a model is tuned to that, and the vectors of word2vec are far longer.
+    Tokens are matched by name, never by id, since ids belong to one vocabulary. `names` holds the name of each id. The
+    embeddings are scaled by one factor to the standard deviation of `weights`, of shape (vocabulary, size): models are
+    tuned to this deviation, and the vectors of word2vec are far longer. `where` names the file in the log.
     """
     pairs = match_tokens(embeddings, names, weights.shape[1], where)
     ids, rows = np.array(pairs).T
@@ -29,17 +29,19 @@ def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vecto
     started = weights.copy()
     started[ids] = chosen * (weights.std() / max(float(chosen.std()), float(np.finfo(np.float32).tiny)))
     log.info(
-        "%d of %d tokens start from %s; %d of its tokens are not in the vocabulary",
+        "%d of %d tokens start from the embeddings in %s; %d tokens there are not in the vocabulary",
         *(len(pairs), len(names), where, len(embeddings.tokens) - len(pairs)),
     )
     return started
 
 
 def match_tokens(embeddings: Embeddings, names: Sequence[str] | None, size: int, where: str) -> list[tuple[int, int]]:
-    """Return the id of each token that has an embedding, and its row; none if the vocabulary is not known yet.
+    """Return the id of each token that has an embedding, and the embedding's row.
+
+    Return an empty list if the vocabulary is not known yet (`names` is None).
 
     Raises:
-        InputError: if the vectors of the file `where` have another size, or no token of the vocabulary has one.
+        InputError: if the vectors of the file `where` have another size, or no token of the vocabulary has a vector.
     """
     found = embeddings.vectors.shape[1]
     if found != size:
@@ -54,7 +56,7 @@ def match_tokens(embeddings: Embeddings, names: Sequence[str] | None, size: int,
 
 
 class Neighbours:
-    """The nearest tokens of a token, by cosine."""
+    """Finds the tokens that are nearest to a token, by the cosine of their vectors."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         norms = np.linalg.norm(embeddings.vectors, axis=1, keepdims=True)
@@ -70,7 +72,7 @@ class Neighbours:
         return float(self._directions[self._rows[token]] @ self._directions[self._rows[other]])
 
     def nearest(self, token: str, count: int = 8) -> list[tuple[str, float]]:
-        """Return the tokens nearest to `token`, without itself, each with its cosine."""
+        """Return the `count` tokens nearest to `token`, except itself, each with its cosine."""
         cosines = self._directions @ self._directions[self._rows[token]]
         cosines[self._rows[token]] = -np.inf
         order = np.argsort(-cosines)[:count]
@@ -80,9 +82,11 @@ class Neighbours:
 def find_token(
     word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], neighbours: Neighbours
 ) -> str:
-    """Return the name of the token that is `word`, as it occurs inside a text, or else at its beginning."""
+    """Return the name of the token for `word` as it occurs inside a text, or else as it occurs at the beginning."""
     for text in (f" {word}", word):
         ids = encode(text)
         if len(ids) == 1 and names[int(ids[0])] in neighbours:
             return names[int(ids[0])]
-    raise InputError(f"'{word}' is not one token with a vector: it is rare, or consists of several tokens; try another")
+    raise InputError(
+        f"'{word}' is not one token with a vector: it is rare, or consists of several tokens; try another word"
+    )

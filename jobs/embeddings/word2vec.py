@@ -1,12 +1,13 @@
 """Skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546), as batches of matrix products.
 
-Rare tokens are left out and frequent ones are subsampled. The window of each token has a random size, so that near
-neighbours count more; windows do not span documents. The vectors of neighbours get a large product, those of a token
-and a random one a small product.
+Rare tokens are left out, and frequent tokens are subsampled. The window of each token has a random size, so that near
+neighbours count more. Windows do not span documents. Training makes the product of the vectors of two neighbours large,
+and the product of a token's vector and that of a random token small.
 
-Batches make this fast, and differ from the original in two ways. The pairs of a group share their negative samples (Ji
-et al. 2016, arXiv:1604.04661). The gradients of a token are summed over the batch before its vector moves; for frequent
-tokens the sum would overshoot, so it is scaled down to that of `_MAX_GRADIENTS` average ones.
+Batches make training fast, and differ from the original algorithm in two ways. The pairs of a group share their
+negative samples (Ji et al. 2016, arXiv:1604.04661). The gradients of a token are summed over the batch before its
+vector is updated. For frequent tokens this sum would overshoot, so it is scaled down to the sum of `_MAX_GRADIENTS`
+average gradients.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Vocabulary:
     ids: npt.NDArray[np.int64]
     """Token ids, ascending."""
     counts: npt.NDArray[np.int64]
-    """The number of occurrences of each in the corpus."""
+    """The number of occurrences of each of these tokens in the corpus."""
 
     @classmethod
     def of(cls, counts: npt.NDArray[np.int64], min_count: int, end_of_text: int) -> Vocabulary:
-        """Select the tokens that occur at least `min_count` times, without end-of-text; `counts` is by token id."""
+        """Select the tokens that occur at least `min_count` times, except end-of-text. `counts` is by token id."""
         kept = counts >= min_count
         kept[end_of_text] = False
         ids = np.flatnonzero(kept)
@@ -54,7 +55,7 @@ class Vocabulary:
         return len(self.ids)
 
     def rows(self, ids: npt.NDArray[np.integer]) -> TokenRows:
-        """Return the row of each token id; -1 for tokens without a vector."""
+        """Return the row of each token id. The row is -1 for tokens without a vector."""
         at = np.searchsorted(self.ids, ids).clip(max=len(self) - 1)
         return np.where(self.ids[at] == ids, at, -1)
 
@@ -66,7 +67,7 @@ class Vocabulary:
         return np.asarray(np.minimum(1.0, np.sqrt(ratio) + ratio))
 
     def noise(self) -> npt.NDArray[np.float64]:
-        """Return the probability of drawing each token as a negative sample: by its count to the power of 3/4."""
+        """Return the probability of drawing each token as a negative sample: proportional to its count ** (3/4)."""
         weights = self.counts.astype(np.float64) ** _NOISE_POWER
         return np.asarray(weights / weights.sum())
 
@@ -74,9 +75,10 @@ class Vocabulary:
 def skip_gram_pairs(
     rows: TokenRows, documents: TokenRows, window: int, rng: np.random.Generator
 ) -> tuple[TokenRows, TokenRows]:
-    """Return all pairs of a token and a neighbour in its window, shuffled, as two arrays of one length.
+    """Return all pairs of a token and a neighbour in its window, shuffled, as two arrays of equal length.
 
-    A window reaches from 1 to `window` tokens to either side; `documents` holds the number of each token's document.
+    A window reaches over a random number of tokens, from 1 to `window`, on either side. `documents` holds the number of
+    each token's document.
     """
     reach = rng.integers(1, window + 1, len(rows))
     centers, contexts = [], []
@@ -94,20 +96,20 @@ def skip_gram_pairs(
 
 @dataclass(frozen=True)
 class Weights:
-    """The two vectors of each token, as center and as context: (V, D) each. The centers are the embeddings."""
+    """The two vectors of each token: as center and as context, of shape (V, D) each. The centers are the embeddings."""
 
     centers: Vectors
     contexts: Vectors
 
     @classmethod
     def initial(cls, num_tokens: int, size: int, seed: int) -> Weights:
-        """Return small random centers, and contexts of zeros."""
+        """Return weights with small random centers, and contexts of zeros."""
         uniform = np.random.default_rng(seed).random((num_tokens, size), np.float32)
         return cls(((uniform - 0.5) / size).astype(np.float32), np.zeros((num_tokens, size), np.float32))
 
 
 class SkipGram:
-    """Trains a copy of weights."""
+    """Trains a copy of the given weights, by skip-gram with negative sampling."""
 
     def __init__(
         self, weights: Weights, noise: npt.NDArray[np.float64], num_negatives: int, rng: np.random.Generator
@@ -121,14 +123,17 @@ class SkipGram:
 
     @property
     def weights(self) -> Weights:
-        """The current vectors, as views."""
+        """The current vectors: views, which change with further training."""
         return Weights(self._centers.numpy(), self._contexts.numpy())
 
     def train(self, centers: TokenRows, contexts: TokenRows, first_rate: float, last_rate: float) -> float:
-        """Train on pairs, in their order, while the learning rate falls; return the sum of their losses, in nats."""
+        """Train on pairs in their order, and return the sum of their losses, in nats.
+
+        The learning rate falls linearly from `first_rate` to `last_rate`.
+        """
         if not len(centers):
             return 0.0
-        whole = -(-len(centers) // _GROUP_PAIRS) * _GROUP_PAIRS  # pairs from the beginning fill the last group
+        whole = -(-len(centers) // _GROUP_PAIRS) * _GROUP_PAIRS  # the first pairs are repeated to fill the last group
         pairs = torch.from_numpy(np.resize(np.stack((centers, contexts), axis=1), (whole, 2)))
         starts = range(0, whole, _BATCH_PAIRS)
         rates = np.linspace(first_rate, last_rate, len(starts)).tolist()
@@ -138,7 +143,10 @@ class SkipGram:
         return sum(losses) * len(centers) / whole
 
     def _step(self, centers: Tensor, contexts: Tensor, rate: float) -> float:
-        """Train on one batch with the loss ``-log s(u v) - k E[log s(-u n)]``, where s is the logistic function."""
+        """Train on one batch with the loss ``-log s(u v) - k E[log s(-u n)]``, where s is the logistic function.
+
+        The vectors are u of the center, v of the context, and n of a negative sample. k is the number of negatives.
+        """
         negatives = self._draw_negatives(len(centers) // _GROUP_PAIRS)  # (G, N)
         own, near, far = self._centers[centers], self._contexts[contexts], self._contexts[negatives]
         grouped = own.view(len(negatives), _GROUP_PAIRS, -1)  # (G, S, D)
@@ -158,7 +166,7 @@ class SkipGram:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: batches are so small that a second thread mostly waits."""
+    """Limit torch to one thread, because batches are so small that a second thread mostly waits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -168,7 +176,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _move(matrix: Tensor, rows: Tensor, gradients: Tensor, rate: float) -> None:
-    """Move rows of `matrix` against the sum of their gradients, limited to that of `_MAX_GRADIENTS` average ones."""
+    """Move rows of `matrix` against the sum of their gradients, at most against `_MAX_GRADIENTS` times their mean."""
     _, inverse, counts = torch.unique(rows, return_inverse=True, return_counts=True)
     scale = -rate / (counts / _MAX_GRADIENTS).clamp(min=1)
     matrix.index_add_(0, rows, gradients * scale[inverse, None])

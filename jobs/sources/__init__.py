@@ -1,1 +1,1 @@
-"""The files of a corpus: their names, the listing, and the check that they are UTF-8."""
+"""Lists the files of a corpus, and checks the inputs of a run without the heavy libraries of the steps."""

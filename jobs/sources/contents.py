@@ -1,4 +1,4 @@
-"""What the first bytes of a file show: other formats and encodings than those that its name promises are refused."""
+"""Examines the first bytes of a file, and refuses a format or encoding other than the one that its name promises."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _SAMPLE_BYTES = 1 << 16
 _BINARY_SHARE = 0.1
-"""Share of NUL bytes from which content is no text. UTF-8 text has none, except by accident."""
+"""Share of NUL bytes from which on content counts as binary. UTF-8 text has none, except by accident."""
 
-_UNPACK = f"unpack it, or rename it to what it is: {NAMES_WITH_TEXT}"
+_UNPACK = f"unpack it, or rename it to match its content: {NAMES_WITH_TEXT}"
 _CONVERT = "convert it to plain text first"
 _EXPORT = "export its text as .jsonl or .parquet"
 _REMOVE = "leave it out of the corpus"
@@ -76,22 +76,22 @@ _KINDS = [
 ] + [("zip", _ZIP, _UNPACK), ("Parquet", _PARQUET, "rename it to .parquet")]
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _ENCODINGS = {"utf-32-le": (4, 0), "utf-32-be": (4, 3), "utf-16-le": (2, 0), "utf-16-be": (2, 1)}
-"""The bytes of a code unit, and which of them has the low bits."""
+"""The size of a code unit in bytes, and the index of its byte with the lowest bits."""
 _ARRAY = re.compile(rb'\s*\[\s*\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
 _MARKUP = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE)
 
 
 def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> None:
-    """Refuse a file that would be read as text or JSON lines, but begins as something else.
+    """Refuse a file that would be read as text or JSONL, but whose content begins like another format.
 
     Args:
-        uri: The file, for the message.
-        name: Its name in the corpus, which says what it should be.
-        beginning: Its first bytes, decompressed.
+        uri: The URI of the file, for the message.
+        name: The name of the file in the corpus, which shows its format.
+        beginning: The first bytes of the decompressed content.
         field: The field of JSON records that holds the text.
 
     Raises:
-        InputError: with what the content looks like, and what to do.
+        InputError: if the content has another format. The message says which, and what to do.
     """
     for kind, signature, remedy in _KINDS:
         if signature.match(beginning):
@@ -120,7 +120,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
 
 
 def nul_bytes_of_no_text(block: bytes) -> int:
-    """Return the number of NUL bytes in a block, or 0 if they are a smaller share than in binary content."""
+    """Return the number of NUL bytes in a block if their share is that of binary content, otherwise 0."""
     num_nul = block.count(b"\0")
     return num_nul if num_nul >= max(1, len(block) * _BINARY_SHARE) else 0
 
@@ -131,19 +131,19 @@ def is_markup(beginning: bytes) -> bool:
 
 
 def _wide_encoding(beginning: bytes) -> str | None:
-    """Return UTF-16 or UTF-32 if the content is so encoded, with a byte order mark or without."""
+    """Return the encoding of UTF-16 or UTF-32 content, with or without a byte order mark, or None for other content."""
     sample = beginning[:_SAMPLE_BYTES]
     for mark, encoding in _MARKS.items():
         if sample.startswith(mark):
             return encoding
     num_nul = sample.count(b"\0")
     if num_nul < max(1, len(sample) * _BINARY_SHARE) and num_nul < max(8, len(sample) / 200):
-        return None  # in UTF-16, spaces and line ends alone give more
+        return None  # in UTF-16, spaces and line ends alone would give more NUL bytes
     return next((encoding for encoding, unit in _ENCODINGS.items() if _is_in(sample, encoding, *unit)), None)
 
 
 def _is_in(sample: bytes, encoding: str, size: int, low: int) -> bool:
-    """Return whether nearly all of a sample is text in this encoding."""
+    """Return whether nearly all of a sample is text in this encoding, whose code units have `size` bytes."""
     sample = sample[: len(sample) // size * size]
     if not sample or sample[low::size].count(b"\0") * 5 > sample.count(b"\0"):
         return False

@@ -1,6 +1,6 @@
-"""Earlier runs on the same text, whose vocabulary a run may inherit (``tokenize.tokenizer=inherit``).
+"""Finds earlier runs on the same corpus, whose vocabulary a run may inherit (``tokenize.tokenizer=inherit``).
 
-Preflight reads them, too, so only small files are read. `jobs.datasets.reuse` opens what is found.
+Preflight searches for them, too, so only small files are read. `jobs.datasets.reuse` opens the datasets that are found.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from jobs.lake.uri import join
 from jobs.sources.inputs import INHERIT, model_to_start_from
 
 MOST_EARLIER = 50
-"""How many of the latest runs of a lake are searched."""
+"""The number of a lake's latest runs that are searched."""
 
 
 def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -> Iterator[tuple[str, str, Manifest]]:
-    """Yield the ids of runs on `corpus` that have tokens, other than the run `of`; the latest run first.
+    """Yield the id of each other run on `corpus` that has tokens, and the URI and the manifest of its tokens.
 
-    There are no more than `MOST_EARLIER`, since each costs some requests. The URI and the manifest of its tokens follow
-    each id.
+    The run `of` is left out, and the latest run comes first. Only the latest `MOST_EARLIER` runs of the lake are
+    searched, since each costs some requests.
     """
     others = (run for run in all_runs(lake, store) if run != of)
     written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
@@ -39,7 +39,7 @@ def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -
 
 
 def inherited_pipeline(run: Run, config: Config) -> Pipeline:
-    """Return the pipeline whose champion's vocabulary a run inherits: that of `train.init`, else its own."""
+    """Return the pipeline whose champion's vocabulary a run inherits: that of `train.init`, or else the run's own."""
     start = model_to_start_from(config.train.init or "")
     return champions_pipeline(start, Lake(run.lake_uri)) or Pipeline.of(run)
 

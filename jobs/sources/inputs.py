@@ -1,7 +1,7 @@
-"""Checks of everything that a run names besides its corpus: prompts, tokenizer, embeddings, and an earlier model.
+"""Checks everything that a run names besides its corpus: prompts, tokenizer, embeddings, and an earlier model.
 
-Airflow's preflight and `jobs run` make them before anything else, so they only read small files. What needs the
-libraries of the steps is checked by `jobs.training.inputs`, also before any text is tokenized.
+Airflow's preflight and `jobs run` make these checks before anything else, so only small files are read. The checks that
+need the libraries of the steps are in `jobs.training.inputs`. They also come before any text is tokenized.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join, to_uri
 
 TRAIN, INHERIT = "train", "inherit"
-"""The values of `tokenize.tokenizer` that are no place."""
+"""The values of `tokenize.tokenizer` that are not a path or a URI."""
 
 
 def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[tuple[str, ...], str | None]:
-    """Check that all files and models exist and fit each other that the settings name for the run's steps.
+    """Check that the files and models that the run's steps need exist and fit each other.
 
     Returns:
-        The prompts, and the URI of the model to start from or to use, or None for random weights.
+        The prompts, and the URI of the model to start from or to use. The URI is None for random weights.
 
     Raises:
-        InputError: naming the setting, what is wrong and what to do.
+        InputError: with the setting, what is wrong and what to do.
     """
     prompts = read_prompts(config.generate, store.read_bytes) if "generate" in config.steps else ()
     if not config.trains:
@@ -41,9 +41,9 @@ def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tupl
         try:
             found = store.exists(uri) or (setting == "train.embeddings" and store.exists(join(uri, MANIFEST)))
         except OSError as error:
-            raise InputError(f"{setting}: {uri} cannot be read ({error.strerror or error})") from None
+            raise InputError(f"{setting}: {uri} cannot be read ({error.strerror or error}); check the path") from None
         if not found:
-            raise InputError(f"{setting}: {uri} cannot be read (no such file)")
+            raise InputError(f"{setting}: {uri} cannot be read (no such file); check the path")
     start = find_start(config.train.init, lake, store)
     if start is not None:
         check_model(config, start, store)
@@ -51,7 +51,7 @@ def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tupl
 
 
 def named_files(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the settings that name a file, and its URI; prompts are not among them, since they are read at once."""
+    """Yield each setting that names a file, and the file's URI. The prompts file is left out: it is read directly."""
     if not config.trains:
         return
     if config.tokenize.tokenizer not in (TRAIN, INHERIT):
@@ -61,7 +61,7 @@ def named_files(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def find_start(init: str | None, lake: Lake, store: Store = ENVIRONMENT) -> str | None:
-    """Return the URI of the model that `train.init` names; None for random weights."""
+    """Return the URI of the model that `train.init` names. Return None if training starts from random weights."""
     if init is None:
         return None
     name = model_to_start_from(init)
@@ -91,7 +91,7 @@ def find_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
 
 
 def check_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
-    """Return the URI of the model that `use.model` names, after a check that it is complete and fits the run's task."""
+    """Check that the model of `use.model` is complete and fits the steps of the run, and return its URI."""
     uri = find_used(config, lake, store)
     try:
         check_complete(uri, store)
@@ -110,7 +110,7 @@ def check_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
 
 @contextmanager
 def _reading_config(uri: str) -> Iterator[None]:
-    """Turn errors about values that are in no model's ``config.json`` into a DamagedError."""
+    """Turn errors from values that no model's ``config.json`` can have into a DamagedError."""
     try:
         yield
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
@@ -118,7 +118,7 @@ def _reading_config(uri: str) -> Iterator[None]:
 
 
 def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:
-    """Check that the run's model can take the weights of the model at `uri`."""
+    """Check that the run's model can start from the weights of the model at `uri`."""
     data = read_model_file(uri, CONFIG, store)
     with _reading_config(uri):
         found = next(differing_settings(config, json.loads(data)), None)

@@ -1,4 +1,4 @@
-"""The files of a corpus, in canonical order."""
+"""Lists the files of a corpus, in canonical order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _REFUSED_CODES = {errno.ENODEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, e
 
 
 class Mark(NamedTuple):
-    """A mark at the bytes [begin, end) of a file, and whether the text before, in and after it is kept."""
+    """A mark of Project Gutenberg: the bytes [begin, end) of a file.
+
+    The other fields say whether the text before, in and after the mark is kept.
+    """
 
     begin: int
     end: int
@@ -36,17 +39,17 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of a corpus. Its name, relative to the corpus, decides its format; a corpus can be moved."""
+    """A file of a corpus. Its name decides its format, and is relative to the corpus, so that a corpus can be moved."""
 
     name: str
     uri: str
     size: int
     modified_at: float = field(default=0.0, compare=False)
-    """Time of the last change, in seconds since 1970; 0 if it is not known."""
+    """Time of the last change, in seconds since 1970. 0 if the time is not known."""
     marks: tuple[Mark, ...] | None = None
-    """The marks of Project Gutenberg in it, where headers and licences are left out."""
+    """The marks of Project Gutenberg in the file. None if they were not searched for (`tokenize.drop_gutenberg`)."""
     forgotten: tuple[int, ...] = field(default=(), compare=False)
-    """The hashes of the documents that the lake has forgotten, which are left out when the file is read."""
+    """The hashes of all forgotten documents of the lake. These documents are left out when the file is read."""
 
     @property
     def format(self) -> str:
@@ -79,31 +82,31 @@ class Listing:
 
     @property
     def first_left_out(self) -> list[str]:
-        """The first names of what was left out, as text for people."""
+        """The first five names that were left out, shortened for a message."""
         return [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
 
     def describe_left_out(self) -> str:
-        """Return the number and the first names of what was left out, or "" if nothing was."""
+        """Return the number of names that were left out and the first of them, or "" if there are none."""
         if not self.left_out:
             return ""
         shown = ", ".join(self.first_left_out) + (", ..." if len(self.left_out) > _SHOWN_NAMES else "")
-        return f"{len(self.left_out):,} left out (hidden, not named as text, or the lake): {shown}"
+        return f"{len(self.left_out):,} left out (hidden, not named as text files, or part of the lake): {shown}"
 
 
 @dataclass
 class _Place:
-    """A place of a corpus, and the files that it stands for."""
+    """A place of a corpus, and the files in it."""
 
     uri: str
     folder: str
     """The URI of the folder above all files of the place."""
     files: list[Source]
-    """Named relative to the folder."""
+    """The files. Their names are relative to `folder`."""
     identities: dict[str, Any]
-    """The identity of each file by its URI, as far as it is known."""
+    """The identity of each file by its URI: equal for two names of one file. None if it is not known."""
     left_out: list[str] = field(default_factory=list)
     depth: int = 0
-    """The number of folders, from `folder` upwards, that precede the names in the corpus."""
+    """The number of folder names, from `folder` upwards, that are put in front of the names of files."""
 
     @property
     def is_file(self) -> bool:
@@ -125,13 +128,13 @@ class _Place:
 def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = None) -> Listing:
     """Return the files of a corpus.
 
-    A corpus consists of places: files, folders and patterns. A place that exists is never a pattern. A named file, or
-    one that a pattern matches, is taken whatever its name. In a folder, files at any depth are taken if their names say
-    that they are text. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`, with the
-    documents that it has forgotten. A file that has several names, by links or in two places, counts once.
+    A corpus consists of places: files, folders and patterns. A place that exists is never a pattern. A file that is a
+    place, or that a pattern matches, is taken whatever its name. In a folder, files at any depth are taken if their
+    names are those of text files. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`.
+    Each source lists the lake's forgotten documents. A file with several names, by links or in two places, counts once.
 
-    Names are relative to the place. With several places they start with the name of the place, and with those of as
-    many folders above it as make the names unique.
+    The names of files are relative to the place. With several places, the name of the place's folder comes first,
+    preceded by as many folders above it as are needed to make the names unique.
 
     Raises:
         InputError: if a place has no files, or cannot be read.
@@ -154,13 +157,13 @@ def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = 
 
 
 def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
-    """Return the files of a corpus, sorted by name; see `list_corpus`."""
+    """Return the files of a corpus, sorted by name, as `list_corpus` finds them."""
     return list_corpus(corpus, store).sources
 
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Raise InputError if the file system refuses to read `uri`."""
+    """Turn an OSError by which the file system refuses to read `uri` into an InputError."""
     try:
         yield
     except OSError as error:
@@ -214,7 +217,10 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
 
 
 def _lake_folders(lake_uri: str, folder: str) -> tuple[str, ...]:
-    """Return the names below a folder that are the lake, or that are the lake's own if the folder is the lake."""
+    """Return the names below `folder` that belong to the lake.
+
+    This is the relative path of the lake, or the names of the lake's folders if `folder` is the lake itself.
+    """
     if is_s3(lake_uri) != is_s3(folder):
         return ()
     if is_s3(folder):
@@ -232,9 +238,9 @@ def _nothing_found(place: _Place, pattern: Pattern | None, num_files: int) -> st
     uri, folder = shorten(place.uri, 500), shorten(place.folder, 500)
     if pattern is not None:
         found = f"none of the {counted(num_files, 'file')} in {folder}" if num_files else "no file there"
-        return f"{uri}: {found} matches this pattern; a pattern of folders ends in /** or in /*.txt"
+        return f"{uri}: {found} matches this pattern; to match files in folders, end the pattern in /** or in /*.txt"
     if not num_files and place.left_out:
-        return f"{uri}: no file there that can be read, only {shorten(', '.join(place.left_out))}"
+        return f"{uri}: no file there that can be read, only {shorten(', '.join(place.left_out))}; give a text file"
     if num_files:
         of_them = f"none of its {num_files:,} files" if num_files > 1 else "its only file"
         is_named = "is named" if num_files > 1 else "is not named"
@@ -254,7 +260,10 @@ def _is_special(uri: str) -> bool:
 
 
 def _split_pattern(uri: str, store: Store) -> tuple[str, Pattern | None]:
-    """Return the folder above the wildcards of `uri`, and the pattern below it; names that exist are no wildcards."""
+    """Return the folder above the first wildcard of `uri`, and the pattern below it; without wildcards, `uri` and None.
+
+    The name of a folder that exists is not a wildcard, even if it has wildcard characters.
+    """
     parts = uri.split("/")
     for number in range(3, len(parts)):  # after file:/// or s3://bucket/
         part = parts[number] if is_s3(uri) else unquote(parts[number])
@@ -265,7 +274,7 @@ def _split_pattern(uri: str, store: Store) -> tuple[str, Pattern | None]:
 
 
 def _drop_repeated(places: Sequence[_Place]) -> None:
-    """Keep each file once: under the name that is no link, or else under the first one."""
+    """Keep each file once: under its first name without a symbolic link, or else under its first name."""
     kept: dict[Any, tuple[_Place, Source]] = {}
     for place in places:
         for source in place.files:
@@ -283,7 +292,7 @@ def _is_link(uri: str) -> bool:
 
 
 def _make_unique(places: Sequence[_Place]) -> None:
-    """Put folders in front of the names of places until no two files have the same name."""
+    """Put more folders in front of the names of files until no two files have the same name."""
     while True:
         owners: dict[str, tuple[_Place, Source]] = {}
         clashes: list[_Place] = []
@@ -297,6 +306,6 @@ def _make_unique(places: Sequence[_Place]) -> None:
             return
         higher = {id(place): place for place in clashes if place.depth < len(place.parents)}
         if not higher:
-            raise InputError(f"{clash}; rename one")
+            raise InputError(f"{clash}; rename one of them")
         for place in higher.values():
             place.depth += 1

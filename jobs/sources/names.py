@@ -1,4 +1,4 @@
-"""The notation of a corpus, and the formats that file names stand for, as pure functions of strings."""
+"""Parses the value of `corpus` and the patterns in it, and finds the format of a file by its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import suppress
 from jobs.lake.uri import ending_of, to_uri, without_ending
 
 TEXT_FORMATS = {"txt": "txt", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
-"""The format of each ending."""
+"""The format for each ending of a file's name."""
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
 NAMES_WITH_TEXT = "*.txt, *.jsonl or *.parquet, alone or with .gz, .bz2, .xz or .zst"
 
@@ -21,7 +21,7 @@ _WILDCARD = re.compile(r"[*?]|\[[^\]]+\]")
 
 
 def corpus_places(corpus: str) -> list[str]:
-    """Return the URIs of a corpus: one path or URI, several on separate lines, or a JSON list of them."""
+    """Return the URIs of a corpus that is given as one path or URI, as several on separate lines, or as a JSON list."""
     text, lines = corpus.strip(), re.split("\r?\n", corpus)
     if text.startswith("[") and text.endswith("]"):
         with suppress(ValueError, RecursionError):  # a file's name may have such brackets
@@ -31,14 +31,15 @@ def corpus_places(corpus: str) -> list[str]:
 
 
 def to_corpus(corpus: str) -> str:
-    """Return the corpus as configurations hold it: URIs, one per line."""
+    """Return the corpus in the form in which configurations store it: URIs, one per line."""
     return "\n".join(corpus_places(corpus))
 
 
 def text_format(name: str) -> tuple[str, str | None] | None:
-    """Return format and compression of a file by its name (``jsonl``, ``gz`` for ``a.jsonl.gz``); None if not text.
+    """Return the format and the compression of a text file by its name: ``jsonl`` and ``gz`` for ``a.jsonl.gz``.
 
-    Files of text that Hadoop and Spark wrote have no ending: ``part-r-00000``, ``part-00000.gz``.
+    Return None if the name is not that of a text file. Text files written by Hadoop and Spark have no ending of their
+    own: ``part-r-00000``, ``part-00000.gz``.
     """
     if ending := text_ending(name):
         return _ENDINGS[ending]
@@ -47,12 +48,12 @@ def text_format(name: str) -> tuple[str, str | None] | None:
 
 
 def text_ending(name: str) -> str:
-    """Return the ending that gives a file its format, such as ``.jsonl.gz``; "" if it has none."""
+    """Return the ending that shows a file's format, such as ``.jsonl.gz``. Return "" if there is none."""
     return ending_of(name, _ENDINGS)
 
 
 def text_stem(name: str) -> str:
-    """Return a file's name without its format's ending: equal for the same text in another format."""
+    """Return a file's name without the ending of its format: ``a`` for ``a.txt`` and for ``a.jsonl.gz``."""
     return without_ending(name, _ENDINGS)
 
 
@@ -76,7 +77,7 @@ class Pattern:
     def __init__(self, pattern: str) -> None:
         parts = pattern.split("/")
         parts += ["*"] * (parts[-1] == "**")
-        # None stands for **. `fnmatch` knows [!a], shells know [^a] as well.
+        # None stands for **. `fnmatch` accepts only [!a]; shells also accept [^a].
         self._parts = [
             None if part == "**" else re.compile(fnmatch.translate(part.replace("[^", "[!"))) for part in parts
         ]
@@ -91,11 +92,11 @@ class Pattern:
         return len(self._parts) in self._positions(name)
 
     def reaches(self, folder: str) -> bool:
-        """Return whether names below a folder can match."""
+        """Return whether the name of a file in this folder, at any depth, can match."""
         return any(position < len(self._parts) for position in self._positions(folder))
 
     def _positions(self, name: str) -> set[int]:
-        """Return the numbers of parts that can stand before `name` ends."""
+        """Return each number n such that the first n parts of the pattern can match the whole of `name`."""
         positions = self._with_empty({0})
         for part in name.split("/"):
             after = set[int]()
@@ -109,7 +110,7 @@ class Pattern:
         return positions
 
     def _with_empty(self, positions: set[int]) -> set[int]:
-        """Add the positions behind each ``**``, which may stand for no folder."""
+        """Add the position after each ``**``, which may match no folder at all."""
         for position in range(len(self._parts)):
             if position in positions and self._parts[position] is None:
                 positions.add(position + 1)

@@ -1,4 +1,4 @@
-"""How much of a corpus is in files that the model to start from did not have (`train.epochs_of_new_text`)."""
+"""Computes the share of a corpus that is new to the model that training starts from (`train.epochs_of_new_text`)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from jobs.lake.uri import join
 
 
 def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Mapping[str, Any]] | None:
-    """Return the files of the text of a model's run, each with its `name`, `size` and `sha256`.
+    """Return the corpus files of the run that made a model, each with its `name`, `size` and `sha256`.
 
-    None if they are not known: an earlier version, or another lake, made the model, or its tokens were deleted.
+    Return None if the files are not known: the model was made by an earlier version or in another lake, or the tokens
+    of its run were deleted.
     """
     manifest = read_model_manifest(model_uri, store)
     if manifest is None or not manifest.entries(LINEAGE):
@@ -31,7 +32,7 @@ def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list
 def share_of_new(files: Iterable[tuple[Hashable, int]], known: Iterable[Hashable]) -> float:
     """Return the share, 0 to 1, of the bytes of `files` in files that are not `known`.
 
-    Each of `files` is what identifies it, and its size in bytes.
+    `files` holds a key that identifies each file, and its size in bytes. `known` holds such keys.
     """
     known, listed = set(known), list(files)
     new = sum(size for identity, size in listed if identity not in known)

@@ -1,6 +1,6 @@
-"""Whether a run divides its text as the decided split of its pipeline needs it (``windows.split=fixed``).
+"""Checks that a run makes documents by the same rule as the fixed split of its pipeline (``windows.split=fixed``).
 
-Preflight and `jobs run` check it before anything else, so only a small file is read. `jobs.datasets` has the rest.
+Preflight and `jobs run` check this before anything else, so only a small file is read. `jobs.datasets` makes the split.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name
 
 TEXT_SETTINGS = ("documents", "input", "field", "invalid_utf8", "drop_gutenberg", "normalize_nfc", "max_piece_bytes")
-"""The settings that make documents of the text; with others, parts of decided documents would count as new ones."""
+"""The settings by which text becomes documents. If they changed, parts of decided documents would count as new."""
 
 
 def text_rule(config: Config) -> dict[str, Any]:
-    """Return what makes documents of a run's text, as the first version of a split stores it."""
+    """Return a run's settings by which text becomes documents, as the first version of a split stores them."""
     return {key: getattr(config.text_settings, key) for key in TEXT_SETTINGS}
 
 
 def versions_of(pipeline: Pipeline, store: Store = ENVIRONMENT) -> list[tuple[int, str]]:
-    """Return the numbers and the URIs of all versions of a pipeline's decisions, the first one first."""
+    """Return the number and the URI of each version of a pipeline's fixed split, the oldest first."""
     uris = (info.uri for info in store.list_files(pipeline.split, reaches=lambda _: False))
     names = ((base_name(uri).removesuffix(".json"), uri) for uri in uris)
     return sorted((int(name), uri) for name, uri in names if name.isdecimal())
 
 
 def check_split(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) -> None:
-    """Check that a run makes the documents that the split of its pipeline was decided with.
+    """Check that a run makes documents by the rule with which the split of its pipeline was fixed.
 
     Raises:
-        InputError: naming the first setting that differs, and its value then.
+        InputError: if a setting differs. The message names the first such setting, and the value that it must have.
     """
     if config.windows.split != "fixed" or not (versions := versions_of(pipeline, store)):
         return
@@ -45,7 +45,10 @@ def check_split(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) 
 
 
 def decided_seed(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) -> int | None:
-    """Return the seed that the split of a run's pipeline was decided with; None if it is not decided, or not used."""
+    """Return the seed with which the pipeline's split was fixed.
+
+    Return None if the split is not fixed yet or has no seed, or if the run does not use it.
+    """
     if not config.trains or config.windows.split != "fixed" or not (versions := versions_of(pipeline, store)):
         return None
     _, uri = versions[-1]
@@ -55,11 +58,11 @@ def decided_seed(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT)
 
 
 def check_text(before: Mapping[str, Any], config: Config, pipeline: Pipeline) -> None:
-    """Raise InputError unless a run makes documents by the rule `before`."""
+    """Raise InputError if a setting of a run differs from `before`, the rule with which the split was fixed."""
     for key, now in text_rule(config).items():
         if key in before and now != before[key]:
             raise InputError(
-                f"tokenize.{key}={now}: the split of the pipeline {pipeline.name} was decided with {before[key]}, and"
-                f" with other documents the same text could be on both sides; set tokenize.{key}={before[key]}, or use"
-                " another pipeline"
+                f"tokenize.{key}={now}: the split of the pipeline {pipeline.name} was decided with {before[key]}."
+                " With other documents, the same text could be in training and in validation;"
+                f" set tokenize.{key}={before[key]}, or use another pipeline"
             )

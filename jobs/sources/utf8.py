@@ -1,4 +1,4 @@
-"""Invalid UTF-8: refused by default; replaced by U+FFFD, and counted, with ``tokenize.invalid_utf8=replace``."""
+"""Refuses invalid UTF-8, or replaces it by U+FFFD and counts it (``tokenize.invalid_utf8``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def replace_invalid(data: bytes) -> tuple[bytes, int]:
 
 
 def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
-    """Return `text` in UTF-8, and the number of replacements; raise ValueError if `invalid` forbids them."""
+    """Return `text` in UTF-8, and the number of replacements.
+
+    Raise ValueError if `text` is not valid and `invalid` is not ``replace``.
+    """
     if isinstance(text, bytes):
         if invalid == "replace":
             return replace_invalid(text)
@@ -34,13 +37,13 @@ def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
     except UnicodeEncodeError as error:
         if invalid != "replace":
             half = f"\\u{ord(text[error.start]):04x}"
-            raise ValueError(f"half a surrogate pair ({half}); set tokenize.invalid_utf8=replace") from None
+            raise ValueError(f"half of a surrogate pair ({half}); set tokenize.invalid_utf8=replace") from None
     whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return whole.encode(), whole.count(REPLACEMENT) - text.count(REPLACEMENT)
 
 
 class Utf8Check:
-    """Checks that the blocks of the file `uri` are UTF-8."""
+    """Checks that the content of the file `uri` is UTF-8, block by block."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -48,9 +51,13 @@ class Utf8Check:
         self._position = 0
 
     def add(self, block: bytes) -> None:
-        """Check the next block; an empty block ends the file. InputError gives the offset of the first wrong byte."""
-        pending = self._decoder.getstate()[0]  # the first bytes of a character that the block before began
-        if not pending and block.isascii():  # takes a tenth of the time
+        """Check the next block. An empty block ends the file.
+
+        Raises:
+            InputError: with the offset of the first invalid byte.
+        """
+        pending = self._decoder.getstate()[0]  # the first bytes of a character that began in the previous block
+        if not pending and block.isascii():  # faster than decoding
             self._position += len(block)
             return
         start = self._position - len(pending)

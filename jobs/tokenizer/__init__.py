@@ -1,1 +1,1 @@
-"""Tokenizers: vocabularies, byte-level BPE, and ``tokenizer.json``."""
+"""Trains, reads and applies tokenizers, which are stored as ``tokenizer.json``."""

@@ -1,7 +1,7 @@
 """Reads a ``tokenizer.json``, and refuses one that cannot be used.
 
 The file may hold call-time settings besides the tokenizer: truncation, padding, tokens that each call adds at the start
-or the end of its text, random dropout of merges. They would change the ids of a corpus, so they are removed.
+or the end of its text, random dropout of merges. These settings would change the ids of a corpus, so they are removed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ END_OF_TEXT = "<|endoftext|>"
 BYTES = frozenset(pre_tokenizers.ByteLevel.alphabet())
 """The characters that stand for bytes in a byte-level vocabulary."""
 _RARE = "漢жক😀"  # few vocabularies have all of these
-_MAX_IDS = 1 << 24  # both libraries reserve memory for every id up to the largest
+_MAX_IDS = 1 << 24  # `tokenizers` and `gigatoken` reserve memory for every id up to the largest
 _NO_TOKENIZER = "not a tokenizer.json of Hugging Face tokenizers; give another file"
 
 
 class UnusableError(ValueError):
-    """A ``tokenizer.json`` cannot be used; the message is the reason."""
+    """A ``tokenizer.json`` cannot be used. The message says why."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """The content of a ``tokenizer.json``, and the tokenizer that Hugging Face `tokenizers` makes of it."""
+    """The content of a ``tokenizer.json``, and the tokenizer that Hugging Face `tokenizers` makes of this content."""
 
     json: bytes
-    """The content without call-time settings; the bytes of the file if it has none."""
+    """The content without call-time settings. If the file has none of these, its bytes are unchanged."""
     values: dict[str, Any]
     """The parsed content."""
     reference: tokenizers.Tokenizer
@@ -45,7 +45,7 @@ class Definition:
 
     @classmethod
     def parse(cls, json_bytes: bytes) -> Definition:
-        """Read the content of a file; raise an UnusableError if it is no tokenizer, or has no end-of-text token."""
+        """Read the content of a file. Raise an UnusableError if it is not a tokenizer, or has no end-of-text token."""
         values = _checked(json_bytes)
         removed = _remove_call_settings(values)
         try:
@@ -54,25 +54,25 @@ class Definition:
                 reference = tokenizers.Tokenizer.from_str(content.decode())
                 end_of_text = reference.token_to_id(END_OF_TEXT)
                 assert end_of_text is not None, "an added token has an id"
-                reference.decode([end_of_text], skip_special_tokens=False)  # shows an impossible decoder
+                reference.decode([end_of_text], skip_special_tokens=False)  # fails if the decoder cannot work
         except UnusableError as error:
             raise UnusableError(f"this tokenizer cannot be loaded ({error}); give another tokenizer.json") from None
         return cls(content, values, reference, end_of_text, tuple(removed))
 
     @property
     def model(self) -> dict[str, Any]:
-        """The section ``model``."""
+        """The section ``model`` of the content."""
         model: dict[str, Any] = self.values["model"]
         return model
 
     @property
     def kind(self) -> str:
-        """The type of the model; files of early versions do not name BPE."""
+        """The type of the model. It is BPE if the file has no type, as in early versions of the format."""
         return str(self.model.get("type", "BPE"))
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of the unknown token; None if there is none, or if the end-of-text token is used for it."""
+        """The id of the unknown token. None if there is none, or if the end-of-text token is used for it."""
         if self.kind == "Unigram":
             found = self.model.get("unk_id")
         else:
@@ -81,20 +81,21 @@ class Definition:
         return None if found == self.end_of_text else found
 
     def uncovered(self) -> str:
-        """Return what becomes of characters that the vocabulary lacks, if they do not become known tokens."""
+        """Return a sentence about characters that the tokenizer cannot encode. Return "" if there are none."""
         try:
             covered = all(self.reference.encode(letter, add_special_tokens=False).ids for letter in _RARE)
         except Exception:  # noqa: BLE001 - `tokenizers` raises nothing narrower
-            return "it has no unknown token, so a text with anything outside of its vocabulary is refused"
+            return "it has no unknown token, so a text with anything outside its vocabulary is refused"
         if any(part["type"] == "ByteLevel" for part in parts_of(self.values.get("pre_tokenizer"))):
             covered = covered and self.model["vocab"].keys() >= BYTES
-        return "" if covered else "it has no unknown token, so characters outside of its vocabulary are left out"
+        return "" if covered else "it has no unknown token, so characters outside its vocabulary are left out"
 
 
 def parts_of(section: Any) -> list[dict[str, Any]]:
-    """Return the parts of a normalizer, pre-tokenizer or post-processor: itself, or those of a sequence.
+    """Return the parts of a normalizer, pre-tokenizer or post-processor: the section itself, or those of a sequence.
 
-    Each part has a ``type``: `tokenizers` knows some parts without one by their other values.
+    Each returned part has a ``type``. It is ``unnamed`` for a part that has no type in the file, which `tokenizers`
+    recognizes by its other values.
     """
     if section is None:
         return []
@@ -108,13 +109,13 @@ def parts_of(section: Any) -> list[dict[str, Any]]:
 
 
 def _checked(json_bytes: bytes) -> dict[str, Any]:
-    """Return the parsed content; raise an UnusableError for what `tokenizers` refuses unclearly or not at all."""
+    """Return the parsed content. Raise an UnusableError for faults that `tokenizers` reports badly or not at all."""
     try:
         values: dict[str, Any] = json.loads(json_bytes)
         model, added = values["model"], values.get("added_tokens") or []
         names = [token["content"] for token in added]
         vocab = model.get("vocab")
-        ids = list(map(int, vocab.values() if isinstance(vocab, dict) else ()))  # that of Unigram is a list
+        ids = list(map(int, vocab.values() if isinstance(vocab, dict) else ()))  # the vocabulary of Unigram is a list
         largest = max([*ids, *(int(token["id"]) for token in added)], default=0)
         missing = _merge_outside(model) if model.get("type", "BPE") == "BPE" else None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -125,7 +126,7 @@ def _checked(json_bytes: bytes) -> dict[str, Any]:
         )
     if largest >= _MAX_IDS:
         raise UnusableError(
-            f"the largest token id is {shorten(largest)}, but must be below {_MAX_IDS}; make it smaller"
+            f"the largest token id is {shorten(largest)}, but must be below {_MAX_IDS}; number the tokens from 0"
         )
     if len(set(ids)) < len(ids):
         raise UnusableError(f"{len(ids)} tokens share {len(set(ids))} ids; give each token an id of its own")
@@ -136,7 +137,7 @@ def _checked(json_bytes: bytes) -> dict[str, Any]:
 
 
 def _merge_outside(model: dict[str, Any]) -> tuple[str, str] | None:
-    """Return a merge whose result is not in the vocabulary; `tokenizers` panics at some of these."""
+    """Return the first merge whose result is not in the vocabulary, or None. `tokenizers` panics at some of these."""
     vocab, prefix = model.get("vocab") or {}, model.get("continuing_subword_prefix") or ""
     for left, right in merges_of(model):
         if not right.startswith(prefix) or left + right.removeprefix(prefix) not in vocab:
@@ -145,16 +146,16 @@ def _merge_outside(model: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the merges of a BPE model; files of early versions have them as texts with a space between the parts."""
+    """Yield the merges of a BPE model. In early versions of the format, a merge is a text with one space in it."""
     for merge in model.get("merges") or ():
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         yield left, right
 
 
 def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
-    """Return two texts of which the end of one is the beginning of the other; None if there are none.
+    """Return two texts such that the end of the first is the beginning of the second. Return None if there are none.
 
-    Two runs of the same character do not count: the longest that fits is found in either order.
+    Two runs of the same character do not count, because the longest run that fits is found in any order of search.
     """
     beginnings: dict[str, list[str]] = {}
     for text in texts:
@@ -169,9 +170,10 @@ def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _remove_call_settings(values: dict[str, Any]) -> list[str]:
-    """Remove truncation, padding, the frame of each text, and dropout; return what there was."""
+    """Remove truncation, padding, the post-processor and dropout. Return the names of those that were set."""
     removed = [name for name in ("truncation", "padding") if values.get(name) is not None]
-    if any(part["type"] != "ByteLevel" for part in parts_of(values.get("post_processor"))):  # that one moves offsets
+    # A post-processor of type ByteLevel stays, since it changes only offsets.
+    if any(part["type"] != "ByteLevel" for part in parts_of(values.get("post_processor"))):
         removed.append("post_processor")
     values.update(dict.fromkeys(removed))
     if values["model"].get("dropout"):
@@ -182,11 +184,11 @@ def _remove_call_settings(values: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Raise an UnusableError in place of any exception of a library, a panic of its native code included."""
+    """Raise an UnusableError in place of any exception of a library, including a panic of its native code."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UnusableError(shorten(reason)) from None  # it may quote the whole file
+        raise UnusableError(shorten(reason)) from None  # the reason may quote the whole file

@@ -1,8 +1,8 @@
 """Encodes texts by one of two libraries that give the same ids.
 
-Hugging Face `tokenizers` executes every ``tokenizer.json`` and defines what its ids are. `gigatoken` is a hundred times
-faster, but ignores parts of some files. `fast_encoder` takes it only for what it is known to apply, and compares the
-ids of probe texts besides.
+Hugging Face `tokenizers` can use every ``tokenizer.json``, and its ids are the correct ones. `gigatoken` is a hundred
+times faster, but ignores parts of some files. So `fast_encoder` chooses `gigatoken` only if it is known to apply every
+part of the file, and if both libraries give the same ids for probe texts.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 _PROBED_TOKENS = 1024
 _PROBED_ADDED_TOKENS = 64
 _MAX_PAIRS = 1 << 20
-# Where tokenizers differ: contractions, digits, runs of whitespace, line ends, marks, scripts without spaces, case,
-# control characters, compatibility forms, long words, tokens of other tokenizers.
+# Texts on which tokenizers differ: contractions, digits, runs of whitespace, line ends, marks, scripts without spaces,
+# case, control characters, compatibility forms, long words, tokens of other tokenizers.
 _PROBES = [
     *("", " ", "a", " a", "a ", "  a", "A b  C   d\n\n\ne\r\nf\t\tg \n h", "don't WE'LL i'm 's"),
     *("12345678 1,234.5 3a \u00b2 \u2167", "snake_case CamelCase http://a.b/c?d=e&f#g", "\x00\x01\x7f"),
@@ -63,10 +63,10 @@ class FastEncoder:
             and not definition.model.get("byte_fallback")
             and all(token["content"].isascii() for token in definition.values["added_tokens"])
         )
-        """Whether `decode` gives the text that `tokenizers` gives."""
+        """True if `decode` gives the same text as `tokenizers`."""
 
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        """Return the text of ids below the size of the vocabulary."""
+        """Return the text of token ids, all of which must be below the size of the vocabulary."""
         return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
@@ -103,7 +103,7 @@ class ReferenceEncoder:
 
 
 def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
-    """Return an encoder by `gigatoken` if it gives the ids of `tokenizers`, else None and the reason."""
+    """Return an encoder by `gigatoken` if it gives the same ids as `tokenizers`, otherwise None and the reason."""
     reason = part_not_applied(definition)
     if reason:
         return None, reason
@@ -116,12 +116,12 @@ def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
         return None, str(error)
     expected = ReferenceEncoder(definition.reference).encode_batch(probes, False)
     if not all(map(np.array_equal, found, expected)):
-        return None, "other ids for texts that were tried"
+        return None, "gigatoken gives other ids for the probe texts"
     return encoder, ""
 
 
 def _probes_of(definition: Definition) -> list[str]:
-    """Return texts made of the tokens of the vocabulary, and of its added tokens next to letters, spaces and parts."""
+    """Return probe texts: tokens of the vocabulary, and added tokens next to letters, spaces and parts of tokens."""
     reference = definition.reference
     ids = sorted(reference.get_vocab(with_added_tokens=False).values())
     texts = [reference.decode([token_id], False) for token_id in ids[:: 1 + len(ids) // _PROBED_TOKENS]]
@@ -136,9 +136,9 @@ def _probes_of(definition: Definition) -> list[str]:
 
 
 def part_not_applied(definition: Definition) -> str:
-    """Return the first part of a definition that makes it other than usual BPE, by name; empty if there is none.
+    """Return the first part of a definition that `gigatoken` is not known to apply, as a reason to be shown.
 
-    What is usual is what `gigatoken` is known to apply.
+    Return "" if there is no such part.
     """
     model = definition.model
     if definition.kind != "BPE":
@@ -157,7 +157,7 @@ def part_not_applied(definition: Definition) -> str:
 
 
 def _like_byte_level(normalizers: Sequence[dict[str, Any]], splitters: Sequence[dict[str, Any]]) -> bool:
-    """Return whether the rules are those of GPT-2, or patterns that isolate words and then bytes, as in Llama 3."""
+    """Return whether the rules are those of GPT-2, or patterns that isolate words, followed by bytes, as in Llama 3."""
     *patterns, last = splitters or [{"type": "none"}]
     isolated = {"type": "Split", "behavior": "Isolated", "invert": False}
     return (
@@ -181,34 +181,34 @@ def _like_sentencepiece(normalizers: Sequence[dict[str, Any]], splitters: Sequen
 
 
 def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
-    """Return why `gigatoken` would find other added tokens in a text than `tokenizers`; empty if it finds the same."""
+    """Return why `gigatoken` may find other added tokens in a text than `tokenizers`. Return "" if it does not."""
     added = definition.reference.get_added_tokens_decoder()
     named = [(token["content"], token["id"]) for token in definition.values["added_tokens"]]
     if sorted(named) != sorted((token.content, token_id) for token_id, token in added.items()):
-        return "added tokens that are repeated, empty or have other ids"
+        return "it has added tokens that are repeated, empty or have other ids"
     if any(token.single_word or token.lstrip or token.rstrip for token in added.values()):
-        return "added tokens that depend on the text around them (single_word, lstrip, rstrip)"
+        return "it has added tokens that depend on the text around them (single_word, lstrip, rstrip)"
     raw = {token.content for token in added.values() if not token.normalized}
     normalized = {token.content for token in added.values() if token.normalized}
     if normalized and (is_normalized or (raw and _compete(raw, normalized))):
-        return "added tokens that are searched in normalized text"
+        return "it has added tokens that are searched in normalized text"
     return ""
 
 
 def _compete(raw: set[str], normalized: set[str]) -> bool:
-    """Return whether tokens of both sets may claim the same text: `tokenizers` searches one set after the other."""
+    """Return whether tokens of both sets may match the same text. `tokenizers` searches one set after the other."""
     if len(raw) * len(normalized) > _MAX_PAIRS or find_overlap([*raw, *normalized]):
         return True
     return any(one in other or other in one for one in raw for other in normalized)
 
 
 def _unusual_vocabulary(definition: Definition) -> str:
-    """Return what tokens or merges `gigatoken` reads in another way; empty if it reads all in the same."""
+    """Return why `gigatoken` reads tokens or merges differently from `tokenizers`. Return "" if it does not."""
     merges = list(merges_of(definition.model))
     if len(set(merges)) < len(merges):
         return "a merge occurs twice"
     vocab = definition.model["vocab"].keys()
     if definition.model.get("byte_fallback"):
-        return "" if vocab >= _BYTE_TOKENS else "the vocabulary lacks bytes"
+        return "" if vocab >= _BYTE_TOKENS else "the vocabulary lacks tokens for some bytes"
     added = {token["content"] for token in definition.values["added_tokens"]}
     return "" if BYTES.issuperset("".join(vocab - added)) else "the vocabulary has tokens that are not bytes"

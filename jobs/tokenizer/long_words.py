@@ -1,7 +1,7 @@
-"""Cuts long words of a text before BPE is trained on it.
+"""Cuts long words of a text before BPE is trained on the text.
 
-Each merge is applied to all of every word that holds its pair, so a word of 2 MB took 53 s. A word is what GPT-2's
-pattern splits off: a run of letters, of digits, of other signs or of whitespace.
+Training goes through the whole of a word for each merge in it. So training on one word of 2 MB took 53 s. A word is
+what GPT-2's pattern splits off: a run of letters, of digits, of other signs or of whitespace.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from jobs.corpus.texts import IS_SPACE
 
 MAX_WORD_BYTES = 1024
-_CELL = MAX_WORD_BYTES // 2  # a longer run covers at least one cell of this size, wherever it begins
+_CELL = MAX_WORD_BYTES // 2  # a long word covers at least one whole cell, wherever the word begins
 
 
 class WordCutter:
@@ -26,7 +26,7 @@ class WordCutter:
         self.num_cut = 0
         """The number of words that were too long."""
         self.longest = 0
-        """The bytes of the longest of them."""
+        """The size of the longest of these words, in bytes."""
 
     def cut(self, text: bytes) -> bytes:
         """Return a UTF-8 text with a separator after each 1,024 bytes of a long word."""
@@ -45,9 +45,9 @@ class WordCutter:
         yield from self._cuts_of_runs(text, _long_runs(is_space | (buffer >= 0x80)), True)
 
     def _cuts_of_runs(self, text: bytes, runs: Iterable[tuple[int, int]], is_space: bool) -> Iterator[int]:
-        """Yield where to cut the words of some runs that are, or are not, whitespace."""
+        """Yield where to cut the long words in `runs`. If `is_space`, cut only words of whitespace, else all others."""
         for begin, end in runs:
-            position = max(0, begin - 1)  # a word may include the space before it, but not the last one of several
+            position = max(0, begin - 1)  # a space before a word is part of it; of several spaces, the last is
             for word in gigatoken.pretokenizer(text[position : end + 1]):
                 if len(word) > MAX_WORD_BYTES and word.decode().isspace() == is_space:
                     self.num_cut += 1
@@ -61,11 +61,11 @@ class WordCutter:
 
 
 def _long_runs(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the begin and the end of each run of True that covers a cell; the others are too short."""
+    """Yield the begin and the end of each run of True that covers a whole cell. Other runs are too short."""
     full = mask[: len(mask) // _CELL * _CELL].reshape(-1, _CELL).all(axis=1)
     edges = np.flatnonzero(np.diff(full, prepend=False, append=False)) * _CELL
     for begin, end in edges.reshape(-1, 2).tolist():
-        # The cells around are not full, so the run ends in them.
+        # The cells before and after are not full, so the run ends in them.
         before, after = mask[max(0, begin - _CELL) : begin][::-1], mask[end : end + _CELL]
         yield begin - _leading(before), end + _leading(after)
 

@@ -31,9 +31,9 @@ class _Opened:
 
 
 class Tokenizer:
-    """Converts text to token ids and back; pickled as its ``tokenizer.json``.
+    """Converts text to token ids and back. It is pickled as its ``tokenizer.json``.
 
-    A file that cannot be loaded, or has no end-of-text token, is refused by an InputError that names it as `where`.
+    A file that cannot be loaded, or has no end-of-text token, raises an InputError that begins with `where`.
     """
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
@@ -53,15 +53,15 @@ class Tokenizer:
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
         self.unknown_id = None if fast else definition.unknown_id
-        """The id of the unknown token; None if every text can be encoded."""
+        """The id of the unknown token. None if no text becomes this token, or if there is none."""
         self._encoder = fast or ReferenceEncoder(definition.reference)
 
     def encode(self, text: str) -> TokenIds:
-        """Return the token ids of `text`, of type `dtype`; no end-of-text token is added."""
+        """Return the token ids of `text`, of type `dtype`. No end-of-text token is added."""
         return self.encode_batch([text.encode()], False)[0]
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[TokenIds, Offsets]:
-        """Encode UTF-8 documents; with `parallel`, on all cores of the machine.
+        """Encode UTF-8 documents, on all cores of the machine if `parallel` is set.
 
         Returns:
             The ids of all documents in one array, and offsets: document i has the ids [offsets[i], offsets[i + 1]).
@@ -70,7 +70,7 @@ class Tokenizer:
         return ids.astype(self.dtype), offsets
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text of token ids; bytes that are not UTF-8, such as part of a character, become U+FFFD."""
+        """Return the text of token ids. Bytes that are not UTF-8, such as part of a character, become U+FFFD."""
         array = np.asarray(ids, dtype=np.int64)
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             raise ValueError(f"token ids must be in [0, {self.vocab_size})")  # gigatoken panics on others
@@ -79,7 +79,7 @@ class Tokenizer:
         return str(self.definition.reference.decode(array.tolist(), skip_special_tokens=False))
 
     def decode_after(self, text: str, ids: npt.ArrayLike) -> str:
-        """Return the text of token ids that continue `text`, with the space that their first word needs."""
+        """Return the text of token ids that continue `text`, with a space before their first word if it needs one."""
         if not text or text[-1].isspace():
             return self.decode(ids)
         start = [self.end_of_text]
@@ -94,15 +94,17 @@ class Tokenizer:
         return [text[start:stop] for one, (start, stop) in pairs if one == self.unknown_id]
 
     def remarks(self) -> list[str]:
-        """Return what a user who gives this ``tokenizer.json`` should know, a sentence each."""
+        """Return warnings for the user who provides this ``tokenizer.json``: what is ignored, slow or not covered."""
         definition = self.definition
         remarks = []
         if definition.removed:
             remarks.append(
-                f"call-time settings are no part of the tokenizer and are ignored: {', '.join(definition.removed)}"
+                f"call-time settings are not part of the tokenizer and are ignored: {', '.join(definition.removed)}"
             )
         if self._opened.slow_because:
-            remarks.append(f"texts are encoded by the library tokenizers, more slowly: {self._opened.slow_because}")
+            remarks.append(
+                f"texts are encoded by the library tokenizers, more slowly (reason: {self._opened.slow_because})"
+            )
         if uncovered := definition.uncovered():
             remarks.append(uncovered)
         return remarks
@@ -113,7 +115,7 @@ class Tokenizer:
 
 @lru_cache(maxsize=2)
 def _shared(json_bytes: bytes) -> Tokenizer:
-    """Return one tokenizer for all tasks of a process: loading a large vocabulary is slow."""
+    """Return one tokenizer for all tasks of a process, because loading a large vocabulary is slow."""
     return Tokenizer(json_bytes)
 
 

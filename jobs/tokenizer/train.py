@@ -3,9 +3,10 @@
 Byte-level BPE: `gigatoken` learns the merges (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) inside the words
 of GPT-2's pattern. Ids 0 to 255 are the bytes, id 256 is the end-of-text token, then comes one id for each merge.
 
-Words or characters are counted exactly. Id 0 is the end-of-text token and id 1 the unknown token (``<unk>``); then come
-the units, the most frequent first. A word is what Hugging Face's `Whitespace` splits off: a run of letters, digits and
-underscores, or of other visible characters. Words lose the whitespace between them; characters keep it.
+Vocabularies of words or characters: all units (words or characters) are counted exactly. Id 0 is the end-of-text token
+and id 1 the unknown token (``<unk>``); then come the units, the most frequent first. A word is what Hugging Face's
+`Whitespace` splits off: a run of letters, digits and underscores, or of other visible characters. Whitespace between
+words is lost; a vocabulary of characters keeps it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ UNKNOWN = "<unk>"
 def train_tokenizer(
     splits: Sequence[Sequence[ByteRange]], text_bytes: int, settings: TokenizeConfig, engine: Engine
 ) -> Tokenizer:
-    """Train the tokenizer that the settings ask for on the splits of a corpus with `text_bytes` of text.
+    """Train a tokenizer of the kind in the settings on the splits of a corpus with `text_bytes` bytes of text.
 
     BPE is trained on a sample of the corpus, words and characters on all of it.
     """
@@ -53,14 +54,14 @@ def train_tokenizer(
 
 
 def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
-    """Return the ``tokenizer.json`` of BPE with at most `vocab_size` tokens; no merge contains ``<|endoftext|>``.
+    """Train BPE with at most `vocab_size` tokens, and return its ``tokenizer.json``. No merge holds ``<|endoftext|>``.
 
     A small text may not have enough distinct pairs for `vocab_size` tokens.
     """
     cutter = WordCutter(END_OF_TEXT.encode())
     text = END_OF_TEXT.encode().join(map(cutter.cut, documents))
     if cutter.num_cut:
-        log.warning("to train the vocabulary, words of more than %d bytes were cut: %d, the longest of %d bytes",
+        log.warning("words of more than %d bytes were cut to train the vocabulary (number: %d, longest: %d bytes)",
                     MAX_WORD_BYTES, cutter.num_cut, cutter.longest)  # fmt: skip
     with _silence():
         _, merges = gigatoken.train_bpe(text, vocab_size, [END_OF_TEXT])
@@ -74,7 +75,7 @@ def tokenizer_json(merges: Sequence[tuple[bytes, bytes]]) -> bytes:
     kept = []
     for pair in merges:
         left, right = ("".join(characters[byte] for byte in part) for part in pair)
-        if left + right not in vocab:  # on a small text the same token, or even the same pair, comes more than once
+        if left + right not in vocab:  # a small text may give the same token, or even the same pair, twice
             vocab[left + right] = len(vocab)
             kept.append([left, right])
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -101,7 +102,7 @@ def _byte_characters() -> list[str]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Discard what native code prints: it writes directly to the standard output and error of the process."""
+    """Discard the output of native code, which goes directly to the standard output and error of the process."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(descriptor) for descriptor in (1, 2)]
@@ -143,7 +144,7 @@ def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) ->
     frequent.sort(key=lambda pair: (-pair[1], pair[0]))
     short = [unit for unit, _ in frequent if len(unit.encode()) <= MAX_WORD_BYTES]
     if len(short) < len(frequent):
-        log.warning("words of more than %d bytes become %s: %d, the longest of %d bytes", MAX_WORD_BYTES, UNKNOWN,
+        log.warning("words of more than %d bytes become %s (number: %d, longest: %d bytes)", MAX_WORD_BYTES, UNKNOWN,
                     len(frequent) - len(short), max(len(unit.encode()) for unit, _ in frequent))  # fmt: skip
     units = [unit for unit in short if unit not in (END_OF_TEXT, UNKNOWN)]
     vocab = {unit: i for i, unit in enumerate([END_OF_TEXT, UNKNOWN, *units][: settings.vocab_size])}
@@ -161,7 +162,7 @@ def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) ->
 
 @lru_cache(maxsize=4)
 def _splitter(kind: str, lowercase: bool) -> Callable[[str], list[str]]:
-    """Return a function that splits text into units, as the tokenizer will."""
+    """Return a function that splits text into words or characters in the same way as the tokenizer."""
     lower, words = normalizers.Lowercase(), pre_tokenizers.Whitespace()
 
     def split(text: str) -> list[str]:

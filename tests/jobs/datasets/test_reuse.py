@@ -246,7 +246,7 @@ def test_remarks_on_a_given_tokenizer_are_said_once_in_a_run(tmp_path, caplog, c
     write_corpus(join(to_uri(str(tmp_path)), "corpus"), TEXTS)
     (tmp_path / "given.json").write_bytes(make("words with call-time settings"))
     (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "word " * 400}))
-    remarks = ("call-time settings are no part of", "more slowly", "1 of 1 prompts do not fit the context")
+    remarks = ("call-time settings are not part of", "more slowly", "1 of 1 prompts do not fit the context")
     few = {
         "tokenize.tokenizer": tmp_path / "given.json", "generate.prompts_file": tmp_path / "long.jsonl",
         "train.max_tokens": 500, "train.batch_size": 4, "train.eval_windows": 4, "train.workers": 1, "windows.size": 8,

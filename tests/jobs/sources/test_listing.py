@@ -156,7 +156,7 @@ def test_folders_may_be_named_like_files(tmp_path):
     (tmp_path / "x.jsonl/part-00000.jsonl").write_bytes(b"x")
     assert names_of(str(tmp_path)) == ["x.jsonl/part-00000.jsonl"]
     assert names_of(f"{tmp_path}/x.jsonl") == ["part-00000.jsonl"]
-    with pytest.raises(InputError, match="matches this pattern; a pattern of folders ends in"):
+    with pytest.raises(InputError, match="matches this pattern; to match files in folders, end the pattern in"):
         list_sources(f"{tmp_path}/*.jsonl")
 
 

@@ -118,7 +118,7 @@ def test_an_attempt_that_was_cut_off_leaves_no_file_of_its_own(local):
     ("files", "settings", "message"),
     [
         ({"a.txt": b"\xff\xfe\x00"}, {}, r"a\.txt"),
-        ({"a.txt": b" \n"}, {}, "no text in its 1 file,"),
+        ({"a.txt": b" \n"}, {}, r"no text in its 1 file \("),
         ({"a.txt": PLAIN}, {"tokenize__min_document_bytes": 10**6}, r"filters removed every document"),
         ({"a.jsonl": b'{"text": "x"}\n{"txt": "x"}\n'}, {}, r"a\.jsonl"),
     ],

@@ -194,8 +194,9 @@ COSTLY = (
           " error occurred (ServiceUnavailable) when calling the GetObject operation (reached max retries: 3): **);"
           " run the same command again later; finished work is kept", job_after(IMPATIENT),
           plant=lambda scene: scene.deny("*", "unavailable", callers=["step"])),
-    Fault("empty partition of the corpus", "s3://*/corpora/a.txt: no text in its 1 file, only whitespace or nothing",
-          kind=UserError, plant=lambda scene: store().write_bytes(scene.corpus, b" \n" * 5000)),
+    Fault("empty partition of the corpus", "s3://*/corpora/a.txt: no text in its 1 file (empty, or only whitespace);"
+          " give files with text", kind=UserError,
+          plant=lambda scene: store().write_bytes(scene.corpus, b" \n" * 5000)),
     Fault("empty partition of the split", "corpus too short: its validation part has 0 tokens in 0 documents, a"
           " window of windows.size=16 needs 17; the corpus has * tokens in 1 document, and documents are too short"
           " to be cut; give more text", kind=UserError, step="windows",
