@@ -1,4 +1,4 @@
-"""Local files behind `jobs.lake.store`; a file is complete and on the disk before it gets its name."""
+"""The operations of `jobs.lake.store` on local files. A file gets its name after all of it is on the disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 @contextmanager
 def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
-    """Open a new file that gets the name `path` when the block ends; with `os.link`, only if the name is free."""
+    """Open a new file that gets the name `path` when the block ends. With `os.link`, fail if that name exists."""
     made = _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -47,13 +47,13 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
 
 @contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Keep other programs from changing a file in the block. They wait at a lock file, which is removed."""
+    """Keep other programs from changing a file during the block. They wait for a lock file, which is then removed."""
     name = path.with_name(f".{path.name}.lock")
     while True:
         with name.open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_at(name, lock):
-                continue  # the program before has removed it, and the next one may have made another
+                continue  # the previous program removed this lock file, and another one may exist now
             try:
                 yield
             finally:
@@ -69,11 +69,11 @@ def _is_at(path: Path, file: IO[str]) -> bool:
 
 
 class _DoneError(Exception):
-    """Ends a trial."""
+    """Ends the block of `LocalFiles.try_writing`, so that the file is removed."""
 
 
 class LocalFiles:
-    """The methods of `Store` on local or mounted disks."""
+    """The methods of `Store` for local or mounted disks."""
 
     def open_input(self, uri: str, buffer_bytes: int) -> BufferedReader:
         return BufferedReader(FileIO(local_path(uri), "rb", opener=_open_regular), buffer_bytes)
@@ -87,7 +87,7 @@ class LocalFiles:
         return data, hashlib.sha256(data).hexdigest()
 
     def try_writing(self, uri: str) -> None:
-        """Make a file and the folders above it, and remove them again."""
+        """Create a file and the missing folders above it, and remove all of them again."""
         with suppress(_DoneError), atomic_temporary_file(local_path(uri)):
             raise _DoneError
 
@@ -132,7 +132,7 @@ class LocalFiles:
             path = f"{root}/{folder}" if folder else root
             real = os.path.realpath(path)
             if real in seen or (is_link and _is_circle(Path(path), Path(root))):
-                continue  # links come last, so that a folder is listed under its own name
+                continue  # links are followed last, so that a folder is listed under its own name
             seen.add(real)
             for entry in _entries(path):
                 inner = f"{folder}/{entry.name}" if folder else entry.name
@@ -153,7 +153,7 @@ class LocalFiles:
 
     def write_folder(self, uri: str, contents: Mapping[str, bytes]) -> None:
         folder = local_path(uri)
-        with ExitStack() as stack:  # names the files in reverse order when it ends
+        with ExitStack() as stack:  # on exit, renames the files in reverse order: the manifest last
             for name in sorted(contents, key=lambda name: name != MANIFEST):
                 file = stack.enter_context(atomic_temporary_file(folder / name))
                 file.write(contents[name])
@@ -169,11 +169,11 @@ class LocalFiles:
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it; return the new ones, the innermost first."""
+    """Create a folder and the missing folders above it. Return the created folders, the innermost first."""
     if folder.is_dir():
         return []
     made = _make_folder(folder.parent)
-    with suppress(FileExistsError):  # another process was faster
+    with suppress(FileExistsError):  # another process created it
         folder.mkdir()
         made.insert(0, folder)
     _sync_folder(folder.parent)
@@ -181,7 +181,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk, if the file system can and permissions allow."""
+    """Write the names in a folder to the disk, if the file system and the permissions allow it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -194,7 +194,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a regular file; a pipe, which may have no writer, or a device raises OSError at once."""
+    """Open a regular file. Raise OSError for a pipe or a device, without waiting for the writer of a pipe."""
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK)
     except OSError as error:
@@ -210,7 +210,7 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder; none if there can be no folder with this name."""
+    """Return the entries of a folder. Return [] if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
@@ -230,6 +230,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_circle(link: Path, root: Path) -> bool:
-    """Return whether a link leads to a folder that it lies in, or that `root` lies in."""
+    """Return whether a link leads to a folder that contains the link, or to `root` or a folder above it."""
     target = link.resolve()
     return link.parent.resolve().is_relative_to(target) or root.resolve().is_relative_to(target)

@@ -1,4 +1,4 @@
-"""Objects of S3 behind `jobs.lake.store`; errors are those of the operating system, as local files raise them."""
+"""The operations of `jobs.lake.store` on S3 objects. They raise OSError, as the operations on local files do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRANSIENT_CODES = re.compile("Slow ?Down|Throttl|TooManyRequests|RequestTimeout
 
 @contextmanager
 def os_errors(uri: str) -> Iterator[None]:
-    """Raise errors of boto3 as errors of the operating system: a TransientError if a retry may help."""
+    """Turn errors of boto3 in the block into OSError, or into TransientError if a retry may help."""
     try:
         yield
     except (ClientError, BotoCoreError) as error:
@@ -38,7 +38,7 @@ def os_errors(uri: str) -> Iterator[None]:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             code = error.response.get("Error", {}).get("Code", "")
             if status in _ERRNO:
-                raise OSError(_ERRNO[status], code, uri) from error  # Python chooses the class by the number
+                raise OSError(_ERRNO[status], code, uri) from error  # Python chooses the subclass by the errno
             may_pass = status == 409 or status >= 500 or bool(_TRANSIENT_CODES.search(code))
         else:
             may_pass = isinstance(error, HTTPClientError | BotoConnectionError | IncompleteReadError)
@@ -46,11 +46,11 @@ def os_errors(uri: str) -> Iterator[None]:
 
 
 class S3Files:
-    """The methods of `Store` on objects of S3."""
+    """The methods of `Store` for S3 objects."""
 
     def __init__(self, connect: Callable[[], S3Client], part_bytes: int) -> None:
         self._connect = connect
-        # The parts lie in memory; more than 4 at a time are not faster on the network of a node.
+        # Parts are held in memory. More than 4 at a time are not faster on the network of a node.
         self._parts = TransferConfig(multipart_threshold=part_bytes, multipart_chunksize=part_bytes, max_concurrency=4)
 
     def read_bytes(self, uri: str) -> bytes:
@@ -83,7 +83,8 @@ class S3Files:
         return self._put(uri, data, IfNoneMatch="*")
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
-        # A request whose response was lost is repeated, and then fails though the first one succeeded.
+        # If the response to a write is lost, the request is repeated. The second request fails, since the first one has
+        # changed the version. So the content is compared.
         return self._put(uri, data, IfMatch=version) or self.read_bytes(uri) == data
 
     def copy(self, uri: str, target_uri: str) -> None:
@@ -105,7 +106,7 @@ class S3Files:
         return any("Contents" in page for page in self._list(uri, MaxKeys=1, PaginationConfig={"MaxItems": 1}))
 
     def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
-        """List the files below a prefix: all at once, or folder by folder where `reaches` leaves some out."""
+        """List the files below a prefix: all in one listing, or folder by folder if `reaches` is given."""
         bucket, prefix = bucket_and_key(uri)
         prefix, found = f"{prefix}/" if prefix else "", list[FileInfo]()
         folders, options = [prefix], {} if reaches is None else {"Delimiter": "/"}
@@ -155,7 +156,7 @@ class S3Files:
             yield from pages.paginate(Bucket=address["Bucket"], Prefix=prefix, **options)
 
     def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """Write an object; return False if the condition is not met."""
+        """Write an object and return True. Return False if `condition` is not met."""
         try:
             with self._request(uri) as (client, address):
                 client.put_object(**address, Body=data, **condition)

@@ -24,14 +24,14 @@ MIN_FREE_SHARE = 0.2
 """Share of YARN's disks that copies leave free. YARN takes a node out of use when a disk is 90% full."""
 _KEPT_SECONDS = 3 * 24 * 3600
 _IN_USE_SECONDS = 300.0
-"""Age up to which a file is left alone: another process may be writing it, or about to open it."""
+"""A file used in this many last seconds is not deleted: another process may be writing it, or about to open it."""
 
 
 def cache_folder() -> Path:
     """Return the folder of this user's copies on this machine, which may not exist yet.
 
-    A container of YARN has its folders on the node's data disks (LOCAL_DIRS). They are larger than the disk of /tmp,
-    and the copies outlive the application there, so that a retry finds them.
+    In a YARN container, the folder is on a data disk of the node (LOCAL_DIRS), which is larger than the disk of /tmp.
+    YARN keeps the user's folder there after the application ends. If that folder is writable, a retry finds the copies.
     """
     name = f"nightjar-cache-{os.getuid()}"
     for text in filter(None, os.environ.get("LOCAL_DIRS", "").split(",")):
@@ -44,7 +44,7 @@ def cache_folder() -> Path:
 
 
 def own_cache_folder() -> Path:
-    """Return the folder of this user's copies, which is made if there is none; InputError if another user owns it."""
+    """Return the folder of this user's copies; create it if it is missing. Raise InputError if another user owns it."""
     folder = cache_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -55,7 +55,7 @@ def own_cache_folder() -> Path:
 def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     """Return a local file with the content of `entry`, checked by size and hash.
 
-    A file in S3 is copied once to a cache on the local disk, under its hash.
+    A file in S3 is copied once to a cache on the local disk, where its hash is its name.
 
     Raises:
         DamagedError: if the file is missing, or its size or hash differs from the manifest's.
@@ -72,13 +72,13 @@ def verified_file(folder_uri: str, entry: FileEntry) -> Path:
 
 def _checked(path: Path, uri: str, entry: FileEntry) -> Path:
     state = path.stat()
-    check_file(uri, entry, state.st_size)  # before much is read
+    check_file(uri, entry, state.st_size)  # before the whole file is read
     check_file(uri, entry, state.st_size, _hash_file(path, state.st_size, state.st_mtime_ns))
     return path
 
 
 def _cached_copy(uri: str, entry: FileEntry) -> Path:
-    """Return a copy of a file on this machine. Old copies are deleted, and others if the disk has too little room."""
+    """Return a local copy of a file in S3. If there is no copy yet, make room and copy the file."""
     folder = own_cache_folder()
     path = local_path(below(folder.as_uri(), entry.sha256))
     with suppress(FileNotFoundError):
@@ -98,9 +98,10 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Delete copies that were not used for some days, and the least recently used ones if `size` bytes need room.
+    """Delete copies that were not used for some days. If `size` bytes still do not fit, delete the oldest ones.
 
-    Files of the last minutes stay, so the room may be less than wanted. Who has a copy open keeps its content.
+    Files used in the last minutes stay, so the room may still be too small. A process that has opened a copy can read
+    it after its deletion.
     """
     disk = shutil.disk_usage(folder)
     left_free = disk.total * MIN_FREE_SHARE if "LOCAL_DIRS" in os.environ else 0
@@ -121,6 +122,6 @@ def _make_room(folder: Path, size: int) -> None:
 
 @lru_cache(maxsize=4096)
 def _hash_file(path: Path, size: int, modified_ns: int) -> str:
-    """Return the hash of a file's content, which is kept while the file's size and time of change stay the same."""
+    """Return the sha256 of a file. The result is cached until the file's size or time of change differs."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""The champion of a pipeline: the promoted model that is in use, and how it came to be.
+"""The champion of a pipeline: the promoted model that is in use, and the history of changes that led to it.
 
-`Pipeline.champion` is a file that points to the model and has the history of all changes. Each change is one
-conditional write, so the pointer and its history always agree, and of two programs that change it at once one wins.
+The file `Pipeline.champion` has a pointer to the model and the history of all changes. Each change is one conditional
+write, so the pointer and the history always agree. If two programs change the file at once, only one succeeds.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join
 
 CHAMPION = "champion"
-"""The name of the champion of the pipeline `DEFAULT`; ``champion:<pipeline>`` is that of another one."""
+"""The name of the champion of the pipeline `DEFAULT`. For other pipelines, the name is ``champion:<pipeline>``."""
 MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
-"""What a model needs to be used."""
+"""The files that every model has."""
 Action = Literal["promoted", "rolled back"]
 
 
@@ -40,19 +40,19 @@ class Change:
     run: str
     """The folder of the run that trained the model, below `Lake.runs`; its id in the earlier layout."""
     time: str
-    """In UTC, as ISO 8601 writes it."""
+    """When the change was made, as an ISO 8601 time in UTC."""
     by: str
-    """Who or what changed it, such as ``airflow: scheduled`` or ``airflow: ann``."""
+    """Who or what made the change, such as ``airflow: scheduled`` or ``airflow: ann``."""
     why: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """What the model was judged by."""
+    """The metrics by which the model was judged."""
     request: str = ""
-    """What asked for the change, such as a run of Airflow. A request that is made again changes nothing."""
+    """What requested the change, such as a run of Airflow. A repeated request changes nothing."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted model: its folder, the run that trained it, the metrics that it was judged by, and all changes."""
+    """A promoted model: its folder, the run that trained it, the metrics by which it was judged, and all changes."""
 
     model_uri: str
     run_id: str
@@ -62,7 +62,7 @@ class Champion:
 
     @property
     def run(self) -> str:
-        """The folder of the run that trained the model; "" in the earlier layout, which has the run id alone."""
+        """The folder of the run that trained the model; "" in the earlier layout, which has only the run id."""
         return self.history[-1].run if self.history else ""
 
     @property
@@ -85,13 +85,13 @@ def format_champion(model: str, run_id: str, metrics: Mapping[str, Any], history
 def change_champion(
     pipeline: Pipeline, before: Champion | None, version: str, change: Change, store: Store = ENVIRONMENT
 ) -> bool:
-    """Make a change and add it to the history, unless another program was faster; return whether it was made.
+    """Change the champion and add the change to the history. Return False if another program changed it first.
 
     Args:
         pipeline: The pipeline.
-        before: The champion, as `read_champion` returned it.
-        version: The version of its file, as `read_champion` returned it.
-        change: The change.
+        before: The champion before the change, as `read_champion` returned it.
+        version: The version of the champion's file, as `read_champion` returned it.
+        change: The change to make.
         store: The store of the lake.
     """
     history = (*_history_of(before), change)
@@ -100,7 +100,7 @@ def change_champion(
 
 
 def _history_of(champion: Champion | None) -> tuple[Change, ...]:
-    """Return the changes that led to a champion; one that says little if it was made by an earlier version."""
+    """Return the changes that led to a champion. In the earlier layout, return one change with few details."""
     if champion is None or champion.history:
         return champion.history if champion else ()
     return (
@@ -109,7 +109,7 @@ def _history_of(champion: Champion | None) -> tuple[Change, ...]:
 
 
 def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
-    """Copy a run's model to a folder of `Lake.models` that is named by its content; return that name.
+    """Copy a run's model to a folder of `Lake.models`, and return the folder's name, a hash of the content.
 
     The manifest is copied last.
 
@@ -118,7 +118,9 @@ def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
     """
     manifest = store.read_manifest(run.model)
     if manifest is None:
-        raise DamagedError(f"{join(run.model, MANIFEST)}: missing; the run has no complete model")
+        raise DamagedError(
+            f"{join(run.model, MANIFEST)}: missing; the run has no complete model, so continue the run first"
+        )
     store.verify_sizes(run.model, manifest)
     check_model_files(run.model, manifest)
     model = name_of_model(manifest)
@@ -130,7 +132,9 @@ def copy_model(run: Run, store: Store = ENVIRONMENT) -> str:
 def check_model_files(uri: str, manifest: Manifest) -> None:
     """Raise DamagedError if the manifest of the model at `uri` lacks a file that every model has."""
     if missing := MODEL_FILES - {entry.name for entry in manifest.files}:
-        raise DamagedError(f"{uri}: no {', '.join(sorted(missing))} in its manifest")
+        raise DamagedError(
+            f"{uri}: no {', '.join(sorted(missing))} in its manifest; restore the model, or use another one"
+        )
 
 
 def name_of_model(manifest: Manifest) -> str:
@@ -157,15 +161,15 @@ def roll_back(
 
     Args:
         pipeline: The pipeline.
-        by: Who does it.
+        by: Who rolls back, for the history.
         why: The reason, for the history.
-        to: The beginning of the name of an earlier champion's model, or the id of its run. By default the champion
-            before the present one.
-        request: What asks for it, if it may ask again after it was interrupted.
+        to: The beginning of the name of an earlier champion's model, or the id of its run. By default, the
+            previous champion.
+        request: Identifies the request, if the caller may repeat it after an interruption.
         store: The store of the lake.
 
     Raises:
-        InputError: if there is no such champion, several fit, or its model is gone.
+        InputError: if no earlier champion fits, several fit, or its model was deleted.
     """
     champion, version = read_champion(pipeline, store)
     history = champion.history if champion else ()
@@ -193,7 +197,7 @@ def roll_back(
 
 
 def utc_now() -> str:
-    """Return the time as the history has it."""
+    """Return the present time in the form of the history: ISO 8601, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -202,10 +206,10 @@ def _run_id(folder: str) -> str:
 
 
 def read_champion(pipeline: Pipeline, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
-    """Return the champion, and the version of its file, which `Store.replace` takes; None and "" if there is none.
+    """Return the champion, and the version of its file for `Store.replace`. Return None and "" if there is none.
 
-    The pipeline `DEFAULT` has the champion of the earlier layout until it gets one of its own. Its version is then "",
-    since there is no file to replace yet.
+    Until the pipeline `DEFAULT` has a champion of its own, return the champion of the earlier layout. The version is
+    then "", since there is no file to replace yet.
     """
     try:
         data, version = store.read_version(pipeline.champion)
@@ -230,7 +234,7 @@ def _parse(data: bytes, pipeline: Pipeline, uri: str) -> Champion:
         model_uri = below(Lake(pipeline.lake_uri).models, values.pop("model"))
         run_id = str(values.pop("run_id"))
         history = tuple(Change(**each) for each in values.pop("history", ()))
-        metrics = dict(values.pop("metrics", values))  # the earlier layout has them beside the other values
+        metrics = dict(values.pop("metrics", values))  # the earlier layout has the metrics beside the other values
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedError(f"{uri}: does not name a model and its run; delete it and promote a run again") from None
     return Champion(model_uri, run_id, metrics, history)
@@ -243,7 +247,7 @@ def all_pipelines(lake: Lake, store: Store = ENVIRONMENT) -> list[Pipeline]:
 
 
 def no_champion(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> InputError:
-    """Return the error that a pipeline has no champion. It names the pipelines of the lake that have one."""
+    """Return the error for a pipeline without a champion. The message names the pipelines that have one."""
     names = list[str]()
     with suppress(OSError, NightjarError):
         others = all_pipelines(Lake(pipeline.lake_uri), store)
@@ -258,5 +262,7 @@ def champions_pipeline(name: str, lake: Lake) -> Pipeline | None:
     if kind != CHAMPION:
         return None
     if colon and not pipeline:
-        raise InputError(f"{name}: names no pipeline; write champion:<pipeline>, or champion for that of {DEFAULT}")
+        raise InputError(
+            f"{name}: the pipeline is missing; write champion:<pipeline>, or only champion for the pipeline {DEFAULT}"
+        )
     return lake.pipeline(pipeline or DEFAULT)

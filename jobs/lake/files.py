@@ -1,4 +1,4 @@
-"""What a listing of files says, the same for local disks and S3."""
+"""The types of a listing of files, on local disks and in S3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Reaches = Callable[[str], bool]
-"""Returns whether the listing of a folder goes on into a folder below it, which is given by its relative name."""
+"""Takes the relative name of a subfolder, and returns whether the files in it are listed as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +17,4 @@ class FileInfo:
     size: int
     modified_at: float
     identity: tuple[int, ...] | None = field(default=None, compare=False)
-    """Equal for two names of one local file, by links of any kind. None if it is not known."""
+    """Equal for two names of the same local file, through hard or symbolic links. None if it is not known."""

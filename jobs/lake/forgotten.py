@@ -1,7 +1,7 @@
-"""The documents that a lake has forgotten: named by the hashes of their texts, and left out of every corpus since.
+"""The list of a lake's forgotten documents. Forgotten documents are left out of every corpus.
 
-`Lake.forgotten` is a file with the hash of each document, and when, by whom and why it was forgotten. Each change is
-one conditional write. Nothing of a text is in it.
+The file `Lake.forgotten` has the hash of each document's text, and when, by whom and why the document was forgotten. It
+has no part of the text itself. Each change of the file is one conditional write.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAX_RACES = 8
 
 @dataclass(frozen=True)
 class Forgotten:
-    """A document that a lake has forgotten."""
+    """An entry in the list of forgotten documents."""
 
     hash: int
-    """The hash of its text, as `jobs.corpus.texts.Texts.hashes` makes it."""
+    """The hash of the document's text, as `jobs.corpus.texts.Texts.hashes` computes it."""
     time: str
-    """In UTC, as ISO 8601 writes it."""
+    """When the document was added to the list, as an ISO 8601 time in UTC."""
     by: str
-    """Who forgot it."""
+    """Who added the document to the list."""
     why: str
 
     @property
@@ -39,7 +39,7 @@ class Forgotten:
 
 
 def read_forgotten(lake: Lake, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
-    """Return the documents that a lake has forgotten, in their order; raise DamagedError if the file is damaged."""
+    """Return the forgotten documents of a lake, in the file's order. Raise DamagedError if the file is damaged."""
     return _read(lake, store)[0]
 
 
@@ -49,21 +49,21 @@ def to_hex(document: int) -> str:
 
 
 def hashes_of(forgotten: Iterable[Forgotten]) -> tuple[int, ...]:
-    """Return the hashes of documents, ascending."""
+    """Return the hashes of forgotten documents in ascending order."""
     return tuple(sorted(each.hash for each in forgotten))
 
 
 def without_known(forgotten: Iterable[Forgotten], hashes: Iterable[int]) -> list[int]:
-    """Return those of `hashes`, each once, whose documents are not forgotten yet."""
+    """Return the hashes that no document in `forgotten` has, each once."""
     known = set(hashes_of(forgotten))
     return [each for each in dict.fromkeys(hashes) if each not in known]
 
 
 def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = ENVIRONMENT) -> tuple[Forgotten, ...]:
-    """Add documents to those that a lake has forgotten, and return the ones that are new among them.
+    """Add documents to the list of forgotten ones, and return those that were not in the list before.
 
     Raises:
-        LakeError: if other programs change the file all the time.
+        LakeError: if other programs change the file during each of several tries.
     """
     wanted, time = tuple(hashes), utc_now()
     for _ in range(_MAX_RACES):
@@ -74,13 +74,13 @@ def forget(lake: Lake, hashes: Iterable[int], by: str, why: str, store: Store = 
         if not new or (
             store.replace(lake.forgotten, content, version) if version else store.publish(lake.forgotten, content)
         ):
-            # The answer to a write that took effect may have been lost, and the write was tried again.
+            # If the response to a successful write was lost, this call's own entries are already in `before`.
             return new or tuple(each for each in before if (each.time, each.by, each.why) == (time, by, why))
     raise LakeError(f"{lake.forgotten}: other programs changed it {_MAX_RACES} times in a row; try again")
 
 
 def _read(lake: Lake, store: Store) -> tuple[tuple[Forgotten, ...], str]:
-    """Return the documents, and the version of the file; "" if there is no file."""
+    """Return the forgotten documents and the version of the file. The version is "" if there is no file."""
     try:
         data, version = store.read_version(lake.forgotten)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Garbage collection: what a lake keeps for nobody, and how it is deleted so that a crash leaves all else readable.
+"""Garbage collection: finds and deletes what no run, champion or pipeline of a lake needs.
 
-Never deleted is what a champion, any champion in a pipeline's history, a kept run or a running one needs. What is young
-stays as well, since a run may be about to use it. A folder's manifest is deleted first: without it, the folder counts
-as none at once, and what a crash leaves of it is garbage of the next collection.
+Present and earlier champions, runs to keep and running runs stay, with everything that they need. Recently changed
+folders stay as well, since a run may be about to use them. A folder's manifest is deleted first: without it, readers
+treat the folder as missing. After a crash, the next collection deletes the rest of the folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Garbage:
-    """A folder that nobody needs."""
+    """A folder that can be deleted, and why."""
 
     kind: Kind
     uri: str
@@ -46,21 +46,21 @@ class Garbage:
 
 @dataclass(frozen=True)
 class _Known:
-    """A run, and what is known of it."""
+    """A run, its files, and whether a program works on it."""
 
     run: Run
     files: tuple[FileInfo, ...]
     is_working: bool
-    """Whether a program holds its lock."""
+    """Whether a program holds the run's lock."""
 
     @property
     def started_at(self) -> float:
-        """Time of its first file, in seconds since 1970."""
+        """Time of the run's oldest file, in seconds since 1970."""
         return min((file.modified_at for file in self.files), default=0.0)
 
     @property
     def changed_at(self) -> float:
-        """Time of the last change of any of its files, in seconds since 1970."""
+        """Time of the last change of any file of the run, in seconds since 1970."""
         return max((file.modified_at for file in self.files), default=0.0)
 
     @property
@@ -75,17 +75,17 @@ class _Known:
 def find_garbage(
     lake: Lake, now: float, *, keep_runs: int | None = None, min_days: float = 2.0, store: Store = ENVIRONMENT
 ) -> list[Garbage]:
-    """Return what can be deleted: runs first, and then what no other run uses.
+    """Return what can be deleted: first the runs, then the folders that no remaining run uses.
 
     Args:
         lake: The lake.
-        now: The time, in seconds since 1970.
+        now: The present time, in seconds since 1970.
         keep_runs: Number of the latest runs of each pipeline to keep; by default all.
-        min_days: Number of days. What was changed in them stays.
+        min_days: Folders that changed in the last `min_days` days stay.
         store: The store of the lake.
 
     Raises:
-        DamagedError: if a file is damaged that says what is in use. Nothing can be deleted until it is mended.
+        DamagedError: if a file that says what is in use is damaged. Nothing can be deleted until it is repaired.
     """
     oldest = now - min_days * DAY_SECONDS
     runs = [_look(run, now, store) for run in all_runs(lake, store)]
@@ -100,17 +100,17 @@ def find_garbage(
     found += _unused(lake.models, 1, promoted_models, "model", "no pipeline had it as champion", oldest, store)
     found += (each for pipeline in all_pipelines(lake, store) for each in _evaluation_sets(pipeline, oldest, store))
     clusters = {cluster for each in remaining for cluster in _clusters_of(each, store)}
-    found += _unused(lake.logs, 1, clusters, "logs", "its cluster is of no run", oldest, store)
-    packages = _unused(join(lake.uri, "packages"), 1, set(), "package", "a later one is in use", oldest, store)
+    found += _unused(lake.logs, 1, clusters, "logs", "its cluster belongs to no run", oldest, store)
+    packages = _unused(join(lake.uri, "packages"), 1, set(), "package", "a later package is in use", oldest, store)
     if not any(each.is_working for each in runs):
         found += _all_but_latest(packages, join(lake.uri, "packages"), store)
     return found
 
 
 def delete_garbage(lake: Lake, found: Iterable[Garbage], by: str, store: Store = ENVIRONMENT) -> Iterator[Garbage]:
-    """Delete garbage, and yield each folder after it is deleted. What was deleted is recorded in `Lake.audit`.
+    """Delete garbage, and yield each folder after it is deleted. Write a record of the deletions to `Lake.audit`.
 
-    The record is written before the first deletion, so that also a collection that was interrupted is known.
+    The record is written before the first deletion, so that an interrupted collection is recorded as well.
     """
     chosen = list(found)
     uri = join(lake.audit, f"{encode_name(utc_now())}-gc-{uuid.uuid4().hex[:8]}.json")
@@ -124,7 +124,7 @@ def delete_garbage(lake: Lake, found: Iterable[Garbage], by: str, store: Store =
 
 
 def _manifests_of(garbage: Garbage) -> list[str]:
-    """Return the manifests by which others find the folder, or parts of it."""
+    """Return the manifests by which programs find the folder, or parts of the folder."""
     if garbage.kind == "run":
         return [join(garbage.uri, name, MANIFEST) for name in ("score", "evaluate", "generate", "model", "train")]
     return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "evaluation set", "package") else []
@@ -136,7 +136,7 @@ def _look(run: Run, now: float, store: Store) -> _Known:
 
 
 def _promoted(lake: Lake, store: Store) -> tuple[set[str], set[str]]:
-    """Return the folders of the runs, and the names of the models, that are or were champions."""
+    """Return the run folders and the model names of all present and earlier champions."""
     runs, models = set[str](), set[str]()
     for pipeline in all_pipelines(lake, store):
         champion, _ = read_champion(pipeline, store)
@@ -158,7 +158,7 @@ def _to_keep(runs: Iterable[_Known], keep_runs: int | None, promoted: set[str], 
 
 
 def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[str]:
-    """Return the folders of runs to keep, and of those whose models they started from or used."""
+    """Return the folders in `kept`, and those of the runs whose models they need, directly or through other runs."""
     known = {each.run.folder: each.run for each in runs}
     pending, found = list(kept), set(kept)
     while pending:
@@ -175,7 +175,7 @@ def _of_run(known: _Known) -> Garbage:
 
 
 def _checkpoints(runs: Iterable[_Known], oldest: float) -> Iterator[Garbage]:
-    """Yield the checkpoints of trainings that are complete: the model has been made of them."""
+    """Yield the checkpoints of complete trainings, which are not needed once the model is written."""
     for known in runs:
         inside = [file for file in known.files if file.uri.startswith(f"{known.run.checkpoints}/")]
         if inside and known.is_trained and not known.is_working and known.changed_at <= oldest:
@@ -184,9 +184,9 @@ def _checkpoints(runs: Iterable[_Known], oldest: float) -> Iterator[Garbage]:
 
 
 def _datasets_of(run: Run, store: Store) -> Iterator[str]:
-    """Yield the folders of a run's datasets, below that of all datasets."""
+    """Yield the folders of a run's datasets, relative to the lake's folder ``datasets``."""
     try:
-        with reading(run.datasets, "delete the run, or its file and run its steps again"):
+        with reading(run.datasets, "delete the run, or delete this file and run the steps again"):
             values = json.loads(store.read_bytes(run.datasets))
             yield from (f"{kind}/{name}" for kind, name in values.items())
     except FileNotFoundError:
@@ -194,7 +194,7 @@ def _datasets_of(run: Run, store: Store) -> Iterator[str]:
 
 
 def _evaluation_sets(pipeline: Pipeline, oldest: float, store: Store) -> list[Garbage]:
-    """Return the versions of a pipeline's evaluation set but the latest, which has their documents."""
+    """Return all versions of a pipeline's evaluation set except the latest, which replaces them."""
     names = store.list_folders(pipeline.frozen)
     versions = [name for name in names if store.exists(join(pipeline.frozen, name, MANIFEST))]
     why = "a later version is in use"
@@ -212,11 +212,11 @@ def _clusters_of(known: _Known, store: Store) -> Iterator[str]:
 def _unused(
     folder: str, depth: int, used: set[str], kind: Kind, why: str, oldest: float, store: Store
 ) -> list[Garbage]:
-    """Return the folders `depth` levels below `folder` that are not used, and in which nothing is young."""
+    """Return the folders `depth` levels below `folder` that are not in `used` and have not changed since `oldest`."""
     files: dict[str, list[FileInfo]] = {}
     for file in store.list_files(folder):
         names = relative_name(file.uri, folder).split("/")
-        if len(names) > depth:  # or it is a file beside the folders, such as the earlier champion
+        if len(names) > depth:  # else it is a file beside the folders, such as `Lake.earlier_champion`
             files.setdefault("/".join(names[:depth]), []).append(file)
     return [
         Garbage(kind, join(folder, name), len(inside), sum(file.size for file in inside), why)
@@ -226,6 +226,6 @@ def _unused(
 
 
 def _all_but_latest(packages: list[Garbage], folder: str, store: Store) -> list[Garbage]:
-    """Leave out the package that was uploaded last: the next run uses it unless the code has changed."""
+    """Return `packages` without the one uploaded last, which the next run uses unless the code has changed."""
     latest = max(store.list_files(folder), key=attrgetter("modified_at"), default=None)
     return [each for each in packages if latest is None or not latest.uri.startswith(f"{each.uri}/")]

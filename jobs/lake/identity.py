@@ -1,7 +1,8 @@
-"""The identity of a run, which is its project, its pipeline and its run id together, as names that are one to one.
+"""The identity of a run: its project, pipeline and run id, each encoded as a name for folders and clusters.
 
-Airflow's run ids are unique for each DAG alone, and several deployments may share a lake, so none of the three would do
-by itself. The names can be read, and any file system, S3, EMR and Spark take them: letters, digits and ``._-=``.
+Airflow's run ids are unique only within a DAG, and several deployments may share a lake. So only all three together
+identify a run. Different texts have different names. The names stay readable, and every file system, S3, EMR and Spark
+accept them: they consist of letters, digits and ``._-=``.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ DEFAULT = "default"
 LOCAL = "local"
 """The pipeline of runs without Airflow."""
 MOST_CHARACTERS = 200
-"""Longest name of a run or a pipeline. File systems take 255 bytes, and programs add endings such as ``.log``."""
+"""Maximum length of an encoded name. File systems allow 255 bytes, and programs add endings such as ``.log``."""
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 _ESCAPED = re.compile("=([0-9A-F]{2})")
 _CUT = "=h"
-"""Begins the hash at the end of a name that was cut. No escaped character begins like this."""
+"""The characters before the hash at the end of a name that was cut. No escaped character begins like this."""
 
 
 def is_project(name: str) -> bool:
-    """Return whether `name` can be a project's: it stays as it is in all names."""
+    """Return whether `name` can be the name of a project, which is used everywhere without encoding."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name) is not None
 
 
 def encode_name(text: str, also: str = "", most: int = MOST_CHARACTERS) -> str:
-    """Return a name that stands for `text` alone: plain characters stay, others are ``=`` and the code of each byte.
+    """Return the name that stands for `text` only.
 
-    So ``2026-11-26T03:00`` is ``2026-11-26T03=3A00``. A dot or hyphen at the start is escaped as well, so that no name
-    is hidden, leads to another folder, or looks like an option. A text whose name is too long is cut and gets the
-    sha256 of the whole text.
+    Letters, digits and ``._-`` stay. Every other byte becomes ``=`` and its hexadecimal code: ``2026-11-26T03:00``
+    becomes ``2026-11-26T03=3A00``. A dot or hyphen at the start is escaped as well, so that no name is hidden, leads to
+    another folder, or looks like an option. A name that is too long is cut, and ends with the sha256 of the whole name.
 
     Args:
-        text: Any text but an empty one.
-        also: Characters that stay as well.
+        text: Any text that is not empty.
+        also: Other characters that stay.
         most: Largest number of characters of the name.
     """
     if not text:
@@ -63,7 +64,7 @@ def shorten_name(name: str, most: int) -> str:
 
 
 def decode_name(name: str) -> str:
-    """Return the text that a name of `encode_name` stands for; a name that was cut, or is not one, as it is."""
+    """Return the text that was encoded as `name`. Return `name` as it is if it was cut, or is not an encoded name."""
     if not name or _CUT in name:
         return name
     data = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)

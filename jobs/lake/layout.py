@@ -1,6 +1,7 @@
 """The names of all folders and files in the lake, as pure functions of strings.
 
-Other programs rely on these names: a change needs a lake of the earlier layout to stay readable.
+Other programs rely on these names. If a name changes, lakes in the earlier layout (that of version 0.1) must stay
+readable.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from jobs.lake.uri import base_name, join, to_uri
 MANIFEST = "_manifest.json"
 REPORT = "report.html"
 FIRST_CLUSTER = "0001.json"
-"""The record of a run's first cluster in the folder of its clusters. The end of a run writes all records anew."""
+"""Name of the file in `Run.clusters` with the record of the first cluster. The end of a run rewrites all records."""
 LAKE_FOLDERS = ("audit", "datasets", "forgotten", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
-"""The folders in a lake that are its own; others may be there, such as texts."""
+"""The folders of a lake that Nightjar writes. A lake may have other folders, such as one of texts."""
 
 
 class _Below:
-    """A property: the URI of a file or folder below the `uri` of its owner."""
+    """A property whose value is the URI of a file or folder in a run, pipeline or lake."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -37,42 +38,42 @@ class Run:
 
     lake_uri: str
     folder: str
-    """Its folder below ``<lake>/runs``: ``<project>/<pipeline>/<run>``, or ``<run id>`` in the earlier layout."""
+    """The run's folder below ``<lake>/runs``: ``<project>/<pipeline>/<run>``, or ``<run id>`` in the earlier layout."""
     given_id: str = field(default="", compare=False, repr=False)
-    """The run id if it is known; a folder whose name was cut does not say it."""
+    """The run id, or "" if it is not known. It cannot be decoded from a folder whose name was cut."""
 
     owner = _Below("owner.json")
-    """Whose run this is; written once, before anything else."""
+    """The owner of the run: project, pipeline, run id and configuration. Written once, before anything else."""
     lock = _Below("lock.json")
-    """Which program works on the run."""
+    """The lock, which says which program works on the run."""
     config = _Below("config.json")
     """The resolved configuration, written once."""
     estimate = _Below("estimate.json")
-    """What the run was expected to take and to cost, written once, before it has a cluster."""
+    """The estimate of instance time and cost, written once, before the run has a cluster."""
     budget = _Below("budget.json")
-    """What training needs to keep to the budget: prices, and what the pipeline may still spend this month."""
+    """What training needs to stay within the budget: prices, and what the pipeline may still spend this month."""
     replay = _Below("replay.json")
-    """The run that this one makes again, and the decisions of its training; only in a replay."""
+    """Only in a replay: the run whose model is made again, and the record of that run's training."""
     used = _Below("use.json")
     """The model that the run uses instead of training one: ``{"name", "uri", "fingerprint"}``, written once."""
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
     clusters = _Below("clusters")
-    """The folder of the record of the run's clusters: a file for each."""
+    """The folder of the record of the run's clusters, with one file for each cluster."""
     train = _Below("train")
-    """The folder of metrics and checkpoints. Training is complete when it has a manifest."""
+    """The folder of metrics and checkpoints. Training is complete when this folder has a manifest."""
     start = _Below("train", "start.json")
     """The model that training started from."""
     checkpoints = _Below("train", "checkpoints")
     """The folder with one folder for each checkpoint."""
     stop = _Below("train", "stop")
-    """A file that asks the workers to stop after their current step."""
+    """A file whose existence makes the workers stop after their current step."""
     attempts = _Below("train", "attempts.json")
     """The counts of restarts and of skipped batches."""
     rounds = _Below("train", "rounds")
     """The files that workers of the round-based strategies exchange during training."""
     metrics_parts = _Below("train", "metrics")
-    """The folder of small files of metrics, written during training."""
+    """The folder of small metrics files, written during training."""
     metrics = _Below("train", "metrics.jsonl")
     """All metrics, one line for each step, written at the end of training."""
     tensorboard = _Below("train", "tensorboard")
@@ -84,15 +85,15 @@ class Run:
     score = _Below("score")
     """The folder of the model's scores on the evaluation set, by document."""
     evaluation = _Below("evaluate")
-    """The folder of the losses of the model that the run uses, by document."""
+    """The folder of the losses of the used model, by document."""
     model = _Below("model")
     """The folder of the trained model."""
     model_archive = _Below("model.zip")
     """The model's folder as one zip file."""
     stats = _Below("stats")
-    """The folder of statistics, of each step and merged."""
+    """The folder of statistics: those of each step, and all of them merged."""
     promotion = _Below("stats", "promotion.json")
-    """Whether the model was promoted, why, and the numbers."""
+    """The decision about promotion: whether the model was promoted, why, and the numbers behind it."""
     report = _Below("stats", REPORT)
     """The report of the run, a page for a browser."""
     spark_events = _Below("spark")
@@ -119,7 +120,7 @@ class Run:
         return decode_name(self.folder.rpartition("/")[0].partition("/")[2])
 
     def deployment(self, number: int) -> str:
-        """Return the file with the settings of the deployment since its `number`-th change, from 1."""
+        """Return the file with the settings of the deployment after their `number`-th change, counted from 1."""
         return join(self.uri, f"deployment-{number}.json")
 
     def checkpoint(self, step: int) -> str:
@@ -135,7 +136,7 @@ class Run:
         return join(self.uri, "progress", f"{step}.json")
 
     def step_attempts(self, step: str) -> str:
-        """Return the folder with one folder for each attempt at a step, by its number."""
+        """Return the folder with one folder for each attempt at a step, named by the attempt's number."""
         return join(self.uri, "steps", step)
 
     def submission(self, step: str, attempt: int) -> str:
@@ -143,17 +144,17 @@ class Run:
         return join(self.step_attempts(step), str(attempt), "submitted.json")
 
     def outcome(self, step: str, attempt: int) -> str:
-        """Return the file that an attempt at a step leaves as its last act."""
+        """Return the file with the outcome of an attempt at a step."""
         return join(self.step_attempts(step), str(attempt), "outcome.json")
 
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
-        """Return the run whose configuration this is, in the layout of today or the earlier one.
+        """Return the run whose configuration is at `config_uri`, in the present or the earlier layout.
 
         The forms are ``<lake>/runs/<project>/<pipeline>/<run>/config.json`` and ``<lake>/runs/<run id>/config.json``.
         """
         uri = to_uri(config_uri)
-        for depth in (1, 3):  # no pipeline is called `runs`, so only one of them fits
+        for depth in (1, 3):  # no pipeline is called `runs`, so only one depth fits
             lake_uri, *names = uri.rsplit("/", depth + 2)
             if len(names) == depth + 2 and names[0] == "runs" and names[-1] == "config.json":
                 folder = "/".join(map(base_name, names[1:-1]))
@@ -174,13 +175,13 @@ class Pipeline:
     champion = _Below("champion.json")
     """The pointer to the promoted model that is in use, with the history of its changes."""
     lock = _Below("lock.json")
-    """Which run may promote. Another one waits for it."""
+    """The lock, which says which run may promote now. Other runs that promote wait."""
     last = _Below("last.json")
-    """What the last successful runs were made of. A run of the same has nothing to do."""
+    """The corpus, code and settings of the last successful runs. A run with the same ones has nothing to do."""
     split = _Below("split")
-    """The folder with the side of each document, which is decided once."""
+    """The folder with the decided side of each document in the split."""
     frozen = _Below("frozen")
-    """The folder of the evaluation sets, by their version."""
+    """The folder of the evaluation set, with one folder for each version."""
 
     @property
     def uri(self) -> str:
@@ -205,9 +206,9 @@ class Lake:
     models = _Below("models")
     """The folder of promoted models."""
     earlier_champion = _Below("models", "champion.json")
-    """The pointer to the promoted model in the earlier layout, which had one for all pipelines."""
+    """The pointer to the promoted model in the earlier layout, which had one champion for all pipelines."""
     audit = _Below("audit")
-    """The folder of records of what was deleted, by whom and why."""
+    """The folder of records that say what was deleted, by whom and why."""
     forgotten = _Below("forgotten", "documents.json")
     """The hashes of the documents that are left out of every corpus."""
     pipelines = _Below("pipelines")
@@ -219,20 +220,22 @@ class Lake:
         """Return the run that these three names identify together."""
         if not is_project(project):
             raise InputError(
-                "NIGHTJAR_PROJECT: use letters, digits, '.', '_' or '-', at most 63, and begin with a letter or digit,"
-                f" got {project!r}"
+                f"NIGHTJAR_PROJECT: {project!r} is not a valid name; use at most 63 letters, digits, '.', '_' or '-',"
+                " and begin with a letter or digit"
             )
         if pipeline == "runs":
-            raise InputError("a pipeline cannot have the name 'runs', which is that of a folder above; rename it")
+            raise InputError(
+                "a pipeline cannot have the name 'runs', which is a folder in the lake; rename the pipeline"
+            )
         folder = "/".join((project, encode_name(pipeline), encode_name(run_id)))
         return Run(self.uri, folder, run_id)
 
     def pipeline(self, name: str = DEFAULT) -> Pipeline:
-        """Return the pipeline of this name."""
+        """Return the pipeline with this name."""
         return Pipeline(self.uri, name)
 
     def earlier_run(self, run_id: str) -> Run:
-        """Return the run of this id in the earlier layout, in which several ids could share a folder."""
+        """Return the run with this id in the earlier layout, in which several ids could share a folder."""
         return Run(self.uri, re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run", run_id)
 
     def dataset(self, kind: str, fingerprint: str) -> str:
@@ -244,5 +247,5 @@ class Lake:
         return join(self.uri, "packages", sha256)
 
     def wheelhouse(self, sha256: str) -> str:
-        """Return the folder of wheels for nodes without internet, by the hash of their hashes."""
+        """Return the folder of a wheelhouse, which is named by a hash of the hashes of its wheels."""
         return join(self.uri, "wheelhouses", sha256)

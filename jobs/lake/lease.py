@@ -1,7 +1,7 @@
 """A lock on a run, with an owner and an expiry, so that no two programs write into a run's folder at the same time.
 
 The lock is a small file in the run's folder. Its holder renews it; a lock that is not renewed expires. All changes are
-conditional writes, so only one of several programs that want a lock at the same time gets it.
+conditional writes, so only one of several programs that try to take a lock at the same time succeeds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from jobs.lake.layout import Run
 from jobs.lake.store import ENVIRONMENT, Store
 
 LEASE_SECONDS = 60.0
-"""Seconds after which a lock expires unless it is renewed, which happens three times in that time. The clocks of the
-machines may differ by a third of it."""
+"""Seconds after which a lock expires if it is not renewed. The holder renews it three times in this time. The clocks of
+the machines may differ by a third of this time."""
 _POLL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class Lock:
     """The content of a lock's file."""
 
     owner: str
-    """Who may take the lock over at once: the cluster of a step, or a process."""
+    """For whom the lock is held: the cluster of a step, or a process. The same owner may take the lock over at once."""
     holder: str
-    """The process that holds the lock, by a random name."""
+    """A random name of the process that holds the lock."""
     machine: str
     pid: int
     expires: float
@@ -49,12 +49,16 @@ class Lock:
 
     @classmethod
     def of_this_process(cls, owner: str | None, seconds: float) -> Lock:
-        """Return a lock that this process could hold. Without an owner it is this process's own."""
+        """Return a new lock for this process to write. Without `owner`, the process itself is the owner."""
         machine, pid = this_machine(), os.getpid()
         return cls(owner or f"process {pid} on {machine}", uuid.uuid4().hex, machine, pid, time.time() + seconds)
 
     def is_free(self, owner: str | None, now: float) -> bool:
-        """Return whether another process may take the lock: it is released, expired, of the same owner, or left."""
+        """Return whether another process may take the lock over.
+
+        That is so if the lock was released or has expired, has the same owner, or is held by an ended process of this
+        machine.
+        """
         return (
             self.expires <= now or self.owner == owner or (self.machine == this_machine() and not _is_alive(self.pid))
         )
@@ -73,10 +77,10 @@ def held(
 
     Args:
         run: The run.
-        owner: Whose locks can be taken over at once. By default only those of processes that have ended.
-        lost: Called with a line of text, in another thread, if another program has taken the lock over.
-        seconds: Time until the lock expires if this process dies.
-        store: The store of the lake. By default one that gives up before the lock expires.
+        owner: Owner of the lock, by default this process. An existing lock of the same owner is taken over at once.
+        lost: Function that is called with a line of text, in another thread, if another program took the lock over.
+        seconds: Time until the lock expires if this process is killed.
+        store: The store of the lake. By default, a store whose retries end before the lock expires.
 
     Raises:
         RunInUseError: if another program holds the lock and renews it.
@@ -95,7 +99,7 @@ def held(
 
 
 def read_lock(run: Run, store: Store = ENVIRONMENT) -> tuple[Lock | None, str]:
-    """Return the lock of a run and the version of its file; None and "" if there is none."""
+    """Return the lock of a run and the version of its file. Return None and "" if there is no lock."""
     try:
         data, version = store.read_version(run.lock)
     except FileNotFoundError:
@@ -107,13 +111,13 @@ def read_lock(run: Run, store: Store = ENVIRONMENT) -> tuple[Lock | None, str]:
 
 
 def is_held(run: Run, now: float, store: Store = ENVIRONMENT) -> bool:
-    """Return whether a program works on a run: it holds the lock, which has not expired at the time `now`."""
+    """Return whether a program works on a run: whether the lock is held at the time `now`, in seconds since 1970."""
     lock, _ = read_lock(run, store)
     return lock is not None and not lock.is_free(None, now)
 
 
 def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
-    """Write the lock once it is free. A holder that renews it meanwhile, or lives on this machine, keeps it."""
+    """Wait until the lock is free, and take it. Raise RunInUseError if the holder renews it or runs on this machine."""
     lock = Lock.of_this_process(owner, seconds)
     seen: Lock | None = None
     while True:
@@ -129,11 +133,11 @@ def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
         elif found.machine == lock.machine or (seen and seen != found):
             raise RunInUseError(
                 f"{run.uri}: in use by {shorten(found.owner)} ({shorten(found.machine)}, process {found.pid});"
-                " wait until it has ended, or choose another run id"
+                " wait until that process has ended, or choose another run id"
             )
         else:
             if seen is None:
-                log.info("the run's lock is held by %s; it expires soon unless that program is alive", found.owner)
+                log.info("the run's lock is held by %s; waiting until the lock expires or is renewed", found.owner)
             seen = found
             time.sleep(_POLL_SECONDS)
 
@@ -141,7 +145,7 @@ def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
 def _renew(
     run: Run, lock: Lock, seconds: float, store: Store, lost: Callable[[str], None], is_over: threading.Event
 ) -> None:
-    """Renew the lock until `is_over`, or until it is lost."""
+    """Renew the lock until `is_over` is set, or until another program has taken the lock over."""
     while not is_over.wait(seconds / 3):
         try:
             found, version = read_lock(run, store)
@@ -151,21 +155,21 @@ def _renew(
                 return
             store.replace(run.lock, _to_json(replace(lock, expires=time.time() + seconds)), version)
         except (OSError, NightjarError) as error:
-            log.warning("%s: could not be renewed (%s)", run.lock, error)
+            log.warning("%s: the lock could not be renewed (%s)", run.lock, error)
 
 
 def _release(run: Run, lock: Lock, store: Store) -> None:
-    """Let the lock expire now, unless another program has it. A failure is logged: the lock expires by itself."""
+    """Let the lock expire now, unless another program holds it. Only log a failure, since the lock expires anyway."""
     try:
         found, version = read_lock(run, store)
         if found is not None and found.holder == lock.holder:
             store.replace(run.lock, _to_json(replace(lock, expires=0.0)), version)
     except (OSError, NightjarError) as error:
-        log.warning("%s: could not be released (%s)", run.lock, error)
+        log.warning("%s: the lock could not be released (%s)", run.lock, error)
 
 
 def this_machine() -> str:
-    """Return the name of this machine; process ids are those of one container, so containers differ."""
+    """Return a name for this machine. Each container has its own name, since it has its own process ids."""
     space = Path("/proc/self/ns/pid")
     return f"{socket.gethostname()} {space.readlink()}" if space.is_symlink() else socket.gethostname()
 
@@ -175,7 +179,7 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # of another user
+    except OSError:  # the process is of another user
         return True
     return True
 

@@ -34,7 +34,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The files of a dataset, and the inputs that it was made from."""
+    """The list of a dataset's files, with the inputs from which the dataset was made."""
 
     kind: str
     fingerprint: str
@@ -44,16 +44,16 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def entries(self, prefix: str) -> list[FileEntry]:
-        """Return the files whose names start with `prefix`, in the manifest's order."""
+        """Return the entries of the files whose names start with `prefix`, in the manifest's order."""
         return [entry for entry in self.files if entry.name.startswith(prefix)]
 
     def entry(self, name: str) -> FileEntry:
-        """Return the file with this name, which every dataset of this kind has."""
+        """Return the entry of the file with this name. Raise DamagedError if the manifest does not list the file."""
         for entry in self.files:
             if entry.name == name:
                 return entry
         remedy = "delete its folder and run again to make it anew"
-        raise DamagedError(f"manifest of {self.kind} {self.fingerprint}: lists no {name}; {remedy}")
+        raise DamagedError(f"manifest of {self.kind} {self.fingerprint}: does not list {name}; {remedy}")
 
     def to_json(self) -> bytes:
         """Return the content of the manifest's file."""
@@ -77,7 +77,7 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
 
 
 def _has_right_types(manifest: Manifest) -> bool:
-    """Return whether the values are what `Manifest.to_json` writes, and no name leads out of the folder."""
+    """Return whether the values have the types that `Manifest.to_json` writes, and no name leads out of the folder."""
     texts: list[Any] = [manifest.kind, manifest.fingerprint]
     tables: list[Any] = [manifest.counts, manifest.inputs]
     for entry in manifest.files:
@@ -92,7 +92,7 @@ def _has_right_types(manifest: Manifest) -> bool:
 
 
 def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None = None) -> None:
-    """Check the size of the file `uri`, and its hash if that is given. A size of None means that there is no file.
+    """Check the size of the file `uri`, and its hash if `sha256` is given. A size of None means that there is no file.
 
     Raises:
         DamagedError: if the file is missing, or differs from the manifest.
@@ -112,6 +112,6 @@ def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
 
 def _remedy(uri: str) -> str:
     folder = uri.rpartition("/")[0]
-    if base_name(folder) in ("train", "valid"):  # the sides of a split lie in the dataset's folder
+    if base_name(folder) in ("train", "valid"):  # the folders of a split's sides are in the dataset's folder
         folder = folder.rpartition("/")[0]
     return f"delete {folder} and run again to make it anew"

@@ -1,4 +1,4 @@
-"""The trained models of a lake: where one lies, single files of its folder or zip file, and which one a run uses."""
+"""Finds the trained models of a lake, reads files of a model, and records which model a run uses."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CONFIG, TOKENIZER, LINEAGE = "config.json", "tokenizer.json", "lineage.json"
 
 
 def find_model(name: str, lake: Lake, store: Store = ENVIRONMENT) -> str:
-    """Return the URI of the folder or zip file that `name` stands for.
+    """Return the URI of the folder or zip file of the model that `name` stands for.
 
-    It is a place, the id of a run, ``champion``, or ``champion:<pipeline>``.
+    A name is a path, a URI, the id of a run, ``champion``, or ``champion:<pipeline>``.
     """
     if pipeline := champions_pipeline(name, lake):
         champion, _ = read_champion(pipeline, store)
@@ -54,18 +54,18 @@ def _has_model(uri: str, store: Store) -> bool:
 
 @contextmanager
 def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFile]:
-    """Open the zip file of a model folder; raise DamagedError if it, or what is read of it, is not readable."""
+    """Open the zip file of a model. Raise DamagedError if the zip file, or a file read from it, is damaged."""
     try:
         with store.open_input(uri) as source, zipfile.ZipFile(source) as archive:
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: an offset before the start
             raise
         raise DamagedError(f"{uri}: not a readable zip file ({error}); export it again") from None
 
 
 def folder_of_run(model_uri: str, lake: Lake) -> str:
-    """Return the folder, below `Lake.runs`, of the run in which a model lies; "" if it lies in none of this lake."""
+    """Return the folder, below `Lake.runs`, of the run that has this model. Return "" if no run of this lake has it."""
     if not model_uri.startswith(f"{lake.runs}/"):
         return ""
     return relative_name(model_uri, lake.runs).rpartition("/model")[0]
@@ -82,7 +82,7 @@ def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
     """Return the content of one file of the model at `uri`, a folder or a zip file.
 
     Raises:
-        DamagedError: if it is missing, truncated or altered, or the zip file cannot be read.
+        DamagedError: if the file is missing, truncated or altered, or the zip file cannot be read.
     """
     if ending_of(uri, (".zip",)):
         with open_archive(uri, store) as archive:
@@ -93,7 +93,7 @@ def read_model_file(uri: str, name: str, store: Store = ENVIRONMENT) -> bytes:
     manifest = store.read_manifest(uri)
     entry = next((each for each in manifest.files if each.name == name), None) if manifest else None
     if entry is None:
-        raise DamagedError(f"{uri}: the manifest does not list {name}")
+        raise DamagedError(f"{uri}: the manifest does not list {name}; restore the model, or use another one")
     return store.read_file(uri, entry)
 
 
@@ -102,25 +102,25 @@ class UsedModel:
     """The model that a run uses."""
 
     name: str
-    """How the configuration names it."""
+    """The model's name in the configuration."""
     uri: str
-    """Its folder or zip file."""
+    """The model's folder or zip file."""
     fingerprint: str
-    """The sha256 of its weights."""
+    """The fingerprint in the model's manifest, which is the sha256 of its weights."""
 
     def to_stats(self) -> UsedModelStats:
-        """Return what the statistics of a step say of it."""
+        """Return the entries about this model in the statistics of a step."""
         return {"used_model": self.name, "used_model_uri": self.uri, "used_model_sha256": self.fingerprint}
 
 
 def decide_used(run: Run, name: str, store: Store = ENVIRONMENT) -> UsedModel:
-    """Return the model that a run uses. The first call decides for all later ones what `name` stands for.
+    """Return the model that a run uses. The first call records which model `name` stands for; later calls return it.
 
-    So all attempts use the same model, though another one may become the champion in the meantime.
+    So all attempts use the same model, even if another model becomes the champion in the meantime.
 
     Raises:
-        InputError: if there is no such model, or another one has taken its place since the first call.
-        DamagedError: if a file of it is missing.
+        InputError: if there is no such model, or the model at its URI was replaced after the first call.
+        DamagedError: if a file of the model is missing.
     """
     known = read_used(run, store)
     if known is None:
@@ -130,12 +130,12 @@ def decide_used(run: Run, name: str, store: Store = ENVIRONMENT) -> UsedModel:
         known = read_used(run, store)
         assert known is not None
     if check_complete(known.uri, store).fingerprint != known.fingerprint:
-        raise InputError(f"{known.uri}: has another model than when this run started; start a new run")
+        raise InputError(f"{known.uri}: this model was replaced after the run started; start a new run")
     return known
 
 
 def read_used(run: Run, store: Store = ENVIRONMENT) -> UsedModel | None:
-    """Return the model that a run uses; None if none is decided. Raise DamagedError if the decision is damaged."""
+    """Return the model recorded for a run. Return None if there is no record. Raise DamagedError if it is damaged."""
     try:
         with reading(run.used, "delete it and start the run again"):
             return UsedModel(**json.loads(store.read_bytes(run.used)))
@@ -144,13 +144,13 @@ def read_used(run: Run, store: Store = ENVIRONMENT) -> UsedModel | None:
 
 
 def parent_of(run: Run, store: Store = ENVIRONMENT) -> str:
-    """Return the folder of the run whose model a run started from or used; "" if it is of no run of this lake."""
+    """Return the folder of the run whose model `run` started from or used. Return "" if this lake has no such run."""
     uri = _earlier_model(run, store)
     return folder_of_run(uri, Lake(run.lake_uri)) if uri else ""
 
 
 def _earlier_model(run: Run, store: Store) -> str | None:
-    """Return the URI of the model that a run started from or used; None if it needed none."""
+    """Return the URI of the model that a run started from or used. Return None if there is no such model."""
     if used := read_used(run, store):
         return used.uri
     try:
@@ -162,14 +162,18 @@ def _earlier_model(run: Run, store: Store) -> str | None:
 
 
 def check_complete(uri: str, store: Store = ENVIRONMENT) -> Manifest:
-    """Return the manifest of the model at `uri`, a folder or a zip file, after a check that no file is missing.
+    """Return the manifest of the model at `uri`, a folder or a zip file, after a check that it lists the needed files.
+
+    For a folder, also check that the listed files exist with the listed sizes.
 
     Raises:
-        DamagedError: if one is missing, or has another size than the manifest says.
+        DamagedError: if the manifest or a file is missing, or has the wrong size.
     """
     manifest = read_model_manifest(uri, store)
     if manifest is None:
-        raise DamagedError(f"{join(uri, MANIFEST)}: missing; the model was deleted, or is not complete")
+        raise DamagedError(
+            f"{join(uri, MANIFEST)}: missing, since the model was deleted or is not complete; use another model"
+        )
     check_model_files(uri, manifest)
     if not ending_of(uri, (".zip",)):
         store.verify_sizes(uri, manifest)

@@ -1,6 +1,7 @@
-"""Names that come from outside: from a lake, a manifest, an archive, a form. They stay inside of the folder they name.
+"""Checks of file names from a lake, a manifest, an archive or a web form, so that no name leads out of its folder.
 
-Whoever can write into a lake could otherwise make Airflow, a node or a user's machine read or write any of its files.
+Without these checks, anyone who can write to a lake could make Airflow, a node or a user's machine read or write any
+file on that machine.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _MOST_BYTES = 255
 def is_plain(name: object) -> bool:
     """Return whether a value is a relative name, perhaps with slashes, that cannot lead out of a folder.
 
-    Backslashes and characters that are not printable are refused as well: no file of ours has them, and other programs
-    and messages might take them for something else.
+    Names with backslashes or unprintable characters are refused as well. Nightjar writes no such names, and other
+    programs could misread them.
     """
     if not isinstance(name, str) or "\\" in name or not name.isprintable():
         return False
@@ -26,14 +27,14 @@ def is_plain(name: object) -> bool:
 
 
 def below(folder_uri: str, name: object, error: type[NightjarError] = DamagedError) -> str:
-    """Return the URI of `name` in a folder; raise `error` if the name is not plain. No disk is read."""
+    """Return the URI of `name` in a folder; raise `error` if `is_plain` refuses the name. No disk is read."""
     if not is_plain(name):
         raise error(f"{folder_uri}: {shorten(repr(name))} is not the name of a file in this folder; remove it")
     return join(folder_uri, str(name))
 
 
 def confined(folder_uri: str, name: object, error: type[NightjarError] = DamagedError) -> str:
-    """Return the URI of `name` in a folder, as `below`; raise `error` also if a local link leads out of the folder."""
+    """Return the URI of `name` as `below` does. Raise `error` also if a local link leads out of the folder."""
     uri = below(folder_uri, name, error)
     if not is_s3(uri):
         root, real = (os.path.realpath(local_path(each)) for each in (folder_uri, uri))

@@ -1,7 +1,7 @@
-"""The outcome of one attempt at a step, which the step's driver leaves in the run's folder.
+"""The outcome of one attempt at a step, which the step's driver writes to the run's folder.
 
-The driver writes ``steps/<step>/<attempt>/outcome.json`` as its last act, whether the step is done, failed, refused or
-stopped. An attempt without that file was killed, or could not write to the lake.
+The last file that the driver writes is ``steps/<step>/<attempt>/outcome.json``, whether the step is done, failed,
+refused or stopped. If an attempt has ended without this file, it was killed or could not write to the lake.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Outcome:
     started: str
     """Start of the driver, as an ISO 8601 time in UTC."""
     ended: str
-    """End of the driver, as `started`."""
+    """End of the driver, in the same form as `started`."""
 
     @property
     def cause(self) -> str:
@@ -47,12 +47,12 @@ class Outcome:
 
 
 def parse_outcome(data: bytes, uri: str) -> Outcome:
-    """Return the outcome that `Outcome.to_json` wrote to the file `uri`. Keys of later versions are ignored.
+    """Return the outcome that `Outcome.to_json` wrote to the file `uri`. Unknown keys are ignored.
 
     Raises:
         DamagedError: if `data` is not an outcome.
     """
-    with reading(uri, "delete it; the step's logs have its cause as well"):
+    with reading(uri, "delete it; the step's logs show the cause as well"):
         values = json.loads(data)
         outcome = Outcome(**{field.name: values[field.name] for field in fields(Outcome)})
         texts = (outcome.step, outcome.host, outcome.started, outcome.ended)
@@ -62,5 +62,5 @@ def parse_outcome(data: bytes, uri: str) -> Outcome:
             or any(not isinstance(text, str) for text in texts)
             or any(not isinstance(text, str | None) for text in optional)
         ):
-            raise TypeError("a value has another type")
+            raise TypeError("a value has the wrong type")
         return outcome

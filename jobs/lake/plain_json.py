@@ -1,4 +1,4 @@
-"""JSON that every program reads: without the tokens NaN and Infinity, which Python writes and others refuse."""
+"""Standard JSON: without the tokens NaN and Infinity, which Python writes and other programs refuse."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from jobs.errors import NightjarError
 
 
 class NotFiniteError(NightjarError):
-    """A number is not finite, where no reader could do without it."""
+    """A number that must be finite is NaN or infinite."""
 
 
 def to_json(value: Any, what: str, *, ensure_ascii: bool = True) -> bytes:
-    """Return `value` as the content of a file of indented JSON.
+    """Return `value` as the content of an indented JSON file.
 
     Raises:
-        NotFiniteError: if a number in it is not finite; it names the value `what` and the key.
+        NotFiniteError: if a number in `value` is not finite. The message names `what` and the key of the number.
     """
     try:
         return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=ensure_ascii).encode() + b"\n"
@@ -42,7 +42,7 @@ def as_number(value: Any) -> float | None:
 
 
 def finite(value: Any) -> Any:
-    """Return a value of JSON in which None replaces all numbers that are not finite."""
+    """Return a copy of a JSON value in which None replaces all numbers that are not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -51,7 +51,7 @@ def finite(value: Any) -> Any:
 
 
 def not_finite(value: Any, key: str = "") -> Iterator[str]:
-    """Yield ``key is nan`` for each number in a value of JSON that is not finite."""
+    """Yield ``key is nan`` for each number in a JSON value that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{key or 'the value'} is {value}"
     elif isinstance(value, dict):

@@ -1,6 +1,7 @@
-"""The AWS region of this process. Without one, S3 is asked through us-east-1, out of reach without internet access.
+"""Finds the AWS region of this process.
 
-boto3 reads ``AWS_DEFAULT_REGION`` and not ``AWS_REGION``; AWS's other libraries, Arrow's among them, read both.
+Without a region, requests to S3 go to us-east-1, which cannot be reached without internet access. boto3 reads
+``AWS_DEFAULT_REGION`` but not ``AWS_REGION``. Other AWS libraries, such as the one in Arrow, read both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ _VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 
 
 def find_region() -> str | None:
-    """Return the region that the environment, boto3's configuration or the EC2 instance says; None if none does."""
+    """Return the region from the environment, boto3's configuration or EC2's metadata. Return None if none has it."""
     named = next((value for name in VARIABLES if (value := os.environ.get(name))), None)
     return named or _configured() or _of_instance()
 
@@ -26,7 +27,7 @@ def _configured() -> str | None:
 
 
 def _of_instance() -> str | None:
-    """Return the region in the instance's metadata. Elsewhere than on EC2 nothing is asked, since it would wait."""
+    """Return the region from the EC2 instance's metadata. Outside EC2, send no request: it would only time out."""
     from botocore.utils import InstanceMetadataRegionFetcher  # noqa: PLC0415
 
     try:

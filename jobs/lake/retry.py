@@ -1,4 +1,4 @@
-"""Retries of operations on a lake that fails for a while."""
+"""Retries of operations on a lake after transient errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TransientError(OSError):
 
 
 def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: float) -> Result:
-    """Return the result of `operation`, repeated while errors may pass; with a limit of 0 it is tried once."""
+    """Return the result of `operation`. Retry after transient errors for at most `limit_seconds`; with 0, try once."""
     deadline, pause = time.monotonic() + limit_seconds, _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -59,6 +59,6 @@ def is_transient(error: OSError) -> bool:
 
 
 def one_line(error: OSError) -> str:
-    """Return the first line of an error's message, with the kind of error unless the message has it."""
+    """Return the first line of an error's message, after the error's class unless it is OSError or TransientError."""
     text = (str(error).splitlines() or [""])[0]
     return text if type(error) in (OSError, TransientError) else f"{type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
-"""Find the runs of a lake: all of them, those that a person names, and those of the earlier layout.
+"""Finds the runs of a lake: all of them, or the runs that a user means by a name.
 
-Version 0.1 had one folder ``runs/<run id>`` for a run id, whatever its project and DAG. Such runs stay readable, and go
-on where they are.
+In the earlier layout, that of version 0.1, the folder of a run was ``runs/<run id>`` for all projects and DAGs. Such
+runs stay readable, and a run that is continued keeps its folder.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name, join
 
 _IN_EARLIER_RUN = frozenset({"generate", "model", "progress", "stats", "steps", "train"})
-"""The folders of a run, which is why they are no pipelines if their folder is a run of the earlier layout."""
+"""Names of folders inside a run. In a run of the earlier layout, such a folder is not a pipeline."""
 
 
 def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
-    """Yield the runs of a lake, by their folders; what a folder has is not looked at."""
+    """Yield a run for each run folder in the lake. The run may be incomplete."""
     for project in store.list_folders(lake.runs):
         earlier = Run(lake.uri, project)
         if is_earlier := store.exists(earlier.config):
@@ -34,7 +34,7 @@ def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
 
 
 def runs_beside(run: Run, store: Store = ENVIRONMENT) -> Iterator[Run]:
-    """Yield the other runs of a run's pipeline, by their folders; what a folder has is not looked at."""
+    """Yield the other runs of a run's pipeline. A run may be incomplete, even without a configuration."""
     pipeline, own = run.uri.rpartition("/")[0], base_name(run.uri)
     parent = run.folder.rpartition("/")[0]
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -44,12 +44,13 @@ def runs_beside(run: Run, store: Store = ENVIRONMENT) -> Iterator[Run]:
 
 
 def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
-    """Return the runs that a person may mean by `name`, whether they exist or not.
+    """Return the runs that a user may mean by `name`, whether they exist or not.
 
-    A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may be its folder's name as well.
+    A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may also be the name of its
+    folder.
 
     Raises:
-        InputError: if the lake may not be read.
+        InputError: if permissions do not allow listing the runs.
     """
     if not name or name.startswith(("/", ".")):
         return []
@@ -71,12 +72,12 @@ def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
 
 
 def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: bool = True) -> Run:
-    """Return the only run with a configuration that `name` stands for, as in `runs_named`.
+    """Return the one run with a configuration that a user means by `name` (see `runs_named`).
 
-    Without `is_started`, a run whose first task failed counts as well: its folder has no configuration.
+    With ``is_started=False``, also find a run whose first task failed: its folder has no configuration.
 
     Raises:
-        InputError: if there is none, or more than one.
+        InputError: if there is no such run, or more than one.
     """
     named = runs_named(name, lake, store)
     found = {run.folder: run for run in named if store.exists(run.config)}
@@ -91,7 +92,7 @@ def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: b
 
 
 def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
-    """Return all names that people give to the runs of a lake; none if the lake cannot be listed."""
+    """Return all names by which users can name the runs of a lake. Return [] if the lake cannot be listed."""
     with suppress(OSError, NightjarError):
         folders = [run.folder.split("/") for run in all_runs(lake, store)]
         return [
@@ -101,7 +102,7 @@ def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
 
 
 def only_one(name: str, runs: Iterable[Run]) -> Run:
-    """Return the only run of several that a person may mean by `name`; raise InputError if there are more."""
+    """Return the only run in `runs`, the runs that fit `name`. Raise InputError if there are several."""
     first, *others = dict.fromkeys(runs)
     if others:
         folders = ", ".join(run.folder for run in (first, *others))
@@ -110,12 +111,12 @@ def only_one(name: str, runs: Iterable[Run]) -> Run:
 
 
 def located(run: Run, earlier: Run, store: Store = ENVIRONMENT) -> Run:
-    """Return `run`, or the same run of the `earlier` layout if the lake has that one alone."""
+    """Return `run`, or `earlier`, the same run in the earlier layout, if only that one exists in the lake."""
     return earlier if not store.exists(run.config) and store.exists(earlier.config) else run
 
 
 def used_datasets(run: Run, store: Store = ENVIRONMENT) -> dict[str, str]:
-    """Return the fingerprints of the datasets that a run uses so far, by kind."""
+    """Return the fingerprints of the datasets that a run has used so far, by kind."""
     try:
         datasets = store.read_json(run.datasets)
     except FileNotFoundError:
@@ -125,7 +126,7 @@ def used_datasets(run: Run, store: Store = ENVIRONMENT) -> dict[str, str]:
 
 
 def _fingerprint(name: str) -> str:
-    """Return the name of a dataset's folder; raise ValueError if it is another name."""
+    """Return `name`; raise ValueError if it cannot be the fingerprint of a dataset."""
     if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"{name!r} is no fingerprint")
+        raise ValueError(f"{name!r} is not a fingerprint")
     return name

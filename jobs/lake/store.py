@@ -1,10 +1,10 @@
-"""Files of the lake, on local disks (``file://``) and in S3 (``s3://``), with the same functions for both.
+"""Reads and writes files of the lake, with the same functions for local disks (``file://``) and S3 (``s3://``).
 
-The functions of this module are the methods of a `Store` with the process's credentials, as the job uses them. Airflow
-and the embedded EMR make a `Store` with a client of their own.
+The functions of this module are the methods of the store `ENVIRONMENT`, which has the credentials of this process. The
+job uses them. Airflow and the embedded EMR create a `Store` with their own S3 client.
 
-A dataset exists when its manifest does. The manifest is published last, only if there is none, and readers read only
-the files that it lists.
+A dataset exists when its manifest does. The manifest is published last, and only if there is none yet. Readers read
+only the files that the manifest lists.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def environment_client() -> S3Client:
-    """Return the client of S3 whose endpoint and credentials boto3 finds, in the region of this process."""
+    """Return an S3 client for the region of this process, with the endpoint and the credentials that boto3 finds."""
     import boto3  # noqa: PLC0415 - takes long to import, and Airflow parses DAGs often
     from botocore.config import Config  # noqa: PLC0415
 
@@ -54,15 +54,15 @@ def environment_client() -> S3Client:
 
 
 class Store:
-    """The operations on files of a lake, each of which is retried while the lake fails.
+    """The operations on files of a lake. Each operation is retried after transient errors.
 
-    Any operation raises LakeError if the lake fails for longer than the limit or a disk is full, and an OSError for
-    what cannot pass, such as FileNotFoundError.
+    An operation raises LakeError if the lake fails for longer than the limit, or if a disk is full. If a retry cannot
+    help, it raises an OSError, such as FileNotFoundError.
 
     Args:
-        connect: Returns a boto3 client of S3.
-        retry_seconds: Time limit of an operation with all of its retries. 0 means that it is tried once.
-        part_bytes: Larger objects of S3 are written and copied in parts of this size; one request takes at most 5 GiB.
+        connect: Function that returns a boto3 client for S3.
+        retry_seconds: Time limit of an operation with all of its retries. With 0, an operation is tried once.
+        part_bytes: Larger S3 objects are written and copied in parts of this size. One request takes at most 5 GiB.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Store:
         return retry_transient(uri, operation, self._retry_seconds)
 
     def open_input(self, uri: str, buffer_bytes: int = BUFFER_BYTES) -> io.BufferedReader:
-        """Open a file for reading at any position. A read of fewer bytes than `buffer_bytes` fetches that many."""
+        """Open a file for reading at any position. A read fetches at least `buffer_bytes` bytes."""
         if not is_s3(uri):
             return self._retry(uri, lambda: self._local.open_input(uri, buffer_bytes))
         info = self.info(uri)
@@ -102,17 +102,17 @@ class Store:
         return self._retry(uri, lambda: self._files(uri).read_bytes(uri))
 
     def read_range(self, uri: str, start: int, size: int) -> bytes:
-        """Return `size` bytes of an object of S3 from `start` on."""
+        """Return `size` bytes of an S3 object from the byte offset `start` on."""
         return self._retry(uri, lambda: self._s3.read_range(uri, start, size))
 
     def read_version(self, uri: str) -> tuple[bytes, str]:
-        """Return the content of a file, and its version, which `replace` takes."""
+        """Return the content of a file, and its version for `replace`."""
         return self._retry(uri, lambda: self._files(uri).read_version(uri))
 
     def read_json(self, uri: str) -> Any:
-        """Return the content of a JSON file; raise DamagedError if it is not JSON.
+        """Return the value in a JSON file; raise DamagedError if the file is not JSON.
 
-        Earlier versions wrote NaN and Infinity, which are no JSON. They are None.
+        Earlier versions of Nightjar wrote NaN and Infinity, which are not JSON. They are read as None.
         """
         data = self.read_bytes(uri)
         try:
@@ -121,11 +121,11 @@ class Store:
             raise DamagedError(f"{uri}: not valid JSON ({error}); delete it and run the step again") from None
 
     def write_bytes(self, uri: str, data: bytes) -> None:
-        """Write a file in place of an earlier one. A reader sees the old content or the new."""
+        """Write a file, and replace an existing one. A reader gets either the old content or the new."""
         self._retry(uri, lambda: self._files(uri).write_bytes(uri, data))
 
     def write_json(self, uri: str, value: Any) -> None:
-        """Write a JSON file in place of an earlier one. A log line names numbers that are not finite; they are null."""
+        """Write a JSON file, and replace an existing one. Log numbers that are not finite, and write null for them."""
         if found := list(not_finite(value)):
             more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
             log.warning("%s: %s%s; written as null", uri, ", ".join(found[:_MOST_NAMED]), more)
@@ -136,11 +136,11 @@ class Store:
         return self._retry(uri, lambda: self._files(uri).publish(uri, data))
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
-        """Write a file in place of one that is still at `version`; return whether it was written."""
+        """Replace a file if it is still at `version`; return whether it was replaced."""
         return self._retry(uri, lambda: self._files(uri).replace(uri, data, version))
 
     def copy(self, uri: str, target_uri: str) -> None:
-        """Copy a file in place of an earlier one, within a storage or from one to another."""
+        """Copy a file within or between local disks and S3, and replace an existing target."""
         if is_s3(uri) and is_s3(target_uri):
             self._retry(target_uri, lambda: self._s3.copy(uri, target_uri))
         elif is_s3(target_uri):
@@ -167,14 +167,14 @@ class Store:
     def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
         """Return all files below a folder, sorted by URI; none if there is no such folder.
 
-        Symbolic links are followed, but each folder is listed once, and none of those above a link.
+        Symbolic links are followed, except to folders above the link. Each folder is listed once.
 
         Args:
             uri: The folder.
-            reaches: Takes the relative name of a folder below, and returns whether its files are wanted. The folder is
-                not read otherwise. Without it, all files are.
-            others: A list that receives the URIs of local names that are neither files nor folders: pipes, and links
-                to nothing.
+            reaches: Function that takes the relative name of a subfolder, and returns whether to list the files in it.
+                By default, all subfolders are listed.
+            others: List to which the URIs of local entries that are neither files nor folders are added: pipes,
+                devices and broken links.
         """
 
         def operation() -> list[FileInfo]:
@@ -195,7 +195,7 @@ class Store:
         self._retry(uri, lambda: self._files(uri).delete_folder(uri))
 
     def check_writable(self, uri: str, what: str = "the lake", options: str = "--lake, NIGHTJAR_LAKE") -> None:
-        """Write and delete a small file below `uri`, or raise InputError. A wrong place is reported without retries."""
+        """Check that a small file can be written and deleted below `uri`. If not, raise InputError without retries."""
         probe, once = join(uri, f".write-test-{uuid.uuid4().hex[:8]}"), Store(self._connect, retry_seconds=0)
         try:
             if is_s3(uri):
@@ -209,17 +209,17 @@ class Store:
             ) from None
 
     def write_folder(self, folder_uri: str, contents: Mapping[str, bytes]) -> None:
-        """Write the files of a dataset in place of an earlier one, the manifest last.
+        """Write the files of a dataset, the manifest last, and replace an existing dataset in the folder.
 
-        On a disk, the earlier files stay until the new ones are written. In S3, which cannot rename, they are deleted
-        first. Nothing is left of a dataset that could not be written.
+        On a disk, the earlier files stay until the new ones are written. In S3, which cannot rename objects, the
+        earlier files are deleted first. If a file cannot be written, the new files are removed.
         """
         for name in contents:
             below(folder_uri, name)
         self._retry(folder_uri, lambda: self._files(folder_uri).write_folder(folder_uri, contents))
 
     def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
-        """Write a file of a dataset as `write_file` does, with random letters before the suffix of its name."""
+        """Write a file of a dataset as `write_file` does, with random digits before the suffix of its name."""
         stem, _, suffix = name.rpartition(".")
         return self.write_file(folder_uri, f"{stem}-{uuid.uuid4().hex[:12]}.{suffix}", data, **counts)
 
@@ -229,7 +229,7 @@ class Store:
         return FileEntry.of(name, data, **counts)
 
     def read_file(self, folder_uri: str, entry: FileEntry) -> bytes:
-        """Return the content of a file of a dataset, checked by size and hash; it must fit in memory."""
+        """Return the content of a file of a dataset, checked by size and hash. The content must fit in memory."""
         uri = below(folder_uri, entry.name)
         try:
             data = self.read_bytes(uri)
@@ -252,7 +252,7 @@ class Store:
             return None
 
     def verify_sizes(self, folder_uri: str, manifest: Manifest) -> None:
-        """Raise DamagedError unless every file of a dataset exists and has its size; one listing, no file is read."""
+        """Raise DamagedError if a file of a dataset is missing or has the wrong size. Files are listed, not read."""
         sizes = {info.uri: info.size for info in self.list_files(folder_uri)}
         for entry in manifest.files:
             uri = below(folder_uri, entry.name)
@@ -260,7 +260,7 @@ class Store:
 
 
 class _RangeReader(io.RawIOBase):
-    """A file object of an object of S3; each read is a request for a range."""
+    """A file object for an S3 object. Each read is one request for a range of bytes."""
 
     def __init__(self, store: Store, uri: str, size: int) -> None:
         super().__init__()
@@ -289,7 +289,7 @@ class _RangeReader(io.RawIOBase):
 
 
 ENVIRONMENT = Store()
-"""The store of this process's environment, whose methods are the functions of this module."""
+"""The store with the credentials of this process. Its methods are the functions of this module."""
 
 open_input, copy = ENVIRONMENT.open_input, ENVIRONMENT.copy
 read_bytes, read_version, read_json = ENVIRONMENT.read_bytes, ENVIRONMENT.read_version, ENVIRONMENT.read_json

@@ -1,7 +1,7 @@
-"""URIs of files and folders, as pure functions of strings.
+"""Pure functions of strings for the URIs of files and folders.
 
 A URI is ``file:///...`` (percent-encoded, as `pathlib.Path.as_uri` encodes it) or ``s3://bucket/key`` (the key is not
-encoded). Users give paths or URIs; `to_uri` returns URIs. No function here reads a disk or a network.
+encoded). `to_uri` makes a URI of a path or URI that a user gave. No function here reads a disk or the network.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ def to_uri(path_or_uri: str) -> str:
     text = re.sub("^file:(//localhost)?/(?!/)", "file:///", str(path_or_uri).strip())
     if not text:
         raise InputError("a path or URI is empty; give a local path, file:///... or s3://bucket/prefix")
-    _check_encodable(text, os.fsencode)  # which takes the names that are not UTF-8, as `os` gives them
+    _check_encodable(text, os.fsencode)  # accepts names that are not UTF-8, which `os` returns with surrogates
     scheme, found, rest = text.partition("://")
     if not found:
         try:
             return Path(text).expanduser().absolute().as_uri()
         except RuntimeError:
-            raise InputError(f"{text}: no such user has a home folder; write the path in full") from None
+            raise InputError(f"{text}: this user has no home folder; write the path in full") from None
     if scheme == "file":
         if not rest.startswith("/"):
-            raise InputError(f"{text}: a file URI has three slashes and an absolute path, as in file:///data/lake")
+            raise InputError(
+                f"{text}: not a valid file URI; write three slashes and an absolute path, as in file:///data/lake"
+            )
         if "%00" in rest:
-            raise InputError(f"{text}: a path or URI cannot hold NUL (%00); correct it")
+            raise InputError(f"{text}: a path or URI cannot hold NUL (%00); remove it")
         return "file://" + (rest.rstrip("/") or "/")
-    if scheme in ("s3", "s3a", "s3n"):  # Hadoop's connectors have the last two names
+    if scheme in ("s3", "s3a", "s3n"):  # Hadoop's connectors use the last two schemes
         if not rest.split("/")[0]:
             raise InputError(f"{text}: no bucket; write s3://bucket/prefix")
         _check_encodable(text, str.encode)
@@ -42,34 +44,34 @@ def to_uri(path_or_uri: str) -> str:
 
 
 def _check_encodable(text: str, encode: Callable[[str], bytes]) -> None:
-    """Raise InputError if no file can have this name."""
+    """Raise InputError if `text` contains NUL or cannot be encoded: no file can have such a name."""
     try:
         if b"\0" not in encode(text):
             return
     except UnicodeEncodeError:
         pass
-    raise InputError(f"{text!r}: a path or URI cannot hold NUL or half of a surrogate pair; correct it")
+    raise InputError(f"{text!r}: a path or URI cannot hold NUL or half of a surrogate pair; remove it")
 
 
 def is_s3(uri: str) -> bool:
-    """Return whether the URI is one of S3."""
+    """Return whether the URI starts with ``s3://``."""
     return uri.startswith("s3://")
 
 
 def local_path(uri: str) -> Path:
-    """Return the path of a ``file://`` URI. Its name need not be valid UTF-8."""
+    """Return the path of a ``file://`` URI. The path need not be valid UTF-8."""
     if not uri.startswith("file://"):
         raise InputError(f"{uri}: not a local file or folder; give a file:// URI")
     return Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
 
 
 def readable(uri: str) -> str:
-    """Return a URI as users read and type it: the path of a local file, else the URI."""
+    """Return the form of a URI that users read and type: the path of a local file, else the URI."""
     return uri if is_s3(uri) else str(local_path(uri))
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Return the bucket and the key of an ``s3://`` URI. The key has no leading slash of its own."""
+    """Return the bucket and the key of an ``s3://`` URI. The slash between them is in neither."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
@@ -81,27 +83,27 @@ def join(uri: str, *names: str) -> str:
 
 
 def base_name(uri: str) -> str:
-    """Return the last name of a URI, decoded."""
+    """Return the last part of a URI, after its last slash, with percent-encoding removed."""
     name = uri.rstrip("/").rpartition("/")[2]
     return name if is_s3(uri) else os.fsdecode(unquote_to_bytes(name))
 
 
 def relative_name(uri: str, folder_uri: str) -> str:
-    """Return the name of `uri` below `folder_uri`, decoded."""
+    """Return the path of `uri` relative to `folder_uri`, with percent-encoding removed."""
     if is_s3(uri):
         return uri.removeprefix(join(folder_uri, ""))
     return local_path(uri).relative_to(local_path(folder_uri)).as_posix()
 
 
 def ending_of(name: str, endings: Iterable[str]) -> str:
-    """Return the longest of `endings`, such as ``.txt.gz``, with which a name or URI ends; "" if it has none.
+    """Return the longest of `endings`, such as ``.txt.gz``, with which a name or URI ends.
 
-    Endings are lower case, and names count in either case: ``B.JSONL`` is a ``.jsonl`` file.
+    Return "" if none fits. Endings are lower case, but the case of a name is ignored: ``B.JSONL`` is a ``.jsonl`` file.
     """
     lower = name.lower()
     return max((ending for ending in endings if lower.endswith(ending)), key=len, default="")
 
 
 def without_ending(name: str, endings: Iterable[str]) -> str:
-    """Return a name without the one of `endings` that it has (see `ending_of`)."""
+    """Return a name without the ending that `ending_of` finds."""
     return name[: len(name) - len(ending_of(name, endings))]

@@ -1,6 +1,6 @@
-"""The results of runs as people look at them: summaries, lists, comparisons and the report.
+"""The results of runs for people to read: summaries, lists, comparisons and the report.
 
-Airflow's scheduler and its API server load these modules, so they import neither numpy nor torch, pyarrow or pyspark.
+Airflow's scheduler and its API server load these modules. So none of them imports numpy, torch, pyarrow or pyspark.
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
-"""The list of a lake's runs: sorted, filtered and in pages, from summaries that are read once.
+"""The list of a lake's runs, sorted, filtered and divided into pages. It is made from cached summaries.
 
-A summary is read again when its run changes. Only the runs of the page that is shown, those that run and the latest
-ones that are not done are looked at; so a page of a large lake in S3 takes few requests. The summaries are kept in
-memory, and in a file of this user's cache folder, from which the next process starts.
+A summary is read again when its run changes. For a page, only the runs on the page, running runs and the latest runs
+that are not done are checked for changes. So a page of a large lake in S3 takes few requests. The summaries are kept in
+memory, and for the next process in a file in this user's cache folder.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from jobs.results import SortKey
 from jobs.results.summary import Status, StepSummary, Summary, read_summary, versions_of
 
 MAX_RUNS = 20_000
-"""Most summaries that are kept, each of about 2 KB. Of a larger lake the others are read each time."""
+"""Maximum number of summaries that are kept, of about 2 KB each. In a larger lake, the others are read each time."""
 _FORMAT = 4
-"""Goes up when a field of `Summary` is added or gets another meaning."""
+"""Version of the file of summaries. Increase it when a field of `Summary` is added or changes its meaning."""
 _MOST_OPEN = 100
-"""Runs that are not done and are looked at for each page, though a filter may leave them out."""
+"""Maximum number of failed or unfinished runs that are checked for changes for a page, even if a filter hides them."""
 _READERS = 16
-"""Requests to S3 at a time."""
+"""Maximum number of runs that are read at the same time."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Query:
     """Which runs to list, and in which order."""
 
     search: str = ""
-    """Words that must all be in the names, the preset, the corpus or the cause of failure of a run."""
+    """Words that must all occur in a run's names, state, preset, corpus, used model or cause of failure."""
     statuses: frozenset[Status] = frozenset(Status)
     sort: SortKey = "started"
     descending: bool = True
@@ -57,7 +57,7 @@ class Page:
 
     runs: tuple[Summary, ...]
     total: int
-    """Runs that the query matches, on all pages."""
+    """Number of runs that the query matches, on all pages."""
     champions: tuple[Champion, ...] = ()
     """The champions of all pipelines."""
 
@@ -71,8 +71,8 @@ class Catalog:
 
     Args:
         lake: The lake.
-        store: Its store.
-        file: Where summaries are kept for the next process. By default a file of this user's cache folder.
+        store: The store of the lake.
+        file: File in which summaries are kept for the next process. By default, a file in this user's cache folder.
     """
 
     def __init__(self, lake: Lake, store: Store = ENVIRONMENT, file: Path | None = None) -> None:
@@ -82,7 +82,7 @@ class Catalog:
         self._known: dict[str, Summary] = _load(self._file, lake)
 
     def page(self, query: Query = Query()) -> Page:
-        """Return a page of the list. Its summaries are those of now."""
+        """Return a page of the list. The summaries on it are up to date."""
         before = dict(self._known)
         runs = {run.folder: run for run in all_runs(self._lake, self._store)}
         self._known = {folder: summary for folder, summary in self._known.items() if folder in runs}
@@ -106,7 +106,8 @@ class Catalog:
         ordered = sorted(found, key=lambda each: each.folder)
         known = [each for each in ordered if getattr(each, query.sort) is not None]
         known.sort(key=lambda each: getattr(each, query.sort), reverse=query.descending)
-        ordered = [*known, *(each for each in ordered if getattr(each, query.sort) is None)]  # in any order last
+        # Runs without a value come last in both directions.
+        ordered = [*known, *(each for each in ordered if getattr(each, query.sort) is None)]
         return ordered[query.offset : query.offset + query.limit], len(ordered)
 
     def _changed(self, runs: Iterable[Run]) -> Iterable[Run]:
@@ -151,13 +152,13 @@ def _is_of(champion: Champion, summary: Summary) -> bool:
 
 
 def _default_file(lake: Lake) -> Path | None:
-    with suppress(OSError, InputError):  # then nothing is kept
+    with suppress(OSError, InputError):  # without a cache folder, no summaries are kept
         return own_cache_folder() / f"runs-{hashlib.sha256(lake.uri.encode()).hexdigest()[:16]}.json"
     return None
 
 
 def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
-    """Return the summaries that an earlier process has left; none if they are of another version."""
+    """Return the summaries that an earlier process wrote. Return {} if there are none of this version and lake."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         values = json.loads(file.read_bytes()) if file else {}
         if values.get("format") == _FORMAT and values.get("lake") == lake.uri:
@@ -166,7 +167,7 @@ def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
 
 
 def _values(summary: Summary) -> dict[str, Any]:
-    """Return the fields of a summary that are known; the others are None when `_summary` reads them."""
+    """Return the fields of a summary that are not None. `_summary` reads the others as None."""
     return asdict(summary, dict_factory=lambda items: {name: value for name, value in items if value is not None})
 
 

@@ -1,4 +1,4 @@
-"""Several runs beside each other: their results, their curves, and the settings that differ."""
+"""The comparison of several runs: their results, their curves, and the settings that differ."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from jobs.results.svg import Curves
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs beside each other. Each list has a value for each run."""
+    """A comparison of several runs. Every list has one value for each run."""
 
     names: Sequence[str]
     reports: Sequence[Report]
 
     def results(self) -> dict[str, list[str]]:
-        """Return the states and the results, by their labels; "-" where a run has none."""
+        """Return the states and the results by label, with "-" for a run without that result."""
         tiles = [{tile.label: tile.text for tile in report.headline()} for report in self.reports]
         labels = dict.fromkeys(label for each in tiles for label in each)
         states = {"state": [str(report.summary.status) for report in self.reports]}
@@ -40,11 +40,14 @@ class Comparison:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Return the run ids, or the folders if two runs have the same id. A run that is named twice is an InputError."""
+    """Return the run ids, or the folders if two runs have the same id. Raise InputError if a run is given twice."""
     ids = [run.run_id for run in runs]
     if len(set(ids)) == len(ids):
         return ids
     folders = [run.folder for run in runs]
     if len(set(folders)) < len(folders):
-        raise InputError(f"runs compare: {next(each for each in folders if folders.count(each) > 1)} is named twice")
+        raise InputError(
+            f"runs compare: {next(each for each in folders if folders.count(each) > 1)} is named twice;"
+            " name each run once"
+        )
     return folders

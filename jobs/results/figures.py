@@ -1,6 +1,6 @@
-"""The figures of a report: which statistics they show, with titles that say what they show.
+"""The plots of a report, made from the statistics of a run. The title of a plot states its main result.
 
-Units and meanings are those of `jobs.metrics`.
+The units and the meanings of the statistics come from `jobs.metrics`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.results.text import one_line, readable, with_unit
 _COLUMNS = metrics_of(EvaluationRow)
 _MOST_BARS = 12
 _POWERS = tuple(2**power for power in range(48))
-"""The most tokens of each class of the lengths of documents."""
+"""The upper bounds, in tokens, of the classes in the histogram of document lengths."""
 _MOST_LABEL = 60
 
 
@@ -33,14 +33,14 @@ def label_of(name: str) -> str:
 
 
 def unit_of(metric: Metric, values: Mapping[str, Any] | None = None) -> str:
-    """Return the unit of a metric. The unit of a loss depends on the kind of the model, which its baselines show."""
+    """Return the unit of a metric. The unit of a loss depends on the kind of model: see the baselines in `values`."""
     units = [unit.strip() for unit in metric.unit.split(";")]
     is_embedding = "mean_vector_loss" in (values or {})
     return "squared distance" if is_embedding and len(units) > 1 else units[0]
 
 
 def text_of(value: Any, label: str, unit: str) -> str:
-    """Return a value as text beside its label, with its unit if the label does not have it."""
+    """Return a value as text to show beside its label, with its unit if the label does not contain the unit."""
     is_said = unit != "bytes" and unit.replace("/s", " per second") in label
     return with_unit(value, "" if is_said else unit)
 
@@ -73,7 +73,7 @@ def of_training(rows: Sequence[Row]) -> Iterator[Curves]:
 def _curves(
     plot: str, rows: Sequence[Row], names: Iterable[str], title: str, *, from_zero: bool = False
 ) -> Iterator[Curves]:
-    """Yield a plot of the columns that the rows have; none if there are none."""
+    """Yield one plot of the columns `names` that have values. Yield nothing if no column has any."""
     chosen = [name for name in names if _line(rows, name) and not (name == "peak_gpu_bytes" and not _last(rows, name))]
     if chosen:
         lines = tuple(
@@ -85,7 +85,7 @@ def _curves(
 
 
 def _line(rows: Sequence[Row], name: str) -> tuple[tuple[float, float], ...]:
-    """Return the points of a column; none without a finite value."""
+    """Return the points of a column over the steps. Return () if no value is finite."""
     points = tuple((_number(row.get("step")), _number(row[name])) for row in rows if name in row)
     points = tuple((x, y) for x, y in points if math.isfinite(x))
     return points if any(math.isfinite(y) for _, y in points) else ()
@@ -110,13 +110,13 @@ _COMPARED = (
     ("gradient_norm_max", "Gradient norm", max, "highest"),
     ("tokens_per_second", "Training speed", max, "highest"),
 )
-"""The columns that runs are compared by, with what they are and which end of the curves the title names."""
+"""The columns in which runs are compared: name, words for the title, and which run the title names."""
 
 
 def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
-    """Yield the plots in which each of several runs, by their names, has a curve of its own colour.
+    """Yield the plots that compare runs, whose rows are given by name. Each run has a curve in its own colour.
 
-    Losses of different units, as those of models of words and of embeddings, are in plots of their own.
+    Losses in different units, such as those of token models and of embedding regressions, are in separate plots.
     """
     for name, what, best, extreme in _COMPARED:
         by_unit: dict[str, list[Line]] = {}
@@ -132,7 +132,7 @@ def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
 
 
 def _shared_baselines(runs: Mapping[str, Sequence[Row]], lines: Sequence[Line]) -> list[Line]:
-    """Return the baselines whose value is the same in all runs of the lines; others would not be one line."""
+    """Return the baselines that have the same value in all runs of `lines`, and so can be shown as one line."""
     chosen = [runs[line.label] for line in lines]
     found = []
     for name, baseline in BASELINE_LOSSES.items():
@@ -210,13 +210,13 @@ def of_data(tokenize: Mapping[str, Any], windows: Mapping[str, Any]) -> Iterator
 
 
 def _pairs(values: Any) -> list[tuple[Any, float]]:
-    """Return the pairs of a list whose second value is a finite number."""
+    """Return the pairs in a list of lists of which the second value is a finite number."""
     pairs = [each for each in values if isinstance(each, list) and len(each) == 2] if isinstance(values, list) else []
     return [(first, _number(second)) for first, second in pairs if math.isfinite(_number(second))]
 
 
 def _lengths(tokenize: Mapping[str, Any]) -> Iterator[Bars]:
-    """Yield the histogram of the lengths of documents, or their percentiles, which earlier versions wrote alone."""
+    """Yield the histogram of document lengths. If an earlier version wrote only percentiles, plot those."""
     median = as_number(tokenize.get("tokens_per_document_p50"))
     if median is None:
         return
@@ -225,7 +225,7 @@ def _lengths(tokenize: Mapping[str, Any]) -> Iterator[Bars]:
         upper: count for upper, count in _pairs(tokenize.get("tokens_per_document_histogram")) if upper in _POWERS
     }
     if classes:
-        uppers = (upper for upper in _POWERS if min(classes) <= upper <= max(classes))  # also those without documents
+        uppers = (upper for upper in _POWERS if min(classes) <= upper <= max(classes))  # also empty classes
         groups = tuple(
             (f"{upper // 2 + 1:,} to {upper:,}" if upper > 2 else f"{upper}", (classes.get(upper, 0.0),))
             for upper in uppers
@@ -273,7 +273,7 @@ def of_spark(stages: Sequence[Row]) -> Iterator[Bars]:
 
 
 def _stragglers(stages: Sequence[Row]) -> Iterator[Bars]:
-    """Yield the plot of the stages whose longest task took the most beyond the mean."""
+    """Yield the plot of the stages in which the longest task took the most seconds beyond the mean."""
     found = []
     for row in stages:
         mean, longest = _number(row.get("task_seconds_mean")), _number(row.get("task_seconds_max"))

@@ -1,8 +1,8 @@
-"""The gate before promotion: whether a model is better than the champion, and good by itself.
+"""The gate before promotion. It decides whether a model is better than the champion, and good by itself.
 
-Both models have scored the same documents, so chance is judged by a paired bootstrap over documents: a model takes the
-champion's place only if its gain is worth a change, and is unlikely to come from the choice of documents. All numbers
-are plain Python, since Airflow decides.
+Both models are scored on the same documents, so a paired bootstrap over documents measures the influence of chance. A
+model replaces the champion only if its gain is large enough, and unlikely to come from the choice of documents. The
+gate runs in Airflow, so it is plain Python without numpy.
 """
 
 from __future__ import annotations
@@ -19,43 +19,44 @@ from jobs.errors import counted
 from jobs.results.scores import Scores
 
 RESAMPLES = 2000
-"""Number of resampled sets of documents. The error of a rate of 0.05 is then about 0.005."""
+"""Number of resampled sets of documents. The standard error of an estimated rate of 0.05 is then about 0.005."""
 LEAST_DOCUMENTS = 20
-"""With fewer documents of equal size, the bootstrap does not hold its error rate."""
+"""Minimum number of documents of equal size. With fewer, the bootstrap exceeds its error rate."""
 NGRAM = 4
 _UNKNOWN = "<unk>"
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much lower the loss of a model is than the champion's, as a part of the champion's loss."""
+    """How much lower the loss of a model is than the champion's, as a share of the champion's loss."""
 
     value: float
     lower: float
-    """Lower bound of the true gain, which is wrong with a probability of the error rate."""
+    """Lower bound of the true gain. The true gain is below it with the probability of the error rate."""
     num_documents: int
     num_equal: float
-    """How many documents of equal size would give a mean as certain: fewer, since large documents weigh more."""
+    """Number of documents of equal size that would give an equally certain mean. It is at most `num_documents`."""
 
 
 @dataclass(frozen=True)
 class TextQuality:
-    """What the samples of a model show of it, each as a part from 0 to 1."""
+    """The quality of the samples of a model. Shares are from 0 to 1."""
 
     repetition: float
-    """The 4-grams of tokens that repeat an earlier one of the same sample."""
+    """Share of the 4-grams of tokens that repeat an earlier 4-gram of the same sample."""
     unknown: float
-    """The tokens that are the unknown token."""
+    """Share of the tokens that are ``<unk>``."""
     bad_prompts: tuple[str, ...] = ()
-    """The canary prompts that were continued with nothing, or with repetition."""
+    """The canary prompts that the model continued with nothing, or with repetition."""
 
 
 def measure_gain(scores: Scores, error_rate: float) -> Gain | None:
-    """Return the gain over the champion; None if the champion has no scores.
+    """Return the gain over the champion. Return None if the champion has no scores.
 
-    The lower bound is that of a bootstrap-t over documents (Efron and Tibshirani 1993, chapter 12): each resampled gain
-    is divided by its own standard error, so documents of very different sizes and small sets keep the error rate. The
-    draws depend on the models and on the evaluation set alone, so a retry decides in the same way.
+    The lower bound comes from a bootstrap-t over documents (Efron and Tibshirani 1993, chapter 12). The deviation of
+    each resampled gain is divided by the standard error of that gain. So the error rate also holds for small sets, and
+    for documents of very different sizes. The random draws depend only on the models and the evaluation set, so a
+    retry decides in the same way.
 
     Raises:
         ValueError: if a loss is missing or not finite.
@@ -66,7 +67,7 @@ def measure_gain(scores: Scores, error_rate: float) -> Gain | None:
     before, after = [pair[0] for pair in pairs], [_finite(pair[1]) for pair in pairs]
     gain, error = _ratio(before, after)
     num_equal = math.fsum(before) ** 2 / math.fsum(loss * loss for loss in before)
-    if error == 0:  # the models are the same, or there is one document
+    if error == 0:  # the models are the same, or there is only one document
         return Gain(gain, gain, len(pairs), num_equal)
     random = Random(_seed(scores))  # noqa: S311 - no secret
     numbers = range(len(pairs))
@@ -82,7 +83,7 @@ def measure_gain(scores: Scores, error_rate: float) -> Gain | None:
 
 
 def _ratio(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Return the gain in the sum of the losses, and its standard error."""
+    """Return the gain in the sum of the losses, and the standard error of this gain."""
     total = math.fsum(before)
     gain = 1 - math.fsum(after) / total
     squares = math.fsum((b * (1 - gain) - a) ** 2 for b, a in zip(before, after, strict=True))
@@ -125,12 +126,12 @@ def count_repeated(tokens: Sequence[int]) -> tuple[int, int]:
 def reason_against(
     scores: Scores, text: TextQuality, baselines: Mapping[str, tuple[float, float]], settings: PromotionConfig
 ) -> str:
-    """Return why a model may not be a champion, whatever the champion is; "" if it may.
+    """Return why a model cannot become the champion, regardless of the present champion. Return "" if it can.
 
     Args:
         scores: The scores of the model.
-        text: The quality of its samples.
-        baselines: The names of baselines, with the model's validation loss and the baseline's.
+        text: The quality of the model's samples.
+        baselines: For the name of each baseline, the validation loss of the model and that of the baseline.
         settings: The settings of promotion.
     """
     for each in scores.documents:
@@ -156,7 +157,7 @@ def reason_against(
 
 
 def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig) -> str:
-    """Return why the champion stays, in one line; "" if the model is better."""
+    """Return why the champion stays, in one line. Return "" if the model is better."""
     if gain is None:
         return scores.not_compared or "the champion has no scores to compare with"
     documents = counted(gain.num_documents, "document")
@@ -165,11 +166,11 @@ def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig)
     if round(gain.num_equal) < LEAST_DOCUMENTS:
         weigh = "weighs" if gain.num_documents == 1 else "weigh"
         return (
-            f"the evaluation set has {documents}, which {weigh} as much as {gain.num_equal:.0f} of equal size, and"
+            f"the evaluation set has {documents}, which {weigh} as much as {gain.num_equal:.0f} of equal size, but"
             f" a comparison needs {LEAST_DOCUMENTS}"
         )
     if gain.value < settings.least_gain or gain.value <= 0:
-        return f"{found}, and a change needs promotion.least_gain={settings.least_gain:.2%}"
+        return f"{found}, but a change needs promotion.least_gain={settings.least_gain:.2%}"
     if gain.lower <= 0:
         return (
             f"{found}, which may be chance: the lower bound is {gain.lower:+.2%} at"

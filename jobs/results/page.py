@@ -1,7 +1,7 @@
-"""The report of a run: one HTML file without scripts, which needs nothing else, from what the run has left so far.
+"""The report of a run: one self-contained HTML file without scripts, made from the run's files so far.
 
 The page forbids a browser to load anything (Content-Security-Policy). Texts of models and corpora are escaped by
-jinja2, and by `jobs.results.svg` in plots.
+jinja2, and in plots by `jobs.results.svg`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from jobs.results.svg import Bars, Curves, legend
 from jobs.results.text import duration, moment, one_line, readable, with_unit
 
 MOST_ROWS = 1000
-"""Most rows of metrics in the report, so that a browser can open the report of any training."""
+"""Maximum number of rows of metrics in the report, so that a browser can open the report of any training."""
 MOST_STAGES = 60
 MOST_SAMPLES, MOST_SAMPLE_CHARACTERS = 6, 4000
 MOST_SETTING_CHARACTERS, MOST_TILE_CHARACTERS = 1000, 60
 MOST_TEXT_BYTES = 1 << 20
-"""Most bytes of the samples that are read."""
+"""Maximum number of bytes that are read from the file of samples."""
 _DATA = {
     "tokenize": ("num_files", "num_documents", "num_bytes", "num_tokens", "bytes_per_token", "vocab_size"),
     "windows": ("num_train_windows", "num_valid_windows", "num_valid_documents_also_in_train", "ngram_leak"),
@@ -61,7 +61,7 @@ class Tile:
 
     @property
     def unit(self) -> str:
-        """The unit, unless the label says it."""
+        """The unit, or "" if the label is the unit."""
         unit = self.text.partition(" ")[2]
         return "" if unit == self.label else unit
 
@@ -93,7 +93,7 @@ class Report:
     """Files that could not be read, one line for each."""
 
     def failed_by(self, cause: str | None) -> Report:
-        """Return the report with a cause of failure that the run's files do not have; None changes nothing."""
+        """Return the report with a cause of failure that the run's files lack. With None, return it unchanged."""
         if cause is None:
             return self
         line = one_line(cause, MOST_CHARACTERS)
@@ -115,13 +115,13 @@ class Report:
         )
 
     def headline(self) -> list[Tile]:
-        """Return the results, as the summary of the statistics has them."""
-        steps = {name: step for step, name in SUMMARY_METRICS}  # a name of two steps has one meaning
+        """Return the tiles of the results: the summary metrics, the instance time and the cost."""
+        steps = {name: step for step, name in SUMMARY_METRICS}  # a metric of two steps has the same meaning in both
         found = [tile for name, step in steps.items() for tile in _tiles(step, self.stats, [name])]
         return [*found, *self._instance_tiles()]
 
     def _instance_tiles(self) -> Iterator[Tile]:
-        """Yield how long the instances of the run's clusters ran, by type, and what they cost, if it is known."""
+        """Yield the tiles of instance time, cost and estimate. Yield nothing if the instance time is not known."""
         if (seconds := self.summary.instance_seconds) is not None:
             parts = ", ".join(f"{duration(each)} {name}" for name, each in self.summary.instances)
             charged = "" if self.summary.is_embedded else ", which AWS charges for"
@@ -139,7 +139,7 @@ class Report:
         return Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def _estimate_tile(self, actual: float) -> Iterator[Tile]:
-        """Yield what instance time was expected before the run, and how far that of a run that is over is from it."""
+        """Yield the tile of the estimated instance time. After the run, the tile also has the difference in %."""
         if not self.expected:
             return
         expected = as_number(self.expected.get("instance_seconds"))
@@ -155,7 +155,7 @@ class Report:
         yield Tile("expected", f"{duration(expected)}{difference}", one_line(meaning, MOST_CHARACTERS))
 
     def data_tiles(self) -> list[Tile]:
-        """Return the numbers of the data."""
+        """Return the tiles of the statistics of the data."""
         return [tile for step, wanted in _DATA.items() for tile in _tiles(step, self.steps_stats(step), wanted)]
 
     def training_figures(self) -> list[Curves]:
@@ -190,13 +190,13 @@ def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[
 def read_report(
     run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False, parts: LiveParts | None = None
 ) -> Report:
-    """Return what the report of a run shows. A file that cannot be read leaves a gap, and a line among the problems.
+    """Return what the report of a run shows. An unreadable file leaves a gap, and a line in `Report.problems`.
 
     Args:
         run: The run, which may have no file yet.
         store: The store of the lake.
-        is_over: Whether nobody works on the run any more, though a lock may be left.
-        parts: The metrics of this run that were read before, so that only new ones are read.
+        is_over: Whether the run is over. A lock that is still held is then ignored.
+        parts: The metrics of this run that earlier calls have read, so that only new ones are read.
     """
     problems: list[str] = []
 
@@ -224,7 +224,7 @@ def read_report(
 
 
 def _read_samples(run: Run, store: Store) -> list[Sample]:
-    """Return the first samples of generated text; none if there are none, or not in the form that we write."""
+    """Return the first samples of generated text. Skip lines that are not in the form that Nightjar writes."""
     if not store.exists(run.samples):
         return []
     with store.open_input(run.samples) as file:
@@ -244,13 +244,13 @@ def _beginning(text: str) -> str:
 
 
 def to_html(report: Report) -> bytes:
-    """Return the HTML file of a report, whose size has a bound for each of its parts."""
+    """Return the HTML file of a report. Each part of the file has a maximum size."""
     page = environment().get_template("report.html").render(**shown(report), made=moment(time.time()))
     return page.encode(errors="replace")
 
 
 def shown(report: Report) -> dict[str, Any]:
-    """Return the values of the templates ``results.html`` and ``details.html``."""
+    """Return the variables for the templates ``results.html`` and ``details.html``."""
     rows = _evenly_spaced(report.rows, MOST_ROWS)
     return {
         "report": report,
@@ -269,7 +269,7 @@ def shown(report: Report) -> dict[str, Any]:
 
 
 def _evenly_spaced(rows: Sequence[Row], most: int) -> Sequence[Row]:
-    """Return at most that many rows, the first and the last one among them."""
+    """Return at most `most` evenly spaced rows, the first and the last one among them."""
     if len(rows) <= most:
         return rows
     return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
@@ -296,6 +296,6 @@ def environment() -> Environment:
 
 
 def template(name: str) -> str | None:
-    """Return the text of a template, also from the zip file on a cluster; None if there is none."""
+    """Return the text of a template, also if the code is in a zip file. Return None if there is no such template."""
     file = files("jobs.results") / "templates" / name
     return file.read_text("utf-8") if file.is_file() else None

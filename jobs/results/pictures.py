@@ -1,7 +1,7 @@
 """The plots of a report as pictures for READMEs and slides: ``loss.png`` and others, drawn from the report's own SVG.
 
-The pictures need resvg-py and a font of the system. Where one of them is missing, a log line says so, and the report
-itself has all plots.
+The pictures need resvg-py and a system font. If one of these is missing, no pictures are drawn and a log line says why.
+The report has all plots in any case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.results.page import Report
 
 ZOOM = 2
-"""Pixels of a picture for each unit of the plot."""
+"""Pixels of a picture for each unit of length of the SVG."""
 _FONTS = "'DejaVu Sans', 'Liberation Sans', 'Noto Sans', 'Open Sans', Roboto, Arial, Helvetica, Verdana, sans-serif"
 _STYLE = """<style>
 text { font-family: FONTS; font-size: 14px; fill: #5b6169; }
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 def write_pictures(report: Report, folder_uri: str, store: Store = ENVIRONMENT) -> list[str]:
-    """Write the pictures of a report to a folder, and return their URIs; none where they cannot be drawn."""
+    """Write the pictures of a report to a folder, and return their URIs. Return [] if they cannot be drawn."""
     plots: list[Curves | Bars] = [*report.training_figures(), *report.data_figures(), *report.spark_figures()]
     written: list[str] = []
     for plot in plots:
@@ -69,7 +69,7 @@ def draw(svg: str) -> bytes | None:
 
 @cache
 def _has_font() -> bool:
-    """Return whether text leaves a trace in a picture."""
+    """Return whether this machine has a font, so that text is visible in a picture."""
     import resvg_py  # noqa: PLC0415
 
     box = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20">{}</svg>'
@@ -79,7 +79,7 @@ def _has_font() -> bool:
 
 
 def picture_of(plot: Curves | Bars) -> str:
-    """Return a plot as an SVG file that stands alone: with its title, unit, legend, colours and white ground."""
+    """Return a plot as a separate SVG file, with title, unit, legend, colours and a white background."""
     title = textwrap.wrap(one_line(plot.title, MOST_TITLE), 58)
     opened = re.match(r'<svg viewBox="0 0 \d+ ([\d.]+)"[^>]*>', inner := plot.to_svg())
     assert opened is not None
@@ -103,7 +103,7 @@ def picture_of(plot: Curves | Bars) -> str:
 
 
 def _legend_rows(plot: Curves | Bars) -> Iterator[list[tuple[int, str, str]]]:
-    """Yield the lines of a legend: the place, the style and the text of each series in it."""
+    """Yield the lines of a legend. A line is a list of series: horizontal position, style and text of each."""
     row: list[tuple[int, str, str]] = []
     x = _EDGE
     for style, label, last in legend(plot):

@@ -1,4 +1,4 @@
-"""The rows of metrics in a run's folder: of each optimizer step, of each evaluation, and of the tables in CSV files."""
+"""Reads the rows of metrics in a run's folder: of optimizer steps, of evaluations, and of the tables in CSV files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from jobs.metrics.training import EvaluationRow, StepRow
 
 Row = Mapping[str, Any]
 MAX_INTERVALS = 100
-"""Rows that stand for a training without an evaluation."""
+"""Maximum number of rows for a training without an evaluation."""
 
 
 def read_parts(run: Run, store: Store = ENVIRONMENT, uris: Sequence[str] | None = None) -> list[StepRow]:
-    """Return the rows of all parts by step, one row for each step; with `uris`, of these parts alone.
+    """Return the rows of all parts of the metrics, one row for each step. With `uris`, read only these parts.
 
     S3 cannot append to an object. So training writes the rows of a few seconds together, as an object
-    ``part-<attempt>-<writer>-<number>.jsonl``. When a later attempt has begun at a step, the rows of earlier attempts
-    from that step on are dropped.
+    ``part-<attempt>-<writer>-<number>.jsonl``. Once a later attempt has begun at a step, only rows
+    of that attempt count from that step on.
     """
     rows: list[StepRow] = []
     attempt = ""
-    for uri in (info.uri for info in store.list_files(run.metrics_parts)) if uris is None else uris:  # by attempt
+    # The listing is sorted by name, and so by attempt.
+    for uri in (info.uri for info in store.list_files(run.metrics_parts)) if uris is None else uris:
         part = _parse(uri, store)
         this_attempt = _attempt_of(uri)
         if part and this_attempt != attempt:
@@ -56,7 +57,7 @@ def _parse(uri: str, store: Store) -> list[StepRow]:
 
 
 def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
-    """Yield one row for each evaluated step, from the steps since the previous one."""
+    """Yield one row for each evaluation, made from the steps since the previous evaluation."""
     intervals = _Intervals()
     for row in rows:
         if (found := intervals.add(row)) is not None:
@@ -71,7 +72,7 @@ class _Intervals:
         self._seconds = 0.0
 
     def add(self, row: StepRow) -> EvaluationRow | None:
-        """Add a step; return the row of the interval that ends with it, if it was evaluated."""
+        """Add a step. If the model was evaluated after it, return the row of the interval that ends with this step."""
         self.rows.append(row)
         if "valid_loss" not in row:
             return None
@@ -81,7 +82,7 @@ class _Intervals:
 
 
 def interval_rows(rows: Sequence[StepRow]) -> Iterator[EvaluationRow]:
-    """Yield a row for each of up to `MAX_INTERVALS` intervals of a training that was not evaluated."""
+    """Divide a training without evaluations into at most `MAX_INTERVALS` intervals, and yield a row for each."""
     size = max(1, -(-len(rows) // MAX_INTERVALS))
     seconds = 0.0
     for start in range(0, len(rows), size):
@@ -99,10 +100,10 @@ def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
 
 
 class LiveParts:
-    """The metrics of a training that goes on. Each part is read once, as long as there is no new attempt.
+    """The metrics of a training in progress. Each part is read once, until a new attempt begins.
 
-    Only the rows of evaluations are kept, and the steps since the last one. So a long training takes little memory, and
-    few requests to S3 each time.
+    Only the rows of evaluations and the steps since the last evaluation are kept. So a long training takes little
+    memory, and an update takes few requests to S3.
     """
 
     def __init__(self, run: Run, store: Store = ENVIRONMENT) -> None:
@@ -115,7 +116,7 @@ class LiveParts:
         self._intervals = _Intervals()
 
     def update(self) -> tuple[list[EvaluationRow], list[StepRow]]:
-        """Return the rows of the evaluations so far, and the steps since the last one."""
+        """Return the rows of the evaluations so far, and the steps since the last evaluation."""
         parts = self._store.list_files(self._run.metrics_parts)
         count = len(self._read)
         attempts = {_attempt_of(part.uri) for part in parts[max(0, count - 1) :]}
@@ -129,9 +130,9 @@ class LiveParts:
 
 
 def read_curves(run: Run, store: Store = ENVIRONMENT, parts: LiveParts | None = None) -> list[Row]:
-    """Return the rows of ``metrics.csv``; of a training that has not ended, those that it has so far.
+    """Return the rows of ``metrics.csv``. If the training is not complete, return the rows so far.
 
-    A training that ended before its first evaluation has rows without a validation loss.
+    Before the first evaluation, the rows have no validation loss.
     """
     written = read_csv(join(run.stats, "metrics.csv"), store)
     if store.exists(join(run.train, MANIFEST)):
@@ -156,7 +157,7 @@ def losses_of(rows: Sequence[Row]) -> list[float]:
 
 
 def read_csv(uri: str, store: Store = ENVIRONMENT) -> list[Row]:
-    """Return the rows of a CSV file that a step wrote, with numbers as int or float; none if there is no file.
+    """Return the rows of a CSV file that a step wrote, with numbers as int or float. Return [] if there is no file.
 
     Raises:
         DamagedError: if the file is not UTF-8, or a row has another number of fields than the header.

@@ -1,7 +1,7 @@
 """The scores of a run: the loss of each document of the evaluation set, under the run's model and the champion.
 
-The step `score` writes them, and promotion decides by them. Losses of whole documents divided by bytes of text compare
-models with different vocabularies. Airflow reads this file, so nothing here needs numpy.
+The step `score` writes the scores, which decide about promotion. Losses of whole documents, divided by bytes of text,
+can be compared between models with different vocabularies. Airflow imports this module, so it does without numpy.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class DocumentScore:
     document: str
     """The sha256 of the document's text."""
     num_bytes: int
-    """Bytes of its text in UTF-8."""
+    """Bytes of the document's text in UTF-8."""
     challenger: float | None
-    """The loss of the run's model, summed over the document, in the unit of the scores; None if it is not finite."""
+    """The loss of the run's model, summed over the document, in `Scores.unit`; None if it is not finite."""
     champion: float | None
-    """The loss of the champion; None if there was none, or it could not be compared."""
+    """The champion's loss, summed in the same way; None if there was no champion, or it could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,21 @@ class Scores:
     model: str
     """The fingerprint of the run's model."""
     champion: str | None
-    """The name of the champion's folder in `Lake.models`; None if there was none."""
+    """The name of the champion's folder in `Lake.models`; None if there was no champion."""
     evaluation_set: str
     """The version of the evaluation set."""
     unit: str
     """The unit of the losses: ``nats``, or ``squared distance`` for models that predict embeddings."""
     documents: tuple[DocumentScore, ...]
     not_compared: str = ""
-    """Why the champion has no scores though there is one, in one line; such a champion stays."""
+    """Why an existing champion has no scores, in one line. Such a champion stays."""
 
     @property
     def bits_per_byte(self) -> float | None:
-        """The loss of the run's model on all documents, in bits per byte of text; None for losses in another unit."""
+        """The loss of the run's model on all documents, in bits per byte of text.
+
+        None if the losses are in another unit than nats, a loss is not finite, or there is no text.
+        """
         losses = [each.challenger for each in self.documents]
         num_bytes = sum(each.num_bytes for each in self.documents)
         if self.unit != NATS or None in losses or num_bytes == 0:
@@ -76,7 +79,7 @@ def format_scores(documents: Sequence[DocumentScore]) -> bytes:
 
 
 def read_scores(run: Run, store: Store = ENVIRONMENT) -> Scores | None:
-    """Return the scores of a run; None if it has none. Raise DamagedError if they are damaged."""
+    """Return the scores of a run. Return None if it has none. Raise DamagedError if they are damaged."""
     manifest = store.read_manifest(run.score)
     if manifest is None:
         return None

@@ -1,6 +1,6 @@
-"""The summary of a run: its state, its configuration in short and its results, from a few small files.
+"""The summary of a run: its state, its configuration in short and its results, read from a few small files.
 
-A file that is missing or damaged leaves gaps in the summary, since a list of runs shows every run.
+A missing or damaged file leaves gaps in the summary and raises no error, since a list of runs shows every run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jobs.results.text import duration, one_line, with_unit
 from jobs.results.under_way import is_under_way, seconds_of
 
 MOST_CHARACTERS = 300
-"""Longest text of a summary. A corpus may be thousands of places."""
+"""Maximum length of a text in a summary, in characters. A corpus may have thousands of places."""
 
 
 class Status(StrEnum):
@@ -40,7 +40,7 @@ class Status(StrEnum):
     RUNNING = "running"
     """A program holds the run's lock, or its DAG is between two tasks or waits for its cluster."""
     UNFINISHED = "unfinished"
-    """Nobody works on it: it was ended from outside, or was left for minutes."""
+    """No program works on the run: it was stopped from outside, or has had no sign of progress for some minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +51,22 @@ class StepSummary:
     status: Status
     seconds: float | None = None
     cause: str | None = None
-    """Why it failed, in one line."""
+    """Why the step failed, in one line."""
     progress: str | None = None
     """The last message of a step that has not ended."""
     instance_seconds: float | None = None
-    """How long instances ran for it, in all of its attempts."""
+    """The instance time of all attempts at the step, in seconds."""
     cost_usd: float | None = None
 
     @property
     def state(self) -> str:
-        """The state for people, who do not take a step that never started for one that was left."""
+        """The state as a word for people: `status`, or "not started" for a step that never began."""
         return "not started" if self.status is Status.UNFINISHED and self.progress is None else str(self.status)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run, as a list shows it. What is not known, or not yet, is None."""
+    """One run, as a list shows it. A value that is not known, or not known yet, is None."""
 
     folder: str
     run_id: str
@@ -76,13 +76,13 @@ class Summary:
     steps: tuple[StepSummary, ...] = ()
     preset: str | None = None
     corpus: str | None = None
-    """The text of a run that reads one."""
+    """The corpus, if the run reads one."""
     used_model: str | None = None
     """The name of the model that the run uses instead of training one."""
     started: float | None = None
-    """Start of the first step, in seconds since 1970; of a run in progress, when its configuration was written."""
+    """Start of the first step, in seconds since 1970. Of a run in progress, when its configuration was written."""
     seconds: float | None = None
-    """Duration of the steps together; of a run in progress, the time since `started`."""
+    """Duration of all steps together. Of a run in progress, the time since `started`."""
     num_parameters: int | None = None
     valid_loss: float | None = None
     baseline_loss: float | None = None
@@ -90,30 +90,30 @@ class Summary:
     baseline: str | None = None
     """The name of that baseline."""
     bits_per_byte: float | None = None
-    """Of the validation text, or of the text that the run evaluates a model on."""
+    """Bits per byte of the validation text, or of the text on which the run evaluates a model."""
     valid_accuracy: float | None = None
     tokens_per_second: float | None = None
     cause: str | None = None
     """Why the run failed, in one line."""
     instances: tuple[tuple[str, float], ...] = ()
-    """How long the instances of the run's clusters ran together, in seconds, by their type and market."""
+    """The instance time of the run's clusters in seconds, by type and market of the instances."""
     cost_usd: float | None = None
-    """What these instances cost: 0 on the embedded EMR."""
+    """The cost of these instances in USD; 0 on the embedded EMR."""
     cost_note: str | None = None
-    """What a reader of the cost must know: that it is a bound, is not final, why it is nothing or not known."""
+    """A note about the cost: that it is an upper bound, that it is not final, or why it is zero or not known."""
     is_embedded: bool = False
-    """Whether its clusters were those of the embedded EMR."""
+    """Whether the run's clusters were those of the embedded EMR."""
     versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
-    """Size and time of change of the files of `watched_files` when they were read; None for a missing one."""
+    """Size and time of change of each file of `watched_files` when the summary was read; None for a missing file."""
 
     @property
     def instance_seconds(self) -> float | None:
-        """How long all instances of the run's clusters ran together."""
+        """The instance time of the run's clusters in seconds."""
         return sum(seconds for _, seconds in self.instances) if self.instances else None
 
 
 def watched_files(run: Run) -> tuple[str, ...]:
-    """Return the files of which at least one changes with the summary of a run."""
+    """Return the files that show whether a run has changed: whenever its summary changes, one of these files does."""
     return join(run.stats, "stats.json"), run.lock, join(run.clusters, FIRST_CLUSTER)
 
 
@@ -124,7 +124,7 @@ def versions_of(run: Run, store: Store) -> tuple[tuple[int, float] | None, ...]:
 
 
 def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False) -> Summary:
-    """Return the summary of a run; with `is_over`, a lock does not count, since nobody works on the run any more."""
+    """Return the summary of a run. With `is_over`, the run counts as over even if its lock is still held."""
     versions = versions_of(run, store)  # first, so that a later change is noticed
     config, stats = read_values(run.config, store), read_values(watched_files(run)[0], store)
     is_held = not is_over and _is_held(run, store)
@@ -179,36 +179,36 @@ def read_summary(run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False)
 
 
 def read_values(uri: str, store: Store) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is no such file, or it cannot be read."""
+    """Return the object in a JSON file. Return an empty object if the file is missing or cannot be read."""
     with suppress(OSError, NightjarError):
         return read_object(uri, store)
     return {}
 
 
 def read_object(uri: str, store: Store) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is no such file. Raise DamagedError if it is damaged."""
+    """Return the object in a JSON file, or an empty one if the file is missing. Raise DamagedError if it is damaged."""
     try:
         found = store.read_json(uri)
     except FileNotFoundError:
         return {}
     if not isinstance(found, dict):
-        raise DamagedError(f"{uri}: no JSON object but {shorten(found)}; delete it and run the step again")
+        raise DamagedError(f"{uri}: not a JSON object, got {shorten(found)}; delete it and run the step again")
     return found
 
 
 def record_failure(run: Run, cause: str, store: Store) -> None:
-    """Add to the statistics why a run failed whose steps have left no cause. The next step that ends drops it."""
+    """Write to the statistics why a run failed whose steps recorded no cause. The next step that ends removes it."""
     record_statistics(run, {"failure": {"cause": cause, "time": time()}}, store)
 
 
 def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None:
-    """Add values to the statistics of a run that no step has written. The next step that ends drops them."""
+    """Add values that no step writes to the statistics of a run. The next step that ends removes the values."""
     uri = join(run.stats, "stats.json")
     store.write_json(uri, {**read_object(uri, store), **values})
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the steps of a run by its stored configuration, as `Config.steps` does, and those that it has run."""
+    """Return the steps that a stored configuration needs, as `Config.steps` does, and the steps in `found`."""
     use = _mapping(config.get("use"))
     scores = (
         _mapping(config.get("promotion")).get("enabled") and _mapping(config.get("windows")).get("split") == "fixed"
@@ -224,7 +224,7 @@ def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[
 
 
 def latest_outcomes(run: Run, store: Store) -> dict[str, Outcome]:
-    """Return the outcome of the last attempt at each step that has left one."""
+    """Return the outcomes by step: that of the last attempt with an outcome. Leave out steps without outcomes."""
     folder, latest = join(run.uri, "steps"), dict[str, tuple[int, str]]()
     for file in store.list_files(folder):
         step, _, rest = relative_name(file.uri, folder).partition("/")
@@ -241,7 +241,7 @@ def latest_outcomes(run: Run, store: Store) -> dict[str, Outcome]:
 def _steps(
     run: Run, store: Store, config: Mapping[str, Any], stats: Mapping[str, Any], *, is_held: bool
 ) -> tuple[StepSummary, ...]:
-    """Return the steps of a run. Outcomes and progress are read only of a run that is not done."""
+    """Return the steps of a run. Outcomes and progress are read only if the run is not done."""
     names = planned_steps(config, stats)
     ended = {step: _mapping(stats.get(step)) for step in names if isinstance(stats.get(step), dict)}
     if len(ended) == len(names) and all(each.get("error") is None for each in ended.values()):
@@ -262,7 +262,7 @@ def _step(
 ) -> StepSummary:
     seconds = as_number(stats.get("seconds")) if stats is not None else None
     if stats is not None and outcome is not None and _end_of(stats) > _end_of_attempt(outcome):
-        outcome = None  # a later attempt has written statistics, and not yet its outcome
+        outcome = None  # a later attempt has written its statistics, but not yet its outcome
     failed = outcome is not None and outcome.exit_code != 0
     if stats is not None and stats.get("error") is None and not failed:
         return StepSummary(step, Status.DONE, seconds)
@@ -292,13 +292,13 @@ def _status(steps: tuple[StepSummary, ...]) -> Status:
 
 
 def read_bill(run: Run, store: Store = ENVIRONMENT, *, is_running: bool) -> Bill | None:
-    """Return the bill of a run; None if it has had no cluster of its own, or none of which the use is known."""
+    """Return the bill of a run. Return None if no use of a cluster of the run's own is known."""
     uses = read_uses(run, read_values(run.config, store), store, is_running=is_running)
     return make_bill(uses, lambda: shown_prices(store)) if uses else None
 
 
 def _cost_note(bill: Bill) -> str | None:
-    """Return what a reader of the cost of a run must know."""
+    """Return the note about the cost of a run (see `Summary.cost_note`)."""
     if bill.is_embedded:
         parts = [f"{duration(charge.seconds)} {name}" for name, charge in bill.instances.items()]
         parts += [with_unit(bill.total.usd, "USD")] if parts and bill.total.usd is not None else []
@@ -317,7 +317,7 @@ def _is_held(run: Run, store: Store) -> bool:
 
 
 def _start_of(stats: Mapping[str, Any], written: float | None, *, is_running: bool) -> float | None:
-    """Return when the first step of a run started. One in progress, or without a step, started as it was `written`."""
+    """Return when a run started: with its first step or, if it is in progress or has no step, when it was `written`."""
     steps = (each for each in _mapping(stats.get("steps")).values() if isinstance(each, dict))
     started = [each for each in (as_number(step.get("started")) for step in steps) if each is not None]
     if written is not None and (is_running or not started):
@@ -326,7 +326,7 @@ def _start_of(stats: Mapping[str, Any], written: float | None, *, is_running: bo
 
 
 def _written(run: Run, store: Store) -> float | None:
-    """Return when the configuration of a run was written, before its first step; None if it was not."""
+    """Return when the configuration of a run was written, which is before its first step. Return None if it was not."""
     info = store.info(run.config)
     return info.modified_at if info else None
 
@@ -340,7 +340,7 @@ def _text(value: Any) -> str | None:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stored configuration by their dotted keys, also those of earlier versions."""
+    """Return the settings of a stored configuration by their dotted keys, including settings of earlier versions."""
     return {key: value for key, value in flatten(config) if key != "chosen"}
 
 

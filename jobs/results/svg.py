@@ -1,6 +1,6 @@
 """Plots as SVG: curves over the steps of a training, and horizontal bars.
 
-Colours are classes of the style sheet (``s0`` to ``s7`` and ``base``), so a page shows a plot in light and dark.
+Colours are classes of the style sheet (``s0`` to ``s7`` and ``base``), so plots fit both a light and a dark page.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from jobs.results.text import one_line, with_unit
 
 WIDTH, HEIGHT = 560, 240
 COLOURS = 8
-"""Colours of the style sheet."""
+"""Number of colours in the style sheet."""
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 36
 MAX_POINTS = 500
-"""Points of a curve that are drawn; more would lie in the same pixels."""
+"""Approximate maximum number of points that are drawn of a curve. More points would share pixels."""
 MAX_MARKS = 120
-"""Points up to which each has a mark, with its values as a tooltip."""
+"""A curve with at most this many points has a mark at each point, with the values as a tooltip."""
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DECIMAL = ((1e12, "10¹² "), (1e9, "billion "), (1e6, "million "), (1e4, "thousand "))
 _BESIDE = ("bytes", "s", "share")
-"""Units that `with_unit` converts, so each bar has its own."""
+"""Units that `with_unit` converts for each value. So each bar has its unit beside it."""
 _NEGLIGIBLE = 1e-290
 """Values up to this size are drawn as zero: floats near it are too coarse for the steps of an axis."""
 _BAR, _BAR_GAP, _GROUP_GAP = 16, 3, 14
 _LABEL, _VALUE = 22, 124
 _MOST_LABEL, MOST_TITLE = 40, 300
-"""Most characters of a bar's label, and of a title or tooltip."""
+"""Maximum number of characters of a bar's label, and of a title or tooltip."""
 
 Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its label and its points. `baseline` is a curve to compare the others with."""
+    """A curve: its label and its points. `baseline` marks a curve with which the others are compared."""
 
     label: str
     points: Points
     baseline: bool = False
     colour: int | None = None
-    """Number of its colour; None for the place among the lines of its plot."""
+    """Number of the curve's colour. With None, the curve's position in its plot is the number."""
 
     @property
     def last(self) -> float:
-        """The last finite value."""
+        """The last finite value; NaN if there is none."""
         return next((y for _, y in reversed(self.points) if math.isfinite(y)), math.nan)
 
 
@@ -76,7 +76,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Bars:
-    """A plot of horizontal bars: groups with a label, each with a value for each of the series."""
+    """A plot of horizontal bars in groups. Each group has a label, and one value for each series."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ class Bars:
     note: str = ""
 
     def unit_text(self) -> str:
-        """Return the unit of counts; other values have their units beside them."""
+        """Return the unit of all bars. Return "" if each bar has its unit beside it."""
         return "" if self.unit in _BESIDE else self.unit
 
     def to_svg(self) -> str:
@@ -95,7 +95,7 @@ class Bars:
 
 
 class _Axis(NamedTuple):
-    """The scale of an axis: its range, its ticks, and the unit in which they are counted."""
+    """The scale of an axis: its range, its ticks, and the unit in which the ticks are labelled."""
 
     low: float
     high: float
@@ -111,7 +111,7 @@ class _Axis(NamedTuple):
 
 
 def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tight: bool = False) -> _Axis:
-    """Return an axis for finite values; `is_tight` ends it at the values and not at ticks."""
+    """Return an axis for the finite values. With `is_tight`, the axis ends at the extreme values, not at ticks."""
     finite = [value if abs(value) > _NEGLIGIBLE else 0.0 for value in values if _is_drawable(value)] or [0.0, 1.0]
     low, high = min([*finite, 0.0] if from_zero else finite), max(finite)
     size, name = _scale(max(abs(low), abs(high)), unit)
@@ -125,7 +125,7 @@ def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tig
 
 
 def _scale(largest: float, unit: str) -> tuple[float, str]:
-    """Return the size and the name of the unit in which ticks of up to `largest` are counted."""
+    """Return the size and the name of the unit in which ticks of up to `largest` are labelled."""
     if unit == "bytes":
         return next(((size, name) for size, name in _BINARY if largest >= size), (1, "bytes"))
     if unit == "share":

@@ -26,10 +26,10 @@ COLUMNS: Mapping[SortKey, str] = {
 
 
 def cells(summary: Summary) -> dict[str, str]:
-    """Return the texts of a run by their columns, "-" where nothing is known, and the texts that go beside them.
+    """Return the text of each cell of a run's row by column, with "-" for an unknown value, and two additional texts.
 
-    ``baseline`` goes beside the validation loss, ``note`` beside the run: why it failed, how far it has come, or which
-    model it uses instead of training one.
+    ``baseline`` is shown beside the validation loss. ``note`` is shown beside the run: why the run failed, how far it
+    is, or which model it uses instead of training one.
     """
     has_baseline = summary.baseline_loss is not None and summary.valid_loss is not None
     running = (f"{each.name}: {each.progress}" for each in summary.steps if each.status is Status.RUNNING)
@@ -52,5 +52,5 @@ def cells(summary: Summary) -> dict[str, str]:
 
 
 def _use(summary: Summary) -> str:
-    """Return for what a run uses a model, and which one: ``evaluate champion``; empty if it trains one."""
+    """Return the step and the name of the used model, as ``evaluate champion``. Return "" if the run trains a model."""
     return " ".join([*(step.name for step in summary.steps), summary.used_model]) if summary.used_model else ""

@@ -1,4 +1,4 @@
-"""Numbers as text for people, with units, and a curve as one line of text."""
+"""Formats numbers with units for people, and a curve as one line of text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def readable(value: Any) -> str:
 
 
 def with_unit(value: Any, unit: str) -> str:
-    """Return a finite number with its unit: bytes in the largest binary unit, shares in per cent, durations, USD."""
+    """Return a number with its unit. Bytes become KiB to TiB, shares become per cent, seconds become durations."""
     if as_number(value) is None:
         return readable(value)
     if unit == "bytes":
@@ -42,7 +42,7 @@ def with_unit(value: Any, unit: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration: ``4.2 s``, ``3:05 min`` or ``2:07:30 h``."""
+    """Return a duration in seconds as text: ``4.2 s``, ``3:05 min`` or ``2:07:30 h``."""
     if not math.isfinite(seconds) or seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def moment(seconds: float | None) -> str:
-    """Return a time in seconds since 1970 as ``2026-11-26 02:00 UTC``, or ``-`` if it is None or no time."""
+    """Return a time in seconds since 1970 as ``2026-11-26 02:00 UTC``, or ``-`` if it is None or not a valid time."""
     try:
         return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError, OSError):
@@ -69,7 +69,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     count = min(width, len(numbers))
     edges = [len(numbers) * place // count for place in range(count + 1)]
     means = [math.fsum(each / (end - start) for each in numbers[start:end]) for start, end in pairwise(edges)]
-    low, half = min(means), max(means) / 2 - min(means) / 2  # the whole may be too large for a float
+    low, half = min(means), max(means) / 2 - min(means) / 2  # halves, since the difference may be too large for a float
     heights = ((mean / 2 - low / 2) / half if half else 0.0 for mean in means)
     return "".join(_BARS[round(height * (len(_BARS) - 1))] for height in heights)
 

@@ -1,7 +1,7 @@
-"""Whether a run of a DAG is under way while no program holds its lock.
+"""Decides whether a run of a DAG is in progress while no program holds the run's lock.
 
-Between two of its steps, and before the first one, a run waits for its cluster or for Airflow. Its files say so: the
-record of a cluster that has not ended, or a file that was written a moment ago.
+Before its first step and between two steps, a run waits for its cluster or for Airflow. The run's files have signs of
+this: the record of a cluster that has not ended, or a file that was written a moment ago.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from jobs.lake.identity import LOCAL
 from jobs.lake.layout import Run
 
 START_SECONDS = 3600.0
-"""Longest time without a sign of a run that has a cluster: a step that has not started after an hour is given up."""
+"""Seconds without a sign after which a run with a cluster does not count as in progress any more. A step that has not
+started after an hour is given up."""
 PAUSE_SECONDS = 300.0
-"""Longest time without a sign of a run that has no cluster of its own yet."""
+"""Seconds without a sign after which a run without a cluster of its own does not count as in progress any more."""
 
 
 def is_under_way(
@@ -27,16 +28,17 @@ def is_under_way(
     now: float,
     failed_at: float | None = None,
 ) -> bool:
-    """Return whether a run whose steps have not all ended goes on by itself, though nobody holds its lock.
+    """Return whether a run with unfinished steps is in progress, although no program holds the run's lock.
 
     Args:
         run: The run.
-        clusters: The records of its clusters.
-        written: When its files were changed, in seconds since 1970; None for a missing one.
-        now: The present moment.
-        failed_at: When its DAG failed. Only a cluster that was asked for later shows that it was started again.
+        clusters: The records of the run's clusters.
+        written: When files of the run were changed, in seconds since 1970; None for a missing file.
+        now: The present time, in seconds since 1970.
+        failed_at: When the run's DAG failed, in seconds since 1970; None if it did not. After that, only a cluster
+            that was requested later shows that the run was started again.
     """
-    if run.pipeline in ("", LOCAL):  # a process runs all of its steps, and holds the lock meanwhile
+    if run.pipeline in ("", LOCAL):  # one process runs all steps, and holds the lock meanwhile
         return False
     own = [each for each in clusters if not any(each.get(key) for key in ("borrowed", "dropped", "refused"))]
     asked = [seconds_of(each.get("asked")) or 0.0 for each in own if not each.get("ended")]
@@ -49,7 +51,7 @@ def is_under_way(
 
 
 def seconds_of(moment: Any) -> float | None:
-    """Return a time in ISO format as seconds since 1970; None if it is no such time."""
+    """Return an ISO 8601 time as seconds since 1970. Return None if `moment` is not such a time."""
     with suppress(ValueError, TypeError, OverflowError):
         return datetime.fromisoformat(moment).timestamp()
     return None

@@ -78,7 +78,7 @@ def test_names_of_champions(lake, tmp_path):
     assert champions_pipeline("champion", lake) == lake.pipeline()
     assert champions_pipeline("champion:poems", lake) == lake.pipeline("poems")
     assert champions_pipeline("champions", lake) is None
-    with pytest.raises(InputError, match="champion:: names no pipeline"):
+    with pytest.raises(InputError, match="champion:: the pipeline is missing"):
         champions_pipeline("champion:", lake)
     with pytest.raises(InputError, match=r"pipelines/poems/champion.json: no champion yet"):
         find_model("champion:poems", lake)

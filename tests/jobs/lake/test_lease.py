@@ -32,7 +32,9 @@ def leave(run, **changes):
 def test_only_one_holds_the_lock(run):
     with (
         held(run),
-        pytest.raises(RunInUseError, match=r"in use by process .* wait until it has ended, or choose") as caught,
+        pytest.raises(
+            RunInUseError, match=r"in use by process .* wait until that process has ended, or choose"
+        ) as caught,
         held(run),
     ):
         pass

@@ -144,5 +144,5 @@ def test_a_file_that_the_manifest_does_not_list_is_damage():
     entry = FileEntry.of("tokenizer.json", b"{}")
     manifest = Manifest("tokens", "abc", (entry,))
     assert manifest.entry("tokenizer.json") is entry
-    with pytest.raises(DamagedError, match=r"^manifest of tokens abc: lists no stats\.json; delete its folder"):
+    with pytest.raises(DamagedError, match=r"^manifest of tokens abc: does not list stats\.json; delete its folder"):
         manifest.entry("stats.json")

@@ -65,7 +65,7 @@ def test_a_run_keeps_its_model_when_another_becomes_the_champion(lake):
 def test_another_model_at_the_same_place_is_refused(lake):
     decide_used(lake.run("use"), trained(lake, "one", seed=1).model)
     trained(lake, "one", seed=2)
-    with pytest.raises(InputError, match=r"one/model: has another model than when this run started; start a new run"):
+    with pytest.raises(InputError, match=r"one/model: this model was replaced after the run started; start a new run"):
         decide_used(lake.run("use"), "one")
 
 

@@ -70,7 +70,7 @@ def test_a_retry_decides_in_the_same_way():
 def test_few_documents_and_a_champion_without_scores_keep_the_champion():
     few = scores_of([(70.0 + index % 3, 100.0) for index in range(gate.LEAST_DOCUMENTS - 1)])
     assert gate.reason_to_keep(few, gate.measure_gain(few, 0.05), SETTINGS) == (
-        "the evaluation set has 19 documents, which weigh as much as 19 of equal size, and a comparison needs 20"
+        "the evaluation set has 19 documents, which weigh as much as 19 of equal size, but a comparison needs 20"
     )
     uneven = scores_of([(700_000.0, 1_000_000.0), *[(70.0 + index % 3, 100.0) for index in range(100)]])
     assert "which weigh as much as 1 of equal size" in gate.reason_to_keep(
