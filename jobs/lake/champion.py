@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -164,7 +164,7 @@ def roll_back(
         by: Who rolls back, for the history.
         why: The reason, for the history.
         to: The beginning of the name of an earlier champion's model, or the id of its run. By default, the
-            previous champion.
+            previous champion. A champion that was rolled back is chosen only by name.
         request: Identifies the request, if the caller may repeat it after an interruption.
         store: The store of the lake.
 
@@ -175,16 +175,21 @@ def roll_back(
     history = champion.history if champion else ()
     if request and history and history[-1].request == request:
         return history[-1]
-    earlier = {each.model: each for each in history if champion and each.model != champion.model}
     if to:
         earlier = {
-            name: each for name, each in earlier.items() if name.startswith(to) or to in (each.run, _run_id(each.run))
+            each.model: each
+            for each in history
+            if champion
+            and each.model != champion.model
+            and (each.model.startswith(to) or to in (each.run, _run_id(each.run)))
         }
-    if not earlier or (to and len(earlier) > 1):
+    else:
+        earlier = {each.model: each for each in _champions_in_order(history)[-2:-1]}
+    if len(earlier) != 1:
         known = ", ".join(f"{each.model[:12]} (run {_run_id(each.run)})" for each in earlier.values())
         found = f"several earlier champions fit {to}: {known}" if earlier else "no earlier champion to go back to"
         raise InputError(f"{pipeline.champion}: {found}; nightjar champion show {pipeline.name} lists them")
-    chosen = list(earlier.values())[-1]
+    (chosen,) = earlier.values()
     model_uri = below(Lake(pipeline.lake_uri).models, chosen.model)
     manifest = store.read_manifest(model_uri)
     if manifest is None:
@@ -194,6 +199,18 @@ def roll_back(
     if not change_champion(pipeline, champion, version, change, store):
         raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; look at it and try again")
     return change
+
+
+def _champions_in_order(history: Iterable[Change]) -> list[Change]:
+    """Return the champions up to the current one, the last. Champions that a rollback has rejected are left out."""
+    champions = list[Change]()
+    for change in history:
+        if change.action == "rolled back" and change.model in {each.model for each in champions}:
+            while champions[-1].model != change.model:
+                champions.pop()
+        elif not champions or champions[-1].model != change.model:
+            champions.append(change)
+    return champions
 
 
 def utc_now() -> str:

@@ -170,4 +170,19 @@ def test_a_request_that_is_made_again_changes_nothing(three):
     first = back(three, request="run 1")
     assert back(three, request="run 1") == first
     assert read_champion(three)[0].model == "b" * 64
-    assert back(three, request="run 2").model == "c" * 64
+    assert back(three, request="run 2").model == "a" * 64
+
+
+def test_a_champion_that_was_rolled_back_is_chosen_only_by_name(lake, three):
+    assert [back(three).model[0], back(three).model[0]] == ["b", "a"]
+    with pytest.raises(InputError, match="no earlier champion to go back to"):
+        back(three)
+    assert back(three, "night-c").model == "c" * 64
+    keep_model(lake, "d" * 64)
+    assert change_champion(three, *read_champion(three), promoted("d" * 64))
+    assert [back(three).model[0], back(three).model[0]] == ["c", "a"]
+
+
+def test_a_model_that_is_promoted_twice_has_one_place(lake, three):
+    assert change_champion(three, *read_champion(three), promoted("c" * 64))
+    assert back(three).model == "b" * 64
