@@ -1,9 +1,9 @@
-"""Baselines that a model must beat: losses of models that count single tokens (unigram) or pairs of tokens (bigram).
+"""Baselines that a model must beat: the losses of a unigram model (single tokens) and a bigram model (token pairs).
 
-Both are fitted on the training side and evaluated on validation. The bigram model predicts
+Both models are fitted on the training text and evaluated on the validation text. The bigram model predicts
 ``p(next | token) = (pairs + a * p(next)) / (tokens + a)``: counts with a Dirichlet prior around the distribution of
-single tokens (MacKay and Peto 1995). The strength `a` of the prior is the one that predicts a sample of training pairs
-best, each pair left out of the counts. Tasks count only the pairs of bounded samples.
+single tokens (MacKay and Peto 1995). The strength `a` of the prior is the value that best predicts a sample of training
+pairs, where each pair is predicted from counts without it. Tasks count only the pairs in samples of bounded size.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ def entropy(counts: Counts) -> float:
 
 
 def unigram_accuracy(train: Counts, valid: Counts) -> float:
-    """Return the share of the validation tokens that are the most frequent token of training."""
+    """Return the share of the validation tokens that equal the most frequent training token."""
     return float(valid[train.argmax()] / valid.sum())
 
 
 def unigram_loss(train: Counts, valid: Counts) -> float:
-    """Return the cross-entropy of validation, in nats per token, under the counts of training plus one each."""
+    """Return the loss of the unigram model in nats per validation token.
+
+    The model adds one to the training count of each token.
+    """
     log_probability = np.log(train + 1.0) - np.log(train.sum() + float(len(train)))
     return float(-(valid * log_probability).sum() / valid.sum())
 
@@ -49,9 +52,9 @@ def unigram_loss(train: Counts, valid: Counts) -> float:
 def bigram_loss(
     entries: Sequence[FileEntry], rule: StreamRule, tallies: Mapping[Side, SideTally], engine: Engine
 ) -> float:
-    """Return the loss of the bigram model in nats per token of validation.
+    """Return the loss of the bigram model in nats per validation token.
 
-    If the training text is long, the model is fitted on evenly spaced token shards.
+    If the training text is long, pairs are read only from evenly spaced token shards.
     """
     entries = entries[:: -(-tallies["train"].num_tokens // _MAX_BIGRAM_TOKENS)]
     sampled = {}
@@ -71,7 +74,10 @@ def bigram_loss(
 
 @dataclass(frozen=True)
 class PairCounts:
-    """Pairs of neighbouring tokens, each as ``first * vocab_size + second``, ascending, and their occurrences."""
+    """Pairs of neighbouring tokens with their numbers of occurrences.
+
+    A key is ``first * vocab_size + second``. Keys are distinct and ascending.
+    """
 
     keys: Counts
     counts: Counts
@@ -87,19 +93,25 @@ class PairCounts:
 
 @dataclass(frozen=True)
 class BigramModel:
-    """The counts of training: of `pairs`, of the first tokens of pairs, and of all tokens."""
+    """Counts of the training text: of `pairs`, of the first tokens of all pairs (`firsts`), and of all `tokens`."""
 
     pairs: PairCounts
     firsts: Counts
     tokens: Counts
 
     def loss(self, valid: PairCounts, train: PairCounts) -> float:
-        """Return the nats per token over `valid`, with the strength that fits `train` best; `pairs` has all of both."""
+        """Return the loss on `valid` in nats per token, with the strength of the prior that predicts `train` best.
+
+        The model's `pairs` must contain all pairs of `valid` and `train`.
+        """
         strength = min(_STRENGTHS.tolist(), key=lambda strength: self.loss_at(train, strength, left_out=1))
         return self.loss_at(valid, strength, left_out=0)
 
     def loss_at(self, some: PairCounts, strength: float, left_out: int) -> float:
-        """Return the nats per token over `some`, after `left_out` occurrences of each are taken out of the counts."""
+        """Return the loss on the pairs of `some` in nats per token.
+
+        Each pair is predicted from counts without `left_out` of its occurrences.
+        """
         first, second = np.divmod(some.keys, len(self.tokens))
         pair = self.pairs.counts[np.searchsorted(self.pairs.keys, some.keys)] - left_out
         unigram = (self.tokens[second] - left_out + 1) / (self.tokens.sum() - left_out + len(self.tokens))
@@ -108,7 +120,7 @@ class BigramModel:
 
 
 def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, every: int) -> PairCounts:
-    """Count each `every`-th pair of one side in some token shards."""
+    """Count every n-th pair of one side in some token shards, where n is `every`."""
     counted = []
     for entry in entries:
         num_seen = 0
@@ -119,7 +131,10 @@ def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, 
 
 
 def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Counts) -> tuple[Counts, Counts]:
-    """Count the `wanted` pairs, which are ascending, and all first tokens in the training side of some token shards."""
+    """Count the `wanted` pairs, and the first tokens of all pairs, in the training text of some token shards.
+
+    `wanted` must be ascending.
+    """
     found, firsts = np.zeros(len(wanted), np.int64), np.zeros(rule.vocab_size, np.int64)
     for keys in (keys for entry in entries for keys in _read_pairs(entry, rule, "train")):
         firsts += np.bincount(keys // rule.vocab_size, minlength=rule.vocab_size)
@@ -130,7 +145,10 @@ def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Count
 
 
 def _read_pairs(entry: FileEntry, rule: StreamRule, side: Side) -> Iterator[Counts]:
-    """Yield all pairs of one side in a token shard, in chunks; only pairs inside documents if windows lie inside."""
+    """Yield the pairs of one side in a token shard, in chunks.
+
+    If windows lie inside documents, pairs that cross the end of a document are left out.
+    """
     stream = open_stream(entry, rule, side)
     ends = np.cumsum(stream.lengths)
     for start, ids in stream.chunks(overlap=1):

@@ -1,7 +1,7 @@
-"""Contamination: the share of the n-grams of the validation text that the training text contains too.
+"""Measures contamination: the share of the n-grams of the validation text that also occur in the training text.
 
-N-grams lie inside documents and are compared by hash. A sample of bounded size, chosen by hash, is drawn from those of
-validation; then each task looks for them in some shards of training.
+N-grams lie inside documents and are compared by hash. A sample of the validation n-grams, of bounded size, is chosen by
+hash. Then each task looks for the sampled n-grams in the training text of some token shards.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that products keep all bits of a token
 def measure_contamination(
     groups: Sequence[Sequence[FileEntry]], rule: StreamRule, num_valid_tokens: int, n: int, engine: Engine
 ) -> WindowsStats:
-    """Return the statistics of contamination; each task compares one of the `groups` of token shards.
+    """Return the statistics of contamination. Each task compares one of the `groups` of token shards.
 
-    With an `n` of 0, no n-grams are compared. The share is None if there are none.
+    If `n` is 0, no n-grams are compared. The share is None if no n-grams were compared.
     """
     if not n:
         return {"leak_ngram": 0, "ngram_leak": None, "num_compared_ngrams": 0}
@@ -46,13 +46,19 @@ def measure_contamination(
 
 
 def sample_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int) -> Hashes:
-    """Return the hashes of the validation n-grams in some token shards that have none of the bits of `mask`."""
+    """Return a sample of the hashes of the validation n-grams in some token shards.
+
+    A hash is in the sample if its upper 32 bits have no bit in common with `mask`.
+    """
     selected = (hashes for entry in entries for hashes in _select(entry, rule, "valid", n, mask))
     return np.concatenate([np.zeros(0, np.uint64), *selected])
 
 
 def find_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask: int, wanted: Hashes) -> Hashes:
-    """Return the `wanted` hashes, which are sorted, that n-grams of training in some token shards have."""
+    """Return those of the `wanted` hashes that occur in the training text of some token shards.
+
+    `wanted` must be ascending.
+    """
     is_found = np.zeros(len(wanted), np.bool_)
     if len(wanted):
         for hashes in (hashes for entry in entries for hashes in _select(entry, rule, "train", n, mask)):
@@ -62,9 +68,10 @@ def find_ngrams(entries: Sequence[FileEntry], *, rule: StreamRule, n: int, mask:
 
 
 def hash_ngrams(ids: TokenIds, ends: npt.NDArray[np.int64], n: int) -> Hashes:
-    """Return the hashes of all n-grams inside documents; none contains the end-of-text token of its document.
+    """Return the hashes of all n-grams inside documents. No n-gram contains the end-of-text token of its document.
 
-    `ids` has tokens of documents, and `ends` the position in them at which each document ends.
+    `ids` are the tokens of consecutive documents. `ends` are the positions in `ids` at which documents end. Positions
+    outside `ids` are allowed.
     """
     if len(ids) < n:
         return np.zeros(0, np.uint64)
@@ -77,10 +84,10 @@ def hash_ngrams(ids: TokenIds, ends: npt.NDArray[np.int64], n: int) -> Hashes:
 
 
 def _select(entry: FileEntry, rule: StreamRule, side: Side, n: int, mask: int) -> Iterator[Hashes]:
-    """Yield the hashes of a side's n-grams in a shard that have none of the bits of `mask`."""
+    """Yield the sampled hashes of one side's n-grams in a token shard, in chunks (see `sample_ngrams`)."""
     stream = open_stream(
         entry, replace(rule, over="stream"), side
-    )  # with the documents that are too short for a window
+    )  # includes documents that are too short for a window
     ends = np.cumsum(stream.lengths)
     for start, ids in stream.chunks(overlap=n - 1):
         hashes = hash_ngrams(ids, ends - start, n)

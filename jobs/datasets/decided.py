@@ -1,4 +1,4 @@
-"""The decided sides of a dataset's documents, as a name for what is made of them."""
+"""Hashes the decided sides of a dataset's documents. The hash is part of the fingerprints of later datasets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jobs.lake.manifest import FileEntry
 
 
 def name_sides(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> tuple[str, int]:
-    """Return one hash of the side of each document, in order, and how many documents are left out.
+    """Return one hash over the sides of all documents in order, and the number of documents that are left out.
 
     Raises:
-        InputError: if a document is not decided.
+        InputError: if the side of a document is not decided.
     """
     look_up = partial(hash_sides, tokens_uri=tokens.uri, decisions=decisions)
     found = engine.map(look_up, tokens.shards, "look up the sides of documents")
@@ -25,8 +25,8 @@ def name_sides(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> t
 
 
 def hash_sides(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> tuple[str, int]:
-    """Return one hash of the side of each document of a shard, in order, and how many documents are left out."""
+    """Return one hash over the sides of a shard's documents in order, and the number of them that are left out."""
     sides = decisions.sides_of(TokenShard.open(tokens_uri, entry).hash)
     if (sides == UNDECIDED).any():
-        raise InputError(f"{tokens_uri}: has documents without a side; run the windows step first")
+        raise InputError(f"{tokens_uri}: some documents are on no side of the split yet; run the windows step first")
     return hashlib.sha256(sides.tobytes()).hexdigest(), int((sides == LEFT_OUT).sum())

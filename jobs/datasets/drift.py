@@ -1,4 +1,4 @@
-"""The drift of a corpus: how new documents differ from those that the pipeline has decided before."""
+"""Measures the drift of a corpus: how new documents differ from the documents whose sides are already decided."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from jobs.lake.manifest import FileEntry
 
 
 def measure_drift(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> dict[str, Any]:
-    """Return the loss of the new text under the frequencies of the old tokens, and for comparison that of the old."""
+    """Return the losses of the new and of the old text under a unigram model of the old text.
+
+    Both losses are None if there is no old text or no new text.
+    """
     count = partial(count_tokens, tokens_uri=tokens.uri, decisions=decisions, vocab_size=tokens.vocab_size)
     groups = group_shards(tokens.shards, 2 * 8 * tokens.vocab_size)
     old, new = np.sum(engine.map(count, groups, "compare new text with old"), axis=0)
@@ -30,7 +33,7 @@ def measure_drift(tokens: TokensDataset, decisions: Decisions, engine: Engine) -
 
 
 def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, decisions: Decisions, vocab_size: int) -> Counts:
-    """Return the occurrences of each token in the decided documents of some shards, and in the others: (2, vocab)."""
+    """Count each token in some shards: row 0 for the decided documents, row 1 for the others, shape (2, vocab)."""
     counts = np.zeros((2, vocab_size), np.int64)
     for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
         is_new = np.repeat(decisions.sides_of(shard.hash) == UNDECIDED, shard.lengths)

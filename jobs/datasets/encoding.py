@@ -1,4 +1,7 @@
-"""Encodes the splits of a corpus into token shards; documents that an earlier dataset has are copied from it."""
+"""Encodes the input splits of a corpus into token shards.
+
+Documents that are already encoded in an earlier dataset are copied from there.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,16 @@ def range_key(part: ByteRange) -> RangeKey:
 
 @dataclass(frozen=True)
 class EncodedRange:
-    """The shards of an earlier dataset that have the documents of a byte range, among others."""
+    """The shards of an earlier dataset that contain the documents of a byte range, and perhaps other documents."""
 
     name: str
-    """The name that the source had there."""
+    """The name of the source in the earlier dataset."""
     shards: Sequence[FileEntry]
 
 
 @dataclass(frozen=True)
 class SplitTask:
-    """A split that is to be encoded, and those of its byte ranges that an earlier dataset has."""
+    """An input split to encode, and those of its byte ranges that are already encoded in an earlier dataset."""
 
     number: int
     parts: Sequence[ByteRange]
@@ -50,11 +53,11 @@ class SplitTask:
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """The shards of a split, and statistics of its documents."""
+    """The shards of an input split, and statistics of its documents."""
 
     shards: list[WrittenShard]
     counts: dict[str, Counter[str]]
-    """Unusual things in the documents of each source that was read."""
+    """For each source that was read, the counts of irregularities in it, such as empty or dropped documents."""
     documents_by_length: Counter[int]
     """The number of documents of each length in tokens, the end-of-text token included."""
 
@@ -68,10 +71,10 @@ def write_token_shards(
     reused_uri: str = "",
     duplicates: Duplicates | None = None,
 ) -> EncodedSplit:
-    """Encode the documents of a split and write them as shards below `folder_uri`.
+    """Encode the documents of an input split and write them as shards below `folder_uri`.
 
-    Each shard holds about `tokenize.split_bytes` of text, so a file that cannot be divided needs no more memory. The
-    shards of a split that is reused as a whole, from the dataset at `reused_uri`, are the same as before.
+    Each shard holds about `tokenize.split_bytes` of text, so a large file that cannot be divided does not need more
+    memory. If all byte ranges of the split are reused, its shards equal those in the dataset at `reused_uri`.
     """
     encoded = EncodedSplit([], {}, Counter())
     batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)
@@ -104,7 +107,10 @@ def _read_split(
     duplicates: Duplicates | None,
     counts: dict[str, Counter[str]],
 ) -> Iterator[_PlainDocuments | EncodedDocuments]:
-    """Yield the documents of a split in order, encoded if an earlier dataset has them; add to `counts` by source."""
+    """Yield the documents of an input split in order, and add the irregularities of each source to `counts`.
+
+    Documents of reused byte ranges are already encoded.
+    """
     repeated = duplicates.of_split(task.number) if duplicates else set()
     num_read = 0
     for part in task.parts:
@@ -122,7 +128,10 @@ def _read_split(
 
 
 def _drop(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
-    """Return a batch without repeated documents; its first document has the number `first` in the split."""
+    """Return a batch without its `repeated` documents, which are given by their numbers in the input split.
+
+    The first document of the batch has the number `first`.
+    """
     kept = np.array([i for i in range(len(batch.texts)) if first + i not in repeated], np.int64)
     counts = batch.counts + Counter({counted_as: len(batch.texts) - len(kept)})
     return Documents(batch.texts.take(kept), batch.offsets[kept], counts)
@@ -131,7 +140,7 @@ def _drop(batch: Documents, repeated: set[int], first: int, counted_as: str) -> 
 def _group_by_size(
     batches: Iterable[_PlainDocuments | EncodedDocuments], split_bytes: int
 ) -> Iterator[list[_PlainDocuments | EncodedDocuments]]:
-    """Yield groups of batches, each large enough for a shard; the last one may be smaller or empty."""
+    """Yield groups of batches, each large enough for a shard. The last group may be smaller or empty."""
     group: list[_PlainDocuments | EncodedDocuments] = []
     size = 0
     for batch in batches:
@@ -146,7 +155,7 @@ def _group_by_size(
 def _encode_group(
     group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer: Tokenizer, settings: TokenizeConfig
 ) -> EncodedDocuments | None:
-    """Return the documents of a group, all of them encoded; None if there are none."""
+    """Return the documents of a group after encoding those that are not encoded yet. Return None if there are none."""
     parts: list[EncodedDocuments] = []
     for is_encoded, run in groupby(group, lambda batch: isinstance(batch, EncodedDocuments)):
         if is_encoded:
@@ -161,7 +170,7 @@ def _encode_batches(
     batches: Sequence[_PlainDocuments], tokenizer: Tokenizer, max_piece_bytes: int | None
 ) -> EncodedDocuments:
     texts = Texts.join([batch.documents.texts for batch in batches])
-    # PySpark sets this variable to the cores of a task; a process outside of Spark may use all cores.
+    # PySpark sets OMP_NUM_THREADS to the number of cores of a task. A process outside Spark may use all cores.
     ids, offsets = tokenizer.encode_batch(texts, parallel=os.environ.get("OMP_NUM_THREADS") != "1")
     names = list(dict.fromkeys(batch.name for batch in batches))
     sources = np.array([names.index(batch.name) for batch in batches], np.uint32)

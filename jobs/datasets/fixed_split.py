@@ -1,11 +1,13 @@
-"""The split for life: decides the sides of new documents, once, and appends the decisions before they are used.
+"""The fixed split: decides once, for all runs of a pipeline, whether a document is for training or validation.
 
-A new document gets a draw that depends on its text alone, and is for validation if the draw is below a threshold that
-never changes. A document that is equal or nearly equal to decided ones follows them, and one that is near to both sides
-is left out. New documents that are nearly equal follow the first of them in the order of the corpus. The first run of a
-pipeline takes the draw whose share for validation is nearest to the wanted one.
+Decisions are appended to the earlier ones before they are used, and never change. A new document gets a random number
+that depends only on its text. It is for validation if the number is below a threshold that never changes. A document
+that is equal or nearly equal to decided documents gets their side. A document that is nearly equal to documents of both
+sides is left out. New documents that are nearly equal get the side of the first of them in the order of the corpus. The
+first run of a pipeline tries several draws of these numbers. It keeps the draw whose validation share is nearest to the
+wanted share.
 
-The driver holds 16 bytes for each new document, and more only for those with nearly equal ones. Tasks hold one shard,
+The driver holds 16 bytes for each new document, and more only for documents with near duplicates. Tasks hold one shard,
 or one bucket of keys.
 """
 
@@ -53,34 +55,34 @@ from jobs.sources.split import check_text, text_rule
 log = logging.getLogger(__name__)
 
 _MAX_DRAWS = 64
-_MAX_LINKED = 1 << 22  # that all draws together examine, so that a large text with many duplicates takes few draws
+_MAX_LINKED = 1 << 22  # near duplicates that all draws process together: a text with many gets few draws
 _MAX_RACES = 32
 _GROUP_DOCUMENTS = 1 << 18
-_KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: with other functions, equal texts would not be found again
+_KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: if these functions change, equal texts get other keys
 
 
 @dataclass(frozen=True)
 class FixedSplit:
-    """The decided sides, as the rule that splits token shards."""
+    """A split of token shards by the decided sides of their documents (see `jobs.datasets.split.Split`)."""
 
     decisions: Decisions
     valid_fraction: float
-    """The threshold of the draws."""
+    """The share of validation that the first run of the pipeline wanted."""
     draw: int
-    """The draw that the pipeline's first run took."""
+    """The number of the draw that the pipeline's first run kept."""
     digest: str
-    """The hash of the sides of all documents of the dataset, in order: what windows depend on."""
+    """One hash over the sides of all documents of the dataset in order, for the fingerprint of the windows."""
     num_left_out: int
-    """Documents of the dataset that are near to both sides."""
+    """The number of documents of the dataset that are nearly equal to documents of both sides."""
     method: str = "fixed"
 
     @property
     def threshold(self) -> float:
-        """The draw below which a new document is for validation."""
+        """New documents whose random number is below this are for validation."""
         return self.valid_fraction
 
     def segments(self, shard: TokenShard) -> Segments:
-        """Return the documents of a shard that are not left out, each as a whole."""
+        """Return one segment for each document of a shard that is not left out."""
         sides = self.decisions.sides_of(shard.hash)
         assert not (sides == UNDECIDED).any(), "all documents are decided before they are used"
         kept = np.flatnonzero(sides != LEFT_OUT)
@@ -90,21 +92,21 @@ class FixedSplit:
 
 @dataclass(frozen=True)
 class NewDocuments:
-    """The undecided documents of a dataset, each text once, in the order of the corpus."""
+    """The undecided documents of a dataset in the order of the corpus. Equal texts are listed once."""
 
     hashes: Keys
     units: npt.NDArray[np.int64]
-    """The tokens of each, or windows if these lie inside documents; all copies of the text together."""
+    """The number of tokens of each text, or of windows if windows lie inside documents. All copies of a text count."""
     num_copies: int
-    """Further documents with the same texts."""
+    """The number of undecided documents whose text is already listed."""
 
 
 def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> FixedSplit:
-    """Decide the sides of the documents that the run's pipeline does not know yet, and return its split.
+    """Decide the sides of the documents that are new to the run's pipeline, and return the split of `tokens`.
 
     Raises:
-        InputError: if the text is divided into documents in another way than before, or if this is the first run of
-            the pipeline, and no draw gives validation at least half of its share.
+        InputError: if the settings that divide text into documents have changed since the first run of the pipeline.
+            In the first run: if no draw gives each side at least half of its share.
     """
     pipeline = Pipeline.of(run)
     for _ in range(_MAX_RACES):
@@ -124,9 +126,9 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
         }
         files = _write(tokens, decisions, new.hashes, sides, engine)
         if append(decisions, files, rule, run.folder, stats):
-            log.info("split: version %d decides %s", decisions.number + 1, counted(len(new.hashes), "document"))
+            log.info("split: version %d adds %s", decisions.number + 1, counted(len(new.hashes), "document"))
     raise LakeError(
-        f"{pipeline.split}: other runs of this pipeline decided sides {_MAX_RACES} times in a row; try again"
+        f"{pipeline.split}: not updated, since other runs wrote decisions first {_MAX_RACES} times in a row; try again"
     )
 
 
@@ -134,7 +136,7 @@ def _check_rule(decisions: Decisions, config: Config, pipeline: Pipeline) -> Non
     if not decisions.number:
         return
     if decisions.rule["keys"] != _KEYS_VERSION:
-        raise InputError(f"{decisions.folder_uri}: decided by another version of this project; use another pipeline")
+        raise InputError(f"{decisions.folder_uri}: decided by another version of Nightjar; use another pipeline")
     check_text(decisions.rule["text"], config, pipeline)
 
 
@@ -151,7 +153,7 @@ def _find_new(tokens: TokensDataset, decisions: Decisions, engine: Engine, setti
 def find_undecided(
     entry: FileEntry, *, tokens_uri: str, decisions: Decisions, settings: WindowsConfig
 ) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """Return the hashes of the undecided documents of a shard, and the tokens or windows of each."""
+    """Return the hashes of the undecided documents of a shard, and the number of tokens or windows of each."""
     shard = TokenShard.open(tokens_uri, entry)
     kept = decisions.sides_of(shard.hash) == UNDECIDED
     units = shard.lengths[kept]
@@ -162,12 +164,12 @@ def find_undecided(
 
 @dataclass(frozen=True)
 class _Draw:
-    """A draw of the sides, and the share of validation that it gives."""
+    """One draw of random numbers for all new documents, and the validation share that it gives."""
 
     number: int = 0
     share: float = 0.0
     distance: float = np.inf
-    """The difference from the wanted share; infinite if a side has no window."""
+    """The difference between the share and the wanted share; infinite if a side has no window."""
 
     def is_fair(self, fraction: float) -> bool:
         """Return whether each side has a window and at least half of its share."""
@@ -177,16 +179,16 @@ class _Draw:
 def _first_rule(
     new: NewDocuments, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]
 ) -> dict[str, Any]:
-    """Return the rule of a pipeline, with the first draw whose share is near the wanted one, or else the nearest.
+    """Return the rule by which a pipeline decides sides, with the best draw (see `_best_draw`).
 
-    `count` returns the new documents with their windows or tokens under other settings.
+    `count` counts the tokens or windows of the new documents under other settings.
     """
     fraction, text = config.windows.valid_fraction, text_rule(config)
     rule = _rule_of(config.windows, text)
     best = _best_draw(new, groups, config.windows, rule)
     if not best.is_fair(fraction):
         raise InputError(
-            f"windows.split=fixed: no draw gives validation about {fraction:.1%} of the text, which has"
+            f"windows.split=fixed: no random split gives validation about {fraction:.1%} of the text, which has"
             f" {len(new.hashes)} different documents of at most {text['max_piece_bytes']} bytes;"
             f" {_find_remedy(best, groups, config, count)}"
         )
@@ -198,7 +200,7 @@ def _rule_of(settings: WindowsConfig, text: dict[str, Any]) -> dict[str, Any]:
 
 
 def _best_draw(new: NewDocuments, groups: Groups, settings: WindowsConfig, rule: dict[str, Any]) -> _Draw:
-    """Return the first draw whose share is near the wanted one, or else the one whose share is nearest."""
+    """Return the first draw whose share is near the wanted share, or else the draw with the nearest share."""
     fraction, best = settings.valid_fraction, _Draw()
     needed = settings.size + 1 if settings.over == "stream" else 1
     for draw in range(max(1, min(_MAX_DRAWS, _MAX_LINKED // (1 + len(groups.documents))))):
@@ -214,7 +216,7 @@ def _best_draw(new: NewDocuments, groups: Groups, settings: WindowsConfig, rule:
 
 
 def _find_remedy(best: _Draw, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]) -> str:
-    """Return what to set instead: the first change that gives a near share with this text, or else a fair one."""
+    """Return advice for the user: the first change of settings with a near share, or else the first with a fair one."""
     settings, fair = config.windows, ""
     reached = round(best.share, 3)
     fractions = [{"valid_fraction": reached}] if best.distance < np.inf and 0 < reached < 1 else []
@@ -236,10 +238,10 @@ def _draw_sides(new: NewDocuments, groups: Groups, rule: dict[str, Any]) -> Side
 
 
 def draw_of(hashes: Keys, key: str) -> npt.NDArray[np.float64]:
-    """Return a number in [0, 1) for each document, which depends on its hash and on `key` alone."""
+    """Return a random number in [0, 1) for each document. It depends only on the document's hash and on `key`."""
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
     mixed = hashes ^ np.uint64(int.from_bytes(digest[:8]))
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # of SplitMix64
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the constants of SplitMix64
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
@@ -247,7 +249,7 @@ def draw_of(hashes: Keys, key: str) -> npt.NDArray[np.float64]:
 def _write(
     tokens: TokensDataset, decisions: Decisions, hashes: Keys, sides: SideCodes, engine: Engine
 ) -> list[FileEntry]:
-    """Write the files of new decisions: the sides, and then the keys of the documents, by buckets."""
+    """Write the files of new decisions: one file of sides, then one file of keys for each group of shards."""
     uri = decisions.folder_uri
     entry = write_decisions(uri, SIDES_OF, hashes, sides)
     known = Decisions(uri, files=(entry,))
@@ -257,7 +259,7 @@ def _write(
 
 
 def _group_by_documents(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
-    """Yield groups of shards, so that a task holds the keys of a bounded number of documents."""
+    """Yield groups of shards with a bounded number of documents, whose keys a task can hold."""
     group: list[FileEntry] = []
     for entry in entries:
         if group and sum(each.counts["documents"] for each in (*group, entry)) > _GROUP_DOCUMENTS:
@@ -268,7 +270,7 @@ def _group_by_documents(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry
 
 
 def write_keys(entries: Sequence[FileEntry], *, tokens_uri: str, new: Decisions) -> FileEntry | None:
-    """Write the keys of the new documents in some shards; None if there are none."""
+    """Write the keys of the new documents in some shards, except left-out documents. Return None if there are none."""
     keys, sides = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
     for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
         of_documents = new.sides_of(shard.hash)

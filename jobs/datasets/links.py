@@ -1,6 +1,6 @@
-"""Links between nearly equal documents: the new ones that share a key with each other, or with decided ones.
+"""Finds links between nearly equal documents: new documents that share a key with each other or with decided ones.
 
-Each task takes one bucket of keys, so no task holds the keys of all documents. The driver holds the links alone.
+Each task takes one bucket of keys, so no task holds the keys of all documents. The driver holds only the links.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry
 
-BUCKET_KEYS = 1 << 22  # a task holds about one bucket
+BUCKET_KEYS = 1 << 22  # approximate number of keys in a bucket; a task holds one bucket
 
 Numbers = npt.NDArray[np.int64]
 
@@ -32,34 +32,35 @@ class Links:
     sets: Numbers
     """The set of each link."""
     sides: SideCodes
-    """The side of each set; `UNDECIDED` if no decided document has its key."""
+    """The side of the decided documents that have the set's key; `UNDECIDED` if there are none."""
 
 
 class Groups:
-    """The new documents that have links, in groups: a group has all that are linked, directly or through others."""
+    """Groups of new documents that are linked to each other, directly or through other documents."""
 
     def __init__(self, links: Links, hashes: Keys) -> None:
-        """`hashes` are all new documents in their order."""
+        """Group the documents of `links`; `hashes` are those of all new documents in the order of the corpus."""
         order = np.argsort(hashes)
         ranks = order[np.searchsorted(hashes, links.hashes, sorter=order)]
         self.documents, self._members = np.unique(ranks, return_inverse=True)
-        """The numbers of the documents that have links, ascending."""
+        """The positions in `hashes` of the documents that have links, ascending."""
         self._sets, self._sides = links.sets, links.sides
         self.earliest = _connect(self._members, links.sets, len(self.documents), len(links.sides))
-        """The earliest member of each document's group, as an index of `documents`."""
+        """For each of `documents`, the earliest member of its group, as an index into `documents`."""
 
     @property
     def num_followers(self) -> int:
-        """The number of documents that are linked to an earlier one."""
+        """The number of documents that are linked to an earlier new document or to a decided document."""
         first = np.full(len(self._sides), len(self.documents))
         np.minimum.at(first, self._sets, self._members)
         follows = (self._members > first[self._sets]) | (self._sides[self._sets] != UNDECIDED)
         return len(np.unique(self._members[follows]))
 
     def follow(self, drawn: SideCodes) -> SideCodes:
-        """Return the sides of all new documents, from those that were drawn for each alone.
+        """Return the sides of all new documents, given the side that was drawn for each document alone.
 
-        A group is on the side of the decided documents that it is linked to, or else on that of its earliest member.
+        A group that is linked to decided documents of one side gets this side. A group without such links gets the side
+        drawn for its earliest member. In a group with links to both sides, each document is settled separately.
         """
         sides = drawn.copy()
         if len(self.documents):
@@ -70,16 +71,16 @@ class Groups:
         return sides
 
     def _reached(self, side: int) -> npt.NDArray[np.bool_]:
-        """Return whether each group, by the index of its earliest member, is linked to decided documents of a side."""
+        """Return which groups are linked to decided documents of `side`: a mask by each group's earliest member."""
         reached = np.zeros(len(self.documents), np.bool_)
         reached[self.earliest[self._members[self._sides[self._sets] == side]]] = True
         return reached
 
     def _settle(self, sides: SideCodes, drawn: SideCodes, torn: npt.NDArray[np.bool_]) -> None:
-        """Set the sides of documents in groups that reach both sides, one after another.
+        """Set the sides of the documents in groups with links to both sides, in the order of the corpus.
 
-        Each follows the documents that it shares keys with. One that shares keys with both sides is left out, and no
-        later one follows it.
+        A document gets the side of the documents that it shares keys with, or else the drawn side. A document that
+        shares keys with both sides is left out, and does not affect later documents.
         """
         links = np.flatnonzero(torn[self._members])
         links = links[np.argsort(self._members[links], kind="stable")]
@@ -98,21 +99,21 @@ class Groups:
 
 
 def _connect(members: Numbers, sets: Numbers, num_members: int, num_sets: int) -> Numbers:
-    """Return the first member that each member is connected to through sets."""
+    """Return, for each member, the first member that it is connected to through sets."""
     earliest = np.arange(num_members)
     while True:
         of_set = np.full(num_sets, num_members)
         np.minimum.at(of_set, sets, earliest[members])
         found = earliest.copy()
         np.minimum.at(found, members, of_set[sets])
-        found = found[found]  # the first member of the first member, so that long chains take few turns
+        found = found[found]  # the first member's own first member, so that long chains take few iterations
         if np.array_equal(found, earliest):
             return earliest
         earliest = found
 
 
 def find_links(tokens: TokensDataset, decisions: Decisions, num_keys: int, engine: Engine) -> Links:
-    """Return the links of the undecided documents of a dataset, which have about `num_keys` keys."""
+    """Return the links of the undecided documents of a dataset. These documents have about `num_keys` keys."""
     num_buckets = 1 + num_keys // BUCKET_KEYS
     find = partial(
         find_in_bucket, entries=tokens.shards, tokens_uri=tokens.uri, decisions=decisions, num_buckets=num_buckets
@@ -129,7 +130,7 @@ def find_links(tokens: TokensDataset, decisions: Decisions, num_keys: int, engin
 def find_in_bucket(
     bucket: int, *, entries: Sequence[FileEntry], tokens_uri: str, decisions: Decisions, num_buckets: int
 ) -> Links:
-    """Return the links by the keys of one bucket, which is a range of keys."""
+    """Return the links that result from the keys of one bucket. A bucket is a range of keys."""
     width = 2**64 // num_buckets
     first, last = bucket * width, (bucket + 1) * width - 1 if bucket + 1 < num_buckets else 2**64 - 1
     keys, hashes = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
@@ -168,5 +169,5 @@ def _link(keys: Keys, hashes: Keys, decisions: Decisions, first: int, last: int)
 
 
 def _is_shared(sets: Numbers, sides: SideCodes) -> npt.NDArray[np.bool_]:
-    """Return whether each member of a set shares it with another member, or with decided documents."""
+    """Return whether each member shares its set with another member or with decided documents."""
     return np.asarray((np.bincount(sets, minlength=1)[sets] > 1) | (sides != UNDECIDED))

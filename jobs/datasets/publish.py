@@ -1,4 +1,4 @@
-"""Datasets of the lake: find one by its fingerprint, or make and publish it, and record it in the run."""
+"""Finds a dataset in the lake by its fingerprint, or makes and publishes it, and records its use in the run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class MadeDataset:
 
     files: Sequence[FileEntry]
     stats: Mapping[str, Any]
-    """Statistics, stored with the dataset. Each attempt must get the same ones, so measured times are not among them:
-    ``stats.json`` has one name for all attempts, and the manifest of the first one holds its hash."""
+    """Statistics that are stored with the dataset, without measured times. Each attempt must compute the same values:
+    all attempts write the same ``stats.json``, and the manifest of the first attempt holds the file's hash."""
     inputs: dict[str, Any]
     """The manifest's record of what the dataset was made of."""
     measured: Mapping[str, Any] = field(default_factory=dict)
@@ -36,12 +36,13 @@ class MadeDataset:
 
 
 def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], MadeDataset]) -> dict[str, Any]:
-    """Use the dataset that has this fingerprint, or make it below a folder and publish it; record it in the run.
+    """Use the dataset with this fingerprint, or make and publish it, and record the fingerprint in the run.
 
-    Another attempt may publish the dataset first. That is no error, since equal fingerprints mean equal datasets.
+    `make` writes the files of the dataset below the folder URI that it is called with. Another attempt may publish the
+    dataset first. That is not an error, since equal fingerprints mean equal datasets.
 
     Returns:
-        The statistics of the dataset; `reused` is True if it existed before.
+        The statistics of the dataset; `reused` is True if the dataset existed before.
     """
     folder_uri = Lake(run.lake_uri).dataset(kind, fingerprint)
     stats = find_stats(folder_uri)
@@ -57,17 +58,17 @@ def find_or_make(run: Run, kind: Kind, fingerprint: str, make: Callable[[str], M
         store.publish_manifest(folder_uri, Manifest(kind, fingerprint, files, made_stats, made.inputs))
         stats = {**made_stats, "reused": False, **made.measured}
     used = used_datasets(run)
-    if used.get(kind) != fingerprint:  # other tokens than before remove the datasets that were made of those
+    if used.get(kind) != fingerprint:  # new tokens: the run drops the datasets made of its former tokens
         store.write_json(run.datasets, {**({} if kind == "tokens" else used), kind: fingerprint})
     return stats
 
 
 def find_stats(folder_uri: str) -> dict[str, Any] | None:
-    """Return the statistics of the dataset at `folder_uri`, whose files must exist, or None if there is no dataset."""
+    """Return the statistics of the dataset at `folder_uri`, and check its files. Return None if there is no dataset."""
     manifest = store.read_manifest(folder_uri)
     if manifest is None:
         return None
     store.verify_sizes(folder_uri, manifest)
-    with reading(folder_uri, "delete it and run again to make it anew"):
+    with reading(folder_uri, "delete it and run again"):
         (entry,) = manifest.entries(STATS)
         return dict(json.loads(store.read_file(folder_uri, entry)))

@@ -1,4 +1,4 @@
-"""Reuse of earlier runs: the tokenizer that a run inherits, and the shards of files that have not changed."""
+"""Finds what a run can reuse from earlier runs: the tokenizer, and the shards of files that have not changed."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ from jobs.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ReusableShards:
-    """The shards of an earlier dataset that have documents of files with the same content."""
+    """The shards of an earlier dataset that contain the documents of files whose content has not changed."""
 
     folder_uri: str = ""
     shards: dict[RangeKey, tuple[FileEntry, ...]] = field(default_factory=dict)
-    """The shards that have the documents of a byte range of an earlier file, among others."""
+    """For each byte range of an unchanged file, the shards that contain its documents, and perhaps others. The keys use
+    the file's name in the earlier dataset."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The earlier manifest's entry of each such file, by the name that it has now."""
+    """The entry of each unchanged file in the earlier manifest, by the file's name in the new corpus."""
     complete: str = ""
-    """The fingerprint of the earlier dataset if all files of both corpora are the same."""
+    """The fingerprint of the earlier dataset if both corpora have the same files, else empty."""
 
     def of_parts(self, parts: Sequence[ByteRange]) -> dict[RangeKey, EncodedRange]:
-        """Return where these byte ranges are encoded, as far as they are."""
+        """Return the shards of those of these byte ranges that are already encoded."""
         found = {}
         for part in parts:
             if earlier := self.files.get(part.source.name):
@@ -46,7 +47,7 @@ class ReusableShards:
 
 
 def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, TokensDataset]]:
-    """Yield the ids of earlier runs on `corpus`, as `earlier_runs` finds them, and their tokens."""
+    """Yield the id and the tokens of each earlier run on `corpus`, in the order of `earlier_runs`."""
     for run_id, uri, manifest in earlier_runs(lake, corpus, of):
         yield run_id, TokensDataset(uri, manifest)
 
@@ -54,9 +55,10 @@ def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, Toke
 def find_tokenizer(
     name: str, pipeline: Pipeline, earlier: Iterable[tuple[str, TokensDataset]]
 ) -> tuple[Tokenizer | None, str]:
-    """Return the tokenizer that the setting `tokenize.tokenizer` names, if any, and a description of its origin.
+    """Return the tokenizer that the setting `tokenize.tokenizer` names, and a description of its origin.
 
-    ``inherit`` names that of the champion of `pipeline`, or else that of the first of the `earlier` tokens.
+    ``inherit`` means the tokenizer of the champion of `pipeline`, or else of the first of the `earlier` tokens. The
+    tokenizer is None if a new one must be trained.
     """
     if name == "inherit":
         champion, _ = read_champion(pipeline)
@@ -72,16 +74,19 @@ def find_tokenizer(
     try:
         data = store.read_bytes(uri)
     except OSError as error:
-        raise InputError(f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'})") from None
+        raise InputError(
+            f"tokenize.tokenizer: {uri} cannot be read ({error.strerror or 'no such file'}); correct the setting"
+        ) from None
     return Tokenizer(data, uri), uri
 
 
 def find_reusable(
     earlier: Iterable[tuple[str, TokensDataset]], inputs: dict[str, Any], settings: TokenizeConfig
 ) -> ReusableShards:
-    """Return the shards that the new dataset can take over from the first of the earlier ones that is made as it is.
+    """Return the shards that a new dataset can copy from an earlier one.
 
-    `inputs` and `settings` are those of the new one (see `jobs.datasets.tokenization.describe_inputs`).
+    They are from the first earlier dataset that was made with the same settings, code and tokenizer. `settings` and
+    `inputs` are those of the new dataset (see `jobs.datasets.tokenization.describe_inputs`).
     """
     if settings.drop_duplicates or settings.drop_near_duplicates:
         return ReusableShards()  # which duplicates a file keeps depends on the other files
@@ -100,7 +105,7 @@ def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: Tokeniz
     for entry in dataset.shards:
         number = int(entry.name.removeprefix(SHARDS).split("-")[0])
         entries.setdefault(number, []).append(entry)
-    # The plan depends on names and sizes alone, so the same call gives the splits of the earlier run.
+    # The input splits depend only on names and sizes, so this call gives those of the earlier run.
     sources = [Source(file["name"], "", file["size"]) for file in dataset.files]
     splits = divide_sources(sources, settings.split_bytes, whole_files=settings.documents == "file")
     shards = {
@@ -114,9 +119,9 @@ def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: Tokeniz
 
 
 def _content(file: Mapping[str, Any]) -> tuple[str, int, str, str | None]:
-    """Return what the documents of a file and its byte ranges depend on: its bytes, and what its name says of them.
+    """Return what determines the documents and byte ranges of a file: hash, size, format and compression.
 
-    The hash is that of the decompressed bytes, the size that of the file.
+    The hash is of the decompressed bytes. The size is of the stored file. Format and compression are by name.
     """
     source = Source(file["name"], "", file["size"])
     return file["sha256"], file["size"], source.format, source.compression

@@ -7,10 +7,10 @@ A shard is an uncompressed Arrow IPC file of one record batch, with a row for ea
 - ``offset`` (uint64): where the document begins in that file: a byte of its text, or the row of a table;
 - ``num_bytes`` (uint32): the length of the text in UTF-8;
 - ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them;
-- ``near_keys`` (list of 14 uint64), where the split needs it: the keys that nearly equal documents share.
+- ``near_keys`` (list of 14 uint64), only where a fixed split needs it: the keys that nearly equal documents share.
 
 The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text), the bytes of its
-first source in earlier shards (``bytes_before``), and those of its last source in later ones (``bytes_after``).
+first source in earlier shards (``bytes_before``), and the bytes of its last source in later shards (``bytes_after``).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TokenShard:
     source: npt.NDArray[np.uint32]
     offset: npt.NDArray[np.uint64]
     position: npt.NDArray[np.int64]
-    """The bytes of text before each document in its source: the same for any format of the source."""
+    """The bytes of text before each document in its source. They do not depend on the format of the source."""
     num_bytes: npt.NDArray[np.uint32]
     hash: npt.NDArray[np.uint64]
     sources: list[tuple[str, int]]
@@ -66,7 +66,7 @@ class TokenShard:
     def open(cls, folder_uri: str, entry: FileEntry) -> TokenShard:
         """Open a shard of the dataset at `folder_uri`; raise DamagedError if it is missing, truncated or altered."""
         path = os.fsencode(verified_file(folder_uri, entry))
-        with pa.memory_map(path) as file:  # type: ignore[arg-type]  # takes names that are not UTF-8
+        with pa.memory_map(path) as file:  # type: ignore[arg-type]  # bytes work, too, for names that are not UTF-8
             batch = pa.ipc.open_file(file).get_batch(0)
         tokens = batch.column("tokens")
         assert isinstance(tokens, pa.LargeListArray)
@@ -112,7 +112,7 @@ def slice_shards(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, 
 
 
 def group_shards(entries: Sequence[FileEntry], result_bytes: int) -> list[Sequence[FileEntry]]:
-    """Divide shards into tasks so that the driver can hold the results of all of them, `result_bytes` each."""
+    """Divide shards into tasks so that the driver can hold the results of all tasks, of `result_bytes` each."""
     num_groups = max(1, MAX_RESULT_BYTES // result_bytes)
     size = -(-len(entries) // num_groups)
     return [entries[start : start + size] for start in range(0, len(entries), size)]
@@ -120,14 +120,14 @@ def group_shards(entries: Sequence[FileEntry], result_bytes: int) -> list[Sequen
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A written shard, and the bytes of text that it has of each of its sources, in their order."""
+    """A written shard, and its sources in order, each with the bytes of its text in this shard."""
 
     entry: FileEntry
     sources: list[tuple[str, int]]
 
 
 def locate_sources(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
-    """Return the entries of all shards of a dataset with `bytes_before` and `bytes_after`, and each source's bytes."""
+    """Return the shards' entries with `bytes_before` and `bytes_after`, and the bytes of text of each source."""
     totals, spans = Counter[str](), []
     for shard in shards:
         before = totals[shard.sources[0][0]]
@@ -187,7 +187,7 @@ class EncodedDocuments:
 
     @classmethod
     def of_source(cls, folder_uri: str, entry: FileEntry, name: str, new_name: str) -> EncodedDocuments:
-        """Read the documents that a shard has of one source, and give the source a new name; there may be none."""
+        """Read the documents of the source `name` from a shard, under the source's new name. There may be none."""
         shard = TokenShard.open(folder_uri, entry)
         names = [source for source, _ in shard.sources]
         kept = shard.source == (names.index(name) if name in names else len(names))
@@ -221,6 +221,6 @@ class EncodedDocuments:
 
 
 def _join_keys(parts: Sequence[Keys | None]) -> Keys | None:
-    """Return the keys of all parts; none if a part has none."""
+    """Return the keys of all parts. Return None if a part has no keys."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None

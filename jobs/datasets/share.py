@@ -1,4 +1,4 @@
-"""Finds a split whose share of validation windows is near `windows.valid_fraction`, or says why there is none."""
+"""Finds a split whose share of validation windows is near `windows.valid_fraction`, or explains why there is none."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from jobs.errors import InputError, counted
 log = logging.getLogger(__name__)
 
 NEAR = 0.1
-"""A share is near if it differs by at most this part of the smaller side, or by one window."""
+"""A share is near the wanted share if it differs by at most this part of the smaller side, or by one window."""
 MAX_COMPARED_DOCUMENTS = 2**20
 _MAX_DRAWS = 16
-_LONGEST = 0.5  # of the smaller side: such a document is cut at first, and shorter ones only if that is not enough
+_LONGEST = 0.5  # of the smaller side: at first only longer documents are cut, and shorter ones if that is not enough
 _MIN_SOURCES = 20
 _NUM_EDGES = 2**12
-_LEAST_SIZE = 8  # a window of fewer tokens is no advice, unless the windows are smaller already
+_LEAST_SIZE = 8  # shorter windows are not advised, except if the setting is this small already
 _SIDE_NAMES: dict[Side, str] = {"train": "training", "valid": "validation"}
 _REASONS = {
     "source": "windows.split=source keeps each file whole",
-    "hash": "windows.split=hash keeps equal documents on one side, and does not cut short ones",
+    "hash": "windows.split=hash keeps equal documents on one side, and does not cut short documents",
     "tail": "windows.split=tail takes the end of each file, and does not cut short documents",
     "block": "documents are too short to be cut",
     "fixed": "windows.split=fixed keeps each document on its side",
@@ -48,7 +48,7 @@ class SplitStreams:
     tallies: dict[Side, SideTally]
     plans: dict[Side, list[WindowShardPlan]]
     note: str = ""
-    """Why the share is not near, and what to set."""
+    """A remark for the user, such as why the share is not near the wanted share; empty if there is none."""
 
     def num_windows(self, side: Side) -> int:
         """Return the number of windows of a side."""
@@ -66,25 +66,25 @@ class SplitStreams:
 
     @property
     def distance(self) -> float:
-        """The difference between the share and the wanted one."""
+        """The difference between the share and the wanted share."""
         return abs(self.share - self.rule.split.valid_fraction)
 
     @property
     def is_near(self) -> bool:
-        """Whether each side has windows, and the share is near the wanted one."""
+        """Whether each side has windows, and the share is near the wanted share."""
         one = 1 / max(1, sum(self.num_windows(side) for side in SIDES))
         return not self.lacking and self.distance <= max(one, near(self.rule.split.valid_fraction))
 
 
 def near(fraction: float) -> float:
-    """Return by how much a share may differ from the wanted one."""
+    """Return by how much a share may differ from the wanted share `fraction` and still be near it."""
     return NEAR * min(fraction, 1 - fraction)
 
 
 def find_split(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
     """Split the documents so that validation has its share of the windows.
 
-    Where no split gives a share that is near, the nearest one is taken, with a note.
+    If no split gives a share near the wanted share, the split with the nearest share is taken, with a note.
 
     Raises:
         InputError: if the nearest split gives a side less than half of its share, or no window.
@@ -101,7 +101,7 @@ def find_split(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -
 
 
 def count_fixed(tokens: TokensDataset, settings: WindowsConfig, split: Split, engine: Engine) -> SplitStreams:
-    """Return the streams of a split that is decided.
+    """Return the streams of both sides under the fixed split of a pipeline.
 
     Raises:
         InputError: if a side has no window.
@@ -119,7 +119,7 @@ def count_fixed(tokens: TokensDataset, settings: WindowsConfig, split: Split, en
 
 
 def make_rule(tokens: TokensDataset, settings: WindowsConfig, split: Split) -> StreamRule:
-    """Return the rule of streams and windows under a split."""
+    """Return the rule that makes streams and windows of `tokens` under a split."""
     return StreamRule(
         tokens_uri=tokens.uri,
         split=split,
@@ -128,13 +128,13 @@ def make_rule(tokens: TokensDataset, settings: WindowsConfig, split: Split) -> S
         over=settings.over,
         last=settings.last,
         vocab_size=tokens.vocab_size,
-        # One document in a power of two, so that the driver compares a bounded number of documents.
+        # Selects one document in 2**k, so that the driver compares a bounded number of documents.
         hash_mask=(1 << (tokens.counts["num_documents"] // MAX_COMPARED_DOCUMENTS).bit_length()) - 1,
     )
 
 
 def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
-    """Return the first split whose share is near, or else the nearest one."""
+    """Return the streams of the first split with a share near the wanted share, or else of the nearest split."""
     best: SplitStreams | None = None
     nearest = np.inf
     for split in _candidates(tokens, settings):
@@ -154,7 +154,7 @@ def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> 
 
 
 def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[SplitRule]:
-    """Yield the rules to try, in order: `auto` takes files if they are many and comparable, else blocks."""
+    """Yield the rules to try, in order. `auto` first tries whole files if they are many and of similar size."""
     sizes = [file["text_bytes"] for file in tokens.files]
     method = settings.split
     if method == "auto":
@@ -171,9 +171,10 @@ def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[Spli
 
 
 def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list[tuple[float, float]]:
-    """Return the thresholds to try with the shares that they give, but for gaps.
+    """Return the thresholds to try, each with the validation share that it gives if gaps are not counted.
 
-    The wanted share itself comes first if it is near enough as a threshold, because it stays when files are added.
+    The wanted share itself is the first threshold if it gives a near share, because it does not change when files are
+    added.
     """
     fraction = rule.split.valid_fraction
     edges: npt.NDArray[np.float64] = np.concatenate(
@@ -192,7 +193,7 @@ def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list
 
 
 def _count(tokens: TokensDataset, rule: StreamRule, shard_tokens: int, engine: Engine) -> SplitStreams:
-    """Count what each side gets under a rule, and plan its window shards."""
+    """Count the tokens and documents of each side under a rule, and plan the window shards."""
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
     count = partial(tally, rule=rule, tokenizer=tokens.read_tokenizer())
     parts = engine.map(count, groups, "count the tokens of each side")
@@ -202,7 +203,7 @@ def _count(tokens: TokensDataset, rule: StreamRule, shard_tokens: int, engine: E
 
 
 def _explain(found: SplitStreams) -> str:
-    """Return why the share of a split is not near."""
+    """Return why the share of a split is not near the wanted share, or why a side has no window."""
     rule, tallies = found.rule, found.tallies
     if not found.lacking:
         fraction = rule.split.valid_fraction
@@ -212,16 +213,16 @@ def _explain(found: SplitStreams) -> str:
         )
     side = found.lacking[0]
     name, part, whole = _SIDE_NAMES[side], tallies[side], reduce(add, tallies.values())
-    needed = f"a window of windows.size={rule.size} needs {rule.size + 1}"
+    needed = f"a window of windows.size={rule.size} needs {rule.size + 1} tokens"
     if rule.over == "document" and len(found.lacking) == len(SIDES):
-        return f"corpus too short: none of its {whole.num_skipped} documents has enough tokens, {needed}"
+        return f"corpus too short: none of its {whole.num_skipped} documents has enough tokens ({needed})"
     if rule.over == "document":
         return (
-            f"corpus too short: its {name} part has no document with enough tokens, {needed}; only"
-            f" {whole.num_documents} of {whole.num_documents + whole.num_skipped} documents have them"
+            f"corpus too short: its {name} part has no document with enough tokens ({needed}); only"
+            f" {whole.num_documents} of {whole.num_documents + whole.num_skipped} documents have enough"
         )
     return (
-        f"corpus too short: its {name} part has {_size(part)}, {needed}; the corpus has {_size(whole)},"
+        f"corpus too short: its {name} part has {_size(part)}, but {needed}; the corpus has {_size(whole)},"
         f" and {_REASONS[rule.split.method]}"
     )
 
@@ -231,7 +232,7 @@ def _size(side: SideTally) -> str:
 
 
 def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> str:
-    """Return what to set instead: the first change that gives a share that is near with this text."""
+    """Return advice for the user: the first change of settings that gives a near share with this text."""
     for change in _changes(found, settings):
         changed = settings.model_copy(update=change)
         other = _nearest(tokens, changed, engine)
@@ -241,7 +242,7 @@ def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsCo
 
 
 def _find_fixed_remedy(tokens: TokensDataset, settings: WindowsConfig, split: Split, engine: Engine) -> str:
-    """Return what to set instead: the first change that gives each side of a decided split a window of this text."""
+    """Return advice for the user: the first change of settings that gives each side of a fixed split a window."""
     for change in window_changes(settings):
         changed = settings.model_copy(update=change)
         other = _count(tokens, make_rule(tokens, changed, split), changed.shard_tokens, engine)
@@ -251,12 +252,12 @@ def _find_fixed_remedy(tokens: TokensDataset, settings: WindowsConfig, split: Sp
 
 
 def describe_change(change: Mapping[str, object]) -> str:
-    """Return a change of the settings as the advice of a message."""
+    """Return a change of settings as advice for a message: ``set windows.size=16``."""
     return "set " + " and ".join(f"windows.{key}={value}" for key, value in change.items())
 
 
 def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes after which more documents have a window, the smallest change of the results first."""
+    """Yield changes of settings that give more documents a window. Those that affect the results least come first."""
     if settings.over == "document":
         yield {"over": "stream"}
     size = settings.size
@@ -266,7 +267,7 @@ def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
 
 
 def _changes(found: SplitStreams, settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes of the settings, the smallest change of the results first."""
+    """Yield changes of settings. Those that affect the results least come first."""
     used = {settings.split, found.rule.split.method}
     yield from ({"split": method} for method in ("block", "hash") if method not in used)
     changes = list(window_changes(settings))

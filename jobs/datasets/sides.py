@@ -1,13 +1,14 @@
 """The decided sides of a pipeline: which documents are for training, for validation, or left out, once and for ever.
 
-They are in the folder `Pipeline.split`. A version ``<number>.json`` is a manifest that lists files of decisions:
+The decisions are in the folder `Pipeline.split`. A version ``<number>.json`` is a manifest that lists their files:
 
 - ``sides/*.arrow``: the hash of each decided document and its side;
-- ``keys/*.arrow``: the keys of nearly equal documents, and the side of the documents that have them.
+- ``keys/*.arrow``: the keys that nearly equal documents share, and the side of the documents that have each key.
 
-A file has two columns, ``key`` (uint64, ascending) and ``side`` (uint8). A version lists the files of the version
-before and new ones. It is written last, and only if no other run has written it, so a version is read whole or not at
-all. Nothing is ever changed or deleted. Small files are merged with new ones, so a version lists few of them.
+Each file has two columns, ``key`` (uint64, ascending) and ``side`` (uint8). A version lists the files of the previous
+version and new files. The manifest is written after its files, and only if no other run has written this version, so a
+version exists whole or not at all. No file is ever changed or deleted. Small files are merged with new ones into one
+file, so a version lists few files.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from jobs.lake.uri import join
 from jobs.sources.split import versions_of
 
 TRAIN, VALID, LEFT_OUT, UNDECIDED = 0, 1, 2, 255
-"""The sides of a document; `LEFT_OUT` has documents that are nearly equal to documents of both other sides."""
+"""The sides of a document. `LEFT_OUT` is for documents that are nearly equal to documents of both other sides."""
 SIDES_OF, KEYS_OF = "sides/", "keys/"
 
 Keys = npt.NDArray[np.uint64]
 SideCodes = npt.NDArray[np.uint8]
 
 _LAST_VERSIONS, _OPEN_FILES = 32, 64
-_MERGED_ROWS = 1 << 20  # larger files are not merged, so that no program holds more than a few of these
+_MERGED_ROWS = 1 << 20  # the most rows of a merged file, which are held in memory
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Decisions:
     """The version; 0 if nothing is decided yet."""
     files: tuple[FileEntry, ...] = ()
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """What decides the sides of new documents, and what made documents of the text; never changed."""
+    """The seed, draw and threshold that decide the sides of new documents, and the settings that divide text into
+    documents. The rule never changes."""
 
     def sides_of(self, hashes: Keys) -> SideCodes:
-        """Return the side of each document, by the hashes of their texts."""
+        """Return the side of each document, given the hashes of the texts. Undecided documents get `UNDECIDED`."""
         found = np.full(len(hashes), UNDECIDED, np.uint8)
         for entry in self._files(SIDES_OF):
             keys, sides = _read(self.folder_uri, entry)
@@ -63,7 +65,7 @@ class Decisions:
         return found
 
     def keys_between(self, first: int, last: int) -> Iterator[tuple[Keys, SideCodes]]:
-        """Yield the keys from `first` to `last`, both included, and the side of each; ascending in each part."""
+        """Yield the keys from `first` to `last` inclusive, and their sides, as one ascending part for each file."""
         for entry in self._files(KEYS_OF):
             keys, sides = _read(self.folder_uri, entry)
             begin = int(np.searchsorted(keys, np.uint64(first)))
@@ -81,7 +83,7 @@ def read_decisions(pipeline: Pipeline) -> Decisions:
 
 
 def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
-    """Return the statistics of the version that a run has added; empty if it added none of the last ones."""
+    """Return the statistics of the version that a run added; empty if the run added none of the latest versions."""
     for _, uri in reversed(versions_of(pipeline)[-_LAST_VERSIONS:]):
         manifest = parse_manifest(store.read_bytes(uri), uri)
         if manifest.inputs["run"] == run:
@@ -92,13 +94,13 @@ def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
 def append(
     before: Decisions, new: Sequence[FileEntry], rule: Mapping[str, Any], run: str, stats: dict[str, Any]
 ) -> bool:
-    """Add files of decisions in a version after `before`; return False if another run has written that version.
+    """Publish the version after `before`, with new files. Return False if another run has published this version.
 
     Args:
         before: The latest version.
         new: The new files, below the same folder.
-        rule: The rule, which is that of `before` if there is one.
-        run: The folder of the run that decided.
+        rule: The rule of the pipeline; equal to that of `before` if `before` has one.
+        run: The folder of the run that made the new decisions.
         stats: Statistics of the new documents, for people.
     """
     files = [*before.files]
@@ -110,14 +112,14 @@ def append(
 
 
 def write_decisions(folder_uri: str, kind: str, keys: Keys, sides: SideCodes) -> FileEntry:
-    """Write a file of decisions; equal keys have equal sides, and are written once."""
+    """Write a file of decisions. Equal keys must have equal sides, and are written once."""
     keys, first = np.unique(keys, return_index=True)
     batch = pa.RecordBatch.from_pydict({"key": pa.array(keys), "side": pa.array(sides[first])})
     return store.write_shard(folder_uri, f"{kind}decided.arrow", arrow_file(batch), rows=len(keys))
 
 
 def _merged(folder_uri: str, files: list[FileEntry], new: list[FileEntry], kind: str) -> list[FileEntry]:
-    """Return `files` and `new`; the last files of this kind are merged with new ones that are not smaller."""
+    """Return `files` and `new`. The last files of `kind` are merged with the new ones if they do not have more rows."""
     kept, merged = [entry for entry in files if entry.name.startswith(kind)], list(new)
     rows = sum(entry.counts["rows"] for entry in new)
     while kept and merged and kept[-1].counts["rows"] <= rows <= _MERGED_ROWS - kept[-1].counts["rows"]:
@@ -136,13 +138,13 @@ def _read_version(pipeline: Pipeline, number: int, uri: str) -> Decisions:
 
 
 def _read(folder_uri: str, entry: FileEntry) -> tuple[Keys, SideCodes]:
-    """Return the memory-mapped columns of a file of decisions, which stays open: each shard looks into all of them."""
+    """Return the memory-mapped columns of a file of decisions. The file stays open: each shard needs all files."""
     return _open(folder_uri, entry.name, entry.size, entry.sha256)
 
 
 @lru_cache(maxsize=_OPEN_FILES)
 def _open(folder_uri: str, name: str, size: int, sha256: str) -> tuple[Keys, SideCodes]:
     path = os.fsencode(verified_file(folder_uri, FileEntry(name, size, sha256)))
-    with pa.memory_map(path) as file:  # type: ignore[arg-type]  # takes names that are not UTF-8
+    with pa.memory_map(path) as file:  # type: ignore[arg-type]  # bytes work, too, for names that are not UTF-8
         batch = pa.ipc.open_file(file).get_batch(0)
     return batch.column("key").to_numpy(), batch.column("side").to_numpy()

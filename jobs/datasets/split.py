@@ -1,7 +1,8 @@
-"""The split of documents into training and validation. Each document is split alone, so tasks can split shards.
+"""The split of documents into training and validation. It decides each document alone, so tasks can split shards.
 
 Each document gets a draw, a number from 0 to 1, and is for validation if the draw is below a threshold. Long documents
-are cut into pieces, each with a draw of its own. Where neighbouring pieces are on different sides, a gap is left out.
+are cut into pieces, each with a draw of its own. Between neighbouring pieces on different sides, some tokens are left
+out: the gap.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _BELOW_ONE = 1 - 2.0**-53
 
 @dataclass(frozen=True)
 class Segments:
-    """The runs of tokens of a shard that are on one side, in order: whole documents, or parts of them."""
+    """The segments of a shard, in order: whole documents, or parts of documents, that are on one side."""
 
     document: Indices
     """The row of each segment's document in the shard."""
@@ -40,7 +41,7 @@ class Segments:
     is_valid: npt.NDArray[np.bool_]
     """Whether each segment is for validation."""
     goes_on: npt.NDArray[np.bool_]
-    """Whether the document goes on after the segment; the end-of-text token then replaces the last token."""
+    """Whether the document goes on after the segment. If so, the end-of-text token replaces the last token."""
 
     @property
     def is_part(self) -> npt.NDArray[np.bool_]:
@@ -51,7 +52,7 @@ class Segments:
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Documents, the long ones divided; a piece has the tokens [begin, end) of the shard."""
+    """Whole documents, and the pieces of documents that are cut. Each has the tokens [begin, end) of the shard."""
 
     document: Indices
     index: Indices
@@ -60,7 +61,7 @@ class _Pieces:
     end: Indices
     position: Indices
     num_bytes: Indices
-    """The bytes of text before the piece in its source, and in it; 0 in it if it is a whole document."""
+    """`position`: bytes of text before the piece in its source. `num_bytes`: bytes in it; 0 for a whole document."""
 
 
 class Split(Protocol):
@@ -76,7 +77,7 @@ class Split(Protocol):
 
     @property
     def draw(self) -> int:
-        """The number of the draw."""
+        """The number of the draw, from 0."""
 
     @property
     def threshold(self) -> float:
@@ -90,13 +91,13 @@ class Split(Protocol):
 class SplitRule:
     """The rule that assigns each document to training or validation.
 
-    A draw depends on the seed and on the document alone, so with the same threshold a document stays on its side when
-    other files are added. There are two exceptions: the pieces and blocks of a small corpus shrink with it, and `auto`
-    may choose another method.
+    A document's draw depends only on the seed and on the document. So with the same threshold, a document stays on its
+    side when other files are added. There are two exceptions: a small corpus has smaller pieces and blocks, which grow
+    with it, and `auto` may choose another method.
 
     - `source`: whole files, drawn by a hash of their name.
     - `block`: blocks of neighbouring documents, spread evenly over each file.
-    - `hash`: single documents, drawn by a hash of their text; equal documents are on one side, neighbours are not.
+    - `hash`: single documents, drawn by a hash of their text; equal documents are on one side, neighbours perhaps not.
     - `tail`: the last part of each file, never its first document.
     """
 
@@ -104,17 +105,18 @@ class SplitRule:
     valid_fraction: float
     seed: int
     block_bytes: int
-    """Bytes of text in a block, and in a piece of a long document, where these are not cut by their file's size."""
+    """Bytes of text in a block, and in a piece of a long document. With `tail`, pieces depend on the file's size."""
     smaller_bytes: int
-    """Bytes of text that the smaller side is to have."""
+    """Bytes of text that the smaller side should get."""
     gap_tokens: int
     """Tokens that are left out at a cut, so that no window and no n-gram of the document has tokens of both sides."""
     threshold: float
-    """Documents with a draw below this are for validation. It is the wanted share, or gives a nearer one."""
+    """Documents with a draw below this are for validation. It is the wanted share, or a value that gives
+    a share nearer to it."""
     longest: float = 1 / _PARTS_PER_SIDE
     """Documents that are longer than this part of the smaller side are cut, if they have enough tokens."""
     draw: int = 0
-    """The number of earlier draws that did not give the wanted share, which happens with few documents or files."""
+    """The number of the draw, from 0. With few documents or files, some draws do not give the wanted share."""
 
     @classmethod
     def of(cls, method: str, settings: WindowsConfig, total_bytes: int) -> SplitRule:
@@ -131,12 +133,12 @@ class SplitRule:
         source, sizes = shard.source[pieces.document], np.array([size for _, size in shard.sources])
         if self.method == "tail":
             end = sizes[source]
-            # The first document of a file has no other before it, so it is not the tail of anything.
+            # No document precedes the first document of a file, so it cannot be a tail.
             return pieces, np.where(pieces.position == 0, 1.0, (end - pieces.position - 1) / end)
         if self.method == "hash":
             seed = np.uint64(int(_uniform(self.seed, self.draw, "") * 2**64))
             return pieces, ((shard.hash[pieces.document] ^ seed) + pieces.index.astype(np.uint64) * _GOLDEN) / _TWO_64
-        # By the name without its format, so that the same text in another format is split in the same way.
+        # The name is hashed without its ending, so that the same text in another format is split in the same way.
         by_name = np.array([_uniform(self.seed, self.draw, text_stem(name)) for name, _ in shard.sources])[source]
         if self.method == "source":
             return pieces, by_name
@@ -145,7 +147,7 @@ class SplitRule:
         )
 
     def _draw_blocks(self, block: Indices, by_name: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return draws of which those below the wanted share are evenly spaced in each file."""
+        """Return one draw for each block. Blocks with draws below the wanted share are evenly spaced in each file."""
         before, after = (np.floor(border * self.valid_fraction + by_name) for border in (block, block + 1))
         order = ((by_name * _TWO_64).astype(np.uint64) + block.astype(np.uint64) * _GOLDEN) / _TWO_64
         share = self.valid_fraction
@@ -160,17 +162,17 @@ class SplitRule:
         begin, end = pieces.begin[first], pieces.end[last]
         document, is_valid = pieces.document[first], is_valid[first]
         goes_on = np.append(document[1:] == document[:-1], False)
-        # Each side gives the part of the gap that keeps the share.
+        # The gap takes tokens of both sides in proportion to their shares, which therefore stay the same.
         given = np.where(is_valid, self.valid_fraction, 1 - self.valid_fraction)
         before = np.clip(np.rint(given * self.gap_tokens).astype(np.int64), 1, self.gap_tokens)
-        end = end - np.where(goes_on, before - 1, 0)  # one token becomes the end-of-text token
+        end = end - np.where(goes_on, before - 1, 0)  # one token of the gap stays: it becomes the end-of-text token
         begin[1:] += np.where(goes_on[:-1], self.gap_tokens - before[:-1], 0)
         return Segments(document, begin, end, is_valid, goes_on)
 
     def _divide(self, shard: TokenShard) -> _Pieces:
         """Divide the documents that are long and have enough tokens for several pieces."""
         smaller, piece = np.full(len(shard.ends), self.smaller_bytes), np.full(len(shard.ends), self.block_bytes)
-        if self.method == "tail":  # a part of each file, so what is long depends on the file
+        if self.method == "tail":  # the tail is a part of each file, so its file decides whether a document is long
             sizes = np.array([size for _, size in shard.sources]) * min(self.valid_fraction, 1 - self.valid_fraction)
             smaller = sizes.astype(np.int64)[shard.source]
             piece = np.maximum(smaller // _PARTS_PER_SIDE, 1)

@@ -1,8 +1,9 @@
-"""Writes window shards from token shards: the documents of a side, in order, are one stream that is divided anew.
+"""Writes window shards from token shards. The documents of a side, in order, form one stream, which is divided again.
 
-No task holds more than a few shards. `measure_draws` counts what a split would put on each side, so that its threshold
-can be chosen. Then `tally` counts what token shards contribute to each side. From the counts, `plan_window_shards`
-derives which slices of token shards each window shard needs. Then `write_window_shard` writes one of them.
+No task holds more than a few shards. `measure_draws` counts how much text has which draw, so that the threshold of a
+split can be chosen. Then `tally` counts what token shards contribute to each side. From these counts,
+`plan_window_shards` derives which slices of token shards each window shard needs. Then `write_window_shard` writes one
+window shard.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class SideTally:
     token_counts: npt.NDArray[np.int64]
     """The number of occurrences of each token of the vocabulary."""
     hashes: npt.NDArray[np.uint64]
-    """The hashes of the documents that are compared to find duplicates; those that are cut are not."""
+    """The hashes of the documents that are compared to find duplicates. Documents that are cut are not compared."""
 
     def __add__(self, after: SideTally) -> SideTally:
         """Return the tally of these shards and of the shards after them."""
@@ -115,9 +116,9 @@ class Stream:
         )
 
     def read(self, begin: int, end: int) -> TokenIds:
-        """Return the tokens [begin, end) of the stream, which are at least one.
+        """Return the tokens [begin, end) of the stream. There must be at least one.
 
-        Each segment ends with the end-of-text token, also where its document goes on.
+        Each segment ends with the end-of-text token, even if its document goes on.
         """
         ends = np.cumsum(self.lengths)
         first, last = np.searchsorted(ends, [begin, end - 1], "right").tolist()
@@ -127,7 +128,7 @@ class Stream:
         ids: TokenIds = self._shard.ids[start : self._end[last]]
         ids = ids[np.repeat(np.arange(len(borders)) % 2 == 1, np.diff(borders, prepend=0))]
         before = ends[first] - self.lengths[first]
-        ids[ends[here][self._goes_on[here]] - before - 1] = self._shard.ids[-1]  # each document ends with this token
+        ids[ends[here][self._goes_on[here]] - before - 1] = self._shard.ids[-1]  # the end-of-text token
         return ids[begin - before : end - before]
 
     def chunks(self, overlap: int = 0) -> Iterator[tuple[int, TokenIds]]:
@@ -139,7 +140,10 @@ class Stream:
             yield begin, self.read(begin, min(begin + CHUNK_TOKENS + overlap, self.num_tokens))
 
     def cut(self, begin: int, end: int) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-        """Return the tokens of the units [begin, end), and the starts of windows if these lie inside documents."""
+        """Return the tokens of the units [begin, end), and the start of each window in these tokens.
+
+        The starts are empty if windows run over the whole stream.
+        """
         if self._rule.over == "stream":
             return self.read(begin, end), np.zeros(0, np.int64)
         windows, room = self._rule.windows_inside(self.lengths), self.lengths - (self._rule.size + 1)
@@ -156,8 +160,8 @@ def tally(entries: Sequence[FileEntry], *, rule: StreamRule, tokenizer: Tokenize
 
 
 def measure_draws(entries: Sequence[FileEntry], *, rule: StreamRule, edges: npt.NDArray[np.float64]) -> Indices:
-    """Return how many units some token shards have with a draw between one of the `edges` and the next."""
-    assert isinstance(rule.split, SplitRule), "the draws of other splits are decided"
+    """Return, for each of the `edges`, how many units of some token shards have a draw between it and the next edge."""
+    assert isinstance(rule.split, SplitRule), "only the draws of a SplitRule can be measured"
     found = np.zeros(len(edges), np.int64)
     for entry in entries:
         shard = TokenShard.open(rule.tokens_uri, entry)
@@ -214,7 +218,7 @@ def write_window_shard(plan: WindowShardPlan, *, folder_uri: str, rule: StreamRu
 
 
 def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> npt.NDArray[np.int64]:
-    """Return the first token of each window in a shard of the stream; empty if no window is shifted back."""
+    """Return the position of each window's first token in a window shard; empty if no window is shifted back."""
     if num_tokens == num_tokens_of(plan.num_windows, rule.size, rule.stride):
         return np.zeros(0, np.int64)
     return np.minimum(np.arange(plan.num_windows) * rule.stride, num_tokens - rule.size - 1)
@@ -240,7 +244,7 @@ def _tally(shard: TokenShard, rule: StreamRule, tokenizer: Tokenizer) -> dict[Si
             len(stream.lengths),
             stream.num_skipped,
             len(np.unique(segments.document[on_side & segments.is_part])),
-            # The end-of-text token stands for the gap's first token.
+            # The end-of-text token replaces the gap's first token, which counts as left out.
             int((segments.begin[1:] - segments.end[:-1] + 1)[goes_on[:-1]].sum()),
             int(gap_bytes[on_side].sum()),
             int(rule.shifts_last(stream.lengths).sum()) if rule.over == "document" else 0,
@@ -256,9 +260,9 @@ def _tally(shard: TokenShard, rule: StreamRule, tokenizer: Tokenizer) -> dict[Si
 
 
 def _segment_bytes(shard: TokenShard, segments: Segments, tokenizer: Tokenizer) -> tuple[Indices, Indices]:
-    """Return the bytes of text of each segment, and of the gap after it; those of a document that is cut are estimated.
+    """Return the bytes of text of each segment, and of the gap after each segment.
 
-    The estimate divides the bytes of the document by the lengths of the decoded tokens.
+    If a document is cut, its bytes are divided in proportion to the lengths of the decoded tokens. This is an estimate.
     """
     num_bytes = shard.num_bytes[segments.document].astype(np.int64)
     gaps = np.zeros(len(num_bytes), np.int64)

@@ -52,9 +52,9 @@ _VOCABULARY_SETTINGS = {"kind", "lowercase", "min_frequency", "vocab_size", "tra
 def describe_inputs(
     corpus: Sequence[CheckedSource], settings: TokenizeConfig, tokenizer: Tokenizer | None, code: str
 ) -> dict[str, Any]:
-    """Return what a dataset is made of; its hash is the fingerprint, and the manifest records it.
+    """Return what a tokens dataset is made of. The manifest records this, and its hash is the dataset's fingerprint.
 
-    The tokenizer is None if one is trained; `code` is the hash of the code.
+    `tokenizer` is None if a tokenizer will be trained. `code` is the hash of the code.
     """
     forgotten = corpus[0].source.forgotten
     return {
@@ -79,7 +79,7 @@ def make_tokens(
     settings: TokenizeConfig,
     engine: Engine,
 ) -> MadeDataset:
-    """Encode a corpus into shards below `folder_uri`; train a tokenizer if none is given.
+    """Encode a corpus into shards below `folder_uri`. Train a tokenizer if none is given.
 
     `inputs` is the result of `describe_inputs`.
     """
@@ -94,7 +94,7 @@ def make_tokens(
     encoded = _encode(folder_uri, splits, tokenizer, reusable, settings, engine)
     entry = write_file(folder_uri, TOKENIZER, tokenizer.json)
     encode_seconds = time.perf_counter() - trained
-    log.info("%s encoded in %.1f seconds", counted(len(splits), "split"), encode_seconds)
+    log.info("%s encoded in %.1f seconds", counted(len(splits), "input split"), encode_seconds)
     shards, source_bytes = locate_sources([shard for split in encoded for shard in split.shards])
     files = _describe_files(corpus, encoded, source_bytes, reusable)
     stats = _statistics(corpus, settings, tokenizer, encoded, files)
@@ -141,7 +141,7 @@ def _describe_files(
     source_bytes: Counter[str],
     reusable: ReusableShards,
 ) -> list[dict[str, Any]]:
-    """Return the manifest's entries of all files, with their bytes of text and counts of unusual things."""
+    """Return the manifest's entries of all files, with their bytes of text and counts of irregularities."""
     found: dict[str, Counter[str]] = {}
     for split in encoded:
         for name, counts in split.counts.items():
@@ -189,7 +189,7 @@ def _statistics(
 
 
 def _histogram(counts: Counter[int]) -> list[list[int]]:
-    """Return counts in classes that end at powers of two, as pairs of the largest value of a class and its count."""
+    """Return a histogram with bins that end at powers of two: pairs of the largest value of a bin and its count."""
     classes = Counter[int]()
     for value, count in counts.items():
         classes[1 << (value - 1).bit_length()] += count
@@ -197,7 +197,7 @@ def _histogram(counts: Counter[int]) -> list[list[int]]:
 
 
 def _percentile(counts: Counter[int], percent: float) -> int:
-    """Return the nearest-rank percentile of values that are counted."""
+    """Return the nearest-rank percentile of values; `counts` holds the number of occurrences of each value."""
     values = sorted(counts)
     up_to = np.cumsum([counts[value] for value in values])
     return values[int(np.searchsorted(up_to, up_to[-1] * percent / 100))]

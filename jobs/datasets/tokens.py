@@ -34,14 +34,14 @@ class TokensDataset:
 
     @classmethod
     def find(cls, lake: Lake, fingerprint: str) -> TokensDataset | None:
-        """Open the dataset with this fingerprint; None if there is no such dataset."""
+        """Open the dataset with this fingerprint. Return None if there is no such dataset."""
         uri = lake.dataset("tokens", fingerprint)
         manifest = read_manifest(uri)
         return cls(uri, manifest) if manifest else None
 
     @property
     def fingerprint(self) -> str:
-        """The name of the dataset."""
+        """The fingerprint, which names the dataset."""
         return self.manifest.fingerprint
 
     @property

@@ -29,7 +29,7 @@ _NUM_MOST_FREQUENT = 20
 def make_windows(
     folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine, decided: FixedSplit | None = None
 ) -> MadeDataset:
-    """Write the windows of a dataset of tokens below `folder_uri`; the split is found if it is not `decided`."""
+    """Write the windows of a dataset of tokens below `folder_uri`. If no split is `decided`, find one first."""
     started = time.perf_counter()
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
     streams = count_fixed(tokens, settings, decided, engine) if decided else find_split(tokens, settings, engine)
@@ -88,7 +88,7 @@ def _statistics(tokens: TokensDataset, streams: SplitStreams) -> WindowsStats:
 
 
 def _count_uncovered(streams: SplitStreams) -> tuple[int, int]:
-    """Return the number of windows that are shifted back, and of tokens that are in no window."""
+    """Return the number of windows that are shifted back, and the number of tokens that are in no window."""
     rule = streams.rule
     num_shifted = num_uncovered = 0
     for side, counted in streams.tallies.items():

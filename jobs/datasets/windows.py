@@ -1,7 +1,7 @@
 """Windows of a stream of tokens, stored as offsets, not copies: their number, and how to read them.
 
-A window is `size` inputs and one target more. Window i of a stream covers tokens ``[i * stride, i * stride + size]``;
-the last one may be shifted back to the end of the stream.
+A window has `size` input tokens and the one token that follows. Window i of a stream covers the tokens
+``[i * stride, i * stride + size]``, both included. The last window may be shifted back to the end of the stream.
 
 The stream of a side (train or valid) is stored in shards. Each has a whole number of windows and all tokens that they
 need, so no window spans shards. A shard is an uncompressed Arrow IPC file of one record batch with one row:
@@ -35,9 +35,9 @@ _OPEN_SHARDS = 8
 
 
 def num_windows(num_tokens: int, size: int, stride: int, last: Last = "drop") -> int:
-    """Return the number of windows in a stream of `num_tokens` tokens; each needs `size` inputs and one target more.
+    """Return the number of windows in a stream of `num_tokens` tokens. Each window needs `size + 1` tokens.
 
-    Tokens that are left at the end are dropped; with ``shift`` one more window ends there.
+    Tokens left at the end are dropped. With ``shift``, one more window ends with the stream.
     """
     room = num_tokens - size - 1
     if room < 0:
@@ -61,7 +61,7 @@ def find_windows(lake: Lake, fingerprint: str) -> tuple[str, Manifest]:
 
 @dataclass(frozen=True)
 class WindowShard:
-    """A memory-mapped shard: its tokens, and the first token of each window if that is not ``j * stride``."""
+    """A memory-mapped shard: its tokens, and the position of each window's first token (empty for ``j * stride``)."""
 
     tokens: TokenIds
     starts: npt.NDArray[np.uint32]
@@ -110,7 +110,7 @@ class WindowSet:
 
     def _map_shard(self, shard: int) -> WindowShard:
         path = os.fsencode(verified_file(self._folder_uri, self._entries[shard]))
-        with pa.memory_map(path) as source:  # type: ignore[arg-type]  # takes names that are not UTF-8
+        with pa.memory_map(path) as source:  # type: ignore[arg-type]  # bytes work, too, for names that are not UTF-8
             batch = pa.ipc.open_file(source).get_batch(0)
         tokens, starts = (_list_values(batch.column(name)) for name in ("tokens", "starts"))
         return WindowShard(tokens, starts, self._stride)

@@ -1,1 +1,1 @@
-"""The evaluation of models: what they lose on the frozen documents of a pipeline, or on any text."""
+"""The evaluation of models: their losses on the evaluation set of a pipeline, or on any text."""

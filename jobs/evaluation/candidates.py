@@ -1,4 +1,4 @@
-"""Chooses validation documents for the frozen evaluation set: an even sample, by draws from the texts alone."""
+"""Chooses validation documents for the evaluation set: a random sample that depends only on the texts."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry
 
 _NUM_EDGES = 1 << 12
-_SPARE = 4  # times as many as wanted are examined, since some are nearly equal to others
+_SPARE = 4  # this many times the wanted documents are examined, since some are near duplicates
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """A document that is chosen: its place in the corpus, and the hash of its text."""
+    """A chosen document: its source and offset in the corpus, and the hash of its text."""
 
     source: str
     offset: int
@@ -32,7 +32,7 @@ class Candidate:
 def find_candidates(
     tokens: TokensDataset, decisions: Decisions, known: Keys, room: int, engine: Engine
 ) -> list[Candidate]:
-    """Return at most `room` validation documents that have none of the `known` keys, and no key in common."""
+    """Return at most `room` validation documents. None of them has a `known` key or shares a key with another."""
     count = partial(count_draws, tokens_uri=tokens.uri, decisions=decisions)
     counts = np.sum(engine.map(count, tokens.shards, "count validation documents"), axis=0)
     first = int(np.searchsorted(np.cumsum(counts), _SPARE * room + len(known) // NUM_KEYS))
@@ -49,7 +49,7 @@ def find_candidates(
 
 
 def count_draws(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> npt.NDArray[np.int64]:
-    """Return the numbers of a shard's validation documents by their draws, in classes of equal width."""
+    """Return a histogram of the draws of a shard's validation documents, with bins of equal width."""
     _, _, draws = _valid_documents(entry, tokens_uri, decisions)
     return np.bincount((draws * _NUM_EDGES).astype(np.int64), minlength=_NUM_EDGES)
 
@@ -57,7 +57,7 @@ def count_draws(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> n
 def find_below(
     entry: FileEntry, *, tokens_uri: str, decisions: Decisions, below: float
 ) -> list[tuple[float, Candidate, list[int]]]:
-    """Return the validation documents of a shard with a low draw: the draw, the document and its keys."""
+    """Return the validation documents of a shard with a draw less than `below`, each with its draw and its keys."""
     shard, rows, draws = _valid_documents(entry, tokens_uri, decisions)
     kept = rows[draws < below]
     assert shard.near_keys is not None, "the tokenize step stores keys for this split"
@@ -71,7 +71,7 @@ def find_below(
 def _valid_documents(
     entry: FileEntry, tokens_uri: str, decisions: Decisions
 ) -> tuple[TokenShard, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return a shard, the rows of its validation documents, and their draws, which the split does not use."""
+    """Return a shard, the rows of its validation documents, and a draw for each. The split uses other draws."""
     shard = TokenShard.open(tokens_uri, entry)
     rows = np.flatnonzero(decisions.sides_of(shard.hash) == VALID)
     return shard, rows, draw_of(shard.hash[rows], "frozen")

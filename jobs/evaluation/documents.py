@@ -1,8 +1,8 @@
-"""The losses of a model on each document of a corpus, computed in parts that tasks take.
+"""Computes the losses of a model on each document of a corpus. Each task takes a part of the corpus.
 
 A document is read as the tokenize step reads it, and scored as a whole with the model's own tokenizer (see
-`jobs.evaluation.losses`). Tasks write the losses to files of the lake and return sums, so the memory that they and the
-driver need does not grow with the number of documents.
+`jobs.evaluation.losses`). Tasks write the losses to files of the lake and return sums. So the memory of the tasks and
+of the driver does not grow with the number of documents.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jobs.lake.plain_json import to_jsonl
 from jobs.sources.listing import Source
 
 DOCUMENTS = "documents"
-"""How the names of the files begin."""
+"""The prefix of the names of the files of losses."""
 MOST_ROWS = 1 << 16
-"""Number of documents in a file, after which another file begins."""
+"""The largest number of documents in a file of losses."""
 _PART_BYTES, _MOST_PARTS = 1 << 20, 4096
 
 
@@ -45,13 +45,13 @@ class ScoredPart:
     """The files of a part, and the sum of the losses in them."""
 
     files: tuple[FileEntry, ...]
-    """Each has counts of its documents and of their bytes."""
+    """Each entry has the counts `documents` and `bytes`."""
     loss: float
-    """In the unit of the model's loss; not finite if the loss of a document is not."""
+    """In the unit of the model's loss. It is not finite if the loss of a document is not finite."""
 
 
 def divide(sources: Sequence[Source], settings: TokenizeConfig) -> list[Part]:
-    """Divide a corpus into parts of a megabyte, of more for large corpora, and at most `tokenize.split_bytes`.
+    """Divide a corpus into parts of 1 MiB. The parts of a large corpus are larger, up to `tokenize.split_bytes`.
 
     Scoring takes far longer than reading, so parts are smaller than those of the tokenize step.
     """
@@ -63,10 +63,10 @@ def divide(sources: Sequence[Source], settings: TokenizeConfig) -> list[Part]:
 def score_documents(
     part: Part, *, folder_uri: str, model: UsedModel, settings: TokenizeConfig, threads: int
 ) -> ScoredPart:
-    """Write the losses of the documents that begin in a part of the corpus below `folder_uri`.
+    """Score the documents that begin in a part of the corpus, and write their losses below `folder_uri`.
 
-    A line has the source, the offset of the document in it (see `Documents`), its bytes, and its loss in the unit of
-    the model's loss, or null if that is not finite.
+    Each line of a file has a document's source, its offset there (see `Documents`), its bytes, and its loss in the unit
+    of the model's loss. The loss is null if it is not finite.
 
     Raises:
         InputError: if a file cannot be read, or the model's tokenizer cannot encode a text in it.
@@ -94,7 +94,7 @@ def _batches(part: Part, settings: TokenizeConfig) -> Iterator[tuple[Source, Doc
 
 
 def _score(source: Source, batch: Documents, model: UsedModel) -> list[float]:
-    """Return the loss of each document of a batch; an InputError names the file."""
+    """Return the loss of each document of a batch. The message of an InputError starts with the file."""
     loaded, tokenizer = load_cached(model.uri, model.fingerprint)
     try:
         return score_texts([text.decode() for text in batch.texts], loaded, tokenizer)

@@ -1,12 +1,12 @@
 """The frozen evaluation set of a pipeline: validation documents on which all of its models are compared.
 
-A version is a folder ``<number>`` in `Pipeline.frozen`, with files of documents and a manifest, which is written last
-and only if no other run has written it. A line of a file is a document: the sha256 of its text, the hash that decides
-its side, and the text. A version has all documents of the one before, and new ones until there are as many as wanted.
-Documents that are nearly equal to one in the set are not taken, since they would count twice. A document that the lake
-forgets is in no later version.
+A version is a folder ``<number>`` in `Pipeline.frozen`, with files of documents and a manifest. The manifest is written
+last, and only if no other run has written this version. Each line of a file is a document: the sha256 of its text, the
+hash by which its side is decided, and the text. A version has all documents of the previous version, and new ones until
+there are as many as wanted. Documents that are nearly equal to one in the set are not added, since they would count
+twice. Documents that the lake has forgotten are not in later versions.
 
-No run of the pipeline that splits its documents by ``windows.split=fixed`` ever trains on one.
+Runs of the pipeline with ``windows.split=fixed`` never train on documents of the set.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ class FrozenSet:
 
 
 def read_part(uri: str, entry: FileEntry) -> list[FrozenDocument]:
-    """Return the documents of a file of the set, checked by the hash of the file."""
+    """Return the documents of a file of the set, after a check of the file's hash."""
     return [FrozenDocument(**json.loads(line)) for line in store.read_file(uri, entry).splitlines()]
 
 
 def read_latest(pipeline: Pipeline) -> FrozenSet:
-    """Return the latest version of a pipeline's set; one without documents if there is none."""
+    """Return the latest version of a pipeline's evaluation set. Return an empty set if there is no version."""
     for version in sorted((name for name in store.list_folders(pipeline.frozen) if name.isdecimal()), reverse=True):
         uri = join(pipeline.frozen, version)
         if manifest := store.read_manifest(uri):
@@ -94,12 +94,12 @@ def read_latest(pipeline: Pipeline) -> FrozenSet:
 
 
 def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> FrozenSet:
-    """Add validation documents of the run's corpus to the set of its pipeline, if there is room; return the latest one.
+    """Add validation documents of the run's corpus to the pipeline's set, if it is not full. Return the latest version.
 
-    Documents that the lake has forgotten are taken out before.
+    Documents that the lake has forgotten are removed first.
 
     Raises:
-        InputError: if the set is empty, and the corpus has no validation document.
+        InputError: if the set is empty and the corpus has no validation document.
         DamagedError: if a document of the set is not on the side of validation.
     """
     pipeline = Pipeline.of(run)
@@ -117,21 +117,21 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
         new = _write_documents(uri, chosen, run, config, tokens, engine) if chosen else []
         if not new:
             if not frozen.num_documents:
-                raise InputError(f"{pipeline.frozen}: no document to compare models on; give more text for validation")
+                raise InputError(f"{pipeline.frozen}: no validation document to compare models on; give more text")
             return frozen
         if _publish(uri, frozen, frozen.parts, new):
             documents = counted(frozen.num_documents + len(chosen), "document")
             log.info("evaluation set: version %s has %s", uri, documents)
-    raise LakeError(f"{pipeline.frozen}: other runs added documents {_MAX_RACES} times in a row; try again")
+    raise LakeError(f"{pipeline.frozen}: not updated, as other runs were first {_MAX_RACES} times in a row; try again")
 
 
 def _without(
     forgotten: Sequence[int], frozen: FrozenSet, uri: str, engine: Engine
 ) -> tuple[Sequence[FileEntry], Sequence[FileEntry]] | None:
-    """Write the files of a set that have forgotten documents again below `uri`, without these.
+    """Write each file of a set that has forgotten documents again below `uri`, without these documents.
 
     Returns:
-        The files that have none, and those that were written; None if no file has one.
+        The unchanged files, and the files that were written. None if no file has a forgotten document.
     """
     write = partial(write_without, frozen_uri=frozen.uri, uri=uri, forgotten=frozenset(forgotten))
     written = engine.map(write, frozen.parts, "take forgotten documents out of the evaluation set")
@@ -145,7 +145,7 @@ def write_without(entry: FileEntry, *, frozen_uri: str, uri: str, forgotten: fro
     """Write a file of the set again below `uri`, without the forgotten documents.
 
     Returns:
-        Its entry; `entry` itself if it has no such document, and None if it has no other.
+        The entry of the written file. `entry` itself if none of the documents is forgotten; None if all are.
     """
     documents = read_part(frozen_uri, entry)
     kept = [document for document in documents if document.hash not in forgotten]
@@ -155,7 +155,7 @@ def write_without(entry: FileEntry, *, frozen_uri: str, uri: str, forgotten: fro
 
 
 def _publish(uri: str, before: FrozenSet, kept: Sequence[FileEntry], new: Sequence[FileEntry]) -> bool:
-    """Write a version with files of the one before and new ones; return False if another run was faster."""
+    """Publish a version with files of the previous version and new files. Return False if another run was faster."""
     for entry in kept:
         store.copy(join(before.uri, entry.name), join(uri, entry.name))
     files = (*kept, *new)
@@ -165,21 +165,28 @@ def _publish(uri: str, before: FrozenSet, kept: Sequence[FileEntry], new: Sequen
 
 
 def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_bytes: int | None) -> Keys:
-    """Return the keys of all documents of a set, none if it is full; raise DamagedError if one may be trained on."""
+    """Return the keys of all documents of a set, or no keys without `piece_bytes`.
+
+    Raises:
+        DamagedError: if a document of the set is not on the side of validation.
+    """
     read = partial(keys_of_part, uri=frozen.uri, piece_bytes=piece_bytes)
     found = engine.map(read, frozen.parts, "read the evaluation set")
     decisions = read_decisions(pipeline)
     for hashes, _ in found:
         if (decisions.sides_of(hashes) != VALID).any():
             raise DamagedError(
-                f"{frozen.uri}: has documents that are not on the side of validation in {pipeline.split}; delete"
+                f"{frozen.uri}: some documents are not on the side of validation in {pipeline.split}; delete"
                 f" {pipeline.frozen} to choose a new evaluation set"
             )
     return np.concatenate([np.zeros(0, np.uint64), *(keys.reshape(-1) for _, keys in found)])
 
 
 def keys_of_part(entry: FileEntry, *, uri: str, piece_bytes: int | None) -> tuple[Keys, Keys]:
-    """Return the hashes of the documents of a file of the set, and their keys (documents, 14) if they are wanted."""
+    """Return the hashes of the documents in a file of the set, and their keys of shape (documents, 14).
+
+    Without `piece_bytes`, the keys are empty.
+    """
     texts = Texts.of(document.text.encode() for document in read_part(uri, entry))
     keys = keys_of_documents(texts, piece_bytes) if piece_bytes else np.zeros(0, np.uint64)
     return texts.hashes(), keys
@@ -188,7 +195,7 @@ def keys_of_part(entry: FileEntry, *, uri: str, piece_bytes: int | None) -> tupl
 def _write_documents(
     uri: str, chosen: Sequence[Candidate], run: Run, config: Config, tokens: TokensDataset, engine: Engine
 ) -> list[FileEntry]:
-    """Write the texts of chosen documents below `uri`, but for those of files that have changed in the meantime."""
+    """Write the texts of chosen documents below `uri`, except from files that have changed since the tokenize step."""
     settings = config.text_settings
     tokenized = {file["name"]: file["sha256"] for file in tokens.files}
     names = {candidate.source for candidate in chosen}
@@ -208,7 +215,7 @@ def _write_documents(
 def write_part(
     splits: Sequence[Sequence[ByteRange]], *, uri: str, chosen: Sequence[Candidate], settings: TokenizeConfig
 ) -> FileEntry | None:
-    """Write the chosen documents that begin in some splits of the corpus; None if there are none."""
+    """Write the chosen documents that begin in some input splits of the corpus. Return None if there are none."""
     rows = [
         {"document": hashlib.sha256(text).hexdigest(), "hash": found, "text": text.decode()}
         for found, text in _read_chosen((part for split in splits for part in split), chosen, settings)
@@ -224,7 +231,7 @@ def _write_part(uri: str, rows: Sequence[Mapping[str, Any]]) -> FileEntry:
 def _read_chosen(
     parts: Iterator[ByteRange], chosen: Sequence[Candidate], settings: TokenizeConfig
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield the hash and the text of each chosen document in some parts of the corpus, each once."""
+    """Yield the hash and the text of each chosen document in some byte ranges of the corpus, once per document."""
     left = {(each.source, each.offset, each.hash) for each in chosen}
     wanted = np.array([each.hash for each in chosen], np.uint64)
     for part in parts:

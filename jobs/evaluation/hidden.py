@@ -1,15 +1,16 @@
-"""What the tokens of a text hide: the text that cannot be read from them, in nats.
+"""Measures how much of a text its tokens lose: the nats that are needed to restore the text from the tokens.
 
-A model is charged for it, so that a vocabulary that hides more text gains nothing. Each part is a code that somebody
-could decode with the tokens at hand:
+These nats are added to the loss of a model, so that a vocabulary that loses more text has no advantage. They are the
+length of a code with three parts, from which the text could be restored if the tokens are known:
 
 - a piece of text that became the unknown token: each of its bytes and its end, as one of 257 equally likely symbols;
 - the text between tokens, such as the whitespace that word tokens lose: which of four kinds each gap is (nothing, a
-  space, a line end, any other), by the kinds of the document so far, and any other gap by its bytes as above;
-- letters that became lower case: for each letter of either case whether it was upper case, by the letters so far.
+  space, a line end, other), predicted from the kinds before it in the document. Gaps of the kind "other" also need
+  their bytes, as above;
+- letters that became lower case: whether each letter was upper case, predicted from the letters before it.
 
-Kinds and cases are counted as in the estimator of Krichevsky and Trofimov (1981). Tokens that give back their text
-exactly hide nothing.
+Kinds and cases are predicted by the estimator of Krichevsky and Trofimov (1981). Tokens that decode to exactly their
+text lose nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _GAPS = ("", " ", "\n")
 
 
 def hidden_nats(text: str, ids: TokenIds, tokenizer: Tokenizer) -> float:
-    """Return the nats of the text that its token `ids` hide."""
+    """Return the nats that are needed to restore `text` from its token `ids`. Return 0 if they decode to `text`."""
     if tokenizer.decode(ids) == text:
         return 0.0
     encoded = tokenizer.definition.reference.encode(text, add_special_tokens=False)
@@ -62,7 +63,7 @@ def _bytes_code(text: str) -> float:
 
 
 def _counts_code(counts: Sequence[int]) -> float:
-    """Return the nats of a sequence of kinds that occur so often, each predicted by those before it."""
+    """Return the nats of a sequence with these `counts` of kinds. Each element is predicted from those before it."""
     half, total = len(counts) / 2, sum(counts)
     return (
         math.lgamma(half + total)

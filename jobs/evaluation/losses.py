@@ -1,12 +1,13 @@
-"""The losses of a model on whole documents, summed over their tokens.
+"""Computes the losses of a model on whole documents, each summed over the tokens of the document.
 
-A document is its tokens between two end-of-text tokens. Each token after the first is predicted from those before it,
-the end included, so that the losses of models with different vocabularies are of the same text. What the tokens hide is
-added (see `jobs.evaluation.hidden`), but not for models that predict embeddings, whose losses are no nats.
+A document is encoded with an end-of-text token before and after it. Each token except the first is predicted from the
+tokens before it. So the losses of models with different vocabularies cover the same text. The text that the tokens lose
+is added in nats (see `jobs.evaluation.hidden`). It is not added for models that predict embeddings, since their losses
+are not in nats.
 
-A transformer reads a document that is longer than its context in windows that overlap by half: each token is predicted
-from at least half a context. A context model reads one window for each token. Windows are read in batches, so the
-memory does not grow with the length of documents.
+A transformer reads documents longer than its context in windows that overlap by half. After the first window, each
+token is predicted from at least half a context. A context model reads one window for each token. Windows are read in
+batches, so the memory does not grow with the length of documents.
 
 Shapes in comments: n windows, T targets of a window.
 """
@@ -52,7 +53,7 @@ class _Window:
     document: int
     ids: Ids
     first: int
-    """The first of its targets that counts; those before it are counted in an earlier window."""
+    """The first target of the window that counts. The targets before it are counted in the previous window."""
 
 
 def score_part(
@@ -60,7 +61,7 @@ def score_part(
 ) -> list[ScoredDocument]:
     """Return the losses of the documents in a file of the evaluation set, in order.
 
-    A process that has loaded the model notices by its `fingerprint` that `model_uri` has another model now.
+    The process keeps the loaded model. It loads `model_uri` again if the `fingerprint` differs.
     """
     torch.set_num_threads(threads)
     model, tokenizer = load_cached(model_uri, fingerprint)
@@ -71,12 +72,12 @@ def score_part(
 
 @lru_cache(maxsize=1)
 def load_cached(model_uri: str, fingerprint: str) -> tuple[LanguageModel, Tokenizer]:
-    """Load a model for scoring, once per process; `fingerprint` tells it from another one at the same place."""
+    """Load a model for scoring, once per process. Another `fingerprint` means another model at the same URI."""
     return load_model(model_uri)
 
 
 def score_texts(texts: Sequence[str], model: LanguageModel, tokenizer: Tokenizer) -> list[float]:
-    """Return the loss of each text, in the unit of the model's loss; it may be infinite or not a number."""
+    """Return the loss of each text, in the unit of the model's loss. A loss may be infinite or not a number."""
     totals = np.zeros(len(texts))
     windows = _plan(texts, model, tokenizer, totals)
     for batch in _batches(windows):
@@ -94,7 +95,7 @@ def score_texts(texts: Sequence[str], model: LanguageModel, tokenizer: Tokenizer
 def _plan(
     texts: Sequence[str], model: LanguageModel, tokenizer: Tokenizer, totals: npt.NDArray[np.float64]
 ) -> Iterator[_Window]:
-    """Yield the windows of all documents; add what their tokens hide to `totals`."""
+    """Yield the windows of all documents, and add the nats that their tokens lose to `totals`."""
     size: int = model.config.num_positions
     end = np.array([tokenizer.end_of_text], np.int64)
     for document, text in enumerate(texts):
@@ -116,13 +117,13 @@ def _cut_overlapping(ids: Ids, size: int) -> Iterator[tuple[Ids, int]]:
 
 
 def _cut_contexts(ids: Ids, size: int) -> Iterator[tuple[Ids, int]]:
-    """Yield, for each target, the `size` tokens before it and the target; end-of-text stands before the document."""
+    """Yield, for each target, the `size` tokens before it and the target. End-of-text tokens pad the beginning."""
     padded = np.concatenate([np.full(size - 1, ids[0]), ids])
     yield from ((padded[i : i + size + 1], 0) for i in range(len(ids) - 1))
 
 
 def _batches(windows: Iterator[_Window]) -> Iterator[list[_Window]]:
-    """Yield windows in batches of a bounded number of tokens; those of a batch have similar lengths."""
+    """Yield windows in batches of a bounded number of tokens. The windows of a batch have similar lengths."""
     waiting, size = list[_Window](), 0
     for window in windows:
         waiting.append(window)

@@ -1,7 +1,7 @@
-"""Whether a champion can be compared with a run's model on the evaluation set, or why not.
+"""Checks whether a champion can be compared with a run's model on the evaluation set, and explains why not.
 
-Neither may have trained on the documents of the set. That is known of a run with the fixed split of the same pipeline,
-if the model that its training started from is of such a run, too.
+Neither model may have trained on documents of the set. That is certain for a model from a run of the same pipeline with
+``windows.split=fixed``. If the training started from another model, that model must be from such a run, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobs.model.language_model import LanguageModel
 from jobs.model_io.folder import load_model
 from jobs.tokenizer.tokenizer import Tokenizer
 
-_MAX_STARTS = 1000  # nights in a row that started from the model of the one before
+_MAX_STARTS = 1000  # runs in a row, each of which started from the model of the previous one
 
 
 def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer: Tokenizer) -> str:
@@ -30,7 +30,10 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
     if reason := _find_doubt(run, run):
         return f"this model may have trained on the evaluation set: {reason}"
     if not champion.run:
-        return f"the champion is of an earlier version, so run {champion.run_id} may have trained on the evaluation set"
+        return (
+            f"the champion is of an earlier version of Nightjar, so its run {champion.run_id} may have trained on the"
+            " evaluation set"
+        )
     if reason := _find_doubt(Run(run.lake_uri, champion.run), run):
         return f"the champion may have trained on the evaluation set: {reason}"
     try:
@@ -40,7 +43,7 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
 
 
 def _find_doubt(theirs: Run | None, run: Run) -> str:
-    """Return why a run, or one that its model descends from, may have trained on the evaluation set of `run`."""
+    """Return why the model of the run `theirs` may have trained on the evaluation set of `run`; empty if it has not."""
     for _ in range(_MAX_STARTS):
         assert theirs is not None
         if Pipeline.of(theirs) != Pipeline.of(run):
@@ -48,7 +51,7 @@ def _find_doubt(theirs: Run | None, run: Run) -> str:
         try:
             config = of_run.read_config(theirs)
         except (FileNotFoundError, InputError):
-            return f"the configuration of its run is not in {theirs.uri}"
+            return f"{theirs.uri} has no configuration that can be read"
         if config.windows.split != "fixed":
             return f"run {theirs.folder} has windows.split={config.windows.split}"
         start = _start_of(theirs, config.train.init)
@@ -56,12 +59,12 @@ def _find_doubt(theirs: Run | None, run: Run) -> str:
             return ""
         theirs = _run_of(start, run)
         if theirs is None:
-            return f"training started from {start}, which is of no run of this pipeline"
-    return f"more than {_MAX_STARTS} runs started from each other's models"
+            return f"training started from {start}, which is not a model of a known run"
+    return f"the model descends from more than {_MAX_STARTS} earlier models"
 
 
 def _start_of(run: Run, init: str | None) -> str | None:
-    """Return the URI of the model that a run's training started from; None if from random weights."""
+    """Return the URI of the model that a run's training started from. Return None if it started from random weights."""
     try:
         found = store.read_json(run.start)
         return str(found["init"]) if found["init"] else None
@@ -70,7 +73,7 @@ def _start_of(run: Run, init: str | None) -> str | None:
 
 
 def _run_of(model_uri: str, run: Run) -> Run | None:
-    """Return the run of `run`'s lake that trained a model; None if it is not known."""
+    """Return the run that trained a model in the lake of `run`. Return None if that run is not known."""
     lake = Lake(run.lake_uri)
     if folder := folder_of_run(model_uri, lake):
         return Run(run.lake_uri, folder)
@@ -87,7 +90,7 @@ def _difference(other: LanguageModel, others_tokenizer: Tokenizer, model: Langua
         return f"the champion's loss is in {other.loss_unit}, that of this model in {model.loss_unit}"
     if model.loss_unit == "nats":
         return ""
-    # Distances between vectors are only of the same size if the vectors are the same.
+    # Distances to vectors can only be compared if the vectors are the same.
     if others_tokenizer.json != tokenizer.json:
         return "the champion predicts the vectors of another vocabulary; set tokenize.tokenizer=inherit"
     if other.embeddings.shape != model.embeddings.shape or not torch.equal(other.embeddings, model.embeddings):

@@ -4,7 +4,7 @@ A row, or the statistics of a step, is a ``TypedDict`` whose fields carry a `Met
 these classes: the columns of ``metrics.csv``, the tables of ``stats.txt``, the model card, Airflow's summary, the
 checker, TensorBoard and the reference in ``docs/``.
 
-These modules import nothing but the standard library, since Airflow's scheduler loads them too.
+The modules of this package import only the standard library, since Airflow's scheduler loads them, too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Metric:
     """The group of charts in TensorBoard; empty if TensorBoard does not show the metric."""
     order: Order = Order.ANY
     over: Callable[[Sequence[Mapping[str, Any]]], float] | None = None
-    """Compute a column of ``metrics.csv`` from the rows of several steps. Without it the last row's value is taken."""
+    """Compute a column of ``metrics.csv`` from the rows of several steps. Without this function,
+    the value of the last row is taken."""
 
 
 @cache
@@ -60,7 +61,7 @@ def metrics_of(table: type) -> Mapping[str, Metric]:
 
 
 def names(table: type, shown: Show) -> tuple[str, ...]:
-    """Return the names of the metrics of a table that a place shows."""
+    """Return the names of those metrics of a table that are shown in a place."""
     return tuple(name for name, metric in metrics_of(table).items() if shown & metric.show)
 
 

@@ -1,4 +1,4 @@
-"""The statistics that steps leave in ``stats/<step>.json``, and the tables of Spark's work."""
+"""The statistics that steps write to ``stats/<step>.json``, and the tables of Spark's stages and executors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from jobs.metrics.training import HEADLINE, LOSS_UNIT, Quality
 
 
 class StepStats(TypedDict, total=False):
-    """Statistics that every step of the pipeline leaves in ``stats/<step>.json``."""
+    """Statistics that every step of the pipeline writes to ``stats/<step>.json``."""
 
-    reused: Annotated[bool, Metric("", "True if the step found its result finished by an earlier run.")]
+    reused: Annotated[bool, Metric("", "True if the result of the step existed before.")]
     error: Annotated[str | None, Metric("", "Message of the error that ended the step.")]
     engine: Annotated[str, Metric("", "Engine that ran the step: inline or spark.")]
     started: Annotated[float, Metric("s", "Start of the step, in seconds since 1970.")]
@@ -30,13 +30,15 @@ class TokenizeStats(StepStats, total=False):
     num_files: Annotated[int, Metric("files", "Files of the corpus.")]
     num_left_out_files: Annotated[
         int,
-        Metric("files", "Names in folders that were left out: hidden, or not named as text."),
+        Metric("files", "Files and folders of the corpus that were left out: hidden, or not named as text."),
     ]
-    first_left_out_files: Annotated[list[str], Metric("", "The first five of these names.")]
+    first_left_out_files: Annotated[list[str], Metric("", "The first five names that were left out.")]
     num_documents: Annotated[int, Metric("documents", "Documents in the dataset.")]
     num_empty_documents: Annotated[int, Metric("documents", "Documents without text; left out.")]
     num_empty_files: Annotated[int, Metric("files", "Files without text.")]
-    num_dictionary_files: Annotated[int, Metric("files", "Files of ids whose words are sorted, as in a dictionary.")]
+    num_dictionary_files: Annotated[
+        int, Metric("files", "Files of token ids that are dictionaries, not texts: their words are sorted.")
+    ]
     num_null_records: Annotated[int, Metric("records", "Records whose text field is null; left out.")]
     num_replaced_letters: Annotated[int, Metric("characters", "Invalid bytes, replaced by U+FFFD.")]
     num_byte_order_marks: Annotated[int, Metric("files", "Files with a byte order mark; removed.")]
@@ -44,13 +46,14 @@ class TokenizeStats(StepStats, total=False):
     num_cr_line_ends: Annotated[int, Metric("lines", "Lines that end with a carriage return alone.")]
     num_nul_bytes: Annotated[int, Metric("bytes", "NUL bytes in the text.")]
     num_ignored_bytes: Annotated[
-        int, Metric("bytes", "Bytes after the end of .gz, .bz2 and .xz data, which these programs ignore, too.")
+        int,
+        Metric("bytes", "Bytes after the end of .gz, .bz2 and .xz data. They are ignored, as gzip, bzip2 and xz do."),
     ]
     num_markup_files: Annotated[
         int, Metric("files", "Text files that begin as HTML or XML; their tags are part of the text.")
     ]
     num_divided_documents: Annotated[
-        int, Metric("documents", "Long documents, cut into pieces that are documents (tokenize.max_piece_bytes).")
+        int, Metric("documents", "Long documents that were cut into several documents (tokenize.max_piece_bytes).")
     ]
     num_gutenberg_documents: Annotated[int, Metric("documents", "Documents whose Gutenberg license was removed.")]
     num_unmarked_texts: Annotated[
@@ -74,9 +77,7 @@ class TokenizeStats(StepStats, total=False):
     tokens_per_document_max: Annotated[int, Metric("tokens", "Length of the longest document.")]
     tokens_per_document_histogram: Annotated[
         list[list[int]],
-        Metric(
-            "", "Documents by their length: pairs of the most tokens of a class, a power of two, and its documents."
-        ),
+        Metric("", "Histogram of lengths: pairs of the upper bound of a bin, a power of two, and its documents."),
     ]
     vocabulary_seconds: Annotated[float, Metric("s", "Time to train the tokenizer.")]
     encode_seconds: Annotated[float, Metric("s", "Time to encode the documents.")]
@@ -92,9 +93,11 @@ class WindowsStats(StepStats, total=False):
     over: Annotated[str, Metric("", "Setting windows.over: stream or document.")]
     last: Annotated[str, Metric("", "Setting windows.last: the treatment of the end of a stream or document.")]
     split: Annotated[str, Metric("", "Method that split the documents into training and validation.")]
-    split_draw: Annotated[int, Metric("", "Number of the draw; above 0 if earlier draws did not give the share.")]
+    split_draw: Annotated[int, Metric("", "Number of the draw; above 0 if draw 0 did not give the wanted share.")]
     split_threshold: Annotated[float, Metric("", "Draw below which a document is for validation.")]
-    split_note: Annotated[str, Metric("", "Why the share is not near windows.valid_fraction; empty if it is near.")]
+    split_note: Annotated[
+        str, Metric("", "Why the share of validation is not near windows.valid_fraction; else empty.")
+    ]
     dtype: Annotated[str, Metric("", "Data type of the stored tokens.")]
     vocab_size: Annotated[int, Metric("tokens", "Size of the vocabulary.")]
     num_train_windows: Annotated[int, Metric("windows", "Windows to train on.", Show.SUMMARY)]
@@ -104,16 +107,18 @@ class WindowsStats(StepStats, total=False):
     num_valid_documents: Annotated[int, Metric("documents", "Validation documents, and parts of cut ones.")]
     num_skipped_documents: Annotated[int, Metric("documents", "Documents shorter than a window; left out.")]
     num_cut_documents: Annotated[int, Metric("documents", "Long documents with parts on both sides of the split.")]
-    num_gap_tokens: Annotated[int, Metric("tokens", "Tokens left out between such parts.")]
-    num_gap_bytes: Annotated[int, Metric("bytes", "Text left out between such parts.")]
+    num_gap_tokens: Annotated[int, Metric("tokens", "Tokens left out where documents were cut.")]
+    num_gap_bytes: Annotated[int, Metric("bytes", "Text left out where documents were cut.")]
     num_left_out_documents: Annotated[
-        int, Metric("documents", "Documents that are nearly equal to documents of both sides (windows.split=fixed).")
+        int, Metric("documents", "Documents nearly equal to documents of both sides; left out (windows.split=fixed).")
     ]
     num_new_documents: Annotated[
         int, Metric("documents", "Documents whose side this run decided (windows.split=fixed).")
     ]
-    num_new_left_out_documents: Annotated[int, Metric("documents", "Those that are near to both sides; left out.")]
-    num_new_tokens: Annotated[int, Metric("tokens", "Tokens of those documents.")]
+    num_new_left_out_documents: Annotated[
+        int, Metric("documents", "New documents nearly equal to documents of both sides; left out.")
+    ]
+    num_new_tokens: Annotated[int, Metric("tokens", "Tokens of the new documents.")]
     new_duplicate_share: Annotated[
         float, Metric("share", "New documents that are equal or nearly equal to an earlier one.")
     ]
@@ -121,12 +126,14 @@ class WindowsStats(StepStats, total=False):
         float | None, Metric("nats per token", "Loss of the new text under the frequencies of the old tokens (drift).")
     ]
     old_unigram_loss: Annotated[
-        float | None, Metric("nats per token", "Loss of the old text under them, to compare with.")
+        float | None, Metric("nats per token", "Loss of the old text under the same frequencies, for comparison.")
     ]
     train_tokens: Annotated[int, Metric("tokens", "Training tokens.")]
     valid_tokens: Annotated[int, Metric("tokens", "Validation tokens.")]
-    num_uncovered_tokens: Annotated[int, Metric("tokens", "Tokens at the end that no window contains.")]
-    num_shifted_windows: Annotated[int, Metric("windows", "Last windows, moved back to end with the text.")]
+    num_uncovered_tokens: Annotated[
+        int, Metric("tokens", "Tokens at the end of a stream or document that are in no window.")
+    ]
+    num_shifted_windows: Annotated[int, Metric("windows", "Last windows that were moved back to end with the text.")]
     train_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the training documents.")]
     valid_bytes: Annotated[int, Metric("bytes", "UTF-8 text of the validation documents.")]
     valid_share: Annotated[float, Metric("share", "Validation text as a share of all bytes.")]
@@ -137,7 +144,9 @@ class WindowsStats(StepStats, total=False):
     num_compared_valid_documents: Annotated[
         int, Metric("documents", "Validation documents looked up among the training documents.")
     ]
-    num_valid_documents_also_in_train: Annotated[int, Metric("documents", "Those that were found there.")]
+    num_valid_documents_also_in_train: Annotated[
+        int, Metric("documents", "Validation documents that were found among the training documents.")
+    ]
     end_of_text: Annotated[int, Metric("", "Id of the end-of-text token.")]
     windows_per_shard_max: Annotated[int, Metric("windows", "Windows of the largest shard.")]
     windows_per_shard_mean: Annotated[float, Metric("windows", "Mean number of windows of a shard.")]
@@ -145,9 +154,11 @@ class WindowsStats(StepStats, total=False):
     most_frequent_tokens: Annotated[list[list[str | float]], Metric("", "Text and share of the most frequent tokens.")]
     leak_ngram: Annotated[int, Metric("tokens", "Setting windows.leak_ngram: the length of the n-grams.")]
     ngram_leak: Annotated[
-        float | None, Metric("share", "Validation n-grams that occur in the training text, too (contamination).")
+        float | None, Metric("share", "Validation n-grams that also occur in the training text (contamination).")
     ]
-    num_compared_ngrams: Annotated[int, Metric("n-grams", "Validation n-grams that were looked up.")]
+    num_compared_ngrams: Annotated[
+        int, Metric("n-grams", "Validation n-grams that were looked up in the training text.")
+    ]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Speed of the step.")]
 
 
@@ -159,7 +170,7 @@ class EmbedStats(StepStats, total=False):
     num_tokens_without_vector: Annotated[int, Metric("tokens", "Tokens of the vocabulary without a vector.")]
     num_tokens: Annotated[int, Metric("tokens", "Tokens of the text.")]
     share_of_text: Annotated[float, Metric("share", "Tokens of the text that have a vector.")]
-    embed_loss: Annotated[float, Metric("nats", "Mean loss of the last round's pairs.")]
+    embed_loss: Annotated[float, Metric("nats", "Mean loss of the pairs in the last round.")]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.")]
 
 
@@ -179,7 +190,7 @@ class TrainStats(StepStats, Quality, total=False):
     seconds_per_epoch: Annotated[float, Metric("s", "Training time per epoch.")]
     training_seconds: Annotated[float, Metric("s", "Training time, without start-up and publication.")]
     sync_share: Annotated[float, Metric("share", "Part of the training time spent on exchange between workers.")]
-    sync_bytes: Annotated[int, Metric("bytes", "Sent by all workers to each other.")]
+    sync_bytes: Annotated[int, Metric("bytes", "Data that the workers sent to each other.")]
     optimizer_bytes: Annotated[int, Metric("bytes", "Optimizer state written to and read from the lake.")]
     states_lost: Annotated[int, Metric("workers", "Times a worker did not find its latest optimizer state.")]
     cpu_load: Annotated[float, Metric("cores", "CPU time of rank 0 per second.")]
@@ -194,16 +205,18 @@ class TrainStats(StepStats, Quality, total=False):
     restarts: Annotated[int, Metric("", "Restarts after lost workers.")]
     rollbacks: Annotated[int, Metric("", "Batches left out after a divergence.")]
     workers: Annotated[int, Metric("workers", "Workers at the end of the training.")]
-    weights_from: Annotated[str, Metric("", "Model whose weights training started from; scratch: random ones.")]
-    new_text_share: Annotated[float | None, Metric("share", "Text in files that the run of this model did not have.")]
+    weights_from: Annotated[str, Metric("", "Model whose weights training started from; scratch means random weights.")]
+    new_text_share: Annotated[
+        float | None, Metric("share", "Text in files that the run of the weights_from model did not have.")
+    ]
 
 
 class UsedModelStats(TypedDict, total=False):
     """The model that a run used instead of training one."""
 
     used_model: Annotated[str, Metric("", "Model that the run used, as use.model names it.", Show.SUMMARY)]
-    used_model_uri: Annotated[str, Metric("", "Place of that model.")]
-    used_model_sha256: Annotated[str, Metric("", "Hash of its weights.")]
+    used_model_uri: Annotated[str, Metric("", "URI of the used model.")]
+    used_model_sha256: Annotated[str, Metric("", "Hash of the used model's weights.")]
 
 
 class GenerateStats(StepStats, UsedModelStats, total=False):
@@ -217,7 +230,7 @@ class GenerateStats(StepStats, UsedModelStats, total=False):
     task_tokens_per_second: Annotated[float, Metric("tokens/s", "Generation speed of one task while it decodes.")]
     generation_seconds: Annotated[float, Metric("s", "Duration of the generation.")]
     first_prompt: Annotated[str, Metric("", "The first prompt.")]
-    first_sample: Annotated[str, Metric("", "The first continuation of it.")]
+    first_sample: Annotated[str, Metric("", "The first continuation of the first prompt.")]
 
 
 class BillStats(TypedDict, total=False):
@@ -226,9 +239,11 @@ class BillStats(TypedDict, total=False):
     instance_seconds: Annotated[float, Metric("s", "Time of all instances of the clusters together.", Show.SUMMARY)]
     cost_usd: Annotated[
         float | None,
-        Metric("USD", "What these instances cost: 0 on the embedded EMR; null if a price is not known.", Show.SUMMARY),
+        Metric("USD", "Cost of all instances: 0 on the embedded EMR; null if a price is not known.", Show.SUMMARY),
     ]
-    bill: Annotated[dict[str, object], Metric("", "Both by step and by type of instance; whether the cost is final.")]
+    bill: Annotated[
+        dict[str, object], Metric("", "Time and cost by step and by type of instance; whether the cost is final.")
+    ]
 
 
 class ScoreStats(StepStats, total=False):
@@ -241,13 +256,15 @@ class ScoreStats(StepStats, total=False):
         float | None, Metric("nats or squared distance per byte", "Loss on the evaluation set; null if not finite.")
     ]
     frozen_bits_per_byte: Annotated[
-        float | None, Metric("bits per byte", "The same in bits; null for models that predict embeddings.")
+        float | None, Metric("bits per byte", "This loss in bits; null for models that predict embeddings.")
     ]
     champion_loss_per_byte: Annotated[
         float | None, Metric("nats or squared distance per byte", "Loss of the champion; null if it is not compared.")
     ]
-    champion_bits_per_byte: Annotated[float | None, Metric("bits per byte", "The same in bits.")]
-    not_compared: Annotated[str, Metric("", "Why the champion has no scores; empty if it has, or if there is none.")]
+    champion_bits_per_byte: Annotated[float | None, Metric("bits per byte", "Loss of the champion in bits.")]
+    not_compared: Annotated[
+        str, Metric("", "Why the champion has no scores; empty if it has scores, or if there is no champion.")
+    ]
     scoring_seconds: Annotated[float, Metric("s", "Time to choose the documents and to score both models.")]
 
 
@@ -263,23 +280,23 @@ class EvaluateStats(StepStats, UsedModelStats, total=False):
     ]
     text_loss_per_byte: Annotated[
         float | None,
-        Metric("", "Loss per byte of text, in this unit; null if one is not finite.", Show.SUMMARY),
+        Metric("", "Loss per byte of text, in the unit loss_unit; null if a loss is not finite.", Show.SUMMARY),
     ]
     text_bits_per_byte: Annotated[
         float | None,
         Metric("bits per byte", "Loss on this text in bits; null for models that predict embeddings.", Show.SUMMARY),
     ]
     evaluation_seconds: Annotated[float, Metric("s", "Time to check the text and to score it.")]
-    bytes_per_second: Annotated[float, Metric("bytes/s", "Speed of that.")]
+    bytes_per_second: Annotated[float, Metric("bytes/s", "Speed of checking and scoring.")]
 
 
 class StageRow(TypedDict):
-    """A row of ``stats/spark.csv``, which puts the step's name before it: one attempt of a Spark stage."""
+    """One attempt of a Spark stage: a row of ``stats/spark.csv``, which also has the name of the step."""
 
     stage: Annotated[int, Metric("", "Spark's number of the stage.", Show.TABLE)]
     attempt: Annotated[int, Metric("", "Number of the attempt, from 0.")]
     description: Annotated[str, Metric("", "What the stage does.")]
-    epoch: Annotated[float, Metric("epochs", "Epoch that a stage of training belongs to; else 0.", Show.TABLE)]
+    epoch: Annotated[float, Metric("epochs", "Epoch of a stage of training; 0 for other stages.", Show.TABLE)]
     status: Annotated[str, Metric("", "Spark's status: COMPLETE, FAILED, SKIPPED.")]
     executors: Annotated[int, Metric("executors", "Executors that ran tasks of the stage.")]
     tasks: Annotated[int, Metric("tasks", "Tasks of the stage.", Show.TABLE)]
@@ -301,13 +318,13 @@ class StageRow(TypedDict):
 
 
 class ExecutorRow(TypedDict):
-    """A row of ``stats/executors.csv``, which puts the step's name before it: one executor over the whole step."""
+    """One executor over a whole step: a row of ``stats/executors.csv``, which also has the name of the step."""
 
     executor: Annotated[str, Metric("", "Spark's name of the executor.", Show.TABLE)]
     address: Annotated[str, Metric("", "Host and port.", Show.TABLE)]
-    active: Annotated[int, Metric("", "1 if the executor lived at the end of the step, else 0.")]
+    active: Annotated[int, Metric("", "1 if the executor was running at the end of the step, else 0.")]
     cores: Annotated[int, Metric("cores", "Cores of the executor.", Show.TABLE)]
-    tasks: Annotated[int, Metric("tasks", "Tasks that it ran.", Show.TABLE)]
+    tasks: Annotated[int, Metric("tasks", "Tasks that the executor ran.", Show.TABLE)]
     failed_tasks: Annotated[int, Metric("tasks", "Tasks that failed.", Show.TABLE)]
     task_seconds: Annotated[float, Metric("s", "Run time of all tasks.", Show.TABLE)]
     gc_seconds: Annotated[float, Metric("s", "Garbage collection of the JVM.", Show.TABLE)]

@@ -21,12 +21,12 @@ LOSS_UNIT = "nats per token; squared distance where the model predicts embedding
 
 
 def over(function: Callable[[list[float]], float], name: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
-    """Return a function that computes `function` of a metric over steps."""
+    """Return a function that applies `function` to the values of the metric `name` in the rows of several steps."""
     return lambda rows: function([row[name] for row in rows])
 
 
 def nearest_rank(values: Iterable[float], share: float) -> float:
-    """Return the nearest-rank percentile: the smallest value that is not below `share` (0 to 1) of all values."""
+    """Return the nearest-rank percentile: the smallest value that is at least as large as `share` (0 to 1) of all."""
     ascending = sorted(values)
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 
@@ -52,7 +52,7 @@ class Position(TypedDict):
 
 
 class Quality(TypedDict, total=False):
-    """Losses and accuracies of the model, and the baselines to compare them with; which ones depends on its kind."""
+    """Losses and accuracies of the model, and baselines to compare with. The fields depend on the kind of the model."""
 
     train_loss: Annotated[
         float, Metric(LOSS_UNIT, "Mean loss on evenly spaced training windows.", RESULT, chart="loss")
@@ -64,7 +64,7 @@ class Quality(TypedDict, total=False):
         float, Loss(NATS, "Validation loss of predictions by token frequency.", baseline="unigram", must_beat=True)
     ]
     bigram_loss: Annotated[
-        float, Loss(NATS, "Validation loss of predictions from the token before.", baseline="bigram")
+        float, Loss(NATS, "Validation loss of predictions from the previous token.", baseline="bigram")
     ]
     mean_vector_loss: Annotated[
         float,
@@ -77,11 +77,13 @@ class Quality(TypedDict, total=False):
         float, Metric("share", "Validation targets that the model ranks first.", RESULT, chart="accuracy")
     ]
     unigram_accuracy: Annotated[
-        float, Metric("share", "Validation targets that are the commonest training token.", HEADLINE, chart="accuracy")
+        float,
+        Metric("share", "Validation targets that are the most frequent training token.", HEADLINE, chart="accuracy"),
     ]
     perplexity: Annotated[float, Loss("", "Exponential of the validation loss.")]
     bits_per_byte: Annotated[
-        float, Loss("bits per byte", "Validation loss per byte, to compare vocabularies that keep the whole text.")
+        float,
+        Loss("bits per byte", "Validation loss per byte, to compare models whose vocabularies keep the whole text."),
     ]
 
 
@@ -89,8 +91,10 @@ class StepCost(TypedDict):
     """Time, communication and memory of one optimizer step."""
 
     step_milliseconds: Annotated[float, Metric("ms", "Duration of the step.", chart="training")]
-    sync_milliseconds: Annotated[float, Metric("ms", "Part of it spent on exchange between workers.", chart="training")]
-    sync_bytes: Annotated[int, Metric("bytes", "Sent by all workers to each other.", chart="training")]
+    sync_milliseconds: Annotated[
+        float, Metric("ms", "Part of the step spent on exchange between workers.", chart="training")
+    ]
+    sync_bytes: Annotated[int, Metric("bytes", "Data that the workers sent to each other.", chart="training")]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed of the step.", chart="training")]
     resident_bytes: Annotated[int, Metric("bytes", "Resident memory of the largest worker.", chart="training")]
     cpu_load: Annotated[float, Metric("cores", "CPU time of rank 0 per second.", chart="training")]
@@ -112,7 +116,7 @@ class BatchRow(StepCost):
 
 
 class RoundCost(TypedDict, total=False):
-    """Optimizer state of a round, in the row of its last step; only in rounds (`average`, `diloco`)."""
+    """Optimizer state of a round, in the row of the round's last step. Only `average` and `diloco` have rounds."""
 
     state_bytes: Annotated[int, Metric("bytes", "Optimizer state written to and read from the lake.", chart="training")]
     states_lost: Annotated[
@@ -121,7 +125,7 @@ class RoundCost(TypedDict, total=False):
 
 
 class StepRow(Position, Quality, BatchRow, RoundCost):
-    """A line of ``train/metrics.jsonl``: one optimizer step. The model's losses are in the rows of evaluated steps."""
+    """A line of ``train/metrics.jsonl``: one optimizer step. Only rows of evaluated steps have the model's losses."""
 
 
 class EvaluationRow(Position, Quality):
@@ -135,7 +139,7 @@ class EvaluationRow(Position, Quality):
     ]
     seconds: Annotated[float, Metric("s", "Training time so far.", TABLE, order=Order.NOT_DECREASING)]
     interval_seconds: Annotated[
-        float, Metric("s", "Training time since the previous row; with train.eval_every=epoch, of an epoch.", TABLE)
+        float, Metric("s", "Training time since the previous row: of one epoch with train.eval_every=epoch.", TABLE)
     ]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed.", TABLE, over=tokens_per_second)]
     step_milliseconds_p50: Annotated[
@@ -147,7 +151,7 @@ class EvaluationRow(Position, Quality):
     sync_milliseconds: Annotated[
         float, Metric("ms", "Mean time of a step spent on exchange between workers.", over=mean("sync_milliseconds"))
     ]
-    sync_bytes: Annotated[int, Metric("bytes", "Sent by all workers to each other.", over=total("sync_bytes"))]
+    sync_bytes: Annotated[int, Metric("bytes", "Data that the workers sent to each other.", over=total("sync_bytes"))]
     peak_resident_bytes: Annotated[
         int, Metric("bytes", "Largest resident memory of a worker.", over=largest("resident_bytes"))
     ]
@@ -164,7 +168,7 @@ BASELINE_LOSSES = MappingProxyType(
 
 
 def baselines_text(metrics: Mapping[str, Any]) -> str:
-    """Return the baselines that `metrics` holds for a log line: ``unigram 6.47, bigram 5.31``."""
+    """Format the baselines in `metrics` for a log line: ``unigram 6.47, bigram 5.31``."""
     return ", ".join(f"{label} {metrics[name]:.2f}" for name, label in BASELINE_LOSSES.items() if name in metrics)
 
 

@@ -1,6 +1,6 @@
 """The checker of a file of training metrics: ``python -m jobs check-metrics FILE``.
 
-It reports defects that such files have been seen to have. Columns are found by the names that this and other projects
+It reports defects that have occurred in such files. Columns are found by the names that Nightjar and other programs
 use: ``learning_rate``, ``LearningRate``, ``lr``.
 """
 
@@ -26,7 +26,10 @@ _TRAIN, _VALID = ("train", "training"), ("valid", "validation", "val")
 
 
 def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
-    """Return one line for each defect of a CSV file of metrics; a constant learning rate may be correct."""
+    """Return one line for each defect of a CSV file of metrics.
+
+    With `has_constant_rate`, a constant learning rate is not a defect.
+    """
     reader, rows = csv.reader(text.splitlines(keepends=True)), list[tuple[int, list[str]]]()
     try:
         rows.extend((reader.line_num, row) for row in reader)
@@ -34,9 +37,11 @@ def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
         begins = rows[-1][0] + 1 if rows else 1
         return [f"line {begins}: not CSV ({error}); look for a quote that is not closed"]
     if not rows:
-        return ["line 1: the file is empty, not even a header"]
+        return ["line 1: the file is empty; it has no header"]
     (_, header), body = rows[0], rows[1:]
-    found = [f"line 1: column '{name}' twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    found = [
+        f"line 1: column '{name}' occurs more than once" for name in dict.fromkeys(header) if header.count(name) > 1
+    ]
     if not body:
         return [*found, "line 2: no row after the header"]
     found += _grouped(_wrong_cells(header, body))
@@ -47,7 +52,7 @@ def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
 
 
 def check_file(uri: str) -> list[str]:
-    """Return the defects of a file; if it lies in a run's folder, the run's configuration names the schedule.
+    """Return the defects of a file. The configuration of the file's run, if any, gives the learning-rate schedule.
 
     Raises:
         InputError: if there is no such file, or it is not UTF-8 text.
@@ -64,7 +69,7 @@ def check_file(uri: str) -> list[str]:
 
 
 def _schedule(uri: str) -> str | None:
-    """Return the learning-rate schedule of the run that ``<run>/stats/metrics.csv`` belongs to, if there is one."""
+    """Return the learning-rate schedule of the run of ``<run>/stats/metrics.csv``. Return None for other files."""
     folder, _, name = uri.rpartition("/")
     schedule: str | None = None
     if folder.endswith("/stats") and name:
@@ -78,9 +83,9 @@ def _wrong_cells(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -
     """Yield the line and the description of each defect of a row."""
     for line, row in body:
         if row == header:
-            yield line, "the header again"
+            yield line, "the header is repeated"
         elif len(row) != len(header):
-            yield line, f"{len(row)} fields, the header names {len(header)}"
+            yield line, f"{len(row)} fields, but the header has {len(header)}"
         else:
             for name, cell in zip(header, row, strict=True):
                 if not cell.strip():
@@ -103,7 +108,7 @@ def _listed(lines: Sequence[int]) -> str:
 
 
 def _columns(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -> dict[str, Column]:
-    """Return the columns of finite numbers by the file's names, from the rows with the right number of fields."""
+    """Return the columns that have only finite numbers, by name. Rows with a wrong number of fields are left out."""
     whole = [row for _, row in body if len(row) == len(header) and row != header]
     columns = {name: [_number(row[place]) for row in whole] for place, name in enumerate(header)}
     return {name: column for name, column in columns.items() if all(map(math.isfinite, column))}
@@ -116,7 +121,7 @@ def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> It
     for key, name in usual.items():
         column, metric = columns[name], metrics.get(key, Metric("", ""))
         if key in ("learningrate", "lr") and not has_constant_rate and _is_constant(column):
-            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: its value was not read again after it changed"
+            yield f"'{name}' is {column[0]:g} in all {len(column)} rows: the rate of later steps was not recorded"
         if "accuracy" in key and not any(column):
             yield f"'{name}' is 0 in all {len(column)} rows: predictions are compared with something they cannot equal"
         if "loss" in key and not metric.baseline and _is_constant(column):
@@ -130,7 +135,7 @@ def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> It
 
 
 def _known_metrics() -> dict[str, Metric]:
-    """Return our metrics by the letters of their names, and the step also as "iteration", a usual name for it."""
+    """Return Nightjar's metrics by the letters of their names. `step` is also listed as "iteration"."""
     metrics = {_letters(name): metric for name, metric in metrics_of(EvaluationRow).items()}
     return metrics | {"iteration": metrics["step"]}
 
@@ -144,10 +149,10 @@ def _is_constant(column: Column) -> bool:
 
 
 def _disorder(name: str, column: Column, *, strictly: bool) -> Iterator[str]:
-    """Yield the first row where a column decreases; if `strictly`, the first where it does not increase."""
+    """Yield a line for the first row where a column decreases. If `strictly`, it must increase in every row."""
     for row, (before, after) in enumerate(pairwise(column), 2):
         if after < before or (strictly and after == before):
-            yield f"'{name}' is {after:g} in row {row}, after {before:g}: rows are out of order, or of two runs"
+            yield f"'{name}' is {after:g} in row {row}, after {before:g}: rows are out of order, or from two runs"
             return
 
 
@@ -166,7 +171,7 @@ def _no_better(columns: Mapping[str, Column], valid: str | None, baselines: Iter
 
 
 def _first(usual: Mapping[str, str], sides: Iterable[str], quantity: str) -> str | None:
-    """Return the name, as the file spells it, of the first column that it has: ``valid_loss``, or ``val_loss``."""
+    """Return the file's column for a `quantity` of a side, whose usual names are `sides`; None if it has none."""
     return next((usual[side + quantity] for side in sides if side + quantity in usual), None)
 
 

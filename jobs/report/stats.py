@@ -1,7 +1,7 @@
 """The statistics of a run as files: ``stats.json``, ``stats.txt``, the CSV files, ``report.html`` and pictures.
 
-Each step leaves ``stats/<step>.json``. The merged files are rewritten after every step, also after a failed one. So
-a run that failed still has the statistics of the steps before the failure.
+Each step writes ``stats/<step>.json``. The merged files are rewritten after every step, including failed steps. So a
+run that failed still has the statistics of the steps before the failure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Table(NamedTuple):
     """A table among the statistics of a step."""
 
     file: str
-    """The CSV file with the table's rows of all steps."""
+    """The CSV file, which has the table's rows from all steps."""
     row: type
     names_step: bool
     """Whether a row of the CSV file begins with the name of its step."""
@@ -48,7 +48,7 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     """Write the statistics of one step and the curves of training, then the merged files."""
     curves = {"evaluations": _write_curves(run, stats["started"])} if step == "train" else {}
     store.write_json(run.step_stats(step), {**stats, **curves})
-    with reading(run.stats, "delete it; later steps write their statistics anew"):
+    with reading(run.stats, "delete it; later steps write their statistics again"):
         steps = read_steps(run)
         merged = merge(steps)
         rows = {kind: rows_of(steps, kind) for kind in TABLES}
@@ -57,7 +57,7 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
     store.write_json(join(run.stats, "stats.json"), merged)
     for name, data in files.items():
         store.write_bytes(join(run.stats, name), data)
-    report = read_report(run, is_over=True)  # this step is, and the lock is its own
+    report = read_report(run, is_over=True)  # the lock belongs to this step, which is over
     store.write_bytes(run.report, to_html(report))
     if step == report.summary.steps[-1].name:
         write_pictures(report, run.stats)
@@ -74,7 +74,7 @@ def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
 
 
 def read_steps(run: Run) -> dict[str, dict[str, Any]]:
-    """Return the statistics of the steps that have left some, in the steps' order."""
+    """Return the statistics of each step that has written some, in the order of the steps."""
     found = {}
     for step in STEPS:
         with suppress(FileNotFoundError):
@@ -83,7 +83,7 @@ def read_steps(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def merge(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the summary, the seconds of each step, and the statistics of each step without its tables."""
+    """Return the summary, the duration of each step in seconds, and the statistics of each step without its tables."""
     summary = {name: steps[step][name] for step, name in SUMMARY_METRICS if name in steps.get(step, {})}
     plain = {step: {key: value for key, value in stats.items() if key not in TABLES} for step, stats in steps.items()}
     return {**summary, "seconds": {step: stats.get("seconds") for step, stats in plain.items()}, "steps": plain}
@@ -114,7 +114,7 @@ def _block(stats: Mapping[str, Any]) -> Iterable[str]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a CSV file of rows with equal columns; everything but numbers is quoted (RFC 4180, with line feeds)."""
+    """Return a CSV file of rows with equal columns. Values other than numbers are quoted (RFC 4180, line feeds)."""
     columns = list(rows[0]) if rows else []
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
@@ -124,7 +124,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def to_lines(rows: Sequence[Mapping[str, Any]], columns: Iterable[str]) -> list[str]:
-    """Return the lines of a text table with right-aligned columns; columns that the rows lack are left out."""
+    """Return the lines of a text table with right-aligned columns. Columns that the rows do not have are left out."""
     shown = [column for column in columns if rows and column in rows[0]]
     cells = [[column.replace("_", " ") for column in shown]]
     cells += [[readable(row[column]).splitlines()[0] for column in shown] for row in rows]

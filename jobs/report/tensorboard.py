@@ -19,11 +19,11 @@ from jobs.metrics.training import StepRow
 NAME = "events.out.tfevents.nightjar"
 """TensorBoard reads files with ``tfevents`` in their name."""
 MAX_STEPS = 20_000
-"""Longer trainings are thinned out: TensorBoard shows about a thousand points of a curve."""
+"""With more steps, only every n-th is written, since TensorBoard shows about a thousand points of a curve."""
 
 
 def event_file(rows: Sequence[StepRow], started: float) -> bytes:
-    """Return the content of an event file with an event for each row; `started` is in seconds since 1970."""
+    """Return the content of an event file with an event for each row. `started` is in seconds since 1970."""
     every = -(-len(rows) // MAX_STEPS)
     chosen = [row for number, row in enumerate(rows, 1) if number % every == 0 or "valid_loss" in row]
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +43,7 @@ def _events(rows: Iterable[StepRow], started: float) -> Iterator[Event]:
 
 
 def scalars(row: StepRow) -> Iterator[tuple[str, float]]:
-    """Yield the tag and the value of each number of a row: ``loss/valid_loss``, ``gradient/hidden_max``."""
+    """Yield the tag and the value of each number of a row, with tags such as ``loss/valid_loss``."""
     charts = {name: metric.chart for name, metric in metrics_of(StepRow).items() if metric.chart}
     for key, value in row.items():
         if isinstance(value, dict):

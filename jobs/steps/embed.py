@@ -1,4 +1,4 @@
-"""An optional step: from tokens to one vector for each. Publishes ``<lake>/datasets/embeddings/<fingerprint>/``."""
+"""The optional embed step: trains token vectors. Publishes ``<lake>/datasets/embeddings/<fingerprint>/``."""
 
 from __future__ import annotations
 

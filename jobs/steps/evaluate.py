@@ -1,4 +1,4 @@
-"""The evaluate step: the loss of a model that exists on each document of the run's text. It needs no training."""
+"""The evaluate step: computes the loss of an existing model on each document of the run's text, without training."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from jobs.model_io.folder import load_model
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Evaluate the model that the run uses, unless that is done already; return the statistics.
+    """Evaluate the model that the run uses, and return the statistics. Finished results for this model are reused.
 
     The whole corpus is checked before anything is written.
     """
     if config.use.model is None or EVALUATE not in config.steps:
-        raise InputError("use.model: names no model to evaluate; start a run with use.model and use.task=evaluate")
+        raise InputError("use.model: no model to evaluate; start a run with use.model and use.task=evaluate")
     model = decide_used(run, config.use.model)
     finished = store.read_manifest(run.evaluation)
     if finished is not None and finished.inputs["model"] == model.fingerprint:
@@ -63,7 +63,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 
 
 def _summarize(scored: Sequence[ScoredPart], unit: LossUnit) -> EvaluateStats:
-    """Return the statistics of all documents; the means are None if a document has no finite loss."""
+    """Return the statistics of all documents. The mean losses are None if the loss of a document is not finite."""
     counts = [entry.counts for part in scored for entry in part.files]
     num_bytes, loss = sum(each["bytes"] for each in counts), sum(part.loss for part in scored)
     if not num_bytes:

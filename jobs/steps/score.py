@@ -1,7 +1,7 @@
-"""The score step: the losses of the run's model and of the champion on the frozen evaluation set of their pipeline.
+"""The score step: computes the losses of the run's model and of the champion on the pipeline's evaluation set.
 
-Promotion decides by them. The step runs only for runs that may promote, and whose split is fixed for life: only then is
-it known that no model has trained on the documents of the set.
+Promotion decides by these losses. The step runs only for runs that may promote and have ``windows.split=fixed``. Only
+with this split is it certain that neither model was trained on the documents of the set.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from jobs.results.scores import SCORES, DocumentScore, format_scores
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Score the run's model and its pipeline's champion, unless the scores exist already; return the statistics."""
+    """Score the run's model and its pipeline's champion, and return the statistics. Finished scores are reused."""
     if config.windows.split != "fixed":
         raise InputError(
-            f"windows.split={config.windows.split}: models are compared only with windows.split=fixed, since others may"
-            " train on the evaluation set"
+            f"windows.split={config.windows.split}: models are compared only with windows.split=fixed, since with other"
+            " splits they may be trained on the evaluation set; set windows.split=fixed"
         )
     model = store.read_manifest(run.model)
     if model is None:
@@ -66,7 +66,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 def _compare(
     run: Run, model: Manifest, champion: Champion | None, frozen: FrozenSet, engine: Engine
 ) -> tuple[LossUnit, list[DocumentScore], str]:
-    """Return the unit of the losses, the scores, and why the champion is not compared, if it is not."""
+    """Return the unit of the losses, the scores, and what keeps the champion from being compared (empty if nothing)."""
     loaded, tokenizer = load_model(run.model)
     unit = loaded.loss_unit
     obstacle = find_obstacle(champion, run, loaded, tokenizer) if champion else ""
@@ -76,8 +76,8 @@ def _compare(
     if champion and not obstacle:
         try:
             before = _score(frozen, champion.model_uri, champion.model, engine)
-        except InputError as error:  # a vocabulary without an unknown token refuses text that it lacks
-            obstacle = f"the champion cannot read the evaluation set: {error}"
+        except InputError as error:  # a vocabulary without an unknown token cannot encode all text
+            obstacle = f"the champion cannot encode the evaluation set: {error}"
     documents = [
         DocumentScore(each.document, each.num_bytes, _finite(each.loss), _finite(before[i].loss) if before else None)
         for i, each in enumerate(scored)
@@ -102,7 +102,7 @@ def _finite(loss: float) -> float | None:
 
 
 def _summarize(documents: Sequence[DocumentScore], unit: LossUnit, obstacle: str) -> ScoreStats:
-    """Return the statistics of scores; a mean is None if a document has no finite loss."""
+    """Return the statistics of the scores. A model's mean loss is None if its loss of a document is not finite."""
     num_bytes = sum(each.num_bytes for each in documents)
     stats: ScoreStats = {"num_documents": len(documents), "num_bytes": num_bytes, "not_compared": obstacle}
     for name, losses in (

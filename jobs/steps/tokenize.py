@@ -36,7 +36,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     settings, lake = config.text_settings, Lake(run.lake_uri)
     earlier, again = tee(earlier_tokens(lake, config.corpus, run) if settings.tokenizer != "train" else ())
     tokenizer, origin = find_tokenizer(settings.tokenizer, inherited_pipeline(run, config), earlier)
-    for remark in tokenizer.remarks() if tokenizer else ():  # said here alone, though checks read the tokenizer before
+    for remark in tokenizer.remarks() if tokenizer else ():  # earlier checks of the tokenizer do not log them
         log.warning("tokenize.tokenizer: %s: %s", origin, remark)
     listing, corpus = read_corpus(config.corpus, lake.uri, settings, engine, progress)
     inputs = describe_inputs(corpus, settings, tokenizer, code_version(__name__))
@@ -52,7 +52,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     )
     stats = find_or_make(run, "tokens", reusable.complete or fingerprint(kind="tokens", **inputs), make)
     for name, meaning in _NOTICES.items():
-        if stats.get(name):  # a dataset of an earlier version does not have it
+        if stats.get(name):  # datasets of earlier versions do not have all of them
             progress(f"corpus: {stats[name]:,} {meaning}")
     num_reused = len(corpus) if stats["reused"] else len(reusable.files)
     progress(

@@ -37,7 +37,7 @@ CARD_SAMPLES = 3
 
 
 def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Train the run's model, write metrics and model folder, and return the statistics.
+    """Train the run's model, write the metrics and the model folder, and return the statistics.
 
     If the run was trained before, return the statistics of that training.
     """
@@ -46,7 +46,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         return finished
     datasets = used_datasets(run)
     if not {"tokens", "windows"} <= datasets.keys():
-        raise InputError(f"{run.datasets}: names no windows dataset; run the tokenize and windows steps first")
+        raise InputError(f"{run.datasets}: no windows dataset yet; run the tokenize and windows steps first")
     replayed = read_replayed(run)
     record = replayed.record if replayed else None
     job, start = locate_start(TrainingJob(run, config, datasets["windows"], record=record))
@@ -65,14 +65,14 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 
 
 def _find_finished(run: Run) -> dict[str, Any] | None:
-    """Return the statistics of a training that is complete, after a check of its files; else None."""
+    """Return the statistics of a complete training, after a check of its files. Return None if it is not complete."""
     manifest = store.read_manifest(run.train)
     if manifest is None:
         return None
     store.verify_sizes(run.train, manifest)
     model = store.read_manifest(run.model)
     if model is None or model.fingerprint != manifest.inputs["model"]:
-        raise DamagedError(f"{run.model}: not the model that this run trained; delete {run.train} and run again")
+        raise DamagedError(f"{run.model}: this is not the model that the run trained; delete {run.train} and run again")
     store.verify_sizes(run.model, model)
     return manifest.counts | {"reused": True}
 

@@ -26,7 +26,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     name = fingerprint(
         kind="windows",
         tokens=tokens.fingerprint,
-        settings={**settings.model_dump(), "stride": settings.stride},  # computed in `jobs.config`, which is a leaf
+        settings={**settings.model_dump(), "stride": settings.stride},  # its formula is not in the code version
         code=code_version(__name__),
         **({"sides": decided.digest} if decided else {}),
     )

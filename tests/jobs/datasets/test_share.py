@@ -109,7 +109,7 @@ def test_a_threshold_that_gives_the_share_is_kept(tmp_path):
         ({"a.txt": [100] * 99}, {"split": "source"}, "0 tokens in 0 documents.* each file whole", {"split": "block"}),
         ({f"{i}.txt": [90] for i in range(99)}, {"split": "tail"}, "0 tokens .*end of each file", {"split": "block"}),
         ({"a.txt": [10] * 99}, {"over": "document"}, "none of its 99 documents has enough", {"over": "stream"}),
-        ({"a.txt": [40] * 4}, {"size": 100}, "needs 101; the corpus has 164 tokens", {"size": "25"}),
+        ({"a.txt": [40] * 4}, {"size": 100}, "needs 101 tokens; the corpus has 164 tokens", {"size": "25"}),
     ],
     ids=["two files", "one file", "tails", "short", "few"],
 )

@@ -44,13 +44,17 @@ def test_a_correct_file_has_no_defect():
         pytest.param("", "line 1: the file is empty", id="empty"),
         pytest.param(csv_of(), "line 2: no row", id="header alone"),
         pytest.param(
-            csv_of(*ROWS, header=HEADER.replace("train_acc", "valid_acc")), "'valid_accuracy' twice", id="twice"
+            csv_of(*ROWS, header=HEADER.replace("train_acc", "valid_acc")),
+            "'valid_accuracy' occurs more than once",
+            id="twice",
         ),
-        pytest.param(csv_of(ROWS[0], HEADER, *ROWS[1:]), "line 3: the header again", id="header again"),
+        pytest.param(csv_of(ROWS[0], HEADER, *ROWS[1:]), "line 3: the header is repeated", id="header again"),
         pytest.param(
-            csv_of(*(f"{row},12" for row in ROWS)), "lines 2, 3, 4: 10 fields, the header names 9", id="more fields"
+            csv_of(*(f"{row},12" for row in ROWS)), "lines 2, 3, 4: 10 fields, but the header has 9", id="more fields"
         ),
-        pytest.param(csv_of(ROWS[0], ROWS[1][:20], ROWS[2]), "line 3: 5 fields, the header names 9", id="fewer fields"),
+        pytest.param(
+            csv_of(ROWS[0], ROWS[1][:20], ROWS[2]), "line 3: 5 fields, but the header has 9", id="fewer fields"
+        ),
         pytest.param(with_column("seconds", "1", "", "3"), "line 3: 'seconds' is missing", id="missing"),
         pytest.param(with_column("seconds", "1", "2 s", "3"), "line 3: 'seconds' is not a finite number", id="text"),
         pytest.param(with_column("train_loss", "1", "nan", "3"), "line 3: 'train_loss' is not a finite", id="nan"),
@@ -83,7 +87,7 @@ def test_files_of_another_pipeline():
     header = "Epoch,LearningRate,Loss,Accuracy,MemoryMB"
     rows = [f"{epoch},0.002952,5.{60 - epoch},0.0,executor 1: 512,executor 2: 498" for epoch in (1, 2, 3)]
     found = find_defects("\n".join([header, *rows, header, *rows]))
-    assert found == ["lines 2, 3, 4, 6, 7 and 1 more: 6 fields, the header names 5", "line 5: the header again"]
+    assert found == ["lines 2, 3, 4, 6, 7 and 1 more: 6 fields, but the header has 5", "line 5: the header is repeated"]
     rows = [f"{epoch},0.002952,5.{60 - epoch},0.0,512" for epoch in (1, 2, 3)]
     assert [line.split(" in ")[0] for line in find_defects("\n".join([header, *rows]))] == [
         "'LearningRate' is 0.002952",
@@ -109,7 +113,7 @@ def test_the_command(tmp_path, capsys):
     path.write_text(csv_of(ROWS[0], HEADER))
     assert main(["check-metrics", str(path)]) == 2
     captured = capsys.readouterr()
-    assert captured.out == f"{path}: line 3: the header again\n"
+    assert captured.out == f"{path}: line 3: the header is repeated\n"
     assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
 
 

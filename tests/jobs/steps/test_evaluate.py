@@ -132,7 +132,7 @@ def test_a_wrong_text_is_named_and_nothing_is_published(local, files, settings, 
 
 @pytest.mark.parametrize("settings", [{}, {"use.model": "champion"}])
 def test_a_run_that_trains_or_generates_evaluates_nothing(local, settings):
-    with pytest.raises(InputError, match=r"use\.model: names no model to evaluate"):
+    with pytest.raises(InputError, match=r"use\.model: no model to evaluate"):
         evaluate.run(Lake(local).run("r"), resolve("none", "tiny", settings), TravelEngine(), lambda _: None)
 
 

@@ -294,7 +294,8 @@ def test_a_corpus_without_a_fair_share_decides_nothing(local):
     nights = Nights(local)
     nights.write(a=line(0))
     with pytest.raises(
-        InputError, match=r"no draw gives .* 20.0% .* 1 different documents of at most 16384 bytes; give more text$"
+        InputError,
+        match=r"no random split gives .* 20.0% .* 1 different documents of at most 16384 bytes; give more text$",
     ):
         nights.begin().windows()
     assert not list_files(nights.decisions.folder_uri)

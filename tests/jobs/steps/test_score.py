@@ -209,7 +209,7 @@ def test_a_champion_that_may_have_trained_on_the_set_is_not_compared(nights, loc
     assert re.match("the champion may have trained .* has windows.split=auto", run(night)[1].not_compared)
     store.delete_file(early.run.config)
     store.delete_folder(night.run.score)
-    assert "is not in" in run(night)[1].not_compared
+    assert "has no configuration that can be read" in run(night)[1].not_compared
     store.delete_file(PipelineFolders(local).champion)
     promote(night)
     (weights,) = [file for file in store.list_files(night.lake.models) if night_file(file, night)]
@@ -236,7 +236,7 @@ def test_a_model_that_descends_from_an_unknown_one_is_not_compared(nights):
     auto = with_model(nights.make(windows__split="auto", promotion__enabled=False))
     assert "this model may have trained on the evaluation set: run " in started(third, auto.run.model)
     assert "has windows.split=auto" in started(fourth, third.run.model)
-    assert "of no run of this pipeline" in started(fourth, "file:///elsewhere/model")
+    assert "which is not a model of a known run" in started(fourth, "file:///elsewhere/model")
     assert "is of another pipeline" in started(fourth, nights.begin().lake.run("x", "poems").model)
 
 

@@ -289,7 +289,7 @@ def test_an_altered_model_of_a_finished_training_is_an_error(place):
 def test_without_windows_the_error_names_the_steps_to_run(place):
     run, config = make_run(place)
     local_path(run.datasets).unlink()
-    with pytest.raises(InputError, match="names no windows dataset; run the tokenize and windows steps first"):
+    with pytest.raises(InputError, match="no windows dataset yet; run the tokenize and windows steps first"):
         train.run(run, config, InlineEngine(), lambda _: None)
 
 

@@ -197,9 +197,9 @@ COSTLY = (
     Fault("empty partition of the corpus", "s3://*/corpora/a.txt: no text in its 1 file (empty, or only whitespace);"
           " give files with text", kind=UserError,
           plant=lambda scene: store().write_bytes(scene.corpus, b" \n" * 5000)),
-    Fault("empty partition of the split", "corpus too short: its validation part has 0 tokens in 0 documents, a"
-          " window of windows.size=16 needs 17; the corpus has * tokens in 1 document, and documents are too short"
-          " to be cut; give more text", kind=UserError, step="windows",
+    Fault("empty partition of the split", "corpus too short: its validation part has 0 tokens in 0 documents, but"
+          " a window of windows.size=16 needs 17 tokens; the corpus has * tokens in 1 document, and documents are too"
+          " short to be cut; give more text", kind=UserError, step="windows",
           command=f'{PYTHON} -m jobs tokenize --config "$3" --engine inline && {INLINE}',
           plant=lambda scene: store().write_bytes(scene.corpus, b"some say in ice " * 8)),
     Fault("too few slots", "train.workers (2) needs as many slots at the same time, but Spark on local[1] has 1:"
