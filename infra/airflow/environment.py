@@ -12,10 +12,12 @@ _PASSWORDS_FILE, _SECRETS_FILE = "passwords.json", "secrets.json"
 
 
 def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> dict[str, str]:
-    """Return the environment variables for every process of a local Airflow. Creates its password and secrets once.
+    """Return the environment variables for every process of a local Airflow.
+
+    Create Airflow's password and secrets if they do not exist yet.
 
     Args:
-        home: Folder of its database, logs and secrets (``AIRFLOW_HOME``).
+        home: Folder of Airflow's database, logs and secrets (``AIRFLOW_HOME``).
         lake_uri: URI of the lake.
         emr_endpoint: URL of the embedded EMR and S3.
         port: Port of the UI and API. Not used by a headless run.
@@ -32,7 +34,7 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
     }
     return {
         "NIGHTJAR_POLL_SECONDS": "1",
-        # This machine, and not the nodes of a cluster on AWS.
+        # Sizes for this machine, instead of those for the nodes of a cluster on AWS.
         "NIGHTJAR_SPARK_EXECUTORS": "2",
         "NIGHTJAR_SPARK_EXECUTOR_CORES": "1",
         **inherited,
@@ -62,14 +64,14 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
         "CORE__PLUGINS_FOLDER": str(PROJECT_ROOT / "plugins"),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "4",  # each is a process, and the default is 32
+        "CORE__PARALLELISM": "4",  # each parallel task is a process, and the default is 32
         "CORE__FERNET_KEY": "",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / _PASSWORDS_FILE),
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        # SQLite has one writer at a time. On a busy machine, others wait longer than its default of 5 s, and the API
-        # answers with an internal error.
+        # SQLite has one writer at a time. On a busy machine, other writers wait longer than the default timeout of 5 s,
+        # and the API then answers with an internal error.
         "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
         "API__HOST": "127.0.0.1",

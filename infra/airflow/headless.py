@@ -1,7 +1,7 @@
 """Run a DAG, by default `train_llm`, without a scheduler or UI, one task after another.
 
 `run_dag` starts this module as a process: ``python -m infra.airflow.headless --run-id NAME --conf JSON``. The run needs
-an Airflow home of its own, because a scheduler with the same database would run the tasks too.
+its own Airflow home, because a scheduler with the same database would run the tasks, too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def run_here(dag_id: str, run_id: str, conf: Mapping[str, Any]) -> int:
-    """Run a DAG in this process, whose environment names Airflow's home. Returns the exit code, as `run_dag` does."""
+    """Run a DAG in this process, whose environment names Airflow's home. Return the exit code, as `run_dag` does."""
     # Imported here because Airflow takes seconds to import, and the process that calls `run_dag` does not need it.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
     from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above

@@ -1,6 +1,6 @@
 """The processes of a local Airflow, each under a guard that ends it together with its descendants.
 
-The guard also ends them when this process dies, because the operating system then closes the pipe to the guard.
+The guard also ends them if this process is killed, because the operating system then closes the pipe to the guard.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG_TAIL_LINES = 15
 
 
 class ProcessError(NightjarError):
-    """A process ended unexpectedly or was not ready in time. The message has the end of its log."""
+    """A process ended unexpectedly, or was not ready in time. The message contains the end of the process's log."""
 
 
 class GuardedProcess:
@@ -52,7 +52,7 @@ class GuardedProcess:
 
     def __exit__(self, *_: object) -> None:
         if self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # it has ended already
+            with suppress(BrokenPipeError):  # the process has ended already
                 self._process.stdin.close()
         try:
             self._process.wait(GRACE_SECONDS * 2)
@@ -74,7 +74,7 @@ class GuardedProcess:
             raise ProcessError(f"{self.name} ended with exit status {status}; {self._log_tail()}")
 
     def wait_for_success(self, timeout_seconds: float) -> None:
-        """Wait for the end of the process. Raise `ProcessError` after the timeout or unless its exit status is 0."""
+        """Wait for the end of the process. Raise `ProcessError` if its exit status is not 0, or after the timeout."""
         try:
             status = self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
@@ -97,7 +97,7 @@ def wait_until(
     """Wait until `condition` returns True.
 
     Raises:
-        ProcessError: if one of `processes` has ended or, with the text `name`, after the timeout.
+        ProcessError: if one of `processes` has ended, or after the timeout. The message then starts with `name`.
     """
     deadline = time.monotonic() + timeout_seconds
     while not condition():

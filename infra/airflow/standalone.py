@@ -5,7 +5,7 @@
 
 A lake on this machine gets the sample corpus, which the trigger form then offers. The command prints the URL and the
 login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The home folder has the database, logs,
-password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a process died or did not start.
+password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a process failed or did not start.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Next
 READY_YARN = """
   watch YARN while a run has a cluster
     http://198.18.0.10:8088
-  pull a host's cable, and connect it again (root)
+  disconnect a host from the network, and connect it again (root)
     ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
   lose a host with all that runs on it (root)
     kill -9 $(ip netns pids njy-2)"""
@@ -102,7 +102,7 @@ def local_airflow(
         airflow: Command that starts Airflow.
 
     Raises:
-        ProcessError: if a process died or is not healthy within the timeout.
+        ProcessError: if a process ended, or is not healthy within the timeout.
     """
     lake_uri, port = to_uri(lake), free_port(port)
     home = home.absolute()
@@ -166,9 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
-    """Give a lake on this machine its folders and the sample corpus, and yield the variables that Airflow needs.
+    """Create the folders and the sample corpus of a lake on this machine. Yield environment variables for Airflow.
 
-    A lake in the embedded S3 is new at each start, so the sample corpus is then used where it was downloaded.
+    A lake in the embedded S3 is empty at each start. So ``NIGHTJAR_CORPUS`` then names the folder on this machine to
+    which the sample corpus was downloaded.
     """
     cache = PROJECT_ROOT / ".cache"
     with ExitStack() as stack:
@@ -186,17 +187,19 @@ def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
 
 
 def _check_yarn(lake_uri: str) -> None:
-    """Check that this machine can have a YARN, and that its hosts can reach the lake."""
-    from infra.emr.spark_home import require_spark  # noqa: PLC0415 - only a YARN needs it
+    """Check that a local YARN cluster can run on this machine, and that its hosts can reach the lake."""
+    from infra.emr.spark_home import require_spark  # noqa: PLC0415 - only a YARN cluster needs it
     from infra.emr.yarn import cluster  # noqa: PLC0415 - see above
 
     if not is_s3(lake_uri):
-        raise InputError(f"--lake {lake_uri}: the hosts of a YARN reach S3 alone; name a lake at s3://, as on EMR")
+        raise InputError(
+            f"--lake {lake_uri}: the hosts of a YARN cluster reach only S3; give a lake at s3://, as on EMR"
+        )
     cluster.check(require_spark())
 
 
 def _about_lake(lake_uri: str) -> tuple[str, str, str]:
-    """Return what to do with a text of one's own, where, and what is lost at the end."""
+    """Return parts of the message `READY`: how to use your own text, where to put it, and what is lost at the end."""
     corpora = Lake(lake_uri).corpora
     if is_s3(lake_uri):
         return "upload it, and name it in the form", f"{corpora}/...", " (the lake is in memory, and is lost)"
@@ -204,12 +207,12 @@ def _about_lake(lake_uri: str) -> tuple[str, str, str]:
 
 
 def _default_port() -> int:
-    """Return the port that `NIGHTJAR_PORT` names, else 8080, else, if that is taken, any free one."""
+    """Return the port in `NIGHTJAR_PORT`, or else 8080. Return 0, for any free port, if 8080 is in use."""
     if chosen := os.environ.get("NIGHTJAR_PORT"):
         try:
             return int(chosen)
         except ValueError:
-            raise InputError(f"NIGHTJAR_PORT: {chosen!r} is no number of a port; give one, such as 8081") from None
+            raise InputError(f"NIGHTJAR_PORT: {chosen!r} is not a port number; set a number such as 8081") from None
     try:
         return free_port(DEFAULT_PORT)
     except InputError:
@@ -218,7 +221,11 @@ def _default_port() -> int:
 
 
 def call(url: str, body: Any = None, token: str = "", method: str | None = None) -> Any:
-    """Send a JSON request and return the JSON of the response. No response, or an error status, is an `OSError`."""
+    """Send a JSON request and return the JSON of the response.
+
+    Raises:
+        OSError: if there is no response, or if its status is an error.
+    """
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if token:
@@ -251,7 +258,7 @@ def is_dag_ready(url: str, password: str, dag_id: str) -> bool:
 
 
 def _stop(stop: threading.Event) -> None:
-    """Interrupt the start or the wait. Further signals are ignored."""
+    """Raise `KeyboardInterrupt` at the first signal, to end the start or the wait. Ignore further signals."""
     if not stop.is_set():
         stop.set()
         raise KeyboardInterrupt
@@ -274,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def emr_command(home: Path, lake_uri: str, endpoint: str, executors: Executors = "threads") -> list[str]:
-    """Return the command that starts the embedded EMR at `endpoint`, with the lake's bucket if it is on S3."""
+    """Return the command that starts the embedded EMR at `endpoint`. It creates the bucket of a lake on S3."""
     command = [sys.executable, "-m", "infra.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
     return [*command, "--state-dir", str(home / "emr"), "--executors", executors, *buckets]

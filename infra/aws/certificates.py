@@ -1,7 +1,8 @@
 """Make the certificate for TLS between the nodes of a cluster: PEM files in a zip, as EMR requires.
 
 The certificate is self-signed and valid for the host names of nodes inside a VPC. It is made once and stored only in
-the lake's bucket, whose key encrypts it. It is not in the lake, which the roles of nodes and Airflow may read.
+the lake's bucket, encrypted with the bucket's key. It is outside of the lake's prefix, because the roles of nodes and
+Airflow may read everything with that prefix.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ VALID_DAYS = 825
 
 
 def upload_once(lake_uri: str) -> None:
-    """Upload a new certificate to the lake's bucket, unless it has one that is valid for another month."""
+    """Upload a new certificate to the lake's bucket, if no certificate there is valid for another month."""
     client = boto3.client("s3")
     bucket, _ = bucket_and_key(lake_uri)
     store, uri = Store(lambda: client), f"s3://{bucket}/{NAME}"

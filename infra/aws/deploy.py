@@ -48,7 +48,7 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
 
 
 def destroy(stack: str) -> None:
-    """Delete the stack. The bucket and the key are kept, because they are the only copy of the data."""
+    """Delete the stack. Keep the bucket, because it has the only copy of the data, and the key that encrypts it."""
     client: Any = boto3.client("cloudformation")
     if _status(client, stack) is None:
         sys.stdout.write(f"stack {stack} does not exist\n")
@@ -89,7 +89,7 @@ def stack_name(env: str) -> str:
 
 
 def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existing: str | None) -> list[dict[str, Any]]:
-    """Return the parameters of the change set: the given ones, and the existing stack's for those not given."""
+    """Return the parameters of the change set. A parameter that is not given keeps the value of the existing stack."""
     values = dict(fixed)
     for parameter in given:
         key, found, value = parameter.partition("=")
@@ -154,7 +154,7 @@ def _status(client: Any, stack: str) -> str | None:
 
 
 def _wait(client: Any, waiter: str, stack: str) -> None:
-    """Wait for a waiter of boto3 on the stack."""
+    """Wait for the stack with the boto3 waiter named `waiter`, such as ``stack_delete_complete``."""
     try:
         client.get_waiter(waiter).wait(StackName=stack, WaiterConfig={"Delay": POLL_SECONDS, "MaxAttempts": MAX_POLLS})
     except WaiterError as error:

@@ -1,4 +1,4 @@
-"""What a deployment's network has beside its stack: the VPC, its subnets, and what EMR adds to the groups."""
+"""Reads and changes the parts of a deployment's network outside of its stack: the VPC, subnets, and what EMR adds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]
 
 
 def vpc_cidr(vpc_id: str) -> str:
-    """Return the block of addresses of a VPC."""
+    """Return the address block of a VPC, such as ``10.0.0.0/16``."""
     try:
         [vpc] = boto3.client("ec2").describe_vpcs(VpcIds=[vpc_id])["Vpcs"]
     except ClientError as error:
@@ -43,9 +43,9 @@ def tag_for_emr(subnet_ids: Sequence[str]) -> None:
 
 
 def release_groups(group_ids: Sequence[str]) -> None:
-    """Remove what would keep CloudFormation from deleting the stack's security groups.
+    """Remove what prevents CloudFormation from deleting the stack's security groups.
 
-    EMR adds rules to the groups that refer to one another, and may have created an endpoint in one of them.
+    EMR adds rules with which the groups refer to one another, and may have created an endpoint in one of the groups.
 
     Raises:
         InputError: if a cluster still uses the groups.
@@ -70,7 +70,7 @@ def release_groups(group_ids: Sequence[str]) -> None:
     endpoints = client.describe_vpc_endpoints(Filters=[{"Name": "tag:Name", "Values": ["emr-service-vpce"]}])
     for endpoint in endpoints["VpcEndpoints"]:
         groups = {group["GroupId"] for group in endpoint.get("Groups", [])}
-        # One that the stack owns goes with it, and one with other groups serves other clusters too.
+        # An endpoint of the stack is deleted with the stack. An endpoint with other groups serves other clusters, too.
         owner = {tag["Key"] for tag in endpoint.get("Tags", [])}
         if groups and groups <= set(group_ids) and "nightjar:project" not in owner:
             client.delete_vpc_endpoints(VpcEndpointIds=[endpoint["VpcEndpointId"]])
@@ -78,7 +78,7 @@ def release_groups(group_ids: Sequence[str]) -> None:
 
 
 def _referring(rule: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a rule that refers to groups, as the API takes it back."""
+    """Return the part of a rule that refers to groups, in the form that EC2 requires to revoke the rule."""
     pairs = [{"GroupId": pair["GroupId"]} for pair in rule["UserIdGroupPairs"] if "GroupId" in pair]
     kept = {key: value for key, value in rule.items() if key in ("IpProtocol", "FromPort", "ToPort")}
     return {**kept, "UserIdGroupPairs": pairs}

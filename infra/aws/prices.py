@@ -1,7 +1,7 @@
-"""Ask AWS for prices: its price list for all but spot instances, and EC2 for these.
+"""Get prices from AWS: spot prices from EC2, and all others from AWS's price list.
 
-The price list has several products for most questions, such as a price for each tenancy. The filters leave one. Where
-they leave several prices, none is taken.
+For most prices, the price list has several products, such as one for each tenancy. The filters select one of them. If
+the selected products have several prices, none is used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from jobs.prices.book import SPOT, SYSTEM_DISK, Kind, Price
 
 PRICE_LIST_REGION = "us-east-1"
-"""A region that answers for all; only a few have the price list."""
+"""The region of the price list's API. It has the prices of all regions. Few regions have this API."""
 _LINUX = {
     "operatingSystem": "Linux",
     "tenancy": "Shared",
@@ -27,14 +27,14 @@ _LINUX = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question to the price list."""
+    """A search for one price in the price list."""
 
     kind: Kind
     service: str
     filters: Mapping[str, str]
     item: str = ""
     usage: str = ""
-    """How the usage type of the product ends. Before it stands a short name of the region."""
+    """The end of the product's usage type, which begins with a short name of the region."""
 
     def request(self, region: str) -> dict[str, Any]:
         """Return the GetProducts request."""
@@ -44,7 +44,7 @@ class Question:
 
 
 def questions(instance_types: Iterable[str]) -> Iterator[Question]:
-    """Yield a question for each price of clusters with these instance types, and of the network around them."""
+    """Yield a search for each price of clusters with these instance types, and of their network."""
     for name in instance_types:
         yield Question("ec2", "AmazonEC2", {"instanceType": name, **_LINUX}, name)
         yield Question("emr", "ElasticMapReduce", {"instanceType": name, "softwareType": "EMR"}, name)
@@ -55,12 +55,12 @@ def questions(instance_types: Iterable[str]) -> Iterator[Question]:
 
 
 def fetch_prices(instance_types: Iterable[str], region: str, connect: Callable[[str, str], Any]) -> list[Price]:
-    """Return the prices for clusters with these instance types. Those that AWS does not name have no figure.
+    """Return the prices for clusters with these instance types. The `usd` of a price that AWS does not state is None.
 
     Args:
         instance_types: The instance types.
         region: The region of the clusters.
-        connect: Returns a client of a service in a region.
+        connect: Returns a boto3 client for the name of a service and a region.
     """
     types, today = sorted(set(instance_types)), datetime.now(UTC)
     price_list = connect("pricing", PRICE_LIST_REGION)
@@ -81,7 +81,10 @@ def fetch_prices(instance_types: Iterable[str], region: str, connect: Callable[[
 
 
 def _on_demand(price_list: Any, question: Question, region: str) -> tuple[float | None, str]:
-    """Return the one price that the price list has for a question, and its source; None if there is not just one."""
+    """Return the price that the price list has for a search, and its source.
+
+    Return None instead of the price if the price list has no price, or several.
+    """
     found = set()
     for page in price_list.get_paginator("get_products").paginate(**question.request(region)):
         for item in page["PriceList"]:
@@ -94,7 +97,7 @@ def _on_demand(price_list: Any, question: Question, region: str) -> tuple[float 
 
 
 def _prices_of(product: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the prices on demand of a product of the price list, of the first step if the price falls with the use."""
+    """Yield the on-demand prices of a product. If the price falls with usage, yield only that of the first tier."""
     for term in product["terms"].get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             usd = dimension["pricePerUnit"].get("USD")
@@ -103,7 +106,10 @@ def _prices_of(product: Mapping[str, Any]) -> Iterator[float]:
 
 
 def _spot(history: Any, instance_type: str, now: datetime) -> float | None:
-    """Return the present spot price of an instance type in the dearest zone of the region."""
+    """Return the current spot price of an instance type in the region's most expensive zone.
+
+    Return None if EC2 has no spot price for the type.
+    """
     asked = {"InstanceTypes": [instance_type], "ProductDescriptions": ["Linux/UNIX"], "StartTime": now, "EndTime": now}
     prices = [float(each["SpotPrice"]) for page in history.paginate(**asked) for each in page["SpotPriceHistory"]]
     return max(prices, default=None)

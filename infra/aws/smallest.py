@@ -1,16 +1,16 @@
-"""What the smallest run is, and what it starts: for the person who is asked. Imports no Airflow."""
+"""The settings of the smallest run on AWS, and a text about what it starts. This module does not import Airflow."""
 
 from __future__ import annotations
 
 from jobs.config import Config
 
 LIMIT_SECONDS = 45 * 60.0
-"""Time after which the cluster is ended, whatever runs."""
+"""Seconds after which the cluster is ended, whatever it is running."""
 SMALL = {
     "cluster.core_instances": 1,
     "cluster.task_instances": 0,
     "cluster.idle_timeout_seconds": 600,
-    "cluster.step_timeout_seconds": 600,  # the reaper's limit follows from it
+    "cluster.step_timeout_seconds": 600,  # the time to live, after which the reaper ends the cluster, follows from this
     "train.workers": 1,
     "train.epochs": 0.2,
     "generate.max_new_words": 5,
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def cost_text(config: Config) -> str:
-    """Return what the run starts, for the person who pays."""
+    """Return which instances the run starts and for how long, as text for the person who pays for them."""
     cluster = config.cluster
     return (
         f"one {cluster.primary_instance_types[0]} and {cluster.core_instances} {cluster.core_instance_types[0]}"

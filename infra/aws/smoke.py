@@ -1,8 +1,8 @@
-"""The smallest run on AWS, which records what could not be known without an account: ``nightjar aws-smoke``.
+"""Does the smallest run on AWS, to record what only a real cluster can show: ``nightjar aws-smoke``.
 
-One core node runs the preset tiny on a few kilobytes of text. Before it, a step records the release's own configuration
-files, versions, disks and GPUs. Everything lands in one zip file. The cluster is ended in any case: by this command,
-and by EMR itself when it is idle.
+One core node runs the preset tiny on a few kilobytes of text. A step before it records the release's configuration
+files, versions, disks and GPUs. All records are written to one zip file. The cluster is ended in any case: by this
+command, or by EMR after an idle time.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 
 
 class SmokeError(NightjarError):
-    """The run on AWS did not succeed. What it recorded is kept all the same."""
+    """The smallest run on AWS failed. Its records are written to the zip file all the same."""
 
 
 def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: Sequence[str] | None = None) -> Path:
-    """Run the smallest run on a cluster of its own, and return the zip file of what it recorded.
+    """Do the smallest run on its own cluster, and return the path of the zip file with its records.
 
     Args:
-        chosen: Settings beside those of the environment, such as other instance types.
+        chosen: Settings that override those of the environment, such as other instance types.
         folder: Local folder of the zip file.
-        poll_seconds: Seconds between two questions to EMR.
-        steps: The pipeline steps to run; all of the preset if None.
+        poll_seconds: Seconds between two requests for the state of the cluster.
+        steps: The pipeline steps to run. None: all steps of the preset.
 
     Raises:
-        SmokeError: if a step failed or the cluster did not start. The file is written before.
+        SmokeError: if a step failed, or if the cluster ended or took too long. The zip file is written before.
     """
     settled, client, store = settings.load(), boto3.client("emr", region_name=find_region()), Store()
     run_id = f"smoke-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -65,7 +65,7 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
     identity = requests.ClusterIdentity(run)
     request = requests.run_job_flow(config, identity, datetime.now(UTC), package, client.meta.region_name)
     clusters = RunClusters(lambda: client, store, identity, poll_seconds)
-    try:  # from here, because Ctrl-C may come while EMR answers
+    try:  # the request for the cluster is inside, because Ctrl-C may come before EMR's answer
         cluster_id = clusters.acquire(config, package)
         sys.stderr.write(f"aws-smoke: cluster {cluster_id}; press Ctrl-C to end it\n")
         for name in ("facts", *(config.steps if steps is None else steps)):
@@ -85,7 +85,7 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(zip_bytes(files))
     if failed:
-        raise SmokeError(f"{failed}; what was recorded is in {path}")
+        raise SmokeError(f"{failed}; see the records in {path}")
     return path
 
 
@@ -124,7 +124,7 @@ def _steps(client: Any, cluster_id: str) -> list[Any]:
 
 
 def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
-    """Return what EMR says about the cluster, its steps and its instances."""
+    """Return EMR's description of the cluster, its steps and its instances."""
     described: dict[str, Any] = dict(client.describe_cluster(ClusterId=cluster_id)["Cluster"])
     described["Steps"] = _steps(client, cluster_id)
     pages = client.get_paginator("list_instances").paginate(ClusterId=cluster_id)
@@ -135,7 +135,10 @@ def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
 def _logs(
     store: Store, folder: str, steps: Sequence[Any], wait_seconds: float, poll_seconds: float
 ) -> dict[str, bytes]:
-    """Return the logs of all steps by their names in the zip file, as far as EMR has uploaded them in time."""
+    """Return the logs of all steps, by their names in the zip file.
+
+    Wait up to `wait_seconds` until EMR has uploaded the logs. Later logs are left out.
+    """
     deadline = time.monotonic() + wait_seconds
     wanted = {f"steps/{step['Name']}/controller.gz": join(folder, step["Id"], "controller.gz") for step in steps}
     while True:
@@ -155,7 +158,10 @@ def _named(uris: set[str], names: Mapping[str, str]) -> Iterator[tuple[str, str]
 
 
 def _facts(store: Store, run: Run) -> dict[str, bytes]:
-    """Return the recorded facts, and the driver's configuration files as files of their own."""
+    """Return the file with the recorded facts, and a file for each configuration file of the driver's machine.
+
+    Return nothing if no facts were recorded.
+    """
     try:
         data = store.read_bytes(join(run.uri, "smoke", "facts.json"))
     except OSError:

@@ -1,4 +1,4 @@
-"""Who may use the service: anyone on this machine, and elsewhere who has a key."""
+"""Controls who may use the service: clients with an API key or, if there are no keys, clients on this machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FEWEST_CHARACTERS = 16
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether all addresses of a host are reached from this machine alone.
+    """Return whether all addresses of a host can be reached only from this machine.
 
     Raises:
-        InputError: if it has none.
+        InputError: if the host has no address.
     """
     try:
         found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local_name(host: str) -> bool:
-    """Return whether the header Host names this machine as programs on it do."""
+    """Return whether a Host header is ``localhost`` or a loopback address, with or without a port."""
     name = re.sub(r":\d*$", "", host).strip("[]")
     try:
         return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
@@ -40,7 +40,7 @@ def is_local_name(host: str) -> bool:
 
 
 class Keys:
-    """The keys that clients may show; none means that anyone may use the service."""
+    """The API keys of the service. A client sends one of them. If there are no keys, clients need none."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = [key.encode() for key in keys]
@@ -49,12 +49,15 @@ class Keys:
         return bool(self._keys)
 
     def admit(self, shown: str) -> bool:
-        """Return whether `shown` is a key; the time does not depend on how much of it is right."""
+        """Return whether `shown` is one of the keys.
+
+        The time that this takes does not depend on how many characters of a key are right.
+        """
         return max((hmac.compare_digest(key, shown.encode()) for key in self._keys), default=False)
 
 
 def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) -> Keys:
-    """Return the keys in the lines of a file, or the one of the variable NIGHTJAR_API_KEY.
+    """Return the keys in the lines of a file. Without a file, return the key in the variable NIGHTJAR_API_KEY, if any.
 
     Raises:
         InputError: if the file is not readable or has no key, or a key is short or not printable ASCII.
@@ -74,7 +77,7 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
     for number, key in enumerate(keys, 1):
         if len(key) < _FEWEST_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
-                f"{where}: key {number} is not {_FEWEST_CHARACTERS} printable ASCII characters or more without spaces;"
+                f"{where}: key {number} needs at least {_FEWEST_CHARACTERS} printable ASCII characters and no space;"
                 " make one with: openssl rand -hex 32"
             )
     return Keys(keys)

@@ -42,7 +42,7 @@ class Answer:
         """Tokens that were generated so far."""
 
     def add(self, update: Update) -> dict[str, Any] | None:
-        """Return what a continuation has got since its last update; None if that is nothing."""
+        """Add an update. Return what is new since the last update of its continuation, or None if nothing is new."""
         choice = self._choices[update.index]
         self.num_tokens += update.num_tokens - choice.num_tokens
         return choice.advance(update)
@@ -57,7 +57,7 @@ class Answer:
         return {**self._head, "choices": [choice.whole() for choice in self._choices], "usage": self._usage()}
 
     def events(self, updates: Sequence[Update]) -> Iterator[bytes]:
-        """Yield the events of `updates`, and after the last of them the end of the stream."""
+        """Yield the events of `updates`. When all continuations have ended, also yield the end of the stream."""
         options = self._request.stream_options
         wants_usage = options is not None and bool(options.include_usage)
         usage = {"usage": None} if wants_usage else {}
@@ -78,7 +78,7 @@ class Answer:
 
 
 class _Choice:
-    """What was sent of a continuation."""
+    """A continuation, and which part of it was sent."""
 
     def __init__(self, member: Member, tokenizer: Tokenizer, request: CompletionRequest) -> None:
         self._sample, self._tokenizer = member.sample, tokenizer
@@ -94,7 +94,7 @@ class _Choice:
         self.is_finished = False
 
     def advance(self, update: Update) -> dict[str, Any] | None:
-        """Return what is new since the last call, as a choice of a stream; None if that is nothing."""
+        """Return what is new since the last call, as a choice of a stream. Return None if nothing is new."""
         new = update.text[len(self._text) :]
         logprobs = self._logprobs(update)
         self._index, self.num_tokens, self._finish = update.index, update.num_tokens, update.finish
@@ -116,9 +116,10 @@ class _Choice:
         return whole
 
     def _logprobs(self, update: Update) -> dict[str, Any] | None:
-        """Return the log probabilities of the tokens whose text begins within `update` and was not sent before.
+        """Return the log probabilities of the tokens that begin in the text of `update` and were not sent before.
 
-        The end-of-text token, and what lies behind a stop string, have no text.
+        Return None if there are no such tokens, or if the request does not include log probabilities. The end-of-text
+        token and tokens after a stop string are left out, since they are not in the text.
         """
         if self._num_likeliest is None:
             return None

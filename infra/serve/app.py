@@ -65,19 +65,20 @@ class Service:
         return _Counted(Starlette(routes=routes, exception_handlers=handlers), self._metrics)
 
     def stop(self, seconds: float) -> None:
-        """Refuse further requests, and let those under way go on for `seconds` at most."""
+        """Refuse further requests. Requests in progress end after at most `seconds`."""
         self._is_stopping = True
         self._models.close(seconds)
 
     def end(self, seconds: float) -> None:
-        """Give up what is still under way, and wait for the threads, each for `seconds` at most."""
+        """End the requests that are still in progress, and wait for the threads, for each at most `seconds`."""
         self._models.close(0)
         self._models.join(seconds)
 
     def _guarded(self, handler: Handler) -> Handler:
-        """Return the handler behind the check of the key, and of the name by which this machine is addressed.
+        """Return a handler that checks the API key before it calls `handler`. Without keys, it checks the Host header.
 
-        A page in the user's browser could reach a service on loopback under a name of its own.
+        Without the check of the Host header, a page in the user's browser could reach a service on loopback by a host
+        name of the page that resolves to 127.0.0.1 (DNS rebinding).
         """
 
         async def guarded(request: Request) -> Response:
@@ -114,7 +115,7 @@ class Service:
             return JSONResponse(answer.whole())
 
     async def _submit(self, asked: CompletionRequest, arrived: float) -> tuple[Served, Job, _Updates]:
-        """Give a request to the engine of the model that is served now."""
+        """Submit a request to the engine of the present model."""
         while not self._is_stopping:
             served = self._models.current
             _check_name(asked.model, served)
@@ -126,13 +127,13 @@ class Service:
             except QueueFullError:
                 raise errors.full(RETRY_SECONDS) from None
             except ClosedError:
-                await asyncio.sleep(0)  # another model has taken its place
+                await asyncio.sleep(0)  # another model has replaced this one
                 continue
             return served, job, updates
         raise errors.stopping(RETRY_SECONDS)
 
     def _end(self, served: Served, job: Job, answer: Answer, arrived: float) -> None:
-        """Free the places of a request whose answer is complete, or that nobody waits for."""
+        """Record the end of a request. If its answer is not complete, cancel its job."""
         if not answer.is_complete:
             served.engine.cancel(job)
             self._metrics.unfinished.inc()
@@ -157,7 +158,10 @@ class Service:
 
 
 class _Updates:
-    """The latest updates of a job, which its engine puts from another thread. A slow reader misses those between."""
+    """The latest update of each continuation of a job. A slow reader misses earlier ones.
+
+    The engine puts updates from another thread.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -166,15 +170,19 @@ class _Updates:
         self._changed = asyncio.Event()
 
     def put(self, update: Update) -> None:
-        """Take an update."""
+        """Store an update. It replaces an earlier update of its continuation."""
         self._call(lambda: self._latest.update({update.index: update}))
 
     def fail(self, error: Exception) -> None:
-        """Take the error that ends the job."""
+        """Store the error that ends the job."""
         self._call(lambda: setattr(self, "_error", error))
 
     async def next(self) -> list[Update]:
-        """Return what came since the last call, and wait if that is nothing; raise the error of a failed job."""
+        """Return the updates since the last call. If there are none, wait for one.
+
+        Raises:
+            ApiError: if the job has failed.
+        """
         await self._changed.wait()
         self._changed.clear()
         if self._error is not None:
@@ -192,7 +200,7 @@ class _Updates:
 
 
 async def _collect(answer: Answer, updates: list[Update], later: _Updates) -> None:
-    """Put all updates into the answer."""
+    """Add updates to the answer until it is complete."""
     while True:
         for update in updates:
             answer.add(update)
@@ -202,7 +210,7 @@ async def _collect(answer: Answer, updates: list[Update], later: _Updates) -> No
 
 
 async def _events(answer: Answer, updates: list[Update], later: _Updates) -> AsyncIterator[bytes]:
-    """Yield the events of all updates; an error is an event as well, since the status has been sent."""
+    """Yield the events of all updates. An error also becomes an event, since the HTTP status has been sent already."""
     while True:
         for each in answer.events(updates):
             yield each
@@ -216,7 +224,7 @@ async def _events(answer: Answer, updates: list[Update], later: _Updates) -> Asy
 
 
 class _EventStream(StreamingResponse):
-    """A stream of events. `ending` is closed however it ends: complete, cancelled, or left by its client."""
+    """A stream of events. `ending` is closed when the stream is complete or cancelled, or its client disconnects."""
 
     def __init__(self, events: AsyncIterator[bytes], ending: ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -230,7 +238,7 @@ class _EventStream(StreamingResponse):
 
 
 class _Counted:
-    """An application whose answers are counted by route and status."""
+    """An ASGI application that counts the answers of another one, by route and status."""
 
     def __init__(self, app: Starlette, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -251,7 +259,7 @@ class _Counted:
 async def _body(request: Request) -> bytes:
     """Return the body of a request, which must be JSON of a limited size.
 
-    A page in the user's browser can send other types to any address without being asked.
+    Other content types are refused, because a page in the user's browser can send them to any address.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.")
@@ -271,7 +279,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _unless_left(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
-    """Return what `waiting` gives; raise ClientDisconnect as soon as the client has left."""
+    """Return the result of `waiting`. Raise ClientDisconnect as soon as the client disconnects."""
     wanted = asyncio.ensure_future(waiting)
     left = asyncio.ensure_future(_wait_until_left(request))
     try:

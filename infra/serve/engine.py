@@ -1,6 +1,7 @@
-"""The thread that generates the text of all requests in one batch. A request joins it between two tokens of the others.
+"""The thread that generates the text of all requests in one batch.
 
-The engine knows nothing of HTTP. It reports to each job from its own thread.
+A request joins the batch between two tokens of the other requests. The engine does not depend on HTTP. It calls the
+functions of each job from its own thread.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Finish = Literal["stop", "length"]
 
 
 class QueueFullError(Exception):
-    """More continuations wait than the limits allow."""
+    """The queue has no room for the continuations of a job."""
 
 
 class ClosedError(Exception):
-    """The engine takes no more jobs, because another one has replaced it or the server stops."""
+    """The engine takes no more jobs, because another engine has replaced it or the server stops."""
 
 
 class TooLateError(Exception):
-    """The time of a job was over before it got a place in the batch."""
+    """A job reached its deadline before all its continuations got a place in the batch."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Job:
 
     members: Sequence[Member]
     on_update: Callable[[Update], None]
-    """Is called after each token of a continuation if its text is needed then, and at its end."""
+    """Called at the end of each continuation. If `Member.needs_text` is set, also called after each token."""
     on_failure: Callable[[Exception], None]
-    """Is called once if the job fails; then nothing follows."""
+    """Called once if the job fails. No other call follows."""
     deadline: float = float("inf")
-    """The time, by `time.monotonic`, at which the job ends with the text that it has then."""
+    """The time, by `time.monotonic`, at which the job ends with the text generated so far."""
     is_over: bool = False
-    """Whether nobody waits for the job any more: it was cancelled, or has failed."""
+    """Whether the job was cancelled, or has failed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class _Choice:
 
 
 class Engine:
-    """A thread with a batch and a queue. `close` ends it when the jobs that it has are done."""
+    """A thread with a batch and a queue. After `close`, the thread ends when its jobs are done."""
 
     def __init__(
         self,
@@ -126,13 +127,13 @@ class Engine:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """Drop what is left of a job; nothing happens if it is done."""
+        """Drop the remaining continuations of a job. Do nothing if the job is done."""
         with self._changed:
             job.is_over = True
             self._changed.notify()
 
     def close(self, seconds: float = float("inf")) -> None:
-        """Take no more jobs, and give those that it has `seconds` at most."""
+        """Take no more jobs. The present jobs end after at most `seconds`."""
         limit = time.monotonic() + seconds
         with self._changed:
             self._is_closed = True
@@ -155,7 +156,7 @@ class Engine:
                 self._fail({choice.job for choice in self._drop(list(self._running))}, error)
 
     def _wait(self) -> bool:
-        """Wait for work; return False if there will be none."""
+        """Wait for continuations. Return False if there are none and the engine is closed."""
         with self._changed:
             while not (self._waiting or self._running):
                 if self._is_closed:
@@ -164,7 +165,7 @@ class Engine:
         return True
 
     def _round(self, batch: Batch) -> None:
-        """Let continuations leave and join, then generate one token of each."""
+        """Remove continuations from the batch and add others to it, then generate one token of each."""
         batch.remove(self._leave())
         joining = self._admit()
         if joining:
@@ -182,7 +183,10 @@ class Engine:
                 choice.job.on_update(choice.update(None))
 
     def _leave(self) -> list[Member]:
-        """Drop the continuations of jobs that are over, end those whose time is over, and return those that ran."""
+        """Drop the continuations of jobs that are over or past their deadline. Return those to remove from the batch.
+
+        At the deadline, a continuation in the batch ends with its text so far, and a waiting one makes its job fail.
+        """
         now = time.monotonic()
         late = {each.job for each in tuple(self._waiting) if each.job.deadline <= now and not each.job.is_over}
         self._fail(late, TooLateError())
@@ -204,7 +208,7 @@ class Engine:
         return [choice.member for choice in admitted]
 
     def _drop(self, members: Sequence[Member]) -> list[_Choice]:
-        """Return the continuations of `members`, which are no longer running."""
+        """Remove `members` from the running continuations, and return these continuations."""
         with self._changed:
             return [self._running.pop(member) for member in members]
 

@@ -1,4 +1,4 @@
-"""Errors that a client gets, in the form of OpenAI's service: the clients turn each status into an exception."""
+"""The errors of the service, in the form of OpenAI's service: its clients turn each status into an exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BUSY = "server_error"
 
 
 class ApiError(Exception):
-    """A request that is answered by an error."""
+    """An error with which a request is answered."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class ApiError(Exception):
 
 
 def invalid(param: str | None, message: str, code: str | None = None) -> ApiError:
-    """Return the error of a field that has a wrong value."""
+    """Return the error for a field that has an invalid value."""
     return ApiError(400, message, param=param, code=code)
 
 
 def full(retry_seconds: int) -> ApiError:
-    """Return the error of a request that the queue has no room for."""
+    """Return the error for a request for which the queue has no room."""
     return ApiError(
         429,
         f"The queue of this server is full. Try again in {retry_seconds} s.",
@@ -51,12 +51,12 @@ def full(retry_seconds: int) -> ApiError:
 
 
 def too_late(retry_seconds: int) -> ApiError:
-    """Return the error of a request whose time was over while it waited."""
+    """Return the error for a request that reached its time limit while it waited in the queue."""
     return _busy("The server did not begin this request within its time limit.", "timeout", retry_seconds)
 
 
 def stopping(retry_seconds: int) -> ApiError:
-    """Return the error of a request that arrives while the server stops."""
+    """Return the error for a request that arrives while the server stops."""
     return _busy("The server is stopping.", "stopping", retry_seconds)
 
 
@@ -66,5 +66,5 @@ def _busy(why: str, code: str, retry_seconds: int) -> ApiError:
 
 
 def failed() -> ApiError:
-    """Return the error of a request that the server could not carry out; the log has the cause."""
+    """Return the error for a request that failed in the server. The server's log has the cause."""
     return ApiError(500, "The server failed while it generated this text. Its log has the cause.", kind=_BUSY)

@@ -1,4 +1,4 @@
-"""The model that is served: found and loaded, and loaded anew when the champion moves."""
+"""Loads the model that is served, and replaces it when another champion is promoted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Served:
     """A loaded model."""
 
     names: tuple[str, ...]
-    """The names by which clients ask for it."""
+    """The names that clients may use for the model."""
     uri: str
     version: str
-    """The version of the champion's file that names it, if it was loaded as the champion."""
+    """The version of the champion's file that names the model. Empty if the model was not loaded as a champion."""
     fingerprint: str
-    """The beginning of the hash of its weights."""
+    """The first 16 characters of the model's fingerprint."""
     loaded_at: int
     model: InferenceModel
     tokenizer: Tokenizer
@@ -43,7 +43,7 @@ class Served:
 
 
 class Models:
-    """The model of the service. With a champion, `follow` replaces it when another one is promoted."""
+    """The model of the service. If it is a champion, `follow` replaces it when another model is promoted."""
 
     def __init__(
         self,
@@ -59,11 +59,14 @@ class Models:
         self._stop = threading.Event()
         self._retired: list[Engine] = []
         self.on_reload: Callable[[bool], None] = lambda success: None
-        """Is called after an attempt to load another champion."""
+        """Called after each attempt to load another champion, with whether it succeeded."""
         self.current = self._load()
 
     def follow(self, seconds: float) -> threading.Thread | None:
-        """Start a thread that looks every `seconds` whether the champion has moved; only for a champion."""
+        """Start a thread that looks every `seconds` for another champion.
+
+        Return None without a thread if the model was not named as a champion.
+        """
         if self._pipeline is None:
             return None
         thread = threading.Thread(target=self._follow, args=(seconds,), name="champion", daemon=True)
@@ -71,13 +74,13 @@ class Models:
         return thread
 
     def close(self, seconds: float) -> None:
-        """Take no more requests, and let those under way go on for `seconds` at most."""
+        """Take no more requests. Requests in progress end after at most `seconds`."""
         self._stop.set()
         for engine in self._engines():
             engine.close(seconds)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of all engines, each for `seconds` at most."""
+        """Wait for the end of all engines, for each at most `seconds`."""
         for engine in self._engines():
             engine.join(seconds)
 
@@ -85,7 +88,7 @@ class Models:
         return [self.current.engine, *self._retired]
 
     def _follow(self, seconds: float) -> None:
-        """Look for another champion; after a failure, wait twice as long."""
+        """Look for another champion until the service stops. After each failure, wait twice as long."""
         wait = seconds
         while not self._stop.wait(wait):
             try:
@@ -101,7 +104,7 @@ class Models:
             wait = max(seconds, min(2 * wait, _MOST_WAIT_SECONDS))
 
     def _reload(self) -> None:
-        """Load the champion if it has moved."""
+        """Load the champion if another model has become the champion."""
         assert self._pipeline is not None
         _, version = read_champion(self._pipeline)
         if version not in (self.current.version, ""):
@@ -109,14 +112,14 @@ class Models:
             self.on_reload(True)
 
     def _stay(self, reason: str) -> None:
-        """Go on with the model that is loaded; say a reason once, until there is another one."""
+        """Keep the present model after a failure. Log the reason, if it is not that of the last failure."""
         self.on_reload(False)
         if reason != self._reason:
-            log.warning("the earlier model stays, since the champion cannot be loaded: %s", reason)
+            log.warning("the champion cannot be loaded, so the present model stays in use: %s", reason)
         self._reason = reason
 
     def _replace(self, loaded: Served) -> None:
-        """Serve another model; requests under way finish on the earlier one."""
+        """Serve another model. Requests in progress finish on the previous one."""
         before, self.current = self.current, loaded
         self._retired = [engine for engine in (*self._retired, before.engine) if engine.is_alive]
         before.engine.close()

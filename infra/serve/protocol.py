@@ -1,7 +1,7 @@
-"""The requests of the completions interface: which fields there are, and what their values may be.
+"""The requests of the completions interface: their fields, and the values that are allowed.
 
-Fields that OpenAI's interface has and this service does not are accepted with the value that has no effect. `top_k`,
-`min_p` and `repetition_penalty` are additions, for `extra_body` of the client.
+Fields of OpenAI's interface that this service does not support are accepted only with a value that has no effect.
+`top_k`, `min_p` and `repetition_penalty` are additions; OpenAI's clients send them with `extra_body`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from jobs.generation.sampling import Sampler, Sampling
 from jobs.tokenizer.tokenizer import Tokenizer
 
 _FORMS = {
-    "prompt": "must be a text, a list of texts, a list of tokens, or a list of those",
-    "stop": "must be a text that is not empty, or a list of at most 16",
+    "prompt": "must be a text, a list of texts, a list of tokens, or a list of lists of tokens",
+    "stop": "must be a text that is not empty, or a list of at most 16 such texts",
 }
 _MOST_SEED = 1 << 64
 
@@ -31,7 +31,7 @@ Token = int
 
 
 class StreamOptions(BaseModel):
-    """What a stream has besides the text."""
+    """Options of a stream."""
 
     model_config = ConfigDict(strict=True)
 
@@ -56,20 +56,24 @@ class CompletionRequest(BaseModel):
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: bool | None = False
     user: str | None = None
-    # Only without effect:
+    # Not supported, so only a value without effect is accepted:
     best_of: int | None = None
     suffix: Literal[""] | None = None
     presence_penalty: Literal[0] | None = None
     frequency_penalty: Literal[0] | None = None
     logit_bias: dict[str, float] | None = Field(None, max_length=0)
-    # Additions:
+    # Additions to OpenAI's interface:
     top_k: int | None = Field(None, ge=1)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(1.0, gt=0)
 
     @classmethod
     def parse(cls, body: bytes) -> CompletionRequest:
-        """Return the request of a body; raise ApiError if it is none."""
+        """Return the request in the body of an HTTP request.
+
+        Raises:
+            ApiError: if the body is not a valid request.
+        """
         try:
             request = cls.model_validate_json(body)
         except ValidationError as error:
@@ -78,9 +82,12 @@ class CompletionRequest(BaseModel):
         if "" in stops or len(stops) > 16:
             raise invalid("stop", f"stop {_FORMS['stop']}")
         if request.best_of not in (None, request.num_samples):
-            raise invalid("best_of", f"best_of is {request.best_of}: this server supports only the value of n")
+            raise invalid("best_of", f"best_of is {request.best_of}; this server supports only the value of n")
         if request.echo and request.logprobs is not None:
-            raise invalid("logprobs", "logprobs with echo: this server does not compute those of the prompt")
+            raise invalid(
+                "logprobs",
+                "logprobs with echo: this server does not compute log probabilities of the prompt; leave out one field",
+            )
         if request.stream_options is not None and not request.stream:
             raise invalid("stream_options", "stream_options is only allowed with stream=true")
         return request
@@ -96,7 +103,7 @@ class CompletionRequest(BaseModel):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def settings(self) -> GenerationSettings:
-        """Return the settings of the continuations. Without a seed, it is random."""
+        """Return the settings of the continuations. If the request has no seed, choose a random one."""
         sampling = Sampling(
             repetition_penalty=self.repetition_penalty or 1.0,
             temperature=1.0 if self.temperature is None else self.temperature,
@@ -113,15 +120,22 @@ class CompletionRequest(BaseModel):
         )
 
     def members(self, model: InferenceModel, tokenizer: Tokenizer, limits: Limits) -> list[Member]:
-        """Return the continuations that are asked for; raise ApiError for those that this model cannot give."""
+        """Return the requested continuations.
+
+        Raises:
+            ApiError: if the request exceeds the limits, or the model cannot read a prompt.
+        """
         settings = self.settings()
         if settings.max_tokens > limits.max_tokens:
-            raise invalid("max_tokens", f"max_tokens is {settings.max_tokens}; this server allows {limits.max_tokens}")
+            raise invalid(
+                "max_tokens", f"max_tokens is {settings.max_tokens}; this server allows at most {limits.max_tokens}"
+            )
         prompts = _as_list(self.prompt)
         if len(prompts) * self.num_samples > limits.max_choices:
             raise invalid(
                 "n",
-                f"{len(prompts)} prompts, {self.num_samples} times; this server allows {limits.max_choices} together",
+                f"{len(prompts)} prompts with {self.num_samples} continuations each are"
+                f" {len(prompts) * self.num_samples}; this server allows at most {limits.max_choices} per request",
             )
         contexts = [_read(prompt, model, tokenizer) for prompt in prompts]
         needs_text = bool(self.stream or self.stops)
@@ -139,7 +153,7 @@ class CompletionRequest(BaseModel):
 
 
 def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> list[str | list[int]]:
-    """Return the prompts, each a text or tokens."""
+    """Return the prompts of a request, each as a text or as a list of tokens."""
     if not isinstance(prompt, list):
         return [prompt or ""]
     if not prompt:
@@ -149,12 +163,18 @@ def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> li
 
 
 def _read(prompt: str | list[int], model: InferenceModel, tokenizer: Tokenizer) -> tuple[str, list[int]]:
-    """Return the text of a prompt, and its tokens, which fit the context; an empty prompt begins with end-of-text."""
+    """Return the text of a prompt, and its tokens. An empty prompt gets the end-of-text token.
+
+    Raises:
+        ApiError: if the prompt does not fit the model's context, or if a token is not in the vocabulary.
+    """
     if isinstance(prompt, str):
         text, context = prompt, tokenizer.encode(prompt).tolist()
     else:
         if wrong := [token for token in prompt if not 0 <= token < tokenizer.vocab_size]:
-            raise invalid("prompt", f"prompt has the token {wrong[0]}; the model has 0 to {tokenizer.vocab_size - 1}")
+            raise invalid(
+                "prompt", f"prompt has the token {wrong[0]}; the model has the tokens 0 to {tokenizer.vocab_size - 1}"
+            )
         text, context = tokenizer.decode(prompt), prompt
     if len(context) > model.num_positions and not model.is_sliding:
         raise invalid(
@@ -166,7 +186,7 @@ def _read(prompt: str | list[int], model: InferenceModel, tokenizer: Tokenizer) 
 
 
 def _refusal(found: Any) -> ApiError:
-    """Return the answer to the first thing that pydantic finds wrong."""
+    """Return the error for the first problem that pydantic found."""
     if not found["loc"]:
         return invalid(None, f"The body is not a JSON object: {found['msg']}")
     name = str(found["loc"][0])

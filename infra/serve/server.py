@@ -1,4 +1,4 @@
-"""The server of the service: it starts, stops, and waits for what is under way."""
+"""The HTTP server of the service. When it stops, it waits for requests in progress."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from infra.serve.app import Service
 
 MOST_CONNECTIONS = 1000
 _END_SECONDS = 5
-"""Time for threads to end; one that still computes while Python ends could make it crash."""
+"""Seconds for threads to end. A thread that still computes while Python exits could crash the process."""
 _SEND_SECONDS = 2
-"""Time to send the ends of the texts that the time limit of stopping has cut."""
+"""Seconds to send the ends of texts that were cut short because the server stops."""
 
 
 class Server(uvicorn.Server):
@@ -32,12 +32,12 @@ class Server(uvicorn.Server):
         self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more connections, and wait for the requests under way."""
+        """Take no more connections, and wait for requests in progress."""
         self._on_stop()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; uvicorn would send itself a SIGTERM again at the end."""
+        """Stop the server. SIGTERM is not left to uvicorn, which would send it to this process again at the end."""
         if sig == signal.SIGTERM:
             self.should_exit = True
         else:
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
 
 
 def run(service: Service, sock: socket.socket, drain_seconds: float, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C. Texts under way then end after `drain_seconds` at the latest."""
+    """Serve until SIGTERM or Ctrl-C. Requests in progress then end after at most `drain_seconds`."""
     config = uvicorn.Config(
         service.app(),
         log_config=None,

@@ -1,6 +1,6 @@
 """Install the locked requirements, torch and Nightjar itself into ``.venv``, and find Java: ``make setup``.
 
-``setup.sh`` makes ``.venv`` and runs this module with its Python, from the root of the repository:
+``setup.sh`` makes ``.venv`` and runs this module with the Python of ``.venv``, from the root of the repository:
 
     TORCH=cpu .venv/bin/python -m infra.setup uv
 
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def pinned(name: str, lock: Path) -> str:
-    """Return the version of a package that a lock pins for every platform."""
+    """Return the version to which a lock file pins a package."""
     found = re.search(rf"^{re.escape(name)}==([^\s;]+)", lock.read_text(), re.MULTILINE)
     if found is None:
         raise SetupError(f"{lock} does not pin {name}: run make lock")
@@ -63,7 +63,7 @@ def _read_stamp() -> dict[str, str]:
 
 
 def _new_stamp() -> dict[str, str]:
-    """Return everything that the installation depends on. Without TORCH, the build stays the one of the last run."""
+    """Return everything that the installation depends on. Without the variable TORCH, keep torch's installed build."""
     build = os.environ.get("TORCH") or _read_stamp().get("torch", "cpu")
     if build not in ("cpu", "cuda"):
         raise SetupError(f"TORCH={build} is not a build of torch: use TORCH=cpu or TORCH=cuda")
@@ -81,7 +81,10 @@ def _has_java() -> bool:
 
 
 def _archive_name() -> str:
-    """Return the name of the archive of Spark's classes, which changes with Spark and Java; empty if there is none."""
+    """Return the name of the archive of Spark's classes, which changes with Spark and Java.
+
+    Return an empty text if there is no archive.
+    """
     try:
         archive = archive_path(Path(JAVA_HOME.read_text().strip()))
     except OSError:
@@ -90,7 +93,7 @@ def _archive_name() -> str:
 
 
 def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
-    # Java first: if it is missing, the user learns so before minutes of downloads.
+    # Java comes first: if it is missing, setup fails before it downloads packages for minutes.
     java = find_or_install(os.environ)
     print(f"setup: Java {java.version} in {java.home}", flush=True)
     JAVA_HOME.write_text(f"{java.home}\n")
@@ -112,13 +115,13 @@ def _install_packages(installer: Installer, build: str) -> None:
     if not torch:
         print(f"setup: installing torch {version}, {build}", flush=True)
         install_torch(version, build, os.environ.get("TORCH_INDEX") or None, installer)
-    # The lock holds the build backend, so that nothing is downloaded here.
+    # The build backend was installed with the lock, so nothing is downloaded here.
     if not installer.install("--no-deps", "--no-build-isolation", "--editable", "."):
         raise SetupError("this folder could not be installed as a package (see the output above)")
 
 
 def _archive_classes(java_home: Path) -> None:
-    """Make the archive of Spark's classes, without which steps only start more slowly."""
+    """Make the archive of Spark's classes. A failure is ignored: without the archive, steps only start more slowly."""
     print("setup: storing the classes of Spark's JVM, so that steps start faster", flush=True)
     command = [sys.executable, "-m", "infra.emr.jvm"]
     subprocess.run(command, env={**os.environ, "JAVA_HOME": str(java_home)}, check=False)

@@ -1,4 +1,4 @@
-"""Install Debian packages if that needs no password: as root, or with a sudo that does not ask.
+"""Install Debian packages without a password: as root, or with sudo if it needs no password.
 
 Runs with any version of Python, because ``setup.sh`` may use it to install a supported one:
 ``python3 -m infra.setup.apt PACKAGE...``.
@@ -29,7 +29,7 @@ def install_one_of(*packages: str) -> str | None:
 
 
 def _command() -> list[str] | None:
-    """Return the command line of apt-get, or None if it is missing or would ask for a password."""
+    """Return the command line of apt-get. Return None if apt-get is missing, or if it needs a password."""
     if shutil.which("apt-get") is None:
         return None
     command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]

@@ -30,14 +30,17 @@ INSTALL_HINT = (
 
 
 class Java(NamedTuple):
-    """A Java that runs: its JAVA_HOME, and its feature release, such as 17."""
+    """An installed Java: its JAVA_HOME, and its feature release, such as 17."""
 
     home: Path
     version: int
 
 
 def probe(executable: str | Path) -> Java | None:
-    """Run a ``java``, and return None if it is not Java: macOS has a stub in place of a missing one."""
+    """Run an executable ``java``, and return the Java that it belongs to.
+
+    Return None if it is not Java. macOS has such a stub if no Java is installed.
+    """
     command = [str(executable), "-XshowSettings:properties", "-version"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -50,7 +53,10 @@ def probe(executable: str | Path) -> Java | None:
 
 
 def find(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> tuple[Java | None, list[Java]]:
-    """Return the first Java that fits, from JAVA_HOME, PATH or `patterns`, and those before it that do not fit."""
+    """Return the first Java with a version in `VERSIONS`, and the others that were found before it.
+
+    JAVA_HOME is searched first, then PATH, then `patterns`. Return None instead of a Java if no version fits.
+    """
     rejected: list[Java] = []
     seen = set()
     for executable in _candidates(environment, patterns):
@@ -67,10 +73,10 @@ def find(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> 
 
 
 def find_or_install(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> Java:
-    """Find a Java that fits, or install one if that needs no password.
+    """Find a Java with a version in `VERSIONS`, or install one if that needs no password.
 
     Raises:
-        SetupError: if no Java fits and none could be installed. The message lists those that do not fit.
+        SetupError: if there is no such Java, and none could be installed. The message lists the others.
     """
     java, rejected = find(environment, patterns)
     if java is None and apt.install_one_of(*(f"openjdk-{version}-jre-headless" for version in VERSIONS)):

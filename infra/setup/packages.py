@@ -1,7 +1,7 @@
 """Install the lock and torch into the virtual environment of the running Python.
 
-On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build ends in a mark, ``2.13.0+cpu``.
-No other build matches a request for exactly that version, whichever index answers, and its hashes are in
+On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build has a local part, ``2.13.0+cpu``.
+No other build has exactly that version, whichever index it comes from. The hashes of the CPU build are in
 ``requirements/torch-cpu.txt``.
 """
 
@@ -25,9 +25,9 @@ class SetupError(InputError):
 
 
 class Installer:
-    """An installer that uses uv, which takes seconds, and pip if uv fails.
+    """Installs packages with uv, which takes seconds, or with pip if uv fails.
 
-    pip reads a configuration of its own, which may name the only index or certificate that works on a machine.
+    pip has its own configuration, which may name the only index or certificate that works on a machine.
     """
 
     def __init__(self, uv: str, python: str = sys.executable) -> None:
@@ -36,7 +36,10 @@ class Installer:
         self._python = python
 
     def sync(self, lock: Path, kept: list[str]) -> bool:
-        """Install a lock, check the hashes, and remove other packages but those in `kept`. Return success."""
+        """Install the packages of a lock, and check their hashes. Return whether that succeeded.
+
+        uv removes all other packages except those in `kept`. pip removes nothing.
+        """
         command = [*self._uv, "sync", *self._options, str(lock), "-"]
         if subprocess.run(command, input="\n".join(kept), text=True, check=False).returncode == 0:
             return True
@@ -56,30 +59,35 @@ class Installer:
 
 
 def installed_torch(version: str, build: str, venv: Path) -> list[str]:
-    """Return torch and its CUDA packages as requirements, if `venv` has this build and version (no local part)."""
+    """Return torch and its CUDA packages as requirements if `venv` has this build and version, or else an empty list.
+
+    `version` has no local part such as ``+cpu``.
+    """
     folders = [str(folder) for folder in venv.glob("lib/python3.*/site-packages")]
     found = {package.name: package for package in metadata.distributions(path=folders)}
     torch = found.get("torch")
     if torch is None or torch.version.split("+")[0] != version:
         return []
     needs_cuda = any(requirement.startswith(CUDA_PREFIXES) for requirement in torch.requires or [])
-    # On macOS the default wheel is the CPU build, and the only one.
+    # On macOS the default wheel is the CPU build, and there is no other build.
     if platform.system() == "Linux" and needs_cuda != (build == "cuda"):
         return []
     return [f"{name}=={found[name].version}" for name in found if name == "torch" or name.startswith(CUDA_PREFIXES)]
 
 
 def install_torch(version: str, build: str, index: str | None, installer: Installer) -> None:
-    """Install torch. The CPU build for Linux comes from `index`, or else from pip's own indexes, then PyTorch's.
+    """Install torch. The CPU build for Linux comes from `index`.
+
+    Without `index`, try the indexes in pip's configuration, and then PyTorch's index.
 
     Raises:
-        SetupError: if it cannot be installed.
+        SetupError: if torch cannot be installed.
     """
     cpu = ["--no-deps", "--require-hashes", "--requirement", str(CPU_LOCK)]
     if platform.system() == "Darwin":
         done = installer.install(*cpu)
     elif build == "cuda":
-        print("setup: the build with CUDA is a download of more than 1.3 GB and takes several on disk", flush=True)
+        print("setup: the build with CUDA is a download of more than 1.3 GB and takes several GB on disk", flush=True)
         # Three equal signs: two would match the CPU build as well.
         done = installer.install(f"torch==={version}")
     else:
@@ -91,7 +99,7 @@ def install_torch(version: str, build: str, index: str | None, installer: Instal
 
 
 def _install_cpu(arguments: list[str], version: str, index: str | None, installer: Installer) -> None:
-    # Quietly: most machines have no CPU build on pip's own indexes.
+    # Without output, since this fails on most machines: the indexes in pip's configuration have no CPU build.
     if index is None and installer.pip(*arguments, quiet=True):
         return
     source = index or CPU_INDEX
@@ -99,6 +107,6 @@ def _install_cpu(arguments: list[str], version: str, index: str | None, installe
     if not installer.install(*arguments, "--index-url", source):
         raise SetupError(
             f"no CPU build of torch {version} for Python {platform.python_version()} on {platform.machine()} at"
-            f" {source}: name another index (make setup TORCH_INDEX=URL), or take the build with CUDA, several"
-            " gigabytes (make setup TORCH=cuda)"
+            f" {source}: name another index (make setup TORCH_INDEX=URL), or install the build with CUDA, which takes"
+            " several gigabytes (make setup TORCH=cuda)"
         )

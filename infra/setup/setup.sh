@@ -3,8 +3,8 @@
 #
 #   [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL] infra/setup/setup.sh
 #
-# uv makes .venv, and downloads a Python for it where PATH has none that fits. A machine without uv gets one in
-# .cache/uv, installed by whichever Python there is.
+# uv makes .venv. If no Python in PATH fits, uv downloads one. If there is no uv, it is installed in .cache/uv, with any
+# Python that is found.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -42,7 +42,7 @@ check_python() {
 
 has_venv() { "$1" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
-# Print the Python that can install uv; Debian and Ubuntu have the module venv in a package of its own.
+# Print a Python that can install uv. It needs the module venv, which is a separate package on Debian and Ubuntu.
 python_for_uv() {
     for python in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do
         found=$(version "$python") || continue
@@ -55,7 +55,8 @@ python_for_uv() {
     return 1
 }
 
-# Set uv to the one in PATH, else to the one in .cache/uv, which is installed with the version and hash of the lock.
+# Set the variable uv to the uv in PATH, or else to the one in .cache/uv. If both are missing, install the latter with
+# the version and the hashes in the lock.
 find_uv() {
     for uv in uv "$OWN_UV"; do
         ! "$uv" --version >/dev/null 2>&1 || return 0
@@ -71,7 +72,7 @@ find_uv() {
     fi
 }
 
-# Print the command that installs a Python here, where uv may not or cannot download one.
+# Print the command that installs a Python on this machine, for a user whose uv could not download one.
 python_command() {
     for minor in 13 12 11; do
         if apt-cache show "python3.$minor" >/dev/null 2>&1; then

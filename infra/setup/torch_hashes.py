@@ -1,7 +1,7 @@
 """Write the hashes of torch's wheels into ``requirements/torch-*.txt``: ``make torch-hashes``.
 
 The CPU build's hashes are in the links of PyTorch's index. The build for GPUs needs CUDA packages of several indexes,
-so uv resolves them all. Needs a network; run it after the version in ``requirements/torch.txt`` has changed.
+so uv resolves all of them. Run this after the version in ``requirements/torch.txt`` has changed. It needs a network.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from infra.setup.packages import CPU_INDEX, CPU_LOCK, SetupError
 
 CUDA_LOCK = Path("requirements/torch-cuda.txt")
 PYTHONS = ("cp311", "cp312", "cp313")
-"""Versions of Python that a machine may have; nodes have the first."""
+"""Versions of Python that a machine may have. The nodes of a cluster have the first."""
 BUILDS = {
     "+cpu ; sys_platform == 'linux'": ("+cpu", ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")),
     " ; sys_platform == 'darwin'": ("", ("macosx_14_0_arm64",)),
 }
-"""The requirement's ending and the wheels' local version and platforms."""
+"""For each end of a requirement: the local version of its wheels, and their platforms."""
 _LINK = re.compile(r'href="[^"]*?/?([^/"#]+\.whl)#sha256=([0-9a-f]{64})"')
 _SECONDS = 60
 
@@ -68,15 +68,15 @@ def cpu_lines(listed: dict[str, str], version: str) -> list[str]:
 
 
 def _cuda_pin() -> str:
-    """Return the requirement of the build for GPUs, as the file has it: with its local version."""
+    """Return the requirement of torch's build for GPUs from its lock, such as ``torch==2.13.0+cu126``."""
     found = re.search(r"^torch==[^\s\\;]+", CUDA_LOCK.read_text("utf-8"), re.MULTILINE)
     if found is None:
-        raise SetupError(f"{CUDA_LOCK} pins no torch: write torch==VERSION+cuNNN")
+        raise SetupError(f"{CUDA_LOCK} does not pin torch: write torch==VERSION+cuNNN")
     return found[0]
 
 
 def _cuda_lines(pin: str) -> list[str]:
-    """Return the requirements of the build for GPUs and of all that it needs, with hashes, for the nodes."""
+    """Return the requirements of the build for GPUs and of its dependencies, with hashes, for the nodes."""
     build = pin.rpartition("+")[2]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "torch.in"
@@ -92,7 +92,7 @@ def _cuda_lines(pin: str) -> list[str]:
 
 
 def _replace(path: Path, lines: list[str]) -> None:
-    """Write requirements below the comments of a file, but for those about what is unchecked."""
+    """Replace the requirements in a file. Keep its comments, except those with the word ``unchecked``."""
     comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
     kept = [line for line in comments if "unchecked" not in line]
     path.write_text("\n".join([*kept, *lines]) + "\n", "utf-8")

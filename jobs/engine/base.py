@@ -16,7 +16,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CAUSE_SECONDS = 2.0
-"""How long a worker keeps an error that another worker may have caused, so that the driver sees that one's first."""
+"""Seconds that a worker waits before it raises an error that the end of another worker may have caused.
+
+The driver then receives the other worker's error first.
+"""
 
 
 def num_cores() -> int:
@@ -26,9 +29,9 @@ def num_cores() -> int:
 
 
 def crash_report_file() -> str | None:
-    """Return the file from which Spark reads the crash report of this Python worker; None outside of Spark."""
+    """Return the file from which Spark reads the crash report of this Python worker. Return None outside of Spark."""
     folder = os.environ.get("PYTHON_FAULTHANDLER_DIR")
-    return os.path.join(folder, str(os.getpid())) if folder else None  # noqa: PTH118 - text, as a `WorkerContext` has it
+    return os.path.join(folder, str(os.getpid())) if folder else None  # noqa: PTH118 - a str, as in `WorkerContext`
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,12 @@ class WorkerContext:
     hosts: Sequence[str]
     """Host names of all workers, by rank."""
     all_gather: Callable[[str], list[str]]
-    """Send a text to all workers, wait for theirs, and return all texts by rank. On Spark this takes a second."""
+    """Send a text to all workers, wait for the texts of the others, and return all texts by rank.
+
+    On Spark a call takes a second.
+    """
     crash_report: str | None = None
-    """Local file whose content the engine reports if this worker dies."""
+    """Local file whose content the engine reports if this worker is killed or crashes."""
 
     @property
     def local_rank(self) -> int:
@@ -64,8 +70,8 @@ def single_worker(threads: int) -> WorkerContext:
 def run_worker(function: Callable[[WorkerContext], Result], context: WorkerContext) -> Result:
     """Run `function` as one worker of a group.
 
-    The first error that the driver sees ends the group. An error of another library, such as a lost connection, is
-    often the effect of another worker's end: it is kept for `CAUSE_SECONDS`.
+    The first error that reaches the driver ends the group. An error that is not a `NightjarError`, such as a lost
+    connection, is often the effect of another worker's end. So it is raised only after `CAUSE_SECONDS`.
     """
     try:
         return function(context)
@@ -90,19 +96,21 @@ class Engine(Protocol):
         """
 
     def task_threads(self, num_tasks: int) -> int:
-        """Return the threads for each of `num_tasks` tasks of a `map`, so that together they use all cores."""
+        """Return the number of threads for each of `num_tasks` tasks of a `map`, so that the tasks use all cores."""
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in `workers` tasks at the same time and return the result of rank 0.
 
         Raises:
-            NightjarError: the error that a worker raised; a WorkerLostError if it died, or raised any other error.
+            NightjarError: the error that a worker raised, if it is of this type.
+            WorkerLostError: if a worker was killed, crashed, or raised an error of another type.
         """
 
     def stages(self) -> list[StageRow]:
         """Return one row of metrics for each Spark stage so far: the columns of ``spark.csv``.
 
-        The column `epoch` is read from a description such as ``steps 1 to 30, to epoch 1.5``; without one it is 0.
+        The column `epoch` is read from the stage's description, such as ``steps 1 to 30, to epoch 1.5``. It is 0 if
+        the description names no epoch.
         """
 
     def executors(self) -> list[ExecutorRow]:

@@ -1,6 +1,6 @@
-"""What the machines of a cluster have, for ``nightjar aws-smoke``: Spark's and YARN's files, versions, disks, GPUs.
+"""Collects facts about the machines of a cluster: the configuration of Spark and YARN, versions, disks and GPUs.
 
-The command records on a real cluster what no document says. Secrets are left out.
+``nightjar aws-smoke`` records them on a real cluster, because no document states them. Secrets are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILES = (
     "/etc/hadoop/conf/core-site.xml",
     "/etc/hadoop/conf/capacity-scheduler.xml",
 )
-"""Files of the release on a node."""
+"""Configuration files that the EMR release installs on a node."""
 COMMANDS = (
     ("java", "-version"),
     ("nvidia-smi",),
@@ -33,7 +33,7 @@ COMMANDS = (
     ("python3.11", "--version"),
     ("df", "-h"),
 )
-"""Commands whose output is recorded, where they exist."""
+"""Commands whose output is recorded, if they are installed."""
 _SECRET = re.compile(r"secret|password|token|credential|access.?key", re.IGNORECASE)
 _VARIABLES = re.compile(r"AWS_(DEFAULT_)?REGION|LOCAL_DIRS|SPARK_\w*DIRS?|JAVA_HOME|PYSPARK_\w*PYTHON|PYTHONPATH")
 _SECONDS = 60
@@ -56,7 +56,7 @@ def of_machine(_item: Any = None) -> dict[str, Any]:
 
 
 def without_secrets(text: str) -> str:
-    """Return a configuration file without the lines that hold a secret."""
+    """Return the text of a configuration file, with ``(left out)`` in place of secrets."""
     pairs = re.sub(r"(<name>[^<]*)(</name>\s*<value>)[^<]*", _hide_pair, text)
     return "\n".join("(left out)" if _SECRET.search(line) and "<" not in line else line for line in pairs.splitlines())
 
@@ -92,7 +92,7 @@ def _output(words: tuple[str, ...]) -> str:
 
 
 def _cuda() -> dict[str, Any]:
-    """Return the build of torch and the GPUs that it sees."""
+    """Return the build of torch, and the GPUs that torch can use."""
     import torch  # noqa: PLC0415 - takes long to import
 
     seen = torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""Errors of Spark in one line: the innermost cause, and the settings of ours to change."""
+"""Describes an error of Spark in one line: its innermost cause, and this project's settings to change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MEMORY = re.compile(r"exceeding (physical|virtual) memory limits|\bOOM\b|OutOfMe
 _TOO_LARGE = re.compile(r"Required (?:executor|AM) memory .*above the max threshold", re.DOTALL)
 _WRAPPERS = re.compile(
     r"An error occurred while calling|Exception thrown in awaitResult|^Job aborted due to stage failure"
-    # Its cause names the program that cannot be run.
+    # The cause of this exception names the program that cannot be run.
     r"|^IOException: error=\d+, "
 )
 _ADVICE = (
@@ -37,14 +37,17 @@ _ADVICE = (
 
 
 def start_error(error: Py4JError, master: str) -> NightjarError:
-    """Return the error of an application that Spark could not start. What no attempt can change is an `InputError`."""
+    """Return the error of a Spark application that did not start.
+
+    It is an `InputError`, after which no retry follows, if the settings need more memory than the cluster allows.
+    """
     reason = innermost(error)
     message = f"Spark on {master} did not start: {with_advice(reason)}"
     return InputError(message) if _TOO_LARGE.search(reason) else NightjarError(message)
 
 
 def innermost(error: Py4JError) -> str:
-    """Return the line of the exception that caused all others: of Python in a task, else of Java."""
+    """Return the line of the exception that caused all others: a task's Python exception, or else Java's."""
     text = str(error)
     python = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", text, re.MULTILINE)
     if "PythonException" in text and python:
@@ -58,7 +61,7 @@ def innermost(error: Py4JError) -> str:
 
 
 def with_advice(reason: str, sizes: Mapping[str, str] | None = None) -> str:
-    """Return a reason, with the settings to change if it is known which."""
+    """Return a reason. If it is a known one, append the settings to change."""
     for pattern, advice in _ADVICE:
         if pattern.search(reason):
             known = sizes or {"memory": "too little", "overhead": "too little"}
@@ -67,13 +70,13 @@ def with_advice(reason: str, sizes: Mapping[str, str] | None = None) -> str:
 
 
 def lost_error(message: str, sizes: Mapping[str, str] | None = None) -> WorkerLostError:
-    """Return the error of a loss that `message` describes, with the settings to change."""
+    """Return the error for the loss of an executor that `message` describes, with the settings to change."""
     kind = MemoryLimitError if MEMORY.search(message) else WorkerLostError
     return kind(with_advice(" ".join(message.split()), sizes))
 
 
 def _messages(exception: Any) -> list[str]:
-    """Return the first lines of a Java exception's message and of those of its causes, the innermost last."""
+    """Return the first line of the message of a Java exception and of each of its causes, the innermost last."""
     found: list[str] = []
     for _ in range(20):
         if exception is None:

@@ -1,7 +1,7 @@
 """Spark's event logs of a run: kept in the run's folder, and opened with Spark's own history server.
 
-A cluster may log events by itself, as EMR does on its HDFS, which ends with the cluster. So the log is copied when the
-application ends, from wherever it is. An application whose driver was killed leaves none.
+A cluster may be configured to write event logs. EMR writes them to its HDFS, which is lost with the cluster. So the log
+is copied when the application ends, wherever it was written. Nothing is copied if the application's driver was killed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def settings(folder: Path) -> dict[str, str]:
 
 
 def fetch(jvm: Any, hadoop_conf: Any, log_dir: str, application: str, folder: Path) -> None:
-    """Copy an application's event log to a local folder, by Spark's own access to file systems."""
+    """Copy an application's event log to a local folder, through the Hadoop file systems of Spark's JVM."""
     pattern = jvm.org.apache.hadoop.fs.Path(f"{log_dir.rstrip('/')}/*{application}*")
     system = pattern.getFileSystem(hadoop_conf)
     for found in system.globStatus(pattern) or ():
@@ -52,13 +52,13 @@ def download(folder_uri: str, folder: Path) -> None:
     """Copy the event logs of a run to a local folder.
 
     Raises:
-        InputError: if the run has none.
+        InputError: if the run has no event logs.
     """
     found = store.list_files(folder_uri)
     if not found:
         raise InputError(
-            f"{folder_uri}: no event logs of Spark; a run has them when a step on Spark has ended, if its driver"
-            " was not killed"
+            f"{folder_uri}: this run has no Spark event logs; choose a run in which a step on Spark has ended without"
+            " its driver being killed"
         )
     for file in found:
         path = local_path(confined(folder.as_uri(), relative_name(file.uri, folder_uri)))
@@ -67,7 +67,7 @@ def download(folder_uri: str, folder: Path) -> None:
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start Spark's history server on the logs in a folder, on loopback; the process is that of the server.
+    """Start Spark's history server for the logs in a folder, on the loopback interface. Return its process.
 
     Raises:
         NightjarError: if Spark is not installed here.

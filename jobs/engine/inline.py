@@ -24,7 +24,7 @@ from jobs.metrics.stats import ExecutorRow, StageRow
 log = logging.getLogger(__name__)
 
 _WATCHDOG = "worker "
-"""The start of the report of a worker that hung and was killed."""
+"""The text with which a watchdog's report about a worker that hung begins."""
 
 
 class InlineEngine:
@@ -61,7 +61,7 @@ class InlineEngine:
 
 
 class _WorkerGroup:
-    """Worker processes. A pipe to each one carries the texts of `all_gather`, then its result or error."""
+    """The worker processes of a group. A pipe to each carries its texts for `all_gather`, then its result or error."""
 
     def __init__(self, function: Callable[[WorkerContext], Any], workers: int, threads: int, folder: Path) -> None:
         context = _process_context()
@@ -78,7 +78,7 @@ class _WorkerGroup:
             self._processes.append(process)
 
     def result(self) -> Any:
-        """Serve the workers until all have ended; return the result of rank 0."""
+        """Exchange the workers' texts until all workers have ended; return the result of rank 0."""
         outcomes: dict[int, Any] = {}
         texts: dict[int, str] = {}
         try:
@@ -93,14 +93,14 @@ class _WorkerGroup:
         return outcomes[0]
 
     def _receive(self, rank: int, texts: dict[int, str], outcomes: dict[int, Any]) -> None:
-        """Receive one message of a worker; answer all workers once each has sent its text."""
+        """Receive one message of a worker. Once every worker has sent its text, send all texts to every worker."""
         try:
             kind, value = self._pipes[rank].recv()
         except EOFError:
             raise WorkerLostError(self._crash_report(rank)) from None
         if kind == "failed":
             if hung := [report for report in map(_read, self._crash_reports) if report.startswith(_WATCHDOG)]:
-                raise WorkerLostError(hung[0])  # this worker only lost its connection to the one that was killed
+                raise WorkerLostError(hung[0])  # this worker only lost its connection to the killed worker
             raise value
         if kind == "done":
             outcomes[rank] = value
@@ -112,7 +112,10 @@ class _WorkerGroup:
             texts.clear()
 
     def _crash_report(self, rank: int) -> str:
-        """Return the report that a dead worker's watchdog or faulthandler left, after a line that names the worker."""
+        """Return the crash report of a worker that ended without a result.
+
+        It is the watchdog's report, or else a line that names the worker and the stacks that faulthandler wrote.
+        """
         report = _read(self._crash_reports[rank])
         if report.startswith(_WATCHDOG):
             return report
@@ -124,9 +127,10 @@ def _read(path: Path) -> str:
 
 
 def _process_context() -> ForkServerContext | SpawnContext:
-    """Return how workers start: forked from a process that has imported what training needs.
+    """Return the context that starts workers, by forking a process that has imported the training code.
 
-    The import takes 2 s of CPU time. On macOS each worker imports it, because Apple's libraries do not survive a fork.
+    The import takes 2 s of CPU time. On macOS each worker is spawned and imports the code itself, because Apple's
+    libraries do not survive a fork.
     """
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
@@ -144,8 +148,8 @@ def _run_worker(
     pipe: Connection,
     environment: dict[str, str],
 ) -> None:
-    """Run `function` as one worker of a group; the target of its process."""
-    os.environ.clear()  # this process has the environment of the first group
+    """Run `function` as one worker of a group. A worker's process calls this function."""
+    os.environ.clear()  # the process from which this one was forked has the environment of the first group
     os.environ.update(environment)
 
     def all_gather(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Why a Spark job failed: the executors that it lost, each with the reason that YARN gives, or else its exception."""
+"""Finds why a Spark job failed: the executors that it lost, each with YARN's reason, or else the job's exception."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 _CRASH = re.compile(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", re.DOTALL)
 _LOST = re.compile(r"ExecutorLostFailure \((executor \S+)[^)]*\) Reason: ([^\n]+)")
 _SYMPTOM = re.compile(r"EOFException|Connection (closed|reset|refused)|Broken pipe|gloo")
-"""What the other tasks of a worker group see of a loss."""
+"""Errors of the other tasks in a worker group after an executor was lost."""
 _POLL_SECONDS = 2.0
 _REASON_SECONDS = 15.0
-"""Most seconds to wait for YARN's reason of a loss. Its application master asks for it every few seconds."""
+"""Maximum seconds to wait for YARN's reason for a loss. The application master requests it every few seconds."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Loss:
 
     @property
     def is_memory(self) -> bool:
-        """Whether its container took more memory than it was given."""
+        """Whether the executor was lost because it used too much memory."""
         return MEMORY.search(self.reason) is not None
 
     def __str__(self) -> str:
@@ -48,8 +48,8 @@ class Loss:
 class LossWatch:
     """Logs the executors that are lost while a job runs, and ends a job whose containers are too small.
 
-    Spark starts a container of the same size for each that was killed, and tries each task four times. If more
-    containers were killed for their memory than the application has executors, another one would not help.
+    Spark replaces each killed container by one of the same size, and tries each task four times. If more containers
+    were killed for their memory than the application has executors, further replacements would not help.
     """
 
     def __init__(self, context: SparkContext, executors: int) -> None:
@@ -57,7 +57,7 @@ class LossWatch:
         self._executors = executors
         self._seen: dict[str, Loss] = {}
         self._before: frozenset[str] = frozenset()
-        """The executors that were lost before the job."""
+        """The executors that were lost before the current job."""
         self._lock = threading.Lock()
         conf = context.getConf()
         overhead = str(conf.get("spark.executor.memoryOverhead") or "Spark's default")
@@ -83,7 +83,10 @@ class LossWatch:
             thread.join()
 
     def of_job(self, *, wait: bool) -> list[Loss]:
-        """Return the losses since the last job began; with `wait`, wait for the first one as long as YARN may take."""
+        """Return the losses since the last job began.
+
+        With `wait`, wait for the first loss, for as long as YARN may take to report it.
+        """
         deadline = time.monotonic() + (self._reason_seconds if wait else 0.0)
         while True:
             self.poll()
@@ -93,7 +96,10 @@ class LossWatch:
             time.sleep(0.5)
 
     def last(self) -> str:
-        """Return the last known loss of the application, with the settings to change; nothing if there is none."""
+        """Return the last known loss of the application, with the settings to change.
+
+        Return an empty text if no loss is known.
+        """
         loss = next(reversed(self._seen.values()), None)
         return with_advice(str(loss), self.sizes) if loss else ""
 
@@ -113,8 +119,8 @@ class LossWatch:
             if len(killed) > self._executors and not ended:
                 ended = True
                 log.error(
-                    "%s containers of one size were killed for their memory, more than the %s executors: the job is"
-                    " ended",
+                    "%s containers of one size were killed for their memory, more than the application has executors"
+                    " (%s): the job is ended",
                     len(killed),
                     self._executors,
                 )
@@ -123,12 +129,15 @@ class LossWatch:
 
 
 def job_error(error: Py4JError, losses: LossWatch | None) -> WorkerLostError:
-    """Return the error of a Spark job that failed. Without `losses`, all executors are in the driver's JVM."""
+    """Return the error of a failed Spark job.
+
+    `losses` is None on a local master, whose only executor is the driver.
+    """
     text = str(error)
     crash, lost = _CRASH.search(text), _LOST.search(text)
     sizes = losses.sizes if losses is not None else None
     if losses is not None:
-        # YARN's reason comes after the loss itself: the end of a task is the first that is known of it.
+        # YARN's reason arrives later than the failure of the lost executor's task.
         is_symptom = bool(crash or lost or _SYMPTOM.search(text))
         found = losses.of_job(wait=is_symptom)
         last = found[-1] if found and is_symptom and not lost else None

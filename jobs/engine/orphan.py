@@ -1,7 +1,7 @@
-"""End a driver whose parent has died.
+"""End a driver whose parent process has ended.
 
-Cancelling a step of EMR ends the JVM of spark-submit. The driver's Python process would notice at its next call into
-the JVM, which may be hours away, and would go on using the machine and the lake.
+Cancelling a step of EMR ends the JVM of spark-submit, which is the parent. The driver's Python process would notice
+only at its next call into the JVM, which may be hours later. Until then it would use the machine and the lake.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 def end_with_parent(poll_seconds: float = 1.0, grace_seconds: float = 30.0) -> None:
-    """Send this process SIGTERM when its parent has died, and end it at once if it still runs after the grace period.
+    """Send this process SIGTERM when its parent has ended, and exit if it still runs after the grace period.
 
-    A thread watches the parent, so it works while the main thread computes.
+    A thread watches the parent, so the main thread may be computing.
     """
     parent = os.getppid()
 

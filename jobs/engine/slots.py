@@ -1,4 +1,4 @@
-"""The slots of a Spark application: how many its settings promise, how many it has, and the wait for those missing."""
+"""Counts the slots that the settings of a Spark application promise and those that it has, and waits for the rest."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from jobs.errors import CapacityError, InputError
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 1200.0
-"""Most seconds to wait for slots that were promised: a node may be late, or lost and replaced."""
+"""Maximum seconds to wait for the promised slots. A node may start late, or be lost and replaced."""
 SAY_SECONDS = 60.0
-"""Seconds between two messages about what is missing."""
+"""Seconds between two log messages about missing slots."""
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,.*")
 
 
 def is_local(context: SparkContext) -> bool:
-    """Return whether the only executor is the driver itself, which has its slots from the start."""
+    """Return whether the driver is the only executor. All its slots then exist from the start."""
     return re.match(r"local(\[|$)", str(context.master)) is not None
 
 
 def promised(context: SparkContext) -> int | None:
-    """Return the number of slots once all executors have started; None if the settings do not say."""
+    """Return the number of slots that there are once all executors have started.
+
+    Return None if the settings do not determine it.
+    """
     conf, master = context.getConf(), str(context.master)
     if is_local(context):
         return int(_jvm(context).defaultParallelism())
@@ -38,7 +41,7 @@ def promised(context: SparkContext) -> int | None:
 
 
 def promised_executors(context: SparkContext) -> int | None:
-    """Return the number of executors that the master or the settings ask for, if they do."""
+    """Return the number of executors that the master URL or the settings name. Return None if neither does."""
     sizes = _LOCAL_CLUSTER.fullmatch(str(context.master))
     executors = sizes[1] if sizes else context.getConf().get("spark.executor.instances")
     return int(executors) if executors else None
@@ -55,23 +58,23 @@ def check(context: SparkContext, workers: int) -> None:
     if _is_dynamic(context):
         raise InputError(
             "spark.dynamicAllocation.enabled=true: workers that train together need a fixed number of executors;"
-            " leave it out of spark-submit"
+            " leave this setting out of spark-submit"
         )
     slots = promised(context)
     if slots is not None and slots < workers:
         raise InputError(
-            f"train.workers ({workers}) needs as many slots at the same time, but Spark on {context.master} has"
-            f" {slots}: lower train.workers, or raise spark.executors or spark.executor_cores"
+            f"train.workers ({workers}) needs {workers} slots at the same time, but Spark on {context.master} has"
+            f" {slots}; lower train.workers, or raise spark.executors or spark.executor_cores"
         )
 
 
 def wait(context: SparkContext, needed: int, losses: LossWatch | None) -> None:
-    """Wait until Spark has `needed` slots at the same time, and say every minute what is missing.
+    """Wait until Spark has `needed` slots at the same time, and log every minute what is missing.
 
-    Nothing is waited for where executors come only when tasks do.
+    Return at once on a local master, and with dynamic allocation, which starts executors only for waiting tasks.
 
     Raises:
-        CapacityError: if the cluster has not started them in time, or has ended the application.
+        CapacityError: if the cluster has not provided the slots in time, or has ended the application.
     """
     if is_local(context) or _is_dynamic(context):
         return
@@ -85,13 +88,13 @@ def wait(context: SparkContext, needed: int, losses: LossWatch | None) -> None:
             raise CapacityError(f"the cluster has ended Spark's application{_last_loss(losses)}")
         if waited >= WAIT_SECONDS:
             raise CapacityError(
-                f"{_missing(context, slots, needed, losses)} after {waited / 60:.0f} minutes: a node of the cluster is"
-                " lost or late, or its memory is taken; try again, or raise cluster.core_instances"
+                f"{_missing(context, slots, needed, losses)} after {waited / 60:.0f} minutes: a node of the cluster was"
+                " lost or has not started, or its memory is in use; try again, or raise cluster.core_instances"
             )
         if time.monotonic() - said >= SAY_SECONDS:
             said = time.monotonic()
             log.warning(
-                "%s; waiting for %.0f of at most %.0f minutes",
+                "%s; waited %.0f of at most %.0f minutes",
                 _missing(context, slots, needed, losses),
                 waited / 60,
                 WAIT_SECONDS / 60,
@@ -100,17 +103,17 @@ def wait(context: SparkContext, needed: int, losses: LossWatch | None) -> None:
 
 
 def _missing(context: SparkContext, slots: int, needed: int, losses: LossWatch | None) -> str:
-    """Return how many slots and executors there are, and why the last executor was lost."""
+    """Return a message: how many slots and executors there are, and why the last executor was lost."""
     text = f"Spark on {context.master} has {slots} of {needed} slots"
     if executors := promised_executors(context):
-        # The driver has an entry, too.
+        # The driver has an entry in this status, too.
         have = _jvm(context).getExecutorMemoryStatus().size() - 1
         text += f" and {have} of {executors} executors"
     return text + _last_loss(losses)
 
 
 def _last_loss(losses: LossWatch | None) -> str:
-    """Return why the last executor was lost, to be appended to a message; nothing if none was."""
+    """Return the end of a message: why the last executor was lost. Return an empty text if none was lost."""
     last = losses.last() if losses is not None else ""
     return f"; {last}" if last else ""
 

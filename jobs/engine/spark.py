@@ -1,8 +1,8 @@
 """Run a step's functions on Spark: independent tasks in an ordinary stage, a worker group in a barrier stage.
 
-Spark schedules; the tasks themselves read and write the lake. A `NightjarError` of a task reaches the driver unchanged
-and without Spark's retries, which could not help. Spark retries a task after any other error. In a worker group any
-error ends the stage at once, since the other workers would wait for the one that failed.
+Spark only schedules the tasks, which read and write the lake themselves. A `NightjarError` of a task reaches the driver
+unchanged, and Spark does not retry the task, since it would fail again. After any other error Spark retries the task.
+In a worker group any error ends the stage at once, since the other workers would wait for the failed worker.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ log = logging.getLogger(__name__)
 
 SETTINGS = {
     "spark.dynamicAllocation.enabled": "false",  # a barrier stage needs all its slots at once
-    # EMR switches it on, and its version of the authentication does not mix with ours: no executor could register.
+    # EMR enables this service, but authenticates in another version than this application: no executor could register.
     "spark.shuffle.service.enabled": "false",
     "spark.speculation": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.ui.showConsoleProgress": "false",
-    # glibc in a Python worker keeps the memory that a task freed for the next one. Returning it to the system, and
-    # getting it again, took a tenth of a task's time.
+    # With these, glibc in a Python worker keeps freed memory for the next task. Returning the memory to the system and
+    # requesting it again took a tenth of a task's time.
     "spark.executorEnv.MALLOC_TRIM_THRESHOLD_": str(2**28),
     "spark.executorEnv.MALLOC_MMAP_THRESHOLD_": str(2**25),
     "spark.ui.retainedStages": "100000",  # each round of training is a stage, and ``spark.csv`` lists all stages
@@ -56,8 +56,10 @@ SETTINGS = {
 }
 
 TASKS_PER_SLOT = 8
-"""Most tasks per slot; with more items, neighbours share a task. This raised tokenizing from 50 to 72 MB per CPU
-second. A lost task then costs more items."""
+"""Maximum number of tasks per slot. With more items, neighbouring items share a task.
+
+Sharing raised the speed of tokenizing from 50 to 72 MB per CPU second. But if a task is lost, more items are repeated.
+"""
 
 
 OPTIONS = {
@@ -69,19 +71,20 @@ OPTIONS = {
     "--num-executors": "spark.executor.instances",
     "--total-executor-cores": "spark.cores.max",
 }
-"""The options of spark-submit for the settings that this engine makes."""
-_PROPERTIES_FILE = re.compile(r" --properties-file (.+?)(?= --[a-z]|$)")  # its name may have spaces
+"""Options of spark-submit, each with the Spark setting that it sets. This engine sets these settings, too."""
+_PROPERTIES_FILE = re.compile(r" --properties-file (.+?)(?= --[a-z]|$)")  # the file's name may have spaces
 
 
 class SparkEngine:
-    """Runs functions on a new Spark application at `master`, or on the one that started this driver if that is None.
+    """Runs functions in a Spark application.
 
-    What a person gave to spark-submit, as an option, by ``--conf`` or in a ``--properties-file``, wins over all
-    settings of this engine.
+    A setting given to spark-submit, as an option, by ``--conf`` or in a ``--properties-file``, overrides the setting
+    of this engine.
 
     Args:
-        config: Sizes and the application's name.
-        master: Master to start an application at.
+        config: The application's name, and the sizes of the driver and the executors.
+        master: Spark master at which a new application starts. None: use the application of spark-submit, which
+            started this driver.
         event_logs: Folder in the lake that gets Spark's event log when the application ends.
     """
 
@@ -111,7 +114,7 @@ class SparkEngine:
                     "spark.executor.cores": cores,
                     "spark.executor.instances": executors,
                     "spark.cores.max": executors * cores,
-                    # Python and torch live beside the JVM: Spark's own 384 MB would be too little for them.
+                    # Python and torch use memory outside the JVM; Spark's default for it, 384 MB, is too little.
                     "spark.executor.memoryOverhead": sizes.executor_overhead,
                     "spark.yarn.heterogeneousExecutors.enabled": "false",
                 }
@@ -131,7 +134,7 @@ class SparkEngine:
         self._context: SparkContext = self._session.sparkContext
         self._context.setLogLevel("WARN")
         log.info("Spark %s on %s in %.1f s", self._context.version, self._context.master, time.monotonic() - started)
-        # Asked now, because a JVM that is gone does not answer when it is to be stopped.
+        # Read now, because the JVM may be gone when this engine is stopped.
         self._application = str(self._context.applicationId)
         conf = self._context.getConf()
         self._log_dir = conf.get("spark.eventLog.dir") if conf.get("spark.eventLog.enabled") == "true" else None
@@ -141,7 +144,7 @@ class SparkEngine:
             self._losses = LossWatch(self._context, slots.promised_executors(self._context) or 1)
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item], description: str) -> list[Result]:
-        """Apply `function` to each item, in one task each; with many items, neighbours share a task."""
+        """Apply `function` to each item, in one task each. With many items, neighbouring items share a task."""
         if not items:
             return []
         self._context.setJobDescription(description)
@@ -156,12 +159,12 @@ class SparkEngine:
         return max(1, slots.now(self._context) // num_tasks)
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run `function` in the tasks of one barrier stage, which Spark does not repeat.
+        """Run `function` in the tasks of one barrier stage, which Spark does not retry.
 
         Raises:
-            InputError: if the settings promise no slot for each worker, or the cluster may take executors away.
-            CapacityError: if the cluster does not keep what the settings promise.
-            WorkerLostError: if a task died.
+            InputError: if the settings promise fewer slots than workers, or enable dynamic allocation.
+            CapacityError: if the cluster does not provide the slots in time.
+            WorkerLostError: if a worker was killed, crashed, or raised an error that is not a `NightjarError`.
         """
         slots.check(self._context, workers)
         slots.wait(self._context, workers, self._losses)
@@ -180,7 +183,7 @@ class SparkEngine:
         return spark_status.executors(self._context)
 
     def stop(self) -> None:
-        """End the Spark application, and keep its event log."""
+        """End the Spark application, and copy its event log to the lake."""
         jvm = self._context._jvm
         self._session.stop()
         if self._log_folder is None or self._event_logs is None or self._log_dir is None:
@@ -195,7 +198,12 @@ class SparkEngine:
                 log.warning("Spark's event log was not kept: %s", (str(error) or repr(error)).splitlines()[0])
 
     def _collect(self, tasks: Any) -> list[Any]:
-        """Run a job and return what its tasks return. A `WorkerLostError` says in one line why it failed."""
+        """Run a Spark job and return the results of its tasks.
+
+        Raises:
+            NightjarError: the error that a worker of a worker group raised.
+            WorkerLostError: if the job failed for another reason, which the message gives in one line.
+        """
         try:
             with self._losses.watched() if self._losses is not None else nullcontext():
                 results: list[Any] = tasks.collect()
@@ -204,19 +212,19 @@ class SparkEngine:
         return results
 
     def _executor_cores(self) -> int | None:
-        """Return the cores of an executor; None for a local master, whose tasks share this machine's cores."""
+        """Return the cores of an executor. Return None on a local master, whose tasks share this machine's cores."""
         cores = self._context.getConf().get("spark.executor.cores")
         return int(cores) if cores and not str(self._context.master).startswith("local") else None
 
 
 def _region_settings() -> dict[str, str]:
-    """Return the settings that give the executors the region of this process."""
+    """Return the settings that set the AWS region of this process for the executors, too."""
     region = find_region()
     return {f"spark.executorEnv.{name}": region for name in VARIABLES} if region else {}
 
 
 def _logs_events() -> bool:
-    """Return whether the cluster that started this driver makes its applications log events."""
+    """Return whether spark-submit started this driver with a configuration that writes event logs."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return False
     SparkContext._ensure_initialized()
@@ -224,11 +232,11 @@ def _logs_events() -> bool:
 
 
 def submitted_keys(settings: Iterable[str]) -> list[str]:
-    """Return those of `settings` that the spark-submit command of this driver gives; none without spark-submit.
+    """Return the keys of `settings` that were given to the spark-submit command which started this driver.
 
-    The values in ``spark-defaults.conf`` do not count: they are meant for any application. Those of a file that the
-    command names by ``--properties-file`` count. On a driver that the cluster
-    started, the command is not known, so all of its configuration counts.
+    Return nothing if spark-submit did not start this driver. Keys in ``spark-defaults.conf`` do not count, since that
+    file is meant for all applications. Keys in a file named by ``--properties-file`` do count. If the cluster started
+    this driver, the command is not known, so every configured key counts.
     """
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return []
@@ -260,7 +268,10 @@ class _Outcome(NamedTuple):
 
 
 def _run_task(function: Callable[[Any], Any], item: Any) -> _Outcome:
-    """Return a `NightjarError` instead of raising it, so that the error reaches the driver as is."""
+    """Run one task. Return a `NightjarError` instead of raising it, so that it reaches the driver unchanged.
+
+    A `WorkerLostError` is raised, so that Spark retries the task.
+    """
     try:
         return _Outcome(function(item))
     except WorkerLostError:
@@ -272,7 +283,7 @@ def _run_task(function: Callable[[Any], Any], item: Any) -> _Outcome:
 
 
 class _WorkerError(Exception):
-    """Carries the `NightjarError` of a worker through Spark, which passes on the text of an exception alone."""
+    """Carries the `NightjarError` of a worker through Spark, which passes on only the text of an exception."""
 
     _PICKLED = re.compile(r"_WorkerError: pickled ([A-Za-z0-9+/=]+)")
 
@@ -281,7 +292,7 @@ class _WorkerError(Exception):
 
     @classmethod
     def find(cls, text: str) -> NightjarError | None:
-        """Return the error that is carried in Spark's text of a failed job."""
+        """Return the worker's error from Spark's message about a failed job. Return None if it contains none."""
         found = cls._PICKLED.search(text)
         error: NightjarError | None = pickle.loads(base64.b64decode(found[1])) if found else None  # noqa: S301 - ours
         return error
@@ -308,7 +319,7 @@ def _run_barrier_task(
 
 
 def _settle_worker() -> None:
-    """Avoid work that PySpark does around each task: 0.1 CPU seconds, more than encoding 8 MB of text takes.
+    """Avoid work that PySpark does before and after each task: 0.1 CPU seconds, more than encoding 8 MB of text takes.
 
     Before a task, every cached finder of a zip or jar file reads the archive's directory again. After a task, PySpark
     collects garbage, which scans all imported modules unless they are frozen.

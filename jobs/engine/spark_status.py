@@ -19,7 +19,9 @@ _EPOCH = re.compile(r"\bepoch (\d+(?:\.\d+)?)")
 
 
 def stages(context: SparkContext) -> list[StageRow]:
-    """Return one row for each attempt of each stage so far, by number. Durations are in seconds, sizes in bytes.
+    """Return one row for each attempt at each stage so far, ordered by stage and attempt.
+
+    Durations are in seconds, sizes in bytes.
 
     `task_seconds_max` is the longest task that succeeded; the other durations of tasks include failed ones.
     """
@@ -38,9 +40,9 @@ def executors(context: SparkContext) -> list[ExecutorRow]:
 
 
 def lost_executors(context: SparkContext) -> list[dict[str, str]]:
-    """Return number, address and reason of each executor that the application lost, in the words of the cluster.
+    """Return the number and address of each executor that the application lost, and the cluster's reason.
 
-    Events that Spark has not processed yet are not waited for, so this can be asked often.
+    Do not wait for events that Spark has not processed yet, so that frequent calls are cheap.
     """
     found = _plain(context._gateway, context._jsc.sc().statusStore().executorList(False))
     return [
@@ -51,7 +53,7 @@ def lost_executors(context: SparkContext) -> list[dict[str, str]]:
 
 
 def _without_stack(reason: str) -> str:
-    """Return a reason in one line, without the frames of exceptions that it quotes."""
+    """Return a reason in one line, without the stack frames of the exceptions in it."""
     return " ".join(line.strip() for line in reason.splitlines() if not _FRAME.match(line)).strip()
 
 
@@ -63,7 +65,10 @@ def _store(context: SparkContext) -> tuple[Any, Any]:
 
 
 def _plain(gateway: Any, objects: Any) -> Any:
-    """Return objects of the JVM as Spark's REST interface sends them: one call instead of one for each field."""
+    """Return objects of the JVM as Spark's REST interface sends them.
+
+    This takes one call into the JVM instead of one for each field.
+    """
     writer = gateway.jvm.org.apache.spark.status.api.v1.JacksonMessageWriter()
     return json.loads(writer.mapper().writeValueAsString(objects))
 
@@ -120,7 +125,7 @@ def _executor_row(executor: Fields) -> ExecutorRow:
 
 
 def _seconds(begun: str | None, ended: str | None) -> float:
-    """Return the seconds between two times such as ``2026-11-22T04:00:00.123GMT``; 0 if one of them is missing."""
+    """Return the seconds between two times such as ``2026-11-22T04:00:00.123GMT``. Return 0 if a time is missing."""
     if not (begun and ended):
         return 0.0
     first, last = (datetime.fromisoformat(moment.removesuffix("GMT")) for moment in (begun, ended))

@@ -1,7 +1,7 @@
-"""The bill of a run: instance seconds and cost, by step, by type of instance, and in all.
+"""The bill of a run: instance seconds and cost, by step, by type of instance, and in total.
 
-It has what AWS charges for instances: EC2, EMR and the system disks. What AWS charges by the month, such as the network
-and the lake, is not in it.
+A bill contains what AWS charges for instances: EC2, EMR and the system disks. It does not contain what AWS charges by
+the month, such as the network and the lake.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jobs.prices.book import PriceBook, Rate, explain_missing
 from jobs.prices.metering import ClusterUse, InstanceSpan
 
 LEAST_SECONDS = 60.0
-"""What AWS charges for an instance at the least."""
+"""The minimum time that AWS charges for an instance."""
 WITHOUT_STEP = "start and end"
 """The part of a bill that belongs to no step: clusters that start, wait between steps, and end."""
 
@@ -36,35 +36,35 @@ class Bill:
 
     total: Charge = Charge()
     steps: Mapping[str, Charge] = field(default_factory=dict)
-    """By step, and `WITHOUT_STEP`; empty if it is not known when the steps ran."""
+    """The charge by step, with `WITHOUT_STEP` for the rest. Empty if it is not known when the steps ran."""
     instances: Mapping[str, Charge] = field(default_factory=dict)
-    """By type and market of the instances."""
+    """The charge by type and market of the instances."""
     at_most: bool = False
-    """Whether the cost is a bound, because a spot price is not known."""
+    """Whether the cost is an upper bound, because a spot price is not known."""
     is_final: bool = True
     """Whether all clusters have ended."""
     missing: tuple[str, ...] = ()
     """The prices that are not known."""
     num_unknown: int = 0
-    """Clusters of which EMR did not say how long their instances ran."""
+    """The number of clusters for which EMR did not report how long their instances ran."""
     is_embedded: bool = False
-    """Whether all clusters were those of the embedded EMR. The costs are then those that AWS would charge."""
+    """Whether all clusters were clusters of the embedded EMR. The costs are then what AWS would charge."""
 
     @property
     def cost_usd(self) -> float | None:
-        """What the clusters have cost: nothing on the embedded EMR; None if a price is not known."""
+        """The cost of the clusters: 0 on the embedded EMR. None if a price is not known."""
         return 0.0 if self.is_embedded else self.total.usd
 
     @property
     def problem(self) -> str | None:
-        """One line that says why the cost is not known, and what to do; None if it is known."""
+        """One line that says why the cost is not known, and what to do. None if the cost is known."""
         if self.num_unknown:
             of = counted(self.num_unknown, "cluster")
-            return f"EMR did not say how long the instances of {of} ran; its console may do so"
+            return f"EMR did not report how long the instances of {of} ran; look for it in EMR's console"
         return explain_missing(self.missing) if self.missing else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the bill as it stands in the statistics of a run."""
+        """Return the bill in the form in which the statistics of a run contain it."""
         return {
             "instance_seconds": self.total.seconds,
             "usd": self.total.usd,
@@ -82,7 +82,7 @@ def _rounded(charge: Charge) -> dict[str, float | None]:
 
 
 def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bill:
-    """Return the bill for the use of clusters. The prices are asked for only if the record of a cluster lacks some."""
+    """Return the bill for the use of clusters. `prices` is called only if the record of a cluster lacks a rate."""
     seconds, usd = defaultdict[str, float](float), defaultdict[str, float](float)
     by_type, usd_by_type = defaultdict[str, float](float), defaultdict[str, float](float)
     missing, at_most, is_final, has_steps, num_unknown = list[str](), False, True, False, 0
@@ -130,7 +130,7 @@ def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bi
 
 
 def rate_of(use: ClusterUse, span: InstanceSpan, prices: Callable[[], PriceBook]) -> Rate:
-    """Return what an instance costs in an hour: as it was known when the cluster ended, else as it is known now."""
+    """Return the cost of an instance per hour: the rate recorded when the cluster ended, or else at today's prices."""
     if (recorded := use.rates.get(span.name)) is not None:
         return Rate(recorded, span.name in use.bounds)
     return prices().rate(span.type, span.market, use.region, use.disk_gb)

@@ -1,6 +1,6 @@
-"""The prices that are known, from the dated file of this package and from a file of the user's.
+"""The known prices of AWS, from the dated file of this package and from the user's own file.
 
-Each figure names its source. A price that is not known stays unknown: no other price is taken in its place.
+Each price names its source. An unknown price stays unknown: no other price is used instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jobs.lake.uri import to_uri
 
 VARIABLE = "NIGHTJAR_PRICES"
 """The environment variable that names the user's file: a path, file:///... or s3://..."""
-HOW_TO_FILL = f"run nightjar prices, which asks AWS, or add it to the file that {VARIABLE} names"
+HOW_TO_FILL = f"run nightjar prices to get prices from AWS, or add what is missing to the file that {VARIABLE} names"
 HOURS_OF_MONTH = 730
-"""Hours of the month by which AWS prices disks."""
+"""Hours in the month for which AWS gives the price of a disk."""
 SYSTEM_DISK = "gp3"
-"""The type of a node's system disk: EMR's choice since release 6.15."""
+"""The type of a node's system disk: EMR's default since release 6.15."""
 
 Kind = Literal["ec2", "emr", "ebs", "nat", "endpoint"]
 Market = Literal["on demand", "spot"]
@@ -52,7 +52,7 @@ class Price(BaseModel):
     kind: Kind
     region: Annotated[str, Field(min_length=1)]
     item: str = ""
-    """The instance type, or the type of a disk."""
+    """The instance type, or the type of a disk. Empty for the other kinds."""
     market: Market = ON_DEMAND
     usd: Annotated[float | None, Field(ge=0, strict=True)] = None
     """None if the price is not known."""
@@ -67,7 +67,7 @@ class Price(BaseModel):
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What the price is of."""
+        """What the price is for: kind, region, item and market."""
         return self.kind, self.region, self.item, self.market
 
     def __str__(self) -> str:
@@ -77,18 +77,18 @@ class Price(BaseModel):
 
 @dataclass(frozen=True)
 class Rate:
-    """What an instance costs in an hour: EC2, EMR and the system disk."""
+    """The cost of an instance or a cluster per hour: EC2, EMR and the system disks."""
 
     usd: float | None
-    """None if a part is not known."""
+    """None if one of the prices is not known."""
     at_most: bool = False
-    """Whether it is the bound of a spot price that is not known."""
+    """Whether `usd` is an upper bound, such as the on-demand price if the spot price is not known."""
     missing: tuple[str, ...] = ()
-    """The parts that are not known."""
+    """The prices that are not known."""
 
 
 class PriceBook:
-    """The prices that are known. Of two for the same, the later one of `prices` counts."""
+    """The known prices. If two of `prices` have the same key, the later one counts."""
 
     def __init__(self, prices: Iterable[Price]) -> None:
         self._prices = {price.key: price for price in prices}
@@ -103,9 +103,9 @@ class PriceBook:
         return None if found is None else found.usd
 
     def rate(self, instance_type: str, market: Market, region: str, disk_gb: float) -> Rate:
-        """Return what an instance with a system disk of this size costs in an hour.
+        """Return the cost per hour of an instance with a system disk of `disk_gb` GB.
 
-        An unknown spot price is bounded by the one on demand, the most that EMR pays for a spot instance.
+        If the spot price is not known, use the on-demand price as an upper bound: EMR pays no more for a spot instance.
         """
         at_most = market == SPOT and self.find("ec2", region, instance_type, SPOT) is None
         parts: list[tuple[Kind, str, Market, float]] = [
@@ -124,14 +124,14 @@ class PriceBook:
 
 
 def explain_missing(missing: Iterable[str]) -> str:
-    """Return one line that says which prices are not known, and how to fill them."""
+    """Return one line that says which prices are not known, and how to add them."""
     first, *others = dict.fromkeys(missing)
     more = f" and {len(others)} more" if len(others) > 2 else "".join(f", {each}" for each in others)
     return f"{first}{more} {'are' if others else 'is'} not known; {HOW_TO_FILL}"
 
 
 def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.environ) -> PriceBook:
-    """Return the prices of this package, and those of the user's file, which go first."""
+    """Return the prices of this package and of the user's file. For the same key, the user's price counts."""
     own = (files("jobs.prices") / "prices.toml").read_bytes()
     prices = parse_prices(own, "prices.toml")
     if place := environ.get(VARIABLE, "").strip():
@@ -145,7 +145,7 @@ def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.envi
 
 
 def shown_prices(store: Store = ENVIRONMENT) -> PriceBook:
-    """Return the prices for a page or a list, which a mistake in the user's file does not keep from being shown."""
+    """Return the prices to show on a page or in a list. A mistake in the user's price file does not raise an error."""
     try:
         return load_prices(store)
     except NightjarError as error:
@@ -154,12 +154,16 @@ def shown_prices(store: Store = ENVIRONMENT) -> PriceBook:
 
 
 def parse_prices(data: bytes, where: str) -> list[Price]:
-    """Return the prices in a TOML file. A wrong file or value is an `InputError` that names the place `where`."""
+    """Return the prices in a TOML file.
+
+    Raises:
+        InputError: if the file or a value is wrong. The message starts with `where`.
+    """
     table = parse_toml(where, data)
     rows = table.pop("price", [])
     if table or not isinstance(rows, list):
         got = shorten(", ".join(table)) or type(rows).__name__
-        raise InputError(f"{where}: expected tables [[price]] alone, got {got}")
+        raise InputError(f"{where}: expected only [[price]] tables, got {got}")
     return [_parse(row, f"{where}: price {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -175,7 +179,7 @@ def _parse(row: Any, where: str) -> Price:
 
 
 def to_toml(prices: Iterable[Price], header: str) -> bytes:
-    """Return the content of a file that `parse_prices` reads; `header` is a comment."""
+    """Return prices as a TOML file that `parse_prices` reads, with `header` as a comment at its start."""
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())]
     for price in prices:
         values = price.model_dump(exclude_none=True, exclude_defaults=True)
@@ -184,7 +188,7 @@ def to_toml(prices: Iterable[Price], header: str) -> bytes:
 
 
 def _to_toml(value: str | float | datetime.date) -> str:
-    """Return a value as TOML: of a text every character that is not plain ASCII is escaped."""
+    """Return a value as TOML. In a text, every character that is not printable ASCII is escaped."""
     if isinstance(value, str):
         escaped = (
             each if each.isascii() and each.isprintable() and each not in '"\\' else f"\\U{ord(each):08X}"

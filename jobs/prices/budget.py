@@ -1,7 +1,7 @@
-"""The budget of a run and of a pipeline's month: what is refused before a cluster exists, and when training must end.
+"""Checks the budgets of a run and of a pipeline's month before a cluster exists, and limits the time of training.
 
-Preflight writes what training needs to ``budget.json``: what the cluster costs in an hour at the most, what other runs
-of the month have cost, and how long the steps after training will take. A cluster has no other prices.
+The task preflight writes to ``budget.json`` what training needs: the highest cost of the cluster per hour, the cost of
+the month's other runs, and the seconds of the steps after training. A step on the cluster has no other prices.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from jobs.prices.estimate import Estimate, hourly_at_most
 from jobs.prices.metering import ClusterUse, read_uses
 
 LATER_SHARE = 0.1
-"""Part of what is left at the start of training that is kept for the steps after it, if no earlier night tells."""
+"""The share of the remaining budget that training leaves for the later steps, if their cost cannot be estimated."""
 _SHORTEN = "shorten the run (train.max_tokens, train.max_seconds, train.epochs)"
 _GIVE_LESS = "give the run less text or fewer prompts"
 
 
 def has_budget(config: Config) -> bool:
-    """Return whether a budget acts: the run has one, and a cluster of its own."""
+    """Return whether a budget applies: the run has a budget, and creates its own cluster."""
     budget = config.budget
     return (budget.usd is not None or budget.usd_month is not None) and config.cluster.job_flow_id is None
 
 
 def describe_budget(config: Config) -> str:
-    """Return the budgets of a run: ``budget.usd=5``."""
+    """Return the budgets of a run as text, such as ``budget.usd=5``."""
     values = (("budget.usd", config.budget.usd), ("budget.usd_month", config.budget.usd_month))
     return ", ".join(f"{key}={value:g}" for key, value in values if value is not None)
 
@@ -51,7 +51,9 @@ def check_budget(
     store: Store = ENVIRONMENT,
     now: float | None = None,
 ) -> dict[str, Any] | None:
-    """Check that a run keeps to its budgets, and return the content of ``budget.json``; None without a budget.
+    """Check that a run is not expected to exceed its budgets, and return the content of ``budget.json``.
+
+    Return None without a budget.
 
     Raises:
         BudgetError: if a price is not known, or if the run is expected to exceed a budget.
@@ -66,7 +68,7 @@ def check_budget(
     if usd is not None and expected is not None and expected > usd:
         raise BudgetError(
             f"budget.usd: the run is expected to cost {expected:.2f} USD, more than {usd:.2f}"
-            f" ({estimate}); raise it, or {shorten}"
+            f" ({estimate}); raise budget.usd, or {shorten}"
         )
     spent = None
     if month is not None:
@@ -76,14 +78,17 @@ def check_budget(
         if spent >= month or spent + (expected or 0.0) > month:
             raise BudgetError(
                 f"budget.usd_month: runs of the pipeline {Pipeline.of(run).name} have cost {spent:.2f} USD since"
-                f" {moment:%Y-%m}-01 (UTC){wanted}, more than {month:.2f} together; raise it, wait for the next month,"
-                f" or {shorten}"
+                f" {moment:%Y-%m}-01 (UTC){wanted}, more than {month:.2f} together; raise budget.usd_month, wait for"
+                f" the next month, or {shorten}"
             )
     return {"hourly_usd": hourly.usd, "month_spent_usd": spent, "later_seconds": _later_seconds(config, estimate)}
 
 
 def _later_seconds(config: Config, estimate: Estimate) -> float | None:
-    """Return how long the steps after training, and the end of the cluster, will take; None if it is not known."""
+    """Return how many seconds the steps after training and the end of the cluster will take.
+
+    Return None if that is not known, or if the run does not train.
+    """
     if estimate.instance_seconds is None or not config.trains:
         return None
     later = config.steps[config.steps.index("train") + 1 :]
@@ -94,18 +99,18 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
     """Return what the other runs of a run's pipeline have cost since the month began, in USD.
 
     Raises:
-        BudgetError: if the cost of one is not known.
+        BudgetError: if the cost of one of these runs is not known.
     """
     start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp()
     uses = [use for other in _runs_since(run, start, store) for use in _uses(other, store, now.timestamp())]
     bill = make_bill([_clipped(use, start) for use in uses], lambda: prices)
     if bill.total.usd is None:
-        raise BudgetError(f"budget.usd_month: what runs of this month have cost is not known: {bill.problem}")
+        raise BudgetError(f"budget.usd_month: the cost of this month's runs is not known: {bill.problem}")
     return bill.total.usd
 
 
 def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
-    """Yield the other runs of a pipeline whose record of clusters has changed since a moment."""
+    """Yield the other runs of a run's pipeline whose record of clusters has changed since `start`."""
     for other in runs_beside(run, store):
         info = store.info(join(other.clusters, FIRST_CLUSTER))
         if info is not None and info.modified_at >= start:
@@ -113,7 +118,7 @@ def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
 
 
 def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:
-    """Yield the use of a run's clusters. One that nobody has ended counts until its time to live at the most."""
+    """Yield the use of a run's clusters. A cluster that has not ended counts at most for its longest possible life."""
     config: dict[str, Any] = {}
     with suppress(OSError, NightjarError):
         config = Config.from_json(store.read_bytes(run.config).decode(errors="replace")).model_dump(mode="json")
@@ -132,7 +137,7 @@ def _longest_life(config: Mapping[str, Any]) -> float:
 
 
 def _clipped(use: ClusterUse, start: float) -> ClusterUse:
-    """Return the use of a cluster since a moment."""
+    """Return the part of a cluster's use that is after `start`."""
     spans = [replace(span, started=max(span.started, start)) for span in use.instances if span.ended > start]
     return replace(use, instances=tuple(spans))
 
@@ -140,12 +145,12 @@ def _clipped(use: ClusterUse, start: float) -> ClusterUse:
 def seconds_for_training(
     run: Run, config: Config, store: Store = ENVIRONMENT, now: float | None = None
 ) -> float | None:
-    """Return for how many seconds from now on the budget pays for training; None without a budget.
+    """Return for how many seconds from now on the budget pays for training. Return None without a budget.
 
-    A run without Airflow has no cluster that costs anything, and so no ``budget.json``.
+    Also return None for a run without Airflow, which has no ``budget.json``: its cluster costs nothing.
 
     Raises:
-        InputError: if a run with a cluster got its budget after its preflight.
+        InputError: if the run has a cluster, and its budget was set after the task preflight.
     """
     if not has_budget(config):
         return None
@@ -159,7 +164,9 @@ def seconds_for_training(
     month = config.budget.usd_month
     if values is None or (month is not None and spent is None):
         if store.list_files(run.clusters):
-            raise InputError(f"{describe_budget(config)}: was set after the task preflight; clear that task") from None
+            raise InputError(
+                f"{describe_budget(config)}: this budget was set after the task preflight; clear that task"
+            ) from None
         return None
     limits = (config.budget.usd, None if month is None else month - (spent or 0.0))
     limit = min(each for each in limits if each is not None)
@@ -173,7 +180,11 @@ _OPTIONAL = ("month_spent_usd", "later_seconds")
 
 
 def _spent(run: Run, config: Config, hourly: float, store: Store, now: float) -> float:
-    """Return what a run has cost so far: its present cluster by the hour, those that have ended by their bill."""
+    """Return what a run has cost so far, in USD.
+
+    A cluster that has ended counts by its bill. If it has not ended, or its bill has no cost, it counts at `hourly`,
+    the highest cost of the cluster per hour.
+    """
     spent = 0.0
     for use in read_uses(run, config.model_dump(mode="json"), store, now=now):
         ended = max((span.ended for span in use.instances), default=0.0)

@@ -1,8 +1,8 @@
-"""How long a run will take and what it will cost, from the earlier nights of its pipeline.
+"""Estimates how long a run will take and what it will cost, from earlier runs of its pipeline, called nights.
 
-The seconds of a step follow what it works on: bytes of text, optimizer steps, tokens to write. Only nights that had the
-same cluster and the same settings of that step count. Without such a night the estimate is unknown, and what limits
-give is a bound.
+The seconds of a step are predicted from its amount of work: bytes of text, optimizer steps, or tokens to generate. Only
+nights with the same cluster and the same settings of that step count. Without such a night the estimate is unknown, and
+only an upper bound is given, computed from the limits in the settings.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from jobs.prices.book import ON_DEMAND, PriceBook, Rate, explain_missing
 from jobs.prices.history import Night
 
 LATEST = 3
-"""Latest nights that count: machines drift, and three are the fewest whose median bears an outlier."""
+"""The number of latest nights that count.
+
+Old nights do not count, since the speed of machines changes. Three is the smallest number whose median ignores an
+outlier.
+"""
 SAME_WORK = 0.05
-"""Work that differs by less counts as the same."""
+"""Two amounts of work that differ by a smaller share than this count as the same."""
 _CLUSTER = (
     *("cluster.primary_instance_types", "cluster.core_instance_types", "cluster.core_instances"),
     *("cluster.task_instance_types", "cluster.task_instances", "spark.executors", "spark.executor_cores"),
@@ -46,39 +50,39 @@ _SPEED: Mapping[str, tuple[str, ...]] = {
     "generate": ("model", "generate.dtype", "tokenize.kind", "use.model"),
     "evaluate": ("use.model",),
 }
-"""The settings of each step that decide how long a unit of its work takes: keys, or whole sections."""
+"""The settings on which the seconds per unit of a step's work depend: keys, or names of whole sections."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to take."""
+    """The time and the cost that a run is expected to have."""
 
     corpus_bytes: int
     nights: int = 0
-    """Earlier nights that it was computed from."""
+    """The number of nights that the estimate was computed from."""
     steps: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each step."""
     other_seconds: float | None = None
     """Seconds of the cluster that belong to no step."""
     instance_seconds: float | None = None
-    """None if it is not known."""
+    """The expected time of all instances together. None if it is not known."""
     usd: float | None = None
     at_most: bool = False
-    """Whether a spot price is not known, so that the cost is a bound."""
+    """Whether `usd` is an upper bound, because a spot price is not known."""
     reason: str | None = None
     """Why the time or the cost is not known."""
     bound_instance_seconds: float = 0.0
-    """What the limits of the settings allow at the most."""
+    """The most instance seconds that the limits in the settings allow."""
     bound_usd: float | None = None
     is_embedded: bool = False
-    """Whether the cluster is one of the embedded EMR, which costs nothing. The costs are those on AWS."""
+    """Whether the cluster is one of the embedded EMR, which costs nothing. The costs are what AWS would charge."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``estimate.json`` in the run's folder."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """One line for the log."""
+        """Return one line for the log."""
         bound = f"; at most {self._amount(self.bound_instance_seconds, self.bound_usd)} by its limits"
         if self.is_embedded:
             priced = "the prices are those of AWS, " if self.usd is not None or self.bound_usd is not None else ""
@@ -106,9 +110,9 @@ def make_estimate(
         config: The configuration of the run, with all sizes.
         corpus_bytes: Size of the corpus's files.
         nights: Earlier nights of the pipeline, the latest last.
-        prices: The prices that are known.
+        prices: The known prices.
         region: The region of the cluster.
-        limit_seconds: How long the cluster may live.
+        limit_seconds: The longest time for which the cluster may run.
     """
     hourly = hourly_at_most(config, prices, region)
     cluster = config.cluster
@@ -137,9 +141,9 @@ def make_estimate(
 
 
 def hourly_at_most(config: Config, prices: PriceBook, region: str) -> Rate:
-    """Return what the cluster of a run costs in an hour at the most, whichever of its instance types EMR takes.
+    """Return the highest possible cost per hour of a run's cluster, whichever of the instance types EMR chooses.
 
-    Spot nodes count with the price on demand, since EMR buys them so if there are none on the spot market.
+    Spot nodes count at the on-demand price, since EMR buys on-demand instances if there are no spot instances.
     """
     cluster = config.cluster
     fleets = [
@@ -156,7 +160,7 @@ def hourly_at_most(config: Config, prices: PriceBook, region: str) -> Rate:
 
 
 def predict_step(step: str, config: Config, corpus_bytes: float, nights: Iterable[Night]) -> float | None:
-    """Return how many seconds a step will take; None if no earlier night tells it."""
+    """Return how many seconds a step will take. Return None if no night has the same settings of this step."""
     alike = [night for night in nights if night.seconds(step) is not None]
     alike = [night for night in alike if _same(config, night, _SPEED.get(step, ()))][-LATEST:]
     if step == "train":
@@ -167,7 +171,7 @@ def predict_step(step: str, config: Config, corpus_bytes: float, nights: Iterabl
 
 
 def _predict_training(config: Config, corpus_bytes: float, nights: Sequence[Night]) -> float | None:
-    """Return the seconds of the train step: what does not depend on its length, and the seconds of its steps."""
+    """Return the seconds of the pipeline step `train`: a fixed part, plus the seconds of its optimizer steps."""
     rows = []
     for night in nights:
         seconds, steps = night.number("train", "training_seconds"), night.number("train", "num_steps")
@@ -185,7 +189,7 @@ def _predict_training(config: Config, corpus_bytes: float, nights: Sequence[Nigh
 
 
 def _work(step: str, config: Mapping[str, Any], corpus_bytes: float) -> float:
-    """Return how much a step does, in any unit."""
+    """Return the amount of work of a step, in an arbitrary unit: only ratios matter."""
     if step in ("tokenize", "windows", "evaluate"):
         return corpus_bytes
     if step == "embed":
@@ -198,10 +202,11 @@ def _work(step: str, config: Mapping[str, Any], corpus_bytes: float) -> float:
 
 
 def fit(samples: Sequence[tuple[float, float]]) -> Callable[[float], float]:
-    """Return seconds as a function of work: a fixed part, and the median slope between two samples (Theil and Sen).
+    """Fit a line through samples of work and seconds. Return the line: seconds as a function of work.
 
-    If all samples have the same work, more work takes proportionally more time, and less work as much as before: what
-    part is fixed is not known, and the estimate is to err upwards.
+    The slope is the median of the slopes between two samples (Theil-Sen). If all samples have the same work, the fixed
+    part is not known. Then more work takes proportionally more time, and less work takes as long as the samples, so
+    that the estimate is too high rather than too low.
     """
     slopes = [(t2 - t1) / (w2 - w1) for (w1, t1), (w2, t2) in combinations(samples, 2) if abs(w2 - w1) > SAME_WORK * w1]
     if not slopes:
@@ -218,13 +223,13 @@ def _same(config: Config, night: Night, keys: Iterable[str]) -> bool:
 
 
 def _other_seconds(night: Night) -> float:
-    """Return how long an instance of a night ran, on average, beside the steps."""
+    """Return the mean seconds for which an instance of a night ran outside of the steps."""
     in_steps = sum(each.overlap(span.started, span.ended) for each in night.use.instances for span in night.use.steps)
     return (night.instance_seconds - in_steps) / max(1, night.num_instances)
 
 
 def _mean_rate(night: Night, prices: PriceBook, region: str) -> Rate:
-    """Return what an instance costs in an hour, of the types and markets that a night had, at the prices of today."""
+    """Return the mean cost per hour of an instance, for the types and markets of a night, at today's prices."""
     shares: dict[tuple[str, Any], float] = defaultdict(float)
     for span in night.use.instances:
         shares[span.type, span.market] += span.overlap(span.started, span.ended)

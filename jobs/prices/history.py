@@ -1,6 +1,6 @@
-"""The earlier nights of a pipeline: what they were asked for, how much they did, and how long it took.
+"""Reads the earlier nights of a pipeline: their settings, their amounts of work, and their times.
 
-A night is a run whose steps are all done, on one cluster of its own that has ended.
+A night is a run that has finished all its steps, on one cluster of its own that has ended.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from jobs.lake.uri import base_name, join
 from jobs.prices.metering import ClusterUse, read_uses
 
 ENDS = {"generate", "evaluate"}
-"""The steps of which a run that is done has one."""
+"""The last steps of a run. A finished run has one of them."""
 MOST_NIGHTS = 30
-"""Latest runs of a pipeline that are read."""
+"""The maximum number of runs of a pipeline that are read. The latest runs are read."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One earlier run."""
+    """One earlier run of a pipeline."""
 
     config: Mapping[str, Any]
-    """Its configuration, with every default filled in."""
+    """The run's configuration, with every default filled in."""
     corpus_bytes: float
     """Size of the corpus's files."""
     stats: Mapping[str, Mapping[str, Any]]
@@ -38,39 +38,42 @@ class Night:
     use: ClusterUse
 
     def seconds(self, step: str) -> float | None:
-        """Return how long the last attempt at a step took; None if the step did nothing, or did not run."""
+        """Return the seconds that the last attempt at a step took.
+
+        Return None if the step did not run, or if it reused an earlier result.
+        """
         spans = [span for span in self.use.steps if span.name == step]
         if not spans or self.stats.get(step, {}).get("reused"):
             return None
         return spans[-1].ended - spans[-1].started
 
     def number(self, step: str, name: str) -> float | None:
-        """Return a number of a step's statistics; None if it has none."""
+        """Return a number from a step's statistics. Return None if they do not contain it."""
         return as_number(self.stats.get(step, {}).get(name))
 
     @property
     def instance_seconds(self) -> float:
-        """How long all instances ran together."""
+        """The time of all instances together, in seconds."""
         return sum(span.overlap(span.started, span.ended) for span in self.use.instances)
 
     @property
     def num_instances(self) -> int:
-        """How many instances the cluster had at the same time, at the most."""
+        """The largest number of instances that the cluster had at the same time."""
         moments = {span.started for span in self.use.instances}
         spans = self.use.instances
         return max((sum(each.count for each in spans if each.started <= at < each.ended) for at in moments), default=0)
 
 
 def read_nights(run: Run, store: Store = ENVIRONMENT) -> list[Night]:
-    """Return the nights of a run's pipeline before it, the latest last. What cannot be read is left out."""
-    # Airflow's run ids end with their time.
+    """Return the other nights of a run's pipeline, the latest last. Runs that cannot be read are left out."""
+    # Airflow's run ids end with the run's time, after two underscores.
     others = sorted(runs_beside(run, store), key=lambda other: base_name(other.uri).rpartition("__")[2])
     return [night for other in others[-MOST_NIGHTS:] for night in _read(other, store)]
 
 
 def _read(run: Run, store: Store) -> Iterator[Night]:
     with suppress(AttributeError, LookupError, OSError, NightjarError, ValueError, TypeError):
-        # Settings that the run did not have yet get their defaults, as its code did without them.
+        # Settings that are newer than the run get their defaults, which describe what the older code did.
         config = Config.from_json(store.read_bytes(run.config).decode()).model_dump(mode="json")
         stats = store.read_json(join(run.stats, "stats.json"))["steps"]
         uses = read_uses(run, config, store, is_running=False)

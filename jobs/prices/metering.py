@@ -1,7 +1,7 @@
-"""How long a run's instances and steps ran, cluster by cluster, from the record of its clusters.
+"""Reads how long a run's instances and steps ran on each cluster, from the record of its clusters.
 
-EMR says it when a cluster has ended, and the record keeps it. Until then, the instances that were asked for count from
-that moment on.
+When a cluster has ended, its record contains the times that EMR reported. Until then, all requested instances count,
+from the moment of the request.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _FLEETS: tuple[tuple[str, str | None, Market], ...] = (
     ("core_instance_types", "core_instances", ON_DEMAND),
     ("task_instance_types", "task_instances", SPOT),
 )
-"""The settings of a cluster with the types and the number of its instances; None for one."""
+"""For each group of instances: the settings with their types and their number, and the market.
+
+None instead of the second setting: there is one instance.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class InstanceSpan:
     type: str
     market: Market
     started: float
-    """Seconds since 1970, as `ended`."""
+    """Seconds since 1970, like `ended`."""
     ended: float
     count: int = 1
 
@@ -69,13 +72,13 @@ class ClusterUse:
     instances: tuple[InstanceSpan, ...]
     steps: tuple[StepSpan, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
-    """USD per hour of an instance, by type and market, as they were known when the cluster ended."""
+    """USD per hour of an instance, by type and market, at the prices known when the cluster ended."""
     bounds: tuple[str, ...] = ()
-    """The types and markets whose rate is only known to be the most."""
+    """The types and markets whose rate is an upper bound."""
     is_final: bool = True
     """Whether the cluster has ended."""
     is_known: bool = True
-    """False if EMR did not say how long the instances ran."""
+    """False if EMR did not report how long the instances ran."""
     is_embedded: bool = False
     """Whether it was a cluster of the embedded EMR, which costs nothing."""
 
@@ -84,7 +87,7 @@ _USE = TypeAdapter(ClusterUse)
 
 
 def read_records(run: Run, store: Store = ENVIRONMENT) -> list[dict[str, Any]]:
-    """Return the records of a run's clusters. One that cannot be read is left out."""
+    """Return the records of a run's clusters. Records that cannot be read are left out."""
     found = []
     for file in store.list_files(run.clusters):
         with suppress(OSError, NightjarError):
@@ -102,13 +105,13 @@ def read_uses(
     is_running: bool = True,
     now: float | None = None,
 ) -> list[ClusterUse]:
-    """Return the use of the clusters that a run has made, as `uses_of` does with their records.
+    """Read the records of the clusters that a run created, and return the use of these clusters as `uses_of` does.
 
     Args:
         run: The run.
         config: The run's stored configuration.
         store: The store of the lake.
-        is_running: Whether clusters that have not ended run now.
+        is_running: Whether clusters whose end is not recorded are running. If not, they are left out.
         now: The present moment, in seconds since 1970.
     """
     return uses_of(read_records(run, store), config, is_running=is_running, now=now)
@@ -121,14 +124,14 @@ def uses_of(
     is_running: bool = True,
     now: float | None = None,
 ) -> list[ClusterUse]:
-    """Return the use of the clusters that a run has made; those of the user's own are not among them.
+    """Return the use of the clusters that a run created. Clusters that the user provided are left out.
 
-    A record with wrong values is left out.
+    A record with invalid values is left out, too.
 
     Args:
         records: The records of the run's clusters.
         config: The run's stored configuration.
-        is_running: Whether clusters that have not ended run now.
+        is_running: Whether clusters whose end is not recorded are running. If not, they are left out.
         now: The present moment, in seconds since 1970.
     """
     moment, found = time.time() if now is None else now, list[ClusterUse]()
@@ -144,7 +147,7 @@ def uses_of(
 def _use_of(record: Mapping[str, Any], config: Mapping[str, Any], now: float | None) -> Iterator[ClusterUse]:
     if record.get("used") is not None:
         yield _USE.validate_python(record["used"])
-    elif record.get("instance_seconds"):  # of an earlier version, which has no times
+    elif record.get("instance_seconds"):  # written by an earlier version, without times
         yield ClusterUse(str(record.get("region") or "?"), 0.0, tuple(_of_earlier(record["instance_seconds"])))
     elif record.get("cluster_id") and record.get("ended"):
         yield ClusterUse("?", 0.0, (), is_known=False)
@@ -162,7 +165,10 @@ def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
 
 
 def as_asked(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
-    """Return the use of a cluster whose instances are those that a stored configuration asks for."""
+    """Return the use of a cluster if all instances of a stored configuration ran between two moments.
+
+    Each instance counts as the first of its possible types.
+    """
     cluster = config.get("cluster")
     cluster = cluster if isinstance(cluster, dict) else {}
     spans = []

@@ -73,4 +73,4 @@ def test_a_driver_in_cluster_mode_tells_of_the_users_mistake(yarn, cluster):
         yarn, cluster, "cluster-mistake", ("spark.executor.instances=1",), spark__deploy_mode="cluster"
     ).failed()
     assert isinstance(error, UserError)
-    assert "train.workers (2) needs as many slots" in str(error)
+    assert "train.workers (2) needs 2 slots" in str(error)

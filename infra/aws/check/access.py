@@ -1,4 +1,7 @@
-"""Checks of who may do what: credentials, roles by `iam:SimulatePrincipalPolicy`, bucket, key, certificates."""
+"""Checks of credentials, bucket, key and certificates, and of the permissions of roles.
+
+Permissions are checked by `iam:SimulatePrincipalPolicy`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from nightjar import settings
 
 
 class Call(NamedTuple):
-    """An action on a resource that a role must be allowed, or must not be."""
+    """An action on a resource, and whether a role must be allowed to do it or must not."""
 
     action: str
     resource: str
@@ -30,12 +33,16 @@ def check_credentials(deployment: Deployment) -> Iterator[Finding]:
 def check_bucket(deployment: Deployment) -> Iterator[Finding]:
     """Check that the lake's bucket exists in the region of the clusters and is encrypted with a key that is enabled."""
     if not is_s3(deployment.lake_uri):
-        yield problem("bucket", f"{deployment.lake_uri} is no place in S3", "Set NIGHTJAR_LAKE to s3://bucket/prefix")
+        yield problem(
+            "bucket", f"{deployment.lake_uri} is not a place in S3", "Set NIGHTJAR_LAKE to s3://bucket/prefix"
+        )
         return
     client, (bucket, _) = deployment.client("s3"), bucket_and_key(deployment.lake_uri)
     place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
     if place != deployment.region:
-        yield problem("bucket", f"{bucket} is in {place}, and clusters in {deployment.region}", "Deploy in one region")
+        yield problem(
+            "bucket", f"{bucket} is in {place}, but clusters run in {deployment.region}", "Deploy in one region"
+        )
     else:
         yield ok("bucket", f"{bucket} in {place}")
     rules = client.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -53,7 +60,7 @@ def check_bucket(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_security_configuration(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the security configuration exists, and that the lake's bucket has the certificates that it names."""
+    """Check that the security configuration exists, and that the certificates it refers to are in the lake's bucket."""
     name = deployment.config.cluster.security_configuration
     if name is None:
         yield problem("encryption", "cluster.security_configuration is not set", "Set the outputs of aws-deploy")
@@ -67,7 +74,7 @@ def check_security_configuration(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_service_role(deployment: Deployment) -> Iterator[Finding]:
-    """Check what EMR's service role may do."""
+    """Check that EMR's service role has AWS's policy for EMR, and may pass the nodes' role to EC2."""
     node = _node_role(deployment)
     calls = [Call("iam:PassRole", node, {"iam:PassedToService": "ec2.amazonaws.com"})]
     name = deployment.config.cluster.service_role.rpartition("/")[2]
@@ -78,7 +85,7 @@ def check_service_role(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_node_role(deployment: Deployment) -> Iterator[Finding]:
-    """Check what the nodes' role may do, and that it may not change models."""
+    """Check that the nodes' role may read and write the lake, and that it may not change models."""
     bucket, prefix = bucket_and_key(deployment.lake_uri)
     objects = f"arn:{_partition(deployment)}:s3:::{bucket}"
     lake = f"{objects}/{prefix}".rstrip("/")
@@ -94,7 +101,7 @@ def check_node_role(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_airflow_role(deployment: Deployment) -> Iterator[Finding]:
-    """Check what Airflow's role may do, and that it may not adopt the cluster of another."""
+    """Check that Airflow's role may start and use its project's clusters, and that it may not tag any other cluster."""
     if deployment.airflow_arn is None:
         return
     project, partition = settings.load().project, _partition(deployment)
@@ -120,7 +127,7 @@ def check_airflow_role(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _simulate(deployment: Deployment, subject: str, arn: str, calls: list[Call]) -> Iterator[Finding]:
-    """Yield a finding for each call that IAM would judge otherwise than it should, or one that all is well."""
+    """Yield a problem for each call that IAM wrongly denies or allows, or else one finding of level ``ok``."""
     client, wrong = deployment.client("iam"), 0
     for call in calls:
         context = [

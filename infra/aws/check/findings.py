@@ -1,4 +1,4 @@
-"""What a check found, and how a check that AWS refuses or does not answer becomes a finding too."""
+"""The findings of checks. If AWS refuses or does not answer a check's request, that becomes a finding, too."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Deployment:
-    """The deployment to check: what its settings say."""
+    """The settings of the deployment to check."""
 
     config: Config
     lake_uri: str
     airflow_arn: str | None
-    """Role of Airflow, if it is to be checked."""
+    """ARN of Airflow's role. None: the role is not checked."""
     region: str
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client. Any: only some of the services have stubs here."""
+        """Return a boto3 client. Its type is Any, because type stubs are installed for some services only."""
         return _client(service, self.region)
 
 
@@ -53,22 +53,22 @@ def _client(service: str, region: str) -> Any:
 
 
 def ok(subject: str, text: str) -> Finding:
-    """Return the finding of something that is as it must be."""
+    """Return a finding for something that is as it must be."""
     return Finding("ok", subject, text)
 
 
 def problem(subject: str, text: str, fix: str) -> Finding:
-    """Return the finding of something that would make a run fail, and what to do."""
+    """Return a finding for something that would make a run fail. `fix` says what to do."""
     return Finding("problem", subject, text, fix)
 
 
 def unknown(subject: str, text: str, fix: str = "") -> Finding:
-    """Return the finding of something that could not be checked."""
+    """Return a finding for something that could not be checked."""
     return Finding("unknown", subject, text, fix)
 
 
 def run(check: Check, deployment: Deployment) -> Iterator[Finding]:
-    """Yield the findings of a check. One that AWS does not let run is unknown, and the others go on."""
+    """Yield the findings of a check. If AWS refuses a request of the check, yield a finding of level ``unknown``."""
     name = check.__name__.removeprefix("check_").replace("_", " ")
     try:
         yield from check(deployment)
@@ -76,7 +76,7 @@ def run(check: Check, deployment: Deployment) -> Iterator[Finding]:
         said = error.response.get("Error", {})
         code = said.get("Code", "")
         action = f"{_prefix(error)}:{error.operation_name}"
-        fix = f"Allow your own credentials {action}" if "Denied" in code or "Unauthorized" in code else ""
+        fix = f"Give your own credentials the permission {action}" if "Denied" in code or "Unauthorized" in code else ""
         yield unknown(name, f"{error.operation_name} answered {code} ({said.get('Message', '').splitlines()[0]})", fix)
     except BotoCoreError as error:
         yield unknown(name, str(error).splitlines()[0])

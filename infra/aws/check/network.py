@@ -1,4 +1,4 @@
-"""Checks of the VPC: subnets, ways out of them, the endpoint of EMR's service, and the security groups."""
+"""Checks of the VPC: subnets and their routes, the endpoint of EMR's service, and the security groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.aws.check.findings import Deployment, Finding, ok, problem
 from infra.aws.network import EMR_SERVICE, EMR_TAG
 
 RESERVED = 2
-"""Addresses of a subnet that a cluster takes beside those of its nodes: those of endpoints."""
+"""Addresses of a subnet that a cluster needs for endpoints, in addition to those of its nodes."""
 
 
 def check_subnets(deployment: Deployment) -> Iterator[Finding]:
@@ -31,7 +31,7 @@ def check_subnets(deployment: Deployment) -> Iterator[Finding]:
         name, zone, free = subnet["SubnetId"], subnet["AvailabilityZone"], subnet["AvailableIpAddressCount"]
         if free < needed:
             yield problem(
-                "subnets", f"{name} has {free} free addresses, and a cluster takes {needed}", "Use a larger one"
+                "subnets", f"{name} has {free} free addresses, but a cluster needs {needed}", "Use a larger subnet"
             )
         else:
             yield ok("subnets", f"{name} in {zone}, {free} free addresses")
@@ -41,7 +41,7 @@ def check_subnets(deployment: Deployment) -> Iterator[Finding]:
     if untagged:
         yield problem(
             "subnets",
-            f"{', '.join(untagged)} lack the tag with which EMR's service role may use them",
+            f"{', '.join(untagged)} lack the tag that EMR's service role needs to use them",
             f"Run make aws-deploy again, or aws ec2 create-tags --resources {' '.join(untagged)}"
             f" --tags Key={EMR_TAG['Key']},Value={EMR_TAG['Value']}",
         )
@@ -130,7 +130,7 @@ def subnets(deployment: Deployment) -> list[Any]:
 def _without_internet(
     deployment: Deployment, subnet: str, table: str, made: list[Any], interface: set[str]
 ) -> Iterator[Finding]:
-    """Check what a subnet without a way to the internet needs instead."""
+    """Check that a subnet without a route to the internet has what it needs instead: endpoints and a wheelhouse."""
     gateways = [each for each in made if each["ServiceName"].endswith(".s3") and table in each.get("RouteTableIds", [])]
     if not gateways and "s3" not in interface:
         yield problem(
@@ -175,7 +175,7 @@ def _admits(rule: Any, cidr: str) -> bool:
 
 
 def _covers(rule: Any, port: int) -> bool:
-    """Return whether a rule is about a TCP port."""
+    """Return whether a rule applies to a TCP port."""
     if rule["IpProtocol"] == "-1":
         return True
     return bool(rule["IpProtocol"] == "tcp" and rule.get("FromPort", 0) <= port <= rule.get("ToPort", 65535))

@@ -1,4 +1,4 @@
-"""Checks of what AWS offers: the release, instance types in the zones, quotas; and of what the nodes install."""
+"""Checks of what AWS offers (the release, instance types in each zone, quotas), and of what the nodes install."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ QUOTAS = {
     "spot GPU": ("L-3819A6DF", "All G and VT Spot Instance Requests"),
     "spot P": ("L-7212CCBC", "All P Spot Instance Requests"),
 }
-"""Code and name of the quotas of EC2 that limit vCPUs, by market and kind of instance."""
+"""Code and name of each EC2 quota that limits vCPUs, by market and kind of instance."""
 
 
 def check_placement(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the nodes hold the executors."""
+    """Check that the executors fit on the nodes."""
     try:
         placed = place(deployment.config)
     except InputError as error:
-        yield problem("sizes", str(error), "Change the settings that it names")
+        yield problem("sizes", str(error), "Change the settings named here")
         return
     spark = placed.spark
     size = container_mb(spark.executor_memory or "", spark.executor_overhead or "")
@@ -40,7 +40,7 @@ def check_placement(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_release(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the release is offered here and fits what the nodes install."""
+    """Check that the release is offered in the region, and that its Python and CUDA fit what the nodes install."""
     label, cluster = deployment.config.cluster.release_label, deployment.config.cluster
     known = RELEASES.get(label)
     python = ".".join(map(str, packaging.PYTHON_VERSION))
@@ -49,7 +49,11 @@ def check_release(deployment: Deployment) -> Iterator[Finding]:
     elif python not in known.python:
         yield problem("release", f"{label} has no Python {python}", f"Choose one of {', '.join(RELEASES)}")
     elif cluster.torch_build == "cuda" and known.cuda.split(".")[0] != packaging.TORCH_CUDA.removeprefix("cu")[:2]:
-        yield problem("release", f"the driver of {label} is of CUDA {known.cuda}", f"It needs {packaging.TORCH_CUDA}")
+        yield problem(
+            "release",
+            f"the driver of {label} is for CUDA {known.cuda}",
+            f"Choose a release with a driver for {packaging.TORCH_CUDA}",
+        )
     labels: list[str] = []
     request: dict[str, str] = {"Filters": {"Prefix": label.rpartition(".")[0]}} if "." in label else {}  # type: ignore[dict-item]  # one member
     while True:
@@ -108,7 +112,7 @@ def check_offered_types(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_quotas(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the account's quotas of vCPUs hold the cluster, if nothing else runs."""
+    """Check that the account's quotas of vCPUs suffice for the cluster, if nothing else is running."""
     for market, needed in _vcpus(deployment).items():
         code, name = QUOTAS[market]
         answer: Any = deployment.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)
@@ -116,12 +120,12 @@ def check_quotas(deployment: Deployment) -> Iterator[Finding]:
         if limit < needed:
             yield problem(
                 "quotas",
-                f"{name}: {limit:.0f} vCPUs, and the cluster takes {needed}",
+                f"{name}: {limit:.0f} vCPUs, but the cluster needs {needed}",
                 "Request more (aws service-quotas request-service-quota-increase --service-code ec2"
                 f" --quota-code {code} --desired-value {needed})",
             )
         else:
-            yield ok("quotas", f"{name}: {limit:.0f} vCPUs, of which the cluster takes {needed}")
+            yield ok("quotas", f"{name}: {limit:.0f} vCPUs, of which the cluster needs {needed}")
 
 
 def check_wheels(deployment: Deployment) -> Iterator[Finding]:
@@ -138,7 +142,7 @@ def check_wheels(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _vcpus(deployment: Deployment) -> dict[str, int]:
-    """Return the most vCPUs that the cluster takes of each quota."""
+    """Return the maximum number of vCPUs that the cluster needs of each quota."""
     cluster, taken = deployment.config.cluster, dict[str, int]()
     fleets = [
         (cluster.primary_instance_types, 1, "on-demand"),

@@ -133,7 +133,7 @@ def changed(account: findings.Deployment, **cluster: Any) -> findings.Deployment
     ("check", "settings", "message"),
     [
         (network.check_subnets, {"subnet_ids": []}, "cluster.subnet_ids is empty"),
-        (network.check_subnets, {"core_instances": 600}, r"has \d+ free addresses, and a cluster takes 603"),
+        (network.check_subnets, {"core_instances": 600}, r"has \d+ free addresses, but a cluster needs 603"),
         (network.check_security_groups, {"service_security_group": None}, "not all three security groups are set"),
         (offers.check_offered_types, {"primary_instance_types": ["m9z.xlarge"]}, r"offers none of primary \(m9z"),
         (
@@ -254,5 +254,5 @@ def test_what_aws_refuses_is_unknown_and_names_the_permission(account: findings.
     [found] = findings.run(refused, account)
     assert str(found) == (
         "unknown  refused: GetServiceQuota answered AccessDeniedException (no)."
-        " Allow your own credentials servicequotas:GetServiceQuota"
+        " Give your own credentials the permission servicequotas:GetServiceQuota"
     )

@@ -66,7 +66,7 @@ def test_a_failed_step_leaves_the_file_and_no_cluster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(smoke.requests, "spark_submit", lambda *_: ["false"])
-    with pytest.raises(smoke.SmokeError, match=r"step facts FAILED; what was recorded is in .*\.zip"):
+    with pytest.raises(smoke.SmokeError, match=r"step facts FAILED; see the records in .*\.zip"):
         smoke.smoke({}, tmp_path, 0.3, steps=())
     assert list(tmp_path.glob("nightjar-smoke-emr-spark-8.0.0-j-*.zip"))
     assert states() == ["TERMINATED"]

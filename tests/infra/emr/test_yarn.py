@@ -115,5 +115,5 @@ def test_the_hosts_get_s3_alone() -> None:
 def test_a_local_lake_is_out_of_reach_for_hosts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = ["--executors", "yarn", "--lake", str(tmp_path), "--home", str(tmp_path / "home")]
     assert standalone.main(options) == 2
-    assert "the hosts of a YARN reach S3 alone; name a lake at s3://" in caplog.text
+    assert "the hosts of a YARN cluster reach only S3; give a lake at s3://" in caplog.text
     assert not (tmp_path / "home").exists()

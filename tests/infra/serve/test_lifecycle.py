@@ -55,10 +55,10 @@ def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp
         with pytest.raises(openai.NotFoundError):
             client.completions.create(**{**asked, "model": "run-first"})
         store.write_bytes(lake.pipeline().champion, format_champion("missing", "run-3", {}))  # it cannot be loaded
-        until(lambda: "the earlier model stays" in running.log.read_text())
+        until(lambda: "so the present model stays in use" in running.log.read_text())
         assert client.completions.create(**asked).system_fingerprint == after.system_fingerprint
         time.sleep(1)
-        assert running.log.read_text().count("the earlier model stays") == 1
+        assert running.log.read_text().count("so the present model stays in use") == 1
         promote(lake, "fourth", 4)
         running.wait_for(RELOADS, 2)
         assert client.completions.create(**{**asked, "model": "run-fourth"}).choices
@@ -117,7 +117,7 @@ def test_ctrl_c_ends_with_its_exit_code(endless, tmp_path):
         (["--host", "0.0.0.0"], {}, "--host 0.0.0.0: other machines can reach it, so give an API key"),
         (["--host", "::"], {}, "--host ::: other machines can reach it"),
         (["--host", "no such host"], {}, "--host no such host: "),
-        ([], {"NIGHTJAR_API_KEY": "short"}, "NIGHTJAR_API_KEY: key 1 is not 16 printable ASCII characters"),
+        ([], {"NIGHTJAR_API_KEY": "short"}, "NIGHTJAR_API_KEY: key 1 needs at least 16 printable ASCII characters"),
         (["--api-key-file", "{tmp}/none"], {}, "cannot be read (No such file or directory)"),
         (["--api-key-file", "{tmp}/empty"], {}, "has no key; write one in each line"),
         (["--api-key-file", "{tmp}/latin"], {}, "cannot be read (not UTF-8)"),

@@ -36,7 +36,7 @@ def lake(tmp_path_factory):
 def test_the_log_is_in_the_runs_folder(lake):
     [file] = store.list_files(lake.run("r").spark_events)
     assert re.fullmatch(r"local-\d+\.(zstd|lz4)", base_name(file.uri))
-    with pytest.raises(InputError, match="no event logs of Spark"):
+    with pytest.raises(InputError, match="this run has no Spark event logs"):
         history.download(lake.run("none").spark_events, local_path(lake.uri))
 
 
@@ -59,7 +59,7 @@ def test_a_run_without_logs_and_a_port_in_use_are_one_line(lake, capsys):
     arguments = ["history", "none", "--lake", str(local_path(lake.uri))]
     assert main([*arguments, "--port", "0"]) == 2
     printed = capsys.readouterr().err
-    assert "no event logs of Spark; a run has them when a step on Spark has ended" in printed
+    assert "this run has no Spark event logs; choose a run in which a step on Spark has ended" in printed
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main([*arguments, "--port", str(port)]) == 2

@@ -146,7 +146,7 @@ def test_a_hanging_worker_is_killed_and_the_driver_gets_its_stack(engine):
 
 
 def test_too_few_slots_are_an_error_at_once(engine):
-    with pytest.raises(InputError, match=r"train\.workers \(4\) needs as many slots at the same time, .* has 3"):
+    with pytest.raises(InputError, match=r"train\.workers \(4\) needs 4 slots at the same time, .* has 3"):
         engine.run_worker_group(partial(gather, rounds=1), 4, "too many")
 
 

@@ -60,8 +60,8 @@ def test_what_is_missing_is_one_line_with_how_to_fill_it() -> None:
     missing = book().rate("m6i.xlarge", "on demand", EAST, 40).missing
     assert explain_missing([*missing, *missing]) == (
         "EC2's price of m6i.xlarge on demand in us-east-1, EMR's price of m6i.xlarge in us-east-1, the price of a disk"
-        " of gp3 in us-east-1 are not known; run nightjar prices, which asks AWS, or add it to the file that"
-        " NIGHTJAR_PRICES names"
+        " of gp3 in us-east-1 are not known; run nightjar prices to get prices from AWS, or add what is missing"
+        " to the file that NIGHTJAR_PRICES names"
     )
     assert explain_missing(missing[:1]).startswith("EC2's price of m6i.xlarge on demand in us-east-1 is not known; run")
 
@@ -98,8 +98,8 @@ def test_what_is_written_is_read_again() -> None:
     [
         ("[[price]\n", "it: not TOML (expected ']]'"),
         (f"price = {'9' * 5000}\n", "it: a number has more digits than can be read; write a smaller one"),
-        ("price = 3\n", "it: expected tables [[price]] alone, got int"),
-        ("[prices]\nx = 1\n", "it: expected tables [[price]] alone, got prices"),
+        ("price = 3\n", "it: expected only [[price]] tables, got int"),
+        ("[prices]\nx = 1\n", "it: expected only [[price]] tables, got prices"),
         ('[[price]]\nregion = "r"\n', "it: price 1: kind: field required"),
         ('[[price]]\nkind = "gpu"\nregion = "r"\n', "it: price 1: kind: input should be 'ec2', 'emr'"),
         (

@@ -69,8 +69,8 @@ def test_a_budget_without_prices_is_refused_with_how_to_fill_them(lake: Lake) ->
         check(lake.run("r"), config(budget__usd=5), expected(1.0), lacking)
     assert str(refused.value) == (
         "budget.usd=5: the budget cannot be kept: EC2's price of m7i.xlarge on demand in us-east-1, EMR's price of"
-        " m7i.xlarge in us-east-1 are not known; run nightjar prices, which asks AWS, or add it to the file that"
-        " NIGHTJAR_PRICES names"
+        " m7i.xlarge in us-east-1 are not known; run nightjar prices to get prices from AWS, or add what is missing"
+        " to the file that NIGHTJAR_PRICES names"
     )
     types = {f"cluster__{role}_instance_types": TYPES[:2] for role in ("primary", "core")}
     assert check(lake.run("r"), config(budget__usd=5, **types), expected(1.0), lacking) is not None
@@ -92,7 +92,7 @@ def test_a_run_that_is_expected_to_cost_more_is_refused_with_the_numbers(lake: L
 
 def test_a_run_that_uses_a_model_is_held_to_its_budget_too(lake: Lake) -> None:
     uses = config(budget__usd=5, use__model="champion", use__task="evaluate")
-    with pytest.raises(InputError, match=r"expected to cost 9\.00 USD.*raise it, or give the run less text"):
+    with pytest.raises(InputError, match=r"expected to cost 9\.00 USD.*raise budget\.usd, or give the run less text"):
         check(lake.run("r"), uses, expected(9.0, steps={"evaluate": 3000.0}))
     written = check(lake.run("r"), uses, expected(1.0, steps={"evaluate": 3000.0}))
     assert written is not None
@@ -118,8 +118,8 @@ def test_the_month_of_a_pipeline_is_summed_from_its_first_moment_in_utc(lake: La
         check(run, config(budget__usd_month=10), expected(4.1))
     assert str(refused.value) == (
         "budget.usd_month: runs of the pipeline nightly have cost 6.00 USD since 2026-11-01 (UTC), and this one is"
-        " expected to cost 4.10, more than 10.00 together; raise it, wait for the next month, or shorten the run"
-        " (train.max_tokens, train.max_seconds, train.epochs)"
+        " expected to cost 4.10, more than 10.00 together; raise budget.usd_month, wait for the next month, or"
+        " shorten the run (train.max_tokens, train.max_seconds, train.epochs)"
     )
     with pytest.raises(InputError, match=r"have cost 6\.00 USD since 2026-11-01 \(UTC\), more than 6\.00 together"):
         check(run, config(budget__usd_month=6), expected(None))
@@ -143,9 +143,7 @@ def test_a_run_beside_counts_and_one_that_nobody_ended_counts_for_as_long_as_it_
 
 def test_a_month_with_an_unknown_bill_is_refused(lake: Lake) -> None:
     spend(lake.run("a", "nightly"), None, start=NOW)
-    with pytest.raises(
-        InputError, match=r"budget\.usd_month: what runs of this month have cost is not known: EC2's price"
-    ):
+    with pytest.raises(InputError, match=r"budget\.usd_month: the cost of this month's runs is not known: EC2's price"):
         check(lake.run("r", "nightly"), config(budget__usd_month=10), expected(1.0))
 
 
@@ -180,10 +178,12 @@ def test_clusters_that_were_lost_count_with_what_they_cost(lake: Lake) -> None:
 def test_a_budget_that_preflight_has_not_seen_is_refused(lake: Lake) -> None:
     run = lake.run("r")
     spend(run, None, start=NOW, ended=False)
-    with pytest.raises(InputError, match=r"budget\.usd=3: was set after the task preflight; clear that task"):
+    with pytest.raises(
+        InputError, match=r"budget\.usd=3: this budget was set after the task preflight; clear that task"
+    ):
         left(run, config(budget__usd=3))
     budget(run, 1.0)
-    with pytest.raises(InputError, match=r"budget\.usd_month=9: was set after the task preflight"):
+    with pytest.raises(InputError, match=r"budget\.usd_month=9: this budget was set after the task preflight"):
         left(run, config(budget__usd_month=9))
 
 

@@ -202,7 +202,7 @@ COSTLY = (
           " short to be cut; give more text", kind=UserError, step="windows",
           command=f'{PYTHON} -m jobs tokenize --config "$3" --engine inline && {INLINE}',
           plant=lambda scene: store().write_bytes(scene.corpus, b"some say in ice " * 8)),
-    Fault("too few slots", "train.workers (2) needs as many slots at the same time, but Spark on local[1] has 1:"
+    Fault("too few slots", "train.workers (2) needs 2 slots at the same time, but Spark on local[1] has 1;"
           " lower train.workers, or raise spark.executors or spark.executor_cores", f"{SPARK} 'local[1]'", UserError,
           "train", is_local=True, settings={"train.workers": 2}),
     Fault("NaN", "training diverged at step *: loss *, gradient norm nan; training windows ** (all in the log);"
