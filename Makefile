@@ -32,7 +32,7 @@ help: ## List the targets
 ##@ Start
 
 .PHONY: setup
-setup: ## Make .venv from the locks, find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
+setup: ## Make .venv from the lock files, and find Java [PYTHON=python3.12] [TORCH=cpu|cuda] [TORCH_INDEX=URL]
 	@infra/setup/setup.sh
 	@$(if $(filter setup,$(MAKECMDGOALS)),echo 'setup: ready. Next: make demo (a whole run) or make airflow (with its UI)')
 
@@ -45,7 +45,7 @@ airflow: setup ## Start Airflow with its UI and the embedded EMR, on loopback
 	@$(RUN_PIPELINE) -m infra.airflow.standalone
 
 .PHONY: yarn
-yarn: setup ## The same, with each cluster on a real YARN of several hosts (Linux, root) [NIGHTJAR_HADOOP_JARS=folder]
+yarn: setup ## Start Airflow as 'make airflow' does, with clusters that run YARN on several hosts (Linux, root) [NIGHTJAR_HADOOP_JARS=folder]
 	@$(RUN_PIPELINE) -m infra.airflow.standalone --executors yarn --lake s3://nightjar/yarn --home .airflow/yarn
 
 ##@ docker-compose
@@ -70,7 +70,7 @@ test-one: setup ## Run one test, file or folder: T=tests/jobs/test_fingerprint.p
 	$(RUN_PIPELINE) -m pytest --exitfirst -m "long or not long" $(T)
 
 .PHONY: test-fast
-test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than a second or so
+test-fast: setup ## Run the tests that need neither Spark nor Airflow and take less than about a second
 	$(RUN) -m pytest $(PARALLEL) $(CHECKS:%=--ignore=%) -m "not spark and not airflow and not slow and not compose"
 
 .PHONY: format
@@ -82,36 +82,36 @@ CHECKS = tests/test_imports.py tests/test_requirements.py tests/test_secrets.py
 PARALLEL = --numprocesses 4 --dist load --no-loadscope-reorder
 DEPTRY = .venv/bin/deptry --config requirements/deptry.toml
 .PHONY: lint
-lint: setup ## Check format, lint, types and imports; runs no test
+lint: setup ## Check format, lint, types and imports, without running a test
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy dags jobs plugins infra tests/support
 	.venv/bin/lint-imports --no-logo
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
 	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/results jobs/sources --requirements-files requirements/airflow.in \
-		--extend-exclude jobs/results/pictures.py  # of the job alone
+		--extend-exclude jobs/results/pictures.py  # only the job imports it
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
 
 .PHONY: check
-check: lint ## Run lint, and the tests of imports, locks and secrets; changes nothing
+check: lint ## Run 'make lint', and the tests of imports, lock files and secrets; changes nothing
 	$(RUN) -m pytest -q $(CHECKS)
 
 .cache/axe/made: requirements/axe.txt
 	$(RUN) -m uv pip install --quiet --target .cache/axe --require-hashes --no-deps -r requirements/axe.txt
 	touch $@
 
-# Airflow with another auth manager, which tests start.
+# An environment for tests that start Airflow with another auth manager.
 .venv-fab/made: requirements/fab.txt
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-fab
 	$(RUN) -m uv pip sync --quiet --python .venv-fab/bin/python --require-hashes requirements/fab.txt
 	touch $@
 
 .PHONY: test
-test: lint .cache/axe/made ## Run what check runs, and every test of less than some ten seconds; CI runs this
+test: lint .cache/axe/made ## Run what 'make check' runs, and every test of less than about ten seconds; CI runs this
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15
 
 .PHONY: coverage
-coverage: setup ## Run every test with coverage, a quarter slower, and show the lines of jobs that none reached
+coverage: setup ## Run every test with coverage (a quarter slower), and show the lines of jobs that no test reached
 	$(RUN_PIPELINE) -m pytest --cov --cov-report term-missing:skip-covered $(PARALLEL) -m "long or not long"
 
 .venv-docs/made: requirements/docs.txt
@@ -125,22 +125,23 @@ docs: setup .venv-docs/made ## Build the documentation into site/, searchable an
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet
 	@echo "docs: open site/index.html"
 
-# dev holds the packages of every other lock: locked first, it fixes their versions. Without UPGRADE, versions stay.
+# dev.txt has the packages of all other lock files. It is locked first, so that it fixes their versions. Without UPGRADE,
+# versions stay as they are.
 COMPILE = $(RUN) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 .PHONY: lock
-lock: setup ## Write the locks in requirements/ anew [UPGRADE=1]
+lock: setup ## Write the lock files in requirements/ again [UPGRADE=1]
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	for name in airflow job serve image bench bench-generate docs fab; do \
 		$(COMPILE) requirements/$$name.in -c requirements/dev.txt -o requirements/$$name.txt || exit; \
 	done
 
 .PHONY: torch-hashes
-torch-hashes: setup ## Write the hashes of torch's wheels anew, from PyTorch's indexes
+torch-hashes: setup ## Write the hashes of torch's wheels again, from PyTorch's indexes
 	$(RUN) -m infra.setup.torch_hashes
 
 .PHONY: clean
-clean: ## Remove caches and coverage data; keeps every .venv, lake, .airflow and .cache
+clean: ## Remove caches and coverage data, but not .venv*, lake, .airflow and .cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -151,10 +152,10 @@ test-compose: setup ## Test docker-compose on this machine's Docker engine
 	$(RUN_PIPELINE) -m pytest -s -p no:cacheprovider -m compose tests/compose
 
 .PHONY: test-peers
-test-peers: setup .venv-peers/made ## Test that transformers opens our model folder and computes the same
+test-peers: setup .venv-peers/made ## Test that Hugging Face transformers opens our model folder and computes the same results
 	$(PEERS) -m pytest -p no:cacheprovider tests/peers
 
-# An environment that sees the packages of .venv, with another Spark.
+# An environment with the packages of .venv, but another version of Spark.
 SPARK41 := .venv-spark41/bin/python
 .venv-spark41/made: requirements/spark41.txt
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-spark41
@@ -163,30 +164,30 @@ SPARK41 := .venv-spark41/bin/python
 	touch $@
 
 .PHONY: test-spark41
-test-spark41: setup .venv-spark41/made ## Run the tests of the Spark engine on Spark 4.1.1, as emr-spark-8.1.0 has it
+test-spark41: setup .venv-spark41/made ## Run the tests of the Spark engine on Spark 4.1.1, the version in emr-spark-8.1.0
 	@$(SPARK41) -c 'import pyspark; print("pyspark", pyspark.__version__)'
 	JAVA_HOME="$$(cat .venv/java_home)" $(SPARK41) -m pytest -q -p no:cacheprovider tests/jobs/engine
 
 .PHONY: test-bootstrap
-test-bootstrap: setup ## Run the bootstrap action on a bare Debian (root and debootstrap) and on the embedded EMR
+test-bootstrap: setup ## Run the bootstrap action on a bare Debian (needs root and debootstrap) and on the embedded EMR
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider tests/plugins/packaging/bootstrap_lab.py tests/infra/emr/bootstrap_lab.py
 
-# Without the jars nothing is tested, and that is an error.
+# Without the jars, no test could run, so the first command fails if they are missing.
 .PHONY: test-yarn
-test-yarn: setup ## Test steps on a real YARN (Linux, root) [NIGHTJAR_HADOOP_JARS=folder] [CASE=name]
+test-yarn: setup ## Test steps on a real YARN cluster (Linux, root) [NIGHTJAR_HADOOP_JARS=folder] [CASE=name]
 	@$(RUN_PIPELINE) -m infra.emr.yarn
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m yarn --timeout 1500 $(if $(CASE),-k '$(CASE)') tests/yarn
 
 .PHONY: test-long
-test-long: setup .venv-fab/made .cache/axe/made ## Run the tests that take more than some ten seconds: whole runs, real Airflows, killed processes; CI runs this, too
+test-long: setup .venv-fab/made .cache/axe/made ## Run the tests that take more than about ten seconds: whole runs, real Airflows, killed processes; CI runs this, too
 	$(RUN_PIPELINE) -m pytest $(PARALLEL) --durations 15 -m long $$(grep -rl --include='*.py' 'pytest\.mark\.long' tests | sort)
 
 .PHONY: test-pages
-test-pages: setup ## Test the pages of runs in Chromium, in a real Airflow with real runs
+test-pages: setup ## Test the web pages of runs in Chromium, with a real Airflow and real runs
 	$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m pages tests/dags/test_pages.py
 
 .PHONY: planted
-planted: setup ## Plant faults, and cancel steps in a live Airflow: is the cause named, does all end; prints two tables
+planted: setup ## Test that after planted faults and cancelled steps the cause is named and everything ends; prints two tables
 	@$(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m "planted or slow" tests/plugins/emr/test_planted.py tests/dags/test_cancel.py
 
 # Two environments as Amazon MWAA makes them: another Airflow on another Python, with and without aiobotocore.
@@ -204,7 +205,7 @@ $(MWAA)/made: requirements/airflow.in
 	touch $@
 
 .PHONY: test-mwaa
-test-mwaa: setup $(MWAA)/made ## Run the bundle's DAG in another Airflow [AIRFLOW_VERSION=3.3.1] [MWAA_PYTHON=3.12] [CONSTRAINTS=file or URL]
+test-mwaa: setup $(MWAA)/made ## Run the bundle's DAG in another version of Airflow [AIRFLOW_VERSION=3.3.1] [MWAA_PYTHON=3.12] [CONSTRAINTS=file or URL]
 	NIGHTJAR_MWAA='$(abspath $(MWAA))' $(RUN_PIPELINE) -m pytest -q -s -p no:cacheprovider -m mwaa tests/mwaa
 
 .PHONY: chaos
@@ -216,11 +217,11 @@ chaos-airflow: setup ## Disturb each call of a run to EMR and S3 in turn; resuma
 	@$(RUN_PIPELINE) -m tests.chaos_airflow --sample $(or $(SAMPLE),0) --seed $(or $(SEED),0) $(DAG:%=--dag %)
 
 .PHONY: nights
-nights: setup ## Play 30 nights of a pipeline, simulate its gate, die in every write; prints tables [NIGHTS=30] [GATES=200] [TEXT=path]
+nights: setup ## Run 30 nights of a pipeline, simulate its promotion gate, fail between its writes; prints tables [NIGHTS=30] [GATES=200] [TEXT=path]
 	@$(RUN_PIPELINE) -m tests.nights --nights $(or $(NIGHTS),30) --gates $(or $(GATES),200)
 
 .PHONY: ten-days
-ten-days: setup ## Play the first ten days of a pipeline, and write docs/guides/ten-days.md from what was printed
+ten-days: setup ## Run the first ten days of a pipeline, and write docs/guides/ten-days.md from the output
 	@$(RUN_PIPELINE) -m tests.nights.days
 
 .PHONY: fuzz
@@ -228,16 +229,16 @@ fuzz: setup ## Give random and damaged input to every reader and command; prints
 	@$(RUN_PIPELINE) -m tests.fuzz --cases $(or $(CASES),10000) --seed $(or $(SEED),0) --only '$(ONLY)'
 
 .PHONY: screenshots
-screenshots: setup ## Take pictures of the pages of runs, of a real Airflow with real runs (Chromium) [OUTPUT=screenshots]
+screenshots: setup ## Take screenshots of the web pages of runs in Chromium, with a real Airflow and real runs [OUTPUT=screenshots]
 	@$(RUN_PIPELINE) -m tests.screenshots $(if $(OUTPUT),--output '$(OUTPUT)')
 
 .PHONY: guard
-guard: setup ## Compare the results of a commit's tree with today's: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
+guard: setup ## Compare the results of an earlier commit with those of this tree: BASE=commit [ONLY="tiny spark"] [KEEP=folder]
 	@$(RUN_PIPELINE) -m tests.guard $(if $(BASE),'$(BASE)') $(if $(ONLY),--only '$(ONLY)') $(if $(KEEP),--keep '$(KEEP)')
 
 ##@ Benchmarks: ratios against peers
 
-# An environment that sees the packages of .venv and adds those of bench-generate.txt.
+# An environment with the packages of .venv and those of bench-generate.txt.
 PEERS := .venv-peers/bin/python
 PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 .venv-peers/made: requirements/bench-generate.txt
@@ -246,53 +247,53 @@ PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 	$(RUN) -m uv pip install --quiet --python $(PEERS) --require-hashes --no-deps -r requirements/bench-generate.txt
 	touch $@
 
-# An environment of the peers alone.
+# An environment with the packages of bench.txt only.
 .venv-bench/made: requirements/bench.txt
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) .venv-bench
 	$(RUN) -m uv pip sync --quiet --python .venv-bench/bin/python --require-hashes requirements/bench.txt
 	touch $@
 
 .PHONY: bench
-bench: bench-tokenize bench-windows bench-embed bench-generate bench-serve bench-train bench-spark ## Run all but the last three
+bench: bench-tokenize bench-windows bench-embed bench-generate bench-serve bench-train bench-spark ## Run all benchmarks except the last three
 
 .PHONY: bench-tokenize
-bench-tokenize: setup .venv-bench/made ## Our tokenize step against others [TEXT=path] [SIZES_MB="10 100 1000"]
+bench-tokenize: setup .venv-bench/made ## Compare our tokenize step with others [TEXT=path] [SIZES_MB="10 100 1000"]
 	@$(RUN_PIPELINE) -m bench.tokenization
 
 .PHONY: bench-windows
-bench-windows: setup ## Windows as offsets against windows as copies [TEXT=path]
+bench-windows: setup ## Compare windows stored as offsets with windows stored as copies [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.windows
 
 .PHONY: bench-embed
-bench-embed: setup .venv-bench/made ## Our word2vec against gensim's, and the neighbours of ten words [TEXT=path]
+bench-embed: setup .venv-bench/made ## Compare our word2vec with gensim's, and the neighbours of ten words [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.embed
 
 .PHONY: bench-generate
-bench-generate: setup .venv-peers/made ## Our decoding against transformers.generate
+bench-generate: setup .venv-peers/made ## Compare our decoding with transformers.generate
 	$(PEERS) -m bench.generate
 
 .PHONY: bench-serve
-bench-serve: setup ## 32 requests at once to nightjar serve, against one at a time
+bench-serve: setup ## Compare 32 requests at once to nightjar serve with one at a time
 	$(RUN) -m bench.serve
 
 .PHONY: bench-train
-bench-train: setup .venv-peers/made ## Our training step against one with transformers
+bench-train: setup .venv-peers/made ## Compare our training step with one of transformers
 	$(PEERS) -m bench.train
 
 .PHONY: bench-spark
-bench-spark: setup ## The cost of Spark: a step against a plain process, a start of workers, a round
+bench-spark: setup ## Measure the cost of Spark: a step against a plain process, the start of workers, a round
 	@$(RUN_PIPELINE) -m bench.spark_overhead
 
 .PHONY: bench-quality
-bench-quality: setup ## Seconds of training to a quality, against nanoGPT's recipe: TEXT=path
+bench-quality: setup ## Compare the seconds of training to a given quality with nanoGPT's recipe: TEXT=path
 	@$(RUN_PIPELINE) -m bench.quality
 
 .PHONY: bench-strategies
-bench-strategies: setup ## Loss at equal tokens against bytes moved, for each strategy [TEXT=path]
+bench-strategies: setup ## Measure the loss after equal tokens, and the bytes moved, for each strategy [TEXT=path]
 	@$(RUN_PIPELINE) -m bench.strategies
 
 .PHONY: bench-link
-bench-link: setup ## The strategies over a link of 100 Mbit/s (Linux, root)
+bench-link: setup ## Measure the strategies over a link of 100 Mbit/s (Linux, root)
 	@$(RUN_PIPELINE) -m bench.slow_link
 
 ##@ AWS
@@ -311,7 +312,7 @@ package-wheelhouse: setup ## Collect wheels for nodes without internet [ARCH=aar
 	@$(RUN_PIPELINE) -m infra.cli aws-package wheelhouse --arch $(ARCH) --torch $(BUILD) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: aws-plan
-aws-plan: setup ## Print and validate the requests of a run to EMR, without AWS [PRESET=demo] [LAKE=s3://...]
+aws-plan: setup ## Print and validate the requests that a run sends to EMR, without AWS [PRESET=demo] [LAKE=s3://...]
 	@$(RUN_PIPELINE) -m infra.cli aws-plan --preset $(PRESET) $(if $(LAKE),--lake '$(LAKE)')
 
 .PHONY: aws-check
@@ -319,11 +320,11 @@ aws-check: setup ## Check an AWS account before a run costs money [PRESET=demo] 
 	@$(RUN_PIPELINE) -m infra.cli aws-check --preset $(PRESET) $(if $(AIRFLOW_ROLE),--airflow-role '$(AIRFLOW_ROLE)')
 
 .PHONY: aws-smoke
-aws-smoke: setup ## Run the smallest run on AWS and record what it finds; asks before it costs money [OUTPUT=DIR]
+aws-smoke: setup ## Run the smallest run on AWS and record facts about the EMR release; asks before it costs money [OUTPUT=DIR]
 	@$(RUN_PIPELINE) -m infra.cli aws-smoke $(if $(OUTPUT),--output '$(OUTPUT)')
 
 .PHONY: prices
-prices: setup ## Ask AWS for the prices of clusters, and write them to prices.toml or NIGHTJAR_PRICES [PRESET=demo] [REGION=us-east-1]
+prices: setup ## Fetch the prices of clusters from AWS, and write them to prices.toml or NIGHTJAR_PRICES [PRESET=demo] [REGION=us-east-1]
 	@$(RUN_PIPELINE) -m infra.cli prices --preset $(PRESET) $(if $(REGION),--region '$(REGION)')
 
 # checkov brings over a hundred packages, so it runs in an environment of its own.

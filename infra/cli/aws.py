@@ -1,4 +1,4 @@
-"""Plan and make a deployment on AWS: ``nightjar aws-plan``, ``aws-deploy`` and ``aws-bundle``."""
+"""Commands for AWS: ``nightjar aws-plan``, ``aws-check``, ``aws-smoke``, ``aws-deploy`` and ``aws-bundle``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def aws_plan(
     corpus: Annotated[str, Option(metavar="URI", help="Text to train on.")] = "s3://my-bucket/lake/corpora/texts",
     settings: options.Settings = None,
 ) -> None:
-    """Print the requests to EMR of a run, and validate them. No credentials and no network are needed."""
+    """Print and validate the requests that a run sends to EMR. No credentials and no network are needed."""
     import botocore
 
     from infra.aws.plan import plan, problems
@@ -43,7 +43,7 @@ def aws_plan(
     found = [problem for operation, request in planned for problem in problems(operation, request)]
     sys.stderr.writelines(f"aws-plan: {problem}\n" for problem in found)
     if found:
-        raise InputError(f"{len(found)} problems in the requests to EMR; they are listed above")
+        raise InputError(f"the requests to EMR are not valid; fix the {len(found)} problems listed above")
     sys.stderr.write(f"aws-plan: {len(planned)} requests, valid for botocore {botocore.__version__}\n")
 
 
@@ -51,14 +51,14 @@ def aws_plan(
 def aws_check(
     preset: Preset = "demo",
     airflow_role: Annotated[
-        str | None, Option(metavar="ARN", help="Role of Airflow, whose permissions are simulated too.")
+        str | None, Option(metavar="ARN", help="Role of Airflow. Its permissions are checked as well.")
     ] = None,
     settings: options.Settings = None,
 ) -> None:
-    """Check an AWS account before a run costs money: networks, roles, quotas, offers, bucket and key.
+    """Check an AWS account before a run costs money: networks, roles, quotas, instance types, bucket and key.
 
-    The deployment is the one of the environment: set the variables that aws-deploy printed. Nothing is written and
-    nothing is started. Each problem names its fix.
+    Set the environment variables that aws-deploy printed; they name the deployment. Nothing is written and nothing is
+    started. Each problem is printed with its fix.
     """
     from infra.aws.check.command import findings
     from infra.aws.check.findings import Deployment
@@ -70,7 +70,9 @@ def aws_check(
     if region is None:
         raise InputError("no region: set AWS_REGION to the region of your deployment")
     if airflow_role is not None and not _ROLE_ARN.fullmatch(airflow_role):
-        raise InputError(f"--airflow-role: not the ARN of a role: {airflow_role!r}")
+        raise InputError(
+            f"--airflow-role {airflow_role!r}: not the ARN of a role; write arn:aws:iam::ACCOUNT:role/NAME"
+        )
     config = resolve("s3://corpus", preset, {**environment_settings(), **parse_settings(settings or ())})
     deployment = Deployment(config, deployed.load().lake.uri, airflow_role, region)
     count = {"ok": 0, "problem": 0, "unknown": 0}
@@ -79,20 +81,20 @@ def aws_check(
         sys.stdout.write(f"{finding}\n")
         sys.stdout.flush()
     if count["problem"]:
-        raise InputError(f"{count['problem']} problems; each line above names its fix")
+        raise InputError(f"problems found: {count['problem']}; each line above names its fix")
     sys.stderr.write(f"aws-check: no problem found, {count['unknown']} things could not be checked\n")
 
 
 @app.command("aws-smoke", rich_help_panel=_PANEL)
 def aws_smoke(
-    output: Annotated[Path, Option(metavar="DIR", help="Folder for the file of what was recorded.")] = Path(),
-    yes: Annotated[bool, Option("--yes", help="Do not ask before a cluster is started, which costs money.")] = False,
+    output: Annotated[Path, Option(metavar="DIR", help="Folder for the zip file that is written.")] = Path(),
+    yes: Annotated[bool, Option("--yes", help="Start the cluster, which costs money, without a question.")] = False,
     settings: options.Settings = None,
 ) -> None:
-    """Run the smallest run on AWS, and record what no document says about the release, in one zip file.
+    """Run the smallest run on AWS, and record undocumented facts about the EMR release in a zip file.
 
-    The deployment is the one of the environment: set the variables that aws-deploy printed. The cluster is ended in any
-    case. Check the deployment with aws-check first.
+    Set the environment variables that aws-deploy printed; they name the deployment. Check the deployment with aws-check
+    first. The cluster is ended in any case.
     """
     from infra.aws import smallest
     from jobs.config import environment_settings, parse_settings, resolve
@@ -106,9 +108,9 @@ def aws_smoke(
         raise InputError(f"NIGHTJAR_LAKE: AWS cannot read {lake}; set the variables that aws-deploy printed")
     if not yes:
         if sys.stdin is None or not sys.stdin.isatty():
-            raise InputError(f"this starts {smallest.cost_text(config)}; give --yes, as nobody can be asked here")
+            raise InputError(f"there is no terminal to confirm the cost of {smallest.cost_text(config)}; give --yes")
         typer.confirm(f"Start {smallest.cost_text(config)}?", abort=True, err=True)
-    from infra.aws import smoke  # after the questions: Airflow is imported with it, and makes folders
+    from infra.aws import smoke  # after the confirmation, because it imports Airflow, which makes folders
 
     path = smoke.smoke(chosen, output.absolute(), poll_seconds=15.0)
     sys.stdout.write(f"{path}\n")
@@ -152,14 +154,14 @@ def aws_bundle() -> None:
 
 
 def bundled_dags() -> dict[str, bytes]:
-    """Return the DAG files by their names."""
+    """Return the contents of the DAG files, by file name."""
     from nightjar.packaging.build import PROJECT_ROOT
 
     return {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "dags").glob("*.py"))}
 
 
 def bundled_requirements() -> str:
-    """Return what the DAGs need beside Airflow, without versions: constraints of the Airflow elsewhere choose them."""
+    """Return the packages that the DAGs need besides Airflow. The constraints of the other Airflow choose versions."""
     from nightjar.packaging.build import PROJECT_ROOT
 
     lines = (PROJECT_ROOT / "requirements" / "airflow.in").read_text("utf-8").splitlines()
@@ -168,9 +170,9 @@ def bundled_requirements() -> str:
 
 
 def bundled_plugins() -> dict[str, bytes]:
-    """Return the plugin and what the DAGs import: `nightjar`, `jobs`, and the locked requirements.
+    """Return the files of plugins.zip: the plugin, the packages `nightjar` and `jobs`, and the locked requirements.
 
-    The paths are those in the plugins folder.
+    The keys are paths in the plugins folder.
     """
     from nightjar.packaging.build import PACKED_SUFFIXES, PROJECT_ROOT, TORCH_FILES
 

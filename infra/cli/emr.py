@@ -22,7 +22,9 @@ app = typer.Typer()
 
 @app.command("emr", rich_help_panel="Embedded EMR")
 def emr(
-    host: Annotated[str, Option(help="Address to listen on; who can reach it can run commands as you.")] = DEFAULT.host,
+    host: Annotated[
+        str, Option(help="Address to listen on. Anyone who can reach it can run commands as you.")
+    ] = DEFAULT.host,
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 5555,
     bucket: Annotated[
         list[str] | None, Option(metavar="NAME", help="S3 bucket to create. Repeat the option for several buckets.")
@@ -31,15 +33,15 @@ def emr(
         Path | None,
         Option(
             metavar="DIR",
-            help="Folder for clusters, and for the work and logs of their steps. A server started again with it still"
-            " has its clusters. Default: a temporary one.",
+            help="Folder for clusters, and for the working folders and logs of their steps. A server that is started"
+            " again with the same folder still has its clusters. Default: a temporary folder.",
         ),
     ] = DEFAULT.state_dir,
     executors: Annotated[
         Executors,
         Option(
-            help="Run Spark executors as threads of the driver's JVM, as processes, or on a real YARN, whose hosts are"
-            " network namespaces (Linux, root)."
+            help="Run Spark executors as threads of the driver's JVM, as processes, or on a local YARN cluster, whose"
+            " hosts are network namespaces (Linux, root)."
         ),
     ] = DEFAULT.executors,
     start_seconds: Annotated[
@@ -57,17 +59,17 @@ def emr(
         float, Option(min=0, help="Seconds from the end of a step until its logs are uploaded.")
     ] = DEFAULT.log_delay_seconds,
     clock_speed: Annotated[
-        float, Option(help="Speed of the clock that decides about start times, idle timeouts and late logs.")
+        float, Option(help="Speed of the clock for start times, timeouts, spot notices and late logs. 1 is real time.")
     ] = DEFAULT.clock_speed,
     grace_seconds: Annotated[
         float, Option(help="Seconds from SIGTERM to SIGKILL when a step is ended.")
     ] = DEFAULT.grace_seconds,
     java_options: Annotated[
-        str, Option(help="JVM options of spark-submit steps that set none.")
+        str, Option(help="JVM options for spark-submit steps that set none themselves.")
     ] = DEFAULT.java_options,
     env: Annotated[
         list[str] | None,
-        Option(metavar="NAME=VALUE", help="Environment variable of all steps. Repeat the option for several."),
+        Option(metavar="NAME=VALUE", help="Environment variable for all steps. Repeat the option for several."),
     ] = None,
 ) -> None:
     """Start the embedded EMR: EMR and S3 APIs on this machine, which execute steps as real processes.

@@ -24,6 +24,6 @@ for commands in (jobs, serve, emr, aws, package, prices):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` name and return the exit code."""
-    if f"_{PROG.upper()}_COMPLETE" in os.environ:  # the shell asks for completions
+    if f"_{PROG.upper()}_COMPLETE" in os.environ:  # the shell requests completions
         app(prog_name=PROG)
     return run_app(app, arguments, PROG)

@@ -1,7 +1,8 @@
 """Check the package for the cluster, and make a wheelhouse: ``nightjar aws-package check|wheelhouse``.
 
-Both build the job's environment with the bootstrap action that runs on the nodes, if this machine has Python 3.11 and
-the nodes' architecture. Otherwise only the names and hashes of the wheels are checked, and the output says so.
+Both commands build the job's environment with the nodes' bootstrap action. They do so only if this machine has Python
+3.11 and the nodes' architecture. Otherwise they print that nothing was installed. A wheelhouse's wheels are checked by
+name and hash in any case.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Arch = Annotated[Literal["x86_64", "aarch64"], Option(help="Processor architectu
 Torch = Annotated[Literal["cpu", "cuda"], Option(help="Build of torch.")]
 UploadTo = Annotated[
     str | None,
-    Option(metavar="PLACE", help="Lake to upload the result to: path, file:///... or s3://..."),
+    Option(metavar="PLACE", help="Lake to upload the result to: a path, file:///... or s3://..."),
 ]
 
 
@@ -49,7 +50,7 @@ def wheelhouse(
     ] = None,
     lake: UploadTo = None,
 ) -> None:
-    """Make a folder of wheels for nodes without internet access, and install from it here."""
+    """Make a folder of wheels for nodes without internet access, and test it by an installation here."""
     from nightjar.packaging.build import PROJECT_ROOT
     from nightjar.packaging.wheelhouse import copy_folder, make
     from nightjar.packaging.wheels import Target
@@ -62,7 +63,7 @@ def wheelhouse(
     if place:
         uploaded = place.wheelhouse(made.name)
         copy_folder(made, uploaded)
-        typer.echo("uploaded; set cluster.wheelhouse, or in Airflow's environment")
+        typer.echo("uploaded; set cluster.wheelhouse to its URI, or set this variable in Airflow's environment:")
         typer.echo(f"NIGHTJAR_CLUSTER_WHEELHOUSE={uploaded}")
 
 

@@ -1,4 +1,4 @@
-"""Look at prices, and fill them from AWS: ``nightjar prices``."""
+"""Print prices, or fetch them from AWS: ``nightjar prices``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from jobs.prices.book import Price
 
 _HEADER = """\
-Prices in USD: per hour, and of disks (ebs) per GB and month. A figure without `usd` is not known, and nothing is
-computed from it. `nightjar prices` asks AWS and writes this file anew; a file that NIGHTJAR_PRICES names goes first.
+Prices in USD: per hour, and for disks (ebs) per GB and month. A price without `usd` is not known, and nothing is
+computed from it. `nightjar prices` fetches prices from AWS and rewrites this file. A file that NIGHTJAR_PRICES names
+takes precedence.
 
-Spot prices change by the hour. EMR asks for spot instances at the price on demand at most (InstanceTypeConfig,
-BidPriceAsPercentageOfOnDemandPrice), so an unknown spot price is bounded by the one on demand."""
+Spot prices change by the hour. EMR requests spot instances at most at the on-demand price (InstanceTypeConfig,
+BidPriceAsPercentageOfOnDemandPrice). So an unknown spot price is at most the on-demand price."""
 
 app = typer.Typer()
 
@@ -36,13 +37,13 @@ def prices(
         str | None,
         Option(metavar="FILE", help="File to write. Default: NIGHTJAR_PRICES, else prices.toml of this project."),
     ] = None,
-    known: Annotated[bool, Option("--known", help="Print the prices that are known. Nothing is asked.")] = False,
+    known: Annotated[bool, Option("--known", help="Print the known prices, without a request to AWS.")] = False,
     settings: options.Settings = None,
 ) -> None:
-    """Ask AWS for the prices of the clusters of a configuration, write them to a file, and print them.
+    """Fetch the prices of a configuration's clusters from AWS, write them to a file, and print them.
 
-    It needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. Prices in the file
-    for other instance types and regions stay.
+    The command needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. Prices in
+    the file for other instance types and regions stay.
     """
     from importlib.resources import files
 
@@ -80,7 +81,7 @@ def _connect(service: str, region: str) -> Any:
 
 
 def _prices_in(file: str) -> list[Price]:
-    """Return the prices in a file; none if there is no such file yet."""
+    """Return the prices in a file. Return an empty list if the file does not exist."""
     from jobs.lake import store
     from jobs.lake.uri import to_uri
     from jobs.prices.book import parse_prices
@@ -90,7 +91,7 @@ def _prices_in(file: str) -> list[Price]:
 
 
 def _write(file: str, before: list[Price], found: list[Price]) -> None:
-    """Write prices to a file, beside those that it has."""
+    """Write the found prices to a file, together with its earlier prices. Unknown prices do not replace known ones."""
     from jobs.lake import store
     from jobs.lake.uri import to_uri
     from jobs.prices.book import PriceBook, to_toml

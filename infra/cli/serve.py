@@ -26,28 +26,28 @@ def serve(
     model: options.Model,
     lake: options.Lake = "lake",
     host: Annotated[
-        str, Option(help="Address to listen on. One that other machines can reach needs an API key.")
+        str, Option(help="Address to listen on. An address that other machines can reach needs an API key.")
     ] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     api_key_file: Annotated[
         Path | None,
         Option(
             metavar="FILE",
-            help="File with an API key in each line. Default: the variable NIGHTJAR_API_KEY.",
+            help="File with an API key in each line. Default: the key in the variable NIGHTJAR_API_KEY.",
         ),
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "int8"],
-        Option(help="Number format; float32 gives the text of 'sample', bfloat16 is faster for many requests."),
+        Option(help="Number format. float32 gives the same text as 'sample'; bfloat16 is faster for many requests."),
     ] = "float32",
     max_batch: Annotated[
-        int, Option(metavar="N", min=1, max=1024, help="Generate at most N texts together; more wait.")
+        int, Option(metavar="N", min=1, max=1024, help="Generate at most N texts together. Further texts wait.")
     ] = DEFAULT.max_batch,
     max_queue: Annotated[
-        int, Option(metavar="N", min=0, max=100_000, help="Refuse requests (429) when N texts wait.")
+        int, Option(metavar="N", min=0, max=100_000, help="Refuse requests (429) while N texts wait.")
     ] = DEFAULT.max_queue,
     max_tokens: Annotated[
-        int, Option(metavar="N", min=1, max=1_000_000, help="Longest text that a request may ask for, in tokens.")
+        int, Option(metavar="N", min=1, max=1_000_000, help="Largest max_tokens that a request may set.")
     ] = DEFAULT.max_tokens,
     timeout_seconds: Annotated[
         float,
@@ -55,20 +55,20 @@ def serve(
             metavar="S",
             min=0.1,
             max=86_400,
-            help="End a text S seconds after its request. One that still waits then is refused (503).",
+            help="End a text S seconds after its request. A text that still waits by then is refused (503).",
         ),
     ] = DEFAULT.timeout_seconds,
     drain_seconds: Annotated[
-        float, Option(metavar="S", min=0, max=86_400, help="After SIGTERM, let texts go on for at most S seconds.")
+        float, Option(metavar="S", min=0, max=86_400, help="After SIGTERM, finish texts for at most S seconds.")
     ] = 30,
     reload_seconds: Annotated[
-        float, Option(metavar="S", min=0.1, max=86_400, help="Look every S seconds whether the champion has moved.")
+        float, Option(metavar="S", min=0.1, max=86_400, help="Check every S seconds whether there is another champion.")
     ] = 10,
 ) -> None:
     """Serve a model to OpenAI's clients: completions, streams, and metrics for Prometheus.
 
     The address is printed when the server is ready. SIGTERM or Ctrl-C stops it. With --model champion, another champion
-    is loaded as soon as it is promoted; requests under way finish on the earlier one.
+    is loaded soon after its promotion. Requests that have begun finish with the previous champion.
     """
     if missing := [name for name in LIBRARIES if not _is_installed(name)]:
         raise InputError(f"serve: {', '.join(missing)} not installed; install the packages of requirements/serve.txt")

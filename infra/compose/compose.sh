@@ -29,8 +29,8 @@ setting() {
     echo "${value:-$2}"
 }
 
-# The containers run with the ids of the user, who then owns the files in the lake. For root, with those of the lake's
-# owner, or else of the checkout's; never as root.
+# The containers run with the ids of the user, so that the user owns the files in the lake. If the user is root, they run
+# with the ids of the lake's owner, else of the checkout's owner, else 50000. They never run as root.
 choose_ids() {
     NIGHTJAR_UID=$(setting NIGHTJAR_UID '') NIGHTJAR_GID=$(setting NIGHTJAR_GID '')
     if [ -z "$NIGHTJAR_UID" ]; then
@@ -69,18 +69,18 @@ explain() {
     else
         say "not all containers became healthy within $WAIT_SECONDS s: see the logs above"
     fi
-    say "the other containers still run: make logs shows them, make down stops them"
+    say "the other containers still run: make logs shows their logs, make down stops them"
 }
 
 start() { docker compose up --detach --wait --wait-timeout "$WAIT_SECONDS"; }
 
 up() {
     lake=$(setting NIGHTJAR_LAKE_DIR ./lake)
-    mkdir -p "$lake" # the engine would make it for root
+    mkdir -p "$lake" # otherwise the engine would make the folder, owned by root
     choose_ids
     docker compose build
     if ! start; then
-        # Without a port of the user's choice, any free one will do.
+        # If the user has not chosen a port, use any free one.
         if ! is_port_taken || [ -n "$(setting NIGHTJAR_PORT '')" ]; then
             explain
             exit 1

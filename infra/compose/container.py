@@ -6,7 +6,8 @@
     python -m infra.compose.container password               # print the password of the user admin
 
 Passwords and keys are random, created at the first start, and stored in volumes. The container of the embedded EMR
-mounts none of these volumes, so the training code cannot read them. Exit code 2: the user has to do something.
+mounts none of these volumes, so the training code cannot read the secrets. Exit code 2: the user must correct
+something; the message says what.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from jobs.errors import InputError
 HOME = Path("/airflow")
 """The volume of Airflow: keys, passwords, logs, statistics."""
 DATABASE_PASSWORD = Path("/database/password")
-"""In a volume that PostgreSQL mounts as well."""
+"""The file with the database's password, in a volume that PostgreSQL mounts as well."""
 LAKE = Path("/lake")
-"""A folder of the user."""
+"""The lake: a folder of the user's machine."""
 WORK = Path("/work")
 """The volume of the embedded EMR: the working folders of steps."""
 SAMPLES = Path("/opt/corpora")
 """The sample corpus in the image, which is missing if it could not be downloaded."""
 USER = "nightjar"
 
-# The names of the services are their host names for the other containers.
+# The name of a service in docker-compose.yaml is its container's host name.
 API_PORT, EMR_PORT = 8080, 5555
 API_SERVER, DATABASE, EMR = "api-server", "postgres", "emr"
 
@@ -59,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def become_user() -> None:
-    """Give the lake and the volumes to the user of the containers, and go on as that user."""
+    """Make the containers' user the owner of the lake and the volumes, and continue as that user."""
     user = pwd.getpwnam(USER)
-    with suppress(PermissionError):  # some file systems let nobody change owners; `prepare` says whether that matters
+    with suppress(PermissionError):  # some file systems forbid it; `prepare` reports a lake that is not writable
         folders.give(LAKE, user.pw_uid, user.pw_gid)
     for volume in (HOME, DATABASE_PASSWORD.parent, WORK):
         folders.take(volume, user.pw_uid, user.pw_gid)
@@ -83,7 +84,7 @@ def prepare() -> int:
     try:
         folders.make_folders(LAKE)
     except InputError as error:
-        sys.stderr.write(f"{error}; here, {LAKE} is the folder NIGHTJAR_LAKE_DIR of your machine\n")
+        sys.stderr.write(f"{error}; in this container, {LAKE} is the folder NIGHTJAR_LAKE_DIR of your machine\n")
         return 2
     if (SAMPLES / sample_corpus.NAME).is_dir():
         sample_corpus.copy(SAMPLES / sample_corpus.NAME, LAKE / folders.CORPORA)
@@ -91,7 +92,10 @@ def prepare() -> int:
 
 
 def airflow_environment() -> dict[str, str]:
-    """Return the environment of Airflow's components: the one of `make airflow`, with other hosts and PostgreSQL."""
+    """Return the environment variables of Airflow's components, as in `make airflow`.
+
+    The differences are the hosts, PostgreSQL as the database, and the secrets from the volume.
+    """
     own = _secrets()
     env = environment(HOME, LAKE.as_uri(), f"http://{EMR}:{EMR_PORT}", API_PORT)
     no_proxy = f"{env['no_proxy']},{API_SERVER},{EMR}"
@@ -111,7 +115,7 @@ def airflow_environment() -> dict[str, str]:
 def emr_command() -> list[str]:
     """Return the command of the embedded EMR, which listens only on the network that it shares with Airflow.
 
-    It still has the clusters of an earlier one, which ended with that one's process.
+    The state folder is in a volume. So a new server still lists the clusters of an earlier server, as terminated.
     """
     state = ["--state-dir", str(WORK / "emr")]
     return ["python", "-m", "infra.emr", "--host", EMR, "--port", str(EMR_PORT), *state]

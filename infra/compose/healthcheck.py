@@ -3,7 +3,7 @@
     python -I -S infra/compose/healthcheck.py emr:5555 /moto-api/          # the service answers at this path
     python -I -S infra/compose/healthcheck.py api-server:8080 scheduler    # the API reports a recent heartbeat
 
-Runs every few seconds in every container, so it imports little.
+The check runs every few seconds in every container, so it imports little.
 """
 
 import http.client
@@ -28,7 +28,7 @@ def main() -> int:
 
 
 def get(address: str, path: str) -> bytes:
-    """Return the body of a GET request. A status other than 200 is a `ValueError`."""
+    """Return the body of a GET request. Raise a `ValueError` if the status is not 200."""
     connection = http.client.HTTPConnection(address, timeout=_TIMEOUT_SECONDS)
     connection.request("GET", path)
     answer = connection.getresponse()

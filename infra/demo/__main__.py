@@ -56,12 +56,12 @@ def main() -> int:
         print(f"demo: {folders.refusal(error)}", file=sys.stderr)
         return InputError.exit_code
     except KeyboardInterrupt:
-        print("demo: interrupted; make demo again reuses the datasets that are finished", file=sys.stderr)
+        print("demo: interrupted; run make demo again, which reuses the finished datasets", file=sys.stderr)
         return 130
 
 
 def _given_corpus() -> str:
-    """Return the corpus that the user chose, or "". If it cannot be read, nothing is started."""
+    """Return the corpus in the variable CORPUS, or "" if it is not set. Raise an error if the corpus cannot be read."""
     corpus = os.environ.get("CORPUS", "")
     return "\n".join(list_corpus(corpus, lake_uri=to_uri(str(LAKE))).places) if corpus else ""
 
@@ -83,7 +83,7 @@ def _demo(corpus: str) -> int:
 
 
 def explain_failure(run: Run, log: Path) -> str:
-    """Return why a run failed. Airflow may have ended before the run had a cause; its log then shows it."""
+    """Return why a run failed. If the run recorded no cause, return the end of Airflow's log."""
     if cause := read_summary(run).cause:
         return f"{cause}\n  the log of all tasks: {log}"
     tail = "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:])
@@ -113,7 +113,7 @@ class ProgressDisplay:
         self._thread.join()
 
     def show(self, source: str, message: str) -> None:
-        """Print a new message at once. One that differs only in its numbers is printed every few seconds."""
+        """Print a new message at once. If only its numbers differ from the last one, print it every few seconds."""
         now, (previous, printed) = self._clock(), self._printed.get(source, ("", 0.0))
         similar = _without_numbers(message) == _without_numbers(previous)
         if message and message != previous and (not similar or now - printed >= self._repeat_seconds):

@@ -13,5 +13,5 @@ or use it from Python::
     with embedded_emr(EmrSettings(buckets=("lake",))) as endpoint_url:
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1")
 
-Anyone who can reach the port can run commands as the user of the server: keep it on loopback.
+Anyone who can reach the port can run commands as the user of the server, so let the server listen on loopback only.
 """

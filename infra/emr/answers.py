@@ -1,4 +1,4 @@
-"""Answers over HTTP: errors in the shapes of EMR and S3, and JSON."""
+"""HTTP responses of the server: JSON, and errors in the formats of EMR and S3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """An error of the API."""
+    """An error response of the API."""
 
     status: int
     code: str
@@ -32,7 +32,7 @@ class Problem:
 
 
 class ApiError(Exception):
-    """A call that EMR refuses with an error."""
+    """The server refuses a call. By default the response is a ValidationException with status 400."""
 
     def __init__(self, message: str, code: str = "ValidationException", status: int = 400) -> None:
         super().__init__(message)
@@ -40,32 +40,32 @@ class ApiError(Exception):
 
 
 class InvalidRequestError(ApiError):
-    """A call about something that does not exist or that this server does not have."""
+    """The server refuses a call with an InvalidRequestException, for example because the cluster does not exist."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "InvalidRequestException")
 
 
 def present(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that have a value."""
+    """Return the members whose value is not None."""
     return {name: value for name, value in members.items() if value is not None}
 
 
 def send_json(
     start_response: StartResponse, value: Any, status: int = 200, kind: str = "application/json"
 ) -> Iterable[bytes]:
-    """Answer with JSON. None is an empty body."""
+    """Send a JSON response. If the value is None, the body is empty."""
     body = b"" if value is None else json.dumps(value).encode()
     return _send(start_response, status, body, {"Content-Type": kind, "x-amzn-RequestId": str(uuid.uuid4())})
 
 
 def send_amz_json(start_response: StartResponse, value: Any) -> Iterable[bytes]:
-    """Answer a call of EMR."""
+    """Send the response to a successful call of EMR."""
     return send_json(start_response, value, kind="application/x-amz-json-1.1")
 
 
 def send_problem(start_response: StartResponse, call: Call, problem: Problem, *, has_body: bool) -> Iterable[bytes]:
-    """Answer a call with an error in the shape of its service. `has_body` is false for HEAD."""
+    """Send an error in the format of the call's service. `has_body` is false for HEAD requests."""
     if call.service == "s3":
         return _send_xml(start_response, call, problem, has_body)
     body = {"__type": problem.code, "Message": problem.message}
@@ -90,9 +90,10 @@ def _send(start_response: StartResponse, status: int, body: bytes, headers: Mapp
 
 
 def fault_problem(kind: str, call: Call) -> Problem:
-    """Return the error of a kind of fault, in the words of AWS.
+    """Return the error that a kind of fault causes, with the code and message of AWS.
 
-    EMR's come from reports of real clusters and its list of common errors, S3's from its list of error codes.
+    EMR's errors come from reports of real clusters and from EMR's list of common errors. S3's errors come from S3's
+    list of error codes.
     """
     if call.service == "s3":
         bucket_only = "Key" not in call.values

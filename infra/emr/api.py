@@ -1,4 +1,4 @@
-"""The EMR API: each action is a method that takes the request and returns the answer, both as in EMR's JSON."""
+"""The EMR API. Each action is a method that takes a request and returns its answer, both in the form of EMR's JSON."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class EmrApi:
         self._clusters = clusters
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a call. A wrong call is an error of the client."""
+        """Answer a call. The response to an invalid call is a client error; a failure of this server is status 500."""
         action = environ["HTTP_X_AMZ_TARGET"].removeprefix(EMR_TARGET)
         request, region = read_json(environ), region_of(environ)
         try:
@@ -73,12 +73,12 @@ class EmrApi:
         return action in FROM_MOTO
 
     def reset(self) -> None:
-        """Kill what runs, and forget all clusters."""
+        """Kill the steps and bootstrap actions of all clusters, and forget all clusters."""
         self._clusters.reset()
 
 
 class _Session:
-    """The actions, for the clusters of one region."""
+    """The actions of the API, on the clusters of one region."""
 
     def __init__(self, clusters: Clusters, region: str) -> None:
         self._clusters = clusters
@@ -112,7 +112,7 @@ class _Session:
         return _page("Clusters", found, request)
 
     def terminate_job_flows(self, request: Request) -> Answer:
-        """Terminate those clusters that are not protected."""
+        """Terminate the clusters that are not protected. Raise an `ApiError` if any of the clusters is protected."""
         clusters = self._find_all(request)
         for cluster in clusters:
             if not cluster.record.protected:
@@ -147,7 +147,7 @@ class _Session:
         return _page("Steps", found, request)
 
     def cancel_steps(self, request: Request) -> Answer:
-        """Cancel pending and running steps: SIGTERM, then SIGKILL, whatever the StepCancellationOption."""
+        """Cancel pending and running steps: send SIGTERM, then SIGKILL. StepCancellationOption is ignored."""
         cluster = self._find(request["ClusterId"])
         infos = []
         for step_id in request.get("StepIds") or ():
@@ -259,7 +259,7 @@ class _Session:
         return {"StepConcurrencyLevel": level}
 
     def put_auto_termination_policy(self, request: Request) -> Answer:
-        """Set the idle timeout of a cluster in seconds. AWS requires at least 60; here it may be less, for tests."""
+        """Set the idle timeout of a cluster. AWS requires at least 60 s; this server allows less, for tests."""
         return self._set_idle_timeout(request, (request.get("AutoTerminationPolicy") or {}).get("IdleTimeout"))
 
     def get_auto_termination_policy(self, request: Request) -> Answer:
@@ -276,7 +276,7 @@ class _Session:
         return [self._find(cluster_id) for cluster_id in request["JobFlowIds"]]
 
     def _set(self, request: Request, name: str, value: bool) -> Answer:
-        """Set a member of clusters, unless one of them is ending."""
+        """Set an attribute of the clusters' records. If any cluster is ending, raise an `ApiError` and change none."""
         clusters = self._find_all(request)
         for cluster in clusters:
             with cluster.changed:
@@ -329,7 +329,7 @@ def _action(method: Callable[..., Answer]) -> tuple[str, Callable[[_Session, Req
 ACTIONS: Mapping[str, Callable[[_Session, Request], Answer]] = dict(
     _action(method) for name, method in vars(_Session).items() if not name.startswith("_")
 )
-"""The actions that are implemented here."""
+"""The actions that this module implements, by name."""
 
 
 def _nodes(cluster: Cluster, nodes_id: str) -> NodeSet:
@@ -347,12 +347,12 @@ def _check_concurrency(level: int, steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _time(value: Any) -> float | None:
-    """Return a time of a request in seconds since 1970. SDKs send a number, others may send text."""
+    """Convert a time of a request to seconds since 1970. SDKs send a number; other clients may send text."""
     return None if value is None else parse_to_aware_datetime(value).timestamp()
 
 
 def _page(member: str, items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
-    """Return a page of a list. The marker of the next page has the number of items before it."""
+    """Return one page of a list. The member `Marker` encodes the number of items before the next page."""
     try:
         start = int(base64.b64decode(request.get("Marker") or b"MA==", validate=True))
     except (binascii.Error, ValueError):

@@ -22,7 +22,7 @@ RESET_PATH = f"{MOTO_PREFIX}/reset"
 
 
 class App:
-    """The application. `moto` answers all services but EMR, which may be absent."""
+    """The server's WSGI application. `moto` answers every service except EMR, and EMR as well if `emr` is None."""
 
     def __init__(self, moto: WSGIApplication, emr: EmrApi | None, control: WSGIApplication, faults: Faults) -> None:
         self._moto = moto
@@ -31,8 +31,8 @@ class App:
         self._faults = faults
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request. Requests from web pages are refused: they could otherwise run commands here."""
-        if "HTTP_ORIGIN" in environ:  # AWS SDKs send no such header
+        """Answer a request. Refuse requests from web pages, which could otherwise run commands on this machine."""
+        if "HTTP_ORIGIN" in environ:  # browsers send this header, AWS SDKs do not
             start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
             return [b"The embedded EMR refuses requests from web pages.\n"]
         if environ["PATH_INFO"].startswith(PREFIX):
@@ -64,12 +64,12 @@ class App:
         return emr(environ, start_response)
 
     def _drop(self, environ: WSGIEnvironment, *, takes_effect: bool) -> None:
-        """Close the connection without an answer."""
+        """Close the connection without an answer. With `takes_effect`, execute the call first."""
         if takes_effect:
             for _ in self._route(environ, _ignore):
                 pass
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        raise ConnectionAbortedError("dropped by a fault")  # werkzeug takes it for a client that has gone
+        raise ConnectionAbortedError("dropped by a fault")  # werkzeug handles this like a client that has disconnected
 
 
 def _problem(fault: Fault, call: Call) -> Problem:

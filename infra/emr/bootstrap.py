@@ -1,6 +1,7 @@
-"""Bootstrap actions: scripts that run before the first step, really executed on this machine.
+"""Bootstrap actions: scripts that run before a cluster's first step. They are really executed on this machine.
 
-EMR runs them on every node. Here they run once, since all nodes are this machine, with logs under the primary node.
+EMR runs them on every node. This server runs them once, because all nodes are this machine. Their logs are stored under
+the primary node.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _DOCUMENTATION = "https://docs.aws.amazon.com/emr/latest/ManagementGuide/"
 
 @dataclass(frozen=True)
 class BootstrapFailure:
-    """A failed bootstrap action, as the cluster's status shows it."""
+    """Why a bootstrap action, or the start of YARN, failed: the message and details that the cluster's status shows."""
 
     message: str
     error_details: tuple[dict[str, Any], ...] = ()
@@ -44,9 +45,9 @@ def is_own(script: Mapping[str, Any]) -> bool:
 
 
 def skip_reason(script: Mapping[str, Any], mode: str) -> str:
-    """Return why a bootstrap action is not executed, or an empty text if it is."""
+    """Return why a bootstrap action is not executed, or an empty string if it is executed."""
     if mode == "fast" and is_own(script):
-        return "it builds Nightjar's environment, and steps use this Python instead; --bootstrap full executes it"
+        return "it builds Nightjar's environment, and steps use the server's Python; to run it, use --bootstrap full"
     return ""
 
 
@@ -60,7 +61,7 @@ class BootstrapAction(GuardedCommand):
         self._prefix = prefix(cluster_folder)
 
     def execute(self, cluster: ClusterSpec, instance_id: str, log_uri: str) -> BootstrapFailure | None:
-        """Fetch and run the script, and upload its logs. Return how it failed, or None."""
+        """Fetch and run the script, and upload its logs. Return the failure, or None if there was none."""
         self.prepare()
         script = self.folder / "action"
         try:
@@ -76,14 +77,14 @@ class BootstrapAction(GuardedCommand):
         return None if status in (0, NOT_STARTED) else self.failure(instance_id, status)
 
     def failure(self, instance_id: str, status: int) -> BootstrapFailure:
-        """Return the failure of a script that ended with another exit status than 0."""
+        """Return the failure of a script that ended with a nonzero exit status."""
         message = (
             f"On the master instance ({instance_id}), bootstrap action {self._number} returned a non-zero return code"
         )
         return self._failure("BOOTSTRAP_FAILURE_PRIMARY_WITH_NON_ZERO_CODE", message, instance_id, str(status))
 
     def _own_arguments(self) -> list[str]:
-        """Return the arguments that keep Nightjar's own action below the cluster's folder."""
+        """Return the option that makes Nightjar's own action install into the cluster's folder; nothing for others."""
         return ["--prefix", str(self._prefix)] if is_own(self._script) else []
 
     def _fetch(self, script: Path) -> bool:
@@ -116,18 +117,18 @@ class BootstrapAction(GuardedCommand):
 
 
 def worker_failure(number: int, instance_ids: list[str]) -> BootstrapFailure:
-    """Return the failure of an action on nodes other than the primary one."""
+    """Return the failure of a bootstrap action on nodes other than the primary one."""
     named = " and ".join(instance_ids[:2])
     where = f"On {len(instance_ids)} slave instances (including {named})"
     return BootstrapFailure(f"{where}, bootstrap action {number} returned a non-zero return code")
 
 
 def write_fault(folder: Path, number: int, exit_code: int) -> Path:
-    """Write the logs of an action that fails by a fault, and return their folder."""
+    """Write the logs of a bootstrap action that fails because of a fault, and return their folder."""
     target = folder / "bootstrap-actions" / f"{number}-fault"
     target.mkdir(parents=True)
     for name in logs.NAMES:
         (target / name).touch()
-    (target / "stderr").write_text("bootstrap: FAILED: a fault on demand of the embedded EMR\n", "utf-8")
+    (target / "stderr").write_text("bootstrap: FAILED: by a fault that was added to the embedded EMR\n", "utf-8")
     logs.write_controller(target, f"exit status {exit_code}")
     return target

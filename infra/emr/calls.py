@@ -36,19 +36,19 @@ class Call:
     caller: str = "client"
     """`client`, `step` or `cluster`: see `faults.Fault.callers`."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The members of the request: all of a request in JSON; of S3, Bucket, Key, CopySource and the query."""
+    """The members of the request. Those of S3 are Bucket, Key, Prefix, CopySource and the query's parameters."""
 
 
 def region_of(environ: WSGIEnvironment) -> str:
-    """Return the region that a request was signed for."""
+    """Return the region for which a request was signed. Return us-east-1 if it was not signed."""
     found = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
     return found[2] if found else "us-east-1"
 
 
 def identify(environ: WSGIEnvironment) -> Call:
-    """Return the call that a request makes. The request can still be read afterwards."""
+    """Return the call that a request makes. The body of the request can still be read afterwards."""
     found = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-    service = found[3] if found else "s3"  # S3 alone is often used with signed URLs or without a signature
+    service = found[3] if found else "s3"  # only S3 is often used with signed URLs or without a signature
     service = "emr" if service == "elasticmapreduce" else service
     common = {"region": region_of(environ), "caller": _caller(environ.get("HTTP_USER_AGENT", ""))}
     target = environ.get("HTTP_X_AMZ_TARGET", "")
@@ -63,7 +63,7 @@ def identify(environ: WSGIEnvironment) -> Call:
 
 
 def read_json(environ: WSGIEnvironment) -> dict[str, Any]:
-    """Return the body of a request as a JSON object, or an empty object if it is none."""
+    """Return the JSON object in the body of a request. Return an empty object if the body is not a JSON object."""
     try:
         value = json.loads(_peek(environ) or b"{}")
     except ValueError:
@@ -72,7 +72,7 @@ def read_json(environ: WSGIEnvironment) -> dict[str, Any]:
 
 
 def drain(environ: WSGIEnvironment) -> None:
-    """Read and forget the body of a request, so that the connection can be used again."""
+    """Read and discard the body of a request, so that the connection can be used again."""
     stream, size = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
     if environ.get("wsgi.input_terminated") and not size:
         while stream.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Clients of an embedded EMR, and the store of the files that its steps read and write."""
+"""Clients for an embedded EMR, and the store through which the server itself reads and writes files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-"""Credentials for boto3, which refuses to work without. The server does not check them."""
+"""Credentials for boto3, which does not work without credentials. The server does not check them."""
 
 STEP_AGENT = "nightjar-step"
 """The value of AWS_EXECUTION_ENV in the environment of steps. AWS SDKs put it into the User-Agent."""
@@ -25,7 +25,7 @@ CLUSTER_AGENT = "nightjar-emr-cluster"
 def connect(service: str, endpoint_url: str, agent: str = "") -> Any:
     """Return a boto3 client of a service of the server, such as ``emr``. `agent` is added to its User-Agent."""
     return boto3.client(
-        service,  # type: ignore[call-overload] # boto3 knows the services by literals
+        service,  # type: ignore[call-overload] # the stubs have one overload for each service
         endpoint_url=endpoint_url,
         region_name=REGION,
         aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
@@ -35,6 +35,6 @@ def connect(service: str, endpoint_url: str, agent: str = "") -> Any:
 
 
 def open_store(endpoint_url: str) -> Store:
-    """Return the server's own store of its S3 and of local files. It does not retry: the server is on this machine."""
+    """Return the store with which the server accesses its S3 and local files. The store never retries."""
     client: S3Client = connect("s3", endpoint_url, CLUSTER_AGENT)
     return Store(lambda: client, retry_seconds=0)

@@ -1,7 +1,7 @@
 """The clock of the embedded EMR, which tests can speed up or advance.
 
-Everything that the service waits for by time follows this clock: start times, idle timeouts, spot notices, late logs.
-Real work does not: a step takes as long as its processes take.
+The server's own waits follow this clock: start times, idle timeouts, spot notices and late logs. Steps do not follow
+it: a step takes as long as its processes take.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_ADVANCE_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 class Clock:
-    """Seconds since 1970, at `speed` times the speed of this machine's clock."""
+    """A clock that counts seconds since 1970, at `speed` times the speed of this machine's clock."""
 
     def __init__(self, speed: float = 1.0) -> None:
         self._lock = threading.Lock()
@@ -30,9 +30,9 @@ class Clock:
             return self._now()
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward. Whoever waits for a time that has passed continues at once."""
-        if not 0 <= seconds <= MAX_ADVANCE_SECONDS:  # not a number is refused too
-            raise InputError(f"advance: {seconds} seconds; the clock only moves forward, by at most 10 years")
+        """Move the clock forward. A thread that waits for a time that has now passed continues at once."""
+        if not 0 <= seconds <= MAX_ADVANCE_SECONDS:  # refuses NaN as well
+            raise InputError(f"advance: {seconds} s is out of range; use 0 s to 10 years: the clock only moves forward")
         with self._lock:
             self._start += seconds
         self._wake()
@@ -45,7 +45,10 @@ class Clock:
         self._wake()
 
     def wait(self, condition: threading.Condition, until: float | None = None) -> None:
-        """Wait until the condition is notified, the clock is changed, or it shows `until`. The caller holds it."""
+        """Wait until the condition is notified, the clock is changed, or the clock shows `until`.
+
+        The caller holds the condition.
+        """
         with self._lock:
             self._conditions.add(condition)
             left = None if until is None else (until - self._now()) / self.speed
@@ -65,5 +68,5 @@ class Clock:
 
 def _checked(speed: float) -> float:
     if not 0 < speed <= 1e6:
-        raise InputError(f"clock speed {speed}: use a number above 0 and up to 1,000,000")
+        raise InputError(f"clock speed {speed} is not allowed; use a number above 0 and up to 1,000,000")
     return speed

@@ -1,4 +1,4 @@
-"""A cluster: its record, what runs on it, and the changes that calls of the API make.
+"""A cluster: its record, its running commands, and the changes that calls of the API make to it.
 
 Each cluster has a thread (`infra/emr/lifecycle.py`). Threads of the API add steps, cancel them and request the end of
 the cluster. One condition variable guards the record. It is not held while a command runs.
@@ -45,17 +45,17 @@ class Cluster:
         self.has_errors = False
         """Whether the cluster ends with errors."""
         self.yarn: Yarn | None = None
-        """The YARN that runs the steps, if the cluster has one."""
+        """The local YARN cluster that runs the steps. None: they run without YARN."""
         self._bootstrap: GuardedCommand | None = None
         self._thread: threading.Thread | None = None
 
     def is_ending(self) -> bool:
-        """Whether the cluster is terminating or has terminated."""
+        """Return whether the cluster is terminating or has terminated."""
         return self.record.state in ENDING
 
     @property
     def executors(self) -> str:
-        """How executors run: see `EmrSettings.executors`. Not validated: it may come from a tag."""
+        """How executors run: see `EmrSettings.executors`. The value may come from a tag and is not validated."""
         return self.record.tags.get(EXECUTORS_TAG, self.server.settings.executors)
 
     @property
@@ -71,7 +71,11 @@ class Cluster:
         self._thread.start()
 
     def add_steps(self, requests: Sequence[dict[str, Any]]) -> list[str]:
-        """Queue steps and return their ids, unless the cluster is terminating or terminated."""
+        """Queue steps and return their ids.
+
+        Raises:
+            ApiError: if the cluster is ending, or would have too many active steps.
+        """
         with self.changed:
             self.check_open()
             if sum(step.state in ACTIVE_STEP for step in self.record.steps) + len(requests) > MAX_ACTIVE_STEPS:
@@ -83,7 +87,7 @@ class Cluster:
         return [step.id for step in added]
 
     def cancel_step(self, step_id: str) -> bool | None:
-        """Cancel a step. Return whether it was still active; None if the cluster has no such step."""
+        """Cancel a step. Return whether the step was still active. Return None if the cluster has no such step."""
         with self.changed:
             step = self.record.step(step_id)
             cancelled = None if step is None else self._cancel(step)
@@ -91,7 +95,7 @@ class Cluster:
         return cancelled
 
     def check_open(self) -> None:
-        """Refuse a change of a cluster that is terminating or terminated. The caller holds the condition."""
+        """Raise an `ApiError` if the cluster is terminating or terminated. The caller holds the condition."""
         if self.is_ending():
             raise ApiError(NOT_MODIFIABLE)
 
@@ -101,7 +105,7 @@ class Cluster:
             self.end("USER_REQUEST", "Terminated by user request")
 
     def abandon(self) -> None:
-        """Kill running steps without uploading their logs, and wait until no process of them is left."""
+        """End the cluster: kill its commands without uploading their logs, and wait until no process is left."""
         with self.changed:
             self.end("INTERNAL_ERROR", "The embedded EMR was reset")
             running = self._commands()
@@ -111,17 +115,17 @@ class Cluster:
             command.join()
 
     def join(self, timeout_seconds: float) -> None:
-        """Wait until a terminating cluster has terminated."""
+        """Wait until a terminating cluster has terminated, for at most `timeout_seconds`."""
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
     def commit(self) -> None:
-        """Save the record and make the cluster's thread look at it. The caller holds the condition."""
+        """Save the record and wake the cluster's thread. The caller holds the condition."""
         self.save()
         self.changed.notify_all()
 
     def wake(self) -> None:
-        """Make the cluster's thread re-evaluate what to do."""
+        """Wake the cluster's thread, which then decides anew what to do."""
         with self.changed:
             self.changed.notify_all()
 
@@ -139,7 +143,7 @@ class Cluster:
         )
 
     def end(self, code: str, message: str, *, errors: bool = False) -> None:
-        """Enter TERMINATING and cancel all steps, unless it has been done. The caller holds the condition."""
+        """Enter TERMINATING and cancel all steps, if the cluster is not ending yet. The caller holds the condition."""
         if self.is_ending():
             return
         self.record.state, self.record.reason = "TERMINATING", {"Code": code, "Message": message}
@@ -155,14 +159,14 @@ class Cluster:
             self.server.clock.wait(self.changed, time)
 
     def next_loss(self) -> float | None:
-        """Return when the next spot instance is lost, if one has a notice."""
+        """Return the time at which the next spot instance will be lost. Return None if no instance has a notice."""
         with self.changed:
             times = [each.notice for nodes in self.record.nodes for each in nodes.live if each.notice is not None]
             return min(times, default=None)
 
     @contextmanager
     def stoppable(self, command: GuardedCommand) -> Iterator[None]:
-        """Let the end of the cluster end this bootstrap action."""
+        """Stop this bootstrap action if the cluster ends during the block."""
         with self.changed:
             self._bootstrap = command
             if self.is_ending():
@@ -174,7 +178,7 @@ class Cluster:
                 self._bootstrap = None
 
     def spec(self) -> ClusterSpec:
-        """Return what decides how commands run."""
+        """Return the specification for a command that starts on the cluster now."""
         configurations = self.record.request.get("Configurations") or []
         python = bootstrap.prefix(self.folder) / "env" / "bin" / "python"
         spec = ClusterSpec(
@@ -194,7 +198,10 @@ class Cluster:
             self._cancel(step)
 
     def _worker_megabytes(self) -> tuple[int, ...]:
-        """Return the memory that YARN would have on each worker, or nothing if a type or all nodes are not declared."""
+        """Return the MB of memory that YARN would have on each worker.
+
+        Return an empty tuple if the request declares no nodes, or if the size of an instance type is not known.
+        """
         instances = self.record.request["Instances"]
         if not any(instances.get(name) for name in ("InstanceFleets", "InstanceGroups", "MasterInstanceType")):
             return ()
@@ -218,5 +225,5 @@ class Cluster:
 
 
 def tags_of(given: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Return the tags of a request by key."""
+    """Return the tags of a request as a dictionary."""
     return {str(tag["Key"]): str(tag.get("Value") or "") for tag in given if tag.get("Key")}

@@ -1,4 +1,4 @@
-"""Translate a step of the API into a local command: its arguments, environment and downloads. Pure functions."""
+"""Translate a step of the API into a local command: arguments, environment and downloads. All functions are pure."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class ClusterSpec:
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
     worker_megabytes: tuple[int, ...] = ()
-    """Memory that YARN would have on each worker; empty if it is not known, so that nothing is limited."""
+    """MB of memory that YARN would have on each worker. Empty: the memory is not known, and all executors fit."""
     python: str = sys.executable
-    """The Python of drivers and executors."""
+    """The Python interpreter of drivers and executors."""
     yarn: Yarn | None = None
-    """The YARN that runs steps, if the cluster has one."""
+    """The local YARN cluster that runs the steps. None: they run without YARN."""
     metadata_url: str = ""
-    """Where steps find the notices of spot instances."""
+    """The URL at which steps find the notices of spot instances."""
 
     def with_python(self, python: str) -> ClusterSpec:
-        """Return the same with another Python."""
+        """Return this specification with another Python interpreter."""
         return replace(self, python=python)
 
 
@@ -59,11 +59,11 @@ class StepCommand:
     argv: tuple[str, ...]
     downloads: tuple[Download, ...] = ()
     entering: tuple[str, ...] = ()
-    """What stands before the command, to run it on a host."""
+    """Words to put before the command so that it runs on a YARN host. Empty: it runs on this machine."""
 
 
 def read_exports(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the environment variables of a cluster's Configurations."""
+    """Return the variables that a cluster's Configurations export, except for those that this server sets itself."""
     nested = _by_name(configurations).get("spark-env", {}).get("Configurations") or ()
     exports = _properties(_by_name(nested).get("export", {}))
     return {key: value for key, value in exports.items() if key not in OVERRIDDEN_EXPORTS}
@@ -77,7 +77,7 @@ def read_defaults(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]
 def step_command(
     jar: str, args: Sequence[str], spec: ClusterSpec, spark_home: Path | None, java_options: str
 ) -> StepCommand:
-    """Return the local command of a step. A `CommandError` says why the embedded EMR cannot run it."""
+    """Return the local command of a step. Raise a `CommandError` if the embedded EMR cannot run the step."""
     _check(jar, args)
     if PurePath(args[0]).name != "spark-submit":
         return StepCommand(tuple(args))
@@ -89,7 +89,7 @@ def step_command(
 
 
 def yarn_command(jar: str, args: Sequence[str], yarn: Yarn, folder: Path) -> StepCommand:
-    """Return the command of a step on the primary host of a YARN: as it was sent, in a folder of that host."""
+    """Return the command that runs a step, unchanged, in a folder of YARN's primary host."""
     _check(jar, args)
     return StepCommand(tuple(args), entering=yarn.entering(folder))
 
@@ -109,7 +109,7 @@ def step_env(
     scratch: Path,
     own: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the environment of a step: this server as AWS, and the cluster's Python. `own` overrides all others."""
+    """Return the environment variables of a step. They make AWS SDKs use this server. `own` overrides all others."""
     env = {
         **KEYS,
         **{key: value for key, value in environ.items() if INHERITED.fullmatch(key)},

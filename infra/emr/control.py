@@ -1,4 +1,4 @@
-"""Control a running embedded EMR from tests: faults on demand, and its clock.
+"""Control a running embedded EMR from tests: add faults, and move its clock.
 
 control = Control("http://127.0.0.1:5555")
 control.fault("throttled", operation="DescribeStep", count=3)
@@ -26,7 +26,7 @@ _TIMEOUT_SECONDS = 60.0
 
 
 class Control:
-    """The faults and the clock of the server at `endpoint_url`."""
+    """A client for the faults, the counts of calls and the clock of the server at `endpoint_url`."""
 
     def __init__(self, endpoint_url: str) -> None:
         self._url = endpoint_url.rstrip("/") + PREFIX
@@ -40,23 +40,23 @@ class Control:
         return str(self._ask("POST", "faults", {"kind": kind, **fields})["Fault"]["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        """Return all faults, oldest first. `hits` says how often each has struck."""
+        """Return all faults, oldest first. `hits` is how many calls or clusters a fault has hit."""
         return list(self._ask("GET", "faults")["Faults"])
 
     def hits(self, fault_id: str) -> int:
-        """Return how often a fault has struck."""
+        """Return how many calls or clusters a fault has hit."""
         return int(next(fault["hits"] for fault in self.faults() if fault["id"] == fault_id))
 
     def clear(self, fault_id: str | None = None) -> None:
-        """Remove a fault, or all. A removed fault of a cluster that has struck already stays in effect."""
+        """Remove one fault, or all. If a fault has already hit a cluster, its effect there remains."""
         self._ask("DELETE", f"faults/{fault_id}" if fault_id else "faults")
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return the calls of the AWS API so far: `service`, `operation`, `caller` and `count`."""
+        """Return how often each call of the AWS API was made: `service`, `operation`, `caller` and `count`."""
         return list(self._ask("GET", "calls")["Calls"])
 
     def forget_calls(self) -> None:
-        """Count calls from 0 again."""
+        """Reset the counts of calls to 0."""
         self._ask("DELETE", "calls")
 
     def advance(self, seconds: float) -> None:

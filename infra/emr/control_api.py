@@ -1,18 +1,18 @@
-"""The API of the emulator itself, at `/_nightjar/`: faults, the clock, and the notices of spot instances.
+"""The embedded EMR's own API, at `/_nightjar/`: faults, the clock, and the notices of spot instances.
 
     GET    /_nightjar/faults        all faults
     POST   /_nightjar/faults        add a fault; the body is its fields in JSON
     DELETE /_nightjar/faults        remove all faults
-    DELETE /_nightjar/faults/f-1    remove one
-    GET    /_nightjar/calls         the calls of the AWS API so far: service, operation, caller, and how many
-    DELETE /_nightjar/calls         count from 0 again
+    DELETE /_nightjar/faults/f-1    remove one fault
+    GET    /_nightjar/calls         how often each call of the AWS API was made: service, operation, caller, count
+    DELETE /_nightjar/calls         reset the counts to 0
     GET    /_nightjar/clock         the time and the speed of the clock
     POST   /_nightjar/clock         {"advance": seconds} or {"speed": factor}
 
     GET    /_nightjar/clusters/<id>/latest/meta-data/spot/instance-action
 
-The last one is what EC2's instance metadata says on a spot instance that will be taken away: 404 until then. Steps find
-the part before `/latest` in AWS_EC2_METADATA_SERVICE_ENDPOINT.
+The last path returns what EC2's instance metadata returns on a spot instance that will be interrupted. Without a notice
+the status is 404. Steps find the part before `/latest` in AWS_EC2_METADATA_SERVICE_ENDPOINT.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class ControlApi:
         self._faults = faults
         self._clock = clock
         self._notice = notice
-        """Returns when the next spot instance of a cluster will be lost, if a notice was given."""
+        """Returns the time at which the next spot instance of a cluster will be lost, or None without a notice."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request. Wrong input is one clear line, with status 400."""
+        """Answer a request. The response to wrong input is a message of one line, with status 400."""
         try:
             status, value = self._answer(environ)
         except InputError as error:
@@ -62,7 +62,7 @@ class ControlApi:
             return self._answer_clock(method, read_json(environ))
         if what == "clusters" and rest[1:] == _NOTICE_PATH:
             return self._answer_notice(rest[0])
-        return 404, {"Error": f"{PREFIX}{path}: there are {PREFIX}faults, {PREFIX}calls and {PREFIX}clock"}
+        return 404, {"Error": f"{PREFIX}{path} does not exist; use {PREFIX}faults, {PREFIX}calls or {PREFIX}clock"}
 
     def _answer_faults(self, method: str, fault_id: str | None, body: Mapping[str, Any]) -> tuple[int, Any]:
         if method == "GET" and fault_id is None:
@@ -72,15 +72,17 @@ class ControlApi:
         if method == "DELETE":
             removed = self._faults.remove(fault_id)
             if fault_id is not None and not removed:
-                return 404, {"Error": f"no fault {fault_id}"}
+                return 404, {"Error": f"fault {fault_id} does not exist; list all faults with GET {PREFIX}faults"}
             return 200, {"Removed": removed}
-        return 405, {"Error": f"faults have no {method}"}
+        return 405, {
+            "Error": f"faults: method {method} is not supported; use GET, POST or DELETE (for one fault: DELETE)"
+        }
 
     def _answer_calls(self, method: str) -> tuple[int, Any]:
         if method == "DELETE":
             self._faults.forget_calls()
         elif method != "GET":
-            return 405, {"Error": f"calls have no {method}"}
+            return 405, {"Error": f"calls: method {method} is not supported; use GET or DELETE"}
         return 200, {"Calls": self._faults.calls()}
 
     def _answer_clock(self, method: str, body: Mapping[str, Any]) -> tuple[int, Any]:
@@ -89,10 +91,10 @@ class ControlApi:
                 raise InputError(f"clock: give 'advance' in seconds, or 'speed' as a factor, not {sorted(body)}")
             for name, value in body.items():
                 if type(value) not in (int, float):
-                    raise InputError(f"clock: {name} {value!r:.80}; use a number")
+                    raise InputError(f"clock: {name} is {value!r:.80}; use a number")
                 self._clock.advance(value) if name == "advance" else self._clock.set_speed(value)
         elif method != "GET":
-            return 405, {"Error": f"the clock has no {method}"}
+            return 405, {"Error": f"clock: method {method} is not supported; use GET or POST"}
         return 200, {"Now": self._clock.now(), "Speed": self._clock.speed}
 
     def _answer_notice(self, cluster_id: str) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""Run commands of a cluster in folders of their own: steps, with downloads and logs, and bootstrap actions."""
+"""Run the commands of a cluster, each in its own folder: steps and bootstrap actions, with downloads and logs."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
 class GuardedCommand:
-    """A command in a folder of its own: `run` blocks, and another thread may call `stop`.
+    """A command that runs in its own folder. `run` blocks, and another thread may call `stop`.
 
-    The folder gets the logs `controller`, `stdout` and `stderr`, and while the command runs the working directory
-    `work/`.
+    The folder has the logs `controller`, `stdout` and `stderr`. While the command runs, it also has the working
+    directory `work/`. The command is a child of a guard process (`infra/emr/guard.py`).
     """
 
     def __init__(self, folder: Path, server: ServerContext) -> None:
@@ -47,16 +47,19 @@ class GuardedCommand:
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self.killed = False
-        """Whether the command was ended by SIGKILL at once, so that its logs are of no use."""
+        """Whether the command was ended by SIGKILL without a grace period. Its logs are then not uploaded."""
 
     def prepare(self) -> None:
-        """Make the folder and empty logs."""
+        """Make the folder, the working directory and empty logs."""
         (self.folder / "work").mkdir(parents=True)
         for name in logs.NAMES:
             (self.folder / name).touch()
 
     def run(self, command: StepCommand, env: Mapping[str, str]) -> int:
-        """Download the command's files, run it, and return its exit status, or `NOT_STARTED` if `stop` was earlier."""
+        """Download the command's files, run the command and return its exit status.
+
+        Return `NOT_STARTED` if `stop` was called before the command could start.
+        """
         for download in command.downloads:
             self.write_log(f"fetch {download.uri}")
             try:
@@ -86,7 +89,7 @@ class GuardedCommand:
         shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     def stop(self, request: bytes = guard.TERMINATE) -> None:
-        """End the command or prevent its start, without waiting."""
+        """Request the end of the command, or prevent its start. Return at once."""
         with self._lock:
             self._stopped = True
             self.killed |= request == guard.KILL
@@ -100,9 +103,13 @@ class GuardedCommand:
             _end(self._guard, self.server.settings.grace_seconds + _SLACK_SECONDS)
 
     def kill_executors(self, lost: Sequence[int], workers: int) -> int:
-        """Kill the Spark executors on the workers with these numbers, of `workers` in all, and return how many.
+        """Kill the Spark executors on lost workers, and return how many were killed.
 
-        Executors are dealt out to workers in the order of their ids.
+        Executors are assigned to the workers in turn, in the order of their ids.
+
+        Args:
+            lost: The numbers of the lost workers, from 0.
+            workers: The number of all workers.
         """
         if self._guard is None:
             return 0
@@ -117,7 +124,7 @@ class GuardedCommand:
         return 0
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start the command under a guard, unless `stop` was called before."""
+        """Start the command under a guard. Return None if `stop` was called before."""
         folder, grace = self.folder, str(self.server.settings.grace_seconds)
         with self._lock, (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
             if not self._stopped:
@@ -141,7 +148,7 @@ class StepSpec:
     jar: str
     args: Sequence[str]
     log_uri: str | None
-    """The folder that the logs are uploaded to; None keeps them local."""
+    """The folder to which the logs are uploaded. None: they are not uploaded."""
 
 
 class StepExecution(GuardedCommand):
@@ -183,7 +190,7 @@ class StepExecution(GuardedCommand):
 
 
 def _executor_id(process: psutil.Process) -> int | None:
-    """Return the executor's id if the process is a Spark executor."""
+    """Return the id of the executor if the process is a Spark executor. Return None for any other process."""
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied, ValueError, IndexError):
         words = process.cmdline()
         if any(word.endswith(_EXECUTOR) for word in words):
@@ -192,7 +199,7 @@ def _executor_id(process: psutil.Process) -> int | None:
 
 
 def _private_spark_home(home: Path, folder: Path) -> Path:
-    """Make a Spark home of symbolic links. Executors that are processes write to its folder `work`."""
+    """Make a Spark home whose entries are symbolic links. Executors that are processes write to its folder `work`."""
     folder.mkdir()
     for entry in home.iterdir():
         (folder / entry.name).symlink_to(entry)
@@ -203,5 +210,5 @@ def _end(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
     try:
         process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
-        log.error("A step did not end within %s s after it was killed", timeout_seconds)
+        log.error("A command did not end within %s s after it was stopped; its guard is killed now", timeout_seconds)
         process.kill()

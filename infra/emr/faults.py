@@ -1,4 +1,4 @@
-"""Faults on demand: what goes wrong, for which calls or clusters, and how often.
+"""Faults for tests: what goes wrong, for which calls or clusters, and how often.
 
 A fault is created over HTTP (`infra/emr/control_api.py`) or in Python (`infra/emr/control.py`). Faults of calls change
 the answer of the API. Faults of clusters change what happens to a cluster.
@@ -39,7 +39,9 @@ KINDS: Mapping[str, Kind] = {
     "dropped-after": Kind("the call takes effect, and the connection is closed without an answer"),
     "delayed": Kind("the call takes effect after `seconds`", ("seconds",)),
     "no-capacity": Kind(
-        "EC2 has none of `instance_types` in `markets`", ("instance_types", "markets", "roles"), of_clusters=True
+        "EC2 has no capacity for `instance_types` in `markets`",
+        ("instance_types", "markets", "roles"),
+        of_clusters=True,
     ),
     "bootstrap-failure": Kind(
         "bootstrap action `action` ends with `exit_code` on a node with one of `roles`",
@@ -49,7 +51,7 @@ KINDS: Mapping[str, Kind] = {
     "slow-start": Kind("the cluster stays in STARTING for `seconds` longer", ("seconds",), of_clusters=True),
     "spot-loss": Kind(
         "`instances` spot instances (0: all) with one of `roles` get a notice `seconds` after the cluster is ready or"
-        " the fault is created, and are lost `notice_seconds` later",
+        " the fault is created, whichever is later, and are lost `notice_seconds` after the notice",
         ("instances", "roles", "seconds", "notice_seconds"),
         of_clusters=True,
     ),
@@ -58,29 +60,30 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass
 class Fault:
-    """A fault. All patterns are shell patterns such as `Describe*`, and distinguish capitals."""
+    """A fault. All patterns are shell patterns such as `Describe*`, and are case-sensitive."""
 
     kind: str
     """One of `KINDS`."""
     id: str = ""
     service: str = "*"
-    """Calls: the service, such as `emr` or `s3`."""
+    """Pattern of the service, such as `emr` or `s3`. Only for faults of calls."""
     operation: str = "*"
-    """Calls: the operation, such as `DescribeStep` or `GetObject`."""
+    """Pattern of the operation, such as `DescribeStep` or `GetObject`. Only for faults of calls."""
     match: dict[str, str] = field(default_factory=dict)
-    """Patterns by member of the request, such as `{"ClusterId": "j-*"}` or `{"Steps.Name": "train"}`; of a cluster:
-    `Id`, `Name` and `Tags.<key>`."""
+    """Patterns by member of the request, such as `{"ClusterId": "j-*"}` or `{"Steps.Name": "train"}`. For faults of
+    clusters, the members are `Id`, `Name` and `Tags.<key>`."""
     callers: list[str] = field(default_factory=lambda: ["client", "step"])
-    """Calls: who calls. `client` is Airflow or any other client, `step` a process of a step or bootstrap action, and
-    `cluster` the emulator itself, which fetches files and uploads logs."""
+    """Whose calls are hit, for faults of calls. `client` is Airflow or any other client, `step` a process of a step or
+    bootstrap action, and `cluster` the server itself, which fetches files and uploads logs."""
     skip: int = 0
-    """How many matching calls or clusters are left alone before the first that is hit."""
+    """How many matching calls or clusters are skipped before the first one is hit."""
     count: int | None = 1
-    """How many are hit; null means all until the fault is removed. Of `no-capacity`, each attempt to launch counts."""
+    """How many calls or clusters are hit; null means all until the fault is removed. `no-capacity` counts attempts to
+    launch instances."""
     hits: int = 0
-    """How many have been hit."""
+    """How many calls or clusters have been hit."""
     added: float = 0.0
-    """When it was added, by the clock of the server; seconds since 1970."""
+    """The time when the fault was added, by the clock of the server, in seconds since 1970."""
     status: int = 500
     code: str = "InternalFailure"
     message: str = "An internal error occurred."
@@ -100,14 +103,14 @@ class Fault:
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
     def matches(self, values: Mapping[str, Any]) -> bool:
-        """Return whether every pattern of `match` fits the value of that name, or one of them if it is a list."""
+        """Return whether every pattern of `match` fits the value of its member. Of a list, one item has to fit."""
         return all(
             any(fnmatchcase(str(found), pattern) for found in members(values, name))
             for name, pattern in self.match.items()
         )
 
     def covers(self, instance_type: str, market: str, role: str) -> bool:
-        """Return whether EC2 has no such instances, if this is a fault of capacity."""
+        """Return whether a `no-capacity` fault covers instances of this type, market and role."""
         types = any(fnmatchcase(instance_type, pattern) for pattern in self.instance_types)
         return types and market in self.markets and role in (self.roles or ROLES)
 
@@ -118,14 +121,14 @@ _GIVEN = {item.name for item in fields(Fault)} - {"id", "hits", "added"}
 
 
 def members(values: Any, path: str) -> Iterator[Any]:
-    """Yield the values at a dotted path, such as `Steps.Name`, where a list stands for each of its items."""
+    """Yield the values at a dotted path such as `Steps.Name`. Where the path meets a list, it covers all items."""
     if isinstance(values, list):
         for item in values:
             yield from members(item, path)
     elif not path:
         yield values
     elif isinstance(values, Mapping):
-        if path in values:  # a key of a tag may have dots
+        if path in values:  # the key of a tag may contain dots
             yield from members(values[path], "")
         else:
             name, _, rest = path.partition(".")
@@ -134,7 +137,7 @@ def members(values: Any, path: str) -> Iterator[Any]:
 
 
 def parse(given: Any) -> Fault:
-    """Return the fault that a request describes. Wrong fields are an `InputError` that names them."""
+    """Return the fault that a request describes. Raise an `InputError` that names the field if one is wrong."""
     if not isinstance(given, dict):
         raise InputError(f"a fault is a JSON object such as {{'kind': 'throttled'}}, not {given!r:.80}")
     kind = KINDS.get(str(given.get("kind")))
@@ -153,21 +156,21 @@ def parse(given: Any) -> Fault:
 
 _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(
-        ("service", "operation", "code", "message", "kind"), (lambda value: isinstance(value, str), "a text")
+        ("service", "operation", "code", "message", "kind"), (lambda value: isinstance(value, str), "a string")
     ),
     "match": (
         lambda value: isinstance(value, dict) and all(isinstance(each, str) for each in value.values()),
-        "an object of texts",
+        "an object whose values are strings",
     ),
-    "callers": (lambda value: _is_choice(value, CALLERS), f"a list of {', '.join(CALLERS)}"),
-    "roles": (lambda value: _is_choice(value, ROLES), f"a list of {', '.join(ROLES)}"),
-    "markets": (lambda value: _is_choice(value, ("ON_DEMAND", "SPOT")), "a list of ON_DEMAND, SPOT"),
+    "callers": (lambda value: _is_choice(value, CALLERS), f"a list of at least one of {', '.join(CALLERS)}"),
+    "roles": (lambda value: _is_choice(value, ROLES), f"a list of at least one of {', '.join(ROLES)}"),
+    "markets": (lambda value: _is_choice(value, ("ON_DEMAND", "SPOT")), "a list of at least one of ON_DEMAND, SPOT"),
     "instance_types": (
         lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
-        "a list of texts",
+        "a list of strings",
     ),
     "count": (lambda value: value is None or _is_whole(value, 1), "a whole number above 0, or null"),
-    "status": (lambda value: _is_whole(value, 300) and value < 600, "a status of HTTP from 300 to 599"),
+    "status": (lambda value: _is_whole(value, 300) and value < 600, "an HTTP status from 300 to 599"),
     "action": (lambda value: _is_whole(value, 1), "a whole number above 0"),
     "exit_code": (lambda value: _is_whole(value, 1) and value < 256, "a whole number from 1 to 255"),
     **dict.fromkeys(("skip", "instances"), (lambda value: _is_whole(value, 0), "a whole number, 0 or more")),
@@ -201,10 +204,10 @@ class Faults:
         self._faults: dict[str, Fault] = {}
         self._calls: Counter[tuple[str, str, str]] = Counter()
         self.on_change: Callable[[], None] = lambda: None
-        """Called after a fault was added, so that clusters look for it."""
+        """Called after a fault was added, so that clusters check whether it hits them."""
 
     def add(self, fault: Fault, now: float) -> Fault:
-        """Add a fault, give it an id and its start, and return it."""
+        """Add a fault, set its id and the time when it was added, and return it."""
         with self._lock:
             fault.id, fault.added = f"f-{next(self._numbers)}", now
             self._faults[fault.id] = fault
@@ -212,12 +215,12 @@ class Faults:
         return fault
 
     def answers(self) -> list[dict[str, Any]]:
-        """Return all faults, oldest first, also those that are used up."""
+        """Return all faults, oldest first. Faults that will not hit any more are included."""
         with self._lock:
             return [fault.answer() for fault in self._faults.values()]
 
     def remove(self, fault_id: str | None = None) -> int:
-        """Remove one fault, or all, and return how many there were."""
+        """Remove one fault, or all, and return how many were removed."""
         with self._lock:
             if fault_id is not None:
                 return 0 if self._faults.pop(fault_id, None) is None else 1
@@ -226,7 +229,7 @@ class Faults:
             return count
 
     def of_call(self, service: str, operation: str, values: Mapping[str, Any], caller: str) -> list[Fault]:
-        """Return the faults that hit this call, and count the hits: a delay first, and one other fault."""
+        """Return the faults that hit this call: at most one delay, then at most one other fault. Count the hits."""
 
         def hits(fault: Fault) -> bool:
             return (
@@ -257,24 +260,24 @@ class Faults:
             ]
 
     def record(self, service: str, operation: str, caller: str) -> None:
-        """Count a call, so that a test knows which calls there are."""
+        """Count a call, so that a test can list the calls that a program makes."""
         with self._lock:
             self._calls[service, operation, caller] += 1
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return the calls so far, each with its number."""
+        """Return how often each call was made so far."""
         names = ("service", "operation", "caller")
         with self._lock:
             return [{**dict(zip(names, call, strict=True)), "count": n} for call, n in sorted(self._calls.items())]
 
     def forget_calls(self) -> None:
-        """Count calls from 0 again."""
+        """Reset the counts of calls to 0."""
         with self._lock:
             self._calls.clear()
 
 
 def _use(fault: Fault) -> bool:
-    """Count a match, and return whether it is hit."""
+    """Count a match against `skip` and `count`. Return whether the matching call or cluster is hit."""
     if fault.count is not None and fault.hits >= fault.count:
         return False
     if fault.skip > 0:

@@ -1,7 +1,7 @@
-"""S3 for the hosts of a YARN, on this machine's address on their bridge.
+"""S3 for the hosts of a YARN cluster, served at this machine's address on their bridge.
 
-The hosts get S3 alone. Whoever can call EMR can run commands as the user of the server, and what runs on a host must
-not have more rights than the user without rights.
+The hosts can only reach S3. Anyone who can call EMR can run commands as the user of the server, and processes on a host
+must not have more rights than their own unprivileged user.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def s3_at(address: str, faults: Faults) -> Iterator[str]:
 
 
 class _OnlyS3:
-    """The application for the hosts."""
+    """The WSGI application for the hosts. It answers S3 and refuses all other requests."""
 
     def __init__(self, faults: Faults) -> None:
         self._s3 = App(create_backend_app("s3"), None, _refuse, faults)
@@ -43,4 +43,4 @@ class _OnlyS3:
 
 def _refuse(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
-    return [b"The hosts of a YARN can use S3 alone.\n"]
+    return [b"The hosts of a YARN cluster can only use S3.\n"]

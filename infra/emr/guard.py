@@ -2,12 +2,13 @@
 
 The embedded EMR starts each step as ``python guard.py GRACE_SECONDS COMMAND...`` with a pipe as standard input. A byte
 on the pipe requests the end of the step: ``T`` sends SIGTERM and, after the grace period, SIGKILL; ``K`` sends SIGKILL
-at once. End of file means ``T``. The operating system closes the pipe whenever the server dies, so a killed server
-leaves no step running, on Linux and on macOS. Processes that a finished command left running are ended in the same way.
+at once. End of file means ``T``. The operating system closes the pipe when the server ends, whatever the reason. So a
+killed server leaves no step running, on Linux and on macOS. Processes that a finished command left running are ended in
+the same way.
 
 A signal to the process group would not be enough: Spark's workers have process groups of their own and outlive their
 parent for a while. So the guard walks the process tree. On Linux it is also the subreaper of orphaned descendants,
-which makes the tree complete. On macOS, an orphan is only found if its parent was alive when the guard looked.
+which makes the tree complete. On macOS, an orphan is only found if its parent was still running when the guard looked.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ def main() -> int:
     """Run the command until it ends or its end is requested.
 
     Returns:
-        Its exit status: 128 + n if signal n ended it, 127 if it could not be started.
+        The command's exit status: 128 + n if signal n ended the command, 127 if it could not be started.
     """
     grace_seconds, argv = float(sys.argv[1]), sys.argv[2:]
     _adopt_orphans()
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def _adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent dies (Linux only)."""
+    """Become the parent of every descendant whose own parent ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -63,7 +64,7 @@ def _listen() -> int:
 
 
 def _wait(pid: int, wake: int) -> tuple[bytes, int | None]:
-    """Wait until the step ends or its end is requested. Return the request, or b"", and the step's status or None."""
+    """Wait until the step ends or its end is requested. Return (b"", the status) or (the request, None)."""
     while True:
         ready, _, _ = select.select([sys.stdin.fileno(), wake], [], [])
         if wake in ready:

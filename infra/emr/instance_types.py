@@ -1,4 +1,4 @@
-"""Sizes of EC2 instance types, as EMR configures YARN on them."""
+"""The memory that EMR gives to YARN, by EC2 instance type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _YARN_SHARE = 0.75
 
 
 def yarn_megabytes(instance_type: str) -> int | None:
-    """Return the memory for containers on an instance of this type, or None if the type is not known."""
+    """Return the MB of memory for YARN's containers on an instance of this type. Return None for an unknown type."""
     found = _types().get(instance_type)
     return None if found is None else int(float(found["MemoryGB"]) * 1024 * _YARN_SHARE)
 

@@ -1,13 +1,15 @@
 """The JVM of a Spark step on this machine: its options, and an archive of the classes that it loads.
 
-A step of a few seconds spends most of its time in starting its JVM, which loads 10,000 classes and compiles them. With
-its first compiler alone it compiles less. With an archive of loaded classes, which is a feature of Java ("class data
-sharing"), it neither unpacks nor verifies them. `make setup` and the image of docker-compose make the archive:
+A step of a few seconds spends most of its time in starting its JVM, which loads 10,000 classes and compiles them. Two
+things save time. With only the first of its two compilers, the JVM compiles less. With an archive of loaded classes
+(Java's "class data sharing"), the JVM neither unpacks nor verifies these classes. `make setup` and the image of
+docker-compose make the archive:
 
     JAVA_HOME="$(cat .venv/java_home)" .venv/bin/python -m infra.emr.jvm
 
-The name of an archive says which Spark and which Java made it, and others do not use it. A JVM that is given an archive
-that does not fit starts without Java's own archive as well, and takes longer than with none.
+The name of an archive contains the version of Spark and a hash of Java's file `release`. Only this Spark and this Java
+use the archive. A JVM with an archive that does not fit also ignores Java's own archive. It then starts more slowly
+than with no archive.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Options with which a step of a few seconds takes half the CPU time: one compiler, and a collector of one thread."""
+"""JVM options that halve the CPU time of a step of a few seconds: one compiler, a garbage collector of one thread."""
 
 _SESSION = """
 from pyspark.sql import SparkSession
@@ -37,20 +39,20 @@ _SECONDS = 300
 
 
 class ArchiveError(Exception):
-    """No archive could be made. Steps run without it."""
+    """The archive could not be made. Steps run without an archive."""
 
 
 def java_home() -> Path | None:
-    """Return the folder of the Java that Spark starts: that of JAVA_HOME, else of the `java` in PATH."""
+    """Return the home folder of the Java that Spark starts: from JAVA_HOME if set, else from PATH. None: no Java."""
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     return Path(found).resolve().parents[1] if found else None
 
 
 def archive_path(home: Path | None = None) -> Path | None:
-    """Return the place of the archive for this Spark and the Java in `home`, by default the one that Spark starts.
+    """Return the path of the archive for this Spark and the Java in `home`, by default the Java that Spark starts.
 
-    There is none without pyspark, or for a Java that does not say its release.
+    Return None if pyspark is not installed, or if there is no Java with a file `release`.
     """
     home = home or java_home()
     try:
@@ -63,26 +65,26 @@ def archive_path(home: Path | None = None) -> Path | None:
 
 
 def with_archive(options: str, archive: Path | None = None) -> str:
-    """Return the options of a JVM with those that make it read the archive, if there is one.
+    """Return JVM options, extended by those that read the archive if its file exists.
 
-    The JVM prints nothing if it rejects the archive.
+    A JVM that rejects the archive prints nothing.
     """
     archive = archive or archive_path()
     return _with_file(options, "SharedArchiveFile", archive) if archive and archive.is_file() else options
 
 
 def make_archive(archive: Path) -> None:
-    """Make the archive from a Spark session with one job, and try it in another. It takes half a minute.
+    """Make the archive in a Spark session with one job, and test it in a second session. This takes half a minute.
 
     Raises:
-        ArchiveError: if this Java makes none, or if Spark does not run with it.
+        ArchiveError: if this Java makes no archive, or if Spark does not run with it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="spark-", dir=archive.parent) as folder:
             new = Path(folder) / archive.name
             _run_session(_with_file(SMALL_JVM, "ArchiveClassesAtExit", new))
             if not new.is_file():
-                raise ArchiveError("this Java writes none")
+                raise ArchiveError("this Java writes no archive")
             _run_session(with_archive(SMALL_JVM, new))
             new.replace(archive)
     except OSError as error:
@@ -95,9 +97,10 @@ def _with_file(options: str, name: str, archive: Path) -> str:
 
 
 def _run_session(options: str) -> None:
-    """Run a Spark session, and wait until its JVM has ended, too: it writes the archive last, when Python has ended.
+    """Run a Spark session, and wait until its JVM has ended as well.
 
-    The JVM has the session's output open until then.
+    The JVM writes the archive after Python has ended, and keeps the session's output open until then. So this function
+    waits by reading the output to its end.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SPARK_", "PYSPARK_"))}
     environment |= {"SPARK_SUBMIT_OPTS": options, "SPARK_LOCAL_IP": "127.0.0.1"}
@@ -120,15 +123,15 @@ def _run_session(options: str) -> None:
 
 
 def main() -> int:
-    """Make the archive, and delete earlier ones. Print one line if that fails; the exit code stays 0."""
+    """Make the archive, and delete earlier ones. If none can be made, print one line. Always return 0."""
     try:
         archive = archive_path()
         if archive is None:
-            raise ArchiveError("pyspark is not installed, or Java does not say its release")
+            raise ArchiveError("pyspark is not installed, or Java is missing or has no release file")
         make_archive(archive)
     except ArchiveError as error:
         sys.stderr.write(
-            f"Spark's JVM starts without an archive of its classes, and so more slowly: {error}. To try again:"
+            f"no archive of Spark's classes was made, so Spark's JVM starts more slowly: {error}; to try again, run"
             " python -m infra.emr.jvm\n"
         )
         return 0

@@ -1,4 +1,4 @@
-"""The life of a cluster, in a thread of its own: it starts, runs steps, rests, and ends."""
+"""The thread of a cluster, which starts the cluster, runs its steps, waits for more steps, and ends the cluster."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def _serve(cluster: Cluster) -> None:
 
 
 def _rest(cluster: Cluster, idle_since: float) -> list[float]:
-    """Wait for steps in state WAITING, or end a cluster without steps if it should not wait, or no longer.
+    """Let a cluster without running steps wait, or end it if it is not kept alive or was idle for too long.
 
     Returns:
-        When the auto-termination policy ends the cluster, if it has one.
+        The time at which the auto-termination policy ends the cluster. Empty if no policy applies.
     """
     record, clock = cluster.record, cluster.server.clock
     if cluster.is_ending():

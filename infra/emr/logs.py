@@ -1,4 +1,4 @@
-"""Logs of steps and bootstrap actions: write the controller's, upload all to the LogUri, find a failure's cause."""
+"""Logs of steps and bootstrap actions: write the controller's log, upload logs, and find the cause of a failure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def bootstrap_log_uri(log_uri: str, cluster_id: str, instance_id: str, number: i
 
 
 class Uploads:
-    """Uploads of logs, at once or late. EMR itself uploads logs every few minutes."""
+    """Uploads logs, at once or after a delay. EMR itself uploads logs every few minutes."""
 
     def __init__(self, store: Store, clock: Clock, delay_seconds: float) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class Uploads:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Upload what is left, without further delay."""
+        """Upload the remaining logs without further delay."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -78,7 +78,7 @@ class Uploads:
             upload(*due, self._store)
 
     def _next(self) -> tuple[Path, str] | None:
-        """Wait until logs are due. Return their folder and target, or None when all are done."""
+        """Wait until logs are due. Return their folder and target. After `close`, return None when none is left."""
         with self._changed:
             while True:
                 if self._late and (self._closed or self._late[0][0] <= self._clock.now()):
@@ -104,9 +104,10 @@ def upload(folder: Path, uri: str, store: Store) -> None:
 def cause(folder: Path, status: int) -> str:
     """Return one line that says why a step with this exit status failed, from the end of its logs.
 
-    The line is the last exception in the output, or else the last plain line. For exit status 2 it is the last plain
-    line, because by convention such a program prints one line for the user. PySpark writes the driver's stderr to the
-    step's stdout, and Spark's log to the step's stderr. Other programs write errors to stderr.
+    The line is the last exception in the output, or else the last plain line: not indented, and not of Spark's log. For
+    exit status 2 it is the last plain line, because by convention such a program prints one line for the user. PySpark
+    writes the driver's stderr to the step's stdout, and Spark's log to the step's stderr. Other programs write errors
+    to stderr.
     """
     stdout, stderr = _tail(folder / "stdout"), _tail(folder / "stderr")
     lines = stderr + stdout if any(_SPARK_LOG.match(line) for line in stderr) else stdout + stderr

@@ -1,4 +1,4 @@
-"""The machines behind a cluster's instances: none, as all are this machine, or the hosts of a YARN."""
+"""The machines that stand for a cluster's instances: this machine alone, or the hosts of a local YARN cluster."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jobs.errors import NightjarError
 log = logging.getLogger(__name__)
 
 _UNKNOWN_MB = 11_712
-"""MB of memory of a node whose type is not known: that of an m6i.xlarge."""
+"""MB of memory for containers on a node of an unknown instance type: as on an m6i.xlarge."""
 
 
 def start(cluster: Cluster) -> BootstrapFailure | None:
-    """Start the hosts of a cluster that wants a YARN. Return why they cannot be started."""
+    """Start the YARN hosts of a cluster whose executors run on YARN. Return the failure if they cannot be started."""
     if cluster.executors != "yarn" or cluster.is_ending():
         return None
     spec, server = cluster.spec(), cluster.server
@@ -39,24 +39,24 @@ def start(cluster: Cluster) -> BootstrapFailure | None:
     with cluster.changed:
         cluster.yarn = yarn
         if is_up:
-            log.info("%s has a YARN with %s nodes of up to %s MB", cluster.record.id, len(workers), largest)
+            log.info("%s: YARN is running, with %s nodes of up to %s MB", cluster.record.id, len(workers), largest)
             sync(cluster)
     return None
 
 
 def sync(cluster: Cluster) -> None:
-    """Make the hosts those of the live instances. The caller holds the condition."""
+    """Start hosts for new instances, and remove those of ended instances. The caller holds the condition."""
     if cluster.yarn is not None and not cluster.is_ending():
         try:
             cluster.yarn.sync(_primary(cluster).id, _megabytes(cluster))
         except (NightjarError, OSError, SubprocessError) as error:
-            log.error("%s: its hosts are not those of its instances: %s", cluster.record.id, error)
+            log.error("%s: cannot start or remove YARN hosts after a change of instances: %s", cluster.record.id, error)
         for each in (_primary(cluster), *cluster.workers):
             each.address = cluster.yarn.address(each.id) or each.address
 
 
 def stop(cluster: Cluster) -> None:
-    """Keep the logs of a cluster's hosts, and remove them."""
+    """Copy the logs of a cluster's YARN hosts to the cluster's folder, and remove the hosts."""
     yarn, cluster.yarn = cluster.yarn, None
     if yarn is not None:
         _end(cluster, yarn)
@@ -67,7 +67,7 @@ def _end(cluster: Cluster, yarn: Yarn) -> None:
     try:
         yarn.stop()
     except (NightjarError, OSError, SubprocessError) as error:
-        log.error("%s: its hosts are left to the next cluster: %s", cluster.record.id, error)
+        log.error("%s: cannot remove the YARN hosts, which the next cluster will remove: %s", cluster.record.id, error)
 
 
 def _primary(cluster: Cluster) -> Instance:
@@ -75,7 +75,7 @@ def _primary(cluster: Cluster) -> Instance:
 
 
 def _megabytes(cluster: Cluster) -> dict[str, int]:
-    """Return the memory for containers on each instance that runs them; the primary one runs them if it is alone."""
+    """Return the MB of memory for containers, by instance id. The primary instance runs containers only if alone."""
     found = {}
     for each in cluster.workers or [_primary(cluster)]:
         node = find_node(each.instance_type)

@@ -21,7 +21,7 @@ _ENDED_REASON = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
 
 
 class HasStatus(Protocol):
-    """A cluster, a set of nodes or an instance."""
+    """What has a state and a timeline: a cluster, a fleet or group, or an instance."""
 
     state: str
     reason: dict[str, str]
@@ -38,7 +38,7 @@ def status_answer(subject: HasStatus) -> dict[str, Any]:
 
 @dataclass
 class Instance:
-    """An instance. No machine is behind it: all of a cluster's instances are this machine."""
+    """An instance of a cluster. What stands for it is this machine or a YARN host: see `infra/emr/machines.py`."""
 
     id: str
     ec2_id: str
@@ -52,16 +52,16 @@ class Instance:
     ready: float | None = None
     ended: float | None = None
     notice: float | None = None
-    """When a spot instance will be lost, if a notice was given."""
+    """The time at which this spot instance will be lost. None: it has no notice."""
 
     @property
     def public_address(self) -> str:
-        """The public address, of a range that is reserved for documentation."""
+        """The public address, from a range that is reserved for documentation."""
         return f"203.0.113.{self.address.rpartition('.')[2]}"
 
     @property
     def public_dns(self) -> str:
-        """The public name, which no DNS server has."""
+        """The public DNS name. No DNS server resolves it."""
         return f"ec2-{self.public_address.replace('.', '-')}.compute-1.amazonaws.com"
 
     @property
@@ -70,7 +70,7 @@ class Instance:
         return self.state == "RUNNING"
 
     def end(self, now: float, reason: Mapping[str, str]) -> None:
-        """Terminate the instance, unless it has been terminated."""
+        """Terminate the instance. Do nothing if it is already terminated."""
         if self.ended is None:
             self.state, self.reason, self.ended, self.notice = "TERMINATED", dict(reason), now, None
 
@@ -101,9 +101,9 @@ class NodeSet:
     created: float
     is_fleet: bool
     on_demand: int
-    """Units of capacity wanted on demand. In a group, each instance is one unit."""
+    """Requested units of on-demand capacity. In a group, each instance is one unit."""
     spot: int
-    """Units wanted on the spot market."""
+    """Requested units of spot capacity."""
     state: str = "PROVISIONING"
     reason: dict[str, str] = field(default_factory=dict)
     ready: float | None = None
@@ -112,7 +112,7 @@ class NodeSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> NodeSet:
-        """Return the set that was saved as a JSON value."""
+        """Return the fleet or group that was saved as a JSON value."""
         return cls(**{**value, "instances": [Instance(**each) for each in value["instances"]]})
 
     @property
@@ -121,13 +121,13 @@ class NodeSet:
         return [each for each in self.instances if each.ended is None]
 
     def provided(self, market: str, state: str | None = None) -> int:
-        """Return the units of capacity that live instances of a market have."""
+        """Return the units of capacity of the live instances in a market, or only of those in `state`."""
         return sum(
             each.weight for each in self.live if each.market == market and (state is None or each.state == state)
         )
 
     def provision(self, now: float, is_short: IsShort) -> list[tuple[str, str]]:
-        """Launch what is missing where EC2 has capacity. Return the types and markets that it lacks."""
+        """Launch the missing instances if EC2 has capacity. Return the instance types and markets without capacity."""
         missing = []
         for market, wanted in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)):
             units = wanted - self.provided(market)
@@ -143,12 +143,12 @@ class NodeSet:
         return missing
 
     def switch_to_on_demand(self) -> None:
-        """Request on demand what the spot market lacks."""
+        """Request the missing spot capacity on demand instead."""
         lacking = self.spot - self.provided("SPOT")
         self.spot, self.on_demand = self.spot - lacking, self.on_demand + lacking
 
     def resize(self, on_demand: int, spot: int, now: float) -> None:
-        """Request other numbers of units. Surplus instances end at once, the newest first."""
+        """Change the requested units of capacity. Surplus instances end at once, the newest first."""
         self.on_demand, self.spot = on_demand, spot
         for each in reversed(self.live):
             wanted = spot if each.market == "SPOT" else on_demand
@@ -156,22 +156,22 @@ class NodeSet:
                 each.end(now, {"Message": "Instance was terminated by a resize"})
 
     def wishes(self) -> list[tuple[str, str, str]]:
-        """Return the instance types, markets and the role that may be launched."""
+        """Return the combinations of instance type, market and role that may be launched."""
         markets = [market for market, units in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)) if units]
         return [(choice, market, self.role) for choice, _ in self._choices() for market in markets]
 
     def bootstrap(self) -> None:
-        """Enter BOOTSTRAPPING, with all new instances."""
+        """Change the state of the fleet or group, and of its new instances, to BOOTSTRAPPING."""
         self._enter("BOOTSTRAPPING", ("PROVISIONING",))
 
     def run(self, now: float) -> None:
-        """Enter RUNNING, with all new instances."""
+        """Change the state of the fleet or group, and of its new instances, to RUNNING."""
         for each in self._enter("RUNNING", ("PROVISIONING", "BOOTSTRAPPING")):
             each.ready = now
         self.ready = self.ready or now
 
     def end(self, now: float, reason: Mapping[str, str] | None = None) -> None:
-        """Terminate the set with its instances. An instance that had ended keeps its reason."""
+        """Terminate the fleet or group with its instances. An instance that has already ended keeps its reason."""
         for each in self.instances:
             each.end(now, reason or _ENDED_REASON)
         self.state, self.reason, self.ended = "TERMINATED", dict(_ENDED_REASON), now
@@ -238,7 +238,7 @@ class NodeSet:
 def read_nodes(instances: Mapping[str, Any], now: float) -> list[NodeSet]:
     """Return the fleets or groups of a RunJobFlow request's `Instances`, the primary node's first.
 
-    A request without any gets one primary node.
+    Without fleets and groups, instance types and `InstanceCount` define groups. The default is one primary node.
 
     Raises:
         ApiError: if the request is not consistent.
@@ -255,7 +255,7 @@ def read_nodes(instances: Mapping[str, Any], now: float) -> list[NodeSet]:
 
 
 def check_roles(nodes: list[NodeSet]) -> None:
-    """Refuse nodes that EMR does not allow together."""
+    """Raise an `ApiError` if EMR does not allow these fleets or groups in one cluster."""
     roles = [each.role for each in nodes]
     kind = "fleet" if nodes[0].is_fleet else "group"
     if roles.count("MASTER") != 1:
@@ -267,7 +267,7 @@ def check_roles(nodes: list[NodeSet]) -> None:
 
 
 def new_fleet(config: Mapping[str, Any], now: float) -> NodeSet:
-    """Return a fleet of an `InstanceFleetConfig`."""
+    """Return the fleet that an `InstanceFleetConfig` requests."""
     on_demand, spot = int(config.get("TargetOnDemandCapacity") or 0), int(config.get("TargetSpotCapacity") or 0)
     role = str(config["InstanceFleetType"])
     if on_demand + spot < 1:
@@ -278,10 +278,10 @@ def new_fleet(config: Mapping[str, Any], now: float) -> NodeSet:
 
 
 def new_group(config: Mapping[str, Any], now: float) -> NodeSet:
-    """Return a group of an `InstanceGroupConfig`."""
+    """Return the group that an `InstanceGroupConfig` requests."""
     role, count = str(config["InstanceRole"]), int(config["InstanceCount"])
     if count < 0 or (count == 0 and role == "MASTER"):
-        raise ApiError(f"The instance group {role} has {count} instances.")
+        raise ApiError(f"The InstanceCount {count} of the instance group {role} is too small.")
     is_spot = config.get("Market") == "SPOT"
     on_demand, spot = (0, count) if is_spot else (count, 0)
     return NodeSet(new_id("ig-"), role, dict(config), now, is_fleet=False, on_demand=on_demand, spot=spot)

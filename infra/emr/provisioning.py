@@ -48,7 +48,7 @@ def start(cluster: Cluster) -> bool:
 
 
 def resupply(cluster: Cluster) -> None:
-    """Launch the instances that fleets and groups lack. The caller holds the condition."""
+    """Launch the missing instances of all fleets and groups. The caller holds the condition."""
     for nodes in cluster.record.nodes:
         if nodes.provided("ON_DEMAND") < nodes.on_demand or nodes.provided("SPOT") < nodes.spot:
             _launch(cluster, nodes, _capacity_faults(cluster, [nodes]))
@@ -66,7 +66,7 @@ def _capacity_faults(cluster: Cluster, nodes: list[NodeSet]) -> list[Fault]:
 
 
 def _launch(cluster: Cluster, nodes: NodeSet, faults: list[Fault]) -> list[tuple[str, str]]:
-    """Launch what a fleet or group lacks. Return the types and markets that EC2 has no capacity for."""
+    """Launch the missing instances of a fleet or group. Return the instance types and markets without capacity."""
     return nodes.provision(cluster.server.clock.now(), lambda *wish: any(fault.covers(*wish) for fault in faults))
 
 
@@ -76,7 +76,10 @@ def _launch_all(cluster: Cluster) -> list[tuple[NodeSet, tuple[str, str]]]:
 
 
 def _await_capacity(cluster: Cluster, nodes: NodeSet, instance_type: str, market: str) -> bool:
-    """Do without missing capacity, replace it, or end the cluster and return False. The caller holds the condition."""
+    """Handle missing capacity: do without it, replace it, or end the cluster. The caller holds the condition.
+
+    Return False if the cluster ends.
+    """
     if nodes.is_fleet and market == "SPOT":
         return _await_spot(cluster, nodes)
     if nodes.role == "TASK":
@@ -86,7 +89,10 @@ def _await_capacity(cluster: Cluster, nodes: NodeSet, instance_type: str, market
 
 
 def _await_spot(cluster: Cluster, nodes: NodeSet) -> bool:
-    """Wait for the timeout of a fleet's spot capacity, and do what the fleet says."""
+    """Wait until a fleet's timeout for spot capacity, try again, and then apply the fleet's TimeoutAction.
+
+    Return False if the cluster ends.
+    """
     spot = (nodes.request.get("LaunchSpecifications") or {}).get("SpotSpecification") or {}
     minutes = spot.get("TimeoutDurationMinutes", _DEFAULT_SPOT_TIMEOUT_MINUTES)
     log.warning("%s waits %s min for spot capacity of its %s fleet", cluster.record.id, minutes, nodes.role)
@@ -116,7 +122,7 @@ def _end_without_capacity(cluster: Cluster, instance_type: str) -> bool:
 
 
 def _bootstrap(cluster: Cluster) -> BootstrapFailure | None:
-    """Run the bootstrap actions, and return the first failure."""
+    """Run the bootstrap actions. Return the first failure, or None if there was none."""
     record, server = cluster.record, cluster.server
     primary = record.nodes[0].live[0].ec2_id
     faults = server.faults.of_cluster("bootstrap-failure", record.matched())

@@ -38,7 +38,7 @@ ACTIVE_STEP = frozenset({"PENDING", "RUNNING"})
 
 @dataclass
 class StepRecord:
-    """A step."""
+    """The record of a step."""
 
     id: str
     request: dict[str, Any]
@@ -53,7 +53,7 @@ class StepRecord:
 
     @property
     def action_on_failure(self) -> str:
-        """What a failure does to the cluster."""
+        """What a failure of the step does to the cluster."""
         return str(self.request.get("ActionOnFailure") or "TERMINATE_CLUSTER")
 
     def finish(self, state: str, now: float, message: str = "") -> None:
@@ -87,7 +87,7 @@ class StepRecord:
 
 @dataclass
 class ClusterRecord:
-    """A cluster with its steps and nodes."""
+    """The record of a cluster, with its steps and nodes."""
 
     id: str
     region: str
@@ -126,11 +126,11 @@ class ClusterRecord:
         return str(self._instances("Placement", {}).get("AvailabilityZone") or f"{self.region}a")
 
     def matched(self) -> dict[str, Any]:
-        """Return what the patterns of a fault are matched with."""
+        """Return the values with which the patterns of a fault are compared, by name."""
         return {"Id": self.id, "ClusterId": self.id, "Name": self.request["Name"], "Tags": self.tags}
 
     def step(self, step_id: str) -> StepRecord | None:
-        """Return the step with this id."""
+        """Return the step with this id, or None."""
         return next((step for step in self.steps if step.id == step_id), None)
 
     def summary(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class ClusterRecord:
 
 
 def lose_primary(record: ClusterRecord, now: float) -> None:
-    """Record that a cluster's machine is gone: its server was killed, and its processes with it."""
+    """Record that a cluster lost its primary node, because its server was killed together with its processes."""
     for step in record.steps:
         if step.state in ACTIVE_STEP:
             step.finish("CANCELLED", now, "Job terminated")
@@ -203,6 +203,6 @@ def to_json(record: ClusterRecord) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> ClusterRecord:
-    """Return the record that `to_json` has made a JSON value of. Another value is a TypeError or a LookupError."""
+    """Return the record that `to_json` converted. Raise a TypeError or a LookupError for any other value."""
     nodes = [NodeSet.from_json(each) for each in value["nodes"]]
     return ClusterRecord(**{**value, "nodes": nodes, "steps": [StepRecord(**each) for each in value["steps"]]})

@@ -28,7 +28,7 @@ class Clusters:
         server.faults.on_change = self._wake
 
     def load(self) -> None:
-        """Read the clusters of an earlier server. Those that it left active ended with it."""
+        """Read the clusters that an earlier server saved. Record those that were active as lost with that server."""
         now = self.server.clock.now()
         for record in state.load(self.server.state_dir, now):
             if record.state not in ENDED:
@@ -64,7 +64,7 @@ class Clusters:
         return cluster
 
     def find(self, region: str, cluster_id: str) -> Cluster:
-        """Return the cluster with this id. An unknown one is an error of the client."""
+        """Return the cluster with this id. Raise an `InvalidRequestError` if the region has no such cluster."""
         with self._lock:
             cluster = self._clusters.get(cluster_id)
         if cluster is None or cluster.record.region != region:
@@ -78,7 +78,7 @@ class Clusters:
         return sorted(found, key=lambda each: each.record.created, reverse=True)
 
     def reset(self) -> None:
-        """Kill what runs, and forget all clusters."""
+        """Kill the steps and bootstrap actions of all clusters, and forget all clusters."""
         for cluster in self.all():
             cluster.abandon()
         for cluster in self.all():
@@ -88,7 +88,7 @@ class Clusters:
             self._clusters.clear()
 
     def stop(self) -> None:
-        """Terminate all clusters and wait for their ends."""
+        """Terminate all clusters, and wait until they have terminated."""
         for cluster in self.all():
             cluster.terminate()
         deadline = time.monotonic() + self.server.settings.grace_seconds + LOG_SECONDS
@@ -96,7 +96,7 @@ class Clusters:
             cluster.join(max(0.0, deadline - time.monotonic()))
 
     def next_loss(self, cluster_id: str) -> float | None:
-        """Return when a cluster's next spot instance is lost, if it has a notice."""
+        """Return the time at which a cluster's next spot instance will be lost. Return None if none has a notice."""
         with self._lock:
             cluster = self._clusters.get(cluster_id)
         return None if cluster is None else cluster.next_loss()

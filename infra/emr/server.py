@@ -4,7 +4,8 @@
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", ...)
 
 A process can have one such server at a time, because moto keeps its state in global variables. Another moto server in
-the same process shares its buckets. At the end of the block, all clusters and the buckets of the settings are deleted.
+the same process shares its buckets. At the end of the block, all clusters are terminated, and the
+buckets of the settings are deleted.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 def embedded_emr(
     settings: EmrSettings | None = None, middleware: Callable[[WSGIApplication], WSGIApplication] | None = None
 ) -> Iterator[str]:
-    """Serve the EMR and S3 APIs at the URL that is yielded. At the end, end all clusters and their processes.
+    """Serve the EMR and S3 APIs, and yield their URL. At the end of the block, terminate all clusters.
 
     Args:
         settings: Settings of the server; None uses the defaults.
         middleware: Wraps the server's WSGI application, for example to record requests.
 
     Raises:
-        StartError: if the port is taken, the state folder cannot be made, or this process has a server already.
-        InputError: if a bucket has an invalid name, or this machine can have no YARN and the settings want one.
+        StartError: if the port is taken, the state folder cannot be made, or this process already has a server.
+        InputError: if a bucket has an invalid name, or if the settings require YARN and this machine cannot run it.
     """
     settings = settings or EmrSettings()
     for name in settings.buckets:
@@ -96,7 +97,7 @@ def embedded_emr(
 
 
 def _url(host: str, port: int) -> str:
-    """Return the URL for clients on this machine of a server that listens at an IP address."""
+    """Return the URL at which clients on this machine reach a server that listens at an IP address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - binds nothing
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -129,6 +130,6 @@ def _buckets(server: ServerContext) -> Iterator[None]:
         yield
     finally:
         for name in server.settings.buckets:
-            with suppress(OSError, ClientError):  # it may be gone, or have older versions of objects
+            with suppress(OSError, ClientError):  # the bucket may be gone, or have older versions of objects
                 server.store.delete_folder(f"s3://{name}")
                 client.delete_bucket(Bucket=name)

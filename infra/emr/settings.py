@@ -29,8 +29,8 @@ class EmrSettings:
     buckets: tuple[str, ...] = ()
     """S3 buckets to create at the start and to delete at the end."""
     state_dir: Path | None = None
-    """Folder for clusters and for the work and logs of their steps. A server that is started again with the same folder
-    still has its clusters. None uses a temporary folder."""
+    """Folder for clusters, and for the working folders and logs of their steps. A server that is started again with the
+    same folder still has its clusters. None uses a temporary folder."""
     start_seconds: float = 0.5
     """How long a cluster is in state STARTING."""
     bootstrap_seconds: float = 0.5
@@ -41,13 +41,13 @@ class EmrSettings:
     log_delay_seconds: float = 0.0
     """How long after the end of a step its logs are uploaded. EMR itself takes a few minutes."""
     clock_speed: float = 1.0
-    """How fast the server's clock runs. It decides about start times, idle timeouts, spot notices and late logs."""
+    """Speed of the server's clock; 1 is real time. Start times, idle timeouts, spot notices and late logs follow it."""
     grace_seconds: float = 5.0
     """Seconds between SIGTERM and SIGKILL when a step is ended."""
     executors: Executors = "threads"
     """`threads` runs executors in the driver's JVM (Spark's `local[...]`), `processes` each in a JVM of its own
-    (`local-cluster[...]`), `yarn` on a real YARN, whose hosts are network namespaces (Linux, root). The tag
-    `nightjar:executors` overrides it for one cluster."""
+    (`local-cluster[...]`), `yarn` on a local YARN cluster, whose hosts are network namespaces (Linux, root). The tag
+    `nightjar:executors` overrides this setting for one cluster."""
     java_options: str = SMALL_JVM
     """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
     step_env: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class EmrSettings:
 
 @dataclass(frozen=True)
 class ServerContext:
-    """What the clusters of a running server need of it."""
+    """The parts of a running server that its clusters use."""
 
     endpoint_url: str
     state_dir: Path
@@ -66,4 +66,4 @@ class ServerContext:
     faults: Faults
     uploads: Uploads
     s3_at: Callable[[str], AbstractContextManager[str]]
-    """Serves S3 at an address of this machine for the hosts of a YARN, and gives its URL."""
+    """Serves S3 for YARN hosts at an address of this machine. The context manager yields the URL."""

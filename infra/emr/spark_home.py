@@ -15,7 +15,7 @@ def find_spark() -> Path | None:
 
 
 def require_spark() -> Path:
-    """Return the folder of the pip package of Spark. An `InputError` says that it is not installed."""
+    """Return the folder of the pip package of Spark. Raise an `InputError` if it is not installed."""
     if (found := find_spark()) is None:
         raise InputError(NO_SPARK)
     return found

@@ -1,8 +1,8 @@
-"""Translate a `spark-submit` command for YARN into one for this machine. Pure functions.
+"""Translate a `spark-submit` command for YARN into one for this machine. All functions are pure.
 
-Options that place and size an application on YARN are removed. Options that the program itself sees stay: its other
-configuration, the driver's memory, Spark's UI. Files at `s3://` and `file://` URIs are replaced by relative names of
-copies in the step's working directory.
+Options that place and size an application on YARN are removed. Options that the program itself can read stay: its
+other configuration, the driver's memory, Spark's UI. Each `s3://` or `file://` URI is replaced by the relative name of
+a copy in the step's working directory.
 """
 
 import re
@@ -30,12 +30,13 @@ YARN_CONF = (
     r"|pyspark\.(driver\.)?python|executorEnv\.PYSPARK_(DRIVER_)?PYTHON|executor\.(instances|memoryOverhead.*))"
 )
 ONE_JVM_CONF = r"spark\.executor\.(cores|memory|pyspark\.memory)"
-# YARN and a local master generate the secret of an application. A local cluster needs it in its configuration, where
-# anyone could read it. So encryption is off there; its processes only communicate over loopback.
+# Encryption needs a secret for each application. With a YARN or local master, Spark generates the secret. With
+# `local-cluster`, the secret would be in the configuration, where anyone could read it. So encryption is off for
+# `local-cluster`, whose processes only communicate over loopback.
 ENCRYPTION_CONF = r"spark\.(authenticate|network\.crypto\.\w+|io\.encryption\.enabled)"
 
 AM_MEGABYTES = 512 + 384
-"""Memory that YARN gives to the application master of an application in client mode."""
+"""MB of memory that YARN gives to the application master of an application in client mode."""
 
 _UNITS = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
@@ -76,7 +77,7 @@ class Downloads:
         if uri not in self._paths:
             name = base_name(to_uri(uri))
             if not is_plain(name) or "/" in name:  # an encoded slash
-                raise CommandError(f"{uri}: ends with no name that a file can have")
+                raise CommandError(f"{uri}: the last part is not a valid file name; rename the file")
             taken = name in self._paths.values()
             self._paths[uri] = f"{len(self._paths)}/{name}" if taken else name
         return self._paths[uri]
@@ -92,7 +93,7 @@ class Downloads:
 
 
 def parse(args: Iterable[str]) -> Submit:
-    """Parse the arguments after `spark-submit`. Incomplete ones are a `CommandError`."""
+    """Parse the arguments after `spark-submit`. Raise a `CommandError` if they are incomplete."""
     submit, rest = Submit(), list(args)
     while rest and rest[0].startswith("-"):
         name, equals, value = rest.pop(0).partition("=")
@@ -123,9 +124,9 @@ class Engine:
     master: Callable[[Mapping[str, str]], str]
     """Returns the Spark master for an application's configuration."""
     dropped: frozenset[str]
-    """Options of a step that this way has no use for."""
+    """Options of `spark-submit` that this engine does not need. They are removed."""
     unused: re.Pattern[str]
-    """Keys of configuration that it has no use for."""
+    """Configuration keys that this engine does not need. They are removed."""
     own_jvms: bool
     """Whether executors are processes, which need JVM options and write to a folder in Spark's home."""
 
@@ -141,7 +142,7 @@ class SparkCluster:
     java_options: str
     """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
     worker_megabytes: tuple[int, ...] = ()
-    """Memory for executors on each worker. Executors that do not fit are left out. Empty: all fit."""
+    """MB of memory for executors on each worker. Executors that do not fit are left out. Empty: all fit."""
 
 
 def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tuple[list[str], tuple[Download, ...]]:
@@ -150,7 +151,7 @@ def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tupl
     Args:
         args: The step's arguments after `spark-submit`.
         cluster: The cluster that the step runs on.
-        engine: The way to execute it.
+        engine: The way to execute the application.
 
     Raises:
         CommandError: if the command is incomplete, a size in it is not a number, or an executor does not fit.
@@ -182,7 +183,7 @@ def fitting_executors(conf: Mapping[str, str], worker_megabytes: Iterable[int]) 
     """Return how many executors of an application fit on the workers, by the rule of YARN: memory alone decides.
 
     Raises:
-        CommandError: if one executor is larger than any worker; in Spark's own words.
+        CommandError: if one executor fits on no worker. The message is Spark's own.
     """
     memory = _megabytes(conf, "spark.executor.memory", "1g")
     factor = float(conf.get("spark.executor.memoryOverheadFactor", "0.1"))

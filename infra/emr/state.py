@@ -22,20 +22,20 @@ _NAME = "cluster.json"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this server alone. Raise an `InputError` if another server has it."""
+    """Lock the folder for this server. Raise an `InputError` if another server uses it."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context((folder / "lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"state folder {folder}: another embedded EMR uses it; choose another one") from None
+            raise InputError(f"state folder {folder}: another embedded EMR uses it; choose another folder") from None
         except OSError as error:
             raise InputError(f"state folder {folder}: cannot be written: {error.strerror}") from None
         yield
 
 
 def save(folder: Path, record: ClusterRecord) -> None:
-    """Save the record of a cluster. If that fails, for example on a full disk, the cluster goes on."""
+    """Save the record of a cluster. If that fails, for example on a full disk, the cluster continues."""
     path = folder / record.id / _NAME
     temporary = path.with_suffix(".tmp")
     try:
@@ -52,15 +52,15 @@ def forget(folder: Path, cluster_id: str) -> None:
 
 
 def load(folder: Path, now: float) -> list[ClusterRecord]:
-    """Return the saved clusters. Clusters that ended long ago are removed, and what steps left in their folders."""
+    """Return the saved clusters. Remove those that ended over `KEPT_SECONDS` ago, and left-over working folders."""
     found = []
     for path in sorted(folder.glob(f"j-*/{_NAME}")):
         try:
             record = from_json(json.loads(path.read_text("utf-8")))
             if record.id != path.parent.name:
-                raise ValueError(f"it is of {record.id}")
+                raise ValueError(f"the file belongs to {record.id}")
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-            log.warning("%s is not the state of a cluster, and is left alone: %s", path, error)
+            log.warning("%s is not the state of a cluster, and is ignored: %s", path, error)
             continue
         if record.ended is not None and record.ended < now - KEPT_SECONDS:
             shutil.rmtree(path.parent, ignore_errors=True)

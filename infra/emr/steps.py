@@ -63,7 +63,7 @@ def _record_end(cluster: Cluster, step: StepRecord, failure: str | None) -> None
 
 
 def _apply_action_on_failure(cluster: Cluster, step: StepRecord) -> None:
-    """Do what the step says. With several steps at a time, EMR does nothing."""
+    """Apply the `ActionOnFailure` of a failed step. As on EMR, it has no effect if steps may run concurrently."""
     if step.action_on_failure == "CONTINUE" or cluster.record.concurrency > 1:
         return
     protected = cluster.record.protected and cluster.record.keep_alive

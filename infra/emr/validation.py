@@ -25,7 +25,7 @@ def operation(name: str) -> OperationModel:
 
 
 def check_request(name: str, request: dict[str, Any]) -> None:
-    """Refuse a request with missing or wrong members, or with a value that is not in its list of values."""
+    """Raise an `ApiError` if a request has missing or wrong members, or a value that its enumeration does not have."""
     shape = operation(name).input_shape
     if shape is None:
         return
@@ -40,7 +40,7 @@ def check_request(name: str, request: dict[str, Any]) -> None:
 
 
 def wrong_choices(value: Any, shape: Shape, path: str = "") -> Iterator[tuple[str, Any, list[str]]]:
-    """Yield the path, the value and the allowed values of each text that is not in its list of values."""
+    """Yield the path, the value and the allowed values of each string that is not one of its allowed values."""
     if isinstance(shape, StructureShape):
         for name, member in shape.members.items():
             if value.get(name) is not None:

@@ -1,7 +1,7 @@
 """Folders on this machine that root, an ordinary user and the containers may use in turn: the lake, Airflow's home.
 
-A new folder belongs to the owner of the checkout. Whoever owns the folder owns what is in it. So root gives the files
-that it made to the owner, and the containers take the lake over when they start.
+A new folder belongs to the owner of the checkout, and files in a folder belong to the folder's owner. So a process of
+root gives the files that it made to that owner. The containers make their user the owner of the lake when they start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FOLDERS = (CORPORA, *LAKE_FOLDERS, *(f"datasets/{kind}" for kind in ("embedding
 
 @contextmanager
 def local_lake(lake: Path) -> Iterator[None]:
-    """Make the folders of a lake. At the end of the block, give new files of root to the lake's owner.
+    """Make the folders of a lake. If this user is root, give the files to the lake's owner at the end of the block.
 
     Raises:
         InputError: if this user may not write to the lake.
@@ -39,7 +39,7 @@ def local_lake(lake: Path) -> Iterator[None]:
 
 @contextmanager
 def owned_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, such as Airflow's home. At the end of the block, give everything in it to the folder's owner.
+    """Make a folder, such as Airflow's home. If this user is root, give all in it to its owner at the end of the block.
 
     Raises:
         InputError: if this user may not write to the folder, or to something in it.
@@ -56,7 +56,7 @@ def owned_folder(folder: Path) -> Iterator[None]:
 
 
 def make_folders(lake: Path) -> None:
-    """Make the folders of a lake that are missing, for its owner. A folder that is not writable is an `InputError`."""
+    """Make the missing folders of a lake, owned by the lake's owner. Raise an `InputError` if one is not writable."""
     make_folder(lake)
     for folder in (lake / name for name in _FOLDERS):
         _make(folder, lake, lake)
@@ -65,22 +65,22 @@ def make_folders(lake: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, for the owner of the checkout, unless it exists. One that is not writable is an `InputError`."""
+    """Make a missing folder, owned by the checkout's owner. Raise an `InputError` if the folder is not writable."""
     _make(folder, folder, CHECKOUT)
 
 
 def give(lake: Path, uid: int, gid: int) -> None:
-    """Make a user the owner of the lake's folder and of everything that runs wrote. Needs the rights of root."""
+    """Make a user the owner of the lake's folder and of everything that runs wrote there. Only root can do this."""
     for folder in (lake, lake / CORPORA):
         with suppress(FileNotFoundError):
             os.chown(folder, uid, gid)
-    for name in LAKE_FOLDERS:  # texts, and others in the lake, keep their owners
+    for name in LAKE_FOLDERS:  # texts and other files in the lake keep their owners
         if (lake / name).is_dir():
             take(lake / name, uid, gid)
 
 
 def give_to_owner(folder: Path, top: Path) -> None:
-    """Give a folder of root, and everything in it, to the owner of the folder `top`. Another user gives nothing."""
+    """Make the owner of `top` the owner of a folder and everything in it. Do nothing if this user is not root."""
     if os.geteuid() == 0:
         owner = top.stat()
         take(folder, owner.st_uid, owner.st_gid)
@@ -88,7 +88,7 @@ def give_to_owner(folder: Path, top: Path) -> None:
 
 def take(folder: Path, uid: int, gid: int) -> None:
     """Make a user the owner of a folder and everything in it. Links are not followed."""
-    # By descriptors of folders: a name that becomes a link meanwhile leads nowhere else.
+    # Names are resolved by the descriptors of their folders, so that a folder that becomes a link leads nowhere else.
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
         if _ids(os.fstat(descriptor)) != (uid, gid):
             os.fchown(descriptor, uid, gid)
@@ -99,24 +99,26 @@ def take(folder: Path, uid: int, gid: int) -> None:
 
 
 def refusal(error: PermissionError, *tops: Path) -> InputError:
-    """Return an error about a file as one line.
+    """Return the `InputError`, a message of one line, for an error about a file.
 
-    The line has a command that gives the file to this user if it lies in one of `tops` or in the checkout: the command
-    gives the whole top, or in the checkout the file, or the folder above it that exists.
+    If the file is in one of `tops` or in the checkout, the message has a command that makes this user the owner. The
+    command covers the whole folder of `tops`. In the checkout, it covers the file, or the nearest folder that exists.
     """
     if error.filename is None:
-        return InputError(f"you may not do this ({error.strerror}); run it as the user who did it before")
+        return InputError(
+            f"this user has no permission ({error.strerror}); run the command as the user who ran it before"
+        )
     path = Path(os.fsdecode(error.filename)).absolute()
     above = [top for top in tops if path.is_relative_to(top.absolute())]
     if path.is_relative_to(CHECKOUT):
         above += [each for each in (path, *path.parents) if each.is_relative_to(CHECKOUT)]
     if top := next((each for each in above if _exists(each)), None):
         return InputError(_not_writable(top, path, str(error.strerror)))
-    return InputError(f"{path}: {error.strerror}; change its permissions, or use another place")
+    return InputError(f"{path}: {error.strerror}; change its permissions, or use another folder")
 
 
 def _make(folder: Path, top: Path, like: Path) -> None:
-    """Make a folder and those above it that are missing, for the owner of `like`."""
+    """Make a folder and its missing parents. If this user is root, they get the owner of `like`."""
     try:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,12 +133,12 @@ def _make(folder: Path, top: Path, like: Path) -> None:
 def _change_owner(folder: Path, like: Path) -> None:
     owner = like.stat()
     if _ids(folder.stat()) != _ids(owner):
-        with suppress(PermissionError):  # some file systems let nobody change owners
+        with suppress(PermissionError):  # some file systems do not allow a change of owner
             os.chown(folder, owner.st_uid, owner.st_gid)
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """Yield what is in a folder, belongs to another user and is not writable, such as a secret of root."""
+    """Yield everything in a folder that belongs to another user and is not writable, such as a secret of root."""
     for path, folders, files in os.walk(folder) if os.geteuid() else ():
         for each in (Path(path, name) for name in (*folders, *files)):
             with suppress(FileNotFoundError):  # others may use the folder meanwhile
@@ -145,7 +147,7 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 
 def _exists(folder: Path) -> bool:
-    """Return whether a path exists. One in a folder that this user may not enter does not."""
+    """Return whether a path exists. Return False if this user may not enter its folder."""
     try:
         return folder.exists()
     except PermissionError:

@@ -33,7 +33,7 @@ def provide(corpora: Path, cache: Path) -> Path:
 
 
 def copy(downloaded: Path, corpora: Path) -> Path:
-    """Copy the texts into `corpora`, unless they are there. Their folder appears complete, and is its owner's."""
+    """Copy the texts into `corpora` if they are missing. Their folder appears only when complete."""
     texts = corpora / NAME
     if not texts.is_dir():
         with tempfile.TemporaryDirectory(dir=corpora, prefix=".") as folder:
@@ -63,7 +63,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, texts: Path) -> None:
-    """Check the hash, and extract the texts of `archive` into the folder `texts`, which appears complete."""
+    """Check the hash, and extract the texts of `archive` into the folder `texts`, which appears only when complete."""
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")
@@ -81,7 +81,7 @@ def unpack(archive: Path, texts: Path) -> None:
 
 
 def _give_name(complete: Path, texts: Path) -> None:
-    """Rename a complete folder of texts, unless another process was faster. It belongs to the owner of those above."""
+    """Rename a complete folder to `texts`, with its parent's owner. Do nothing if another process was faster."""
     give_to_owner(complete, texts.parent)
     try:
         complete.rename(texts)

@@ -179,5 +179,5 @@ def test_up_names_a_port_of_the_users_choice_that_is_in_use(checkout):
     assert done.stderr.splitlines()[-3:] == [
         refused,
         "compose: port 8081 is in use: set another NIGHTJAR_PORT in .env",
-        "compose: the other containers still run: make logs shows them, make down stops them",
+        "compose: the other containers still run: make logs shows their logs, make down stops them",
     ]

@@ -1,4 +1,4 @@
-"""Check that this machine can have a YARN, and get Hadoop's jars: ``python -m infra.emr.yarn``."""
+"""Check that this machine can run YARN, and get Hadoop's jars: ``python -m infra.emr.yarn``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jobs.errors import NightjarError
 
 
 def main() -> int:
-    """Return 0 if a YARN can start here, else print why not, and return the error's exit code."""
+    """Return 0 if YARN can start here. Otherwise print the reason, and return the error's exit code."""
     try:
         found = cluster.check(require_spark())
     except NightjarError as error:

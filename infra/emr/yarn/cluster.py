@@ -1,4 +1,4 @@
-"""The YARN of one cluster: its hosts, its daemons, and how a step runs on the primary host."""
+"""YARN for one cluster: its hosts, its daemons, and the command that runs a step on the primary host."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _REST = f"http://{hosts.address(PRIMARY)}:8088/ws/v1/cluster"
 _DAEMON_OPTIONS = (
     "-Xmx250m",
     *SMALL_JVM.split(),
-    "--add-opens=java.base/java.lang=ALL-UNNAMED",  # for the injection of Hadoop's web pages
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",  # for the dependency injection in Hadoop's web pages
 )
 
 
 @dataclass(frozen=True)
 class YarnSpec:
-    """What a cluster wants of its YARN."""
+    """The settings with which YARN starts for a cluster."""
 
     spark_home: Path
     python: Path
-    """The Python of drivers and executors."""
+    """The Python interpreter of drivers and executors."""
     spark_defaults: Mapping[str, str]
     exports: Mapping[str, str]
     java_options: str
     largest_mb: int
-    """MB of memory of the largest node."""
+    """MB of memory for containers on the largest node."""
 
 
 @dataclass
@@ -57,19 +57,23 @@ class _Host:
     number: int
     folder: Path
     entry: Path
-    """The script that enters it."""
+    """The script that runs a command on the host."""
     daemons: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
 
 def check(spark_home: Path) -> tuple[Path, ...]:
-    """Check that this machine can have a YARN for a Spark, and return Hadoop's jars. An `InputError` says why not."""
+    """Check that this machine can run YARN for this Spark, and return Hadoop's jars.
+
+    Raises:
+        InputError: if this machine cannot run YARN.
+    """
     hosts.check_machine()
     view.account()
     return jars.provide(jars.client_version(spark_home))
 
 
 class Yarn:
-    """The YARN of a cluster. One thread at a time may call `start`, `sync` and `stop`."""
+    """YARN for one cluster. Only one thread at a time may call `start`, `sync` and `stop`."""
 
     def __init__(self, spec: YarnSpec) -> None:
         self._spec = spec
@@ -88,12 +92,14 @@ class Yarn:
     def start(
         self, primary: str, workers: Mapping[str, int], serve: Callable[[str], Any], give_up: Callable[[], bool]
     ) -> bool:
-        """Start all hosts and daemons, and wait until every node is in use. Return False if `give_up` says so first.
+        """Start all hosts and daemons, and wait until every node is in use.
+
+        Return False if `give_up` returns true first.
 
         Args:
             primary: The primary instance's id.
-            workers: MB of memory of each instance that runs containers, by id. It may be the primary one alone.
-            serve: Makes a context that serves S3 at an address, and gives its URL.
+            workers: MB of memory of each instance that runs containers, by id. The primary one may be alone.
+            serve: Returns a context manager that serves S3 at an address and yields its URL.
             give_up: Returns whether the cluster is ending.
         """
         self._jars = check(self._spec.spark_home)
@@ -115,28 +121,28 @@ class Yarn:
         return self._wait(len(workers), give_up)
 
     def sync(self, primary: str, workers: Mapping[str, int]) -> None:
-        """Start a host for each new instance, and kill those of instances that are gone."""
+        """Start a host for each new instance, and remove the hosts of instances that are gone."""
         wanted = {primary, *workers}
         for name in [name for name in self._hosts if name not in wanted]:
             host = self._hosts.pop(name)
             hosts.remove(host.number)
-            log.info("%s (%s) is gone", hosts.host_name(host.number), name)
+            log.info("%s was removed, because its instance %s has ended", hosts.host_name(host.number), name)
         for name, megabytes in workers.items():
             if name not in self._hosts:
                 host = self._add(name)
                 host.daemons.append(self._daemon(host, NODE, megabytes))
 
     def stop(self) -> None:
-        """Kill all that runs, and remove the hosts."""
+        """Kill all processes on the hosts, and remove the hosts."""
         self._stack.close()
 
     def address(self, name: str) -> str | None:
-        """Return the address of an instance's host."""
+        """Return the address of an instance's host. Return None if it has no host."""
         host = self._hosts.get(name)
         return None if host is None else hosts.address(host.number)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes as YARN sees them."""
+        """Return the nodes as the ResourceManager describes them."""
         return rest("nodes").get("nodes") or []
 
     def step_folder(self, name: str) -> Path:
@@ -144,17 +150,17 @@ class Yarn:
         return self._user.own(hosts.WORK / hosts.host_name(PRIMARY) / "steps" / name)
 
     def entering(self, folder: Path) -> tuple[str, ...]:
-        """Return what stands before a command that runs in `folder` on the primary host, as the user without rights."""
+        """Return the words before a command that run it in `folder` on the primary host, as the unprivileged user."""
         entry = hosts.WORK / hosts.host_name(PRIMARY) / "enter"
         return tuple(hosts.inside(PRIMARY, ["sh", str(entry), str(folder)]))
 
     def step_env(self, own: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment of a step. It has what a node of EMR has, and no region."""
+        """Return the environment variables of a step: those of an EMR node, without a region. `own` overrides them."""
         return {**self._env(), **own}
 
     def keep_logs(self, folder: Path) -> None:
         """Copy the logs of daemons and containers of all hosts into `folder`."""
-        if not self.endpoint:  # another program may have the hosts
+        if not self.endpoint:  # not started: the hosts may be those of another program
             return
         for node in sorted(hosts.WORK.glob("node-*")):
             for source in [*node.glob("*.log"), *node.glob("logs/*/*/*")]:
@@ -164,7 +170,7 @@ class Yarn:
                     shutil.copyfile(source, target)
 
     def _prepare(self) -> None:
-        """Write what all hosts share."""
+        """Write the files that all hosts share, and compile the shuffle service."""
         spec = self._spec
         cache_path = ":".join([*map(str, self._jars), f"{spec.spark_home}/jars/*"])
         service = shuffle.compiled(self._java, cache_path, jars.CACHE)
@@ -190,7 +196,7 @@ class Yarn:
     def _add(self, name: str) -> _Host:
         number = self._next
         if number == hosts.MOST_HOSTS:
-            raise HostError(f"a cluster had {number} hosts already, and cannot have more")
+            raise HostError(f"this cluster has had {number} hosts, which is the limit; start another cluster")
         self._next += 1
         folder = hosts.WORK / hosts.host_name(number)
         folder.mkdir()
@@ -203,7 +209,7 @@ class Yarn:
         return self._hosts[name]
 
     def _check_python(self, host: _Host) -> None:
-        """Check that the user without rights can start the Python of the job."""
+        """Check that the unprivileged user can run the job's Python interpreter."""
         command = hosts.inside(
             host.number, ["sh", str(host.entry), "/", str(self._spec.python), "-c", "import pyspark"]
         )
@@ -212,16 +218,16 @@ class Yarn:
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise HostError(
                 f"the user {self._user.name} cannot run {self._spec.python} on a host:"
-                f" {lines[-1] if lines else done.returncode}; make its files readable for all"
+                f" {lines[-1] if lines else done.returncode}; make its files readable for all users"
             )
 
     def _daemon(self, host: _Host, name: str, megabytes: int) -> subprocess.Popen[bytes]:
-        """Start a daemon. It ends when this process does, by whatever cause."""
+        """Start a daemon under a guard, which ends the daemon when this process ends, whatever the reason."""
         options = [f"-Dnode.name={hosts.host_name(host.number)}", f"-Dnode.dir={host.folder}", f"-Dnode.mb={megabytes}"]
         options += [f"-Dhadoop.log.dir={host.folder}/logs"]
         logging_file = f"-Dlog4j2.configurationFile={self._folders.hadoop}/log4j2.properties"
         java = [str(self._java), *_DAEMON_OPTIONS, logging_file, *options, "-cp", self._class_path, name]
-        command = hosts.inside(host.number, ["sh", str(host.entry), "/tmp", *java])  # noqa: S108 - the host's own
+        command = hosts.inside(host.number, ["sh", str(host.entry), "/tmp", *java])  # noqa: S108 - each host has its own
         with (host.folder / f"{name.rpartition('.')[2]}.log").open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-I", guard.__file__, "0", *command],
@@ -248,14 +254,14 @@ class Yarn:
             "SPARK_DIST_CLASSPATH": jars.classpath(self._jars),
             "JAVA_HOME": str(java_home),
             "PATH": ":".join([*map(str, path), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]),
-            "HOME": "/tmp",  # noqa: S108 - the host's own
+            "HOME": "/tmp",  # noqa: S108 - each host has its own
             "USER": self._user.name,
             "LC_ALL": "C.UTF-8",
             "PYTHONDONTWRITEBYTECODE": "1",  # the user may not write beside the sources
         }
 
     def _wait(self, count: int, give_up: Callable[[], bool]) -> bool:
-        """Wait until YARN uses `count` nodes."""
+        """Wait until `count` nodes are in use. Return False if `give_up` returns true first."""
         deadline = time.monotonic() + START_SECONDS
         while not give_up():
             with suppress(OSError, ValueError):
@@ -267,27 +273,27 @@ class Yarn:
                         raise HostError(f"{hosts.host_name(host.number)}: a daemon ended; {_tail(host.folder)}")
             if time.monotonic() > deadline:
                 primary = hosts.WORK / hosts.host_name(PRIMARY)
-                raise HostError(f"YARN does not have its {count} nodes after {START_SECONDS:.0f} s; {_tail(primary)}")
+                raise HostError(f"YARN has fewer than {count} nodes after {START_SECONDS:.0f} s; {_tail(primary)}")
             time.sleep(0.3)
         return False
 
 
 def _java() -> Path:
-    """Return the program java."""
+    """Return the path of the program java."""
     if (home := java_home()) is None:
-        raise HostError("java is not found; set JAVA_HOME, as make setup does")
+        raise HostError("java: not found; set JAVA_HOME to the folder that make setup wrote to .venv/java_home")
     return home / "bin" / "java"
 
 
 def _tail(folder: Path) -> str:
-    """Return the last line of the daemons' logs that says what is wrong."""
+    """Return the folder, and the last line of the daemons' logs there that reports an error."""
     lines = [line for path in folder.glob("*.log") for line in path.read_text("utf-8", "replace").splitlines()]
     wrong = [line for line in lines if "ERROR" in line or ("Exception" in line and not line.startswith("\t"))] or lines
     return f"{folder}: {wrong[-1] if wrong else 'no log'}"
 
 
 def rest(path: str) -> dict[str, Any]:
-    """Return what the ResourceManager answers to a path of its REST interface, as Spark's Jackson writes it."""
+    """Return the JSON that the ResourceManager's REST API has at a path. Spark's library Jackson writes this JSON."""
     with OPENER.open(f"{_REST}/{path}", timeout=5) as answer:
         found: dict[str, Any] = json.load(answer)
     return found

@@ -1,4 +1,4 @@
-"""The configuration files of a host: EMR's, recorded in `release.toml`, and what differs here, with the reasons."""
+"""The configuration files of a host. `release.toml` has EMR's values, and with a reason each value that differs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ appender.out.layout.pattern=%d{yyyy-MM-dd HH:mm:ss} %p %c{1}: %m%n
 
 @dataclass(frozen=True)
 class Difference:
-    """A key whose value is not the one of EMR."""
+    """A configuration key whose value differs from EMR's value."""
 
     file: str
     key: str
@@ -41,18 +41,18 @@ def release() -> dict[str, Any]:
 
 
 def differences() -> tuple[Difference, ...]:
-    """Return every key that differs from EMR."""
+    """Return every key whose value differs from EMR's value."""
     return tuple(Difference(**each) for each in release()["differs"])
 
 
 def recorded(file: str) -> dict[str, str]:
-    """Return EMR's own values of a file; none if nothing is known of it."""
+    """Return EMR's own values of a configuration file. Return an empty dictionary if none are recorded."""
     values: dict[str, str] = release()["recorded"].get(file, {}).get("values", {})
     return values
 
 
 def properties(file: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the content of a file. `values` are filled in for names in braces."""
+    """Return the keys and values of a configuration file. `{name}` in a value is replaced by `values[name]`."""
     raw = recorded(file) | {each.key: each.value for each in differences() if each.file == file}
     return {key: _fill(value, values) for key, value in raw.items()}
 
@@ -65,7 +65,7 @@ def _fill(text: str, values: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class ConfFolders:
-    """The folders of configuration on every host."""
+    """The folders with the configuration that all hosts use."""
 
     hadoop: Path
     spark: Path
@@ -78,9 +78,9 @@ def write(
 
     Args:
         folder: Folder to write to.
-        values: What is filled in for names in braces.
+        values: What replaces `{name}` in the files, by name.
         spark_defaults: The classification `spark-defaults` of the cluster, which overrides EMR's.
-        exports: Its classification `export` in `spark-env`.
+        exports: The cluster's classification `export` in `spark-env`.
     """
     found = ConfFolders(folder / "hadoop", folder / "spark")
     for each in (found.hadoop, found.spark):

@@ -1,7 +1,8 @@
-"""Hosts that are network namespaces on a bridge, with the addresses 198.18.0.0/24, which are reserved for such tests.
+"""Hosts for YARN: network namespaces on a bridge, with addresses of 198.18.0.0/24, a range that is reserved for tests.
 
-Everything that is made here has a name that begins with ``njy``. Nothing else of this machine is changed. One program
-at a time has the hosts; a lock file says so. What a killed program left is removed by the next one.
+All network devices and namespaces that are made here have names that begin with ``njy``, and all files are in `WORK`.
+Nothing else on this machine is changed. Only one program at a time can have the hosts, which a lock file ensures. The
+next program removes what a killed program left.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ NETWORK = "198.18.0"
 GATEWAY = f"{NETWORK}.1"
 """The address of this machine on the bridge."""
 MOST_HOSTS = 64
-WORK = Path("/var/tmp/nightjar-yarn")  # noqa: S108 - `_owned` checks that it is root's
-"""Folder of all that the hosts write. It is emptied at the start and at the end."""
+WORK = Path("/var/tmp/nightjar-yarn")  # noqa: S108 - `acquire` checks that it is root's
+"""Folder for all files of the hosts. It is emptied at the start and at the end."""
 _PROGRAMS = ("ip", "mount", "setpriv", "unshare", "hostname")
 SWITCH = f"{NAME}-switch"
-"""The namespace of the bridge. This machine's firewall, which Docker makes strict, has no say there."""
+"""The network namespace of the bridge. This machine's firewall, which Docker makes strict, does not apply there."""
 _FIRST = 10
 _KILL_SECONDS = 10.0
 
 
 class HostError(NightjarError):
-    """A host could not be made or ended."""
+    """A host, or a daemon on it, could not be started or ended."""
 
 
 def check_machine() -> None:
-    """Check that this machine can have hosts."""
+    """Raise an `InputError` if this machine cannot have hosts. Hosts need Linux, root and namespaces."""
     if sys.platform != "linux":
         raise InputError("executors=yarn: needs Linux, for network namespaces; use executors=processes here")
     if os.geteuid() != 0:
@@ -54,13 +55,13 @@ def check_machine() -> None:
     )
     if tried.returncode:
         raise InputError(
-            f"executors=yarn: {tried.stderr.strip()}: this machine lets root make no namespaces; give the container"
-            " the capabilities SYS_ADMIN and NET_ADMIN, or use executors=processes"
+            f"executors=yarn: {tried.stderr.strip()}: this machine does not let root make namespaces; give the"
+            " container the capabilities SYS_ADMIN and NET_ADMIN, or use executors=processes"
         )
 
 
 def namespace(number: int) -> str:
-    """Return the name of a host's network namespace, and of its cable's end on the bridge."""
+    """Return the name of a host's network namespace. The bridge's end of its cable (a veth pair) has the same name."""
     return f"{NAME}-{number}"
 
 
@@ -70,12 +71,12 @@ def address(number: int) -> str:
 
 
 def host_name(number: int) -> str:
-    """Return the name that a host has for all others."""
+    """Return the name by which the other hosts reach a host."""
     return f"node-{number}"
 
 
 def acquire(give_up: Callable[[], bool]) -> IO[str] | None:
-    """Wait until no other program has the hosts, and return the lock; None if `give_up` says so first."""
+    """Wait until no other program has the hosts, and return the lock. Return None if `give_up` returns true."""
     with suppress(FileExistsError):
         WORK.mkdir(mode=0o755)
     found = WORK.lstat()
@@ -92,7 +93,7 @@ def acquire(give_up: Callable[[], bool]) -> IO[str] | None:
 
 
 def clean() -> None:
-    """Remove all hosts, what runs on them, their files and the bridge. The caller has the lock."""
+    """Remove all hosts with their processes and files, and the bridge. The caller holds the lock."""
     for name in namespaces():
         _kill_all(name)
         _try("netns", "del", name)
@@ -105,16 +106,16 @@ def clean() -> None:
 
 
 def namespaces() -> list[str]:
-    """Return the names of the network namespaces of all hosts, and of the bridge's."""
+    """Return the names of the network namespaces of all hosts and of the bridge."""
     names = [line.split()[0] for line in _ip("netns", "list").splitlines() if line.strip()]
     return [name for name in names if name.startswith(f"{NAME}-")]
 
 
 def make_bridge() -> None:
-    """Make the bridge, and give this machine its address there."""
+    """Make the bridge, and give this machine the address `GATEWAY` on it."""
     if f" {NETWORK}." in _ip("-4", "route", "show"):
         raise HostError(
-            f"{NETWORK}.0/24: this machine has a route to these addresses already, so hosts cannot have them"
+            f"{NETWORK}.0/24: this machine has a route to these addresses already; remove it or use executors=processes"
         )
     _ip("netns", "add", SWITCH)
     _ip("-n", SWITCH, "link", "add", NAME, "type", "bridge")
@@ -126,7 +127,7 @@ def make_bridge() -> None:
 
 
 def add(number: int) -> None:
-    """Make a host, whose cable is connected to the bridge."""
+    """Make a host, and connect its cable to the bridge."""
     name = namespace(number)
     _ip("netns", "add", name)
     _ip("-n", SWITCH, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -137,19 +138,19 @@ def add(number: int) -> None:
 
 
 def remove(number: int) -> None:
-    """Kill all that runs on a host, and remove it."""
+    """Kill all processes on a host, and remove the host."""
     kill(number)
     _try("-n", SWITCH, "link", "del", namespace(number))
     _try("netns", "del", namespace(number))
 
 
 def cut(number: int) -> None:
-    """Pull a host's cable: it goes on working, and nobody hears of it."""
+    """Disconnect a host's cable. The host's processes go on, but no other host can reach them."""
     _ip("-n", SWITCH, "link", "set", namespace(number), "down")
 
 
 def mend(number: int) -> None:
-    """Connect a host's cable again."""
+    """Connect a host's cable to the bridge again."""
     _ip("-n", SWITCH, "link", "set", namespace(number), "up")
 
 
@@ -174,7 +175,7 @@ def _kill_all(name: str) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
-            raise HostError(f"{name}: processes {found} do not end")
+            raise HostError(f"{name}: processes {found} have not ended {_KILL_SECONDS:.0f} s after SIGKILL")
         time.sleep(0.05)
 
 

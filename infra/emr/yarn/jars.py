@@ -1,4 +1,4 @@
-"""Hadoop's jars, each by its pinned hash: from folders of this machine, or from Maven Central into a cache."""
+"""Hadoop's jars, each with a pinned hash: found in folders of this machine, or downloaded from Maven Central."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.errors import InputError
 
 VARIABLE = "NIGHTJAR_HADOOP_JARS"
-"""Environment variable with the folders that have the jars, separated as in PATH."""
+"""Environment variable that names the folders with the jars, separated as in PATH."""
 REPOSITORY = "https://repo1.maven.org/maven2"
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "hadoop"
 _COORDINATES = Path(__file__).with_name("coordinates.tsv")
@@ -40,7 +40,7 @@ class Jar:
 
     @property
     def url(self) -> str:
-        """Where Maven Central has it."""
+        """The URL of the jar at Maven Central."""
         return f"{REPOSITORY}/{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.name}"
 
     @cached_property
@@ -49,7 +49,7 @@ class Jar:
         return f"{self.group}:{self.artifact}:{self.version}"
 
     def check(self, path: Path) -> Path:
-        """Return `path` if the file there is this jar."""
+        """Return `path` if the file there has the hash of this jar. Otherwise raise an `InputError`."""
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != self.sha256:
             raise InputError(
@@ -59,22 +59,22 @@ class Jar:
 
 
 def client_version(spark_home: Path) -> str:
-    """Return the version of the Hadoop client in a Spark."""
+    """Return the version of the Hadoop client in a Spark installation."""
     found = sorted((spark_home / "jars").glob(f"{_CLIENT}*.jar"))
     if not found:
-        raise InputError(f"{spark_home / 'jars'}: no {_CLIENT}*.jar, so this is no Spark with a Hadoop client")
+        raise InputError(f"{spark_home / 'jars'}: no {_CLIENT}*.jar; install a Spark with a Hadoop client")
     return found[-1].stem.removeprefix(_CLIENT)
 
 
 def pinned(version: str) -> tuple[Jar, ...]:
-    """Return the jars of a YARN of this Hadoop version."""
+    """Return the jars that YARN of this Hadoop version needs."""
     lines = [line for line in _COORDINATES.read_text("utf-8").splitlines() if not line.startswith("#")]
     jars = [_read(line) for line in lines]
     known = sorted({jar.version for jar in jars if jar.group == _HADOOP})
     if version not in known:
         raise InputError(
-            f"the installed Spark has the client of Hadoop {version}, and jars are pinned for {' and '.join(known)}"
-            f" alone ({_COORDINATES.name}); install one of the versions of pyspark in docs/guides/aws.md"
+            f"the installed Spark has the client of Hadoop {version}, but jars are only pinned for"
+            f" {' and '.join(known)} ({_COORDINATES.name}); install a version of pyspark named in docs/guides/aws.md"
         )
     return tuple(jar for jar in jars if jar.group != _HADOOP or jar.version == version)
 
@@ -86,17 +86,19 @@ def _read(line: str) -> Jar:
 
 
 def provide(version: str, cache: Path = CACHE) -> tuple[Path, ...]:
-    """Return the absolute paths of a YARN's jars, after downloading those that neither folder nor cache has.
+    """Return the absolute paths of the jars that YARN needs, from the folders in `VARIABLE` or the cache.
+
+    Missing jars are downloaded into the cache if `VARIABLE` is not set.
 
     Raises:
-        InputError: if a jar is missing and cannot be downloaded, or is another file. It says how to get them.
+        InputError: if a jar cannot be found or downloaded, or has another hash. The message says how to get the jars.
     """
     jars = pinned(version)
-    # Absolute: the daemons that read the jars run in folders of their own.
+    # Absolute, because the daemons that read the jars run in other folders.
     folders = [Path(folder).absolute() for folder in os.environ.get(VARIABLE, "").split(os.pathsep) if folder]
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{VARIABLE}: {folder} is no folder; name the folder that has Hadoop's jars")
+            raise InputError(f"{VARIABLE}: {folder} is not a folder; name the folder that has Hadoop's jars")
     found = {jar: path for jar in jars if (path := _find(jar, [*folders, cache])) is not None}
     missing = [jar for jar in jars if jar not in found]
     if missing and folders:
@@ -116,7 +118,7 @@ def _find(jar: Jar, folders: Iterable[Path]) -> Path | None:
 
 
 def _fetch(jar: Jar, cache: Path, version: str) -> Path:
-    """Download a jar into the cache, where it appears complete and with the right hash."""
+    """Download a jar into the cache. It appears there only when it is complete and has the right hash."""
     path = cache / jar.name
     part = path.with_name(f"{jar.name}.{os.getpid()}.part")
     try:
@@ -135,7 +137,7 @@ def _fetch(jar: Jar, cache: Path, version: str) -> Path:
 def _advice(version: str) -> str:
     total = sum(jar.size for jar in pinned(version)) >> 20
     return (
-        f"a YARN needs the {len(pinned(version))} jars ({total} MB) that infra/emr/yarn/coordinates.tsv lists: allow"
+        f"YARN needs the {len(pinned(version))} jars ({total} MB) that infra/emr/yarn/coordinates.tsv lists: allow"
         f" this machine to reach {REPOSITORY}, or copy them into a folder and set {VARIABLE} to it"
     )
 

@@ -1,8 +1,8 @@
-"""What a host sees of this machine's files: all of them, but for a few places that it has for itself.
+"""The files that a host sees: all files of this machine, except for a few folders of which the host has its own.
 
-A host has a name, a hosts file, an empty /tmp, and an /opt with /opt/nightjar/env, as the bootstrap action makes it.
-A folder that the user without rights may not enter, such as /root, is replaced by one that shows only what Spark and
-Python need of it.
+A host has its own name, hosts file, empty /tmp, and /opt. Its /opt/nightjar/env is the Python environment that a
+bootstrap action makes. A folder that the unprivileged user may not enter, such as /root, is replaced by one that shows
+only what Spark and Python need from the original.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from infra.emr.yarn import hosts
 from jobs.errors import InputError
 
 USER = "nobody"
-"""The user without rights."""
+"""The unprivileged user."""
 _OPT, _TMP = Path("/opt"), Path("/tmp")  # noqa: S108 - each host has its own
 _ENVIRONMENT = "nightjar/env"
 
@@ -40,41 +40,41 @@ class Account:
 
 
 def account() -> Account:
-    """Return the user without rights."""
+    """Return the unprivileged user."""
     try:
         found = pwd.getpwnam(USER)
     except KeyError:
-        raise InputError(f"executors=yarn: this machine has no user {USER}, as whom containers run; add one") from None
+        raise InputError(f"executors=yarn: this machine has no user {USER} to run containers; add the user") from None
     return Account(USER, found.pw_uid, found.pw_gid)
 
 
 def needed(*others: Path) -> list[Path]:
-    """Return the folders that Python, its packages and `others` lie in, without those that lie in another one."""
+    """Return the folders of Python, of its packages and `others`. A folder inside another one of these is left out."""
     python = [Path(sys.prefix), Path(sys.base_prefix), *(Path(entry) for entry in sys.path if entry)]
     found = sorted({path.resolve() for path in (*python, *others) if path.exists()})
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
 def covered(paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Return the folders that a host sees otherwise than this machine, each with what of it shows through."""
+    """Return the folders that are replaced on a host, each with the paths in it that stay visible."""
     covers: dict[Path, list[Path]] = {
         _TMP: [],
         _OPT: sorted(each for each in _OPT.iterdir() if each.name != "nightjar"),
     }
     for path in paths:
-        if path in covers:  # a script's own folder
+        if path in covers:  # /tmp or /opt itself, where a script may be
             continue
         way = [*reversed(path.parents), path]
         closed = next((each for each in way if each in (_TMP, _OPT) or not each.stat().st_mode & 0o001), None)
         if closed == path:
-            raise InputError(f"executors=yarn: the user {USER} may not enter {path}; make it readable for all")
+            raise InputError(f"executors=yarn: the user {USER} may not enter {path}; make it readable for all users")
         if closed is not None and closed != _OPT:
             covers.setdefault(closed, []).append(path)
     return covers
 
 
 def write_entry(folder: Path, number: int, paths: Iterable[Path], environment: Path, user: Account) -> Path:
-    """Write the script that enters a host: ``sh FILE WORKING-FOLDER COMMAND...``; return its path."""
+    """Write the script that runs a command on a host: ``sh FILE WORKING-FOLDER COMMAND...``. Return its path."""
     lines = ["set -eu", f"hostname {hosts.host_name(number)}", f"mount --bind {hosts.WORK}/hosts /etc/hosts"]
     for place, shown in covered(paths).items():
         cover = folder / "cover" / str(place).strip("/").replace("/", "+")

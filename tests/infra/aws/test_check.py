@@ -120,7 +120,7 @@ def test_the_command_prints_a_line_for_each_finding(
     assert main(["aws-check"]) == 2
     printed = capsys.readouterr()
     assert "problem  sizes: spark.executors (99)" in printed.out
-    assert printed.err == "nightjar: 1 problems; each line above names its fix\n"
+    assert printed.err == "nightjar: problems found: 1; each line above names its fix\n"
 
 
 def changed(account: findings.Deployment, **cluster: Any) -> findings.Deployment:

@@ -60,7 +60,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
         (("aws-deploy",), "missing argument 'ENV'"),
         (("aws-plan", "--preset", "huge"), "nightjar: preset 'huge' does not exist; choose one of"),
         (("aws-plan", "--set", "train.sed=3"), "nightjar: train.sed: unknown key; did you mean train.seed?"),
-        (("aws-check", "--airflow-role", "me"), "nightjar: --airflow-role: not the ARN of a role: 'me'"),
+        (("aws-check", "--airflow-role", "me"), "nightjar: --airflow-role 'me': not the ARN of a role; write arn:"),
         (("aws-smoke",), "nightjar: NIGHTJAR_LAKE: AWS cannot read file:///"),
         (("prices", "--file", "s3://b/p.toml", "--preset", "huge"), "nightjar: preset 'huge' does not exist"),
         (("aws-bundle", "x"), "unexpected argument: x; see nightjar aws-bundle --help"),

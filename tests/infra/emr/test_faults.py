@@ -303,10 +303,16 @@ def test_calls_are_counted_by_service_operation_and_caller(emr: Emr, control: Co
         ({"kind": "thunder"}, "kind 'thunder': use one of throttled, denied"),
         ({"kind": "throttled", "seconds": 3}, "throttled has no field seconds; it has "),
         ({"kind": "delayed", "seconds": -1}, "seconds -1: use a number of seconds, 0 or more"),
-        ({"kind": "denied", "callers": ["nobody"]}, "callers ['nobody']: use a list of client, step, cluster"),
+        (
+            {"kind": "denied", "callers": ["nobody"]},
+            "callers ['nobody']: use a list of at least one of client, step, cluster",
+        ),
         ({"kind": "denied", "count": 0}, "count 0: use a whole number above 0, or null"),
-        ({"kind": "denied", "match": {"ClusterId": 3}}, "match {'ClusterId': 3}: use an object of texts"),
-        ({"kind": "error", "status": 200}, "status 200: use a status of HTTP from 300 to 599"),
+        (
+            {"kind": "denied", "match": {"ClusterId": 3}},
+            "match {'ClusterId': 3}: use an object whose values are strings",
+        ),
+        ({"kind": "error", "status": 200}, "status 200: use an HTTP status from 300 to 599"),
         ({"kind": "no-capacity", "operation": "RunJobFlow"}, "no-capacity has no field operation"),
     ],
 )

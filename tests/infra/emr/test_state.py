@@ -44,7 +44,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
             check=False,
         )
         assert refused.returncode == 2
-        assert "another embedded EMR uses it; choose another one" in refused.stderr
+        assert "another embedded EMR uses it; choose another folder" in refused.stderr
         assert refused.stderr.count("\n") == 1
         server.kill()
         until(lambda: not marked(mark))
@@ -72,7 +72,7 @@ def test_clusters_survive_the_server_and_its_processes_do_not(tmp_path: Path) ->
         server.send_signal(signal.SIGTERM)
         _, errors = server.communicate(timeout=PATIENCE_SECONDS)
         assert server.returncode == 0
-        assert errors.count("cluster.json is not the state of a cluster, and is left alone") == 2
+        assert errors.count("cluster.json is not the state of a cluster, and is ignored") == 2
         assert not (tmp_path / "elsewhere").exists()
         assert "Traceback" not in errors
 
