@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from jobs.prices.book import Price
 
 _HEADER = """\
-Prices in USD: per hour, and for disks (ebs) per GB and month. A price without `usd` is not known, and nothing is
-computed from it. `nightjar prices` fetches prices from AWS and rewrites this file. A file that NIGHTJAR_PRICES names
-takes precedence.
+Prices in USD: per hour, but for disks (ebs) per GB and month. An entry without `usd` is a price that is not known.
+`nightjar prices` gets prices from AWS and rewrites this file. The prices in the file that NIGHTJAR_PRICES names
+override those of the package.
 
-Spot prices change by the hour. EMR requests spot instances at most at the on-demand price (InstanceTypeConfig,
-BidPriceAsPercentageOfOnDemandPrice). So an unknown spot price is at most the on-demand price."""
+Spot prices change by the hour. EMR bids at most the on-demand price for a spot instance (InstanceTypeConfig,
+BidPriceAsPercentageOfOnDemandPrice), so the on-demand price is an upper bound for an unknown spot price."""
 
 app = typer.Typer()
 
