@@ -18,7 +18,7 @@ LEAVES = {
     "jobs.fingerprint": "a change that matters changes the names anyhow",
     "jobs.lake": "stored bytes are checked against hashes, and the inputs' hashes are in each fingerprint",
     "jobs.metrics": "descriptions of statistics, which are written beside a dataset, not into it",
-    "jobs.report": "statistics and progress are written beside a dataset, not into it",
+    "jobs.statistics": "statistics and progress are written beside a dataset, not into it",
 }
 """Modules and packages that cannot change the content of a dataset, each with its reason; not followed further."""
 

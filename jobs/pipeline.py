@@ -18,11 +18,11 @@ from jobs.errors import InputError, NightjarError
 from jobs.lake import store
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.models import decide_used
-from jobs.report.stats import write_step
 from jobs.sources.earlier import inherits
+from jobs.sources.fixed_split import decided_seed
 from jobs.sources.listing import list_corpus
 from jobs.sources.names import to_corpus
-from jobs.sources.split import decided_seed
+from jobs.statistics.stats import write_step
 from jobs.training.inputs import check_start
 
 log = logging.getLogger(__name__)

@@ -183,7 +183,7 @@ def _read(name: str, lake: str) -> Champion:
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
     """Return the numbers that a champion was judged by, with units, by their labels; without unknown ones."""
-    from jobs.lake.plain_json import as_number
+    from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
     bits, loss = as_number(metrics.get("bits_per_byte")), as_number(metrics.get("valid_loss"))
@@ -198,7 +198,7 @@ def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
 
 def _gain(found: object) -> str:
     """Return how much lower the loss is than that of the champion before; "" if they were not compared."""
-    from jobs.lake.plain_json import as_number
+    from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
     values = found if isinstance(found, dict) else {}

@@ -131,7 +131,7 @@ def _list(lake: Lake) -> None:
 
 def _report(lake: Lake, hashes: Sequence[int]) -> None:
     """Print the models that have seen some documents."""
-    from jobs.model_io.seen import find_sightings
+    from jobs.model_io.document_use import find_sightings
 
     rows = [
         {

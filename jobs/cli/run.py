@@ -279,7 +279,7 @@ def facts(
     owner: options.Owner = None,
 ) -> None:
     """Record what the machines of a cluster have, in the run's folder (nightjar aws-smoke)."""
-    from jobs.engine.facts import of_machine
+    from jobs.engine.machine_facts import of_machine
     from jobs.lake import store
     from jobs.lake.layout import Run
     from jobs.lake.uri import join
@@ -303,7 +303,7 @@ def check_metrics(
 ) -> None:
     """Check a file of training metrics (.csv) for defects, such as a loss that is no number."""
     from jobs.lake.uri import to_uri
-    from jobs.report.check import check_file
+    from jobs.statistics.check import check_file
 
     found = check_file(to_uri(file))
     for finding in found:
@@ -338,7 +338,7 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 @contextmanager
 def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
     """Hold the run's lock while the block runs. If another program takes the lock over, the block ends."""
-    from jobs.lake.lease import held
+    from jobs.lake.lock import locked
 
     reasons: list[str] = []
 
@@ -347,7 +347,7 @@ def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
         os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        with stopped_by_sigterm(), held(run, owner, lost=stop):
+        with stopped_by_sigterm(), locked(run, owner, lost=stop):
             yield
     except StoppedError:
         if reasons:

@@ -108,7 +108,7 @@ def show_run(run: RunName, lake: options.Lake = "lake") -> None:
     """Show a run: its steps, results and curve of losses, and why it failed."""
     from jobs.lake import store
     from jobs.lake.uri import readable
-    from jobs.results.page import read_report
+    from jobs.results.report import read_report
     from jobs.results.rows import losses_of
     from jobs.results.text import duration, moment, sparkline, with_unit
 
@@ -159,7 +159,7 @@ def compare_runs(
 ) -> None:
     """Compare runs: results, curves of the validation loss, and the settings that differ."""
     from jobs.results.comparison import Comparison, names_of
-    from jobs.results.page import read_report
+    from jobs.results.report import read_report
     from jobs.results.rows import losses_of
     from jobs.results.text import one_line, readable, sparkline
 
@@ -186,8 +186,8 @@ def report(
     from jobs.lake import store
     from jobs.lake.layout import REPORT
     from jobs.lake.uri import join, readable, to_uri
-    from jobs.results.page import read_report, to_html
     from jobs.results.pictures import write_pictures
+    from jobs.results.report import read_report, to_html
 
     found = _find(run, lake)
     folder = found.stats if output is None else to_uri(output)

@@ -171,7 +171,7 @@ def _row(summary: Summary, combination: Combination) -> dict[str, str]:
 
 def _exact(value: object) -> str:
     """Return a loss with four decimals, since those of a sweep may be nearly equal; "-" if there is none."""
-    from jobs.lake.plain_json import as_number
+    from jobs.lake.strict_json import as_number
 
     loss = as_number(value)
     return "-" if loss is None else f"{loss:.4f}"

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from jobs.config import Config, first_wrong, flat_schema
 from jobs.errors import InputError, reading
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_json
 
 DEPLOYMENT = ("log_level", "budget", "spark", "cluster")
 """The setting and the sections that belong to the deployment, and so does `train.device`."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jobs.datasets.baselines import Counts, entropy, unigram_loss
+from jobs.datasets.fixed_sides import UNDECIDED, Decisions
 from jobs.datasets.shards import TokenShard, group_shards
-from jobs.datasets.sides import UNDECIDED, Decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry

@@ -25,12 +25,9 @@ import numpy.typing as npt
 
 from jobs.config import Config, WindowsConfig
 from jobs.corpus.near_keys import NUM_KEYS
-from jobs.datasets.decided import name_sides
 from jobs.datasets.drift import measure_drift
-from jobs.datasets.links import Groups, find_links
-from jobs.datasets.shards import TokenShard
-from jobs.datasets.share import describe_change, near, window_changes
-from jobs.datasets.sides import (
+from jobs.datasets.fixed_side_hashes import hash_dataset_sides
+from jobs.datasets.fixed_sides import (
     KEYS_OF,
     LEFT_OUT,
     SIDES_OF,
@@ -44,13 +41,16 @@ from jobs.datasets.sides import (
     read_decisions,
     write_decisions,
 )
+from jobs.datasets.links import Groups, find_links
+from jobs.datasets.shards import TokenShard
 from jobs.datasets.split import Segments
+from jobs.datasets.split_share import describe_change, near, window_changes
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.errors import InputError, LakeError, counted
 from jobs.lake.layout import Pipeline, Run
 from jobs.lake.manifest import FileEntry
-from jobs.sources.split import check_text, text_rule
+from jobs.sources.fixed_split import check_text, text_rule
 
 log = logging.getLogger(__name__)
 
@@ -284,5 +284,5 @@ def write_keys(entries: Sequence[FileEntry], *, tokens_uri: str, new: Decisions)
 
 
 def _as_split(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> FixedSplit:
-    digest, num_left_out = name_sides(tokens, decisions, engine)
+    digest, num_left_out = hash_dataset_sides(tokens, decisions, engine)
     return FixedSplit(decisions, decisions.rule["threshold"], decisions.rule["draw"], digest, num_left_out)

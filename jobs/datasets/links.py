@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from jobs.datasets.fixed_sides import LEFT_OUT, TRAIN, UNDECIDED, VALID, Decisions, Keys, SideCodes
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.sides import LEFT_OUT, TRAIN, UNDECIDED, VALID, Decisions, Keys, SideCodes
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry

@@ -12,8 +12,8 @@ from jobs.errors import reading
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.plain_json import finite, not_finite, to_json
 from jobs.lake.runs import used_datasets
+from jobs.lake.strict_json import finite, not_finite, to_json
 
 Kind = Literal["tokens", "windows", "embeddings"]
 STATS = "stats.json"

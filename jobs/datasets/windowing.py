@@ -14,7 +14,7 @@ from jobs.datasets.contamination import measure_contamination
 from jobs.datasets.fixed_split import FixedSplit
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import group_shards
-from jobs.datasets.share import SplitStreams, count_fixed, find_split
+from jobs.datasets.split_share import SplitStreams, count_fixed, find_split
 from jobs.datasets.streams import write_window_shard
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import SIDES

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.config import EmbedConfig
+from jobs.datasets.fixed_sides import TRAIN, Decisions
 from jobs.datasets.publish import MadeDataset
 from jobs.datasets.shards import ShardSlice, TokenShard, group_shards, slice_shards
-from jobs.datasets.sides import TRAIN, Decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.files import Embeddings, token_names, write_embeddings
 from jobs.embeddings.word2vec import SkipGram, TokenRows, Vectors, Vocabulary, Weights, skip_gram_pairs

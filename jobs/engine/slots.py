@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark import SparkContext
 
-from jobs.engine.losses import LossWatch
+from jobs.engine.lost_executors import LossWatch
 from jobs.errors import CapacityError, InputError
 
 log = logging.getLogger(__name__)

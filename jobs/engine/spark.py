@@ -29,8 +29,8 @@ from pyspark.sql import SparkSession
 
 from jobs.engine import failures, history, slots, spark_status
 from jobs.engine.base import Item, Result, WorkerContext, crash_report_file, num_cores, run_worker
-from jobs.engine.losses import LossWatch, job_error
-from jobs.engine.orphan import end_with_parent
+from jobs.engine.lost_executors import LossWatch, job_error
+from jobs.engine.parent_watch import end_with_parent
 from jobs.errors import NightjarError, WorkerLostError
 from jobs.lake.region import VARIABLES, find_region
 from jobs.metrics.stats import ExecutorRow, StageRow

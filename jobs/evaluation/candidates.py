@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs.corpus.near_keys import NUM_KEYS, Keys
+from jobs.datasets.fixed_sides import VALID, Decisions
 from jobs.datasets.fixed_split import draw_of
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.sides import VALID, Decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.lake.manifest import FileEntry

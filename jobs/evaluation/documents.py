@@ -22,7 +22,7 @@ from jobs.evaluation.losses import load_cached, score_texts
 from jobs.lake import store
 from jobs.lake.manifest import FileEntry
 from jobs.lake.models import UsedModel
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.sources.listing import Source
 
 DOCUMENTS = "documents"

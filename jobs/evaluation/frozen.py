@@ -27,7 +27,7 @@ from jobs.corpus.check import check_corpus
 from jobs.corpus.near_keys import Keys, keys_of_documents
 from jobs.corpus.reading import read_documents
 from jobs.corpus.texts import Texts
-from jobs.datasets.sides import VALID, read_decisions
+from jobs.datasets.fixed_sides import VALID, read_decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.engine.base import Engine
 from jobs.errors import DamagedError, InputError, LakeError, counted
@@ -36,7 +36,7 @@ from jobs.lake import store
 from jobs.lake.forgotten import hashes_of, read_forgotten
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.manifest import FileEntry, Manifest
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.sources.listing import Listing, list_corpus
 

@@ -2,8 +2,8 @@
 
 A document is encoded with an end-of-text token before and after it. Each token except the first is predicted from the
 tokens before it. So the losses of models with different vocabularies cover the same text. The text that the tokens lose
-is added in nats (see `jobs.evaluation.hidden`). It is not added for models that predict embeddings, since their losses
-are not in nats.
+is added in nats (see `jobs.evaluation.lost_text`), except for models that predict embeddings: their losses are not in
+nats.
 
 A transformer reads documents longer than its context in windows that overlap by half. After the first window, each
 token is predicted from at least half a context. A context model reads one window for each token. Windows are read in
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from jobs.evaluation.frozen import read_part
-from jobs.evaluation.hidden import hidden_nats
+from jobs.evaluation.lost_text import lost_text_nats
 from jobs.lake.manifest import FileEntry
 from jobs.model.context import ContextModel
 from jobs.model.language_model import LanguageModel
@@ -101,7 +101,7 @@ def _plan(
     for document, text in enumerate(texts):
         ids = tokenizer.encode(text)
         if model.loss_unit == "nats":
-            totals[document] += hidden_nats(text, ids, tokenizer)
+            totals[document] += lost_text_nats(text, ids, tokenizer)
         whole = np.concatenate([end, ids.astype(np.int64), end])
         cut = _cut_contexts if isinstance(model, ContextModel) else _cut_overlapping
         yield from (_Window(document, window, first) for window, first in cut(whole, size))

@@ -19,8 +19,8 @@ from jobs.lake.identity import DEFAULT, decode_name
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.names import below
-from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join
 
 CHAMPION = "champion"

@@ -14,8 +14,8 @@ from datetime import datetime
 from jobs.errors import LakeError, reading
 from jobs.lake.champion import utc_now
 from jobs.lake.layout import Lake
-from jobs.lake.plain_json import to_json
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_json
 
 _MAX_RACES = 8
 

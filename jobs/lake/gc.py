@@ -20,11 +20,11 @@ from jobs.lake.champion import all_pipelines, read_champion, utc_now
 from jobs.lake.files import FileInfo
 from jobs.lake.identity import encode_name
 from jobs.lake.layout import MANIFEST, Lake, Pipeline, Run
-from jobs.lake.lease import is_held
+from jobs.lake.lock import is_held
 from jobs.lake.models import parent_of
-from jobs.lake.plain_json import to_json
 from jobs.lake.runs import all_runs
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join, relative_name
 
 Kind = Literal["run", "checkpoints", "dataset", "model", "evaluation set", "package", "logs"]

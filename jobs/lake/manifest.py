@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.errors import DamagedError
 from jobs.lake.names import is_plain
-from jobs.lake.plain_json import to_json
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import base_name
 
 FORMAT_VERSION = 1

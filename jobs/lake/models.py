@@ -14,9 +14,9 @@ from jobs.errors import DamagedError, InputError, did_you_mean, reading
 from jobs.lake.champion import CHAMPION, champions_pipeline, check_model_files, no_champion, read_champion
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest, parse_manifest
-from jobs.lake.plain_json import to_json
 from jobs.lake.runs import names_of_runs, only_one, runs_named
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import ending_of, join, relative_name, to_uri
 from jobs.metrics.stats import UsedModelStats
 

@@ -26,9 +26,9 @@ from jobs.lake.files import FileInfo, Reaches
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest, check_content, check_file, parse_manifest
 from jobs.lake.names import below
-from jobs.lake.plain_json import finite, not_finite, to_json
 from jobs.lake.region import find_region
 from jobs.lake.retry import LIMIT_SECONDS, Result, one_line, retry_transient
+from jobs.lake.strict_json import finite, not_finite, to_json
 from jobs.lake.uri import is_s3, join, local_path
 
 if TYPE_CHECKING:

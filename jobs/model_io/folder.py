@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from jobs.errors import DamagedError, InputError
-from jobs.lake import plain_json, store
+from jobs.lake import store, strict_json
 from jobs.lake.layout import MANIFEST
 from jobs.lake.manifest import FileEntry, Manifest
 from jobs.lake.models import CONFIG, TOKENIZER
@@ -129,4 +129,4 @@ def _mismatch(found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -
 
 def to_json(value: Mapping[str, Any]) -> bytes:
     """Return the content of an indented JSON file."""
-    return plain_json.to_json(value, "model", ensure_ascii=False)
+    return strict_json.to_json(value, "model", ensure_ascii=False)

@@ -12,7 +12,7 @@ from jobs.errors import DamagedError, counted, reading
 from jobs.lake.champion import name_of_model
 from jobs.lake.layout import Lake
 from jobs.lake.models import LINEAGE, folder_of_run, read_model_file, read_model_manifest
-from jobs.lake.plain_json import to_json
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join
 
 FORMAT_VERSION = 1

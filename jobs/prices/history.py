@@ -13,9 +13,9 @@ from typing import Any
 from jobs.config import Config
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import as_number
 from jobs.lake.runs import runs_beside
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join
 from jobs.prices.metering import ClusterUse, read_uses
 

@@ -17,8 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.errors import NightjarError
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import as_number
 from jobs.prices.book import ON_DEMAND, SPOT, Market
 
 _FLEETS: tuple[tuple[str, str | None, Market], ...] = (

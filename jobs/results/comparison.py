@@ -9,7 +9,7 @@ from typing import Any
 from jobs.errors import InputError
 from jobs.lake.layout import Run
 from jobs.results import figures
-from jobs.results.page import Report
+from jobs.results.report import Report
 from jobs.results.summary import differences
 from jobs.results.svg import Curves
 

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.lake.plain_json import as_number
+from jobs.lake.strict_json import as_number
 from jobs.metrics import Metric, metrics_of
 from jobs.metrics.stats import StageRow, TokenizeStats, WindowsStats
 from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow

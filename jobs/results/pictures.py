@@ -20,7 +20,7 @@ from jobs.results.svg import MOST_TITLE, WIDTH, Bars, Curves, legend
 from jobs.results.text import one_line
 
 if TYPE_CHECKING:
-    from jobs.results.page import Report
+    from jobs.results.report import Report
 
 ZOOM = 2
 """Pixels of a picture for each unit of length of the SVG."""

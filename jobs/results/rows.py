@@ -12,8 +12,8 @@ from typing import Any, cast
 from jobs.errors import DamagedError, reading
 from jobs.lake.files import FileInfo
 from jobs.lake.layout import MANIFEST, Run
-from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join
 from jobs.metrics import metrics_of
 from jobs.metrics.training import EvaluationRow, StepRow

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from jobs.errors import DamagedError, reading
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import to_jsonl
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
 
 SCORES = "scores.jsonl"

@@ -16,17 +16,17 @@ from jobs.config import EVALUATE, SCORE, STEPS
 from jobs.config.sections.model import EMBED
 from jobs.errors import DamagedError, NightjarError, shorten
 from jobs.lake.layout import FIRST_CLUSTER, Run
-from jobs.lake.lease import is_held
+from jobs.lake.lock import is_held
 from jobs.lake.outcome import Outcome, parse_outcome
-from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import as_number
 from jobs.lake.uri import base_name, join, relative_name
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.prices.bill import Bill, make_bill
 from jobs.prices.book import shown_prices
 from jobs.prices.metering import read_records, read_uses, uses_of
+from jobs.results.in_progress import is_under_way, seconds_of
 from jobs.results.text import duration, one_line, with_unit
-from jobs.results.under_way import is_under_way, seconds_of
 
 MOST_CHARACTERS = 300
 """Maximum length of a text in a summary, in characters. A corpus may have thousands of places."""

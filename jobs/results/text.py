@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from jobs.lake.plain_json import as_number
+from jobs.lake.strict_json import as_number
 
 _BARS = "▁▂▃▄▅▆▇█"
 _BINARY = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from jobs.config import Config
-from jobs.datasets.decided import name_sides
+from jobs.datasets.fixed_side_hashes import hash_dataset_sides
+from jobs.datasets.fixed_sides import read_decisions
 from jobs.datasets.publish import find_or_make
-from jobs.datasets.sides import read_decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.embeddings.train import make_embeddings
 from jobs.engine.base import Engine
@@ -27,7 +27,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
         tokens=tokens.fingerprint,
         settings=settings.model_dump(),
         code=code_version(__name__),
-        **({"sides": name_sides(tokens, decided, engine)[0]} if decided else {}),
+        **({"sides": hash_dataset_sides(tokens, decided, engine)[0]} if decided else {}),
     )
     make = partial(make_embeddings, tokens=tokens, settings=settings, engine=engine, progress=progress, decided=decided)
     stats = find_or_make(run, "embeddings", name, make)

@@ -14,12 +14,12 @@ from jobs.config import Config
 from jobs.config.prompts import read_prompts
 from jobs.engine.base import Engine
 from jobs.errors import InputError, counted
-from jobs.generation.batches import generate_batch, plan_batches, summarize, to_text
+from jobs.generation.sample_batches import generate_batch, plan_batches, summarize, to_text
 from jobs.lake import store
 from jobs.lake.layout import Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.models import UsedModel, decide_used
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import base_name
 from jobs.metrics.stats import UsedModelStats
 

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from jobs.config import Config
+from jobs.datasets.fixed_sides import find_growth
 from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.publish import find_or_make
-from jobs.datasets.sides import find_growth
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windowing import make_windows
 from jobs.engine.base import Engine

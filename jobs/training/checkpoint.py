@@ -24,7 +24,7 @@ from jobs.errors import DamagedError, InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import MANIFEST, Run
 from jobs.lake.manifest import Manifest
-from jobs.lake.plain_json import to_json
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import base_name, join
 from jobs.model.language_model import LanguageModel
 from jobs.training.schedule import Schedule

@@ -15,8 +15,8 @@ from jobs.lake import store
 from jobs.lake.layout import Lake, Pipeline, Run
 from jobs.lake.runs import used_datasets
 from jobs.sources.earlier import inherited_pipeline, inherits
+from jobs.sources.fixed_split import check_split
 from jobs.sources.inputs import INHERIT, TRAIN, check_inputs
-from jobs.sources.split import check_split
 
 if TYPE_CHECKING:
     from jobs.tokenizer.tokenizer import Tokenizer

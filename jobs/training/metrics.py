@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from jobs.lake import store
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import base_name, join
 from jobs.metrics import chosen
 from jobs.metrics.stats import TrainStats

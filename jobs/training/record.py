@@ -16,7 +16,7 @@ from jobs.config import TrainConfig
 from jobs.errors import InputError, reading
 from jobs.lake import store
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import to_json
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import base_name
 from jobs.metrics.training import StepRow
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from jobs.errors import reading
 from jobs.lake.layout import Pipeline, Run
-from jobs.lake.plain_json import to_json
 from jobs.lake.store import Store
+from jobs.lake.strict_json import to_json
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ _PRELOADED = (
         "jobs.embeddings.uses",
     ),
     *("jobs.steps.tokenize", "jobs.steps.windows", "jobs.steps.embed", "jobs.steps.train", "jobs.steps.generate"),
-    *("jobs.engine.inline", "jobs.report.check", "jobs.cli.progress", "infra.aws.plan", "infra.aws.deploy"),
+    *("jobs.engine.inline", "jobs.statistics.check", "jobs.cli.progress", "infra.aws.plan", "infra.aws.deploy"),
     *("infra.emr.server", "nightjar.packaging.build", "nightjar.packaging.wheelhouse"),
 )
 _LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (TRACE|DEBUG|INFO|WARN|WARNING|ERROR) ")

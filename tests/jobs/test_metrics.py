@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.metrics import Order, Show, metrics_of, names
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, ExecutorRow, StageRow
 from jobs.metrics.training import BASELINE_LOSSES, EvaluationRow, StepRow, baselines_text, length_text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.corpus.texts import Texts
-from jobs.datasets.sides import UNDECIDED, read_decisions
+from jobs.datasets.fixed_sides import UNDECIDED, read_decisions
 from jobs.evaluation.frozen import grow, read_latest, read_part
 from jobs.lake import store
 from jobs.lake.champion import read_champion

@@ -7,7 +7,7 @@ from jobs.config import Config
 from jobs.lake.champion import MODEL_FILES
 from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.results.scores import SCORES, DocumentScore, format_scores
 from nightjar.aws import store

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jobs.corpus.texts import Texts
-from jobs.datasets.sides import Decisions, read_decisions
+from jobs.datasets.fixed_sides import Decisions, read_decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.datasets.windows import Side, WindowSet
 from jobs.lake.layout import Lake, Run

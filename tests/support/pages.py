@@ -17,9 +17,9 @@ from jobs.cli.ports import free_port
 from jobs.lake import store
 from jobs.lake.champion import format_champion
 from jobs.lake.layout import Lake, Run
-from jobs.lake.lease import held
+from jobs.lake.lock import locked
 from jobs.lake.outcome import Outcome
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.metrics.training import StepRow
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
@@ -141,7 +141,7 @@ def runs_in(lake: Lake) -> Iterator[Runs]:
     used = asdict(ClusterUse("us-east-1", 40.0, (span,), (StepSpan("train", 900.0, 3300.0),), rates))
     clusters[0].add(cluster_id="j-1", ended=True, instance_seconds={"m6i.xlarge on demand": 4210.0}, used=used)
     clusters[1].add(cluster_id="j-2")
-    with held(live):
+    with locked(live):
         yield Runs(first, second, failed, live)
 
 

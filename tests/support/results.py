@@ -5,9 +5,9 @@ import math
 from jobs.config import Config
 from jobs.lake import store
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
-from jobs.report.stats import write_step
+from jobs.statistics.stats import write_step
 
 TOKENIZE = {
     "num_files": 3, "num_documents": 38_942, "num_empty_documents": 12, "num_duplicate_documents": 40,

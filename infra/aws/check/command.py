@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from infra.aws.check import access, network, offers
+from infra.aws.check import availability, network, permissions
 from infra.aws.check.findings import Check, Deployment, Finding, run
 
 CHECKS: tuple[Check, ...] = (
-    access.check_credentials,
-    offers.check_placement,
-    offers.check_release,
-    offers.check_supported_types,
-    offers.check_quotas,
+    permissions.check_credentials,
+    availability.check_placement,
+    availability.check_release,
+    availability.check_supported_types,
+    availability.check_quotas,
     network.check_subnets,
     network.check_ways_out,
     network.check_emr_endpoint,
     network.check_security_groups,
-    offers.check_offered_types,
-    access.check_bucket,
-    access.check_security_configuration,
-    offers.check_wheels,
-    access.check_service_role,
-    access.check_node_role,
-    access.check_airflow_role,
+    availability.check_offered_types,
+    permissions.check_bucket,
+    permissions.check_security_configuration,
+    availability.check_wheels,
+    permissions.check_service_role,
+    permissions.check_node_role,
+    permissions.check_airflow_role,
 )
 
 

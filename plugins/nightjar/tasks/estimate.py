@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.config import Config
 from jobs.lake.layout import Lake, Run
-from jobs.lake.plain_json import to_json
+from jobs.lake.strict_json import to_json
 from jobs.prices.book import load_prices
 from jobs.prices.budget import check_budget
 from jobs.prices.estimate import Estimate, make_estimate

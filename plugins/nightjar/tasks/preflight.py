@@ -23,10 +23,10 @@ from jobs.lake.store import Store
 from jobs.lake.uri import base_name, is_s3, to_uri
 from jobs.sources.contents import refuse_other_content
 from jobs.sources.earlier import inherits
+from jobs.sources.fixed_split import check_split, decided_seed
 from jobs.sources.inputs import check_inputs, find_used, named_files
 from jobs.sources.listing import Listing, Source, list_corpus
 from jobs.sources.names import corpus_places
-from jobs.sources.split import check_split, decided_seed
 from jobs.sources.utf8 import Utf8Check
 from nightjar import aws, settings
 from nightjar.packaging.build import SUMS, PackageError

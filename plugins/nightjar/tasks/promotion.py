@@ -17,8 +17,8 @@ from jobs.config.sections.promotion import PromotionConfig
 from jobs.errors import DamagedError, NightjarError, reading
 from jobs.lake.champion import Champion, Change, change_champion, copy_model, read_champion, utc_now
 from jobs.lake.layout import Pipeline, Run
-from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
+from jobs.lake.strict_json import finite
 from jobs.metrics.training import BASELINE_LOSSES
 from jobs.results import gate
 from jobs.results.scores import NATS, Scores, read_scores

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from jobs.errors import NightjarError
 from jobs.lake.layout import Lake, Run
 from jobs.lake.store import Store
-from jobs.results.page import read_report, to_html
+from jobs.results.report import read_report, to_html
 from jobs.results.summary import Status, record_failure
 from nightjar import aws
 from nightjar.emr.causes import explain_end

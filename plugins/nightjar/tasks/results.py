@@ -13,8 +13,8 @@ from jobs.lake.layout import MANIFEST, Lake, Run
 from jobs.lake.manifest import Manifest
 from jobs.lake.models import read_used
 from jobs.lake.names import confined
-from jobs.lake.plain_json import finite
 from jobs.lake.store import Store
+from jobs.lake.strict_json import finite
 from jobs.lake.uri import join, local_path, readable, relative_name, to_uri
 from jobs.metrics import Show, chosen, names
 from jobs.metrics.stats import SUMMARY_METRICS, BillStats

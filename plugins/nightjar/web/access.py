@@ -14,7 +14,7 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FunctionLoader
 
-from jobs.results import page
+from jobs.results import report
 from nightjar.settings import DAG_ID
 
 READ_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
@@ -58,7 +58,7 @@ def asset(name: str) -> Response:
 @cache
 def _content(name: str) -> bytes:
     if name == "style.css":  # also the report's
-        return (page.template(name) or "").encode()
+        return (report.template(name) or "").encode()
     return (files("nightjar.web") / "static" / name).read_bytes()
 
 
@@ -70,9 +70,9 @@ def _version(name: str) -> str:
 def _template(name: str) -> str | None:
     """Return the text of one of our templates, or of the report's."""
     file = files("nightjar.web") / "templates" / name
-    return file.read_text("utf-8") if file.is_file() else page.template(name)
+    return file.read_text("utf-8") if file.is_file() else report.template(name)
 
 
 @cache
 def _environment() -> Environment:
-    return page.environment().overlay(loader=FunctionLoader(_template))
+    return report.environment().overlay(loader=FunctionLoader(_template))

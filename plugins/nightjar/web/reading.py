@@ -27,7 +27,7 @@ from jobs.lake.names import confined
 from jobs.lake.store import BUFFER_BYTES, Store
 from jobs.lake.uri import is_s3, join, relative_name
 from jobs.results.catalog import Catalog, Page, Query
-from jobs.results.page import Report, read_report
+from jobs.results.report import Report, read_report
 from jobs.results.rows import LiveParts
 from nightjar import aws, settings
 

@@ -21,7 +21,7 @@ from jobs.lake.uri import join, relative_name
 from jobs.results import SortKey
 from jobs.results.catalog import Query
 from jobs.results.comparison import Comparison, names_of
-from jobs.results.page import shown
+from jobs.results.report import shown
 from jobs.results.summary import Status
 from jobs.results.table import COLUMNS, cells
 from nightjar import settings

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from infra.aws.check import access, findings, network, offers
+from infra.aws.check import availability, findings, network, permissions
 from infra.aws.check.command import CHECKS
 from infra.aws.check.findings import Check, Finding
 from infra.aws.network import EMR_TAG
@@ -135,16 +135,16 @@ def changed(account: findings.Deployment, **cluster: Any) -> findings.Deployment
         (network.check_subnets, {"subnet_ids": []}, "cluster.subnet_ids is empty"),
         (network.check_subnets, {"core_instances": 600}, r"has \d+ free addresses, but a cluster needs 603"),
         (network.check_security_groups, {"service_security_group": None}, "not all three security groups are set"),
-        (offers.check_offered_types, {"primary_instance_types": ["m9z.xlarge"]}, r"offers none of primary \(m9z"),
+        (availability.check_offered_types, {"primary_instance_types": ["m9z.xlarge"]}, r"offers none of primary \(m9z"),
         (
-            offers.check_release,
+            availability.check_release,
             {"release_label": "emr-spark-9.0.0"},
             r"Choose one of emr-spark-8\.0\.0, emr-spark-8\.1\.0$",
         ),
-        (offers.check_release, {"release_label": "emr-spark-8.1.0"}, None),
-        (access.check_security_configuration, {"security_configuration": None}, "is not set"),
+        (availability.check_release, {"release_label": "emr-spark-8.1.0"}, None),
+        (permissions.check_security_configuration, {"security_configuration": None}, "is not set"),
         (
-            offers.check_placement,
+            availability.check_placement,
             {"core_instance_types": ["g5.12xlarge"]},
             None,
         ),
@@ -159,7 +159,7 @@ def test_settings_that_do_not_fit_are_named(
 
 
 def test_an_unknown_release_is_said(account: findings.Deployment) -> None:
-    first, *_ = findings.run(offers.check_release, changed(account, release_label="emr-spark-9.0.0"))
+    first, *_ = findings.run(availability.check_release, changed(account, release_label="emr-spark-9.0.0"))
     assert (first.level, first.text.partition(" ")[0]) == ("unknown", "emr-spark-9.0.0")
 
 
@@ -227,8 +227,8 @@ def key_off(account: findings.Deployment) -> Fault:
         (network.check_emr_endpoint, close_endpoint, r"admits 10\.0\.0\.0/16 at port 443\. Add that rule to sg-"),
         (network.check_emr_endpoint, no_names, "enableDnsHostnames is off"),
         (network.check_ways_out, no_way_out, r"reaches neither the internet nor S3\. Deploy with CreateEndpoints=true"),
-        (access.check_node_role, less_for_nodes, r"node must be allowed s3:PutObject on .*/lake/runs"),
-        (access.check_bucket, key_off, r"is Disabled, so nothing in the lake can be read\. Enable"),
+        (permissions.check_node_role, less_for_nodes, r"node must be allowed s3:PutObject on .*/lake/runs"),
+        (permissions.check_bucket, key_off, r"is Disabled, so nothing in the lake can be read\. Enable"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -15,7 +15,7 @@ from infra.aws import smoke
 from infra.cli.main import main
 from infra.emr.server import embedded_emr
 from infra.emr.settings import EmrSettings
-from jobs.engine.facts import without_secrets
+from jobs.engine.machine_facts import without_secrets
 from jobs.lake import store
 from nightjar.emr.records import ClusterRecords
 

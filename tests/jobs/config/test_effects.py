@@ -13,7 +13,7 @@ from jobs.config.prompts import read_prompts
 from jobs.engine.inline import InlineEngine
 from jobs.errors import DivergedError
 from jobs.fingerprint import fingerprint
-from jobs.generation.batches import generate_batch, plan_batches
+from jobs.generation.sample_batches import generate_batch, plan_batches
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join

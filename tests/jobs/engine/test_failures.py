@@ -4,7 +4,7 @@ import pytest
 from py4j.protocol import Py4JError
 
 from jobs.engine.failures import innermost, start_error
-from jobs.engine.losses import job_error
+from jobs.engine.lost_executors import job_error
 from jobs.errors import InputError, MemoryLimitError, WorkerLostError
 
 WRAPPED = "An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jobs.config import resolve
-from jobs.evaluation.hidden import hidden_nats
 from jobs.evaluation.losses import BATCH_TOKENS, score_texts
+from jobs.evaluation.lost_text import lost_text_nats
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape
 from jobs.tokenizer.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ def units(kind, texts, vocab_size, lowercase=False):
 
 
 def hidden(text, tokenizer):
-    return hidden_nats(text, tokenizer.encode(text), tokenizer)
+    return lost_text_nats(text, tokenizer.encode(text), tokenizer)
 
 
 @pytest.mark.parametrize("text", [TEXT[:400], "", "a\r\n b  \u6f22", "<|endoftext|>"])

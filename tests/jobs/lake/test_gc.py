@@ -10,7 +10,7 @@ from jobs.errors import DamagedError
 from jobs.lake import store
 from jobs.lake.gc import delete_garbage, find_garbage
 from jobs.lake.layout import Lake
-from jobs.lake.lease import held
+from jobs.lake.lock import locked
 from jobs.lake.uri import join, relative_name
 from tests.support.garbage import LATER, check, make_champion, make_run, publish
 
@@ -49,7 +49,7 @@ def fifty(local):
 
 def test_runs_beyond_a_number_go_and_what_is_needed_stays(local, fifty):
     lake = local
-    with held(fifty[5], seconds=2 * LATER):
+    with locked(fifty[5], seconds=2 * LATER):
         found = collect(lake, keep_runs=20)
         assert garbage(lake, keep_runs=20) == []
     kept = [fifty[0], fifty[5], fifty[10], *fifty[30:]]
@@ -94,7 +94,7 @@ def test_packages_stay_while_a_run_works_and_the_latest_always(local):
     for name in "ab":
         publish(local.package(name * 64), "jobs.zip")
         time.sleep(0.02)
-    with held(run, seconds=2 * LATER):
+    with locked(run, seconds=2 * LATER):
         assert not any("packages" in name for name in folders(local))
     assert [name for name in folders(local) if "packages" in name] == [f"packages/{'a' * 64}"]
 

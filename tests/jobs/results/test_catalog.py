@@ -12,9 +12,9 @@ import pytest
 from jobs.lake import store
 from jobs.lake.champion import Change, change_champion, format_champion
 from jobs.lake.layout import Lake
-from jobs.lake.lease import held
-from jobs.lake.plain_json import to_json
+from jobs.lake.lock import locked
 from jobs.lake.store import Store, environment_client
+from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join, local_path
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
 from jobs.results import SortKey
@@ -127,7 +127,7 @@ def test_the_instances_of_a_run_in_progress_count_from_when_they_were_asked_for(
     write_cluster(run, 4, asked="yesterday")
     assert read_summary(run, is_over=True).instance_seconds == 100.0
     between_two_steps = read_summary(run)
-    with held(run):
+    with locked(run):
         for each in (between_two_steps, read_summary(run)):
             assert each.instance_seconds == pytest.approx(100 + 5 * 3600, abs=300)
 
@@ -150,7 +150,7 @@ def test_a_run_of_a_dag_runs_from_its_first_task_to_its_last_and_its_duration_on
     look()
     for number, name in enumerate(STEPS[:-1]):
         step = {"error": None, "seconds": 0.01, "started": time.time()}
-        with held(run):
+        with locked(run):
             look()
         ended = STEPS[: number + 1]
         stats = {"seconds": dict.fromkeys(ended, 0.01), "steps": dict.fromkeys(ended, step)}
@@ -213,7 +213,7 @@ def test_the_duration_of_a_run_in_progress_counts_from_its_start(lake):
     stats["steps"]["train"] = {"error": None, "seconds": 5.0, "started": time.time() - 60}
     del stats["steps"]["windows"], stats["steps"]["generate"]
     store.write_bytes(join(run.stats, "stats.json"), to_json(stats, "stats"))
-    with held(run):
+    with locked(run):
         assert read_summary(run).seconds == pytest.approx(3600, abs=60)
     assert read_summary(run).seconds == 20
 
@@ -225,7 +225,7 @@ def test_a_run_that_changes_is_read_again_and_one_that_is_gone_is_left_out(lake,
     make(lake, 1, error="lost")
     for each in (catalog, Catalog(lake, file=tmp_path / "b")):
         assert [(found.status, found.cause) for found in each.page().runs] == [("failed", "train: lost")]
-    with held(run):
+    with locked(run):
         assert [found.status for found in catalog.page().runs] == ["running"]
     assert [found.status for found in catalog.page().runs] == ["failed"]
     store.delete_folder(run.uri)

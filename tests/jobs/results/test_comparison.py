@@ -6,7 +6,7 @@ from jobs.errors import InputError
 from jobs.lake.layout import Lake
 from jobs.results.comparison import Comparison, names_of
 from jobs.results.figures import of_comparison
-from jobs.results.page import read_report
+from jobs.results.report import read_report
 from jobs.results.svg import legend
 from tests.support.results import configure, finish, training_row
 

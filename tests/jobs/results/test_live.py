@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.plain_json import to_jsonl
 from jobs.lake.store import Store
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join
 from jobs.results.rows import LiveParts, evaluation_rows, read_curves, read_parts
 from tests.support.results import training_row

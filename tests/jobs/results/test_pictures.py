@@ -8,8 +8,8 @@ import pytest
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
-from jobs.results.page import read_report
 from jobs.results.pictures import ZOOM, draw, picture_of, write_pictures
+from jobs.results.report import read_report
 from jobs.results.svg import WIDTH, Bars, Curves, Line
 from tests.support.results import finish
 

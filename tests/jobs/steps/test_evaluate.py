@@ -13,7 +13,7 @@ from jobs.evaluation import documents as scored
 from jobs.evaluation.losses import score_texts
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join, relative_name
 from jobs.model.kinds import build_model
 from jobs.model.language_model import DataShape

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from jobs.datasets import encoding, fixed_split, sides
+from jobs.datasets import encoding, fixed_sides, fixed_split
+from jobs.datasets.fixed_sides import LEFT_OUT, VALID, read_decisions
 from jobs.datasets.fixed_split import decide_sides
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.sides import LEFT_OUT, VALID, read_decisions
 from jobs.embeddings.files import read_embeddings
 from jobs.errors import InputError
 from jobs.lake import store
@@ -215,7 +215,7 @@ def test_a_crash_between_any_two_writes_leaves_a_version_or_none(local, monkeypa
     assert seen == ["sides/decided.arrow", "keys/decided.arrow", *seen[2:-1], "00000002.json"]
     assert nights.decisions == split.decisions
     assert split.decisions.number == 2
-    assert not (split.decisions.sides_of(all_hashes(night)) == sides.UNDECIDED).any()
+    assert not (split.decisions.sides_of(all_hashes(night)) == fixed_sides.UNDECIDED).any()
 
 
 def test_a_run_is_made_again_though_the_split_has_grown(local):

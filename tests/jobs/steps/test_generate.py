@@ -7,7 +7,7 @@ import pytest
 
 from jobs.engine.inline import InlineEngine
 from jobs.errors import InputError
-from jobs.generation.batches import load_inference
+from jobs.generation.sample_batches import load_inference
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.model.kinds import build_model

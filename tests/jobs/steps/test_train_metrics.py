@@ -14,7 +14,7 @@ from jobs.lake import store
 from jobs.lake.uri import join
 from jobs.model_io.folder import load_model
 from jobs.pipeline import run_step
-from jobs.report.check import check_file
+from jobs.statistics.check import check_file
 from jobs.training.job import TrainingData
 from jobs.training.schedule import Schedule
 from tests.support.handmade import FINGERPRINT, make_run, metrics

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from jobs.datasets import baselines, contamination, publish, shards, share, streams
+from jobs.datasets import baselines, contamination, publish, shards, split_share, streams
 from jobs.datasets.shards import TokenShard
 from jobs.datasets.windows import WindowSet, num_windows
 from jobs.errors import DamagedError, InputError
@@ -145,7 +145,7 @@ def test_the_bigram_loss_equals_that_of_plain_counts(local, over):
 
 def read_streams(pipeline, over):
     """Return the tokens of each side as one stream for each token shard or document."""
-    rule = share.find_split(pipeline.tokens, pipeline.config.windows, TravelEngine()).rule
+    rule = split_share.find_split(pipeline.tokens, pipeline.config.windows, TravelEngine()).rule
     found = {"train": [], "valid": []}
     for entry in pipeline.tokens.shards:
         for side in found:
@@ -298,7 +298,7 @@ def test_many_shards_in_few_tasks(local, monkeypatch):
     pipeline = make(local, {"a.txt": text})
     stats = pipeline.windows()
     monkeypatch.setattr(shards, "MAX_RESULT_BYTES", 3 * 2 * 8 * 400)
-    monkeypatch.setattr(share, "MAX_COMPARED_DOCUMENTS", 50)
+    monkeypatch.setattr(split_share, "MAX_COMPARED_DOCUMENTS", 50)
     monkeypatch.setattr(publish, "find_stats", lambda folder_uri: None)
     bounded = pipeline.windows()
     differ = {key for key in stats if stats[key] != bounded[key]} - {"tokens_per_second"}

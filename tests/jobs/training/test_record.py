@@ -9,7 +9,7 @@ from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import Manifest
-from jobs.lake.plain_json import to_jsonl
+from jobs.lake.strict_json import to_jsonl
 from jobs.training.attempts import Attempts
 from jobs.training.record import Record, Replayed, first_difference, read_replayed, read_steps
 from jobs.training.schedule import Schedule

@@ -96,7 +96,7 @@ def test_zip_has_only_code_and_presets(copies):
 
 def test_the_packed_job_writes_reports(tmp_path):
     (tmp_path / "jobs.zip").write_bytes(build().files["jobs.zip"])
-    code = "from jobs.results.page import template; print([len(template(n)) for n in ('report.html', 'style.css')])"
+    code = "from jobs.results.report import template; print([len(template(n)) for n in ('report.html', 'style.css')])"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "jobs.zip")}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd="/", env=environ, capture_output=True, text=True, check=False

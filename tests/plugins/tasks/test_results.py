@@ -16,7 +16,7 @@ from jobs.lake.layout import MANIFEST, Lake
 from jobs.lake.manifest import Manifest
 from jobs.lake.uri import join, local_path, readable, to_uri
 from jobs.prices.metering import ClusterUse, InstanceSpan, StepSpan
-from jobs.results.page import read_report
+from jobs.results.report import read_report
 from jobs.results.summary import Status
 from nightjar.aws import store
 from nightjar.errors import FinalError, MayStillRunError

@@ -14,10 +14,10 @@ from jobs.lake import store
 from jobs.lake.champion import format_champion
 from jobs.lake.layout import Lake
 from jobs.lake.manifest import Manifest
-from jobs.lake.plain_json import NotFiniteError, finite, not_finite, to_json, to_jsonl
+from jobs.lake.strict_json import NotFiniteError, finite, not_finite, to_json, to_jsonl
 from jobs.pipeline import run_step
-from jobs.report.stats import read_steps
 from jobs.results.rows import read_parts
+from jobs.statistics.stats import read_steps
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(),

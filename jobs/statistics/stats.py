@@ -20,8 +20,8 @@ from jobs.lake.uri import join
 from jobs.metrics import Show, names
 from jobs.metrics.stats import SUMMARY_METRICS, ExecutorRow, StageRow
 from jobs.metrics.training import EvaluationRow
-from jobs.results.page import read_report, to_html
 from jobs.results.pictures import write_pictures
+from jobs.results.report import read_report, to_html
 from jobs.results.rows import evaluation_rows, read_parts
 from jobs.results.text import readable
 
@@ -65,7 +65,7 @@ def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
 
 def _write_curves(run: Run, started: float) -> list[EvaluationRow]:
     """Write the event file for TensorBoard; return the rows of ``metrics.csv``."""
-    from jobs.report.tensorboard import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
+    from jobs.statistics.tensorboard import NAME, event_file  # noqa: PLC0415 - its library takes seconds to import
 
     rows = read_parts(run)
     if rows:

@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from jobs.config import STEPS
 from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.lease import held
+from jobs.lake.lock import locked
 from jobs.lake.outcome import Outcome
-from jobs.lake.plain_json import to_jsonl
 from jobs.lake.runs import find_run
+from jobs.lake.strict_json import to_jsonl
 from jobs.lake.uri import join, local_path
 from jobs.metrics import metrics_of as metrics_of_table
 from jobs.metrics.stats import STATISTICS
-from jobs.report.stats import write_step
-from jobs.results.page import read_report, to_html
 from jobs.results.pictures import picture_of
+from jobs.results.report import read_report, to_html
 from jobs.results.table import cells
+from jobs.statistics.stats import write_step
 from tests.support.results import configure, finish, stage, training_row, write_rows
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -368,6 +368,6 @@ def test_long_texts_are_cut(run):
 
 def test_the_report_of_a_run_that_is_worked_on_says_so_unless_it_is_over(run):
     store.delete_file(run.step_stats("generate"))
-    with held(run):
+    with locked(run):
         assert read_report(run).summary.status == "running"
         assert read_report(run, is_over=True).summary.status == "done"

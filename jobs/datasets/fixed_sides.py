@@ -29,7 +29,7 @@ from jobs.lake.cache import verified_file
 from jobs.lake.layout import Pipeline
 from jobs.lake.manifest import FileEntry, Manifest, parse_manifest
 from jobs.lake.uri import join
-from jobs.sources.split import versions_of
+from jobs.sources.fixed_split import versions_of
 
 TRAIN, VALID, LEFT_OUT, UNDECIDED = 0, 1, 2, 255
 """The sides of a document. `LEFT_OUT` is for documents that are nearly equal to documents of both other sides."""

@@ -18,8 +18,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from jobs.errors import NightjarError, counted
 from jobs.lake.layout import Run
-from jobs.lake.plain_json import as_number
 from jobs.lake.store import ENVIRONMENT, Store
+from jobs.lake.strict_json import as_number
 from jobs.lake.uri import join
 from jobs.metrics import Show, metrics_of, names
 from jobs.metrics.stats import STATISTICS, SUMMARY_METRICS, StageRow

@@ -26,7 +26,7 @@ _SYMBOLS = 257
 _GAPS = ("", " ", "\n")
 
 
-def hidden_nats(text: str, ids: TokenIds, tokenizer: Tokenizer) -> float:
+def lost_text_nats(text: str, ids: TokenIds, tokenizer: Tokenizer) -> float:
     """Return the nats that are needed to restore `text` from its token `ids`. Return 0 if they decode to `text`."""
     if tokenizer.decode(ids) == text:
         return 0.0

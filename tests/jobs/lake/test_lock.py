@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 import pytest
 
 from jobs.errors import DamagedError
-from jobs.lake import lease, store
+from jobs.lake import store
 from jobs.lake.layout import Lake
-from jobs.lake.lease import Lock, RunInUseError, held, read_lock
+from jobs.lake.lock import Lock, RunInUseError, locked, read_lock, this_machine
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 
@@ -31,15 +31,15 @@ def leave(run, **changes):
 
 def test_only_one_holds_the_lock(run):
     with (
-        held(run),
+        locked(run),
         pytest.raises(
             RunInUseError, match=r"in use by process .* wait until that process has ended, or choose"
         ) as caught,
-        held(run),
+        locked(run),
     ):
         pass
     assert caught.value.exit_code == 2
-    with held(run):  # the first one has released it
+    with locked(run):  # the first one has released it
         assert read_lock(run)[0].expires > time.time()
     assert read_lock(run)[0].expires == 0
 
@@ -52,7 +52,7 @@ def test_of_many_at_once_one_gets_it(run, is_left):
 
     def enter(number):
         try:
-            with held(run):
+            with locked(run):
                 until(lambda: len(refused) == 7)
                 return "held"
         except RunInUseError:
@@ -67,44 +67,44 @@ def test_of_many_at_once_one_gets_it(run, is_left):
 def test_a_lock_of_a_process_that_is_gone_is_taken_over_at_once(run):
     gone = subprocess.Popen(["true"])
     gone.wait()
-    leave(run, machine=lease.this_machine(), pid=gone.pid)
+    leave(run, machine=this_machine(), pid=gone.pid)
     started = time.monotonic()
-    with held(run):
+    with locked(run):
         assert time.monotonic() - started < 30
 
 
 def test_a_lock_of_the_same_owner_is_taken_over_at_once(run):
     leave(run)
-    with held(run, "cluster j-1") as lock:
+    with locked(run, "cluster j-1") as lock:
         assert read_lock(run)[0].holder == lock.holder != "somebody"
 
 
 def test_a_lock_that_nobody_renews_expires(run):
     leave(run, expires=time.time() + 1.5)
     started = time.monotonic()
-    with held(run, "cluster j-2"):
+    with locked(run, "cluster j-2"):
         assert time.monotonic() - started >= 1
 
 
 def test_a_lock_that_another_machine_renews_is_refused(run, monkeypatch):
-    monkeypatch.setattr(lease, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr("jobs.lake.lock._POLL_SECONDS", 0.1)
     leave(run)
     threading.Timer(0.5, leave, [run], {"expires": time.time() + 99}).start()
-    with pytest.raises(RunInUseError, match=r"in use by cluster j-1 \(node-9, process 1\)"), held(run, "cluster j-2"):
+    with pytest.raises(RunInUseError, match=r"in use by cluster j-1 \(node-9, process 1\)"), locked(run, "cluster j-2"):
         pass
 
 
 def test_a_held_lock_is_renewed(run):
-    with held(run, seconds=0.6):
+    with locked(run, seconds=0.6):
         first = read_lock(run)[0].expires
         until(lambda: read_lock(run)[0].expires > first)
 
 
 def test_a_holder_whose_lock_was_taken_over_is_told(run):
     told = threading.Event()
-    with held(run, "cluster j-1", lost=lambda line: told.set() or lines.append(line), seconds=0.6):
+    with locked(run, "cluster j-1", lost=lambda line: told.set() or lines.append(line), seconds=0.6):
         lines = []
-        with held(run, "cluster j-1") as second:
+        with locked(run, "cluster j-1") as second:
             assert told.wait(PATIENCE_SECONDS)
     assert lines == [f"{run.uri}: its lock was taken over by cluster j-1"]
     assert read_lock(run)[0].holder == second.holder  # the first one has not released it
@@ -113,7 +113,7 @@ def test_a_holder_whose_lock_was_taken_over_is_told(run):
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"owner": "x"}', b'{"owner": 1, "expires": "never"}'])
 def test_damage_is_named(run, content):
     store.write_bytes(run.lock, content)
-    with pytest.raises(DamagedError, match=r"lock\.json: not what Nightjar writes"), held(run):
+    with pytest.raises(DamagedError, match=r"lock\.json: not what Nightjar writes"), locked(run):
         pass
 
 

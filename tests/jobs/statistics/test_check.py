@@ -10,7 +10,7 @@ from jobs.errors import InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake
 from jobs.lake.uri import join
-from jobs.report.check import check_file, find_defects
+from jobs.statistics.check import check_file, find_defects
 
 HEADER = "step,epoch,train_loss,valid_loss,unigram_loss,train_accuracy,valid_accuracy,learning_rate,seconds"
 ROWS = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs.config import WindowsConfig
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.share import NEAR, find_split
+from jobs.datasets.split_share import NEAR, find_split
 from jobs.errors import InputError
 from jobs.lake.uri import join, to_uri
 from tests.support.datasets import TravelEngine

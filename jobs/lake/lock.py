@@ -22,7 +22,7 @@ from jobs.errors import InputError, NightjarError, reading, shorten
 from jobs.lake.layout import Run
 from jobs.lake.store import ENVIRONMENT, Store
 
-LEASE_SECONDS = 60.0
+LOCK_SECONDS = 60.0
 """Seconds after which a lock expires if it is not renewed. The holder renews it three times in this time. The clocks of
 the machines may differ by a third of this time."""
 _POLL_SECONDS = 1.0
@@ -65,12 +65,12 @@ class Lock:
 
 
 @contextmanager
-def held(
+def locked(
     run: Run,
     owner: str | None = None,
     *,
     lost: Callable[[str], None] = lambda _: None,
-    seconds: float = LEASE_SECONDS,
+    seconds: float = LOCK_SECONDS,
     store: Store | None = None,
 ) -> Iterator[Lock]:
     """Hold the lock of a run while the block runs.

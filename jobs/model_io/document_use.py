@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from jobs.config.stored import get
+from jobs.datasets.fixed_sides import TRAIN, VALID, Keys, read_decisions
 from jobs.datasets.shards import TokenShard
-from jobs.datasets.sides import TRAIN, VALID, Keys, read_decisions
 from jobs.datasets.tokens import TokensDataset
 from jobs.errors import reading
 from jobs.lake import store

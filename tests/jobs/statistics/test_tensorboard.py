@@ -6,8 +6,8 @@ import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 
-from jobs.report import tensorboard
-from jobs.report.tensorboard import event_file
+from jobs.statistics import tensorboard
+from jobs.statistics.tensorboard import event_file
 
 STEP = {"epoch": 0.5, "loss": 3.5, "learning_rate": 0.25, "gradient_norm": 2.0, "samples": "0f"}
 STEP |= {"gradient_norms": {"matrices": {"mean": 0.5, "max": 1.5}}}
