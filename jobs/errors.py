@@ -14,8 +14,8 @@ from difflib import get_close_matches
 class NightjarError(Exception):
     """Base class of all errors that are reported without a traceback.
 
-    A process that ends with one prints its message as the last line and exits with `exit_code`. With exit code 1, a
-    new attempt may succeed: Airflow retries the task.
+    A process that ends with such an error prints the error's message as its last line and exits with `exit_code`. Exit
+    code 1 means that a new attempt may succeed, so Airflow retries the task.
     """
 
     exit_code = 1
@@ -28,7 +28,7 @@ class InputError(NightjarError):
 
 
 class BudgetError(InputError):
-    """A run would cost more than a budget allows, or nobody knows whether it would."""
+    """A run would cost more than a budget allows, or a price or cost that the check needs is not known."""
 
 
 class DamagedError(NightjarError):
@@ -40,18 +40,18 @@ class LakeError(NightjarError):
 
 
 class WorkerLostError(NightjarError):
-    """A training worker died or hung. Training can resume from the last checkpoint.
+    """A training worker ended unexpectedly or hung. Training can resume from the last checkpoint.
 
     The first line of the message says what happened; stack traces may follow.
     """
 
 
 class MemoryLimitError(WorkerLostError):
-    """A container took more memory than it was given, and was killed. Another one of the same size may be, too."""
+    """A container exceeded its memory limit and was killed. A new container of the same size may be killed as well."""
 
 
 class CapacityError(NightjarError):
-    """The cluster did not provide what its settings promise. A later attempt may find it."""
+    """The cluster did not provide the capacity that its settings promise. A later attempt may succeed."""
 
 
 class DivergedError(NightjarError):
@@ -71,7 +71,7 @@ class StoppedError(NightjarError):
 
 @contextmanager
 def reading(uri: str, remedy: str) -> Iterator[None]:
-    """Turn errors about values that nobody wrote to the lake's file or folder `uri` into a DamagedError."""
+    """Turn an error from parsing the lake's file or folder `uri` into a DamagedError, with `remedy` in the message."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
@@ -79,18 +79,18 @@ def reading(uri: str, remedy: str) -> Iterator[None]:
 
 
 def shorten(value: object, most: int = 200) -> str:
-    """Return a value that was found as text for a message: printable, and at most about `most` characters."""
+    """Return the text of a value for a message: printable, and shortened to about `most` characters."""
     text = str(value).encode(errors="backslashreplace").decode()
     text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[: 2 * most])
     return text if len(text) <= most else f"{text[: most * 3 // 4]}...{text[-most // 4 :]}"
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: ``1 row``, ``2,000 rows``. The plural of the noun ends with an s."""
+    """Return a number with its noun: ``1 row``, ``2,000 rows``. The noun must form its plural with an s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return ``; did you mean X?`` with the known name that is nearest to a wrong one; "" if none is near."""
+    """Return ``; did you mean X?``, where X is the known name most similar to `name`. Return "" if none is similar."""
     near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""

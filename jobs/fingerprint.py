@@ -1,4 +1,4 @@
-"""The names of datasets: hashes of the inputs, of the settings, and of the code that a result depends on."""
+"""Fingerprints, which name datasets: hashes of the inputs, the settings and the code that made a dataset."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 LEAVES = {
-    "jobs.config": "the values of the settings are in each fingerprint",
+    "jobs.config": "each fingerprint covers the values of the settings",
     "jobs.engine": "an engine decides where functions run, not what they return",
-    "jobs.errors": "messages and exit codes are no part of a dataset",
-    "jobs.fingerprint": "a change that matters changes the names anyhow",
-    "jobs.lake": "stored bytes are checked against hashes, and the inputs' hashes are in each fingerprint",
-    "jobs.metrics": "descriptions of statistics, which are written beside a dataset, not into it",
+    "jobs.errors": "messages and exit codes are not part of a dataset",
+    "jobs.fingerprint": "a change here that matters changes the fingerprints themselves",
+    "jobs.lake": "stored bytes are checked against hashes, and each fingerprint covers the hashes of the inputs",
+    "jobs.metrics": "it describes statistics, which are written beside a dataset, not into it",
     "jobs.statistics": "statistics and progress are written beside a dataset, not into it",
 }
-"""Modules and packages that cannot change the content of a dataset, each with its reason; not followed further."""
+"""Modules and packages that cannot change the content of a dataset, each with the reason.
+
+The search for dependencies ignores these modules and does not follow their imports.
+"""
 
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
-"""The fields of a statement that hold statements: looking at these alone takes half the time of `ast.walk`."""
+"""The fields of a statement that hold other statements. Visiting only these takes half the time of `ast.walk`."""
 
 
 def fingerprint(**parts: Any) -> str:
-    """Return the sha256 of `parts`, which must be values of JSON; their order does not matter."""
+    """Return the hexadecimal SHA-256 of `parts`, which must be JSON values. Their order does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -35,13 +38,13 @@ def fingerprint(**parts: Any) -> str:
 def code_version(module: str) -> str:
     """Return the hash of the source of `module` and of all modules of `jobs` that it depends on.
 
-    The files are read as package resources, so the hash is the same in a zip file.
+    The files are read as package resources, so the hash does not change if the package runs from a zip file.
     """
     return hash_code(module, files("jobs"))
 
 
 def hash_code(module: str, package: Traversable) -> str:
-    """Return the hash of `module` and its dependencies in a copy of the package `jobs`."""
+    """Return the hash of the source of `module` and its dependencies, read from `package`, a copy of `jobs`."""
     digest = hashlib.sha256()
     for name, source in sorted(find_dependencies(module, package).items()):
         digest.update(f"{name}\0{len(source)}\0".encode() + source)
@@ -49,9 +52,9 @@ def hash_code(module: str, package: Traversable) -> str:
 
 
 def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
-    """Return the sources of `module` and of all modules of `jobs` that it imports, directly or through others.
+    """Return the sources of `module` and of all modules of `jobs` that it imports, directly or indirectly.
 
-    Imports inside functions count, those below ``if TYPE_CHECKING`` do not. `LEAVES` are left out. Modules that are
+    Imports inside functions count; imports below ``if TYPE_CHECKING`` do not. `LEAVES` are left out. Modules that are
     imported by a computed name are not found.
     """
     found: dict[str, bytes] = {}
@@ -62,7 +65,7 @@ def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
         if name in found or is_leaf or (entry := _find_source(name, package)) is None:
             continue
         found[name] = entry.read_bytes()
-        # Python runs the packages around a module before the module.
+        # Before a module, Python runs the `__init__.py` of the package that contains it.
         pending += [
             name.rpartition(".")[0],
             *_imported_names(found[name], name, is_package=entry.name == "__init__.py"),
@@ -71,7 +74,7 @@ def find_dependencies(module: str, package: Traversable) -> dict[str, bytes]:
 
 
 def _find_source(module: str, package: Traversable) -> Traversable | None:
-    """Return the file of a module of `jobs`; None for another package, and for a name inside a module."""
+    """Return the source file of a module of `jobs`. Return None if the name is not that of a module of `jobs`."""
     first, *rest = module.split(".")
     if first != "jobs":
         return None
@@ -82,7 +85,7 @@ def _find_source(module: str, package: Traversable) -> Traversable | None:
 
 
 def _imported_names(source: bytes, module: str, is_package: bool) -> Iterator[str]:
-    """Yield the full names that a module imports: modules, and names that may be modules."""
+    """Yield the full dotted names that a module imports. Some may be functions or classes instead of modules."""
     for statement in import_statements(source):
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
@@ -95,7 +98,7 @@ def _imported_names(source: bytes, module: str, is_package: bool) -> Iterator[st
 
 @cache
 def import_statements(source: bytes) -> tuple[ast.Import | ast.ImportFrom, ...]:
-    """Return the imports of a module, those in its functions too, but not those below ``if TYPE_CHECKING:``.
+    """Return the import statements of a module, also those in functions, without those below ``if TYPE_CHECKING:``.
 
     Raises:
         SyntaxError: if `source` is not Python.

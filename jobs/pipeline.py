@@ -1,4 +1,4 @@
-"""Start a run, and run its steps, one or all of them."""
+"""Starts a run, and executes one or all of its pipeline steps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """The progress of one step, as log lines and as a small object in the run's folder; called with each message."""
+    """Reports the progress of one step. Call it with each message.
+
+    Each message is logged, and the latest message is kept in a small file in the run's folder.
+    """
 
     def __init__(self, run: Run, step: str, every_seconds: float = 1.0) -> None:
         self._uri = run.progress(step)
@@ -38,7 +41,7 @@ class Progress:
         self._last = float("-inf")
 
     def __call__(self, message: str) -> None:
-        """Log `message`; write it to the run's folder unless the last one is younger than `every_seconds`."""
+        """Log `message`. Write it to the run's folder as well, but at most once in `every_seconds`."""
         log.info("%s: %s", self._step, message)
         now = time.monotonic()
         if now - self._last >= self._every_seconds:
@@ -54,16 +57,17 @@ def start_run(
     places: Mapping[str, str] | None = None,
     engine: Literal["inline", "spark"] | None = None,
 ) -> Run:
-    """Resolve the configuration of a run and write it into the run's folder, unless it is there.
+    """Resolve the configuration of a run, and write it into the run's folder if the run does not exist yet.
 
-    An existing run keeps its settings, but takes those of the deployment anew (see `jobs.config.of_run`).
+    An existing run keeps its settings. Only the settings of the deployment are updated (see `jobs.config.of_run`).
 
-    `places` names the file or variable of each setting for errors. Settings without effect are logged.
+    `places` maps a setting to the file or environment variable that sets it, which errors name. Chosen settings that
+    have no effect are logged.
 
     Raises:
-        InputError: if the configuration is wrong, the corpus is missing or has no text, a file or model that the
-            settings name does not exist or not fit, the lake cannot be written to, or the run exists with another
-            configuration.
+        InputError: if the configuration is wrong; if the corpus is missing or has no text; if a file or model that the
+            settings name is missing or does not fit; if the lake cannot be written to; or if the run exists with
+            another configuration.
     """
     config = resolve(to_corpus(corpus) if corpus else "", preset, overrides, places)
     if config.reads_text and not corpus:
@@ -74,7 +78,10 @@ def start_run(
 
 
 def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | None = None) -> None:
-    """Check a resolved configuration and write it into the run's folder, as `start_run` does."""
+    """Check a resolved configuration, and write it into the run's folder if the run does not exist yet.
+
+    Errors are raised as by `start_run`.
+    """
     formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats if config.reads_text else None
     check_start(run, config)
     store.check_writable(run.lake_uri)
@@ -85,13 +92,13 @@ def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | Non
 
 
 def warn_inert(config: Config, keys: Iterable[str], facts: Facts) -> None:
-    """Log a line for each of `keys` that has no effect."""
+    """Log a warning for each of the settings `keys` that has no effect."""
     for line in explain_inert(config, keys, facts):
         log.warning("%s", line)
 
 
 def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
-    """Log a line for each setting of a step that a person has set without effect."""
+    """Log a warning for each setting of a step that a person has set but that has no effect."""
     sections = (step, "model") if step == "train" else (step,)
     chosen = [key for key in config.chosen if key.partition(".")[0] in sections]
     if chosen:
@@ -99,13 +106,13 @@ def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
 
 
 def _facts(run: Run, config: Config, **known: Any) -> Facts:
-    """Return what the lake has that decides about settings, and what is `known` besides."""
+    """Return the facts that decide whether settings have an effect: those read from the lake, and those in `known`."""
     seed = decided_seed(config, Pipeline.of(run))
     return Facts(inherits=inherits(run, config), split_seed=seed, **known)
 
 
 def read_config(run: Run) -> Config:
-    """Read the configuration in the run's folder. None, or one that is not valid, is an `InputError`."""
+    """Read the configuration in the run's folder. Raise InputError if it is missing or not valid."""
     try:
         return of_run.read_config(run)
     except FileNotFoundError:
@@ -113,10 +120,10 @@ def read_config(run: Run) -> Config:
 
 
 def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
-    """Run one step and return its statistics, which are also written to the run's folder if the step fails.
+    """Run one step and return its statistics. They are written to the run's folder, also if the step fails.
 
-    What training will start from is checked before text is tokenized, unless `start_run` has just done so
-    (`is_checked`), and again when the vocabulary is known.
+    The steps tokenize and windows first check what training will start from. With `is_checked`, tokenize skips this,
+    because `start_run` has just done it. The step windows checks again because the vocabulary is known by then.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     measured = Measurement(engine)
@@ -137,7 +144,7 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
 
 
 class Measurement:
-    """What a step costs its driver and Spark, from the construction on."""
+    """Measures what a step uses of the driver and of Spark, from the construction of this object on."""
 
     def __init__(self, engine: Engine) -> None:
         self.started = time.time()
@@ -147,7 +154,7 @@ class Measurement:
         self._earlier = {(row["stage"], row["attempt"]) for row in engine.stages()}
 
     def statistics(self) -> dict[str, Any]:
-        """Return the statistics that any step has."""
+        """Return the statistics that all steps have in common."""
         return {
             "driver_resident_bytes": self._process.memory_info().rss,
             "driver_cpu_load": self._process.cpu_percent() / 100,
@@ -157,7 +164,7 @@ class Measurement:
 
 
 def _write_statistics(run: Run, step: str, stats: dict[str, Any], measured: Measurement) -> None:
-    """Add what was measured to a step's statistics, and write them."""
+    """Add the measurements to a step's statistics, and write the statistics to the run's folder."""
     with _tolerated(step):
         stats |= measured.statistics()
     with _tolerated(step):
@@ -166,7 +173,7 @@ def _write_statistics(run: Run, step: str, stats: dict[str, Any], measured: Meas
 
 @contextmanager
 def _tolerated(step: str) -> Iterator[None]:
-    """Log an error in the block, of the lake, of Spark or of a report: none undoes the step that it describes."""
+    """Log an error in the block instead of raising it, since incomplete statistics must not make their step fail."""
     try:
         yield
     except Exception as error:
@@ -177,7 +184,7 @@ def _tolerated(step: str) -> Iterator[None]:
 def run_all(
     run: Run, engine: Engine, around: Callable[[str], AbstractContextManager[object]] = nullcontext
 ) -> dict[str, dict[str, Any]]:
-    """Run all steps of the run's configuration, each in the context `around(step)`; return the statistics of each."""
+    """Run all steps of a run, each in the context `around(step)`. Return the statistics by step."""
     config, stats = read_config(run), {}
     for step in config.steps:
         with around(step):

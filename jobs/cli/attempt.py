@@ -1,7 +1,7 @@
-"""An attempt at a step that somebody else numbers: its outcome is written to the lake when the process ends.
+"""One attempt at a step. The caller (the DAG) passes the attempt's number.
 
-``python -m jobs train --config <run>/config.json --attempt 2`` leaves ``<run>/steps/train/2/outcome.json``, whether the
-step is done, failed, refused or stopped by SIGTERM.
+When the process ends, it writes the outcome to the lake, whether the step is done, failed, refused or stopped by
+SIGTERM: ``python -m jobs train --config <run>/config.json --attempt 2`` writes ``<run>/steps/train/2/outcome.json``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("jobs")
 
 WRITE_SECONDS = 20.0
-"""Most seconds to try to write an outcome. The process has ended its work, and somebody waits for its exit code."""
+"""Longest time in seconds to try to write an outcome. The step has ended, and the caller waits for the exit code."""
 MOST_CHARACTERS = 1000
-"""Most characters of a line that says why a command ended."""
+"""Largest length in characters of a line that says why a command ended."""
 
 
 class _Terminated(BaseException):
-    """SIGTERM has arrived. No library takes this for an error of its own, as it would take an Exception."""
+    """Raised where SIGTERM arrives. It is not an Exception, so no ``except Exception`` in a library catches it."""
 
 
 class Attempt:
@@ -47,9 +47,10 @@ class Attempt:
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Attempt | None:
-        """Return the attempt that a command line names by --config and --attempt, or None.
+        """Return the attempt that the options --config and --attempt of a command line name.
 
-        The words are read before they are parsed, so that a wrong option leaves an outcome, too.
+        Return None if they do not name one. The options are found before the command line is parsed, so that an outcome
+        is written even if another option is wrong.
         """
         number, config = _value("--attempt", arguments), _value("--config", arguments)
         if config is None or number is None or not (number.isascii() and number.isdigit() and int(number)):
@@ -58,11 +59,11 @@ class Attempt:
 
         try:
             return cls(Run.of_config(config), arguments[0], int(number))
-        except InputError:  # the command says so
+        except InputError:  # the command itself reports it
             return None
 
     def end(self, exit_code: int, error: BaseException | None, message: str) -> None:
-        """Write the outcome. If the lake cannot be written to, a line of the log says so."""
+        """Write the outcome to the lake. If that fails, log a warning."""
         from jobs.lake.outcome import Outcome
         from jobs.lake.store import Store
 
@@ -86,7 +87,10 @@ class Attempt:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the file and line that raised an error: the innermost one of ours, else the innermost one."""
+    """Return the file and line that raised an error: of the innermost frame in this package, else in any code.
+
+    Return None if the error has no traceback.
+    """
     root = Path(jobs.__file__).parent
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
     here = Path(__file__)
@@ -96,7 +100,10 @@ def place_of(error: BaseException) -> str | None:
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """End the block where SIGTERM arrives, so that it can clean up, with a StoppedError. Only a main thread can."""
+    """Stop the block when SIGTERM arrives, so that it can clean up, then raise StoppedError.
+
+    SIGTERM is not handled outside the main thread, because Python does not allow that.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -109,7 +116,7 @@ def stopped_by_sigterm() -> Iterator[None]:
     try:
         yield
     except _Terminated as end:
-        message = "stopped by SIGTERM; finished work is kept, and the same command continues it"
+        message = "stopped by SIGTERM; finished work is kept; run the same command again to continue"
         raise StoppedError(message).with_traceback(end.__traceback__) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -117,7 +124,7 @@ def stopped_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _ignored_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM in the block, which is short."""
+    """Ignore SIGTERM while the block runs. The block must be short."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN) if is_main else None
     try:
@@ -128,7 +135,7 @@ def _ignored_sigterm() -> Iterator[None]:
 
 
 def _value(option: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of an option on a command line; None without it."""
+    """Return the value of an option on a command line. Return None if the option is missing."""
     for number, word in enumerate(arguments):
         if word == option:
             return next(iter(arguments[number + 1 :]), None)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from jobs.lake.layout import Pipeline
 
 _MODEL_CHARACTERS = 12
-"""So many characters of a model's name are shown, and are enough to name it."""
+"""Number of characters of a model's name that are shown. They are enough to name the model in a command."""
 
 PipelineName = Annotated[str, Argument(metavar="PIPELINE", help="Name of the pipeline.")]
 
 log = logging.getLogger(__name__)
 
 app = typer.Typer()
-champion = typer.Typer(help="Look at the champions of pipelines, and go back to an earlier one.", no_args_is_help=True)
+champion = typer.Typer(help="Show, promote and roll back the champions of pipelines.", no_args_is_help=True)
 app.add_typer(champion, name="champion")
 
 
@@ -62,7 +62,7 @@ def list_champions(lake: options.Lake = "lake") -> None:
 
 @champion.command("show")
 def show_champion(pipeline: PipelineName = DEFAULT, lake: options.Lake = "lake") -> None:
-    """Show the champion of a pipeline, what made it, and all changes that led to it: when, by whom, why."""
+    """Show the champion of a pipeline, its lineage, and the history of champions: when, by whom and why."""
     from jobs.lake.uri import readable
     from jobs.model_io.lineage import read_lineage
 
@@ -93,7 +93,7 @@ def show_champion(pipeline: PipelineName = DEFAULT, lake: options.Lake = "lake")
 def compare_champions(
     pipeline: PipelineName = DEFAULT,
     run: Annotated[
-        str | None, Option(metavar="RUN", help="A run to compare with. Default: the run of the champion before.")
+        str | None, Option(metavar="RUN", help="Run to compare with. Default: the run of the previous champion.")
     ] = None,
     lake: options.Lake = "lake",
 ) -> None:
@@ -104,7 +104,7 @@ def compare_champions(
     earlier = [each.run for each in found.history if each.model != found.model]
     other = run or (earlier[-1] if earlier else None)
     if other is None:
-        raise InputError(f"champion diff: {pipeline} had no champion before; name a run with --run")
+        raise InputError(f"champion diff: {pipeline} has no previous champion; name a run to compare with by --run")
     compare_runs([other, found.run or found.run_id], lake)
 
 
@@ -115,7 +115,7 @@ def promote_run(
         str | None,
         Option(
             metavar="NAME",
-            help="The pipeline that gets the champion. Default: that of the run; of a run without Airflow, `default`.",
+            help="Pipeline whose champion changes. Default: the run's pipeline, or `default` if the run is local.",
             show_default=False,
         ),
     ] = None,
@@ -124,7 +124,8 @@ def promote_run(
 ) -> None:
     """Make the model of a run the champion of a pipeline without a comparison.
 
-    Nights promote what is better by themselves. This is for what they cannot compare, such as another kind of model.
+    Runs of the DAG promote a better model by themselves. Use this command for a model that cannot be compared with the
+    champion, such as a model of another kind.
     """
     from jobs.lake.champion import promote_by_hand
     from jobs.lake.layout import Lake, Pipeline
@@ -147,12 +148,16 @@ def roll_back_champion(
     pipeline: PipelineName = DEFAULT,
     to: Annotated[
         str,
-        Option(metavar="MODEL", help="Beginning of an earlier champion's model, or its run. Default: the one before."),
+        Option(
+            metavar="MODEL",
+            help="First characters of an earlier champion's model, or the id of the run that trained it. Default: the"
+            " previous champion.",
+        ),
     ] = "",
     why: Annotated[str, Option(metavar="TEXT", help="The reason, for the history.")] = "by hand",
     lake: options.Lake = "lake",
 ) -> None:
-    """Make an earlier champion of a pipeline the champion again. Its model is checked first."""
+    """Make an earlier champion of a pipeline the champion again, after a check that its model is complete."""
     from jobs.lake.champion import roll_back
 
     change = roll_back(_pipeline(pipeline, lake), f"command line: {user_name()}", why, to)
@@ -182,12 +187,12 @@ def _read(name: str, lake: str) -> Champion:
 
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
-    """Return the numbers that a champion was judged by, with units, by their labels; without unknown ones."""
+    """Return the numbers by which a champion was judged, as texts with units, by label. Unknown ones are left out."""
     from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
     bits, loss = as_number(metrics.get("bits_per_byte")), as_number(metrics.get("valid_loss"))
-    is_of_tokens = bits is not None  # a model that predicts embeddings has no bits
+    is_of_tokens = bits is not None  # a model that predicts embeddings has no bits per byte
     texts = {
         "bits per byte": "" if bits is None else with_unit(bits, ""),
         "valid loss": "" if loss is None else with_unit(loss, "nats per token" if is_of_tokens else "squared distance"),
@@ -197,7 +202,7 @@ def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
 
 
 def _gain(found: object) -> str:
-    """Return how much lower the loss is than that of the champion before; "" if they were not compared."""
+    """Describe by how much the loss differs from the previous champion's. Return "" if they were not compared."""
     from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
@@ -206,11 +211,14 @@ def _gain(found: object) -> str:
         return ""
     documents = as_number(values.get("num_documents"))
     on = f", on {counted(int(documents), 'document')}" if documents is not None else ""
-    return f"loss {with_unit(abs(gain), 'share')} {'higher' if gain < 0 else 'lower'} than the champion's before{on}"
+    return f"loss {with_unit(abs(gain), 'share')} {'higher' if gain < 0 else 'lower'} than the previous champion's{on}"
 
 
 def _evaluation_set(judged_on: str, made_with: str) -> str:
-    """Return the versions of the evaluation set that a champion was judged on and made with; each is "" for none."""
+    """Describe the version of the evaluation set on which a champion was judged, and the version when it was made.
+
+    An argument is "" if there was no evaluation set.
+    """
     if made_with and judged_on not in ("", made_with):
         return f"version {judged_on}, and {made_with} when the model was made"
     version = judged_on or made_with

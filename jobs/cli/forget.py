@@ -30,8 +30,8 @@ def forget(
         list[str] | None,
         Argument(
             metavar="[TEXT]...",
-            help="File, folder or pattern of files with the documents to forget. Without any, the forgotten documents"
-            " are listed.",
+            help="File, folder or pattern of files with the documents to forget. Without TEXT and --hash, the documents"
+            " that are already forgotten are listed.",
             show_default=False,
         ),
     ] = None,
@@ -44,17 +44,18 @@ def forget(
         str,
         Option(
             metavar="RUN",
-            help="Run whose settings say how documents are made of a text; also champion:<pipeline> for the run of a"
-            " champion.",
+            help="Run whose settings are used to divide TEXT into documents. `champion` and `champion:<pipeline>` name"
+            " the run of a champion.",
         ),
     ] = "champion",
     lake: options.Lake = "lake",
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be forgotten, and forget nothing.")] = False,
 ) -> None:
-    """Leave documents out of every corpus of a lake from now on, and say which models have seen them.
+    """Leave documents out of every corpus of a lake from now on, and list the models that were trained on them.
 
-    A document is known by the hash of its text, in whatever file it is. Models keep what they have learned: train them
-    again from random weights. `nightjar gc` deletes the tokens of runs that are no longer kept.
+    A document is identified by the hash of its text, whatever file contains it. Models that were trained on a document
+    keep what they learned from it: train them again from random weights. The tokens of runs that are no longer kept are
+    deleted by `nightjar gc`.
     """
     from jobs.lake import forgotten
     from jobs.lake.layout import Lake
@@ -66,7 +67,7 @@ def forget(
         _list(place)
         return
     if not why and not dry_run:
-        raise InputError("--why: say why the documents are forgotten; the reason is recorded")
+        raise InputError("--why: missing; give the reason for forgetting the documents (it is recorded)")
     if not any(True for _ in all_runs(place)):
         raise InputError(f"{place.uri}: no run in this lake, so no document to forget; check --lake")
     read = _read(texts, like, place) if texts else {}
@@ -77,7 +78,7 @@ def forget(
         new = [each.hash for each in forgotten.forget(place, wanted, f"command line: {user_name()}", why)]
     done = "to forget" if dry_run else "forgotten from now on"
     known = len(set(wanted)) - len(new)
-    sys.stderr.write(f"{counted(len(new), 'document')} {done}, {known:,} forgotten before\n")
+    sys.stderr.write(f"{counted(len(new), 'document')} {done}, {known:,} already forgotten\n")
     if dry_run:
         write_table([{"document": forgotten.to_hex(each), "begins": read.get(each, "-")} for each in new])
     _report(place, wanted)
@@ -85,12 +86,12 @@ def forget(
 
 def _parse(text: str) -> int:
     if not re.fullmatch("[0-9a-fA-F]{16}", text):
-        raise InputError(f"--hash {text}: is no hash of a document; give its 16 hexadecimal digits")
+        raise InputError(f"--hash {text}: not the hash of a document; give its 16 hexadecimal digits")
     return int(text, 16)
 
 
 def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
-    """Return the hashes of the documents in some texts, each with how the document begins."""
+    """Return the hash of each document in `texts`, with the first characters of the document."""
     from jobs.config import Config
     from jobs.corpus.byte_ranges import ByteRange
     from jobs.corpus.check import check_corpus
@@ -130,7 +131,7 @@ def _list(lake: Lake) -> None:
 
 
 def _report(lake: Lake, hashes: Sequence[int]) -> None:
-    """Print the models that have seen some documents."""
+    """Print the models that were trained or validated on the documents with these hashes."""
     from jobs.model_io.document_use import find_sightings
 
     rows = [
@@ -144,4 +145,4 @@ def _report(lake: Lake, hashes: Sequence[int]) -> None:
     ]
     write_table(rows, ("through run",))
     if not rows:
-        sys.stderr.write("no model of this lake has seen them\n")
+        sys.stderr.write("no model of this lake was trained or validated on these documents\n")

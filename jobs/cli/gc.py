@@ -1,4 +1,4 @@
-"""Free the space of what nobody needs: ``nightjar gc --dry-run``."""
+"""Delete from a lake what is no longer needed: ``nightjar gc --dry-run``."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def gc(
     ] = 2.0,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would be deleted, and delete nothing.")] = False,
 ) -> None:
-    """Delete what nobody needs from a lake: earlier runs, datasets, checkpoints, models, packages, logs of clusters.
+    """Delete what is no longer needed from a lake: old runs, datasets, checkpoints, models, packages, cluster logs.
 
-    What a champion, an earlier champion, a kept run or a running one needs is never deleted. What is deleted is
-    recorded in the lake's folder audit.
+    Nothing is deleted that a champion, an earlier champion, a kept run or a running run needs. The list of what is
+    deleted is written to the folder `audit` of the lake.
     """
     from jobs.lake.gc import delete_garbage, find_garbage
     from jobs.lake.layout import Lake

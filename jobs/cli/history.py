@@ -36,9 +36,9 @@ def history(
     lake: options.Lake = "lake",
     port: Annotated[int, Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 18080,
 ) -> None:
-    """Open Spark's history server on the steps of a run, until Ctrl-C: stages, tasks, stragglers, executors.
+    """Show the steps of a run in Spark's history server until Ctrl-C: stages, tasks, stragglers, executors.
 
-    The event logs are copied from the run's folder in the lake. Steps that ran without Spark have none.
+    The event logs are copied from the run's folder in the lake. A step that ran without Spark has no event log.
     """
     from jobs.engine import history as logs
     from jobs.lake.layout import Lake
@@ -51,7 +51,7 @@ def history(
         server = logs.start_server(folder, chosen)
         try:
             _wait_until_up(server, chosen)
-            sys.stdout.write(f"http://{_HOST}:{chosen} has the steps of {run}; press Ctrl-C to end\n")
+            sys.stdout.write(f"http://{_HOST}:{chosen} shows the steps of {run}; press Ctrl-C to end\n")
             sys.stdout.flush()
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             server.wait()
@@ -62,7 +62,7 @@ def history(
 
 
 def _events_of(name: str, lake: Lake) -> str:
-    """Return the folder of the event logs of the run that `name` stands for; it is empty if no such run has logs."""
+    """Return the URI of the event logs of the run with this name. The folder is empty if no such run has logs."""
     from jobs.lake import store
     from jobs.lake.runs import only_one, runs_named
 

@@ -1,6 +1,6 @@
 """The command line: ``python -m jobs run --corpus text.txt --lake ./lake --preset tiny``.
 
-The launcher calls it on the cluster: ``spark-submit launcher.py train --config <folder of the run>/config.json``.
+On the cluster, the launcher calls `main`: ``spark-submit launcher.py train --config <folder of the run>/config.json``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def sample(
     ] = None,
     max_new_words: Annotated[int, Option(metavar="N", help="End the text after N words.")] = 20,
     min_new_words: Annotated[
-        int | None, Option(metavar="N", help="Do not end the text before N words, unless by --stop.")
+        int | None, Option(metavar="N", help="Write at least N words. Only --max-new-tokens and --stop end earlier.")
     ] = None,
     max_new_tokens: Annotated[
         int | None, Option(metavar="N", help="End the text after N tokens, instead of --max-new-words.")
@@ -74,14 +74,14 @@ def sample(
 ) -> None:
     """Write text with a trained model.
 
-    The prompt and its continuation go to standard output, messages to standard error. Without --prompt, a terminal asks
-    for one prompt after another; other input (echo TEXT | ...) is one prompt.
+    The prompt and its continuation are written to standard output, messages to standard error. If no prompt is given, a
+    terminal asks for one prompt after another. Input from a pipe (echo TEXT | ...) is one prompt.
     """
     if prompt is not None and prompt_file is not None:
         raise InputError("sample: give either --prompt or --prompt-file")
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    chosen = _validated(context.params, given)  # first, since the imports of torch take seconds
+    chosen = _validated(context.params, given)  # before torch is imported, which takes seconds
     if prompt_file is not None:
         prompt = _read_prompt(prompt_file)
 
@@ -122,10 +122,12 @@ def _read_prompt(path: str) -> str:
 
 
 def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> GenerateConfig:
-    """Return the options that are settings of the section generate; log those of `given` that have no effect.
+    """Return the settings of the section generate that the options of `sample` give.
+
+    Log a warning for each of the options `given` on the command line that has no effect.
 
     Raises:
-        InputError: naming an option that is out of range.
+        InputError: if an option is out of range. The message names the option.
     """
     from pydantic import ValidationError
 
@@ -143,7 +145,7 @@ def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> Generat
 
 
 def _with_options(message: str) -> str:
-    """Return a message about settings of the section generate with the options of `sample` in their place."""
+    """Replace the settings that a message names by the options of `sample`: ``generate.top_k`` by ``--top-k``."""
     return re.sub(r"\bgenerate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message)
 
 
@@ -207,7 +209,7 @@ _USES = {
     "folder": "pip install transformers, then in Python: from transformers import pipeline;"
     " print(pipeline('text-generation', {})('The man', max_new_tokens=40))",
 }
-"""How to use each form of an exported model."""
+"""A command that uses an exported model, for each format."""
 
 
 @app.command("export")
@@ -253,7 +255,7 @@ def export(
 
 
 def _check_output(output: str, *, is_folder: bool) -> None:
-    """Check that `output` can be written to, which replaces nothing but a file or an earlier model."""
+    """Check that `output` can be written to, and that this replaces nothing but a file or an earlier model."""
     from jobs.lake import store
     from jobs.lake.layout import MANIFEST
     from jobs.lake.uri import bucket_and_key, is_s3, join
@@ -272,11 +274,11 @@ def _check_output(output: str, *, is_folder: bool) -> None:
     names = {MANIFEST, *(entry.name for entry in before.files)} if before and before.kind == "model" else set()
     others = [info.uri for info in found if info.uri not in {join(output, name) for name in names}]
     if others:
-        raise InputError(f"{output}: holds files of no model, such as {others[0]}; name a new or empty folder")
+        raise InputError(f"{output}: holds files other than a model, such as {others[0]}; name a new or empty folder")
 
 
 def _check_local_output(output: str, *, is_folder: bool) -> None:
-    """Check that `output` is free, or a folder or file as `is_folder` says."""
+    """Check that a local `output` does not exist yet, or is a folder or a file as `is_folder` requires."""
     from jobs.lake.uri import local_path
 
     try:

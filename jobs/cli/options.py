@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ EngineName = Literal["inline", "spark"]
 
 
 def complete_preset() -> list[str]:
-    """Return the names of the presets, for the completion of the shell."""
+    """Return the names of the presets, for completion in a shell."""
     from jobs.config import preset_names
 
     return preset_names()
 
 
 def complete_setting(incomplete: str) -> list[tuple[str, str]]:
-    """Return the settings that start with `incomplete` and their descriptions, for the completion of the shell."""
+    """Return the settings that start with `incomplete` and their descriptions, for completion in a shell."""
     from jobs.config import flat_schema
 
     return [(f"{key}=", schema["description"]) for key, schema in flat_schema().items() if key.startswith(incomplete)]
@@ -28,11 +28,11 @@ Attempt = Annotated[
     Option(
         metavar="N",
         min=1,
-        help="Number of this attempt at the step of --config. The run's folder then gets its outcome, in"
-        " steps/STEP/N/outcome.json, however the step ends.",
+        help="Number of this attempt at the step, with --config. However the step ends, its outcome is written to"
+        " steps/STEP/N/outcome.json in the run's folder.",
     ),
 ]
-Config = Annotated[str | None, Option(metavar="URI", help="The config.json of a run that was started before.")]
+Config = Annotated[str | None, Option(metavar="URI", help="The config.json of an existing run.")]
 ConfigFile = Annotated[
     str | None,
     Option(metavar="FILE", help="TOML file with settings: [train] seed = 7. It may name corpus and preset, too."),
@@ -41,12 +41,12 @@ Corpus = Annotated[
     list[str] | None,
     Option(
         metavar="PLACE",
-        help="Text to train or evaluate on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path, file:///..."
-        " or s3://... Repeat the option for several places.",
+        help="Text to train or evaluate on: a file, folder or pattern of .txt, .jsonl or .parquet files, as a path,"
+        " file:///... or s3://... Repeat the option for several places.",
         show_default=False,
     ),
 ]
-Engine = Annotated[EngineName, Option(help="Processes of this machine (inline), or Spark.")]
+Engine = Annotated[EngineName, Option(help="Where tasks run: in processes on this machine (inline), or on Spark.")]
 Lake = Annotated[
     str,
     Option(metavar="PLACE", envvar="NIGHTJAR_LAKE", help="Folder of runs and models: path, file:///... or s3://..."),
@@ -63,8 +63,8 @@ Owner = Annotated[
     str | None,
     Option(
         metavar="NAME",
-        help="Who works on the run, such as a cluster. A lock that an earlier process of this owner has left is taken"
-        " over at once. Default: this process.",
+        help="Owner of the run's lock, such as a cluster. A lock that an earlier process of the same owner left behind"
+        " is taken over at once. Default: this process.",
     ),
 ]
 Preset = Annotated[
@@ -81,7 +81,8 @@ Project = Annotated[
     Option(
         metavar="NAME",
         envvar="NIGHTJAR_PROJECT",
-        help="Name of the deployment, part of a run's place. Give deployments that share a lake different ones.",
+        help="Name of the deployment, which is part of a run's path. Deployments that share a lake need different"
+        " names.",
     ),
 ]
 RunId = Annotated[

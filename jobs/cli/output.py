@@ -8,6 +8,6 @@ from typing import Literal
 
 
 def accept_any_text(instead: Literal["backslashreplace", "replace"] = "backslashreplace") -> None:
-    r"""Let standard output take characters that its encoding lacks: as escapes such as ``\u2588``, or as ``?``."""
+    r"""Make standard output write characters that its encoding lacks as escapes such as ``\u2588``, or as ``?``."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=instead)

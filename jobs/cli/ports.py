@@ -1,4 +1,4 @@
-"""Ports of this machine for servers that start some seconds after their port was chosen."""
+"""Chooses a free port of this machine for a server that starts some seconds later."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import socket
 from jobs.errors import InputError
 
 _CHOICES = range(20_000, 32_768)
-"""Systems give higher ports to outgoing connections, so that a port that was free a moment ago may be taken."""
+"""The ports to choose from. Higher ports serve outgoing connections and may be taken before the server starts."""
 
 
 def free_port(port: int) -> int:
-    """Return `port` if it is free on loopback, or any free port for 0. A taken port is an `InputError`."""
+    """Return `port` if it is free on the loopback interface. For 0, return any free port.
+
+    Raises:
+        InputError: if the port is taken.
+    """
     candidates = [port] if port else random.SystemRandom().sample(_CHOICES, 100)
     for candidate in candidates:
         try:

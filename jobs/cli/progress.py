@@ -1,4 +1,4 @@
-"""The progress of a step: one line that is redrawn on a terminal; elsewhere log lines, also while a model trains."""
+"""Shows the progress of a step: as one line that is redrawn on a terminal, and as log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ log = logging.getLogger("jobs")
 
 @contextmanager
 def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
-    """Show the latest message of a step while the block runs, and its duration at the end.
+    """Show the latest message of a step while the block runs, and the step's duration at the end.
 
-    Only on a terminal and with the log level INFO. Otherwise the log has a line for each message, and one every
-    `LINE_SECONDS` in training, whose workers have logs of their own.
+    This is done only on a terminal and with the log level INFO. Elsewhere each message is a log line already. Only the
+    workers of the step train write to logs of their own, so its latest message is logged every `LINE_SECONDS`.
     """
     if log_level != "INFO" or not sys.stderr.isatty():
         with _watching(partial(_log_lines, run, step)) if step == "train" else nullcontext():
@@ -48,7 +48,7 @@ def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
 
 @contextmanager
 def _watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run `watch` in a thread; set its event when the block ends, and wait for it."""
+    """Run `watch` in a thread. When the block ends, set the event that `watch` was given, and wait for the thread."""
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(ended,), daemon=True)
     watcher.start()
@@ -60,7 +60,7 @@ def _watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def _log_lines(run: Run, step: str, ended: threading.Event) -> None:
-    """Log the latest message every `LINE_SECONDS`, if there is a new one."""
+    """Log the latest message of the step every `LINE_SECONDS` if it is new, until `ended` is set."""
     last = _message(run, step)
     while not ended.wait(LINE_SECONDS):
         if (message := _message(run, step)) != last:
@@ -69,7 +69,7 @@ def _log_lines(run: Run, step: str, ended: threading.Event) -> None:
 
 
 def _redraw(run: Run, step: str, status: Status, started: float, ended: threading.Event) -> None:
-    """Redraw the line until the step has ended."""
+    """Redraw the line on the terminal until `ended` is set."""
     message = ""
     while not ended.wait(POLL_SECONDS):
         message = _message(run, step) or message
@@ -79,7 +79,7 @@ def _redraw(run: Run, step: str, status: Status, started: float, ended: threadin
 
 
 def _message(run: Run, step: str) -> str:
-    """Return the latest message of a step; "" if there is none yet."""
+    """Return the latest message of a step. Return "" if there is none yet."""
     with suppress(OSError, NightjarError):
         return str(store.read_json(run.progress(step)).get("message", ""))
     return ""

@@ -25,15 +25,16 @@ def replay(
     lake: options.Lake = "lake",
     run_id: Annotated[
         str | None,
-        Option(metavar="NAME", help="Name of the new run; an earlier replay is continued. Default: the time."),
+        Option(metavar="NAME", help="Name of the new run. An earlier replay is continued. Default: replay-<time>."),
     ] = None,
-    engine: Annotated[options.EngineName | None, Option(help="Default: that of the run.")] = None,
+    engine: Annotated[options.EngineName | None, Option(help="Default: the engine that trained the model.")] = None,
     master: options.Master = None,
 ) -> None:
-    """Make the model of a run again in a new run, and say whether the weights are equal, bit for bit.
+    """Make the model of a run again in a new run, and report whether the weights are equal bit for bit.
 
-    The new run takes the recorded settings, starting model and tokenizer. Where a time limit or a budget decided, it
-    follows the record. Exit code 1 says that the weights differ; the line names the first difference.
+    The new run takes the recorded settings, starting model and tokenizer. Where a time limit or a budget decided in the
+    old run, the new run repeats the recorded decision. If the weights differ, the exit code is 1, and the output names
+    the first difference.
     """
     from jobs.cli.progress import show_progress
     from jobs.engine.inline import InlineEngine
@@ -47,11 +48,11 @@ def replay(
     home = Lake(to_uri(lake))
     source = find_run(run, home, is_started=False)
     found = Replay.of(source)
-    # In the pipeline of the run, whose split decides the documents' sides.
+    # The new run has the same pipeline as the old one, because the pipeline's fixed split divides the documents.
     new_id = run_id or time.strftime("replay-%Y%m%d-%H%M%S")
     new = home.run(new_id, source.pipeline or LOCAL, source.project or PROJECT)
     config, chosen = found.config, engine or found.engine
-    found.check_corpus(InlineEngine())  # Spark would leave its event log of a replay that is refused
+    found.check_corpus(InlineEngine())  # not on Spark, which would write an event log even if the replay is refused
     for difference in found.warnings(chosen):
         log.warning("the weights may differ: %s", difference)
     found.prepare(new)

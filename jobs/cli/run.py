@@ -44,11 +44,13 @@ def run(
     engine: options.Engine = "inline",
     master: options.Master = None,
 ) -> None:
-    """Train a model on a text, and write text with it: all steps of the pipeline.
+    """Train a model on a text, and generate text with the model: all steps of the pipeline.
 
-    The steps are tokenize, windows, train and generate, and embed if train.embeddings asks for it. With use.model, a
-    model that exists is used instead: it generates text, or is evaluated on a text. Settings come from the preset, then
-    from --config-file, then from environment variables NIGHTJAR_<SECTION>_<KEY>, then from --set; the last one wins.
+    The steps are tokenize, windows, train and generate. With train.embeddings=embed, the step embed runs before train.
+    With use.model, an existing model is used instead: it generates text, or is evaluated on a text.
+
+    Settings come from the preset, from --config-file, from environment variables NIGHTJAR_<SECTION>_<KEY>, and from
+    --set. If several of these set the same key, the last of them wins.
     """
     from jobs.lake.models import read_used
     from jobs.lake.uri import join, readable
@@ -69,8 +71,8 @@ def run(
         sys.stdout.write(f"validation loss {train['valid_loss']:.4f} (baselines: {baselines_text(train)})\n")
         if train["valid_loss"] >= train.get("unigram_loss", math.inf):
             sys.stdout.write(
-                "It has learned nothing yet: the frequencies of the tokens alone give a lower loss (unigram). Train"
-                " longer, such as with --set train.epochs=20, or give more text.\n"
+                "The model has learned nothing yet: its loss is not below that of the tokens' frequencies alone"
+                " (unigram). Train longer, such as with --set train.epochs=20, or give more text.\n"
             )
         lines["next"] = command_line("sample", "--lake", lake, "--model", started.run_id, "--prompt", "The man")
     elif "generate" in stats and (used := read_used(started)):
@@ -81,7 +83,7 @@ def run(
 
 
 def run_to_the_end(new: NewRun, engine: options.EngineName, master: str | None) -> tuple[Run, dict[str, Any]]:
-    """Start or continue a run, and return it and the statistics of its steps."""
+    """Start or continue a run, and execute all its steps. Return the run and the statistics by step."""
     from jobs.cli.progress import show_progress
     from jobs.pipeline import read_config, run_all
 
@@ -93,7 +95,7 @@ def run_to_the_end(new: NewRun, engine: options.EngineName, master: str | None) 
 
 
 def local_master(config: Config) -> str:
-    """Return the Spark master of this machine for a whole run: a slot for each task that trains."""
+    """Return the Spark master URL to run all steps on this machine, with a slot for each training task."""
     spark = config.spark.filled(config.train.workers)
     return f"local[{(spark.executors or 1) * (spark.executor_cores or 1)},4]"
 
@@ -111,7 +113,7 @@ class NewRun(NamedTuple):
 
 
 def _start(new: NewRun, engine: options.EngineName) -> Run:
-    """Write the configuration of a run, unless it exists with the same one; log what the environment sets."""
+    """Start a run, or continue it if it exists with the same configuration. Log the settings from the environment."""
     from jobs.config import Config
     from jobs.config.given import gather
     from jobs.lake import store
@@ -128,13 +130,13 @@ def _start(new: NewRun, engine: options.EngineName) -> Run:
     preset = new.preset or given.preset or str(Config.model_fields["preset"].default)
     lake, run_id = Lake(to_uri(new.lake)), new.run_id or time.strftime("manual-%Y%m%d-%H%M%S")
     run, earlier = lake.run(run_id, project=new.project), lake.earlier_run(run_id)
-    if earlier.folder == run_id:  # or it may be the folder of another run
+    if earlier.folder == run_id:  # another folder could belong to a run with another id
         run = located(run, earlier)
     return start_run(run, corpus, preset, given.values, given.places, engine)
 
 
 def _add_step(step: str, text: str) -> None:
-    """Add the command of a step, whose help is `text`."""
+    """Add the command that runs one step, with the help text `text`."""
 
     def command(
         *,
@@ -156,7 +158,7 @@ def _add_step(step: str, text: str) -> None:
         _check_attempt(attempt, config)
         if config is None:
             if run_id is None:
-                raise InputError(f"{step}: name a run, by --config URI or by --run-id NAME; see --help")
+                raise InputError(f"{step}: needs --config URI or --run-id NAME, which names the run; see --help")
             config = _start(new, engine).config
         elif given := [
             name for name, value in new._asdict().items() if value is not None and name not in ("lake", "project")
@@ -203,7 +205,7 @@ def embed(
 
     _check_attempt(attempt, config)
     if (config is None) == (run_id is None):
-        raise InputError("embed: name a run, either with --config URI or with --run RUN; see --help")
+        raise InputError("embed: needs either --config URI or --run RUN, which names the run; see --help")
     run = Run.of_config(config) if config is not None else find_run(str(run_id), Lake(to_uri(lake)))
     chosen = engine or ("inline" if config is None else "spark")
     _run_step("embed", run.config, chosen, master, settings or (), owner=owner)
@@ -214,7 +216,10 @@ def embed(
 
 
 def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
-    """Return the command that prints neighbours of a word, or else the one that trains with the vectors."""
+    """Return the command to try next: one that prints the neighbours of a word, or one that trains with the vectors.
+
+    The second follows if neighbours have just been printed (`has_neighbours`).
+    """
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings
     from jobs.lake.layout import Lake
@@ -243,9 +248,9 @@ _add_step("evaluate", "Run the evaluate step of a run: compute the loss of the m
 
 
 def _check_attempt(attempt: int | None, config_uri: str | None) -> None:
-    """Check that --attempt is given with --config, from which `jobs.cli.attempt` finds the run's folder."""
+    """Raise InputError if --attempt is given without --config, from which `jobs.cli.attempt` finds the run's folder."""
     if attempt is not None and config_uri is None:
-        raise InputError("--attempt: name the run by --config URI")
+        raise InputError("--attempt: needs --config URI, which names the run")
 
 
 def _run_step(
@@ -265,7 +270,7 @@ def _run_step(
     run = Run.of_config(config_uri)
     config = override(read_config(run), step, parse_settings(settings))
     with held_run(run, owner), opened_engine(engine, config, master, events=run.spark_events) as chosen:
-        if not is_new:  # or starting it has warned
+        if not is_new:  # `start_run` has warned about a new run
             warn_inert_in_step(step, run, config)
         run_step(step, run, config, chosen, is_checked=is_new)
 
@@ -278,7 +283,7 @@ def facts(
     master: options.Master = None,
     owner: options.Owner = None,
 ) -> None:
-    """Record what the machines of a cluster have, in the run's folder (nightjar aws-smoke)."""
+    """Write facts about a cluster's machines to the run's folder, for `nightjar aws-smoke`."""
     from jobs.engine.machine_facts import of_machine
     from jobs.lake import store
     from jobs.lake.layout import Run
@@ -301,7 +306,7 @@ def check_metrics(
         str, typer.Argument(metavar="FILE", help="A metrics.csv: path, file:///... or s3://...", show_default=False)
     ],
 ) -> None:
-    """Check a file of training metrics (.csv) for defects, such as a loss that is no number."""
+    """Check a file of training metrics (.csv) for defects, such as a loss that is not a number."""
     from jobs.lake.uri import to_uri
     from jobs.statistics.check import check_file
 
@@ -309,12 +314,12 @@ def check_metrics(
     for finding in found:
         sys.stdout.write(f"{file}: {finding}\n")
     if found:
-        raise InputError(f"{file}: {len(found)} defect{'s' * (len(found) > 1)}")
+        raise InputError(f"{file}: {len(found)} defect{'s' * (len(found) > 1)} found")
     sys.stdout.write(f"{file}: no defects found\n")
 
 
 def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
-    """Yield the folder of the embeddings, then one line for each word: its nearest tokens with their cosines."""
+    """Yield a line with the folder of the embeddings, then a line for each word: its nearest tokens and the cosines."""
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings, token_names
     from jobs.embeddings.uses import Neighbours, find_token
@@ -337,7 +342,7 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 
 @contextmanager
 def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
-    """Hold the run's lock while the block runs. If another program takes the lock over, the block ends."""
+    """Hold the run's lock while the block runs. If another program takes the lock over, stop with StoppedError."""
     from jobs.lake.lock import locked
 
     reasons: list[str] = []
@@ -359,9 +364,10 @@ def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
 def opened_engine(
     name: options.EngineName, config: Config, master: str | None, local: str | None = None, events: str | None = None
 ) -> Iterator[Engine]:
-    """Yield the engine, and set up logging. Turn Ctrl-C into an error that says how to continue the run.
+    """Set up logging and yield the engine. Turn Ctrl-C into an error that says how to continue the run.
 
-    Without another master, Spark runs at `local`. Its event log goes to the folder `events` of the lake.
+    Spark uses the master `master`, else the setting spark.master, else `local`. `events` is the folder of the lake for
+    Spark's event log.
     """
     log_to_stderr(config.log_level)
     try:
@@ -377,9 +383,11 @@ def opened_engine(
         try:
             yield engine
         except BaseException:
-            with suppress(Exception):  # of a JVM that is gone; the error before counts
+            with suppress(Exception):  # the JVM may be gone; the first error is the one to report
                 engine.stop()
             raise
         engine.stop()
     except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; finished work is kept, and the same command continues it") from None
+        raise InterruptedRunError(
+            "interrupted; finished work is kept; run the same command again to continue"
+        ) from None

@@ -44,9 +44,10 @@ class Ending(NamedTuple):
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int:
-    """Run the command that `arguments` name, by default those of this process `prog`, and return the exit code.
+    """Run the command that `arguments` name, and return the exit code. The default is this process's arguments.
 
-    The outcome of a step with a numbered attempt is written to the lake, as `jobs.cli.attempt` describes.
+    Messages name the program `prog`. With --attempt, the outcome of the step is written to the lake, as
+    `jobs.cli.attempt` describes.
     """
     _open_closed_streams()
     accept_any_text()
@@ -65,7 +66,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
 
 
 def _invoke(app: typer.Typer, words: list[str], prog: str, around: AbstractContextManager[None]) -> Ending:
-    """Run a command in the context `around`; no exception leaves this function."""
+    """Run a command in the context `around`. An exception is not raised, but part of the returned ending."""
     try:
         with around, typer.main.get_command(app).make_context(prog, words) as context:
             context.command.invoke(context)
@@ -78,13 +79,13 @@ def _invoke(app: typer.Typer, words: list[str], prog: str, around: AbstractConte
         return Ending(InterruptedRunError.exit_code, error, "interrupted")
     except BrokenPipeError as error:  # the reader of the output, such as `head`, has closed it
         return Ending(BROKEN_PIPE, error, str(error))
-    except BaseException as error:  # noqa: BLE001 - `_report` raises it again if it is a defect of the program
+    except BaseException as error:  # noqa: BLE001 - `_report` raises the error again if it is a bug
         return Ending(error.exit_code if isinstance(error, NightjarError) else 1, error, str(error))
     return Ending(0)
 
 
 def _report(ending: Ending) -> None:
-    """Write the message of an error to standard error; raise the error if it is a defect of the program."""
+    """Write the message of an error to standard error. Raise an unexpected error again, because it is a bug."""
     error = ending.error
     if error is None or ending.exit_code == BROKEN_PIPE:
         return
@@ -101,14 +102,20 @@ def _report(ending: Ending) -> None:
 
 
 def command_line(*words: str) -> str:
-    """Return a command to try next, as this process was called: ``.venv/bin/nightjar sample --model RUN``."""
+    """Return a command for the user to try next, such as ``.venv/bin/nightjar sample --model RUN``.
+
+    The command starts the program in the same way as the user started this process.
+    """
     called = sys.argv[0]
     program = shlex.quote(called) if Path(called).name == "nightjar" else "python -m jobs"
     return f"{program} {shlex.join(words)}"
 
 
 def _open_closed_streams() -> None:
-    """Open /dev/null in place of standard streams that the caller has closed; a file would get their numbers."""
+    """Open /dev/null in place of standard streams that the caller has closed.
+
+    Otherwise the next files to be opened would get the file descriptors of these streams.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open until the end
@@ -117,12 +124,12 @@ def _open_closed_streams() -> None:
 def _say(message: str, *, may_have_lines: bool = False) -> None:
     """Write a message to standard error, as one line of printable text."""
     lines = message.splitlines() if may_have_lines else [message]
-    with suppress(OSError):  # standard error may be closed or full; the exit code says it
+    with suppress(OSError):  # standard error may be closed or full; the exit code still reports the error
         sys.stderr.writelines(f"{shorten(line, MOST_CHARACTERS)}\n" for line in lines)
 
 
 def _give_up_if_broken(stream: TextIO) -> None:
-    """Send to nowhere what a stream can no longer write, or Python's last flush fails with a traceback."""
+    """Redirect a broken stream to /dev/null. Otherwise Python's flush at exit would print a traceback."""
     try:
         stream.flush()
     except OSError:
@@ -131,7 +138,7 @@ def _give_up_if_broken(stream: TextIO) -> None:
 
 
 def log_to_stderr(level: str) -> None:
-    """Write log lines to standard error: Nightjar's from `level` on, those of libraries from warnings on."""
+    """Write log lines to standard error: those of Nightjar from `level` upwards, those of libraries from WARNING."""
     logging.addLevelName(5, "TRACE")
     logging.addLevelName(logging.WARNING, "WARN")
     logging.basicConfig(
@@ -141,14 +148,14 @@ def log_to_stderr(level: str) -> None:
 
 
 def _is_expected(error: BaseException) -> bool:
-    """Return True for errors of the disk, the network or AWS, whose message is enough without a traceback."""
+    """Return True for errors of the disk, the network or AWS. Their message is enough without a traceback."""
     from botocore.exceptions import BotoCoreError, ClientError  # takes 30 ms to import
 
     return isinstance(error, (OSError, ClientError, BotoCoreError))
 
 
 def _usage_error(error: typer.TyperException, prog: str) -> str:
-    """Return the message of a wrong command line: the command, what is wrong, and where the options are listed."""
+    """Return the message about a wrong command line: the command, what is wrong, and where to find its options."""
     context: typer.Context | None = getattr(error, "ctx", None)
     path = context.command_path if context else prog
     text = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
@@ -156,12 +163,12 @@ def _usage_error(error: typer.TyperException, prog: str) -> str:
         text = f"unexpected argument: {found[1]}"
         repeated = [param.opts[0] for param in context.command.params if param.multiple] if context else []
         if repeated:
-            text += f"; an option takes one value, repeat it for several ({', '.join(repeated)})"
+            text += f"; an option takes one value, repeat the option for several ({', '.join(repeated)})"
     return f"{path}: {text[0].lower()}{text[1:]}{'' if text[-1] == '?' else ';'} see {path} --help"
 
 
 def user_name() -> str:
-    """Return the user of this process and the machine, for records in the lake."""
+    """Return the user of this process and the machine as ``user@machine``, for records in the lake."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # a user id without a name

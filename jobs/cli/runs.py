@@ -39,7 +39,7 @@ app.add_typer(runs, name="runs")
 def list_runs(
     lake: options.Lake = "lake",
     search: Annotated[
-        str, Option(metavar="TEXT", help="Only runs with all these words in their names, preset, corpus or cause.")
+        str, Option(metavar="TEXT", help="Only runs with all these words in name, preset, corpus or cause of failure.")
     ] = "",
     status: Annotated[
         list[str] | None,
@@ -53,21 +53,23 @@ def list_runs(
     limit: Annotated[int, Option(metavar="N", min=1, max=1000, help="Rows of a page.")] = 20,
     page: Annotated[int, Option(metavar="N", min=1, help="Number of the page.")] = 1,
 ) -> None:
-    """List the runs of a lake, the newest first. The champion has a star."""
+    """List the runs of a lake, the newest first. A star marks the run of a pipeline's champion."""
     from jobs.lake.layout import Lake
     from jobs.lake.uri import to_uri
     from jobs.results.catalog import Catalog, Query
     from jobs.results.summary import Status
 
     if wrong := sorted(set(status or ()) - set(Status)):
-        raise InputError(f"--status {wrong[0]}: no state of a run; choose one of {', '.join(Status)}")
+        raise InputError(f"--status {wrong[0]}: not a state of a run; choose one of {', '.join(Status)}")
     statuses = frozenset(map(Status, status or Status))
     found = Catalog(Lake(to_uri(lake))).page(
         Query(search, statuses, sort, not ascending, offset=(page - 1) * limit, limit=limit)
     )
     if not found.runs:
         none = (
-            "no run matches" if search or status or page > 1 else "no runs yet; start one with: nightjar run --corpus"
+            "no run matches"
+            if search or status or page > 1
+            else "no runs yet; start one with: nightjar run --corpus FILE"
         )
         sys.stderr.write(f"{lake}: {none}\n")
         return
@@ -105,7 +107,7 @@ def _row_of(summary: Summary, page: Page) -> dict[str, str]:
 
 @runs.command("show")
 def show_run(run: RunName, lake: options.Lake = "lake") -> None:
-    """Show a run: its steps, results and curve of losses, and why it failed."""
+    """Show a run: its steps, results and loss curve, and why it failed."""
     from jobs.lake import store
     from jobs.lake.uri import readable
     from jobs.results.report import read_report
@@ -157,7 +159,7 @@ def compare_runs(
     names: Annotated[list[str], Argument(metavar="RUN RUN...", help="Two or more runs.", show_default=False)],
     lake: options.Lake = "lake",
 ) -> None:
-    """Compare runs: results, curves of the validation loss, and the settings that differ."""
+    """Compare runs: results, validation loss curves, and the settings that differ."""
     from jobs.results.comparison import Comparison, names_of
     from jobs.results.report import read_report
     from jobs.results.rows import losses_of
@@ -182,7 +184,7 @@ def report(
         Option(metavar="FOLDER", help="Folder to write to: path, file:///... or s3://... Default: the run's stats."),
     ] = None,
 ) -> None:
-    """Write the report of a run as it is now: report.html, a file that needs no network, and its plots as pictures."""
+    """Write the report of a run in its present state: report.html, which needs no network, and its plots as images."""
     from jobs.lake import store
     from jobs.lake.layout import REPORT
     from jobs.lake.uri import join, readable, to_uri

@@ -31,7 +31,7 @@ app = typer.Typer()
 log = logging.getLogger("jobs")
 
 MOST_COMPARED = 8
-"""Most runs that the runs page compares."""
+"""Largest number of runs that the page of runs can compare."""
 _REQUEST_SECONDS = 60.0
 _TOKEN, _USER, _PASSWORD = (f"NIGHTJAR_AIRFLOW_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
 Combination = Mapping[str, Any]
@@ -44,8 +44,8 @@ def sweep(
         list[str],
         Option(
             metavar="KEY=VALUES",
-            help="Setting with its values, such as train.seed=1,2,3, or as a JSON list. Repeat the option: every"
-            " combination is a run.",
+            help="Setting and its values, such as train.seed=1,2,3 or train.seed=[1,2,3]. Repeat the option for several"
+            " settings: every combination is a run.",
             autocompletion=options.complete_setting,
             show_default=False,
         ),
@@ -55,8 +55,8 @@ def sweep(
     preset: options.Preset = None,
     config_file: options.ConfigFile = None,
     settings: options.Settings = None,
-    name: Annotated[str | None, Option(metavar="NAME", help="Begins the ids of the runs. Default: the time.")] = None,
-    most: Annotated[int, Option(metavar="N", min=1, help="Largest number of runs.")] = 32,
+    name: Annotated[str | None, Option(metavar="NAME", help="Prefix of the runs' ids. Default: sweep-<time>.")] = None,
+    most: Annotated[int, Option(metavar="N", min=1, help="Refuse a sweep of more than N runs.")] = 32,
     project: options.Project = PROJECT,
     engine: options.Engine = "inline",
     master: options.Master = None,
@@ -64,16 +64,17 @@ def sweep(
         str | None,
         Option(
             metavar="URL",
-            help=f"Trigger the runs in this Airflow, with the token in {_TOKEN}, or the login in {_USER} and"
-            f" {_PASSWORD}.",
+            help="Trigger the runs in the Airflow at this URL. Set the environment variable"
+            f" {_TOKEN}, or {_USER} and {_PASSWORD}, to log in.",
         ),
     ] = None,
     dag: Annotated[str, Option(metavar="DAG", help="The DAG of the runs in Airflow.")] = "train_llm",
 ) -> None:
-    """Train a model for each combination of settings, and compare them.
+    """Train a model for each combination of settings, and compare the models.
 
-    The runs are experiments: none of them is promoted. Here, they run one after the other. With --airflow, a DAG runs
-    them, as many at a time as its max_active_runs allows. A sweep with the name of an earlier one goes on with it.
+    The runs are experiments: none of their models is promoted. Without --airflow, they run one after the other on this
+    machine. With --airflow, the DAG executes as many runs at a time as its max_active_runs allows. To continue an
+    earlier sweep, give its --name again.
     """
     from jobs.config.given import gather
     from jobs.lake import store
@@ -92,7 +93,7 @@ def sweep(
 
 
 def combine(vary: Sequence[str], most: int) -> list[Combination]:
-    """Return all combinations of the values in ``key=values``; the last key varies first."""
+    """Return all combinations of the values in ``key=values``. The last key varies fastest."""
     from jobs.config import flat_schema, unknown_key
 
     lists: dict[str, list[Any]] = {}
@@ -121,7 +122,7 @@ def _values(text: str) -> list[Any]:
 
 
 def _check(combinations: Iterable[Combination], given: Given, corpus: str | None, preset: str | None) -> None:
-    """Raise InputError if a combination is wrong, before any run starts."""
+    """Resolve all combinations before any run starts, and raise InputError if one is wrong."""
     from jobs.config import Config, resolve
 
     start = preset or given.preset or str(Config.model_fields["preset"].default)
@@ -133,7 +134,7 @@ def _check(combinations: Iterable[Combination], given: Given, corpus: str | None
 
 
 def _run(named: Mapping[str, Combination], new: NewRun, engine: options.EngineName, master: str | None) -> None:
-    """Run all combinations one after the other. One that fails does not keep the others from running."""
+    """Run all combinations one after the other. If a run fails, the next ones still run."""
     from jobs.lake.layout import Lake
     from jobs.lake.uri import to_uri
     from jobs.results.summary import read_summary
@@ -170,7 +171,7 @@ def _row(summary: Summary, combination: Combination) -> dict[str, str]:
 
 
 def _exact(value: object) -> str:
-    """Return a loss with four decimals, since those of a sweep may be nearly equal; "-" if there is none."""
+    """Return a loss with four decimals, since the losses of a sweep may be nearly equal. Return "-" without a loss."""
     from jobs.lake.strict_json import as_number
 
     loss = as_number(value)
@@ -182,14 +183,14 @@ def _shown(combination: Combination) -> str:
 
 
 def _trigger(url: str, dag: str, named: Mapping[str, Combination], conf: Mapping[str, Any]) -> None:
-    """Trigger the runs in Airflow. Those that exist already are left as they are."""
+    """Trigger the runs in Airflow. Runs that exist already are left as they are."""
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"--airflow {url}: no address of Airflow; give one such as https://airflow.example.org")
+        raise InputError(f"--airflow {url}: not an http or https URL; give one such as https://airflow.example.org")
     api = f"{url.rstrip('/')}/api/v2/dags/{dag}"
     token = _log_in(url.rstrip("/"))
     found = _ask(api, token)
     if found.get("is_paused"):
-        log.warning("the DAG %s is paused: its runs wait until it is not", dag)
+        log.warning("the DAG %s is paused: its runs wait until you unpause it", dag)
     for run_id, combination in named.items():
         body = {
             "dag_run_id": run_id,
@@ -212,7 +213,7 @@ def _log_in(url: str) -> str:
 
 
 def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Return Airflow's answer; None if what the request makes exists already."""
+    """Return the answer of Airflow's API to a request. Return None if the object to create exists already."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     data = None if body is None else json.dumps(body).encode()
@@ -226,11 +227,11 @@ def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
         detail = _detail(error)
         if error.code in (400, 401, 403, 404, 422):
             raise InputError(
-                f"{url}: Airflow refuses it ({error.code} {detail}); check the login and the DAG"
+                f"{url}: Airflow refuses the request ({error.code} {detail}); check the login and the DAG"
             ) from None
         raise NightjarError(f"{url}: Airflow failed ({error.code} {detail})") from None
     except (OSError, ValueError) as error:
-        raise NightjarError(f"{url}: no answer of Airflow ({error})") from None
+        raise NightjarError(f"{url}: no valid answer from Airflow ({error})") from None
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -63,5 +63,5 @@ def _lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Return a text without characters that would end the cell, or change a terminal."""
+    """Return a text with a blank for each control character, which could end the cell or alter the terminal."""
     return "".join(each if each.isprintable() else " " for each in text)

@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen section per step, resolved once and written into the run's folder.
+"""The configuration of a run: frozen sections of settings, resolved once and written into the run's folder.
 
 Airflow's scheduler loads this package, so it imports nothing but pydantic and the standard library.
 
@@ -60,7 +60,7 @@ SCORE, EVALUATE = "score", "evaluate"
 
 PREFIX = "NIGHTJAR_"
 RUN_KEYS = ("corpus", "preset")
-"""What a run starts from; no settings, but a configuration file may name them."""
+"""Keys that are not settings, but that a configuration file may have as well. A run starts from them."""
 INT8_MULTIPLE = 16
 """Number of inputs that torch's int8 kernel reads at a time, even beyond the end of a row."""
 _PRESETS = files("jobs.config") / "presets"
@@ -76,9 +76,10 @@ class Config(Section):
     preset: str = "demo"
     """Name of the preset that the settings start from."""
     chosen: tuple[str, ...] = ()
-    """Keys that a person has set in any place above the preset, in alphabetical order."""
+    """Keys of the settings that were set outside the preset (in a file, the environment, a command or the form), in
+    alphabetical order."""
     log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR"] = "INFO"
-    """Least severe log lines to write. DEBUG adds the traceback of errors."""
+    """Lowest level of the log lines to write. DEBUG adds the traceback of errors."""
     tokenize: TokenizeConfig = TokenizeConfig()
     windows: WindowsConfig = WindowsConfig()
     model: ModelConfig = ModelConfig()
@@ -101,7 +102,7 @@ class Config(Section):
             )
         if self.train.embeddings == EMBED and self.embed.size != self.model.embedding_size:
             raise ValueError(
-                f"embed.size ({self.embed.size}) must be model.embedding_size ({self.model.embedding_size}):"
+                f"embed.size ({self.embed.size}) must equal model.embedding_size ({self.model.embedding_size}):"
                 f" train.embeddings={EMBED} starts the model from these vectors"
             )
         if self.trains and (wrong := self.reason_against_dtype(self.model)):
@@ -109,7 +110,7 @@ class Config(Section):
         return self
 
     def reason_against_dtype(self, model: ModelConfig) -> str:
-        """Return why a model of this kind and shape cannot generate with `generate.dtype`; empty if it can."""
+        """Return why a model of this kind and shape cannot generate with `generate.dtype`. Return "" if it can."""
         if self.generate.dtype != "int8":
             return ""
         if model.kind != "transformer":
@@ -141,9 +142,9 @@ class Config(Section):
     def steps(self) -> tuple[str, ...]:
         """The steps of this run.
 
-        `embed` is one of them only if the model starts from its vectors, and `score` only if models are compared: for
-        promotion, with a split under which none has trained on the evaluation set. A run that uses a model has the step
-        of its task alone.
+        `embed` is included only if the model starts from its vectors. `score` is included only if the run may promote
+        its model and the split is fixed: with such a split, no model of the pipeline has trained on the evaluation set.
+        A run that uses a model has only the step of its task.
         """
         if not self.trains:
             return (self.use.task,)
@@ -156,7 +157,7 @@ class Config(Section):
 
     @property
     def text_settings(self) -> TokenizeConfig:
-        """The settings by which text becomes documents: long ones are cut only if the split needs it."""
+        """The settings that divide text into documents. Long documents are cut only for training with a fixed split."""
         is_cut = self.trains and self.windows.split == "fixed"
         piece_bytes = (self.tokenize.max_piece_bytes or PIECE_BYTES) if is_cut else None
         return self.tokenize.model_copy(update={"max_piece_bytes": piece_bytes})
@@ -180,7 +181,7 @@ def preset_names() -> list[str]:
 
 
 def preset_summary(name: str) -> str:
-    """Return the first sentences of a preset's description: the first line of its file."""
+    """Return the description of a preset, which is the first line of its file."""
     return (_PRESETS / f"{name}.toml").read_text("utf-8").partition("\n")[0].strip("# .")
 
 
@@ -190,10 +191,12 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     places: Mapping[str, str] | None = None,
 ) -> Config:
-    """Return the defaults, changed by the preset, then by `overrides` (dotted keys).
+    """Return the defaults, overridden by the preset, then by `overrides` (dotted keys).
 
-    The corpus of a run that reads none is left out. A wrong key or value is an `InputError`, which names the file or
-    variable that `places` has for the key.
+    If the run does not read text, the corpus is left out.
+
+    Raises:
+        InputError: if a key or value is wrong. The message names the file or variable that `places` has for the key.
     """
     if preset not in preset_names():
         raise InputError(f"preset '{shorten(preset)}' does not exist; choose one of {', '.join(preset_names())}")
@@ -203,7 +206,11 @@ def resolve(
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
-    """Return a copy of `config` with changed settings of one section (dotted keys). A wrong key is an `InputError`."""
+    """Return a copy of `config` with changed settings of one section (dotted keys).
+
+    Raises:
+        InputError: if a key is unknown or of another section, or a value is wrong.
+    """
     for key in settings:
         if not key.startswith(f"{section}."):
             raise InputError(f"{key}: only keys of '{section}' can be set here")
@@ -211,7 +218,7 @@ def override(config: Config, section: str, settings: Mapping[str, Any]) -> Confi
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Read settings of the form ``key=value``. Another form is an `InputError`."""
+    """Read settings of the form ``key=value``. Raise InputError for any other form."""
     values: dict[str, Any] = {}
     for setting in settings:
         key, found, text = setting.partition("=")
@@ -222,9 +229,12 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return the settings that variables ``NIGHTJAR_<SECTION>_<KEY>`` give, by their dotted keys.
+    """Return the settings that environment variables ``NIGHTJAR_<SECTION>_<KEY>`` give, by dotted key.
 
-    Blank variables count as absent. A variable of a section that has no such key is an `InputError`.
+    Blank variables are ignored.
+
+    Raises:
+        InputError: if a variable has the name of a section, but the section does not have the key.
     """
     keys = {variable_name(key): key for key in flat_schema()}
     sections = tuple({f"{PREFIX}{key.partition('.')[0].upper()}_" for key in keys.values() if "." in key})
@@ -238,23 +248,23 @@ def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, A
 
 
 def variable_name(key: str) -> str:
-    """Return the environment variable of a dotted key."""
+    """Return the name of the environment variable that gives the setting `key`."""
     return PREFIX + key.replace(".", "_").upper()
 
 
 def parse_value(text: str) -> Any:
-    """Return the value of a setting that is given as text: JSON if it can be read as JSON, else the text itself."""
+    """Return the value of a setting that is given as text: the parsed JSON, or the text itself if it is not JSON."""
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):  # also thousands of digits, or of brackets
+    except (ValueError, RecursionError):  # the latter for thousands of nested brackets
         return text
 
 
 @cache
 def flat_schema() -> Mapping[str, Mapping[str, Any]]:
-    """Return the JSON schema of every setting, by its dotted key.
+    """Return the JSON schema of every setting, by dotted key.
 
-    The schema of a key has its `description`, `default` and `section`, and its constraints (type, minimum, enum, ...).
+    Each schema has a `description`, a `default`, a `section`, and the constraints (type, minimum, enum, ...).
     """
     schema: dict[str, dict[str, Any]] = {}
     for name, field in Config.model_fields.items():
@@ -270,7 +280,7 @@ def flat_schema() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a field's schema as Airflow's form needs it: a list of types instead of ``anyOf [x, null]``."""
+    """Return a field's schema in the form that Airflow needs: a list of types instead of ``anyOf [x, null]``."""
     plain = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
     plain["description"] = " ".join(plain["description"].split())
     for choice in schema.get("anyOf", []):
@@ -281,7 +291,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], settings: Mapping[str, Any], places: Mapping[str, str]) -> Config:
-    """Return the validated configuration of `values` with the changes in `settings`."""
+    """Return the validated configuration of `values`, overridden by `settings` (dotted keys)."""
     known = flat_schema()
     for key, value in settings.items():
         if key not in known:

@@ -1,7 +1,7 @@
-"""When a setting acts: settings that depend on others, and lines for those that a person has set without effect.
+"""Conditions under which a setting acts (has an effect), and messages about settings that were set without effect.
 
-A setting that `RULES` does not name always acts. The descriptions of the settings, `jobs run`, the steps and the
-preflight all read this table.
+A setting always acts unless `RULES` or its section has a condition for it. The descriptions of the settings,
+`jobs run`, the steps and the preflight all use these conditions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from jobs.config.sections.promotion import PromotionConfig
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run besides its settings; None stands for unknown, which no line complains of."""
+    """What is known about a run besides its settings. None means not known.
+
+    Conditions on a fact that is not known count as fulfilled.
+    """
 
     engine: Literal["inline", "spark", "emr"] | None = None
     formats: frozenset[str] | None = None
     """Formats of the corpus: ``txt``, ``jsonl``, ``parquet``."""
     inherits: bool | None = None
-    """Whether there is a vocabulary for ``tokenize.tokenizer=inherit``."""
+    """Whether a vocabulary was found for ``tokenize.tokenizer=inherit``."""
     split_seed: int | None = None
-    """The value of ``windows.seed`` with which the pipeline's fixed split was decided; None if it is not decided."""
+    """The value of ``windows.seed`` with which the pipeline's split was fixed. None also if it is not fixed yet."""
     steps: tuple[str, ...] | None = None
-    """The steps that run, if not those of the configuration."""
+    """The steps that run, if they are not those of the configuration."""
 
 
 Holds = Callable[[BaseModel, Facts], bool]
@@ -39,7 +42,7 @@ class Condition:
     """A condition under which a setting acts."""
 
     text: str
-    """How a message states it: ``train.schedule=wsd``."""
+    """The condition in a message, after "with": ``train.schedule=wsd``."""
     holds: Holds
 
 
@@ -61,11 +64,11 @@ def _above(key: str, limit: float) -> Condition:
 
 
 def _without(key: str) -> Condition:
-    return Condition(f"no {key}", lambda config, _: value_of(config, key) is None)
+    return Condition(f"{key} unset", lambda config, _: value_of(config, key) is None)
 
 
 def _with(key: str) -> Condition:
-    return Condition(f"a {key}", lambda config, _: value_of(config, key) is not None)
+    return Condition(f"{key} set", lambda config, _: value_of(config, key) is not None)
 
 
 def _either(*conditions: Condition) -> Condition:
@@ -86,7 +89,7 @@ def _learns(config: BaseModel, facts: Facts) -> bool:
 
 _LEARNS = Condition("a vocabulary that is learned (tokenize.tokenizer)", _learns)
 _RECORDS = Condition(
-    "files of .jsonl or .parquet",
+    ".jsonl or .parquet files",
     lambda _, facts: facts.formats is None or not facts.formats.isdisjoint({"jsonl", "parquet"}),
 )
 _IS_TEXT = _one_of("tokenize.input", "text")
@@ -113,7 +116,7 @@ _DECIDES = Condition(
 _PROMOTES = _one_of("promotion.enabled", True)
 _SPOT = _above("cluster.task_instances", 0)
 _OWN_CLUSTER = Condition(
-    "a cluster of the run (no cluster.job_flow_id)",
+    "a cluster of the run's own (cluster.job_flow_id unset)",
     lambda config, _: value_of(config, "cluster.job_flow_id") is None,
 )
 _TIMEOUT = Condition(
@@ -195,7 +198,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "cluster.task_instance_types": (_SPOT,),
     "cluster.spot_timeout_minutes": (_SPOT,),
 }
-"""The conditions of each setting that does not always act; all of them must hold."""
+"""The conditions of each setting that does not always act. The setting acts if all of them hold."""
 
 _ON_CLUSTERS = _engine("emr")
 _TRAINS = _without("use.model")
@@ -207,7 +210,7 @@ _OF_SECTIONS = {
     "tokenize": (_EVALUATES,),
     "generate": (_GENERATES,),
 }
-"""The conditions of all settings of a section. Descriptions leave them out, since most runs fulfil them."""
+"""Conditions that all settings of a section share. Descriptions leave them out, since most runs fulfil them."""
 _OF_TOKENS = dict.fromkeys(
     (
         *("max_piece_bytes", "drop_duplicates", "drop_near_duplicates", "kind", "lowercase", "min_frequency"),
@@ -215,19 +218,22 @@ _OF_TOKENS = dict.fromkeys(
     ),
     (_TRAINS,),
 )
-"""The conditions of the settings of the section tokenize that do not decide how a document is read."""
+"""Conditions of those settings of the section tokenize that do not decide how a document is read.
+
+They take the place of the section's condition.
+"""
 _OF_ANY_RUN = ("train.workers",)
-"""The settings of these sections that act in every run: the number of executors follows from them."""
+"""Settings without the condition of their section. They act in every run: the number of executors depends on them."""
 
 
 def acts_with(key: str) -> str:
-    """Return the conditions of a setting as a sentence for its description; empty if it always acts."""
+    """Return the conditions of a setting as a sentence for its description. Return "" if `RULES` has none."""
     conditions = RULES.get(key)
     return f"Acts only with {', and with '.join(each.text for each in conditions)}." if conditions else ""
 
 
 def conditions_of(key: str) -> tuple[Condition, ...]:
-    """Return the conditions of a setting; those of a section come first."""
+    """Return all conditions of a setting, those of its section first."""
     section, _, name = key.partition(".")
     of_section = () if key in _OF_ANY_RUN else _OF_SECTIONS.get(section, ())
     if section == "tokenize":
@@ -241,9 +247,9 @@ def acts(config: BaseModel, key: str, facts: Facts) -> bool:
 
 
 def explain_inert(config: BaseModel, keys: Iterable[str], facts: Facts) -> Iterator[str]:
-    """Yield a line for each of `keys` that has no effect in a run with this configuration.
+    """Yield a message for each of `keys` that has no effect in a run with this configuration.
 
-    A setting that is off (``false``, or no value) is what happens anyhow.
+    Settings that are off (``false`` or None) are skipped, because the run behaves as they say.
     """
     for key in keys:
         value = value_of(config, key)

@@ -13,12 +13,15 @@ from jobs.errors import InputError, shorten
 from jobs.lake.uri import to_uri
 
 PIPELINE = "pipeline"
-"""The table of a configuration file that says when Airflow runs it."""
+"""Name of the table in a pipeline's file that says when Airflow runs the pipeline."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """Settings by their dotted keys; of several places, the last one wins."""
+    """The settings that a person gives, by dotted key.
+
+    The command line wins over the environment, and the environment wins over the file.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -37,7 +40,10 @@ def gather(
 ) -> Given:
     """Return the settings of a configuration file, overridden by the environment, then by ``key=value`` settings.
 
-    `read_bytes` returns the content of the file at a URI. A wrong file or key is an `InputError`.
+    `read_bytes` returns the content of the file at a URI.
+
+    Raises:
+        InputError: if the file or a key is wrong.
     """
     of_file = read_config_file(config_file, read_bytes) if config_file is not None else {}
     run = {key: of_file.pop(key, None) for key in RUN_KEYS}
@@ -55,12 +61,12 @@ def gather(
 
 
 def read_config_file(path: str, read_bytes: Callable[[str], bytes]) -> dict[str, Any]:
-    """Return the settings of a TOML file by their dotted keys: tables are sections. It may also name `RUN_KEYS`.
+    """Return the settings of a TOML file by dotted key, where a table is a section. The file may also have `RUN_KEYS`.
 
-    The file of a pipeline is such a file as well: its table ``[pipeline]`` is for Airflow, and counts for nothing here.
+    The file of a pipeline can be read as well. Its table ``[pipeline]`` is only for Airflow and is ignored here.
 
     Raises:
-        InputError: naming the file, and the line or key that is wrong.
+        InputError: if the file is wrong. The message names the file, and the line or key.
     """
     try:
         data = read_bytes(to_uri(path))
@@ -72,11 +78,11 @@ def read_config_file(path: str, read_bytes: Callable[[str], bytes]) -> dict[str,
 
 
 def parse_toml(path: str, data: bytes) -> dict[str, Any]:
-    """Return the content of a TOML file. An `InputError` names the file and the line that is wrong."""
+    """Parse the content of a TOML file. If it is wrong, raise an InputError that names the file and the line."""
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; convert it to UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         reason = shorten(error)
         raise InputError(f"{path}: not TOML ({reason[:1].lower()}{reason[1:]})") from None
@@ -85,7 +91,7 @@ def parse_toml(path: str, data: bytes) -> dict[str, Any]:
 
 
 def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in a table by their dotted keys, and `RUN_KEYS`. An `InputError` names an unknown key."""
+    """Return the settings and `RUN_KEYS` in a table, by dotted key. Raise InputError for an unknown key."""
     known = flat_schema().keys() | set(RUN_KEYS)
     values = dict(_flatten(table, known))
     for key in values:
@@ -95,7 +101,7 @@ def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values; an empty table that is no section counts as an unknown key."""
+    """Yield the dotted keys and values of nested tables. An empty table that is not a section is yielded as a key."""
     for name, value in table.items():
         key = f"{prefix}{name}"
         is_section = any(each.startswith(f"{key}.") for each in known)
@@ -106,7 +112,7 @@ def _flatten(table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -
 
 
 def _text(path: str, key: str, value: object) -> str:
-    """Return the value of one of `RUN_KEYS`: a text, or for a corpus a list of places."""
+    """Return the value of one of `RUN_KEYS` as text. A corpus may also be a list of places, which become lines."""
     listed = value if isinstance(value, list) and key == "corpus" else [value]
     places = [place for place in listed if isinstance(place, str) and place]
     if not places or len(places) < len(listed):

@@ -1,8 +1,9 @@
-"""What the nodes of a cluster have: processors, memory for YARN's containers, and GPUs, by EC2 instance type.
+"""The resources of a cluster's nodes by EC2 instance type: processors, memory for YARN's containers, and GPUs.
 
 `YARN_MB` is recorded from AWS's EMR Release Guide, page "Task configuration": ``yarn.nodemanager.resource.memory-mb``,
-which is also the largest container. The numbers of processors and GPUs are those of EC2's DescribeInstanceTypes. A type
-that is not recorded gets a size by rule, which is marked as unchecked: ``nightjar aws-smoke`` records the true one.
+which is also the size of the largest container. The numbers of processors and GPUs are those of EC2's
+DescribeInstanceTypes. The memory of a type that is not recorded is computed by a rule and marked as unchecked.
+``nightjar aws-smoke`` records its true memory.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ YARN_MB = {
 }
 """MB of memory for containers, by family and size."""
 _GPUS = {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8}
-"""GPUs of the sizes of g4dn, g5 and g6 that have several."""
+"""Number of GPUs of the sizes of g4dn, g5 and g6 that have more than one."""
 _GIB_A_CORE = {"c": 2, "m": 4, "r": 8}
 """GiB of memory for each processor in the families whose names begin with these letters."""
 _TYPE = re.compile(r"(?P<family>[a-z0-9-]+)\.(?:(?P<large>large)|(?P<times>\d*)xlarge)")
@@ -60,15 +61,15 @@ class Node:
 
     cores: int
     yarn_mb: int
-    """MB of memory for containers, and of the largest one."""
+    """MB of memory for containers, which is also the size of the largest container."""
     gpus: int = 0
     is_checked: bool = True
-    """False if `yarn_mb` is computed by rule and not recorded."""
+    """False if `yarn_mb` is computed by the rule and not recorded."""
 
 
 @cache
 def find_node(instance_type: str) -> Node | None:
-    """Return what a node of a type has; None if neither the record nor the rule covers the type."""
+    """Return the resources of a node of this type. Return None if neither the record nor the rule covers the type."""
     found = _TYPE.fullmatch(instance_type)
     if found is None:
         return None
@@ -82,7 +83,7 @@ def find_node(instance_type: str) -> Node | None:
 
 
 def _yarn_mb(memory_mb: int) -> int:
-    """Return less than EMR gives to containers on any recorded type with as much memory."""
+    """Return an estimate of the MB for containers: less than any recorded type with the same memory has."""
     if memory_mb <= 8 * GIB:
         return memory_mb * 5 // 8
     if memory_mb <= 32 * GIB:

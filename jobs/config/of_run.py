@@ -1,8 +1,8 @@
-"""The configuration of a run in the lake: it is written once, and what belongs to the deployment is read anew.
+"""The configuration of a run in the lake: written once, except for the settings of the deployment.
 
-``owner.json`` says whose run it is. ``config.json`` has all settings of the first start. A later start by the same
-owner keeps them, but takes the machines from its own environment: a wrong subnet must not stay for ever. Each change
-of those settings is a file ``deployment-<n>.json``, of which the last one counts.
+``owner.json`` names the owner of the run. ``config.json`` has all settings of the first start. A later start by the
+same owner keeps these settings, but replaces those of the deployment by its own, so that a wrong subnet can be
+corrected. Each change of the deployment's settings is a file ``deployment-<n>.json``. The last of these files counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import to_json
 
 DEPLOYMENT = ("log_level", "budget", "spark", "cluster")
-"""The setting and the sections that belong to the deployment, and so does `train.device`."""
+"""The setting and the sections that belong to the deployment. `train.device` belongs to it as well."""
 _DEVICE = "train.device"
 _MOST_NAMED = 3
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose run it is."""
+    """The project, pipeline, run id and configuration to which a run's folder belongs."""
 
     project: str
     pipeline: str
@@ -50,12 +50,18 @@ class Owner:
 
 
 def read_config(run: Run, store: Store = ENVIRONMENT) -> Config:
-    """Return the configuration of a run, with the last settings of the deployment. FileNotFoundError if it has none."""
+    """Return the configuration of a run, with the latest settings of the deployment.
+
+    Raises:
+        FileNotFoundError: if the run has no configuration.
+    """
     return _with_deployment(run, _read_first(run, store), _latest_deployment(run, store)[1])
 
 
 def claim(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
-    """Write the owner and the configuration of a run, unless it has them, and return the configuration that it has.
+    """Write the owner and the configuration of a run if it has none, and return the configuration of the run.
+
+    If the run exists, only its settings of the deployment are updated (see `renew`).
 
     Raises:
         InputError: if the run has another owner or another configuration.
@@ -70,12 +76,13 @@ def claim(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
 
 
 def renew(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
-    """Return the configuration of a run with the settings of the deployment that `config` has.
+    """Return the configuration of a run, with the settings of the deployment taken from `config`.
 
-    If they differ from the last ones, they are written. Other settings of `config` do not count.
+    If the settings of the deployment have changed, they are written to the lake. Other settings in `config` are
+    ignored.
 
     Raises:
-        InputError: if they do not fit the run's other settings.
+        InputError: if the settings of the deployment do not fit the run's other settings.
     """
     first = _read_first(run, store)
     while True:
@@ -91,9 +98,9 @@ def renew(run: Run, config: Config, store: Store = ENVIRONMENT) -> Config:
 
 
 def _check_owner(run: Run, config: Config, store: Store) -> None:
-    """Raise InputError if the run has another owner, or another configuration."""
+    """Raise InputError if the run has another owner or another configuration."""
     mine = Owner.of(run, config)
-    advice = "choose another run id, or another NIGHTJAR_PROJECT if this is another deployment"
+    advice = "choose another run id (--run-id), or another NIGHTJAR_PROJECT if this is another deployment"
     try:
         with reading(run.owner, "delete it if the run is yours"):
             found = Owner(**json.loads(store.read_bytes(run.owner)))
@@ -114,7 +121,7 @@ def _check_owner(run: Run, config: Config, store: Store) -> None:
         is_same = not differences
     if not is_same:
         shown = f" ({', '.join(differences[:_MOST_NAMED])})" if differences else ""
-        raise InputError(f"{run.uri}: this run exists with another configuration{shown}; {advice} (--run-id)")
+        raise InputError(f"{run.uri}: this run exists with another configuration{shown}; {advice}")
 
 
 def _read_first(run: Run, store: Store) -> Config:
@@ -122,7 +129,10 @@ def _read_first(run: Run, store: Store) -> Config:
 
 
 def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | None]:
-    """Return the number of the last change of the deployment's settings, and these; 0 and None if there was none."""
+    """Return the number of the last change of the deployment's settings, and the settings after that change.
+
+    Return 0 and None if there was no change.
+    """
     number, latest = 0, None
     while True:
         uri = run.deployment(number + 1)
@@ -131,7 +141,7 @@ def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | No
                 found = json.loads(store.read_bytes(uri))
                 known = [
                     key for key in (*DEPLOYMENT, _DEVICE) if key in found or key != "budget"
-                ]  # before there was one
+                ]  # earlier versions did not write the section budget
                 latest = {"chosen": list(found["chosen"]), **{key: found[key] for key in known}}
         except FileNotFoundError:
             return number, latest
@@ -139,7 +149,7 @@ def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | No
 
 
 def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | None) -> Config:
-    """Return the configuration `first` with other settings of the deployment."""
+    """Return the configuration `first` with the settings of `deployment`. Without these, return it unchanged."""
     if deployment is None:
         return first
     sections = {key: deployment[key] for key in DEPLOYMENT if key in deployment}
@@ -149,7 +159,7 @@ def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | No
         return Config.model_validate({**first.model_dump(), **sections, "train": train, "chosen": sorted(chosen)})
     except ValidationError as error:
         reason = first_wrong(error)
-    raise InputError(f"{run.uri}: the settings of this deployment do not fit the run's own: {reason}")
+    raise InputError(f"{run.uri}: the settings of this deployment do not fit the run's other settings: {reason}")
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -159,19 +169,19 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 def _deployment(config: Config) -> dict[str, Any]:
-    """Return the settings of the deployment, and which of them a person has chosen."""
+    """Return the settings of the deployment, and the keys of those that were set outside the preset."""
     chosen = [key for key in config.chosen if is_deployment(key)]
     sections = config.model_dump(mode="json", include=set(DEPLOYMENT))
     return {"chosen": chosen, **sections, _DEVICE: config.train.device}
 
 
 def is_deployment(key: str) -> bool:
-    """Return whether a setting belongs to the deployment, so that a retry takes it as it is then."""
+    """Return whether a setting belongs to the deployment. A retry takes such a setting from its own environment."""
     return key == _DEVICE or key.partition(".")[0] in DEPLOYMENT
 
 
 def _has(stored: Config, key: str) -> bool:
-    """Return whether a stored configuration has this setting: the version that wrote it may not have known it."""
+    """Return whether a stored configuration has this setting. One that an earlier version wrote may lack it."""
     *sections, name = key.split(".")
     return (
         all(section in stored.model_fields_set for section in sections)
@@ -182,7 +192,7 @@ def _has(stored: Config, key: str) -> bool:
 def _differences(
     one: Config, other: Config, name_one: str, name_other: str, ignored: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield each setting whose value differs: ``train.seed is 1 there, 2 here``; none whose key is ignored."""
+    """Yield each setting whose value differs: ``train.seed is 1 there, 2 here``. Keys in `ignored` are skipped."""
     values = [config.model_dump(mode="json") for config in (one, other)]
     for key in ("corpus", "preset", *flat_schema()):
         first, second = (reduce(getitem, key.split("."), each) for each in values)

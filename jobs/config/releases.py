@@ -1,7 +1,7 @@
-"""The EMR releases that Nightjar knows: the compatibility table.
+"""The compatibility table: the EMR releases that Nightjar supports.
 
-Recorded from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November 2026). What
-they do not say is in no field here.
+It is recorded from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November 2026),
+and has only what these notes say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Release(NamedTuple):
-    """What a release brings, as far as the job depends on it."""
+    """The properties of an EMR release on which the job depends."""
 
     spark: str
     hadoop: str
@@ -19,10 +19,10 @@ class Release(NamedTuple):
     python: tuple[str, ...]
     """Versions of Python for PySpark, the default first."""
     cuda: str
-    """Version of CUDA of the driver on nodes with GPUs (component nvidia-cuda)."""
+    """CUDA version of the GPU driver on nodes with GPUs (component nvidia-cuda)."""
     supported_until: str
     emr_endpoint: bool
-    """Whether clusters in private subnets need the VPC's endpoint of EMR's service."""
+    """Whether clusters in private subnets need a VPC endpoint for the EMR service."""
 
 
 RELEASES = {
@@ -45,5 +45,5 @@ RELEASES = {
         emr_endpoint=True,
     ),
 }
-"""The known releases by label, the default first."""
+"""The supported releases by label, the default first."""
 DEFAULT_RELEASE = next(iter(RELEASES))

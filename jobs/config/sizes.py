@@ -1,7 +1,7 @@
-"""Sizes of Spark's executors: those that a person gave, and the rest computed from the nodes of the cluster.
+"""Sizes of Spark's executors. Sizes that the settings do not give are computed from the nodes of the cluster.
 
-On YARN a container is an executor's JVM and its overhead, which is where Python and torch live. YARN places containers
-by memory alone (EMR's `DefaultResourceCalculator`). One node also holds the application master.
+On YARN, an executor is a container. Its memory is that of the JVM and the overhead, which Python and torch use. YARN
+places containers by memory alone (EMR's `DefaultResourceCalculator`). One node also holds the application master.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jobs.config.sections.cluster import LEAST_JVM_MB, megabytes
 from jobs.errors import InputError
 
 AM_MB = 512 + 384
-"""MB of the application master in client mode: Spark's defaults for its memory and overhead. In cluster mode it is the
-driver, see `am_mb`."""
+"""MB of the application master in client mode: Spark's defaults for its memory and overhead. In cluster mode, the
+application master is the driver (see `am_mb`)."""
 JVM_MB = 2048
-"""MB of an executor's JVM unless a person chose it. The data is in Python; the JVM only schedules."""
+"""MB of an executor's JVM if no setting gives it. The data is in Python; the JVM only schedules."""
 _KEYS = ("executors", "executor_cores", "executor_memory", "executor_overhead")
 
 
@@ -28,28 +28,28 @@ class Nodes:
 
     count: int
     smallest: Node
-    """The least that any of the allowed instance types has."""
+    """The fewest processors and the least memory that any of the allowed instance types has."""
     types: tuple[str, ...]
 
 
 def container_mb(memory: str, overhead: str) -> int:
-    """Return the MB of memory that an executor takes of a node."""
+    """Return the MB of a node's memory that an executor takes."""
     return megabytes(memory) + megabytes(overhead)
 
 
 def am_mb(spark: SparkConfig) -> int:
-    """Return the MB of memory that the application master takes of one node.
+    """Return the MB of one node's memory that the application master takes.
 
-    In cluster mode it is the driver, which gets as much for its Python process as for its JVM.
+    In cluster mode, the application master is the driver. Its Python process gets as much memory as its JVM.
     """
     return AM_MB if spark.deploy_mode == "client" else 2 * megabytes(spark.driver_memory)
 
 
 def sized(config: Config) -> Config:
-    """Return `config` with the sizes that nobody gave: one executor on each node, with all that the node has.
+    """Return `config` with all sizes filled in. By default, each node has one executor, which gets all of the node.
 
     Raises:
-        InputError: if the sizes need an instance type about which nothing is known.
+        InputError: if the sizes depend on an instance type whose resources are not known.
     """
     missing = [key for key in _KEYS if getattr(config.spark, key) is None]
     if not missing:
@@ -58,7 +58,7 @@ def sized(config: Config) -> Config:
     if nodes is None:
         unknown = ", ".join(name for name in config.cluster.training_types if find_node(name) is None)
         raise InputError(
-            f"cluster.core_instance_types: it is not known what a node of {unknown} has for Spark; set"
+            f"cluster.core_instance_types: the memory and processors of {unknown} are not known; set"
             f" {', '.join(f'spark.{key}' for key in missing)}, or choose other types (jobs/config/instances.py)"
         )
     workers, given = config.train.workers, config.spark.executor_cores
@@ -83,10 +83,11 @@ def sized(config: Config) -> Config:
 
 
 def check_placement(config: Config) -> None:
-    """Check that the nodes hold all executors of a configuration with sizes, and the application master.
+    """Check that the nodes of the cluster have room for all executors and for the application master.
 
     Raises:
-        InputError: which says how much an executor takes, how much a node has, and what to change.
+        InputError: if they lack room. The message says how much an executor takes, how much a node has, and what to
+            change.
     """
     nodes = _nodes(config)
     if nodes is None:
@@ -101,20 +102,20 @@ def check_placement(config: Config) -> None:
         raise InputError(_no_room(master, nodes))
     if size > room:
         raise InputError(
-            f"an executor takes {parts}, but {has}: lower the two, or choose larger cluster.core_instance_types"
+            f"an executor takes {parts}, but {has}: lower these settings, or choose larger cluster.core_instance_types"
         )
-    # The application master takes its place on one node, which then may hold one executor less.
+    # The application master takes room on one node, which may then hold fewer executors.
     held = (nodes.count - 1) * (room // size) + (room - master) // size
     if held < wanted:
         raise InputError(
-            f"spark.executors ({wanted}) do not fit: each takes {parts}, and {has}, of which one gives {master:,} MB to"
-            f" the application master, so that {nodes.count} nodes hold {held}: raise cluster.core_instances, or lower"
+            f"spark.executors ({wanted}) do not fit: each takes {parts}, and {has}; one node gives {master:,} MB to the"
+            f" application master, so that {nodes.count} nodes hold {held}: raise cluster.core_instances, or lower"
             " spark.executors, spark.executor_memory or spark.executor_overhead"
         )
 
 
 def _no_room(master: int, nodes: Nodes) -> str:
-    """Return the message about a driver in a container that is larger than a node."""
+    """Return the message about a driver whose container is larger than a node."""
     return (
         f"spark.deploy_mode=cluster: the driver takes {master:,} MB (twice spark.driver_memory), but a node"
         f" ({' or '.join(nodes.types)}) has {nodes.smallest.yarn_mb:,} MB for containers: lower spark.driver_memory, or"
@@ -123,23 +124,23 @@ def _no_room(master: int, nodes: Nodes) -> str:
 
 
 def check_gpus(config: Config) -> None:
-    """Check that a cluster with several GPUs on a node uses them right.
+    """Raise InputError if two tasks on a node with several GPUs could use the same GPU.
 
-    In rounds each task is on its own and does not know which GPUs of the node others use.
+    This can happen with rounds, in which the tasks of a node choose their GPUs independently.
     """
     cluster, train = config.cluster, config.train
     nodes = {name: find_node(name) for name in cluster.training_types}
     several = [name for name, node in nodes.items() if node is None or node.gpus > 1]
     if cluster.torch_build == "cuda" and several and train.strategy != "allreduce":
         raise InputError(
-            f"cluster.core_instance_types: {several[0]} has several GPUs, or nobody knows how many, and tasks of"
-            f" train.strategy={train.strategy} could share one of them; choose types with one GPU, or"
+            f"cluster.core_instance_types: {several[0]} has several GPUs, or an unknown number, and two tasks of"
+            f" train.strategy={train.strategy} could use the same GPU; choose types with one GPU, or"
             " train.strategy=allreduce"
         )
 
 
 def _nodes(config: Config) -> Nodes | None:
-    """Return the nodes that run executors; None if a type is not known."""
+    """Return the nodes that run executors. Return None if the resources of an instance type are not known."""
     cluster = config.cluster
     found = [find_node(name) for name in cluster.training_types]
     nodes = [node for node in found if node is not None]
@@ -150,5 +151,5 @@ def _nodes(config: Config) -> Nodes | None:
 
 
 def unchecked_types(config: Config) -> list[str]:
-    """Return the cluster's instance types whose memory is computed by rule, and not recorded."""
+    """Return those instance types of the cluster whose memory is computed by the rule and not recorded."""
     return [name for name in config.cluster.training_types if (node := find_node(name)) and not node.is_checked]

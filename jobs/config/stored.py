@@ -1,4 +1,4 @@
-"""Settings as files of the lake store them: those of a run, and those of a trained model in its ``config.json``."""
+"""Reads settings from files of the lake: those of a run, and those of a trained model in its ``config.json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARCHITECTURES = {
     "NightjarContextAttention": "context_attention",
     "NightjarEmbeddingRegression": "embedding_regression",
 }
-"""The kinds of models by their names in ``config.json``."""
+"""The kind of model (`model.kind`) by the name of its architecture in ``config.json``."""
 
 LLAMA_NAMES = {
     "vocab_size": "vocab_size",
@@ -27,16 +27,18 @@ LLAMA_NAMES = {
     "rope_theta": "rope_theta",
     "norm_epsilon": "rms_norm_eps",
 }
-"""Hugging Face's name of each of our settings."""
+"""Hugging Face's name of each property of a transformer, by the name used here."""
 
 _MAY_DIFFER = ("model.rope_theta", "model.norm_epsilon")
-"""The weights fit other values: a larger base of the wavelengths suits longer windows."""
+"""Settings that may differ from those of the stored model, since the weights fit other values as well. For example, a
+larger `rope_theta` suits longer windows."""
 
 
 def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the settings with which a run's model cannot take the weights of a stored one: key, stored value, own one.
+    """Yield the settings that prevent a run's model from taking the weights of a stored model.
 
-    `stored` is the content of the stored model's ``config.json``.
+    Each has the key, the stored model's value and the run's value. `stored` is the content of the stored model's
+    ``config.json``.
     """
     model, kind = config.model, _kind_of(stored)
     if kind != model.kind:
@@ -57,13 +59,13 @@ def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tu
 
 
 def _kind_of(stored: Mapping[str, Any]) -> Any:
-    """Return the kind of a stored model; the name of its architecture, or None, if it is of no kind of ours."""
+    """Return the kind of a stored model. If it is not supported, return the name of its architecture, or None."""
     (architecture,) = stored.get("architectures") or [None]
     return ARCHITECTURES.get(str(architecture), architecture)
 
 
 def kind_and_shape(stored: Mapping[str, Any]) -> tuple[Any, dict[str, int]]:
-    """Return the kind of a stored model, and of a transformer the settings of its widths with their values.
+    """Return the kind of a stored model and, if it is a transformer, its widths by the names of the settings.
 
     `stored` is the content of the stored model's ``config.json``.
     """
@@ -73,7 +75,7 @@ def kind_and_shape(stored: Mapping[str, Any]) -> tuple[Any, dict[str, int]]:
 
 
 def get(stored: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, or a whole section, of a stored configuration; None if it has no such key."""
+    """Return the value of a dotted key, or a whole section, of a stored configuration. Return None if it is missing."""
     value: Any = stored
     for name in key.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

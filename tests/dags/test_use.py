@@ -42,7 +42,7 @@ def test_a_run_that_only_generates_has_one_step_and_takes_no_turn(headless, emr,
         assert done.code == 0, done.log[-3000:]
         assert emr.steps(done.run.run_id) == [("generate", "COMPLETED")]
         assert emr.clusters(done.run.run_id) == ["TERMINATED"]
-        assert "train.seed=7 has no effect: it acts only with no use.model" in done.log
+        assert "train.seed=7 has no effect: it acts only with use.model unset" in done.log
         assert "Waiting for" not in done.log
         assert f"nightjar runs show {done.run.folder} --lake" in done.log  # the next command
     pipeline = Pipeline.of(first.run)

@@ -51,8 +51,8 @@ _MESSAGE = re.compile(r"(nightjar: |python -m jobs|nightjar[ :]|Shell .* not sup
 _NO_FAULT = re.compile(
     r"aws-plan: |.*: (no run matches|no runs yet|no document is forgotten)|\d+ to \d+ of \d+ runs; --page "
     r"|.* in (1 folder|[\d,]+ folders) (can be|were) freed"
-    r"|(1 document|[\d,]+ documents) (to forget|forgotten from now on), [\d,]+ forgotten before"
-    r"|no model of this lake has seen them"
+    r"|(1 document|[\d,]+ documents) (to forget|forgotten from now on), [\d,]+ already forgotten"
+    r"|no model of this lake was trained or validated on these documents"
 )
 _CACHE = "nightjar-cache-"
 """The start of the name of the cache folder, which is kept for later commands."""

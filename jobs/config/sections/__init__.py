@@ -16,7 +16,7 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _check_encodable(cls, value: Any) -> Any:
-        """Refuse text that no file and no request can hold: JSON may have it, and words of a command line."""
+        """Refuse text that cannot be encoded as UTF-8. It may come from JSON or from a command line."""
         try:
             json.dumps(value, ensure_ascii=False, default=repr).encode()
         except UnicodeEncodeError:

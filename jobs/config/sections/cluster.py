@@ -16,7 +16,8 @@ InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 InstanceTypes = Annotated[tuple[InstanceType, ...], Field(min_length=1, max_length=30)]
 _UNIT_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 LEAST_JVM_MB = 512
-"""Spark refuses to start in a JVM that has less than 450 MB without the space of its garbage collector."""
+"""Smallest size of a JVM for Spark, in MB. Spark refuses to start if less than 450 MB remain beside the space of the
+garbage collector."""
 
 
 def megabytes(size: str) -> int:
@@ -39,35 +40,36 @@ _NO_CUDA = frozenset({"g4ad"})  # with GPUs of AMD
 
 
 class SparkConfig(Section):
-    """Sizes that the cluster gives to the job."""
+    """The Spark application: where it runs, and how much of the machines it gets."""
 
     app_name: str = Field("nightjar", min_length=1)
     """Name of the Spark application, as Spark's web pages and YARN show it."""
     master: str | None = None
-    """Spark master to connect to, such as spark://host:7077, unless spark-submit was given one. Without a value, Spark
-    runs on this machine, with executors x executor_cores slots."""
+    """Spark master to connect to, such as spark://host:7077. If spark-submit was given a master, that one is used.
+    Without a value, Spark runs on this machine, with executors x executor_cores slots."""
     deploy_mode: Literal["client", "cluster"] = "client"
-    """Where the driver of a step on EMR runs. client: on the primary node, as a process of the step, so that a
-    cancelled step ends it. cluster: in a container on one of the other nodes, which must have room for it; a driver
-    whose step was cancelled then runs until its cluster is terminated. YARN starts no second driver in either mode:
-    Airflow tries the step again."""
+    """Where the driver of a step on EMR runs. client: on the primary node, as a process of the step, so that cancelling
+    the step ends the driver. cluster: in a container on one of the other nodes, which must have room for the driver. If
+    the step is cancelled, the driver then runs on until the cluster is terminated. In either mode, YARN starts no
+    second driver: Airflow retries the step."""
     driver_memory: JvmSize = "2g"
     """Memory of the driver's JVM, such as 2g or 512m. Raise it if the driver ends with an OutOfMemoryError."""
     executor_memory: JvmSize | None = None
     """Memory of each executor's JVM, such as 2g or 512m. Without a value, 2g, or less on small nodes."""
     executor_overhead: MemorySize | None = None
-    """Memory of each executor beside its JVM, such as 8g: its Python processes, which train the model, live there.
-    YARN kills an executor that takes more than both. Without a value, what is left of the cluster's node, or as much
-    as spark.executor_memory."""
+    """Memory of each executor beside its JVM, such as 8g, for the Python processes, which train the model. YARN kills
+    an executor that uses more than executor_memory and executor_overhead together. Without a value, all that is left
+    of the node on EMR, and as much as spark.executor_memory elsewhere."""
     executors: int | None = Field(None, ge=1, le=1024)
-    """Number of executors. The cluster's nodes must have room for all of them. Without a value, one for each node of
-    the cluster, or as many as train.workers needs on another Spark, at least 2."""
+    """Number of executors. The cluster's nodes must have room for all of them. Without a value, one for each node on
+    EMR, and as many as train.workers needs elsewhere, but at least 2."""
     executor_cores: int | None = Field(None, ge=1, le=256)
     """Number of tasks that an executor runs at the same time. All executors together must run at least
-    train.workers tasks. Without a value, the processors of the cluster's node, or what train.workers needs."""
+    train.workers tasks. Without a value, as many as the node has processors on EMR, and as many as train.workers needs
+    elsewhere."""
 
     def filled(self, workers: int = 1) -> Self:
-        """Return the sizes with all values, for a Spark whose nodes are not known."""
+        """Return these settings with all sizes filled in, for a Spark cluster whose nodes are not known."""
         executors = self.executors or max(2, math.ceil(workers / (self.executor_cores or 1)))
         memory = self.executor_memory or "2g"
         values = {
@@ -83,16 +85,17 @@ class ClusterConfig(Section):
     """The EMR cluster that exists only while a run lasts."""
 
     job_flow_id: str | None = Field(None, pattern=r"^j-[A-Za-z0-9]+$")
-    """Id of a cluster of your own, such as j-1ABCDEFGHIJKL, on which the steps run. It is never ended by a run. It
-    must have been started with this project's bootstrap action, Spark settings and tag nightjar:project, which
-    nightjar aws-plan shows, and with the instance types of this section, from which the sizes follow. Without a
-    value, each run has a cluster of its own."""
+    """Id of an EMR cluster of your own, such as j-1ABCDEFGHIJKL, on which the steps run. No run terminates this
+    cluster. Start it with the bootstrap action, the Spark settings and the tag nightjar:project that nightjar aws-plan
+    shows, and with the instance types of this section, from which the sizes of executors are computed. Without a
+    value, each run creates a cluster and terminates it at the end."""
     release_label: str = DEFAULT_RELEASE
     """EMR release. It decides the versions of Spark, Hadoop and Java. emr-spark-8.0.0 has Spark 4.0.2, with which the
-    code is tested, and is supported until 2028-05-20; emr-spark-8.1.0 has Spark 4.1.1, until 2029-09-07."""
+    code is tested, and is supported until 2028-05-20. emr-spark-8.1.0 has Spark 4.1.1, and is supported until
+    2029-09-07."""
     primary_instance_types: InstanceTypes = _GENERAL
     """EC2 instance types of the primary node, which runs the driver, such as ["m6i.xlarge", "m6a.xlarge"]. EMR takes
-    the first one that is available. If a cluster gets no capacity, or its bootstrap action fails, the run's next
+    the first type that is available. If a cluster gets no capacity, or its bootstrap action fails, the run's next
     cluster leaves out the first type of each list."""
     core_instance_types: InstanceTypes = _GENERAL
     """EC2 instance types of the core nodes, which run executors and are bought on demand. Types with GPUs (families g
@@ -100,8 +103,8 @@ class ClusterConfig(Section):
     core_instances: int = Field(2, ge=1, le=1000)
     """Number of core nodes."""
     task_instance_types: InstanceTypes = _GENERAL
-    """EC2 instance types of the task nodes, which run executors too, but on the cheaper spot market. AWS may take them
-    away at any time; training then resumes."""
+    """EC2 instance types of the task nodes. They run executors like the core nodes, but are bought on the cheaper spot
+    market. AWS may take them away at any time; training then resumes."""
     task_instances: int = Field(0, ge=0, le=1000)
     """Number of task nodes; 0 for none."""
     spot_timeout_minutes: int = Field(10, ge=5, le=1440)
@@ -109,8 +112,8 @@ class ClusterConfig(Section):
     root_volume_gb: int = Field(40, ge=15, le=100)
     """Size of each node's disk in GB, for the job's environment and local copies of data. CUDA needs at least 40."""
     subnet_ids: tuple[str, ...] = ()
-    """VPC subnets for the cluster, such as ["subnet-1", "subnet-2"]; EMR takes one that has room. Without a value, the
-    account's default subnet is used."""
+    """VPC subnets for the cluster, such as ["subnet-1", "subnet-2"]. EMR takes a subnet that has capacity. Without a
+    value, the account's default subnet is used."""
     primary_security_group: str | None = None
     """Id of the primary node's security group, such as sg-1. Without a value, EMR creates one."""
     core_security_group: str | None = None
@@ -125,12 +128,13 @@ class ClusterConfig(Section):
     """IAM instance profile of the nodes. It must allow them to read and write the lake."""
     wheelhouse: str | None = Field(None, pattern=r"^(s3|file)://.*/[0-9a-f]{64}$")
     """Folder of wheels from which nodes without internet access install Python packages. The command nightjar
-    aws-package wheelhouse makes one. Without a value, the nodes install from PyPI."""
+    aws-package wheelhouse makes such a folder. Without a value, the nodes install from PyPI."""
     idle_timeout_seconds: int = Field(900, ge=60, le=604_800)
-    """EMR terminates a cluster that has been idle for this many seconds, even if Airflow is down."""
+    """Seconds without work after which EMR terminates the cluster, even if Airflow is down."""
     time_to_live_hours: float | None = Field(None, gt=0)
-    """The DAG reap_clusters terminates a cluster that is older than this many hours. Without a value, and at the least,
-    one hour and step_timeout_seconds for each step: no run is ended whose steps keep to their limits."""
+    """Age in hours at which the DAG reap_clusters terminates the cluster. The default is one hour plus
+    step_timeout_seconds for each step of the run, and smaller values are raised to the default. So the cluster of a run
+    whose steps keep to their limits is never terminated too early."""
     step_timeout_seconds: int = Field(6 * 3600, ge=60)
     """Longest duration of a step in seconds. A step that takes longer is cancelled, and its run fails."""
     owner: str = "nightjar"
@@ -157,13 +161,13 @@ class ClusterConfig(Section):
         everything = self.primary_instance_types + training
         if len({architecture(name) for name in everything}) > 1:
             raise ValueError(
-                f"cluster.*_instance_types ({', '.join(everything)}) mix ARM (Graviton) and x86 processors:"
-                " the job's environment is built for one of them"
+                f"cluster.*_instance_types ({', '.join(everything)}) mix ARM (Graviton) and x86 processors, but the"
+                " job's environment is built for one of them; choose types with the same processors"
             )
         if len({has_cuda(name) for name in training}) > 1:
             raise ValueError(
-                f"cluster.core_instance_types and task_instance_types ({', '.join(training)}) must all have GPUs or"
-                " none: each worker waits for the slowest one"
+                f"cluster.core_instance_types and task_instance_types ({', '.join(training)}) must all have GPUs, or"
+                " all have none: each worker waits for the slowest worker"
             )
         if self.torch_build == "cuda" and self.architecture == "aarch64":
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The steps from text to windows and vectors: tokenize, windows and embed."""
+"""Settings of the steps from text to windows and vectors: tokenize, windows and embed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from jobs.config.sections import Section
 
 PIECE_BYTES = 1 << 14
-"""The largest size of a piece of a document, where the split needs pieces and no setting says another."""
+"""Largest size of a piece of a document in bytes, if the split needs pieces and `max_piece_bytes` has no value."""
 
 
 class TokenizeConfig(Section):
@@ -28,8 +28,8 @@ class TokenizeConfig(Section):
     """What to do with bytes that are not UTF-8, and with unpaired surrogates in JSON. `refuse` stops the run and
     reports the file and the offset. `replace` puts U+FFFD in their place and counts them."""
     drop_gutenberg: bool = False
-    """Leave out the headers, footers and licences that Project Gutenberg adds to its books; a file or record may hold
-    several books. Text without its marks is kept whole and counted."""
+    """Leave out the headers, footers and licences that Project Gutenberg adds to its books. A file or record may hold
+    several books. Text without the marks of Project Gutenberg is kept whole and counted."""
     normalize_nfc: bool = False
     """Convert text to Unicode normal form C, so that accented characters are encoded in one way only."""
     min_document_bytes: int = Field(0, ge=0)
@@ -37,29 +37,30 @@ class TokenizeConfig(Section):
     max_document_bytes: int | None = Field(None, ge=1)
     """Leave out documents longer than this many bytes. Without a value, no document is too long."""
     max_piece_bytes: int | None = Field(None, ge=1024)
-    """Cut longer documents into pieces of at most this many bytes, at places that the text around them decides. Each
-    piece is a document, on one side of the split. Without a value, 16,384. Smaller pieces give a small corpus the
-    wanted share for validation. It cannot change in the life of a pipeline."""
+    """Cut longer documents into pieces of at most this many bytes, at places that depend only on the text around them.
+    Each piece then counts as a document, and is on one side of the split. Without a value, 16,384. Smaller pieces help
+    a small corpus to reach windows.valid_fraction. The value cannot change once the split of a pipeline is fixed."""
     drop_duplicates: bool = False
-    """Keep only the first of several documents with the same text. Tokens of an earlier run are then not reused,
-    because each file depends on the others."""
+    """Keep only the first of several documents with the same text. Tokens of earlier runs are then not reused, because
+    the documents that are kept of a file depend on the other files."""
     drop_near_duplicates: bool = False
     """Keep only the first of several documents with nearly the same words (MinHash). Of two documents that share 80% of
-    their 5-word sequences, the later one is found in 9 of 10 cases. As with drop_duplicates, nothing is reused."""
+    their 5-word sequences, the later one is found in 9 of 10 cases. As with drop_duplicates, no tokens are reused."""
     kind: Literal["bpe", "word", "char"] = "bpe"
     """Kind of tokens when a vocabulary is trained. `bpe`: parts of words (byte-level BPE), which can represent any
     text. `word` and `char`: words and characters; those outside the vocabulary become `<unk>`."""
     lowercase: bool = False
     """Convert words or characters to lower case."""
     min_frequency: int = Field(1, ge=1)
-    """Smallest number of occurrences of a word or character in the vocabulary. Rarer ones become `<unk>`."""
+    """Number of occurrences that a word or character needs to be in the vocabulary. Rarer ones become `<unk>`."""
     tokenizer: str = Field("train", min_length=1)
-    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take that of the champion (of the
-    one that train.init names, else of the run's pipeline), else that of the latest run on this corpus, else learn it.
-    Any other value is the path or URI of a `tokenizer.json`, of any kind that Hugging Face tokenizers executes, with
-    the special token `<|endoftext|>`. With train.init, it must be the vocabulary of that model."""
+    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take the champion's vocabulary, or else
+    that of the latest run on this corpus, or else learn it. The champion is that of the pipeline that train.init names,
+    or else that of the run's own pipeline. Any other value is the path or URI of a `tokenizer.json` that the library
+    tokenizers of Hugging Face can execute, with the special token `<|endoftext|>`. With train.init, the vocabulary must
+    be that of the model to start from."""
     vocab_size: int = Field(8192, ge=3, le=1_000_000)
-    """Largest number of tokens in a vocabulary that is trained. BPE needs 258 or more: one for each byte, one for the
+    """Largest number of tokens in a vocabulary that is learned. BPE needs 258 or more: one for each byte, one for the
     end of a text, and the merged parts. 8,000 suits models of a few million parameters; larger models use 30,000 or
     more."""
     train_bytes: int = Field(256 * 2**20, ge=1024)
@@ -97,21 +98,23 @@ class WindowsConfig(Section):
     """How documents are divided into training and validation. `source`: by file. `block`: by contiguous
     blocks of the files. `hash`: by the content of each document. `tail`: the end of each file is for validation.
     `auto`: by file if there are 20 files or more, none is much larger than the others, and whole files give the wanted
-    share; else by block. Except with `source`, documents that are too long for that share are cut, with a gap of at
-    least a window; statistics count them and the gaps. `fixed`: by content, decided once for the life of a pipeline.
-    A document stays on its side when files come, go or are renamed; equal and nearly equal documents are on one side,
-    and one that is near to both sides is left out. Models are compared and promoted only with `fixed`."""
+    share; else by block. `fixed`: by content, decided once for a pipeline and never changed. With `block`, `hash` and
+    `tail`, documents that are too long for the wanted share are cut, and a gap of at least a window is left out at each
+    cut. The statistics count the cut documents and the gaps. With `fixed`, a document stays on its side when files are
+    added, removed or renamed. Equal and nearly equal documents are on the same side. A document that is nearly equal to
+    documents on both sides is left out. Models are compared and promoted only with `fixed`."""
     valid_fraction: float = Field(0.2, gt=0, lt=1)
-    """Part of the windows that is kept for validation: 0.2 is a fifth. The share that is reached differs by at most a
-    tenth of the smaller side (so 0.2 gives 0.18 to 0.22), or by one window. If the text cannot give that, one line says
-    why and what to set; the step ends with an error if a side has less than half of its share."""
+    """Share of the windows that is kept for validation: 0.2 is a fifth. The actual share differs by at most a tenth of
+    the smaller side (0.2 gives 0.18 to 0.22), or by one window. If the text does not allow this, a log line says why
+    and what to set. If a side gets less than half of its share, the step ends with an error."""
     shard_tokens: int = Field(2**20, ge=16)
     """Approximate number of tokens in a shard, which is the unit that workers download."""
     seed: int = Field(0, ge=0)
-    """Seed of the division into training and validation. Another seed chooses other documents."""
+    """Seed of the split. Another seed chooses other documents for validation."""
     leak_ngram: int = Field(13, ge=0, le=1000)
     """Length in tokens of the n-grams that measure contamination: the share of the validation n-grams that also occur
-    in the training text. If it is high, the validation loss measures memorization. 0 turns the measurement off."""
+    in the training text. If the share is high, the validation loss measures memorization. 0 turns the measurement
+    off."""
 
     @property
     def stride(self) -> int:
@@ -129,7 +132,7 @@ class EmbedConfig(Section):
     """The embed step: a vector for each token (word2vec: skip-gram with negative sampling)."""
 
     size: int = Field(128, ge=1, le=16_384)
-    """Dimension of the vectors. It must equal model.embedding_size if a model starts from them."""
+    """Dimension of the vectors. It must equal model.embedding_size if the model starts from the vectors."""
     window: int = Field(5, ge=1, le=1000)
     """Largest distance, in tokens, of two tokens that count as neighbours."""
     negative: int = Field(5, ge=1, le=1000)
@@ -146,6 +149,6 @@ class EmbedConfig(Section):
     workers: int = Field(2, ge=1, le=1024)
     """Number of tasks that train at the same time. Their vectors are averaged after each round."""
     sync_tokens: int = Field(2**18, ge=1)
-    """Number of tokens that each worker trains on in a round, approximately. More means less communication."""
+    """Approximate number of tokens that each worker trains on in a round. Higher values need less communication."""
     seed: int = Field(1, ge=0)
     """Seed of the initial vectors and of all random draws."""

@@ -1,4 +1,4 @@
-"""The model: its shape, its training, and the text that it generates."""
+"""Settings of the model: its shape, its training, and the text that it generates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jobs.config.sections import Section
 
 EPOCH = "epoch"
 Steps = Annotated[int, BeforeValidator(lambda value: 0 if value == EPOCH else value), Field(ge=0)]
-"""A number of steps; `epoch`, stored as 0, stands for those of an epoch."""
+"""A number of steps. `epoch`, which is stored as 0, stands for the steps of an epoch."""
 CHAMPION_OR_SCRATCH = "champion-or-scratch"
 """The value of `train.init` that starts from the promoted model, or from random weights if there is none."""
 
@@ -54,7 +54,7 @@ class ModelConfig(Section):
         if rotary and self.embedding_size % (2 * self.num_heads):
             raise ValueError(
                 f"model.embedding_size ({self.embedding_size}) must be a multiple of twice model.num_heads"
-                f" ({self.num_heads}): rotary positions turn pairs"
+                f" ({self.num_heads}): rotary positions rotate pairs of values"
             )
         if self.kind == "context_attention" and self.embedding_size % self.num_heads:
             raise ValueError(
@@ -73,50 +73,52 @@ class TrainConfig(Section):
     strategy: Literal["allreduce", "average", "diloco"] = "allreduce"
     """How workers combine their results. `allreduce`: they add their gradients at every step, which needs a fast
     network. `average` and `diloco`: each worker trains several steps alone in each round. Then `average` averages the
-    weights, and `diloco` takes a step of an outer optimizer (arXiv:2311.08105). Both survive the loss of machines."""
+    weights, and `diloco` takes a step of an outer optimizer (arXiv:2311.08105). In both, training goes on if
+    machines are lost."""
     sync_every: Steps = 30
     """Steps that each worker trains alone in a round; `epoch` or 0 makes each epoch one round. Higher values need less
     communication."""
     outer_learning_rate: float = Field(1.0, gt=0)
-    """Learning rate of the outer optimizer of `diloco`: SGD with Nesterov momentum on the mean change of a round."""
+    """Learning rate of the outer optimizer of `diloco`: SGD with Nesterov momentum on the mean weight delta of a
+    round."""
     outer_momentum: float = Field(0.3, ge=0, lt=1)
     """Momentum of the outer optimizer of `diloco`."""
     delta_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Number format in which workers send their changes of the weights after a round. `int8` sends a quarter of the
-    bytes of `float32`, with a scale for each row."""
+    """Number format in which workers send their weight deltas after a round. `int8` sends a quarter of the bytes of
+    `float32`, with a scale for each row."""
     allreduce_steps: int = Field(0, ge=0)
     """Number of steps to train by all-reduce before the first round."""
     state_every: int = Field(10, ge=1)
     """Number of rounds between two copies of the workers' optimizer states in the lake. In between, the states are only
-    on the workers' disks, and a lost worker loses its own."""
+    on the workers' disks, so that a lost worker loses its state."""
     init: str | None = None
     """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run,
     `champion`, or `champion:<pipeline>`. It must have the same tokenizer and the same shape. `champion-or-scratch` and
     `champion-or-scratch:<pipeline>` start from random weights if there is no champion yet."""
     early_stopping_evals: int | None = Field(None, ge=1)
-    """End training after this many validations in a row without a lower validation loss. Without a value, training runs
-    to its end."""
+    """End training after this many validations in a row without a new lowest validation loss. Without a value, training
+    runs to its end."""
     workers: int = Field(2, ge=1, le=1024)
-    """Number of tasks that train together. At most spark.executors x spark.executor_cores. On a cluster, one on each
-    node uses all its processors."""
+    """Number of workers, which are tasks that train together. It must be at most spark.executors x
+    spark.executor_cores. On a cluster, one worker on each node uses all processors of the node."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     epochs_of_new_text: float | None = Field(None, gt=0)
-    """Passes over the new text, which is in files that the run of the model in `train.init` did not have. Training
-    takes that number of tokens, drawn evenly from all text, unless train.epochs is reached first. So a night costs by
-    what is new, not by all there is. Without new text, or if the files of that run are not known, train.epochs
-    holds."""
+    """Length of training as a number of passes over the new text: the files that were not in the corpus of the model in
+    `train.init`. Training takes as many tokens as these passes have, but draws them evenly from all text. It never
+    takes more than train.epochs. So the cost of a nightly run depends on the amount of new text, not on the whole
+    corpus. If there is no new text, or the files of that model are not known, train.epochs decides alone."""
     max_tokens: int | None = Field(None, ge=1)
     """End training after this many tokens, unless train.epochs is reached first."""
     max_seconds: float | None = Field(None, gt=0)
-    """End training after this many seconds, unless train.epochs is reached first. It bounds the cost of a run."""
+    """End training after this many seconds, unless train.epochs is reached first. This limits the cost of a run."""
     batch_size: int = Field(32, ge=1)
-    """Number of windows in the global batch, over all workers together. Larger batches make training faster and its
+    """Number of windows in the global batch, over all workers together. Larger batches make an epoch faster and the
     gradients less noisy, but an epoch then has fewer steps."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Largest number of windows that a worker computes at once. The gradients of several such parts are summed
-    (gradient accumulation), so the result is the same. Set it if memory is short. A large GPU needs many windows at
-    once to be busy."""
+    """Largest number of windows that a worker computes at once. A larger part of the batch is computed in several such
+    parts, whose gradients are summed (gradient accumulation), so the result is the same. Set a value if memory is
+    short. A large GPU needs many windows at once to be busy."""
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = "muon"
     """`muon`: Muon for the matrices between the embeddings and the output, and AdamW for the rest; usually learns
     fastest. `adamw`: AdamW. `adam` and `sgd`: without weight decay."""
@@ -129,12 +131,12 @@ class TrainConfig(Section):
     min_learning_rate_ratio: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end of the linear, cosine and wsd schedules, relative to the highest one: 0.1 is a tenth."""
     decay_fraction: float = Field(0.3, gt=0, le=1)
-    """Last part of the run in which the wsd schedule lowers the learning rate."""
+    """Share of the run, at its end, in which the wsd schedule lowers the learning rate: 0.3 is the last 30%."""
     decay_per_epoch: float = Field(0.9, gt=0, le=1)
     """Factor by which the exponential schedule lowers the learning rate in an epoch, a little at each step."""
     warmup_steps: int = Field(50, ge=0)
-    """Number of steps over which the learning rate rises linearly to its highest value; at most a tenth of all steps,
-    and of the time that train.max_seconds or a budget gives."""
+    """Number of steps over which the learning rate rises linearly to its highest value. The warm-up takes at most a
+    tenth of all steps, and a tenth of the time that train.max_seconds or a budget allows."""
     weight_decay: float = Field(0.1, ge=0)
     """Weight decay of matrices with adamw and muon. Vectors are not decayed."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -149,28 +151,29 @@ class TrainConfig(Section):
     """Largest norm of the gradients. Larger gradients are scaled down to it, so that one bad batch does little harm."""
     embeddings: str | None = None
     """Vectors of tokens that the model starts from: the folder of an embeddings dataset, or a .csv, .parquet or
-    word2vec .txt file. `embed` learns them from the run's own text, in the step embed before training. Without a value,
-    they start at random."""
+    word2vec .txt file. `embed` learns the vectors from the run's own text, in the step embed before training. Without a
+    value, the vectors start at random."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of matrix products. `auto` takes bfloat16 if the hardware supports it, else float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the workers train. `auto` takes a GPU if there is one; a cluster whose instances have GPUs takes `cuda`.
-    `cuda` is an error at once if a worker sees no GPU, so that nobody pays for GPUs and trains on processors."""
+    `cuda` fails at once if a worker finds no GPU, so that you do not pay for GPUs while training on processors."""
     compile: bool = False
-    """Compile the model with torch.compile: the start takes half a minute longer, and the steps of a transformer take
-    less time, on a large GPU half. The workers need a C++ compiler; on a GPU, a C compiler and Python's headers."""
+    """Compile the model with torch.compile. The start then takes half a minute longer, and the steps of a transformer
+    take less time: on a large GPU, half the time. The workers need a C++ compiler, or on a GPU a C compiler and
+    Python's headers."""
     seed: int = Field(1234, ge=0)
     """Seed of the initial weights and of the order of the windows."""
     eval_every: Steps = 100
     """Number of steps between two validations, each of which is a row of metrics.csv. `epoch` or 0 validates at the end
-    of each epoch. The last step is always followed by one."""
+    of each epoch. The last step is always followed by a validation."""
     eval_windows: int = Field(512, ge=1)
     """Largest number of windows that a validation uses, evenly spaced over the validation text. With more windows, the
     loss is more exact and takes longer to compute."""
     checkpoint_every: int = Field(200, ge=1)
-    """Number of steps between two checkpoints. The last step is always followed by one."""
+    """Number of steps between two checkpoints. The last step is always followed by a checkpoint."""
     checkpoint_seconds: float = Field(300.0, gt=0)
-    """Longest time between two checkpoints in seconds: a lost worker costs about this much work at most."""
+    """Longest time between two checkpoints in seconds. If a worker is lost, at most about this much work is lost."""
     keep_checkpoints: int = Field(2, ge=1)
     """Number of latest checkpoints to keep; older ones are deleted."""
     keep_best: bool = True
@@ -179,13 +182,13 @@ class TrainConfig(Section):
     max_restarts: int = Field(3, ge=0)
     """Number of times that training resumes from the last checkpoint after a worker was lost."""
     on_divergence: Literal["stop", "rollback"] = "stop"
-    """What to do if the loss is not finite, or rises by more than max_loss_rise. `stop` ends the run; `rollback`
-    returns to the last checkpoint and leaves that batch out."""
+    """What to do if training diverges: the loss or the gradient is not finite, or the loss rises by more than
+    max_loss_rise. `stop` ends the run; `rollback` returns to the last checkpoint and leaves that batch out."""
     max_rollbacks: int = Field(3, ge=0)
     """Largest number of batches that `rollback` leaves out in a run. At the next divergence, the run ends."""
     max_loss_rise: float | None = Field(None, gt=0)
     """Rise of the loss, in nats, that counts as a divergence: from the mean of about the last 20 batches to the loss of
-    a batch. Without a value, only a loss that is not finite counts."""
+    a batch. Without a value, only a loss or gradient that is not finite counts."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker waits for the other workers of its group. A value below
     step_timeout_seconds + 60 is raised to that."""
@@ -213,7 +216,10 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _strategy_and_batch_fit(self) -> Self:
         if self.on_divergence == "rollback" and self.strategy != "allreduce":
-            raise ValueError("train.on_divergence=rollback needs train.strategy=allreduce; rounds support only stop")
+            raise ValueError(
+                f"train.on_divergence=rollback needs train.strategy=allreduce, not {self.strategy}, which supports only"
+                " stop"
+            )
         if self.batch_size < self.workers:
             raise ValueError(
                 f"train.batch_size ({self.batch_size}) must be at least train.workers ({self.workers}):"
@@ -223,13 +229,13 @@ class TrainConfig(Section):
 
 
 class GenerateConfig(Section):
-    """The generate step: text that continues prompts."""
+    """The generate step: how the model continues prompts."""
 
     prompts: tuple[str, ...] = Field(("The man starts with",), min_length=1)
     """Texts to continue. An empty text begins a new document."""
     prompts_file: str | None = None
-    """File with the prompts, which then replaces generate.prompts: a text file, or a .jsonl file whose lines have a
-    field `prompt`. A path, file:///... or s3://..."""
+    """File with the prompts, which are used instead of generate.prompts: a text file, or a .jsonl file whose lines have
+    a field `prompt`. A path, file:///... or s3://..."""
     prompt_unit: Literal["line", "file"] = "line"
     """Part of a text file of prompts that is one prompt: each `line`, or the whole `file`."""
     num_samples: int = Field(3, ge=1, le=10_000)
@@ -237,8 +243,8 @@ class GenerateConfig(Section):
     max_new_words: int = Field(20, ge=1)
     """Longest continuation in words, unless max_new_tokens has a value."""
     min_new_words: int | None = Field(None, ge=1)
-    """Shortest continuation in words: the end of the text is not drawn before. Only generate.max_new_tokens and
-    generate.stop can end it earlier."""
+    """Shortest continuation in words: the end-of-text token is not drawn before. Only generate.max_new_tokens and
+    generate.stop can end a continuation earlier."""
     max_new_tokens: int | None = Field(None, ge=1)
     """Longest continuation in tokens. With a value, max_new_words has no effect."""
     temperature: float = Field(0.8, ge=0)
@@ -256,9 +262,9 @@ class GenerateConfig(Section):
     """Penalty for tokens that already occur in the prompt or in the text. 1 changes nothing; 1.1 to 1.3 avoids
     loops."""
     stop: tuple[str, ...] = ()
-    """Texts that end a continuation. It ends before the first of them."""
+    """Texts that end a continuation. The continuation ends before the first of these texts."""
     seed: int = Field(0, ge=0)
-    """Seed of the random draws. The same seed gives a run the same text, whatever the number of tasks."""
+    """Seed of the random draws. With the same seed, a run generates the same text, whatever the number of tasks."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Number format of matrix products. `float32` gives the same text on machines with the same floating-point
     rounding. `bfloat16` is faster for many prompts. `int8` stores the matrices of a transformer in a quarter of the

@@ -116,7 +116,9 @@ def test_a_wrong_number_leaves_nothing(run, number, capsys):
 )
 def test_an_attempt_needs_a_run(arguments, tmp_path, capsys):
     assert main([*arguments, "--attempt", "1"]) == 2
-    assert ("not a run's configuration" if "x.json" in arguments else "name the run") in capsys.readouterr().err
+    assert (
+        "not a run's configuration" if "x.json" in arguments else "--attempt: needs --config URI"
+    ) in capsys.readouterr().err
 
 
 def test_sigterm_is_an_outcome(run):
@@ -136,6 +138,6 @@ def test_sigterm_is_an_outcome(run):
     assert process.returncode == 1, lines
     left = outcome(run, "tokenize")
     assert (left.exit_code, left.exception) == (1, "StoppedError")
-    assert left.message == "stopped by SIGTERM; finished work is kept, and the same command continues it"
+    assert left.message == "stopped by SIGTERM; finished work is kept; run the same command again to continue"
     assert left.place.startswith("jobs/lake/_s3.py:")
     assert lines[-1] == f"nightjar: {left.message}"

@@ -87,7 +87,7 @@ def test_each_fact_is_shown_once_with_its_unit_and_nothing_that_is_not_known(lak
     }
     gain = {"value": 0.0312, "lower": 0.01, "num_documents": 12, "num_equal": 11.5}
     found = shown({**alone, "gain": gain, "evaluation_set": "00000002"})
-    assert found["gain"] == "loss 3.12% lower than the champion's before, on 12 documents"
+    assert found["gain"] == "loss 3.12% lower than the previous champion's, on 12 documents"
     assert found["evaluation set"] == "version 00000002"
     assert run(lake, "list") == 0
     last = capsys.readouterr().out.splitlines()[-1]
@@ -135,7 +135,7 @@ def test_a_person_promotes_a_run_without_a_comparison(lake, capsys, caplog):
             ("show", "prose"),
             "pipelines/prose/champion.json: no champion yet; pipelines with a champion: default, poems",
         ),
-        (("diff",), "champion diff: default had no champion before; name a run with --run"),
+        (("diff",), "champion diff: default has no previous champion; name a run to compare with by --run"),
         (("rollback",), "pipelines/default/champion.json: no earlier champion to go back to; nightjar champion show d"),
         (("rollback", "poems", "--to", "x"), "no earlier champion to go back to"),
         (("diff", "--run", "none"), "none"),

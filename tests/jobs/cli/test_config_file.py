@@ -69,4 +69,4 @@ def test_what_lacks_or_clashes_is_one_line(folder, arguments, message, capsys):
 
 def test_a_step_needs_a_run(capsys):
     assert main(["train"]) == 2
-    assert "train: name a run, by --config URI or by --run-id NAME" in capsys.readouterr().err
+    assert "train: needs --config URI or --run-id NAME" in capsys.readouterr().err

@@ -83,10 +83,10 @@ def test_models_that_saw_a_document_are_named(lake, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--hash", "12"), "--hash 12: is no hash of a document; give its 16 hexadecimal digits"),
-        (("--hash", "0x12345678901234"), "is no hash of a document"),
-        (("--hash", "1234_5678_9012_3"), "is no hash of a document"),
-        (("letter.txt",), "--why: say why the documents are forgotten"),
+        (("--hash", "12"), "--hash 12: not the hash of a document; give its 16 hexadecimal digits"),
+        (("--hash", "0x12345678901234"), "not the hash of a document"),
+        (("--hash", "1234_5678_9012_3"), "not the hash of a document"),
+        (("letter.txt",), "--why: missing; give the reason for forgetting the documents"),
         (("letter.txt", "--why", "x"), "champion.json: no champion yet; name a run with --like"),
         (("letter.txt", "--why", "x", "--like", "nobody"), "nobody"),
     ],

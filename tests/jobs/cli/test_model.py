@@ -310,7 +310,7 @@ def test_options_without_effect_are_said(folder, caplog, capsys):
     assert main([*command, *inert]) == 0
     lines = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
     assert sorted(lines) == [
-        "--max-new-words=4 has no effect: it acts only with no --max-new-tokens",
+        "--max-new-words=4 has no effect: it acts only with --max-new-tokens unset",
         "--seed=3 has no effect: it acts only with --temperature of 1e-6 or more",
         "--top-k=5 has no effect: it acts only with --temperature of 1e-6 or more",
     ]

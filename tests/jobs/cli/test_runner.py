@@ -33,7 +33,10 @@ def commands():
         (("--bogus",), "no such option: --bogus"),
         (("export",), "python -m jobs export: missing option '--model'"),
         (("run", "--corpus"), "option '--corpus' requires an argument"),
-        (("run", "--corpus", "a", "b"), "unexpected argument: b; an option takes one value, repeat it for several"),
+        (
+            ("run", "--corpus", "a", "b"),
+            "unexpected argument: b; an option takes one value, repeat the option for several",
+        ),
         (("run", "--corpsu", "a"), "no such option: --corpsu (Possible options: --corpus)"),
         (("run", "--corpus", "a", "--engine", "quantum"), "'quantum' is not one of 'inline', 'spark'"),
         (
@@ -62,10 +65,10 @@ def test_a_wrong_command_is_one_line_that_names_the_help(arguments, message, cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train",), "train: name a run, by --config URI or by --run-id NAME"),
+        (("train",), "train: needs --config URI or --run-id NAME"),
         (("run",), "no text to train on: name it by --corpus"),
-        (("embed",), "either with --config URI or with --run RUN"),
-        (("embed", "--run", "r", "--config", "c"), "either with --config URI or with --run RUN"),
+        (("embed",), "embed: needs either --config URI or --run RUN"),
+        (("embed", "--run", "r", "--config", "c"), "embed: needs either --config URI or --run RUN"),
         (("train", "--config", "x.json"), "not a run's configuration"),
         (("run", "--corpus", "a.txt", "--set", "train.seed"), "write key=value"),
         (("run", "--corpus", "a.txt", "--set", "train.sed=1"), "train.sed: unknown key; did you mean train.seed?"),
@@ -146,7 +149,7 @@ def test_an_interrupted_run_says_that_it_can_be_continued(tmp_path):
                 os.killpg(process.pid, signal.SIGINT)
     # Python itself ends by the signal, which a shell shows as 130, if it came while a class was made from text.
     assert process.returncode in (130, -signal.SIGINT), lines
-    assert lines[-1] == "nightjar: interrupted; finished work is kept, and the same command continues it\n"
+    assert lines[-1] == "nightjar: interrupted; finished work is kept; run the same command again to continue\n"
 
 
 def test_help_loads_nothing_heavy():

@@ -163,7 +163,7 @@ def test_wrong_names_are_one_line(call):
         (("report", "../x"), "has no run '../x'"),
         (
             ("runs", "list", "--status", "dead"),
-            "--status dead: no state of a run; choose one of done, failed, running,",
+            "--status dead: not a state of a run; choose one of done, failed, running,",
         ),
     ):
         error = call(*words, code=2).err

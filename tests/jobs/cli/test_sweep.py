@@ -91,7 +91,10 @@ def test_a_run_that_fails_does_not_keep_the_others_from_running(sweep, tmp_path)
     ("words", "message"),
     [
         (("--vary", "windows.size=32,0"), "windows.size=0: windows.size: input should be greater than"),
-        (("--vary", "train.seed=1", "--airflow", "airflow.example"), "--airflow airflow.example: no address"),
+        (
+            ("--vary", "train.seed=1", "--airflow", "airflow.example"),
+            "--airflow airflow.example: not an http or https URL",
+        ),
         (("--vary", "train.seed=1", "--airflow", "http://127.0.0.1:9"), "NIGHTJAR_AIRFLOW_USER: not set"),
     ],
 )
@@ -107,4 +110,4 @@ def test_mistakes_start_no_run(sweep, tmp_path, monkeypatch, words, message):
 def test_an_airflow_that_does_not_answer_is_named(sweep, monkeypatch):
     monkeypatch.setenv("NIGHTJAR_AIRFLOW_TOKEN", "x")
     done = sweep("--vary", "train.seed=1", "--airflow", "http://127.0.0.1:9", code=1)
-    assert "http://127.0.0.1:9/api/v2/dags/train_llm: no answer of Airflow" in done.err.splitlines()[-1]
+    assert "http://127.0.0.1:9/api/v2/dags/train_llm: no valid answer from Airflow" in done.err.splitlines()[-1]

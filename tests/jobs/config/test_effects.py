@@ -192,7 +192,7 @@ def test_a_run_that_uses_a_model_names_the_settings_that_do_not_act(task, inert,
     assert [key for key in (*inert, *of_training) if acts(config, key, Facts())] == []
     assert all(acts(config, key, Facts()) for key in (*acting, "train.workers", "log_level", "use.task"))
     (line,) = explain_inert(config, ["train.seed"], Facts())
-    assert line == "train.seed=1234 has no effect: it acts only with no use.model"
+    assert line == "train.seed=1234 has no effect: it acts only with use.model unset"
 
 
 def identity(config):

@@ -107,7 +107,8 @@ def test_a_renewal_keeps_all_other_settings(run):
 
 def test_a_deployment_that_does_not_fit_the_run_is_refused(run):
     of_run.claim(run, config(train__workers=2, spark__executors=2))
-    with pytest.raises(InputError, match=r"do not fit the run's own: train\.workers \(2\) must be at most") as caught:
+    message = r"do not fit the run's other settings: train\.workers \(2\) must be at most"
+    with pytest.raises(InputError, match=message) as caught:
         of_run.renew(run, config(spark__executors=1, spark__executor_cores=1, train__workers=1))
     assert "\n" not in str(caught.value)
     assert not store.exists(run.deployment(1))

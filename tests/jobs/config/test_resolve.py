@@ -63,7 +63,7 @@ def test_every_preset_is_valid(name):
             "spark.executors=2 spark.executor_cores=1 train.workers=3",
             "train.workers (3) must be at most spark.executors x spark.executor_cores (2)",
         ),
-        ("train.embeddings=embed", "embed.size (128) must be model.embedding_size (64)"),
+        ("train.embeddings=embed", "embed.size (128) must equal model.embedding_size (64)"),
         ("train.batch_size=1", "train.batch_size (1) must be at least train.workers (2)"),
         ("model.num_kv_heads=3", "model.num_kv_heads (3) must divide model.num_heads (2)"),
         ("model.num_heads=5", "model.embedding_size (64) must be a multiple"),

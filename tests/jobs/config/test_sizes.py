@@ -83,7 +83,7 @@ def test_what_no_node_can_hold_is_refused(settings, message):
 def test_an_unknown_type_needs_all_sizes():
     unknown = {"cluster__core_instance_types": ["x2idn.16xlarge"]}
     with pytest.raises(
-        InputError, match=r"a node of x2idn\.16xlarge has .* set spark\.executors, spark\.executor_cores"
+        InputError, match=r"of x2idn\.16xlarge are not known; set spark\.executors, spark\.executor_cores"
     ):
         sized(config(**unknown))
     given = {"spark__executors": 2, "spark__executor_cores": 8, "spark__executor_memory": "9g"}
@@ -137,7 +137,7 @@ def test_the_driver_in_cluster_mode_takes_its_place_on_a_node():
     check_placement(sized(config(**in_cluster)))
     full = {"spark__executors": 2, "spark__executor_memory": "2g", "spark__executor_overhead": "8768m"}
     check_placement(sized(config(**full)))
-    with pytest.raises(InputError, match=r"one gives 4,096 MB to the application master, so that 2 nodes hold 1"):
+    with pytest.raises(InputError, match=r"one node gives 4,096 MB to the application master, so that 2 nodes hold 1"):
         check_placement(sized(config(**full, **in_cluster)))
     with pytest.raises(InputError, match=r"the driver takes 16,384 MB \(twice spark\.driver_memory\), but a node"):
         sized(config(spark__deploy_mode="cluster", spark__driver_memory="8g"))

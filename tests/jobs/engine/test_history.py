@@ -46,7 +46,7 @@ def test_the_history_server_shows_the_stages(lake):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             line = server.stdout.readline()
-            address = re.match(r"(http://127\.0\.0\.1:\d+) has the steps of r", line)[1]
+            address = re.match(r"(http://127\.0\.0\.1:\d+) shows the steps of r", line)[1]
             [application] = json.load(urlopen(f"{address}/api/v1/applications"))
             stages = json.load(urlopen(f"{address}/api/v1/applications/{application['id']}/stages"))
             assert [stage["description"] for stage in stages] == ["a stage of ours"]

@@ -113,8 +113,8 @@ def test_the_command(tmp_path, capsys):
     path.write_text(csv_of(ROWS[0], HEADER))
     assert main(["check-metrics", str(path)]) == 2
     captured = capsys.readouterr()
-    assert captured.out == f"{path}: line 3: the header is repeated\n"
-    assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
+    assert captured.out == f"{path}: line 3: the header again\n"
+    assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect found"
 
 
 def test_a_field_that_is_too_long_is_a_defect_of_its_line(tmp_path, capsys, request):
@@ -126,7 +126,7 @@ def test_a_field_that_is_too_long_is_a_defect_of_its_line(tmp_path, capsys, requ
         captured = capsys.readouterr()
         assert captured.out.startswith(f"{path}: line 4: not CSV (field larger than field limit (131072)); look for")
         assert captured.out.count("\n") == 1
-        assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect"
+        assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect found"
 
 
 def test_files_that_are_missing_or_not_text_are_rejected(tmp_path):
