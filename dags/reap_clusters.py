@@ -1,10 +1,11 @@
 """Terminate clusters of this project that have exceeded their time to live.
 
 This DAG is the last safeguard behind the teardown of `train_llm`. It catches clusters whose teardown never ran, for
-example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`, which is
-`cluster.time_to_live_hours` after its creation, and never before its steps may have ended.
+example because Airflow was lost. Each cluster carries its expiry time in the tag `nightjar:expires`. It is
+`cluster.time_to_live_hours` after the cluster's creation, or later if the time limits of its steps add up to more.
 
-The DAG is not paused when Airflow first sees it. It fails if it could not judge or end a cluster, and names it.
+The DAG is active as soon as Airflow has parsed it. A run of the DAG fails if a cluster could not be checked or
+terminated. The error names each such cluster.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SETTINGS = settings.load()
 @task
 def reap() -> list[str]:
     """Terminate the expired clusters and return their ids."""
-    store = Store(aws.s3_client, retry_seconds=10)  # a lake that is away does not keep clusters alive
+    store = Store(aws.s3_client, retry_seconds=10)  # an unreachable lake must not delay the termination of clusters
     return reaper.reap(aws.emr_client(), store, SETTINGS.lake, SETTINGS.project, SETTINGS.poll_seconds)
 
 

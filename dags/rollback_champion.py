@@ -1,7 +1,7 @@
 """Make an earlier champion of a pipeline the champion again.
 
-The history of the champion records who did it and why. A night that is under way goes on, and does not replace a
-champion that it was not compared with.
+The history of the champion records who rolled back and why. A run in progress continues. Its model is promoted only if
+it was compared with the champion that is in use by then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SETTINGS = settings.load()
 
 @task(retries=3)
 def rollback() -> dict[str, str]:
-    """Change the champion, and return its run and model."""
+    """Roll back to an earlier champion, and return the champion's run and model."""
     context = get_current_context()
     params = context["params"]
     with only_mistakes_are_final():
@@ -50,8 +50,8 @@ with DAG(
             None,
             type=["null", "string"],
             title="Champion",
-            description_md="Beginning of the name of an earlier champion's model, or the id of its run. Empty: the one"
-            " before the present one.",
+            description_md="The earlier champion: the first characters of its model's hash, or the id of its run."
+            " Empty: the previous champion.",
         ),
         "why": Param("by hand", type="string", minLength=1, title="Reason"),
     },

@@ -11,18 +11,20 @@
               -> pull_stats -> promote -> verdict
 
 The same DAG runs on AWS and on a laptop. Only settings differ: `NIGHTJAR_LAKE` and the connection `aws_default`. The
-pipelines differ in what their files set; the DAG `train_llm` is the pipeline `default`.
+pipelines differ only in the settings of their files; the DAG `train_llm` is the pipeline `default`.
 
-A run that uses a model instead of training one (`use.model`) has one step, `generate` or `evaluate`. The others are
-skipped, and it promotes nothing.
+A run that uses a model instead of training one (`use.model`) has one step, `generate` or `evaluate`. The other steps
+are skipped, and no model is promoted.
 
-`take_turn` waits while another run of the pipeline that promotes is at work, and `verdict` ends the turn.
+A run that may promote its model waits in `take_turn` while another such run of the pipeline is in progress. `verdict`
+ends the run's turn.
 
-Five rules keep a run from leaving a cluster behind, or from starting one in vain:
+Five rules keep a run from leaving a cluster behind, and from starting one without need:
 
-- `sweep` is a setup task, so clearing any step clears it too. It terminates the cluster of the earlier attempt.
+- `sweep` is a setup task, so clearing any step clears `sweep` too. It terminates the cluster of the earlier attempt.
 - `terminate_cluster` is the teardown of both setups, so it also runs when `create_cluster` failed half-way.
-- `verdict` judges the others last. It fails the run if `terminate_cluster` did not succeed, or a cluster may still run.
+- `verdict` runs last and checks the other tasks. It fails the run if `terminate_cluster` did not succeed, or if a
+  cluster may still run.
 - The DAG has no `dagrun_timeout`, because a timeout skips teardowns. Every wait has a time limit of its own.
 - `pull_stats` and `promote` are not between the setups and their teardown, so clearing them starts no cluster.
 """
@@ -60,29 +62,36 @@ log = logging.getLogger(__name__)
 
 SETTINGS = settings.load()
 STATS = Asset("nightjar-stats")
-"""Updated by each successful run that has trained, with its statistics."""
+"""The asset that each successful run updates with its statistics if it has trained a model."""
 STATISTICS = AssetAlias("nightjar-statistics")
 PROMOTION = Asset("nightjar-promotion")
-"""Updated when a model becomes the champion of its pipeline. Airflow updates an alias only if the task asks for it."""
+"""The asset that is updated when a model becomes the champion of its pipeline.
+
+The tasks have aliases as outlets. Airflow updates an asset after every successful task, but an alias only on request.
+"""
 PROMOTIONS = AssetAlias("nightjar-promotions")
 STEP_DOCS = {
     "tokenize": "Train a tokenizer on the corpus and encode its documents into token shards.",
     "windows": "Split the documents into a training and a validation set, and index the windows of each.",
     "embed": "Train word2vec vectors for the tokens. Skipped unless `train.embeddings` is `embed`.",
     "train": "Train the model on the workers, with checkpoints and metrics in the lake.",
-    "generate": "Generate text from the prompts with the trained model, or with the one that `use.model` names.",
+    "generate": "Generate text from the prompts with the trained model, or with the model that `use.model` names.",
     "score": "Score the model and the champion on the same documents. Skipped unless `windows.split` is `fixed`.",
-    "evaluate": "Compute the loss of the model `use.model` on the text. Skipped unless `use.task` is `evaluate`.",
+    "evaluate": "Compute the loss of the model that `use.model` names. Skipped unless `use.task` is `evaluate`.",
 }
 AFTER_SKIPPED = ("train", "generate")
-"""The steps that run also if the step before them is skipped, because the configuration does not ask for it."""
+"""The steps that also run if the configuration skips the step before them."""
 
 
-# A backfill would start clusters side by side, and a past date changes nothing: a run reads the corpus as it is.
-# Airflow has the names of its run types in no public module, and before 3.3 no type for runs that an operator starts.
+# Backfills are not allowed: they would start clusters side by side. A past date changes nothing, because a run reads
+# the corpus as it is today. The types are names, because Airflow does not export its run types from a public module.
+# Before Airflow 3.3 there is no type for runs that an operator starts.
 RUN_TYPES = ("scheduled", "manual", "operator_triggered")
 RETRIES, LONGEST_PAUSE = 5, timedelta(minutes=5)
-"""Of the tasks that only ask: AWS or the lake may be away for ten minutes and more. The user's mistakes are final."""
+"""Retries, and the longest pause between two retries, of tasks that create no cluster and run no step.
+
+AWS or the lake may be unavailable for more than ten minutes. The user's mistakes are not retried.
+"""
 
 
 @task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE)
@@ -103,14 +112,14 @@ def preflight() -> dict[str, Any]:
 
 
 def may_skip(context: Context, pipeline: PipelineConfig) -> bool:
-    """Return whether a run need not work if nothing has changed."""
+    """Return whether a run may be skipped if an earlier successful run had the same text, code and settings."""
     is_automatic = context["dag_run"].run_type.value in ("scheduled", "asset_triggered")
     return {"scheduled": is_automatic, "all": True, "never": False}[pipeline.table.skip_unchanged]
 
 
 @task.short_circuit
 def has_changed() -> bool:
-    """Go on only if text, code or settings are others than those of the last successful run."""
+    """Continue the run unless an earlier successful run had the same text, code and settings."""
     same_as = get_current_context()["ti"].xcom_pull(task_ids="preflight")["same_as"]
     if same_as:
         log.info("Nothing has changed since run %s: no cluster is started, and nothing is paid", same_as)
@@ -119,21 +128,21 @@ def has_changed() -> bool:
 
 @task
 def upload_package() -> str:
-    """Upload the packaged job to the lake, unless the lake has this version already. Returns its folder."""
+    """Upload the package to the lake if the lake does not have this version yet, and return the package's folder."""
     with only_mistakes_are_final():
         return package.upload(SETTINGS.lake, SETTINGS.package_root)
 
 
 @task(trigger_rule="all_done")
 def pull_stats() -> dict[str, Any]:
-    """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, also when a step failed."""
+    """Copy the run's statistics to the folder `NIGHTJAR_STATS_DIR`, even if a step failed."""
     context = get_current_context()
     return results.pull_stats(current_run(context), SETTINGS.stats_dir, causes_of(context, task_states(context)))
 
 
 @task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # steps that the configuration does not ask for are skipped
 def promote() -> Generator[Metadata, None, dict[str, Any]]:
-    """Make the trained model the champion if it beats the current one. Needs all steps to be complete."""
+    """Make the trained model the champion if it beats the current champion. All steps must be complete."""
     context = get_current_context()
     run = current_run(context)
     config = of_run.read_config(run, aws.store())
@@ -152,10 +161,10 @@ def promote() -> Generator[Metadata, None, dict[str, Any]]:
 
 @task(retries=RETRIES, retry_exponential_backoff=2.0, max_retry_delay=LONGEST_PAUSE, outlets=[STATISTICS])
 def verdict() -> Iterator[Metadata]:
-    """Fail the run unless every planned task succeeded and its cluster has ended.
+    """Fail the run if a planned task did not succeed, or if a cluster of the run may still run.
 
-    Airflow would report a run with skipped tasks, or with a teardown that failed, as successful. The turn of the run
-    ends, whatever happened.
+    Airflow itself would report a run with skipped tasks, or with a failed teardown, as successful. This task also ends
+    the run's turn, whatever happened before.
     """
     context = get_current_context()
     try:
@@ -178,7 +187,7 @@ def verdict() -> Iterator[Metadata]:
 
 
 def summary_of(context: Context) -> dict[str, Any]:
-    """Return the statistics of a run that `pull_stats` returned."""
+    """Return the statistics that the task `pull_stats` of a run returned, or {} if it returned none."""
     return context["ti"].xcom_pull(task_ids="pull_stats") or {}
 
 
@@ -213,14 +222,14 @@ def build(pipeline: PipelineConfig) -> DAG:
     for name, each in dag.task_dict.items():
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
-    # A task reads the DAG's fields. Airflow copies those that a DAG has at first into each task: the serialized DAG
-    # grows twelvefold, and parsing takes three times as long.
+    # The form's fields are set last. Airflow copies params that a DAG has from the start into each of its tasks: the
+    # serialized DAG would be twelve times as large, and parsing would take three times as long. Tasks read the DAG's.
     dag.params = ParamsDict(form.trigger_form(pipeline, SETTINGS.lake))
     return dag
 
 
 def add_tasks(pipeline: PipelineConfig) -> None:
-    """Add the tasks to the present DAG, and their order."""
+    """Add the tasks and their order to the DAG of the enclosing `with` block."""
     decided = notifications.on_decision(pipeline.table.notify)
     budget = notifications.on_budget(pipeline.table.notify)
     turn = TakeTurnOperator(
@@ -229,7 +238,8 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         retries=RETRIES,
         retry_exponential_backoff=2.0,
         max_retry_delay=LONGEST_PAUSE,
-        doc_md="Wait until no other run of the pipeline that promotes is at work. Other runs wait for none.",
+        doc_md="Wait until no other run of the pipeline that may promote is in progress. Runs that promote nothing do"
+        " not wait.",
     )
     package_uri = upload_package()
     sweep = TerminateClustersOperator(
@@ -242,7 +252,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         task_id="create_cluster",
         package_uri=package_uri,
         retries=2,
-        doc_md="Create the run's EMR cluster and return its id, unless all of its steps have finished before.",
+        doc_md="Create the run's EMR cluster and return its id. If all steps have finished before, create no cluster.",
     )
     # A template, not `create.output`: a task directly after a setup may only have the trigger rule `all_success`.
     cluster_id = "{{ ti.xcom_pull(task_ids='create_cluster') }}"
@@ -258,7 +268,7 @@ def add_tasks(pipeline: PipelineConfig) -> None:
         )
         for step in STEPS
     }
-    evaluate = steps.pop(EVALUATE)  # it needs no other step, and delays none
+    evaluate = steps.pop(EVALUATE)  # independent of the other steps
     checked = preflight.override(on_failure_callback=[keep_cause, *budget])()
     pulled = pull_stats.override(on_success_callback=budget)()
     promoted = promote.override(on_success_callback=decided)()
@@ -280,6 +290,6 @@ def add_tasks(pipeline: PipelineConfig) -> None:
 
 
 ONLY = get_parsing_context().dag_id
-"""The DAG of the task that this process runs; None if it parses all of them."""
+"""The id of the DAG whose task this process runs. None if this process parses all DAGs."""
 PIPELINES, _ = pipelines.load_all(SETTINGS, Path(__file__).parent)
 DAGS = [build(each) for each in PIPELINES if ONLY in (None, each.dag_id)]

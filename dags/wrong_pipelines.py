@@ -1,7 +1,7 @@
-"""Show what is wrong with the files of pipelines, as an import error of Airflow: one line for each mistake.
+"""Show the mistakes in the pipelines' files as an import error of Airflow, one line for each mistake.
 
-Airflow shows import errors by file, and hides all DAGs of a file that has one. So the mistakes are reported here, and
-`train_llm.py` makes the DAGs. This file never makes one.
+Airflow hides all DAGs of a file that has an import error. So this file only reports the mistakes, and `train_llm.py`
+makes the DAGs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from nightjar import pipelines, settings
 
 
 class WrongPipelines(DAG):
-    """A DAG that Airflow refuses with the mistakes as its message, without a traceback."""
+    """A DAG whose validation fails, so that Airflow shows the mistakes without a traceback."""
 
     def validate(self) -> None:
-        """Raise InputError: Airflow calls this before it takes a DAG."""
+        """Raise InputError with all mistakes. Airflow calls this method before it accepts a DAG."""
         raise InputError("\n".join(MISTAKES))
 
 

@@ -1,6 +1,6 @@
-"""The plugin of Airflow that adds the pages of `nightjar.web` to the API server and its UI.
+"""The Airflow plugin that adds the pages of `nightjar.web` to the API server and its UI.
 
-Every component of Airflow loads this file, so the pages are imported only by the one that serves them.
+Every component of Airflow loads this file. So the pages are imported only when the API server receives a request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ async def pages(
 
 
 class NightjarPlugin(AirflowPlugin):
-    """The pages of runs: in the navigation, and as a tab of each DAG run."""
+    """The plugin's parts: the app with the pages, an entry in the navigation, and a tab of each DAG run."""
 
     name = "nightjar"
     fastapi_apps = [{"app": pages, "url_prefix": "/nightjar", "name": "Nightjar"}]  # noqa: RUF012 - as Airflow reads it

@@ -1,7 +1,7 @@
-"""Clients of AWS, and the store of the lake, with endpoint, credentials and region of the connection `aws_default`.
+"""AWS clients and the store of the lake, with the endpoint, credentials and region of the connection `aws_default`.
 
-Without that connection they are what boto3 finds in the environment. The hooks of Airflow's provider take a second to
-import. So tasks import them, not the modules that the scheduler parses.
+Without that connection, boto3 takes these from the environment. The hooks of Airflow's Amazon provider take a second to
+import. So functions import them when a task needs them, and parsing a DAG does not.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _EMR_CONFIG = {"retries": {"mode": "standard", "total_max_attempts": 10}}
 
 
 def store() -> Store:
-    """Return the store of the lake. It uses the S3 client of this process, made when S3 is first used."""
+    """Return the store of the lake. The store creates this process's S3 client when it first uses S3."""
     return Store(s3_client)
 
 
 @cache
 def s3_client() -> S3Client:
-    """Return the client of S3 of this process, for tasks. Making one takes 0.3 s of CPU time."""
+    """Return the S3 client of this process, for tasks. Creating a client takes 0.3 s of CPU time."""
     return connect_s3()
 
 
 def connect_s3() -> S3Client:
-    """Return a new boto3 client of S3, for the triggerer, which outlives changes of the connection."""
+    """Return a new S3 client. Each trigger needs its own, because the triggerer outlives changes of the connection."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415 - slow to import
 
     client: S3Client = S3Hook(aws_conn_id=CONN_ID).conn
@@ -42,7 +42,7 @@ def connect_s3() -> S3Client:
 
 @cache
 def emr_client() -> EMRClient:
-    """Return the client of EMR of this process, for tasks. Making one takes 0.3 s of CPU time."""
+    """Return the EMR client of this process, for tasks. Creating a client takes 0.3 s of CPU time."""
     client: EMRClient = _emr_hook().conn
     return client
 
@@ -53,7 +53,7 @@ async def async_emr_client() -> Any:
 
 
 def is_on_aws(endpoint_url: str) -> bool:
-    """Return whether an endpoint is EMR on AWS. Else it is the embedded EMR, where nothing costs anything."""
+    """Return whether an endpoint belongs to EMR on AWS. Any other endpoint is the embedded EMR, which costs nothing."""
     return "amazonaws.com" in endpoint_url
 
 

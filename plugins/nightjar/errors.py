@@ -37,7 +37,7 @@ class TransientFaultError(NightjarError, AirflowException):
 
 @contextmanager
 def only_mistakes_are_final() -> Iterator[None]:
-    """Raise an `InputError` as a `UserError` in its context, or as a TransientFaultError if its cause may pass."""
+    """Convert an `InputError` in the block to a `TransientFaultError` if its cause may pass, else to a `UserError`."""
     try:
         yield
     except InputError as error:
@@ -47,7 +47,7 @@ def only_mistakes_are_final() -> Iterator[None]:
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Return whether an error, or one that led to it, may be gone a moment later, such as throttling or a 503."""
+    """Return whether an error or one of its causes may pass by itself, such as throttling or a status 503."""
     while error is not None:
         if isinstance(error, OSError) and is_transient(error):
             return True
@@ -60,14 +60,14 @@ def may_pass(error: BaseException | None) -> bool:
 
 
 def is_refusal(error: ClientError) -> bool:
-    """Return whether AWS has refused a request for good, so that it has had no effect."""
+    """Return whether AWS has refused a request permanently, so that the request had no effect."""
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = error.response.get("Error", {}).get("Code", "").replace(" ", "").lower()
     return 400 <= status < 500 and status not in (408, 409, 429) and not any(word in code for word in _THROTTLED)
 
 
 def words_of(error: BaseException) -> str:
-    """Return what an error says, in one line; of a refused request to AWS, its name, the code and the message."""
+    """Return an error's message in one line. For a failed AWS request, it includes the operation and AWS's code."""
     if isinstance(error, ClientError):
         found = error.response.get("Error", {})
         return f"{error.operation_name}: {found.get('Code', '')}: {found.get('Message', '')}".replace("\n", " ")
@@ -76,4 +76,4 @@ def words_of(error: BaseException) -> str:
 
 
 AWS_ERRORS = (ClientError, BotoCoreError)
-"""What a boto3 client raises."""
+"""The exceptions that a boto3 client raises."""

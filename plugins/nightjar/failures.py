@@ -1,6 +1,6 @@
-"""Why a task failed, in the words of its error, for the report of the run.
+"""Keep the error messages of failed tasks, for the report of the run.
 
-Airflow keeps the words as an XCom of the task, and deletes them when the task is tried again.
+A message is an XCom of its task. Airflow deletes it when the task is retried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEY = "cause"
 
 
 def keep_cause(context: Context) -> None:
-    """Keep what the error of a failed task says. A failure to do so is logged: it must not hide the error."""
+    """Keep the error message of a failed task. If this fails, log a warning: the task's error must not be hidden."""
     try:
         error = context.get("exception")
         if error is not None:
@@ -35,7 +35,7 @@ def keep_cause(context: Context) -> None:
 
 
 def causes_of(context: Context, states: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return why the failed tasks of a run failed, by their ids; None if it is not known."""
+    """Return the error message of each failed task of a run, by task id. A message is None if it is not known."""
     return {task: _cause_of(context, task) for task, state in states.items() if state == "failed"}
 
 
@@ -43,7 +43,7 @@ def _cause_of(context: Context, task: str) -> str | None:
     try:
         found = context["ti"].xcom_pull(task_ids=task, key=KEY)
     except Exception as problem:
-        log.warning("The cause of %s could not be read (%s: %s)", task, type(problem).__name__, problem)
+        log.warning("The cause of the failure of %s could not be read (%s: %s)", task, type(problem).__name__, problem)
         log.debug("traceback", exc_info=True)
         return None
     return found if isinstance(found, str) and found else None

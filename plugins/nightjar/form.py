@@ -1,7 +1,8 @@
-"""The trigger form: one field for each setting, by its dotted key, and how a filled-in form is read.
+"""The trigger form: make one field for each setting, named by its dotted key, and read a filled-in form.
 
-A field shows what the pipeline's file or the environment sets. The others are empty until the user fills them in, so
-that the preset decides, and their descriptions say what each preset takes. Switches always show a value.
+A field shows the value that the pipeline's file or the environment sets. The other fields are empty, and the preset's
+value counts until the user fills them in. Their descriptions give the value of each preset. A switch, which is true or
+false, always shows a value.
 """
 
 from __future__ import annotations
@@ -40,16 +41,16 @@ MAX_TEXTS = 50
 
 _NAME = r"`[^`\s]+`"
 _MEANING = re.compile(rf"({_NAME}(?:(?:, | and ){_NAME})*)(?: \([^)]*\))?:? ((?:[^.]|\.(?=\S))+)")
-"""A sentence of a description that says what one or several choices mean."""
+"""Matches a sentence of a setting's description that says what one or several choices mean."""
 
 
 def trigger_form(pipeline: PipelineConfig, lake: Lake) -> dict[str, Param]:
     """Return the fields of the form.
 
     Args:
-        pipeline: The pipeline, whose corpus, preset and settings the form shows. Runs that start without a person
-            never take the sample as their corpus.
-        lake: The lake whose texts the form offers, if it is on this machine. No other lake is read here.
+        pipeline: The pipeline, whose corpus, preset and settings the form shows. If its runs start automatically, the
+            sample is never their corpus.
+        lake: The lake. If it is a local folder, the form offers its texts. A lake in S3 is not read.
     """
     schemas, given = flat_schema(), _given(pipeline)
     shown = _shown_at_first(pipeline, given)
@@ -60,26 +61,28 @@ def trigger_form(pipeline: PipelineConfig, lake: Lake) -> dict[str, Param]:
         type="string",
         enum=preset_names(),
         values_display={name: f"{name}: {preset_summary(name)}" for name in preset_names()},
-        description_md="Settings to start from. A field below that is empty takes its default, which may be another one"
-        " for some presets: they are named in brackets. A field that you fill in overrides the preset.",
+        description_md="Settings to start from. An empty field below takes its default. Where some presets have another"
+        " default, the field lists them in brackets. A field that you fill in overrides the preset.",
         **form_layout.place("preset"),
     )
     return {key: fields[key] for key in form_layout.ordered(set(fields))}
 
 
 def read_form(params: Mapping[str, Any], pipeline: PipelineConfig) -> Config:
-    """Return the configuration of a filled-in form: preset, pipeline's file, environment, then the form's fields.
+    """Return the configuration of a filled-in form.
 
-    Unknown keys are errors here, because Airflow accepts them without a message.
+    Settings come from the preset, the pipeline's file, the environment and the form's fields. Later sources override
+    earlier ones. Unknown keys are errors here, because Airflow accepts them without a message.
 
     Raises:
-        InputError: naming what is missing, unknown or out of range.
+        InputError: if a value is missing, unknown or out of range. The message names the setting.
     """
     pipeline.check()
     corpus = params.get("corpus")
     environment = environment_settings()
     shown = _shown_at_first(pipeline, _given(pipeline))
-    # A field that shows a value counts as filled in if the user has changed it, or has emptied it and that is a value.
+    # A field that showed a value counts as filled in if the user changed it. Emptying a field is a change only if the
+    # setting may have no value.
     emptied = set(filter(_can_be_emptied, shown))
     filled = {
         key: value
@@ -108,7 +111,7 @@ def _place_of_corpus(pipeline: PipelineConfig) -> str:
 
 @dataclass(frozen=True)
 class _Given:
-    """The settings of a pipeline that come from its file or the environment, and from where."""
+    """The settings that a pipeline's file or the environment sets, and the place where each is set."""
 
     values: Mapping[str, Any]
     places: Mapping[str, str]
@@ -121,9 +124,9 @@ def _given(pipeline: PipelineConfig) -> _Given:
 
 
 def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
-    """Return the values that the form shows at first, by their keys: what is given, and of switches the preset's.
+    """Return the values that the form shows at first, by key: the given values, and for switches the preset's.
 
-    What belongs to the deployment is not shown, but for switches: a run keeps the form's values, and would never take
+    Settings of the deployment are not shown, except switches. A run keeps the form's values, so it would never take
     a subnet that is corrected later.
     """
     values = _preset_values()[pipeline.preset]
@@ -138,7 +141,7 @@ def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
 
 
 def local_texts(lake: Lake) -> list[str]:
-    """Return the paths of texts in the folder `corpora` of a lake on this machine, sorted; none for another lake."""
+    """Return the sorted paths of the texts in the folder `corpora` of a local lake. Return none for a lake in S3."""
     if is_s3(lake.uri):
         return []
     try:
@@ -157,7 +160,7 @@ def _corpus_field(corpus: str | None, lake: Lake, *, scheduled: bool) -> Param:
     description = [" ".join((Config.model_fields["corpus"].description or "").split())]
     if texts:
         names = ", ".join(f"`{text.removeprefix(f'{place}/')}`" for text in texts)
-        description.append(f"Empty the field to choose among the texts in `{place}`: {names}. Put yours there as well.")
+        description.append(f"Empty the field to choose one of the texts in `{place}`: {names}. Add yours there.")
     else:
         description.append(f"For example `{place}/my-text.txt`.")
     examples: dict[str, Any] = {"examples": texts} if texts else {}
@@ -171,7 +174,7 @@ def _corpus_field(corpus: str | None, lake: Lake, *, scheduled: bool) -> Param:
 
 
 def _field(key: str, schema: Mapping[str, Any], given: _Given, shown: Any) -> Param:
-    """Return the form's field for a setting, which shows a value at first unless that is None."""
+    """Return the form's field for a setting. The field shows `shown` at first, or is empty if `shown` is None."""
     rules = {name: value for name, value in schema.items() if name not in ("default", "description", "section")}
     text = _markdown(f"{schema['description']}\n\n{_default_text(key, given)} Setting: `{key}`")
     types = rules["type"] if isinstance(rules.get("type"), list) else [rules.get("type", "string")]
@@ -187,7 +190,7 @@ def _field(key: str, schema: Mapping[str, Any], given: _Given, shown: Any) -> Pa
 
 
 def _meanings(description: str) -> dict[str, str]:
-    """Return the meaning of each choice, as the sentences of a setting's description say it."""
+    """Return the meaning of each choice, taken from the sentences of a setting's description."""
     meanings: dict[str, str] = {}
     for sentence in re.split(r"(?<=\.) |(?<=;) (?=`)", description):
         if found := _MEANING.match(sentence):
@@ -197,12 +200,12 @@ def _meanings(description: str) -> dict[str, str]:
 
 
 def _default_text(key: str, given: _Given) -> str:
-    """Return what a run takes if the field stays empty: the value of most presets, and those of the others."""
+    """Return a sentence about the value that an empty field takes: the given value, or the defaults of the presets."""
     if key in given.values:
         value, place = _shown(given.values[key]), given.places[key]
         if _can_be_emptied(key) and not of_run.is_deployment(key):
-            return f"In {place}: {value}. Empty: no value."
-        return f"Without a value here: {value}, from {place}."
+            return f"Set in {place}: {value}. An empty field means no value."
+        return f"An empty field takes {value}, set in {place}."
     values = {preset: _shown(settings[key]) for preset, settings in _preset_values().items()}
     [(common, _)] = Counter(values.values()).most_common(1)
     others = ", ".join(f"{preset}: {value}" for preset, value in values.items() if value != common)
@@ -210,7 +213,7 @@ def _default_text(key: str, given: _Given) -> str:
 
 
 def _can_be_emptied(key: str) -> bool:
-    """Return whether a setting may have no value, so that an emptied field means this."""
+    """Return whether a setting may have no value. Then an emptied field means no value."""
     return "null" in flat_schema()[key].get("type", ())
 
 
@@ -224,7 +227,10 @@ def _preset_values() -> dict[str, dict[str, Any]]:
 
 
 def _environment() -> dict[str, Any]:
-    """Return the settings of the environment. `read_form` names a variable that is wrong; the form still appears."""
+    """Return the settings of the environment. If a variable is wrong, return none: the form must still appear.
+
+    `read_form` reports the mistake when a run starts.
+    """
     try:
         return environment_settings()
     except InputError:
@@ -232,7 +238,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """Return a text with its names in bold. As code, the form would draw them over the line above."""
+    """Return Markdown in which names between backticks are bold. Airflow's form draws code over the line above."""
     escaped = re.sub(r"([\\*_<>\[\]#~])", r"\\\1", text)
     return re.sub(r"`([^`]+)`", r"**\1**", escaped)
 

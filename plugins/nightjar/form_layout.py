@@ -1,7 +1,7 @@
 """The layout of the trigger form: its sections, the fields in each, and their titles, in the form's order.
 
-Airflow shows fields without a section first, and open; it folds the other sections. A setting that is not listed here
-is in the section of its own name, under a title made from its key.
+Airflow shows fields without a section first and unfolded, and folds all sections. A setting that is not listed here
+is in the section of the first part of its key, with a title made from the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ESSENTIALS = {
     "model.embedding_size": "Size of the model: width of its layers",
     "train.workers": "Number of workers",
 }
-"""The fields that are open."""
+"""The fields without a section, which Airflow shows unfolded."""
 
 _FOLDED = {
     "Text and tokenizer": {
@@ -44,12 +44,12 @@ _FOLDED = {
     "Windows and validation": {
         "windows.size": "Tokens in a window",
         "windows.overlap": "Tokens that two windows share",
-        "windows.over": "Windows over documents",
-        "windows.last": "Tokens at the end",
-        "windows.split": "Division into training and validation",
-        "windows.valid_fraction": "Part for validation",
+        "windows.over": "Windows across or within documents",
+        "windows.last": "Tokens at the end that do not fill a window",
+        "windows.split": "Split into training and validation",
+        "windows.valid_fraction": "Fraction for validation",
         "windows.shard_tokens": "Tokens in a shard",
-        "windows.seed": "Seed of the division",
+        "windows.seed": "Seed of the split",
         "windows.leak_ngram": "Length of the n-grams that measure contamination",
     },
     "Model": {
@@ -58,7 +58,7 @@ _FOLDED = {
         "model.hidden_sizes": "Widths of a context model's dense layers",
         "model.num_heads": "Number of attention heads",
         "model.num_kv_heads": "Number of key and value heads",
-        "model.positions": "Positions of tokens",
+        "model.positions": "Encoding of positions",
         "model.rope_theta": "Base of rotary wavelengths",
         "model.norm_epsilon": "Epsilon of RMSNorm",
     },
@@ -67,7 +67,7 @@ _FOLDED = {
         "train.micro_batch_size": "Windows that a worker computes at once",
         "train.init": "Model to start from",
         "train.epochs_of_new_text": "Passes over new text",
-        "train.embeddings": "Vectors to start from",
+        "train.embeddings": "Token vectors to start from",
         "train.early_stopping_evals": "Validations without progress that end training",
         "train.eval_every": "Steps between two validations",
         "train.eval_windows": "Windows of a validation",
@@ -96,7 +96,7 @@ _FOLDED = {
         "train.sync_every": "Steps in a round",
         "train.outer_learning_rate": "Outer learning rate (diloco)",
         "train.outer_momentum": "Outer momentum (diloco)",
-        "train.delta_dtype": "Number format between workers",
+        "train.delta_dtype": "Number format of weight deltas",
         "train.allreduce_steps": "Steps by all-reduce before the first round",
         "train.state_every": "Rounds between two copies of optimizer states",
     },
@@ -106,7 +106,7 @@ _FOLDED = {
         "train.keep_checkpoints": "Number of checkpoints to keep",
         "train.keep_best": "Make the model from the best checkpoint",
         "train.max_restarts": "Largest number of restarts",
-        "train.on_divergence": "If training diverges",
+        "train.on_divergence": "What to do if training diverges",
         "train.max_rollbacks": "Largest number of rollbacks",
         "train.max_loss_rise": "Rise of the loss that counts as a divergence",
         "train.gang_timeout_seconds": "Longest wait for other workers, in seconds",
@@ -121,8 +121,8 @@ _FOLDED = {
         "generate.max_new_words": "Longest text, in words",
         "generate.max_new_tokens": "Longest text, in tokens",
         "generate.temperature": "Temperature",
-        "generate.top_k": "Draw among this many tokens (top k)",
-        "generate.top_p": "Draw among this probability (top p)",
+        "generate.top_k": "Draw from this many of the most likely tokens (top k)",
+        "generate.top_p": "Draw from the most likely tokens with this total probability (top p)",
         "generate.min_p": "Smallest relative probability (min p)",
         "generate.repetition_penalty": "Repetition penalty",
         "generate.stop": "Texts that end a continuation",
@@ -131,7 +131,7 @@ _FOLDED = {
     },
     "Use without training": {
         "use.model": "Model to use",
-        "use.task": "What it is used for",
+        "use.task": "What the model is used for",
     },
     "Promotion": {
         "promotion.enabled": "Promote the model if it is better",
@@ -165,7 +165,7 @@ _FOLDED = {
         "spark.deploy_mode": "Place of the driver",
         "spark.driver_memory": "Memory of the driver",
         "spark.executor_memory": "Memory of an executor's JVM",
-        "spark.executor_overhead": "Memory of an executor beside its JVM",
+        "spark.executor_overhead": "Memory of an executor outside its JVM",
         "spark.executors": "Number of executors",
         "spark.executor_cores": "Tasks of an executor at the same time",
     },
@@ -189,10 +189,10 @@ _FOLDED = {
         "cluster.wheelhouse": "Folder of wheels",
         "cluster.owner": "Owner, for the bill",
         "cluster.idle_timeout_seconds": "Longest idle time, in seconds",
-        "cluster.time_to_live_hours": "Longest life of the cluster, in hours",
+        "cluster.time_to_live_hours": "Time to live of the cluster, in hours",
         "cluster.step_timeout_seconds": "Longest duration of a step, in seconds",
     },
-    "Logging": {"log_level": "Least severe lines to write"},
+    "Logging": {"log_level": "Least severe log lines to write"},
 }
 _PLACES = {key: (section, title) for section, fields in _FOLDED.items() for key, title in fields.items()}
 _OF_GROUP = {
@@ -219,7 +219,7 @@ def ordered(keys: set[str]) -> list[str]:
 
 
 def place(key: str) -> dict[str, Any]:
-    """Return the title of a field and, unless it is open, its section."""
+    """Return the title of a field, and its section if it has one."""
     if key in ESSENTIALS:
         return {"title": ESSENTIALS[key]}
     group, _, name = key.rpartition(".")

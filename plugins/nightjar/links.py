@@ -1,7 +1,7 @@
 """The links of the tasks, under "Extra Links" of a task instance: the run's folder, the cluster, logs, model and text.
 
-A worker makes a link's URL and stores it as an XCom. Places in the lake are pages of `nightjar.web`, or of the S3
-console if the cluster is on AWS.
+A worker makes a link's URL and stores it as an XCom. Links to places in the lake open pages of `nightjar.web`, or of
+the S3 console if the cluster is on AWS.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 PAGES = "/nightjar/lake"
-"""The address of the lake's pages in Airflow's API server."""
+"""The path of the lake's pages in Airflow's API server."""
 
 
 class Link(BaseOperatorLink):
-    """A link with a name and a function of the operator and its run that returns the URL, or "" for no link."""
+    """A link with a name and a function that returns its URL from the operator and the run. "" means no link."""
 
     def __init__(self, name: str, url: Callable[[Any, Run], str]) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class Link(BaseOperatorLink):
 
 
 def push(operator: BaseOperator, task_instance: Any) -> None:
-    """Store the links of a task that goes on running; Airflow stores them only when a task ends."""
+    """Store the links of a task that is still running. Airflow itself stores them only when a task ends."""
     for link in operator.operator_extra_links:
         task_instance.xcom_push(key=link.xcom_key, value=link.get_link(operator, ti_key=task_instance))
 
@@ -65,7 +65,10 @@ def file_url(uri: str) -> str:
 
 
 def cluster_url(cluster_id: str, lake: Lake) -> str:
-    """Return the URL of the EMR console's page for a cluster, or of the logs of a cluster of the embedded EMR."""
+    """Return the URL of a cluster's page in the EMR console, or of its logs in the lake if the EMR is embedded.
+
+    Return "" without a cluster id.
+    """
     if not cluster_id:
         return ""
     if not (place := _aws_place(lake.uri)):
@@ -114,4 +117,4 @@ STEP_LOGS = Link(
     ),
 )
 OF_TASKS = {"train": [MODEL], "generate": [TEXT], "pull_stats": [REPORT], "promote": [MODEL]}
-"""The links that only some tasks have; each task has the run's folder, and operators add their own."""
+"""The additional links of some tasks. Every task has a link to the run's folder, and operators add their own links."""

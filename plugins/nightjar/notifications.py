@@ -1,7 +1,7 @@
-"""Notifications of a pipeline, by Airflow's own notifiers: for Slack, e-mail, Amazon SNS and others.
+"""Send the notifications of a pipeline with Airflow's own notifiers: for Slack, e-mail, Amazon SNS and others.
 
-A pipeline's file names the notifier's class and its arguments. Airflow fills in the templates in them. Providers of
-Airflow are slow to import, so they are imported only when there is something to send.
+A pipeline's file names the notifier's class and its arguments. Airflow fills in templates in the arguments. Airflow's
+providers are slow to import, so the class is imported only to check or to send a notification.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 Occasion = Literal["failure", "promotion", "rejection", "budget"]
-"""A run failed; its model became the champion; it was complete, and the champion stayed; a budget refused the run, or
-ended its training."""
+"""When a notification is sent.
+
+- `failure`: the run failed.
+- `promotion`: the run's model became the champion.
+- `rejection`: the run was complete, and the previous champion stayed.
+- `budget`: a budget refused the run or ended its training.
+"""
 
 
 def _check_class(path: str) -> str:
@@ -37,14 +42,14 @@ def _check_class(path: str) -> str:
 
 
 class Notification(BaseModel):
-    """A table ``[[pipeline.notify]]`` of a pipeline's file. Other keys are arguments of the notifier."""
+    """A table ``[[pipeline.notify]]`` of a pipeline's file. Keys other than these are the notifier's arguments."""
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
     on: Annotated[tuple[Occasion, ...], Field(min_length=1)]
-    """When to send it: a list of ``failure``, ``promotion``, ``rejection`` and ``budget``."""
+    """When to send the notification: a list of ``failure``, ``promotion``, ``rejection`` and ``budget``."""
     notifier: Annotated[str, AfterValidator(_check_class)]
-    """The class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``."""
+    """The notifier's class, such as ``airflow.providers.smtp.notifications.smtp.SmtpNotifier``."""
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -52,7 +57,7 @@ class Notification(BaseModel):
         return self.model_extra or {}
 
     def make(self) -> Any:
-        """Return the notifier. An `InputError` names a class or an argument that it does not have."""
+        """Return the notifier. Raise `InputError` if the class does not exist or does not take one of the arguments."""
         module, _, name = self.notifier.rpartition(".")
         where = f"pipeline.notify: {self.notifier}"
         try:
@@ -78,13 +83,13 @@ class Send:
 class SendDecision:
     """A callback of the task `promote` that sends a notification about its decision.
 
-    Templates of the notifier also take `decision`, which is what the task returns: ``{{ decision.why }}``.
+    Templates of the notifier may also use `decision`, the return value of the task, as in ``{{ decision.why }}``.
     """
 
     notification: Notification
 
     def __call__(self, context: Context) -> None:
-        """Send the notification if it is for this decision. An experiment has none."""
+        """Send the notification if it is meant for this decision. Send nothing if the run's model was not judged."""
         decision = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
         occasion = "promotion" if decision["promoted"] else "rejection"
         if decision.get("judged", True) and occasion in self.notification.on:
@@ -95,38 +100,41 @@ class SendDecision:
 class SendBudget:
     """A callback that sends a notification if a budget has refused a run, or has ended its training.
 
-    Templates of the notifier also take `budget`: what has happened, in one line.
+    Templates of the notifier may also use `budget`, one line about what happened.
     """
 
     notification: Notification
 
     def __call__(self, context: Context) -> None:
-        """Send the notification, unless the task has failed for another reason, or no budget has ended the training."""
+        """Send the notification if a budget made the task fail, or ended the run's training."""
         if budget := _effect_of_budget(context):
             self.notification.make()({**context, "budget": budget})
 
 
 def _effect_of_budget(context: Context) -> str:
-    """Return what a budget has done to a run, as a failed task or the task `pull_stats` knows it; "" for nothing."""
+    """Return one line about what a budget did to the run of a task, or "" if it did nothing.
+
+    The task is one that failed, or `pull_stats`.
+    """
     if error := context.get("exception"):
         cause = getattr(error, "__context__", None)  # `only_mistakes_are_final` raises another error
         return str(error) if isinstance(cause, BudgetError) else ""
     stats = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
-    return "the budget has ended the training, with a model" if stats.get("stopped_by_budget") else ""
+    return "the budget ended the training early; the run has a model" if stats.get("stopped_by_budget") else ""
 
 
 def on_failure(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
-    """Return the callbacks of a DAG whose run has failed."""
+    """Return the callbacks of a DAG for failed runs."""
     return [Send(each) for each in notifications if "failure" in each.on]
 
 
 def on_decision(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
-    """Return the callbacks of the task that promotes."""
+    """Return the callbacks of the task `promote`."""
     return [SendDecision(each) for each in notifications if {"promotion", "rejection"} & set(each.on)]
 
 
 def on_budget(notifications: Iterable[Notification]) -> list[Callable[[Context], None]]:
-    """Return the callbacks of the tasks that know of a budget's effect: failed ones, and ``pull_stats``."""
+    """Return the callbacks about budgets: for tasks that fail, and for ``pull_stats`` when it succeeds."""
     return [SendBudget(each) for each in notifications if "budget" in each.on]
 
 

@@ -40,7 +40,7 @@ class _ClusterOperator(BaseOperator):
     cancelled = False
 
     def acquire_cluster(self, context: Context, config: Config, package_uri: str) -> str:
-        """Return the id of the run's cluster, which is created if it has none."""
+        """Return the id of the run's cluster. Create the cluster if the run has none."""
         renew_turn(context)
         self.clusters = current_clusters(context)
         cluster_id = self.clusters.acquire(config, package_uri)
@@ -49,7 +49,7 @@ class _ClusterOperator(BaseOperator):
         return cluster_id
 
     def on_kill(self) -> None:
-        """Fail the task. A request for a cluster that is under way is finished first, so that its id is not lost."""
+        """Fail the task. If a request for a cluster is in progress, let it finish first: the id must not be lost."""
         self.cancelled = True
         if not (self.clusters and self.clusters.is_asking):
             raise AirflowFailException(f"{self.task_id} was cancelled: Airflow ended the task")
@@ -71,7 +71,7 @@ class CreateClusterOperator(_ClusterOperator):
         self.cluster_id = ""
 
     def execute(self, context: Context) -> str:
-        """Return the id of the run's cluster, which is created if it has none, or "" if no step needs one."""
+        """Return the id of the run's cluster, or "" if no step needs one. Create the cluster if the run has none."""
         run = current_run(context)
         config = renewed_config(run, context["params"])
         needed = unfinished_steps(config, run, aws.store())
@@ -88,7 +88,7 @@ class SparkStepOperator(_ClusterOperator):
 
     The task succeeds when the step is COMPLETED and its manifest verifies. A step that runs, or whose output is
     complete, is not submitted again. A step that fails with exit code 2, the user's error, is not retried. A step that
-    is not part of the run's configuration is skipped. If the cluster was lost, the step goes on with a new one.
+    is not part of the run's configuration is skipped. If the cluster was lost, the step starts again on a new cluster.
     `step_limit_seconds` is by default the setting `cluster.step_timeout_seconds`.
     """
 
@@ -115,8 +115,8 @@ class SparkStepOperator(_ClusterOperator):
         self.own_run = run = current_run(context)
         self.cluster_id, self.step_id = event["cluster_id"], event["step_id"]
         if self.cluster_id in current_clusters(context).dropped_ids():
-            # SQLite gives the number of a deleted trigger to the next one, and Airflow its event to the wrong task.
-            self.log.info("Ignored what an earlier attempt saw of step %s on cluster %s", self.step_id, self.cluster_id)
+            # SQLite reuses the number of a deleted trigger, so Airflow may pass an old trigger's event to this task.
+            self.log.info("Ignored an old event about step %s on cluster %s", self.step_id, self.cluster_id)
             return self._start(context)
         client = aws.emr_client()
         if event["ending"] in ("overdue", "not started"):
@@ -136,7 +136,7 @@ class SparkStepOperator(_ClusterOperator):
             elif self.own_run and self.cluster_id:  # the answer to AddJobFlowSteps may be on its way
                 steps.cancel_steps_of_run(aws.emr_client(), self.cluster_id, self.own_run, self.step)
         except AWS_ERRORS as error:
-            self.log.warning("The step could not be cancelled (%s); the end of the cluster ends it", words_of(error))
+            self.log.warning("The step could not be cancelled (%s); it will end with the cluster", words_of(error))
         super().on_kill()
 
     def _start(self, context: Context) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class SparkStepOperator(_ClusterOperator):
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
 
     def _replace_cluster(self, context: Context, end: ClusterEnd, what: str) -> dict[str, Any]:
-        """Start the step again on another cluster, or fail if the cause of the end would end that, too."""
+        """Start the step again on another cluster. Fail if the cause of the end would end the new cluster, too."""
         if not end.is_replaceable:
             raise FinalError(f"{self.step} {what}: {end}")
         self.log.warning("%s %s: %s", self.step, what, end)
@@ -200,12 +200,12 @@ class SparkStepOperator(_ClusterOperator):
         return reported
 
     def _give_up(self, client: Any, ending: str) -> FinalError:
-        """Cancel a step that exceeded a limit, and return the error that says which one."""
+        """Cancel a step that exceeded a time limit, and return the error that says which limit."""
         try:
             steps.cancel_steps(client, self.cluster_id, [self.step_id])
             done = "and was cancelled"
         except AWS_ERRORS as error:
-            done = f"and could not be cancelled ({words_of(error)}); the end of the cluster ends it"
+            done = f"and could not be cancelled ({words_of(error)}); it will end with the cluster"
         if ending == "overdue":
             return FinalError(f"{self.step} exceeded its time limit {done}; raise cluster.step_timeout_seconds")
         try:
@@ -227,13 +227,13 @@ class SparkStepOperator(_ClusterOperator):
                 return None
             return current_clusters(context).explain_end(self.cluster_id)
         except AWS_ERRORS as error:
-            self.log.warning("Cannot see whether the cluster ended (%s)", words_of(error))
+            self.log.warning("Cannot find out whether the cluster ended (%s)", words_of(error))
             return None
 
     def _failure(self, client: Any, event: Mapping[str, Any]) -> NightjarError:
-        """Return why the step failed. An error of this look-up is added to the cause, and never replaces it."""
+        """Return an error with the cause of the step's failure. If the cause cannot be read, the error says so."""
         if event["ending"] == "not seen":
-            return StepFailedError(f"{self.step} cannot be seen (step {self.step_id}): {event['error']}")
+            return StepFailedError(f"{self.step}: its state cannot be read (step {self.step_id}): {event['error']}")
         settled = settings.load()
         wait_seconds = outcome.log_wait_seconds(client.meta.endpoint_url, settled.poll_seconds)
         try:
@@ -269,12 +269,12 @@ class TerminateClustersOperator(BaseOperator):
 
 
 def current_run(context: Context) -> Run:
-    """Return the run that a task belongs to, as it is in the lake."""
+    """Return the run that a task belongs to."""
     return located_run(context["ti"].dag_id, str(context["run_id"]))
 
 
 def current_identity(context: Context) -> requests.ClusterIdentity:
-    """Return the identity of the current run's cluster. It needs no lake, so that a cluster can always be ended."""
+    """Return the identity of the current run's cluster, without reading the lake: a cluster can always be ended."""
     return requests.ClusterIdentity(settings.load().run(context["ti"].dag_id, str(context["run_id"])))
 
 
@@ -284,6 +284,6 @@ def current_clusters(context: Context) -> RunClusters:
 
 
 def known_ids(context: Context) -> list[str]:
-    """Return the id of the run's cluster that Airflow knows, if the task create_cluster has returned one."""
+    """Return the cluster id that the task create_cluster returned, as a list. Return [] if it returned none."""
     found = context["ti"].xcom_pull(task_ids="create_cluster")
     return [found] if isinstance(found, str) and found else []

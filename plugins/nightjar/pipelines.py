@@ -1,8 +1,8 @@
 """The pipelines of a deployment: each file ``<name>.toml`` in the folder ``NIGHTJAR_PIPELINES`` makes a DAG.
 
-A file has the settings of its runs, as a ``--config-file`` has them, and a table ``[pipeline]``: when runs start, and
-what else Airflow needs. The pipeline `DEFAULT` is the DAG `train_llm`. It needs no file: ``NIGHTJAR_SCHEDULE`` and
-``NIGHTJAR_CORPUS`` configure it as well.
+A file has the settings of the pipeline's runs, in the format of a ``--config-file``. Its table ``[pipeline]`` says when
+runs start, and has the other options of the DAG. The pipeline `DEFAULT` is the DAG `train_llm`. It needs no file,
+because ``NIGHTJAR_SCHEDULE`` and ``NIGHTJAR_CORPUS`` can configure it.
 
 Airflow parses DAGs often, so only local files are read here.
 """
@@ -31,19 +31,19 @@ from nightjar.settings import DAG_ID, Settings
 
 SUFFIX = ".toml"
 MOST_CHARACTERS = 1000
-"""The longest line about a mistake, which may have a path, a key and a value of any length."""
+"""Maximum length of a line about a mistake. The path, key and value in a line may be of any length."""
 DEFAULT_PRESET: str = Config.model_fields["preset"].default
 DESCRIPTION = "Train a language model on an EMR cluster that exists only for the run"
 _RESERVED = {
-    LOCAL: "the name of the runs without Airflow",
+    LOCAL: "the pipeline of runs without Airflow",
     "runs": "a folder of the lake",
     DAG_ID: f"the DAG of the pipeline {DEFAULT}, whose file is {DEFAULT}{SUFFIX}",
 }
 _DAG_IDS = re.compile(r"""\bDAG\(\s*(?:dag_id\s*=\s*)?["']([^"']+)["']|\bdag_id\s*=\s*["']([^"']+)["']""")
 _ABSOLUTE = re.compile(r"\s*([/~\[]|[a-z0-9]+:)")
-"""Begins a place, or a list of places, that is the same in any working directory."""
+"""Matches the beginning of a place, or of a list of places, that does not depend on the working directory."""
 _NO_RUN_AT_ONCE = timedelta(0)
-"""A new DAG waits for its next time. By default, Airflow starts a run if the last time has passed just before."""
+"""Makes a new DAG wait for its next scheduled time. By default, Airflow starts a run if a time has just passed."""
 
 
 def _check_timezone(name: str) -> str:
@@ -55,7 +55,7 @@ def _check_timezone(name: str) -> str:
 
 
 def check_cron(text: str) -> str:
-    """Return a cron expression if it is one, and some time fits it; else raise ValueError."""
+    """Return `text` if it is a cron expression that matches some time, else raise ValueError."""
     try:
         timetable = CronTriggerTimetable(text, timezone="UTC")
         timetable.validate()
@@ -75,24 +75,26 @@ class PipelineTable(BaseModel):
     """Cron expression, such as ``0 2 * * *`` for every night at 2. Without it, only people, assets and other DAGs start
     runs."""
     timezone: Annotated[str, AfterValidator(_check_timezone)] = "UTC"
-    """Time zone of the schedule, such as ``Europe/Berlin``. A night is neither left out nor repeated where summer time
+    """Time zone of the schedule, such as ``Europe/Berlin``. No nightly run is left out or repeated when summer time
     begins or ends."""
     assets: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    """Names or URIs of Airflow's assets. An update of any of them starts a run, besides the schedule."""
+    """Names or URIs of Airflow's assets. An update of any of them starts a run, in addition to the schedule."""
     description: str = DESCRIPTION
     """One line for the list of DAGs."""
     tags: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
     """Tags of the DAG besides ``nightjar``."""
     max_active_runs: int = Field(1, ge=1, le=1000, strict=True)
-    """Number of runs at the same time, each of which has a cluster. Of those that promote, one works at a time. So
-    values above 1 let experiments run beside a night."""
+    """Maximum number of runs at the same time. Each run has its own cluster. Runs that may promote a model wait for
+    each other, so values above 1 only let experiments run beside them."""
     skip_unchanged: Literal["scheduled", "all", "never"] = "scheduled"
-    """Which runs do nothing if text, code and settings are those of the last successful run: no cluster is started, and
-    nothing is paid. `scheduled`: those that start by themselves. `all`: those that people start as well."""
+    """Which runs do nothing if text, code and settings are those of an earlier successful run: no cluster is started,
+    and nothing is paid. `scheduled`: runs that start automatically. `all`: also runs that people start. `never`: no
+    runs."""
     notify: tuple[Notification, ...] = ()
     """Notifications of failed runs, of promotions and rejections, and of budgets, by notifiers of Airflow."""
     max_wait_hours: float = Field(24, gt=0, le=24 * 366)
-    """Longest time that a run which promotes waits for another one of the pipeline. It fails then, and names it."""
+    """Longest time, in hours, that a run waits for another run of the pipeline if both may promote a model. Then the
+    waiting run fails, and the message names the other run."""
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,24 @@ class PipelineConfig:
 
     name: str
     path: Path | None = None
-    """Its file; None for `DEFAULT` if there is none."""
+    """The pipeline's file. None if it has no file."""
     table: PipelineTable = field(default_factory=PipelineTable)
     corpus: str | None = None
     preset: str = DEFAULT_PRESET
     values: Mapping[str, Any] = field(default_factory=dict)
-    """The settings in its file, by their dotted keys."""
+    """The settings in the file, by their dotted keys."""
     wrong: str = ""
-    """What is wrong with its file, in one line. Its DAG has no schedule then, and refuses to start runs. It exists, so
-    that runs which have a cluster can end it."""
+    """What is wrong with the file, in one line. "" if it is right. The DAG of a wrong file has no schedule and refuses
+    to start runs. It exists, so that runs with a cluster can end the cluster."""
 
     @property
     def dag_id(self) -> str:
-        """The DAG of the pipeline."""
+        """The id of the pipeline's DAG."""
         return DAG_ID if self.name == DEFAULT else self.name
 
     @property
     def is_automatic(self) -> bool:
-        """Whether runs start without a person."""
+        """Whether runs start automatically."""
         return self.table.schedule is not None or bool(self.table.assets)
 
     def check(self) -> None:
@@ -127,7 +129,7 @@ class PipelineConfig:
             raise InputError(self.wrong)
 
     def schedule(self) -> Any:
-        """Return the schedule as Airflow takes it."""
+        """Return the schedule and the assets as the argument `schedule` of a DAG."""
         cron, zone, assets = self.table.schedule, self.table.timezone, self.table.assets
         updates = AssetAny(*map(_reference, assets)) if assets else None
         if cron is None:
@@ -137,7 +139,7 @@ class PipelineConfig:
 
 
 def find(name: str, settings: Settings) -> PipelineConfig:
-    """Return the pipeline of a name. One that has no file has no settings of its own."""
+    """Return the pipeline with this name. A pipeline without a file has no settings of its own."""
     path = _file_of(name, settings.pipelines) if settings.pipelines is not None and is_project(name) else None
     found = PipelineConfig(name) if path is None else _read(path)
     return _with_environment(found, settings) if name == DEFAULT else found
@@ -148,7 +150,7 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
 
     Args:
         settings: The settings of the deployment.
-        dags_folder: The folder of the other DAGs, whose ids no pipeline can have.
+        dags_folder: The folder of the other DAGs. A pipeline cannot have the id of one of these.
     """
     mistakes: list[str] = []
     names = {DEFAULT}
@@ -159,7 +161,7 @@ def load_all(settings: Settings, dags_folder: Path) -> tuple[list[PipelineConfig
         if reason := _reason_against(path.stem, taken):
             mistakes.append(shorten(f"{path}: {reason}", MOST_CHARACTERS))
         elif used is not None and used != path:
-            other = f"{path}: the pipeline {path.stem!r} has another file, {used.name}; rename one of them"
+            other = f"{path}: the pipeline {path.stem!r} has a second file, {used.name}; rename one of them"
             mistakes.append(shorten(other, MOST_CHARACTERS))
         else:
             names.add(path.stem)
@@ -179,7 +181,7 @@ def _files(settings: Settings, mistakes: list[str]) -> list[Path]:
 
 
 def _file_of(name: str, folder: Path) -> Path | None:
-    """Return the file of a pipeline; its ending may be in either case."""
+    """Return the file of a pipeline, or None. The suffix may be in upper or lower case."""
     usual = folder / f"{name}{SUFFIX}"
     if usual.is_file():
         return usual
@@ -194,12 +196,12 @@ def _is_pipeline(path: Path) -> bool:
 
 
 def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
-    """Return why a pipeline cannot have this name, or an empty text. `taken` has the ids of other DAGs."""
+    """Return why a pipeline cannot have this name, or "". `taken` has the ids of other DAGs with their files."""
     if name in _RESERVED:
         return f"the name {name!r} is reserved ({_RESERVED[name]}); rename the file"
     if not is_project(name):
         return (
-            f"the name {name!r} cannot be that of a DAG; use letters, digits, '.', '_' or '-', at most 63, and begin"
+            f"the name {name!r} cannot be the id of a DAG; use letters, digits, '.', '_' or '-', at most 63, and begin"
             " with a letter or digit"
         )
     if name in taken:
@@ -208,7 +210,7 @@ def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
 
 
 def _ids_of_dags(folder: Path) -> dict[str, Path]:
-    """Return the ids of DAGs that the Python files of a folder spell out, with their files."""
+    """Return the ids of DAGs that are literals in the Python files of a folder, with their files."""
     ids = {}
     for path in folder.glob("*.py"):
         for found in _DAG_IDS.finditer(path.read_text("utf-8", errors="replace")):
@@ -217,7 +219,7 @@ def _ids_of_dags(folder: Path) -> dict[str, Path]:
 
 
 def _read(path: Path) -> PipelineConfig:
-    """Return the pipeline of a file, or what is wrong with it."""
+    """Return the pipeline of a file. If the file is wrong, the pipeline's field `wrong` says why."""
     try:
         return _parse(path, path.read_bytes())
     except OSError as error:
@@ -238,7 +240,7 @@ def _parse(path: Path, data: bytes) -> PipelineConfig:
     config = PipelineConfig(path.stem, path, table, corpus, preset, values)
     resolved = _check_settings(config)
     if config.is_automatic and corpus is None and resolved.reads_text and config.name != DEFAULT:
-        raise InputError(f"{path}: corpus: runs that start by themselves need a text to train on; name it")
+        raise InputError(f"{path}: corpus: missing, but runs that start automatically need one; name it")
     return config
 
 
@@ -258,7 +260,10 @@ def _table(given: object, path: Path) -> PipelineTable:
 
 
 def _check_settings(config: PipelineConfig) -> Config:
-    """Return what the file's settings make; raise InputError if they are wrong without those of the environment."""
+    """Return the configuration that the file's settings give. Raise InputError if they are wrong by themselves.
+
+    A mistake in the environment's settings is not an error here.
+    """
     corpus, places = config.corpus or "file:///corpus", dict.fromkeys(config.values, str(config.path))
     try:
         return resolve(corpus, config.preset, {**config.values, **environment_settings()})
@@ -271,7 +276,7 @@ def _check_settings(config: PipelineConfig) -> Config:
 
 
 def _with_environment(config: PipelineConfig, settings: Settings) -> PipelineConfig:
-    """Return the pipeline with the corpus and the schedule of the environment, which win over its file."""
+    """Return the pipeline with the corpus and the schedule of the environment, which override those of its file."""
     table, wrong = config.table, config.wrong
     if settings.schedule is not None:
         try:

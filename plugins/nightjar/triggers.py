@@ -48,7 +48,7 @@ class StepTrigger(BaseTrigger):
         return "nightjar.triggers.StepTrigger", asdict(self._step)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll the step until it has ended, and yield an event of why the wait is over (`Ending`).
+        """Poll the step until it ends, then yield an event that says why the wait ended (`Ending`).
 
         A fault that may pass, such as throttling, does not end the wait.
         """
@@ -64,7 +64,7 @@ class StepTrigger(BaseTrigger):
                     seen = found["Step"]
                 except AWS_ERRORS as fault:
                     error = words_of(fault)
-                    self.log.warning("Step %s cannot be seen: %s", watched.step_id, error)
+                    self.log.warning("The state of step %s cannot be read: %s", watched.step_id, error)
                     ending = None if may_pass(fault) else "not seen"
                 self._log_state(seen)
                 await self._log_progress(read)
@@ -97,7 +97,7 @@ class StepTrigger(BaseTrigger):
 
 
 def _ending(step: dict[str, Any], limit_seconds: float) -> Ending | None:
-    """Return why the wait for a step is over, or None if it goes on."""
+    """Return why the wait for a step ends, or None if it continues."""
     if step["Status"]["State"] not in requests.ACTIVE_STEP_STATES:
         return "ended"
     if requests.is_overdue(step, datetime.now(UTC), limit_seconds, requests.START_LIMIT_SECONDS):

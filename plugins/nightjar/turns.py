@@ -1,8 +1,9 @@
-"""Turns: of the runs of a pipeline that promote, one works at a time, so that each is compared with the last champion.
+"""Turns: runs of a pipeline that may promote a model work one at a time, so that each faces the latest champion.
 
-`Pipeline.lock` is a file that names the run whose turn it is. The run writes it before its cluster exists, and its last
-task ends the turn. A waiting run takes over a turn that has expired, or whose run is over. So no run that died keeps
-others waiting. All changes are conditional writes: of several runs that want the turn at once, one gets it.
+`Pipeline.lock` is a file that names the run that has the turn. The run writes the file before it has a cluster, and the
+run's last task ends the turn. A waiting run takes over a turn that has expired or whose run is over. So a run that was
+killed does not block the others. All changes are conditional writes: if several runs take the turn at once, only one
+succeeds.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ class Turn:
     """The content of a turn's file."""
 
     run: str
-    """The folder of the run, below `Lake.runs`."""
+    """The folder of the run that has the turn, below `Lake.runs`."""
     dag_id: str
     run_id: str
     since: datetime
     expires: datetime
-    """When other runs may take the turn over, unless the run renews it."""
+    """When the turn expires unless the run renews it. Then another run may take it over."""
     ended: datetime | None = None
     """When the run ended its turn."""
 
     def is_free(self, run: Run, now: datetime) -> bool:
-        """Return whether a run may take the turn, as far as its file says."""
+        """Return whether `run` may take the turn, judged by this file alone."""
         return self.run == run.folder or self.ended is not None or self.expires <= now
 
     def __str__(self) -> str:
-        return f"run {self.run_id} of the DAG {self.dag_id}, which works since {self.since:%Y-%m-%d %H:%M} UTC"
+        return f"run {self.run_id} of the DAG {self.dag_id}, whose turn began at {self.since:%Y-%m-%d %H:%M} UTC"
 
 
 def read_turn(pipeline: Pipeline, store: Store) -> tuple[Turn | None, str]:
-    """Return the turn of a pipeline and the version of its file; None and "" if no run has had one."""
+    """Return the turn of a pipeline and the version of its file. Return None and "" if no run has had a turn."""
     try:
         data, version = store.read_version(pipeline.lock)
     except FileNotFoundError:
         return None, ""
-    with reading(pipeline.lock, "delete it if no run of this pipeline works"):
+    with reading(pipeline.lock, "delete it if no run of this pipeline is in progress"):
         values: dict[str, Any] = json.loads(data)
         times: dict[str, Any] = {name: datetime.fromisoformat(values.pop(name)) for name in ("since", "expires")}
         ended = values.pop("ended")
@@ -76,11 +77,11 @@ def take(
         dag_id: Its DAG.
         life: How long the turn lasts unless it is renewed or ended.
         store: The store of the lake.
-        is_over: Whether the run of a turn is known to be over, though it has not ended its turn.
+        is_over: Returns whether the run of a turn is known to be over, though it has not ended its turn.
         now: The present time.
 
     Returns:
-        None, or the turn of the run that has it.
+        None if the run has the turn now, else the turn of another run.
     """
     pipeline, now = Pipeline.of(run), now or datetime.now(UTC)
     while True:
@@ -95,14 +96,14 @@ def take(
         if found.run == run.folder and found.ended is None:
             mine = replace(mine, since=found.since)
         elif found.ended is None:
-            log.warning("The turn of %s is taken over: it is over, or had until %s", found, found.expires)
-        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            log.warning("Taking over the turn of %s: that run is over, or had the turn until %s", found, found.expires)
+        with suppress(FileNotFoundError):  # the file was deleted meanwhile
             if store.replace(pipeline.lock, _to_json(mine, pipeline), version):
                 return None
 
 
 def end(run: Run, store: Store, now: datetime | None = None) -> None:
-    """End the turn of a run, if it has it."""
+    """End the turn of a run. Do nothing if the run does not have the turn."""
     pipeline = Pipeline.of(run)
     found, version = read_turn(pipeline, store)
     if found is not None and found.run == run.folder and found.ended is None:

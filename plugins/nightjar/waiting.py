@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MARGIN = timedelta(hours=1)
-"""What a turn lasts longer than a cluster may live: for the tasks before and after the cluster's."""
+"""How much longer a turn lasts than a cluster may live. Tasks before and after the cluster's need this time."""
 ACTIVE = ["queued", "running"]
 
 
 class TakeTurnOperator(BaseOperator):
-    """Wait until no other run of the pipeline that promotes is at work, and take the turn.
+    """Wait until no other run of the pipeline that may promote is in progress, then take the turn.
 
-    A run that does not promote, which is an experiment or trains no model, takes no turn and waits for none.
+    Some runs do not promote: experiments, and runs that train no model. Such a run takes no turn and does not wait.
 
     Args:
         wait_hours: Time limit of the wait.
@@ -51,7 +51,7 @@ class TakeTurnOperator(BaseOperator):
         self.wait_hours = wait_hours
 
     def execute(self, context: Context) -> str:
-        """Return who has the turn, in words, after this run has it or needs none."""
+        """Take the turn if the run needs one, after waiting if necessary. Return a text that says who has the turn."""
         if not _config(context).promotes:
             return "this run needs none"
         return self._take(context, datetime.now(UTC) + timedelta(hours=self.wait_hours))
@@ -90,9 +90,9 @@ class TurnTrigger(BaseTrigger):
     Args:
         lake_uri: The lake.
         folder: The folder of the run below `Lake.runs`.
-        limit: The end of the wait, as ISO 8601 writes it.
-        poll_seconds: Seconds between two looks.
-        project: The project of this Airflow, which knows the state of its own runs alone.
+        limit: The end of the wait, in ISO 8601 format.
+        poll_seconds: Seconds between two reads of the turn.
+        project: The project of this Airflow. Airflow has the state of this project's runs only.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -105,7 +105,10 @@ class TurnTrigger(BaseTrigger):
         return "nightjar.waiting.TurnTrigger", self._arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the turn until it may be taken, and yield why the wait is over. A lake that is away is waited for."""
+        """Poll the turn until it may be taken, then yield an event that says why the wait ended.
+
+        Errors of the lake do not end the wait.
+        """
         store, limit = Store(cache(aws.connect_s3), retry_seconds=0), datetime.fromisoformat(self._arguments["limit"])
         seen = ""
         while datetime.now(UTC) < limit:
@@ -115,7 +118,7 @@ class TurnTrigger(BaseTrigger):
                 self.log.warning("The turn cannot be read: %s", words_of(error))
             else:
                 if turn is None:
-                    yield TriggerEvent(f"the turn is free{f', after that of {seen}' if seen else ''}")  # type: ignore[no-untyped-call] # untyped in Airflow
+                    yield TriggerEvent(f"the turn is free{f'; before, it was the turn of {seen}' if seen else ''}")  # type: ignore[no-untyped-call] # untyped in Airflow
                     return
                 if str(turn) != seen:
                     seen = str(turn)
@@ -132,7 +135,10 @@ class TurnTrigger(BaseTrigger):
 
 
 def take_turn(context: Context) -> Turn | None:
-    """Take or renew the turn, unless the task's run does not promote; return the turn of another run that has it."""
+    """Take or renew the turn for a task's run, and return None. If another run has the turn, return that turn.
+
+    A run that does not promote takes no turn: return None.
+    """
     run, store, project = _run(context), aws.store(), settings.load().project
     config = _config(context)
     if not config.promotes:
@@ -147,23 +153,23 @@ def take_turn(context: Context) -> Turn | None:
 
 
 def renew_turn(context: Context) -> None:
-    """Take or renew the turn if no other run has it. The run goes on without it, and may have to wait to promote."""
+    """Take or renew the turn. If another run has it, log a warning: this run continues, but `promote` may fail."""
     if (holder := take_turn(context)) is not None:
-        log.warning("The turn of this run has expired. It is the turn of %s", holder)
+        log.warning("The turn of this run has expired. Now it is the turn of %s", holder)
 
 
 def hold_turn(context: Context) -> None:
-    """Take or renew the turn without waiting. If another run has it, StepFailedError names that run."""
+    """Take or renew the turn without waiting. If another run has it, raise StepFailedError, which names that run."""
     if (holder := take_turn(context)) is not None:
         raise StepFailedError(f"it is the turn of {holder}; clear this task when that run has ended")
 
 
 def end_turn(context: Context) -> None:
-    """End the turn of a task's run. A failure is logged, so that it hides no other: the turn expires."""
+    """End the turn of a task's run. If this fails, log a warning: the turn expires, and no other error is hidden."""
     try:
         turns.end(_run(context), aws.store())
     except (OSError, NightjarError) as error:
-        log.warning("The turn could not be ended (%s)", words_of(error))
+        log.warning("The turn could not be ended (%s); it will expire", words_of(error))
 
 
 def _run(context: Context) -> Run:
@@ -175,9 +181,10 @@ def _config(context: Context) -> Config:
 
 
 def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
-    """Return whether the run of a turn is over: by Airflow if it is one of its own, else by the lake.
+    """Return whether the run of a turn is over.
 
-    What cannot be known now counts as at work: the turn expires.
+    For a run of this Airflow's project, Airflow has the state. For other runs, the lake has it. If the state cannot be
+    read, the run counts as in progress, and others wait until its turn expires.
     """
     run = Run(lake_uri, turn.run)
     if run.project != project:
@@ -189,6 +196,6 @@ def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
     try:
         found = task_runner.RuntimeTaskInstance.get_dr_count(dag_id=turn.dag_id, run_ids=[turn.run_id], states=ACTIVE)
     except (AirflowRuntimeError, AirflowException, OSError) as error:
-        log.warning("Airflow does not say whether %s is over (%s: %s)", turn, type(error).__name__, error)
+        log.warning("Cannot find out whether %s is over (%s: %s)", turn, type(error).__name__, error)
         return False
     return found == 0

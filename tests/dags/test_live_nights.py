@@ -59,7 +59,7 @@ def test_a_night_waits_in_the_triggerer_for_its_turn_and_is_sent_when_it_is_prom
     turns.end(other, store())
     assert user.wait(run) == "success", user.states(run)
     log = user.log(run, "take_turn")
-    assert "Waiting for run n-1 of the DAG poems, which works since" in log
+    assert "Waiting for run n-1 of the DAG poems, whose turn began at" in log
     assert "the turn is free" in log
     assert store().read_json(run.config)["train"]["batch_size"] == 4
     turn, _ = turns.read_turn(Pipeline.of(run), store())

@@ -14,7 +14,7 @@ from nightjar.aws import store
 from tests.support.receiver import receiver
 
 pytestmark = [pytest.mark.airflow, pytest.mark.long]
-WAITS = "Waiting for run n-1 of the DAG train_llm, which works since"
+WAITS = "Waiting for run n-1 of the DAG train_llm, whose turn began at"
 
 NOTIFY = """
 [[pipeline.notify]]
@@ -64,7 +64,7 @@ def test_promotion_and_rejection_are_sent_and_assets_follow_them(headless, event
     texts = [each["text"] for each in chat.received]
     assert texts[0].startswith(f"{names[0]}: True, ")
     assert texts[0].endswith(", the first champion")
-    assert texts[1].startswith(f"{names[1]}: False, it cannot be compared with the champion, since windows.split=auto")
+    assert texts[1].startswith(f"{names[1]}: False, it cannot be compared with the champion: windows.split=auto")
     assert len(texts) == 2  # that of a failed run is tested in a real Airflow, whose DAG processor sends it
     [stats] = events("nightjar-stats", first.run)
     assert (stats["pipeline"], stats["valid_loss"]) == ("default", 4.0)

@@ -64,4 +64,4 @@ def test_a_cause_that_cannot_be_kept_or_read_hides_no_error(caplog):
     keep_cause({"ti": xcoms.of("preflight"), "exception": refused()})
     assert causes_of({"ti": xcoms.of("pull_stats")}, {"preflight": "failed"}) == {"preflight": None}
     assert "The cause of the failure could not be kept (RuntimeError: API_SERVER_ERROR)" in caplog.text
-    assert "The cause of preflight could not be read (RuntimeError: API_SERVER_ERROR)" in caplog.text
+    assert "The cause of the failure of preflight could not be read (RuntimeError: API_SERVER_ERROR)" in caplog.text

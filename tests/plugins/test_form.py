@@ -94,7 +94,7 @@ def test_the_environment_decides_what_a_switch_shows_and_what_a_field_names(monk
     monkeypatch.setenv("NIGHTJAR_WINDOWS_SIZE", "32")
     form = trigger_form(None, S3)
     assert (form["train.compile"].value, form["windows.size"].value) == (True, 32)
-    assert "32, from NIGHTJAR\\_WINDOWS\\_SIZE" in form["windows.size"].schema["description_md"]
+    assert "32, set in NIGHTJAR\\_WINDOWS\\_SIZE" in form["windows.size"].schema["description_md"]
     untouched = {key: param.value for key, param in form.items()} | {"corpus": "s3://x/y"}
     assert read_form(untouched).train.compile is True
     assert read_form(untouched | {"train.compile": False}).train.compile is False
@@ -123,7 +123,7 @@ def test_a_run_does_not_keep_the_machines_that_the_form_shows():
     """The form's values stay with a run. A wrong subnet in the file would stay, too, after it is corrected."""
     field = form.trigger_form(POEMS, S3)["cluster.owner"]
     assert field.value is None
-    assert '"ann", from poems.toml' in field.schema["description_md"]
+    assert '"ann", set in poems.toml' in field.schema["description_md"]
 
 
 def test_a_field_that_is_emptied_takes_what_the_pipeline_takes():
@@ -140,7 +140,7 @@ def test_a_field_that_is_emptied_has_no_value_where_that_is_one():
     emptied = read_form(shown | {"train.init": None, "train.max_tokens": None}, pipeline)
     assert (emptied.train.init, emptied.train.max_tokens) == (None, None)
     text = fields["train.init"].schema["description_md"]
-    assert 'In poems.toml: "champion-or-scratch:poems". Empty: no value.' in text
+    assert 'Set in poems.toml: "champion-or-scratch:poems". An empty field means no value.' in text
 
 
 def test_the_form_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the_preset(monkeypatch):

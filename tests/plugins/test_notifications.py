@@ -66,7 +66,7 @@ def failed(error):
         ({"exception": failed(BudgetError("budget.usd: too little"))}, ["budget.usd: too little"]),
         ({"exception": failed(InputError("budget.usd: not a number"))}, []),
         ({"exception": ValueError("a defect")}, []),
-        ({"ti": Ran({"stopped_by_budget": True})}, ["the budget has ended the training, with a model"]),
+        ({"ti": Ran({"stopped_by_budget": True})}, ["the budget ended the training early; the run has a model"]),
         ({"ti": Ran({"valid_loss": 4.0})}, []),
     ],
 )

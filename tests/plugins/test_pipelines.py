@@ -103,9 +103,9 @@ def test_the_environment_configures_the_default_pipeline_alone_and_wins_over_its
         ("[pipeline]\nmax_active_runs = 0", "pipeline.max_active_runs: input should be greater than or equal to 1"),
         ("[pipeline]\nmax_active_runs = true", "pipeline.max_active_runs: input should be a valid integer"),
         ('[pipeline]\nassets = "a"', "pipeline.assets: input should be a valid tuple"),
-        (NIGHTLY, "corpus: runs that start by themselves need a text"),
-        (f'use = {{ model = "champion", task = "evaluate" }}\n{NIGHTLY}', "corpus: runs that start by themselves need"),
-        ('[pipeline]\nassets = ["new"]', "corpus: runs that start by themselves need a text"),
+        (NIGHTLY, "corpus: missing, but runs that start automatically need one"),
+        (f'use = {{ model = "champion", task = "evaluate" }}\n{NIGHTLY}', "corpus: missing, but runs that start"),
+        ('[pipeline]\nassets = ["new"]', "corpus: missing, but runs that start automatically need one"),
         ('corpus = "texts/poems"', "corpus: texts/poems is a relative path"),
     ],
 )
@@ -125,14 +125,14 @@ def test_a_wrong_file_is_one_line_and_the_other_pipelines_are_there(load, folder
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("local", "reserved (the name of the runs without Airflow)"),
+        ("local", "reserved (the pipeline of runs without Airflow)"),
         ("runs", "reserved"),
         ("train_llm", "reserved (the DAG of the pipeline default, whose file is default.toml)"),
         ("other", "the DAG 'other' exists already"),
         ("one_more", "the DAG 'one_more' exists already"),
-        ("a b", "cannot be that of a DAG"),
-        ("-x", "cannot be that of a DAG"),
-        ("x" * 64, "cannot be that of a DAG"),
+        ("a b", "cannot be the id of a DAG"),
+        ("-x", "cannot be the id of a DAG"),
+        ("x" * 64, "cannot be the id of a DAG"),
     ],
 )
 def test_names_of_other_things_are_refused(load, folder, name, message):
@@ -164,7 +164,7 @@ def test_two_files_of_one_pipeline_are_named(load, folder):
     if (folder / "poems.toml").exists():
         pytest.skip("this file system takes both names for one file")
     found, mistakes = load(poems=POEMS)
-    assert mistakes == [f"{folder}/poems.TOML: the pipeline 'poems' has another file, poems.toml; rename one of them"]
+    assert mistakes == [f"{folder}/poems.TOML: the pipeline 'poems' has a second file, poems.toml; rename one of them"]
     assert found["poems"].corpus == "s3://texts/poems"
 
 

@@ -28,7 +28,7 @@ def test_a_run_waits_for_the_one_that_has_the_turn(lake_uri):
     first, second = night(lake_uri, "n-1"), night(lake_uri, "n-2")
     assert take(first) is None
     holder = take(second, NOW + timedelta(hours=1))
-    assert str(holder) == "run n-1 of the DAG poems, which works since 2026-11-26 02:00 UTC"
+    assert str(holder) == "run n-1 of the DAG poems, whose turn began at 2026-11-26 02:00 UTC"
     turns.end(first, store(), NOW + timedelta(hours=2))
     assert take(second, NOW + timedelta(hours=2)) is None
     assert take(first, NOW + timedelta(hours=2)).run_id == "n-2"

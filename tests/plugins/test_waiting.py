@@ -67,7 +67,7 @@ def test_a_run_waits_until_the_other_one_ends_its_turn(lake, operator, other):
     _, context = night(lake, "n-2")
     wait = deferred(operator, context)
     event = asyncio.run(event_of(wait.trigger, lambda: turns.end(other, store())))
-    assert event.startswith("the turn is free, after that of run n-1 of the DAG poems")
+    assert event.startswith("the turn is free; before, it was the turn of run n-1 of the DAG poems")
     assert operator.again(context, event, **wait.kwargs) == "this run"
     end_turn(context)
 
@@ -84,7 +84,7 @@ def test_a_wait_has_a_limit_and_names_who_has_the_turn(lake, operator, other):
     limit = datetime.now(UTC).isoformat()
     trigger = TurnTrigger(lake_uri=lake.uri, folder=run.folder, limit=limit, poll_seconds=0.05, project="lab")
     assert asyncio.run(event_of(trigger)) == "the time limit of the wait is reached"
-    with pytest.raises(FinalError, match=r"^waited 2 h for run n-1 of the DAG poems, which works since .* UTC; end"):
+    with pytest.raises(FinalError, match=r"^waited 2 h for run n-1 of the DAG poems, whose turn began at .* UTC; end"):
         operator.again(context, "", limit)
 
 

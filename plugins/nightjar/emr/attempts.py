@@ -1,8 +1,8 @@
-"""The attempts at one step of a run: their numbers, and the requests of tries that died before EMR's answer.
+"""The attempts at one step of a run: number them, submit them, and find a step whose submission was interrupted.
 
 AddJobFlowSteps has no client token, and EMR may carry a request out seconds after the process that sent it was killed.
-So a file in the attempt's folder is written before the request, and completed with the step's id afterwards. The next
-try of the task waits for what the file without an id has asked for, instead of submitting the step a second time.
+So a file in the attempt's folder is written before the request, and completed with the step's id afterwards. If the
+file has no id, the next try of the task waits for the requested step instead of submitting it a second time.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 60.0
-"""How long after it was sent a request may still take effect."""
+"""How long a request may still take effect after it was sent."""
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What was asked of EMR for an attempt, and what it answered: the content of ``submitted.json``."""
+    """The request for an attempt at a step, and EMR's answer: the content of ``submitted.json``."""
 
     cluster_id: str
     asked: str
-    """When the step was asked for, as a time in ISO format."""
+    """When the step was requested, as a time in ISO 8601 format."""
     step_id: str | None = None
     refused: str | None = None
-    """Why there is no step: EMR's words, or that none was seen for long."""
+    """Why there is no step: EMR's message, or a note that EMR listed no step in time."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the answer to AddJobFlowSteps is not known."""
+        """Whether the answer to AddJobFlowSteps is not known yet."""
         return self.step_id is None and self.refused is None
 
 
@@ -58,9 +58,10 @@ class Attempts:
         self._name = name
 
     def find(self, cluster_id: str, poll_seconds: float) -> str | None:
-        """Return the id of the step that is pending or running, or that a try has asked for without seeing the answer.
+        """Return the id of the step if it is pending or running, or if a try requested it and was interrupted.
 
-        The second one may have ended. It is waited for until `SETTLE_SECONDS` after it was asked for.
+        A step that an interrupted try requested may have ended. Wait for it until `SETTLE_SECONDS` after the request.
+        Return None if there is no such step.
         """
         if active := steps.active_steps(self._client, cluster_id, self._run, self._name):
             return active[0]
@@ -73,14 +74,14 @@ class Attempts:
     def next_number(self, cluster_ids: Iterable[str]) -> int:
         """Return the number of the next attempt.
 
-        It is one more than the number of any attempt on the run's clusters, in whatever state, and of any attempt that
-        has a folder in the lake. So it depends on nothing that Airflow could forget.
+        It is one more than the largest number of an attempt that has a step on the run's clusters, in any state, or a
+        folder in the lake. So it does not depend on Airflow's database.
         """
         submitted = steps.attempt_numbers(self._client, cluster_ids, self._run, self._name)
         return 1 + max(len(submitted), *submitted, *self._recorded(), 0)
 
     def submit(self, number: int, request: Mapping[str, Any]) -> str:
-        """Submit an attempt as `request` describes it, and return the step's id."""
+        """Submit an attempt with an AddJobFlowSteps request, and return the step's id."""
         asked = Submission(request["JobFlowId"], datetime.now(UTC).isoformat(timespec="seconds"))
         self._write(number, asked)
         try:
@@ -98,7 +99,7 @@ class Attempts:
         while True:
             step_id = steps.find_attempt(self._client, asked.cluster_id, self._run, self._name, number)
             if step_id is not None:
-                log.info("AddJobFlowSteps of %s was answered by step %s", asked.asked, step_id)
+                log.info("AddJobFlowSteps of %s has created step %s", asked.asked, step_id)
                 self._write(number, replace(asked, step_id=step_id))
                 return step_id
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Why a cluster ended, in EMR's own words, and whether a new cluster can go on with the run."""
+"""Find out why a cluster ended, and whether a new cluster can continue the run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _KIND_OF_CODE: Mapping[str, Kind] = {
     "INTERNAL_ERROR": "lost",
     "ALL_STEPS_COMPLETED": "lost",
     "USER_REQUEST": "hand",
-    "STEP_FAILURE": "hand",  # of a step of others: ours let the cluster go on
+    "STEP_FAILURE": "hand",  # a step of another program: a failed step of Nightjar does not end the cluster
 }
 _CAPACITY = re.compile(r"capacity|insufficient|not enough instances|could not be provisioned", re.IGNORECASE)
 _BOOTSTRAP = re.compile(r"bootstrap", re.IGNORECASE)
@@ -51,22 +51,22 @@ _IDLE = re.compile(r"auto-?\s?terminat|\bidle\b", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ClusterEnd:
-    """The end of a cluster, which is over or under way."""
+    """Why a cluster ended, or why it is ending now."""
 
     cluster_id: str
     state: str
     kind: Kind
     words: str
-    """EMR's reason, with its code; for the reaper, when it ended the cluster; the last error of a bootstrap action."""
+    """EMR's reason, with its code. It may be extended by the reaper's note, or by the error of a bootstrap action."""
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new cluster may do what this one could not. What a person or a limit ended stays ended."""
+        """Whether a new cluster may replace this one. A cluster that a person or a limit ended is not replaced."""
         return self.kind in ("capacity", "bootstrap", "lost")
 
     @property
     def needs_other_instances(self) -> bool:
-        """Whether a new cluster should not have the same instance types."""
+        """Whether a new cluster should have other instance types."""
         return self.kind in ("capacity", "bootstrap")
 
     def __str__(self) -> str:
@@ -75,13 +75,13 @@ class ClusterEnd:
 
 
 def explain_end(client: EMRClient, store: Store, lake: Lake, cluster_id: str) -> ClusterEnd | None:
-    """Return how a cluster ended, or None if it can run steps. A cluster that EMR does not know is lost."""
+    """Return why a cluster ended, or None if it can run steps. A cluster that does not exist in EMR counts as lost."""
     try:
         cluster: Any = client.describe_cluster(ClusterId=cluster_id)["Cluster"]
     except ClientError as error:
         if not is_unknown_cluster(error):
             raise
-        return ClusterEnd(cluster_id, "gone", "lost", "EMR does not know it")
+        return ClusterEnd(cluster_id, "gone", "lost", "EMR has no such cluster")
     state = str(cluster["Status"]["State"])
     if state in requests.USABLE_CLUSTER_STATES:
         return None
@@ -90,7 +90,7 @@ def explain_end(client: EMRClient, store: Store, lake: Lake, cluster_id: str) ->
     words = f"{message} ({code})" if code else message
     kind = _kind(code, message)
     if kind == "hand" and (hours := reaped_after(store, lake, cluster_id)):
-        kind, words = "reaper", f"after {hours} h, the limit of cluster.time_to_live_hours; {words}"
+        kind, words = "reaper", f"after {hours} h, past the limit cluster.time_to_live_hours; {words}"
     elif kind == "hand" and _outlived(cluster):
         words = f"after its time to live, probably by the reaper; {words}"
     elif kind == "bootstrap" and (found := _bootstrap_error(store, lake, cluster_id, message)):
@@ -105,7 +105,7 @@ def is_unknown_cluster(error: ClientError) -> bool:
 
 
 def note_reaper(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
-    """Write beside a cluster's logs that the reaper ends it. The run's tasks then name the reaper as the cause."""
+    """Write a note beside a cluster's logs that the reaper ends the cluster, so that tasks can report this cause."""
     created = cluster["Status"]["Timeline"]["CreationDateTime"]
     hours = f"{(now - created).total_seconds() / 3600:.1f}"
     store.write_json(_reaper_note(lake, cluster["Id"]), {"hours": hours, "time": now.isoformat(timespec="seconds")})
@@ -118,7 +118,7 @@ def reaped_after(store: Store, lake: Lake, cluster_id: str) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, NightjarError, LookupError, TypeError, ValueError) as error:
-        log.warning("Cannot see whether the reaper ended cluster %s (%s)", cluster_id, error)
+        log.warning("Cannot find out whether the reaper ended cluster %s (%s)", cluster_id, error)
         return ""
 
 
@@ -134,12 +134,12 @@ def _bootstrap_error(store: Store, lake: Lake, cluster_id: str, message: str) ->
     uri = below(lake.logs, f"{cluster_id}/node/{instance[0]}/bootstrap-actions/{action[1]}/stderr.gz")
     try:
         return last_error("", read_log(store, uri) or "") or f"EMR writes its log to {uri}"
-    except (OSError, NightjarError) as error:  # the end of the cluster counts, not this one
+    except (OSError, NightjarError) as error:  # it must not hide why the cluster ended
         return f"its log cannot be read ({words_of(error)})"
 
 
 def _message(status: Mapping[str, Any]) -> str:
-    """Return EMR's message about a cluster's state in one line, with that of the error that ended it."""
+    """Return EMR's message about a cluster's state in one line, with the messages of the errors that ended it."""
     messages = [status.get("StateChangeReason", {}).get("Message", "")]
     messages += [detail.get("ErrorMessage", "") for detail in status.get("ErrorDetails", [])]
     return " ".join("; ".join(dict.fromkeys(filter(None, messages))).split())

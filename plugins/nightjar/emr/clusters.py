@@ -1,6 +1,7 @@
 """Find and terminate clusters, with any boto3 client of EMR.
 
-A denied or failed call for one cluster does not keep the others running: problems are collected, and reported together.
+If a call for one cluster fails, the other clusters are terminated all the same. Errors are collected and reported
+together.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 TERMINATION_TIMEOUT_SECONDS = 1800.0
 _ENDED_STATES = (*requests.ENDED_CLUSTER_STATES, "gone")
-"""The last one is that of a cluster that EMR does not know."""
+"""EMR's final states, and `gone`, which stands for a cluster that EMR has no record of."""
 
 
 def find_clusters(
@@ -41,21 +42,21 @@ def find_clusters(
     found = [cluster for cluster in list_clusters(client, identity.name) if cluster["Name"] == identity.name]
     owned = []
     for cluster in requests.oldest_first(found):
-        with collecting(problems, f"cluster {cluster['Id']} cannot be looked at"):
+        with collecting(problems, f"cluster {cluster['Id']} cannot be checked"):
             if identity.owns(describe(client, cluster["Id"])):
                 owned.append(str(cluster["Id"]))
     return owned
 
 
 def list_clusters(client: EMRClient, prefix: str) -> list[Any]:
-    """Return the clusters that have not ended and whose name starts with `prefix`, as ListClusters shows them."""
+    """Return the clusters that have not ended and whose name starts with `prefix`, as ListClusters returns them."""
     states: Any = [*requests.USABLE_CLUSTER_STATES, "TERMINATING"]
     pages = client.get_paginator("list_clusters").paginate(ClusterStates=states)
     return [cluster for page in pages for cluster in page["Clusters"] if cluster["Name"].startswith(prefix)]
 
 
 def describe(client: EMRClient, cluster_id: str) -> Any:
-    """Return the answer of DescribeCluster."""
+    """Return the cluster in the answer of DescribeCluster."""
     return client.describe_cluster(ClusterId=cluster_id)["Cluster"]
 
 
@@ -66,7 +67,7 @@ def terminate_clusters(
     problems: list[str],
     timeout_seconds: float = TERMINATION_TIMEOUT_SECONDS,
 ) -> None:
-    """Terminate clusters, also protected ones, and wait until EMR says that they have terminated.
+    """Terminate clusters, including protected ones, and wait until EMR reports that they have ended.
 
     `problems` receives a line for each cluster that may still run.
     """
@@ -83,7 +84,7 @@ def terminate_clusters(
 
 
 def request_termination(client: EMRClient, cluster_id: str) -> None:
-    """Ask EMR to terminate a cluster that has not ended."""
+    """Request the termination of a cluster that has not ended."""
     state, protected = _state(client, cluster_id)
     if state in (*_ENDED_STATES, "TERMINATING"):
         return
@@ -98,7 +99,7 @@ def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_s
     """Return the final state of a cluster, once it has one.
 
     Raises:
-        MayStillRunError: if it has none at the deadline, a time of `time.monotonic`.
+        MayStillRunError: if the cluster has not ended at the deadline, a time of `time.monotonic`.
     """
     while (state := _state(client, cluster_id)[0]) not in _ENDED_STATES:
         if time.monotonic() > deadline:
@@ -108,7 +109,7 @@ def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_s
 
 
 def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
-    """Return a line for each of these clusters of which EMR does not say that it has ended."""
+    """Return a line for each cluster that may still run, because EMR reports no end of it or does not answer."""
     lines: list[str] = []
     for cluster_id in cluster_ids:
         with collecting(lines, f"cluster {cluster_id} may still run"):
@@ -119,7 +120,7 @@ def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
 
 
 def instance_spans(client: EMRClient, cluster_id: str) -> tuple[InstanceSpan, ...]:
-    """Return when the instances of a cluster ran. AWS charges for this time, with a minimum of a minute for each."""
+    """Return when the instances of a cluster ran. AWS charges for this time, and at least a minute per instance."""
     found: Counter[tuple[str, Market, float, float]] = Counter()
     for page in client.get_paginator("list_instances").paginate(ClusterId=cluster_id):
         for instance in page["Instances"]:
@@ -134,7 +135,7 @@ def instance_spans(client: EMRClient, cluster_id: str) -> tuple[InstanceSpan, ..
 
 @contextmanager
 def collecting(problems: list[str] | None, text: str) -> Iterator[None]:
-    """Append an error of AWS or the lake to `problems`, in a line that starts with `text`. Without a list, raise it."""
+    """Append an error of AWS or the lake to `problems`, in a line that starts with `text`. Raise it if that is None."""
     try:
         yield
     except (*AWS_ERRORS, OSError, NightjarError) as error:
@@ -150,9 +151,7 @@ def _state(client: EMRClient, cluster_id: str) -> tuple[str, bool]:
         cluster = describe(client, cluster_id)
     except ClientError as error:
         if is_unknown_cluster(error):
-            log.warning(
-                "EMR does not know cluster %s; it ended long ago, or is in another account or region", cluster_id
-            )
+            log.warning("EMR has no cluster %s; it ended long ago, or is in another account or region", cluster_id)
             return "gone", False
         raise
     return str(cluster["Status"]["State"]), bool(cluster.get("TerminationProtected"))

@@ -15,13 +15,13 @@ _ERROR = re.compile(
     |(?:Exception\ in\ thread\ "[^"]*"\ |Caused\ by:\ )?(?:\w+\.)*\w*(?:Error|Exception)(?::\ \S.*)?)$""",
     re.MULTILINE | re.VERBOSE,
 )
-"""A line of ours, or that of an exception of Python or Java."""
+"""Matches an error line of Nightjar, or of an exception of Python or Java."""
 _PLAIN = re.compile(r"^(?!\d\d/\d\d/\d\d |WARNING: )\S.*$", re.MULTILINE)
 _SPARK_LOG = re.compile(r"^\d\d/\d\d/\d\d \d\d:", re.MULTILINE)
 
 
 def read_log(store: Store, uri: str) -> str | None:
-    """Return a log, or None if it is not there yet, or not complete."""
+    """Return a log as text, or None if it does not exist yet or is not complete."""
     try:
         return gzip.decompress(store.read_bytes(uri)).decode("utf-8", errors="replace")
     except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error):
@@ -29,7 +29,10 @@ def read_log(store: Store, uri: str) -> str | None:
 
 
 def last_error(stdout: str, stderr: str, *, or_last_line: bool = True) -> str:
-    """Return the last error in the logs of a program; without one, the last line that is not Spark's, or ""."""
+    """Return the last error in the logs of a program, or "".
+
+    With `or_last_line`, logs without an error give the last line that is not Spark's.
+    """
     # spark-submit redirects the driver's stderr to its own stdout; other programs write errors to stderr.
     texts = (stderr, stdout) if _SPARK_LOG.search(stderr) else (stdout, stderr)
     found = [line for text in texts for line in _ERROR.findall(text)]

@@ -1,4 +1,4 @@
-"""What a cluster has used, as EMR says: when its instances and the run's steps ran, and what they cost in an hour."""
+"""Measure the use of a cluster: when its instances and the run's steps ran, according to EMR, and the hourly prices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> ClusterUse | None:
-    """Return what a cluster of a run has used, with the prices of today; None if EMR does not say."""
+    """Return what a cluster of a run has used, with the prices of today. Return None if EMR does not answer."""
     try:
         instances = clusters.instance_spans(client, cluster_id)
         spans = steps.step_spans(client, cluster_id, run)
@@ -32,7 +32,7 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
         log.warning("Cluster %s: how long its instances ran is not known (%s)", cluster_id, words_of(error))
         return None
     config = ClusterConfig()
-    with suppress(NightjarError, OSError):  # the bill is for people, and must not keep a cluster from being ended
+    with suppress(NightjarError, OSError):  # metering must not keep a cluster from being ended
         config = of_run.read_config(run, store).cluster
     region, is_embedded = client.meta.region_name, not is_on_aws(client.meta.endpoint_url)
     use = ClusterUse(region, float(config.root_volume_gb), instances, spans, is_embedded=is_embedded)
@@ -40,11 +40,11 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
 
 
 def _with_rates(use: ClusterUse, store: Store) -> ClusterUse:
-    """Return the use of a cluster with the rates that are known today, so that its bill does not change later."""
+    """Return the use of a cluster with today's hourly rates, so that its bill does not change when prices change."""
     try:
         prices = shown_prices(store)
     except (NightjarError, OSError) as error:
-        log.warning("prices cannot be read (%s)", words_of(error))
+        log.warning("Prices cannot be read (%s)", words_of(error))
         return use
     found = {span.name: prices.rate(span.type, span.market, use.region, use.disk_gb) for span in use.instances}
     rates = {name: rate.usd for name, rate in found.items() if rate.usd is not None}

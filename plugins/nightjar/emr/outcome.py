@@ -1,6 +1,7 @@
-"""Judge how a step ended: by the outcome that its driver left in the lake, or else by EMR's log of its exit code.
+"""Find out how a step ended: from the outcome that its driver wrote to the lake, or else from EMR's logs.
 
-EMR uploads logs minutes after a step has ended, and the wording of its controller's log may change with a release.
+The outcome is preferred. EMR uploads logs minutes after a step has ended, and the wording of the log with the exit code
+may change with an EMR release.
 """
 
 from __future__ import annotations
@@ -31,18 +32,19 @@ log = logging.getLogger(__name__)
 
 LOG_TAIL_LINES = 40
 UPLOAD_SECONDS = 390.0
-"""EMR uploads the logs of a running cluster every five minutes, and takes a while to do so."""
+"""Time limit for logs on AWS. EMR uploads the logs of a running cluster every five minutes, and the upload takes time.
+"""
 WAIT_POLLS = 12
 """Time limit for logs elsewhere than on AWS, in poll intervals."""
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
 _SIGNALLED = 128
-"""A shell adds the number of a signal to it for the exit code of the process that the signal ended."""
+"""A shell adds this number to the number of a signal, for the exit code of a process that the signal ended."""
 _UNTELLING = re.compile(r"unknown error\.?", re.IGNORECASE)
-"""What EMR says of a step whose log it did not understand."""
+"""Matches the reason that EMR gives if it found no error in a step's log."""
 _KILLED = (
-    "the driver was killed (SIGKILL), as Linux does when the memory of the primary node is used up; raise"
-    " spark.driver_memory, or choose larger cluster.primary_instance_types"
+    "the driver was killed (SIGKILL), probably because the primary node ran out of memory; raise spark.driver_memory,"
+    " or choose larger cluster.primary_instance_types"
 )
 
 
@@ -56,17 +58,17 @@ class StepFailure:
     log_tail: str
     """The last lines of the driver's log."""
     message: str = ""
-    """The message of the driver's error: of its outcome, or else the last line of its log."""
+    """The driver's error message, from its outcome or else from the last line of its log."""
 
     def error(self, step_name: str, step_id: str) -> UserError | StepFailedError:
-        """Return the error to raise: a `UserError`, which is not retried, after the exit code of wrong input."""
+        """Return the error to raise. If the exit code means wrong input, it is a `UserError`, which is not retried."""
         if self.exit_code == InputError.exit_code and self.message:
             return UserError(self.message)
         return StepFailedError(f"{step_name} failed (step {step_id}): {self.reason}")
 
 
 def log_wait_seconds(endpoint_url: str, poll_seconds: float) -> float:
-    """Return the time limit for the logs of a failed step. On AWS it does not depend on how often Airflow asks."""
+    """Return the time limit for the logs of a failed step. On AWS it does not depend on `poll_seconds`."""
     return UPLOAD_SECONDS if is_on_aws(endpoint_url) else poll_seconds * WAIT_POLLS
 
 
@@ -87,7 +89,7 @@ def explain_failure(
         return StepFailure(None, f"{reason}; {never_started}" if reason else never_started, "")
     folder = below(lake.logs, f"{cluster_id}/steps/{step['Id']}")
     outcome = read_outcome(store, step)
-    left = outcome if outcome and outcome.exit_code else None  # a driver that was done is not the cause
+    left = outcome if outcome and outcome.exit_code else None  # a driver that ended with 0 is not the cause
     logs, problem = _await_logs(store, folder, 0.0 if left else wait_seconds)
     # spark-submit redirects the Python driver's stderr to its own stdout; its stderr has the log of the JVM.
     tail = _tail(logs.get("stdout.gz", "")) or _tail(logs.get("stderr.gz", ""))
@@ -100,9 +102,9 @@ def explain_failure(
 
 
 def read_outcome(store: Store, step: Mapping[str, Any]) -> Outcome | None:
-    """Return the outcome that the driver of a step left in the lake; None without one, or if it cannot be read.
+    """Return the outcome that the driver of a step wrote to the lake. Return None if there is none or it is unreadable.
 
-    The step's arguments name the run and the attempt, so that this works for any Airflow that finds the step.
+    The step's arguments name the run and the attempt, so no state of this Airflow is needed.
     """
     attempt = requests.attempt_of(step)
     if attempt is None:
@@ -138,10 +140,10 @@ def _reasons(reason: str | None, exit_code: int | None, logs: Mapping[str, str])
 
 
 def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[str, str], str]:
-    """Return the step's logs by file name, and why one cannot be read, as soon as they are complete or may not be read.
+    """Wait until a step's logs are complete. Return them by file name, and the reason if one of them cannot be read.
 
     EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
-    exit code. Waits `wait_seconds` at most.
+    exit code. The wait ends after `wait_seconds` at most, and at once if access is denied.
     """
     deadline = time.monotonic() + wait_seconds
     while True:
@@ -149,7 +151,7 @@ def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[st
         for name in _LOGS:
             try:
                 text = read_log(store, join(folder, name))
-            except (OSError, NightjarError) as error:  # the cause of the step's failure counts, not this one
+            except (OSError, NightjarError) as error:  # it must not hide why the step failed
                 problem = shorten((str(error).splitlines() or [type(error).__name__])[0])
                 log.warning("%s: the log cannot be read (%s)", join(folder, name), problem)
                 deadline = min(deadline, time.monotonic()) if isinstance(error, PermissionError) else deadline
@@ -162,7 +164,7 @@ def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[st
 
 
 def _no_log(folder: str, logs: Mapping[str, str], problem: str) -> str:
-    """Return what to say in the place of the driver's log."""
+    """Return the text to show if the driver has no log."""
     if problem:
         return f"(its logs cannot be read: {problem})"
     return "(the driver wrote no log)" if "controller.gz" in logs else f"(no log in {folder} yet)"

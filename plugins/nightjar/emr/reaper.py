@@ -1,4 +1,4 @@
-"""The reaper: it terminates the clusters of a project that have outlived their time to live."""
+"""The reaper, which terminates the clusters of a project that have exceeded their time to live."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def reap(client: EMRClient, store: Store, lake: Lake, project: str, poll_seconds
     """Terminate the project's expired clusters, and return their ids.
 
     Raises:
-        MayStillRunError: after all others were terminated, naming each cluster that could not be judged or ended.
+        MayStillRunError: if a cluster could not be checked or terminated. The message names each such cluster. The
+            other expired clusters were terminated.
     """
     now, problems, expired = datetime.now(UTC), list[str](), list[str]()
     active = clusters.list_clusters(client, requests.name_prefix(project))
     for listed in active:
-        with clusters.collecting(problems, f"cluster {listed['Id']} cannot be judged"):
+        with clusters.collecting(problems, f"cluster {listed['Id']} cannot be checked"):
             cluster = clusters.describe(client, listed["Id"])
             if _has_expired(cluster, project, now):
                 expired.append(str(listed["Id"]))
@@ -42,7 +43,10 @@ def reap(client: EMRClient, store: Store, lake: Lake, project: str, poll_seconds
 
 
 def _has_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
-    """Return whether a cluster with the name of a project has expired; raise an error if its tags do not say."""
+    """Return whether a cluster with a name of the project belongs to the project and has expired.
+
+    Raise MayStillRunError if the cluster's tags are missing or wrong.
+    """
     owner = requests.tags_of(cluster).get("nightjar:project")
     if owner not in (None, project):
         return False
@@ -58,7 +62,7 @@ def _has_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> boo
 
 
 def _note(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
-    """Leave a note for the run's log. Without it, the cluster is ended all the same."""
+    """Write a note for the run's tasks. If this fails, log a warning: the cluster must be ended in any case."""
     try:
         note_reaper(store, lake, cluster, now)
     except (OSError, NightjarError) as error:

@@ -1,8 +1,8 @@
-"""The record of a run's clusters, in the run's folder: what was asked of EMR, and what it answered.
+"""The record of a run's clusters, in the run's folder: the requests for clusters, and EMR's answers.
 
-A list of clusters may be late, and tags may change. So each cluster has a file: it is written before RunJobFlow and
-completed with the id afterwards. The tasks that end a run's clusters ask EMR for these ids. A file without an id means
-that the answer is not known.
+EMR's list of clusters may lag behind, and tags may change. So each cluster has a file, which is written before
+RunJobFlow and completed with the cluster's id afterwards. The tasks that end a run's clusters use these ids. If a file
+has no id, the answer to its request is not known.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from nightjar.errors import words_of
 
 @dataclass(frozen=True)
 class ClusterRecord:
-    """One cluster that was asked for, or one of the user's own."""
+    """One cluster that was requested, or a cluster of the user's own (`cluster.job_flow_id`)."""
 
     number: int
     asked: str
-    """When the cluster was asked for, as a time in ISO format."""
+    """When the cluster was requested, as a time in ISO 8601 format."""
     cluster_id: str | None = None
     refused: str | None = None
-    """Why there is no cluster: EMR's words, or that none was seen for long."""
+    """Why there is no cluster: EMR's message, or a note that EMR listed no cluster in time."""
     choice: int = 0
-    """Number of instance types that were left out, because earlier clusters had no capacity or no environment."""
+    """Number of instance types that were left out, because earlier clusters got no capacity or failed to bootstrap."""
     borrowed: bool = False
-    """Whether it is a cluster of the user's own, which is never ended here."""
+    """Whether the cluster is the user's own. Such a cluster is never ended here."""
     ended: bool = False
-    """Whether the run itself has ended it."""
+    """Whether the run itself has ended the cluster."""
     dropped: bool = False
-    """Whether the run goes on without it: its tasks were cleared, or the cluster was a duplicate."""
+    """Whether the run no longer uses the cluster: its tasks were cleared, or the cluster was a duplicate."""
     instance_seconds: dict[str, float] = field(default_factory=dict)
-    """How long its instances ran together, by type and market. Empty until it has ended, or if EMR does not say."""
+    """Total seconds of the instances, by type and market. Empty until the cluster has ended, or if EMR did not say."""
     region: str | None = None
     is_embedded: bool = False
-    """Whether it is a cluster of the embedded EMR, which costs nothing."""
+    """Whether the cluster is one of the embedded EMR, which costs nothing."""
     used: dict[str, Any] | None = None
-    """A `ClusterUse`: when its instances and the run's steps ran, and what they cost in an hour. None as above."""
+    """A `ClusterUse`: when the instances and the run's steps ran, and the hourly prices. None while
+    `instance_seconds` is empty."""
 
     @property
     def is_open(self) -> bool:
-        """Whether the answer to RunJobFlow is not known."""
+        """Whether the answer to RunJobFlow is not known yet."""
         return self.cluster_id is None and self.refused is None
 
 
@@ -62,7 +63,7 @@ class ClusterRecords:
         """Return the records in the order of their numbers.
 
         Args:
-            problems: Receives a line for each record that cannot be read. Without a list, the first one is raised.
+            problems: Receives a line for each record that cannot be read. Without a list, the first error is raised.
         """
         found: list[ClusterRecord] = []
         try:
@@ -78,7 +79,7 @@ class ClusterRecords:
         return sorted(found, key=lambda record: record.number)
 
     def add(self, **values: Any) -> ClusterRecord:
-        """Write a record with the next free number. Two tasks at once never write the same one."""
+        """Write a record with the next free number. Two tasks that run at once never write the same record."""
         number = max((record.number for record in self.read()), default=0) + 1
         while True:
             record = ClusterRecord(number, datetime.now(UTC).isoformat(timespec="seconds"), **values)

@@ -1,8 +1,8 @@
 """Build EMR requests, names and tags from a run's configuration. Pure functions: nothing here calls AWS.
 
-A run's cluster and steps are found by their names, which are derived from project, run and step. The cluster is then
-verified by its tags. Names are needed because RunJobFlow has no client token, ListClusters returns no tags, and steps
-have no tags.
+A run's cluster is found by its name, which is derived from the run's folder, and then verified by its tags. The name is
+needed because RunJobFlow has no client token and ListClusters returns no tags. Steps have no tags. So a run's step is
+found by its name and its arguments, which name the run's configuration file.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ USABLE_CLUSTER_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 ENDED_CLUSTER_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 ACTIVE_STEP_STATES = ("PENDING", "CANCEL_PENDING", "RUNNING")
 START_LIMIT_SECONDS = 3600.0
-"""Time limit for a step to start, which includes the start of its cluster. It is apart from the step's own limit."""
+"""Time limit for a step to start, including the start of its cluster. The step's own time limit begins after that."""
 
 _MAX_NAME_LENGTH = 256
 _TAG_CHARACTERS = " +:/@"
-"""What AWS takes in a tag besides letters, digits and ``._-=``."""
+"""Characters that AWS allows in a tag besides letters, digits and ``._-=``."""
 _EXPIRY_TAG = "nightjar:expires"
 _INSTANCE_TYPES = ("primary_instance_types", "core_instance_types", "task_instance_types")
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
@@ -41,13 +41,13 @@ _FIXED = {
     # An all-reduce worker group needs all of its slots at once, so the number of executors is fixed.
     "spark.dynamicAllocation.enabled": "false",
     "spark.speculation": "false",
-    # EMR switches the shuffle service on. Its authentication does not mix with version 2 below: no executor could
-    # register. Nothing here shuffles.
+    # EMR enables the shuffle service by default. With the authentication of version 2 below, executors could not
+    # register with it. No step needs the service, because none shuffles data.
     "spark.shuffle.service.enabled": "false",
-    # EMR would take the executors' sizes for minima.
+    # Otherwise EMR would treat the sizes of executors as minimum sizes.
     "spark.yarn.heterogeneousExecutors.enabled": "false",
 }
-"""Settings of the cluster and of each step, against EMR's own defaults."""
+"""Spark settings of the cluster and of each step that override EMR's own defaults."""
 _SPARK_DEFAULTS = {
     "spark.pyspark.python": PYTHON,
     "spark.pyspark.driver.python": PYTHON,
@@ -90,7 +90,7 @@ class ClusterIdentity:
 
 
 def name_prefix(project: str) -> str:
-    """Return the prefix of the names of all clusters of `project`; other projects may begin with the same letters."""
+    """Return the prefix of the names of all clusters of `project`. In other projects, names may begin with it, too."""
     return f"nightjar-{project}"
 
 
@@ -100,7 +100,11 @@ def tags_of(cluster: Mapping[str, Any]) -> dict[str, str]:
 
 
 def expiry_time(cluster: Mapping[str, Any]) -> datetime | None:
-    """Return when the reaper ends a cluster, or None if it has no such tag. A ValueError names a wrong tag."""
+    """Return when a cluster expires, according to its tag. Return None without this tag.
+
+    Raises:
+        ValueError: if the tag's value is not a time.
+    """
     text = tags_of(cluster).get(_EXPIRY_TAG)
     if text is None:
         return None
@@ -122,7 +126,7 @@ def run_job_flow(
 ) -> dict[str, Any]:
     """Return the RunJobFlow request for a run's cluster. EMR itself terminates the cluster when it is idle for long.
 
-    Driver and executors learn the `region` from the environment. S3 would otherwise be asked through us-east-1.
+    Driver and executors get the `region` from the environment. Otherwise they would send requests for S3 to us-east-1.
     """
     cluster = config.cluster
     expires = (now + time_to_live(config)).astimezone(UTC).isoformat(timespec="seconds")
@@ -151,7 +155,7 @@ def run_job_flow(
 def _configurations(region: str | None) -> list[dict[str, Any]]:
     """Return the request's `Configurations`: the defaults of every Spark application, and the driver's environment."""
     exported = dict.fromkeys(VARIABLES, region) if region else {}
-    # An application in cluster mode has its driver in YARN's application master.
+    # In cluster mode, the driver runs in YARN's application master and gets its variables from there.
     places = ("spark.executorEnv", "spark.yarn.appMasterEnv")
     environment = {f"{place}.{name}": value for place in places for name, value in exported.items()}
     found: list[dict[str, Any]] = [
@@ -171,7 +175,7 @@ def num_choices(cluster: ClusterConfig) -> int:
 
 
 def without_types(config: Config, choice: int) -> Config:
-    """Return `config` without the first `choice` types of each list of instance types, but with its last one."""
+    """Return `config` without the first `choice` types of each list of instance types. The last type always stays."""
     lists = {name: getattr(config.cluster, name) for name in _INSTANCE_TYPES}
     left = {name: types[min(choice, len(types) - 1) :] for name, types in lists.items()}
     return config.model_copy(update={"cluster": config.cluster.model_copy(update=left)})
@@ -206,7 +210,7 @@ def _instances(cluster: ClusterConfig) -> dict[str, Any]:
 
 
 def _bootstrap_actions(cluster: ClusterConfig, package_uri: str) -> list[dict[str, Any]]:
-    """Return the request's `BootstrapActions`: every node builds the job's environment before it runs a step."""
+    """Return the request's `BootstrapActions`: every node builds the job's environment before any step runs."""
     args = ["--package", package_uri, "--torch", cluster.torch_build]
     if cluster.wheelhouse:
         args += ["--wheels", cluster.wheelhouse]
@@ -229,9 +233,9 @@ def _fleet(role: str, name: str, types: tuple[str, ...], on_demand: int = 0, spo
 def add_step(
     cluster_id: str, step: str, config: Config, run: Run, package_uri: str, attempt: int = 1
 ) -> dict[str, Any]:
-    """Return the AddJobFlowSteps request for one step of the job; `attempt` is the number of this try at it.
+    """Return the AddJobFlowSteps request for one step of the job; `attempt` is the number of the attempt.
 
-    The cluster continues after a failed step: Airflow decides whether to retry it.
+    The cluster continues after a failed step: Airflow decides whether to retry the step.
     """
     submit = spark_submit(step, sized(config).spark, package_uri)
     args = [*submit, step, "--config", run.config, "--attempt", str(attempt), "--owner", cluster_id]
@@ -242,8 +246,8 @@ def add_step(
 def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
     """Return the spark-submit command of a step, without the step's own arguments.
 
-    In client deploy mode, cancelling the step reaches the driver, and the step's exit code and log are the driver's. In
-    cluster mode YARN starts the driver, once.
+    In client deploy mode, cancelling the step ends the driver, and the step's exit code and log are the driver's. In
+    cluster mode, YARN starts the driver and does not restart it.
     """
     filled = spark.filled()
     conf = {
@@ -255,7 +259,7 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
         "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     }
     if filled.deploy_mode == "cluster":
-        # A second driver would work beside the next attempt of Airflow.
+        # YARN must not restart the driver: it would run at the same time as Airflow's next attempt.
         conf["spark.yarn.maxAppAttempts"] = "1"
         conf["spark.driver.memoryOverhead"] = filled.driver_memory
     sizes = ["--driver-memory", filled.driver_memory, "--executor-memory", str(filled.executor_memory)]
@@ -267,9 +271,9 @@ def spark_submit(step: str, spark: SparkConfig, package_uri: str) -> list[str]:
 
 
 def attempt_of(step: Mapping[str, Any]) -> tuple[Run, int] | None:
-    """Return the run and the number of the attempt in the arguments of a step, as `add_step` wrote them, or None.
+    """Return the run and the attempt's number from the arguments that `add_step` gave to a step.
 
-    `step` is an answer of DescribeStep, or one of ListSteps.
+    Return None for a step without these arguments. `step` is a step in the answer of DescribeStep or ListSteps.
     """
     args = step.get("Config", {}).get("Args") or []
     options = dict(pairwise(args))

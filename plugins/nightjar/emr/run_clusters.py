@@ -1,8 +1,8 @@
-"""The clusters of one run: the one that it uses, those that it replaced, and their end.
+"""The clusters of one run: create, replace and terminate them.
 
-A run has one cluster at a time. A cluster that was lost is replaced, a bounded number of times. One that ran out of
-capacity, or whose bootstrap action failed, is replaced by one with other instance types. What a person, the reaper or a
-wrong request ended is not replaced.
+A run has one cluster at a time. A lost cluster is replaced, at most `MAX_LOST` times. If AWS had no capacity for a
+cluster, or its bootstrap action failed, it is replaced by a cluster with other instance types. A cluster that a person,
+the reaper or a wrong request ended is not replaced.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_LOST = 2
-"""Number of lost clusters of a run that are replaced."""
+"""Maximum number of lost clusters of a run that are replaced."""
 SETTLE_SECONDS = 60.0
 """How long a cluster may be missing from EMR's list after RunJobFlow took effect."""
 
 
 class RunClusters:
-    """The clusters of a run, as its record in the lake and EMR know them."""
+    """The clusters of a run, from the record in the lake and from EMR."""
 
     def __init__(
         self,
@@ -57,24 +57,24 @@ class RunClusters:
         self._records = ClusterRecords(identity.run, store)
         self._poll_seconds = poll_seconds
         self.is_asking = False
-        """Whether RunJobFlow is under way. A process that ends now would lose the id of the cluster."""
+        """Whether a RunJobFlow request is in progress. If the process ended now, the cluster's id would be lost."""
 
     @cached_property
     def _client(self) -> EMRClient:
         return self._connect()
 
     def acquire(self, config: Config, package_uri: str) -> str:
-        """Return the id of the run's cluster, which is created if it has none. Does not wait for its start.
+        """Return the id of the run's cluster. Create the cluster if the run has none, without waiting for its start.
 
         Raises:
             UserError: if EMR refuses the request, or the cluster `cluster.job_flow_id` takes no steps.
-            FinalError: if the run's clusters ended for a cause that a new one does not mend.
+            FinalError: if the run's clusters ended for a cause that a new cluster would not fix.
         """
         if config.cluster.job_flow_id:
             return self._borrow(config.cluster.job_flow_id)
         records = [each for each in self._records.read() if not each.dropped and not each.borrowed]
         if over := [each.cluster_id for each in records if each.ended and each.cluster_id]:
-            raise FinalError(f"this run has ended its cluster {over[-1]}; clear a step, with sweep and create_cluster")
+            raise FinalError(f"this run has ended its cluster {over[-1]}; clear the step with sweep and create_cluster")
         ends = {each.cluster_id: self.explain_end(each.cluster_id) for each in records if each.cluster_id}
         active = [cluster_id for cluster_id, end in ends.items() if end is None] or self._find_unrecorded(records)
         if not active:
@@ -87,30 +87,31 @@ class RunClusters:
         return [each.cluster_id for each in self._records.read() if each.cluster_id]
 
     def dropped_ids(self) -> set[str]:
-        """Return the ids of the clusters that the run goes on without."""
+        """Return the ids of the clusters that the run no longer uses."""
         return {each.cluster_id for each in self._records.read() if each.dropped and each.cluster_id}
 
     def explain_end(self, cluster_id: str) -> ClusterEnd | None:
-        """Return how a cluster ended, or None if it can run steps."""
+        """Return why a cluster ended, or None if it can run steps."""
         return explain_end(self._client, self._store, self._lake, cluster_id)
 
     def end(self, extra_ids: Iterable[str] = (), *, drop: bool = False) -> list[str]:
-        """Terminate all of the run's clusters, wait until EMR says so, and return their ids.
+        """Terminate all of the run's clusters, wait until EMR reports their end, and return their ids.
 
-        They are those of the record, those that EMR lists under the run's name and tags, and those of `extra_ids` that
-        have the run's tags. On a cluster of the user's own, the run's steps are cancelled.
+        These are the clusters in the record, the clusters that EMR lists with the run's name and tags, and those of
+        `extra_ids` with the run's tags. A cluster of the user's own is not terminated: only the run's steps on it are
+        cancelled.
 
         Args:
-            extra_ids: Ids that are known from elsewhere, in case that the record cannot be read.
-            drop: Whether the run starts again, so that these clusters count no more.
+            extra_ids: Ids from another source, in case the record cannot be read.
+            drop: Whether the run starts again and no longer uses these clusters.
 
         Raises:
-            MayStillRunError: naming each cluster that may still run, and what could not be seen.
+            MayStillRunError: if a cluster may still run. The message names each such cluster, and each failed look-up.
         """
         problems: list[str] = []
         records = self._records.read(problems)
         borrowed = {each.cluster_id for each in records if each.borrowed and each.cluster_id}
-        with clusters.collecting(problems, "a cluster that was asked for cannot be looked for"):
+        with clusters.collecting(problems, "cannot find out whether a requested cluster exists"):
             self._await_answers([each for each in records if each.is_open])
         records = self._records.read([])
         known = [each.cluster_id for each in records if each.cluster_id]
@@ -124,7 +125,7 @@ class RunClusters:
         clusters.terminate_clusters(self._client, ids, self._poll_seconds, problems)
         for cluster_id in sorted(borrowed):
             with clusters.collecting(problems, f"steps on cluster {cluster_id} may still run"):
-                for name in STEPS:  # one that a killed try has asked for may come late
+                for name in STEPS:  # a step that a killed try requested may appear late
                     Attempts(self._client, self._store, self._identity.run, name).find(cluster_id, self._poll_seconds)
                 steps.cancel_steps_of_run(self._client, cluster_id, self._identity.run)
         if problems:
@@ -136,7 +137,7 @@ class RunClusters:
         return ids
 
     def _metered(self, cluster_id: str | None) -> dict[str, Any]:
-        """Return how long the instances of a cluster ran. It is for people, so an error only leaves it out."""
+        """Return the use of a cluster as fields of its record. Return {} if EMR does not answer: only bills need it."""
         used = meter(self._client, self._identity.run, cluster_id, self._store) if cluster_id else None
         if used is None:
             return {}
@@ -147,14 +148,14 @@ class RunClusters:
         return {"used": asdict(used), "instance_seconds": rounded, "region": used.region}
 
     def end_leftovers(self) -> list[str]:
-        """Return a line about clusters that may still run, after a last attempt to end them; none if all have ended."""
+        """Try once more to end clusters that may still run. Return a line about those left, or [] if all have ended."""
         left: list[str] = []
         records = [each for each in self._records.read(left) if not each.borrowed]
         left += clusters.still_running(self._client, [each.cluster_id for each in records if each.cluster_id])
-        left += [f"RunJobFlow of {each.asked} was not answered" for each in records if each.is_open]
+        left += [f"the answer to RunJobFlow of {each.asked} is not known" for each in records if each.is_open]
         if not left:
             return []
-        log.warning("%s; trying to end what is left", "; ".join(left))
+        log.warning("%s; trying again to end these clusters", "; ".join(left))
         try:
             self.end()
         except MayStillRunError as error:
@@ -166,19 +167,22 @@ class RunClusters:
             raise UserError(f"cluster.job_flow_id: {end}; name a cluster that runs, or leave the setting empty")
         if cluster_id not in {each.cluster_id for each in self._records.read() if each.borrowed}:
             self._records.add(cluster_id=cluster_id, borrowed=True)
-        log.info("Using cluster %s, which this run does not end", cluster_id)
+        log.info("Using your own cluster %s, which this run will not end", cluster_id)
         return cluster_id
 
     def _find_unrecorded(self, records: Sequence[ClusterRecord]) -> list[str]:
-        """Return the run's active cluster that only EMR's list has, because an answer or the record was lost."""
+        """Return the run's active cluster if EMR lists one that is not in the record, else [].
+
+        Such a cluster exists if EMR's answer or the record was lost.
+        """
         self._await_answers([each for each in records if each.is_open])
         listed = [each for each in clusters.find_clusters(self._client, self._identity) if not self.explain_end(each)]
         return self._keep_one(listed[0], listed) if listed else []
 
     def _await_answers(self, waiting: Sequence[ClusterRecord]) -> None:
-        """Wait until requests without an answer have one: another process writes it, or EMR lists the cluster.
+        """Wait until requests without an answer have one: another process records it, or EMR lists the cluster.
 
-        A request of which nothing is seen for `SETTLE_SECONDS` counts as one that had no effect.
+        A request without an answer after `SETTLE_SECONDS` counts as a request that had no effect.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while waiting:
@@ -188,7 +192,7 @@ class RunClusters:
             for cluster_id in clusters.find_clusters(self._client, self._identity):
                 if waiting and cluster_id not in taken:
                     answered, *waiting = waiting
-                    log.info("RunJobFlow of %s was answered by cluster %s", answered.asked, cluster_id)
+                    log.info("RunJobFlow of %s has created cluster %s", answered.asked, cluster_id)
                     self._records.change(answered, cluster_id=cluster_id)
             if not waiting or time.monotonic() > deadline:
                 break
@@ -213,7 +217,7 @@ class RunClusters:
             if not is_refusal(error):
                 raise
             self._records.change(record, refused=words_of(error))
-            raise UserError(f"EMR refuses the cluster; check cluster.* ({words_of(error)})") from None
+            raise UserError(f"EMR refuses the cluster ({words_of(error)}); check the settings cluster.*") from None
         finally:
             self.is_asking = False
         log.info("Submitted cluster %s (%s)", created, self._identity.name)
@@ -223,11 +227,11 @@ class RunClusters:
         return created
 
     def _add_record(self, **fields: Any) -> ClusterRecord:
-        """Add a cluster that the run pays for to its record."""
+        """Add a cluster that was requested for the run to the record."""
         return self._records.add(is_embedded=not is_on_aws(self._client.meta.endpoint_url), **fields)
 
     def _keep_one(self, kept: str, listed: Sequence[str]) -> list[str]:
-        """Terminate all listed clusters but one, and return the one. All are in the record afterwards."""
+        """Terminate all listed clusters except `kept`, and return [kept]. Afterwards, the record has all of them."""
         recorded = {each.cluster_id: each for each in self._records.read()}
         if kept not in recorded:
             self._add_record(cluster_id=kept)
@@ -247,14 +251,14 @@ def _warn_of_time_to_live(config: Config) -> None:
 
 
 def _next_choice(ends: Sequence[ClusterEnd], config: Config) -> int:
-    """Return how many instance types the next cluster leaves out; raise the first cause if there is to be none."""
+    """Return how many instance types the next cluster leaves out. Raise FinalError if there must be no next cluster."""
     for end in ends:
         if not end.is_replaceable:
             raise FinalError(str(end))
     choice = sum(end.needs_other_instances for end in ends)
     lost = len(ends) - choice
     if choice >= requests.num_choices(config.cluster) or lost > MAX_LOST:
-        raise FinalError(f"{ends[0]}; {len(ends)} clusters of this run ended, and no other is made")
+        raise FinalError(f"{ends[0]}; {len(ends)} clusters of this run ended, and no further cluster is created")
     for end in ends[-1:]:
-        log.warning("%s; a new cluster is made%s", end, " with other instance types" if choice else "")
+        log.warning("%s; creating a new cluster%s", end, " with other instance types" if choice else "")
     return choice

@@ -1,6 +1,6 @@
 """Find, submit and cancel the steps of a run, with any boto3 client of EMR.
 
-A step belongs to a run if its arguments name the run's configuration. So runs may share a cluster.
+A step belongs to a run if its arguments name the run's configuration file. So runs may share a cluster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 def active_steps(client: EMRClient, cluster_id: str, run: Run, name: str | None = None) -> list[str]:
     """Return the ids of the run's steps on a cluster that are pending or running, oldest first.
 
-    With a `name`, they are the steps with this name alone.
+    With a `name`, return only steps with this name.
     """
     found = _steps_of(client, cluster_id, run, StepStates=["PENDING", "RUNNING"])
     return [str(step["Id"]) for step in requests.oldest_first(found) if name in (None, step["Name"])]
@@ -43,7 +43,7 @@ def attempt_numbers(client: EMRClient, cluster_ids: Iterable[str], run: Run, nam
 
 
 def find_attempt(client: EMRClient, cluster_id: str, run: Run, name: str, number: int) -> str | None:
-    """Return the id of an attempt at the step called `name`, in whatever state, or None."""
+    """Return the id of an attempt at the step called `name`, in any state. Return None if EMR lists no such attempt."""
     for step in requests.oldest_first(_steps_of(client, cluster_id, run)):
         if step["Name"] == name and _number_of(step) == number:
             return str(step["Id"])
@@ -51,16 +51,17 @@ def find_attempt(client: EMRClient, cluster_id: str, run: Run, name: str, number
 
 
 def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
-    """Submit the step that `request` describes, and return its id."""
+    """Submit a step with an AddJobFlowSteps request, and return the step's id."""
     step_id = str(client.add_job_flow_steps(**request)["StepIds"][0])
     log.info("Submitted step %s (%s) to cluster %s", request["Steps"][0]["Name"], step_id, request["JobFlowId"])
     return step_id
 
 
 def keep_first(client: EMRClient, cluster_id: str, run: Run, name: str, step_id: str) -> str:
-    """Cancel all but the first of the steps with this name, and return its id; that is `step_id` if none is active.
+    """Keep the first active step with this name, cancel its duplicates, and return its id.
 
-    AddJobFlowSteps has no client token, so a request that boto3 repeated may have submitted a second step.
+    Return `step_id` if no step is active. Duplicates exist if boto3 repeated a request: AddJobFlowSteps has no client
+    token.
     """
     first, *duplicates = active_steps(client, cluster_id, run, name) or [step_id]
     if duplicates:
@@ -70,7 +71,7 @@ def keep_first(client: EMRClient, cluster_id: str, run: Run, name: str, step_id:
 
 
 def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
-    """Return the answer of DescribeStep."""
+    """Return the step in the answer of DescribeStep."""
     return client.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
 
 
@@ -86,7 +87,7 @@ def step_spans(client: EMRClient, cluster_id: str, run: Run) -> tuple[StepSpan, 
 
 
 def cancel_steps(client: EMRClient, cluster_id: str, step_ids: Sequence[str]) -> None:
-    """Cancel steps. One that has ended already stays as it is."""
+    """Cancel steps. A step that has already ended stays as it is."""
     if step_ids:
         log.info("Cancelling step %s of cluster %s", ", ".join(step_ids), cluster_id)
         answer = client.cancel_steps(**requests.cancel_steps(cluster_id, step_ids))
@@ -96,12 +97,12 @@ def cancel_steps(client: EMRClient, cluster_id: str, step_ids: Sequence[str]) ->
 
 
 def cancel_steps_of_run(client: EMRClient, cluster_id: str, run: Run, name: str | None = None) -> None:
-    """Cancel all steps of a run on a cluster that are pending or running; `name` limits it to steps of this name."""
+    """Cancel a run's pending and running steps on a cluster. With a `name`, cancel only steps with this name."""
     cancel_steps(client, cluster_id, active_steps(client, cluster_id, run, name))
 
 
 def _steps_of(client: EMRClient, cluster_id: str, run: Run, **options: Any) -> list[Any]:
-    """Return the run's steps on a cluster, as ListSteps shows them; none if EMR does not know the cluster."""
+    """Return the run's steps on a cluster, as ListSteps returns them. Return [] if EMR has no such cluster."""
     try:
         pages = list(client.get_paginator("list_steps").paginate(ClusterId=cluster_id, **options))
     except ClientError as error:

@@ -56,7 +56,7 @@ fetch() {
         s3://*) retry "cannot read $1: check the instance profile's policy and the network route to S3" \
             aws s3 cp --recursive --only-show-errors "$1/" "$2/" ;;
         file://*) cp -R "${1#file://}/." "$2/" || fail "cannot read $1" ;;
-        *) fail "$1: neither s3:// nor file://" ;;
+        *) fail "$1: expected s3:// or file://" ;;
     esac
 }
 
@@ -66,14 +66,15 @@ verify() {
     [[ -f $1/SHA256SUMS ]] || fail "$2 has no SHA256SUMS: upload it again"
     found=$(sha256sum <"$1/SHA256SUMS")
     [[ ${found%% *} == "${2##*/}" ]] || fail "wrong hash: SHA256SUMS of $2 is ${found%% *}; upload it again"
-    (cd "$1" && sha256sum --check --strict --quiet SHA256SUMS) || fail "wrong hash: a file of $2; upload it again"
+    (cd "$1" && sha256sum --check --strict --quiet SHA256SUMS) ||
+        fail "wrong hash: a file of $2 differs from SHA256SUMS; upload it again"
 }
 
 need_space() {
     local needed=3000 free
     if [[ $torch == cuda ]]; then needed=14000; fi
     free=$(df -Pm "$prefix" | awk 'NR == 2 { print $4 }')
-    ((free >= needed)) || fail "no disk: $free MB free at $prefix, $needed are needed; raise cluster.root_volume_gb"
+    ((free >= needed)) || fail "disk too small: $free MB free at $prefix, $needed MB needed; raise cluster.root_volume_gb"
 }
 
 # find_python: check that the node has Python 3.11 with venv. Install the distribution's package if it has no 3.11.
@@ -114,11 +115,11 @@ install_wheels() {
     fetch "$wheels" "$2"
     verify "$2" "$wheels"
     "$1/bin/python" -m pip --disable-pip-version-check --no-input install --quiet --no-cache-dir --no-index --no-deps \
-        "$2"/*.whl || fail "the wheels of $wheels do not install here: built for another machine or Python?"
+        "$2"/*.whl || fail "the wheels of $wheels cannot be installed: make them for this architecture and Python"
 }
 
 check() {
-    "$1/bin/python" -m pip --disable-pip-version-check check || fail "the environment is not consistent (pip check)"
+    "$1/bin/python" -m pip --disable-pip-version-check check || fail "pip check found conflicts; see its output above"
     PYTHONPATH=$2/jobs.zip "$1/bin/python" - "$torch" <<'PYTHON' || fail "the job does not import; see the error above"
 import sys
 

@@ -99,7 +99,7 @@ def _check_imports(root: Path, locked: str) -> None:
 
 
 def _code(root: Path) -> dict[str, bytes]:
-    """Return the modules and presets of `jobs` by their paths below `root`."""
+    """Return the modules, presets and templates of `jobs` by their paths below `root`."""
     paths = (path for path in (root / "jobs").rglob("*") if path.suffix in PACKED_SUFFIXES and path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
@@ -107,7 +107,7 @@ def _code(root: Path) -> dict[str, bytes]:
 def third_party_imports(root: Path) -> dict[str, Path]:
     """Return the third-party top-level modules that `jobs` below `root` imports, each with a file that imports it.
 
-    Several distributions share the top-level module `backports`, so its submodules stand for it.
+    Several distributions share the top-level module `backports`, so its submodules are returned instead.
     """
     own = sys.stdlib_module_names | {"jobs"}
     found: dict[str, Path] = {}
@@ -120,7 +120,7 @@ def third_party_imports(root: Path) -> dict[str, Path]:
 
 
 def _imported_names(source: bytes) -> Iterator[str]:
-    """Yield the names of other packages that a module imports."""
+    """Yield the dotted names that a module imports, except by relative imports."""
     for statement in import_statements(source):
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)

@@ -44,5 +44,5 @@ def normalized(name: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yield the lines of each distribution. A line that is not indented starts the next one."""
+    """Yield the block of lines of each distribution. A line that begins with a letter or digit starts a new block."""
     return iter(re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE))

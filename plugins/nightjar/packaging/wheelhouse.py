@@ -1,7 +1,7 @@
 """Make and upload a wheelhouse: a folder of all wheels that a node installs, for nodes without internet access.
 
-It is separate from the package, which changes with every line of code. A wheelhouse is a thousand times larger and
-changes only with the locks.
+The wheelhouse is separate from the package, which changes with every line of code. A wheelhouse is a thousand times
+larger and changes only with the locks.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ def make(target: Target, folder: Path, root: Path = PROJECT_ROOT) -> Path:
 
 
 def copy_folder(folder: Path, folder_uri: str) -> None:
-    """Copy a package or a wheelhouse to the lake. It is complete when it has its sums, which are copied last."""
+    """Copy a package or a wheelhouse to the lake. The copy is complete when it has SHA256SUMS, which is copied last."""
     try:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == SUMS):
             store.copy(path.as_uri(), join(folder_uri, path.name))
     except OSError as error:
-        raise LakeError(f"cannot be uploaded to {folder_uri} ({one_line(error)})") from None
+        raise LakeError(f"{folder}: cannot be uploaded to {folder_uri} ({one_line(error)})") from None
 
 
 def _download_locked(target: Target, locked: str, folder: Path) -> None:
     if not _pip(target, folder, _lines(target.pins(locked)), "--require-hashes", "--no-deps"):
-        raise PackageError(f"pip could not download the wheels for {target} (see its output above)")
+        raise PackageError(f"pip could not download the wheels for {target}; see its output above")
 
 
 def _download_torch(target: Target, locked: str, torch: list[lock.Pin], folder: Path) -> None:
-    """Download torch: the CPU build alone, or the build for GPUs with its CUDA distributions."""
+    """Download torch: only the CPU build, or the build for GPUs with its CUDA distributions."""
     if target.torch_build == "cuda":
         index, checked = TORCH_CUDA_INDEX, ["--require-hashes"] if all(pin.hashes for pin in torch) else []
         constraints = [] if checked else [f"{pin.name}=={pin.version}" for pin in target.pins(locked)]
@@ -79,7 +79,7 @@ def _lines(pins: Collection[lock.Pin]) -> list[str]:
 
 
 def _pip(target: Target, folder: Path, lines: list[str], *options: str, constraints: list[str] | None = None) -> bool:
-    """Download the wheels for `target` that the requirements `lines` ask for. Return whether pip succeeded."""
+    """Download the wheels for `target` that match the requirements in `lines`. Return whether pip succeeded."""
     with tempfile.TemporaryDirectory() as scratch:
         files = []
         for flag, content in (("-r", lines), ("-c", constraints or [])):

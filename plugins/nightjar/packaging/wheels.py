@@ -1,6 +1,6 @@
 """Check that wheels fit a cluster's nodes: architecture, Python version, locked versions and the build of torch.
 
-Before the upload, `check_folder` checks names and hashes. In the lake, `check_names` checks the names alone.
+Before the upload, `check_folder` checks names and hashes. In the lake, `check_names` checks only the names.
 A wheel that does not fit is a `PackageError`.
 """
 
@@ -51,7 +51,7 @@ class Target:
         return [pin for pin in self._applying(locked) if pin.name not in PROVIDED_BY_EMR]
 
     def torch_pins(self, root: Path) -> list[lock.Pin]:
-        """Return the pins of torch for the nodes: one for the CPU build, those of all its CUDA packages for GPUs."""
+        """Return the pins of torch for the nodes. For GPUs, they include the pins of torch's CUDA packages."""
         name = f"torch-{self.torch_build}.txt"
         return self._applying((root / "requirements" / name).read_text("utf-8"))
 
@@ -116,7 +116,7 @@ def torch_version(root: Path) -> str:
     """Return the version of torch that ``requirements/torch.txt`` pins."""
     found = re.search(r"^torch==([\w.]+)", (root / "requirements" / "torch.txt").read_text("utf-8"), re.MULTILINE)
     if found is None:
-        raise PackageError(f"{root}/requirements/torch.txt pins no torch: write torch==VERSION")
+        raise PackageError(f"{root}/requirements/torch.txt: does not pin torch; write torch==VERSION")
     return found[1]
 
 
@@ -148,8 +148,8 @@ def _check_torch(name: str, version: str, target: Target, wanted: str) -> None:
         raise PackageError(f"{name} is a CPU build, but the nodes have GPUs: {_command(target)}")
     if target.torch_build == "cuda" and local != TORCH_CUDA:
         raise PackageError(
-            f"{name} is not the build +{TORCH_CUDA}: the driver of the release is too old for another, and training"
-            f" would not see the GPU: {_command(target)}"
+            f"{name} is not the build +{TORCH_CUDA}: the GPU driver of the EMR release is too old for other builds, and"
+            f" training could not use the GPU: {_command(target)}"
         )
 
 

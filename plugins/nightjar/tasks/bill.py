@@ -1,4 +1,4 @@
-"""The bill of a run in its statistics. It changes when a cluster ends, so the end of the clusters writes it anew."""
+"""Write the bill of a run into its statistics. It is written again after the clusters have ended, and is then final."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def record_bill(run: Run, store: Store) -> Bill | None:
-    """Write the bill of a run into its statistics, and return it; None if the run has had no cluster of its own."""
+    """Write the bill of a run into its statistics, and return it. Without a cluster of its own, return None."""
     bill = read_bill(run, store, is_running=True)
     if bill is None:
         return None
@@ -31,7 +31,7 @@ def record_bill(run: Run, store: Store) -> Bill | None:
 
 
 def settle(run: Run, store: Store, stats_dir: Path) -> None:
-    """Write the bill of a run whose clusters have ended, and its report; also to the copy of the statistics.
+    """Write the bill and the report of a run whose clusters have ended. Update the local copy of the statistics, too.
 
     An error is logged: it must not fail the task that has ended the clusters.
     """
@@ -46,14 +46,14 @@ def settle(run: Run, store: Store, stats_dir: Path) -> None:
 
 
 def record_tolerantly(run: Run, store: Store) -> None:
-    """Write the bill of a run into its statistics. An error is logged."""
+    """Write the bill of a run into its statistics. An error is only logged."""
     with _tolerated(run):
         record_bill(run, store)
 
 
 @contextmanager
 def _tolerated(run: Run) -> Iterator[None]:
-    """Log an error in the block: a bill must not fail the task that ends clusters, or copies statistics."""
+    """Log an error in the block: a bill must not fail the task that ends clusters or copies statistics."""
     try:
         yield
     except Exception as error:

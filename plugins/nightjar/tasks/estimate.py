@@ -1,4 +1,4 @@
-"""What a run is expected to take and to cost, said and checked against its budget before it has a cluster."""
+"""Estimate the time and the cost of a run, and check them against its budgets, before the run has a cluster."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Expected:
-    """The estimate of a run, and what training needs to keep to its budget."""
+    """The estimate of a run, and the content of ``budget.json``, by which training keeps to the budget."""
 
     estimate: Estimate
     budget: dict[str, Any] | None
 
 
 def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expected:
-    """Return what a run is expected to take.
+    """Estimate a run, check the estimate against the run's budgets, and return it.
 
     Args:
-        config: Its configuration.
+        config: The run's configuration.
         run: The run.
-        corpus: The files that it will read.
-        start: The model that its training starts from; None for random weights, or without training.
+        corpus: The files that the run will read.
+        start: The model that training starts from. None for random weights, or without training.
 
     Raises:
-        InputError: if it would exceed a budget, or a price lacks for one.
+        InputError: if the run would exceed a budget, or if a price that a budget needs is missing.
     """
     store, meta = aws.store(), aws.emr_client().meta
     region = meta.region_name
@@ -54,9 +54,10 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
 
 
 def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | None:
-    """Return the share of a corpus in files that the run of the model at `start` did not have, by names and sizes.
+    """Return the share of a corpus, in bytes, that is in files which the model at `start` was not trained on.
 
-    None if that is not known: where all sizes are known, new names may be those of earlier files.
+    Files are compared by name and size. Return None if the share is not known. It is not known either if every size
+    occurred before, because the files may only have been renamed.
     """
     known = files_behind(start, Lake(run.lake_uri), aws.store()) if start else None
     if known is None or {source.size for source in corpus.sources} <= {each["size"] for each in known}:
@@ -66,7 +67,7 @@ def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | N
 
 
 def record(run: Run, expected: Expected) -> None:
-    """Write the estimate beside the configuration, unless an earlier start has, and the budget anew."""
+    """Write the estimate beside the configuration if an earlier start has not done so. Always write the budget anew."""
     store = aws.store()
     store.publish(run.estimate, to_json(expected.estimate.to_json(), run.estimate))
     if expected.budget is not None:
@@ -76,7 +77,10 @@ def record(run: Run, expected: Expected) -> None:
 
 
 def longest_seconds(config: Config) -> float:
-    """Return how long the limits of the settings let a cluster live; training counts with `train.max_seconds`."""
+    """Return the longest life of a cluster, in seconds, that the limits in the settings allow.
+
+    The limit of training is `train.max_seconds` if that is lower than the limit of a step.
+    """
     limit = float(config.cluster.step_timeout_seconds)
     training = min(limit, config.train.max_seconds or limit)
     steps = sum(training if step == "train" else limit for step in config.steps)

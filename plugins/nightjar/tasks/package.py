@@ -1,4 +1,4 @@
-"""Upload of the packaged job, once for each content."""
+"""Upload the package to the lake. The same content is uploaded only once."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ from nightjar.tasks.unchanged import MadeOf
 log = logging.getLogger(__name__)
 
 _NO_URI = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}\[\]%#?,*]""")
-"""What java.net.URI refuses, spark-submit takes for the end of a name, or Hadoop decodes."""
+"""Matches characters that java.net.URI refuses, that spark-submit treats as the end of a name, or that Hadoop decodes.
+"""
 SCAN_BYTES = 64 * 2**20
 """Number of bytes of a corpus that are checked to be UTF-8. The tokenize step checks all of it."""
 
@@ -48,15 +49,19 @@ class Prepared:
     """A run that may start."""
 
     config: Config
-    """Its configuration, as it is in the lake."""
+    """The run's configuration, as it is in the lake."""
     made_of: MadeOf
-    """Empty if it trains no model: such a run is never left out."""
+    """The hashes of corpus, code and settings. Empty if the run trains no model: such a run is never skipped."""
     same_as: str | None
-    """The folder of the last successful run, if nothing has changed since; the lake then has nothing of this run."""
+    """The folder of an earlier successful run with the same hashes, or None. If it is set, this run has nothing to do,
+    and nothing of it is in the lake."""
 
 
 def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepared:
-    """Check a run's inputs, and write its configuration to the lake, unless it has nothing to do."""
+    """Check a run's inputs, and write its configuration to the lake.
+
+    With `skips_unchanged`, a run that would repeat an earlier successful run writes nothing.
+    """
     check_can_wait()
     lake, config = Lake(run.lake_uri), place(config)
     with _input_error(f"connection {aws.CONN_ID}: cannot make an EMR client"):
@@ -112,14 +117,14 @@ def check_wheelhouse(config: Config) -> None:
 
 
 def check_corpus(config: Config, lake_uri: str | None = None) -> Listing:
-    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8; return its files."""
+    """Check that the corpus can be read, is long enough for a window, and begins with UTF-8. Return its files."""
     store = aws.store()
     with _input_error("corpus: cannot be listed"):
         listing = list_corpus(config.corpus, store, lake_uri)
     sources, num_bytes = listing.sources, listing.size
     if num_bytes == 0:
         raise InputError(f"corpus: {config.corpus} is empty; give a file with text")
-    if config.trains and num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # a token has a byte
+    if config.trains and num_bytes <= config.windows.size and all(map(_is_plain, sources)):  # tokens are not empty
         raise InputError(
             f"corpus: {config.corpus} has {num_bytes} bytes, too few for one window of {config.windows.size} tokens;"
             " give more text or a smaller windows.size"
@@ -157,7 +162,7 @@ def check_contents(
 
 
 def check_files(config: Config, lake: Lake) -> str | None:
-    """Check all other files and models that the settings name; return the model that the run starts from or uses."""
+    """Check all other files and models that the settings name. Return the model that the run starts from or uses."""
     with _input_error("a file that the settings name cannot be read"):
         prompts, model = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
@@ -165,13 +170,13 @@ def check_files(config: Config, lake: Lake) -> str | None:
 
 
 def check_submittable(lake: Lake) -> None:
-    """Check that spark-submit takes the URIs of files in the lake. The embedded EMR is held to it, too."""
+    """Check that spark-submit accepts the URIs of files in the lake. The check also applies to the embedded EMR."""
     refused = sorted(set(_NO_URI.findall(lake.uri))) if is_s3(lake.uri) else []
     if refused:
         shown = " ".join(repr(character) for character in refused)
         raise InputError(
-            f"NIGHTJAR_LAKE: {lake.uri} has {shown}, with which spark-submit on EMR refuses a URI or reads another one;"
-            " use letters, digits and - _ . / alone"
+            f"NIGHTJAR_LAKE: {lake.uri} has {shown}; spark-submit on EMR refuses a URI with this, or reads another URI;"
+            " use only letters, digits and - _ . /"
         )
 
 

@@ -1,7 +1,7 @@
-"""Promotion: whether the model of a run becomes the champion of its pipeline. Airflow judges, and moves a pointer.
+"""Promotion: decide whether the model of a run becomes the champion of its pipeline.
 
-The step `score` has measured the model and the champion on the same documents. The decision and its numbers stay in the
-run's statistics, also if the champion stays.
+The step `score` has measured the model and the champion on the same documents. The decision and its numbers are kept in
+the run's folder, also if the previous champion stays.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ log = logging.getLogger(__name__)
 
 
 def promote(run: Run, by: str, config: Config, *, request: str = "", store: Store | None = None) -> dict[str, Any]:
-    """Copy the run's model to the promoted models and make it its pipeline's champion, if it is better than that one.
+    """Make the run's model the champion of its pipeline if it is better than the present champion.
 
-    A run without the step `score` gives its pipeline the first champion at most.
+    The model is copied to the promoted models first. The model of a run without the step `score` can only become the
+    first champion of its pipeline.
 
     Args:
         run: The run.
         by: Who or what promotes it, for the history.
-        config: Its configuration.
-        request: What asks for it. A request that has been done is not done again.
+        config: The run's configuration.
+        request: An id of the request. If the last change of the champion has this id, nothing is changed again.
         store: The store of the lake.
 
     Returns:
         The decision: ``{"promoted": bool, "why": one line, "model": hash or None, ...}`` with the numbers of the gate.
-        A model that is not better is no error.
+        A model that is not better is not an error.
     """
     store, pipeline, settings = store or aws.store(), Pipeline.of(run), config.promotion
     stats, scores = read_stats(run, store), _read_scores(run, config, store)
@@ -67,13 +68,16 @@ def promote(run: Run, by: str, config: Config, *, request: str = "", store: Stor
 
 
 def _read_scores(run: Run, config: Config, store: Store) -> Scores:
-    """Return the scores of the run's model; without documents if its configuration has no step that scores."""
+    """Return the scores of the run's model. If the run has no step `score`, they have no documents.
+
+    The scores then say why the model was not compared.
+    """
     model = store.read_manifest(run.model)
     if SCORE not in config.steps:
         why = (
-            f"it cannot be compared with the champion, since windows.split={config.windows.split} divides each text"
-            " anew, and one may have trained on what the other is judged by; set windows.split=fixed in all runs of the"
-            " pipeline"
+            f"it cannot be compared with the champion: windows.split={config.windows.split} divides the text of each"
+            " run anew, so one model may have trained on the validation text of the other; set windows.split=fixed in"
+            " all runs of the pipeline"
         )
         return Scores(model.fingerprint if model else "", None, "", NATS, (), why)
     scores = read_scores(run, store)
@@ -110,16 +114,16 @@ def _baselines(stats: dict[str, Any], settings: PromotionConfig) -> dict[str, tu
 
 
 def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain | None, config: Config, run: Run) -> str:
-    """Return why the champion stays, or an empty text."""
+    """Return why the champion stays, or "" if it does not."""
     if champion is None:
         return ""
     if scores.not_compared:
-        return f"{scores.not_compared}; nightjar champion promote {run.folder} makes it the champion all the same"
+        return f"{scores.not_compared}; to make it the champion anyway, run nightjar champion promote {run.folder}"
     if champion.model != scores.champion:
         compared = f"with {scores.champion[:12]}" if scores.champion else "with no champion"
         return (
-            f"the champion is {champion.model[:12]} by now, and this model was compared {compared}; clear the task"
-            " score to compare them"
+            f"the champion is now {champion.model[:12]}, but this model was compared {compared}; clear the task score"
+            " to compare them"
         )
     return gate.reason_to_keep(scores, gain, config.promotion)
 
@@ -128,7 +132,7 @@ def _why(bits_per_byte: float | None, gain: gate.Gain | None) -> str:
     found = f"{bits_per_byte:.4f} bits per byte" if bits_per_byte is not None else "good by itself"
     if gain is None:
         return f"{found}, the first champion"
-    return f"{found}, {gain.value:.2%} below the champion before (at least {gain.lower:.2%})"
+    return f"{found}, {gain.value:.2%} below the previous champion (at least {gain.lower:.2%})"
 
 
 def _decided(run: Run, store: Store, *, promoted: bool, why: str, model: str | None, **numbers: Any) -> dict[str, Any]:

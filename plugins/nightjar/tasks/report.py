@@ -1,4 +1,4 @@
-"""The report of a run, ``stats/report.html``, which is written whatever happened to the run."""
+"""Write the report of a run, ``stats/report.html``, whatever happened to the run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_report(run: Run, store: Store, failed: Mapping[str, str | None] | None
     """Write the report of a run that is over. An error is logged: it must not keep the statistics from being copied."""
     try:
         report = read_report(run, store, is_over=True)
-        is_explained = report.summary.cause is not None and "failure" not in report.stats  # by a step itself
+        is_explained = report.summary.cause is not None and "failure" not in report.stats  # by a step
         if report.summary.status is not Status.DONE and not is_explained:
             cause = cause_of_cluster(run, store) or _cause_in_airflow(failed or {})
             report = report.failed_by(cause)
@@ -35,7 +35,7 @@ def write_report(run: Run, store: Store, failed: Mapping[str, str | None] | None
 
 
 def _cause_in_airflow(failed: Mapping[str, str | None]) -> str | None:
-    """Return why the first of the failed tasks failed whose cause is known; None if no task failed."""
+    """Return the first known cause of a failed task, or a reference to a task's log. Return None if no task failed."""
     for task, cause in failed.items():
         if cause:
             return cause if cause.startswith(task) else f"{task}: {cause}"
@@ -43,9 +43,9 @@ def _cause_in_airflow(failed: Mapping[str, str | None]) -> str | None:
 
 
 def cause_of_cluster(run: Run, store: Store) -> str | None:
-    """Return how the run's last cluster ended, or why there was none; None if it explains no failure.
+    """Return why the run's last cluster ended, or why there was none. Return None if this does not explain a failure.
 
-    A cluster that somebody ended by hand explains none: the run ends its own cluster the same way, at this time.
+    A cluster that was ended by hand does not explain a failure: EMR reports the same when the run ends its own cluster.
     """
     records = ClusterRecords(run, store).read(problems=[])
     if not records:

@@ -30,12 +30,12 @@ SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds", *names(BillStats, 
 
 
 def verify_step(step: str, run: Run, store: Store) -> Manifest:
-    """Return the manifest that says that `step` of `run` is complete, as `verify_folder` does."""
+    """Return the manifest of the output of `step`, after checking that the output is complete (`verify_folder`)."""
     return verify_folder(_output_uri(step, run, store), store)
 
 
 def find_finished(step: str, run: Run, store: Store) -> Manifest | None:
-    """Return the manifest of a step whose output is complete, and was made with the run's present model; else None."""
+    """Return the manifest of a step's output, or None if the output is incomplete or was made with another model."""
     try:
         manifest = verify_step(step, run, store)
         model = manifest.inputs.get("model")
@@ -64,10 +64,10 @@ def unfinished_steps(config: Config, run: Run, store: Store) -> list[str]:
 
 
 def verify_folder(folder_uri: str, store: Store) -> Manifest:
-    """Return the manifest of a folder. One listing checks the sizes of files; the next reader checks hashes.
+    """Return the manifest of a folder, after checking the sizes of its files. The next reader checks their hashes.
 
     Raises:
-        DamagedError: if there is none, or a file that it lists is missing or has another size.
+        DamagedError: if there is no manifest, or a file that it lists is missing or has another size.
     """
     manifest = store.read_manifest(folder_uri)
     if manifest is None:
@@ -77,7 +77,7 @@ def verify_folder(folder_uri: str, store: Store) -> Manifest:
 
 
 def _output_uri(step: str, run: Run, store: Store) -> str:
-    """Return the folder whose manifest says that the step is complete."""
+    """Return the output folder of a step. The step is complete if the folder has a manifest."""
     folders = {"train": run.train, "generate": run.generate, "score": run.score, "evaluate": run.evaluation}
     if step in folders:
         return folders[step]
@@ -99,10 +99,11 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
     Args:
         run: The run.
         stats_dir: The folder for the copies of all runs.
-        failed: The tasks that failed, and why, if it is known. They explain a run that has left no cause itself.
+        failed: The tasks that failed, each with its cause, or None if the cause is not known. They explain the failure
+            of a run whose own files have no cause.
 
     Raises:
-        DamagedError: if a name leads out of the folders. The other files are copied before.
+        DamagedError: if the name of a file leads out of the folders. The other files are copied before.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
     bill.record_tolerantly(run, store)
@@ -128,7 +129,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
 
 
 def storable(value: Any) -> Any:
-    """Return a value of JSON that any database of Airflow can store; numbers that are not finite become None.
+    """Return a JSON value in a form that any database of Airflow can store. Numbers that are not finite become None.
 
     PostgreSQL refuses NUL, which a model may generate, NaN and infinities, and halves of surrogate pairs.
     """
@@ -154,11 +155,11 @@ def read_stats(run: Run, store: Store) -> dict[str, Any]:
 def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], left_running: Sequence[str]) -> None:
     """Check that every planned task and the task that ends the cluster succeeded, and that no cluster may still run.
 
-    A run that a user marks failed ends with its open tasks skipped, which Airflow would count as success.
+    If a user marks a run as failed, Airflow skips its open tasks and would count the run as successful.
 
     Raises:
-        FinalError: naming the tasks that did not, and what is known of clusters that may still run.
-        MayStillRunError: if all tasks succeeded and yet a cluster may still run. A retry tries to end it.
+        FinalError: if a task did not succeed. The message names these tasks and the clusters that may still run.
+        MayStillRunError: if all tasks succeeded, but a cluster may still run. A retry tries to end the cluster.
     """
     if planned:
         missed = [f"{name} is {states.get(name)}" for name in planned if states.get(name) != "success"]
@@ -172,9 +173,9 @@ def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], l
 
 
 def log_next(run: Run, store: Store, command: str) -> None:
-    """Log how to go on after a successful run: with the model that it has trained, or used.
+    """Log the next commands after a successful run, for the model that the run trained or used.
 
-    `command` is how people call `nightjar`.
+    `command` is what people type to start `nightjar`.
     """
     used = read_used(run, store)
     if used is not None:

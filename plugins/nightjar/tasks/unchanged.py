@@ -1,8 +1,8 @@
-"""What a run is made of: its corpus, its code and its settings. A night of the same as the last one has nothing to do.
+"""Find out whether a run would repeat an earlier run: the corpus, the code and the settings are the same.
 
-The successful runs of a pipeline since its text or its code has changed are recorded in `Pipeline.last`, so that a
-trial with other settings in between does not make the next night work. Files of the corpus count as the same if their
-names, sizes and times of the last change are the same, so nothing is read here. A file that is written anew counts as
+`Pipeline.last` records the successful runs of a pipeline since its corpus or code last changed. So the next nightly run
+still has nothing to do if a trial with other settings ran in between. Files of the corpus count as the same if their
+names, sizes and modification times are the same, so no file is read here. A file that is written again counts as
 changed.
 """
 
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 MadeOf = Mapping[str, str]
 """The hashes of the corpus, of the code and of the settings, by these names."""
 _SHARED = ("corpus", "code")
-"""What the runs of a record have in common."""
+"""The hashes that all runs of a record have in common."""
 MOST_RUNS = 100
-"""How many runs a record has at the most: a sweep has many."""
+"""Maximum number of runs in a record. A sweep over settings has many runs."""
 
 
 def describe(config: Config, run: Run, sources: Sequence[Source], package_root: Path) -> MadeOf:
-    """Return what a run is made of."""
+    """Return the hashes of a run's corpus, code and settings."""
     files = [[source.name, source.size, source.modified_at] for source in sources]
     corpus = {"files": files, "forgotten": sources[0].forgotten}
     return {
@@ -45,16 +45,16 @@ def describe(config: Config, run: Run, sources: Sequence[Source], package_root: 
 
 
 def find_same(run: Run, made_of: MadeOf, store: Store) -> str | None:
-    """Return the folder of a successful run of the pipeline that is made of the same, if it is another run; else None.
+    """Return the folder of another successful run of the pipeline with the same hashes, or None.
 
-    It is looked for among the runs since the text or the code has changed last.
+    Only runs since the last change of the corpus or the code are compared.
     """
     same = _read(Pipeline.of(run), made_of, store).get(made_of["settings"])
     return same if same != run.folder else None
 
 
 def record(run: Run, made_of: MadeOf, store: Store) -> None:
-    """Record that a run was successful, and what it was made of."""
+    """Record that a run was successful, with its hashes."""
     pipeline = Pipeline.of(run)
     runs = {**_read(pipeline, made_of, store), made_of["settings"]: run.folder}
     latest = dict(list(runs.items())[-MOST_RUNS:])
@@ -63,7 +63,7 @@ def record(run: Run, made_of: MadeOf, store: Store) -> None:
 
 
 def _read(pipeline: Pipeline, made_of: MadeOf, store: Store) -> dict[str, str]:
-    """Return the successful runs of a pipeline with this text and this code, by the hash of their settings.
+    """Return the successful runs of a pipeline with this corpus and this code, by the hash of their settings.
 
     A record that is missing or damaged counts as one without runs: the run then does its work.
     """
@@ -74,5 +74,5 @@ def _read(pipeline: Pipeline, made_of: MadeOf, store: Store) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (NightjarError, LookupError, TypeError, AttributeError) as error:
-        log.warning("%s: does not tell what the last runs were made of (%s); this run goes on", pipeline.last, error)
+        log.warning("%s: the record of earlier runs cannot be read (%s); this run continues", pipeline.last, error)
         return {}

@@ -18,7 +18,7 @@ from jobs.results import report
 from nightjar.settings import DAG_ID
 
 READ_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
-"""The permission to read the runs of the DAG `train_llm`. It counts for the whole lake."""
+"""The permission to read the runs of the DAG `train_llm`. It is also the permission to read all runs of the lake."""
 READ_LOGS = Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS, DAG_ID))
 """The permission to read the task logs of the DAG `train_llm`."""
 OF_FILES = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
@@ -29,7 +29,7 @@ OF_PAGES = OF_FILES | {
         "base-uri 'none'; frame-ancestors 'self'"
     )
 }
-"""The headers of our own pages: a browser loads their style and their script from this server, and nothing else."""
+"""The headers of pages made from templates. They let a browser load styles and scripts only from this server."""
 ASSETS = {"style.css": "text/css", "page.css": "text/css", "page.js": "text/javascript"}
 """The files that pages load, with their types."""
 
@@ -48,7 +48,7 @@ def message(request: Request, status: int, title: str, text: str) -> HTMLRespons
 
 
 def asset(name: str) -> Response:
-    """Return a file that pages load. Its address has its version, so a browser may keep it."""
+    """Return a file that pages load. The file's address contains its version, so a browser may cache the file."""
     if name not in ASSETS:
         raise HTTPException(HTTPStatus.NOT_FOUND, "no such file")
     headers = OF_FILES | {"Cache-Control": "private, max-age=86400"}
@@ -68,7 +68,7 @@ def _version(name: str) -> str:
 
 
 def _template(name: str) -> str | None:
-    """Return the text of one of our templates, or of the report's."""
+    """Return the text of a template: one of this package's, or one of the report's."""
     file = files("nightjar.web") / "templates" / name
     return file.read_text("utf-8") if file.is_file() else report.template(name)
 

@@ -1,4 +1,4 @@
-"""The FastAPI app that Airflow's API server serves at ``/nightjar``: its routes, and what it answers to errors."""
+"""The FastAPI app that Airflow's API server serves at ``/nightjar``: its routes, and its answers to errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app.add_api_route("/static/{name}", asset, dependencies=[READ_RUNS])
 
 @app.exception_handler(HTTPException)
 def refuse(request: Request, error: HTTPException) -> Response:
-    """Send a browser whose user is not logged in to the login; answer other requests with the error."""
+    """Redirect a browser whose user is not logged in to the login page. Answer other requests with the error."""
     if error.status_code == HTTPStatus.UNAUTHORIZED and _wants_page(request):
         return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
     answer = _answer(request, error.status_code, HTTPStatus(error.status_code).phrase, str(error.detail))
@@ -38,7 +38,7 @@ def refuse(request: Request, error: HTTPException) -> Response:
 
 @app.exception_handler(RequestValidationError)
 def refuse_values(request: Request, error: RequestValidationError) -> Response:
-    """Name the first value of a request that is wrong."""
+    """Answer a request that has wrong values: name the first of them."""
     first = error.errors()[0]
     text = f"{first['loc'][-1]}: {first['msg']}"
     return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "This address has a wrong value", text)
@@ -47,7 +47,7 @@ def refuse_values(request: Request, error: RequestValidationError) -> Response:
 @app.exception_handler(NightjarError)
 @app.exception_handler(OSError)
 def explain(request: Request, error: Exception) -> Response:
-    """Say why the lake cannot be read."""
+    """Answer a request for which the lake cannot be read: give the reason."""
     text = one_line(error, MOST_CHARACTERS)
     log.warning("%s: %s", request.url.path, text)
     return _answer(request, HTTPStatus.BAD_GATEWAY, "The lake cannot be read", text)

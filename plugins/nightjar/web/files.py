@@ -1,8 +1,8 @@
 """Read-only pages with the files of runs and the logs of steps, in Airflow's API server: ``/nightjar/lake/runs/...``.
 
-Users need the right to read the task logs of the DAG `train_llm`. Only what is below the lake's folders `runs` and
-`logs` is shown. No file but a run's report is shown as a web page, since a model may have written it; the report has no
-scripts, and browsers are told to run none.
+Users need the right to read the task logs of the DAG `train_llm`. Only files below the lake's folders `runs` and `logs`
+are shown. Only a run's report is served as HTML, since a model may have written the text in any other file. The report
+has no scripts, and its headers keep browsers from running any.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ router = APIRouter()
 
 @router.get("/lake/{name:path}", dependencies=[READ_LOGS])
 def show(name: str, request: Request, source: Source) -> Response:
-    """Return a page with the files of a folder if the name ends with a slash, else the file of that name."""
+    """Return a page with the files of a folder if the name ends with a slash, else the file with this name."""
     store, uri = source.store, place(name, source.lake)
     if name.endswith("/"):
         return _folder_page(store, uri, name, request)
@@ -46,7 +46,7 @@ def show(name: str, request: Request, source: Source) -> Response:
     if info is None and store.is_folder(uri):
         return RedirectResponse(f"{request.scope['root_path']}/lake/{quote(name)}/")
     if info is None:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run has no such file, or not yet")
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}: the run does not have this file, or not yet")
     is_log = name.endswith(_ZIPPED_LOG) and name.startswith("logs/")
     if is_log or name.endswith(_TEXTS):
         return StreamingResponse(
@@ -63,7 +63,7 @@ def show(name: str, request: Request, source: Source) -> Response:
 
 
 def place(name: str, lake: Lake) -> str:
-    """Return the URI of a name in the lake. A name that leads out of the shown folders is an `HTTPException`."""
+    """Return the URI of a name in the lake. Raise `HTTPException` if the name leads out of the shown folders."""
     root, _, rest = name.removesuffix("/").partition("/")
     if root not in _ROOTS:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"only {' and '.join(_ROOTS)} of the lake are shown here")

@@ -1,6 +1,6 @@
-"""What the pages of runs read from the lake: never a file outside of it, and not more often than needed.
+"""Read the lake for the pages of runs: never a file outside the lake, and not more often than needed.
 
-All users of an API server share what was read. So many open pages of a run cost as much as one.
+All users of an API server share what was read. So many open pages of a run cost as much as one page.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from jobs.results.rows import LiveParts
 from nightjar import aws, settings
 
 PATIENCE_SECONDS = 3.0
-"""How long a request waits for the first reading of a large lake before it gets the page that says so."""
+"""How long a request waits for the first read of a large lake. After that, it gets a page that says to wait."""
 FRESH_SECONDS = 2.0
-"""How long a report counts as new at least."""
+"""Shortest time for which a report is reused before it is read again."""
 MOST_FRESH_SECONDS = 60.0
 _SHARE = 10
-"""A report that took a second to read counts as new for this many seconds: reading takes a tenth of the time."""
+"""A report that took a second to read is reused for this many seconds, so that reading takes a tenth of the time."""
 RETRY_SECONDS = 5.0
-"""How long a request to S3 that fails is tried again."""
+"""How long a failed request to S3 is retried."""
 MOST_BYTES = 1 << 26
-"""Most bytes of a file that a page of a run reads."""
+"""Maximum size of a file, in bytes, that a page of a run reads."""
 MOST_REPORTS = 16
-"""Most reports that are kept."""
+"""Maximum number of reports that are kept in memory."""
 
 
 class ShownStore(Store):
@@ -73,7 +73,7 @@ class ShownStore(Store):
         return super().open_input(uri, buffer_bytes)
 
     def read_bytes(self, uri: str) -> bytes:
-        """Return the content of a file, unless it is so large that it would fill the server's memory."""
+        """Return the content of a file. Raise LakeError if it is so large that it could fill the server's memory."""
         if (info := self.info(uri)) is None:
             raise FileNotFoundError(uri)
         if info.size > MOST_BYTES:
@@ -93,26 +93,26 @@ class ShownStore(Store):
         return False
 
     def list_files(self, uri: str, *options: Any, **named: Any) -> list[FileInfo]:
-        """Return all files below a folder; none if there is no such folder."""
+        """Return all files below a folder, or [] if there is no such folder."""
         with suppress(FileNotFoundError):
             return super().list_files(uri, *options, **named)
         return []
 
     def list_folders(self, uri: str) -> list[str]:
-        """Return the names of the folders in a folder; none if there is no such folder."""
+        """Return the names of the folders in a folder, or [] if there is no such folder."""
         with suppress(FileNotFoundError):
             return super().list_folders(uri)
         return []
 
 
 class LakeReader:
-    """What the pages show of one lake.
+    """Reads what the pages show of one lake, and keeps it in memory.
 
     Args:
         lake: The lake.
-        file: Where the summaries of runs are kept for the next process. By default a file of this user's cache folder.
-        patience_seconds: How long a request waits for the first reading of the lake.
-        retry_seconds: How long a request to S3 that fails is tried again.
+        file: The file that keeps the summaries of runs for the next process. By default in this user's cache folder.
+        patience_seconds: How long a request waits for the first read of the lake.
+        retry_seconds: How long a failed request to S3 is retried.
     """
 
     def __init__(
@@ -148,31 +148,32 @@ class LakeReader:
         except BaseException:
             self._forget(first)
             raise
-        with self._reading:  # a catalog is not made for several threads
+        with self._reading:  # the catalog is not thread-safe
             return self._catalog.page(query)
 
     def _forget(self, failed: Future[Page]) -> None:
-        """Let the next request read the lake again."""
+        """Forget a failed first read, so that the next request reads the lake again."""
         with self._guard:
             if self._first is failed:
                 self._first = None
 
     def run(self, folder: str) -> Run:
-        """Return a run by its folder. A name that leads out of the lake, or to no run, is an `HTTPException`."""
+        """Return a run by its folder. Raise `HTTPException` if the folder leads out of the lake or is not a run's."""
         missing = HTTPException(HTTPStatus.NOT_FOUND, "the lake has no such run")
         try:
             confined(self.lake.runs, folder)
         except DamagedError:
             raise missing from None
         run = Run(self.lake.uri, folder)
-        # A run of the earlier layout, or one of today's, whose first task may have failed.
+        # By the number of slashes: the earlier layout, or today's, in which a run whose first task failed has a folder
+        # but no configuration.
         is_run = {0: lambda: self.store.exists(run.config), 2: lambda: self.store.is_folder(run.uri)}
         if not is_run.get(folder.count("/"), lambda: False)():
             raise missing
         return run
 
     def report(self, run: Run) -> tuple[Report, float]:
-        """Return the report of a run, and how many seconds it counts as new."""
+        """Return the report of a run, and for how many seconds the report is reused."""
         with self._guard:
             kept = self._reports.setdefault(run.folder, _Kept(LiveParts(run, self.store)))
             self._reports.move_to_end(run.folder)
@@ -190,7 +191,7 @@ class LakeReader:
 
 @dataclass(eq=False)
 class _Kept:
-    """A report that was read, and until when it counts as new."""
+    """A report that was read, and the time until which it is reused."""
 
     parts: LiveParts
     report: Report | None = None

@@ -1,4 +1,4 @@
-"""The pages of runs: the list, one run, and several runs beside each other. They only read, and need no scripts."""
+"""The pages of runs: the list, one run, and several runs compared. The pages only read, and work without scripts."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ from nightjar.web.reading import LakeReader, Source
 
 PER_PAGE = 50
 MOST_COMPARED = 8
-"""Most runs that are compared: each has a colour of its own."""
+"""Maximum number of runs that are compared. Each run has a colour of its own."""
 LIST_SECONDS = {True: 10.0, False: 60.0}
-"""Time between two updates of a list, with and without runs in progress. In S3, each costs 150 requests."""
+"""Time between two updates of the list, with and without runs in progress. For a lake in S3, each update needs 150
+requests."""
 RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
-"""Time between two updates of a run's page at least. The page of a run that has ended stays as it is."""
+"""Shortest time between two updates of a run's page. The page of a run that has ended is not updated."""
 WAIT_SECONDS = 5.0
-"""Time between two looks for a run that is not in the lake yet."""
+"""Time between two checks for a run that is not in the lake yet."""
 _BELOW = "cost_usd"
-"""The column that stands below another one, the instance time, since a window is not wide enough for all."""
+"""The column whose values are shown below the instance time, because a window is not wide enough for all columns."""
 _FILES: Mapping[str, Callable[[Run], str]] = {
     "report": lambda run: run.report,
     "metrics.csv": lambda run: join(run.stats, "metrics.csv"),
@@ -98,7 +99,7 @@ def _column(key: SortKey, label: str, chosen: dict[str, Any]) -> tuple[str, str,
 
 
 def _query(chosen: dict[str, Any], **changes: object) -> str:
-    """Return the query of an address with some values changed, without empty ones."""
+    """Return the query string of an address, with some values changed and without empty values."""
     values = {key: value for key, value in {**chosen, **changes}.items() if value}
     return urlencode(values, doseq=True)
 
@@ -107,7 +108,7 @@ def _query(chosen: dict[str, Any], **changes: object) -> str:
 def compare(
     request: Request, source: Source, run: Annotated[list[str] | None, Value(max_length=MOST_COMPARED)] = None
 ) -> Response:
-    """Return a page with several runs beside each other."""
+    """Return a page that compares several runs."""
     folders = list(dict.fromkeys(run or ()))
     if len(folders) < 2:
         return message(request, HTTPStatus.BAD_REQUEST, "Choose two runs or more", "Mark them in the list of runs.")
@@ -130,7 +131,7 @@ def show_dag_run(
     run_id: Annotated[str, Value(min_length=1, max_length=1000)],
     part: Literal["live"] | None = None,
 ) -> Response:
-    """Return the page of a DAG run, which is a tab of it in Airflow. Before its first task it has nothing to show."""
+    """Return the page for the tab of a DAG run in Airflow. Before the first task has begun, it is a page that waits."""
     try:
         run = settings.load().run(dag_id, run_id)
         run = located(run, source.lake.earlier_run(run_id), source.store)
@@ -162,7 +163,7 @@ def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, q
 
 
 def _links(run: Run, source: LakeReader) -> list[tuple[str, str]]:
-    """Return labels and addresses, below the lake's pages, of a run's files that exist and of its clusters' logs."""
+    """Return links to a run's existing files and its clusters' logs: labels, and addresses below the lake's pages."""
     here = f"runs/{quote(run.folder)}/"
     found = [("all files", here)]
     for label, uri_of in _FILES.items():

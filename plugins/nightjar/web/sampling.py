@@ -1,7 +1,7 @@
-"""The box of a run's page that tries its model: a process of the job's environment continues a prompt.
+"""The box on a run's page in which users try the run's model: a process of the job's environment continues a prompt.
 
-Airflow's environment has no torch. So the box runs ``python -m jobs sample`` with the Python that has it. Where there
-is none, the page says so. Length, time and the number of processes are bounded.
+Airflow's environment has no torch. So the box runs ``python -m jobs sample`` with a Python interpreter that has torch.
+If there is none, the page says so. The length of texts, the time and the number of processes are limited.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from nightjar.web.reading import LakeReader, Source
 
 NEW_TOKENS = 200
 SECONDS = 90.0
-"""How long a process may take, with its start."""
+"""Time limit of a process, including its start."""
 MOST_PROCESSES = 2
-"""Most processes of an API server at the same time. One takes about 300 MB and, while it starts, a core."""
+"""Maximum number of processes of an API server at the same time. Each needs about 300 MB and, at its start, a core."""
 MOST_MODEL_BYTES = 1 << 30
-"""Most bytes of a model that is copied from S3 for a process."""
+"""Maximum size of a model, in bytes, that is copied from S3 for a process."""
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
-"""The variables that a process gets. Those of Airflow hold the secrets of its connections."""
+"""The environment variables that a process gets. It gets no other, because Airflow's variables have secrets."""
 
 router = APIRouter(dependencies=[READ_RUNS])
 _running: WeakSet[_Events] = WeakSet()
 
 
 class Question(BaseModel):
-    """What a user asks the model to continue."""
+    """The prompt that a user wants continued, and the options."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -64,7 +64,7 @@ class Question(BaseModel):
 
 
 def why_absent(run: Run, source: LakeReader) -> str:
-    """Return why the model of a run cannot be tried here; an empty text if it can."""
+    """Return why the model of a run cannot be tried here, or "" if it can."""
     if not source.store.exists(join(run.model, MANIFEST)):
         return "This run has no model, or not yet."
     python = settings.load().job_python
@@ -74,7 +74,7 @@ def why_absent(run: Run, source: LakeReader) -> str:
             " machine in the variable NIGHTJAR_JOB_PYTHON."
         )
     if python is not None and not os.access(python, os.X_OK):
-        return f"NIGHTJAR_JOB_PYTHON names {python}, which is no program that Airflow can run."
+        return f"NIGHTJAR_JOB_PYTHON names {python}, which Airflow cannot run. Name a Python interpreter."
     return ""
 
 
@@ -87,10 +87,10 @@ async def try_model(
 ) -> Response:
     """Stream the continuation of a prompt: events with ``{"text": ...}``, and ``{"error": ...}`` if it fails.
 
-    Airflow's server compresses other streams, and so holds back their parts.
+    The stream has the type of events, because Airflow's server compresses other streams, which delays their parts.
     """
     if sec_fetch_site not in ("same-origin", "none"):
-        raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may ask")
+        raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may send this request")
     run = await run_in_threadpool(source.run, folder)
     if reason := await run_in_threadpool(why_absent, run, source):
         raise HTTPException(HTTPStatus.CONFLICT, reason)
@@ -109,7 +109,7 @@ class _Process:
     question: Question
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Yield the text as it comes. The process ends with this generator."""
+        """Yield the text as events while the process writes it. The process ends with this generator."""
         yield b": the process starts\n\n"  # sends the headers
         with tempfile.TemporaryDirectory(prefix="nightjar-try-") as scratch, tempfile.TemporaryFile() as log:
             try:
@@ -118,12 +118,12 @@ class _Process:
                     async for text in texts:
                         yield _event(text=text)
             except TimeoutError:
-                yield _event(error=f"The text was ended after {SECONDS:.0f} seconds.")
+                yield _event(error=f"The text was cut off at the time limit of {SECONDS:.0f} seconds.")
             except (DamagedError, LakeError, OSError) as error:
                 yield _event(error=shorten(error))
 
     async def _texts(self, model: str, log: IO[bytes]) -> AsyncGenerator[str, None]:
-        """Yield the parts of the continuation; if the process fails, raise an OSError with its last line."""
+        """Yield the parts of the continuation. If the process fails, raise an OSError with the last line of its log."""
         loaded, prompt = settings.load(), self.question.prompt.encode(errors="replace").rstrip(b"\r\n")
         process = await asyncio.create_subprocess_exec(
             *(str(loaded.job_python or sys.executable), "-m", "jobs", "sample", "--model", model),
@@ -142,7 +142,7 @@ class _Process:
             process.stdin.close()
             end = asyncio.get_running_loop().time() + SECONDS
             async with asyncio.timeout_at(end):
-                await process.stdout.readexactly(len(prompt))  # it begins with the prompt
+                await process.stdout.readexactly(len(prompt))  # the output begins with it
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             held_back = ""  # a line feed that may be the last one, which the command adds
             while block := await _read(process.stdout, end):
@@ -165,7 +165,7 @@ class _Process:
 
 
 class _Events(StreamingResponse):
-    """The events of a process, which is ended when the client has left."""
+    """A response with the events of a process. The process is ended when the client disconnects."""
 
     def __init__(self, process: _Process) -> None:
         self._events = process.events()
@@ -182,13 +182,13 @@ class _Events(StreamingResponse):
 
 
 async def _read(stream: asyncio.StreamReader, end: float) -> bytes:
-    """Return what has come; raise a TimeoutError at the time `end` of the loop."""
+    """Return the bytes that have arrived. Raise TimeoutError at `end`, a time of the event loop."""
     async with asyncio.timeout_at(end):
         return await stream.read(4096)
 
 
 def _model_folder(run: Run, source: LakeReader, scratch: Path) -> str:
-    """Return the folder with the model of a run on this machine; one in S3 is copied to `scratch`."""
+    """Return the local folder with the model of a run. A model in S3 is copied to `scratch`."""
     manifest = source.store.read_manifest(run.model)
     if manifest is None:
         raise LakeError("the model was deleted")

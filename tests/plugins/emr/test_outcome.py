@@ -110,7 +110,7 @@ JAVA = "26/11/26 03:00:00 INFO SparkContext: stopped\n"
 @pytest.mark.parametrize(
     ("code", "stdout", "stderr", "words"),
     [
-        (137, "step 7\n", JAVA, "the driver was killed (SIGKILL), as Linux does when"),
+        (137, "step 7\n", JAVA, "the driver was killed (SIGKILL), probably because"),
         (134, "", "", "the driver ended by SIGABRT"),
         (1, "a line\nModuleNotFoundError: No module named 'torch'\n", JAVA, "ModuleNotFoundError: No module named 't"),
         (1, "", f"{JAVA}java.lang.OutOfMemoryError: Java heap space\n{JAVA}", "java.lang.OutOfMemoryError: Java heap"),

@@ -156,21 +156,21 @@ CHEAP = (
           f'PYTHONPATH={ROOT} exec {PYTHON} -S {ROOT}/plugins/nightjar/packaging/launcher.py "$@"'),
     Fault("wrong Python", "step: line 1: /opt/nightjar/env/bin/python: No such file or directory",
           'exec /opt/nightjar/env/bin/python "$@"'),
-    Fault("OOM kill", "the driver was killed (SIGKILL), as Linux does when the memory of the primary node is used"
-          " up; raise spark.driver_memory, or choose larger cluster.primary_instance_types", "kill -9 $$",
+    Fault("OOM kill", "the driver was killed (SIGKILL), probably because the primary node ran out of"
+          " memory; raise spark.driver_memory, or choose larger cluster.primary_instance_types", "kill -9 $$",
           logged="(the driver wrote no log)"),
     Fault("bootstrap exit 1", "cluster * is TERMINATED_WITH_ERRORS; a bootstrap action failed: On the master"
           " instance (i-*), bootstrap action 1 returned a non-zero return code (BOOTSTRAP_FAILURE); bootstrap:"
-          " FAILED: no wheel of torch; 3 clusters of this run ended, and no other is made", kind=FinalError,
-          plant=fail_bootstrap, logged=""),
+          " FAILED: no wheel of torch; 3 clusters of this run ended, and no further cluster is created",
+          kind=FinalError, plant=fail_bootstrap, logged=""),
     Fault("no capacity", "cluster * is TERMINATED_WITH_ERRORS; AWS had no capacity for it: EC2 is out of capacity"
           " for m6i.xlarge in availability zone *. Learn more at * (INTERNAL_ERROR); 3 clusters of this run ended,"
-          " and no other is made", kind=FinalError, plant=take_capacity, logged=""),
+          " and no further cluster is created", kind=FinalError, plant=take_capacity, logged=""),
     Fault("bad argument", "python -m jobs tokenize: no such option: --colour (Possible options: --corpus); see"
           " python -m jobs tokenize --help", f'{JOB} "$@" --colour blue', UserError),
     Fault("cluster ended by hand", "cluster * is TERMINATED; it was ended by hand or by another program: Terminated"
           " by user request (USER_REQUEST)", "sleep 60", FinalError, strike=end_by_hand, logged=""),
-    Fault("reaper", "cluster * is TERMINATED; it was ended by the reaper: after 0.0 h, the limit of"
+    Fault("reaper", "cluster * is TERMINATED; it was ended by the reaper: after 0.0 h, past the limit"
           " cluster.time_to_live_hours; Terminated by user request (USER_REQUEST)", "sleep 60", FinalError,
           strike=end_by_reaper, logged=""),
     Fault("logs denied", "its logs cannot be read ([Errno 13] AccessDenied: 's3://*/logs/*.gz')", "echo no; exit 1",

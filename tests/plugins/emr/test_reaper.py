@@ -85,7 +85,7 @@ def test_without_its_note_the_time_to_live_hints_at_the_reaper(client, lake, sub
 )
 def test_a_bad_tag_is_named_and_the_rest_is_ended(client, project, lake, submit, tags, reason):
     first, bad, last = submit(run_id="one"), submit(run_id="two", **tags), submit(run_id="three")
-    with pytest.raises(MayStillRunError, match=f"cluster {bad} cannot be judged .*{reason}"):
+    with pytest.raises(MayStillRunError, match=f"cluster {bad} cannot be checked .*{reason}"):
         reap(client, store(), lake, project, 0.1)
     assert state(client, bad) not in ("TERMINATING", "TERMINATED")
     assert [state(client, each) for each in (first, last)] == ["TERMINATED"] * 2

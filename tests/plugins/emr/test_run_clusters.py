@@ -124,7 +124,7 @@ def test_a_cluster_ends_also_if_its_instances_may_not_be_listed(aws, client, clu
 def test_cleared_run_gets_a_new_cluster(clusters):
     first = clusters.acquire(config(), PACKAGE)
     clusters.end()
-    with pytest.raises(FinalError, match=f"this run has ended its cluster {first}; clear a step"):
+    with pytest.raises(FinalError, match=f"this run has ended its cluster {first}; clear the step"):
         clusters.acquire(config(), PACKAGE)
     clusters.end(drop=True)
     assert clusters.acquire(config(), PACKAGE) != first
@@ -317,7 +317,8 @@ def test_cluster_that_was_ended_by_hand_is_not_replaced(aws, clusters):
 
 def test_refused_request_is_the_users_mistake(client, clusters, records):
     refuse(client, "RunJobFlow", "ValidationException")
-    with pytest.raises(UserError, match=r"check cluster\.\* \(RunJobFlow: ValidationException: "):
+    message = r"refuses the cluster \(RunJobFlow: ValidationException: .*\); check the settings cluster\.\*"
+    with pytest.raises(UserError, match=message):
         clusters.acquire(config(), PACKAGE)
     assert "ValidationException" in records.read()[0].refused
     assert clusters.end() == []

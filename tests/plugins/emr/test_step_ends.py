@@ -126,7 +126,9 @@ def test_cluster_that_ends_just_before_the_step_is_submitted_is_replaced(emr, cl
         wait_until_ended(emr.client, params["JobFlowId"], time.monotonic() + 60, 0.2)
 
     client.meta.events.register("provide-client-params.emr.AddJobFlowSteps", wait_for_the_end)
-    with pytest.raises(FinalError, match=r"AWS had no capacity .*; 3 clusters of this run ended, and no other is made"):
+    with pytest.raises(
+        FinalError, match=r"AWS had no capacity .*; 3 clusters of this run ended, and no further cluster is created"
+    ):
         request.getfixturevalue("start")("true")
     assert len(terminate(context)) == 3
 
@@ -189,7 +191,7 @@ def test_step_that_may_not_be_seen_fails_with_the_reason(start, context, monkeyp
     with throttled_once(monkeypatch, "AccessDeniedException"):
         event = fire(trigger)
     assert event["ending"] == "not seen"
-    with pytest.raises(StepFailedError, match=r"train cannot be seen .*DescribeStep: AccessDeniedException"):
+    with pytest.raises(StepFailedError, match=r"train: its state cannot be read .*DescribeStep: AccessDeniedException"):
         operator.finish(context, event)
     with pytest.raises(AirflowFailException):
         operator.on_kill()

@@ -163,6 +163,6 @@ def test_full_disk_fails(node: Node) -> None:
     command = f"mkdir -p /small && mount -t tmpfs -o size=50m none /small && {node.package}/bootstrap.sh"
     done = node.run(f"{command} --package file://{node.package} --prefix /small/opt")
     assert re.match(
-        r"no disk: \d+ MB free at /small/opt, 3000 are needed; raise cluster.root_volume_gb",
+        r"disk too small: \d+ MB free at /small/opt, 3000 MB needed; raise cluster.root_volume_gb",
         failure(done, node, "/small/opt"),
     )

@@ -55,7 +55,7 @@ def test_shellcheck_finds_nothing() -> None:
         ([], "--package is missing"),
         (["--package", "file:///x", "--torch", "rocm"], "use cpu or cuda"),
         (["--fast", "x"], "unknown argument --fast"),
-        (["--package", "hdfs://x"], "hdfs://x: neither s3:// nor file://"),
+        (["--package", "hdfs://x"], "hdfs://x: expected s3:// or file://"),
         (["--package", "file:///no/such/folder"], "cannot read file:///no/such/folder"),
     ],
 )

@@ -102,7 +102,7 @@ def test_torch_for_a_newer_driver_is_refused() -> None:
     assert check_names(names, GPU, LOCK, "2.13.0")["torch"]
     for build in ("", "+cu130"):
         wheels = {PURE, NATIVE, f"torch-2.13.0{build}-cp311-cp311-manylinux_2_28_x86_64.whl"}
-        with pytest.raises(PackageError, match=r"is not the build \+cu126: the driver of the release is too old"):
+        with pytest.raises(PackageError, match=r"is not the build \+cu126: the GPU driver of the EMR release is too"):
             check_names(wheels, GPU, LOCK, "2.13.0")
 
 

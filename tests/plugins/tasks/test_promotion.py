@@ -73,7 +73,7 @@ def test_only_a_better_model_takes_its_place(lake):
     assert pointer(lake)["run_id"] == "one"
     better = promote(finished(lake, "better", "better", loss=147.0, champion=first))
     assert better["promoted"]
-    assert "1.99% below the champion before (at least 1.98%)" in better["why"]
+    assert "1.99% below the previous champion (at least 1.98%)" in better["why"]
     assert [each["run"] for each in pointer(lake)["history"]] == ["lab/poems/one", "lab/poems/better"]
 
 
@@ -119,7 +119,7 @@ def test_a_champion_that_cannot_be_compared_stays(lake):
     score(run, "two", 100.0, first, "the champion predicts embeddings, and this model tokens")
     assert promote(run)["why"] == (
         "the champion predicts embeddings, and this model tokens;"
-        " nightjar champion promote lab/poems/two makes it the champion all the same"
+        " to make it the champion anyway, run nightjar champion promote lab/poems/two"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_split_that_is_not_for_life_gives_the_first_champion_alone(lake):
     assert pointer(lake)["history"][0]["metrics"]["bits_per_byte"] == 2.5
     decided = promotion.promote(finished(lake, "two", "two"), BY, config_of("auto"))
     assert not decided["promoted"]
-    assert decided["why"].startswith("it cannot be compared with the champion, since windows.split=auto divides")
+    assert decided["why"].startswith("it cannot be compared with the champion: windows.split=auto divides")
 
 
 def test_scores_of_another_model_or_none_are_an_error(lake):
@@ -184,7 +184,7 @@ def test_of_two_runs_at_once_one_wins_and_the_other_is_not_compared_with_it(lake
     assert pointer(lake)["run_id"] == "rival"
     decided = promote(slow)
     assert not decided["promoted"]
-    assert "by now, and this model was compared with no champion; clear the task score" in decided["why"]
+    assert ", but this model was compared with no champion; clear the task score" in decided["why"]
 
 
 def test_a_rollback_while_a_night_runs_is_not_undone(lake):
@@ -193,7 +193,7 @@ def test_a_rollback_while_a_night_runs_is_not_undone(lake):
     night = finished(lake, "three", "three", loss=100.0, champion=second)
     roll_back(lake.pipeline("poems"), "command line: ann", "it writes nonsense", store=store())
     decided = promote(night)
-    assert f"the champion is {first[:12]} by now, and this model was compared with {second[:12]}" in decided["why"]
+    assert f"the champion is now {first[:12]}, but this model was compared with {second[:12]}" in decided["why"]
     assert pointer(lake)["model"] == first
 
 

@@ -40,7 +40,7 @@ def test_the_end_of_a_lost_cluster_is_the_cause(aws, tmp_path):
     run = Lake((tmp_path / "lake").as_uri()).run("r", "default")
     records = ClusterRecords(run, store())
     records.change(records.add(), cluster_id="j-UNKNOWN")
-    assert "cluster j-UNKNOWN is gone; it was lost: EMR does not know it" in page_of(run, tmp_path / "stats")
+    assert "cluster j-UNKNOWN is gone; it was lost: EMR has no such cluster" in page_of(run, tmp_path / "stats")
 
 
 def test_a_task_that_failed_before_the_cluster_is_the_cause(run, tmp_path):

@@ -95,7 +95,7 @@ def test_the_list_is_sorted_filtered_searched_and_paged_by_its_address(page, run
     assert set(page("/runs?status=failed&status=running").rows) == {runs.failed.folder, runs.live.folder}
     assert page("/runs?q=memory").rows == [runs.failed.folder]
     assert "No run matches" in page("/runs?q=nothing+has+this").text
-    assert "The list has 1 page only" in page("/runs?page=7").text
+    assert "The list has only 1 page" in page("/runs?page=7").text
     for wrong in ("page=0", "page=x", "sort=folder", "status=x", f"q={'a' * 201}", "order=up"):
         assert "This address has a wrong value" in page(f"/runs?{wrong}", 422).text
 

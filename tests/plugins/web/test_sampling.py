@@ -193,7 +193,7 @@ def test_the_secrets_of_airflow_are_not_passed_on(client, other_run, tmp_path, m
 
 def test_a_process_has_a_time_limit(client, other_run, monkeypatch):
     monkeypatch.setattr(sampling, "SECONDS", 0.5)
-    assert lines_of(client, other_run) == [{"error": "The text was ended after 0 seconds."}]
+    assert lines_of(client, other_run) == [{"error": "The text was cut off at the time limit of 0 seconds."}]
     until(lambda: not processes(), 10)
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Takes over the theme of Airflow, and keeps the part of a page that changes up to date. Pages work without it.
+// Applies Airflow's theme, and updates the part of a page that changes. Pages work without this script.
 (() => {
   const root = document.documentElement;
   const longestSeconds = 60;
@@ -9,9 +9,9 @@
   function applyTheme() {
     let theme = null;
     try {
-      theme = window.localStorage.getItem("theme"); // where Airflow's UI keeps it
+      theme = window.localStorage.getItem("theme"); // Airflow's UI stores the theme here
     } catch {
-      // The browser allows no storage, so the theme of the system counts.
+      // The browser does not allow storage, so the theme of the system is used.
     }
     if (theme === "light" || theme === "dark") root.dataset.theme = theme;
     else delete root.dataset.theme;
@@ -23,7 +23,7 @@
     line.classList.toggle("late", isLate);
   }
 
-  // Put a new part in place of an old one; what the user has opened, marked or focused stays so.
+  // Replace an old part of the page by a new part. What the user has opened, marked or focused stays as it was.
   function swap(old, next) {
     const opened = [...old.querySelectorAll("details")].map((each) => each.open);
     const marked = new Set([...old.querySelectorAll("input:checked")].map((each) => each.value));
@@ -52,7 +52,7 @@
     try {
       let next = await load(old.dataset.source, "live");
       if (next === null) {
-        show("You are no longer logged in, or may no longer read this. Load the page again.", true);
+        show("You are no longer logged in, or may no longer read this page. Reload the page.", true);
         return;
       }
       const state = next.dataset.state;
@@ -69,7 +69,7 @@
       show(`Updated at ${new Date().toLocaleTimeString()}.`, false);
     } catch {
       failures += 1;
-      show(`The server has not answered at ${new Date().toLocaleTimeString()}. Trying again.`, true);
+      show(`The server did not answer at ${new Date().toLocaleTimeString()}. Trying again.`, true);
     }
     plan();
   }
@@ -79,12 +79,12 @@
     if (!seconds) return;
     window.clearTimeout(timer);
     timer = window.setTimeout(() => {
-      if (document.hidden) return; // goes on when the page is seen again
+      if (document.hidden) return; // continues when the page is visible again
       update();
     }, 1000 * Math.min(longestSeconds, seconds * 2 ** failures));
   }
 
-  // The box that tries the model. Its text comes as events.
+  // The box in which users try the model. The server sends the text as events.
   let writing = null;
 
   async function tryModel(form) {
@@ -96,7 +96,7 @@
     stop.hidden = false;
     made.hidden = false;
     made.textContent = form.elements.prompt.value;
-    status.textContent = "The model is loaded.";
+    status.textContent = "Loading the model.";
     try {
       const question = {
         prompt: form.elements.prompt.value,
@@ -118,7 +118,7 @@
           const { text, error } = JSON.parse(event.slice(6));
           made.append(text ?? "");
           wrong = error ?? wrong;
-          status.textContent = "The model writes.";
+          status.textContent = "Writing.";
         }
       }
       if (wrong) throw new Error(wrong);
