@@ -55,7 +55,7 @@ class Models:
     ) -> None:
         self._name, self._lake, self._dtype, self._limits, self._on_step = name, lake, dtype, limits, on_step
         self._pipeline = champions_pipeline(name, lake)
-        self._reason = ""
+        self._last_failure = ""
         self._stop = threading.Event()
         self._retired: list[Engine] = []
         self.on_reload: Callable[[bool], None] = lambda success: None
@@ -99,7 +99,7 @@ class Models:
                 log.exception("the champion cannot be loaded")
                 self._stay(str(error))
             else:
-                wait = seconds
+                wait, self._last_failure = seconds, ""
                 continue
             wait = max(seconds, min(2 * wait, _MOST_WAIT_SECONDS))
 
@@ -112,11 +112,11 @@ class Models:
             self.on_reload(True)
 
     def _stay(self, reason: str) -> None:
-        """Keep the present model after a failure. Log the reason, if it is not that of the last failure."""
+        """Keep the present model after a failure. Log the reason, unless the last attempt failed for the same one."""
         self.on_reload(False)
-        if reason != self._reason:
+        if reason != self._last_failure:
             log.warning("the champion cannot be loaded, so the present model stays in use: %s", reason)
-        self._reason = reason
+        self._last_failure = reason
 
     def _replace(self, loaded: Served) -> None:
         """Serve another model. Requests in progress finish on the previous one."""

@@ -86,7 +86,7 @@ Project = Annotated[
     ),
 ]
 RunId = Annotated[
-    str | None, Option(metavar="NAME", help="Name of the run; an existing run is continued. Default: the time.")
+    str | None, Option(metavar="NAME", help="Name of the run; an existing run is continued. Default: manual-<time>.")
 ]
 Settings = Annotated[
     list[str] | None,

@@ -53,7 +53,7 @@ _SPARK_DEFAULTS = {
     "spark.pyspark.driver.python": PYTHON,
     **_FIXED,
     # Encrypt Spark's own traffic, with a secret that YARN makes for each application. gloo's traffic is not covered:
-    # see docs/security.md.
+    # see docs/operations/security.md.
     "spark.authenticate": "true",
     "spark.network.crypto.enabled": "true",
     "spark.network.crypto.authEngineVersion": "2",

@@ -1,78 +1,14 @@
-"""What all pages have in common: who may read them, the headers of their responses, and their templates."""
+"""The permissions that the pages require of Airflow's users."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from http import HTTPStatus
-from importlib.resources import files
-from typing import Any
-
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, HTTPException, Request
-from fastapi.responses import HTMLResponse, Response
-from jinja2 import Environment, FunctionLoader
+from fastapi import Depends
 
-from jobs.results import report
 from nightjar.settings import DAG_ID
 
 READ_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN, DAG_ID))
 """The permission to read the runs of the DAG `train_llm`. It is also the permission to read all runs of the lake."""
 READ_LOGS = Depends(requires_access_dag("GET", DagAccessEntity.TASK_LOGS, DAG_ID))
 """The permission to read the task logs of the DAG `train_llm`."""
-OF_FILES = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
-"""The headers of all responses."""
-OF_PAGES = OF_FILES | {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'self'"
-    )
-}
-"""The headers of pages made from templates. They let a browser load styles and scripts only from this server."""
-ASSETS = {"style.css": "text/css", "page.css": "text/css", "page.js": "text/javascript"}
-"""The files that pages load, with their types."""
-
-
-def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
-    """Return a page made from a template."""
-    base = request.scope["root_path"]
-    assets = {name: f"{base}/static/{name}?v={_version(name)}" for name in ASSETS}
-    html = _environment().get_template(template).render(base=base, assets=assets, **values)
-    return HTMLResponse(html.encode(errors="replace"), status, headers=OF_PAGES)
-
-
-def message(request: Request, status: int, title: str, text: str) -> HTMLResponse:
-    """Return a page that says why there is nothing else to show."""
-    return respond(request, "message.html", status, title=title, text=text)
-
-
-def asset(name: str) -> Response:
-    """Return a file that pages load. The file's address contains its version, so a browser may cache the file."""
-    if name not in ASSETS:
-        raise HTTPException(HTTPStatus.NOT_FOUND, "no such file")
-    headers = OF_FILES | {"Cache-Control": "private, max-age=86400"}
-    return Response(_content(name), media_type=ASSETS[name], headers=headers)
-
-
-@cache
-def _content(name: str) -> bytes:
-    if name == "style.css":  # also the report's
-        return (report.template(name) or "").encode()
-    return (files("nightjar.web") / "static" / name).read_bytes()
-
-
-@cache
-def _version(name: str) -> str:
-    return hashlib.sha256(_content(name)).hexdigest()[:12]
-
-
-def _template(name: str) -> str | None:
-    """Return the text of a template: one of this package's, or one of the report's."""
-    file = files("nightjar.web") / "templates" / name
-    return file.read_text("utf-8") if file.is_file() else report.template(name)
-
-
-@cache
-def _environment() -> Environment:
-    return report.environment().overlay(loader=FunctionLoader(_template))

@@ -15,7 +15,8 @@ from jobs.errors import NightjarError
 from jobs.results.summary import MOST_CHARACTERS
 from jobs.results.text import one_line
 from nightjar.web import files, runs, sampling
-from nightjar.web.access import OF_FILES, READ_RUNS, asset, message
+from nightjar.web.access import READ_RUNS
+from nightjar.web.responses import OF_FILES, asset, message
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,9 @@ from jobs.lake.layout import REPORT, Lake
 from jobs.lake.names import confined
 from jobs.lake.store import Store
 from jobs.lake.uri import join, relative_name
-from nightjar.web.access import OF_FILES, READ_LOGS, respond
+from nightjar.web.access import READ_LOGS
 from nightjar.web.reading import Source
+from nightjar.web.responses import OF_FILES, respond
 
 _ROOTS = ("runs", "logs")
 _TEXTS = (".txt", ".json", ".jsonl", ".csv", ".md", ".log")

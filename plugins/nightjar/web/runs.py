@@ -27,8 +27,9 @@ from jobs.results.table import COLUMNS, cells
 from nightjar import settings
 from nightjar.emr.records import ClusterRecords
 from nightjar.web import sampling
-from nightjar.web.access import READ_RUNS, message, respond
+from nightjar.web.access import READ_RUNS
 from nightjar.web.reading import LakeReader, Source
+from nightjar.web.responses import message, respond
 
 PER_PAGE = 50
 MOST_COMPARED = 8

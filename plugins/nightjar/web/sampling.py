@@ -36,8 +36,9 @@ from jobs.lake.names import below
 from jobs.lake.store import COPY_BYTES
 from jobs.lake.uri import is_s3, join, local_path
 from nightjar import settings
-from nightjar.web.access import OF_FILES, READ_RUNS
+from nightjar.web.access import READ_RUNS
 from nightjar.web.reading import LakeReader, Source
+from nightjar.web.responses import OF_FILES
 
 NEW_TOKENS = 200
 SECONDS = 90.0

@@ -54,7 +54,8 @@ def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp
         assert after.system_fingerprint != expected.system_fingerprint
         with pytest.raises(openai.NotFoundError):
             client.completions.create(**{**asked, "model": "run-first"})
-        store.write_bytes(lake.pipeline().champion, format_champion("missing", "run-3", {}))  # it cannot be loaded
+        cannot_be_loaded = format_champion("missing", "run-3", {})
+        store.write_bytes(lake.pipeline().champion, cannot_be_loaded)
         until(lambda: "so the present model stays in use" in running.log.read_text())
         assert client.completions.create(**asked).system_fingerprint == after.system_fingerprint
         time.sleep(1)
@@ -62,6 +63,8 @@ def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp
         promote(lake, "fourth", 4)
         running.wait_for(RELOADS, 2)
         assert client.completions.create(**{**asked, "model": "run-fourth"}).choices
+        store.write_bytes(lake.pipeline().champion, cannot_be_loaded)
+        until(lambda: running.log.read_text().count("so the present model stays in use") == 2)  # it is a new failure
 
 
 @pytest.mark.long
