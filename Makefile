@@ -88,7 +88,7 @@ lint: setup ## Check format, lint, types and imports, without running a test
 	$(RUN) -m mypy dags jobs plugins infra tests/support
 	.venv/bin/lint-imports --no-logo
 	$(DEPTRY) jobs --requirements-files requirements/job.in,requirements/torch.txt
-	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/results jobs/sources --requirements-files requirements/airflow.in \
+	$(DEPTRY) dags plugins jobs/config jobs/lake jobs/metrics jobs/prices jobs/results jobs/sources --requirements-files requirements/airflow.in \
 		--extend-exclude jobs/results/pictures.py  # only the job imports it
 	$(DEPTRY) infra --requirements-files requirements/dev.in --ignore DEP002
 
