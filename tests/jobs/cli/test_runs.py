@@ -137,7 +137,7 @@ def test_show_has_the_bill(call, lake):
             assert "train\tdone\t2:14 min\t2:00:00 h\t5.00 USD\t" in lines
         else:
             assert pairs["cost"] == "not known"
-            assert pairs["cost in detail"].endswith("or add it to the file that NIGHTJAR_PRICES names")
+            assert pairs["cost in detail"].endswith("or add what is missing to the file that NIGHTJAR_PRICES names")
 
 
 def test_compare_shows_results_and_the_settings_that_differ(call):

@@ -113,7 +113,7 @@ def test_the_command(tmp_path, capsys):
     path.write_text(csv_of(ROWS[0], HEADER))
     assert main(["check-metrics", str(path)]) == 2
     captured = capsys.readouterr()
-    assert captured.out == f"{path}: line 3: the header again\n"
+    assert captured.out == f"{path}: line 3: the header is repeated\n"
     assert captured.err.splitlines()[-1] == f"nightjar: {path}: 1 defect found"
 
 

@@ -60,7 +60,7 @@ def test_a_forgotten_document_is_in_no_token_and_in_no_vocabulary(local, kind, d
 def test_a_corpus_of_forgotten_documents_alone_is_one_line(local):
     corpus = write_corpus(join(local, "texts"), {"a.txt": SECRET.encode()})
     forget(Lake(local), [hash_of(SECRET)], "ann", "a test")
-    with pytest.raises(InputError, match="its documents are forgotten"):
+    with pytest.raises(InputError, match="give more text if the documents are forgotten"):
         Pipeline(local, corpus).tokenize()
 
 
