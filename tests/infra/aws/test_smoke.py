@@ -92,7 +92,9 @@ def test_ctrl_c_while_emr_answers_leaves_no_cluster(tmp_path: Path, monkeypatch:
 def test_nothing_is_started_without_consent(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["aws-smoke"]) == 2
     printed = capsys.readouterr().err
-    assert "to confirm the cost of one m6i.xlarge and 1 m6i.xlarge for about 20 minutes, 45 at most; give --yes" in printed
+    assert (
+        "to confirm the cost of one m6i.xlarge and 1 m6i.xlarge for about 20 minutes, 45 at most; give --yes" in printed
+    )
     assert states() == []
 
 
