@@ -30,10 +30,10 @@ class ByteRange:
 
 
 def divide_sources(sources: Sequence[Source], split_bytes: int, whole_files: bool) -> list[list[ByteRange]]:
-    """Divide sources into groups of about `split_bytes`. The groups do not depend on the number of workers.
+    """Divide sources into groups of byte ranges. Each group has about `split_bytes` bytes.
 
-    A large file is divided into several ranges, except with `whole_files` or if it is compressed. An empty source has
-    one empty range.
+    The groups do not depend on the number of workers. A large file is divided into several ranges, unless it is
+    compressed or `whole_files` is true. An empty source gets one empty range.
     """
     groups: list[list[ByteRange]] = []
     room = 0

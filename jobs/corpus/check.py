@@ -37,7 +37,7 @@ class CheckedSource:
     has_text: bool
     """True if the file holds more than whitespace."""
     counts: Counter[str]
-    """Counts of unusual things in the file, such as byte order marks."""
+    """How often each kind of unusual content occurs in the file, such as byte order marks or NUL bytes."""
 
     def describe(self) -> dict[str, Any]:
         """Return the file's entry in the manifest."""
@@ -47,7 +47,7 @@ class CheckedSource:
 def read_corpus(
     corpus: str, lake_uri: str, settings: TokenizeConfig, engine: Engine, progress: Callable[[str], None]
 ) -> tuple[Listing, list[CheckedSource]]:
-    """List the files of a run's corpus, check them by `check_corpus`, and report their number and size."""
+    """List the files of a run's corpus, check them with `check_corpus`, and report their number and size."""
     listing = list_corpus(corpus, lake_uri=lake_uri)
     if left_out := listing.describe_left_out():
         progress(f"corpus: {left_out}")
@@ -83,7 +83,7 @@ def check_corpus(listing: Listing, settings: TokenizeConfig, engine: Engine) -> 
 
 
 def check_sources(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> list[CheckedSource]:
-    """Read whole files once: hash them, and check that they can be read with these settings."""
+    """Read files once: hash them, and check that they can be read with these settings. Each part is a whole file."""
     return [_check_source(part.source, settings) for part in parts]
 
 

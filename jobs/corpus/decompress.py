@@ -1,8 +1,8 @@
-"""Decompresses gzip, bzip2, xz and zstd as streams. Accepts the files that the programs of these names accept.
+"""Decompresses gzip, bzip2, xz and zstd as streams. Accepts the files that the programs with these names accept.
 
-A file may have several members, some of them empty. gzip, bzip2 and xz files may have zeros after the last member.
-Other bytes after it are ignored by these programs with a warning; here they are ignored and counted. In zstd files,
-bytes after the last member are an error.
+A file is a sequence of members (compressed streams), some of which may be empty. In gzip, bzip2 and xz files, zeros may
+follow the last member. If other bytes follow the last member, the programs ignore them with a warning. This module
+ignores such bytes, too, and counts them. In zstd files, bytes after the last member are an error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Decompressed(io.RawIOBase):
     """The decompressed content of a stream. Reading raises InputError if the data is damaged or truncated."""
 
     ignored_bytes = 0
-    """Number of bytes after the last member that belong to no member. It is known at the end of the stream."""
+    """The number of ignored bytes after the last member. It is complete when the stream has been read to its end."""
 
     def __init__(self, stream: io.BufferedReader, compression: str, uri: str) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class Decompressed(io.RawIOBase):
             raise self._damaged(str(error)) from None
 
     def _begin_member(self, rest: bytes) -> None:
-        """Begin the next member, or end the stream. `rest` holds what was read after the previous member."""
+        """Begin the next member, or end the stream if there is none. `rest` was read after the previous member."""
         skipped = b"" if self._compression == "zst" else b"\0"
         rest = (rest + self._pending).lstrip(skipped)
         while len(rest) < _MAGIC_BYTES and (more := self._stream.read(_CHUNK_BYTES)):
@@ -135,10 +135,10 @@ class Decompressed(io.RawIOBase):
 def open_decompressed(stream: io.BufferedReader, compression: str, uri: str) -> io.BufferedReader:
     """Return a reader of the decompressed content of a stream. The reader's `raw` is a `Decompressed`.
 
-    Empty content is accepted. Errors name the stream `uri`.
+    A stream of 0 bytes is accepted. Error messages begin with `uri`.
 
     Raises:
-        InputError: if the content is not compressed as its name says, or is truncated.
+        InputError: if the content is not compressed in the format `compression`, or is truncated.
     """
     beginning = stream.read(64)
     stream.seek(0)

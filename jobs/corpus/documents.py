@@ -1,12 +1,13 @@
 """Splits text files into documents.
 
-Documents are separated by borders. A border is a run of whitespace with enough line ends: two between paragraphs (thus
-a blank line, which may hold spaces), one between lines. A document begins with the first byte after a border that is
-not whitespace, and belongs to the byte range in which it begins. So the documents do not depend on the size of the
-byte ranges, and each is found exactly once. A compressed file, which is read as a stream, gives the same documents.
+Documents are separated by borders. A border is a run of whitespace that contains line ends: at least one if documents
+are lines, at least two if they are paragraphs. The blank line between paragraphs may hold spaces. A document begins
+at the first byte after a border, and belongs to the byte range in which it begins. So the documents do not depend on
+the size of the byte ranges, and each is found exactly once. A compressed file is read as a stream, and gives the same
+documents.
 
-Whitespace means ASCII whitespace throughout. A line ends with LF, CRLF or CR, and a file may mix these; all become LF.
-Documents have no whitespace at their ends, and a byte order mark is not part of the text.
+Whitespace always means ASCII whitespace. A line ends with LF, CRLF or CR, and a file may mix these. In documents, all
+line ends are LF. A document has no whitespace at its ends, and a byte order mark is not part of the text.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ _SPACES = re.compile(rb"\s*")
 
 @dataclass(frozen=True)
 class Documents:
-    """A batch of documents of one file, and counts of unusual things in them.
+    """A batch of documents of one file, and how often each kind of unusual content occurs in them.
 
-    The offset of a document is its position in the decompressed text, in bytes. In JSONL it is the offset of the
-    record's line, and in Parquet the number of the row in the file, from 0.
+    In a text file, the offset of a document is its position in the decompressed text, in bytes. In JSONL it is the
+    offset of the record's line, and in Parquet the number of the row in the file, from 0.
     """
 
     texts: Texts
@@ -55,7 +56,7 @@ class Documents:
 
     @classmethod
     def of(cls, texts: Iterable[bytes], offsets: Iterable[int], counts: Counter[str]) -> Documents:
-        """Put separate texts into one buffer."""
+        """Return a batch of these texts, held in one buffer."""
         return cls(Texts.of(texts), np.fromiter(offsets, np.int64), counts)
 
 
@@ -89,7 +90,10 @@ def _read_range(part: ByteRange, unit: Unit) -> Documents:
 
 
 def _begins_with_mark(file: BinaryIO, part: ByteRange, data: bytes) -> bool:
-    """Return whether the file has a byte order mark that lies at least partly in `part`, whose content is `data`."""
+    """Return whether the file begins with a byte order mark, and the mark or a part of it lies in `part`.
+
+    `data` is the content of `part`.
+    """
     if part.start >= len(BYTE_ORDER_MARK):
         return False
     is_whole = part.start == 0 and len(data) >= len(BYTE_ORDER_MARK)
@@ -121,12 +125,12 @@ def _count_lines(data: bytes, unit: Unit) -> int:
 
 
 def _empty_lines(unit: Unit, num_lines: int, num_documents: int) -> Counter[str]:
-    """Return the number of empty lines as a counter. It is empty if documents are not lines."""
+    """Return a counter with the number of empty lines. Return an empty counter if documents are not lines."""
     return Counter(empty_documents=num_lines - num_documents) if unit == "line" else Counter()
 
 
 def split_documents(data: bytes, unit: Unit) -> tuple[Texts, Offsets]:
-    """Return the documents of `data` and the offset at which each begins.
+    """Return the documents in `data`, and the offset in `data` at which each begins.
 
     A paragraph is a run of lines that are not blank. A line is blank if it holds only whitespace.
     """
@@ -148,12 +152,12 @@ def count_line_ends(data: bytes) -> int:
 
 
 def plain_line_ends(data: bytes) -> bytes:
-    """Return `data` with LF for each CRLF and CR."""
+    """Return `data` with each CRLF and each CR replaced by LF."""
     return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
 
 
 def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
-    """Return `data` with LF for each line end, and the offset, in the result, of each LF that was CRLF."""
+    """Return `data` with LF for each line end, and the offsets in this result of the LFs that replace a CRLF."""
     if b"\r" not in data:
         return data, np.zeros(0, np.int64)
     buffer = np.frombuffer(data, np.uint8)
@@ -162,7 +166,7 @@ def _with_plain_line_ends(data: bytes) -> tuple[bytes, Offsets]:
 
 
 def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Offsets, Offsets]:
-    """Return where documents begin and end, including the whitespace around their first and last lines."""
+    """Return the offsets at which documents begin and end. Documents are runs of lines, not yet trimmed."""
     line_ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     begins, ends = np.concatenate([[0], line_ends + 1]), np.concatenate([line_ends, [len(data)]])
     written = ~_blank(data, begins, ends)
@@ -173,7 +177,7 @@ def _runs_of_lines(data: bytes, unit: Unit) -> tuple[Offsets, Offsets]:
 
 
 def _blank(data: bytes, begins: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]:
-    """Return a mask of the lines that hold only whitespace."""
+    """Return a mask that is True for each line of only whitespace. Line i is ``data[begins[i]:ends[i]]``."""
     buffer = np.frombuffer(data, np.uint8)
     blank: npt.NDArray[np.bool_] = begins == ends
     candidates = np.flatnonzero(~blank)
@@ -185,7 +189,7 @@ def _blank(data: bytes, begins: Offsets, ends: Offsets) -> npt.NDArray[np.bool_]
 
 
 def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
-    """Move `begins` and `ends`, in place, past the whitespace at both ends of each text. No text may be blank."""
+    """Trim the texts ``data[begins[i]:ends[i]]`` by changing the offsets in place. No text may be only whitespace."""
     buffer = np.frombuffer(data, np.uint8)
     for text in np.flatnonzero(IS_SPACE[buffer[begins]]):
         begins[text] = _SPACES.match(data, begins[text]).end()  # type: ignore[union-attr]  # always matches
@@ -197,9 +201,9 @@ def _trim(data: bytes, begins: Offsets, ends: Offsets) -> None:
 
 
 def _first_document(file: BinaryIO, data: bytes, start: int, unit: Unit) -> int | None:
-    """Return the position in `data` of the first document that begins there. Return None if no document does.
+    """Return the position in `data` at which the first document begins. Return None if none begins in `data`.
 
-    `data` was read from the offset `start` of the file.
+    `start` is the offset of `data` in the file.
     """
     lead = len(data) - len(data.lstrip())
     if lead == len(data):
@@ -211,7 +215,7 @@ def _first_document(file: BinaryIO, data: bytes, start: int, unit: Unit) -> int 
 
 
 def _begins_document(file: BinaryIO, position: int, unit: Unit) -> bool:
-    """Return whether a document begins at `position`: after a border, or at the beginning of the text.
+    """Return whether a document begins at `position` of the file: after a border, or at the beginning of the text.
 
     The byte at `position` must not be whitespace.
     """
@@ -230,7 +234,7 @@ def _begins_document(file: BinaryIO, position: int, unit: Unit) -> bool:
 
 
 def _complete(file: BinaryIO, data: bytes, start: int, unit: Unit) -> bytes:
-    """Extend `data`, which was read from the offset `start`, to the end of the last document that begins in it."""
+    """Return `data`, extended to the end of the last document that begins in it. `start` is its offset in the file."""
     text_end = len(data.rstrip())
     size = _BLOCK_BYTES
     while not (border := _BORDERS[unit].search(data, text_end)):

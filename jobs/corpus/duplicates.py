@@ -1,9 +1,9 @@
 """Finds documents whose text repeats that of an earlier document of the corpus, exactly or nearly.
 
-Documents are duplicates if they share a key. For exact duplicates, the key is the hash of the text. For near
-duplicates, each document has several keys (see `near_keys`). First, one task for each split of the corpus (a
-group of byte ranges) writes the keys of the split's documents. Then one task for each bucket of keys looks for repeated
-keys.
+Documents are duplicates if they share a key (a 64-bit hash). To find exact duplicates, each document has one key: the
+hash of its text. To find near duplicates, each document has several keys (see `near_keys`). First, one task for each
+input split (a group of byte ranges) writes the keys of the split's documents. The keys are divided into buckets by
+their value. Then one task for each bucket looks for keys that occur more than once.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from jobs.engine.base import Engine
 from jobs.lake.store import delete_folder, read_bytes, write_bytes
 from jobs.lake.uri import join
 
-BUCKET_KEYS = 1 << 24  # about; a task holds one bucket in memory
+BUCKET_KEYS = 1 << 24  # approximate; a task holds one bucket in memory
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """The documents of a corpus that repeat an earlier one, in files below a folder."""
+    """The documents of a corpus that repeat an earlier document. They are listed in files below a folder."""
 
     folder_uri: str
     num_buckets: int
     counted_as: str
-    """The name under which the statistics count dropped documents."""
+    """The name of the statistic that counts the dropped documents."""
 
     def of_split(self, number: int) -> set[int]:
-        """Return the positions, among the documents of split `number`, of those that are duplicates."""
+        """Return the positions of the duplicates in the input split `number`. Its first document has position 0."""
         names = (f"repeated/{number}-{bucket}.npy" for bucket in range(self.num_buckets))
         return {position for name in names for position in _read(join(self.folder_uri, name)).tolist()}
 
@@ -51,7 +51,7 @@ def find_duplicates(
 ) -> Iterator[Duplicates | None]:
     """Find the duplicates that the settings drop. Yield None if the settings drop no duplicates.
 
-    The duplicates are stored in files below `folder_uri`. These files are deleted at the end of the context.
+    The duplicates are listed in files below `folder_uri`. These files are deleted when the ``with`` block ends.
     """
     if not (settings.drop_duplicates or settings.drop_near_duplicates):
         yield None
@@ -75,7 +75,10 @@ def find_duplicates(
 
 
 def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settings: TokenizeConfig) -> int:
-    """Write the keys of a split's documents below `folder_uri`, and return the number of keys."""
+    """Write the keys of an input split's documents below `folder_uri`, and return the number of keys.
+
+    `item` holds the number of the split and its byte ranges.
+    """
     number, parts = item
     keys_of: Callable[[Texts], Keys] = near_keys if settings.drop_near_duplicates else Texts.hashes
     found = [keys_of(batch.texts).reshape(-1) for part in parts for batch in read_documents(part, settings)]
@@ -87,7 +90,10 @@ def write_keys(item: tuple[int, Sequence[ByteRange]], *, folder_uri: str, settin
 def write_duplicates(
     bucket: int, *, folder_uri: str, num_splits: int, num_buckets: int, keys_per_document: int
 ) -> None:
-    """Write, for each split, the positions of documents that share a key of this bucket with an earlier document."""
+    """Find the documents with a key in this bucket that an earlier document has, too.
+
+    For each input split, write the positions of such documents in the split.
+    """
     positions, keys = [], []
     for number in range(num_splits):
         of_split = _read(join(folder_uri, f"keys/{number}.npy"))

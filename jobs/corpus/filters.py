@@ -22,9 +22,9 @@ def has_filters(settings: TokenizeConfig) -> bool:
 
 
 def filter_documents(batch: Documents, settings: TokenizeConfig, marks: Sequence[Mark] | None) -> Documents:
-    """Return the documents of one file that pass the filters, changed where a filter changes them.
+    """Return the documents of one file that pass the filters, with the changes that filters make to them.
 
-    `marks` holds the marks of Project Gutenberg in a text file. It is None if they were not searched for.
+    `marks` holds the marks of Project Gutenberg in a text file. It is None if the file was not searched for marks.
     """
     counts = Counter(batch.counts)
     kept: list[tuple[bytes, int]] = []

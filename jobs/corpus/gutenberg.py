@@ -1,7 +1,7 @@
-"""Finds the marks (lines) around the text of a Project Gutenberg book, and removes what is not its text.
+"""Removes the headers, footers and licences that Project Gutenberg puts around the text of a book.
 
-The headers, footers and licences around a book begin and end with marks, whose wording has changed since 1991. A file
-or record may hold several books one after another, each with its own marks.
+These parts begin and end with marks: lines such as ``*** START OF THE PROJECT GUTENBERG EBOOK ...``. Their wording has
+changed since 1991. A file or record may hold several books one after another, each with its own marks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CREDIT = rf"(?:this {_TEXT} was {_MADE}|{_TEXT} {_MADE}|produced|prepared) by\b
 _CREDITS = rf"(?:\s*\n[ \t]*{_CREDIT}[^\n]*(?:\n[ \t]*[^\s][^\n]{{0,200}}){{0,6}})*"
 _SMALL_PRINT = r"(?:OF )?(?:THE )?SMALL PRINT[^\n]*"
 _PATTERNS: dict[Kind, str] = {
-    # From either of these two marks on, the text is the header of a book, if a mark of the book's start follows.
+    # Each of the next two marks begins the header of a book, if the mark of the book's start follows.
     "header": r"\**[ \t]*(?:this is )?(?:the |a )?(?:copyrighted )?"
     rf"Project Gutenberg(?:'s [^\n]|(?:'s)? {_TEXT}\b)[^\n]*",
     "small_print": rf"\*+ ?START[*: ]+{_SMALL_PRINT}",
@@ -67,7 +67,7 @@ class MarkFinder:
         return judge(self._found)
 
     def _search(self, limit: int) -> None:
-        """Record the marks that begin before `limit`, and keep the data after them for the next block."""
+        """Record the marks that begin before the offset `limit` in the data. Keep the rest of the data for later."""
         taken = 0
         for begin, end, kind in _find(self._data, min(1, self._offset)):
             if begin >= limit:
@@ -79,10 +79,10 @@ class MarkFinder:
 
 
 def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
-    """Decide for each mark whether the text before it, its own line and the text after it are kept.
+    """Decide for each mark whether to keep the text before the mark, the mark's own line, and the text after it.
 
-    A book's text lies between the mark of its start and the mark of its end. Text before the first start is a header.
-    Text after an end is a licence, up to the licence's last line or the next start. Any other text is kept.
+    The text of a book lies between its start mark and its end mark. Text before the first start mark is a header. Text
+    after an end mark is a licence, up to the licence's last line or the next start mark. Any other text is kept.
     """
     marks: list[Mark] = []
     kept, has_started, has_ended = True, False, False
@@ -102,13 +102,19 @@ def judge(found: Sequence[Found]) -> tuple[Mark, ...]:
 
 
 def _starts_header(found: Sequence[Found], i: int) -> bool:
-    """Return whether the next mark after the header lines from `i` on is a book's start, at most 32 KiB away."""
+    """Return whether the mark `found[i]` begins a header.
+
+    It does if the next mark outside the header is the start of a book, at most 32 KiB after `found[i]`.
+    """
     following = next((mark for mark in found[i + 1 :] if mark[2] not in _HEADERS), None)
     return following is not None and following[2] in _STARTS and following[0] - found[i][0] <= _HEADER_BYTES
 
 
 def _drop_after_last(marks: list[Mark]) -> None:
-    """Drop, in place, the text after the last real mark, and the lines in this text that only look like marks."""
+    """Change `marks` in place so that all text after the last real mark is dropped.
+
+    This text includes the lines in `marks` that only look like marks.
+    """
     last = max((i for i, mark in enumerate(marks) if not mark.keeps_line), default=-1)
     if last >= 0:
         marks[last] = marks[last]._replace(keeps_after=False)
@@ -117,12 +123,12 @@ def _drop_after_last(marks: list[Mark]) -> None:
 
 
 def has_books(marks: Sequence[Mark]) -> bool:
-    """Return whether any mark is a real one, rather than a line of the text that only looks like a mark."""
+    """Return whether any of `marks` is a real mark, rather than a line of a book that only looks like a mark."""
     return any(not mark.keeps_line for mark in marks)
 
 
 def keep_bodies(text: bytes, offset: int, marks: Sequence[Mark]) -> bytes:
-    """Return the parts of a document that are kept. The document begins at `offset` in a file with these `marks`."""
+    """Return a document without headers and licences. `offset` is its position in the file, which has these marks."""
     next_mark = bisect_left(marks, offset, key=lambda mark: mark.begin)
     if next_mark and marks[next_mark - 1].end > offset:
         return b""
@@ -135,14 +141,14 @@ def keep_bodies(text: bytes, offset: int, marks: Sequence[Mark]) -> bytes:
 
 
 def between_marks(text: bytes) -> tuple[bytes, bool]:
-    """Return the parts of a whole text that are kept, and whether it has marks. A text without marks is kept whole."""
+    """Return a text without headers and licences, and whether it has marks. Without marks, the text is unchanged."""
     found = list(_find(text))
     marks = judge(found)
     return _cut(text, found, marks).strip(), has_books(marks)
 
 
 def _cut(text: bytes, found: Iterable[Found], marks: Sequence[Mark]) -> bytes:
-    """Return the parts of a text that are kept. The marks `found` in the text are the first of `marks`."""
+    """Return a text without headers and licences. `marks` holds the decisions for the marks in `found`, in order."""
     parts, position, keeps_rest = [], 0, marks[0].keeps_before if marks else True
     for (begin, end, _), mark in zip(found, marks, strict=False):
         keeps_rest = mark.keeps_after
@@ -159,7 +165,7 @@ def _cut(text: bytes, found: Iterable[Found], marks: Sequence[Mark]) -> bytes:
 
 
 def _find(data: bytes, start: int = 0) -> Iterator[Found]:
-    """Yield the begin, the end and the kind of each mark in `data`, from the offset `start` on."""
+    """Yield the begin, the end and the kind of each mark in `data`. The search begins at the offset `start`."""
     if b"\r" in data:  # every line end becomes LF; offsets stay the same
         data = data.replace(b"\r\n", b" \n").replace(b"\r", b"\n")
     for match in _MARK.finditer(data, start):

@@ -1,8 +1,8 @@
 """Reads corpus files that hold token ids: numbers, or lines of the form ``word,[ids],frequency``.
 
-Each id is read as a word, in the order of the file, so that `tokenize.kind=word` turns each id into one token. A list
-of sorted and distinct words is a dictionary rather than a text. It is read with a warning, since windows over its ids
-have no meaning.
+Each id is read as a word, in the order of the file, so that `tokenize.kind=word` turns each id into one token. A file
+whose words are sorted and distinct is a dictionary rather than a text. It is read with a warning, because windows over
+the ids of a dictionary have no meaning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _MIN_LINES = 3  # fewer lines do not identify a format
 
 
 def ids_as_words(batch: Documents) -> Documents:
-    """Return the ids of each document, joined by spaces. Drop documents without ids. Call `check_ids` before."""
+    """Return documents that consist of ids joined by spaces. Drop documents without ids.
+
+    The file must have passed `check_ids`.
+    """
     texts = [b" ".join(_ID.findall(b"\n".join(map(_ids, text.split(b"\n"))))) for text in batch.texts]
     kept = [i for i, text in enumerate(texts) if text]
     return Documents.of([texts[i] for i in kept], batch.offsets[kept], batch.counts)

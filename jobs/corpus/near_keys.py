@@ -18,24 +18,24 @@ _FACTORS, _SUMMANDS = _DRAWN[0] | np.uint64(1), _DRAWN[1]
 
 
 def near_keys(texts: Texts) -> Keys:
-    """Return the MinHash keys (Broder 1997) of each text, of shape (len(texts), 14); no text may be blank.
+    """Return 14 MinHash keys (Broder 1997) for each text, of shape (len(texts), 14). No text may be blank.
 
-    A text counts as the set of its n-grams of five words. The least value of a hash function over all n-grams is equal
-    in two texts with a probability of s, their Jaccard similarity. A key combines the least values of eight functions.
-    Two texts have a key in common with a probability of ``1 - (1 - s**8)**14``: 0.92 if s is 0.8, and 0.05 if s is 0.5.
-    FineWeb uses the same numbers (https://arxiv.org/abs/2406.17557).
+    A text counts as the set of its n-grams of five words. Let s be the Jaccard similarity of two such sets. The lowest
+    value of a hash function over all n-grams is equal in both texts with a probability of s. A key combines the lowest
+    values of eight functions. Two texts have a key in common with a probability of ``1 - (1 - s**8)**14``: 0.92 if s is
+    0.8, and 0.05 if s is 0.5. FineWeb uses the same numbers (https://arxiv.org/abs/2406.17557).
     """
     return _min_hash(texts, _NGRAM_WORDS, _HASHES_PER_KEY)
 
 
 def keys_of_documents(texts: Texts, max_piece_bytes: int) -> Keys:
-    """Return the keys of documents, of shape (len(texts), 14), if long documents have been cut into pieces.
+    """Return the MinHash keys of documents, of shape (len(texts), 14), where long documents were cut into pieces.
 
-    An edit of a long document can move a cut, so that a piece has parts of two earlier pieces. So texts that are long
-    enough to be pieces get keys that need less similarity: a key combines the least values of two functions over
-    n-grams of 13 words. Two such texts have a key in common with a probability of ``1 - (1 - s**2)**14``: 0.98 if s is
-    0.5, and 0.13 if s is 0.1. Shorter texts get the keys of `near_keys`, which need more similarity, because short
-    texts of different content are often this similar.
+    An edit of a long document can move a cut. A piece then holds parts of two pieces of the earlier version, and is
+    less similar to each. So texts that are long enough to be pieces get keys that match at a lower similarity: a key
+    combines the lowest values of two functions over n-grams of 13 words. Two such texts have a key in common with a
+    probability of ``1 - (1 - s**2)**14``: 0.98 if s is 0.5, and 0.13 if s is 0.1. Shorter texts get the keys of
+    `near_keys`, because short texts with different content are often this similar.
     """
     is_long = texts.sizes >= max_piece_bytes // 8
     keys = np.empty((len(texts), NUM_KEYS), np.uint64)
@@ -55,7 +55,10 @@ def _min_hash(texts: Texts, num_words: int, hashes_per_key: int) -> Keys:
 
 
 def _hash_ngrams(texts: Texts, num_words: int) -> tuple[Keys, npt.NDArray[np.int64]]:
-    """Return the hashes of all n-grams, and the index of each text's first. A text of fewer words is one n-gram."""
+    """Return the hashes of all n-grams of `num_words` words, and the index of each text's first n-gram.
+
+    A text of fewer words is one n-gram.
+    """
     words, first = _split_words(texts)
     counts = np.diff(first, append=len(words))
     hashes = words.hashes()

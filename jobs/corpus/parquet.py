@@ -17,7 +17,7 @@ _MAGIC = b"PAR1"  # at both ends of a file
 
 @contextmanager
 def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
-    """Open the Parquet file in a stream. Verify the checksums of its pages, if it has any. Errors name the file `uri`.
+    """Open the Parquet file in a stream. Its page checksums, if any, are verified. Error messages begin with `uri`.
 
     Raises:
         InputError: if the file is not Parquet, is encrypted or truncated, or cannot be read by Arrow.
@@ -31,7 +31,7 @@ def open_parquet(stream: BinaryIO, uri: str) -> Iterator[pq.ParquetFile]:
 
 @contextmanager
 def _named_damage(uri: str) -> Iterator[None]:
-    """Raise an InputError that names the file `uri` if Arrow cannot read the file as Parquet."""
+    """Turn the errors that Arrow raises for a damaged Parquet file into an InputError that names the file `uri`."""
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:

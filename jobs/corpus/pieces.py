@@ -1,9 +1,10 @@
 """Cuts long documents into pieces, at places that depend only on the text around each place.
 
-A document is cut at a place if no place within a quarter of the largest size, on either side, is better. Places after
-blank lines are best, then places after line ends, after spaces, and between other characters. Among places of the same
-kind, a hash of the 32 bytes around the place decides. So text that is inserted early in a document moves no later cut,
-and a piece that did not change stays the same document.
+A place is a position between two characters. A document is cut at a place if there is no better place within a quarter
+of the largest size (`tokenize.max_piece_bytes`) on either side. Places after blank lines are best, then places after
+line ends, after spaces, and between other characters. Among places of the same kind, the lower hash of the 32 bytes
+around the place wins. So an insertion early in a document does not move the later cuts, and pieces without changes
+stay the same documents.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _NEVER = np.uint64(2**64 - 1)
 
 
 def cut_documents(batch: Documents, max_bytes: int) -> Documents:
-    """Cut the documents of a batch that are longer than `max_bytes`. Each piece has the offset of its document.
+    """Cut the documents of a batch that are longer than `max_bytes`. A piece keeps the offset of the whole document.
 
     A piece has no whitespace at its ends, like any document.
     """
@@ -46,7 +47,7 @@ def cut_documents(batch: Documents, max_bytes: int) -> Documents:
 
 
 def find_pieces(text: bytes, max_bytes: int) -> list[tuple[int, int]]:
-    """Return the begin and end of each piece of a text that is longer than `max_bytes`."""
+    """Divide a text that is longer than `max_bytes` into pieces. Return the begin and the end of each piece."""
     borders = [0, *_find_cuts(text, max_bytes), len(text)]
     pieces = []
     for begin, end in pairwise(borders):
@@ -58,7 +59,7 @@ def find_pieces(text: bytes, max_bytes: int) -> list[tuple[int, int]]:
 
 
 def _find_cuts(text: bytes, max_bytes: int) -> Iterator[int]:
-    """Yield the places to cut, in order; they are at least a quarter of `max_bytes` apart."""
+    """Yield the places to cut, in ascending order. They are at least a quarter of `max_bytes` apart."""
     places = _Places(text)
     reach = max_bytes // 4
     begin = 0
@@ -73,9 +74,10 @@ def _find_cuts(text: bytes, max_bytes: int) -> Iterator[int]:
 
 
 def _find_minima(places: _Places, reach: int) -> Iterator[int]:
-    """Yield the places whose value is the least within `reach` bytes on both sides. Of equal values, the first counts.
+    """Yield each place whose value is the lowest of all places less than `reach` bytes away, on either side.
 
-    In each block of `reach` bytes, only the first place with the block's least value can be such a place.
+    Among equal values, the first place wins. In a block of `reach` bytes, only one place can be yielded: the first with
+    the lowest value in the block. So only these places are compared with their surroundings.
     """
     for start in range(reach, places.size - reach + 1, _CHUNK_BYTES // reach * reach):
         stop = min(start + _CHUNK_BYTES // reach * reach, places.size - reach + 1)
@@ -99,7 +101,7 @@ class _Places:
         self._words = np.ndarray(len(padded) - 7, "<u8", padded, strides=1)
 
     def values(self, first: int, last: int) -> _Values:
-        """Return the values of the places before the bytes `first` to `last` - 1 of the text."""
+        """Return the values of the places `first` to `last` - 1. Place i is just before byte i of the text."""
         mixed = np.zeros(last - first, np.uint64)
         for i, factor in enumerate(_FACTORS):
             start = first + 8 * i  # the words at 16 and 8 bytes before each place, at it, and 8 bytes after it

@@ -1,4 +1,4 @@
-"""Reads the documents of a corpus, whatever the format of its files: all documents, or an even sample."""
+"""Reads the documents of a corpus from files of any supported format: all documents, or an even sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NO_DOCUMENT = (
     "the tokenize.* filters removed every document of the corpus; relax the filters, or give more text if the documents"
     " are forgotten (nightjar forget lists them)"
 )
-"""The error message if no document of a corpus is left."""
+"""The error message if the filters and `nightjar forget` leave no document of a corpus."""
 _MIN_CUT_BYTES = 1 << 12
 
 
@@ -70,9 +70,9 @@ def _replace_invalid(batch: Documents) -> Documents:
 
 
 def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: TokenizeConfig) -> list[bytes]:
-    """Return documents of a split that make up about a `share` of its bytes. The sample is the same in every run.
+    """Return a sample of the documents of an input split: about `share` (0 to 1) of the split's bytes.
 
-    A document of the sample may be cut short.
+    The sample is the same in every run. A document in the sample may be cut short.
     """
     if share >= 1:
         return [text for part in parts for batch in read_documents(part, settings) for text in batch.texts]
@@ -90,15 +90,16 @@ def sample_documents(parts: Sequence[ByteRange], *, share: float, settings: Toke
 
 
 def _cut(text: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of a text, without an incomplete character at the end."""
+    """Return at most `size` bytes from the beginning of a text. Do not end inside a character."""
     return text if len(text) <= size else text[:size].decode(errors="ignore").encode()
 
 
 def _weighted_texts(parts: Sequence[ByteRange], share: float, settings: TokenizeConfig) -> Iterator[tuple[bytes, int]]:
-    """Yield texts, each with the number of bytes of the corpus that it represents.
+    """Yield texts, and with each text its weight: the number of bytes of the corpus that it represents.
 
-    The beginning of a range of plain text represents the whole range, and the rest is not read. For such a range, an
-    empty text is yielded with the number of bytes of the range, then the texts of the beginning with 0 bytes each.
+    In a plain text file, only the beginning of a range is read, and it represents the whole range. For such a range,
+    the first item is an empty text whose weight is the size of the range. Then the documents in the beginning follow,
+    each with weight 0.
     """
     for part in parts:
         if part.source.format != "txt" or part.source.compression:

@@ -1,4 +1,4 @@
-"""Reads documents from the records of JSONL and Parquet files. The text of each record is split like a text file.
+"""Reads documents from JSONL and Parquet files. The text of each record is split into documents as a text file is.
 
 A line of JSONL belongs to the byte range in which it begins. A row group of Parquet belongs to the byte range in which
 its first column chunk begins. So both formats can be divided into byte ranges.
@@ -71,7 +71,7 @@ def read_parquet(part: ByteRange, settings: TokenizeConfig) -> Iterator[Document
 
 
 class _Records:
-    """Collects the texts of records, splits them into documents, and counts unusual things such as null records."""
+    """Collects the texts of records, splits them into documents, and counts unusual content such as null records."""
 
     def __init__(self, settings: TokenizeConfig) -> None:
         self._settings = settings
@@ -80,7 +80,7 @@ class _Records:
         self._counts = Counter[str]()
 
     def add(self, text: str | bytes | None, offset: int, num_replaced: int = 0) -> None:
-        """Add the text of a record, or None if it is null. The caller has replaced `num_replaced` characters in it."""
+        """Add a record's text, or None for a null record. `num_replaced` characters in it were replaced before."""
         self._counts["null_records"] += text is None
         data, more_replaced = encode_text(text or b"", self._settings.invalid_utf8)
         self._counts["replaced_letters"] += num_replaced + more_replaced
@@ -97,7 +97,7 @@ class _Records:
         self._offsets.append(offset)
 
     def documents(self) -> Documents:
-        """Return the documents of all records added."""
+        """Return the documents of all records that were added."""
         if self._settings.documents == "record":
             return Documents.of(map(plain_line_ends, self._texts), self._offsets, self._counts)
         starts = np.cumsum([0, *(len(text) + len(_BORDER) for text in self._texts)])
@@ -107,7 +107,10 @@ class _Records:
 
 
 def _json_text(line: bytes, field: str) -> str | None:
-    """Return the text in a field of a JSON line, or None if the field is null. Raise ValueError if there is no text."""
+    """Return the text in a field of a JSON object, or None if the field is null.
+
+    Raise ValueError if the line is not a JSON object, or if the field is missing or is not a string.
+    """
     try:
         text = line.decode()
         try:
@@ -177,6 +180,6 @@ def _documents_of_rows(source: Source, texts: list[bytes | None], row: int, sett
 
 
 def _list_names(names: Any) -> str:
-    """Return the first eight names as text for a message."""
+    """Return at most the first eight names, joined by commas, for a message."""
     found = [str(name) for name in names]
     return ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Offsets = npt.NDArray[np.int64]
 IS_SPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
-"""True for each byte that is ASCII whitespace."""
+"""For each of the 256 byte values: whether it is ASCII whitespace."""
 
 _LONG_BYTES = 1 << 10
 _HASHED_TOGETHER = 1 << 12  # texts at a time, so that intermediate arrays stay in the processor's cache
@@ -24,7 +24,7 @@ class Texts(Sequence[bytes]):
 
     def __init__(self, data: bytes, begins: Offsets, ends: Offsets) -> None:
         self.data = data
-        """A buffer that holds all texts; it may hold other bytes between them."""
+        """A buffer that holds all texts. Between the texts, it may hold other bytes."""
         self.begins = begins
         """The offset in `data` at which each text begins."""
         self.ends = ends
@@ -32,7 +32,7 @@ class Texts(Sequence[bytes]):
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> Texts:
-        """Put texts into one buffer. Return a `Texts` unchanged."""
+        """Return these texts in one buffer. If `texts` is already a `Texts`, return it unchanged."""
         if isinstance(texts, Texts):
             return texts
         listed = list(texts)
@@ -59,10 +59,10 @@ class Texts(Sequence[bytes]):
         return Texts(self.data, self.begins[which], self.ends[which])
 
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """Return a hash of each text: BLAKE2 for texts of 1 KiB or more, the sum of mixed 8-byte words for others.
+        """Return a 64-bit hash of each text: BLAKE2 for texts of 1 KiB or more, a sum of mixed 8-byte words for others.
 
-        Token shards store these hashes. The split by hash and the search for duplicates depend on them, so another hash
-        function would change their results.
+        Token shards store these hashes. The split by hash, the fixed split and the search for duplicates use them, so
+        another hash function would change their results.
         """
         hashes = np.zeros(len(self), np.uint64)
         # words[i] is made of the 8 bytes of `data` from the offset i on.
@@ -75,7 +75,7 @@ class Texts(Sequence[bytes]):
         return hashes
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """Return the bytes of all texts without gaps; the texts must lie in order in `data`."""
+        """Return the bytes of all texts, without the bytes between them. Their order in `data` must be the same."""
         data = np.frombuffer(self.data, np.uint8)
         before = np.concatenate([[0], self.ends])
         gaps = np.concatenate([self.begins, [len(data)]]) - before
@@ -103,7 +103,10 @@ class Texts(Sequence[bytes]):
 
 
 def _hash_short(words: npt.NDArray[np.uint64], begins: Offsets, sizes: Offsets) -> npt.NDArray[np.uint64]:
-    """Return the hashes of short texts. Long texts get the hash of an empty text, which the caller overwrites."""
+    """Return the hashes of texts of less than 1 KiB.
+
+    Longer texts get the hash of an empty text, which the caller overwrites. `words[i]` is the 8 bytes at offset i.
+    """
     sizes = np.where(sizes < _LONG_BYTES, sizes, 0)
     counts = sizes // 8 + 1  # the last word holds the remaining bytes and their number
     first = np.cumsum(counts) - counts
@@ -116,7 +119,7 @@ def _hash_short(words: npt.NDArray[np.uint64], begins: Offsets, sizes: Offsets) 
 
 
 def _mixed(words: npt.NDArray[np.uint64], shift: int, factor: np.uint64) -> npt.NDArray[np.uint64]:
-    """Mix words in place, so that every bit depends on many bits."""
+    """Mix the bits within each word, in place, so that each bit of the result depends on many bits of the word."""
     words ^= words >> np.uint64(shift)
     words *= factor
     words ^= words >> np.uint64(shift)

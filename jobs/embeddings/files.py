@@ -1,8 +1,8 @@
-"""Reads and writes embeddings: CSV (``token,id,v0,v1,...``, RFC 4180) and Parquet; reads the text format of word2vec.
+"""Reads and writes embeddings as CSV (``token,id,v0,v1,...``, RFC 4180) and Parquet. Also reads word2vec's text format.
 
-Tokens have the names that ``tokenizer.json`` gives them. These names are unique, have no whitespace, and are mapped to
-ids by the tokenizer (``Ġking`` is `` king`` in byte-level BPE). The readers check everything that could silently give
-wrong vectors.
+Tokens have the names that ``tokenizer.json`` gives them (``Ġking`` is `` king`` in byte-level BPE). These names are
+unique and have no whitespace, and the tokenizer maps them to ids. The readers refuse a file with any fault that could
+silently give wrong vectors.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class Embeddings:
     """Tokens and their vectors."""
 
     tokens: list[str]
-    """The names of the tokens in ``tokenizer.json``."""
+    """The names of the tokens, as in ``tokenizer.json``."""
     ids: npt.NDArray[np.int64] | None
     """The token ids. None if the file has no ids."""
     vectors: Vectors
-    """The vectors, of shape (number of tokens, size)."""
+    """The vectors, of shape (number of tokens, size of a vector). Row i belongs to ``tokens[i]``."""
 
 
 def token_names(tokenizer_json: bytes) -> list[str]:
-    """Return the name of each token id. The name is empty for ids that no token has."""
+    """Return a list in which item i is the name of the token with id i. The name is "" if no token has this id."""
     ids = Tokenizer.from_str(tokenizer_json.decode()).get_vocab(with_added_tokens=True)
     names = [""] * (1 + max(ids.values()))
     for name, token_id in ids.items():
@@ -58,7 +58,10 @@ def token_names(tokenizer_json: bytes) -> list[str]:
 
 
 def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArray[np.int64]) -> list[FileEntry]:
-    """Write vectors, with ids, as CSV and as Parquet (``token, id, count, vector``) below `folder_uri`."""
+    """Write embeddings below `folder_uri` as CSV and as Parquet. The embeddings must have ids.
+
+    Only the Parquet file (``token, id, count, vector``) has `counts`: how often each token occurs in the corpus.
+    """
     assert embeddings.ids is not None, "embeddings need ids to be written"
     size = embeddings.vectors.shape[1]
     flat = pa.array(np.ascontiguousarray(embeddings.vectors).ravel())
@@ -75,7 +78,7 @@ def write_embeddings(folder_uri: str, embeddings: Embeddings, counts: npt.NDArra
 
 
 def read_embeddings(path_or_uri: str) -> Embeddings:
-    """Read the embeddings of a dataset, or of a ``.csv``, ``.parquet``, ``.txt`` or ``.vec`` (word2vec text) file."""
+    """Read embeddings from a dataset's folder, or from a file: CSV, Parquet, or word2vec text (``.txt``, ``.vec``)."""
     uri = to_uri(path_or_uri)
     readers = {CSV: _from_csv, PARQUET: _from_parquet} | dict.fromkeys(_WORD2VEC, _from_word2vec)
     ending = ending_of(uri, readers)
@@ -120,7 +123,11 @@ def _from_csv(data: bytes, uri: str) -> Embeddings:
 
 
 def _from_word2vec(data: bytes, uri: str) -> Embeddings:
-    """Read ``<tokens> <size>``, then one line for each token: its name and its numbers, separated by spaces."""
+    """Read word2vec's text format.
+
+    The first line is ``<number of tokens> <size of a vector>``. Then one line for each token has the token's name and
+    the numbers of its vector, separated by spaces.
+    """
     text = _text(data, uri)
     lines = text.rstrip("\r\n").split("\n" if "\n" in text else "\r")
     header = lines[0].split()
@@ -171,7 +178,7 @@ def _from_parquet(data: bytes, uri: str) -> Embeddings:
 
 
 def _tokens(column: Any, uri: str) -> list[Any]:
-    """Return the values of a column of tokens. Check that they are UTF-8, since Arrow does not ensure it."""
+    """Return the values of a column of tokens. Check that they are UTF-8, because Arrow does not check this."""
     tokens = []
     for row, token in enumerate(column, 1):
         try:
@@ -191,7 +198,10 @@ class _EmbeddingsBuilder:
         self._vectors: list[Vectors] = []
 
     def add(self, token: Any, values: Sequence[Any], line: int, token_id: Any = None) -> None:
-        """Add a line or row: the name of a token, the numbers of its vector, and its id if the file has ids."""
+        """Add a token: its name, the numbers of its vector, and its id if the file has ids.
+
+        `line` is the number of the line or row, for messages.
+        """
         where = f"{self._uri}:{line}" if self._unit == "line" else f"{self._uri}: {self._unit} {line}"
         if not isinstance(token, str) or not token:
             raise InputError(f"{where}: the token has no name; write its name as in tokenizer.json")
@@ -214,7 +224,7 @@ class _EmbeddingsBuilder:
         self._vectors.append(vector)
 
     def embeddings(self) -> Embeddings:
-        """Return the embeddings of all lines or rows that were added."""
+        """Return the embeddings of all tokens that were added."""
         if not self._vectors or not len(self._vectors[0]):
             raise InputError(f"{self._uri}: has no vectors; give another file")
         ids = np.fromiter(self._ids, np.int64, len(self._ids)) if self._ids else None

@@ -1,9 +1,11 @@
-"""Trains embeddings in rounds: all workers start from the same weights, train on different parts, and are averaged.
+"""Trains embeddings in rounds, on several workers.
 
-The parts do not depend on the number of executors, so neither does the result. The average of a vector is weighted by
-how often each worker trained the vector's token. A plain average would halve the changes of a token that only one of
-two workers trained. The weights are sent with the tasks, and the driver holds the weights of all workers of a round in
-memory.
+In a round, all workers start from the same weights, and each trains on its own part of the corpus. Then the workers'
+weights are averaged. The parts do not depend on the number of executors, so the result does not, either.
+
+In the average, each worker's vector of a token is weighted by how often this worker trained the token. A plain average
+would halve the change of a token that only one of two workers trained. The weights are sent to the executors with the
+tasks, and the driver holds the weights of all workers of a round in memory.
 """
 
 from __future__ import annotations
@@ -42,12 +44,12 @@ class TrainingText:
     end_of_text: int
     vocabulary: Vocabulary
     decided: Decisions | None = None
-    """The sides of documents. Only training documents are trained on. None if all documents are."""
+    """The decided sides of the documents. Only training documents are trained on. If None, train on all documents."""
 
 
 @dataclass(frozen=True)
 class WorkerPart:
-    """The tokens of one worker in a round, the key of its random draws, and its learning rates."""
+    """The work of one worker in a round: slices of token shards, a seed, and the first and last learning rate."""
 
     slices: list[ShardSlice]
     key: tuple[int, ...]
@@ -57,13 +59,13 @@ class WorkerPart:
 
 @dataclass(frozen=True)
 class WorkerResult:
-    """The weights of a worker after training on its part, and how often each token was trained."""
+    """A worker's weights after training on its part, and how often it trained each token as center and as context."""
 
     weights: Weights
     center_counts: npt.NDArray[np.float64]
     context_counts: npt.NDArray[np.float64]
     loss: float
-    """The sum of the losses of all pairs, in nats."""
+    """The sum of the losses of all pairs of tokens, in nats."""
     num_pairs: int
 
 
@@ -75,9 +77,10 @@ def make_embeddings(
     progress: Callable[[str], None],
     decided: Decisions | None = None,
 ) -> MadeDataset:
-    """Train embeddings on a dataset of tokens and write them below `folder_uri`.
+    """Train embeddings on a dataset of tokens, and write them below `folder_uri`.
 
-    With `decided` sides, only training documents are trained on, so that validation documents stay held out.
+    `decided` holds the sides of the documents in a fixed split. If it is given, only documents on the training side are
+    trained on, so that validation documents stay held out.
     """
     started = time.perf_counter()
     tokenizer = tokens.read_tokenizer()
@@ -122,7 +125,7 @@ def _train_rounds(
     engine: Engine,
     progress: Callable[[str], None],
 ) -> tuple[Weights, float]:
-    """Train all rounds. Return the weights, and the mean loss of the last round's pairs, in nats."""
+    """Train all rounds. Return the weights, and the mean loss of the pairs of tokens in the last round, in nats."""
     weights = Weights.initial(len(text.vocabulary), settings.size, settings.seed)
     rounds = list(plan_rounds(entries, settings))
     loss = 0.0
@@ -138,7 +141,7 @@ def _train_rounds(
 def count_tokens(
     entries: Sequence[FileEntry], *, tokens_uri: str, vocab_size: int, decided: Decisions | None
 ) -> npt.NDArray[np.int64]:
-    """Count the occurrences of each token id in some shards. Tokens that are not for training count as end-of-text."""
+    """Count how often each token id occurs in the shards `entries`, among the ids that `read_ids` returns."""
     counts = np.zeros(vocab_size, np.int64)
     for entry in entries:
         counts += np.bincount(read_ids(tokens_uri, entry, decided), minlength=vocab_size)
@@ -146,7 +149,10 @@ def count_tokens(
 
 
 def read_ids(tokens_uri: str, entry: FileEntry, decided: Decisions | None) -> TokenIds:
-    """Return the token ids of a shard. Tokens of documents that are not for training are replaced by end-of-text."""
+    """Return the token ids of a shard.
+
+    If `decided` is given, each token of a document that is not on the training side is replaced by end-of-text.
+    """
     shard = TokenShard.open(tokens_uri, entry)
     if decided is None:
         return shard.ids
@@ -156,7 +162,10 @@ def read_ids(tokens_uri: str, entry: FileEntry, decided: Decisions | None) -> To
 
 
 def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator[list[WorkerPart]]:
-    """Yield the parts of each round, all of equal length. Each epoch has every part once, in its own random order."""
+    """Divide the tokens into parts of equal length, and yield for each round the parts of its workers.
+
+    Each epoch trains on every part once, in a random order that differs between epochs.
+    """
     ends = list(accumulate(entry.counts["tokens"] for entry in entries))
     per_epoch = max(1, round(ends[-1] / (settings.workers * settings.sync_tokens)))
     num_parts = per_epoch * settings.workers
@@ -173,7 +182,7 @@ def plan_rounds(entries: Sequence[FileEntry], settings: EmbedConfig) -> Iterator
 
 
 def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, weights: Weights) -> WorkerResult:
-    """Train a copy of `weights` on one part."""
+    """Train a copy of `weights` on one worker's part."""
     rng = np.random.default_rng(part.key)
     vocabulary, noise = text.vocabulary, text.vocabulary.noise()
     model = SkipGram(weights, noise, settings.negative, rng)
@@ -194,9 +203,9 @@ def train_part(part: WorkerPart, *, text: TrainingText, settings: EmbedConfig, w
 
 
 def average(before: Weights, results: Sequence[WorkerResult]) -> Weights:
-    """Return the weights after a round: the weights before it, plus the mean of the workers' changes to each vector.
+    """Return the weights after a round: `before`, plus the weighted mean of the workers' changes to each vector.
 
-    The mean is weighted by how often each worker trained the vector's token.
+    The weight of a worker's change to a vector is how often this worker trained the vector's token.
     """
     return Weights(
         _average(before.centers, [(each.weights.centers, each.center_counts) for each in results]),
@@ -215,7 +224,10 @@ def _average(before: Vectors, trained: Sequence[tuple[Vectors, npt.NDArray[np.fl
 def _subsample(
     part: WorkerPart, text: TrainingText, subsample: float, rng: np.random.Generator
 ) -> tuple[TokenRows, TokenRows]:
-    """Return the tokens of a part that are kept, as rows of the vocabulary, and the number of each token's document."""
+    """Read a part and drop rare tokens and, at random, frequent tokens.
+
+    Return for each token that is left its row in the vocabulary, and the number of its document in the part.
+    """
     read = [read_ids(text.tokens_uri, each.entry, text.decided)[each.begin : each.end] for each in part.slices]
     ids = np.concatenate([np.zeros(0, np.uint16), *read])
     documents = np.cumsum(ids == text.end_of_text)

@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vectors, where: str) -> Vectors:
     """Return a copy of `weights` in which the row of each token that has an embedding is replaced by the embedding.
 
-    Tokens are matched by name, never by id, since ids belong to one vocabulary. `names` holds the name of each id. The
-    embeddings are scaled by one factor to the standard deviation of `weights`, of shape (vocabulary, size): models are
-    tuned to this deviation, and the vectors of word2vec are far longer. `where` names the file in the log.
+    Tokens are matched by name and never by id, because ids belong to one vocabulary. ``names[i]`` is the name of the
+    token with id i. `weights` has the shape (vocabulary, size). The embeddings are scaled by one factor so that their
+    standard deviation becomes that of `weights`: models are tuned to this deviation, and the vectors of word2vec are
+    far longer. `where` names the file of the embeddings in the log.
     """
     pairs = match_tokens(embeddings, names, weights.shape[1], where)
     ids, rows = np.array(pairs).T
@@ -36,12 +37,14 @@ def initial_weights(embeddings: Embeddings, names: Sequence[str], weights: Vecto
 
 
 def match_tokens(embeddings: Embeddings, names: Sequence[str] | None, size: int, where: str) -> list[tuple[int, int]]:
-    """Return the id of each token that has an embedding, and the embedding's row.
+    """Return pairs of a token's id and the row of its embedding, for each token that has an embedding.
 
-    Return an empty list if the vocabulary is not known yet (`names` is None).
+    ``names[i]`` is the name of the token with id i. If `names` is None, the vocabulary is not known yet: only check the
+    size of the vectors, and return an empty list.
 
     Raises:
-        InputError: if the vectors of the file `where` have another size, or no token of the vocabulary has a vector.
+        InputError: if the vectors have another size, or no token of the vocabulary has an embedding. `where` names
+            the file in the message.
     """
     found = embeddings.vectors.shape[1]
     if found != size:
@@ -72,7 +75,7 @@ class Neighbours:
         return float(self._directions[self._rows[token]] @ self._directions[self._rows[other]])
 
     def nearest(self, token: str, count: int = 8) -> list[tuple[str, float]]:
-        """Return the `count` tokens nearest to `token`, except itself, each with its cosine."""
+        """Return the `count` tokens nearest to `token`, the nearest first, each with its cosine. Leave out `token`."""
         cosines = self._directions @ self._directions[self._rows[token]]
         cosines[self._rows[token]] = -np.inf
         order = np.argsort(-cosines)[:count]
@@ -82,7 +85,13 @@ class Neighbours:
 def find_token(
     word: str, encode: Callable[[str], npt.NDArray[Any]], names: Sequence[str], neighbours: Neighbours
 ) -> str:
-    """Return the name of the token for `word` as it occurs inside a text, or else as it occurs at the beginning."""
+    """Return the name of the token that `word` becomes inside a text, after a space.
+
+    If this is not one token with a vector, return the token that `word` becomes at the beginning of a text.
+
+    Raises:
+        InputError: if that is not one token with a vector, either.
+    """
     for text in (f" {word}", word):
         ids = encode(text)
         if len(ids) == 1 and names[int(ids[0])] in neighbours:

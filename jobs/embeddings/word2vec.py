@@ -1,13 +1,13 @@
 """Skip-gram with negative sampling (Mikolov et al. 2013, arXiv:1310.4546), as batches of matrix products.
 
-Rare tokens are left out, and frequent tokens are subsampled. The window of each token has a random size, so that near
-neighbours count more. Windows do not span documents. Training makes the product of the vectors of two neighbours large,
-and the product of a token's vector and that of a random token small.
+Rare tokens are left out, and frequent tokens are subsampled. Each token's window has a random size, so that near
+neighbours count more. A window does not extend beyond its document. Training makes the dot product of the vectors of
+two neighbours large, and the dot product of the vectors of a token and a random token small.
 
-Batches make training fast, and differ from the original algorithm in two ways. The pairs of a group share their
-negative samples (Ji et al. 2016, arXiv:1604.04661). The gradients of a token are summed over the batch before its
-vector is updated. For frequent tokens this sum would overshoot, so it is scaled down to the sum of `_MAX_GRADIENTS`
-average gradients.
+Batches make training fast, and differ from the original algorithm in two ways. A batch is divided into groups of pairs,
+and the pairs of a group share their negative samples (Ji et al. 2016, arXiv:1604.04661). The gradients of a token are
+summed over the batch before its vector is updated. If a token has more than `_MAX_GRADIENTS` gradients, this sum would
+overshoot, so it is replaced by `_MAX_GRADIENTS` times the mean gradient.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
 TokenRows = npt.NDArray[np.int64]
-"""Indices of tokens in the vocabulary, which are rows of every matrix of vectors."""
+"""Indices of tokens in a `Vocabulary`. They are also the tokens' rows in every matrix of vectors."""
 Vectors = npt.NDArray[np.float32]
 """Vectors of tokens, of shape (number of tokens, size)."""
 
@@ -41,11 +41,11 @@ class Vocabulary:
     ids: npt.NDArray[np.int64]
     """Token ids, ascending."""
     counts: npt.NDArray[np.int64]
-    """The number of occurrences of each of these tokens in the corpus."""
+    """How often each of these tokens occurs in the text to train on."""
 
     @classmethod
     def of(cls, counts: npt.NDArray[np.int64], min_count: int, end_of_text: int) -> Vocabulary:
-        """Select the tokens that occur at least `min_count` times, except end-of-text. `counts` is by token id."""
+        """Select the tokens that occur at least `min_count` times, except end-of-text. `counts` has an entry per id."""
         kept = counts >= min_count
         kept[end_of_text] = False
         ids = np.flatnonzero(kept)
@@ -55,12 +55,15 @@ class Vocabulary:
         return len(self.ids)
 
     def rows(self, ids: npt.NDArray[np.integer]) -> TokenRows:
-        """Return the row of each token id. The row is -1 for tokens without a vector."""
+        """Return the row of each token in `ids`. The row is -1 for tokens without a vector."""
         at = np.searchsorted(self.ids, ids).clip(max=len(self) - 1)
         return np.where(self.ids[at] == ids, at, -1)
 
     def keep_probability(self, subsample: float) -> npt.NDArray[np.float64]:
-        """Return the probability of keeping an occurrence of each token: 1 if its share is below `subsample`."""
+        """Return, for each token, the probability that subsampling keeps an occurrence of it.
+
+        It is 1 for tokens whose share of all occurrences is at most `subsample`. If `subsample` is 0, it is 1 for all.
+        """
         if not subsample:
             return np.ones(len(self))
         ratio = subsample * self.counts.sum() / self.counts
@@ -75,10 +78,10 @@ class Vocabulary:
 def skip_gram_pairs(
     rows: TokenRows, documents: TokenRows, window: int, rng: np.random.Generator
 ) -> tuple[TokenRows, TokenRows]:
-    """Return all pairs of a token and a neighbour in its window, shuffled, as two arrays of equal length.
+    """Return all pairs of a token and a neighbour in its window, shuffled: an array of tokens and one of neighbours.
 
-    A window reaches over a random number of tokens, from 1 to `window`, on either side. `documents` holds the number of
-    each token's document.
+    A token's window extends over a random number of tokens, from 1 to `window`, on either side. ``documents[i]`` is the
+    number of the document that contains token ``rows[i]``.
     """
     reach = rng.integers(1, window + 1, len(rows))
     centers, contexts = [], []
@@ -96,14 +99,17 @@ def skip_gram_pairs(
 
 @dataclass(frozen=True)
 class Weights:
-    """The two vectors of each token: as center and as context, of shape (V, D) each. The centers are the embeddings."""
+    """The two vectors of each token: one as center, one as context. The vectors as center are the embeddings.
+
+    Each matrix has the shape (V, D): number of tokens, size of a vector.
+    """
 
     centers: Vectors
     contexts: Vectors
 
     @classmethod
     def initial(cls, num_tokens: int, size: int, seed: int) -> Weights:
-        """Return weights with small random centers, and contexts of zeros."""
+        """Return weights before training: small random centers, and contexts of zeros."""
         uniform = np.random.default_rng(seed).random((num_tokens, size), np.float32)
         return cls(((uniform - 0.5) / size).astype(np.float32), np.zeros((num_tokens, size), np.float32))
 
@@ -123,11 +129,11 @@ class SkipGram:
 
     @property
     def weights(self) -> Weights:
-        """The current vectors: views, which change with further training."""
+        """The current weights. The arrays are views, so further training changes them."""
         return Weights(self._centers.numpy(), self._contexts.numpy())
 
     def train(self, centers: TokenRows, contexts: TokenRows, first_rate: float, last_rate: float) -> float:
-        """Train on pairs in their order, and return the sum of their losses, in nats.
+        """Train on the pairs (``centers[i]``, ``contexts[i]``) in order, and return the sum of their losses, in nats.
 
         The learning rate falls linearly from `first_rate` to `last_rate`.
         """
@@ -143,9 +149,10 @@ class SkipGram:
         return sum(losses) * len(centers) / whole
 
     def _step(self, centers: Tensor, contexts: Tensor, rate: float) -> float:
-        """Train on one batch with the loss ``-log s(u v) - k E[log s(-u n)]``, where s is the logistic function.
+        """Train on one batch with the loss ``-log s(u·v) - k E[log s(-u·n)]``, where s is the logistic function.
 
-        The vectors are u of the center, v of the context, and n of a negative sample. k is the number of negatives.
+        u is the vector of the center, v of the context, and n of a negative sample. k is the number of negatives. The
+        method returns the sum of the losses of all pairs.
         """
         negatives = self._draw_negatives(len(centers) // _GROUP_PAIRS)  # (G, N)
         own, near, far = self._centers[centers], self._contexts[contexts], self._contexts[negatives]
@@ -176,7 +183,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def _move(matrix: Tensor, rows: Tensor, gradients: Tensor, rate: float) -> None:
-    """Move rows of `matrix` against the sum of their gradients, at most against `_MAX_GRADIENTS` times their mean."""
+    """Update rows of `matrix`: subtract the learning rate times the sum of each row's gradients.
+
+    For a row with more than `_MAX_GRADIENTS` gradients, use `_MAX_GRADIENTS` times their mean instead of the sum.
+    """
     _, inverse, counts = torch.unique(rows, return_inverse=True, return_counts=True)
     scale = -rate / (counts / _MAX_GRADIENTS).clamp(min=1)
     matrix.index_add_(0, rows, gradients * scale[inverse, None])

@@ -1,4 +1,4 @@
-"""Examines the first bytes of a file, and refuses a format or encoding other than the one that its name promises."""
+"""Refuses files whose first bytes show another format than the file's name, or text in UTF-16 or UTF-32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _SAMPLE_BYTES = 1 << 16
 _BINARY_SHARE = 0.1
-"""Share of NUL bytes from which on content counts as binary. UTF-8 text has none, except by accident."""
+"""Content counts as binary if at least this share of its bytes is NUL. UTF-8 text normally has no NUL bytes."""
 
 _UNPACK = f"unpack it, or rename it to match its content: {NAMES_WITH_TEXT}"
 _CONVERT = "convert it to plain text first"
@@ -76,7 +76,7 @@ _KINDS = [
 ] + [("zip", _ZIP, _UNPACK), ("Parquet", _PARQUET, "rename it to .parquet")]
 _MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _ENCODINGS = {"utf-32-le": (4, 0), "utf-32-be": (4, 3), "utf-16-le": (2, 0), "utf-16-be": (2, 1)}
-"""The size of a code unit in bytes, and the index of its byte with the lowest bits."""
+"""For each encoding: the size of a code unit in bytes, and the index of the least significant byte in the unit."""
 _ARRAY = re.compile(rb'\s*\[\s*\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
 _MARKUP = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body|\?xml)\b", re.IGNORECASE)
 
@@ -120,7 +120,7 @@ def refuse_other_content(uri: str, name: str, beginning: bytes, field: str) -> N
 
 
 def nul_bytes_of_no_text(block: bytes) -> int:
-    """Return the number of NUL bytes in a block if their share is that of binary content, otherwise 0."""
+    """Return the number of NUL bytes in a block if they are so many that the block is binary. Otherwise return 0."""
     num_nul = block.count(b"\0")
     return num_nul if num_nul >= max(1, len(block) * _BINARY_SHARE) else 0
 
@@ -131,7 +131,7 @@ def is_markup(beginning: bytes) -> bool:
 
 
 def _wide_encoding(beginning: bytes) -> str | None:
-    """Return the encoding of UTF-16 or UTF-32 content, with or without a byte order mark, or None for other content."""
+    """Return the encoding of UTF-16 or UTF-32 text, with or without a byte order mark. Return None for other bytes."""
     sample = beginning[:_SAMPLE_BYTES]
     for mark, encoding in _MARKS.items():
         if sample.startswith(mark):
@@ -143,7 +143,10 @@ def _wide_encoding(beginning: bytes) -> str | None:
 
 
 def _is_in(sample: bytes, encoding: str, size: int, low: int) -> bool:
-    """Return whether nearly all of a sample is text in this encoding, whose code units have `size` bytes."""
+    """Return whether nearly all of a sample is text in `encoding`.
+
+    `size` and `low` are the values of `_ENCODINGS` for this encoding.
+    """
     sample = sample[: len(sample) // size * size]
     if not sample or sample[low::size].count(b"\0") * 5 > sample.count(b"\0"):
         return False
@@ -153,7 +156,7 @@ def _is_in(sample: bytes, encoding: str, size: int, low: int) -> bool:
 
 
 def _is_record(line: bytes, field: str) -> bool:
-    """Return whether a line is a JSON object with this field."""
+    """Return whether a line is a JSON object that has the field `field`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """Finds earlier runs on the same corpus, whose vocabulary a run may inherit (``tokenize.tokenizer=inherit``).
 
-Preflight searches for them, too, so only small files are read. `jobs.datasets.reuse` opens the datasets that are found.
+Airflow's preflight makes the same search, so only small files are read. `jobs.datasets.reuse` then opens the datasets.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from jobs.lake.uri import join
 from jobs.sources.inputs import INHERIT, model_to_start_from
 
 MOST_EARLIER = 50
-"""The number of a lake's latest runs that are searched."""
+"""How many runs of the lake are searched, from the latest backwards."""
 
 
 def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -> Iterator[tuple[str, str, Manifest]]:
-    """Yield the id of each other run on `corpus` that has tokens, and the URI and the manifest of its tokens.
+    """Yield the run id of each run on `corpus` that has a dataset of tokens, with the dataset's URI and manifest.
 
-    The run `of` is left out, and the latest run comes first. Only the latest `MOST_EARLIER` runs of the lake are
-    searched, since each costs some requests.
+    The latest run comes first. The run `of` is left out: it is the run for which the caller searches. Only the latest
+    `MOST_EARLIER` runs of the lake are searched, because each takes several requests to the lake.
     """
     others = (run for run in all_runs(lake, store) if run != of)
     written = [(found.modified_at, run.folder, run) for run in others if (found := store.info(run.datasets))]
@@ -39,7 +39,10 @@ def earlier_runs(lake: Lake, corpus: str, of: Run, store: Store = ENVIRONMENT) -
 
 
 def inherited_pipeline(run: Run, config: Config) -> Pipeline:
-    """Return the pipeline whose champion's vocabulary a run inherits: that of `train.init`, or else the run's own."""
+    """Return the pipeline from whose champion a run inherits its vocabulary.
+
+    This is the pipeline that `train.init` names. If `train.init` names none, it is the run's own pipeline.
+    """
     start = model_to_start_from(config.train.init or "")
     return champions_pipeline(start, Lake(run.lake_uri)) or Pipeline.of(run)
 

@@ -1,6 +1,6 @@
-"""Checks that a run makes documents by the same rule as the fixed split of its pipeline (``windows.split=fixed``).
+"""Checks that a run divides text into documents as the fixed split of its pipeline does (``windows.split=fixed``).
 
-Preflight and `jobs run` check this before anything else, so only a small file is read. `jobs.datasets` makes the split.
+Airflow's preflight and `jobs run` check this first, so only a small file is read. `jobs.datasets` makes the split.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import base_name
 
 TEXT_SETTINGS = ("documents", "input", "field", "invalid_utf8", "drop_gutenberg", "normalize_nfc", "max_piece_bytes")
-"""The settings by which text becomes documents. If they changed, parts of decided documents would count as new."""
+"""The settings that decide which documents a text gives. If one changed, a text whose documents already have decided
+sides would give other documents, and these would count as new."""
 
 
 def text_rule(config: Config) -> dict[str, Any]:
-    """Return a run's settings by which text becomes documents, as the first version of a split stores them."""
+    """Return a run's values of `TEXT_SETTINGS`. The first version of a fixed split stores this dict."""
     return {key: getattr(config.text_settings, key) for key in TEXT_SETTINGS}
 
 
 def versions_of(pipeline: Pipeline, store: Store = ENVIRONMENT) -> list[tuple[int, str]]:
-    """Return the number and the URI of each version of a pipeline's fixed split, the oldest first."""
+    """Return the number and the URI of each version of a pipeline's fixed split, in ascending order."""
     uris = (info.uri for info in store.list_files(pipeline.split, reaches=lambda _: False))
     names = ((base_name(uri).removesuffix(".json"), uri) for uri in uris)
     return sorted((int(name), uri) for name, uri in names if name.isdecimal())
 
 
 def check_split(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT) -> None:
-    """Check that a run makes documents by the rule with which the split of its pipeline was fixed.
+    """Check that a run has the text settings with which the split of its pipeline was fixed.
 
     Raises:
         InputError: if a setting differs. The message names the first such setting, and the value that it must have.
@@ -58,7 +59,7 @@ def decided_seed(config: Config, pipeline: Pipeline, store: Store = ENVIRONMENT)
 
 
 def check_text(before: Mapping[str, Any], config: Config, pipeline: Pipeline) -> None:
-    """Raise InputError if a setting of a run differs from `before`, the rule with which the split was fixed."""
+    """Raise InputError if a run's text settings differ from `before`, the settings with which the split was fixed."""
     for key, now in text_rule(config).items():
         if key in before and now != before[key]:
             raise InputError(

@@ -1,7 +1,7 @@
-"""Checks everything that a run names besides its corpus: prompts, tokenizer, embeddings, and an earlier model.
+"""Checks the inputs that a run's settings name besides the corpus: prompts, tokenizer, embeddings, an earlier model.
 
 Airflow's preflight and `jobs run` make these checks before anything else, so only small files are read. The checks that
-need the libraries of the steps are in `jobs.training.inputs`. They also come before any text is tokenized.
+need the libraries of the steps are in `jobs.training.inputs`. They, too, are made before any text is tokenized.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.uri import join, to_uri
 
 TRAIN, INHERIT = "train", "inherit"
-"""The values of `tokenize.tokenizer` that are not a path or a URI."""
+"""The two values of `tokenize.tokenizer` that are not the path or URI of a tokenizer."""
 
 
 def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tuple[tuple[str, ...], str | None]:
-    """Check that the files and models that the run's steps need exist and fit each other.
+    """Check that a run's input files and models exist, and that the models fit the run's settings.
 
     Returns:
-        The prompts, and the URI of the model to start from or to use. The URI is None for random weights.
+        The prompts, and the URI of the model to start from (`train.init`) or to use (`use.model`). The URI is None if
+        training starts from random weights.
 
     Raises:
-        InputError: with the setting, what is wrong and what to do.
+        InputError: if a check fails. The message names the setting, and says what is wrong and what to do.
     """
     prompts = read_prompts(config.generate, store.read_bytes) if "generate" in config.steps else ()
     if not config.trains:
@@ -51,7 +52,10 @@ def check_inputs(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> tupl
 
 
 def named_files(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield each setting that names a file, and the file's URI. The prompts file is left out: it is read directly."""
+    """Yield the name of each setting whose value is a file, and the file's URI.
+
+    The prompts file is not among them, because `check_inputs` reads it.
+    """
     if not config.trains:
         return
     if config.tokenize.tokenizer not in (TRAIN, INHERIT):
@@ -91,7 +95,7 @@ def find_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
 
 
 def check_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
-    """Check that the model of `use.model` is complete and fits the steps of the run, and return its URI."""
+    """Check that the model of `use.model` is complete and works with the run's steps. Return the URI of the model."""
     uri = find_used(config, lake, store)
     try:
         check_complete(uri, store)
@@ -110,7 +114,7 @@ def check_used(config: Config, lake: Lake, store: Store = ENVIRONMENT) -> str:
 
 @contextmanager
 def _reading_config(uri: str) -> Iterator[None]:
-    """Turn errors from values that no model's ``config.json`` can have into a DamagedError."""
+    """Turn the errors from an invalid ``config.json`` of the model at `uri` into a DamagedError."""
     try:
         yield
     except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
@@ -118,7 +122,7 @@ def _reading_config(uri: str) -> Iterator[None]:
 
 
 def check_model(config: Config, uri: str, store: Store = ENVIRONMENT) -> None:
-    """Check that the run's model can start from the weights of the model at `uri`."""
+    """Check that the run's model settings allow a start from the weights of the model at `uri`."""
     data = read_model_file(uri, CONFIG, store)
     with _reading_config(uri):
         found = next(differing_settings(config, json.loads(data)), None)

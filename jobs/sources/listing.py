@@ -25,9 +25,9 @@ _REFUSED_CODES = {errno.ENODEV, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, e
 
 
 class Mark(NamedTuple):
-    """A mark of Project Gutenberg: the bytes [begin, end) of a file.
+    """A mark of Project Gutenberg: the bytes [begin, end) of a file that show where a book begins or ends.
 
-    The other fields say whether the text before, in and after the mark is kept.
+    The other fields say whether to keep the text before the mark, the mark itself, and the text after it.
     """
 
     begin: int
@@ -39,7 +39,10 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of a corpus. Its name decides its format, and is relative to the corpus, so that a corpus can be moved."""
+    """A file of a corpus.
+
+    The name is relative to the corpus, so that a corpus can be moved. The ending of the name decides the format.
+    """
 
     name: str
     uri: str
@@ -47,13 +50,13 @@ class Source:
     modified_at: float = field(default=0.0, compare=False)
     """Time of the last change, in seconds since 1970. 0 if the time is not known."""
     marks: tuple[Mark, ...] | None = None
-    """The marks of Project Gutenberg in the file. None if they were not searched for (`tokenize.drop_gutenberg`)."""
+    """The marks of Project Gutenberg in the file. None if the file was not searched (see `tokenize.drop_gutenberg`)."""
     forgotten: tuple[int, ...] = field(default=(), compare=False)
-    """The hashes of all forgotten documents of the lake. These documents are left out when the file is read."""
+    """The hashes of all forgotten documents of the lake. Readers of the file leave these documents out."""
 
     @property
     def format(self) -> str:
-        """``txt``, ``jsonl`` or ``parquet``. A file with any other name is text."""
+        """``txt``, ``jsonl`` or ``parquet``. A file whose name shows no format is ``txt``."""
         return (text_format(self.name) or ("txt", None))[0]
 
     @property
@@ -64,7 +67,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a corpus, sorted by name, and the names in its folders that were left out."""
+    """The files of a corpus, sorted by name, and the names of the files and folders that were left out."""
 
     places: list[str]
     sources: list[Source]
@@ -86,7 +89,7 @@ class Listing:
         return [shorten(name) for name in self.left_out[:_SHOWN_NAMES]]
 
     def describe_left_out(self) -> str:
-        """Return the number of names that were left out and the first of them, or "" if there are none."""
+        """Return a text that says how many names were left out, with the first five. Return "" if there are none."""
         if not self.left_out:
             return ""
         shown = ", ".join(self.first_left_out) + (", ..." if len(self.left_out) > _SHOWN_NAMES else "")
@@ -99,14 +102,14 @@ class _Place:
 
     uri: str
     folder: str
-    """The URI of the folder above all files of the place."""
+    """The URI of the folder that contains all files of the place."""
     files: list[Source]
     """The files. Their names are relative to `folder`."""
     identities: dict[str, Any]
-    """The identity of each file by its URI: equal for two names of one file. None if it is not known."""
+    """A dict from a file's URI to its identity: equal for two links to one file, and None if it is not known."""
     left_out: list[str] = field(default_factory=list)
     depth: int = 0
-    """The number of folder names, from `folder` upwards, that are put in front of the names of files."""
+    """How many folder names are put in front of the names of files: the last `depth` names in `parents`."""
 
     @property
     def is_file(self) -> bool:
@@ -115,12 +118,12 @@ class _Place:
 
     @property
     def parents(self) -> list[str]:
-        """The names of `folder` and of all folders above it."""
+        """The names of `folder` and of all folders above it, the topmost first."""
         path = self.folder.removeprefix("s3://") if is_s3(self.folder) else local_path(self.folder).as_posix()
         return [part for part in path.split("/") if part]
 
     def name(self, source: Source) -> str:
-        """Return the name of a file in the corpus."""
+        """Return the name that a file of this place has in the corpus."""
         above = self.parents[-self.depth :] if self.depth else []
         return "/".join([*above, source.name])
 
@@ -130,11 +133,12 @@ def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = 
 
     A corpus consists of places: files, folders and patterns. A place that exists is never a pattern. A file that is a
     place, or that a pattern matches, is taken whatever its name. In a folder, files at any depth are taken if their
-    names are those of text files. Hidden names in folders and patterns are left out, and so is the lake at `lake_uri`.
-    Each source lists the lake's forgotten documents. A file with several names, by links or in two places, counts once.
+    names are those of text files. Hidden files and folders below a folder or pattern are left out, and so is the lake
+    at `lake_uri`. A file with several names (links, or overlapping places) is listed once. Each source gets the hashes
+    of the lake's forgotten documents.
 
-    The names of files are relative to the place. With several places, the name of the place's folder comes first,
-    preceded by as many folders above it as are needed to make the names unique.
+    The name of a file is its path relative to its place. If there are several places, the name of the place's folder
+    is put in front, unless the place is a file. If two names are equal, names of folders above are put in front, too.
 
     Raises:
         InputError: if a place has no files, or cannot be read.
@@ -157,13 +161,13 @@ def list_corpus(corpus: str, store: Store = ENVIRONMENT, lake_uri: str | None = 
 
 
 def list_sources(corpus: str, store: Store = ENVIRONMENT) -> list[Source]:
-    """Return the files of a corpus, sorted by name, as `list_corpus` finds them."""
+    """Return the files that `list_corpus` finds in a corpus, sorted by name."""
     return list_corpus(corpus, store).sources
 
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    """Turn an OSError by which the file system refuses to read `uri` into an InputError."""
+    """Turn an OSError that says that `uri` cannot be read (missing, not permitted) into an InputError."""
     try:
         yield
     except OSError as error:
@@ -217,9 +221,10 @@ def _list_place(uri: str, store: Store, lake_uri: str | None) -> _Place:
 
 
 def _lake_folders(lake_uri: str, folder: str) -> tuple[str, ...]:
-    """Return the names below `folder` that belong to the lake.
+    """Return the paths, relative to `folder`, of the folders that belong to the lake at `lake_uri`.
 
-    This is the relative path of the lake, or the names of the lake's folders if `folder` is the lake itself.
+    If the lake is below `folder`, there is one: the lake itself. If `folder` is the lake, they are the lake's folders.
+    Otherwise there are none.
     """
     if is_s3(lake_uri) != is_s3(folder):
         return ()
@@ -249,7 +254,7 @@ def _nothing_found(place: _Place, pattern: Pattern | None, num_files: int) -> st
 
 
 def _is_special(uri: str) -> bool:
-    """Return whether a local name exists that is neither a file nor a folder."""
+    """Return whether a local path is a pipe, a socket or a device: it exists, but is not a file or folder."""
     if is_s3(uri):
         return False
     try:
@@ -260,9 +265,10 @@ def _is_special(uri: str) -> bool:
 
 
 def _split_pattern(uri: str, store: Store) -> tuple[str, Pattern | None]:
-    """Return the folder above the first wildcard of `uri`, and the pattern below it; without wildcards, `uri` and None.
+    """Split `uri` at its first wildcard: return the folder above the wildcard, and the rest as a pattern.
 
-    The name of a folder that exists is not a wildcard, even if it has wildcard characters.
+    If `uri` has no wildcard, return `uri` and None. Wildcard characters in the name of an existing folder are not
+    wildcards.
     """
     parts = uri.split("/")
     for number in range(3, len(parts)):  # after file:/// or s3://bucket/
@@ -274,7 +280,10 @@ def _split_pattern(uri: str, store: Store) -> tuple[str, Pattern | None]:
 
 
 def _drop_repeated(places: Sequence[_Place]) -> None:
-    """Keep each file once: under its first name without a symbolic link, or else under its first name."""
+    """Keep one name of each file, and drop the others.
+
+    The first name whose path has no symbolic link is kept. If all paths have one, the first name is kept.
+    """
     kept: dict[Any, tuple[_Place, Source]] = {}
     for place in places:
         for source in place.files:
@@ -292,7 +301,7 @@ def _is_link(uri: str) -> bool:
 
 
 def _make_unique(places: Sequence[_Place]) -> None:
-    """Put more folders in front of the names of files until no two files have the same name."""
+    """Put more folder names in front of the names of files until no two files have the same name."""
     while True:
         owners: dict[str, tuple[_Place, Source]] = {}
         clashes: list[_Place] = []

@@ -10,7 +10,7 @@ from contextlib import suppress
 from jobs.lake.uri import ending_of, to_uri, without_ending
 
 TEXT_FORMATS = {"txt": "txt", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
-"""The format for each ending of a file's name."""
+"""A dict from the ending of a file's name to the format of the file."""
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
 NAMES_WITH_TEXT = "*.txt, *.jsonl or *.parquet, alone or with .gz, .bz2, .xz or .zst"
 
@@ -21,7 +21,10 @@ _WILDCARD = re.compile(r"[*?]|\[[^\]]+\]")
 
 
 def corpus_places(corpus: str) -> list[str]:
-    """Return the URIs of a corpus that is given as one path or URI, as several on separate lines, or as a JSON list."""
+    """Return the URIs of the places of a corpus.
+
+    `corpus` is one path or URI, several on separate lines, or a JSON list of them.
+    """
     text, lines = corpus.strip(), re.split("\r?\n", corpus)
     if text.startswith("[") and text.endswith("]"):
         with suppress(ValueError, RecursionError):  # a file's name may have such brackets
@@ -31,7 +34,7 @@ def corpus_places(corpus: str) -> list[str]:
 
 
 def to_corpus(corpus: str) -> str:
-    """Return the corpus in the form in which configurations store it: URIs, one per line."""
+    """Return a value of `corpus` in the form in which configurations store it: URIs, one per line."""
     return "\n".join(corpus_places(corpus))
 
 
@@ -68,10 +71,12 @@ def has_wildcard(name: str) -> bool:
 
 
 class Pattern:
-    """A pattern of relative names: ``*``, ``?``, ``[a-z]`` and ``[!a]`` within a name, ``**`` for folders of any depth.
+    """A pattern that matches relative paths.
+
+    ``*``, ``?``, ``[a-z]`` and ``[!a]`` match within one name of a path. ``**`` matches any number of folders.
 
     Args:
-        pattern: The pattern. At its end, ``**`` means all files below.
+        pattern: The pattern. If it ends with ``**``, it matches all files at any depth below.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -84,19 +89,22 @@ class Pattern:
 
     @property
     def is_recursive(self) -> bool:
-        """True if it has ``**``."""
+        """True if the pattern has ``**``."""
         return None in self._parts
 
     def matches(self, name: str) -> bool:
-        """Return whether a relative name matches."""
+        """Return whether the pattern matches the relative path `name`."""
         return len(self._parts) in self._positions(name)
 
     def reaches(self, folder: str) -> bool:
-        """Return whether the name of a file in this folder, at any depth, can match."""
+        """Return whether the pattern can match a file in `folder`, at any depth."""
         return any(position < len(self._parts) for position in self._positions(folder))
 
     def _positions(self, name: str) -> set[int]:
-        """Return each number n such that the first n parts of the pattern can match the whole of `name`."""
+        """Return every n for which the first n parts of the pattern match the whole path `name`.
+
+        The parts of a pattern are what lies between its slashes.
+        """
         positions = self._with_empty({0})
         for part in name.split("/"):
             after = set[int]()
@@ -110,7 +118,7 @@ class Pattern:
         return positions
 
     def _with_empty(self, positions: set[int]) -> set[int]:
-        """Add the position after each ``**``, which may match no folder at all."""
+        """Add, in place, the position after each ``**`` in `positions`, because ``**`` can match zero folders."""
         for position in range(len(self._parts)):
             if position in positions and self._parts[position] is None:
                 positions.add(position + 1)

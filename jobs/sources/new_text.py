@@ -17,8 +17,8 @@ from jobs.lake.uri import join
 def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Mapping[str, Any]] | None:
     """Return the corpus files of the run that made a model, each with its `name`, `size` and `sha256`.
 
-    Return None if the files are not known: the model was made by an earlier version or in another lake, or the tokens
-    of its run were deleted.
+    Return None if the files are not known: the model was made by an earlier version of Nightjar or in another lake, or
+    the run's dataset of tokens was deleted.
     """
     manifest = read_model_manifest(model_uri, store)
     if manifest is None or not manifest.entries(LINEAGE):
@@ -30,9 +30,10 @@ def files_behind(model_uri: str, lake: Lake, store: Store = ENVIRONMENT) -> list
 
 
 def share_of_new(files: Iterable[tuple[Hashable, int]], known: Iterable[Hashable]) -> float:
-    """Return the share, 0 to 1, of the bytes of `files` in files that are not `known`.
+    """Return the share (0 to 1) of new bytes in a corpus: the size of its new files, divided by the size of all files.
 
-    `files` holds a key that identifies each file, and its size in bytes. `known` holds such keys.
+    `files` holds, for each file of the corpus, a value that identifies the file, and its size in bytes. A file is new
+    if this value is not in `known`.
     """
     known, listed = set(known), list(files)
     new = sum(size for identity, size in listed if identity not in known)

@@ -10,7 +10,7 @@ REPLACEMENT = "\ufffd"
 
 
 def replace_invalid(data: bytes) -> tuple[bytes, int]:
-    """Return `data` with U+FFFD in place of invalid bytes, and the number of replacements."""
+    """Return `data` with each invalid sequence of bytes replaced by U+FFFD, and the number of replacements."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -20,9 +20,9 @@ def replace_invalid(data: bytes) -> tuple[bytes, int]:
 
 
 def encode_text(text: str | bytes, invalid: str) -> tuple[bytes, int]:
-    """Return `text` in UTF-8, and the number of replacements.
+    """Return `text` in UTF-8, and the number of invalid parts that were replaced by U+FFFD.
 
-    Raise ValueError if `text` is not valid and `invalid` is not ``replace``.
+    Raise ValueError if `text` has an invalid part and `invalid` is not ``replace``.
     """
     if isinstance(text, bytes):
         if invalid == "replace":

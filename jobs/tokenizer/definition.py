@@ -1,7 +1,7 @@
-"""Reads a ``tokenizer.json``, and refuses one that cannot be used.
+"""Reads a ``tokenizer.json`` file, and refuses a file that cannot be used.
 
-The file may hold call-time settings besides the tokenizer: truncation, padding, tokens that each call adds at the start
-or the end of its text, random dropout of merges. These settings would change the ids of a corpus, so they are removed.
+Besides the tokenizer, the file may hold call-time settings: truncation, padding, tokens added at the start or the end
+of each text, random dropout of merges. They would change the ids of a corpus, so they are removed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Definition:
     """The content of a ``tokenizer.json``, and the tokenizer that Hugging Face `tokenizers` makes of this content."""
 
     json: bytes
-    """The content without call-time settings. If the file has none of these, its bytes are unchanged."""
+    """The content without call-time settings. It is the unchanged file if the file has no such settings."""
     values: dict[str, Any]
     """The parsed content."""
     reference: tokenizers.Tokenizer
     end_of_text: int
     """The id of the end-of-text token."""
     removed: tuple[str, ...]
-    """The call-time settings that the file had."""
+    """The names of the call-time settings that were removed from the content."""
 
     @classmethod
     def parse(cls, json_bytes: bytes) -> Definition:
@@ -72,7 +72,7 @@ class Definition:
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of the unknown token. None if there is none, or if the end-of-text token is used for it."""
+        """The id of the unknown token. None if there is none, or if the end-of-text token is also the unknown token."""
         if self.kind == "Unigram":
             found = self.model.get("unk_id")
         else:
@@ -81,7 +81,7 @@ class Definition:
         return None if found == self.end_of_text else found
 
     def uncovered(self) -> str:
-        """Return a sentence about characters that the tokenizer cannot encode. Return "" if there are none."""
+        """Return what happens to characters that the tokenizer cannot encode. Return "" if it can encode all."""
         try:
             covered = all(self.reference.encode(letter, add_special_tokens=False).ids for letter in _RARE)
         except Exception:  # noqa: BLE001 - `tokenizers` raises nothing narrower
@@ -92,10 +92,11 @@ class Definition:
 
 
 def parts_of(section: Any) -> list[dict[str, Any]]:
-    """Return the parts of a normalizer, pre-tokenizer or post-processor: the section itself, or those of a sequence.
+    """Return the parts of a normalizer, pre-tokenizer or post-processor.
 
-    Each returned part has a ``type``. It is ``unnamed`` for a part that has no type in the file, which `tokenizers`
-    recognizes by its other values.
+    If the section is a sequence, these are the parts of the sequence. Otherwise the section itself is the only part.
+    Each returned part has a ``type``. It is ``unnamed`` if the file gives the part no type; `tokenizers` recognizes
+    such a part by its other values.
     """
     if section is None:
         return []
@@ -137,7 +138,7 @@ def _checked(json_bytes: bytes) -> dict[str, Any]:
 
 
 def _merge_outside(model: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the first merge whose result is not in the vocabulary, or None. `tokenizers` panics at some of these."""
+    """Return the first merge whose result is not in the vocabulary, or None. `tokenizers` may panic at such a merge."""
     vocab, prefix = model.get("vocab") or {}, model.get("continuing_subword_prefix") or ""
     for left, right in merges_of(model):
         if not right.startswith(prefix) or left + right.removeprefix(prefix) not in vocab:
@@ -146,7 +147,7 @@ def _merge_outside(model: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the merges of a BPE model. In early versions of the format, a merge is a text with one space in it."""
+    """Yield the two tokens of each merge of a BPE model. Early versions of the format store a merge as one string."""
     for merge in model.get("merges") or ():
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         yield left, right
@@ -155,7 +156,7 @@ def merges_of(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
     """Return two texts such that the end of the first is the beginning of the second. Return None if there are none.
 
-    Two runs of the same character do not count, because the longest run that fits is found in any order of search.
+    Pairs such as "aa" and "aaa", which repeat one character, do not count: every search finds the longest that fits.
     """
     beginnings: dict[str, list[str]] = {}
     for text in texts:
@@ -170,7 +171,7 @@ def find_overlap(texts: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _remove_call_settings(values: dict[str, Any]) -> list[str]:
-    """Remove truncation, padding, the post-processor and dropout. Return the names of those that were set."""
+    """Remove truncation, padding, the post-processor and dropout. Return the names of the settings removed."""
     removed = [name for name in ("truncation", "padding") if values.get(name) is not None]
     # A post-processor of type ByteLevel stays, since it changes only offsets.
     if any(part["type"] != "ByteLevel" for part in parts_of(values.get("post_processor"))):
@@ -184,7 +185,7 @@ def _remove_call_settings(values: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Raise an UnusableError in place of any exception of a library, including a panic of its native code."""
+    """Turn any exception from a library, including a panic of its native code, into an UnusableError."""
     try:
         yield
     except BaseException as error:

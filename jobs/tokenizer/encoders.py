@@ -1,8 +1,8 @@
 """Encodes texts by one of two libraries that give the same ids.
 
 Hugging Face `tokenizers` can use every ``tokenizer.json``, and its ids are the correct ones. `gigatoken` is a hundred
-times faster, but ignores parts of some files. So `fast_encoder` chooses `gigatoken` only if it is known to apply every
-part of the file, and if both libraries give the same ids for probe texts.
+times faster, but ignores parts of some ``tokenizer.json`` files. So `fast_encoder` chooses `gigatoken` only if this
+library is known to apply every part of the file, and if both libraries give the same ids for probe texts.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _PROBES = [
 
 
 class FastEncoder:
-    """Encodes with `gigatoken`."""
+    """Encodes texts with the library `gigatoken`."""
 
     def __init__(self, definition: Definition) -> None:
         self._tokenizer = gigatoken.Tokenizer.from_json(definition.json)
@@ -63,14 +63,17 @@ class FastEncoder:
             and not definition.model.get("byte_fallback")
             and all(token["content"].isascii() for token in definition.values["added_tokens"])
         )
-        """True if `decode` gives the same text as `tokenizers`."""
+        """True if `decode` is known to give the same text as `tokenizers`."""
 
     def decode(self, ids: npt.NDArray[np.uint32]) -> str:
-        """Return the text of token ids, all of which must be below the size of the vocabulary."""
+        """Return the text of token ids. Each id must be less than the size of the vocabulary."""
         return self._tokenizer.decode(ids).decode("utf-8", errors="replace")
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
-        """Encode UTF-8 documents; with `parallel`, by several threads."""
+        """Encode UTF-8 documents, in several threads if `parallel` is true. Return ids and offsets.
+
+        `Tokenizer.encode_batch` describes the two arrays.
+        """
         texts = Texts.of(documents)
         # `gigatoken` reads an `awkward` array without making a Python object of each text.
         characters = ak.contents.NumpyArray(texts.packed(), parameters={"__array__": "byte"})
@@ -82,13 +85,16 @@ class FastEncoder:
 
 
 class ReferenceEncoder:
-    """Encodes with `tokenizers`."""
+    """Encodes texts with the library `tokenizers`."""
 
     def __init__(self, reference: tokenizers.Tokenizer) -> None:
         self._reference = reference
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[npt.NDArray[Any], Offsets]:
-        """Encode UTF-8 documents; with `parallel`, by several threads."""
+        """Encode UTF-8 documents, in several threads if `parallel` is true. Return ids and offsets.
+
+        `Tokenizer.encode_batch` describes the two arrays.
+        """
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if parallel else "false"  # `tokenizers` reads it at each call
         texts = [document.decode() for document in documents]
         try:
@@ -103,7 +109,10 @@ class ReferenceEncoder:
 
 
 def fast_encoder(definition: Definition) -> tuple[FastEncoder | None, str]:
-    """Return an encoder by `gigatoken` if it gives the same ids as `tokenizers`, otherwise None and the reason."""
+    """Return an encoder that uses `gigatoken`, and "".
+
+    If `gigatoken` may not give the same ids as `tokenizers`, return None and the reason.
+    """
     reason = part_not_applied(definition)
     if reason:
         return None, reason
@@ -136,7 +145,7 @@ def _probes_of(definition: Definition) -> list[str]:
 
 
 def part_not_applied(definition: Definition) -> str:
-    """Return the first part of a definition that `gigatoken` is not known to apply, as a reason to be shown.
+    """Return the reason why `gigatoken` cannot be used: the first part of the definition that it may not apply.
 
     Return "" if there is no such part.
     """
@@ -157,7 +166,10 @@ def part_not_applied(definition: Definition) -> str:
 
 
 def _like_byte_level(normalizers: Sequence[dict[str, Any]], splitters: Sequence[dict[str, Any]]) -> bool:
-    """Return whether the rules are those of GPT-2, or patterns that isolate words, followed by bytes, as in Llama 3."""
+    """Return whether the rules split text into words by patterns, as in GPT-2 and Llama 3, and words into bytes.
+
+    The only normalizer that is accepted is NFC.
+    """
     *patterns, last = splitters or [{"type": "none"}]
     isolated = {"type": "Split", "behavior": "Isolated", "invert": False}
     return (
@@ -170,7 +182,10 @@ def _like_byte_level(normalizers: Sequence[dict[str, Any]], splitters: Sequence[
 
 
 def _like_sentencepiece(normalizers: Sequence[dict[str, Any]], splitters: Sequence[dict[str, Any]]) -> bool:
-    """Return whether spaces become U+2581 as in Llama 2, Gemma or Mistral: by normalizers, or by `Metaspace`."""
+    """Return whether the rules replace spaces by U+2581 as Llama 2, Gemma or Mistral do.
+
+    The replacement is done by normalizers, or by the pre-tokenizer `Metaspace`.
+    """
     prepend = {"type": "Prepend", "prepend": "\u2581"}
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
@@ -181,7 +196,7 @@ def _like_sentencepiece(normalizers: Sequence[dict[str, Any]], splitters: Sequen
 
 
 def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
-    """Return why `gigatoken` may find other added tokens in a text than `tokenizers`. Return "" if it does not."""
+    """Return why `gigatoken` may find other added tokens in a text than `tokenizers`. Return "" if it cannot."""
     added = definition.reference.get_added_tokens_decoder()
     named = [(token["content"], token["id"]) for token in definition.values["added_tokens"]]
     if sorted(named) != sorted((token.content, token_id) for token_id, token in added.items()):
@@ -196,14 +211,21 @@ def _unlike_added_tokens(definition: Definition, is_normalized: bool) -> str:
 
 
 def _compete(raw: set[str], normalized: set[str]) -> bool:
-    """Return whether tokens of both sets may match the same text. `tokenizers` searches one set after the other."""
+    """Return whether a token of `raw` and one of `normalized` may match at overlapping places of a text.
+
+    `tokenizers` searches a text first for one set, then for the other. If there are too many pairs to compare, return
+    True.
+    """
     if len(raw) * len(normalized) > _MAX_PAIRS or find_overlap([*raw, *normalized]):
         return True
     return any(one in other or other in one for one in raw for other in normalized)
 
 
 def _unusual_vocabulary(definition: Definition) -> str:
-    """Return why `gigatoken` reads tokens or merges differently from `tokenizers`. Return "" if it does not."""
+    """Return why `gigatoken` would read the tokens or merges of the file differently from `tokenizers`.
+
+    Return "" if it reads them in the same way.
+    """
     merges = list(merges_of(definition.model))
     if len(set(merges)) < len(merges):
         return "a merge occurs twice"

@@ -1,7 +1,8 @@
 """Cuts long words of a text before BPE is trained on the text.
 
-Training goes through the whole of a word for each merge in it. So training on one word of 2 MB took 53 s. A word is
-what GPT-2's pattern splits off: a run of letters, of digits, of other signs or of whitespace.
+For each merge inside a word, training goes through the whole word once. So long words take much time: training on one
+word of 2 MB took 53 s. A word is a match of GPT-2's pattern: a run of letters, of digits, of other visible characters,
+or of whitespace.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ class WordCutter:
     def __init__(self, separator: bytes) -> None:
         self._separator = separator
         self.num_cut = 0
-        """The number of words that were too long."""
+        """The number of words that were cut so far."""
         self.longest = 0
-        """The size of the longest of these words, in bytes."""
+        """The size of the longest word that was cut, in bytes."""
 
     def cut(self, text: bytes) -> bytes:
-        """Return a UTF-8 text with a separator after each 1,024 bytes of a long word."""
+        """Return a UTF-8 text with the separator inserted after about every 1,024 bytes of each longer word."""
         if len(text) <= MAX_WORD_BYTES:
             return text
         cuts = sorted(self._cuts(text))
@@ -45,7 +46,10 @@ class WordCutter:
         yield from self._cuts_of_runs(text, _long_runs(is_space | (buffer >= 0x80)), True)
 
     def _cuts_of_runs(self, text: bytes, runs: Iterable[tuple[int, int]], is_space: bool) -> Iterator[int]:
-        """Yield where to cut the long words in `runs`. If `is_space`, cut only words of whitespace, else all others."""
+        """Yield the offsets at which to cut the long words in these runs of bytes.
+
+        If `is_space`, only words of whitespace are cut. Otherwise only the other words are cut.
+        """
         for begin, end in runs:
             position = max(0, begin - 1)  # a space before a word is part of it; of several spaces, the last is
             for word in gigatoken.pretokenizer(text[position : end + 1]):
@@ -61,7 +65,10 @@ class WordCutter:
 
 
 def _long_runs(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the begin and the end of each run of True that covers a whole cell. Other runs are too short."""
+    """Yield the begin and the end of each run of True values that may contain a long word.
+
+    The mask is divided into cells of 512 values. A run that contains no whole cell is too short for a long word.
+    """
     full = mask[: len(mask) // _CELL * _CELL].reshape(-1, _CELL).all(axis=1)
     edges = np.flatnonzero(np.diff(full, prepend=False, append=False)) * _CELL
     for begin, end in edges.reshape(-1, 2).tolist():

@@ -1,7 +1,8 @@
-"""Tokenizers, stored as a Hugging Face ``tokenizer.json``: text to token ids and back.
+"""Converts text to token ids and back, by a tokenizer stored as a Hugging Face ``tokenizer.json``.
 
-The ids are those that Hugging Face `tokenizers` gives for the same file, whichever library encodes. As in `tokenizers`,
-the text ``<|endoftext|>`` inside a document becomes the end-of-text token, since corpora use it as a separator.
+The ids are those that Hugging Face `tokenizers` gives for the same file, even if another library encodes the text. As
+in `tokenizers`, the text ``<|endoftext|>`` inside a document becomes the end-of-text token, because corpora use it as a
+separator.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class _Opened:
 
 
 class Tokenizer:
-    """Converts text to token ids and back. It is pickled as its ``tokenizer.json``.
+    """Converts text to token ids and back. A tokenizer is pickled as its ``tokenizer.json``.
 
-    A file that cannot be loaded, or has no end-of-text token, raises an InputError that begins with `where`.
+    Raises:
+        InputError: if the file cannot be loaded, or has no end-of-text token. The message begins with `where`.
     """
 
     def __init__(self, json_bytes: bytes, where: str = "tokenizer.json") -> None:
@@ -53,7 +55,7 @@ class Tokenizer:
         self.dtype = np.min_scalar_type(self.vocab_size - 1)
         """The smallest unsigned type that holds every id."""
         self.unknown_id = None if fast else definition.unknown_id
-        """The id of the unknown token. None if no text becomes this token, or if there is none."""
+        """The id of the unknown token. None if the tokenizer has none, or if no text can become the unknown token."""
         self._encoder = fast or ReferenceEncoder(definition.reference)
 
     def encode(self, text: str) -> TokenIds:
@@ -61,7 +63,7 @@ class Tokenizer:
         return self.encode_batch([text.encode()], False)[0]
 
     def encode_batch(self, documents: Sequence[bytes], parallel: bool) -> tuple[TokenIds, Offsets]:
-        """Encode UTF-8 documents, on all cores of the machine if `parallel` is set.
+        """Encode UTF-8 documents, on all cores of the machine if `parallel` is true.
 
         Returns:
             The ids of all documents in one array, and offsets: document i has the ids [offsets[i], offsets[i + 1]).
@@ -79,14 +81,17 @@ class Tokenizer:
         return str(self.definition.reference.decode(array.tolist(), skip_special_tokens=False))
 
     def decode_after(self, text: str, ids: npt.ArrayLike) -> str:
-        """Return the text of token ids that continue `text`, with a space before their first word if it needs one."""
+        """Return the text of token ids that continue `text`.
+
+        The returned text begins with a space if its first word has to be separated from `text`.
+        """
         if not text or text[-1].isspace():
             return self.decode(ids)
         start = [self.end_of_text]
         return self.decode([*start, *np.asarray(ids, dtype=np.int64)])[len(self.decode(start)) :]
 
     def unknown(self, text: str) -> list[str]:
-        """Return the words or characters of `text` that are not in the vocabulary, in their order."""
+        """Return the words or characters of `text` that are not in the vocabulary, in the order of the text."""
         if self.unknown_id is None:
             return []
         encoded = self.definition.reference.encode(text, add_special_tokens=False)
@@ -94,7 +99,10 @@ class Tokenizer:
         return [text[start:stop] for one, (start, stop) in pairs if one == self.unknown_id]
 
     def remarks(self) -> list[str]:
-        """Return warnings for the user who provides this ``tokenizer.json``: what is ignored, slow or not covered."""
+        """Return warnings for the user who provides this ``tokenizer.json``.
+
+        They name ignored settings, say why encoding is slow, and say if some characters cannot be encoded.
+        """
         definition = self.definition
         remarks = []
         if definition.removed:
@@ -115,7 +123,7 @@ class Tokenizer:
 
 @lru_cache(maxsize=2)
 def _shared(json_bytes: bytes) -> Tokenizer:
-    """Return one tokenizer for all tasks of a process, because loading a large vocabulary is slow."""
+    """Return a tokenizer that all tasks of a process share, because loading a large vocabulary is slow."""
     return Tokenizer(json_bytes)
 
 

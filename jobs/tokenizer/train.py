@@ -1,4 +1,4 @@
-"""Trains tokenizers, as the content of a Hugging Face ``tokenizer.json``.
+"""Trains tokenizers. The result is the content of a Hugging Face ``tokenizer.json``.
 
 Byte-level BPE: `gigatoken` learns the merges (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909) inside the words
 of GPT-2's pattern. Ids 0 to 255 are the bytes, id 256 is the end-of-text token, then comes one id for each merge.
@@ -41,9 +41,10 @@ UNKNOWN = "<unk>"
 def train_tokenizer(
     splits: Sequence[Sequence[ByteRange]], text_bytes: int, settings: TokenizeConfig, engine: Engine
 ) -> Tokenizer:
-    """Train a tokenizer of the kind in the settings on the splits of a corpus with `text_bytes` bytes of text.
+    """Train a tokenizer on the input splits of a corpus. `tokenize.kind` decides its kind: BPE, words or characters.
 
-    BPE is trained on a sample of the corpus, words and characters on all of it.
+    BPE is trained on a sample of about `tokenize.train_bytes` of the corpus's `text_bytes` bytes. Vocabularies of words
+    or characters are counted in the whole corpus.
     """
     if settings.kind != "bpe":
         counts = engine.map(partial(count_units, settings=settings), splits, f"count each {settings.kind}")
@@ -54,9 +55,10 @@ def train_tokenizer(
 
 
 def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
-    """Train BPE with at most `vocab_size` tokens, and return its ``tokenizer.json``. No merge holds ``<|endoftext|>``.
+    """Train BPE with at most `vocab_size` tokens, and return its ``tokenizer.json``.
 
-    A small text may not have enough distinct pairs for `vocab_size` tokens.
+    The vocabulary is smaller if the text has too few distinct pairs of tokens to merge. The text ``<|endoftext|>`` in a
+    document takes no part in merges.
     """
     cutter = WordCutter(END_OF_TEXT.encode())
     text = END_OF_TEXT.encode().join(map(cutter.cut, documents))
@@ -69,7 +71,7 @@ def train_bpe(documents: Iterable[bytes], vocab_size: int) -> bytes:
 
 
 def tokenizer_json(merges: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Return the ``tokenizer.json`` of byte-level BPE with these merges, in their order of priority."""
+    """Return the ``tokenizer.json`` of byte-level BPE with these merges. The merges must be in order of priority."""
     characters = _byte_characters()
     vocab = {token: token_id for token_id, token in enumerate([*characters, END_OF_TEXT])}
     kept = []
@@ -93,7 +95,7 @@ def _to_json(rules: dict[str, Any], model: dict[str, Any]) -> bytes:
 def _byte_characters() -> list[str]:
     """Return the visible character that stands for each byte in a ``tokenizer.json``, as GPT-2 defines them.
 
-    Printable bytes of Latin-1 stand for themselves, the others for the characters from U+0100 on.
+    A byte that is a printable character in Latin-1 gets this character. Other bytes get the characters from U+0100 on.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     hidden = [byte for byte in range(256) if byte not in printable]
@@ -119,7 +121,7 @@ def _silence() -> Iterator[None]:
 
 
 def count_units(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> Counter[str]:
-    """Count how often each word or character occurs in a split of a corpus."""
+    """Count how often each unit (word or character) occurs in an input split of a corpus."""
     # No word contains whitespace, so each distinct chunk between whitespace is split into words only once.
     chunks, characters = Counter[bytes](), Counter[str]()
     for document in (text for part in parts for batch in read_documents(part, settings) for text in batch.texts):
@@ -136,7 +138,10 @@ def count_units(parts: Sequence[ByteRange], *, settings: TokenizeConfig) -> Coun
 
 
 def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) -> bytes:
-    """Return the ``tokenizer.json`` of the most frequent units: at most `tokenize.vocab_size` tokens."""
+    """Add up the counts of all input splits, and return the ``tokenizer.json`` of the most frequent units.
+
+    It has at most `tokenize.vocab_size` tokens, including the end-of-text token and the unknown token.
+    """
     total = Counter[str]()
     for part in counts:
         total.update(part)
@@ -162,7 +167,7 @@ def vocabulary_json(counts: Iterable[Counter[str]], settings: TokenizeConfig) ->
 
 @lru_cache(maxsize=4)
 def _splitter(kind: str, lowercase: bool) -> Callable[[str], list[str]]:
-    """Return a function that splits text into words or characters in the same way as the tokenizer."""
+    """Return a function that splits text into words or characters as the trained tokenizer will do."""
     lower, words = normalizers.Lowercase(), pre_tokenizers.Whitespace()
 
     def split(text: str) -> list[str]:
