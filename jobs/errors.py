@@ -71,7 +71,7 @@ class StoppedError(NightjarError):
 
 @contextmanager
 def reading(uri: str, remedy: str) -> Iterator[None]:
-    """Turn an error from parsing the lake's file or folder `uri` into a DamagedError, with `remedy` in the message."""
+    """Raise DamagedError if the block fails to parse the file or folder `uri`. The message ends with `remedy`."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def fingerprint(**parts: Any) -> str:
-    """Return the hexadecimal SHA-256 of `parts`, which must be JSON values. Their order does not matter."""
+    """Return the hexadecimal SHA-256 of `parts`, which must be JSON values. The order of arguments does not matter."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -41,7 +41,7 @@ class Progress:
         self._last = float("-inf")
 
     def __call__(self, message: str) -> None:
-        """Log `message`. Write it to the run's folder as well, but at most once in `every_seconds`."""
+        """Log `message`. Also write it to the run's folder, but at most once every `every_seconds` seconds."""
         log.info("%s: %s", self._step, message)
         now = time.monotonic()
         if now - self._last >= self._every_seconds:
@@ -61,8 +61,8 @@ def start_run(
 
     An existing run keeps its settings. Only the settings of the deployment are updated (see `jobs.config.of_run`).
 
-    `places` maps a setting to the file or environment variable that sets it, which errors name. Chosen settings that
-    have no effect are logged.
+    `places` maps a setting to the file or environment variable that sets it. Error messages name this place. If a
+    chosen setting has no effect, a warning is logged.
 
     Raises:
         InputError: if the configuration is wrong; if the corpus is missing or has no text; if a file or model that the
@@ -80,7 +80,7 @@ def start_run(
 def begin_run(run: Run, config: Config, engine: Literal["inline", "spark"] | None = None) -> None:
     """Check a resolved configuration, and write it into the run's folder if the run does not exist yet.
 
-    Errors are raised as by `start_run`.
+    Raise the same errors as `start_run`. If a chosen setting has no effect, log a warning.
     """
     formats = list_corpus(config.corpus, lake_uri=run.lake_uri).formats if config.reads_text else None
     check_start(run, config)
@@ -106,7 +106,7 @@ def warn_inert_in_step(step: str, run: Run, config: Config) -> None:
 
 
 def _facts(run: Run, config: Config, **known: Any) -> Facts:
-    """Return the facts that decide whether settings have an effect: those read from the lake, and those in `known`."""
+    """Return the facts about a run for `jobs.config.effects`: those that the lake has, and those in `known`."""
     seed = decided_seed(config, Pipeline.of(run))
     return Facts(inherits=inherits(run, config), split_seed=seed, **known)
 
@@ -120,10 +120,11 @@ def read_config(run: Run) -> Config:
 
 
 def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked: bool = False) -> dict[str, Any]:
-    """Run one step and return its statistics. They are written to the run's folder, also if the step fails.
+    """Run one step and return its statistics. They are written to the run's folder even if the step fails.
 
-    The steps tokenize and windows first check what training will start from. With `is_checked`, tokenize skips this,
-    because `start_run` has just done it. The step windows checks again because the vocabulary is known by then.
+    Before tokenize and windows, the inputs of training, such as the model to start from, are checked. With
+    `is_checked`, the check before tokenize is skipped, because `start_run` has just made it. Before windows, the
+    vocabulary is known and is checked as well.
     """
     function: Callable[..., dict[str, Any]] = import_module(f"jobs.steps.{step}").run
     measured = Measurement(engine)
@@ -144,7 +145,10 @@ def run_step(step: str, run: Run, config: Config, engine: Engine, *, is_checked:
 
 
 class Measurement:
-    """Measures what a step uses of the driver and of Spark, from the construction of this object on."""
+    """Measures the memory and processor time of the driver process, and the Spark stages and executors, during a step.
+
+    The measurement starts when the object is created.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.started = time.time()
@@ -164,7 +168,7 @@ class Measurement:
 
 
 def _write_statistics(run: Run, step: str, stats: dict[str, Any], measured: Measurement) -> None:
-    """Add the measurements to a step's statistics, and write the statistics to the run's folder."""
+    """Add the statistics of `measured` to `stats`, and write them to the run's folder."""
     with _tolerated(step):
         stats |= measured.statistics()
     with _tolerated(step):
@@ -173,7 +177,7 @@ def _write_statistics(run: Run, step: str, stats: dict[str, Any], measured: Meas
 
 @contextmanager
 def _tolerated(step: str) -> Iterator[None]:
-    """Log an error in the block instead of raising it, since incomplete statistics must not make their step fail."""
+    """Log a warning if the block raises an error. A step must not fail because its statistics are incomplete."""
     try:
         yield
     except Exception as error:

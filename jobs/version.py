@@ -1,3 +1,3 @@
-"""The version of Nightjar, which is that of ``pyproject.toml``: a package on a cluster has no such file."""
+"""The version of Nightjar. It equals that in ``pyproject.toml``, a file that the package on a cluster does not have."""
 
 VERSION = "0.1.0"

@@ -55,7 +55,7 @@ def aws_check(
     ] = None,
     settings: options.Settings = None,
 ) -> None:
-    """Check an AWS account before a run costs money: networks, roles, quotas, instance types, bucket and key.
+    """Check an AWS account before a run costs money: networks, roles, quotas, instance types, bucket and KMS key.
 
     Set the environment variables that aws-deploy printed; they name the deployment. Nothing is written and nothing is
     started. Each problem is printed with its fix.
@@ -94,7 +94,7 @@ def aws_smoke(
     """Run the smallest run on AWS, and record undocumented facts about the EMR release in a zip file.
 
     Set the environment variables that aws-deploy printed; they name the deployment. Check the deployment with aws-check
-    first. The cluster is ended in any case.
+    first. The cluster is ended even if the run fails.
     """
     from infra.aws import smallest
     from jobs.config import environment_settings, parse_settings, resolve
@@ -127,7 +127,7 @@ def aws_deploy(
 ) -> None:
     """Create or update a deployment on AWS, and print its outputs as environment variables for Airflow.
 
-    The deployment is a CloudFormation stack. Its changes are printed before they are made.
+    The deployment is a CloudFormation stack. All changes to the stack are printed before they are made.
     """
     from infra.aws import deploy
 
@@ -140,7 +140,7 @@ def aws_deploy(
 
 @app.command("aws-bundle", rich_help_panel=_PANEL)
 def aws_bundle() -> None:
-    """Write dags.zip, plugins.zip and requirements.txt to dist/, for an Airflow elsewhere, such as MWAA."""
+    """Write dags.zip, plugins.zip and requirements.txt to dist/, for Airflow on another system, such as Amazon MWAA."""
     from nightjar.packaging.build import PROJECT_ROOT, zip_bytes
 
     folder = PROJECT_ROOT / "dist"
@@ -154,14 +154,17 @@ def aws_bundle() -> None:
 
 
 def bundled_dags() -> dict[str, bytes]:
-    """Return the contents of the DAG files, by file name."""
+    """Return a dict from the name of each DAG file to its content."""
     from nightjar.packaging.build import PROJECT_ROOT
 
     return {path.name: path.read_bytes() for path in sorted((PROJECT_ROOT / "dags").glob("*.py"))}
 
 
 def bundled_requirements() -> str:
-    """Return the packages that the DAGs need besides Airflow. The constraints of the other Airflow choose versions."""
+    """Return the content of requirements.txt: the packages that the DAGs need besides Airflow.
+
+    The lines have no versions, because the constraints of the Airflow that installs the packages choose the versions.
+    """
     from nightjar.packaging.build import PROJECT_ROOT
 
     lines = (PROJECT_ROOT / "requirements" / "airflow.in").read_text("utf-8").splitlines()
@@ -170,9 +173,9 @@ def bundled_requirements() -> str:
 
 
 def bundled_plugins() -> dict[str, bytes]:
-    """Return the files of plugins.zip: the plugin, the packages `nightjar` and `jobs`, and the locked requirements.
+    """Return the files of plugins.zip, as a dict from each path in the plugins folder to the content.
 
-    The keys are paths in the plugins folder.
+    The files are the plugin, the packages `nightjar` and `jobs`, and the locked requirements.
     """
     from nightjar.packaging.build import PACKED_SUFFIXES, PROJECT_ROOT, TORCH_FILES
 

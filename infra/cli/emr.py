@@ -72,7 +72,7 @@ def emr(
         Option(metavar="NAME=VALUE", help="Environment variable for all steps. Repeat the option for several."),
     ] = None,
 ) -> None:
-    """Start the embedded EMR: EMR and S3 APIs on this machine, which execute steps as real processes.
+    """Start the embedded EMR: a server with the EMR and S3 APIs, which executes steps as processes on this machine.
 
     The URL is printed when the server is ready. Ctrl-C or SIGTERM stops it, with all clusters and steps.
     """
@@ -106,7 +106,7 @@ def emr(
 
 
 def _variable(text: str) -> tuple[str, str]:
-    """Split ``NAME=VALUE``."""
+    """Return the name and the value in ``NAME=VALUE``. Raise InputError if `text` does not have this form."""
     name, found, value = text.partition("=")
     if not name or not found:
         raise InputError(f"--env {text}: write NAME=VALUE")

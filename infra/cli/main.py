@@ -23,7 +23,7 @@ for commands in (jobs, serve, emr, aws, package, prices):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name and return the exit code."""
+    """Run a command and return its exit code. If `arguments` is None, take the arguments of this process."""
     if f"_{PROG.upper()}_COMPLETE" in os.environ:  # the shell requests completions
         app(prog_name=PROG)
     return run_app(app, arguments, PROG)

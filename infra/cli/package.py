@@ -1,8 +1,8 @@
 """Check the package for the cluster, and make a wheelhouse: ``nightjar aws-package check|wheelhouse``.
 
-Both commands build the job's environment with the nodes' bootstrap action. They do so only if this machine has Python
-3.11 and the nodes' architecture. Otherwise they print that nothing was installed. A wheelhouse's wheels are checked by
-name and hash in any case.
+Both commands build the job's environment on this machine, with the same bootstrap action that the nodes run. This needs
+Python 3.11 and the nodes' processor architecture. On any other machine, the commands print that nothing was installed.
+The wheels of a wheelhouse are checked by name and hash on every machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UploadTo = Annotated[
 
 @package.command("check")
 def check(arch: Arch = "x86_64", torch: Torch = "cpu", lake: UploadTo = None) -> None:
-    """Build the package and run its bootstrap action here, in a temporary folder."""
+    """Build the package, and run its bootstrap action on this machine, in a temporary folder."""
     from nightjar.packaging.wheels import Target
 
     _check(Target(arch, torch), None, _lake(lake))
@@ -50,7 +50,7 @@ def wheelhouse(
     ] = None,
     lake: UploadTo = None,
 ) -> None:
-    """Make a folder of wheels for nodes without internet access, and test it by an installation here."""
+    """Make a folder of wheels for nodes without internet access. As a test, install from it on this machine."""
     from nightjar.packaging.build import PROJECT_ROOT
     from nightjar.packaging.wheelhouse import copy_folder, make
     from nightjar.packaging.wheels import Target
@@ -97,7 +97,7 @@ def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
 
 
 def _install(package_folder: Path, prefix: Path, target: Target, wheels: Path | None) -> None:
-    """Run the bootstrap action of a package, with its output on this terminal."""
+    """Run the bootstrap action of a package, which installs into `prefix`. Its output goes to this terminal."""
     from nightjar.packaging.build import PackageError
 
     command = ["bash", str(package_folder / "bootstrap.sh"), "--package", f"file://{package_folder}"]

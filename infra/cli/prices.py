@@ -42,8 +42,8 @@ def prices(
 ) -> None:
     """Fetch the prices of a configuration's clusters from AWS, write them to a file, and print them.
 
-    The command needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. Prices in
-    the file for other instance types and regions stay.
+    The command needs credentials with the permissions pricing:GetProducts and ec2:DescribeSpotPriceHistory. The file
+    keeps its prices for other instance types and regions.
     """
     from importlib.resources import files
 
@@ -91,7 +91,10 @@ def _prices_in(file: str) -> list[Price]:
 
 
 def _write(file: str, before: list[Price], found: list[Price]) -> None:
-    """Write the found prices to a file, together with its earlier prices. Unknown prices do not replace known ones."""
+    """Write the prices `found` to a file, together with its earlier prices `before`.
+
+    An unknown price does not replace a known price.
+    """
     from jobs.lake import store
     from jobs.lake.uri import to_uri
     from jobs.prices.book import PriceBook, to_toml

@@ -67,8 +67,8 @@ def serve(
 ) -> None:
     """Serve a model to OpenAI's clients: completions, streams, and metrics for Prometheus.
 
-    The address is printed when the server is ready. SIGTERM or Ctrl-C stops it. With --model champion, another champion
-    is loaded soon after its promotion. Requests that have begun finish with the previous champion.
+    The address is printed when the server is ready. SIGTERM or Ctrl-C stops it. With --model champion, the server
+    switches to a new champion soon after its promotion. Requests in progress finish with the previous champion.
     """
     if missing := [name for name in LIBRARIES if not _is_installed(name)]:
         raise InputError(f"serve: {', '.join(missing)} not installed; install the packages of requirements/serve.txt")

@@ -1,6 +1,6 @@
 """The entry point of the image of ``docker-compose.yaml``.
 
-    python -m infra.compose.container prepare                # give lake and volumes to the user, create passwords
+    python -m infra.compose.container prepare                # give lake and volumes to user nightjar, create passwords
     python -m infra.compose.container emr                    # run the embedded EMR
     python -m infra.compose.container airflow ARGUMENTS...   # run a component of Airflow, such as: airflow scheduler
     python -m infra.compose.container password               # print the password of the user admin
@@ -30,11 +30,11 @@ HOME = Path("/airflow")
 DATABASE_PASSWORD = Path("/database/password")
 """The file with the database's password, in a volume that PostgreSQL mounts as well."""
 LAKE = Path("/lake")
-"""The lake: a folder of the user's machine."""
+"""The lake: a folder of the host, which docker-compose mounts here."""
 WORK = Path("/work")
 """The volume of the embedded EMR: the working folders of steps."""
 SAMPLES = Path("/opt/corpora")
-"""The sample corpus in the image, which is missing if it could not be downloaded."""
+"""The folder of the sample corpus. It is empty if the download failed when the image was built."""
 USER = "nightjar"
 
 # The name of a service in docker-compose.yaml is its container's host name.
@@ -43,7 +43,10 @@ API_SERVER, DATABASE, EMR = "api-server", "postgres", "emr"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; the command of a service replaces this process."""
+    """Run a command and return its exit code.
+
+    The commands `emr` and `airflow` do not return, because the service replaces this process.
+    """
     what, *arguments = sys.argv[1:] if argv is None else argv
     if what == "prepare":
         become_user()
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def become_user() -> None:
-    """Make the containers' user the owner of the lake and the volumes, and continue as that user."""
+    """Make the user nightjar the owner of the lake and the volumes, and continue as this user."""
     user = pwd.getpwnam(USER)
     with suppress(PermissionError):  # some file systems forbid it; `prepare` reports a lake that is not writable
         folders.give(LAKE, user.pw_uid, user.pw_gid)
@@ -92,9 +95,10 @@ def prepare() -> int:
 
 
 def airflow_environment() -> dict[str, str]:
-    """Return the environment variables of Airflow's components, as in `make airflow`.
+    """Return the environment variables of Airflow's components.
 
-    The differences are the hosts, PostgreSQL as the database, and the secrets from the volume.
+    They differ from those of `make airflow` in the hosts, in the database (PostgreSQL), and in the secrets, which come
+    from the volume.
     """
     own = _secrets()
     env = environment(HOME, LAKE.as_uri(), f"http://{EMR}:{EMR_PORT}", API_PORT)
@@ -113,9 +117,9 @@ def airflow_environment() -> dict[str, str]:
 
 
 def emr_command() -> list[str]:
-    """Return the command of the embedded EMR, which listens only on the network that it shares with Airflow.
+    """Return the command that starts the embedded EMR. It listens only on the network that it shares with Airflow.
 
-    The state folder is in a volume. So a new server still lists the clusters of an earlier server, as terminated.
+    The state folder is in a volume. So a new server still lists the clusters of an earlier server: as terminated ones.
     """
     state = ["--state-dir", str(WORK / "emr")]
     return ["python", "-m", "infra.emr", "--host", EMR, "--port", str(EMR_PORT), *state]

@@ -61,7 +61,11 @@ def main() -> int:
 
 
 def _given_corpus() -> str:
-    """Return the corpus in the variable CORPUS, or "" if it is not set. Raise an error if the corpus cannot be read."""
+    """Return the corpus in the environment variable CORPUS. Return "" if the variable is not set.
+
+    Raises:
+        InputError: if the corpus cannot be read.
+    """
     corpus = os.environ.get("CORPUS", "")
     return "\n".join(list_corpus(corpus, lake_uri=to_uri(str(LAKE))).places) if corpus else ""
 
@@ -91,7 +95,7 @@ def explain_failure(run: Run, log: Path) -> str:
 
 
 class ProgressDisplay:
-    """Prints new progress messages in a thread, as long as a `with` block lasts."""
+    """Prints new progress messages in a thread while a `with` block runs."""
 
     def __init__(self, run: Run, emr_endpoint: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
@@ -100,7 +104,7 @@ class ProgressDisplay:
         self._repeat_seconds = 5.0 if sys.stdout.isatty() else 15.0
         self._started = clock()
         self._printed: dict[str, tuple[str, float]] = {}
-        """The last message of each source, and when it was printed."""
+        """The last printed message and the time of printing, for the key "cluster" and for the name of each step."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 
@@ -113,7 +117,10 @@ class ProgressDisplay:
         self._thread.join()
 
     def show(self, source: str, message: str) -> None:
-        """Print a new message at once. If only its numbers differ from the last one, print it every few seconds."""
+        """Print a message about `source` (the cluster or a step) if it is new.
+
+        A message that differs from the previous one only in its numbers is printed at most every few seconds.
+        """
         now, (previous, printed) = self._clock(), self._printed.get(source, ("", 0.0))
         similar = _without_numbers(message) == _without_numbers(previous)
         if message and message != previous and (not similar or now - printed >= self._repeat_seconds):
@@ -132,7 +139,7 @@ class ProgressDisplay:
 
 
 def _progress_message(uri: str) -> str:
-    """Return the message that a step reports at `uri`, or an empty string if it has not started."""
+    """Return the progress message of a step, which is in the file `uri`. Return "" if the step has not started."""
     try:
         return str(json.loads(local_path(uri).read_text("utf-8")).get("message", ""))
     except FileNotFoundError:

@@ -1,7 +1,8 @@
 """Folders on this machine that root, an ordinary user and the containers may use in turn: the lake, Airflow's home.
 
-A new folder belongs to the owner of the checkout, and files in a folder belong to the folder's owner. So a process of
-root gives the files that it made to that owner. The containers make their user the owner of the lake when they start.
+A new folder belongs to the owner of the checkout, and the files in a folder belong to the folder's owner. So a process
+that runs as root changes the owner of the files that it made. When the containers start, they make their own user the
+owner of the lake.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _FOLDERS = (CORPORA, *LAKE_FOLDERS, *(f"datasets/{kind}" for kind in ("embedding
 
 @contextmanager
 def local_lake(lake: Path) -> Iterator[None]:
-    """Make the folders of a lake. If this user is root, give the files to the lake's owner at the end of the block.
+    """Make the folders of a lake for a block that writes to the lake.
+
+    If this user is root, everything that Nightjar wrote there is given to the lake's owner when the block ends.
 
     Raises:
         InputError: if this user may not write to the lake.
@@ -39,7 +42,9 @@ def local_lake(lake: Path) -> Iterator[None]:
 
 @contextmanager
 def owned_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, such as Airflow's home. If this user is root, give all in it to its owner at the end of the block.
+    """Make a folder, such as Airflow's home, for a block that writes to the folder.
+
+    If this user is root, everything in the folder is given to the folder's owner when the block ends.
 
     Raises:
         InputError: if this user may not write to the folder, or to something in it.
@@ -70,7 +75,7 @@ def make_folder(folder: Path) -> None:
 
 
 def give(lake: Path, uid: int, gid: int) -> None:
-    """Make a user the owner of the lake's folder and of everything that runs wrote there. Only root can do this."""
+    """Make a user the owner of the lake's folder and of everything that Nightjar wrote there. Only root can do this."""
     for folder in (lake, lake / CORPORA):
         with suppress(FileNotFoundError):
             os.chown(folder, uid, gid)
@@ -87,22 +92,23 @@ def give_to_owner(folder: Path, top: Path) -> None:
 
 
 def take(folder: Path, uid: int, gid: int) -> None:
-    """Make a user the owner of a folder and everything in it. Links are not followed."""
-    # Names are resolved by the descriptors of their folders, so that a folder that becomes a link leads nowhere else.
+    """Make a user the owner of a folder and everything in it. Symbolic links are not followed."""
+    # Names are resolved relative to open folders. So a folder that is replaced by a link cannot lead out of `folder`.
     for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
         if _ids(os.fstat(descriptor)) != (uid, gid):
             os.fchown(descriptor, uid, gid)
         for name in (*folders, *files):
-            with suppress(FileNotFoundError):  # others may use the folder meanwhile
+            with suppress(FileNotFoundError):  # others may delete files in the meantime
                 if _ids(os.stat(name, dir_fd=descriptor, follow_symlinks=False)) != (uid, gid):
                     os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
 
 
 def refusal(error: PermissionError, *tops: Path) -> InputError:
-    """Return the `InputError`, a message of one line, for an error about a file.
+    """Return an `InputError` for an error about a file that this user may not access.
 
-    If the file is in one of `tops` or in the checkout, the message has a command that makes this user the owner. The
-    command covers the whole folder of `tops`. In the checkout, it covers the file, or the nearest folder that exists.
+    If the file is in one of the folders `tops`, the message has a command that makes this user the owner of that whole
+    folder. Else, if the file is in the checkout, the command changes the owner of the file. If the file does not exist,
+    the command changes the owner of the nearest parent folder that exists.
     """
     if error.filename is None:
         return InputError(
@@ -118,7 +124,11 @@ def refusal(error: PermissionError, *tops: Path) -> InputError:
 
 
 def _make(folder: Path, top: Path, like: Path) -> None:
-    """Make a folder and its missing parents. If this user is root, they get the owner of `like`."""
+    """Make a folder and its missing parents. If this user is root, the new folders get the same owner as `like`.
+
+    Raises:
+        InputError: if the folder is not writable. The message has a command that makes this user the owner of `top`.
+    """
     try:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,16 +148,19 @@ def _change_owner(folder: Path, like: Path) -> None:
 
 
 def _foreign(folder: Path) -> Iterator[Path]:
-    """Yield everything in a folder that belongs to another user and is not writable, such as a secret of root."""
+    """Yield the files and folders in `folder` that belong to another user and that this user may not write.
+
+    An example is a password file that root created. For root, nothing is yielded.
+    """
     for path, folders, files in os.walk(folder) if os.geteuid() else ():
         for each in (Path(path, name) for name in (*folders, *files)):
-            with suppress(FileNotFoundError):  # others may use the folder meanwhile
+            with suppress(FileNotFoundError):  # others may delete files in the meantime
                 if each.lstat().st_uid != os.geteuid() and not each.is_symlink() and not os.access(each, os.W_OK):
                     yield each
 
 
 def _exists(folder: Path) -> bool:
-    """Return whether a path exists. Return False if this user may not enter its folder."""
+    """Return whether a path exists. Return False if this user may not enter the folder that contains the path."""
     try:
         return folder.exists()
     except PermissionError:

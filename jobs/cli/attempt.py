@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("jobs")
 
 WRITE_SECONDS = 20.0
-"""Longest time in seconds to try to write an outcome. The step has ended, and the caller waits for the exit code."""
+"""Longest time in seconds to try to write an outcome. It is short, because the caller waits for the exit code."""
 MOST_CHARACTERS = 1000
-"""Largest length in characters of a line that says why a command ended."""
+"""Largest length, in characters, of a line of an error message."""
 
 
 class _Terminated(BaseException):
-    """Raised where SIGTERM arrives. It is not an Exception, so no ``except Exception`` in a library catches it."""
+    """Interrupts the program when SIGTERM arrives. It is a BaseException, so ``except Exception`` does not catch it."""
 
 
 class Attempt:
@@ -47,10 +47,10 @@ class Attempt:
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> Attempt | None:
-        """Return the attempt that the options --config and --attempt of a command line name.
+        """Return the attempt that the options --config and --attempt in `arguments` describe.
 
-        Return None if they do not name one. The options are found before the command line is parsed, so that an outcome
-        is written even if another option is wrong.
+        Return None if one of these options is missing or not valid. They are read before the command line is parsed, so
+        that an outcome is written even if another option is wrong.
         """
         number, config = _value("--attempt", arguments), _value("--config", arguments)
         if config is None or number is None or not (number.isascii() and number.isdigit() and int(number)):
@@ -87,9 +87,10 @@ class Attempt:
 
 
 def place_of(error: BaseException) -> str | None:
-    """Return the file and line that raised an error: of the innermost frame in this package, else in any code.
+    """Return the file and line that raised an error, such as ``jobs/pipeline.py:12``.
 
-    Return None if the error has no traceback.
+    Frames outside the package `jobs` are skipped if the traceback has a frame inside it. Return None if the error has
+    no traceback.
     """
     root = Path(jobs.__file__).parent
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in walk_tb(error.__traceback__)]
@@ -100,16 +101,16 @@ def place_of(error: BaseException) -> str | None:
 
 @contextmanager
 def stopped_by_sigterm() -> Iterator[None]:
-    """Stop the block when SIGTERM arrives, so that it can clean up, then raise StoppedError.
+    """Interrupt the block when SIGTERM arrives. After the block has cleaned up, raise StoppedError.
 
-    SIGTERM is not handled outside the main thread, because Python does not allow that.
+    In any other thread than the main thread, SIGTERM is not handled, because Python does not allow it there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleaning up
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the cleanup
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -135,7 +136,7 @@ def _ignored_sigterm() -> Iterator[None]:
 
 
 def _value(option: str, arguments: Sequence[str]) -> str | None:
-    """Return the value of an option on a command line. Return None if the option is missing."""
+    """Return the value of an option in `arguments`, a command line. Return None if the option is missing."""
     for number, word in enumerate(arguments):
         if word == option:
             return next(iter(arguments[number + 1 :]), None)

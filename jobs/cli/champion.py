@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jobs.lake.layout import Pipeline
 
 _MODEL_CHARACTERS = 12
-"""Number of characters of a model's name that are shown. They are enough to name the model in a command."""
+"""Number of characters of a model's fingerprint that are shown. They are enough to name the model in a command."""
 
 PipelineName = Annotated[str, Argument(metavar="PIPELINE", help="Name of the pipeline.")]
 
@@ -187,7 +187,10 @@ def _read(name: str, lake: str) -> Champion:
 
 
 def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
-    """Return the numbers by which a champion was judged, as texts with units, by label. Unknown ones are left out."""
+    """Return the results by which a champion was judged, as a dict from label to value with unit.
+
+    Results that are not known are left out.
+    """
     from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
@@ -202,7 +205,10 @@ def _numbers(metrics: Mapping[str, object]) -> dict[str, str]:
 
 
 def _gain(found: object) -> str:
-    """Describe by how much the loss differs from the previous champion's. Return "" if they were not compared."""
+    """Describe how much a champion's loss differs from the previous champion's.
+
+    `found` is the entry "gain" of the champion's metrics. Return "" if the two models were not compared.
+    """
     from jobs.lake.strict_json import as_number
     from jobs.results.text import with_unit
 
@@ -215,9 +221,10 @@ def _gain(found: object) -> str:
 
 
 def _evaluation_set(judged_on: str, made_with: str) -> str:
-    """Describe the version of the evaluation set on which a champion was judged, and the version when it was made.
+    """Describe the version of the evaluation set on which a champion was judged.
 
-    An argument is "" if there was no evaluation set.
+    If the set had another version when the model was made (`made_with`), describe both. An argument is "" if there was
+    no evaluation set.
     """
     if made_with and judged_on not in ("", made_with):
         return f"version {judged_on}, and {made_with} when the model was made"

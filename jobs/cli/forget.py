@@ -91,7 +91,10 @@ def _parse(text: str) -> int:
 
 
 def _read(texts: Sequence[str], like: str, lake: Lake) -> dict[int, str]:
-    """Return the hash of each document in `texts`, with the first characters of the document."""
+    """Return a dict from the hash of each document in the files `texts` to the first characters of the document.
+
+    The files are divided into documents with the settings of the run `like`.
+    """
     from jobs.config import Config
     from jobs.corpus.byte_ranges import ByteRange
     from jobs.corpus.check import check_corpus

@@ -1,4 +1,4 @@
-"""Study how Spark ran a step, after its cluster is gone: ``nightjar history RUN``."""
+"""Show how Spark ran the steps of a run, even after the cluster has ended: ``nightjar history RUN``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def history(
 
 
 def _events_of(name: str, lake: Lake) -> str:
-    """Return the URI of the event logs of the run with this name. The folder is empty if no such run has logs."""
+    """Return the URI of the folder that has the event logs of the run `name`.
+
+    If no run with this name has event logs, the folder is empty.
+    """
     from jobs.lake import store
     from jobs.lake.runs import only_one, runs_named
 

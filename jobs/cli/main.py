@@ -26,5 +26,5 @@ for commands in (run, sweep, replay, model, runs, champion, forget, gc, history)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` name and return the exit code."""
+    """Run a command and return its exit code. If `arguments` is None, take the arguments of this process."""
     return run_app(app, arguments, "python -m jobs")

@@ -74,8 +74,8 @@ def sample(
 ) -> None:
     """Write text with a trained model.
 
-    The prompt and its continuation are written to standard output, messages to standard error. If no prompt is given, a
-    terminal asks for one prompt after another. Input from a pipe (echo TEXT | ...) is one prompt.
+    The prompt and its continuation are written to standard output, messages to standard error. If no prompt is given,
+    this command asks for one prompt after another on a terminal. Input from a pipe (echo TEXT | ...) is one prompt.
     """
     if prompt is not None and prompt_file is not None:
         raise InputError("sample: give either --prompt or --prompt-file")
@@ -122,9 +122,9 @@ def _read_prompt(path: str) -> str:
 
 
 def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> GenerateConfig:
-    """Return the settings of the section generate that the options of `sample` give.
+    """Return the settings of the section generate for `parameters`, the options of the command `sample`.
 
-    Log a warning for each of the options `given` on the command line that has no effect.
+    `given` has the names of the options on the command line. Log a warning for each of them that has no effect.
 
     Raises:
         InputError: if an option is out of range. The message names the option.
@@ -145,7 +145,7 @@ def _validated(parameters: Mapping[str, Any], given: Collection[str]) -> Generat
 
 
 def _with_options(message: str) -> str:
-    """Replace the settings that a message names by the options of `sample`: ``generate.top_k`` by ``--top-k``."""
+    """Replace the names of settings in a message by options of `sample`: ``generate.top_k`` becomes ``--top-k``."""
     return re.sub(r"\bgenerate\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), message)
 
 
@@ -161,7 +161,7 @@ class Repl:
         accept_any_text("replace")
 
     def complete(self, prompt: str) -> None:
-        """Write the continuation while it is generated, then a line feed; log the speed."""
+        """Write the continuation while it is generated, then a line feed. Log the speed."""
         from jobs.generation.generate import Request, generate
 
         request = Request(prompt.encode(errors="replace").decode(), sample=self._num_prompts)
@@ -209,7 +209,7 @@ _USES = {
     "folder": "pip install transformers, then in Python: from transformers import pipeline;"
     " print(pipeline('text-generation', {})('The man', max_new_tokens=40))",
 }
-"""A command that uses an exported model, for each format."""
+"""For each export format, a command that uses the exported model. ``{}`` stands for the model's path."""
 
 
 @app.command("export")
@@ -255,7 +255,10 @@ def export(
 
 
 def _check_output(output: str, *, is_folder: bool) -> None:
-    """Check that `output` can be written to, and that this replaces nothing but a file or an earlier model."""
+    """Raise InputError if `output` cannot be written, or if the export would replace something unexpected.
+
+    A new file may replace a file. A new folder (`is_folder`) may replace only the folder of an earlier model.
+    """
     from jobs.lake import store
     from jobs.lake.layout import MANIFEST
     from jobs.lake.uri import bucket_and_key, is_s3, join
@@ -278,7 +281,7 @@ def _check_output(output: str, *, is_folder: bool) -> None:
 
 
 def _check_local_output(output: str, *, is_folder: bool) -> None:
-    """Check that a local `output` does not exist yet, or is a folder or a file as `is_folder` requires."""
+    """Raise InputError if a local `output` is not accessible, or not a file although a file is to be written."""
     from jobs.lake.uri import local_path
 
     try:

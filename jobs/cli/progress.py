@@ -1,4 +1,4 @@
-"""Shows the progress of a step: as one line that is redrawn on a terminal, and as log lines elsewhere."""
+"""Shows the progress of a step: on a terminal as one line that is redrawn, elsewhere as log lines."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ log = logging.getLogger("jobs")
 def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
     """Show the latest message of a step while the block runs, and the step's duration at the end.
 
-    This is done only on a terminal and with the log level INFO. Elsewhere each message is a log line already. Only the
-    workers of the step train write to logs of their own, so its latest message is logged every `LINE_SECONDS`.
+    This needs a terminal and the log level INFO. Otherwise nothing is shown, because each message is a log line
+    already. The step train is an exception: its workers write logs of their own. So its latest message is logged every
+    `LINE_SECONDS` seconds.
     """
     if log_level != "INFO" or not sys.stderr.isatty():
         with _watching(partial(_log_lines, run, step)) if step == "train" else nullcontext():
@@ -48,7 +49,10 @@ def show_progress(run: Run, step: str, log_level: str) -> Iterator[None]:
 
 @contextmanager
 def _watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run `watch` in a thread. When the block ends, set the event that `watch` was given, and wait for the thread."""
+    """Run the function `watch` in a thread while the block runs.
+
+    The argument of `watch` is an event. When the block ends, set this event, and wait until the thread ends.
+    """
     ended = threading.Event()
     watcher = threading.Thread(target=watch, args=(ended,), daemon=True)
     watcher.start()
@@ -60,7 +64,7 @@ def _watching(watch: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def _log_lines(run: Run, step: str, ended: threading.Event) -> None:
-    """Log the latest message of the step every `LINE_SECONDS` if it is new, until `ended` is set."""
+    """Look every `LINE_SECONDS` seconds for a new message of the step, and log it. Return when `ended` is set."""
     last = _message(run, step)
     while not ended.wait(LINE_SECONDS):
         if (message := _message(run, step)) != last:
@@ -69,7 +73,7 @@ def _log_lines(run: Run, step: str, ended: threading.Event) -> None:
 
 
 def _redraw(run: Run, step: str, status: Status, started: float, ended: threading.Event) -> None:
-    """Redraw the line on the terminal until `ended` is set."""
+    """Redraw the line with the step's latest message on the terminal, until `ended` is set."""
     message = ""
     while not ended.wait(POLL_SECONDS):
         message = _message(run, step) or message

@@ -32,9 +32,9 @@ def replay(
 ) -> None:
     """Make the model of a run again in a new run, and report whether the weights are equal bit for bit.
 
-    The new run takes the recorded settings, starting model and tokenizer. Where a time limit or a budget decided in the
-    old run, the new run repeats the recorded decision. If the weights differ, the exit code is 1, and the output names
-    the first difference.
+    The new run uses the settings, the starting model and the tokenizer that the old run recorded. Where a time limit or
+    a budget decided something in the old run, such as the last step, the new run repeats the recorded decision. If the
+    weights differ, the exit code is 1, and the output names the first difference.
     """
     from jobs.cli.progress import show_progress
     from jobs.engine.inline import InlineEngine

@@ -216,9 +216,10 @@ def embed(
 
 
 def _next_of_embed(run: Run, lake: str, *, has_neighbours: bool) -> str:
-    """Return the command to try next: one that prints the neighbours of a word, or one that trains with the vectors.
+    """Return the command that the user may try after `embed`.
 
-    The second follows if neighbours have just been printed (`has_neighbours`).
+    The command prints the neighbours of a word. If `has_neighbours` (some have just been printed), it trains a model
+    that starts from the vectors.
     """
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings
@@ -248,7 +249,7 @@ _add_step("evaluate", "Run the evaluate step of a run: compute the loss of the m
 
 
 def _check_attempt(attempt: int | None, config_uri: str | None) -> None:
-    """Raise InputError if --attempt is given without --config, from which `jobs.cli.attempt` finds the run's folder."""
+    """Raise InputError if --attempt is given without --config: `jobs.cli.attempt` needs the run's folder early."""
     if attempt is not None and config_uri is None:
         raise InputError("--attempt: needs --config URI, which names the run")
 
@@ -319,7 +320,7 @@ def check_metrics(
 
 
 def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[str]:
-    """Yield a line with the folder of the embeddings, then a line for each word: its nearest tokens and the cosines."""
+    """Yield a line with the folder of the embeddings, then one for each word: its nearest tokens and their cosines."""
     from jobs.datasets.tokens import TokensDataset
     from jobs.embeddings.files import read_embeddings, token_names
     from jobs.embeddings.uses import Neighbours, find_token
@@ -342,7 +343,11 @@ def neighbours_of(run: Run, words: Sequence[str], count: int = 8) -> Iterator[st
 
 @contextmanager
 def held_run(run: Run, owner: str | None = None) -> Iterator[None]:
-    """Hold the run's lock while the block runs. If another program takes the lock over, stop with StoppedError."""
+    """Hold the run's lock while the block runs. If another program takes over the lock, stop this program.
+
+    Raises:
+        StoppedError: if another program took over the lock, or if SIGTERM arrived.
+    """
     from jobs.lake.lock import locked
 
     reasons: list[str] = []
@@ -366,8 +371,8 @@ def opened_engine(
 ) -> Iterator[Engine]:
     """Set up logging and yield the engine. Turn Ctrl-C into an error that says how to continue the run.
 
-    Spark uses the master `master`, else the setting spark.master, else `local`. `events` is the folder of the lake for
-    Spark's event log.
+    The Spark master is `master`, or else the setting spark.master, or else `local`. `events` is the URI of the folder
+    to which Spark writes its event log.
     """
     log_to_stderr(config.log_level)
     try:

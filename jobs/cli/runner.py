@@ -36,7 +36,7 @@ class InterruptedRunError(NightjarError):
 
 
 class Ending(NamedTuple):
-    """How a command ended."""
+    """How a command ended. `error` and `message` are set if it raised an exception."""
 
     exit_code: int
     error: BaseException | None = None
@@ -44,10 +44,10 @@ class Ending(NamedTuple):
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int:
-    """Run the command that `arguments` name, and return the exit code. The default is this process's arguments.
+    """Run a command and return its exit code. If `arguments` is None, take the arguments of this process.
 
-    Messages name the program `prog`. With --attempt, the outcome of the step is written to the lake, as
-    `jobs.cli.attempt` describes.
+    `prog` is the name of the program in messages about a wrong command line. With --attempt, the outcome of the step is
+    written to the lake, as `jobs.cli.attempt` describes.
     """
     _open_closed_streams()
     accept_any_text()
@@ -66,7 +66,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str] | None, prog: str) -> int
 
 
 def _invoke(app: typer.Typer, words: list[str], prog: str, around: AbstractContextManager[None]) -> Ending:
-    """Run a command in the context `around`. An exception is not raised, but part of the returned ending."""
+    """Run a command in the context `around`. Catch every exception, and return it as a part of the ending."""
     try:
         with around, typer.main.get_command(app).make_context(prog, words) as context:
             context.command.invoke(context)
@@ -85,7 +85,7 @@ def _invoke(app: typer.Typer, words: list[str], prog: str, around: AbstractConte
 
 
 def _report(ending: Ending) -> None:
-    """Write the message of an error to standard error. Raise an unexpected error again, because it is a bug."""
+    """Write the message of an error to standard error. If the error is unexpected, it is a bug: re-raise it."""
     error = ending.error
     if error is None or ending.exit_code == BROKEN_PIPE:
         return
@@ -122,7 +122,7 @@ def _open_closed_streams() -> None:
 
 
 def _say(message: str, *, may_have_lines: bool = False) -> None:
-    """Write a message to standard error, as one line of printable text."""
+    """Write a message to standard error as one line of printable text, or as its lines if `may_have_lines` is true."""
     lines = message.splitlines() if may_have_lines else [message]
     with suppress(OSError):  # standard error may be closed or full; the exit code still reports the error
         sys.stderr.writelines(f"{shorten(line, MOST_CHARACTERS)}\n" for line in lines)
@@ -155,7 +155,7 @@ def _is_expected(error: BaseException) -> bool:
 
 
 def _usage_error(error: typer.TyperException, prog: str) -> str:
-    """Return the message about a wrong command line: the command, what is wrong, and where to find its options."""
+    """Return the message about a wrong command line: the command, what is wrong, and how to list the options."""
     context: typer.Context | None = getattr(error, "ctx", None)
     path = context.command_path if context else prog
     text = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")

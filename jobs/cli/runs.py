@@ -90,7 +90,7 @@ _LESS_NEEDED = (
     "duration",
     "bits per byte",
 )
-"""The columns of the list that a narrow terminal leaves out, in this order, until the others fit."""
+"""Columns that a narrow terminal does not show. They are left out one by one, in this order, until the rest fits."""
 
 
 def _row_of(summary: Summary, page: Page) -> dict[str, str]:
@@ -184,7 +184,7 @@ def report(
         Option(metavar="FOLDER", help="Folder to write to: path, file:///... or s3://... Default: the run's stats."),
     ] = None,
 ) -> None:
-    """Write the report of a run in its present state: report.html, which needs no network, and its plots as images."""
+    """Write the report of a run in its current state: report.html, which needs no network, and its plots as images."""
     from jobs.lake import store
     from jobs.lake.layout import REPORT
     from jobs.lake.uri import join, readable, to_uri

@@ -31,7 +31,7 @@ app = typer.Typer()
 log = logging.getLogger("jobs")
 
 MOST_COMPARED = 8
-"""Largest number of runs that the page of runs can compare."""
+"""Largest number of runs that can be compared on the page of runs in Airflow's UI."""
 _REQUEST_SECONDS = 60.0
 _TOKEN, _USER, _PASSWORD = (f"NIGHTJAR_AIRFLOW_{name}" for name in ("TOKEN", "USER", "PASSWORD"))
 Combination = Mapping[str, Any]
@@ -93,7 +93,13 @@ def sweep(
 
 
 def combine(vary: Sequence[str], most: int) -> list[Combination]:
-    """Return all combinations of the values in ``key=values``. The last key varies fastest."""
+    """Return every combination of the settings in `vary`, whose items have the form ``key=value,value,...``.
+
+    In the result, the values of the last key change fastest.
+
+    Raises:
+        InputError: if an item is wrong, or if there are more than `most` combinations.
+    """
     from jobs.config import flat_schema, unknown_key
 
     lists: dict[str, list[Any]] = {}
@@ -171,7 +177,10 @@ def _row(summary: Summary, combination: Combination) -> dict[str, str]:
 
 
 def _exact(value: object) -> str:
-    """Return a loss with four decimals, since the losses of a sweep may be nearly equal. Return "-" without a loss."""
+    """Return a loss with four decimals, since the losses of a sweep may be nearly equal.
+
+    Return "-" if `value` is not a number.
+    """
     from jobs.lake.strict_json import as_number
 
     loss = as_number(value)
@@ -213,7 +222,7 @@ def _log_in(url: str) -> str:
 
 
 def _ask(url: str, token: str, body: Mapping[str, Any] | None = None) -> Any:
-    """Return the answer of Airflow's API to a request. Return None if the object to create exists already."""
+    """Send a request to Airflow's API and return the answer. Return None if the object to create exists already."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     data = None if body is None else json.dumps(body).encode()

@@ -1,4 +1,4 @@
-"""Tables and lists of values for people on a terminal, and for programs: lines of cells separated by tabs."""
+"""Writes tables and lists of values: aligned on a terminal, and elsewhere as lines of cells separated by tabs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def write_pairs(values: Mapping[str, str]) -> None:
 
 
 def write_table(rows: Sequence[Mapping[str, str]], less_needed: Iterable[str] = ()) -> None:
-    """Write rows with equal keys: a table on a terminal, else lines of cells separated by tabs.
+    """Write a table on a terminal. Elsewhere, write lines of cells separated by tabs.
 
-    A terminal that is too narrow for all columns does not show the `less_needed` ones.
+    All rows have the same keys, which are the names of the columns. If a terminal is too narrow for all columns, those
+    in `less_needed` are left out one by one, until the rest fits.
     """
     if not rows:
         return
@@ -63,5 +64,5 @@ def _lines(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Return a text with a blank for each control character, which could end the cell or alter the terminal."""
+    """Replace each unprintable character by a blank, because it could end the cell or alter the terminal."""
     return "".join(each if each.isprintable() else " " for each in text)

@@ -2,9 +2,9 @@
 
 Airflow's scheduler loads this package, so it imports nothing but pydantic and the standard library.
 
-Precedence: defaults < preset (``jobs/config/presets/<name>.toml``) < configuration file (``--config-file``) <
-environment variables (``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form. Keys are dotted
-(``train.batch_size``); unknown keys are errors.
+Precedence, the lowest first: defaults < preset (``jobs/config/presets/<name>.toml``) < configuration file
+(``--config-file``) < environment variables (``NIGHTJAR_TRAIN_BATCH_SIZE``) < ``--set key=value`` or the trigger form.
+Keys are dotted (``train.batch_size``). Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ SCORE, EVALUATE = "score", "evaluate"
 
 PREFIX = "NIGHTJAR_"
 RUN_KEYS = ("corpus", "preset")
-"""Keys that are not settings, but that a configuration file may have as well. A run starts from them."""
+"""Keys of a configuration file that are not settings: the corpus and the preset of the run."""
 INT8_MULTIPLE = 16
-"""Number of inputs that torch's int8 kernel reads at a time, even beyond the end of a row."""
+"""The row length of a matrix must be a multiple of this, because torch's int8 kernel reads so many values at a time."""
 _PRESETS = files("jobs.config") / "presets"
 
 
@@ -110,7 +110,7 @@ class Config(Section):
         return self
 
     def reason_against_dtype(self, model: ModelConfig) -> str:
-        """Return why a model of this kind and shape cannot generate with `generate.dtype`. Return "" if it can."""
+        """Return why `model`, by its kind and shape, cannot generate with `generate.dtype`. Return "" if it can."""
         if self.generate.dtype != "int8":
             return ""
         if model.kind != "transformer":
@@ -142,9 +142,9 @@ class Config(Section):
     def steps(self) -> tuple[str, ...]:
         """The steps of this run.
 
-        `embed` is included only if the model starts from its vectors. `score` is included only if the run may promote
-        its model and the split is fixed: with such a split, no model of the pipeline has trained on the evaluation set.
-        A run that uses a model has only the step of its task.
+        `embed` is included only if the model starts from the vectors of this step. `score` is included only if the run
+        may promote its model and the split is fixed. With such a split, no model of the pipeline has trained on the
+        evaluation set. A run that uses an existing model has one step, which `use.task` names.
         """
         if not self.trains:
             return (self.use.task,)
@@ -157,7 +157,10 @@ class Config(Section):
 
     @property
     def text_settings(self) -> TokenizeConfig:
-        """The settings that divide text into documents. Long documents are cut only for training with a fixed split."""
+        """The settings that divide text into documents.
+
+        `max_piece_bytes` is None unless the run trains with a fixed split: only then are long documents cut.
+        """
         is_cut = self.trains and self.windows.split == "fixed"
         piece_bytes = (self.tokenize.max_piece_bytes or PIECE_BYTES) if is_cut else None
         return self.tokenize.model_copy(update={"max_piece_bytes": piece_bytes})
@@ -168,7 +171,11 @@ class Config(Section):
 
     @classmethod
     def from_json(cls, text: str, where: str = "configuration") -> Config:
-        """Read a configuration that `to_json` wrote. If it is not valid, an `InputError` names the place `where`."""
+        """Read a configuration that `to_json` wrote.
+
+        Raises:
+            InputError: if the configuration is not valid. The message begins with `where`.
+        """
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -193,10 +200,11 @@ def resolve(
 ) -> Config:
     """Return the defaults, overridden by the preset, then by `overrides` (dotted keys).
 
-    If the run does not read text, the corpus is left out.
+    If the run does not read text, the corpus is left out. `places` maps a key to the file or environment variable that
+    sets it.
 
     Raises:
-        InputError: if a key or value is wrong. The message names the file or variable that `places` has for the key.
+        InputError: if a key or value is wrong. The message names the file or variable, if `places` has the key.
     """
     if preset not in preset_names():
         raise InputError(f"preset '{shorten(preset)}' does not exist; choose one of {', '.join(preset_names())}")
@@ -206,10 +214,10 @@ def resolve(
 
 
 def override(config: Config, section: str, settings: Mapping[str, Any]) -> Config:
-    """Return a copy of `config` with changed settings of one section (dotted keys).
+    """Return a copy of `config` in which settings of one section are replaced by `settings` (dotted keys).
 
     Raises:
-        InputError: if a key is unknown or of another section, or a value is wrong.
+        InputError: if a key is unknown or belongs to another section, or if a value is wrong.
     """
     for key in settings:
         if not key.startswith(f"{section}."):
@@ -229,7 +237,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def environment_settings(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Return the settings that environment variables ``NIGHTJAR_<SECTION>_<KEY>`` give, by dotted key.
+    """Return the settings in environment variables ``NIGHTJAR_<SECTION>_<KEY>``, as a dict from dotted key to value.
 
     Blank variables are ignored.
 
@@ -262,7 +270,7 @@ def parse_value(text: str) -> Any:
 
 @cache
 def flat_schema() -> Mapping[str, Mapping[str, Any]]:
-    """Return the JSON schema of every setting, by dotted key.
+    """Return a dict from the dotted key of every setting to its JSON schema.
 
     Each schema has a `description`, a `default`, a `section`, and the constraints (type, minimum, enum, ...).
     """
@@ -291,7 +299,7 @@ def _plain(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _validated(values: dict[str, Any], settings: Mapping[str, Any], places: Mapping[str, str]) -> Config:
-    """Return the validated configuration of `values`, overridden by `settings` (dotted keys)."""
+    """Override `values` (nested by section) with `settings` (dotted keys), and return the validated configuration."""
     known = flat_schema()
     for key, value in settings.items():
         if key not in known:
@@ -311,14 +319,14 @@ def _place(key: str, places: Mapping[str, str]) -> str:
 
 
 def unknown_key(key: str) -> str:
-    """Return the message for a dotted key that no setting has."""
+    """Return the error message for a dotted key that is not the key of a setting."""
     if key in RUN_KEYS:
         return f"{key}: not a setting; use --{key}"
     return f"{shorten(key)}: unknown key{did_you_mean(key, flat_schema(), cutoff=0.5)}"
 
 
 def first_wrong(error: ValidationError) -> str:
-    """Return the first mistake that pydantic found, in one line with its key and the value found."""
+    """Return a message of one line about the first mistake that pydantic found, with the key and the value."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

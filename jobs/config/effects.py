@@ -1,7 +1,7 @@
 """Conditions under which a setting acts (has an effect), and messages about settings that were set without effect.
 
-A setting always acts unless `RULES` or its section has a condition for it. The descriptions of the settings,
-`jobs run`, the steps and the preflight all use these conditions.
+A setting acts in every run, unless there is a condition for the setting or for its section. The descriptions of the
+settings, `jobs run`, the steps and the preflight all use these conditions.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from jobs.config.sections.promotion import PromotionConfig
 class Facts:
     """What is known about a run besides its settings. None means not known.
 
-    Conditions on a fact that is not known count as fulfilled.
+    A condition that depends on a fact that is not known counts as fulfilled.
     """
 
     engine: Literal["inline", "spark", "emr"] | None = None
     formats: frozenset[str] | None = None
     """Formats of the corpus: ``txt``, ``jsonl``, ``parquet``."""
     inherits: bool | None = None
-    """Whether a vocabulary was found for ``tokenize.tokenizer=inherit``."""
+    """Whether the run takes over an existing vocabulary (``tokenize.tokenizer=inherit``)."""
     split_seed: int | None = None
-    """The value of ``windows.seed`` with which the pipeline's split was fixed. None also if it is not fixed yet."""
+    """The value of ``windows.seed`` with which the pipeline's split was fixed. None also if the split is not fixed."""
     steps: tuple[str, ...] | None = None
-    """The steps that run, if they are not those of the configuration."""
+    """The steps to run. None if these are all steps of the configuration."""
 
 
 Holds = Callable[[BaseModel, Facts], bool]
@@ -42,12 +42,12 @@ class Condition:
     """A condition under which a setting acts."""
 
     text: str
-    """The condition in a message, after "with": ``train.schedule=wsd``."""
+    """The condition as text that can follow "acts only with": ``train.schedule=wsd``."""
     holds: Holds
 
 
 def value_of(config: BaseModel, key: str) -> Any:
-    """Return the value of a dotted key."""
+    """Return the value of a setting, given by its dotted key."""
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)
@@ -198,7 +198,7 @@ RULES: dict[str, tuple[Condition, ...]] = {
     "cluster.task_instance_types": (_SPOT,),
     "cluster.spot_timeout_minutes": (_SPOT,),
 }
-"""The conditions of each setting that does not always act. The setting acts if all of them hold."""
+"""The conditions of each setting that does not act in every run. The setting acts if all its conditions hold."""
 
 _ON_CLUSTERS = _engine("emr")
 _TRAINS = _without("use.model")
@@ -210,7 +210,10 @@ _OF_SECTIONS = {
     "tokenize": (_EVALUATES,),
     "generate": (_GENERATES,),
 }
-"""Conditions that all settings of a section share. Descriptions leave them out, since most runs fulfil them."""
+"""A dict from a section to the conditions that all its settings share.
+
+The descriptions of the settings do not mention these conditions, because most runs fulfil them.
+"""
 _OF_TOKENS = dict.fromkeys(
     (
         *("max_piece_bytes", "drop_duplicates", "drop_near_duplicates", "kind", "lowercase", "min_frequency"),
@@ -218,12 +221,15 @@ _OF_TOKENS = dict.fromkeys(
     ),
     (_TRAINS,),
 )
-"""Conditions of those settings of the section tokenize that do not decide how a document is read.
+"""The condition of each setting in the section tokenize that acts only if the run trains a model.
 
-They take the place of the section's condition.
+It replaces the condition of the section.
 """
 _OF_ANY_RUN = ("train.workers",)
-"""Settings without the condition of their section. They act in every run: the number of executors depends on them."""
+"""Settings to which the condition of their section does not apply.
+
+They act in every run, because the number of executors depends on them.
+"""
 
 
 def acts_with(key: str) -> str:
@@ -249,7 +255,7 @@ def acts(config: BaseModel, key: str, facts: Facts) -> bool:
 def explain_inert(config: BaseModel, keys: Iterable[str], facts: Facts) -> Iterator[str]:
     """Yield a message for each of `keys` that has no effect in a run with this configuration.
 
-    Settings that are off (``false`` or None) are skipped, because the run behaves as they say.
+    Settings with the value ``false`` or None are skipped: they turn something off, and it is off in this run.
     """
     for key in keys:
         value = value_of(config, key)

@@ -25,7 +25,7 @@ class Given:
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    """The file or environment variable of each setting that does not come from the command line."""
+    """The file or environment variable that sets a setting. Settings from the command line are missing."""
     from_environment: dict[str, Any] = field(default_factory=dict)
     corpus: str | None = None
     """The text to train on, if the configuration file names it."""
@@ -61,9 +61,10 @@ def gather(
 
 
 def read_config_file(path: str, read_bytes: Callable[[str], bytes]) -> dict[str, Any]:
-    """Return the settings of a TOML file by dotted key, where a table is a section. The file may also have `RUN_KEYS`.
+    """Return the settings and `RUN_KEYS` in a TOML file, as a dict from dotted key to value.
 
-    The file of a pipeline can be read as well. Its table ``[pipeline]`` is only for Airflow and is ignored here.
+    A table of the file is a section. The file of a pipeline can be read as well. Its table ``[pipeline]`` is only for
+    Airflow and is ignored here.
 
     Raises:
         InputError: if the file is wrong. The message names the file, and the line or key.
@@ -91,7 +92,11 @@ def parse_toml(path: str, data: bytes) -> dict[str, Any]:
 
 
 def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings and `RUN_KEYS` in a table, by dotted key. Raise InputError for an unknown key."""
+    """Return the settings and `RUN_KEYS` in a parsed TOML table, as a dict from dotted key to value.
+
+    Raises:
+        InputError: if a key is unknown. The message names the file `path`.
+    """
     known = flat_schema().keys() | set(RUN_KEYS)
     values = dict(_flatten(table, known))
     for key in values:
@@ -101,7 +106,10 @@ def settings_of(path: str, table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys and values of nested tables. An empty table that is not a section is yielded as a key."""
+    """Yield the dotted keys and values of nested tables.
+
+    An empty table that is not a section is yielded as a value, so that its key is reported as unknown.
+    """
     for name, value in table.items():
         key = f"{prefix}{name}"
         is_section = any(each.startswith(f"{key}.") for each in known)
@@ -112,7 +120,7 @@ def _flatten(table: Mapping[str, Any], known: Iterable[str], prefix: str = "") -
 
 
 def _text(path: str, key: str, value: object) -> str:
-    """Return the value of one of `RUN_KEYS` as text. A corpus may also be a list of places, which become lines."""
+    """Return the value of one of `RUN_KEYS` as text. If a corpus is a list of places, return a line for each place."""
     listed = value if isinstance(value, list) and key == "corpus" else [value]
     places = [place for place in listed if isinstance(place, str) and place]
     if not places or len(places) < len(listed):

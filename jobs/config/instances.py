@@ -46,18 +46,18 @@ YARN_MB = {
         "48xlarge": 737_280,
     },
 }
-"""MB of memory for containers, by family and size."""
+"""MB of a node's memory for YARN's containers, by family and size of the instance type."""
 _GPUS = {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8}
-"""Number of GPUs of the sizes of g4dn, g5 and g6 that have more than one."""
+"""Number of GPUs of an instance of the families g4dn, g5 and g6, by size. The other sizes have one GPU."""
 _GIB_A_CORE = {"c": 2, "m": 4, "r": 8}
-"""GiB of memory for each processor in the families whose names begin with these letters."""
+"""GiB of memory for each processor of an instance, by the first letter of its family's name."""
 _TYPE = re.compile(r"(?P<family>[a-z0-9-]+)\.(?:(?P<large>large)|(?P<times>\d*)xlarge)")
 GIB = 1024
 
 
 @dataclass(frozen=True)
 class Node:
-    """What Spark may use of a node."""
+    """The resources of a node that Spark may use."""
 
     cores: int
     yarn_mb: int
@@ -69,7 +69,10 @@ class Node:
 
 @cache
 def find_node(instance_type: str) -> Node | None:
-    """Return the resources of a node of this type. Return None if neither the record nor the rule covers the type."""
+    """Return the resources of a node of this type.
+
+    Return None if the type is not recorded and its family is not one for which they can be computed.
+    """
     found = _TYPE.fullmatch(instance_type)
     if found is None:
         return None
@@ -83,7 +86,10 @@ def find_node(instance_type: str) -> Node | None:
 
 
 def _yarn_mb(memory_mb: int) -> int:
-    """Return an estimate of the MB for containers: less than any recorded type with the same memory has."""
+    """Estimate how many MB of a node's memory are for containers.
+
+    The estimate is lower than the recorded value of any instance type with the same memory.
+    """
     if memory_mb <= 8 * GIB:
         return memory_mb * 5 // 8
     if memory_mb <= 32 * GIB:

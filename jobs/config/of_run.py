@@ -1,8 +1,9 @@
 """The configuration of a run in the lake: written once, except for the settings of the deployment.
 
 ``owner.json`` names the owner of the run. ``config.json`` has all settings of the first start. A later start by the
-same owner keeps these settings, but replaces those of the deployment by its own, so that a wrong subnet can be
-corrected. Each change of the deployment's settings is a file ``deployment-<n>.json``. The last of these files counts.
+same owner keeps these settings. It replaces only the settings of the deployment (`DEPLOYMENT`), so that a wrong subnet
+can be corrected. A start with other settings of the deployment than the previous start writes all of them to a file
+``deployment-<n>.json``. The file with the highest number is in effect.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from jobs.lake.store import ENVIRONMENT, Store
 from jobs.lake.strict_json import to_json
 
 DEPLOYMENT = ("log_level", "budget", "spark", "cluster")
-"""The setting and the sections that belong to the deployment. `train.device` belongs to it as well."""
+"""The settings of the deployment: `log_level`, and all settings of three sections. `train.device` is one as well."""
 _DEVICE = "train.device"
 _MOST_NAMED = 3
 
@@ -149,7 +150,10 @@ def _latest_deployment(run: Run, store: Store) -> tuple[int, dict[str, Any] | No
 
 
 def _with_deployment(run: Run, first: Config, deployment: Mapping[str, Any] | None) -> Config:
-    """Return the configuration `first` with the settings of `deployment`. Without these, return it unchanged."""
+    """Return the configuration `first` with its settings of the deployment replaced by `deployment`.
+
+    If `deployment` is None, return `first`.
+    """
     if deployment is None:
         return first
     sections = {key: deployment[key] for key in DEPLOYMENT if key in deployment}
@@ -181,7 +185,10 @@ def is_deployment(key: str) -> bool:
 
 
 def _has(stored: Config, key: str) -> bool:
-    """Return whether a stored configuration has this setting. One that an earlier version wrote may lack it."""
+    """Return whether a stored configuration has a setting.
+
+    A configuration that an earlier version of Nightjar wrote lacks the settings that were added later.
+    """
     *sections, name = key.split(".")
     return (
         all(section in stored.model_fields_set for section in sections)
@@ -192,7 +199,10 @@ def _has(stored: Config, key: str) -> bool:
 def _differences(
     one: Config, other: Config, name_one: str, name_other: str, ignored: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield each setting whose value differs: ``train.seed is 1 there, 2 here``. Keys in `ignored` are skipped."""
+    """Yield a text for each setting that differs between `one` and `other`: ``train.seed is 1 there, 2 here``.
+
+    In this example, `name_one` is "there" and `name_other` is "here". Keys in `ignored` are skipped.
+    """
     values = [config.model_dump(mode="json") for config in (one, other)]
     for key in ("corpus", "preset", *flat_schema()):
         first, second = (reduce(getitem, key.split("."), each) for each in values)

@@ -14,10 +14,12 @@ _RECORDS = (".jsonl", ".ndjson")
 
 
 def read_prompts(config: GenerateConfig, read_bytes: Callable[[str], bytes]) -> tuple[str, ...]:
-    """Return the texts to continue. `read_bytes` returns the content of the file at a URI.
+    """Return the prompts in `config`, or in the file that `config` names.
+
+    `read_bytes` returns the content of the file at a URI.
 
     Raises:
-        InputError: if the file cannot be read, has no prompt or a wrong line; or if a prompt cannot be encoded.
+        InputError: if the file cannot be read, has no prompt or has a wrong line, or if a prompt cannot be encoded.
     """
     prompts = config.prompts
     if config.prompts_file is not None:

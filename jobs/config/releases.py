@@ -1,7 +1,7 @@
 """The compatibility table: the EMR releases that Nightjar supports.
 
-It is recorded from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November 2026),
-and has only what these notes say.
+The table is taken from AWS's release notes of emr-spark-8.0.0 and emr-spark-8.1.0 (Release Guide, read in November
+2026). It contains nothing that these notes do not say.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ class Nodes:
 
     count: int
     smallest: Node
-    """The fewest processors and the least memory that any of the allowed instance types has."""
+    """The smallest number of processors and the smallest memory among the allowed instance types."""
     types: tuple[str, ...]
 
 
 def container_mb(memory: str, overhead: str) -> int:
-    """Return the MB of a node's memory that an executor takes."""
+    """Return the MB of a node's memory that an executor takes: its memory and its overhead."""
     return megabytes(memory) + megabytes(overhead)
 
 
@@ -46,7 +46,7 @@ def am_mb(spark: SparkConfig) -> int:
 
 
 def sized(config: Config) -> Config:
-    """Return `config` with all sizes filled in. By default, each node has one executor, which gets all of the node.
+    """Return `config` with the sizes of executors filled in. By default, one executor takes the whole of each node.
 
     Raises:
         InputError: if the sizes depend on an instance type whose resources are not known.
@@ -86,8 +86,8 @@ def check_placement(config: Config) -> None:
     """Check that the nodes of the cluster have room for all executors and for the application master.
 
     Raises:
-        InputError: if they lack room. The message says how much an executor takes, how much a node has, and what to
-            change.
+        InputError: if the nodes lack room. The message says how much an executor takes, how much a node has, and what
+            to change.
     """
     nodes = _nodes(config)
     if nodes is None:
@@ -115,7 +115,7 @@ def check_placement(config: Config) -> None:
 
 
 def _no_room(master: int, nodes: Nodes) -> str:
-    """Return the message about a driver whose container is larger than a node."""
+    """Return the error message about a driver whose container takes `master` MB, more than a node has."""
     return (
         f"spark.deploy_mode=cluster: the driver takes {master:,} MB (twice spark.driver_memory), but a node"
         f" ({' or '.join(nodes.types)}) has {nodes.smallest.yarn_mb:,} MB for containers: lower spark.driver_memory, or"
@@ -151,5 +151,5 @@ def _nodes(config: Config) -> Nodes | None:
 
 
 def unchecked_types(config: Config) -> list[str]:
-    """Return those instance types of the cluster whose memory is computed by the rule and not recorded."""
+    """Return the instance types of the cluster for which `jobs.config.instances` only estimates the memory."""
     return [name for name in config.cluster.training_types if (node := find_node(name)) and not node.is_checked]

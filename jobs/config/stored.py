@@ -1,4 +1,4 @@
-"""Reads settings from files of the lake: those of a run, and those of a trained model in its ``config.json``."""
+"""Reads settings from JSON files in the lake: a run's configuration, and the ``config.json`` of a trained model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ARCHITECTURES = {
     "NightjarContextAttention": "context_attention",
     "NightjarEmbeddingRegression": "embedding_regression",
 }
-"""The kind of model (`model.kind`) by the name of its architecture in ``config.json``."""
+"""A dict from the architecture in a trained model's ``config.json`` to the kind of the model (`model.kind`)."""
 
 LLAMA_NAMES = {
     "vocab_size": "vocab_size",
@@ -27,18 +27,18 @@ LLAMA_NAMES = {
     "rope_theta": "rope_theta",
     "norm_epsilon": "rms_norm_eps",
 }
-"""Hugging Face's name of each property of a transformer, by the name used here."""
+"""A dict from this project's name of each property of a transformer to Hugging Face's name."""
 
 _MAY_DIFFER = ("model.rope_theta", "model.norm_epsilon")
-"""Settings that may differ from those of the stored model, since the weights fit other values as well. For example, a
-larger `rope_theta` suits longer windows."""
+"""Settings in which a run may differ from the stored model, because the weights can be used with other values, too.
+For example, a larger `rope_theta` suits longer windows."""
 
 
 def differing_settings(config: Config, stored: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the settings that prevent a run's model from taking the weights of a stored model.
+    """Yield each setting that prevents a run from starting with the weights of a stored model.
 
-    Each has the key, the stored model's value and the run's value. `stored` is the content of the stored model's
-    ``config.json``.
+    Each item is the dotted key, the stored model's value and the run's value. `stored` is the content of the stored
+    model's ``config.json``.
     """
     model, kind = config.model, _kind_of(stored)
     if kind != model.kind:
@@ -65,9 +65,10 @@ def _kind_of(stored: Mapping[str, Any]) -> Any:
 
 
 def kind_and_shape(stored: Mapping[str, Any]) -> tuple[Any, dict[str, int]]:
-    """Return the kind of a stored model and, if it is a transformer, its widths by the names of the settings.
+    """Return the kind of a stored model and, if it is a transformer, its `embedding_size` and `hidden_size`.
 
-    `stored` is the content of the stored model's ``config.json``.
+    The second result is a dict, which is empty for other kinds. `stored` is the content of the stored model's
+    ``config.json``.
     """
     kind = _kind_of(stored)
     names = ("embedding_size", "hidden_size") if kind == "transformer" else ()

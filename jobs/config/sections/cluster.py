@@ -16,8 +16,8 @@ InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 InstanceTypes = Annotated[tuple[InstanceType, ...], Field(min_length=1, max_length=30)]
 _UNIT_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 LEAST_JVM_MB = 512
-"""Smallest size of a JVM for Spark, in MB. Spark refuses to start if less than 450 MB remain beside the space of the
-garbage collector."""
+"""Smallest memory of a JVM for Spark, in MB. Spark needs at least 450 MB, after the garbage collector has taken a part
+of the JVM's memory."""
 
 
 def megabytes(size: str) -> int:
@@ -45,7 +45,7 @@ class SparkConfig(Section):
     app_name: str = Field("nightjar", min_length=1)
     """Name of the Spark application, as Spark's web pages and YARN show it."""
     master: str | None = None
-    """Spark master to connect to, such as spark://host:7077. If spark-submit was given a master, that one is used.
+    """Spark master to connect to, such as spark://host:7077. A master that is given to spark-submit takes precedence.
     Without a value, Spark runs on this machine, with executors x executor_cores slots."""
     deploy_mode: Literal["client", "cluster"] = "client"
     """Where the driver of a step on EMR runs. client: on the primary node, as a process of the step, so that cancelling
@@ -187,6 +187,6 @@ def architecture(instance_type: str) -> Architecture:
 
 
 def has_cuda(instance_type: str) -> bool:
-    """Return True if an instance type has a GPU for CUDA: the families g and p."""
+    """Return True if an instance type has a GPU for CUDA: families g, gr and p, except g4ad, whose GPUs are of AMD."""
     found = _NAME.match(instance_type)
     return found is not None and found["family"] in ("g", "gr", "p") and found[0] not in _NO_CUDA

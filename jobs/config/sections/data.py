@@ -9,7 +9,10 @@ from pydantic import Field, model_validator
 from jobs.config.sections import Section
 
 PIECE_BYTES = 1 << 14
-"""Largest size of a piece of a document in bytes, if the split needs pieces and `max_piece_bytes` has no value."""
+"""The value of `max_piece_bytes` if none is set: the largest size, in bytes, of a piece of a document.
+
+Documents are cut into pieces only for training with a fixed split.
+"""
 
 
 class TokenizeConfig(Section):
@@ -17,8 +20,8 @@ class TokenizeConfig(Section):
 
     documents: Literal["paragraph", "line", "record", "file"] = "paragraph"
     """How files are divided into documents. `paragraph`: text between blank lines. `line`: each line. `record`: each
-    record of .jsonl or .parquet, or a whole text file. `file`: each text file. Paragraphs and lines also divide
-    records."""
+    record of .jsonl or .parquet, or a whole text file. `file`: each text file. With `paragraph` and `line`, the text of
+    each record is divided as well."""
     input: Literal["text", "ids"] = "text"
     """Content of the files. `text`: plain text. `ids`: token ids, either plain or as lines `word,[ids],frequency`.
     `ids` needs tokenize.kind=word."""
@@ -42,7 +45,7 @@ class TokenizeConfig(Section):
     a small corpus to reach windows.valid_fraction. The value cannot change once the split of a pipeline is fixed."""
     drop_duplicates: bool = False
     """Keep only the first of several documents with the same text. Tokens of earlier runs are then not reused, because
-    the documents that are kept of a file depend on the other files."""
+    the other files of the corpus decide which documents of a file are kept."""
     drop_near_duplicates: bool = False
     """Keep only the first of several documents with nearly the same words (MinHash). Of two documents that share 80% of
     their 5-word sequences, the later one is found in 9 of 10 cases. As with drop_duplicates, no tokens are reused."""
@@ -54,11 +57,11 @@ class TokenizeConfig(Section):
     min_frequency: int = Field(1, ge=1)
     """Number of occurrences that a word or character needs to be in the vocabulary. Rarer ones become `<unk>`."""
     tokenizer: str = Field("train", min_length=1)
-    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take the champion's vocabulary, or else
-    that of the latest run on this corpus, or else learn it. The champion is that of the pipeline that train.init names,
-    or else that of the run's own pipeline. Any other value is the path or URI of a `tokenizer.json` that the library
-    tokenizers of Hugging Face can execute, with the special token `<|endoftext|>`. With train.init, the vocabulary must
-    be that of the model to start from."""
+    """Origin of the vocabulary. `train`: learn it from the corpus. `inherit`: take the champion's vocabulary. If there
+    is no champion, take the vocabulary of the latest run on this corpus. If there is no such run, learn the vocabulary.
+    The champion is that of the pipeline in train.init, or else that of the run's own pipeline. Any other value is the
+    path or URI of a `tokenizer.json` that Hugging Face's library tokenizers can execute, with the special token
+    `<|endoftext|>`. With train.init, the vocabulary must be that of the model to start from."""
     vocab_size: int = Field(8192, ge=3, le=1_000_000)
     """Largest number of tokens in a vocabulary that is learned. BPE needs 258 or more: one for each byte, one for the
     end of a text, and the merged parts. 8,000 suits models of a few million parameters; larger models use 30,000 or

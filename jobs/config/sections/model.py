@@ -90,7 +90,7 @@ class TrainConfig(Section):
     """Number of steps to train by all-reduce before the first round."""
     state_every: int = Field(10, ge=1)
     """Number of rounds between two copies of the workers' optimizer states in the lake. In between, the states are only
-    on the workers' disks, so that a lost worker loses its state."""
+    on the workers' disks: a worker that replaces a lost one may have to continue with an older state."""
     init: str | None = None
     """Model whose weights training starts from, instead of random ones: a model folder or zip file, the id of a run,
     `champion`, or `champion:<pipeline>`. It must have the same tokenizer and the same shape. `champion-or-scratch` and
@@ -105,9 +105,9 @@ class TrainConfig(Section):
     """Passes over the training windows; a fraction, such as 0.5, is allowed."""
     epochs_of_new_text: float | None = Field(None, gt=0)
     """Length of training as a number of passes over the new text: the files that were not in the corpus of the model in
-    `train.init`. Training takes as many tokens as these passes have, but draws them evenly from all text. It never
-    takes more than train.epochs. So the cost of a nightly run depends on the amount of new text, not on the whole
-    corpus. If there is no new text, or the files of that model are not known, train.epochs decides alone."""
+    `train.init`. Training uses as many tokens as these passes would, but draws them evenly from the whole corpus. It
+    never uses more tokens than train.epochs allows. So the cost of a nightly run depends on the amount of new text, not
+    on the whole corpus. If there is no new text, or the files of that model are not known, only train.epochs counts."""
     max_tokens: int | None = Field(None, ge=1)
     """End training after this many tokens, unless train.epochs is reached first."""
     max_seconds: float | None = Field(None, gt=0)
@@ -183,7 +183,8 @@ class TrainConfig(Section):
     """Number of times that training resumes from the last checkpoint after a worker was lost."""
     on_divergence: Literal["stop", "rollback"] = "stop"
     """What to do if training diverges: the loss or the gradient is not finite, or the loss rises by more than
-    max_loss_rise. `stop` ends the run; `rollback` returns to the last checkpoint and leaves that batch out."""
+    max_loss_rise. `stop` ends the run. `rollback` returns to the last checkpoint and then skips the batch at which
+    training diverged."""
     max_rollbacks: int = Field(3, ge=0)
     """Largest number of batches that `rollback` leaves out in a run. At the next divergence, the run ends."""
     max_loss_rise: float | None = Field(None, gt=0)
@@ -191,16 +192,16 @@ class TrainConfig(Section):
     a batch. Without a value, only a loss or gradient that is not finite counts."""
     gang_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker waits for the other workers of its group. A value below
-    step_timeout_seconds + 60 is raised to that."""
+    step_timeout_seconds + 60 is raised to this sum."""
     step_timeout_seconds: float = Field(300.0, gt=0)
     """Longest time in seconds that a worker may take for a step, a validation or a checkpoint. After it, the worker is
     killed and training resumes."""
 
     def with_epochs_for(self, new_share: float | None) -> TrainConfig:
-        """Return the settings with the `epochs` that follow from `epochs_of_new_text`.
+        """Return these settings with `epochs` lowered to what `epochs_of_new_text` allows.
 
         Args:
-            new_share: The share of the text that is new to the model to start from; None if it is not known.
+            new_share: The share of the text that was not in the corpus of the model to start from. None if not known.
         """
         if self.epochs_of_new_text is None or not new_share:
             return self

@@ -22,11 +22,11 @@ class PromotionConfig(Section):
     """Smallest gain for which a model is promoted: how much lower its loss is, as a share of the champion's loss. 0.002
     is 0.2%."""
     documents: int = Field(1000, ge=20, le=100_000)
-    """Largest number of documents in the evaluation set. Until then, the set grows with the validation text."""
+    """Largest number of documents in the evaluation set. Until it is reached, new validation documents are added."""
     baseline: Literal["unigram", "bigram"] = "bigram"
     """Baseline that the validation loss must be below. `unigram`: a model that knows only the frequencies of tokens.
-    `bigram`: a model that also knows the frequencies of pairs of tokens, which takes more than minutes of training to
-    beat. A model that predicts embeddings must beat the mean vector instead."""
+    `bigram`: a model that also knows the frequencies of pairs of tokens. A few minutes of training are not enough to
+    beat it. A model that predicts embeddings must beat the mean vector instead."""
     max_repetition: float = Field(0.5, gt=0, le=1)
     """Largest share of the generated 4-grams of tokens that may repeat an earlier 4-gram of the same text."""
     max_unknown: float = Field(0.2, ge=0, le=1)
