@@ -1,1 +1,1 @@
-"""What Nightjar runs on: a local Airflow and EMR, Docker Compose and AWS, with the console command and the set-up."""
+"""The environments of Nightjar: a local Airflow and EMR, Docker Compose, AWS. Also the console command and set-up."""

@@ -42,7 +42,7 @@ def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], lo
 
 
 def main() -> int:
-    """Run the DAG in this process and return the exit code."""
+    """Run the DAG that the command line names, in this process. Return the exit code."""
     parser = argparse.ArgumentParser("python -m infra.airflow.headless", description=__doc__.splitlines()[0])
     parser.add_argument("--dag", default=DAG_ID, help="id of the DAG (default: %(default)s)")
     parser.add_argument("--run-id", required=True)

@@ -1,6 +1,7 @@
-"""The processes of a local Airflow, each under a guard that ends it together with its descendants.
+"""The processes of a local Airflow. Each has a guard: a parent process that ends it together with its descendants.
 
-The guard also ends them if this process is killed, because the operating system then closes the pipe to the guard.
+The guard does so when the pipe from this process to the guard is closed. If this process is killed, the operating
+system closes the pipe.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ProcessError(NightjarError):
 
 
 class GuardedProcess:
-    """A process with its descendants, for the duration of a `with` block. Their output goes to a log file."""
+    """A process that runs, with its descendants, for the duration of a `with` block. Its output goes to a log file."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         self.name = name
@@ -97,7 +98,8 @@ def wait_until(
     """Wait until `condition` returns True.
 
     Raises:
-        ProcessError: if one of `processes` has ended, or after the timeout. The message then starts with `name`.
+        ProcessError: if one of `processes` has ended, or after the timeout. The message about the timeout starts with
+            `name`, such as "Airflow is not healthy".
     """
     deadline = time.monotonic() + timeout_seconds
     while not condition():

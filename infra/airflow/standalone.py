@@ -3,9 +3,10 @@
     python -m infra.airflow.standalone [--port 8080] [--emr-port 0] [--lake lake] [--home .airflow]
         [--executors threads]
 
-A lake on this machine gets the sample corpus, which the trigger form then offers. The command prints the URL and the
-login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The home folder has the database, logs,
-password and secrets. Exit codes: 0 after a stop, 2 if an option is wrong, 1 if a process failed or did not start.
+If the lake is on this machine, the sample corpus is copied into it, and the trigger form offers this corpus. The
+command prints the URL and the login once everything is healthy, and stops all processes on Ctrl-C or SIGTERM. The
+folder ``--home`` contains the database, logs, password and secrets. Exit codes: 0 after Ctrl-C or SIGTERM, 2 if an
+option is wrong, 1 if a process failed or did not start.
 """
 
 from __future__ import annotations
@@ -166,10 +167,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
-    """Create the folders and the sample corpus of a lake on this machine. Yield environment variables for Airflow.
+    """Prepare the lake for runs on the sample corpus, and yield environment variables for Airflow.
 
-    A lake in the embedded S3 is empty at each start. So ``NIGHTJAR_CORPUS`` then names the folder on this machine to
-    which the sample corpus was downloaded.
+    If the lake is on this machine, create its folders, copy the corpus into it, and yield no variable. A lake in the
+    embedded S3 is empty at each start. So yield ``NIGHTJAR_CORPUS``, if the user has not set it: the path of the sample
+    corpus on this machine.
     """
     cache = PROJECT_ROOT / ".cache"
     with ExitStack() as stack:
@@ -199,7 +201,7 @@ def _check_yarn(lake_uri: str) -> None:
 
 
 def _about_lake(lake_uri: str) -> tuple[str, str, str]:
-    """Return parts of the message `READY`: how to use your own text, where to put it, and what is lost at the end."""
+    """Return three values of the message `READY`: how to use your own text, where to put it, and what a stop loses."""
     corpora = Lake(lake_uri).corpora
     if is_s3(lake_uri):
         return "upload it, and name it in the form", f"{corpora}/...", " (the lake is in memory, and is lost)"
@@ -258,7 +260,7 @@ def is_dag_ready(url: str, password: str, dag_id: str) -> bool:
 
 
 def _stop(stop: threading.Event) -> None:
-    """Raise `KeyboardInterrupt` at the first signal, to end the start or the wait. Ignore further signals."""
+    """Handle SIGINT or SIGTERM: raise `KeyboardInterrupt` at the first signal, and ignore further signals."""
     if not stop.is_set():
         stop.set()
         raise KeyboardInterrupt
@@ -281,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def emr_command(home: Path, lake_uri: str, endpoint: str, executors: Executors = "threads") -> list[str]:
-    """Return the command that starts the embedded EMR at `endpoint`. It creates the bucket of a lake on S3."""
+    """Return the command that starts the embedded EMR at `endpoint`, and creates the bucket of a lake on S3."""
     command = [sys.executable, "-m", "infra.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
     return [*command, "--state-dir", str(home / "emr"), "--executors", executors, *buckets]

@@ -1,8 +1,8 @@
 """Make the certificate for TLS between the nodes of a cluster: PEM files in a zip, as EMR requires.
 
 The certificate is self-signed and valid for the host names of nodes inside a VPC. It is made once and stored only in
-the lake's bucket, encrypted with the bucket's key. It is outside of the lake's prefix, because the roles of nodes and
-Airflow may read everything with that prefix.
+the lake's bucket, encrypted with the bucket's KMS key. The zip file is not below the lake's prefix, because the roles
+of the nodes and of Airflow may read every object below that prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VALID_DAYS = 825
 
 
 def upload_once(lake_uri: str) -> None:
-    """Upload a new certificate to the lake's bucket, if no certificate there is valid for another month."""
+    """Upload a new certificate to the lake's bucket. Do nothing if the one there is valid for another month."""
     client = boto3.client("s3")
     bucket, _ = bucket_and_key(lake_uri)
     store, uri = Store(lambda: client), f"s3://{bucket}/{NAME}"
@@ -38,7 +38,7 @@ def upload_once(lake_uri: str) -> None:
 
 
 def make(names: list[str]) -> bytes:
-    """Return a zip with a new key and certificate for the host names `names`."""
+    """Return a zip file with a new private key and a certificate for the host names `names`."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = datetime.now(UTC)

@@ -48,7 +48,7 @@ def deploy(stack: str, env: str, parameters: Sequence[str]) -> list[str]:
 
 
 def destroy(stack: str) -> None:
-    """Delete the stack. Keep the bucket, because it has the only copy of the data, and the key that encrypts it."""
+    """Delete the stack. Keep the bucket and its encryption key, because the bucket has the only copy of the data."""
     client: Any = boto3.client("cloudformation")
     if _status(client, stack) is None:
         sys.stdout.write(f"stack {stack} does not exist\n")
@@ -63,13 +63,13 @@ def destroy(stack: str) -> None:
 
 
 def read_outputs(client: Any, stack: str) -> dict[str, str]:
-    """Return the outputs of a stack."""
+    """Return the outputs of a stack: a dict from their names to their values."""
     [described] = client.describe_stacks(StackName=stack)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in described.get("Outputs", [])}
 
 
 def environment(outputs: dict[str, str]) -> list[str]:
-    """Return the outputs as environment variables. Outputs that are not settings of the DAG are comments."""
+    """Return the outputs as lines ``NAME=VALUE``. An output that is not a setting of the DAG becomes a comment line."""
     lines = []
     for key, value in sorted(outputs.items()):
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).upper()
@@ -89,7 +89,14 @@ def stack_name(env: str) -> str:
 
 
 def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existing: str | None) -> list[dict[str, Any]]:
-    """Return the parameters of the change set. A parameter that is not given keeps the value of the existing stack."""
+    """Return the parameters of the change set, as CloudFormation expects them.
+
+    Args:
+        fixed: Parameters that the command sets itself.
+        given: Parameters of the user, as ``Parameter=value``.
+        client: A boto3 client of CloudFormation.
+        existing: Name of the stack to update, whose values of all other parameters are kept. None for a new stack.
+    """
     values = dict(fixed)
     for parameter in given:
         key, found, value = parameter.partition("=")
@@ -108,7 +115,7 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
 
 
 def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: bool) -> None:
-    """Create a change set, print it, execute it and wait."""
+    """Create a change set, print it, execute it, and wait for the stack. Do nothing more if the set has no changes."""
     name = f"nightjar-{int(time.time())}"
     client.create_change_set(
         StackName=stack,

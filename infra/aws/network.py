@@ -1,4 +1,4 @@
-"""Reads and changes the parts of a deployment's network outside of its stack: the VPC, subnets, and what EMR adds."""
+"""Reads and changes network resources that are not in a deployment's stack: the user's VPC, and those that EMR adds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.errors import InputError
 EMR_TAG = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
 """AmazonEMRServicePolicy_v2 lets EMR use only a VPC, subnets and groups with this tag."""
 EMR_SERVICE = "emr-service-cell01"
-"""End of the name of EMR's endpoint service, ``aws.api.<region>.emr-service-cell01``."""
+"""The last part of the name of EMR's endpoint service, ``aws.api.<region>.emr-service-cell01``."""
 _ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]
 
 
@@ -45,7 +45,8 @@ def tag_for_emr(subnet_ids: Sequence[str]) -> None:
 def release_groups(group_ids: Sequence[str]) -> None:
     """Remove what prevents CloudFormation from deleting the stack's security groups.
 
-    EMR adds rules with which the groups refer to one another, and may have created an endpoint in one of the groups.
+    EMR adds rules with which the groups refer to one another. It may also have created a VPC endpoint that uses one of
+    the groups.
 
     Raises:
         InputError: if a cluster still uses the groups.
@@ -78,7 +79,7 @@ def release_groups(group_ids: Sequence[str]) -> None:
 
 
 def _referring(rule: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a rule that refers to groups, in the form that EC2 requires to revoke the rule."""
+    """Return a copy of a rule with only its references to security groups. EC2 requires this form to revoke them."""
     pairs = [{"GroupId": pair["GroupId"]} for pair in rule["UserIdGroupPairs"] if "GroupId" in pair]
     kept = {key: value for key, value in rule.items() if key in ("IpProtocol", "FromPort", "ToPort")}
     return {**kept, "UserIdGroupPairs": pairs}

@@ -1,7 +1,7 @@
 """Get prices from AWS: spot prices from EC2, and all others from AWS's price list.
 
-For most prices, the price list has several products, such as one for each tenancy. The filters select one of them. If
-the selected products have several prices, none is used.
+The price list has several products for most instance types, such as one for each tenancy. The filters of a search are
+meant to select one price. If the selected products have several different prices, the price counts as unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from jobs.prices.book import SPOT, SYSTEM_DISK, Kind, Price
 
 PRICE_LIST_REGION = "us-east-1"
-"""The region of the price list's API. It has the prices of all regions. Few regions have this API."""
+"""The region in which the price list's API is called. Few regions have this API. It has the prices of all regions."""
 _LINUX = {
     "operatingSystem": "Linux",
     "tenancy": "Shared",
@@ -34,7 +34,7 @@ class Question:
     filters: Mapping[str, str]
     item: str = ""
     usage: str = ""
-    """The end of the product's usage type, which begins with a short name of the region."""
+    """The end of the product's usage type. The beginning is not compared, since it is a short name of the region."""
 
     def request(self, region: str) -> dict[str, Any]:
         """Return the GetProducts request."""
@@ -44,7 +44,7 @@ class Question:
 
 
 def questions(instance_types: Iterable[str]) -> Iterator[Question]:
-    """Yield a search for each price of clusters with these instance types, and of their network."""
+    """Yield the searches for all prices of clusters: instance types, system disks, NAT gateways and VPC endpoints."""
     for name in instance_types:
         yield Question("ec2", "AmazonEC2", {"instanceType": name, **_LINUX}, name)
         yield Question("emr", "ElasticMapReduce", {"instanceType": name, "softwareType": "EMR"}, name)
@@ -55,7 +55,7 @@ def questions(instance_types: Iterable[str]) -> Iterator[Question]:
 
 
 def fetch_prices(instance_types: Iterable[str], region: str, connect: Callable[[str, str], Any]) -> list[Price]:
-    """Return the prices for clusters with these instance types. The `usd` of a price that AWS does not state is None.
+    """Return the prices for clusters with these instance types. If AWS does not state a price, its `usd` is None.
 
     Args:
         instance_types: The instance types.
@@ -97,7 +97,7 @@ def _on_demand(price_list: Any, question: Question, region: str) -> tuple[float 
 
 
 def _prices_of(product: Mapping[str, Any]) -> Iterator[float]:
-    """Yield the on-demand prices of a product. If the price falls with usage, yield only that of the first tier."""
+    """Yield the on-demand prices of a product. If the price depends on usage, yield only that of the first tier."""
     for term in product["terms"].get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             usd = dimension["pricePerUnit"].get("USD")

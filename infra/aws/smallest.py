@@ -18,7 +18,7 @@ SMALL = {
 
 
 def cost_text(config: Config) -> str:
-    """Return which instances the run starts and for how long, as text for the person who pays for them."""
+    """Return a text that says which instances the run starts and for how long, for the person who pays for them."""
     cluster = config.cluster
     return (
         f"one {cluster.primary_instance_types[0]} and {cluster.core_instances} {cluster.core_instance_types[0]}"

@@ -1,8 +1,8 @@
-"""Does the smallest run on AWS, to record what only a real cluster can show: ``nightjar aws-smoke``.
+"""Do the smallest run on AWS, to record facts that only a real cluster can show: ``nightjar aws-smoke``.
 
-One core node runs the preset tiny on a few kilobytes of text. A step before it records the release's configuration
-files, versions, disks and GPUs. All records are written to one zip file. The cluster is ended in any case: by this
-command, or by EMR after an idle time.
+One core node runs the preset tiny on a few kilobytes of text. Before that, a step ``facts`` records the release's
+configuration files, versions, disks and GPUs. All records are written to one zip file. The cluster is ended in any
+case: by this command, or by EMR after an idle time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def smoke(chosen: Mapping[str, Any], folder: Path, poll_seconds: float, steps: S
         steps: The pipeline steps to run. None: all steps of the preset.
 
     Raises:
-        SmokeError: if a step failed, or if the cluster ended or took too long. The zip file is written before.
+        SmokeError: if a step failed, or if the cluster ended or took too long. The zip file exists even then.
     """
     settled, client, store = settings.load(), boto3.client("emr", region_name=find_region()), Store()
     run_id = f"smoke-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -97,7 +97,7 @@ def _text() -> bytes:
 
 
 def _wait(client: Any, cluster_id: str, poll_seconds: float) -> str | None:
-    """Wait until all steps have ended. Return what went wrong, or None."""
+    """Wait for the end of all steps or of the cluster, at most `LIMIT_SECONDS`. Return what went wrong, or None."""
     deadline, shown = time.monotonic() + LIMIT_SECONDS, ""
     while True:
         cluster = client.describe_cluster(ClusterId=cluster_id)["Cluster"]["Status"]
@@ -118,7 +118,7 @@ def _wait(client: Any, cluster_id: str, poll_seconds: float) -> str | None:
 
 
 def _steps(client: Any, cluster_id: str) -> list[Any]:
-    """Return the steps of a cluster, the first one first."""
+    """Return the steps of a cluster in the order in which they were added."""
     pages = client.get_paginator("list_steps").paginate(ClusterId=cluster_id)
     return [step for page in pages for step in page["Steps"]][::-1]
 
@@ -135,9 +135,9 @@ def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
 def _logs(
     store: Store, folder: str, steps: Sequence[Any], wait_seconds: float, poll_seconds: float
 ) -> dict[str, bytes]:
-    """Return the logs of all steps, by their names in the zip file.
+    """Return a dict from names in the zip file to the contents of the steps' logs.
 
-    Wait up to `wait_seconds` until EMR has uploaded the logs. Later logs are left out.
+    Wait up to `wait_seconds` seconds until EMR has uploaded the logs. Logs that EMR uploads later are left out.
     """
     deadline = time.monotonic() + wait_seconds
     wanted = {f"steps/{step['Name']}/controller.gz": join(folder, step["Id"], "controller.gz") for step in steps}
@@ -158,9 +158,9 @@ def _named(uris: set[str], names: Mapping[str, str]) -> Iterator[tuple[str, str]
 
 
 def _facts(store: Store, run: Run) -> dict[str, bytes]:
-    """Return the file with the recorded facts, and a file for each configuration file of the driver's machine.
+    """Return a dict from names in the zip file to contents: the facts, and the driver machine's configuration files.
 
-    Return nothing if no facts were recorded.
+    Return an empty dict if no facts were recorded.
     """
     try:
         data = store.read_bytes(join(run.uri, "smoke", "facts.json"))

@@ -1,1 +1,1 @@
-"""The service for queries: a model behind the completions interface of OpenAI's clients."""
+"""The service: an HTTP server that answers completions requests of OpenAI's clients with a model."""

@@ -17,7 +17,7 @@ _FEWEST_CHARACTERS = 16
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether all addresses of a host can be reached only from this machine.
+    """Return whether a server that listens on `host` can be reached only from this machine.
 
     Raises:
         InputError: if the host has no address.
@@ -40,7 +40,7 @@ def is_local_name(host: str) -> bool:
 
 
 class Keys:
-    """The API keys of the service. A client sends one of them. If there are no keys, clients need none."""
+    """The API keys of the service. A client must send one of them. If there are no keys, it sends none."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = [key.encode() for key in keys]
@@ -51,7 +51,8 @@ class Keys:
     def admit(self, shown: str) -> bool:
         """Return whether `shown` is one of the keys.
 
-        The time that this takes does not depend on how many characters of a key are right.
+        The comparison takes the same time however many characters of `shown` are right, so that its duration does not
+        help to guess a key.
         """
         return max((hmac.compare_digest(key, shown.encode()) for key in self._keys), default=False)
 

@@ -17,7 +17,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """Return a server-sent event."""
+    """Return a server-sent event whose data is `body` as JSON."""
     return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
@@ -37,12 +37,12 @@ class Answer:
             "system_fingerprint": fingerprint,
         }
         self.num_prompt_tokens = sum(len(member.context) for member in members[:: request.num_samples])
-        """Tokens of all prompts."""
+        """The number of tokens of all prompts."""
         self.num_tokens = 0
-        """Tokens that were generated so far."""
+        """The number of tokens generated so far, in all continuations."""
 
     def add(self, update: Update) -> dict[str, Any] | None:
-        """Add an update. Return what is new since the last update of its continuation, or None if nothing is new."""
+        """Add an update. Return what it adds to its continuation, as a choice in an event. Return None for nothing."""
         choice = self._choices[update.index]
         self.num_tokens += update.num_tokens - choice.num_tokens
         return choice.advance(update)
@@ -53,11 +53,11 @@ class Answer:
         return all(choice.is_finished for choice in self._choices)
 
     def whole(self) -> dict[str, Any]:
-        """Return the answer as one object."""
+        """Return the complete answer as one JSON object."""
         return {**self._head, "choices": [choice.whole() for choice in self._choices], "usage": self._usage()}
 
     def events(self, updates: Sequence[Update]) -> Iterator[bytes]:
-        """Yield the events of `updates`. When all continuations have ended, also yield the end of the stream."""
+        """Yield an event for each update that adds something. If the answer is complete, yield the stream's end."""
         options = self._request.stream_options
         wants_usage = options is not None and bool(options.include_usage)
         usage = {"usage": None} if wants_usage else {}
@@ -78,7 +78,7 @@ class Answer:
 
 
 class _Choice:
-    """A continuation, and which part of it was sent."""
+    """A continuation, which OpenAI's interface calls a choice, and how much of it was sent to the client."""
 
     def __init__(self, member: Member, tokenizer: Tokenizer, request: CompletionRequest) -> None:
         self._sample, self._tokenizer = member.sample, tokenizer
@@ -94,7 +94,7 @@ class _Choice:
         self.is_finished = False
 
     def advance(self, update: Update) -> dict[str, Any] | None:
-        """Return what is new since the last call, as a choice of a stream. Return None if nothing is new."""
+        """Return what is new since the last call, as a choice in an event. Return None if nothing is new."""
         new = update.text[len(self._text) :]
         logprobs = self._logprobs(update)
         self._index, self.num_tokens, self._finish = update.index, update.num_tokens, update.finish
@@ -108,7 +108,7 @@ class _Choice:
         return delta
 
     def whole(self) -> dict[str, Any]:
-        """Return the continuation as a choice of an answer."""
+        """Return the whole continuation as a choice in the answer."""
         whole = {**self._parts[-1], "text": "".join(part["text"] for part in self._parts)}
         if self._num_likeliest is not None:
             parts = [part["logprobs"] for part in self._parts if part["logprobs"]]
@@ -116,7 +116,7 @@ class _Choice:
         return whole
 
     def _logprobs(self, update: Update) -> dict[str, Any] | None:
-        """Return the log probabilities of the tokens that begin in the text of `update` and were not sent before.
+        """Return the log probabilities of tokens that were not sent before and that begin in the text of `update`.
 
         Return None if there are no such tokens, or if the request does not include log probabilities. The end-of-text
         token and tokens after a stop string are left out, since they are not in the text.
@@ -138,7 +138,7 @@ class _Choice:
         return found if found["tokens"] else None
 
     def _begin(self, token: int) -> int:
-        """Return the index in the text at which a token begins."""
+        """Return the index in the text, in characters, at which the token with the number `token` begins."""
         while len(self._begins) <= token:
             self._begins.append(
                 len(self._tokenizer.decode_after(self._sample.prompt, self._sample.tokens[: len(self._begins)]))

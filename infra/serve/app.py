@@ -65,20 +65,20 @@ class Service:
         return _Counted(Starlette(routes=routes, exception_handlers=handlers), self._metrics)
 
     def stop(self, seconds: float) -> None:
-        """Refuse further requests. Requests in progress end after at most `seconds`."""
+        """Refuse further requests. Requests in progress may go on for at most `seconds` seconds."""
         self._is_stopping = True
         self._models.close(seconds)
 
     def end(self, seconds: float) -> None:
-        """End the requests that are still in progress, and wait for the threads, for each at most `seconds`."""
+        """End the requests still in progress. Wait for each engine's thread to end, but at most `seconds` seconds."""
         self._models.close(0)
         self._models.join(seconds)
 
     def _guarded(self, handler: Handler) -> Handler:
         """Return a handler that checks the API key before it calls `handler`. Without keys, it checks the Host header.
 
-        Without the check of the Host header, a page in the user's browser could reach a service on loopback by a host
-        name of the page that resolves to 127.0.0.1 (DNS rebinding).
+        The check of the Host header prevents DNS rebinding: a web page in the user's browser could let its own host
+        name resolve to 127.0.0.1, and so reach a service on loopback.
         """
 
         async def guarded(request: Request) -> Response:
@@ -115,7 +115,7 @@ class Service:
             return JSONResponse(answer.whole())
 
     async def _submit(self, asked: CompletionRequest, arrived: float) -> tuple[Served, Job, _Updates]:
-        """Submit a request to the engine of the present model."""
+        """Submit a request to the current model's engine. If that engine has been replaced, try its successor."""
         while not self._is_stopping:
             served = self._models.current
             _check_name(asked.model, served)
@@ -133,7 +133,7 @@ class Service:
         raise errors.stopping(RETRY_SECONDS)
 
     def _end(self, served: Served, job: Job, answer: Answer, arrived: float) -> None:
-        """Record the end of a request. If its answer is not complete, cancel its job."""
+        """Record the end of a request. If the answer is not complete, cancel the job."""
         if not answer.is_complete:
             served.engine.cancel(job)
             self._metrics.unfinished.inc()
@@ -158,9 +158,9 @@ class Service:
 
 
 class _Updates:
-    """The latest update of each continuation of a job. A slow reader misses earlier ones.
+    """The latest update of each continuation of a job. If the reader is slow, it misses earlier updates.
 
-    The engine puts updates from another thread.
+    The engine's thread calls `put` and `fail`. The server's event loop awaits `next`.
     """
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class _Updates:
         self._changed = asyncio.Event()
 
     def put(self, update: Update) -> None:
-        """Store an update. It replaces an earlier update of its continuation."""
+        """Store an update in place of the last one of the same continuation."""
         self._call(lambda: self._latest.update({update.index: update}))
 
     def fail(self, error: Exception) -> None:
@@ -224,7 +224,7 @@ async def _events(answer: Answer, updates: list[Update], later: _Updates) -> Asy
 
 
 class _EventStream(StreamingResponse):
-    """A stream of events. `ending` is closed when the stream is complete or cancelled, or its client disconnects."""
+    """A response that streams events. `ending` is closed when the stream ends, is cancelled, or loses its client."""
 
     def __init__(self, events: AsyncIterator[bytes], ending: ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -232,19 +232,19 @@ class _EventStream(StreamingResponse):
         self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
+        """Send the events to the client."""
         with self._ending:
             await super().__call__(scope, receive, send)
 
 
 class _Counted:
-    """An ASGI application that counts the answers of another one, by route and status."""
+    """An ASGI application that calls the application `app`, and counts its answers by route and status."""
 
     def __init__(self, app: Starlette, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Pass a request to the application, and count the answer."""
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -257,9 +257,9 @@ class _Counted:
 
 
 async def _body(request: Request) -> bytes:
-    """Return the body of a request, which must be JSON of a limited size.
+    """Return the body of a request. Refuse it if it is too large, or if its content type is not JSON.
 
-    Other content types are refused, because a page in the user's browser can send them to any address.
+    With other content types, a web page in the user's browser could send requests to this service.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The Content-Type must be application/json.")
@@ -279,7 +279,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _unless_left(request: Request, waiting: Coroutine[Any, Any, Result]) -> Result:
-    """Return the result of `waiting`. Raise ClientDisconnect as soon as the client disconnects."""
+    """Await the coroutine `waiting` and return its result. If the client disconnects first, raise ClientDisconnect."""
     wanted = asyncio.ensure_future(waiting)
     left = asyncio.ensure_future(_wait_until_left(request))
     try:

@@ -1,7 +1,7 @@
 """The thread that generates the text of all requests in one batch.
 
-A request joins the batch between two tokens of the other requests. The engine does not depend on HTTP. It calls the
-functions of each job from its own thread.
+A new request does not wait for the end of the others: it joins the batch between two decoding steps. The engine does
+not depend on HTTP. Its thread calls the functions of each job.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TooLateError(Exception):
 
 @dataclass(frozen=True)
 class Update:
-    """The state of a continuation after a token."""
+    """The state of a continuation after one of its tokens was generated."""
 
     index: int
     """Number of the continuation in its job, from 0."""
@@ -58,7 +58,7 @@ class Job:
     on_failure: Callable[[Exception], None]
     """Called once if the job fails. No other call follows."""
     deadline: float = float("inf")
-    """The time, by `time.monotonic`, at which the job ends with the text generated so far."""
+    """The time, by `time.monotonic`, at which the job ends with its text so far, or fails if it is still queued."""
     is_over: bool = False
     """Whether the job was cancelled, or has failed."""
 
@@ -72,14 +72,14 @@ class _Choice:
     member: Member
 
     def update(self, finish: Finish | None) -> Update:
-        """Return the state of the continuation."""
+        """Return the current state of the continuation. `finish` is the reason why it ended, or None if it goes on."""
         sample = self.member.sample
         text = sample.text if finish else sample.final_text(self.member.settings.stop)
         return Update(self.index, text, len(sample.tokens), finish)
 
 
 class Engine:
-    """A thread with a batch and a queue. After `close`, the thread ends when its jobs are done."""
+    """A batch, a queue, and the thread that generates. After `close`, the thread ends when all jobs are done."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Engine:
             self._changed.notify()
 
     def close(self, seconds: float = float("inf")) -> None:
-        """Take no more jobs. The present jobs end after at most `seconds`."""
+        """Take no more jobs. Jobs already submitted may go on for at most `seconds` seconds."""
         limit = time.monotonic() + seconds
         with self._changed:
             self._is_closed = True
@@ -142,7 +142,7 @@ class Engine:
             self._changed.notify()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait for the end of the thread, after `close`."""
+        """Wait for the end of the thread, at most `seconds` seconds. `close` must have been called before."""
         self._thread.join(seconds)
 
     def _run(self) -> None:
@@ -151,7 +151,7 @@ class Engine:
             try:
                 self._round(batch)
             except Exception as error:
-                log.exception("the batch failed; its %d continuations are given up", len(self._running))
+                log.exception("the batch failed; its %d continuations are abandoned", len(self._running))
                 batch = Batch(self._model, self._tokenizer)
                 self._fail({choice.job for choice in self._drop(list(self._running))}, error)
 
@@ -165,7 +165,7 @@ class Engine:
         return True
 
     def _round(self, batch: Batch) -> None:
-        """Remove continuations from the batch and add others to it, then generate one token of each."""
+        """Remove dropped continuations from the batch, add queued ones, and generate one token of each in the batch."""
         batch.remove(self._leave())
         joining = self._admit()
         if joining:
@@ -185,7 +185,7 @@ class Engine:
     def _leave(self) -> list[Member]:
         """Drop the continuations of jobs that are over or past their deadline. Return those to remove from the batch.
 
-        At the deadline, a continuation in the batch ends with its text so far, and a waiting one makes its job fail.
+        At the deadline, a continuation in the batch ends with its text so far. One in the queue makes its job fail.
         """
         now = time.monotonic()
         late = {each.job for each in tuple(self._waiting) if each.job.deadline <= now and not each.job.is_over}
@@ -200,7 +200,7 @@ class Engine:
         return [choice.member for choice in leaving]
 
     def _admit(self) -> list[Member]:
-        """Move continuations from the queue to the batch, as many as there is room for."""
+        """Take as many continuations from the queue as the batch has room for, and return them."""
         with self._changed:
             num_free = self._limits.max_batch - len(self._running)
             admitted = [self._waiting.popleft() for _ in range(min(num_free, len(self._waiting)))]
@@ -208,7 +208,7 @@ class Engine:
         return [choice.member for choice in admitted]
 
     def _drop(self, members: Sequence[Member]) -> list[_Choice]:
-        """Remove `members` from the running continuations, and return these continuations."""
+        """Remove `members` from the running continuations. Return the `_Choice` of each of them."""
         with self._changed:
             return [self._running.pop(member) for member in members]
 

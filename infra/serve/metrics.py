@@ -46,12 +46,12 @@ class Metrics:
         self._model = Gauge("nightjar_model", "The model in use", ["model", "fingerprint"], registry=registry)
 
     def count_step(self, num_tokens: int) -> None:
-        """Count a decoding step."""
+        """Count a decoding step that generated `num_tokens` tokens."""
         self.steps.inc()
         self.tokens.inc(num_tokens)
 
     def watch(self, running: Callable[[], float], waiting: Callable[[], float]) -> None:
-        """Set the functions that return the present numbers of continuations in the batch and in the queue."""
+        """Set the functions that return the current numbers of continuations in the batch and in the queue."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
 

@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A loaded model."""
+    """A loaded model and the engine that generates with it."""
 
     names: tuple[str, ...]
     """The names that clients may use for the model."""
     uri: str
     version: str
-    """The version of the champion's file that names the model. Empty if the model was not loaded as a champion."""
+    """The version of the champion's file when the model was loaded. Empty if the model was not loaded as a champion."""
     fingerprint: str
     """The first 16 characters of the model's fingerprint."""
     loaded_at: int
@@ -59,13 +59,13 @@ class Models:
         self._stop = threading.Event()
         self._retired: list[Engine] = []
         self.on_reload: Callable[[bool], None] = lambda success: None
-        """Called after each attempt to load another champion, with whether it succeeded."""
+        """Called after each attempt to load another champion. The argument says whether the attempt succeeded."""
         self.current = self._load()
 
     def follow(self, seconds: float) -> threading.Thread | None:
-        """Start a thread that looks every `seconds` for another champion.
+        """Start a thread that checks every `seconds` seconds for another champion, and return the thread.
 
-        Return None without a thread if the model was not named as a champion.
+        If the service serves a fixed model instead of a champion, start no thread and return None.
         """
         if self._pipeline is None:
             return None
@@ -74,13 +74,13 @@ class Models:
         return thread
 
     def close(self, seconds: float) -> None:
-        """Take no more requests. Requests in progress end after at most `seconds`."""
+        """Take no more requests. Requests in progress may go on for at most `seconds` seconds."""
         self._stop.set()
         for engine in self._engines():
             engine.close(seconds)
 
     def join(self, seconds: float) -> None:
-        """Wait for the end of all engines, for each at most `seconds`."""
+        """Wait for the threads of all engines to end, at most `seconds` seconds for each."""
         for engine in self._engines():
             engine.join(seconds)
 
@@ -88,7 +88,7 @@ class Models:
         return [self.current.engine, *self._retired]
 
     def _follow(self, seconds: float) -> None:
-        """Look for another champion until the service stops. After each failure, wait twice as long."""
+        """Check every `seconds` seconds for another champion, until the service stops. Failures double the pause."""
         wait = seconds
         while not self._stop.wait(wait):
             try:
@@ -104,7 +104,7 @@ class Models:
             wait = max(seconds, min(2 * wait, _MOST_WAIT_SECONDS))
 
     def _reload(self) -> None:
-        """Load the champion if another model has become the champion."""
+        """If another model has become the champion, load it."""
         assert self._pipeline is not None
         _, version = read_champion(self._pipeline)
         if version not in (self.current.version, ""):
@@ -112,10 +112,10 @@ class Models:
             self.on_reload(True)
 
     def _stay(self, reason: str) -> None:
-        """Keep the present model after a failure. Log the reason, unless the last attempt failed for the same one."""
+        """Keep the current model after a failure. Log `reason` once if attempts fail repeatedly for the same reason."""
         self.on_reload(False)
         if reason != self._last_failure:
-            log.warning("the champion cannot be loaded, so the present model stays in use: %s", reason)
+            log.warning("the champion cannot be loaded, so the current model stays in use: %s", reason)
         self._last_failure = reason
 
     def _replace(self, loaded: Served) -> None:

@@ -99,7 +99,7 @@ class CompletionRequest(BaseModel):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Return the texts that end a continuation."""
+        """Return the stop strings: texts that end a continuation."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def settings(self) -> GenerationSettings:
@@ -120,10 +120,10 @@ class CompletionRequest(BaseModel):
         )
 
     def members(self, model: InferenceModel, tokenizer: Tokenizer, limits: Limits) -> list[Member]:
-        """Return the requested continuations.
+        """Return one `Member` of the batch for each requested continuation.
 
         Raises:
-            ApiError: if the request exceeds the limits, or the model cannot read a prompt.
+            ApiError: if the request exceeds the limits, or a prompt is too long or has unknown token ids.
         """
         settings = self.settings()
         if settings.max_tokens > limits.max_tokens:
@@ -153,7 +153,7 @@ class CompletionRequest(BaseModel):
 
 
 def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> list[str | list[int]]:
-    """Return the prompts of a request, each as a text or as a list of tokens."""
+    """Return the prompts of a request. Each is a text or a list of token ids."""
     if not isinstance(prompt, list):
         return [prompt or ""]
     if not prompt:
@@ -163,7 +163,7 @@ def _as_list(prompt: str | list[str] | list[int] | list[list[int]] | None) -> li
 
 
 def _read(prompt: str | list[int], model: InferenceModel, tokenizer: Tokenizer) -> tuple[str, list[int]]:
-    """Return the text of a prompt, and its tokens. An empty prompt gets the end-of-text token.
+    """Return the text and the token ids of a prompt. For an empty prompt, the ids are [end-of-text token].
 
     Raises:
         ApiError: if the prompt does not fit the model's context, or if a token is not in the vocabulary.

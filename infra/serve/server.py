@@ -14,13 +14,13 @@ from infra.serve.app import Service
 
 MOST_CONNECTIONS = 1000
 _END_SECONDS = 5
-"""Seconds for threads to end. A thread that still computes while Python exits could crash the process."""
+"""Seconds to wait for threads before Python exits. A thread that still computes then could crash the process."""
 _SEND_SECONDS = 2
-"""Seconds to send the ends of texts that were cut short because the server stops."""
+"""Seconds to send the last text of requests that end early because the server stops."""
 
 
 class Server(uvicorn.Server):
-    """A server that calls `on_ready` and `on_stop`, and ends with exit code 0 after SIGTERM."""
+    """A uvicorn server that calls `on_ready` and `on_stop`. After SIGTERM the process ends with exit code 0."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -37,7 +37,7 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop the server. SIGTERM is not left to uvicorn, which would send it to this process again at the end."""
+        """Stop the server. SIGTERM is not passed to uvicorn, which would send it to this process again at the end."""
         if sig == signal.SIGTERM:
             self.should_exit = True
         else:
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
 
 
 def run(service: Service, sock: socket.socket, drain_seconds: float, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or Ctrl-C. Requests in progress then end after at most `drain_seconds`."""
+    """Serve until SIGTERM or Ctrl-C. Requests in progress may then go on for at most `drain_seconds` seconds."""
     config = uvicorn.Config(
         service.app(),
         log_config=None,

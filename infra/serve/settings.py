@@ -1,4 +1,4 @@
-"""Settings of the service, which are options of ``nightjar serve``."""
+"""The limits of the service. Each is an option of ``nightjar serve``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of the service."""
+    """How many continuations the service runs and queues, and how long they may be."""
 
     max_batch: int = 32
-    """The most continuations that are generated together."""
+    """The maximum number of continuations in the batch."""
     max_queue: int = 256
-    """The most continuations that wait for a place in the batch. Further requests are refused."""
+    """The maximum number of continuations that wait for a place in the batch. Further requests are refused."""
     max_tokens: int = 1024
-    """The most tokens of a continuation."""
+    """The maximum number of tokens of a continuation."""
     timeout_seconds: float = 120
-    """The longest time of a request, from its arrival to its last token."""
+    """The maximum time of a request, from its arrival to its last token."""
 
     @property
     def max_choices(self) -> int:

@@ -63,7 +63,10 @@ def _read_stamp() -> dict[str, str]:
 
 
 def _new_stamp() -> dict[str, str]:
-    """Return everything that the installation depends on. Without the variable TORCH, keep torch's installed build."""
+    """Return everything that the installation depends on, as the content of its stamp file.
+
+    Torch's build is the one in the variable TORCH, or else the one installed last, or else ``cpu``.
+    """
     build = os.environ.get("TORCH") or _read_stamp().get("torch", "cpu")
     if build not in ("cpu", "cuda"):
         raise SetupError(f"TORCH={build} is not a build of torch: use TORCH=cpu or TORCH=cuda")
@@ -81,7 +84,7 @@ def _has_java() -> bool:
 
 
 def _archive_name() -> str:
-    """Return the name of the archive of Spark's classes, which changes with Spark and Java.
+    """Return the file name of the archive of Spark's classes (see `infra.emr.jvm`), which depends on Spark and Java.
 
     Return an empty text if there is no archive.
     """

@@ -1,4 +1,4 @@
-"""Install Debian packages without a password: as root, or with sudo if it needs no password.
+"""Install Debian packages without a password: as root, or with sudo if sudo needs no password.
 
 Runs with any version of Python, because ``setup.sh`` may use it to install a supported one:
 ``python3 -m infra.setup.apt PACKAGE...``.
@@ -13,7 +13,10 @@ import sys
 
 
 def install_one_of(*packages: str) -> str | None:
-    """Install the first of `packages` that this release of Debian or Ubuntu has; return its name, or None."""
+    """Install the first of `packages` that this release of Debian or Ubuntu has, and return its name.
+
+    Return None if nothing was installed.
+    """
     apt_get = _command()
     if apt_get is None:
         return None
@@ -29,7 +32,7 @@ def install_one_of(*packages: str) -> str | None:
 
 
 def _command() -> list[str] | None:
-    """Return the command line of apt-get. Return None if apt-get is missing, or if it needs a password."""
+    """Return the start of an apt-get command. Return None if apt-get is missing or sudo needs a password."""
     if shutil.which("apt-get") is None:
         return None
     command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]

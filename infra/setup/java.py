@@ -39,7 +39,7 @@ class Java(NamedTuple):
 def probe(executable: str | Path) -> Java | None:
     """Run an executable ``java``, and return the Java that it belongs to.
 
-    Return None if it is not Java. macOS has such a stub if no Java is installed.
+    Return None if it is not a real Java. macOS has a stub with this name if no Java is installed.
     """
     command = [str(executable), "-XshowSettings:properties", "-version"]
     try:
@@ -53,7 +53,7 @@ def probe(executable: str | Path) -> Java | None:
 
 
 def find(environment: Mapping[str, str], patterns: Sequence[str] = PATTERNS) -> tuple[Java | None, list[Java]]:
-    """Return the first Java with a version in `VERSIONS`, and the others that were found before it.
+    """Return the first Java with a version in `VERSIONS`, and a list of Javas with other versions found before it.
 
     JAVA_HOME is searched first, then PATH, then `patterns`. Return None instead of a Java if no version fits.
     """
@@ -76,7 +76,7 @@ def find_or_install(environment: Mapping[str, str], patterns: Sequence[str] = PA
     """Find a Java with a version in `VERSIONS`, or install one if that needs no password.
 
     Raises:
-        SetupError: if there is no such Java, and none could be installed. The message lists the others.
+        SetupError: if there is no such Java, and none could be installed. The message lists Javas of other versions.
     """
     java, rejected = find(environment, patterns)
     if java is None and apt.install_one_of(*(f"openjdk-{version}-jre-headless" for version in VERSIONS)):

@@ -1,4 +1,4 @@
-"""Install the lock and torch into the virtual environment of the running Python.
+"""Install the locked requirements and torch into the virtual environment of the running Python.
 
 On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build has a local part, ``2.13.0+cpu``.
 No other build has exactly that version, whichever index it comes from. The hashes of the CPU build are in
@@ -27,7 +27,7 @@ class SetupError(InputError):
 class Installer:
     """Installs packages with uv, which takes seconds, or with pip if uv fails.
 
-    pip has its own configuration, which may name the only index or certificate that works on a machine.
+    uv does not read pip's configuration, which may name the only index or certificate that works on a machine.
     """
 
     def __init__(self, uv: str, python: str = sys.executable) -> None:
@@ -36,9 +36,9 @@ class Installer:
         self._python = python
 
     def sync(self, lock: Path, kept: list[str]) -> bool:
-        """Install the packages of a lock, and check their hashes. Return whether that succeeded.
+        """Install the packages in the lock file `lock`, and check their hashes. Return whether that succeeded.
 
-        uv removes all other packages except those in `kept`. pip removes nothing.
+        uv removes all packages that are neither in the lock nor in `kept`. pip removes nothing.
         """
         command = [*self._uv, "sync", *self._options, str(lock), "-"]
         if subprocess.run(command, input="\n".join(kept), text=True, check=False).returncode == 0:
@@ -59,9 +59,9 @@ class Installer:
 
 
 def installed_torch(version: str, build: str, venv: Path) -> list[str]:
-    """Return torch and its CUDA packages as requirements if `venv` has this build and version, or else an empty list.
+    """Return the installed torch and its CUDA packages as requirements, such as ``torch==2.13.0+cpu``.
 
-    `version` has no local part such as ``+cpu``.
+    Return an empty list if `venv` does not have this version and build. `version` has no local part such as ``+cpu``.
     """
     folders = [str(folder) for folder in venv.glob("lib/python3.*/site-packages")]
     found = {package.name: package for package in metadata.distributions(path=folders)}
@@ -76,9 +76,9 @@ def installed_torch(version: str, build: str, venv: Path) -> list[str]:
 
 
 def install_torch(version: str, build: str, index: str | None, installer: Installer) -> None:
-    """Install torch. The CPU build for Linux comes from `index`.
+    """Install torch. `index` is the URL of a package index with the CPU build for Linux.
 
-    Without `index`, try the indexes in pip's configuration, and then PyTorch's index.
+    If `index` is None, try the indexes in pip's configuration, and then PyTorch's index.
 
     Raises:
         SetupError: if torch cannot be installed.

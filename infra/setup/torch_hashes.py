@@ -1,7 +1,8 @@
 """Write the hashes of torch's wheels into ``requirements/torch-*.txt``: ``make torch-hashes``.
 
-The CPU build's hashes are in the links of PyTorch's index. The build for GPUs needs CUDA packages of several indexes,
-so uv resolves all of them. Run this after the version in ``requirements/torch.txt`` has changed. It needs a network.
+The hashes of the CPU build are read from the links in PyTorch's index. The build for GPUs needs CUDA packages from
+several indexes, so uv resolves its requirements and their hashes. Run this command after the version in
+``requirements/torch.txt`` has changed. It needs internet access.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from infra.setup.packages import CPU_INDEX, CPU_LOCK, SetupError
 
 CUDA_LOCK = Path("requirements/torch-cuda.txt")
 PYTHONS = ("cp311", "cp312", "cp313")
-"""Versions of Python that a machine may have. The nodes of a cluster have the first."""
+"""The versions of Python for which hashes are written, as wheel tags. The nodes of a cluster have the first."""
 BUILDS = {
     "+cpu ; sys_platform == 'linux'": ("+cpu", ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")),
     " ; sys_platform == 'darwin'": ("", ("macosx_14_0_arm64",)),
 }
-"""For each end of a requirement: the local version of its wheels, and their platforms."""
+"""The CPU builds: a dict from the end of the requirement to the local version and the platforms of its wheels."""
 _LINK = re.compile(r'href="[^"]*?/?([^/"#]+\.whl)#sha256=([0-9a-f]{64})"')
 _SECONDS = 60
 
 
 def main() -> int:
-    """Write both files and return the exit code."""
+    """Write ``torch-cpu.txt`` and ``torch-cuda.txt``, and return the exit code."""
     version = pinned("torch", TORCH)
     try:
         with urlopen(f"{CPU_INDEX}/torch/", timeout=_SECONDS) as page:  # noqa: S310 - a fixed https address
@@ -47,12 +48,14 @@ def main() -> int:
 
 
 def read_index(page: str) -> dict[str, str]:
-    """Return the hash of each wheel that a page of an index links to, by the wheel's name."""
+    """Return a dict from the names of the wheels that a page of a package index links to, to their hashes."""
     return {unquote(name): sha256 for name, sha256 in _LINK.findall(page)}
 
 
 def cpu_lines(listed: dict[str, str], version: str) -> list[str]:
-    """Return the requirements of the CPU build with the hashes of all machines.
+    """Return the lines that require torch's CPU build, with the hashes of its wheels for all platforms.
+
+    `listed` is the result of `read_index`.
 
     Raises:
         SetupError: if the index lacks one of the wheels.
@@ -68,7 +71,7 @@ def cpu_lines(listed: dict[str, str], version: str) -> list[str]:
 
 
 def _cuda_pin() -> str:
-    """Return the requirement of torch's build for GPUs from its lock, such as ``torch==2.13.0+cu126``."""
+    """Return the requirement of torch in ``torch-cuda.txt``, such as ``torch==2.13.0+cu126``."""
     found = re.search(r"^torch==[^\s\\;]+", CUDA_LOCK.read_text("utf-8"), re.MULTILINE)
     if found is None:
         raise SetupError(f"{CUDA_LOCK} does not pin torch: write torch==VERSION+cuNNN")
@@ -76,7 +79,7 @@ def _cuda_pin() -> str:
 
 
 def _cuda_lines(pin: str) -> list[str]:
-    """Return the requirements of the build for GPUs and of its dependencies, with hashes, for the nodes."""
+    """Return the lines that require torch's build for GPUs and its dependencies, with hashes for the nodes."""
     build = pin.rpartition("+")[2]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "torch.in"
@@ -92,7 +95,7 @@ def _cuda_lines(pin: str) -> list[str]:
 
 
 def _replace(path: Path, lines: list[str]) -> None:
-    """Replace the requirements in a file. Keep its comments, except those with the word ``unchecked``."""
+    """Replace the requirements in a file with `lines`. Keep its comments, except those with the word ``unchecked``."""
     comments = [line for line in path.read_text("utf-8").splitlines() if line.startswith("#")]
     kept = [line for line in comments if "unchecked" not in line]
     path.write_text("\n".join([*kept, *lines]) + "\n", "utf-8")

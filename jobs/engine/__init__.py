@@ -1,1 +1,1 @@
-"""Engines run a step's functions: on this machine, or on Spark."""
+"""Engines, which run the functions of a pipeline step on this machine or on Spark."""

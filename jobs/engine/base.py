@@ -1,4 +1,4 @@
-"""The contract between the steps and the engines that run their functions."""
+"""The interface of the engines, which run the functions of the pipeline steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 CAUSE_SECONDS = 2.0
-"""Seconds that a worker waits before it raises an error that the end of another worker may have caused.
+"""Seconds that a worker waits before it raises an error that may be the effect of another worker's end.
 
 The driver then receives the other worker's error first.
 """
@@ -40,7 +40,7 @@ class WorkerContext:
 
     rank: int
     threads: int
-    """Cores that this worker may use."""
+    """The number of cores that this worker may use."""
     hosts: Sequence[str]
     """Host names of all workers, by rank."""
     all_gather: Callable[[str], list[str]]
@@ -63,7 +63,7 @@ class WorkerContext:
 
 
 def single_worker(threads: int) -> WorkerContext:
-    """Return the context of a worker group of one, in this process."""
+    """Return the context of a worker that is alone in its group and runs in this process."""
     return WorkerContext(0, threads, [socket.gethostname()], lambda text: [text])
 
 
@@ -84,7 +84,7 @@ def run_worker(function: Callable[[WorkerContext], Result], context: WorkerConte
 
 
 class Engine(Protocol):
-    """Runs functions. Functions and arguments must be picklable, since they may travel to other machines."""
+    """Runs functions. Functions and their arguments must be picklable, since they may be sent to other machines."""
 
     name: str
 
@@ -96,13 +96,13 @@ class Engine(Protocol):
         """
 
     def task_threads(self, num_tasks: int) -> int:
-        """Return the number of threads for each of `num_tasks` tasks of a `map`, so that the tasks use all cores."""
+        """Return how many threads each of `num_tasks` tasks of a `map` may use, so that together they use all cores."""
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
         """Run `function` in `workers` tasks at the same time and return the result of rank 0.
 
         Raises:
-            NightjarError: the error that a worker raised, if it is of this type.
+            NightjarError: the error that a worker raised, if it raised a `NightjarError`.
             WorkerLostError: if a worker was killed, crashed, or raised an error of another type.
         """
 

@@ -1,4 +1,4 @@
-"""Describes an error of Spark in one line: its innermost cause, and this project's settings to change."""
+"""Describes an error from Spark in one line: its innermost cause, and which settings of this project to change."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _ADVICE = (
 
 
 def start_error(error: Py4JError, master: str) -> NightjarError:
-    """Return the error of a Spark application that did not start.
+    """Return the error to raise if a Spark application did not start.
 
-    It is an `InputError`, after which no retry follows, if the settings need more memory than the cluster allows.
+    If the settings need more memory than the cluster allows, return an `InputError`, after which no retry follows.
     """
     reason = innermost(error)
     message = f"Spark on {master} did not start: {with_advice(reason)}"
@@ -47,7 +47,7 @@ def start_error(error: Py4JError, master: str) -> NightjarError:
 
 
 def innermost(error: Py4JError) -> str:
-    """Return the line of the exception that caused all others: a task's Python exception, or else Java's."""
+    """Return, in one line, a task's Python exception. If there is none, return the innermost Java exception."""
     text = str(error)
     python = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception): .+)$", text, re.MULTILINE)
     if "PythonException" in text and python:
@@ -61,7 +61,10 @@ def innermost(error: Py4JError) -> str:
 
 
 def with_advice(reason: str, sizes: Mapping[str, str] | None = None) -> str:
-    """Return a reason. If it is a known one, append the settings to change."""
+    """Return `reason`. If it matches a pattern of `_ADVICE`, append which settings to change.
+
+    `sizes` are the memory sizes of an executor, as `LossWatch.sizes`.
+    """
     for pattern, advice in _ADVICE:
         if pattern.search(reason):
             known = sizes or {"memory": "too little", "overhead": "too little"}
@@ -70,7 +73,7 @@ def with_advice(reason: str, sizes: Mapping[str, str] | None = None) -> str:
 
 
 def lost_error(message: str, sizes: Mapping[str, str] | None = None) -> WorkerLostError:
-    """Return the error for the loss of an executor that `message` describes, with the settings to change."""
+    """Return the error to raise for the lost executor that `message` describes. It says which settings to change."""
     kind = MemoryLimitError if MEMORY.search(message) else WorkerLostError
     return kind(with_advice(" ".join(message.split()), sizes))
 

@@ -1,7 +1,7 @@
-"""Spark's event logs of a run: kept in the run's folder, and opened with Spark's own history server.
+"""Keeps Spark's event logs in the run's folder, and shows them with Spark's own history server.
 
-A cluster may be configured to write event logs. EMR writes them to its HDFS, which is lost with the cluster. So the log
-is copied when the application ends, wherever it was written. Nothing is copied if the application's driver was killed.
+A cluster may already be configured to write event logs: EMR writes them to HDFS, which is lost with the cluster. So
+when an application ends, its log is copied to the run's folder. If the driver was killed, the log is not copied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SERVER = "org.apache.spark.deploy.history.HistoryServer"
 
 
 def settings(folder: Path) -> dict[str, str]:
-    """Return the settings of an application that logs its events to one compressed file in a local folder."""
+    """Return the Spark settings with which an application logs its events to one compressed file in a local folder."""
     return {
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": folder.as_uri(),
@@ -34,7 +34,7 @@ def settings(folder: Path) -> dict[str, str]:
 
 
 def fetch(jvm: Any, hadoop_conf: Any, log_dir: str, application: str, folder: Path) -> None:
-    """Copy an application's event log to a local folder, through the Hadoop file systems of Spark's JVM."""
+    """Copy an application's event log from `log_dir`, which may be on HDFS, to a local folder. Spark's JVM reads it."""
     pattern = jvm.org.apache.hadoop.fs.Path(f"{log_dir.rstrip('/')}/*{application}*")
     system = pattern.getFileSystem(hadoop_conf)
     for found in system.globStatus(pattern) or ():

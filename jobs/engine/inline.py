@@ -1,4 +1,4 @@
-"""Run a step's functions on this machine, without a JVM; a worker group is a set of local processes."""
+"""Runs a step's functions on this machine, without a JVM. A worker group is a set of local processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jobs.metrics.stats import ExecutorRow, StageRow
 log = logging.getLogger(__name__)
 
 _WATCHDOG = "worker "
-"""The text with which a watchdog's report about a worker that hung begins."""
+"""The beginning of the report that the watchdog writes about a worker that hangs."""
 
 
 class InlineEngine:
@@ -42,7 +42,7 @@ class InlineEngine:
         return num_cores()
 
     def run_worker_group(self, function: Callable[[WorkerContext], Result], workers: int, description: str) -> Result:
-        """Run `function` in this process, or in `workers` new processes; return the result of rank 0."""
+        """Run `function` in `workers` new processes, or in this process for one worker. Return the result of rank 0."""
         log.debug("%s: a group of %d workers", description, workers)
         threads = max(1, num_cores() // workers)
         if workers == 1:
@@ -61,7 +61,7 @@ class InlineEngine:
 
 
 class _WorkerGroup:
-    """The worker processes of a group. A pipe to each carries its texts for `all_gather`, then its result or error."""
+    """The worker processes of a group. Each sends its `all_gather` texts, then its result or error, through a pipe."""
 
     def __init__(self, function: Callable[[WorkerContext], Any], workers: int, threads: int, folder: Path) -> None:
         context = _process_context()
@@ -78,7 +78,7 @@ class _WorkerGroup:
             self._processes.append(process)
 
     def result(self) -> Any:
-        """Exchange the workers' texts until all workers have ended; return the result of rank 0."""
+        """Exchange the texts of `all_gather` until all workers have ended. Return the result of rank 0."""
         outcomes: dict[int, Any] = {}
         texts: dict[int, str] = {}
         try:
@@ -93,7 +93,10 @@ class _WorkerGroup:
         return outcomes[0]
 
     def _receive(self, rank: int, texts: dict[int, str], outcomes: dict[int, Any]) -> None:
-        """Receive one message of a worker. Once every worker has sent its text, send all texts to every worker."""
+        """Receive one message of a worker: a text for `all_gather`, its result or its error.
+
+        Once every worker has sent its text, send all texts to every worker.
+        """
         try:
             kind, value = self._pipes[rank].recv()
         except EOFError:
@@ -127,10 +130,10 @@ def _read(path: Path) -> str:
 
 
 def _process_context() -> ForkServerContext | SpawnContext:
-    """Return the context that starts workers, by forking a process that has imported the training code.
+    """Return the `multiprocessing` context that starts workers.
 
-    The import takes 2 s of CPU time. On macOS each worker is spawned and imports the code itself, because Apple's
-    libraries do not survive a fork.
+    Workers are forked from a process that has imported the training code, which takes 2 s of CPU time. On macOS each
+    worker is spawned and imports the code itself, because Apple's libraries do not work after a fork.
     """
     if sys.platform == "darwin":
         return multiprocessing.get_context("spawn")
@@ -148,7 +151,7 @@ def _run_worker(
     pipe: Connection,
     environment: dict[str, str],
 ) -> None:
-    """Run `function` as one worker of a group. A worker's process calls this function."""
+    """Run `function` as one worker of a group, in the worker's process. Send its result or error through `pipe`."""
     os.environ.clear()  # the process from which this one was forked has the environment of the first group
     os.environ.update(environment)
 
@@ -170,7 +173,7 @@ def _run_worker(
 
 
 def _exit_with_parent() -> None:
-    """Exit when the parent process has ended."""
+    """Wait for the end of the parent process, then exit."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

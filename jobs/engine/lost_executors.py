@@ -1,4 +1,4 @@
-"""Finds why a Spark job failed: the executors that it lost, each with YARN's reason, or else the job's exception."""
+"""Finds why a Spark job failed: because it lost executors (with YARN's reasons), or because of an exception."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _CRASH = re.compile(r"Python worker exited unexpectedly \(crashed\): (.*?)(?=\n\tat |\Z)", re.DOTALL)
 _LOST = re.compile(r"ExecutorLostFailure \((executor \S+)[^)]*\) Reason: ([^\n]+)")
 _SYMPTOM = re.compile(r"EOFException|Connection (closed|reset|refused)|Broken pipe|gloo")
-"""Errors of the other tasks in a worker group after an executor was lost."""
+"""Errors that the remaining workers of a group raise after an executor was lost. They are not the cause."""
 _POLL_SECONDS = 2.0
 _REASON_SECONDS = 15.0
 """Maximum seconds to wait for YARN's reason for a loss. The application master requests it every few seconds."""
@@ -57,7 +57,7 @@ class LossWatch:
         self._executors = executors
         self._seen: dict[str, Loss] = {}
         self._before: frozenset[str] = frozenset()
-        """The executors that were lost before the current job."""
+        """The ids of the executors that were lost before the current job."""
         self._lock = threading.Lock()
         conf = context.getConf()
         overhead = str(conf.get("spark.executor.memoryOverhead") or "Spark's default")
@@ -65,12 +65,12 @@ class LossWatch:
             "memory": str(conf.get("spark.executor.memory") or "1g"),
             "overhead": f"{overhead} MB" if overhead.isdecimal() else overhead,
         }
-        """The sizes of an executor, as messages name them."""
+        """The memory sizes of an executor, as texts for the messages of `failures.with_advice`."""
         self._reason_seconds = _REASON_SECONDS if str(context.master) == "yarn" else 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch for losses during the job that the block runs."""
+        """Watch for lost executors while the `with` block runs a job."""
         done = threading.Event()
         self.poll()
         self._before = frozenset(self._seen)
@@ -83,9 +83,9 @@ class LossWatch:
             thread.join()
 
     def of_job(self, *, wait: bool) -> list[Loss]:
-        """Return the losses since the last job began.
+        """Return the executors lost since the last job began.
 
-        With `wait`, wait for the first loss, for as long as YARN may take to report it.
+        If `wait` is True and no loss is known yet, wait for the first one, as long as YARN may take to report it.
         """
         deadline = time.monotonic() + (self._reason_seconds if wait else 0.0)
         while True:
@@ -96,15 +96,15 @@ class LossWatch:
             time.sleep(0.5)
 
     def last(self) -> str:
-        """Return the last known loss of the application, with the settings to change.
+        """Return a text about the last executor that the application lost, with the settings to change.
 
-        Return an empty text if no loss is known.
+        Return an empty text if the application lost none.
         """
         loss = next(reversed(self._seen.values()), None)
         return with_advice(str(loss), self.sizes) if loss else ""
 
     def poll(self) -> None:
-        """Look for new losses, and log them."""
+        """Look for executors that were lost since the last call, and log them."""
         with self._lock, suppress(Py4JError, OSError):  # the JVM may be gone
             for each in spark_status.lost_executors(self._context):
                 loss = Loss(**each)
@@ -129,7 +129,7 @@ class LossWatch:
 
 
 def job_error(error: Py4JError, losses: LossWatch | None) -> WorkerLostError:
-    """Return the error of a failed Spark job.
+    """Return the error to raise for the failed Spark job whose exception is `error`.
 
     `losses` is None on a local master, whose only executor is the driver.
     """

@@ -1,4 +1,4 @@
-"""Counts the slots that the settings of a Spark application promise and those that it has, and waits for the rest."""
+"""Counts the slots that a Spark application has now and those that its settings promise. Waits for missing slots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 WAIT_SECONDS = 1200.0
 """Maximum seconds to wait for the promised slots. A node may start late, or be lost and replaced."""
 SAY_SECONDS = 60.0
-"""Seconds between two log messages about missing slots."""
+"""Seconds between two log messages about missing slots, during the wait."""
 _LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,.*")
 
 
@@ -27,9 +27,9 @@ def is_local(context: SparkContext) -> bool:
 
 
 def promised(context: SparkContext) -> int | None:
-    """Return the number of slots that there are once all executors have started.
+    """Return the number of slots that the application has once all its executors have started.
 
-    Return None if the settings do not determine it.
+    Return None if the settings do not determine this number.
     """
     conf, master = context.getConf(), str(context.master)
     if is_local(context):
@@ -41,7 +41,7 @@ def promised(context: SparkContext) -> int | None:
 
 
 def promised_executors(context: SparkContext) -> int | None:
-    """Return the number of executors that the master URL or the settings name. Return None if neither does."""
+    """Return the number of executors in the master URL or in the settings. Return None if neither has such a number."""
     sizes = _LOCAL_CLUSTER.fullmatch(str(context.master))
     executors = sizes[1] if sizes else context.getConf().get("spark.executor.instances")
     return int(executors) if executors else None
@@ -123,5 +123,5 @@ def _is_dynamic(context: SparkContext) -> bool:
 
 
 def _jvm(context: SparkContext) -> Any:
-    """Return the SparkContext of the JVM."""
+    """Return the JVM's own SparkContext object, which has methods that PySpark's lacks."""
     return context._jsc.sc()

@@ -1,4 +1,4 @@
-"""Metrics of Spark's stages and executors, from the status store that also feeds Spark's web interface."""
+"""Metrics of Spark's stages and executors, read from the status store, the data source of Spark's web interface."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def executors(context: SparkContext) -> list[ExecutorRow]:
 
 
 def lost_executors(context: SparkContext) -> list[dict[str, str]]:
-    """Return the number and address of each executor that the application lost, and the cluster's reason.
+    """Return the id and address of each executor that the application lost, and the reason that the cluster gave.
 
-    Do not wait for events that Spark has not processed yet, so that frequent calls are cheap.
+    Do not wait until Spark has processed all events, so that frequent calls are cheap.
     """
     found = _plain(context._gateway, context._jsc.sc().statusStore().executorList(False))
     return [
@@ -53,19 +53,19 @@ def lost_executors(context: SparkContext) -> list[dict[str, str]]:
 
 
 def _without_stack(reason: str) -> str:
-    """Return a reason in one line, without the stack frames of the exceptions in it."""
+    """Return the text `reason` in one line, without the stack frames of exceptions."""
     return " ".join(line.strip() for line in reason.splitlines() if not _FRAME.match(line)).strip()
 
 
 def _store(context: SparkContext) -> tuple[Any, Any]:
-    """Return the status store, after it has processed all events, and the gateway to the JVM."""
+    """Wait until Spark has processed all events. Return its status store, and py4j's gateway to the JVM."""
     gateway, jvm_context = context._gateway, context._jsc.sc()
     jvm_context.listenerBus().waitUntilEmpty()
     return jvm_context.statusStore(), gateway
 
 
 def _plain(gateway: Any, objects: Any) -> Any:
-    """Return objects of the JVM as Spark's REST interface sends them.
+    """Return objects of the JVM as Python values, with the fields of Spark's REST interface.
 
     This takes one call into the JVM instead of one for each field.
     """

@@ -18,7 +18,7 @@ from jobs.prices.metering import ClusterUse, InstanceSpan
 LEAST_SECONDS = 60.0
 """The minimum time that AWS charges for an instance."""
 WITHOUT_STEP = "start and end"
-"""The part of a bill that belongs to no step: clusters that start, wait between steps, and end."""
+"""The name of the part of a bill that belongs to no step: clusters that start, wait between steps, and end."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Charge:
 
     seconds: float = 0.0
     usd: float | None = None
-    """None if a price is not known."""
+    """The cost in USD. None if a price is not known."""
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What the clusters of a run have used."""
+    """The instance seconds and the cost of a run's clusters."""
 
     total: Charge = Charge()
     steps: Mapping[str, Charge] = field(default_factory=dict)
-    """The charge by step, with `WITHOUT_STEP` for the rest. Empty if it is not known when the steps ran."""
+    """A dict from steps to charges; `WITHOUT_STEP` has the rest. Empty if it is not known when the steps ran."""
     instances: Mapping[str, Charge] = field(default_factory=dict)
-    """The charge by type and market of the instances."""
+    """A dict from the type and market of instances, such as ``m5.xlarge spot``, to charges."""
     at_most: bool = False
     """Whether the cost is an upper bound, because a spot price is not known."""
     is_final: bool = True
@@ -82,7 +82,7 @@ def _rounded(charge: Charge) -> dict[str, float | None]:
 
 
 def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bill:
-    """Return the bill for the use of clusters. `prices` is called only if the record of a cluster lacks a rate."""
+    """Return the bill for the clusters `uses`. Call `prices` only if the record of a cluster lacks a rate."""
     seconds, usd = defaultdict[str, float](float), defaultdict[str, float](float)
     by_type, usd_by_type = defaultdict[str, float](float), defaultdict[str, float](float)
     missing, at_most, is_final, has_steps, num_unknown = list[str](), False, True, False, 0
@@ -130,7 +130,10 @@ def make_bill(uses: Iterable[ClusterUse], prices: Callable[[], PriceBook]) -> Bi
 
 
 def rate_of(use: ClusterUse, span: InstanceSpan, prices: Callable[[], PriceBook]) -> Rate:
-    """Return the cost of an instance per hour: the rate recorded when the cluster ended, or else at today's prices."""
+    """Return the cost per hour of one instance of `span`.
+
+    It is the rate recorded when the cluster ended. If none was recorded, it is computed from the current `prices`.
+    """
     if (recorded := use.rates.get(span.name)) is not None:
         return Rate(recorded, span.name in use.bounds)
     return prices().rate(span.type, span.market, use.region, use.disk_gb)

@@ -1,6 +1,7 @@
 """The known prices of AWS, from the dated file of this package and from the user's own file.
 
-Each price names its source. An unknown price stays unknown: no other price is used instead.
+Each price names its source. An unknown price stays unknown, and no other price is used instead. The exception is a spot
+price: the on-demand price is its upper bound.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ VARIABLE = "NIGHTJAR_PRICES"
 """The environment variable that names the user's file: a path, file:///... or s3://..."""
 HOW_TO_FILL = f"run nightjar prices to get prices from AWS, or add what is missing to the file that {VARIABLE} names"
 HOURS_OF_MONTH = 730
-"""Hours in the month for which AWS gives the price of a disk."""
+"""The number of hours in a month, by which the price of a disk per month is divided to get a price per hour."""
 SYSTEM_DISK = "gp3"
 """The type of a node's system disk: EMR's default since release 6.15."""
 
@@ -45,14 +46,14 @@ log = logging.getLogger(__name__)
 
 
 class Price(BaseModel):
-    """A price in USD: per hour, or for a disk per GB and month."""
+    """A price in USD: per hour, or per GB and month for a disk. `kind` says what is priced, such as ``ec2``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind
     region: Annotated[str, Field(min_length=1)]
     item: str = ""
-    """The instance type, or the type of a disk. Empty for the other kinds."""
+    """The instance type (for ``ec2`` and ``emr``) or the type of disk (for ``ebs``). Otherwise empty."""
     market: Market = ON_DEMAND
     usd: Annotated[float | None, Field(ge=0, strict=True)] = None
     """None if the price is not known."""
@@ -131,7 +132,7 @@ def explain_missing(missing: Iterable[str]) -> str:
 
 
 def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.environ) -> PriceBook:
-    """Return the prices of this package and of the user's file. For the same key, the user's price counts."""
+    """Return the prices of this package and of the user's file. If both have a price, the user's counts."""
     own = (files("jobs.prices") / "prices.toml").read_bytes()
     prices = parse_prices(own, "prices.toml")
     if place := environ.get(VARIABLE, "").strip():
@@ -145,7 +146,7 @@ def load_prices(store: Store = ENVIRONMENT, environ: Mapping[str, str] = os.envi
 
 
 def shown_prices(store: Store = ENVIRONMENT) -> PriceBook:
-    """Return the prices to show on a page or in a list. A mistake in the user's price file does not raise an error."""
+    """Return the prices to show on a page or in a list. If the user's file is wrong, log that and ignore the file."""
     try:
         return load_prices(store)
     except NightjarError as error:
@@ -188,7 +189,7 @@ def to_toml(prices: Iterable[Price], header: str) -> bytes:
 
 
 def _to_toml(value: str | float | datetime.date) -> str:
-    """Return a value as TOML. In a text, every character that is not printable ASCII is escaped."""
+    """Return a value as TOML. In a string, quotes, backslashes and all but printable ASCII characters are escaped."""
     if isinstance(value, str):
         escaped = (
             each if each.isascii() and each.isprintable() and each not in '"\\' else f"\\U{ord(each):08X}"

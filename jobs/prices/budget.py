@@ -1,7 +1,7 @@
 """Checks the budgets of a run and of a pipeline's month before a cluster exists, and limits the time of training.
 
-The task preflight writes to ``budget.json`` what training needs: the highest cost of the cluster per hour, the cost of
-the month's other runs, and the seconds of the steps after training. A step on the cluster has no other prices.
+The task preflight writes ``budget.json``: the highest cost of the cluster per hour, the cost of the month's other runs,
+and the seconds of the steps after training. From this file, training on the cluster computes how long the budget lasts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def has_budget(config: Config) -> bool:
 
 
 def describe_budget(config: Config) -> str:
-    """Return the budgets of a run as text, such as ``budget.usd=5``."""
+    """Return the settings of a run's budgets as text, such as ``budget.usd=5``."""
     values = (("budget.usd", config.budget.usd), ("budget.usd_month", config.budget.usd_month))
     return ", ".join(f"{key}={value:g}" for key, value in values if value is not None)
 
@@ -53,7 +53,7 @@ def check_budget(
 ) -> dict[str, Any] | None:
     """Check that a run is not expected to exceed its budgets, and return the content of ``budget.json``.
 
-    Return None without a budget.
+    Return None if the run has no budget.
 
     Raises:
         BudgetError: if a price is not known, or if the run is expected to exceed a budget.
@@ -62,7 +62,7 @@ def check_budget(
         return None
     hourly = hourly_at_most(config, prices, region)
     if hourly.usd is None:
-        raise BudgetError(f"{describe_budget(config)}: the budget cannot be kept: {explain_missing(hourly.missing)}")
+        raise BudgetError(f"{describe_budget(config)}: the budget cannot be checked: {explain_missing(hourly.missing)}")
     expected, usd, month = estimate.usd, config.budget.usd, config.budget.usd_month
     shorten = _SHORTEN if config.trains else _GIVE_LESS
     if usd is not None and expected is not None and expected > usd:
@@ -85,9 +85,9 @@ def check_budget(
 
 
 def _later_seconds(config: Config, estimate: Estimate) -> float | None:
-    """Return how many seconds the steps after training and the end of the cluster will take.
+    """Return how many seconds the steps after training and the end of the cluster are expected to take.
 
-    Return None if that is not known, or if the run does not train.
+    Return None if there is no estimate, or if the run does not train.
     """
     if estimate.instance_seconds is None or not config.trains:
         return None
@@ -110,7 +110,10 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
 
 
 def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
-    """Yield the other runs of a run's pipeline whose record of clusters has changed since `start`."""
+    """Yield the other runs of a run's pipeline whose clusters may have run since `start`.
+
+    The end of a run rewrites all of its records of clusters. So it is enough to look at the time of the first record.
+    """
     for other in runs_beside(run, store):
         info = store.info(join(other.clusters, FIRST_CLUSTER))
         if info is not None and info.modified_at >= start:
@@ -118,7 +121,7 @@ def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
 
 
 def _uses(run: Run, store: Store, now: float) -> Iterator[ClusterUse]:
-    """Yield the use of a run's clusters. A cluster that has not ended counts at most for its longest possible life."""
+    """Yield the use of each cluster of a run. A cluster without a recorded end counts for at most its longest life."""
     config: dict[str, Any] = {}
     with suppress(OSError, NightjarError):
         config = Config.from_json(store.read_bytes(run.config).decode(errors="replace")).model_dump(mode="json")
@@ -145,9 +148,9 @@ def _clipped(use: ClusterUse, start: float) -> ClusterUse:
 def seconds_for_training(
     run: Run, config: Config, store: Store = ENVIRONMENT, now: float | None = None
 ) -> float | None:
-    """Return for how many seconds from now on the budget pays for training. Return None without a budget.
+    """Return for how many seconds from now on the budget pays for training. Return None if the run has no budget.
 
-    Also return None for a run without Airflow, which has no ``budget.json``: its cluster costs nothing.
+    Also return None if the run has no cluster and no ``budget.json``: it runs without Airflow, and costs nothing.
 
     Raises:
         InputError: if the run has a cluster, and its budget was set after the task preflight.
@@ -155,7 +158,7 @@ def seconds_for_training(
     if not has_budget(config):
         return None
     try:
-        with reading(run.budget, "clear the task preflight, which writes it anew"):
+        with reading(run.budget, "clear the task preflight, which writes it again"):
             values = store.read_json(run.budget)
             hourly = float(values["hourly_usd"])
             spent, later = (None if values[key] is None else float(values[key]) for key in _OPTIONAL)
@@ -182,8 +185,8 @@ _OPTIONAL = ("month_spent_usd", "later_seconds")
 def _spent(run: Run, config: Config, hourly: float, store: Store, now: float) -> float:
     """Return what a run has cost so far, in USD.
 
-    A cluster that has ended counts by its bill. If it has not ended, or its bill has no cost, it counts at `hourly`,
-    the highest cost of the cluster per hour.
+    The cost of an ended cluster is that of its bill. If a cluster has not ended, or its bill has no cost, `hourly` is
+    charged for its time: the highest cost of the cluster per hour.
     """
     spent = 0.0
     for use in read_uses(run, config.model_dump(mode="json"), store, now=now):

@@ -1,8 +1,8 @@
 """Estimates how long a run will take and what it will cost, from earlier runs of its pipeline, called nights.
 
 The seconds of a step are predicted from its amount of work: bytes of text, optimizer steps, or tokens to generate. Only
-nights with the same cluster and the same settings of that step count. Without such a night the estimate is unknown, and
-only an upper bound is given, computed from the limits in the settings.
+nights with the same cluster and the same settings of that step are used. If there is no such night, only an upper bound
+is given. It follows from the limits in the settings.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from jobs.prices.book import ON_DEMAND, PriceBook, Rate, explain_missing
 from jobs.prices.history import Night
 
 LATEST = 3
-"""The number of latest nights that count.
+"""The number of nights that an estimate is computed from: the latest ones.
 
-Old nights do not count, since the speed of machines changes. Three is the smallest number whose median ignores an
-outlier.
+Older nights are ignored, since the speed of machines changes. Three is the smallest number of nights whose median
+ignores an outlier.
 """
 SAME_WORK = 0.05
 """Two amounts of work that differ by a smaller share than this count as the same."""
@@ -50,7 +50,7 @@ _SPEED: Mapping[str, tuple[str, ...]] = {
     "generate": ("model", "generate.dtype", "tokenize.kind", "use.model"),
     "evaluate": ("use.model",),
 }
-"""The settings on which the seconds per unit of a step's work depend: keys, or names of whole sections."""
+"""For each step: the settings that change its speed. A name without a dot, such as ``model``, is a whole section."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Estimate:
     nights: int = 0
     """The number of nights that the estimate was computed from."""
     steps: Mapping[str, float] = field(default_factory=dict)
-    """Seconds of each step."""
+    """A dict from steps to their expected seconds."""
     other_seconds: float | None = None
-    """Seconds of the cluster that belong to no step."""
+    """The seconds in which the cluster runs no step, such as its start. None if not known."""
     instance_seconds: float | None = None
     """The expected time of all instances together. None if it is not known."""
     usd: float | None = None
@@ -72,7 +72,7 @@ class Estimate:
     reason: str | None = None
     """Why the time or the cost is not known."""
     bound_instance_seconds: float = 0.0
-    """The most instance seconds that the limits in the settings allow."""
+    """The maximum instance seconds that the limits in the settings allow."""
     bound_usd: float | None = None
     is_embedded: bool = False
     """Whether the cluster is one of the embedded EMR, which costs nothing. The costs are what AWS would charge."""
@@ -107,7 +107,7 @@ def make_estimate(
     """Return the estimate of a run.
 
     Args:
-        config: The configuration of the run, with all sizes.
+        config: The configuration of the run, with the sizes of Spark's executors filled in.
         corpus_bytes: Size of the corpus's files.
         nights: Earlier nights of the pipeline, the latest last.
         prices: The known prices.
@@ -160,7 +160,7 @@ def hourly_at_most(config: Config, prices: PriceBook, region: str) -> Rate:
 
 
 def predict_step(step: str, config: Config, corpus_bytes: float, nights: Iterable[Night]) -> float | None:
-    """Return how many seconds a step will take. Return None if no night has the same settings of this step."""
+    """Return the seconds that a step is expected to take. Return None if no night has the same settings of the step."""
     alike = [night for night in nights if night.seconds(step) is not None]
     alike = [night for night in alike if _same(config, night, _SPEED.get(step, ()))][-LATEST:]
     if step == "train":
@@ -171,7 +171,7 @@ def predict_step(step: str, config: Config, corpus_bytes: float, nights: Iterabl
 
 
 def _predict_training(config: Config, corpus_bytes: float, nights: Sequence[Night]) -> float | None:
-    """Return the seconds of the pipeline step `train`: a fixed part, plus the seconds of its optimizer steps."""
+    """Return the expected seconds of the pipeline step `train`: its fixed part plus its optimizer steps."""
     rows = []
     for night in nights:
         seconds, steps = night.number("train", "training_seconds"), night.number("train", "num_steps")
@@ -204,9 +204,9 @@ def _work(step: str, config: Mapping[str, Any], corpus_bytes: float) -> float:
 def fit(samples: Sequence[tuple[float, float]]) -> Callable[[float], float]:
     """Fit a line through samples of work and seconds. Return the line: seconds as a function of work.
 
-    The slope is the median of the slopes between two samples (Theil-Sen). If all samples have the same work, the fixed
-    part is not known. Then more work takes proportionally more time, and less work takes as long as the samples, so
-    that the estimate is too high rather than too low.
+    The slope is the median of the slopes between two samples (Theil-Sen). If all samples have the same work, the slope
+    is not known. The function then assumes that more work takes proportionally more time, and that less work takes the
+    same time. So the estimate is too high rather than too low.
     """
     slopes = [(t2 - t1) / (w2 - w1) for (w1, t1), (w2, t2) in combinations(samples, 2) if abs(w2 - w1) > SAME_WORK * w1]
     if not slopes:
@@ -223,13 +223,13 @@ def _same(config: Config, night: Night, keys: Iterable[str]) -> bool:
 
 
 def _other_seconds(night: Night) -> float:
-    """Return the mean seconds for which an instance of a night ran outside of the steps."""
+    """Return for how many seconds an instance of a night ran while no step ran, as a mean over the instances."""
     in_steps = sum(each.overlap(span.started, span.ended) for each in night.use.instances for span in night.use.steps)
     return (night.instance_seconds - in_steps) / max(1, night.num_instances)
 
 
 def _mean_rate(night: Night, prices: PriceBook, region: str) -> Rate:
-    """Return the mean cost per hour of an instance, for the types and markets of a night, at today's prices."""
+    """Return the mean cost per hour of an instance of a night, at today's prices, weighted by instance seconds."""
     shares: dict[tuple[str, Any], float] = defaultdict(float)
     for span in night.use.instances:
         shares[span.type, span.market] += span.overlap(span.started, span.ended)

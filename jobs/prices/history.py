@@ -1,6 +1,6 @@
 """Reads the earlier nights of a pipeline: their settings, their amounts of work, and their times.
 
-A night is a run that has finished all its steps, on one cluster of its own that has ended.
+A run counts as a night only if it has finished all its steps, on one cluster that it created and that has ended.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from jobs.lake.uri import base_name, join
 from jobs.prices.metering import ClusterUse, read_uses
 
 ENDS = {"generate", "evaluate"}
-"""The last steps of a run. A finished run has one of them."""
+"""The possible last steps of a run. Each finished run has one of them."""
 MOST_NIGHTS = 30
-"""The maximum number of runs of a pipeline that are read. The latest runs are read."""
+"""The maximum number of a pipeline's runs that are read: the latest ones."""
 
 
 @dataclass(frozen=True)
 class Night:
-    """One earlier run of a pipeline."""
+    """An earlier run of a pipeline: its configuration, statistics and instance time."""
 
     config: Mapping[str, Any]
     """The run's configuration, with every default filled in."""
     corpus_bytes: float
     """Size of the corpus's files."""
     stats: Mapping[str, Mapping[str, Any]]
-    """The statistics of each step."""
+    """A dict from steps to their statistics."""
     use: ClusterUse
 
     def seconds(self, step: str) -> float | None:
@@ -65,7 +65,7 @@ class Night:
 
 
 def read_nights(run: Run, store: Store = ENVIRONMENT) -> list[Night]:
-    """Return the other nights of a run's pipeline, the latest last. Runs that cannot be read are left out."""
+    """Return the nights of a run's pipeline other than the run itself, the latest last. Leave out unreadable runs."""
     # Airflow's run ids end with the run's time, after two underscores.
     others = sorted(runs_beside(run, store), key=lambda other: base_name(other.uri).rpartition("__")[2])
     return [night for other in others[-MOST_NIGHTS:] for night in _read(other, store)]

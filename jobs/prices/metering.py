@@ -26,9 +26,9 @@ _FLEETS: tuple[tuple[str, str | None, Market], ...] = (
     ("core_instance_types", "core_instances", ON_DEMAND),
     ("task_instance_types", "task_instances", SPOT),
 )
-"""For each group of instances: the settings with their types and their number, and the market.
+"""For each group of a cluster's instances: the setting with the types, the setting with the number, and the market.
 
-None instead of the second setting: there is one instance.
+The group of the primary node has no setting with the number: it is always one instance.
 """
 
 
@@ -49,13 +49,13 @@ class InstanceSpan:
         return f"{self.type} {self.market}"
 
     def overlap(self, started: float, ended: float) -> float:
-        """Return for how many instance seconds the instances ran between two moments."""
+        """Return the instance seconds of these instances between two moments."""
         return self.count * max(0.0, min(self.ended, ended) - max(self.started, started))
 
 
 @dataclass(frozen=True)
 class StepSpan:
-    """An attempt at a step, as EMR timed it."""
+    """An attempt at a step, with the times that EMR reported."""
 
     name: str
     started: float
@@ -64,17 +64,17 @@ class StepSpan:
 
 @dataclass(frozen=True)
 class ClusterUse:
-    """The instances and steps of one cluster."""
+    """What one cluster ran: its instances and steps, with their times."""
 
     region: str
     disk_gb: float
-    """Size of the system disk of each instance."""
+    """Size of the system disk of each instance, in GB."""
     instances: tuple[InstanceSpan, ...]
     steps: tuple[StepSpan, ...] = ()
     rates: Mapping[str, float] = field(default_factory=dict)
-    """USD per hour of an instance, by type and market, at the prices known when the cluster ended."""
+    """A dict from type and market (`InstanceSpan.name`) to USD per hour, at the prices known when the cluster ended."""
     bounds: tuple[str, ...] = ()
-    """The types and markets whose rate is an upper bound."""
+    """The keys of `rates` whose rate is an upper bound."""
     is_final: bool = True
     """Whether the cluster has ended."""
     is_known: bool = True
@@ -105,14 +105,14 @@ def read_uses(
     is_running: bool = True,
     now: float | None = None,
 ) -> list[ClusterUse]:
-    """Read the records of the clusters that a run created, and return the use of these clusters as `uses_of` does.
+    """Return the use of each cluster that a run created, from the records in the run's folder.
 
     Args:
         run: The run.
         config: The run's stored configuration.
         store: The store of the lake.
-        is_running: Whether clusters whose end is not recorded are running. If not, they are left out.
-        now: The present moment, in seconds since 1970.
+        is_running: Whether a cluster without a recorded end is assumed to be running. If not, it is left out.
+        now: The current time, in seconds since 1970.
     """
     return uses_of(read_records(run, store), config, is_running=is_running, now=now)
 
@@ -124,15 +124,15 @@ def uses_of(
     is_running: bool = True,
     now: float | None = None,
 ) -> list[ClusterUse]:
-    """Return the use of the clusters that a run created. Clusters that the user provided are left out.
+    """Return the use of each cluster that a run created. Clusters that the user provided are left out.
 
     A record with invalid values is left out, too.
 
     Args:
         records: The records of the run's clusters.
         config: The run's stored configuration.
-        is_running: Whether clusters whose end is not recorded are running. If not, they are left out.
-        now: The present moment, in seconds since 1970.
+        is_running: Whether a cluster without a recorded end is assumed to be running. If not, it is left out.
+        now: The current time, in seconds since 1970.
     """
     moment, found = time.time() if now is None else now, list[ClusterUse]()
     for record in records:
@@ -165,9 +165,10 @@ def _of_earlier(instance_seconds: Mapping[str, Any]) -> Iterator[InstanceSpan]:
 
 
 def as_asked(config: Mapping[str, Any], region: str, started: float, ended: float) -> ClusterUse:
-    """Return the use of a cluster if all instances of a stored configuration ran between two moments.
+    """Return the use of a cluster without a recorded end.
 
-    Each instance counts as the first of its possible types.
+    It is assumed that all instances in the configuration ran from `started` to `ended`, each as the first of the types
+    that the configuration allows for it.
     """
     cluster = config.get("cluster")
     cluster = cluster if isinstance(cluster, dict) else {}

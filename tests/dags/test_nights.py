@@ -84,7 +84,7 @@ def test_a_run_that_its_budget_refuses_is_sent(headless, tmp_path):
         refused = headless((tmp_path / "lake").as_uri(), {"budget.usd": 5}, **sent)
     assert refused.code == 2
     [text] = [each["text"] for each in chat.received]
-    assert text.startswith(f"{refused.run.run_id}: budget.usd=5: the budget cannot be kept: ")
+    assert text.startswith(f"{refused.run.run_id}: budget.usd=5: the budget cannot be checked: ")
 
 
 def take(lake, run_id, project):

@@ -24,7 +24,7 @@ QUOTAS = {
     "spot GPU": ("L-3819A6DF", "All G and VT Spot Instance Requests"),
     "spot P": ("L-7212CCBC", "All P Spot Instance Requests"),
 }
-"""Code and name of each EC2 quota that limits vCPUs, by market and kind of instance."""
+"""EC2's quotas of vCPUs: a dict from market and instance family, such as ``spot GPU``, to code and name."""
 
 
 def check_placement(deployment: Deployment) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def check_placement(deployment: Deployment) -> Iterator[Finding]:
     try:
         placed = place(deployment.config)
     except InputError as error:
-        yield problem("sizes", str(error), "Change the settings named here")
+        yield problem("sizes", str(error), "Change the settings that this message names")
         return
     spark = placed.spark
     size = container_mb(spark.executor_memory or "", spark.executor_overhead or "")
@@ -40,7 +40,7 @@ def check_placement(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_release(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the release is offered in the region, and that its Python and CUDA fit what the nodes install."""
+    """Check that EMR offers the release in the region, and that its Python and CUDA suit the packages for the nodes."""
     label, cluster = deployment.config.cluster.release_label, deployment.config.cluster
     known = RELEASES.get(label)
     python = ".".join(map(str, packaging.PYTHON_VERSION))
@@ -83,7 +83,7 @@ def check_supported_types(deployment: Deployment) -> Iterator[Finding]:
     for name in lacking:
         yield problem("instance types", f"{cluster.release_label} does not support {name}", "Choose another type")
     if not lacking:
-        yield ok("instance types", f"{cluster.release_label} supports them all")
+        yield ok("instance types", f"{cluster.release_label} supports all types of the cluster")
 
 
 def check_offered_types(deployment: Deployment) -> Iterator[Finding]:
@@ -129,7 +129,7 @@ def check_quotas(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_wheels(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the wheelhouse, if there is one, fits the nodes."""
+    """Check that the nodes can install their packages from the wheelhouse. Yield nothing if none is configured."""
     uri = deployment.config.cluster.wheelhouse
     if uri is None:
         return
@@ -142,7 +142,7 @@ def check_wheels(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _vcpus(deployment: Deployment) -> dict[str, int]:
-    """Return the maximum number of vCPUs that the cluster needs of each quota."""
+    """Return a dict from keys of `QUOTAS` to the maximum number of the cluster's vCPUs that count for the quota."""
     cluster, taken = deployment.config.cluster, dict[str, int]()
     fleets = [
         (cluster.primary_instance_types, 1, "on-demand"),

@@ -1,4 +1,4 @@
-"""Run all checks of a deployment, and print one line for each finding."""
+"""The list of all checks, and the function that runs them on a deployment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The findings of checks. If AWS refuses or does not answer a check's request, that becomes a finding, too."""
+"""The findings of checks. A request of a check that AWS refuses or does not answer becomes a finding, too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Level = Literal["ok", "problem", "unknown"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the command's output."""
+    """The result of a check: one line of the output of ``nightjar aws-check``."""
 
     level: Level
     subject: str

@@ -1,4 +1,4 @@
-"""Checks of the VPC: subnets and their routes, the endpoint of EMR's service, and the security groups."""
+"""Checks of the VPC: subnets and their routes, the VPC endpoint for EMR's service, and the security groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from infra.aws.check.findings import Deployment, Finding, ok, problem
 from infra.aws.network import EMR_SERVICE, EMR_TAG
 
 RESERVED = 2
-"""Addresses of a subnet that a cluster needs for endpoints, in addition to those of its nodes."""
+"""The number of addresses in each subnet that VPC endpoints need, in addition to those of the cluster's nodes."""
 
 
 def check_subnets(deployment: Deployment) -> Iterator[Finding]:
@@ -20,12 +20,12 @@ def check_subnets(deployment: Deployment) -> Iterator[Finding]:
         yield problem(
             "subnets",
             "cluster.subnet_ids is empty, so EMR takes a public default subnet",
-            "Set the outputs of aws-deploy",
+            "Set the variables that aws-deploy printed",
         )
         return
     found = subnets(deployment)
     if len({subnet["VpcId"] for subnet in found}) > 1:
-        yield problem("subnets", "they are in several VPCs", "Choose subnets of one VPC")
+        yield problem("subnets", "the subnets are in several VPCs", "Choose subnets of one VPC")
     needed = 1 + cluster.core_instances + cluster.task_instances + RESERVED
     for subnet in found:
         name, zone, free = subnet["SubnetId"], subnet["AvailabilityZone"], subnet["AvailableIpAddressCount"]
@@ -70,7 +70,7 @@ def check_ways_out(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_emr_endpoint(deployment: Deployment) -> Iterator[Finding]:
-    """Check the VPC's endpoint of EMR's service, without which a cluster in a private subnet does not start."""
+    """Check the VPC endpoint for EMR's service, without which a cluster in a private subnet does not start."""
     if not deployment.config.cluster.subnet_ids:
         return
     client, vpc_id = deployment.client("ec2"), subnets(deployment)[0]["VpcId"]
@@ -80,7 +80,7 @@ def check_emr_endpoint(deployment: Deployment) -> Iterator[Finding]:
         yield problem(
             "EMR endpoint",
             f"{vpc_id} has no endpoint of {service}",
-            "Deploy with EmrEndpoint=stack; with EmrEndpoint=emr, EMR creates it with the first cluster",
+            "Deploy with EmrEndpoint=stack; with EmrEndpoint=emr, EMR creates the endpoint with the first cluster",
         )
         return
     [endpoint] = found[:1]
@@ -104,11 +104,11 @@ def check_emr_endpoint(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_security_groups(deployment: Deployment) -> Iterator[Finding]:
-    """Check that the cluster's groups exist, have the tag, and let the primary node reach AWS at port 443."""
+    """Check that the cluster's security groups exist, have `EMR_TAG`, and let the primary node connect to port 443."""
     cluster = deployment.config.cluster
     ids = [cluster.primary_security_group, cluster.core_security_group, cluster.service_security_group]
     if None in ids:
-        yield problem("groups", "not all three security groups are set", "Set the outputs of aws-deploy")
+        yield problem("groups", "not all three security groups are set", "Set the variables that aws-deploy printed")
         return
     for group in deployment.client("ec2").describe_security_groups(GroupIds=ids)["SecurityGroups"]:
         name, egress = group["GroupId"], group["IpPermissionsEgress"]
@@ -130,7 +130,15 @@ def subnets(deployment: Deployment) -> list[Any]:
 def _without_internet(
     deployment: Deployment, subnet: str, table: str, made: list[Any], interface: set[str]
 ) -> Iterator[Finding]:
-    """Check that a subnet without a route to the internet has what it needs instead: endpoints and a wheelhouse."""
+    """Check that a subnet without a route to the internet reaches S3 and KMS by endpoints, and has a wheelhouse.
+
+    Args:
+        deployment: The deployment.
+        subnet: Id of the subnet.
+        table: Id of the subnet's route table.
+        made: The endpoints of the VPC, as EC2 describes them.
+        interface: The services with an interface endpoint that has a private DNS name, such as ``kms``.
+    """
     gateways = [each for each in made if each["ServiceName"].endswith(".s3") and table in each.get("RouteTableIds", [])]
     if not gateways and "s3" not in interface:
         yield problem(

@@ -16,7 +16,7 @@ from nightjar import settings
 
 
 class Call(NamedTuple):
-    """An action on a resource, and whether a role must be allowed to do it or must not."""
+    """An action on a resource. A role must be allowed to do it or, if `is_allowed` is False, must not be allowed to."""
 
     action: str
     resource: str
@@ -63,7 +63,9 @@ def check_security_configuration(deployment: Deployment) -> Iterator[Finding]:
     """Check that the security configuration exists, and that the certificates it refers to are in the lake's bucket."""
     name = deployment.config.cluster.security_configuration
     if name is None:
-        yield problem("encryption", "cluster.security_configuration is not set", "Set the outputs of aws-deploy")
+        yield problem(
+            "encryption", "cluster.security_configuration is not set", "Set the variables that aws-deploy printed"
+        )
         return
     text = deployment.client("emr").describe_security_configuration(Name=name)["SecurityConfiguration"]
     yield ok("encryption", name)
@@ -74,7 +76,7 @@ def check_security_configuration(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_service_role(deployment: Deployment) -> Iterator[Finding]:
-    """Check that EMR's service role has AWS's policy for EMR, and may pass the nodes' role to EC2."""
+    """Check that EMR's service role has the policy AmazonEMRServicePolicy_v2, and may pass the nodes' role to EC2."""
     node = _node_role(deployment)
     calls = [Call("iam:PassRole", node, {"iam:PassedToService": "ec2.amazonaws.com"})]
     name = deployment.config.cluster.service_role.rpartition("/")[2]
@@ -127,7 +129,7 @@ def check_airflow_role(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _simulate(deployment: Deployment, subject: str, arn: str, calls: list[Call]) -> Iterator[Finding]:
-    """Yield a problem for each call that IAM wrongly denies or allows, or else one finding of level ``ok``."""
+    """Yield a problem for each call that IAM wrongly denies or allows to the role `arn`, or else one finding ``ok``."""
     client, wrong = deployment.client("iam"), 0
     for call in calls:
         context = [

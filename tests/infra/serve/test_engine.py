@@ -128,7 +128,7 @@ def test_a_batch_that_fails_fails_its_jobs_alone(parts, caplog):
     assert str(first.failures[0]) == "out of memory"
     assert (len(first.failures), first.updates) == (1, [])
     assert second.updates[-1].num_tokens == 5
-    assert "its 2 continuations are given up" in caplog.text
+    assert "its 2 continuations are abandoned" in caplog.text
     engine.close(0)
     engine.join(PATIENCE_SECONDS)
     assert engine.num_waiting == 0

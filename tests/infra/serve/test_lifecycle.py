@@ -56,15 +56,15 @@ def test_another_champion_is_served_while_requests_finish_on_the_earlier_one(tmp
             client.completions.create(**{**asked, "model": "run-first"})
         cannot_be_loaded = format_champion("missing", "run-3", {})
         store.write_bytes(lake.pipeline().champion, cannot_be_loaded)
-        until(lambda: "so the present model stays in use" in running.log.read_text())
+        until(lambda: "so the current model stays in use" in running.log.read_text())
         assert client.completions.create(**asked).system_fingerprint == after.system_fingerprint
         time.sleep(1)
-        assert running.log.read_text().count("so the present model stays in use") == 1
+        assert running.log.read_text().count("so the current model stays in use") == 1
         promote(lake, "fourth", 4)
         running.wait_for(RELOADS, 2)
         assert client.completions.create(**{**asked, "model": "run-fourth"}).choices
         store.write_bytes(lake.pipeline().champion, cannot_be_loaded)
-        until(lambda: running.log.read_text().count("so the present model stays in use") == 2)  # it is a new failure
+        until(lambda: running.log.read_text().count("so the current model stays in use") == 2)  # it is a new failure
 
 
 @pytest.mark.long

@@ -68,7 +68,7 @@ def test_a_budget_without_prices_is_refused_with_how_to_fill_them(lake: Lake) ->
     with pytest.raises(InputError) as refused:
         check(lake.run("r"), config(budget__usd=5), expected(1.0), lacking)
     assert str(refused.value) == (
-        "budget.usd=5: the budget cannot be kept: EC2's price of m7i.xlarge on demand in us-east-1, EMR's price of"
+        "budget.usd=5: the budget cannot be checked: EC2's price of m7i.xlarge on demand in us-east-1, EMR's price of"
         " m7i.xlarge in us-east-1 are not known; run nightjar prices to get prices from AWS, or add what is missing"
         " to the file that NIGHTJAR_PRICES names"
     )

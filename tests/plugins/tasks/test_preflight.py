@@ -302,7 +302,7 @@ def test_a_run_on_a_cluster_of_the_users_own_has_no_estimate_and_no_budget(put, 
 def test_a_budget_without_known_prices_is_refused_and_nothing_is_written(put, lake_uri, emr_at_home):
     run = Lake(lake_uri).run(f"run-{uuid.uuid4().hex[:8]}", "default")
     with pytest.raises(
-        InputError, match=r"budget\.usd=3: the budget cannot be kept: .* not known; run nightjar prices"
+        InputError, match=r"budget\.usd=3: the budget cannot be checked: .* not known; run nightjar prices"
     ):
         preflight.prepare(config(put("a.txt", TEXT * 9), **{"budget.usd": 3}), run)
     assert not store().exists(run.config)
