@@ -26,6 +26,7 @@ from jobs.prices.metering import ClusterUse, read_uses
 
 LATER_SHARE = 0.1
 """The share of the remaining budget that training leaves for the later steps, if their cost cannot be estimated."""
+_LONGEST_RUN_SECONDS = 31 * 86_400.0
 _SHORTEN = "shorten the run (train.max_tokens, train.max_seconds, train.epochs)"
 _GIVE_LESS = "give the run less text or fewer prompts"
 
@@ -112,11 +113,12 @@ def spent_in_month(run: Run, prices: PriceBook, store: Store, now: datetime) -> 
 def _runs_since(run: Run, start: float, store: Store) -> Iterator[Run]:
     """Yield the other runs of a run's pipeline whose clusters may have run since `start`.
 
-    The end of a run rewrites all of its records of clusters. So it is enough to look at the time of the first record.
+    The end of a run rewrites all of its records of clusters, so the time of the first record is enough. The record of a
+    run that has not ended may be older than `start` by the time that such a run lasts.
     """
     for other in runs_beside(run, store):
         info = store.info(join(other.clusters, FIRST_CLUSTER))
-        if info is not None and info.modified_at >= start:
+        if info is not None and info.modified_at >= start - _LONGEST_RUN_SECONDS:
             yield other
 
 

@@ -166,7 +166,7 @@ def read_csv(uri: str, store: Store = ENVIRONMENT) -> list[Row]:
         data = store.read_bytes(uri)
     except FileNotFoundError:
         return []
-    with reading(uri, "delete it; the next step writes it anew"):
+    with reading(uri, "delete it; the next step writes it again"):
         try:
             header, *body = [row for row in csv.reader(io.StringIO(data.decode())) if row] or [[]]
         except csv.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from jobs.config import Config, resolve
 from jobs.errors import DamagedError, InputError
 from jobs.lake import store
 from jobs.lake.layout import Lake, Run
-from jobs.lake.uri import join
+from jobs.lake.uri import join, local_path
 from jobs.prices.book import ON_DEMAND, Price, PriceBook
 from jobs.prices.budget import check_budget, seconds_for_training
 from jobs.prices.estimate import Estimate
@@ -139,6 +140,19 @@ def test_a_run_beside_counts_and_one_that_nobody_ended_counts_for_as_long_as_it_
     written = check(run, config(budget__usd_month=100), expected(None))
     assert written is not None
     assert written["month_spent_usd"] == pytest.approx(2 * 0.3 * (1 + 6 * 6))
+
+
+def test_a_run_that_goes_on_over_the_end_of_a_month_counts_in_both(lake: Lake) -> None:
+    run, beside = lake.run("r", "nightly"), lake.run("beside", "nightly")
+    types = {f"cluster__{role}_instance_types": TYPES[:1] for role in ("primary", "core")}
+    store.write_bytes(beside.config, config(cluster__core_instances=1, **types).to_json().encode())
+    began = datetime(2026, 10, 31, 23, tzinfo=UTC)
+    spend(beside, None, start=began, ended=False)
+    record = local_path(join(beside.clusters, "0001.json"))
+    os.utime(record, (began.timestamp(), began.timestamp()))
+    written = check(run, config(budget__usd_month=100), expected(None))
+    assert written is not None
+    assert written["month_spent_usd"] == pytest.approx(2 * 0.3 * 6 * 6)
 
 
 def test_a_month_with_an_unknown_bill_is_refused(lake: Lake) -> None:
