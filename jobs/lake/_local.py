@@ -1,4 +1,7 @@
-"""The operations of `jobs.lake.store` on local files. A file gets its name after all of it is on the disk."""
+"""The operations of `jobs.lake.store` on local files.
+
+A file gets its final name only after its whole content is on the disk. So no reader finds a part of a file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ _NO_SYNC = {errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 @contextmanager
 def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os.replace) -> Iterator[BinaryIO]:
-    """Open a new file that gets the name `path` when the block ends. With `os.link`, fail if that name exists."""
+    """Open a temporary file. When the block ends, `publish` gives the file the name `path`.
+
+    By default, an existing file is replaced. If `publish` is `os.link`, FileExistsError is raised instead. If the block
+    raises an error, the temporary file is removed.
+    """
     made = _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -47,7 +54,10 @@ def atomic_temporary_file(path: Path, publish: Callable[[Path, Path], None] = os
 
 @contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Keep other programs from changing a file during the block. They wait for a lock file, which is then removed."""
+    """Hold a lock on a file during the block, so that other programs wait before they replace the file.
+
+    The lock itself is another file in the same folder. It is removed when the block ends.
+    """
     name = path.with_name(f".{path.name}.lock")
     while True:
         with name.open("a") as lock:
@@ -69,7 +79,7 @@ def _is_at(path: Path, file: IO[str]) -> bool:
 
 
 class _DoneError(Exception):
-    """Ends the block of `LocalFiles.try_writing`, so that the file is removed."""
+    """Raised to leave the block of `LocalFiles.try_writing`, so that the test file is removed."""
 
 
 class LocalFiles:
@@ -87,7 +97,7 @@ class LocalFiles:
         return data, hashlib.sha256(data).hexdigest()
 
     def try_writing(self, uri: str) -> None:
-        """Create a file and the missing folders above it, and remove all of them again."""
+        """Test whether a file can be written: create the file and the missing folders above it, then remove them."""
         with suppress(_DoneError), atomic_temporary_file(local_path(uri)):
             raise _DoneError
 
@@ -181,7 +191,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk, if the file system and the permissions allow it."""
+    """Flush the entries of a folder to the disk, if the file system and the permissions allow it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -230,6 +240,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_circle(link: Path, root: Path) -> bool:
-    """Return whether a link leads to a folder that contains the link, or to `root` or a folder above it."""
+    """Return whether following a symbolic link would list a folder inside itself.
+
+    That is so if the target of `link` contains the link, or if it is `root`, the listed folder, or above `root`.
+    """
     target = link.resolve()
     return link.parent.resolve().is_relative_to(target) or root.resolve().is_relative_to(target)

@@ -106,7 +106,7 @@ class S3Files:
         return any("Contents" in page for page in self._list(uri, MaxKeys=1, PaginationConfig={"MaxItems": 1}))
 
     def list_files(self, uri: str, reaches: Reaches | None = None, others: list[str] | None = None) -> list[FileInfo]:
-        """List the files below a prefix: all in one listing, or folder by folder if `reaches` is given."""
+        """List the files below a prefix. With `reaches`, list only the subfolders that it accepts, one by one."""
         bucket, prefix = bucket_and_key(uri)
         prefix, found = f"{prefix}/" if prefix else "", list[FileInfo]()
         folders, options = [prefix], {} if reaches is None else {"Delimiter": "/"}
@@ -156,7 +156,7 @@ class S3Files:
             yield from pages.paginate(Bucket=address["Bucket"], Prefix=prefix, **options)
 
     def _put(self, uri: str, data: bytes, **condition: str) -> bool:
-        """Write an object and return True. Return False if `condition` is not met."""
+        """Write an object and return True. Return False if `condition`, such as ``IfMatch=<version>``, is not met."""
         try:
             with self._request(uri) as (client, address):
                 client.put_object(**address, Body=data, **condition)
@@ -166,7 +166,7 @@ class S3Files:
 
     @contextmanager
     def _request(self, uri: str) -> Iterator[tuple[Any, dict[str, str]]]:
-        """Yield the client and the arguments that name the object `uri`."""
+        """Yield the client, and the arguments ``Bucket`` and ``Key`` for `uri`. Turn boto3's errors into OSError."""
         bucket, key = bucket_and_key(uri)
         with os_errors(uri):
             yield self._connect(), {"Bucket": bucket, "Key": key}

@@ -21,10 +21,10 @@ from jobs.lake.store import COPY_BYTES, open_input
 from jobs.lake.uri import is_s3, local_path
 
 MIN_FREE_SHARE = 0.2
-"""Share of YARN's disks that copies leave free. YARN takes a node out of use when a disk is 90% full."""
+"""Share of a YARN data disk that the copies leave free. YARN takes a node out of use when a disk is 90% full."""
 _KEPT_SECONDS = 3 * 24 * 3600
 _IN_USE_SECONDS = 300.0
-"""A file used in this many last seconds is not deleted: another process may be writing it, or about to open it."""
+"""Seconds after the last use of a file during which it is kept: another process may write it or be about to open it."""
 
 
 def cache_folder() -> Path:
@@ -55,7 +55,7 @@ def own_cache_folder() -> Path:
 def verified_file(folder_uri: str, entry: FileEntry) -> Path:
     """Return a local file with the content of `entry`, checked by size and hash.
 
-    A file in S3 is copied once to a cache on the local disk, where its hash is its name.
+    A file in S3 is copied once to a cache on the local disk, where the copy is named by its hash.
 
     Raises:
         DamagedError: if the file is missing, or its size or hash differs from the manifest's.
@@ -98,10 +98,10 @@ def _cached_copy(uri: str, entry: FileEntry) -> Path:
 
 
 def _make_room(folder: Path, size: int) -> None:
-    """Delete copies that were not used for some days. If `size` bytes still do not fit, delete the oldest ones.
+    """Delete copies that were not used for three days. If `size` bytes still do not fit, delete the oldest ones.
 
-    Files used in the last minutes stay, so the room may still be too small. A process that has opened a copy can read
-    it after its deletion.
+    Files used in the last five minutes stay, so the room may still be too small. A process that has opened a copy can
+    read it after its deletion.
     """
     disk = shutil.disk_usage(folder)
     left_free = disk.total * MIN_FREE_SHARE if "LOCAL_DIRS" in os.environ else 0
@@ -122,6 +122,10 @@ def _make_room(folder: Path, size: int) -> None:
 
 @lru_cache(maxsize=4096)
 def _hash_file(path: Path, size: int, modified_ns: int) -> str:
-    """Return the sha256 of a file. The result is cached until the file's size or time of change differs."""
+    """Return the sha256 of a file. The result is cached.
+
+    `size` and `modified_ns` are part of the cache key. So the file is hashed again if its size or modification time
+    differs.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

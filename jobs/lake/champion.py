@@ -2,6 +2,8 @@
 
 The file `Pipeline.champion` has a pointer to the model and the history of all changes. Each change is one conditional
 write, so the pointer and the history always agree. If two programs change the file at once, only one succeeds.
+
+In the earlier layout of lakes (version 0.1), one file had the champion of all pipelines, without a history.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from jobs.lake.strict_json import to_json
 from jobs.lake.uri import join
 
 CHAMPION = "champion"
-"""The name of the champion of the pipeline `DEFAULT`. For other pipelines, the name is ``champion:<pipeline>``."""
+"""The name that users give to the champion of the pipeline `DEFAULT`; for others, ``champion:<pipeline>``."""
 MODEL_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json"})
-"""The files that every model has."""
+"""The names of the files that every model has."""
 Action = Literal["promoted", "rolled back"]
 
 
@@ -36,9 +38,9 @@ class Change:
 
     action: Action
     model: str
-    """The model's folder in `Lake.models`, which is the hash of its content."""
+    """The name of the model's folder in `Lake.models`, which is a hash of the model's content."""
     run: str
-    """The folder of the run that trained the model, below `Lake.runs`; its id in the earlier layout."""
+    """The folder, below `Lake.runs`, of the run that trained the model. In the earlier layout, this is the run's id."""
     time: str
     """When the change was made, as an ISO 8601 time in UTC."""
     by: str
@@ -47,27 +49,30 @@ class Change:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """The metrics by which the model was judged."""
     request: str = ""
-    """What requested the change, such as a run of Airflow. A repeated request changes nothing."""
+    """An id of the request for this change, such as a DAG's id and its run's id. A repeated request changes nothing."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A promoted model: its folder, the run that trained it, the metrics by which it was judged, and all changes."""
+    """A promoted model: its folder, the run that trained it, its metrics, and the history of the champion."""
 
     model_uri: str
     run_id: str
     metrics: dict[str, Any]
     history: tuple[Change, ...] = ()
-    """All changes, the first one first; the last one made this model the champion. Empty in the earlier layout."""
+    """All changes of the pipeline's champion, from the oldest to the one that chose this model.
+
+    The history is empty in the earlier layout.
+    """
 
     @property
     def run(self) -> str:
-        """The folder of the run that trained the model; "" in the earlier layout, which has only the run id."""
+        """The folder of the run that trained the model. It is "" in the earlier layout, which has only the run's id."""
         return self.history[-1].run if self.history else ""
 
     @property
     def run_folder(self) -> str:
-        """The folder of the run that trained the model, below `Lake.runs`, in either layout."""
+        """The folder, below `Lake.runs`, of the run that trained the model. In the earlier layout, the run's id."""
         return self.run or self.run_id
 
     @property
@@ -150,7 +155,7 @@ def promote_by_hand(
     champion, version = read_champion(pipeline, store)
     change = Change("promoted", copy_model(run, store), run.folder, utc_now(), by, why, metrics)
     if not change_champion(pipeline, champion, version, change, store):
-        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; look at it and try again")
+        raise NightjarError(f"{pipeline.champion}: another program changed it in the meantime; check it and try again")
     return change
 
 
@@ -163,13 +168,13 @@ def roll_back(
         pipeline: The pipeline.
         by: Who rolls back, for the history.
         why: The reason, for the history.
-        to: The beginning of the name of an earlier champion's model, or the id of its run. By default, the
-            previous champion. A champion that was rolled back is chosen only by name.
+        to: The beginning of the name of an earlier champion's model, or the id of the run that trained it. By
+            default, the previous champion. Champions that a rollback has rejected do not count as previous ones.
         request: Identifies the request, if the caller may repeat it after an interruption.
         store: The store of the lake.
 
     Raises:
-        InputError: if no earlier champion fits, several fit, or its model was deleted.
+        InputError: if no earlier champion fits `to`, if several fit, or if the model of the chosen one was deleted.
     """
     champion, version = read_champion(pipeline, store)
     history = champion.history if champion else ()
@@ -197,12 +202,12 @@ def roll_back(
     store.verify_sizes(model_uri, manifest)
     change = Change("rolled back", chosen.model, chosen.run, utc_now(), by, why, chosen.metrics, request)
     if not change_champion(pipeline, champion, version, change, store):
-        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; look at it and try again")
+        raise NightjarError(f"{pipeline.champion}: another program changed it in the meantime; check it and try again")
     return change
 
 
 def _champions_in_order(history: Iterable[Change]) -> list[Change]:
-    """Return the champions up to the current one, the last. Champions that a rollback has rejected are left out."""
+    """Return the champions, from the first to the current one. Leave out those that a rollback has rejected."""
     champions = list[Change]()
     for change in history:
         if change.action == "rolled back" and change.model in {each.model for each in champions}:
@@ -214,7 +219,7 @@ def _champions_in_order(history: Iterable[Change]) -> list[Change]:
 
 
 def utc_now() -> str:
-    """Return the present time in the form of the history: ISO 8601, in UTC, to the second."""
+    """Return the current time as the history records it: ISO 8601, in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -223,10 +228,10 @@ def _run_id(folder: str) -> str:
 
 
 def read_champion(pipeline: Pipeline, store: Store = ENVIRONMENT) -> tuple[Champion | None, str]:
-    """Return the champion, and the version of its file for `Store.replace`. Return None and "" if there is none.
+    """Return a pipeline's champion, and the version of the champion's file for `Store.replace`.
 
-    Until the pipeline `DEFAULT` has a champion of its own, return the champion of the earlier layout. The version is
-    then "", since there is no file to replace yet.
+    Return None and "" if there is no champion. If the pipeline `DEFAULT` has no file yet, return the champion of the
+    earlier layout. The version is then "", since there is no file to replace.
     """
     try:
         data, version = store.read_version(pipeline.champion)
@@ -258,13 +263,13 @@ def _parse(data: bytes, pipeline: Pipeline, uri: str) -> Champion:
 
 
 def all_pipelines(lake: Lake, store: Store = ENVIRONMENT) -> list[Pipeline]:
-    """Return the pipelines that have a folder in the lake, and `DEFAULT`."""
+    """Return the pipelines that have a folder in the lake, and in any case the pipeline `DEFAULT`."""
     names = {DEFAULT, *map(decode_name, store.list_folders(lake.pipelines))}
     return [lake.pipeline(name) for name in sorted(names)]
 
 
 def no_champion(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> InputError:
-    """Return the error for a pipeline without a champion. The message names the pipelines that have one."""
+    """Return the error to raise if a pipeline has no champion. Its message lists the pipelines that have one."""
     names = list[str]()
     with suppress(OSError, NightjarError):
         others = all_pipelines(Lake(pipeline.lake_uri), store)
@@ -274,7 +279,7 @@ def no_champion(pipeline: Pipeline, remedy: str, store: Store = ENVIRONMENT) -> 
 
 
 def champions_pipeline(name: str, lake: Lake) -> Pipeline | None:
-    """Return the pipeline whose champion `name` stands for; None if it stands for something else."""
+    """Return the pipeline to which ``champion`` or ``champion:<pipeline>`` refers. Return None for any other `name`."""
     kind, colon, pipeline = name.partition(":")
     if kind != CHAMPION:
         return None

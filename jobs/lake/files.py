@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 Reaches = Callable[[str], bool]
-"""Takes the relative name of a subfolder, and returns whether the files in it are listed as well."""
+"""A function that takes the relative name of a subfolder, and returns whether to list the files in it as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +17,4 @@ class FileInfo:
     size: int
     modified_at: float
     identity: tuple[int, ...] | None = field(default=None, compare=False)
-    """Equal for two names of the same local file, through hard or symbolic links. None if it is not known."""
+    """Equal for two URIs that lead to the same local file by hard or symbolic links. None if not known, and in S3."""

@@ -1,7 +1,7 @@
 """The list of a lake's forgotten documents. Forgotten documents are left out of every corpus.
 
-The file `Lake.forgotten` has the hash of each document's text, and when, by whom and why the document was forgotten. It
-has no part of the text itself. Each change of the file is one conditional write.
+For each document, the file `Lake.forgotten` has the hash of its text, and when, by whom and why it was forgotten. The
+text itself is not stored. Each change of the file is one conditional write.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Forgotten:
 
     @property
     def since(self) -> float:
-        """The time in seconds since 1970."""
+        """When the document was added to the list, in seconds since 1970."""
         return datetime.fromisoformat(self.time).timestamp()
 
 
@@ -54,7 +54,7 @@ def hashes_of(forgotten: Iterable[Forgotten]) -> tuple[int, ...]:
 
 
 def without_known(forgotten: Iterable[Forgotten], hashes: Iterable[int]) -> list[int]:
-    """Return the hashes that no document in `forgotten` has, each once."""
+    """Return those of `hashes` that are not in `forgotten`, without repetitions."""
     known = set(hashes_of(forgotten))
     return [each for each in dict.fromkeys(hashes) if each not in known]
 

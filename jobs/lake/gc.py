@@ -1,8 +1,9 @@
 """Garbage collection: finds and deletes what no run, champion or pipeline of a lake needs.
 
-Present and earlier champions, runs to keep and running runs stay, with everything that they need. Recently changed
-folders stay as well, since a run may be about to use them. A folder's manifest is deleted first: without it, readers
-treat the folder as missing. After a crash, the next collection deletes the rest of the folder.
+It keeps the current and earlier champions, the runs that trained them, the latest runs of each pipeline and the runs in
+progress, with everything that these runs need. It also keeps recently changed folders, since a run may be about to use
+them. A folder's manifest is deleted first: without it, readers treat the folder as missing. After a crash, the next
+collection deletes the rest of the folder.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class _Known:
-    """A run, its files, and whether a program works on it."""
+    """A run that exists in the lake, with its files."""
 
     run: Run
     files: tuple[FileInfo, ...]
@@ -79,13 +80,13 @@ def find_garbage(
 
     Args:
         lake: The lake.
-        now: The present time, in seconds since 1970.
-        keep_runs: Number of the latest runs of each pipeline to keep; by default all.
+        now: The current time, in seconds since 1970.
+        keep_runs: How many runs of each pipeline to keep, the latest ones. By default, all runs are kept.
         min_days: Folders that changed in the last `min_days` days stay.
         store: The store of the lake.
 
     Raises:
-        DamagedError: if a file that says what is in use is damaged. Nothing can be deleted until it is repaired.
+        DamagedError: if a file that says what is in use is damaged. Nothing is returned until the file is repaired.
     """
     oldest = now - min_days * DAY_SECONDS
     runs = [_look(run, now, store) for run in all_runs(lake, store)]
@@ -124,7 +125,7 @@ def delete_garbage(lake: Lake, found: Iterable[Garbage], by: str, store: Store =
 
 
 def _manifests_of(garbage: Garbage) -> list[str]:
-    """Return the manifests by which programs find the folder, or parts of the folder."""
+    """Return the manifests by which readers find a folder or parts of it. They are to be deleted first."""
     if garbage.kind == "run":
         return [join(garbage.uri, name, MANIFEST) for name in ("score", "evaluate", "generate", "model", "train")]
     return [join(garbage.uri, MANIFEST)] if garbage.kind in ("dataset", "model", "evaluation set", "package") else []
@@ -136,7 +137,7 @@ def _look(run: Run, now: float, store: Store) -> _Known:
 
 
 def _promoted(lake: Lake, store: Store) -> tuple[set[str], set[str]]:
-    """Return the run folders and the model names of all present and earlier champions."""
+    """Return the folders of the runs that trained the current and earlier champions, and the names of their models."""
     runs, models = set[str](), set[str]()
     for pipeline in all_pipelines(lake, store):
         champion, _ = read_champion(pipeline, store)
@@ -158,7 +159,10 @@ def _to_keep(runs: Iterable[_Known], keep_runs: int | None, promoted: set[str], 
 
 
 def _with_parents(runs: Iterable[_Known], kept: set[str], store: Store) -> set[str]:
-    """Return the folders in `kept`, and those of the runs whose models they need, directly or through other runs."""
+    """Return the run folders in `kept`, and the folders of all runs on which these runs depend.
+
+    A run depends on the run whose model it started from or used, and on the runs on which that run depends.
+    """
     known = {each.run.folder: each.run for each in runs}
     pending, found = list(kept), set(kept)
     while pending:
@@ -175,7 +179,7 @@ def _of_run(known: _Known) -> Garbage:
 
 
 def _checkpoints(runs: Iterable[_Known], oldest: float) -> Iterator[Garbage]:
-    """Yield the checkpoints of complete trainings, which are not needed once the model is written."""
+    """Yield the checkpoints of runs whose training is complete and that have not changed since `oldest`."""
     for known in runs:
         inside = [file for file in known.files if file.uri.startswith(f"{known.run.checkpoints}/")]
         if inside and known.is_trained and not known.is_working and known.changed_at <= oldest:
@@ -194,7 +198,7 @@ def _datasets_of(run: Run, store: Store) -> Iterator[str]:
 
 
 def _evaluation_sets(pipeline: Pipeline, oldest: float, store: Store) -> list[Garbage]:
-    """Return all versions of a pipeline's evaluation set except the latest, which replaces them."""
+    """Return the earlier versions of a pipeline's evaluation set, of which only the latest version is used."""
     names = store.list_folders(pipeline.frozen)
     versions = [name for name in names if store.exists(join(pipeline.frozen, name, MANIFEST))]
     why = "a later version is in use"
@@ -212,7 +216,10 @@ def _clusters_of(known: _Known, store: Store) -> Iterator[str]:
 def _unused(
     folder: str, depth: int, used: set[str], kind: Kind, why: str, oldest: float, store: Store
 ) -> list[Garbage]:
-    """Return the folders `depth` levels below `folder` that are not in `used` and have not changed since `oldest`."""
+    """Return the folders `depth` levels below `folder` that are not in `used` and have not changed since `oldest`.
+
+    `used` has the names of folders relative to `folder`. `kind` and `why` describe the garbage.
+    """
     files: dict[str, list[FileInfo]] = {}
     for file in store.list_files(folder):
         names = relative_name(file.uri, folder).split("/")
@@ -226,6 +233,6 @@ def _unused(
 
 
 def _all_but_latest(packages: list[Garbage], folder: str, store: Store) -> list[Garbage]:
-    """Return `packages` without the one uploaded last, which the next run uses unless the code has changed."""
+    """Return `packages` without the latest upload, which the next run uses unless the code has changed."""
     latest = max(store.list_files(folder), key=attrgetter("modified_at"), default=None)
     return [each for each in packages if latest is None or not latest.uri.startswith(f"{each.uri}/")]

@@ -1,8 +1,8 @@
 """The identity of a run: its project, pipeline and run id, each encoded as a name for folders and clusters.
 
 Airflow's run ids are unique only within a DAG, and several deployments may share a lake. So only all three together
-identify a run. Different texts have different names. The names stay readable, and every file system, S3, EMR and Spark
-accept them: they consist of letters, digits and ``._-=``.
+identify a run. Two different names are never encoded as the same name. Encoded names are readable, and every file
+system, S3, EMR and Spark accept them: they consist of letters, digits and ``._-=``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import string
 from jobs.errors import InputError
 
 PROJECT = "lab"
-"""The project unless `NIGHTJAR_PROJECT` names another."""
+"""The project if `NIGHTJAR_PROJECT` is not set."""
 DEFAULT = "default"
 """The pipeline of the DAG `train_llm`."""
 LOCAL = "local"
@@ -25,16 +25,16 @@ MOST_CHARACTERS = 200
 _PLAIN = frozenset(string.ascii_letters + string.digits + "._-")
 _ESCAPED = re.compile("=([0-9A-F]{2})")
 _CUT = "=h"
-"""The characters before the hash at the end of a name that was cut. No escaped character begins like this."""
+"""In a name that was cut, these characters come before the hash. No escaped character begins with them."""
 
 
 def is_project(name: str) -> bool:
-    """Return whether `name` can be the name of a project, which is used everywhere without encoding."""
+    """Return whether `name` is a valid name of a project. Project names are used everywhere without encoding."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name) is not None
 
 
 def encode_name(text: str, also: str = "", most: int = MOST_CHARACTERS) -> str:
-    """Return the name that stands for `text` only.
+    """Encode `text` as a name for folders and clusters. No other text is encoded as the same name.
 
     Letters, digits and ``._-`` stay. Every other byte becomes ``=`` and its hexadecimal code: ``2026-11-26T03:00``
     becomes ``2026-11-26T03=3A00``. A dot or hyphen at the start is escaped as well, so that no name is hidden, leads to
@@ -64,7 +64,7 @@ def shorten_name(name: str, most: int) -> str:
 
 
 def decode_name(name: str) -> str:
-    """Return the text that was encoded as `name`. Return `name` as it is if it was cut, or is not an encoded name."""
+    """Return the text that was encoded as `name`. Return `name` unchanged if it was cut, or is not an encoded name."""
     if not name or _CUT in name:
         return name
     data = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), name)

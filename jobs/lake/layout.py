@@ -17,7 +17,7 @@ from jobs.lake.uri import base_name, join, to_uri
 MANIFEST = "_manifest.json"
 REPORT = "report.html"
 FIRST_CLUSTER = "0001.json"
-"""Name of the file in `Run.clusters` with the record of the first cluster. The end of a run rewrites all records."""
+"""Name of the file in `Run.clusters` with the record of the first cluster. Written again when the run ends."""
 LAKE_FOLDERS = ("audit", "datasets", "forgotten", "logs", "models", "packages", "pipelines", "runs", "wheelhouses")
 """The folders of a lake that Nightjar writes. A lake may have other folders, such as one of texts."""
 
@@ -59,7 +59,7 @@ class Run:
     datasets = _Below("datasets.json")
     """The fingerprints of the run's datasets: ``{"tokens": ..., "windows": ..., "embeddings": ...}``."""
     clusters = _Below("clusters")
-    """The folder of the record of the run's clusters, with one file for each cluster."""
+    """The folder of the record of clusters, with one file for each of the run's clusters."""
     train = _Below("train")
     """The folder of metrics and checkpoints. Training is complete when this folder has a manifest."""
     start = _Below("train", "start.json")
@@ -69,13 +69,13 @@ class Run:
     stop = _Below("train", "stop")
     """A file whose existence makes the workers stop after their current step."""
     attempts = _Below("train", "attempts.json")
-    """The counts of restarts and of skipped batches."""
+    """How often training was restarted, and the numbers of the batches that it leaves out after a divergence."""
     rounds = _Below("train", "rounds")
     """The files that workers of the round-based strategies exchange during training."""
     metrics_parts = _Below("train", "metrics")
     """The folder of small metrics files, written during training."""
     metrics = _Below("train", "metrics.jsonl")
-    """All metrics, one line for each step, written at the end of training."""
+    """All metrics, one line for each optimizer step, written at the end of training."""
     tensorboard = _Below("train", "tensorboard")
     """The folder that TensorBoard opens."""
     generate = _Below("generate")
@@ -83,15 +83,15 @@ class Run:
     samples = _Below("generate", "samples.jsonl")
     """The generated samples, one in each line."""
     score = _Below("score")
-    """The folder of the model's scores on the evaluation set, by document."""
+    """The folder of the scores: the loss of each document of the evaluation set, under the model and the champion."""
     evaluation = _Below("evaluate")
-    """The folder of the losses of the used model, by document."""
+    """The folder of the evaluation of the used model: its loss on each document."""
     model = _Below("model")
     """The folder of the trained model."""
     model_archive = _Below("model.zip")
     """The model's folder as one zip file."""
     stats = _Below("stats")
-    """The folder of statistics: those of each step, and all of them merged."""
+    """The folder of statistics: those of each pipeline step, and all of them merged."""
     promotion = _Below("stats", "promotion.json")
     """The decision about promotion: whether the model was promoted, why, and the numbers behind it."""
     report = _Below("stats", REPORT)
@@ -120,7 +120,7 @@ class Run:
         return decode_name(self.folder.rpartition("/")[0].partition("/")[2])
 
     def deployment(self, number: int) -> str:
-        """Return the file with the settings of the deployment after their `number`-th change, counted from 1."""
+        """Return the file with the settings of the deployment after they changed for the `number`-th time (from 1)."""
         return join(self.uri, f"deployment-{number}.json")
 
     def checkpoint(self, step: int) -> str:
@@ -128,30 +128,31 @@ class Run:
         return join(self.checkpoints, f"{step:08d}")
 
     def step_stats(self, step: str) -> str:
-        """Return the file with the statistics of one step."""
+        """Return the file with the statistics of one pipeline step."""
         return join(self.stats, f"{step}.json")
 
     def progress(self, step: str) -> str:
-        """Return the file in which a running step reports its progress."""
+        """Return the file in which a running pipeline step reports its progress."""
         return join(self.uri, "progress", f"{step}.json")
 
     def step_attempts(self, step: str) -> str:
-        """Return the folder with one folder for each attempt at a step, named by the attempt's number."""
+        """Return the folder with one folder for each attempt at a pipeline step, named by the attempt's number."""
         return join(self.uri, "steps", step)
 
     def submission(self, step: str, attempt: int) -> str:
-        """Return the file that says when an attempt at a step was submitted, and as which step of EMR."""
+        """Return the file that says when an attempt at a pipeline step was submitted, and as which step of EMR."""
         return join(self.step_attempts(step), str(attempt), "submitted.json")
 
     def outcome(self, step: str, attempt: int) -> str:
-        """Return the file with the outcome of an attempt at a step."""
+        """Return the file with the outcome of an attempt at a pipeline step."""
         return join(self.step_attempts(step), str(attempt), "outcome.json")
 
     @classmethod
     def of_config(cls, config_uri: str) -> Run:
-        """Return the run whose configuration is at `config_uri`, in the present or the earlier layout.
+        """Return the run whose configuration is at `config_uri`.
 
-        The forms are ``<lake>/runs/<project>/<pipeline>/<run>/config.json`` and ``<lake>/runs/<run id>/config.json``.
+        The URI is ``<lake>/runs/<project>/<pipeline>/<run>/config.json``, or ``<lake>/runs/<run id>/config.json`` in
+        the earlier layout.
         """
         uri = to_uri(config_uri)
         for depth in (1, 3):  # no pipeline is called `runs`, so only one depth fits
@@ -175,11 +176,11 @@ class Pipeline:
     champion = _Below("champion.json")
     """The pointer to the promoted model that is in use, with the history of its changes."""
     lock = _Below("lock.json")
-    """The lock, which says which run may promote now. Other runs that promote wait."""
+    """The lock, which says which run has its turn to train and promote. Other runs wait."""
     last = _Below("last.json")
-    """The corpus, code and settings of the last successful runs. A run with the same ones has nothing to do."""
+    """Hashes of corpus, code and settings of the last successful runs. A run with equal hashes has nothing to do."""
     split = _Below("split")
-    """The folder with the decided side of each document in the split."""
+    """The folder of the fixed split: the decided side of each document."""
     frozen = _Below("frozen")
     """The folder of the evaluation set, with one folder for each version."""
 
@@ -235,17 +236,17 @@ class Lake:
         return Pipeline(self.uri, name)
 
     def earlier_run(self, run_id: str) -> Run:
-        """Return the run with this id in the earlier layout, in which several ids could share a folder."""
+        """Return the run with this id in the earlier layout. There, runs with different ids could share a folder."""
         return Run(self.uri, re.sub(r"[^A-Za-z0-9._-]+", "-", run_id).strip("-.") or "run", run_id)
 
     def dataset(self, kind: str, fingerprint: str) -> str:
-        """Return the folder of a dataset; its kind is ``tokens``, ``windows`` or ``embeddings``."""
+        """Return the folder of a dataset. `kind` is ``tokens``, ``windows`` or ``embeddings``."""
         return below(join(self.uri, "datasets", kind), fingerprint)
 
     def package(self, sha256: str) -> str:
-        """Return the folder of a packaged job, by the hash of its content."""
+        """Return the folder of a package. `sha256` is the hash of the package's content."""
         return join(self.uri, "packages", sha256)
 
     def wheelhouse(self, sha256: str) -> str:
-        """Return the folder of a wheelhouse, which is named by a hash of the hashes of its wheels."""
+        """Return the folder of a wheelhouse. `sha256` is a hash of the hashes of its wheels."""
         return join(self.uri, "wheelhouses", sha256)

@@ -23,8 +23,8 @@ from jobs.lake.layout import Run
 from jobs.lake.store import ENVIRONMENT, Store
 
 LOCK_SECONDS = 60.0
-"""Seconds after which a lock expires if it is not renewed. The holder renews it three times in this time. The clocks of
-the machines may differ by a third of this time."""
+"""Seconds after which a lock expires if it is not renewed. The holder renews its lock every third of this time. The
+clocks of the machines may differ by a third of this time."""
 _POLL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,10 @@ class Lock:
     """The content of a lock's file."""
 
     owner: str
-    """For whom the lock is held: the cluster of a step, or a process. The same owner may take the lock over at once."""
+    """The cluster or the process for which the lock is held.
+
+    Another process may take over a lock of the same owner at once, such as a retry on the same cluster.
+    """
     holder: str
     """A random name of the process that holds the lock."""
     machine: str
@@ -54,10 +57,10 @@ class Lock:
         return cls(owner or f"process {pid} on {machine}", uuid.uuid4().hex, machine, pid, time.time() + seconds)
 
     def is_free(self, owner: str | None, now: float) -> bool:
-        """Return whether another process may take the lock over.
+        """Return whether a process that works for `owner` may take the lock over at the time `now`.
 
-        That is so if the lock was released or has expired, has the same owner, or is held by an ended process of this
-        machine.
+        That is so if the lock was released or has expired, if it is held for the same owner, or if the process that
+        holds it ran on this machine and has ended.
         """
         return (
             self.expires <= now or self.owner == owner or (self.machine == this_machine() and not _is_alive(self.pid))
@@ -117,7 +120,11 @@ def is_held(run: Run, now: float, store: Store = ENVIRONMENT) -> bool:
 
 
 def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
-    """Wait until the lock is free, and take it. Raise RunInUseError if the holder renews it or runs on this machine."""
+    """Wait until the lock is free, and take it.
+
+    Raises:
+        RunInUseError: if the holder renews the lock, or is a running process of this machine.
+    """
     lock = Lock.of_this_process(owner, seconds)
     seen: Lock | None = None
     while True:
@@ -127,7 +134,7 @@ def _acquire(run: Run, owner: str | None, seconds: float, store: Store) -> Lock:
             if store.publish(run.lock, _to_json(mine)):
                 return mine
         elif found.is_free(owner, time.time()):
-            with suppress(FileNotFoundError):  # it was deleted meanwhile
+            with suppress(FileNotFoundError):  # the file was deleted in the meantime
                 if store.replace(run.lock, _to_json(mine), version):
                     return mine
         elif found.machine == lock.machine or (seen and seen != found):

@@ -19,7 +19,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of a dataset: its name below the dataset's folder, size in bytes, sha256, and counts of its contents."""
+    """A file of a dataset: its name below the dataset's folder, size in bytes, sha256, and counts (such as tokens)."""
 
     name: str
     size: int
@@ -52,7 +52,7 @@ class Manifest:
         for entry in self.files:
             if entry.name == name:
                 return entry
-        remedy = "delete its folder and run again to make it anew"
+        remedy = "delete its folder and run again to recreate it"
         raise DamagedError(f"manifest of {self.kind} {self.fingerprint}: does not list {name}; {remedy}")
 
     def to_json(self) -> bytes:
@@ -77,7 +77,7 @@ def parse_manifest(data: bytes, uri: str) -> Manifest:
 
 
 def _has_right_types(manifest: Manifest) -> bool:
-    """Return whether the values have the types that `Manifest.to_json` writes, and no name leads out of the folder."""
+    """Return whether all values of a parsed manifest have valid types, and no file name leads out of its folder."""
     texts: list[Any] = [manifest.kind, manifest.fingerprint]
     tables: list[Any] = [manifest.counts, manifest.inputs]
     for entry in manifest.files:
@@ -92,7 +92,9 @@ def _has_right_types(manifest: Manifest) -> bool:
 
 
 def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None = None) -> None:
-    """Check the size of the file `uri`, and its hash if `sha256` is given. A size of None means that there is no file.
+    """Compare the size and the hash of the file `uri` with its entry in a manifest.
+
+    A `size` of None means that the file does not exist. If `sha256` is None, the hash is not compared.
 
     Raises:
         DamagedError: if the file is missing, or differs from the manifest.
@@ -106,7 +108,7 @@ def check_file(uri: str, entry: FileEntry, size: int | None, sha256: str | None 
 
 
 def check_content(uri: str, entry: FileEntry, data: bytes) -> None:
-    """Check `data`, the content of the file `uri`, as `check_file` does."""
+    """Compare `data`, the content of the file `uri`, with its entry in a manifest, as `check_file` does."""
     check_file(uri, entry, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -114,4 +116,4 @@ def _remedy(uri: str) -> str:
     folder = uri.rpartition("/")[0]
     if base_name(folder) in ("train", "valid"):  # the folders of a split's sides are in the dataset's folder
         folder = folder.rpartition("/")[0]
-    return f"delete {folder} and run again to make it anew"
+    return f"delete {folder} and run again to recreate it"

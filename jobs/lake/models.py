@@ -65,7 +65,7 @@ def open_archive(uri: str, store: Store = ENVIRONMENT) -> Iterator[zipfile.ZipFi
 
 
 def folder_of_run(model_uri: str, lake: Lake) -> str:
-    """Return the folder, below `Lake.runs`, of the run that has this model. Return "" if no run of this lake has it."""
+    """Return the run folder, below `Lake.runs`, that contains a model. Return "" if the model is outside of them."""
     if not model_uri.startswith(f"{lake.runs}/"):
         return ""
     return relative_name(model_uri, lake.runs).rpartition("/model")[0]
@@ -109,7 +109,7 @@ class UsedModel:
     """The fingerprint in the model's manifest, which is the sha256 of its weights."""
 
     def to_stats(self) -> UsedModelStats:
-        """Return the entries about this model in the statistics of a step."""
+        """Return the entries about this model for the statistics of a pipeline step."""
         return {"used_model": self.name, "used_model_uri": self.uri, "used_model_sha256": self.fingerprint}
 
 
@@ -135,7 +135,7 @@ def decide_used(run: Run, name: str, store: Store = ENVIRONMENT) -> UsedModel:
 
 
 def read_used(run: Run, store: Store = ENVIRONMENT) -> UsedModel | None:
-    """Return the model recorded for a run. Return None if there is no record. Raise DamagedError if it is damaged."""
+    """Return the model recorded for a run. Return None without a record. Raise DamagedError for a damaged record."""
     try:
         with reading(run.used, "delete it and start the run again"):
             return UsedModel(**json.loads(store.read_bytes(run.used)))
@@ -162,9 +162,9 @@ def _earlier_model(run: Run, store: Store) -> str | None:
 
 
 def check_complete(uri: str, store: Store = ENVIRONMENT) -> Manifest:
-    """Return the manifest of the model at `uri`, a folder or a zip file, after a check that it lists the needed files.
+    """Check that the model at `uri`, a folder or a zip file, is complete, and return its manifest.
 
-    For a folder, also check that the listed files exist with the listed sizes.
+    The manifest must list the files that every model has. In a folder, all listed files must exist with their sizes.
 
     Raises:
         DamagedError: if the manifest or a file is missing, or has the wrong size.

@@ -46,7 +46,7 @@ def retry_transient(uri: str, operation: Callable[[], Result], limit_seconds: fl
 
 
 def refuse_full_disk(location: str, error: OSError) -> None:
-    """Raise a LakeError of one line if `error` means that the disk of `location` is full."""
+    """Raise a LakeError with a message of one line if `error` means that the disk of `location` is full."""
     if error.errno in _FULL:
         raise LakeError(
             f"{location}: the disk is full; the incomplete file was removed; make room and run the same command again"
@@ -54,11 +54,11 @@ def refuse_full_disk(location: str, error: OSError) -> None:
 
 
 def is_transient(error: OSError) -> bool:
-    """Return whether the same operation may succeed a moment later."""
+    """Return whether the operation that raised `error` may succeed a moment later."""
     return isinstance(error, TransientError | ConnectionError) or error.errno in _TRANSIENT
 
 
 def one_line(error: OSError) -> str:
-    """Return the first line of an error's message, after the error's class unless it is OSError or TransientError."""
+    """Return the first line of an error's message. The error's class precedes it, except OSError and TransientError."""
     text = (str(error).splitlines() or [""])[0]
     return text if type(error) in (OSError, TransientError) else f"{type(error).__name__}: {text}"

@@ -34,7 +34,7 @@ def all_runs(lake: Lake, store: Store = ENVIRONMENT) -> Iterator[Run]:
 
 
 def runs_beside(run: Run, store: Store = ENVIRONMENT) -> Iterator[Run]:
-    """Yield the other runs of a run's pipeline. A run may be incomplete, even without a configuration."""
+    """Yield the other runs of the pipeline of `run`. They may be incomplete, and even lack a configuration."""
     pipeline, own = run.uri.rpartition("/")[0], base_name(run.uri)
     parent = run.folder.rpartition("/")[0]
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -46,8 +46,8 @@ def runs_beside(run: Run, store: Store = ENVIRONMENT) -> Iterator[Run]:
 def runs_named(name: str, lake: Lake, store: Store = ENVIRONMENT) -> list[Run]:
     """Return the runs that a user may mean by `name`, whether they exist or not.
 
-    A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may also be the name of its
-    folder.
+    A name is a run id, ``pipeline/run id`` or ``project/pipeline/run id``. Each part may also be written as the name of
+    its folder, as in ``lab/train_llm/2026-11-26T03=3A00``.
 
     Raises:
         InputError: if permissions do not allow listing the runs.
@@ -92,7 +92,7 @@ def find_run(name: str, lake: Lake, store: Store = ENVIRONMENT, *, is_started: b
 
 
 def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
-    """Return all names by which users can name the runs of a lake. Return [] if the lake cannot be listed."""
+    """Return all names by which `runs_named` finds runs of a lake. Return [] if the lake cannot be listed."""
     with suppress(OSError, NightjarError):
         folders = [run.folder.split("/") for run in all_runs(lake, store)]
         return [
@@ -102,7 +102,7 @@ def names_of_runs(lake: Lake, store: Store = ENVIRONMENT) -> list[str]:
 
 
 def only_one(name: str, runs: Iterable[Run]) -> Run:
-    """Return the only run in `runs`, the runs that fit `name`. Raise InputError if there are several."""
+    """Return the only run in `runs`, which are the runs that `name` fits. Raise InputError if there are several."""
     first, *others = dict.fromkeys(runs)
     if others:
         folders = ", ".join(run.folder for run in (first, *others))
@@ -111,12 +111,12 @@ def only_one(name: str, runs: Iterable[Run]) -> Run:
 
 
 def located(run: Run, earlier: Run, store: Store = ENVIRONMENT) -> Run:
-    """Return `run`, or `earlier`, the same run in the earlier layout, if only that one exists in the lake."""
+    """Return `run`. If the lake has this run only in the earlier layout, as `earlier`, return `earlier` instead."""
     return earlier if not store.exists(run.config) and store.exists(earlier.config) else run
 
 
 def used_datasets(run: Run, store: Store = ENVIRONMENT) -> dict[str, str]:
-    """Return the fingerprints of the datasets that a run has used so far, by kind."""
+    """Return the datasets that a run has used so far: a dict from a kind, such as ``tokens``, to a fingerprint."""
     try:
         datasets = store.read_json(run.datasets)
     except FileNotFoundError:

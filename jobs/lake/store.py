@@ -136,7 +136,7 @@ class Store:
         return self._retry(uri, lambda: self._files(uri).publish(uri, data))
 
     def replace(self, uri: str, data: bytes, version: str) -> bool:
-        """Replace a file if it is still at `version`; return whether it was replaced."""
+        """Replace a file if its version (see `read_version`) is still `version`. Return whether it was replaced."""
         return self._retry(uri, lambda: self._files(uri).replace(uri, data, version))
 
     def copy(self, uri: str, target_uri: str) -> None:
@@ -195,7 +195,10 @@ class Store:
         self._retry(uri, lambda: self._files(uri).delete_folder(uri))
 
     def check_writable(self, uri: str, what: str = "the lake", options: str = "--lake, NIGHTJAR_LAKE") -> None:
-        """Check that a small file can be written and deleted below `uri`. If not, raise InputError without retries."""
+        """Check that a small file can be written and deleted below `uri`. If not, raise InputError without retries.
+
+        `what` names the folder in the error's message. `options` lists the ways to choose another folder.
+        """
         probe, once = join(uri, f".write-test-{uuid.uuid4().hex[:8]}"), Store(self._connect, retry_seconds=0)
         try:
             if is_s3(uri):
@@ -219,12 +222,12 @@ class Store:
         self._retry(folder_uri, lambda: self._files(folder_uri).write_folder(folder_uri, contents))
 
     def write_shard(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
-        """Write a file of a dataset as `write_file` does, with random digits before the suffix of its name."""
+        """Write a file of a dataset as `write_file` does. Add random digits to the name, before the suffix."""
         stem, _, suffix = name.rpartition(".")
         return self.write_file(folder_uri, f"{stem}-{uuid.uuid4().hex[:12]}.{suffix}", data, **counts)
 
     def write_file(self, folder_uri: str, name: str, data: bytes, **counts: int) -> FileEntry:
-        """Write a file of a dataset, and return the manifest's entry for it."""
+        """Write a file of a dataset, and return its entry for the manifest, with `counts` in it."""
         self.write_bytes(join(folder_uri, name), data)
         return FileEntry.of(name, data, **counts)
 

@@ -1,4 +1,4 @@
-"""Standard JSON: without the tokens NaN and Infinity, which Python writes and other programs refuse."""
+"""Standard JSON: without the values NaN and Infinity, which Python's `json` writes and other programs refuse."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def finite(value: Any) -> Any:
 
 
 def not_finite(value: Any, key: str = "") -> Iterator[str]:
-    """Yield ``key is nan`` for each number in a JSON value that is not finite."""
+    """Yield a text such as ``loss is nan``, with the key, for each number in a JSON value that is not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{key or 'the value'} is {value}"
     elif isinstance(value, dict):

@@ -1,8 +1,8 @@
 """The list of a lake's runs, sorted, filtered and divided into pages. It is made from cached summaries.
 
-A summary is read again when its run changes. For a page, only the runs on the page, running runs and the latest runs
-that are not done are checked for changes. So a page of a large lake in S3 takes few requests. The summaries are kept in
-memory, and for the next process in a file in this user's cache folder.
+A summary is read again when its run changes. To show a page, only some runs are checked for changes: those on the page,
+running runs, and the latest failed or unfinished runs. So a page of a large lake in S3 takes few requests. The cached
+summaries are in memory and, for the next process, in a file in this user's cache folder.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from jobs.results import SortKey
 from jobs.results.summary import Status, StepSummary, Summary, read_summary, versions_of
 
 MAX_RUNS = 20_000
-"""Maximum number of summaries that are kept, of about 2 KB each. In a larger lake, the others are read each time."""
+"""Maximum number of cached summaries, of about 2 KB each. In a larger lake, older runs are read for each page."""
 _FORMAT = 4
-"""Version of the file of summaries. Increase it when a field of `Summary` is added or changes its meaning."""
+"""Version of the cache file's format. Increase it when a field of `Summary` is added or changes its meaning."""
 _MOST_OPEN = 100
-"""Maximum number of failed or unfinished runs that are checked for changes for a page, even if a filter hides them."""
+"""For each page, this many of the latest failed or unfinished runs are checked for changes.
+
+They are checked even if a filter hides them, since their state may have changed.
+"""
 _READERS = 16
 """Maximum number of runs that are read at the same time."""
 
@@ -158,7 +161,10 @@ def _default_file(lake: Lake) -> Path | None:
 
 
 def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
-    """Return the summaries that an earlier process wrote. Return {} if there are none of this version and lake."""
+    """Return a dict from run folders to the summaries in the cache file.
+
+    Return {} if the file is missing or damaged, has another format version, or is of another lake.
+    """
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
         values = json.loads(file.read_bytes()) if file else {}
         if values.get("format") == _FORMAT and values.get("lake") == lake.uri:
@@ -167,7 +173,7 @@ def _load(file: Path | None, lake: Lake) -> dict[str, Summary]:
 
 
 def _values(summary: Summary) -> dict[str, Any]:
-    """Return the fields of a summary that are not None. `_summary` reads the others as None."""
+    """Return the fields of a summary to write to the cache file. None is left out: `_summary` restores it."""
     return asdict(summary, dict_factory=lambda items: {name: value for name, value in items if value is not None})
 
 

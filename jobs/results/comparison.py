@@ -16,31 +16,38 @@ from jobs.results.svg import Curves
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of several runs. Every list has one value for each run."""
+    """A comparison of several runs. Every list has one value for each run, in the order of `names`."""
 
     names: Sequence[str]
     reports: Sequence[Report]
 
     def results(self) -> dict[str, list[str]]:
-        """Return the states and the results by label, with "-" for a run without that result."""
+        """Return a dict from "state" or the label of a result to one text for each run.
+
+        The text is "-" for a run without this result.
+        """
         tiles = [{tile.label: tile.text for tile in report.headline()} for report in self.reports]
         labels = dict.fromkeys(label for each in tiles for label in each)
         states = {"state": [str(report.summary.status) for report in self.reports]}
         return states | {label: [each.get(label, "-") for each in tiles] for label in labels}
 
     def settings(self) -> dict[str, list[Any]]:
-        """Return the settings that are not the same in all runs."""
+        """Return the settings that are not the same in all runs: a dict from a key to one value for each run."""
         return differences([report.settings for report in self.reports])
 
     def figures(self) -> list[Curves]:
-        """Return the plots, in which each run has a curve."""
+        """Return the plots that compare the runs. In each plot, every run has a curve."""
         return list(
             figures.of_comparison({name: each.rows for name, each in zip(self.names, self.reports, strict=True)})
         )
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """Return the run ids, or the folders if two runs have the same id. Raise InputError if a run is given twice."""
+    """Return the ids of the runs as their names. If two runs have the same id, return the folders of all runs instead.
+
+    Raises:
+        InputError: if a run is given twice.
+    """
     ids = [run.run_id for run in runs]
     if len(set(ids)) == len(ids):
         return ids

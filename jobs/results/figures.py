@@ -33,14 +33,18 @@ def label_of(name: str) -> str:
 
 
 def unit_of(metric: Metric, values: Mapping[str, Any] | None = None) -> str:
-    """Return the unit of a metric. The unit of a loss depends on the kind of model: see the baselines in `values`."""
+    """Return the unit of a metric.
+
+    The unit of a loss depends on the kind of model. `values` are the model's statistics: only those of an embedding
+    regression have a `mean_vector_loss`.
+    """
     units = [unit.strip() for unit in metric.unit.split(";")]
     is_embedding = "mean_vector_loss" in (values or {})
     return "squared distance" if is_embedding and len(units) > 1 else units[0]
 
 
 def text_of(value: Any, label: str, unit: str) -> str:
-    """Return a value as text to show beside its label, with its unit if the label does not contain the unit."""
+    """Return a value as text to show beside `label`. Leave out the unit if the label already contains it."""
     is_said = unit != "bytes" and unit.replace("/s", " per second") in label
     return with_unit(value, "" if is_said else unit)
 
@@ -110,11 +114,16 @@ _COMPARED = (
     ("gradient_norm_max", "Gradient norm", max, "highest"),
     ("tokens_per_second", "Training speed", max, "highest"),
 )
-"""The columns in which runs are compared: name, words for the title, and which run the title names."""
+"""The columns that have a plot in a comparison, with the words and the function for the plot's title.
+
+The title names the run with the lowest or the highest value at the last step.
+"""
 
 
 def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
-    """Yield the plots that compare runs, whose rows are given by name. Each run has a curve in its own colour.
+    """Yield the plots that compare runs. `runs` is a dict from a run's name to its rows of metrics.
+
+    Each run has one curve in a plot, with the same colour in all plots.
 
     Losses in different units, such as those of token models and of embedding regressions, are in separate plots.
     """
@@ -132,7 +141,7 @@ def of_comparison(runs: Mapping[str, Sequence[Row]]) -> Iterator[Curves]:
 
 
 def _shared_baselines(runs: Mapping[str, Sequence[Row]], lines: Sequence[Line]) -> list[Line]:
-    """Return the baselines that have the same value in all runs of `lines`, and so can be shown as one line."""
+    """Return the baselines whose last value is the same in all runs of `lines`, so that one line is enough."""
     chosen = [runs[line.label] for line in lines]
     found = []
     for name, baseline in BASELINE_LOSSES.items():
@@ -174,7 +183,7 @@ def _peak_title(rows: Sequence[Row], name: str, what: str) -> str:
 
 
 def of_steps(seconds: Mapping[str, Any]) -> Iterator[Bars]:
-    """Yield the plot of the durations of the steps."""
+    """Yield the plot of the durations of the pipeline steps. `seconds` is a dict from a step to its duration."""
     groups = tuple((step, (_number(each),)) for step, each in seconds.items() if math.isfinite(_number(each)))
     if groups:
         longest = max(groups, key=lambda group: group[1])
@@ -210,7 +219,7 @@ def of_data(tokenize: Mapping[str, Any], windows: Mapping[str, Any]) -> Iterator
 
 
 def _pairs(values: Any) -> list[tuple[Any, float]]:
-    """Return the pairs in a list of lists of which the second value is a finite number."""
+    """Return those lists in `values` that are pairs with a finite number as second value. Leave out everything else."""
     pairs = [each for each in values if isinstance(each, list) and len(each) == 2] if isinstance(values, list) else []
     return [(first, _number(second)) for first, second in pairs if math.isfinite(_number(second))]
 

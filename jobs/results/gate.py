@@ -19,9 +19,9 @@ from jobs.errors import counted
 from jobs.results.scores import Scores
 
 RESAMPLES = 2000
-"""Number of resampled sets of documents. The standard error of an estimated rate of 0.05 is then about 0.005."""
+"""Number of resampled sets of documents. With so many, the standard error of an error rate of 0.05 is about 0.005."""
 LEAST_DOCUMENTS = 20
-"""Minimum number of documents of equal size. With fewer, the bootstrap exceeds its error rate."""
+"""Minimum value of `Gain.num_equal` for a comparison. With less, the bootstrap exceeds its error rate."""
 NGRAM = 4
 _UNKNOWN = "<unk>"
 
@@ -32,10 +32,13 @@ class Gain:
 
     value: float
     lower: float
-    """Lower bound of the true gain. The true gain is below it with the probability of the error rate."""
+    """Lower confidence bound of the gain. The probability that the true gain is lower is the error rate of the gate."""
     num_documents: int
     num_equal: float
-    """Number of documents of equal size that would give an equally certain mean. It is at most `num_documents`."""
+    """Effective number of documents: this many documents of equal size would give an equally certain gain.
+
+    It is at most `num_documents`.
+    """
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def measure_gain(scores: Scores, error_rate: float) -> Gain | None:
 
     The lower bound comes from a bootstrap-t over documents (Efron and Tibshirani 1993, chapter 12). The deviation of
     each resampled gain is divided by the standard error of that gain. So the error rate also holds for small sets, and
-    for documents of very different sizes. The random draws depend only on the models and the evaluation set, so a
-    retry decides in the same way.
+    for documents of very different sizes. The random samples depend only on the models and the evaluation set, so a
+    retry makes the same decision.
 
     Raises:
         ValueError: if a loss is missing or not finite.
@@ -83,7 +86,7 @@ def measure_gain(scores: Scores, error_rate: float) -> Gain | None:
 
 
 def _ratio(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """Return the gain in the sum of the losses, and the standard error of this gain."""
+    """Return the share by which the sum of losses falls from `before` to `after`, and the share's standard error."""
     total = math.fsum(before)
     gain = 1 - math.fsum(after) / total
     squares = math.fsum((b * (1 - gain) - a) ** 2 for b, a in zip(before, after, strict=True))
@@ -103,7 +106,13 @@ def _finite(loss: float | None) -> float:
 
 
 def measure_text(rows: Iterable[Mapping[str, Any]], canaries: Iterable[str], max_repetition: float) -> TextQuality:
-    """Return the quality of samples, which are the lines of ``generate/samples.jsonl``."""
+    """Return the quality of generated samples.
+
+    Args:
+        rows: The samples: the lines of ``generate/samples.jsonl``.
+        canaries: The canary prompts.
+        max_repetition: Largest share of repeated 4-grams in a good continuation of a canary prompt.
+    """
     repeated = total = unknown = tokens = 0
     good, watched = set[str](), set(canaries)
     for row in rows:
@@ -118,7 +127,7 @@ def measure_text(rows: Iterable[Mapping[str, Any]], canaries: Iterable[str], max
 
 
 def count_repeated(tokens: Sequence[int]) -> tuple[int, int]:
-    """Return how many 4-grams of a text repeat an earlier one, and how many there are."""
+    """Return the number of 4-grams of a text that repeat an earlier 4-gram, and the number of all its 4-grams."""
     ngrams = [tuple(tokens[start : start + NGRAM]) for start in range(len(tokens) - NGRAM + 1)]
     return len(ngrams) - len(set(ngrams)), len(ngrams)
 
@@ -126,12 +135,12 @@ def count_repeated(tokens: Sequence[int]) -> tuple[int, int]:
 def reason_against(
     scores: Scores, text: TextQuality, baselines: Mapping[str, tuple[float, float]], settings: PromotionConfig
 ) -> str:
-    """Return why a model cannot become the champion, regardless of the present champion. Return "" if it can.
+    """Return why a model cannot become champion, whatever the current champion is. Return "" if the model can.
 
     Args:
         scores: The scores of the model.
         text: The quality of the model's samples.
-        baselines: For the name of each baseline, the validation loss of the model and that of the baseline.
+        baselines: A dict from the name of a baseline to the validation loss of the model and that of the baseline.
         settings: The settings of promotion.
     """
     for each in scores.documents:
@@ -157,7 +166,7 @@ def reason_against(
 
 
 def reason_to_keep(scores: Scores, gain: Gain | None, settings: PromotionConfig) -> str:
-    """Return why the champion stays, in one line. Return "" if the model is better."""
+    """Return in one line why the champion stays. Return "" if the model is better and replaces the champion."""
     if gain is None:
         return scores.not_compared or "the champion has no scores to compare with"
     documents = counted(gain.num_documents, "document")

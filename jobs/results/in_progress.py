@@ -1,7 +1,8 @@
 """Decides whether a run of a DAG is in progress while no program holds the run's lock.
 
-Before its first step and between two steps, a run waits for its cluster or for Airflow. The run's files have signs of
-this: the record of a cluster that has not ended, or a file that was written a moment ago.
+Before its first step and between two steps, a run waits for its cluster or for Airflow, and no program holds its lock.
+Two signs in the run's folder show that such a run is in progress: the record of a cluster that has not ended, and a
+file that was written a moment ago.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from jobs.lake.identity import LOCAL
 from jobs.lake.layout import Run
 
 START_SECONDS = 3600.0
-"""Seconds without a sign after which a run with a cluster does not count as in progress any more. A step that has not
-started after an hour is given up."""
+"""A run with a cluster counts as in progress for this many seconds after its last sign. A step that
+has not started by then is abandoned."""
 PAUSE_SECONDS = 300.0
-"""Seconds without a sign after which a run without a cluster of its own does not count as in progress any more."""
+"""A run without a cluster of its own counts as in progress for this many seconds after its last sign."""
 
 
 def is_under_way(
@@ -33,12 +34,12 @@ def is_under_way(
     Args:
         run: The run.
         clusters: The records of the run's clusters.
-        written: When files of the run were changed, in seconds since 1970; None for a missing file.
-        now: The present time, in seconds since 1970.
-        failed_at: When the run's DAG failed, in seconds since 1970; None if it did not. After that, only a cluster
-            that was requested later shows that the run was started again.
+        written: For some files of the run, the time of the last change in seconds since 1970; None for a missing file.
+        now: The current time, in seconds since 1970.
+        failed_at: When the run's DAG failed, in seconds since 1970; None if it did not. After a failure, only
+            a cluster that was requested later shows that the run was started again.
     """
-    if run.pipeline in ("", LOCAL):  # one process runs all steps, and holds the lock meanwhile
+    if run.pipeline in ("", LOCAL):  # one process runs all steps, and holds the lock all the time
         return False
     own = [each for each in clusters if not any(each.get(key) for key in ("borrowed", "dropped", "refused"))]
     asked = [seconds_of(each.get("asked")) or 0.0 for each in own if not each.get("ended")]

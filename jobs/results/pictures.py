@@ -1,7 +1,7 @@
-"""The plots of a report as pictures for READMEs and slides: ``loss.png`` and others, drawn from the report's own SVG.
+"""Draws the plots of a report as pictures for READMEs and slides, such as ``loss.png``, from the report's own SVG.
 
 The pictures need resvg-py and a system font. If one of these is missing, no pictures are drawn and a log line says why.
-The report has all plots in any case.
+The report itself has all plots in any case.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jobs.results.report import Report
 
 ZOOM = 2
-"""Pixels of a picture for each unit of length of the SVG."""
+"""Width of a picture in pixels, divided by the width of the SVG."""
 _FONTS = "'DejaVu Sans', 'Liberation Sans', 'Noto Sans', 'Open Sans', Roboto, Arial, Helvetica, Verdana, sans-serif"
 _STYLE = """<style>
 text { font-family: FONTS; font-size: 14px; fill: #5b6169; }
@@ -55,7 +55,7 @@ def write_pictures(report: Report, folder_uri: str, store: Store = ENVIRONMENT) 
 
 
 def draw(svg: str) -> bytes | None:
-    """Return an SVG as a PNG file, or None with a log line if it cannot be drawn on this machine."""
+    """Return an SVG as a PNG file. If this machine cannot draw it, log why and return None."""
     try:
         import resvg_py  # noqa: PLC0415 - a machine may lack it
     except ImportError:
@@ -103,7 +103,7 @@ def picture_of(plot: Curves | Bars) -> str:
 
 
 def _legend_rows(plot: Curves | Bars) -> Iterator[list[tuple[int, str, str]]]:
-    """Yield the lines of a legend. A line is a list of series: horizontal position, style and text of each."""
+    """Yield the lines of a legend. A line is a list of its series: the x position, the style and the text of each."""
     row: list[tuple[int, str, str]] = []
     x = _EDGE
     for style, label, last in legend(plot):

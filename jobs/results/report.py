@@ -41,7 +41,7 @@ _DATA = {
     "tokenize": ("num_files", "num_documents", "num_bytes", "num_tokens", "bytes_per_token", "vocab_size"),
     "windows": ("num_train_windows", "num_valid_windows", "num_valid_documents_also_in_train", "ngram_leak"),
 }
-"""The statistics of the data that the report shows as tiles."""
+"""For each pipeline step, the statistics about the data that the report shows as tiles."""
 
 Value = TypeVar("Value")
 
@@ -61,7 +61,7 @@ class Tile:
 
     @property
     def unit(self) -> str:
-        """The unit, or "" if the label is the unit."""
+        """The unit. It is "" if the label already is the unit."""
         unit = self.text.partition(" ")[2]
         return "" if unit == self.label else unit
 
@@ -86,21 +86,21 @@ class Report:
     settings: Mapping[str, Any]
     chosen: Sequence[str]
     expected: Mapping[str, Any] = field(default_factory=dict)
-    """The estimate that was made before the run had a cluster; empty without one."""
+    """The estimate, made before the run had a cluster. Empty if there is no estimate."""
     decision: Mapping[str, Any] = field(default_factory=dict)
     """The decision about promotion; empty if there is none."""
     problems: Sequence[str] = field(default=())
     """Files that could not be read, one line for each."""
 
     def failed_by(self, cause: str | None) -> Report:
-        """Return the report with a cause of failure that the run's files lack. With None, return it unchanged."""
+        """Return the report with the run shown as failed by `cause`. If `cause` is None, the report is unchanged."""
         if cause is None:
             return self
         line = one_line(cause, MOST_CHARACTERS)
         return replace(self, summary=replace(self.summary, cause=line, status=Status.FAILED))
 
     def steps_stats(self, step: str) -> Mapping[str, Any]:
-        """Return the statistics of one step; empty if there are none."""
+        """Return the statistics of one pipeline step; empty if there are none."""
         steps = self.stats.get("steps")
         found = steps.get(step) if isinstance(steps, dict) else None
         return found if isinstance(found, dict) else {}
@@ -139,7 +139,7 @@ class Report:
         return Tile("cost", text, one_line(meaning, MOST_CHARACTERS))
 
     def _estimate_tile(self, actual: float) -> Iterator[Tile]:
-        """Yield the tile of the estimated instance time. After the run, the tile also has the difference in %."""
+        """Yield the tile of the estimated instance time. After the run, it also has the difference to `actual` in %."""
         if not self.expected:
             return
         expected = as_number(self.expected.get("instance_seconds"))
@@ -190,13 +190,15 @@ def _tiles(step: str, values: Mapping[str, Any], wanted: Iterable[str]) -> list[
 def read_report(
     run: Run, store: Store = ENVIRONMENT, *, is_over: bool = False, parts: LiveParts | None = None
 ) -> Report:
-    """Return what the report of a run shows. An unreadable file leaves a gap, and a line in `Report.problems`.
+    """Read the files of a run, and return what its report shows.
+
+    A file that cannot be read leaves a gap in the report, and adds a line to `Report.problems`.
 
     Args:
         run: The run, which may have no file yet.
         store: The store of the lake.
         is_over: Whether the run is over. A lock that is still held is then ignored.
-        parts: The metrics of this run that earlier calls have read, so that only new ones are read.
+        parts: Keeps the metrics that earlier calls have read, so that this call reads only new ones.
     """
     problems: list[str] = []
 
@@ -269,7 +271,7 @@ def shown(report: Report) -> dict[str, Any]:
 
 
 def _evenly_spaced(rows: Sequence[Row], most: int) -> Sequence[Row]:
-    """Return at most `most` evenly spaced rows, the first and the last one among them."""
+    """Return at most `most` of the rows, evenly spaced, with the first and the last row among them."""
     if len(rows) <= most:
         return rows
     return [rows[number * (len(rows) - 1) // (most - 1)] for number in range(most)]
@@ -296,6 +298,6 @@ def environment() -> Environment:
 
 
 def template(name: str) -> str | None:
-    """Return the text of a template, also if the code is in a zip file. Return None if there is no such template."""
+    """Return the text of a template, even from code in a zip file. Return None if there is no such template."""
     file = files("jobs.results") / "templates" / name
     return file.read_text("utf-8") if file.is_file() else None

@@ -1,4 +1,7 @@
-"""Reads the rows of metrics in a run's folder: of optimizer steps, of evaluations, and of the tables in CSV files."""
+"""Reads metrics and tables from a run's folder.
+
+Metrics are rows: one for each optimizer step, or one for each evaluation. Tables are CSV files of the pipeline steps.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,15 @@ from jobs.metrics.training import EvaluationRow, StepRow
 
 Row = Mapping[str, Any]
 MAX_INTERVALS = 100
-"""Maximum number of rows for a training without an evaluation."""
+"""Maximum number of rows of metrics that are shown for a training without an evaluation."""
 
 
 def read_parts(run: Run, store: Store = ENVIRONMENT, uris: Sequence[str] | None = None) -> list[StepRow]:
-    """Return the rows of all parts of the metrics, one row for each step. With `uris`, read only these parts.
+    """Return the metrics that a training has written so far, one row for each optimizer step.
 
-    S3 cannot append to an object. So training writes the rows of a few seconds together, as an object
-    ``part-<attempt>-<writer>-<number>.jsonl``. Once a later attempt has begun at a step, only rows
-    of that attempt count from that step on.
+    S3 cannot append to an object. So training writes the rows of a few seconds together, as an object called a part:
+    ``part-<attempt>-<writer>-<number>.jsonl``. All parts are read or, if `uris` is given, only the parts at these URIs.
+    If an attempt resumes at an earlier step, its rows replace those that previous attempts wrote from that step on.
     """
     rows: list[StepRow] = []
     attempt = ""
@@ -57,7 +60,7 @@ def _parse(uri: str, store: Store) -> list[StepRow]:
 
 
 def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
-    """Yield one row for each evaluation, made from the steps since the previous evaluation."""
+    """Yield one row for each evaluation, made from the rows of the optimizer steps since the previous evaluation."""
     intervals = _Intervals()
     for row in rows:
         if (found := intervals.add(row)) is not None:
@@ -65,14 +68,17 @@ def evaluation_rows(rows: Iterable[StepRow]) -> Iterator[EvaluationRow]:
 
 
 class _Intervals:
-    """The steps since the last evaluation."""
+    """Collects the rows of the optimizer steps since the last evaluation."""
 
     def __init__(self) -> None:
         self.rows: list[StepRow] = []
         self._seconds = 0.0
 
     def add(self, row: StepRow) -> EvaluationRow | None:
-        """Add a step. If the model was evaluated after it, return the row of the interval that ends with this step."""
+        """Add the row of a step. If the model was evaluated after this step, return one row for all collected steps.
+
+        Return None otherwise.
+        """
         self.rows.append(row)
         if "valid_loss" not in row:
             return None
@@ -82,7 +88,7 @@ class _Intervals:
 
 
 def interval_rows(rows: Sequence[StepRow]) -> Iterator[EvaluationRow]:
-    """Divide a training without evaluations into at most `MAX_INTERVALS` intervals, and yield a row for each."""
+    """Divide a training without evaluations into at most `MAX_INTERVALS` intervals of steps. Yield a row for each."""
     size = max(1, -(-len(rows) // MAX_INTERVALS))
     seconds = 0.0
     for start in range(0, len(rows), size):
@@ -92,7 +98,7 @@ def interval_rows(rows: Sequence[StepRow]) -> Iterator[EvaluationRow]:
 
 
 def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
-    """Return the row of an interval of steps that began `seconds` after the start of the training."""
+    """Return one row for an interval of steps. The interval began `seconds` seconds after the start of the training."""
     last = {**cast("dict[str, float]", interval[-1]), "interval_seconds": interval[-1]["seconds"] - seconds}
     columns = metrics_of(EvaluationRow).items()
     found = {name: metric.over(interval) if metric.over else last.get(name) for name, metric in columns}
@@ -100,7 +106,9 @@ def _row_of(interval: Sequence[StepRow], seconds: float) -> EvaluationRow:
 
 
 class LiveParts:
-    """The metrics of a training in progress. Each part is read once, until a new attempt begins.
+    """The metrics of a training in progress.
+
+    Each part is read only once. When a new attempt has begun, all parts are read again.
 
     Only the rows of evaluations and the steps since the last evaluation are kept. So a long training takes little
     memory, and an update takes few requests to S3.
@@ -116,7 +124,7 @@ class LiveParts:
         self._intervals = _Intervals()
 
     def update(self) -> tuple[list[EvaluationRow], list[StepRow]]:
-        """Return the rows of the evaluations so far, and the steps since the last evaluation."""
+        """Read new parts. Return the rows of all evaluations so far, and the rows of the steps since the last one."""
         parts = self._store.list_files(self._run.metrics_parts)
         count = len(self._read)
         attempts = {_attempt_of(part.uri) for part in parts[max(0, count - 1) :]}
@@ -130,14 +138,14 @@ class LiveParts:
 
 
 def read_curves(run: Run, store: Store = ENVIRONMENT, parts: LiveParts | None = None) -> list[Row]:
-    """Return the rows of ``metrics.csv``. If the training is not complete, return the rows so far.
+    """Return the rows of ``metrics.csv`` if the training is complete, else the rows of the evaluations so far.
 
-    Before the first evaluation, the rows have no validation loss.
+    Before the first evaluation, return rows of intervals of steps instead, which have no validation loss.
     """
     written = read_csv(join(run.stats, "metrics.csv"), store)
     if store.exists(join(run.train, MANIFEST)):
         return written
-    with reading(run.metrics_parts, "delete it; a new attempt at the step train writes its metrics anew"):
+    with reading(run.metrics_parts, "delete it; a new attempt at the step train writes its metrics again"):
         evaluated, steps = (parts or LiveParts(run, store)).update()
         found = [cast("Row", row) for row in evaluated]
         if not found and not written:
@@ -151,7 +159,7 @@ def _last_step(rows: Sequence[Row]) -> float:
 
 
 def losses_of(rows: Sequence[Row]) -> list[float]:
-    """Return the finite values of the validation loss, or of the batches' loss if there was no validation."""
+    """Return the finite values of the validation loss. If no row has it, return those of `batch_loss`."""
     name = "valid_loss" if any("valid_loss" in row for row in rows) else "batch_loss"
     return [loss for row in rows if (loss := as_number(row.get(name))) is not None]
 
@@ -160,7 +168,7 @@ def read_csv(uri: str, store: Store = ENVIRONMENT) -> list[Row]:
     """Return the rows of a CSV file that a step wrote, with numbers as int or float. Return [] if there is no file.
 
     Raises:
-        DamagedError: if the file is not UTF-8, or a row has another number of fields than the header.
+        DamagedError: if the file is not UTF-8, or if a row has more or fewer fields than the header.
     """
     try:
         data = store.read_bytes(uri)

@@ -1,7 +1,8 @@
-"""The scores of a run: the loss of each document of the evaluation set, under the run's model and the champion.
+"""The scores of a run: the losses of the run's model and of the champion on each document of the evaluation set.
 
-The step `score` writes the scores, which decide about promotion. Losses of whole documents, divided by bytes of text,
-can be compared between models with different vocabularies. Airflow imports this module, so it does without numpy.
+The pipeline step `score` writes the scores, and the gate decides about promotion by them. Losses of whole documents,
+divided by bytes of text, can be compared between models with different vocabularies. Airflow imports this module, so it
+does not use numpy.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class DocumentScore:
     challenger: float | None
     """The loss of the run's model, summed over the document, in `Scores.unit`; None if it is not finite."""
     champion: float | None
-    """The champion's loss, summed in the same way; None if there was no champion, or it could not be compared."""
+    """The champion's loss, summed in the same way. None if there was no champion, or if it could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Scores:
     """The unit of the losses: ``nats``, or ``squared distance`` for models that predict embeddings."""
     documents: tuple[DocumentScore, ...]
     not_compared: str = ""
-    """Why an existing champion has no scores, in one line. Such a champion stays."""
+    """Why the champion could not be compared, in one line, or "". Without a comparison, the champion stays."""
 
     @property
     def bits_per_byte(self) -> float | None:

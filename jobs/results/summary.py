@@ -38,14 +38,14 @@ class Status(StrEnum):
     DONE = "done"
     FAILED = "failed"
     RUNNING = "running"
-    """A program holds the run's lock, or its DAG is between two tasks or waits for its cluster."""
+    """A program holds the run's lock, or the run's DAG is between two tasks or waits for a cluster."""
     UNFINISHED = "unfinished"
     """No program works on the run: it was stopped from outside, or has had no sign of progress for some minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepSummary:
-    """One step of a run."""
+    """One pipeline step of a run."""
 
     name: str
     status: Status
@@ -53,7 +53,7 @@ class StepSummary:
     cause: str | None = None
     """Why the step failed, in one line."""
     progress: str | None = None
-    """The last message of a step that has not ended."""
+    """The last progress message of a step that is not done."""
     instance_seconds: float | None = None
     """The instance time of all attempts at the step, in seconds."""
     cost_usd: float | None = None
@@ -66,7 +66,7 @@ class StepSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run, as a list shows it. A value that is not known, or not known yet, is None."""
+    """One run, as a list of runs shows it. A value that is not known, or not known yet, is None."""
 
     folder: str
     run_id: str
@@ -80,15 +80,15 @@ class Summary:
     used_model: str | None = None
     """The name of the model that the run uses instead of training one."""
     started: float | None = None
-    """Start of the first step, in seconds since 1970. Of a run in progress, when its configuration was written."""
+    """When the first step started, in seconds since 1970. For a run in progress, when its configuration was written."""
     seconds: float | None = None
-    """Duration of all steps together. Of a run in progress, the time since `started`."""
+    """Duration of all ended steps together, in seconds. For a run in progress, the time since `started`."""
     num_parameters: int | None = None
     valid_loss: float | None = None
     baseline_loss: float | None = None
     """The loss of the simplest baseline, in the unit of `valid_loss`."""
     baseline: str | None = None
-    """The name of that baseline."""
+    """The name of the baseline whose loss is `baseline_loss`, such as "unigram"."""
     bits_per_byte: float | None = None
     """Bits per byte of the validation text, or of the text on which the run evaluates a model."""
     valid_accuracy: float | None = None
@@ -96,7 +96,7 @@ class Summary:
     cause: str | None = None
     """Why the run failed, in one line."""
     instances: tuple[tuple[str, float], ...] = ()
-    """The instance time of the run's clusters in seconds, by type and market of the instances."""
+    """The instance time of the run's clusters: pairs of a type of instance, with its market, and its seconds."""
     cost_usd: float | None = None
     """The cost of these instances in USD; 0 on the embedded EMR."""
     cost_note: str | None = None
@@ -104,7 +104,7 @@ class Summary:
     is_embedded: bool = False
     """Whether the run's clusters were those of the embedded EMR."""
     versions: tuple[tuple[int, float] | None, ...] = field(default=(), compare=False)
-    """Size and time of change of each file of `watched_files` when the summary was read; None for a missing file."""
+    """Size and modification time of each of the `watched_files` when the summary was read; None for a missing one."""
 
     @property
     def instance_seconds(self) -> float | None:
@@ -113,12 +113,12 @@ class Summary:
 
 
 def watched_files(run: Run) -> tuple[str, ...]:
-    """Return the files that show whether a run has changed: whenever its summary changes, one of these files does."""
+    """Return the files that show whether a run has changed: if its summary changes, one of these files changes, too."""
     return join(run.stats, "stats.json"), run.lock, join(run.clusters, FIRST_CLUSTER)
 
 
 def versions_of(run: Run, store: Store) -> tuple[tuple[int, float] | None, ...]:
-    """Return size and time of change of the watched files."""
+    """Return the size and the modification time of each file of `watched_files`; None for a missing file."""
     found = (store.info(uri) for uri in watched_files(run))
     return tuple(None if info is None else (info.size, info.modified_at) for info in found)
 
@@ -197,18 +197,18 @@ def read_object(uri: str, store: Store) -> dict[str, Any]:
 
 
 def record_failure(run: Run, cause: str, store: Store) -> None:
-    """Write to the statistics why a run failed whose steps recorded no cause. The next step that ends removes it."""
+    """Write into a run's statistics why the run failed, if no step did so. The next step that ends removes this."""
     record_statistics(run, {"failure": {"cause": cause, "time": time()}}, store)
 
 
 def record_statistics(run: Run, values: Mapping[str, Any], store: Store) -> None:
-    """Add values that no step writes to the statistics of a run. The next step that ends removes the values."""
+    """Add `values`, which no pipeline step writes, to a run's statistics. The next step that ends removes them."""
     uri = join(run.stats, "stats.json")
     store.write_json(uri, {**read_object(uri, store), **values})
 
 
 def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the steps that a stored configuration needs, as `Config.steps` does, and the steps in `found`."""
+    """Return the steps of a run: those that the stored `config` needs (see `Config.steps`), and the keys of `found`."""
     use = _mapping(config.get("use"))
     scores = (
         _mapping(config.get("promotion")).get("enabled") and _mapping(config.get("windows")).get("split") == "fixed"
@@ -224,7 +224,7 @@ def planned_steps(config: Mapping[str, Any], found: Mapping[str, Any]) -> tuple[
 
 
 def latest_outcomes(run: Run, store: Store) -> dict[str, Outcome]:
-    """Return the outcomes by step: that of the last attempt with an outcome. Leave out steps without outcomes."""
+    """Return a dict from pipeline steps to their last outcomes. Leave out steps whose outcome is missing or damaged."""
     folder, latest = join(run.uri, "steps"), dict[str, tuple[int, str]]()
     for file in store.list_files(folder):
         step, _, rest = relative_name(file.uri, folder).partition("/")
@@ -292,7 +292,7 @@ def _status(steps: tuple[StepSummary, ...]) -> Status:
 
 
 def read_bill(run: Run, store: Store = ENVIRONMENT, *, is_running: bool) -> Bill | None:
-    """Return the bill of a run. Return None if no use of a cluster of the run's own is known."""
+    """Return the bill of a run. Return None if the run is not known to have used a cluster of its own."""
     uses = read_uses(run, read_values(run.config, store), store, is_running=is_running)
     return make_bill(uses, lambda: shown_prices(store)) if uses else None
 
@@ -317,7 +317,11 @@ def _is_held(run: Run, store: Store) -> bool:
 
 
 def _start_of(stats: Mapping[str, Any], written: float | None, *, is_running: bool) -> float | None:
-    """Return when a run started: with its first step or, if it is in progress or has no step, when it was `written`."""
+    """Return when a run started, in seconds since 1970: when its first step started.
+
+    If the run is in progress, or no step has ended, return `written`, when its configuration was written. Return None
+    if neither time is known.
+    """
     steps = (each for each in _mapping(stats.get("steps")).values() if isinstance(each, dict))
     started = [each for each in (as_number(step.get("started")) for step in steps) if each is not None]
     if written is not None and (is_running or not started):
@@ -326,7 +330,7 @@ def _start_of(stats: Mapping[str, Any], written: float | None, *, is_running: bo
 
 
 def _written(run: Run, store: Store) -> float | None:
-    """Return when the configuration of a run was written, which is before its first step. Return None if it was not."""
+    """Return when a run's configuration was written, in seconds since 1970. Return None if there is none."""
     info = store.info(run.config)
     return info.modified_at if info else None
 
@@ -340,7 +344,7 @@ def _text(value: Any) -> str | None:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a stored configuration by their dotted keys, including settings of earlier versions."""
+    """Return the settings of a stored configuration by dotted key, also those that only an earlier version had."""
     return {key: value for key, value in flatten(config) if key != "chosen"}
 
 
@@ -354,7 +358,10 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def differences(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the settings that are not the same in all runs, with the value in each; None where a run has none."""
+    """Return the settings that are not the same in all runs: a dict from a key to the values of all runs.
+
+    `runs` has the settings of each run. The value is None for a run that lacks the setting.
+    """
     keys = dict.fromkeys(key for settings in runs for key in settings)
     values = {key: [settings.get(key) for settings in runs] for key in keys}
     return {key: each for key, each in values.items() if any(value != each[0] for value in each)}

@@ -19,15 +19,15 @@ COLOURS = 8
 """Number of colours in the style sheet."""
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 36
 MAX_POINTS = 500
-"""Approximate maximum number of points that are drawn of a curve. More points would share pixels."""
+"""Approximate maximum number of points with which a curve is drawn. More points would share pixels."""
 MAX_MARKS = 120
 """A curve with at most this many points has a mark at each point, with the values as a tooltip."""
 _BINARY = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DECIMAL = ((1e12, "10¹² "), (1e9, "billion "), (1e6, "million "), (1e4, "thousand "))
 _BESIDE = ("bytes", "s", "share")
-"""Units that `with_unit` converts for each value. So each bar has its unit beside it."""
+"""Units that `with_unit` adapts to each value, such as KiB or MiB for bytes. So each bar has its unit beside it."""
 _NEGLIGIBLE = 1e-290
-"""Values up to this size are drawn as zero: floats near it are too coarse for the steps of an axis."""
+"""Absolute values up to this are drawn as zero: between smaller values, floats are too coarse for ticks."""
 _BAR, _BAR_GAP, _GROUP_GAP = 16, 3, 14
 _LABEL, _VALUE = 22, 124
 _MOST_LABEL, MOST_TITLE = 40, 300
@@ -44,7 +44,7 @@ class Line:
     points: Points
     baseline: bool = False
     colour: int | None = None
-    """Number of the curve's colour. With None, the curve's position in its plot is the number."""
+    """Number of the curve's colour in the style sheet. None stands for the curve's position in its plot."""
 
     @property
     def last(self) -> float:
@@ -57,7 +57,7 @@ class Curves:
     """A plot of curves over optimizer steps. The title says what the plot shows."""
 
     name: str
-    """Name of the plot's picture, without ``.png``."""
+    """Name of the PNG file of the plot, without ``.png``."""
     title: str
     unit: str
     lines: tuple[Line, ...]
@@ -111,7 +111,7 @@ class _Axis(NamedTuple):
 
 
 def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tight: bool = False) -> _Axis:
-    """Return an axis for the finite values. With `is_tight`, the axis ends at the extreme values, not at ticks."""
+    """Return an axis for the finite numbers in `values`. With `is_tight`, it ends at their extremes, else at ticks."""
     finite = [value if abs(value) > _NEGLIGIBLE else 0.0 for value in values if _is_drawable(value)] or [0.0, 1.0]
     low, high = min([*finite, 0.0] if from_zero else finite), max(finite)
     size, name = _scale(max(abs(low), abs(high)), unit)
@@ -125,7 +125,10 @@ def _axis(values: Iterable[float], unit: str, *, from_zero: bool = False, is_tig
 
 
 def _scale(largest: float, unit: str) -> tuple[float, str]:
-    """Return the size and the name of the unit in which ticks of up to `largest` are labelled."""
+    """Choose the unit in which ticks up to `largest` are labelled, such as MiB for `unit` "bytes".
+
+    Return the size of the chosen unit, measured in `unit`, and its name.
+    """
     if unit == "bytes":
         return next(((size, name) for size, name in _BINARY if largest >= size), (1, "bytes"))
     if unit == "share":
@@ -171,7 +174,7 @@ def _style(number: int, line: Line) -> str:
 
 
 def _line(line: Line, style: str, unit: str, place: Callable[[float, float], tuple[float, float]]) -> Iterator[str]:
-    """Yield a curve, broken where a value is not finite, and its marks."""
+    """Yield the SVG elements of a curve and of its marks. The curve has a gap where a value is not finite."""
     chosen = _thinned(line.points)
     path, is_open = "", False
     for x, y in chosen:
@@ -230,7 +233,10 @@ def _text(x: float, y: float, text: str, anchor: str, style: str = "", title: st
 
 
 def legend(plot: Curves | Bars) -> Sequence[tuple[str, str, str]]:
-    """Return the style, the label and the last value of each series of a plot."""
+    """Return the style, the label and the last value of each curve of a plot.
+
+    For bars, return the style and the label of each series, or [] if there is only one series.
+    """
     if isinstance(plot, Bars):
         return (
             [(f"s{number % COLOURS}", label, "") for number, label in enumerate(plot.series)]

@@ -22,14 +22,14 @@ COLUMNS: Mapping[SortKey, str] = {
     "instance_seconds": "instance time",
     "cost_usd": "cost",
 }
-"""The columns with their labels."""
+"""A dict from the columns of the list to their labels."""
 
 
 def cells(summary: Summary) -> dict[str, str]:
-    """Return the text of each cell of a run's row by column, with "-" for an unknown value, and two additional texts.
+    """Return a dict from the columns to the texts of a run's row. The text of an unknown value is "-".
 
-    ``baseline`` is shown beside the validation loss. ``note`` is shown beside the run: why the run failed, how far it
-    is, or which model it uses instead of training one.
+    Two more texts are not columns. ``baseline`` is shown beside the validation loss. ``note`` is shown beside the run:
+    why the run failed, how far it is, or which model it uses instead of training one.
     """
     has_baseline = summary.baseline_loss is not None and summary.valid_loss is not None
     running = (f"{each.name}: {each.progress}" for each in summary.steps if each.status is Status.RUNNING)
@@ -52,5 +52,5 @@ def cells(summary: Summary) -> dict[str, str]:
 
 
 def _use(summary: Summary) -> str:
-    """Return the step and the name of the used model, as ``evaluate champion``. Return "" if the run trains a model."""
+    """Return the step and the used model as text, as ``evaluate champion``. Return "" if the run trains a model."""
     return " ".join([*(step.name for step in summary.steps), summary.used_model]) if summary.used_model else ""

@@ -16,7 +16,7 @@ _BINARY = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def readable(value: Any) -> str:
-    """Return a value of the statistics as text."""
+    """Return a value as text for people: "yes" or "no", "-" for None, numbers rounded and with commas."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, int):
