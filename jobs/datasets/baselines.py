@@ -2,8 +2,9 @@
 
 Both models are fitted on the training text and evaluated on the validation text. The bigram model predicts
 ``p(next | token) = (pairs + a * p(next)) / (tokens + a)``: counts with a Dirichlet prior around the distribution of
-single tokens (MacKay and Peto 1995). The strength `a` of the prior is the value that best predicts a sample of training
-pairs, where each pair is predicted from counts without it. Tasks count only the pairs in samples of bounded size.
+single tokens (MacKay and Peto 1995). The strength `a` of the prior is the power of two with the lowest loss on a sample
+of training pairs. When a sampled pair is predicted, one of its occurrences is taken out of the counts. Tasks count only
+the pairs that occur in the samples, and the samples have a bounded size.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def entropy(counts: Counts) -> float:
 
 
 def unigram_accuracy(train: Counts, valid: Counts) -> float:
-    """Return the share of the validation tokens that equal the most frequent training token."""
+    """Return the accuracy of a model that always predicts the most frequent training token.
+
+    `train` and `valid` hold the number of occurrences of each token.
+    """
     return float(valid[train.argmax()] / valid.sum())
 
 
@@ -76,7 +80,7 @@ def bigram_loss(
 class PairCounts:
     """Pairs of neighbouring tokens with their numbers of occurrences.
 
-    A key is ``first * vocab_size + second``. Keys are distinct and ascending.
+    Each pair is stored as a key: ``first * vocab_size + second``. Keys are distinct and ascending.
     """
 
     keys: Counts
@@ -84,7 +88,7 @@ class PairCounts:
 
     @classmethod
     def merge(cls, parts: Sequence[PairCounts]) -> PairCounts:
-        """Return the pairs of all parts with the sums of their occurrences."""
+        """Return the pairs of all parts. The occurrences of a pair are summed over the parts."""
         keys = np.concatenate([np.zeros(0, np.int64), *(part.keys for part in parts)])
         distinct, inverse = np.unique(keys, return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([np.zeros(0), *(part.counts for part in parts)]), len(distinct))
@@ -93,24 +97,29 @@ class PairCounts:
 
 @dataclass(frozen=True)
 class BigramModel:
-    """Counts of the training text: of `pairs`, of the first tokens of all pairs (`firsts`), and of all `tokens`."""
+    """A bigram model, as counts of the training text.
+
+    `pairs` counts pairs of tokens. `firsts` counts how often each token is the first of a pair. `tokens` counts how
+    often each token occurs.
+    """
 
     pairs: PairCounts
     firsts: Counts
     tokens: Counts
 
     def loss(self, valid: PairCounts, train: PairCounts) -> float:
-        """Return the loss on `valid` in nats per token, with the strength of the prior that predicts `train` best.
+        """Return the loss on the pairs `valid` in nats per token.
 
-        The model's `pairs` must contain all pairs of `valid` and `train`.
+        The strength of the prior is the one with the lowest loss on the pairs `train`. The model's `pairs` must contain
+        all pairs of `valid` and `train`.
         """
         strength = min(_STRENGTHS.tolist(), key=lambda strength: self.loss_at(train, strength, left_out=1))
         return self.loss_at(valid, strength, left_out=0)
 
     def loss_at(self, some: PairCounts, strength: float, left_out: int) -> float:
-        """Return the loss on the pairs of `some` in nats per token.
+        """Return the loss on the pairs `some` in nats per token, if the prior has this `strength`.
 
-        Each pair is predicted from counts without `left_out` of its occurrences.
+        When a pair is predicted, `left_out` of its occurrences are taken out of the counts.
         """
         first, second = np.divmod(some.keys, len(self.tokens))
         pair = self.pairs.counts[np.searchsorted(self.pairs.keys, some.keys)] - left_out
@@ -131,9 +140,12 @@ def sample_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, side: Side, 
 
 
 def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Counts) -> tuple[Counts, Counts]:
-    """Count the `wanted` pairs, and the first tokens of all pairs, in the training text of some token shards.
+    """Count pairs of tokens, and the first tokens of pairs, in the training text of some token shards.
 
-    `wanted` must be ascending.
+    `wanted` holds the keys of pairs (see `PairCounts`), ascending.
+
+    Returns:
+        How often each wanted pair occurs, and how often each token is the first of any pair.
     """
     found, firsts = np.zeros(len(wanted), np.int64), np.zeros(rule.vocab_size, np.int64)
     for keys in (keys for entry in entries for keys in _read_pairs(entry, rule, "train")):
@@ -145,7 +157,7 @@ def count_pairs(entries: Sequence[FileEntry], *, rule: StreamRule, wanted: Count
 
 
 def _read_pairs(entry: FileEntry, rule: StreamRule, side: Side) -> Iterator[Counts]:
-    """Yield the pairs of one side in a token shard, in chunks.
+    """Yield the keys of the token pairs of one side in a token shard, in chunks.
 
     If windows lie inside documents, pairs that cross the end of a document are left out.
     """

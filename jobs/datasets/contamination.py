@@ -29,7 +29,7 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that products keep all bits of a token
 def measure_contamination(
     groups: Sequence[Sequence[FileEntry]], rule: StreamRule, num_valid_tokens: int, n: int, engine: Engine
 ) -> WindowsStats:
-    """Return the statistics of contamination. Each task compares one of the `groups` of token shards.
+    """Return the statistics of contamination. Each task reads one of the `groups` of token shards.
 
     If `n` is 0, no n-grams are compared. The share is None if no n-grams were compared.
     """
@@ -96,7 +96,7 @@ def _select(entry: FileEntry, rule: StreamRule, side: Side, n: int, mask: int) -
 
 
 def _hash_polynomials(values: Hashes, n: int) -> Hashes:
-    """Return, for each position, the sum of the next n values times powers of the base, modulo 2**64."""
+    """Return a polynomial hash of every `n` consecutive values: a polynomial in `_BASE`, modulo 2**64."""
     if n == 1:
         return values
     half = n // 2

@@ -17,9 +17,10 @@ from jobs.lake.manifest import FileEntry
 
 
 def measure_drift(tokens: TokensDataset, decisions: Decisions, engine: Engine) -> dict[str, Any]:
-    """Return the losses of the new and of the old text under a unigram model of the old text.
+    """Return the number of new tokens, and the losses of new and of old text under a unigram model of the old text.
 
-    Both losses are None if there is no old text or no new text.
+    Old text is in documents whose sides are decided, new text in the other documents. Both losses are None if there is
+    no old text or no new text.
     """
     count = partial(count_tokens, tokens_uri=tokens.uri, decisions=decisions, vocab_size=tokens.vocab_size)
     groups = group_shards(tokens.shards, 2 * 8 * tokens.vocab_size)
@@ -33,7 +34,7 @@ def measure_drift(tokens: TokensDataset, decisions: Decisions, engine: Engine) -
 
 
 def count_tokens(entries: Sequence[FileEntry], *, tokens_uri: str, decisions: Decisions, vocab_size: int) -> Counts:
-    """Count each token in some shards: row 0 for the decided documents, row 1 for the others, shape (2, vocab)."""
+    """Return the counts of each token in some shards, (2, vocab): row 0 for decided documents, row 1 for the others."""
     counts = np.zeros((2, vocab_size), np.int64)
     for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
         is_new = np.repeat(decisions.sides_of(shard.hash) == UNDECIDED, shard.lengths)

@@ -73,8 +73,9 @@ def write_token_shards(
 ) -> EncodedSplit:
     """Encode the documents of an input split and write them as shards below `folder_uri`.
 
-    Each shard holds about `tokenize.split_bytes` of text, so a large file that cannot be divided does not need more
-    memory. If all byte ranges of the split are reused, its shards equal those in the dataset at `reused_uri`.
+    Each shard holds about `tokenize.split_bytes` of text. So a larger split, which is a file that cannot be divided,
+    does not need more memory. If all byte ranges of the split are reused, the written shards equal those in the dataset
+    at `reused_uri`.
     """
     encoded = EncodedSplit([], {}, Counter())
     batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)
@@ -96,7 +97,7 @@ class _PlainDocuments:
 
     @property
     def size(self) -> int:
-        """Bytes of text."""
+        """The number of bytes of text."""
         return int(self.documents.texts.sizes.sum())
 
 
@@ -109,7 +110,7 @@ def _read_split(
 ) -> Iterator[_PlainDocuments | EncodedDocuments]:
     """Yield the documents of an input split in order, and add the irregularities of each source to `counts`.
 
-    Documents of reused byte ranges are already encoded.
+    Documents of reused byte ranges are copied, already encoded, from the dataset at `reused_uri`.
     """
     repeated = duplicates.of_split(task.number) if duplicates else set()
     num_read = 0
@@ -128,9 +129,10 @@ def _read_split(
 
 
 def _drop(batch: Documents, repeated: set[int], first: int, counted_as: str) -> Documents:
-    """Return a batch without its `repeated` documents, which are given by their numbers in the input split.
+    """Return a batch without the documents whose numbers are in `repeated`.
 
-    The first document of the batch has the number `first`.
+    Documents are numbered within the input split. The first document of the batch has the number `first`. Dropped
+    documents are counted under the name `counted_as`.
     """
     kept = np.array([i for i in range(len(batch.texts)) if first + i not in repeated], np.int64)
     counts = batch.counts + Counter({counted_as: len(batch.texts) - len(kept)})

@@ -1,14 +1,16 @@
-"""The decided sides of a pipeline: which documents are for training, for validation, or left out, once and for ever.
+"""The decided sides of a pipeline: which documents are for training, for validation, or left out.
 
-The decisions are in the folder `Pipeline.split`. A version ``<number>.json`` is a manifest that lists their files:
+A decision never changes. The decisions are in the folder `Pipeline.split`. A version of them is a manifest,
+``<number>.json``, that lists files of two kinds:
 
-- ``sides/*.arrow``: the hash of each decided document and its side;
-- ``keys/*.arrow``: the keys that nearly equal documents share, and the side of the documents that have each key.
+- ``sides/*.arrow``: the hash of each decided document, and its side;
+- ``keys/*.arrow``: the MinHash keys of documents that are not left out (see `jobs.corpus.near_keys`). Each key comes
+  with the side of the documents that have it. Nearly equal documents have at least one key in common.
 
-Each file has two columns, ``key`` (uint64, ascending) and ``side`` (uint8). A version lists the files of the previous
-version and new files. The manifest is written after its files, and only if no other run has written this version, so a
-version exists whole or not at all. No file is ever changed or deleted. Small files are merged with new ones into one
-file, so a version lists few files.
+Each file has two columns: ``key`` (uint64, ascending), which is a document's hash or a MinHash key, and ``side``
+(uint8). A version lists the files of the previous version and new files. The manifest is written after its files, and
+only if no other run has written this version, so a version exists whole or not at all. No file is ever changed or
+deleted. Small files and new ones are merged into another file, so that a version lists few files.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from jobs.lake.uri import join
 from jobs.sources.fixed_split import versions_of
 
 TRAIN, VALID, LEFT_OUT, UNDECIDED = 0, 1, 2, 255
-"""The sides of a document. `LEFT_OUT` is for documents that are nearly equal to documents of both other sides."""
+"""The sides of a document. `LEFT_OUT` is for documents nearly equal to both training and validation documents."""
 SIDES_OF, KEYS_OF = "sides/", "keys/"
 
 Keys = npt.NDArray[np.uint64]
@@ -48,11 +50,11 @@ class Decisions:
 
     folder_uri: str
     number: int = 0
-    """The version; 0 if nothing is decided yet."""
+    """The number of the version; 0 if nothing is decided yet."""
     files: tuple[FileEntry, ...] = ()
     rule: Mapping[str, Any] = field(default_factory=dict)
-    """The seed, draw and threshold that decide the sides of new documents, and the settings that divide text into
-    documents. The rule never changes."""
+    """How the sides of new documents are decided: the seed, the number ``draw`` that extends it, the threshold, and the
+    settings that divide text into documents. The rule never changes."""
 
     def sides_of(self, hashes: Keys) -> SideCodes:
         """Return the side of each document, given the hashes of the texts. Undecided documents get `UNDECIDED`."""
@@ -65,7 +67,7 @@ class Decisions:
         return found
 
     def keys_between(self, first: int, last: int) -> Iterator[tuple[Keys, SideCodes]]:
-        """Yield the keys from `first` to `last` inclusive, and their sides, as one ascending part for each file."""
+        """Yield the MinHash keys from `first` to `last` (both included) of each file, ascending, with their sides."""
         for entry in self._files(KEYS_OF):
             keys, sides = _read(self.folder_uri, entry)
             begin = int(np.searchsorted(keys, np.uint64(first)))
@@ -83,7 +85,10 @@ def read_decisions(pipeline: Pipeline) -> Decisions:
 
 
 def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
-    """Return the statistics of the version that a run added; empty if the run added none of the latest versions."""
+    """Return the statistics of the version that a run added. `run` is the run's folder.
+
+    Only the latest versions are searched. Return an empty dict if the run added none of them.
+    """
     for _, uri in reversed(versions_of(pipeline)[-_LAST_VERSIONS:]):
         manifest = parse_manifest(store.read_bytes(uri), uri)
         if manifest.inputs["run"] == run:
@@ -94,14 +99,14 @@ def find_growth(pipeline: Pipeline, run: str) -> dict[str, Any]:
 def append(
     before: Decisions, new: Sequence[FileEntry], rule: Mapping[str, Any], run: str, stats: dict[str, Any]
 ) -> bool:
-    """Publish the version after `before`, with new files. Return False if another run has published this version.
+    """Publish the version that follows `before`. Return False if another run has published this version already.
 
     Args:
         before: The latest version.
-        new: The new files, below the same folder.
+        new: The new files, below the same folder as those of `before`.
         rule: The rule of the pipeline; equal to that of `before` if `before` has one.
         run: The folder of the run that made the new decisions.
-        stats: Statistics of the new documents, for people.
+        stats: Statistics of the new documents. They are only shown to users.
     """
     files = [*before.files]
     for kind in (SIDES_OF, KEYS_OF):
@@ -112,14 +117,17 @@ def append(
 
 
 def write_decisions(folder_uri: str, kind: str, keys: Keys, sides: SideCodes) -> FileEntry:
-    """Write a file of decisions. Equal keys must have equal sides, and are written once."""
+    """Write a file of decisions of a `kind`. A repeated key must have the same side each time, and is written once."""
     keys, first = np.unique(keys, return_index=True)
     batch = pa.RecordBatch.from_pydict({"key": pa.array(keys), "side": pa.array(sides[first])})
     return store.write_shard(folder_uri, f"{kind}decided.arrow", arrow_file(batch), rows=len(keys))
 
 
 def _merged(folder_uri: str, files: list[FileEntry], new: list[FileEntry], kind: str) -> list[FileEntry]:
-    """Return `files` and `new`. The last files of `kind` are merged with the new ones if they do not have more rows."""
+    """Return `files` with the `new` files added.
+
+    While the last file of this `kind` has at most as many rows as the new files, it is merged with them into one file.
+    """
     kept, merged = [entry for entry in files if entry.name.startswith(kind)], list(new)
     rows = sum(entry.counts["rows"] for entry in new)
     while kept and merged and kept[-1].counts["rows"] <= rows <= _MERGED_ROWS - kept[-1].counts["rows"]:
@@ -138,7 +146,7 @@ def _read_version(pipeline: Pipeline, number: int, uri: str) -> Decisions:
 
 
 def _read(folder_uri: str, entry: FileEntry) -> tuple[Keys, SideCodes]:
-    """Return the memory-mapped columns of a file of decisions. The file stays open: each shard needs all files."""
+    """Return the memory-mapped columns of a file of decisions. The file stays open for the next shards."""
     return _open(folder_uri, entry.name, entry.size, entry.sha256)
 
 

@@ -1,14 +1,16 @@
 """The fixed split: decides once, for all runs of a pipeline, whether a document is for training or validation.
 
-Decisions are appended to the earlier ones before they are used, and never change. A new document gets a random number
-that depends only on its text. It is for validation if the number is below a threshold that never changes. A document
-that is equal or nearly equal to decided documents gets their side. A document that is nearly equal to documents of both
-sides is left out. New documents that are nearly equal get the side of the first of them in the order of the corpus. The
-first run of a pipeline tries several draws of these numbers. It keeps the draw whose validation share is nearest to the
-wanted share.
+Decisions are appended to the earlier ones before they are used, and never change. A new document gets a draw: a random
+number that depends only on its text and on the pipeline's seed. The document is for validation if its draw is below a
+threshold that never changes. A document that is equal or nearly equal to decided documents gets their side. A document
+that is nearly equal to documents of both sides is left out. New documents that are nearly equal get the side of the
+first of them in the order of the corpus.
 
-The driver holds 16 bytes for each new document, and more only for documents with near duplicates. Tasks hold one shard,
-or one bucket of keys.
+The seed is extended by a number (`FixedSplit.draw`). The first run of a pipeline tries several numbers, which give
+different draws. It keeps the first number that gives a validation share near the wanted share, or else the best one.
+
+The driver holds 16 bytes for each new document, and more only for documents with near duplicates. A task holds one
+shard or one bucket: the MinHash keys in a certain range.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ from jobs.sources.fixed_split import check_text, text_rule
 log = logging.getLogger(__name__)
 
 _MAX_DRAWS = 64
-_MAX_LINKED = 1 << 22  # near duplicates that all draws process together: a text with many gets few draws
+_MAX_LINKED = 1 << 22  # limits near duplicates times draws: fewer draws are tried if there are many near duplicates
 _MAX_RACES = 32
 _GROUP_DOCUMENTS = 1 << 18
 _KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: if these functions change, equal texts get other keys
@@ -69,7 +71,7 @@ class FixedSplit:
     valid_fraction: float
     """The share of validation that the first run of the pipeline wanted."""
     draw: int
-    """The number of the draw that the pipeline's first run kept."""
+    """The number that extends the seed. The first run of the pipeline chose it."""
     digest: str
     """One hash over the sides of all documents of the dataset in order, for the fingerprint of the windows."""
     num_left_out: int
@@ -78,7 +80,7 @@ class FixedSplit:
 
     @property
     def threshold(self) -> float:
-        """New documents whose random number is below this are for validation."""
+        """New documents whose draw is below this are for validation."""
         return self.valid_fraction
 
     def segments(self, shard: TokenShard) -> Segments:
@@ -96,7 +98,8 @@ class NewDocuments:
 
     hashes: Keys
     units: npt.NDArray[np.int64]
-    """The number of tokens of each text, or of windows if windows lie inside documents. All copies of a text count."""
+    """The number of tokens of each text, summed over all copies of the text. Windows are counted instead of tokens if
+    windows lie inside documents."""
     num_copies: int
     """The number of undecided documents whose text is already listed."""
 
@@ -106,7 +109,7 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
 
     Raises:
         InputError: if the settings that divide text into documents have changed since the first run of the pipeline.
-            In the first run: if no draw gives each side at least half of its share.
+            The first run raises it if no draw gives each side at least half of its wanted share.
     """
     pipeline = Pipeline.of(run)
     for _ in range(_MAX_RACES):
@@ -164,7 +167,7 @@ def find_undecided(
 
 @dataclass(frozen=True)
 class _Draw:
-    """One draw of random numbers for all new documents, and the validation share that it gives."""
+    """A number that extends the seed (see `FixedSplit.draw`), and the validation share that it gives."""
 
     number: int = 0
     share: float = 0.0
@@ -172,16 +175,17 @@ class _Draw:
     """The difference between the share and the wanted share; infinite if a side has no window."""
 
     def is_fair(self, fraction: float) -> bool:
-        """Return whether each side has a window and at least half of its share."""
+        """Return whether each side has a window and at least half of its wanted share."""
         return self.distance < np.inf and self.share >= fraction / 2 and 1 - self.share >= (1 - fraction) / 2
 
 
 def _first_rule(
     new: NewDocuments, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]
 ) -> dict[str, Any]:
-    """Return the rule by which a pipeline decides sides, with the best draw (see `_best_draw`).
+    """Return the rule by which a pipeline will decide sides, with the best draw (see `_best_draw`).
 
-    `count` counts the tokens or windows of the new documents under other settings.
+    `count` returns the new documents with their tokens or windows under changed settings. It is called only if no draw
+    is good enough, to find advice for the error message.
     """
     fraction, text = config.windows.valid_fraction, text_rule(config)
     rule = _rule_of(config.windows, text)
@@ -216,7 +220,10 @@ def _best_draw(new: NewDocuments, groups: Groups, settings: WindowsConfig, rule:
 
 
 def _find_remedy(best: _Draw, groups: Groups, config: Config, count: Callable[[WindowsConfig], NewDocuments]) -> str:
-    """Return advice for the user: the first change of settings with a near share, or else the first with a fair one."""
+    """Return advice for the user: the first change of settings that gives a validation share near the wanted share.
+
+    If there is none, return the first change that gives each side at least half of its wanted share.
+    """
     settings, fair = config.windows, ""
     reached = round(best.share, 3)
     fractions = [{"valid_fraction": reached}] if best.distance < np.inf and 0 < reached < 1 else []
@@ -259,7 +266,7 @@ def _write(
 
 
 def _group_by_documents(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry]]:
-    """Yield groups of shards with a bounded number of documents, whose keys a task can hold."""
+    """Yield groups of shards. A group has a bounded number of documents, so that a task can hold their keys."""
     group: list[FileEntry] = []
     for entry in entries:
         if group and sum(each.counts["documents"] for each in (*group, entry)) > _GROUP_DOCUMENTS:
@@ -270,7 +277,10 @@ def _group_by_documents(entries: Sequence[FileEntry]) -> Iterator[list[FileEntry
 
 
 def write_keys(entries: Sequence[FileEntry], *, tokens_uri: str, new: Decisions) -> FileEntry | None:
-    """Write the keys of the new documents in some shards, except left-out documents. Return None if there are none."""
+    """Write the MinHash keys of the new documents in some shards, but not of documents that are left out.
+
+    Return None if there are no keys to write.
+    """
     keys, sides = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
     for shard in (TokenShard.open(tokens_uri, entry) for entry in entries):
         of_documents = new.sides_of(shard.hash)

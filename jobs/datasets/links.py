@@ -1,6 +1,11 @@
-"""Finds links between nearly equal documents: new documents that share a key with each other or with decided ones.
+"""Finds the new documents that are nearly equal to each other or to decided documents.
 
-Each task takes one bucket of keys, so no task holds the keys of all documents. The driver holds only the links.
+Nearly equal documents have a MinHash key in common (see `jobs.corpus.near_keys`). All new documents that have the same
+key form a set. A link is a pair of a new document and a set that it is in. Sets of one document are dropped if no
+decided document has their key.
+
+Each task takes one bucket, which is a range of keys. So no task holds the keys of all documents. The driver holds only
+the links.
 """
 
 from __future__ import annotations
@@ -25,42 +30,44 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Links:
-    """Sets of documents that share a key. Each link says that a new document is in a set."""
+    """Pairs of a new document and a set that it is in. The documents of a set have a MinHash key in common."""
 
     hashes: Keys
-    """The document of each link, by the hash of its text."""
+    """For each link, the hash of the document's text."""
     sets: Numbers
-    """The set of each link."""
+    """For each link, the number of the set."""
     sides: SideCodes
-    """The side of the decided documents that have the set's key; `UNDECIDED` if there are none."""
+    """For each set, the side of the decided documents that have its key; `UNDECIDED` if there are none."""
 
 
 class Groups:
-    """Groups of new documents that are linked to each other, directly or through other documents."""
+    """Groups of new documents that are connected: by a set that they share, or by a chain of such sets."""
 
     def __init__(self, links: Links, hashes: Keys) -> None:
         """Group the documents of `links`; `hashes` are those of all new documents in the order of the corpus."""
         order = np.argsort(hashes)
         ranks = order[np.searchsorted(hashes, links.hashes, sorter=order)]
         self.documents, self._members = np.unique(ranks, return_inverse=True)
-        """The positions in `hashes` of the documents that have links, ascending."""
+        """`documents`: the positions in `hashes` of the documents that have links, ascending. `_members`: the document
+        of each link, as an index into `documents`."""
         self._sets, self._sides = links.sets, links.sides
         self.earliest = _connect(self._members, links.sets, len(self.documents), len(links.sides))
-        """For each of `documents`, the earliest member of its group, as an index into `documents`."""
+        """For each of `documents`, the earliest document of its group, as an index into `documents`."""
 
     @property
     def num_followers(self) -> int:
-        """The number of documents that are linked to an earlier new document or to a decided document."""
+        """The number of new documents that share a key with an earlier new document or with a decided document."""
         first = np.full(len(self._sides), len(self.documents))
         np.minimum.at(first, self._sets, self._members)
         follows = (self._members > first[self._sets]) | (self._sides[self._sets] != UNDECIDED)
         return len(np.unique(self._members[follows]))
 
     def follow(self, drawn: SideCodes) -> SideCodes:
-        """Return the sides of all new documents, given the side that was drawn for each document alone.
+        """Return the sides of all new documents. `drawn` holds the side that the draw alone would give each document.
 
-        A group that is linked to decided documents of one side gets this side. A group without such links gets the side
-        drawn for its earliest member. In a group with links to both sides, each document is settled separately.
+        A group that shares keys with decided documents of one side gets this side. A group that shares keys with no
+        decided document gets the drawn side of its earliest document. If a group shares keys with decided documents of
+        both sides, each of its documents gets a side separately (see `_settle`).
         """
         sides = drawn.copy()
         if len(self.documents):
@@ -71,16 +78,20 @@ class Groups:
         return sides
 
     def _reached(self, side: int) -> npt.NDArray[np.bool_]:
-        """Return which groups are linked to decided documents of `side`: a mask by each group's earliest member."""
+        """Return a mask over `documents` that marks groups that share keys with decided documents of `side`.
+
+        A group is marked at its earliest document.
+        """
         reached = np.zeros(len(self.documents), np.bool_)
         reached[self.earliest[self._members[self._sides[self._sets] == side]]] = True
         return reached
 
     def _settle(self, sides: SideCodes, drawn: SideCodes, torn: npt.NDArray[np.bool_]) -> None:
-        """Set the sides of the documents in groups with links to both sides, in the order of the corpus.
+        """Set `sides` for the documents that the mask `torn` marks: their groups share keys with both sides.
 
-        A document gets the side of the documents that it shares keys with, or else the drawn side. A document that
-        shares keys with both sides is left out, and does not affect later documents.
+        The documents are taken in the order of the corpus. Each gets the side of the decided or earlier documents that
+        it shares keys with, or else the drawn side. A document that shares keys with both sides is left out, and does
+        not affect later documents.
         """
         links = np.flatnonzero(torn[self._members])
         links = links[np.argsort(self._members[links], kind="stable")]
@@ -99,7 +110,10 @@ class Groups:
 
 
 def _connect(members: Numbers, sets: Numbers, num_members: int, num_sets: int) -> Numbers:
-    """Return, for each member, the first member that it is connected to through sets."""
+    """Return, for each document, the earliest document that is connected to it by a chain of sets.
+
+    `members` and `sets` hold the document and the set of each link.
+    """
     earliest = np.arange(num_members)
     while True:
         of_set = np.full(num_sets, num_members)
@@ -113,7 +127,7 @@ def _connect(members: Numbers, sets: Numbers, num_members: int, num_sets: int) -
 
 
 def find_links(tokens: TokensDataset, decisions: Decisions, num_keys: int, engine: Engine) -> Links:
-    """Return the links of the undecided documents of a dataset. These documents have about `num_keys` keys."""
+    """Return the links of the undecided documents of a dataset. All their keys together are about `num_keys`."""
     num_buckets = 1 + num_keys // BUCKET_KEYS
     find = partial(
         find_in_bucket, entries=tokens.shards, tokens_uri=tokens.uri, decisions=decisions, num_buckets=num_buckets
@@ -130,7 +144,7 @@ def find_links(tokens: TokensDataset, decisions: Decisions, num_keys: int, engin
 def find_in_bucket(
     bucket: int, *, entries: Sequence[FileEntry], tokens_uri: str, decisions: Decisions, num_buckets: int
 ) -> Links:
-    """Return the links that result from the keys of one bucket. A bucket is a range of keys."""
+    """Return the links that result from the keys of one bucket, a range of keys."""
     width = 2**64 // num_buckets
     first, last = bucket * width, (bucket + 1) * width - 1 if bucket + 1 < num_buckets else 2**64 - 1
     keys, hashes = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
@@ -169,5 +183,8 @@ def _link(keys: Keys, hashes: Keys, decisions: Decisions, first: int, last: int)
 
 
 def _is_shared(sets: Numbers, sides: SideCodes) -> npt.NDArray[np.bool_]:
-    """Return whether each member shares its set with another member or with decided documents."""
+    """Return, for each link, whether its set has another document or a side that is decided.
+
+    `sets` and `sides` hold the set of each link, and the side of this set.
+    """
     return np.asarray((np.bincount(sets, minlength=1)[sets] > 1) | (sides != UNDECIDED))

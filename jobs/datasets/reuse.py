@@ -29,15 +29,15 @@ class ReusableShards:
 
     folder_uri: str = ""
     shards: dict[RangeKey, tuple[FileEntry, ...]] = field(default_factory=dict)
-    """For each byte range of an unchanged file, the shards that contain its documents, and perhaps others. The keys use
-    the file's name in the earlier dataset."""
+    """For each byte range of an unchanged file, the shards that contain its documents. They may also contain other
+    documents. A byte range has the file's name in the earlier dataset."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The entry of each unchanged file in the earlier manifest, by the file's name in the new corpus."""
+    """A dict from the name of each unchanged file in the new corpus to the file's entry in the earlier manifest."""
     complete: str = ""
-    """The fingerprint of the earlier dataset if both corpora have the same files, else empty."""
+    """The fingerprint of the earlier dataset if its corpus and the new corpus have the same files, else empty."""
 
     def of_parts(self, parts: Sequence[ByteRange]) -> dict[RangeKey, EncodedRange]:
-        """Return the shards of those of these byte ranges that are already encoded."""
+        """Return the shards for the byte ranges in `parts` that are already encoded in the earlier dataset."""
         found = {}
         for part in parts:
             if earlier := self.files.get(part.source.name):
@@ -47,7 +47,7 @@ class ReusableShards:
 
 
 def earlier_tokens(lake: Lake, corpus: str, of: Run) -> Iterator[tuple[str, TokensDataset]]:
-    """Yield the id and the tokens of each earlier run on `corpus`, in the order of `earlier_runs`."""
+    """Yield the run id and the tokens dataset of each other run on `corpus` (see `earlier_runs`), the latest first."""
     for run_id, uri, manifest in earlier_runs(lake, corpus, of):
         yield run_id, TokensDataset(uri, manifest)
 
@@ -57,8 +57,8 @@ def find_tokenizer(
 ) -> tuple[Tokenizer | None, str]:
     """Return the tokenizer that the setting `tokenize.tokenizer` names, and a description of its origin.
 
-    ``inherit`` means the tokenizer of the champion of `pipeline`, or else of the first of the `earlier` tokens. The
-    tokenizer is None if a new one must be trained.
+    ``inherit`` means the tokenizer of the champion of `pipeline`. If there is no champion, it means the tokenizer of
+    the first dataset in `earlier`. The returned tokenizer is None if a new one must be trained.
     """
     if name == "inherit":
         champion, _ = read_champion(pipeline)
@@ -85,8 +85,9 @@ def find_reusable(
 ) -> ReusableShards:
     """Return the shards that a new dataset can copy from an earlier one.
 
-    They are from the first earlier dataset that was made with the same settings, code and tokenizer. `settings` and
-    `inputs` are those of the new dataset (see `jobs.datasets.tokenization.describe_inputs`).
+    The earlier dataset is the first in `earlier` that was made with the same settings, code and tokenizer. `settings`
+    and `inputs` are those of the new dataset (see `jobs.datasets.tokenization.describe_inputs`). The result is empty if
+    there is no such dataset, or if the settings drop duplicates.
     """
     if settings.drop_duplicates or settings.drop_near_duplicates:
         return ReusableShards()  # which duplicates a file keeps depends on the other files
@@ -121,7 +122,8 @@ def _shards_of(dataset: TokensDataset, inputs: dict[str, Any], settings: Tokeniz
 def _content(file: Mapping[str, Any]) -> tuple[str, int, str, str | None]:
     """Return what determines the documents and byte ranges of a file: hash, size, format and compression.
 
-    The hash is of the decompressed bytes. The size is of the stored file. Format and compression are by name.
+    The hash is that of the decompressed bytes, and the size is that of the stored file. The file's name determines
+    format and compression.
     """
     source = Source(file["name"], "", file["size"])
     return file["sha256"], file["size"], source.format, source.compression

@@ -7,10 +7,12 @@ A shard is an uncompressed Arrow IPC file of one record batch, with a row for ea
 - ``offset`` (uint64): where the document begins in that file: a byte of its text, or the row of a table;
 - ``num_bytes`` (uint32): the length of the text in UTF-8;
 - ``hash`` (uint64): the hash of the text, so that equal documents are found without reading them;
-- ``near_keys`` (list of 14 uint64), only where a fixed split needs it: the keys that nearly equal documents share.
+- ``near_keys`` (list of 14 uint64), only if a fixed split needs it: the MinHash keys (see `jobs.corpus.near_keys`).
+  Nearly equal documents have at least one key in common.
 
-The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text), the bytes of its
-first source in earlier shards (``bytes_before``), and the bytes of its last source in later shards (``bytes_after``).
+The shard's entry in the manifest has the counts ``documents``, ``tokens`` and ``bytes`` (of text). The first and the
+last source of a shard may continue in other shards: ``bytes_before`` counts the text of the first source in earlier
+shards, and ``bytes_after`` the text of the last source in later shards.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class TokenShard:
     sources: list[tuple[str, int]]
     """The names of the sources, and the bytes of text that each has in all shards."""
     near_keys: Keys | None = None
-    """The keys of each document, (documents, 14); None if they are not stored."""
+    """The MinHash keys of each document, of shape (documents, 14); None if the shard does not have them."""
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -89,7 +91,7 @@ class TokenShard:
 
 @dataclass(frozen=True)
 class ShardSlice:
-    """The units [begin, end) of a token shard; the units are tokens or windows."""
+    """The units [begin, end) of a token shard. Units are tokens, or windows if windows lie inside documents."""
 
     entry: FileEntry
     begin: int
@@ -97,9 +99,9 @@ class ShardSlice:
 
 
 def slice_shards(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, end: int) -> list[ShardSlice]:
-    """Return the slices of shards that make up the units [begin, end) of all shards.
+    """Return the slices of shards that make up the units [begin, end), counted over all shards (see `ShardSlice`).
 
-    `ends` holds the number of units in each shard and all shards before it.
+    ``ends[i]`` is the number of units in the first i + 1 shards together.
     """
     slices = []
     for i in range(bisect_right(ends, begin), len(ends)):
@@ -112,7 +114,10 @@ def slice_shards(entries: Sequence[FileEntry], ends: Sequence[int], begin: int, 
 
 
 def group_shards(entries: Sequence[FileEntry], result_bytes: int) -> list[Sequence[FileEntry]]:
-    """Divide shards into tasks so that the driver can hold the results of all tasks, of `result_bytes` each."""
+    """Divide shards into groups, one for each task. The result of a task has `result_bytes` bytes.
+
+    There are so few groups that the driver can hold the results of all tasks.
+    """
     num_groups = max(1, MAX_RESULT_BYTES // result_bytes)
     size = -(-len(entries) // num_groups)
     return [entries[start : start + size] for start in range(0, len(entries), size)]
@@ -120,14 +125,14 @@ def group_shards(entries: Sequence[FileEntry], result_bytes: int) -> list[Sequen
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """A written shard, and its sources in order, each with the bytes of its text in this shard."""
+    """A written shard, and the names of its sources in order, each with the bytes of text that it has in this shard."""
 
     entry: FileEntry
     sources: list[tuple[str, int]]
 
 
 def locate_sources(shards: Sequence[WrittenShard]) -> tuple[list[FileEntry], Counter[str]]:
-    """Return the shards' entries with `bytes_before` and `bytes_after`, and the bytes of text of each source."""
+    """Return the shards' entries with `bytes_before` and `bytes_after` added, and the bytes of text of each source."""
     totals, spans = Counter[str](), []
     for shard in shards:
         before = totals[shard.sources[0][0]]
@@ -164,7 +169,7 @@ class EncodedDocuments:
 
     @property
     def size(self) -> int:
-        """Bytes of text."""
+        """The number of bytes of text."""
         return int(self.num_bytes.sum())
 
     @classmethod
@@ -187,7 +192,7 @@ class EncodedDocuments:
 
     @classmethod
     def of_source(cls, folder_uri: str, entry: FileEntry, name: str, new_name: str) -> EncodedDocuments:
-        """Read the documents of the source `name` from a shard, under the source's new name. There may be none."""
+        """Read the documents of the source `name` from a shard, if there are any. Rename the source to `new_name`."""
         shard = TokenShard.open(folder_uri, entry)
         names = [source for source, _ in shard.sources]
         kept = shard.source == (names.index(name) if name in names else len(names))
@@ -221,6 +226,6 @@ class EncodedDocuments:
 
 
 def _join_keys(parts: Sequence[Keys | None]) -> Keys | None:
-    """Return the keys of all parts. Return None if a part has no keys."""
+    """Return the MinHash keys of all parts. Return None if a part has no keys."""
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None

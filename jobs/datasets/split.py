@@ -1,5 +1,6 @@
-"""The split of documents into training and validation. It decides each document alone, so tasks can split shards.
+"""The split of documents into training and validation.
 
+A shard and its entry in the manifest hold all that a rule needs, so each task can split its own shards.
 Each document gets a draw, a number from 0 to 1, and is for validation if the draw is below a threshold. Long documents
 are cut into pieces, each with a draw of its own. Between neighbouring pieces on different sides, some tokens are left
 out: the gap.
@@ -31,7 +32,7 @@ _BELOW_ONE = 1 - 2.0**-53
 
 @dataclass(frozen=True)
 class Segments:
-    """The segments of a shard, in order: whole documents, or parts of documents, that are on one side."""
+    """The segments of a shard, in order. A segment is a document, or a part of one, that is wholly on one side."""
 
     document: Indices
     """The row of each segment's document in the shard."""
@@ -41,7 +42,7 @@ class Segments:
     is_valid: npt.NDArray[np.bool_]
     """Whether each segment is for validation."""
     goes_on: npt.NDArray[np.bool_]
-    """Whether the document goes on after the segment. If so, the end-of-text token replaces the last token."""
+    """Whether the document goes on after the segment. If so, the segment's last token becomes the end-of-text token."""
 
     @property
     def is_part(self) -> npt.NDArray[np.bool_]:
@@ -61,7 +62,8 @@ class _Pieces:
     end: Indices
     position: Indices
     num_bytes: Indices
-    """`position`: bytes of text before the piece in its source. `num_bytes`: bytes in it; 0 for a whole document."""
+    """`position`: bytes of text before the piece in its source. `num_bytes`: bytes of text in the piece, but 0 for a
+    whole document."""
 
 
 class Split(Protocol):
@@ -73,15 +75,15 @@ class Split(Protocol):
 
     @property
     def valid_fraction(self) -> float:
-        """The wanted share of validation."""
+        """The wanted share of validation: a fraction of the whole text."""
 
     @property
     def draw(self) -> int:
-        """The number of the draw, from 0."""
+        """The number that extends the seed from which the documents' draws follow."""
 
     @property
     def threshold(self) -> float:
-        """The draw below which a document is for validation."""
+        """Documents with a draw below this are for validation."""
 
     def segments(self, shard: TokenShard) -> Segments:
         """Return the segments of a shard."""
@@ -92,13 +94,13 @@ class SplitRule:
     """The rule that assigns each document to training or validation.
 
     A document's draw depends only on the seed and on the document. So with the same threshold, a document stays on its
-    side when other files are added. There are two exceptions: a small corpus has smaller pieces and blocks, which grow
-    with it, and `auto` may choose another method.
+    side when other files are added. There are two exceptions: the pieces and blocks of a small corpus grow with the
+    corpus, and `auto` may choose another method. The methods differ in what gets a draw:
 
-    - `source`: whole files, drawn by a hash of their name.
-    - `block`: blocks of neighbouring documents, spread evenly over each file.
-    - `hash`: single documents, drawn by a hash of their text; equal documents are on one side, neighbours perhaps not.
-    - `tail`: the last part of each file, never its first document.
+    - `source`: whole files. The draw is a hash of the file's name.
+    - `block`: blocks of neighbouring documents. The blocks for validation are spread evenly over each file.
+    - `hash`: single documents. The draw is a hash of the text, so equal documents are on the same side.
+    - `tail`: positions in a file. The last part of each file is for validation, but never the file's beginning.
     """
 
     method: str
@@ -107,16 +109,16 @@ class SplitRule:
     block_bytes: int
     """Bytes of text in a block, and in a piece of a long document. With `tail`, pieces depend on the file's size."""
     smaller_bytes: int
-    """Bytes of text that the smaller side should get."""
+    """Bytes of text that the smaller of the two sides should get."""
     gap_tokens: int
     """Tokens that are left out at a cut, so that no window and no n-gram of the document has tokens of both sides."""
     threshold: float
-    """Documents with a draw below this are for validation. It is the wanted share, or a value that gives
-    a share nearer to it."""
+    """Documents with a draw below this are for validation. It is the wanted share itself, or another value whose actual
+    share is nearer to the wanted share."""
     longest: float = 1 / _PARTS_PER_SIDE
-    """Documents that are longer than this part of the smaller side are cut, if they have enough tokens."""
+    """A document is cut if it is longer than this fraction of the smaller side's text, and has enough tokens."""
     draw: int = 0
-    """The number of the draw, from 0. With few documents or files, some draws do not give the wanted share."""
+    """A number from 0 that extends the seed. With few documents or files, some numbers do not give the wanted share."""
 
     @classmethod
     def of(cls, method: str, settings: WindowsConfig, total_bytes: int) -> SplitRule:
@@ -147,7 +149,10 @@ class SplitRule:
         )
 
     def _draw_blocks(self, block: Indices, by_name: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return one draw for each block. Blocks with draws below the wanted share are evenly spaced in each file."""
+        """Return the draw of each block. Blocks with draws below the wanted share are evenly spaced in each file.
+
+        `block` holds the numbers of the blocks in their files, `by_name` a hash of the file's name in [0, 1).
+        """
         before, after = (np.floor(border * self.valid_fraction + by_name) for border in (block, block + 1))
         order = ((by_name * _TWO_64).astype(np.uint64) + block.astype(np.uint64) * _GOLDEN) / _TWO_64
         share = self.valid_fraction
@@ -170,7 +175,7 @@ class SplitRule:
         return Segments(document, begin, end, is_valid, goes_on)
 
     def _divide(self, shard: TokenShard) -> _Pieces:
-        """Divide the documents that are long and have enough tokens for several pieces."""
+        """Return the pieces of a shard. Only documents that are long and have enough tokens are divided."""
         smaller, piece = np.full(len(shard.ends), self.smaller_bytes), np.full(len(shard.ends), self.block_bytes)
         if self.method == "tail":  # the tail is a part of each file, so its file decides whether a document is long
             sizes = np.array([size for _, size in shard.sources]) * min(self.valid_fraction, 1 - self.valid_fraction)
@@ -193,6 +198,6 @@ class SplitRule:
 
 
 def _uniform(seed: int, draw: int, name: str) -> float:
-    """Return a number in [0, 1) that depends on a seed, the number of the draw and a name alone."""
+    """Return a number in [0, 1) that depends only on `seed`, `draw` (which extends the seed) and `name`."""
     digest = hashlib.blake2b(f"{seed}/{draw}/{name}".encode("utf-8", "surrogateescape"), digest_size=6).digest()
     return int.from_bytes(digest) / 2**48

@@ -23,10 +23,11 @@ from jobs.errors import InputError, counted
 log = logging.getLogger(__name__)
 
 NEAR = 0.1
-"""A share is near the wanted share if it differs by at most this part of the smaller side, or by one window."""
+"""How near a validation share must be. It may differ from the wanted share by this fraction of the smaller side's
+share, or by one window."""
 MAX_COMPARED_DOCUMENTS = 2**20
 _MAX_DRAWS = 16
-_LONGEST = 0.5  # of the smaller side: at first only longer documents are cut, and shorter ones if that is not enough
+_LONGEST = 0.5  # of the smaller side's text: only longer documents are cut at first, shorter ones if that fails
 _MIN_SOURCES = 20
 _NUM_EDGES = 2**12
 _LEAST_SIZE = 8  # shorter windows are not advised, except if the setting is this small already
@@ -77,14 +78,14 @@ class SplitStreams:
 
 
 def near(fraction: float) -> float:
-    """Return by how much a share may differ from the wanted share `fraction` and still be near it."""
+    """Return the largest difference between a share and the wanted share `fraction` that counts as near."""
     return NEAR * min(fraction, 1 - fraction)
 
 
 def find_split(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
-    """Split the documents so that validation has its share of the windows.
+    """Split the documents so that validation has about `windows.valid_fraction` of the windows.
 
-    If no split gives a share near the wanted share, the split with the nearest share is taken, with a note.
+    If no split gives a share near the wanted share, the split with the nearest share is taken. Its `note` says why.
 
     Raises:
         InputError: if the nearest split gives a side less than half of its share, or no window.
@@ -134,7 +135,10 @@ def make_rule(tokens: TokensDataset, settings: WindowsConfig, split: Split) -> S
 
 
 def _nearest(tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> SplitStreams:
-    """Return the streams of the first split with a share near the wanted share, or else of the nearest split."""
+    """Return the streams of the first split with a share near the wanted share.
+
+    If there is none, return the streams of the split whose share is nearest.
+    """
     best: SplitStreams | None = None
     nearest = np.inf
     for split in _candidates(tokens, settings):
@@ -173,8 +177,8 @@ def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[Spli
 def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list[tuple[float, float]]:
     """Return the thresholds to try, each with the validation share that it gives if gaps are not counted.
 
-    The wanted share itself is the first threshold if it gives a near share, because it does not change when files are
-    added.
+    The wanted share itself is the first threshold, if the share that it gives is near. The reason is that it does not
+    change when files are added.
     """
     fraction = rule.split.valid_fraction
     edges: npt.NDArray[np.float64] = np.concatenate(
@@ -232,7 +236,7 @@ def _size(side: SideTally) -> str:
 
 
 def _find_remedy(found: SplitStreams, tokens: TokensDataset, settings: WindowsConfig, engine: Engine) -> str:
-    """Return advice for the user: the first change of settings that gives a near share with this text."""
+    """Return advice for the user: the first change of settings with which the share is near the wanted share."""
     for change in _changes(found, settings):
         changed = settings.model_copy(update=change)
         other = _nearest(tokens, changed, engine)
@@ -257,7 +261,7 @@ def describe_change(change: Mapping[str, object]) -> str:
 
 
 def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes of settings that give more documents a window. Those that affect the results least come first."""
+    """Yield changes of settings that give windows to more text. Those that affect the results least come first."""
     if settings.over == "document":
         yield {"over": "stream"}
     size = settings.size
@@ -267,7 +271,7 @@ def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
 
 
 def _changes(found: SplitStreams, settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes of settings. Those that affect the results least come first."""
+    """Yield changes of settings that may improve the share. Those that affect the results least come first."""
     used = {settings.split, found.rule.split.method}
     yield from ({"split": method} for method in ("block", "hash") if method not in used)
     changes = list(window_changes(settings))

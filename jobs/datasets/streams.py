@@ -1,9 +1,9 @@
-"""Writes window shards from token shards. The documents of a side, in order, form one stream, which is divided again.
+"""Writes window shards from token shards.
 
-No task holds more than a few shards. `measure_draws` counts how much text has which draw, so that the threshold of a
-split can be chosen. Then `tally` counts what token shards contribute to each side. From these counts,
-`plan_window_shards` derives which slices of token shards each window shard needs. Then `write_window_shard` writes one
-window shard.
+The documents of a side, in order, form one stream, which is cut into window shards. No task holds more than a few
+shards. `measure_draws` makes a histogram of the draws, so that the threshold of a split can be chosen. Then `tally`
+counts what token shards contribute to each side. From these counts, `plan_window_shards` derives which slices of token
+shards each window shard needs. Then `write_window_shard` writes one window shard.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jobs.lake.store import write_shard
 from jobs.tokenizer.tokenizer import TokenIds, Tokenizer
 
 CHUNK_TOKENS = 1 << 20
-"""Tokens that are examined at once, so that the memory does not grow with the length of a document."""
+"""The number of tokens that are read at once. So the memory does not grow with the length of a document."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class StreamRule:
     last: Last
     vocab_size: int
     hash_mask: int
-    """Documents whose hash has none of these bits are compared to find duplicates: all documents, or a sample."""
+    """A bit mask. To find duplicates, only documents whose hash has none of its bits are compared: all documents if the
+    mask is 0, else a sample."""
 
     def shifts_last(self, lengths: Indices) -> npt.NDArray[np.bool_]:
-        """Return whether the last window inside each document is shifted back; the lengths are in tokens."""
+        """Return, for each document with one of these `lengths`, whether the last window inside it is shifted back."""
         room = lengths - (self.size + 1)
         return np.asarray((room > 0) & (room % self.stride > 0) & (self.last == "shift"))
 
@@ -63,7 +64,7 @@ class SideTally:
     units: list[int]
     """The number of units of each shard: tokens, or windows if windows lie inside documents."""
     num_documents: int
-    """Documents, and parts of documents that are cut."""
+    """Documents in the stream. Each part of a document that is cut counts as one."""
     num_skipped: int
     """Documents too short for a window inside them; they are not in the stream."""
     num_cut_documents: int
@@ -71,7 +72,7 @@ class SideTally:
     num_gap_tokens: int
     """Tokens left out at the cuts of documents."""
     num_gap_bytes: int
-    """Text left out at the cuts of documents."""
+    """Bytes of text left out at the cuts of documents."""
     num_shifted: int
     """Windows that were shifted back to the end of a document."""
     num_tokens: int
@@ -82,7 +83,7 @@ class SideTally:
     """The hashes of the documents that are compared to find duplicates. Documents that are cut are not compared."""
 
     def __add__(self, after: SideTally) -> SideTally:
-        """Return the tally of these shards and of the shards after them."""
+        """Return the tally of the shards of `self`, followed by those of `after`."""
         added = (field.name for field in fields(self) if field.name != "hashes")
         sums = {name: getattr(self, name) + getattr(after, name) for name in added}
         return SideTally(**sums, hashes=np.concatenate([self.hashes, after.hashes]))
@@ -116,7 +117,7 @@ class Stream:
         )
 
     def read(self, begin: int, end: int) -> TokenIds:
-        """Return the tokens [begin, end) of the stream. There must be at least one.
+        """Return the tokens [begin, end) of the stream. `end` must be greater than `begin`.
 
         Each segment ends with the end-of-text token, even if its document goes on.
         """
@@ -140,7 +141,7 @@ class Stream:
             yield begin, self.read(begin, min(begin + CHUNK_TOKENS + overlap, self.num_tokens))
 
     def cut(self, begin: int, end: int) -> tuple[TokenIds, npt.NDArray[np.int64]]:
-        """Return the tokens of the units [begin, end), and the start of each window in these tokens.
+        """Return the tokens of the units [begin, end) (see `SideTally.units`), and where in them each window starts.
 
         The starts are empty if windows run over the whole stream.
         """
@@ -160,7 +161,10 @@ def tally(entries: Sequence[FileEntry], *, rule: StreamRule, tokenizer: Tokenize
 
 
 def measure_draws(entries: Sequence[FileEntry], *, rule: StreamRule, edges: npt.NDArray[np.float64]) -> Indices:
-    """Return, for each of the `edges`, how many units of some token shards have a draw between it and the next edge."""
+    """Return a histogram of the draws in some token shards, with bins that begin at `edges`.
+
+    It counts units: tokens, or windows if windows lie inside documents.
+    """
     assert isinstance(rule.split, SplitRule), "only the draws of a SplitRule can be measured"
     found = np.zeros(len(edges), np.int64)
     for entry in entries:
@@ -178,9 +182,9 @@ def measure_draws(entries: Sequence[FileEntry], *, rule: StreamRule, edges: npt.
 def plan_window_shards(
     side: Side, entries: Sequence[FileEntry], units: Sequence[int], rule: StreamRule, shard_tokens: int
 ) -> list[WindowShardPlan]:
-    """Return the plans of the window shards of one side, each of about `shard_tokens` tokens of the stream.
+    """Plan the window shards of one side, each of about `shard_tokens` tokens of the stream.
 
-    `units` holds the number of units of the side in each token shard.
+    `units` holds the number of units of the side in each token shard (see `SideTally.units`).
     """
     in_stream = rule.over == "stream"
     num_units = sum(units)
@@ -225,7 +229,7 @@ def window_starts(plan: WindowShardPlan, rule: StreamRule, num_tokens: int) -> n
 
 
 def open_stream(entry: FileEntry, rule: StreamRule, side: Side) -> Stream:
-    """Open what a token shard contributes to the stream of a side."""
+    """Open a token shard, and return the part of it that is in the stream of a side."""
     shard = TokenShard.open(rule.tokens_uri, entry)
     return Stream(shard, rule.split.segments(shard), rule, side)
 

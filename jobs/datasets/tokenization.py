@@ -52,9 +52,10 @@ _VOCABULARY_SETTINGS = {"kind", "lowercase", "min_frequency", "vocab_size", "tra
 def describe_inputs(
     corpus: Sequence[CheckedSource], settings: TokenizeConfig, tokenizer: Tokenizer | None, code: str
 ) -> dict[str, Any]:
-    """Return what a tokens dataset is made of. The manifest records this, and its hash is the dataset's fingerprint.
+    """Return a description of what a tokens dataset is made of.
 
-    `tokenizer` is None if a tokenizer will be trained. `code` is the hash of the code.
+    The manifest records this description, and the dataset's fingerprint is a hash of it. `tokenizer` is None if a
+    tokenizer will be trained. `code` is the hash of the code.
     """
     forgotten = corpus[0].source.forgotten
     return {
@@ -141,7 +142,7 @@ def _describe_files(
     source_bytes: Counter[str],
     reusable: ReusableShards,
 ) -> list[dict[str, Any]]:
-    """Return the manifest's entries of all files, with their bytes of text and counts of irregularities."""
+    """Return the manifest's entry of each file of the corpus, with its bytes of text and counts of irregularities."""
     found: dict[str, Counter[str]] = {}
     for split in encoded:
         for name, counts in split.counts.items():
@@ -189,7 +190,10 @@ def _statistics(
 
 
 def _histogram(counts: Counter[int]) -> list[list[int]]:
-    """Return a histogram with bins that end at powers of two: pairs of the largest value of a bin and its count."""
+    """Return a histogram of values, as pairs: the largest value of a bin, which is a power of two, and the bin's count.
+
+    `counts` holds the number of occurrences of each value.
+    """
     classes = Counter[int]()
     for value, count in counts.items():
         classes[1 << (value - 1).bit_length()] += count

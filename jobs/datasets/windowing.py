@@ -29,7 +29,10 @@ _NUM_MOST_FREQUENT = 20
 def make_windows(
     folder_uri: str, tokens: TokensDataset, settings: WindowsConfig, engine: Engine, decided: FixedSplit | None = None
 ) -> MadeDataset:
-    """Write the windows of a dataset of tokens below `folder_uri`. If no split is `decided`, find one first."""
+    """Write the windows of a dataset of tokens below `folder_uri`.
+
+    `decided` is the fixed split of the pipeline. If it is None, find a split first.
+    """
     started = time.perf_counter()
     groups = group_shards(tokens.shards, len(SIDES) * 8 * tokens.vocab_size)
     streams = count_fixed(tokens, settings, decided, engine) if decided else find_split(tokens, settings, engine)
@@ -105,7 +108,7 @@ def _count_uncovered(streams: SplitStreams) -> tuple[int, int]:
 
 
 def _distribution(files: Sequence[FileEntry], streams: SplitStreams, tokenizer: Tokenizer) -> WindowsStats:
-    """Return the sizes of shards, the share of unknown tokens, and the most frequent tokens with their shares."""
+    """Return the windows per shard, the share of unknown tokens, and the most frequent tokens with their shares."""
     per_shard = [file.counts["windows"] for file in files]
     counts = streams.tallies["train"].token_counts + streams.tallies["valid"].token_counts
     most_frequent = [int(token) for token in np.argsort(-counts, kind="stable")[:_NUM_MOST_FREQUENT] if counts[token]]

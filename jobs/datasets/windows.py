@@ -1,4 +1,4 @@
-"""Windows of a stream of tokens, stored as offsets, not copies: their number, and how to read them.
+"""Counts and reads the windows of a stream of tokens. Windows are stored as offsets, not as copies of tokens.
 
 A window has `size` input tokens and the one token that follows. Window i of a stream covers the tokens
 ``[i * stride, i * stride + size]``, both included. The last window may be shifted back to the end of the stream.
@@ -7,7 +7,8 @@ The stream of a side (train or valid) is stored in shards. Each has a whole numb
 need, so no window spans shards. A shard is an uncompressed Arrow IPC file of one record batch with one row:
 
 - ``tokens`` (large_list of uint8, uint16 or uint32);
-- ``starts`` (large_list of uint32): the first token of each window; empty if window j starts at ``j * stride``.
+- ``starts`` (large_list of uint32): the position of each window's first token. The list is empty if every window j of
+  the shard starts at ``j * stride``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _OPEN_SHARDS = 8
 def num_windows(num_tokens: int, size: int, stride: int, last: Last = "drop") -> int:
     """Return the number of windows in a stream of `num_tokens` tokens. Each window needs `size + 1` tokens.
 
-    Tokens left at the end are dropped. With ``shift``, one more window ends with the stream.
+    If tokens are left at the end, `last` decides: ``drop`` leaves them out, and ``shift`` adds a window that ends with
+    the stream.
     """
     room = num_tokens - size - 1
     if room < 0:
@@ -61,21 +63,24 @@ def find_windows(lake: Lake, fingerprint: str) -> tuple[str, Manifest]:
 
 @dataclass(frozen=True)
 class WindowShard:
-    """A memory-mapped shard: its tokens, and the position of each window's first token (empty for ``j * stride``)."""
+    """A memory-mapped shard: its tokens, and the position of each window's first token.
+
+    `starts` is empty if every window j starts at ``j * stride``.
+    """
 
     tokens: TokenIds
     starts: npt.NDArray[np.uint32]
     stride: int
 
     def read(self, windows: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
-        """Return windows as rows of `size` inputs and a target, of shape (len(windows), size + 1)."""
+        """Return windows, by their numbers in the shard, as rows (len(windows), size + 1): the inputs and a target."""
         first = self.starts[windows].astype(np.int64) if len(self.starts) else np.asarray(windows) * self.stride
         rows: npt.NDArray[np.int64] = self.tokens[first[:, None] + np.arange(size + 1)].astype(np.int64)
         return rows
 
 
 class WindowSet:
-    """The windows of one side of a dataset, by id: window 0 is the first of the first shard.
+    """The windows of one side of a dataset. Their ids count from 0 through all shards.
 
     Shards are memory-mapped when they are first read; the last few are kept open.
     """
@@ -100,7 +105,7 @@ class WindowSet:
         return cls(*find_windows(lake, fingerprint), side)
 
     def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Return windows, by their ids, as rows of `size` inputs and a target, of shape (len(ids), size + 1)."""
+        """Return windows, by their ids, as rows (len(ids), size + 1): the inputs and a target."""
         rows = np.empty((len(ids), self.size + 1), np.int64)
         shards = np.searchsorted(self._first_ids, ids, side="right") - 1
         for shard in np.unique(shards).tolist():
@@ -117,6 +122,6 @@ class WindowSet:
 
 
 def _list_values(column: pa.Array[Any]) -> npt.NDArray[Any]:
-    """Return the only list of a column as a view."""
+    """Return the values of a column that holds one list, without a copy."""
     assert isinstance(column, pa.LargeListArray)
     return column.values.to_numpy()

@@ -32,7 +32,10 @@ class Candidate:
 def find_candidates(
     tokens: TokensDataset, decisions: Decisions, known: Keys, room: int, engine: Engine
 ) -> list[Candidate]:
-    """Return at most `room` validation documents. None of them has a `known` key or shares a key with another."""
+    """Return at most `room` validation documents, none of which is nearly equal to another or to a known document.
+
+    Nearly equal documents have a MinHash key in common. `known` holds the keys of the known documents.
+    """
     count = partial(count_draws, tokens_uri=tokens.uri, decisions=decisions)
     counts = np.sum(engine.map(count, tokens.shards, "count validation documents"), axis=0)
     first = int(np.searchsorted(np.cumsum(counts), _SPARE * room + len(known) // NUM_KEYS))
@@ -57,7 +60,7 @@ def count_draws(entry: FileEntry, *, tokens_uri: str, decisions: Decisions) -> n
 def find_below(
     entry: FileEntry, *, tokens_uri: str, decisions: Decisions, below: float
 ) -> list[tuple[float, Candidate, list[int]]]:
-    """Return the validation documents of a shard with a draw less than `below`, each with its draw and its keys."""
+    """Return the validation documents of a shard with a draw below `below`, each with its draw and its MinHash keys."""
     shard, rows, draws = _valid_documents(entry, tokens_uri, decisions)
     kept = rows[draws < below]
     assert shard.near_keys is not None, "the tokenize step stores keys for this split"
@@ -71,7 +74,7 @@ def find_below(
 def _valid_documents(
     entry: FileEntry, tokens_uri: str, decisions: Decisions
 ) -> tuple[TokenShard, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return a shard, the rows of its validation documents, and a draw for each. The split uses other draws."""
+    """Return a shard, the rows of its validation documents, and a draw for each. The split used other draws."""
     shard = TokenShard.open(tokens_uri, entry)
     rows = np.flatnonzero(decisions.sides_of(shard.hash) == VALID)
     return shard, rows, draw_of(shard.hash[rows], "frozen")

@@ -26,9 +26,9 @@ from jobs.lake.strict_json import to_jsonl
 from jobs.sources.listing import Source
 
 DOCUMENTS = "documents"
-"""The prefix of the names of the files of losses."""
+"""The prefix of the names of the files that hold the losses."""
 MOST_ROWS = 1 << 16
-"""The largest number of documents in a file of losses."""
+"""The largest number of documents in a file that holds losses."""
 _PART_BYTES, _MOST_PARTS = 1 << 20, 4096
 
 
@@ -42,12 +42,12 @@ class Part:
 
 @dataclass(frozen=True)
 class ScoredPart:
-    """The files of a part, and the sum of the losses in them."""
+    """The files with the losses of a part's documents, and the sum of these losses."""
 
     files: tuple[FileEntry, ...]
-    """Each entry has the counts `documents` and `bytes`."""
+    """The entries of the files, each with the counts `documents` and `bytes` (of text)."""
     loss: float
-    """In the unit of the model's loss. It is not finite if the loss of a document is not finite."""
+    """The sum, in the unit of the model's loss. It is not finite if the loss of a document is not finite."""
 
 
 def divide(sources: Sequence[Source], settings: TokenizeConfig) -> list[Part]:
@@ -65,8 +65,8 @@ def score_documents(
 ) -> ScoredPart:
     """Score the documents that begin in a part of the corpus, and write their losses below `folder_uri`.
 
-    Each line of a file has a document's source, its offset there (see `Documents`), its bytes, and its loss in the unit
-    of the model's loss. The loss is null if it is not finite.
+    Each line of a file has a document's source, its offset in the source (see `Documents`), its length in bytes, and
+    its loss in the unit of the model's loss. The loss is null if it is not finite.
 
     Raises:
         InputError: if a file cannot be read, or the model's tokenizer cannot encode a text in it.
@@ -94,7 +94,11 @@ def _batches(part: Part, settings: TokenizeConfig) -> Iterator[tuple[Source, Doc
 
 
 def _score(source: Source, batch: Documents, model: UsedModel) -> list[float]:
-    """Return the loss of each document of a batch. The message of an InputError starts with the file."""
+    """Return the loss of each document of a batch.
+
+    Raises:
+        InputError: if the tokenizer cannot encode a text. The message starts with the URI of the file.
+    """
     loaded, tokenizer = load_cached(model.uri, model.fingerprint)
     try:
         return score_texts([text.decode() for text in batch.texts], loaded, tokenizer)

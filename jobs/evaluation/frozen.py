@@ -54,12 +54,12 @@ class FrozenDocument:
     document: str
     """The sha256 of the text."""
     hash: int
-    """The hash by which its side is decided."""
+    """The hash of the text by which the split decides the document's side."""
     text: str
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the text in UTF-8."""
+        """The number of bytes of the text in UTF-8."""
         return len(self.text.encode())
 
 
@@ -122,16 +122,16 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
         if _publish(uri, frozen, frozen.parts, new):
             documents = counted(frozen.num_documents + len(chosen), "document")
             log.info("evaluation set: version %s has %s", uri, documents)
-    raise LakeError(f"{pipeline.frozen}: not updated, as other runs were first {_MAX_RACES} times in a row; try again")
+    raise LakeError(f"{pipeline.frozen}: not updated, as other runs were faster {_MAX_RACES} times in a row; try again")
 
 
 def _without(
     forgotten: Sequence[int], frozen: FrozenSet, uri: str, engine: Engine
 ) -> tuple[Sequence[FileEntry], Sequence[FileEntry]] | None:
-    """Write each file of a set that has forgotten documents again below `uri`, without these documents.
+    """Rewrite the files of a set that contain forgotten documents. The new files, below `uri`, lack these documents.
 
     Returns:
-        The unchanged files, and the files that were written. None if no file has a forgotten document.
+        The files that were not rewritten, and the new files. None if no file contains a forgotten document.
     """
     write = partial(write_without, frozen_uri=frozen.uri, uri=uri, forgotten=frozenset(forgotten))
     written = engine.map(write, frozen.parts, "take forgotten documents out of the evaluation set")
@@ -142,10 +142,11 @@ def _without(
 
 
 def write_without(entry: FileEntry, *, frozen_uri: str, uri: str, forgotten: frozenset[int]) -> FileEntry | None:
-    """Write a file of the set again below `uri`, without the forgotten documents.
+    """Rewrite a file of the set below `uri`, without the forgotten documents.
 
     Returns:
-        The entry of the written file. `entry` itself if none of the documents is forgotten; None if all are.
+        The entry of the new file. If no document is forgotten, nothing is written, and `entry` is returned. None if all
+        documents are forgotten.
     """
     documents = read_part(frozen_uri, entry)
     kept = [document for document in documents if document.hash not in forgotten]
@@ -155,7 +156,10 @@ def write_without(entry: FileEntry, *, frozen_uri: str, uri: str, forgotten: fro
 
 
 def _publish(uri: str, before: FrozenSet, kept: Sequence[FileEntry], new: Sequence[FileEntry]) -> bool:
-    """Publish a version with files of the previous version and new files. Return False if another run was faster."""
+    """Publish a version of the set: the files `kept` of the previous version `before`, and the `new` files.
+
+    Return False if another run has published this version already.
+    """
     for entry in kept:
         store.copy(join(before.uri, entry.name), join(uri, entry.name))
     files = (*kept, *new)
@@ -165,7 +169,7 @@ def _publish(uri: str, before: FrozenSet, kept: Sequence[FileEntry], new: Sequen
 
 
 def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_bytes: int | None) -> Keys:
-    """Return the keys of all documents of a set, or no keys without `piece_bytes`.
+    """Return the MinHash keys of all documents of a set. Return no keys if `piece_bytes` is None.
 
     Raises:
         DamagedError: if a document of the set is not on the side of validation.
@@ -183,9 +187,9 @@ def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_byte
 
 
 def keys_of_part(entry: FileEntry, *, uri: str, piece_bytes: int | None) -> tuple[Keys, Keys]:
-    """Return the hashes of the documents in a file of the set, and their keys of shape (documents, 14).
+    """Return the hashes of the documents in a file of the set, and their MinHash keys, of shape (documents, 14).
 
-    Without `piece_bytes`, the keys are empty.
+    If `piece_bytes` is None, the keys are empty.
     """
     texts = Texts.of(document.text.encode() for document in read_part(uri, entry))
     keys = keys_of_documents(texts, piece_bytes) if piece_bytes else np.zeros(0, np.uint64)
@@ -195,7 +199,10 @@ def keys_of_part(entry: FileEntry, *, uri: str, piece_bytes: int | None) -> tupl
 def _write_documents(
     uri: str, chosen: Sequence[Candidate], run: Run, config: Config, tokens: TokensDataset, engine: Engine
 ) -> list[FileEntry]:
-    """Write the texts of chosen documents below `uri`, except from files that have changed since the tokenize step."""
+    """Write the texts of chosen documents below `uri`.
+
+    Documents from files that have changed since the tokenize step are left out.
+    """
     settings = config.text_settings
     tokenized = {file["name"]: file["sha256"] for file in tokens.files}
     names = {candidate.source for candidate in chosen}

@@ -1,9 +1,9 @@
 """Computes the losses of a model on whole documents, each summed over the tokens of the document.
 
 A document is encoded with an end-of-text token before and after it. Each token except the first is predicted from the
-tokens before it. So the losses of models with different vocabularies cover the same text. The text that the tokens lose
-is added in nats (see `jobs.evaluation.lost_text`), except for models that predict embeddings: their losses are not in
-nats.
+tokens before it. So the losses of models with different vocabularies cover the same text. If the text cannot be
+restored from the tokens alone, the nats that are needed to restore it are added to the loss (see
+`jobs.evaluation.lost_text`). Nothing is added for models that predict embeddings, because their losses are not in nats.
 
 A transformer reads documents longer than its context in windows that overlap by half. After the first window, each
 token is predicted from at least half a context. A context model reads one window for each token. Windows are read in
@@ -53,7 +53,7 @@ class _Window:
     document: int
     ids: Ids
     first: int
-    """The first target of the window that counts. The targets before it are counted in the previous window."""
+    """The index of the first target whose loss counts. The losses of earlier targets count in the previous window."""
 
 
 def score_part(
@@ -61,7 +61,7 @@ def score_part(
 ) -> list[ScoredDocument]:
     """Return the losses of the documents in a file of the evaluation set, in order.
 
-    The process keeps the loaded model. It loads `model_uri` again if the `fingerprint` differs.
+    The process keeps the loaded model for later calls with the same `model_uri` and `fingerprint`.
     """
     torch.set_num_threads(threads)
     model, tokenizer = load_cached(model_uri, fingerprint)
@@ -72,7 +72,7 @@ def score_part(
 
 @lru_cache(maxsize=1)
 def load_cached(model_uri: str, fingerprint: str) -> tuple[LanguageModel, Tokenizer]:
-    """Load a model for scoring, once per process. Another `fingerprint` means another model at the same URI."""
+    """Load a model for scoring, and keep it in memory. `fingerprint` detects that the model at the URI has changed."""
     return load_model(model_uri)
 
 
@@ -95,7 +95,7 @@ def score_texts(texts: Sequence[str], model: LanguageModel, tokenizer: Tokenizer
 def _plan(
     texts: Sequence[str], model: LanguageModel, tokenizer: Tokenizer, totals: npt.NDArray[np.float64]
 ) -> Iterator[_Window]:
-    """Yield the windows of all documents, and add the nats that their tokens lose to `totals`."""
+    """Yield the windows of all documents. Add the nats for each document's lost text to its place in `totals`."""
     size: int = model.config.num_positions
     end = np.array([tokenizer.end_of_text], np.int64)
     for document, text in enumerate(texts):
@@ -108,7 +108,7 @@ def _plan(
 
 
 def _cut_overlapping(ids: Ids, size: int) -> Iterator[tuple[Ids, int]]:
-    """Yield windows of at most `size` inputs and a target, and the first target of each that counts."""
+    """Yield overlapping windows of at most `size + 1` tokens, each with the index of the first target that counts."""
     begin, done, num_targets = 0, 0, len(ids) - 1
     while done < num_targets:
         end = min(begin + size, num_targets)
@@ -117,7 +117,10 @@ def _cut_overlapping(ids: Ids, size: int) -> Iterator[tuple[Ids, int]]:
 
 
 def _cut_contexts(ids: Ids, size: int) -> Iterator[tuple[Ids, int]]:
-    """Yield, for each target, the `size` tokens before it and the target. End-of-text tokens pad the beginning."""
+    """Yield a window for each target: the `size` tokens before the target, and the target, whose index is 0.
+
+    End-of-text tokens pad the beginning of the document.
+    """
     padded = np.concatenate([np.full(size - 1, ids[0]), ids])
     yield from ((padded[i : i + size + 1], 0) for i in range(len(ids) - 1))
 

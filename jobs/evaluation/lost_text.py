@@ -1,12 +1,12 @@
-"""Measures how much of a text its tokens lose: the nats that are needed to restore the text from the tokens.
+"""Measures how much of a text is lost in tokenization: the nats that are needed to restore the text from the tokens.
 
 These nats are added to the loss of a model, so that a vocabulary that loses more text has no advantage. They are the
-length of a code with three parts, from which the text could be restored if the tokens are known:
+length of a code from which, together with the tokens, the text could be restored. The code has three parts:
 
 - a piece of text that became the unknown token: each of its bytes and its end, as one of 257 equally likely symbols;
-- the text between tokens, such as the whitespace that word tokens lose: which of four kinds each gap is (nothing, a
-  space, a line end, other), predicted from the kinds before it in the document. Gaps of the kind "other" also need
-  their bytes, as above;
+- the text between two tokens (a gap), such as the whitespace that word tokens lose: which of four kinds the gap is
+  (nothing, a space, a line end, other), predicted from the kinds of earlier gaps in the document. Gaps of the kind
+  "other" also need their bytes, as above;
 - letters that became lower case: whether each letter was upper case, predicted from the letters before it.
 
 Kinds and cases are predicted by the estimator of Krichevsky and Trofimov (1981). Tokens that decode to exactly their
@@ -63,7 +63,10 @@ def _bytes_code(text: str) -> float:
 
 
 def _counts_code(counts: Sequence[int]) -> float:
-    """Return the nats of a sequence with these `counts` of kinds. Each element is predicted from those before it."""
+    """Return the nats that are needed to encode a sequence of kinds. `counts` says how often each kind occurs in it.
+
+    Each element is predicted from the elements before it.
+    """
     half, total = len(counts) / 2, sum(counts)
     return (
         math.lgamma(half + total)

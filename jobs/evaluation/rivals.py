@@ -31,8 +31,8 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
         return f"this model may have trained on the evaluation set: {reason}"
     if not champion.run:
         return (
-            f"the champion is of an earlier version of Nightjar, so its run {champion.run_id} may have trained on the"
-            " evaluation set"
+            f"an earlier version of Nightjar promoted the champion, so its run {champion.run_id} may have trained on"
+            " the evaluation set"
         )
     if reason := _find_doubt(Run(run.lake_uri, champion.run), run):
         return f"the champion may have trained on the evaluation set: {reason}"
@@ -43,11 +43,14 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
 
 
 def _find_doubt(theirs: Run | None, run: Run) -> str:
-    """Return why the model of the run `theirs` may have trained on the evaluation set of `run`; empty if it has not."""
+    """Return why the model of the run `theirs` may have been trained on the evaluation set of `run`.
+
+    Return an empty string if it certainly was not.
+    """
     for _ in range(_MAX_STARTS):
         assert theirs is not None
         if Pipeline.of(theirs) != Pipeline.of(run):
-            return f"run {theirs.folder} is of another pipeline"
+            return f"run {theirs.folder} belongs to another pipeline"
         try:
             config = of_run.read_config(theirs)
         except (FileNotFoundError, InputError):
@@ -64,7 +67,10 @@ def _find_doubt(theirs: Run | None, run: Run) -> str:
 
 
 def _start_of(run: Run, init: str | None) -> str | None:
-    """Return the URI of the model that a run's training started from. Return None if it started from random weights."""
+    """Return the URI of the model that a run's training started from. Return None if it started from random weights.
+
+    If the run has not recorded it, return `init`, the run's setting `train.init`.
+    """
     try:
         found = store.read_json(run.start)
         return str(found["init"]) if found["init"] else None
@@ -73,7 +79,7 @@ def _start_of(run: Run, init: str | None) -> str | None:
 
 
 def _run_of(model_uri: str, run: Run) -> Run | None:
-    """Return the run that trained a model in the lake of `run`. Return None if that run is not known."""
+    """Return the run, in the lake of `run`, that trained the model at `model_uri`. Return None if it is not known."""
     lake = Lake(run.lake_uri)
     if folder := folder_of_run(model_uri, lake):
         return Run(run.lake_uri, folder)
@@ -87,7 +93,7 @@ def _run_of(model_uri: str, run: Run) -> Run | None:
 def _difference(other: LanguageModel, others_tokenizer: Tokenizer, model: LanguageModel, tokenizer: Tokenizer) -> str:
     """Return why the losses of two models are not comparable; empty if they are."""
     if other.loss_unit != model.loss_unit:
-        return f"the champion's loss is in {other.loss_unit}, that of this model in {model.loss_unit}"
+        return f"the champion's loss is in {other.loss_unit}, but this model's loss is in {model.loss_unit}"
     if model.loss_unit == "nats":
         return ""
     # Distances to vectors can only be compared if the vectors are the same.

@@ -1,8 +1,8 @@
 """Every metric that a run writes: its unit, its meaning and where it is shown.
 
-A row, or the statistics of a step, is a ``TypedDict`` whose fields carry a `Metric`. All lists of names are read from
-these classes: the columns of ``metrics.csv``, the tables of ``stats.txt``, the model card, Airflow's summary, the
-checker, TensorBoard and the reference in ``docs/``.
+The rows of a table, or the statistics of a step, are described by a ``TypedDict``: each field carries a `Metric`. All
+lists of metrics are read from these classes: for the columns of ``metrics.csv``, the tables of ``stats.txt``, the model
+card, Airflow's summary, the checker, TensorBoard and the reference in ``docs/``.
 
 The modules of this package import only the standard library, since Airflow's scheduler loads them, too.
 """
@@ -26,7 +26,7 @@ class Show(Flag):
     CARD = auto()
     """In ``training_stats.json`` beside the model."""
     TABLE = auto()
-    """As a column of the tables in ``stats.txt``, which leave out other columns of the CSV files."""
+    """As a column of the tables in ``stats.txt``. These tables do not show all columns of the CSV files."""
 
 
 Order = Enum("Order", "ANY INCREASING NOT_DECREASING")
@@ -35,36 +35,36 @@ Order = Enum("Order", "ANY INCREASING NOT_DECREASING")
 
 @dataclass(frozen=True)
 class Metric:
-    """The description of one number."""
+    """The description of one value."""
 
     unit: str
-    """Empty for numbers without a unit, and for texts."""
+    """The unit; empty for numbers without a unit, and for texts."""
     meaning: str
     show: Show = Show.NOWHERE
     baseline: str = ""
-    """How log lines name this baseline, if the metric is the loss of one."""
+    """If the metric is the loss of a baseline, the name of the baseline in log lines; else empty."""
     must_beat: bool = False
-    """The checker reports a validation loss that never falls below this baseline."""
+    """Whether the checker reports a defect if the validation loss never falls below this baseline."""
     chart: str = ""
     """The group of charts in TensorBoard; empty if TensorBoard does not show the metric."""
     order: Order = Order.ANY
     over: Callable[[Sequence[Mapping[str, Any]]], float] | None = None
-    """Compute a column of ``metrics.csv`` from the rows of several steps. Without this function,
-    the value of the last row is taken."""
+    """A function that computes a value in ``metrics.csv`` from the rows of all steps since the previous evaluation. If
+    it is None, the value of the last of these steps is taken."""
 
 
 @cache
 def metrics_of(table: type) -> Mapping[str, Metric]:
-    """Return the metrics of a row or of a step's statistics by name, in the order of its fields."""
+    """Return a dict from the name of each field to its metric. `table` is one of the ``TypedDict`` classes."""
     hints = get_type_hints(table, include_extras=True)
     return MappingProxyType({name: hint.__metadata__[0] for name, hint in hints.items()})
 
 
 def names(table: type, shown: Show) -> tuple[str, ...]:
-    """Return the names of those metrics of a table that are shown in a place."""
+    """Return the names of the metrics in `table` that are shown in at least one of the places `shown`."""
     return tuple(name for name, metric in metrics_of(table).items() if shown & metric.show)
 
 
 def chosen(stats: Mapping[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
-    """Return the `wanted` metrics that `stats` has, in the order of `wanted`."""
+    """Return those of the `wanted` metrics that `stats` contains, in the order of `wanted`."""
     return {name: stats[name] for name in wanted if name in stats}

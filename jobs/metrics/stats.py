@@ -22,7 +22,7 @@ class StepStats(TypedDict, total=False):
 
 
 class TokenizeStats(StepStats, total=False):
-    """Statistics of the tokenize step; all but times and speeds are stored with the dataset too."""
+    """Statistics of the tokenize step. Those that describe the dataset itself are also stored with it."""
 
     tokenizer_from: Annotated[str, Metric("", "Origin of the tokenizer: trained, or where it was taken from.")]
     reused_sources: Annotated[int, Metric("files", "Files whose tokens were taken from an earlier dataset.")]
@@ -86,7 +86,7 @@ class TokenizeStats(StepStats, total=False):
 
 
 class WindowsStats(StepStats, total=False):
-    """Statistics of the windows step; all but times and speeds are stored with the dataset too."""
+    """Statistics of the windows step. Those that describe the dataset itself are also stored with it."""
 
     size: Annotated[int, Metric("tokens", "Inputs of a window.")]
     stride: Annotated[int, Metric("tokens", "Distance between the first tokens of two windows.")]
@@ -163,7 +163,7 @@ class WindowsStats(StepStats, total=False):
 
 
 class EmbedStats(StepStats, total=False):
-    """Statistics of the embed step; all but losses and speeds are stored with the dataset too."""
+    """Statistics of the embed step. Those that describe the dataset itself are also stored with it."""
 
     num_vectors: Annotated[int, Metric("vectors", "Tokens with a vector.")]
     size: Annotated[int, Metric("", "Features of a vector.")]
@@ -175,7 +175,7 @@ class EmbedStats(StepStats, total=False):
 
 
 class TrainStats(StepStats, Quality, total=False):
-    """Statistics of the train step; losses and accuracies are of the published checkpoint."""
+    """Statistics of the train step. Losses and accuracies are those of the published checkpoint."""
 
     batch_loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the last 50 batches.")]
     tokens_per_second: Annotated[float, Metric("tokens/s", "Training speed, evaluations included.", Show.SUMMARY)]
@@ -346,11 +346,11 @@ STATISTICS: Mapping[str, type] = {
     "score": ScoreStats,
     "evaluate": EvaluateStats,
 }
-"""The statistics of each step, by the step's name."""
+"""A dict from the name of each pipeline step to the class of its statistics."""
 
 SUMMARY_METRICS = tuple(
     (step, name)
     for step in ("train", "windows", "generate", "evaluate")
     for name in names(STATISTICS[step], Show.SUMMARY)
 )
-"""The step and the name of each metric at the top of ``stats.json``."""
+"""The metrics at the top of ``stats.json``, each as a pair of the pipeline step and the metric's name."""

@@ -21,18 +21,18 @@ LOSS_UNIT = "nats per token; squared distance where the model predicts embedding
 
 
 def over(function: Callable[[list[float]], float], name: str) -> Callable[[Sequence[Mapping[str, Any]]], float]:
-    """Return a function that applies `function` to the values of the metric `name` in the rows of several steps."""
+    """Return a function that takes rows, and applies `function` to the list of their values of the metric `name`."""
     return lambda rows: function([row[name] for row in rows])
 
 
 def nearest_rank(values: Iterable[float], share: float) -> float:
-    """Return the nearest-rank percentile: the smallest value that is at least as large as `share` (0 to 1) of all."""
+    """Return the nearest-rank percentile: the smallest value that is not less than a `share` (0 to 1) of the values."""
     ascending = sorted(values)
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 
 
 def tokens_per_second(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Return the speed over several steps."""
+    """Return the tokens per second over the steps in `rows` together."""
     tokens: float = sum(row["tokens_per_second"] * row["step_milliseconds"] for row in rows)
     milliseconds: float = sum(row["step_milliseconds"] for row in rows)
     return tokens / milliseconds
@@ -101,7 +101,7 @@ class StepCost(TypedDict):
 
 
 class BatchRow(StepCost):
-    """The metrics of a step on one batch."""
+    """The metrics of one optimizer step and its batch."""
 
     loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the step's batch.", chart="loss")]
     learning_rate: Annotated[float, Metric("", "Learning rate of the step.", chart="training")]
@@ -129,7 +129,7 @@ class StepRow(Position, Quality, BatchRow, RoundCost):
 
 
 class EvaluationRow(Position, Quality):
-    """A row of ``stats/metrics.csv``: one evaluation, and the steps since the previous one."""
+    """A row of ``stats/metrics.csv``: one evaluation, and a summary of the steps since the previous evaluation."""
 
     batch_loss: Annotated[float, Metric(LOSS_UNIT, "Mean loss of the batches.", over=mean("loss"))]
     learning_rate: Annotated[float, Metric("", "Learning rate of the last step.", TABLE)]
@@ -164,7 +164,7 @@ QUALITY = tuple(metrics_of(Quality))
 BASELINE_LOSSES = MappingProxyType(
     {name: metric.baseline for name, metric in metrics_of(Quality).items() if metric.baseline}
 )
-"""The losses of baselines, and how log lines name them."""
+"""A dict from each metric that is the loss of a baseline to the baseline's name in log lines."""
 
 
 def baselines_text(metrics: Mapping[str, Any]) -> str:

@@ -52,7 +52,9 @@ def find_defects(text: str, *, has_constant_rate: bool = False) -> list[str]:
 
 
 def check_file(uri: str) -> list[str]:
-    """Return the defects of a file. The configuration of the file's run, if any, gives the learning-rate schedule.
+    """Return the defects of a file of metrics.
+
+    If a run wrote the file, the run's configuration says whether a constant learning rate is a defect.
 
     Raises:
         InputError: if there is no such file, or it is not UTF-8 text.
@@ -69,7 +71,7 @@ def check_file(uri: str) -> list[str]:
 
 
 def _schedule(uri: str) -> str | None:
-    """Return the learning-rate schedule of the run of ``<run>/stats/metrics.csv``. Return None for other files."""
+    """Return the learning-rate schedule of the run whose ``<run>/stats/metrics.csv`` is at `uri`. Else return None."""
     folder, _, name = uri.rpartition("/")
     schedule: str | None = None
     if folder.endswith("/stats") and name:
@@ -80,7 +82,7 @@ def _schedule(uri: str) -> str | None:
 
 
 def _wrong_cells(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, str]]:
-    """Yield the line and the description of each defect of a row."""
+    """Yield the line number and the description of each defect in the rows of a file."""
     for line, row in body:
         if row == header:
             yield line, "the header is repeated"
@@ -95,7 +97,7 @@ def _wrong_cells(header: Sequence[str], body: Iterable[tuple[int, list[str]]]) -
 
 
 def _grouped(found: Iterable[tuple[int, str]]) -> list[str]:
-    """Return one line for each defect, with the numbers of all lines that have it."""
+    """Return one message for each kind of defect, with the numbers of all lines of the file that have it."""
     lines: dict[str, list[int]] = {}
     for line, defect in found:
         lines.setdefault(defect, []).append(line)
@@ -103,7 +105,7 @@ def _grouped(found: Iterable[tuple[int, str]]) -> list[str]:
 
 
 def _listed(lines: Sequence[int]) -> str:
-    """Return the first five line numbers, and the count of the others."""
+    """Return a text with the first five line numbers and the count of the others."""
     return ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
@@ -135,7 +137,7 @@ def _wrong_columns(columns: Mapping[str, Column], has_constant_rate: bool) -> It
 
 
 def _known_metrics() -> dict[str, Metric]:
-    """Return Nightjar's metrics by the letters of their names. `step` is also listed as "iteration"."""
+    """Return a dict from the letters of a metric's name to the metric. `step` is also listed as "iteration"."""
     metrics = {_letters(name): metric for name, metric in metrics_of(EvaluationRow).items()}
     return metrics | {"iteration": metrics["step"]}
 
@@ -149,7 +151,7 @@ def _is_constant(column: Column) -> bool:
 
 
 def _disorder(name: str, column: Column, *, strictly: bool) -> Iterator[str]:
-    """Yield a line for the first row where a column decreases. If `strictly`, it must increase in every row."""
+    """Yield a message for the first row where a column decreases or, if `strictly`, does not increase."""
     for row, (before, after) in enumerate(pairwise(column), 2):
         if after < before or (strictly and after == before):
             yield f"'{name}' is {after:g} in row {row}, after {before:g}: rows are out of order, or from two runs"
@@ -171,7 +173,10 @@ def _no_better(columns: Mapping[str, Column], valid: str | None, baselines: Iter
 
 
 def _first(usual: Mapping[str, str], sides: Iterable[str], quantity: str) -> str | None:
-    """Return the file's column for a `quantity` of a side, whose usual names are `sides`; None if it has none."""
+    """Return the name of the column for the `quantity` of a side. Return None if there is no such column.
+
+    `usual` is a dict from the letters of the columns' names to these names. `sides` are the usual names of the side.
+    """
     return next((usual[side + quantity] for side in sides if side + quantity in usual), None)
 
 

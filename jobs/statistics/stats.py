@@ -30,7 +30,7 @@ class Table(NamedTuple):
     """A table among the statistics of a step."""
 
     file: str
-    """The CSV file, which has the table's rows from all steps."""
+    """The name of the CSV file, which has the table's rows from all pipeline steps."""
     row: type
     names_step: bool
     """Whether a row of the CSV file begins with the name of its step."""
@@ -41,7 +41,7 @@ TABLES = {
     "stages": Table("spark.csv", StageRow, names_step=True),
     "executors": Table("executors.csv", ExecutorRow, names_step=True),
 }
-"""The tables by their key in ``stats/<step>.json``."""
+"""A dict from the key of each table in ``stats/<step>.json`` to the table."""
 
 
 def write_step(run: Run, step: str, stats: Mapping[str, Any]) -> None:
@@ -90,7 +90,10 @@ def merge(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def rows_of(steps: Mapping[str, Mapping[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Return the rows of one table from all steps, each with the name of its step if the table has it."""
+    """Return the rows of the table `kind` from all pipeline steps.
+
+    If the table has `names_step`, each row begins with the name of its step.
+    """
     names_step = TABLES[kind].names_step
     return [{"step": step} | row if names_step else row for step, stats in steps.items() for row in stats.get(kind, [])]
 

@@ -19,11 +19,11 @@ from jobs.metrics.training import StepRow
 NAME = "events.out.tfevents.nightjar"
 """TensorBoard reads files with ``tfevents`` in their name."""
 MAX_STEPS = 20_000
-"""With more steps, only every n-th is written, since TensorBoard shows about a thousand points of a curve."""
+"""With more steps, only every n-th step and the evaluated steps are written: TensorBoard shows about 1000 points."""
 
 
 def event_file(rows: Sequence[StepRow], started: float) -> bytes:
-    """Return the content of an event file with an event for each row. `started` is in seconds since 1970."""
+    """Return an event file with an event for each row (see `MAX_STEPS`). `started` is in seconds since 1970."""
     every = -(-len(rows) // MAX_STEPS)
     chosen = [row for number, row in enumerate(rows, 1) if number % every == 0 or "valid_loss" in row]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,1 +1,1 @@
-"""The steps of the pipeline. Each calls the library modules and returns its statistics."""
+"""The steps of the pipeline. The function `run` of each module executes a step and returns the step's statistics."""

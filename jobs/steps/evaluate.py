@@ -79,7 +79,7 @@ def _summarize(scored: Sequence[ScoredPart], unit: LossUnit) -> EvaluateStats:
 
 
 def describe_loss(stats: EvaluateStats) -> str:
-    """Return the loss on the whole text in words."""
+    """Format the loss on the whole text for a message: ``1.2345 bits per byte``."""
     if (bits := stats["text_bits_per_byte"]) is not None:
         return f"{bits:.4f} bits per byte"
     per_byte = stats["text_loss_per_byte"]

@@ -27,14 +27,14 @@ TEXT = "generated.txt"
 
 
 def all_prompts(config: Config) -> tuple[str, ...]:
-    """Return the prompts of the run, and the prompts that its model must continue with text to be promoted."""
+    """Return the prompts of the run. If the run may promote its model, the canary prompts follow."""
     prompts = read_prompts(config.generate, store.read_bytes)
     canaries = config.promotion.canaries if config.promotes else ()
     return (*prompts, *(canary for canary in canaries if canary not in prompts))
 
 
 def _find_model(run: Run, config: Config) -> tuple[UsedModel, UsedModelStats]:
-    """Return the model to generate with, and statistics about it. They are empty if the run trained the model."""
+    """Return the model to generate with, and its statistics. The statistics are empty if the run trained the model."""
     if config.use.model is not None:
         used = decide_used(run, config.use.model)
         return used, used.to_stats()

@@ -66,7 +66,10 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
 def _compare(
     run: Run, model: Manifest, champion: Champion | None, frozen: FrozenSet, engine: Engine
 ) -> tuple[LossUnit, list[DocumentScore], str]:
-    """Return the unit of the losses, the scores, and what keeps the champion from being compared (empty if nothing)."""
+    """Return the unit of the losses, the score of each document, and why the champion is not compared.
+
+    The reason is empty if the champion is compared, or if there is no champion.
+    """
     loaded, tokenizer = load_model(run.model)
     unit = loaded.loss_unit
     obstacle = find_obstacle(champion, run, loaded, tokenizer) if champion else ""
@@ -86,7 +89,7 @@ def _compare(
 
 
 def _score(frozen: FrozenSet, model_uri: str, fingerprint: str, engine: Engine) -> list[ScoredDocument]:
-    """Return the loss of each document of the set under a model, in the order of the set."""
+    """Return the loss of the model at `model_uri` on each document of the set, in the order of the set."""
     score = partial(
         score_part,
         set_uri=frozen.uri,
@@ -102,7 +105,7 @@ def _finite(loss: float) -> float | None:
 
 
 def _summarize(documents: Sequence[DocumentScore], unit: LossUnit, obstacle: str) -> ScoreStats:
-    """Return the statistics of the scores. A model's mean loss is None if its loss of a document is not finite."""
+    """Return the statistics of the scores. A model's mean loss is None if it has no finite loss on some document."""
     num_bytes = sum(each.num_bytes for each in documents)
     stats: ScoreStats = {"num_documents": len(documents), "num_bytes": num_bytes, "not_compared": obstacle}
     for name, losses in (

@@ -198,7 +198,7 @@ def test_a_regression_is_compared_only_with_the_same_vectors(nights):
     words = with_model(nights.make(tokenize__tokenizer="train", tokenize__vocab_size=300, **kind))
     assert "vectors of another vocabulary" in run(words)[1].not_compared
     _, scores, _ = run(with_model(nights.run()))
-    assert scores.not_compared == "the champion's loss is in squared distance, that of this model in nats"
+    assert scores.not_compared == "the champion's loss is in squared distance, but this model's loss is in nats"
     assert all(each.champion is None and each.challenger for each in scores.documents)
 
 
@@ -237,7 +237,7 @@ def test_a_model_that_descends_from_an_unknown_one_is_not_compared(nights):
     assert "this model may have trained on the evaluation set: run " in started(third, auto.run.model)
     assert "has windows.split=auto" in started(fourth, third.run.model)
     assert "which is not a model of a known run" in started(fourth, "file:///elsewhere/model")
-    assert "is of another pipeline" in started(fourth, nights.begin().lake.run("x", "poems").model)
+    assert "belongs to another pipeline" in started(fourth, nights.begin().lake.run("x", "poems").model)
 
 
 def night_file(file, night):
