@@ -47,7 +47,7 @@ class InvalidRequestError(ApiError):
 
 
 def present(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members whose value is not None."""
+    """Return `members` without the entries whose value is None."""
     return {name: value for name, value in members.items() if value is not None}
 
 
@@ -90,10 +90,10 @@ def _send(start_response: StartResponse, status: int, body: bytes, headers: Mapp
 
 
 def fault_problem(kind: str, call: Call) -> Problem:
-    """Return the error that a kind of fault causes, with the code and message of AWS.
+    """Return the error response for an injected fault of this kind, with the code and message that AWS uses.
 
-    EMR's errors come from reports of real clusters and from EMR's list of common errors. S3's errors come from S3's
-    list of error codes.
+    The texts for EMR come from reports about real clusters and from EMR's list of common errors. The texts for S3 come
+    from S3's list of error codes.
     """
     if call.service == "s3":
         bucket_only = "Key" not in call.values

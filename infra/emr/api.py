@@ -35,7 +35,7 @@ FROM_MOTO = frozenset(
         "PutBlockPublicAccessConfiguration",
     }
 )
-"""Actions that moto answers: they do not concern clusters."""
+"""Actions that do not concern clusters. The library moto answers them."""
 PAGE = 50
 MAX_CONCURRENCY = 256
 MAX_BOOTSTRAP_ACTIONS = 16
@@ -78,7 +78,7 @@ class EmrApi:
 
 
 class _Session:
-    """The actions of the API, on the clusters of one region."""
+    """EMR's API for the clusters of one region. Each public method is an action."""
 
     def __init__(self, clusters: Clusters, region: str) -> None:
         self._clusters = clusters
@@ -276,7 +276,7 @@ class _Session:
         return [self._find(cluster_id) for cluster_id in request["JobFlowIds"]]
 
     def _set(self, request: Request, name: str, value: bool) -> Answer:
-        """Set an attribute of the clusters' records. If any cluster is ending, raise an `ApiError` and change none."""
+        """Set the attribute `name` of all clusters' records. If any cluster is ending, only raise an `ApiError`."""
         clusters = self._find_all(request)
         for cluster in clusters:
             with cluster.changed:
@@ -347,12 +347,12 @@ def _check_concurrency(level: int, steps: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _time(value: Any) -> float | None:
-    """Convert a time of a request to seconds since 1970. SDKs send a number; other clients may send text."""
+    """Convert a time in a request to seconds since 1970. SDKs send a number; other clients may send a string."""
     return None if value is None else parse_to_aware_datetime(value).timestamp()
 
 
 def _page(member: str, items: list[dict[str, Any]], request: Request) -> dict[str, Any]:
-    """Return one page of a list. The member `Marker` encodes the number of items before the next page."""
+    """Return one page of `items` under the key `member`. `Marker` encodes the number of items before the next page."""
     try:
         start = int(base64.b64decode(request.get("Marker") or b"MA==", validate=True))
     except (binascii.Error, ValueError):

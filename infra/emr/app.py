@@ -22,7 +22,7 @@ RESET_PATH = f"{MOTO_PREFIX}/reset"
 
 
 class App:
-    """The server's WSGI application. `moto` answers every service except EMR, and EMR as well if `emr` is None."""
+    """The server's WSGI application. It passes EMR calls to `emr`, if there is one, and all other calls to `moto`."""
 
     def __init__(self, moto: WSGIApplication, emr: EmrApi | None, control: WSGIApplication, faults: Faults) -> None:
         self._moto = moto
@@ -31,7 +31,7 @@ class App:
         self._faults = faults
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request. Refuse requests from web pages, which could otherwise run commands on this machine."""
+        """Answer a request. Refuse it if a web page sent it: otherwise any page could run commands on this machine."""
         if "HTTP_ORIGIN" in environ:  # browsers send this header, AWS SDKs do not
             start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
             return [b"The embedded EMR refuses requests from web pages.\n"]

@@ -35,17 +35,17 @@ class BootstrapFailure:
 
 
 def prefix(cluster_folder: Path) -> Path:
-    """Return the folder that stands for /opt/nightjar on the nodes of a cluster."""
+    """Return the local folder that takes the place of /opt/nightjar on a cluster's nodes."""
     return cluster_folder / "opt" / "nightjar"
 
 
 def is_own(script: Mapping[str, Any]) -> bool:
-    """Return whether a bootstrap action is the one that builds Nightjar's environment."""
+    """Return whether `script` is Nightjar's own bootstrap action, which builds its Python environment."""
     return script["Path"].endswith("/bootstrap.sh") and "--package" in (script.get("Args") or ())
 
 
 def skip_reason(script: Mapping[str, Any], mode: str) -> str:
-    """Return why a bootstrap action is not executed, or an empty string if it is executed."""
+    """Return why a bootstrap action is skipped in this mode. Return an empty string if it is executed."""
     if mode == "fast" and is_own(script):
         return "it builds Nightjar's environment, and steps use the server's Python; to run it, use --bootstrap full"
     return ""
@@ -77,14 +77,14 @@ class BootstrapAction(GuardedCommand):
         return None if status in (0, NOT_STARTED) else self.failure(instance_id, status)
 
     def failure(self, instance_id: str, status: int) -> BootstrapFailure:
-        """Return the failure of a script that ended with a nonzero exit status."""
+        """Describe the failure of this action after its script ended with a nonzero exit status."""
         message = (
             f"On the master instance ({instance_id}), bootstrap action {self._number} returned a non-zero return code"
         )
         return self._failure("BOOTSTRAP_FAILURE_PRIMARY_WITH_NON_ZERO_CODE", message, instance_id, str(status))
 
     def _own_arguments(self) -> list[str]:
-        """Return the option that makes Nightjar's own action install into the cluster's folder; nothing for others."""
+        """Return the option that makes Nightjar's own action install into the cluster's folder. Others get none."""
         return ["--prefix", str(self._prefix)] if is_own(self._script) else []
 
     def _fetch(self, script: Path) -> bool:
@@ -117,14 +117,14 @@ class BootstrapAction(GuardedCommand):
 
 
 def worker_failure(number: int, instance_ids: list[str]) -> BootstrapFailure:
-    """Return the failure of a bootstrap action on nodes other than the primary one."""
+    """Describe the failure of bootstrap action `number` on these instances, which are not the primary node."""
     named = " and ".join(instance_ids[:2])
     where = f"On {len(instance_ids)} slave instances (including {named})"
     return BootstrapFailure(f"{where}, bootstrap action {number} returned a non-zero return code")
 
 
 def write_fault(folder: Path, number: int, exit_code: int) -> Path:
-    """Write the logs of a bootstrap action that fails because of a fault, and return their folder."""
+    """Write the logs of a bootstrap action that fails because of an injected fault. Return the folder of these logs."""
     target = folder / "bootstrap-actions" / f"{number}-fault"
     target.mkdir(parents=True)
     for name in logs.NAMES:

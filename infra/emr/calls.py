@@ -36,7 +36,7 @@ class Call:
     caller: str = "client"
     """`client`, `step` or `cluster`: see `faults.Fault.callers`."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The members of the request. Those of S3 are Bucket, Key, Prefix, CopySource and the query's parameters."""
+    """The members of the request. For S3: Bucket, Key, Prefix, CopySource and the parameters of the query string."""
 
 
 def region_of(environ: WSGIEnvironment) -> str:

@@ -17,9 +17,9 @@ KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 """Credentials for boto3, which does not work without credentials. The server does not check them."""
 
 STEP_AGENT = "nightjar-step"
-"""The value of AWS_EXECUTION_ENV in the environment of steps. AWS SDKs put it into the User-Agent."""
+"""The value of AWS_EXECUTION_ENV for steps. AWS SDKs add it to the User-Agent, which identifies calls of steps."""
 CLUSTER_AGENT = "nightjar-emr-cluster"
-"""The word in the User-Agent of the server's own calls."""
+"""The word in the User-Agent by which the server recognizes calls that it makes itself."""
 
 
 def connect(service: str, endpoint_url: str, agent: str = "") -> Any:

@@ -30,7 +30,7 @@ class Clock:
             return self._now()
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward. A thread that waits for a time that has now passed continues at once."""
+        """Move the clock forward by `seconds`. A thread whose awaited time has then passed continues at once."""
         if not 0 <= seconds <= MAX_ADVANCE_SECONDS:  # refuses NaN as well
             raise InputError(f"advance: {seconds} s is out of range; use 0 s to 10 years: the clock only moves forward")
         with self._lock:
@@ -47,7 +47,7 @@ class Clock:
     def wait(self, condition: threading.Condition, until: float | None = None) -> None:
         """Wait until the condition is notified, the clock is changed, or the clock shows `until`.
 
-        The caller holds the condition.
+        The caller must hold `condition`.
         """
         with self._lock:
             self._conditions.add(condition)

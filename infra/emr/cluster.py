@@ -1,7 +1,7 @@
-"""A cluster: its record, its running commands, and the changes that calls of the API make to it.
+"""A cluster: its record, its running commands, and the methods by which calls of the API change it.
 
 Each cluster has a thread (`infra/emr/lifecycle.py`). Threads of the API add steps, cancel them and request the end of
-the cluster. One condition variable guards the record. It is not held while a command runs.
+the cluster. The condition variable `Cluster.changed` guards the record. It is not held while a command runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Cluster:
         self.has_errors = False
         """Whether the cluster ends with errors."""
         self.yarn: Yarn | None = None
-        """The local YARN cluster that runs the steps. None: they run without YARN."""
+        """The local YARN cluster that runs the steps. If None, steps run without YARN."""
         self._bootstrap: GuardedCommand | None = None
         self._thread: threading.Thread | None = None
 
@@ -95,7 +95,7 @@ class Cluster:
         return cancelled
 
     def check_open(self) -> None:
-        """Raise an `ApiError` if the cluster is terminating or terminated. The caller holds the condition."""
+        """Raise an `ApiError` if the cluster is terminating or terminated. The caller must hold `changed`."""
         if self.is_ending():
             raise ApiError(NOT_MODIFIABLE)
 
@@ -120,17 +120,17 @@ class Cluster:
             self._thread.join(timeout_seconds)
 
     def commit(self) -> None:
-        """Save the record and wake the cluster's thread. The caller holds the condition."""
+        """Save the record and wake the cluster's thread. The caller must hold `changed`."""
         self.save()
         self.changed.notify_all()
 
     def wake(self) -> None:
-        """Wake the cluster's thread, which then decides anew what to do."""
+        """Wake the cluster's thread, which then decides again what to do."""
         with self.changed:
             self.changed.notify_all()
 
     def save(self) -> None:
-        """Save the record. The caller holds the condition."""
+        """Save the record. The caller must hold `changed`."""
         save(self.server.state_dir, self.record)
 
     def log_state(self) -> None:
@@ -143,7 +143,7 @@ class Cluster:
         )
 
     def end(self, code: str, message: str, *, errors: bool = False) -> None:
-        """Enter TERMINATING and cancel all steps, if the cluster is not ending yet. The caller holds the condition."""
+        """Enter TERMINATING and cancel all steps, if the cluster is not ending yet. The caller must hold `changed`."""
         if self.is_ending():
             return
         self.record.state, self.record.reason = "TERMINATING", {"Code": code, "Message": message}
@@ -154,7 +154,7 @@ class Cluster:
         self.commit()
 
     def wait_until_ending(self, time: float) -> None:
-        """Wait until the clock shows `time` or the cluster is terminating. The caller holds the condition."""
+        """Wait until the clock shows `time` or the cluster is terminating. The caller must hold `changed`."""
         while not self.is_ending() and self.server.clock.now() < time:
             self.server.clock.wait(self.changed, time)
 
@@ -166,7 +166,7 @@ class Cluster:
 
     @contextmanager
     def stoppable(self, command: GuardedCommand) -> Iterator[None]:
-        """Stop this bootstrap action if the cluster ends during the block."""
+        """Stop this bootstrap action if the cluster ends before the `with` block does."""
         with self.changed:
             self._bootstrap = command
             if self.is_ending():
@@ -178,7 +178,7 @@ class Cluster:
                 self._bootstrap = None
 
     def spec(self) -> ClusterSpec:
-        """Return the specification for a command that starts on the cluster now."""
+        """Return the settings of the cluster for a step or bootstrap action that starts now."""
         configurations = self.record.request.get("Configurations") or []
         python = bootstrap.prefix(self.folder) / "env" / "bin" / "python"
         spec = ClusterSpec(
@@ -193,12 +193,12 @@ class Cluster:
         return spec.with_python(str(python)) if python.exists() else spec
 
     def cancel_steps(self) -> None:
-        """Cancel all steps. The caller holds the condition."""
+        """Cancel all steps. The caller must hold `changed`."""
         for step in self.record.steps:
             self._cancel(step)
 
     def _worker_megabytes(self) -> tuple[int, ...]:
-        """Return the MB of memory that YARN would have on each worker.
+        """Return the MB of memory that YARN has on each worker of the same cluster on real EMR.
 
         Return an empty tuple if the request declares no nodes, or if the size of an instance type is not known.
         """

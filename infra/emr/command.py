@@ -39,13 +39,13 @@ class ClusterSpec:
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
     worker_megabytes: tuple[int, ...] = ()
-    """MB of memory that YARN would have on each worker. Empty: the memory is not known, and all executors fit."""
+    """MB of memory that YARN has on each worker of such a cluster on EMR. If empty, all executors count as fitting."""
     python: str = sys.executable
     """The Python interpreter of drivers and executors."""
     yarn: Yarn | None = None
-    """The local YARN cluster that runs the steps. None: they run without YARN."""
+    """The local YARN cluster that runs the steps. If None, steps run without YARN."""
     metadata_url: str = ""
-    """The URL at which steps find the notices of spot instances."""
+    """The URL at which a step finds out whether spot instances of its cluster will be lost."""
 
     def with_python(self, python: str) -> ClusterSpec:
         """Return this specification with another Python interpreter."""
@@ -59,11 +59,11 @@ class StepCommand:
     argv: tuple[str, ...]
     downloads: tuple[Download, ...] = ()
     entering: tuple[str, ...] = ()
-    """Words to put before the command so that it runs on a YARN host. Empty: it runs on this machine."""
+    """Words to put before `argv` so that it runs on a YARN host. If empty, `argv` runs directly on this machine."""
 
 
 def read_exports(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the variables that a cluster's Configurations export, except for those that this server sets itself."""
+    """Return the environment variables that a cluster's Configurations export, without those that this server sets."""
     nested = _by_name(configurations).get("spark-env", {}).get("Configurations") or ()
     exports = _properties(_by_name(nested).get("export", {}))
     return {key: value for key, value in exports.items() if key not in OVERRIDDEN_EXPORTS}
@@ -89,7 +89,7 @@ def step_command(
 
 
 def yarn_command(jar: str, args: Sequence[str], yarn: Yarn, folder: Path) -> StepCommand:
-    """Return the command that runs a step, unchanged, in a folder of YARN's primary host."""
+    """Return the command that runs a step in `folder` on YARN's primary host. Its arguments are those of the step."""
     _check(jar, args)
     return StepCommand(tuple(args), entering=yarn.entering(folder))
 

@@ -41,10 +41,10 @@ class ControlApi:
         self._faults = faults
         self._clock = clock
         self._notice = notice
-        """Returns the time at which the next spot instance of a cluster will be lost, or None without a notice."""
+        """Returns the time at which a cluster's next spot instance will be lost. None: no instance has a notice."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request. The response to wrong input is a message of one line, with status 400."""
+        """Answer a request. For wrong input, the response has status 400 and a message of one line."""
         try:
             status, value = self._answer(environ)
         except InputError as error:

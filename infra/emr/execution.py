@@ -1,4 +1,4 @@
-"""Run the commands of a cluster, each in its own folder: steps and bootstrap actions, with downloads and logs."""
+"""Run a cluster's steps and bootstrap actions. Each runs in its own folder, which holds its downloads and logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 NOT_STARTED = -1
 _SLACK_SECONDS = 5.0
-"""Time that a guard may take beyond its grace period."""
+"""Time that a guard process may take to end after its grace period."""
 _EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
@@ -89,7 +89,7 @@ class GuardedCommand:
         shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     def stop(self, request: bytes = guard.TERMINATE) -> None:
-        """Request the end of the command, or prevent its start. Return at once."""
+        """Send `request` to the guard process, which then ends the command; or prevent its start. Do not wait."""
         with self._lock:
             self._stopped = True
             self.killed |= request == guard.KILL
@@ -105,7 +105,7 @@ class GuardedCommand:
     def kill_executors(self, lost: Sequence[int], workers: int) -> int:
         """Kill the Spark executors on lost workers, and return how many were killed.
 
-        Executors are assigned to the workers in turn, in the order of their ids.
+        All executors run on this machine. They count as spread over the workers in turn, in the order of their ids.
 
         Args:
             lost: The numbers of the lost workers, from 0.
@@ -124,7 +124,7 @@ class GuardedCommand:
         return 0
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start the command under a guard. Return None if `stop` was called before."""
+        """Start the command as a child of a guard process. Return None if `stop` was called before."""
         folder, grace = self.folder, str(self.server.settings.grace_seconds)
         with self._lock, (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
             if not self._stopped:
@@ -199,7 +199,7 @@ def _executor_id(process: psutil.Process) -> int | None:
 
 
 def _private_spark_home(home: Path, folder: Path) -> Path:
-    """Make a Spark home whose entries are symbolic links. Executors that are processes write to its folder `work`."""
+    """Make a Spark home in `folder` that links to the files of `home`. Executor processes may write to it."""
     folder.mkdir()
     for entry in home.iterdir():
         (folder / entry.name).symlink_to(entry)

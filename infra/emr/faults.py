@@ -1,4 +1,4 @@
-"""Faults for tests: what goes wrong, for which calls or clusters, and how often.
+"""Faults that tests inject: what goes wrong, for which calls or clusters, and how often.
 
 A fault is created over HTTP (`infra/emr/control_api.py`) or in Python (`infra/emr/control.py`). Faults of calls change
 the answer of the API. Faults of clusters change what happens to a cluster.
@@ -22,7 +22,7 @@ ROLES = ("MASTER", "CORE", "TASK")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault: its description, and the names of the fields that it has besides the common ones."""
+    """A kind of fault: its description, and the names of the fields that only some kinds have."""
 
     text: str
     fields: tuple[str, ...] = ()
@@ -66,15 +66,15 @@ class Fault:
     """One of `KINDS`."""
     id: str = ""
     service: str = "*"
-    """Pattern of the service, such as `emr` or `s3`. Only for faults of calls."""
+    """Pattern for the service, such as `emr` or `s3`. Only for faults of calls."""
     operation: str = "*"
-    """Pattern of the operation, such as `DescribeStep` or `GetObject`. Only for faults of calls."""
+    """Pattern for the operation, such as `DescribeStep` or `GetObject`. Only for faults of calls."""
     match: dict[str, str] = field(default_factory=dict)
-    """Patterns by member of the request, such as `{"ClusterId": "j-*"}` or `{"Steps.Name": "train"}`. For faults of
-    clusters, the members are `Id`, `Name` and `Tags.<key>`."""
+    """A pattern for each named member of the request, such as `{"ClusterId": "j-*"}` or `{"Steps.Name": "train"}`. For
+    faults of clusters, the members are `Id`, `Name` and `Tags.<key>`."""
     callers: list[str] = field(default_factory=lambda: ["client", "step"])
-    """Whose calls are hit, for faults of calls. `client` is Airflow or any other client, `step` a process of a step or
-    bootstrap action, and `cluster` the server itself, which fetches files and uploads logs."""
+    """Whose calls are hit. Only for faults of calls. `client` is Airflow or any other client. `step` is a process of a
+    step or bootstrap action. `cluster` is the server itself, which fetches files and uploads logs."""
     skip: int = 0
     """How many matching calls or clusters are skipped before the first one is hit."""
     count: int | None = 1
@@ -103,14 +103,14 @@ class Fault:
         return {name: value for name, value in asdict(self).items() if name not in hidden}
 
     def matches(self, values: Mapping[str, Any]) -> bool:
-        """Return whether every pattern of `match` fits the value of its member. Of a list, one item has to fit."""
+        """Return whether each value named in `match` fits its pattern. A list fits if one of its items fits."""
         return all(
             any(fnmatchcase(str(found), pattern) for found in members(values, name))
             for name, pattern in self.match.items()
         )
 
     def covers(self, instance_type: str, market: str, role: str) -> bool:
-        """Return whether a `no-capacity` fault covers instances of this type, market and role."""
+        """Return whether this `no-capacity` fault applies to instances of this type, market and role."""
         types = any(fnmatchcase(instance_type, pattern) for pattern in self.instance_types)
         return types and market in self.markets and role in (self.roles or ROLES)
 
@@ -121,7 +121,7 @@ _GIVEN = {item.name for item in fields(Fault)} - {"id", "hits", "added"}
 
 
 def members(values: Any, path: str) -> Iterator[Any]:
-    """Yield the values at a dotted path such as `Steps.Name`. Where the path meets a list, it covers all items."""
+    """Yield all values at a dotted path. For example, `Steps.Name` yields the name of each item of the list `Steps`."""
     if isinstance(values, list):
         for item in values:
             yield from members(item, path)
@@ -137,7 +137,7 @@ def members(values: Any, path: str) -> Iterator[Any]:
 
 
 def parse(given: Any) -> Fault:
-    """Return the fault that a request describes. Raise an `InputError` that names the field if one is wrong."""
+    """Return the fault that a request body describes. If a field is wrong, raise an `InputError` that names it."""
     if not isinstance(given, dict):
         raise InputError(f"a fault is a JSON object such as {{'kind': 'throttled'}}, not {given!r:.80}")
     kind = KINDS.get(str(given.get("kind")))
@@ -215,7 +215,7 @@ class Faults:
         return fault
 
     def answers(self) -> list[dict[str, Any]]:
-        """Return all faults, oldest first. Faults that will not hit any more are included."""
+        """Return all faults as JSON objects, oldest first. Faults with no hits left are included."""
         with self._lock:
             return [fault.answer() for fault in self._faults.values()]
 
@@ -251,7 +251,7 @@ class Faults:
     def of_cluster(
         self, kind: str, values: Mapping[str, Any], wanted: Callable[[Fault], bool] = lambda _: True
     ) -> list[Fault]:
-        """Return the faults of this kind that hit the cluster, and count the hits."""
+        """Return the faults of this kind that hit a cluster and for which `wanted` is true. Count the hits."""
         with self._lock:
             return [
                 fault

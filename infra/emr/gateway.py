@@ -1,7 +1,7 @@
-"""S3 for the hosts of a YARN cluster, served at this machine's address on their bridge.
+"""S3 for the hosts of a YARN cluster, served at this machine's address on the bridge that connects the hosts.
 
-The hosts can only reach S3. Anyone who can call EMR can run commands as the user of the server, and processes on a host
-must not have more rights than their own unprivileged user.
+The hosts can reach S3, but not the EMR API. Anyone who can call EMR can run commands as the user of the server, and
+processes on a host must only have the rights of their own unprivileged user.
 """
 
 from __future__ import annotations

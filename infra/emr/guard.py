@@ -54,7 +54,7 @@ def _adopt_orphans() -> None:
 
 
 def _listen() -> int:
-    """Return a file descriptor from which the number of each arriving signal can be read."""
+    """Catch signals. Return a file descriptor from which the number of each signal that arrives can be read."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -64,7 +64,10 @@ def _listen() -> int:
 
 
 def _wait(pid: int, wake: int) -> tuple[bytes, int | None]:
-    """Wait until the step ends or its end is requested. Return (b"", the status) or (the request, None)."""
+    """Wait until the step ends or its end is requested.
+
+    Return (b"", exit status) if the step ended, and (the request, None) if its end is requested.
+    """
     while True:
         ready, _, _ = select.select([sys.stdin.fileno(), wake], [], [])
         if wake in ready:

@@ -43,7 +43,10 @@ class ArchiveError(Exception):
 
 
 def java_home() -> Path | None:
-    """Return the home folder of the Java that Spark starts: from JAVA_HOME if set, else from PATH. None: no Java."""
+    """Return the home folder of the Java that Spark starts: from JAVA_HOME if set, else from PATH.
+
+    Return None if there is no Java.
+    """
     home = os.environ.get("JAVA_HOME")
     found = shutil.which("java", path=f"{home}/bin" if home else None)
     return Path(found).resolve().parents[1] if found else None
@@ -65,9 +68,9 @@ def archive_path(home: Path | None = None) -> Path | None:
 
 
 def with_archive(options: str, archive: Path | None = None) -> str:
-    """Return JVM options, extended by those that read the archive if its file exists.
+    """Return `options`. If the archive's file exists, add the options that make the JVM use the archive.
 
-    A JVM that rejects the archive prints nothing.
+    A JVM that rejects the archive does not print a warning.
     """
     archive = archive or archive_path()
     return _with_file(options, "SharedArchiveFile", archive) if archive and archive.is_file() else options
@@ -123,7 +126,7 @@ def _run_session(options: str) -> None:
 
 
 def main() -> int:
-    """Make the archive, and delete earlier ones. If none can be made, print one line. Always return 0."""
+    """Make the archive, and delete earlier archives. If it cannot be made, print one line. Return 0 in both cases."""
     try:
         archive = archive_path()
         if archive is None:

@@ -52,10 +52,12 @@ def _serve(cluster: Cluster) -> None:
 
 
 def _rest(cluster: Cluster, idle_since: float) -> list[float]:
-    """Let a cluster without running steps wait, or end it if it is not kept alive or was idle for too long.
+    """Handle a cluster without running steps: end it, or set its state to WAITING.
+
+    End it if it is not kept alive without steps, or was idle for longer than its auto-termination policy allows.
 
     Returns:
-        The time at which the auto-termination policy ends the cluster. Empty if no policy applies.
+        The time at which the policy ends the cluster. The list is empty if no policy applies.
     """
     record, clock = cluster.record, cluster.server.clock
     if cluster.is_ending():

@@ -78,7 +78,10 @@ class Uploads:
             upload(*due, self._store)
 
     def _next(self) -> tuple[Path, str] | None:
-        """Wait until logs are due. Return their folder and target. After `close`, return None when none is left."""
+        """Wait until logs are due for upload, and return their folder and target.
+
+        Return None if `close` was called and no logs are left.
+        """
         with self._changed:
             while True:
                 if self._late and (self._closed or self._late[0][0] <= self._clock.now()):
@@ -102,12 +105,12 @@ def upload(folder: Path, uri: str, store: Store) -> None:
 
 
 def cause(folder: Path, status: int) -> str:
-    """Return one line that says why a step with this exit status failed, from the end of its logs.
+    """Return one line that says why a step with this exit status failed. It is taken from the end of the step's logs.
 
-    The line is the last exception in the output, or else the last plain line: not indented, and not of Spark's log. For
-    exit status 2 it is the last plain line, because by convention such a program prints one line for the user. PySpark
-    writes the driver's stderr to the step's stdout, and Spark's log to the step's stderr. Other programs write errors
-    to stderr.
+    The line is the last one that starts with an exception. If there is none, it is the last plain line: one that is
+    neither indented nor part of Spark's log. For exit status 2 it is always the last plain line: by convention, the
+    program has printed one line for the user. PySpark writes the driver's stderr to the step's stdout, and Spark's log
+    to the step's stderr. Other programs write errors to stderr.
     """
     stdout, stderr = _tail(folder / "stdout"), _tail(folder / "stderr")
     lines = stderr + stdout if any(_SPARK_LOG.match(line) for line in stderr) else stdout + stderr

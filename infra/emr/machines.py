@@ -17,11 +17,11 @@ from jobs.errors import NightjarError
 log = logging.getLogger(__name__)
 
 _UNKNOWN_MB = 11_712
-"""MB of memory for containers on a node of an unknown instance type: as on an m6i.xlarge."""
+"""MB of memory for containers on a node whose instance type is unknown. It is the value of an m6i.xlarge."""
 
 
 def start(cluster: Cluster) -> BootstrapFailure | None:
-    """Start the YARN hosts of a cluster whose executors run on YARN. Return the failure if they cannot be started."""
+    """Start the YARN hosts if the cluster's executors run on YARN. Return the failure, or None if there was none."""
     if cluster.executors != "yarn" or cluster.is_ending():
         return None
     spec, server = cluster.spec(), cluster.server
@@ -45,7 +45,7 @@ def start(cluster: Cluster) -> BootstrapFailure | None:
 
 
 def sync(cluster: Cluster) -> None:
-    """Start hosts for new instances, and remove those of ended instances. The caller holds the condition."""
+    """Start hosts for new instances, and remove those of ended instances. The caller must hold `cluster.changed`."""
     if cluster.yarn is not None and not cluster.is_ending():
         try:
             cluster.yarn.sync(_primary(cluster).id, _megabytes(cluster))
@@ -75,7 +75,7 @@ def _primary(cluster: Cluster) -> Instance:
 
 
 def _megabytes(cluster: Cluster) -> dict[str, int]:
-    """Return the MB of memory for containers, by instance id. The primary instance runs containers only if alone."""
+    """Return a dict from instance id to MB of memory for containers. A primary instance with workers is not in it."""
     found = {}
     for each in cluster.workers or [_primary(cluster)]:
         node = find_node(each.instance_type)

@@ -1,4 +1,4 @@
-"""Instance fleets, instance groups and their instances: what was requested, what EC2 gave, and what is left."""
+"""Instance fleets and groups: the requested capacity, and the instances that were launched for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from infra.emr.answers import ApiError, present
 
 IsShort = Callable[[str, str, str], bool]
-"""Returns whether EC2 lacks capacity for an instance type, a market and a role."""
+"""A function of instance type, market and role. It returns whether EC2 lacks capacity for such instances."""
 
 ROLES = ("MASTER", "CORE", "TASK")
 _GROUP_NAMES = {"MASTER": "Master instance group", "CORE": "Core instance group", "TASK": "Task instance group"}
@@ -21,7 +21,7 @@ _ENDED_REASON = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
 
 
 class HasStatus(Protocol):
-    """What has a state and a timeline: a cluster, a fleet or group, or an instance."""
+    """A cluster, a fleet or group, or an instance: each has a state and a timeline."""
 
     state: str
     reason: dict[str, str]
@@ -38,7 +38,7 @@ def status_answer(subject: HasStatus) -> dict[str, Any]:
 
 @dataclass
 class Instance:
-    """An instance of a cluster. What stands for it is this machine or a YARN host: see `infra/emr/machines.py`."""
+    """A simulated EC2 instance. Its work is done by this machine or by a YARN host: see `infra/emr/machines.py`."""
 
     id: str
     ec2_id: str
@@ -52,11 +52,11 @@ class Instance:
     ready: float | None = None
     ended: float | None = None
     notice: float | None = None
-    """The time at which this spot instance will be lost. None: it has no notice."""
+    """The time at which this spot instance will be lost. None if no notice of a loss has been given."""
 
     @property
     def public_address(self) -> str:
-        """The public address, from a range that is reserved for documentation."""
+        """The public IP address. It is in a range that is reserved for documentation."""
         return f"203.0.113.{self.address.rpartition('.')[2]}"
 
     @property
@@ -101,9 +101,9 @@ class NodeSet:
     created: float
     is_fleet: bool
     on_demand: int
-    """Requested units of on-demand capacity. In a group, each instance is one unit."""
+    """Requested on-demand capacity, in units. In a group, each instance is one unit."""
     spot: int
-    """Requested units of spot capacity."""
+    """Requested spot capacity, in units."""
     state: str = "PROVISIONING"
     reason: dict[str, str] = field(default_factory=dict)
     ready: float | None = None
@@ -121,7 +121,7 @@ class NodeSet:
         return [each for each in self.instances if each.ended is None]
 
     def provided(self, market: str, state: str | None = None) -> int:
-        """Return the units of capacity of the live instances in a market, or only of those in `state`."""
+        """Return the capacity of the live instances in a market, in units. `state` limits the count to one state."""
         return sum(
             each.weight for each in self.live if each.market == market and (state is None or each.state == state)
         )
@@ -143,7 +143,7 @@ class NodeSet:
         return missing
 
     def switch_to_on_demand(self) -> None:
-        """Request the missing spot capacity on demand instead."""
+        """Request on-demand capacity in place of the spot capacity that is missing."""
         lacking = self.spot - self.provided("SPOT")
         self.spot, self.on_demand = self.spot - lacking, self.on_demand + lacking
 
@@ -171,7 +171,7 @@ class NodeSet:
         self.ready = self.ready or now
 
     def end(self, now: float, reason: Mapping[str, str] | None = None) -> None:
-        """Terminate the fleet or group with its instances. An instance that has already ended keeps its reason."""
+        """Terminate the fleet or group with its instances. Instances that have already ended do not change."""
         for each in self.instances:
             each.end(now, reason or _ENDED_REASON)
         self.state, self.reason, self.ended = "TERMINATED", dict(_ENDED_REASON), now
@@ -190,7 +190,7 @@ class NodeSet:
         return changed
 
     def _choices(self) -> list[tuple[str, int]]:
-        """Return the instance types that may be launched, the best first, with their units of capacity."""
+        """Return the requested instance types, in the order of preference, each with its units of capacity."""
         if not self.is_fleet:
             return [(self.request["InstanceType"], 1)]
         configs = self.request.get("InstanceTypeConfigs") or ()
@@ -236,12 +236,13 @@ class NodeSet:
 
 
 def read_nodes(instances: Mapping[str, Any], now: float) -> list[NodeSet]:
-    """Return the fleets or groups of a RunJobFlow request's `Instances`, the primary node's first.
+    """Return the fleets or groups that `Instances` of a RunJobFlow request describes, first that of the primary node.
 
-    Without fleets and groups, instance types and `InstanceCount` define groups. The default is one primary node.
+    If the request has neither fleets nor groups, groups are made from its instance types and its `InstanceCount`. The
+    default is one primary node.
 
     Raises:
-        ApiError: if the request is not consistent.
+        ApiError: if the request has both fleets and groups, or a combination or size that EMR does not allow.
     """
     fleets, groups = list(instances.get("InstanceFleets") or ()), list(instances.get("InstanceGroups") or ())
     if fleets and groups:

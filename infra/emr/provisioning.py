@@ -1,4 +1,4 @@
-"""The start of a cluster: instances, as far as EC2 has capacity for them, and bootstrap actions."""
+"""Start a cluster: launch its instances, handle missing EC2 capacity, and run the bootstrap actions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start(cluster: Cluster) -> bool:
 
 
 def resupply(cluster: Cluster) -> None:
-    """Launch the missing instances of all fleets and groups. The caller holds the condition."""
+    """Launch the missing instances of all fleets and groups. The caller must hold `cluster.changed`."""
     for nodes in cluster.record.nodes:
         if nodes.provided("ON_DEMAND") < nodes.on_demand or nodes.provided("SPOT") < nodes.spot:
             _launch(cluster, nodes, _capacity_faults(cluster, [nodes]))
@@ -58,7 +58,7 @@ def resupply(cluster: Cluster) -> None:
 
 
 def _capacity_faults(cluster: Cluster, nodes: list[NodeSet]) -> list[Fault]:
-    """Return the faults that keep EC2 from launching instances for these fleets or groups."""
+    """Return the injected faults that keep EC2 from launching instances for these fleets or groups."""
     wishes = [wish for each in nodes for wish in each.wishes()]
     return cluster.server.faults.of_cluster(
         "no-capacity", cluster.record.matched(), lambda fault: any(fault.covers(*wish) for wish in wishes)
@@ -76,7 +76,9 @@ def _launch_all(cluster: Cluster) -> list[tuple[NodeSet, tuple[str, str]]]:
 
 
 def _await_capacity(cluster: Cluster, nodes: NodeSet, instance_type: str, market: str) -> bool:
-    """Handle missing capacity: do without it, replace it, or end the cluster. The caller holds the condition.
+    """Handle missing capacity. The caller must hold `cluster.changed`.
+
+    A fleet waits for spot capacity. A cluster without its task nodes continues. Any other cluster ends.
 
     Return False if the cluster ends.
     """
@@ -89,9 +91,10 @@ def _await_capacity(cluster: Cluster, nodes: NodeSet, instance_type: str, market
 
 
 def _await_spot(cluster: Cluster, nodes: NodeSet) -> bool:
-    """Wait until a fleet's timeout for spot capacity, try again, and then apply the fleet's TimeoutAction.
+    """Wait for spot capacity until the fleet's timeout, and then try to launch the missing instances again.
 
-    Return False if the cluster ends.
+    If capacity is still missing, apply the fleet's TimeoutAction: end the cluster, or use on-demand instances. Return
+    False if the cluster ends.
     """
     spot = (nodes.request.get("LaunchSpecifications") or {}).get("SpotSpecification") or {}
     minutes = spot.get("TimeoutDurationMinutes", _DEFAULT_SPOT_TIMEOUT_MINUTES)

@@ -1,7 +1,7 @@
-"""The records of clusters and steps, as they are kept on disk, and the answers of the API that show them.
+"""The records of clusters and steps, which are kept on disk. Their classes also build the API's answers.
 
-Times are seconds since 1970, as in EMR's JSON. A record has the request that created it, so that an answer can repeat
-what was requested.
+Times are seconds since 1970, as in EMR's JSON. A record contains the request that created the cluster or step, because
+the API's answers repeat parts of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REPEATED = (
     "SecurityConfiguration",
     "ServiceRole",
 )
-"""Members of a request that the answer of DescribeCluster repeats."""
+"""Members of a RunJobFlow request that DescribeCluster returns unchanged."""
 PRIMARY_LOST = "The master node was terminated and cannot recover"
 ACTIVE_STEP = frozenset({"PENDING", "RUNNING"})
 
@@ -57,7 +57,7 @@ class StepRecord:
         return str(self.request.get("ActionOnFailure") or "TERMINATE_CLUSTER")
 
     def finish(self, state: str, now: float, message: str = "") -> None:
-        """Enter a final state."""
+        """Set the step's final state, with its end time and a message."""
         self.state, self.message, self.ended = state, message, now
 
     def answer(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class ClusterRecord:
         return str(self._instances("Placement", {}).get("AvailabilityZone") or f"{self.region}a")
 
     def matched(self) -> dict[str, Any]:
-        """Return the values with which the patterns of a fault are compared, by name."""
+        """Return a dict of the cluster's values with which the patterns in `Fault.match` are compared."""
         return {"Id": self.id, "ClusterId": self.id, "Name": self.request["Name"], "Tags": self.tags}
 
     def step(self, step_id: str) -> StepRecord | None:
@@ -187,7 +187,7 @@ class ClusterRecord:
 
 
 def lose_primary(record: ClusterRecord, now: float) -> None:
-    """Record that a cluster lost its primary node, because its server was killed together with its processes."""
+    """Record that a cluster lost its primary node. This is the case if the server that ran the cluster was killed."""
     for step in record.steps:
         if step.state in ACTIVE_STEP:
             step.finish("CANCELLED", now, "Job terminated")
@@ -203,6 +203,6 @@ def to_json(record: ClusterRecord) -> dict[str, Any]:
 
 
 def from_json(value: Mapping[str, Any]) -> ClusterRecord:
-    """Return the record that `to_json` converted. Raise a TypeError or a LookupError for any other value."""
+    """Return the record that `to_json` turned into `value`. Raise a TypeError or LookupError if `value` is invalid."""
     nodes = [NodeSet.from_json(each) for each in value["nodes"]]
     return ClusterRecord(**{**value, "nodes": nodes, "steps": [StepRecord(**each) for each in value["steps"]]})

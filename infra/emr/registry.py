@@ -15,7 +15,7 @@ from infra.emr.records import ENDED, ClusterRecord, StepRecord, lose_primary
 from infra.emr.settings import ServerContext
 
 LOG_SECONDS = 10.0
-"""Time, beyond the grace period, for uploading the logs of steps that were ended with the server."""
+"""Time for uploading logs when the server stops, in addition to the grace period of the running steps."""
 
 
 class Clusters:
@@ -28,7 +28,7 @@ class Clusters:
         server.faults.on_change = self._wake
 
     def load(self) -> None:
-        """Read the clusters that an earlier server saved. Record those that were active as lost with that server."""
+        """Read the clusters that an earlier server saved. Record that clusters which were still active have failed."""
         now = self.server.clock.now()
         for record in state.load(self.server.state_dir, now):
             if record.state not in ENDED:

@@ -3,9 +3,9 @@
     with embedded_emr(EmrSettings(buckets=("lake",))) as endpoint_url:
         emr = boto3.client("emr", endpoint_url=endpoint_url, region_name="us-east-1", ...)
 
-A process can have one such server at a time, because moto keeps its state in global variables. Another moto server in
-the same process shares its buckets. At the end of the block, all clusters are terminated, and the
-buckets of the settings are deleted.
+A process can have one such server at a time, because moto keeps its state in global variables. If the same process
+also runs a plain moto server, both have the same buckets. At the end of the block, all clusters are terminated, and
+the buckets of the settings are deleted.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def embedded_emr(
 
 
 def _url(host: str, port: int) -> str:
-    """Return the URL at which clients on this machine reach a server that listens at an IP address."""
+    """Return the URL at which clients on this machine reach a server that listens at the IP address `host`."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - binds nothing
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -36,8 +36,8 @@ class EmrSettings:
     bootstrap_seconds: float = 0.5
     """How long a cluster is in state BOOTSTRAPPING, in addition to its bootstrap actions."""
     bootstrap: Bootstrap = "fast"
-    """`full` executes all bootstrap actions. `fast` skips the one that builds Nightjar's Python environment, because
-    steps then use this Python."""
+    """`full` executes all bootstrap actions. `fast` skips the one that builds Nightjar's Python environment. Steps
+    then use the server's Python environment."""
     log_delay_seconds: float = 0.0
     """How long after the end of a step its logs are uploaded. EMR itself takes a few minutes."""
     clock_speed: float = 1.0
@@ -45,11 +45,11 @@ class EmrSettings:
     grace_seconds: float = 5.0
     """Seconds between SIGTERM and SIGKILL when a step is ended."""
     executors: Executors = "threads"
-    """`threads` runs executors in the driver's JVM (Spark's `local[...]`), `processes` each in a JVM of its own
-    (`local-cluster[...]`), `yarn` on a local YARN cluster, whose hosts are network namespaces (Linux, root). The tag
-    `nightjar:executors` overrides this setting for one cluster."""
+    """`threads` runs executors in the driver's JVM (Spark's `local[...]`). `processes` runs each in a JVM of its own
+    (`local-cluster[...]`). `yarn` runs them on a local YARN cluster whose hosts are network namespaces (Linux, root).
+    The tag `nightjar:executors` overrides this setting for one cluster."""
     java_options: str = SMALL_JVM
-    """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
+    """JVM options for the driver, and for executors with a JVM of their own. A step can override them."""
     step_env: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for every step. They override all others."""
 
@@ -66,4 +66,4 @@ class ServerContext:
     faults: Faults
     uploads: Uploads
     s3_at: Callable[[str], AbstractContextManager[str]]
-    """Serves S3 for YARN hosts at an address of this machine. The context manager yields the URL."""
+    """Returns a context manager that serves S3 to YARN hosts at an address of this machine, and yields the URL."""

@@ -1,8 +1,8 @@
 """Translate a `spark-submit` command for YARN into one for this machine. All functions are pure.
 
-Options that place and size an application on YARN are removed. Options that the program itself can read stay: its
-other configuration, the driver's memory, Spark's UI. Each `s3://` or `file://` URI is replaced by the relative name of
-a copy in the step's working directory.
+Options that place an application on YARN, such as the queue, are removed. The number and size of its executors become
+part of the local master. The rest of its configuration stays, because the application can read it. Each S3 or `file:`
+URI is replaced by the relative name of a copy in the step's working directory.
 """
 
 import re
@@ -65,13 +65,13 @@ class Submit:
 
 
 class Downloads:
-    """The files that a step needs, each with a unique local name."""
+    """The files to download for a step, each with a unique local name."""
 
     def __init__(self) -> None:
         self._paths: dict[str, str] = {}
 
     def local(self, uri: str) -> str:
-        """Return the local name for `uri`, or `uri` itself if it is not at `s3://` or `file://`."""
+        """Return the local name for `uri`, or `uri` itself if it is not an S3 or `file:` URI."""
         if not uri.startswith(("file:", "s3://", "s3a://", "s3n://")):
             return uri
         if uri not in self._paths:
@@ -83,7 +83,7 @@ class Downloads:
         return self._paths[uri]
 
     def local_list(self, uris: str) -> str:
-        """Return the local names for a comma-separated list of URIs, each with an optional `#alias`."""
+        """Replace each URI in a comma-separated list with its local name. A URI may have an `#alias`, which stays."""
         parts = (uri.strip().partition("#") for uri in uris.split(",") if uri.strip())
         return ",".join(self.local(uri) + mark + alias for uri, mark, alias in parts)
 
@@ -122,27 +122,27 @@ class Engine:
     """A way of executing Spark applications."""
 
     master: Callable[[Mapping[str, str]], str]
-    """Returns the Spark master for an application's configuration."""
+    """A function that returns the Spark master for an application's configuration."""
     dropped: frozenset[str]
     """Options of `spark-submit` that this engine does not need. They are removed."""
     unused: re.Pattern[str]
     """Configuration keys that this engine does not need. They are removed."""
     own_jvms: bool
-    """Whether executors are processes, which need JVM options and write to a folder in Spark's home."""
+    """Whether executors are processes. Such executors need JVM options, and write to a folder in Spark's home."""
 
 
 @dataclass(frozen=True)
 class SparkCluster:
-    """What a cluster adds to the commands of its Spark applications."""
+    """The settings that a cluster adds to the commands of its Spark applications."""
 
     defaults: Mapping[str, str]
     """The cluster's `spark-defaults`. A step's own settings override them."""
     spark_home: Path
     """Folder of the Spark installation."""
     java_options: str
-    """JVM options for the driver, and for executors that are processes, unless the step sets its own."""
+    """JVM options for the driver, and for executors with a JVM of their own. A step can override them."""
     worker_megabytes: tuple[int, ...] = ()
-    """MB of memory for executors on each worker. Executors that do not fit are left out. Empty: all fit."""
+    """MB of memory for executors on each worker. Executors that do not fit are not started. If empty, all fit."""
 
 
 def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tuple[list[str], tuple[Download, ...]]:
@@ -180,10 +180,10 @@ def localize(args: Iterable[str], cluster: SparkCluster, engine: Engine) -> tupl
 
 
 def fitting_executors(conf: Mapping[str, str], worker_megabytes: Iterable[int]) -> int:
-    """Return how many executors of an application fit on the workers, by the rule of YARN: memory alone decides.
+    """Return how many executors of an application fit on the workers. As in YARN, only memory counts.
 
     Raises:
-        CommandError: if one executor fits on no worker. The message is Spark's own.
+        CommandError: if an executor does not even fit on the largest worker. The message is the one that Spark prints.
     """
     memory = _megabytes(conf, "spark.executor.memory", "1g")
     factor = float(conf.get("spark.executor.memoryOverheadFactor", "0.1"))
@@ -202,9 +202,9 @@ def fitting_executors(conf: Mapping[str, str], worker_megabytes: Iterable[int]) 
 
 
 def _local_master(conf: Mapping[str, str]) -> str:
-    """Return the master with as many slots as `conf` declares, but at least two.
+    """Return a local Spark master with as many slots as all executors in `conf` together, but at least two.
 
-    With `local[n]` a task has one attempt; `local[n,4]` gives it four, as on a cluster.
+    The master `local[n]` would not retry failed tasks. `local[n,4]` allows a task four attempts, as a cluster does.
     """
     slots = max(2, executors(conf) * _number(conf, "spark.executor.cores", 1))
     return f"local[{slots},{_number(conf, 'spark.task.maxFailures', 4)}]"
@@ -224,14 +224,14 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def find_engine(name: str) -> Engine:
-    """Return the way of executing Spark applications that is called `name`."""
+    """Return the engine called `name`. Raise a `CommandError` if there is none."""
     if name not in ENGINES:
         raise CommandError(f"executors must be {', '.join(ENGINES)} or yarn, not {name}")
     return ENGINES[name]
 
 
 def executors(conf: Mapping[str, str]) -> int:
-    """Return the number of executors that `conf` declares."""
+    """Return the number of executors that `conf` requests, by default 2."""
     return _number(conf, "spark.executor.instances", 2)
 
 

@@ -1,4 +1,4 @@
-"""The loss of spot instances by a fault: a notice, and later (by default 120 s) the end of instances and executors."""
+"""Losses of spot instances that a fault causes: first a notice, then (by default 120 s later) the termination."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ ALL_WORKERS_LOST = "All slaves in the job flow were terminated due to Spot"
 
 @dataclass
 class Loss:
-    """A loss of spot instances that will happen."""
+    """A loss of spot instances that is scheduled but has not happened yet."""
 
     fault: Fault
     notice_at: float
     lost_at: float
     instances: list[Instance] | None = None
-    """The instances that have the notice. None: no notice has been given yet."""
+    """The instances that will be lost. None until they get their notice."""
 
 
 class SpotMarket:
-    """The losses of a cluster's spot instances. The caller of each method holds the cluster's condition."""
+    """The losses of a cluster's spot instances. The caller of each method must hold `Cluster.changed`."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._losses: list[Loss] = []
         self._faults: set[str] = set()
-        """The ids of the faults that have hit this cluster. A fault hits a cluster once."""
+        """The ids of the faults that have hit this cluster. A fault hits a cluster at most once."""
 
     def advance(self) -> list[float]:
-        """Give the notices and end the instances that are due. Return the times of the next notices and losses."""
+        """Give the notices and end the instances that are due. Return the times of all later notices and losses."""
         cluster, now = self._cluster, self._cluster.server.clock.now()
         found = cluster.server.faults.of_cluster("spot-loss", cluster.record.matched(), self._is_new)
         self._faults |= {fault.id for fault in found}
@@ -69,7 +69,7 @@ class SpotMarket:
             log.warning("%s %s: spot instance will be lost in %s s", self._cluster.record.id, each.ec2_id, seconds)
 
     def _take(self, instances: Sequence[Instance]) -> None:
-        """Terminate instances and their executors. Then replace them, or end a cluster that cannot continue."""
+        """Terminate instances and their executors. Then launch others, or end the cluster if it cannot continue."""
         cluster, workers = self._cluster, self._cluster.workers
         places = [place for place, each in enumerate(workers) if each in instances]
         for each in instances:

@@ -16,7 +16,7 @@ from jobs.errors import InputError
 log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 60 * 24 * 3600.0
-"""How long an ended cluster is kept, with its logs. EMR keeps the descriptions for two months."""
+"""How long an ended cluster is kept, with its logs. EMR itself describes an ended cluster for two months."""
 _NAME = "cluster.json"
 
 
@@ -35,7 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def save(folder: Path, record: ClusterRecord) -> None:
-    """Save the record of a cluster. If that fails, for example on a full disk, the cluster continues."""
+    """Save the record of a cluster. If the file cannot be written, log an error: the cluster continues."""
     path = folder / record.id / _NAME
     temporary = path.with_suffix(".tmp")
     try:
@@ -52,7 +52,7 @@ def forget(folder: Path, cluster_id: str) -> None:
 
 
 def load(folder: Path, now: float) -> list[ClusterRecord]:
-    """Return the saved clusters. Remove those that ended over `KEPT_SECONDS` ago, and left-over working folders."""
+    """Return the saved clusters. Delete those that ended over `KEPT_SECONDS` ago, and left-over working folders."""
     found = []
     for path in sorted(folder.glob(f"j-*/{_NAME}")):
         try:

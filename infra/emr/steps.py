@@ -1,4 +1,4 @@
-"""Run the steps of a cluster, as many at a time as its StepConcurrencyLevel. Each running step has a thread."""
+"""Run the steps of a cluster, as many at a time as its StepConcurrencyLevel allows. Each step runs in a thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def begin_pending(cluster: Cluster) -> None:
-    """Start pending steps, oldest first, as far as the concurrency allows. The caller holds the condition."""
+    """Start pending steps, oldest first, up to the cluster's concurrency. The caller must hold `cluster.changed`."""
     for step in cluster.record.steps:
         if step.state == "PENDING" and len(cluster.running) < cluster.record.concurrency:
             _begin(cluster, step)
@@ -63,7 +63,7 @@ def _record_end(cluster: Cluster, step: StepRecord, failure: str | None) -> None
 
 
 def _apply_action_on_failure(cluster: Cluster, step: StepRecord) -> None:
-    """Apply the `ActionOnFailure` of a failed step. As on EMR, it has no effect if steps may run concurrently."""
+    """Apply the `ActionOnFailure` of a failed step. As on EMR, do nothing if steps may run concurrently."""
     if step.action_on_failure == "CONTINUE" or cluster.record.concurrency > 1:
         return
     protected = cluster.record.protected and cluster.record.keep_alive

@@ -1,4 +1,4 @@
-"""Check requests against botocore's model of EMR, as the service itself does."""
+"""Check requests against botocore's description of the EMR API, as EMR itself does."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from infra.emr.answers import ApiError
 
 @cache
 def service_model() -> ServiceModel:
-    """Return botocore's model of EMR."""
+    """Return botocore's description of the EMR API."""
     return ServiceModel(Loader().load_service_model("emr", "service-2"), "emr")
 
 
 def operation(name: str) -> OperationModel:
-    """Return the model of an operation."""
+    """Return the description of one operation of the EMR API."""
     return service_model().operation_model(name)
 
 
 def check_request(name: str, request: dict[str, Any]) -> None:
-    """Raise an `ApiError` if a request has missing or wrong members, or a value that its enumeration does not have."""
+    """Raise an `ApiError` if a request lacks members, or has members or values that the API does not allow."""
     shape = operation(name).input_shape
     if shape is None:
         return
@@ -40,7 +40,7 @@ def check_request(name: str, request: dict[str, Any]) -> None:
 
 
 def wrong_choices(value: Any, shape: Shape, path: str = "") -> Iterator[tuple[str, Any, list[str]]]:
-    """Yield the path, the value and the allowed values of each string that is not one of its allowed values."""
+    """For each string in `value` that is not an allowed value, yield its path, the string, and the allowed values."""
     if isinstance(shape, StructureShape):
         for name, member in shape.members.items():
             if value.get(name) is not None:

@@ -52,7 +52,7 @@ class YarnSpec:
 
 @dataclass
 class _Host:
-    """A host with a NodeManager, or the primary one."""
+    """The primary host, or a host with a NodeManager."""
 
     number: int
     folder: Path
@@ -87,7 +87,7 @@ class Yarn:
         self._folders = configuration.ConfFolders(Path(), Path())
         self._class_path = ""
         self.endpoint = ""
-        """The URL of S3 for the hosts."""
+        """The URL at which the hosts reach S3."""
 
     def start(
         self, primary: str, workers: Mapping[str, int], serve: Callable[[str], Any], give_up: Callable[[], bool]
@@ -98,7 +98,8 @@ class Yarn:
 
         Args:
             primary: The primary instance's id.
-            workers: MB of memory of each instance that runs containers, by id. The primary one may be alone.
+            workers: A dict from the id of each instance that runs containers to its MB of memory. In a cluster of one
+                instance, it has only the primary instance.
             serve: Returns a context manager that serves S3 at an address and yields its URL.
             give_up: Returns whether the cluster is ending.
         """
@@ -142,20 +143,20 @@ class Yarn:
         return None if host is None else hosts.address(host.number)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes as the ResourceManager describes them."""
+        """Return the nodes in the form of the ResourceManager's REST API."""
         return rest("nodes").get("nodes") or []
 
     def step_folder(self, name: str) -> Path:
-        """Make the working folder of a step on the primary host."""
+        """Make the working folder of a step on the primary host, and return it."""
         return self._user.own(hosts.WORK / hosts.host_name(PRIMARY) / "steps" / name)
 
     def entering(self, folder: Path) -> tuple[str, ...]:
-        """Return the words before a command that run it in `folder` on the primary host, as the unprivileged user."""
+        """Return the words that, put before a command, run it in `folder` on the primary host, as unprivileged user."""
         entry = hosts.WORK / hosts.host_name(PRIMARY) / "enter"
         return tuple(hosts.inside(PRIMARY, ["sh", str(entry), str(folder)]))
 
     def step_env(self, own: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment variables of a step: those of an EMR node, without a region. `own` overrides them."""
+        """Return the environment variables of a step, as on an EMR node but without a region. `own` overrides them."""
         return {**self._env(), **own}
 
     def keep_logs(self, folder: Path) -> None:
@@ -222,7 +223,7 @@ class Yarn:
             )
 
     def _daemon(self, host: _Host, name: str, megabytes: int) -> subprocess.Popen[bytes]:
-        """Start a daemon under a guard, which ends the daemon when this process ends, whatever the reason."""
+        """Start a daemon under a guard process. However this process ends, the guard then ends the daemon."""
         options = [f"-Dnode.name={hosts.host_name(host.number)}", f"-Dnode.dir={host.folder}", f"-Dnode.mb={megabytes}"]
         options += [f"-Dhadoop.log.dir={host.folder}/logs"]
         logging_file = f"-Dlog4j2.configurationFile={self._folders.hadoop}/log4j2.properties"
@@ -286,14 +287,14 @@ def _java() -> Path:
 
 
 def _tail(folder: Path) -> str:
-    """Return the folder, and the last line of the daemons' logs there that reports an error."""
+    """Return a text with the folder and the last error line of the daemons' logs in it."""
     lines = [line for path in folder.glob("*.log") for line in path.read_text("utf-8", "replace").splitlines()]
     wrong = [line for line in lines if "ERROR" in line or ("Exception" in line and not line.startswith("\t"))] or lines
     return f"{folder}: {wrong[-1] if wrong else 'no log'}"
 
 
 def rest(path: str) -> dict[str, Any]:
-    """Return the JSON that the ResourceManager's REST API has at a path. Spark's library Jackson writes this JSON."""
+    """Return the JSON at a path of the ResourceManager's REST API."""
     with OPENER.open(f"{_REST}/{path}", timeout=5) as answer:
         found: dict[str, Any] = json.load(answer)
     return found

@@ -1,4 +1,4 @@
-"""The configuration files of a host. `release.toml` has EMR's values, and with a reason each value that differs."""
+"""The configuration files of a host. `release.toml` lists EMR's values, and why some differ here."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def recorded(file: str) -> dict[str, str]:
 
 
 def properties(file: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the keys and values of a configuration file. `{name}` in a value is replaced by `values[name]`."""
+    """Return the properties to write to a configuration file. `{name}` in a property is replaced by `values[name]`."""
     raw = recorded(file) | {each.key: each.value for each in differences() if each.file == file}
     return {key: _fill(value, values) for key, value in raw.items()}
 
@@ -74,11 +74,11 @@ class ConfFolders:
 def write(
     folder: Path, values: Mapping[str, str], spark_defaults: Mapping[str, str], exports: Mapping[str, str]
 ) -> ConfFolders:
-    """Write all files below `folder`.
+    """Write the configuration files of Hadoop and Spark below `folder`.
 
     Args:
         folder: Folder to write to.
-        values: What replaces `{name}` in the files, by name.
+        values: A dict from names to values: `{name}` in the files is replaced by `values[name]`.
         spark_defaults: The classification `spark-defaults` of the cluster, which overrides EMR's.
         exports: The cluster's classification `export` in `spark-env`.
     """

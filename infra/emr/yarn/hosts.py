@@ -1,8 +1,8 @@
-"""Hosts for YARN: network namespaces on a bridge, with addresses of 198.18.0.0/24, a range that is reserved for tests.
+"""Hosts for YARN: network namespaces on a bridge, with addresses in 198.18.0.0/24, a range reserved for tests.
 
 All network devices and namespaces that are made here have names that begin with ``njy``, and all files are in `WORK`.
-Nothing else on this machine is changed. Only one program at a time can have the hosts, which a lock file ensures. The
-next program removes what a killed program left.
+Nothing else on this machine is changed. A lock file ensures that only one program at a time has hosts. If a program
+is killed, the next one removes its hosts and files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WORK = Path("/var/tmp/nightjar-yarn")  # noqa: S108 - `acquire` checks that it i
 """Folder for all files of the hosts. It is emptied at the start and at the end."""
 _PROGRAMS = ("ip", "mount", "setpriv", "unshare", "hostname")
 SWITCH = f"{NAME}-switch"
-"""The network namespace of the bridge. This machine's firewall, which Docker makes strict, does not apply there."""
+"""The network namespace of the bridge. This machine's firewall rules, also those of Docker, do not apply there."""
 _FIRST = 10
 _KILL_SECONDS = 10.0
 
@@ -61,7 +61,7 @@ def check_machine() -> None:
 
 
 def namespace(number: int) -> str:
-    """Return the name of a host's network namespace. The bridge's end of its cable (a veth pair) has the same name."""
+    """Return the name of a host's network namespace. The end of its veth pair at the bridge has the same name."""
     return f"{NAME}-{number}"
 
 
@@ -76,7 +76,7 @@ def host_name(number: int) -> str:
 
 
 def acquire(give_up: Callable[[], bool]) -> IO[str] | None:
-    """Wait until no other program has the hosts, and return the lock. Return None if `give_up` returns true."""
+    """Wait until no other program has hosts, and return the open lock file. Return None if `give_up` returns true."""
     with suppress(FileExistsError):
         WORK.mkdir(mode=0o755)
     found = WORK.lstat()
@@ -127,7 +127,7 @@ def make_bridge() -> None:
 
 
 def add(number: int) -> None:
-    """Make a host, and connect its cable to the bridge."""
+    """Make a host, and connect it to the bridge by a veth pair, its network cable."""
     name = namespace(number)
     _ip("netns", "add", name)
     _ip("-n", SWITCH, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
@@ -145,12 +145,12 @@ def remove(number: int) -> None:
 
 
 def cut(number: int) -> None:
-    """Disconnect a host's cable. The host's processes go on, but no other host can reach them."""
+    """Disconnect a host's network cable. The host's processes go on, but no other host can reach them."""
     _ip("-n", SWITCH, "link", "set", namespace(number), "down")
 
 
 def mend(number: int) -> None:
-    """Connect a host's cable to the bridge again."""
+    """Reconnect a host's network cable to the bridge."""
     _ip("-n", SWITCH, "link", "set", namespace(number), "up")
 
 
@@ -180,7 +180,7 @@ def _kill_all(name: str) -> None:
 
 
 def inside(number: int, command: list[str]) -> list[str]:
-    """Return the command that runs `command` on a host, with a mount namespace of its own, as root."""
+    """Return a command that runs `command` as root on a host, in new mount and UTS namespaces."""
     return ["ip", "netns", "exec", namespace(number), "unshare", "--uts", "--mount", *command]
 
 

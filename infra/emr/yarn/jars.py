@@ -14,7 +14,7 @@ from pathlib import Path
 from jobs.errors import InputError
 
 VARIABLE = "NIGHTJAR_HADOOP_JARS"
-"""Environment variable that names the folders with the jars, separated as in PATH."""
+"""Environment variable with a list of folders that contain the jars. The separator is that of PATH."""
 REPOSITORY = "https://repo1.maven.org/maven2"
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "hadoop"
 _COORDINATES = Path(__file__).with_name("coordinates.tsv")
@@ -59,7 +59,7 @@ class Jar:
 
 
 def client_version(spark_home: Path) -> str:
-    """Return the version of the Hadoop client in a Spark installation."""
+    """Return the version of the Hadoop client that a Spark installation contains."""
     found = sorted((spark_home / "jars").glob(f"{_CLIENT}*.jar"))
     if not found:
         raise InputError(f"{spark_home / 'jars'}: no {_CLIENT}*.jar; install a Spark with a Hadoop client")
@@ -67,7 +67,7 @@ def client_version(spark_home: Path) -> str:
 
 
 def pinned(version: str) -> tuple[Jar, ...]:
-    """Return the jars that YARN of this Hadoop version needs."""
+    """Return the jars that YARN needs in this Hadoop version. Raise an `InputError` if none are pinned for it."""
     lines = [line for line in _COORDINATES.read_text("utf-8").splitlines() if not line.startswith("#")]
     jars = [_read(line) for line in lines]
     known = sorted({jar.version for jar in jars if jar.group == _HADOOP})

@@ -14,7 +14,7 @@ _TIMEOUT_SECONDS = 300
 
 
 def compiled(java: Path, class_path: str, cache: Path) -> Path:
-    """Return the jar of the service for this class path. Compile the service if the jar is not in the cache."""
+    """Return the jar of the shuffle service for this class path. Compile the service if the cache lacks the jar."""
     key = hashlib.sha256(_SOURCE.read_bytes() + class_path.encode()).hexdigest()[:16]
     jar = cache / f"shuffle-service-{key}.jar"
     if jar.is_file():

@@ -1,8 +1,8 @@
-"""The files that a host sees: all files of this machine, except for a few folders of which the host has its own.
+"""The files that processes on a host see: those of this machine, with a few folders replaced.
 
-A host has its own name, hosts file, empty /tmp, and /opt. Its /opt/nightjar/env is the Python environment that a
-bootstrap action makes. A folder that the unprivileged user may not enter, such as /root, is replaced by one that shows
-only what Spark and Python need from the original.
+A host has a name, a hosts file, a /tmp and an /opt of its own. At first, its /tmp is empty. Its /opt/nightjar/env is
+the Python environment that a bootstrap action makes. A folder that the unprivileged user may not enter, such as /root,
+is replaced by one that shows only what Spark and Python need from the original.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def account() -> Account:
 
 
 def needed(*others: Path) -> list[Path]:
-    """Return the folders of Python, of its packages and `others`. A folder inside another one of these is left out."""
+    """Return the folders of Python and its packages, and `others`. Leave out folders that lie inside a returned one."""
     python = [Path(sys.prefix), Path(sys.base_prefix), *(Path(entry) for entry in sys.path if entry)]
     found = sorted({path.resolve() for path in (*python, *others) if path.exists()})
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
 def covered(paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Return the folders that are replaced on a host, each with the paths in it that stay visible."""
+    """Return a dict from each folder that is replaced on a host to the paths inside it that must stay visible."""
     covers: dict[Path, list[Path]] = {
         _TMP: [],
         _OPT: sorted(each for each in _OPT.iterdir() if each.name != "nightjar"),
@@ -74,7 +74,7 @@ def covered(paths: Iterable[Path]) -> dict[Path, list[Path]]:
 
 
 def write_entry(folder: Path, number: int, paths: Iterable[Path], environment: Path, user: Account) -> Path:
-    """Write the script that runs a command on a host: ``sh FILE WORKING-FOLDER COMMAND...``. Return its path."""
+    """Write the script that runs a command on a host: ``sh SCRIPT WORKING-FOLDER COMMAND...``. Return its path."""
     lines = ["set -eu", f"hostname {hosts.host_name(number)}", f"mount --bind {hosts.WORK}/hosts /etc/hosts"]
     for place, shown in covered(paths).items():
         cover = folder / "cover" / str(place).strip("/").replace("/", "+")
