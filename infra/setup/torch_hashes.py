@@ -90,7 +90,7 @@ def _cuda_lines(pin: str) -> list[str]:
         command += ["--constraint", "requirements/job.txt", "--no-annotate", str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SetupError(f"uv could not resolve {pin}: {done.stderr.strip().splitlines()[-1:]}")
+        raise SetupError(f"uv could not resolve {pin}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout.splitlines()
 
 
