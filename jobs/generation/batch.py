@@ -1,7 +1,7 @@
-"""A batch of continuations that are generated together, one token of each at a time.
+"""A batch of continuations that are generated together: each step draws one token for every continuation.
 
-Each continuation has its own settings and random numbers. It joins between two tokens of the others and leaves when it
-ends. So a new continuation does not wait until all others have ended.
+Each continuation has its own settings and random numbers. It may join the batch after any step, and leaves the batch
+when it ends. So a new continuation does not wait until all others have ended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobs.tokenizer.tokenizer import Tokenizer
 
 @dataclass(eq=False)
 class Member:
-    """A continuation of a batch."""
+    """One continuation in a batch, with its prompt, settings and sampler."""
 
     sample: Continuation
     context: list[int]
@@ -32,11 +32,11 @@ class Member:
     needs_text: bool = True
     """Whether the text is decoded after each token. If not, it is decoded once, at the end."""
     seen: Tensor | None = None
-    """Which tokens (V), boolean, prompt and continuation contain. None if there is no repetition penalty."""
+    """A boolean mask (V) of the tokens in prompt and continuation. None if there is no repetition penalty."""
 
 
 class Batch:
-    """A batch of continuations; empty at first. Only one thread at a time may use it."""
+    """A batch of continuations, which is empty at first. Only one thread at a time may use it."""
 
     @torch.inference_mode()
     def __init__(self, model: InferenceModel, tokenizer: Tokenizer) -> None:
@@ -45,13 +45,13 @@ class Batch:
         self._tokenizer = tokenizer
         self._stream = model.stream()
         self._drawn: Tensor | None = None
-        """The last tokens (B), which the model has not read yet."""
+        """The tokens (B) drawn last. None if the model has already read them."""
         self._groups: list[tuple[Sampler, list[int]]] = []
-        """The rows with equal sampling settings, and one sampler for all rows of such a group."""
+        """One sampler for each distinct `Sampling` in the batch, and the rows for which it draws tokens."""
 
     @torch.inference_mode()
     def join(self, members: Sequence[Member]) -> None:
-        """Add continuations, and read their prompts."""
+        """Add `members` to the batch, and pass their prompts to the model."""
         self._feed()
         self._stream.join([member.context for member in members])
         for member in members:
@@ -63,7 +63,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[Member]:
-        """Draw one token for each continuation, and return these continuations. Ended ones leave the batch."""
+        """Draw one token for each continuation, and remove those that ended. Return all, whether they ended or not."""
         self._feed()
         members = self.members
         logits = self._without_early_end(self._stream.logits)
@@ -77,7 +77,7 @@ class Batch:
 
     @torch.inference_mode()
     def remove(self, members: Collection[Member]) -> None:
-        """Remove continuations. The last ones take over the free rows, so that few rows are copied."""
+        """Remove `members`. The last rows of the batch move to the free rows, so that few rows are copied."""
         if not members:
             return
         rows = list(range(len(self.members)))
@@ -116,7 +116,7 @@ class Batch:
         return tokens
 
     def _without_early_end(self, logits: Tensor) -> Tensor:
-        """Return `logits` (B, V) without end-of-text for continuations that have fewer than `min_new_words` words."""
+        """Return `logits` (B, V), with end-of-text at minus infinity for rows with fewer than `min_new_words` words."""
         lacking = [not member.sample.has_words(member.settings.min_new_words) for member in self.members]
         if not any(lacking):
             return logits
@@ -126,7 +126,7 @@ class Batch:
 
 
 def _append(members: Sequence[Member], tokens: Tensor, logits: Tensor) -> None:
-    """Append one of `tokens` (B) to each continuation, with the log probability from the model's `logits` (B, V)."""
+    """Append to each continuation its token of `tokens` (B), with its log probability from `logits` (B, V)."""
     totals = logits.logsumexp(dim=-1)
     log_probabilities = logits.gather(1, tokens[:, None]).squeeze(1) - totals
     for row, (member, token, log_probability) in enumerate(
@@ -141,9 +141,9 @@ def _append(members: Sequence[Member], tokens: Tensor, logits: Tensor) -> None:
 
 
 def _finish(member: Member, tokenizer: Tokenizer) -> None:
-    """Set `finish` if the continuation ends with its last token.
+    """Set `finish` if the last token ended the continuation.
 
-    Decode the text after each token if `needs_text` is set, else when the continuation ends.
+    If `needs_text` is set, decode the text now. Otherwise, decode it only when the continuation has ended.
     """
     sample, settings = member.sample, member.settings
     if sample.tokens[-1] == tokenizer.end_of_text:

@@ -1,4 +1,4 @@
-"""The continuation of a prompt: its text so far, its end, and the part of the text that is final."""
+"""The continuation of a prompt: its text so far, why it ended, and the part of the text that cannot change any more."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class GenerationSettings:
     stop: tuple[str, ...] = ()
     seed: int = 0
     num_likeliest: int = 0
-    """Number of the likeliest tokens to record at each position, with their log probabilities."""
+    """How many of the likeliest tokens to record at each position, with their log probabilities."""
 
     @classmethod
     def of(cls, config: GenerateConfig) -> GenerationSettings:
-        """Return the settings of a run."""
+        """Return the settings of a run, from its section `generate`."""
         names = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")
         sampling = Sampling(**{name: getattr(config, name) for name in names})
         limits = (config.max_new_words, config.max_new_tokens, config.min_new_words or 0)
@@ -40,7 +40,10 @@ class GenerationSettings:
 
     @property
     def max_tokens(self) -> int:
-        """Return the most tokens to draw. A limit in words implies one in tokens, since a word may never end."""
+        """Return the maximum number of tokens to draw.
+
+        If only the number of words is limited, allow `MAX_TOKENS_PER_WORD` tokens per word, since a word may never end.
+        """
         return self.max_new_tokens or self.max_new_words * MAX_TOKENS_PER_WORD
 
 
@@ -54,18 +57,18 @@ class Continuation:
     unknown_words: Sequence[str] = ()
     """Words of the prompt that are not in the vocabulary."""
     text: str = ""
-    """The text without the prompt. It ends before a stop string, and with a whole word if words are limited."""
+    """The text without the prompt, cut before the first stop string, or after the last word that the limit allows."""
     tokens: list[int] = field(default_factory=list)
     """All tokens that were drawn; the last ones may be beyond the end of `text`."""
     log_probabilities: list[float] = field(default_factory=list)
     """The log probability of each token, in nats, in the model's distribution before `Sampling` changes it."""
     likeliest: list[dict[int, float]] = field(default_factory=list)
-    """For each position, the log probabilities of the likeliest tokens by token id, the likeliest first."""
+    """For each position, a dict from ids of the likeliest tokens to their log probabilities, the likeliest first."""
     finish: Finish | None = None
     """The reason why the continuation ended. None while it has not ended."""
 
     def decode(self, tokenizer: Tokenizer, settings: GenerationSettings) -> None:
-        """Set `text` from the tokens; end the continuation where the settings require it."""
+        """Decode the tokens to `text`. At a stop string or at the limit of words, cut `text` and set `finish`."""
         ended = bool(self.tokens) and self.tokens[-1] == tokenizer.end_of_text
         text = tokenizer.decode_after(self.prompt, self.tokens[:-1] if ended else self.tokens)
         ends: list[tuple[int, Finish]] = [(at, "stop") for stop in settings.stop if (at := text.find(stop)) >= 0]
@@ -78,7 +81,7 @@ class Continuation:
         self.text = text
 
     def has_words(self, num_words: int) -> bool:
-        """Return whether `text` has at least this many words; the last one may still be incomplete."""
+        """Return whether `text` has at least `num_words` words. The last word may still be incomplete."""
         return num_words == 0 or len(_new_words(self.prompt, self.text)[0]) >= num_words
 
     def final_text(self, stops: tuple[str, ...]) -> str:
@@ -94,7 +97,7 @@ class Continuation:
 
 
 def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
-    """Return the index in `text` where its word number `num_words` ends. Return None if that word is not complete.
+    """Return the index at which the first `num_words` words of `text` end. Return None if the last is not complete.
 
     Words are separated by white space, and a word is complete when white space follows. Characters that continue the
     last word of `prompt` do not count as a word.
@@ -107,9 +110,9 @@ def end_of_words(prompt: str, text: str, num_words: int) -> int | None:
 
 
 def _new_words(prompt: str, text: str) -> tuple[list[re.Match[str]], int]:
-    """Return the words that begin in `text`, and the offset of `text` in the string that was searched.
+    """Find words in the string that consists of the last word of `prompt`, followed by `text`.
 
-    That string is the last word of `prompt` followed by `text`.
+    Return the matches of the words that begin in `text`, and the offset of `text` in this string.
     """
     last_word = re.search(r"\S*$", prompt)
     offset = len(last_word.group()) if last_word else 0

@@ -3,15 +3,15 @@
 It computes the same function as `jobs.model.llama` in fewer and larger operations, because in small batches a token
 costs one read of all weights plus the overhead of each operation. When a model is loaded,
 
-- the projections of queries, keys and values are joined to one matrix, those of gate and up to another;
+- the projections of queries, keys and values are joined to one matrix, and so are the two projections of SwiGLU;
 - the weights of RMSNorm are multiplied into the next matrix;
 - the rows of queries and keys are reordered, so that the two features that rotary positions rotate together are
   neighbours, and can be read as one complex number.
 
-Prompts of different lengths are aligned at their first token: position j of a sequence is column j of the cache. Beyond
-the end of a shorter sequence, a mask hides the columns until new tokens overwrite them. So a sequence may join the
-others or leave at any step. All shapes depend only on the batch size and on the number of columns in use, rounded up,
-so the step can be compiled or captured as a graph.
+Prompts of different lengths are aligned at their first token: position j of a sequence is in column j of the cache.
+Beyond the end of a shorter sequence, a mask hides the columns until new tokens overwrite them. So a sequence may join
+the others or leave at any step. All shapes depend only on the batch size and on the number of columns in use, rounded
+up, so the step can be compiled or captured as a graph.
 
 Shapes in comments: B sequences, T positions, S columns, D embedding size, H heads, K key-value heads, E head size,
 N = B T, V vocabulary.
@@ -53,7 +53,7 @@ class InferenceLlama:
     """
 
     is_sliding = False
-    """Whether prompts may be longer than the context. If so, only their last tokens are read."""
+    """Whether the model is meant for prompts longer than its context, of which it reads only the last tokens."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
@@ -71,7 +71,7 @@ class InferenceLlama:
         return self.head.nbytes + sum(matrix.nbytes for layer in self.layers for matrix in layer)
 
     def stream(self) -> CachedStream:
-        """Return a new stream, which has no sequences yet."""
+        """Return a new `CachedStream` without sequences."""
         return CachedStream(self)
 
     def new_cache(self) -> KeyValueCache:
@@ -79,7 +79,10 @@ class InferenceLlama:
         return KeyValueCache(self.config, self.embedding)
 
     def prefill(self, contexts: Sequence[Sequence[int]], rows: Sequence[int], cache: KeyValueCache) -> Tensor:
-        """Return the logits (B, V) after `contexts`, and store `contexts` as the sequences `rows` (B) of the cache."""
+        """Store the keys and values of `contexts` in the `rows` (B) of the cache.
+
+        Return the logits (B, V) of the token after each context.
+        """
         device = self.embedding.device
         lengths = torch.tensor([len(context) for context in contexts], device=device)
         num_tokens = max(map(len, contexts))
@@ -90,7 +93,7 @@ class InferenceLlama:
         return self._logits(hidden[lengths - 1 + columns.new_tensor(range(len(contexts))) * num_tokens])
 
     def decode(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-        """Append `tokens` (B) to the sequences in the cache, and return the logits (B, V) after them."""
+        """Append to each cached sequence its token of `tokens` (B), and return the logits (B, V) of the next tokens."""
         mask = self._mask(cache.lengths, cache.widen())
         places = cache.places(cache.lengths[:, None])
         hidden = self._layers(tokens[:, None], places, self.angles[cache.lengths], cache, mask)
@@ -133,9 +136,10 @@ class InferenceLlama:
         return mixed.transpose(1, 2).reshape(-1, self.config.embedding_size)
 
     def _attend_last(self, queries: Tensor, cache: KeyValueCache, layer: int, mask: Tensor) -> Tensor:
-        """Return attention (B, H E) for queries (B, H E) of one token per sequence; the mask is (B K, 1, S).
+        """Return the attention (B, H E) of one new token per sequence over the cached columns of its sequence.
 
-        For one query, explicit products are faster than the fused CPU kernel.
+        `queries` are (B, H E), and `mask` is (B K, 1, S). For one query, explicit products are faster than the fused
+        CPU kernel.
         """
         keys, values = cache.read(layer, mask.shape[-1])
         grouped = queries.reshape(len(keys), -1, self.config.head_size)  # (B K, H / K, E)
@@ -143,7 +147,7 @@ class InferenceLlama:
         return torch.bmm(scores.softmax(dim=-1), values).view(len(queries), -1)
 
     def _mask(self, lengths: Tensor, num_columns: int) -> Tensor:
-        """Return the mask (B K, 1, S): 0 for the filled columns of a sequence and the next one, else minus infinity."""
+        """Return the mask (B K, 1, S): 0 for a sequence's filled columns and the column after them, else -infinity."""
         hidden = torch.arange(num_columns, device=lengths.device) > lengths[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.embedding.dtype, device=lengths.device)
         return mask.masked_fill_(hidden, -math.inf).repeat_interleave(self.config.num_kv_heads, dim=0)[:, None]
@@ -166,7 +170,7 @@ class CachedStream:
         self._cache = model.new_cache()
         self._contexts: list[list[int]] = []
         self.logits = torch.zeros(0, model.config.vocab_size, device=model.embedding.device)
-        """The logits (B, V) of the next token of each sequence."""
+        """The logits (B, V) of each sequence's next token."""
 
     def join(self, contexts: Sequence[Sequence[int]]) -> None:
         """Add sequences after the existing ones, each with at least one token."""
@@ -181,7 +185,7 @@ class CachedStream:
         self.logits = self.logits[list(rows)]
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
+        """Append to each sequence its token of `tokens` (B), and compute the logits of the token that follows."""
         for context, token in zip(self._contexts, tokens.tolist(), strict=True):
             context.append(token)
         most = self._model.num_positions
@@ -190,7 +194,10 @@ class CachedStream:
         self.logits = self._model.decode(tokens, self._cache)
 
     def _halve(self, rows: Sequence[int]) -> None:
-        """Drop the first half of the contexts `rows`, and prefill the rest, except for the last token."""
+        """Drop the first half of each context in `rows`.
+
+        Prefill the rest without its last token, which `feed` decodes next.
+        """
         for row in rows:
             self._contexts[row] = self._contexts[row][-max(1, self._model.num_positions // 2) :]
         rests = [self._contexts[row][:-1] for row in rows]
@@ -204,8 +211,8 @@ class KeyValueCache:
     """Keys and values of a batch of sequences, in one buffer that grows with them.
 
     Position j of a sequence is column j; the first `lengths` (B) columns are filled. The columns of a head are
-    contiguous, so the products over them in a decoding step are plain matrix products. The buffer has few more columns
-    than the longest sequence needs, because matrix products in bfloat16 copy operands that are not contiguous.
+    contiguous, so the products over them in a decoding step are plain matrix products. The buffer is only a little
+    wider than the longest sequence, because matrix products in bfloat16 copy operands that are not contiguous.
     """
 
     def __init__(self, config: LlamaConfig, like: Tensor) -> None:
@@ -216,9 +223,9 @@ class KeyValueCache:
         self._resize(like.new_zeros(config.num_layers, 2, 0, config.num_kv_heads, 0, config.head_size), 0, 0)
 
     def start(self, rows: Sequence[int], lengths: Tensor) -> Tensor:
-        """Make room for sequences of `lengths` (B) in `rows`, and return the rows (B) as a tensor.
+        """Make room for sequences of `lengths` (B) tokens in the rows `rows`, and return `rows` (B) as a tensor.
 
-        Rows of new sequences follow the existing rows.
+        `rows` are existing rows, or new rows that follow the existing ones.
         """
         num_new = max(0, max(rows) + 1 - len(self.lengths))
         self.lengths = torch.cat((self.lengths, self.lengths.new_zeros(num_new)))
@@ -254,12 +261,15 @@ class KeyValueCache:
         return needed
 
     def places(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the indices (2 K N) in a layer's flattened buffer for `columns` (B, T) of all sequences or `rows`."""
+        """Return the indices (2 K N) of the columns `columns` (B, T) in a layer's flattened buffer.
+
+        They are columns of the sequences in `rows`. Without `rows`, they are columns of all sequences.
+        """
         first = self._first_places[: len(self.lengths)] if rows is None else self._first_places[rows]
         return (first[:, None] + columns[:, :, None]).flatten()
 
     def write(self, layer: int, places: Tensor, keys_and_values: Tensor) -> None:
-        """Store keys and values (N, 2 K E) of a layer at the indices `places` of its flattened buffer."""
+        """Store keys and values (N, 2 K E) of a layer at the indices `places` of the layer's flattened buffer."""
         self._buffer[layer].flatten(0, 3).index_copy_(0, places, keys_and_values.reshape(len(places), -1))
 
     def read(self, layer: int, num_columns: int) -> tuple[Tensor, Tensor]:
@@ -268,7 +278,7 @@ class KeyValueCache:
         return keys, values
 
     def _resize(self, before: Tensor, num_rows: int, width: int) -> None:
-        """Make a buffer for `num_rows` sequences of `width` columns, and copy the part of `before` that fits."""
+        """Make a buffer for `num_rows` sequences of `width` columns. Copy what fits from `before`, the old buffer."""
         num_layers, _, old_rows, num_heads, old_width, size = before.shape
         self._buffer = before.new_zeros(num_layers, 2, num_rows, num_heads, width, size)  # masked values must be finite
         kept_rows, kept_width = min(old_rows, num_rows), min(old_width, width)

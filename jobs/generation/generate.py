@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """One continuation to generate; prompt, indices and settings determine it."""
+    """A request for one continuation. The prompt, both indices and the settings determine its text."""
 
     prompt: str
     prompt_index: int = 0
@@ -36,9 +36,9 @@ def generate(
     settings: GenerationSettings,
     on_token: Callable[[Sequence[Continuation]], None] | None = None,
 ) -> list[Continuation]:
-    """Return the continuations of all `requests`, generated in one batch. An empty prompt stands for end-of-text.
+    """Return the continuations of all `requests`, generated in one batch. An empty prompt is replaced by end-of-text.
 
-    After each token, `on_token` is called with the continuations so far.
+    After each step of the batch, `on_token` is called with all continuations, whether they have ended or not.
     """
     read = cache(partial(_read_prompt, tokenizer, num_positions=model.num_positions))  # equal prompts cause one warning
     needs_text = settings.max_new_tokens is None or bool(settings.stop or settings.min_new_words or on_token)
@@ -59,7 +59,7 @@ def generate(
 
 
 def _read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> tuple[list[int], int, list[str]]:
-    """Return the last tokens of a prompt that fit the context, the number of dropped tokens, and unknown words."""
+    """Return the last tokens of a prompt that fit the context, the number of tokens dropped, and the unknown words."""
     ids: list[int] = tokenizer.encode(text).tolist() or [tokenizer.end_of_text]
     dropped = max(0, len(ids) - num_positions)
     if dropped:

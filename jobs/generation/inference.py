@@ -20,7 +20,8 @@ from jobs.model.llama import Llama
 def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel:
     """Convert a trained model in evaluation mode to the form that generates text.
 
-    `dtype` is the type of the matrix products: ``float32``, ``bfloat16``, or ``int8`` for the weights of a transformer.
+    `dtype` is the type of the matrix products: ``float32`` or ``bfloat16``. For a transformer, it may also be ``int8``:
+    the weights are then 8-bit integers.
     """
     if isinstance(model, Llama):
         return InferenceLlama(model, dtype)
@@ -31,10 +32,10 @@ def to_inference(model: LanguageModel, dtype: str = "float32") -> InferenceModel
 
 
 class InferenceContext:
-    """A context model for generation, with the type in which matrix products are computed."""
+    """A context model for generation. It computes matrix products in the type `dtype_name`."""
 
     is_sliding = True
-    """Whether prompts may be longer than the context. If so, only their last tokens are read."""
+    """Whether the model is meant for prompts longer than its context, of which it reads only the last tokens."""
 
     def __init__(self, model: ContextModel, dtype_name: str) -> None:
         self._model = model
@@ -42,11 +43,11 @@ class InferenceContext:
         self.num_positions, self.vocab_size = model.config.num_positions, model.config.vocab_size
 
     def stream(self) -> SlidingStream:
-        """Return a new stream, which has no sequences yet."""
+        """Return a new `SlidingStream` without sequences."""
         return SlidingStream(self)
 
     def windows(self, contexts: Sequence[Sequence[int]]) -> Tensor:
-        """Return the last C tokens (B, C) of `contexts`. Shorter contexts are padded on the left with end-of-text."""
+        """Return the last C tokens of each context (B, C). Shorter contexts are padded on the left with end-of-text."""
         size, end_of_text = self.num_positions, self._model.config.end_of_text
         rows = [[end_of_text] * (size - len(context)) + list(context[-size:]) for context in contexts]
         return torch.tensor(rows, dtype=torch.long, device=self._model.embeddings.device).view(len(contexts), size)
@@ -58,7 +59,7 @@ class InferenceContext:
 
 
 class SlidingStream:
-    """The last C tokens of each sequence, and the logits (B, V) of the next one.
+    """The last C tokens of each sequence, and the logits (B, V) of each sequence's next token.
 
     A prompt that is shorter than the context is padded with end-of-text on its left, like the beginning of a document.
     """
@@ -79,11 +80,11 @@ class SlidingStream:
         self._windows, self.logits = self._windows[list(rows)], self.logits[list(rows)]
 
     def feed(self, tokens: Tensor) -> None:
-        """Append one of `tokens` (B) to each sequence, and compute the logits after it."""
+        """Append to each sequence its token of `tokens` (B), and compute the logits of the token that follows."""
         self._windows = torch.cat((self._windows[:, 1:], tokens[:, None]), dim=1)
         self.logits = self._model.next_logits(self._windows)
 
 
 InferenceModel = InferenceLlama | InferenceContext
-"""A model that generates text. Its `stream` is a batch of sequences: `join` adds sequences, `keep` keeps some of them,
-`feed` appends a token to each, and `logits` are the logits of the next tokens."""
+"""A model that generates text. Its method `stream` returns an empty batch of sequences. `join` adds sequences to this
+batch, `keep` keeps some of them, `feed` appends a token to each, and `logits` are the logits of the next tokens."""

@@ -11,20 +11,20 @@ from jobs.config import INT8_MULTIPLE
 from jobs.errors import InputError
 
 _PACKED_FOR = 64
-"""Number of vectors for which weights are packed. Packed for one vector, oneDNN multiplies many at half the speed,
-and one vector is not faster."""
+"""Number of vectors for which oneDNN packs the weights. If the weights are packed for one vector, the product with many
+vectors takes twice as long, and the product with one vector is not faster."""
 
 
 class Matrix(Protocol):
-    """A matrix (inputs, outputs) to multiply vectors (N, inputs) with; products have the type of the vectors."""
+    """A matrix (inputs, outputs) that vectors (N, inputs) are multiplied by. Products have the type of the vectors."""
 
     nbytes: int
 
     def times(self, x: Tensor) -> Tensor:
-        """Return the product (N, outputs)."""
+        """Multiply the vectors `x` (N, inputs) by this matrix, and return the products (N, outputs)."""
 
     def added(self, to: Tensor, x: Tensor) -> Tensor:
-        """Return the sum of the product and `to` (N, outputs)."""
+        """Multiply `x` (N, inputs) by this matrix, add the tensor `to` (N, outputs), and return the sum."""
 
 
 def floating(weight: Tensor, dtype: torch.dtype) -> Matrix:
@@ -33,7 +33,7 @@ def floating(weight: Tensor, dtype: torch.dtype) -> Matrix:
 
 
 class Packed:
-    """Floating point numbers in the memory order of oneDNN; at batch size 32 twice as fast as `Dense`."""
+    """A matrix of floating point numbers in the memory order of oneDNN. At batch size 32, twice as fast as `Dense`."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         rows = weight.to(dtype).t().contiguous()
@@ -58,7 +58,7 @@ def _can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 class Dense:
-    """Floating point numbers in torch's own memory order."""
+    """A matrix of floating point numbers in torch's own memory order."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         self._weight = weight.to(dtype).contiguous()
@@ -74,9 +74,10 @@ class Dense:
 
 
 class Int8:
-    """Integers from -127 to 127 with a scale for each output; products are computed in bfloat16.
+    """A matrix of integers from -127 to 127, with a scale for each output. Products are computed in bfloat16.
 
-    The matrix has a quarter of the bytes of float32. At batch size 1, a step takes as long as reading them.
+    The matrix has a quarter of the bytes that it has in float32. At batch size 1, a product takes as long as reading
+    these bytes.
     """
 
     def __init__(self, weight: Tensor) -> None:

@@ -52,9 +52,10 @@ def plan_batches(prompts: Sequence[str], num_samples: int) -> list[list[Request]
 def generate_batch(
     requests: Sequence[Request], model_uri: str, fingerprint: str, config: GenerateConfig
 ) -> tuple[list[SampleRow], float]:
-    """Return the samples of one batch, and the seconds of their generation (loading the model is not included).
+    """Return the samples of one batch, and the seconds that their generation took, without the loading of the model.
 
-    A process keeps the model that it has loaded, and loads it again if `fingerprint` is another one.
+    The process keeps the loaded model for its next batches. It loads the model of a later batch only if `model_uri`,
+    `fingerprint` or `config.dtype` differs.
     """
     model, tokenizer = load_inference(model_uri, fingerprint, config.dtype)
     started = time.perf_counter()
@@ -71,7 +72,7 @@ def load_inference(model_uri: str, fingerprint: str, dtype: str) -> tuple[Infere
 
 
 def summarize(rows: Sequence[SampleRow], seconds: float, task_seconds: float) -> GenerateStats:
-    """Return the statistics of all samples: `seconds` is the wall time, `task_seconds` the sum of the tasks' times."""
+    """Return the statistics of all samples. `seconds` is the wall time, `task_seconds` the sum of the tasks' times."""
     num_tokens = sum(len(row["tokens"]) for row in rows)
     return {
         "reused": False,

@@ -1,12 +1,13 @@
 """Sampling of the next token: penalties and temperature change the logits, then one of the candidates is drawn.
 
-Each sequence has its own random numbers, and the arithmetic has the right limit at each extreme of a setting: a
-temperature towards 0 is greedy, and no setting overflows.
+Each sequence has its own random numbers. Extreme settings are safe: a temperature near 0 selects the likeliest token,
+and no setting overflows.
 
 The logits of a sequence differ by rounding (1e-5 in float32) if the sequence is in another batch. So no choice depends
 on which of two nearly equal logits is larger: logits that differ by less than `TIE` count as equal, the lower token id
-comes first, and the distribution is cumulated in the order of the token ids. The remaining probability that a token
-differs is about the rounding divided by the temperature: `docs/decisions/generation.md` has measurements.
+comes first, and the cumulative distribution follows the order of the token ids. Still, a sequence may get another token
+in another batch. The probability is about the rounding divided by the temperature: `docs/decisions/generation.md` has
+measurements.
 
 Shapes in comments: B sequences, V vocabulary, C candidates.
 """
@@ -22,23 +23,25 @@ import torch
 from torch import Tensor
 
 TIE = 1e-4
-"""Logits that differ by less count as equal: ten times the rounding of float32, and 0.01% of a probability."""
+"""Logits that differ by less than this count as equal. It is ten times the rounding of float32, and changes a
+probability by 0.01%."""
 _GREEDY = TIE / 100
-"""Below this temperature, probabilities of unequal logits differ by a factor of more than exp(100)."""
+"""Below this temperature, the likeliest token is taken. If two logits are unequal, the larger one would have more than
+exp(100) times the probability of the other."""
 _SPARE = 8
 """Number of logits that top-k reads beyond the first k, to find those that equal the k-th one."""
 _MOST_PENALTY = 2.0**512
-"""A logit of float32 times this number, or divided by it, is neither infinite nor 0 in float64."""
+"""The largest repetition penalty. A float32 logit multiplied or divided by it is neither infinite nor 0 in float64."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The changes to the model's distribution, in the order in which they apply; the defaults change nothing."""
+    """The changes to the model's distribution, in the order in which they are applied. The defaults change nothing."""
 
     repetition_penalty: float = 1.0
     """If above 1, make tokens that the sequence contains less likely (Keskar et al. 2019, arXiv:1909.05858)."""
     temperature: float = 1.0
-    """Divide the logits; 0 selects the likeliest token."""
+    """Divide the logits by this number. 0 selects the likeliest token."""
     top_k: int | None = None
     """Keep the k likeliest tokens (Fan et al. 2018, arXiv:1805.04833)."""
     top_p: float | None = None
@@ -48,7 +51,7 @@ class Sampling:
 
 
 class Sampler:
-    """A sampler of the next tokens of a batch of sequences. One of `keys` seeds the random numbers of each sequence."""
+    """Draws the next token of each sequence in a batch. Each of `keys` seeds the random numbers of one sequence."""
 
     def __init__(self, sampling: Sampling, keys: Sequence[tuple[int, ...]]) -> None:
         self.sampling = sampling
@@ -56,18 +59,18 @@ class Sampler:
 
     @classmethod
     def joined(cls, samplers: Sequence[Sampler]) -> Sampler:
-        """Return one sampler for the sequences of all `samplers`, which have equal settings.
+        """Return one sampler for the sequences of all `samplers`, which must have equal settings.
 
-        The random numbers of each sequence continue.
+        Each sequence continues its own random numbers.
         """
         joined = cls(samplers[0].sampling, ())
         joined._generators = [generator for sampler in samplers for generator in sampler._generators]
         return joined
 
     def draw(self, logits: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Return the next tokens (B), int64, for `logits` (B, V).
+        """Draw the next tokens (B), int64, from `logits` (B, V).
 
-        The repetition penalty needs `seen` (B, V), boolean: the tokens that each sequence contains.
+        `seen` (B, V), boolean, marks the tokens that each sequence contains. Only the repetition penalty needs it.
         """
         sampling = self.sampling
         if seen is not None:
@@ -81,7 +84,10 @@ class Sampler:
 
 
 def likeliest(logits: Tensor) -> Tensor:
-    """Return the token (B), int64, with the largest of `logits` (B, V), the first of equal ones."""
+    """Return the ids (B), int64, of the tokens with the largest `logits` (B, V).
+
+    Among logits that count as equal (`TIE`), the lowest id wins.
+    """
     if logits.device.type != "cpu":
         return (logits >= logits.amax(dim=-1, keepdim=True) - TIE).int().argmax(dim=-1)
     values = logits.numpy()  # takes a tenth of the time of torch's argmax
@@ -89,7 +95,7 @@ def likeliest(logits: Tensor) -> Tensor:
 
 
 def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Return `logits` in float64, with those of the tokens `seen` (B, V) lowered if `penalty` is above 1."""
+    """Return `logits` in float64. A `penalty` above 1 lowers the logits of the tokens that `seen` (B, V) marks."""
     penalty = min(max(penalty, 1 / _MOST_PENALTY), _MOST_PENALTY)
     logits = logits.double()
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -98,7 +104,8 @@ def penalize(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tensor]:
     """Return the tokens (B, C) to draw from, in ascending order, and their probabilities (B, C), float64.
 
-    The tokens are None if they are the whole vocabulary. Tokens that top-k, top-p or min-p exclude have probability 0.
+    If the tokens are the whole vocabulary, return None for them. Tokens that top-k, top-p or min-p exclude have
+    probability 0.
     Top-k comes first, so the softmax is over the k logits that it keeps.
     """
     tokens: Tensor | None = None
@@ -114,9 +121,10 @@ def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor | None, Tenso
 
 
 def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the logits and the ids (B, C) of the likeliest tokens, in ascending order of the ids.
+    """Return the logits and the ids (B, C) of the `k` likeliest tokens, in ascending order of the ids.
 
-    C is k, or more if further logits equal the k-th one. The logits of all but k tokens are minus infinity.
+    C is larger than `k` if further logits equal the k-th one. Each row then has `k` of the logits, and minus infinity
+    for the other tokens.
     """
     num_read = min(k + _SPARE, logits.shape[-1])
     values, tokens = logits.topk(num_read, dim=-1)
@@ -136,9 +144,9 @@ def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def nucleus(logits: Tensor, probabilities: Tensor, top_p: float) -> Tensor:
-    """Return which tokens (B, C), boolean, are needed to reach the probability `top_p`, except for rounding.
+    """Return a boolean mask (B, C) of the likeliest tokens whose probabilities together reach `top_p`.
 
-    At least one token is always needed.
+    The mask has as few tokens as possible, but at least one. A sum that misses `top_p` only by rounding reaches it.
     """
     enough = top_p * (1 - TIE)
     values, descending = _descending(logits), _descending(probabilities)  # a larger logit is a larger probability
@@ -161,9 +169,10 @@ def _descending(values: Tensor) -> Tensor:
 
 
 def choose(distribution: Tensor, uniforms: Tensor) -> Tensor:
-    """Return the indices (B) that `uniforms` (B) in [0, 1) select from the cumulated `distribution` (B, C).
+    """Draw one index (B) from each row of `distribution` (B, C), by the random numbers `uniforms` (B) in [0, 1).
 
-    No index with probability 0 is selected: a multiple of 2^-53 below 1, times the sum, is less than the sum.
+    An index with probability 0 is never drawn: a uniform number is a multiple of 2^-53 below 1, so its product with a
+    row's sum is less than this sum.
     """
     cumulated = distribution.cumsum(dim=-1)
     points = uniforms[:, None] * cumulated[:, -1:]
@@ -171,5 +180,5 @@ def choose(distribution: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def _uniform(generator: np.random.Philox) -> float:
-    """Return a number in [0, 1) from 53 random bits; numpy guarantees that the raw bits never change."""
+    """Return a random number in [0, 1), made of 53 raw bits. numpy guarantees that raw bits never change."""
     return float(generator.random_raw() >> 11) * 2.0**-53

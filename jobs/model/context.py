@@ -39,7 +39,7 @@ class ContextConfig:
 
     @classmethod
     def of(cls, settings: ModelConfig, shape: DataShape) -> Self:
-        """Return the model's configuration for the settings of a run and the shape of its data."""
+        """Return the configuration of a model, made from a run's settings and the shape of the run's data."""
         own = {each.name: getattr(settings, each.name) for each in fields(cls)[3:]}
         return cls(shape.vocab_size, shape.num_positions, shape.end_of_text, **own)
 
@@ -106,7 +106,7 @@ class ContextSoftmax(ContextModel, SoftmaxModel):
 
 
 class ContextMlp(ContextSoftmax):
-    """Concatenated embeddings of the context, dense layers with ReLU, softmax (Bengio et al. 2003)."""
+    """A model that applies dense layers with ReLU and a softmax to the concatenated embeddings (Bengio et al. 2003)."""
 
     def __init__(self, config: ContextConfig, seed: int = 0) -> None:
         embedding = nn.Embedding(config.vocab_size, config.embedding_size)
@@ -115,7 +115,7 @@ class ContextMlp(ContextSoftmax):
 
 
 class ContextAttention(ContextSoftmax):
-    """Attention of the last token over the context, dense layers with ReLU, softmax."""
+    """A model in which the last token attends to the context, followed by dense layers with ReLU and a softmax."""
 
     config_class = AttentionConfig
 
@@ -125,11 +125,11 @@ class ContextAttention(ContextSoftmax):
 
 
 class EmbeddingRegression(ContextModel):
-    """Concatenated embeddings of the context, dense layers with ReLU, and a prediction of the next embedding.
+    """A model that predicts the next token's embedding from the concatenated embeddings of the context.
 
-    The embeddings are fixed, since trainable targets would all become equal. Every embedding has norm 1, so the one
-    nearest to a prediction has the largest inner product with the prediction. The loss is the squared distance between
-    the prediction and the embedding of the target.
+    It has dense layers with ReLU. The embeddings are fixed, since trainable targets would all become equal. Every
+    embedding has norm 1, so the embedding nearest to a prediction has the largest inner product with the prediction.
+    The loss is the squared distance between the prediction and the embedding of the target.
     """
 
     loss_unit = "squared distance"
@@ -154,22 +154,22 @@ class EmbeddingRegression(ContextModel):
         self.embeddings.copy_(F.normalize(embeddings, dim=-1))
 
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the differentiable sum of the squared distances to the embeddings of the targets."""
+        """Return the differentiable sum of the squared distances from predictions to their targets' embeddings."""
         predicted, targets = self._predict(windows, dtype)
         return (predicted - self.embeddings[targets]).square().sum()
 
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """Return the summed squared distance, and the number of targets whose embedding is nearest to the output."""
+        """Return the summed squared distance, and the number of predictions whose nearest embedding is the target's."""
         return distance_and_hits(*self._predict(windows, dtype), self.embeddings)
 
     @torch.no_grad()
     def loss_of_each_target(self, windows: Tensor) -> Tensor:
-        """Return the squared distances (n, 1) to the embeddings of the targets."""
+        """Return the squared distances (n, 1) from the predictions to the embeddings of their targets."""
         predicted, targets = self._predict(windows, torch.float32)
         return (predicted - self.embeddings[targets]).square().sum(dim=1, keepdim=True)
 
     def next_logits(self, contexts: Tensor) -> Tensor:
-        """Return logits (n, V) from the squared distances to all embeddings.
+        """Return logits (n, V), computed from the squared distances of each prediction to all embeddings.
 
         Up to a constant, the logits are the log densities of a normal distribution around the prediction, with
         variance 1 / D in each dimension.
@@ -186,9 +186,9 @@ class EmbeddingRegression(ContextModel):
 class ConcatenatingEncoder(nn.Module):
     """An encoder that concatenates the embeddings of a context and applies dense layers.
 
-    Positions before the document are zeros, because many copies of the end-of-text vector would outweigh a few tokens.
-    Short and long contexts are scaled to the same norm. Without scaling, the first steps would change the outputs far
-    too much for a context of 128 tokens, because Adam changes all weights by similar amounts.
+    Positions before the document's first token are zeros. Otherwise, many copies of the end-of-text vector would
+    outweigh a few tokens. Short and long contexts are scaled to the same norm. Without scaling, the first steps would
+    change the outputs far too much for a context of 128 tokens, because Adam changes all weights by similar amounts.
     """
 
     def __init__(self, embed_tokens: nn.Embedding | FixedEmbedding, config: ContextConfig) -> None:
@@ -205,7 +205,7 @@ class ConcatenatingEncoder(nn.Module):
 
 
 class AttentionEncoder(nn.Module):
-    """Attention of the last token over the context with a residual connection, then dense layers."""
+    """An encoder in which the last token attends to the context, with a residual connection. Dense layers follow."""
 
     def __init__(self, config: AttentionConfig) -> None:
         super().__init__()

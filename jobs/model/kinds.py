@@ -1,4 +1,4 @@
-"""The classes of models, by the value of the setting ``model.kind``."""
+"""The class of model for each value of the setting ``model.kind``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ MODELS: dict[str, type[LanguageModel]] = {
 
 
 def build_model(settings: ModelConfig, shape: DataShape, seed: int = 0) -> LanguageModel:
-    """Return a model with random weights, built from a run's settings and the shape of its data."""
+    """Return a model with random weights, built from a run's settings and the shape of the run's data."""
     model_class = MODELS[settings.kind]
     return model_class(model_class.config_class.of(settings, shape), seed)

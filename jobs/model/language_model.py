@@ -1,4 +1,4 @@
-"""The interface of all trainable models: the loss of windows, the embeddings, and the number of parameters.
+"""The interface of all trainable models: their losses, token embeddings, and number of parameters.
 
 Shapes in comments: n windows, N targets, D features, V vocabulary.
 """
@@ -26,7 +26,7 @@ class DataShape:
     num_positions: int
     """Number of input tokens of a window."""
     end_of_text: int
-    """The token that ends each document."""
+    """The id of the end-of-text token, which follows each document."""
 
     def __post_init__(self) -> None:
         checked_int("vocab_size", self.vocab_size, 1, MAX_TOKENS)
@@ -42,7 +42,7 @@ def checked_int(name: str, value: object, least: int, most: int) -> int:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return a context manager that computes matrix products in `dtype`. It has no effect if `dtype` is not 16 bits."""
+    """Return a context manager that computes matrix products in `dtype`. It does nothing if `dtype` is not 16-bit."""
     return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
@@ -50,7 +50,7 @@ class LanguageModel(nn.Module, ABC):
     """A model that can be trained; its constructor takes a configuration and a seed for the initial weights."""
 
     config_class: ClassVar[Any]
-    """A frozen dataclass whose class method `of` makes a configuration from a run's settings and `DataShape`."""
+    """A frozen dataclass whose class method `of` makes a configuration from a run's settings and a `DataShape`."""
     loss_unit: ClassVar[LossUnit] = "nats"
     targets_per_window: int
     """Number of predicted tokens per window."""
@@ -66,18 +66,18 @@ class LanguageModel(nn.Module, ABC):
 
     @abstractmethod
     def training_loss(self, windows: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the differentiable sum of the losses of all targets; matrix products are computed in `dtype`.
+        """Return the differentiable sum of the losses of all targets. Matrix products are computed in `dtype`.
 
-        A row of `windows` (n, size + 1), int64, has the input tokens and the one token that follows.
+        Each row of `windows` (n, size + 1), int64, has the input tokens and the one token that follows them.
         """
 
     @abstractmethod
     def score(self, windows: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-        """Return the sum of the losses of all targets, and the number of targets that are the model's first choice."""
+        """Return the sum of the losses of all targets, and the number of targets that the model ranks first."""
 
     @abstractmethod
     def loss_of_each_target(self, windows: Tensor) -> Tensor:
-        """Return the losses (n, targets) of the targets of `windows` (n, at most size + 1), without gradients."""
+        """Return the loss of each target, (n, targets), in `windows` (n, at most size + 1). Compute no gradients."""
 
     @torch.no_grad()
     def set_embeddings(self, embeddings: Tensor) -> None:

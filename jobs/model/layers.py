@@ -53,15 +53,16 @@ class RotaryPositions(nn.Module):
 
 
 def interleaved(weight: Tensor, head_size: int) -> Tensor:
-    """Return the rows of a query or key matrix (H E, D), with features i and i + E/2 of each head made neighbours."""
+    """Reorder the rows of a query or key matrix (H E, D), so that features i and i + E/2 of a head are neighbours."""
     return weight.view(-1, 2, head_size // 2, weight.shape[1]).transpose(1, 2).flatten(0, 2)
 
 
 def rotate(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
     """Return `x` (B, T, H, E) with each pair of neighbouring features rotated.
 
-    `cosines_and_sines` (T, H * E/2, 2) belong to the angles. Complex numbers are used because they are faster, but not
-    under `torch.compile`, because torch does not compile operations on complex numbers.
+    `cosines_and_sines` (T, H * E/2, 2) has the cosine and sine of each pair's angle. The pairs are rotated as complex
+    numbers, which is faster. Under `torch.compile`, real numbers are used, because torch does not compile operations on
+    complex numbers.
     """
     if torch.compiler.is_compiling():
         return _rotate_real(x, cosines_and_sines)
@@ -79,7 +80,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("vectors", sinusoidal_positions(num_positions, size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of `x` (B, T, D) and the first T positions."""
+        """Return the sum of `x` (B, T, D) and the vectors of the first T positions."""
         return x + self.vectors[: x.shape[1]].to(x.dtype)
 
 
@@ -91,7 +92,7 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_positions, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of `x` (B, T, D) and the first T positions."""
+        """Return the sum of `x` (B, T, D) and the vectors of the first T positions."""
         return x + self.weight[: x.shape[1]]
 
 
@@ -149,6 +150,6 @@ def _rotate_real(x: Tensor, cosines_and_sines: Tensor) -> Tensor:
 
 
 def _pairs(x: Tensor) -> Tensor:
-    """Return `x` (B, T, H, E) as (B, T, H * E/2, 2), in at least 32 bits."""
+    """Reshape `x` (B, T, H, E) to pairs of features (B, T, H * E/2, 2). Convert 16-bit numbers to float32."""
     numbers = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return numbers.flatten(2).view(*x.shape[:2], -1, 2)

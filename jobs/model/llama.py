@@ -2,8 +2,8 @@
 
 It has RMSNorm (arXiv:1910.07467) before each block, rotary positions (arXiv:2104.09864), SwiGLU (arXiv:2002.05202),
 grouped queries (arXiv:2305.13245) and tied embeddings. Parameters have the names, shapes and conventions of Hugging
-Face's `LlamaForCausalLM`, so both load the same state dictionary. This module is for training;
-`jobs.generation.decoder` has the same model for generation.
+Face's `LlamaForCausalLM`, so both load the same state dictionary. This module is for training.
+`jobs.generation.decoder` computes the same function for generation.
 
 Shapes in comments: B sequences, T positions, D embedding size, H heads, K key-value heads, E = D / H, V vocabulary.
 """
@@ -40,7 +40,7 @@ class LlamaConfig:
 
     @classmethod
     def of(cls, config: ModelConfig, shape: DataShape) -> LlamaConfig:
-        """Return the model's configuration for the settings of a run and the shape of its data."""
+        """Return the configuration of a model, made from a run's settings and the shape of the run's data."""
         settings = {each.name: getattr(config, each.name) for each in fields(cls)[2:]}
         return cls(shape.vocab_size, shape.num_positions, **settings)
 
@@ -61,7 +61,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def _explicit_is_faster(queries: Tensor) -> bool:
     """Return whether explicit matrix products are faster than the fused kernel for these queries.
 
-    On CPUs, the fused kernel's backward pass in bfloat16 takes 4 times as long while the scores fit in the caches.
+    They are if the backward pass is in bfloat16 on a CPU, and the scores fit in the caches: the fused kernel's backward
+    pass then takes 4 times as long.
     """
     on_cpu = queries.requires_grad and queries.device.type == "cpu"
     return on_cpu and queries.dtype == torch.bfloat16 and queries.shape[2] <= 512
@@ -90,7 +91,10 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.embedding_size, config.embedding_size, bias=False)
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """Map (B, T, D) to (B, T, D); the cosines and sines in `angles` (T, (H + K) E/2, 2) rotate queries and keys."""
+        """Map `x` (B, T, D) to (B, T, D).
+
+        `angles` (T, (H + K) E/2, 2) has the cosines and sines by which queries and keys are rotated.
+        """
         pairs = (interleaved(matrix.weight, self.head_size) for matrix in (self.q_proj, self.k_proj))
         products = F.linear(x, torch.cat((*pairs, self.v_proj.weight)))
         heads = products.view(*x.shape[:2], -1, self.head_size)  # (B, T, H + 2 K, E)
@@ -118,7 +122,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer: attention, then feed-forward. Each reads the normalized residual stream and adds its output to it."""
+    """One layer: attention, then feed-forward. Both read the normalized residual stream and add their output to it."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -171,7 +175,7 @@ class Llama(SoftmaxModel):
 
     @property
     def embeddings(self) -> Tensor:
-        """Return the vectors of tokens (V, D)."""
+        """Return the token embeddings (V, D)."""
         return self.model.embed_tokens.weight
 
     def states_and_targets(self, windows: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +191,7 @@ class Llama(SoftmaxModel):
     def _initialize(self, generator: torch.Generator) -> None:
         """Draw the matrices from normal distributions.
 
-        As in GPT-2, matrices that write to the residual stream get smaller values the more layers the model has.
+        As in GPT-2, the matrices that write to the residual stream get smaller values if the model has more layers.
         """
         residual_std = INITIAL_STD / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():

@@ -1,7 +1,7 @@
-"""Losses of output layers. The cross entropy never holds the logits of all positions at once.
+"""Losses of output layers. The logits of all positions are never in memory at once.
 
-The logits are V / D times as large as the hidden states: 16 times for 4,096 tokens and 256 features. On CPUs, the
-logits are computed for 256 positions at a time, so they stay in the processor's caches. That makes a training step
+The logits take V / D times as much memory as the hidden states: 16 times for 4,096 tokens and 256 features. On CPUs,
+the logits are computed for 256 positions at a time, so they stay in the processor's caches. This makes a training step
 about 1.4 times as fast. On GPUs, more positions are computed at a time, because starting an operation takes time. The
 gradient of the logits is computed together with the logits (as in the Liger kernels, arXiv:2410.10989).
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
 CHUNK_POSITIONS = 256
-"""Number of positions whose logits are computed at a time on CPUs; the minimum on GPUs."""
+"""Number of positions whose logits are computed at a time on CPUs. On GPUs, the minimum of this number."""
 GPU_CHUNK_LOGITS = 2**28
 """Number of logits that are computed at a time on GPUs: 1 GiB in float32."""
 
@@ -33,7 +33,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype:
 
 @torch.no_grad()
 def loss_and_hits(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype) -> tuple[float, int]:
-    """Return the same sum as `linear_cross_entropy`, and the number of targets that have the highest logit."""
+    """Return the sum that `linear_cross_entropy` computes, and the number of targets that have the highest logit."""
     weight = weight.to(dtype)
     loss, hits = 0.0, 0
     for chunk in _chunks(targets, len(weight)):
@@ -55,10 +55,10 @@ def loss_of_each(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def distance_and_hits(predicted: Tensor, targets: Tensor, embeddings: Tensor) -> tuple[float, int]:
-    """Return the sum of the squared distances from the predictions to their targets' embeddings, and the hits.
+    """Return the summed squared distance from the predictions to their targets' embeddings, and the number of hits.
 
-    The hits are the number of targets whose embedding is the nearest to the prediction. Shapes: `predicted` (N, D);
-    `targets` (N), int64; `embeddings` (V, D), all with the same norm.
+    A prediction is a hit if its target's embedding is nearer to it than all other embeddings. Shapes: `predicted`
+    (N, D); `targets` (N), int64; `embeddings` (V, D), which all have the same norm.
     """
     distance = (predicted - embeddings[targets]).square().sum().item()
     hits = sum(
@@ -94,10 +94,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the loss of `targets` (N, 1) and its gradient, softmax(logits) - onehot(targets).
+    """Return the summed loss of `targets` (N, 1), and its gradient by the logits: softmax(logits) - onehot(targets).
 
-    The gradient overwrites `logits`. Torch's kernel computes the softmax in one pass. The logarithm of its denominator
-    follows from the logit and the probability of the likeliest token.
+    The gradient overwrites `logits`. Torch's kernel computes the softmax in one pass. The logarithm of the softmax's
+    denominator is computed from the logit and the probability of the likeliest token.
     """
     highest, of_targets = logits.amax(dim=-1, keepdim=True), logits.gather(1, targets)
     gradient = torch.softmax(logits, dim=-1, out=logits)

@@ -37,7 +37,7 @@ def unpack(uri: str) -> dict[str, bytes]:
 
     Raises:
         InputError: if there is no such file, or it is not an archive of a model folder.
-        DamagedError: if a file in it is missing, truncated or altered, or its name is not a plain file name.
+        DamagedError: if a file of the archive is missing, truncated or altered, or a name is not a plain file name.
     """
     try:
         with open_archive(uri) as archive:

@@ -27,10 +27,10 @@ _LLAMA_FIXED = {
     "tie_word_embeddings": True,
     "rope_scaling": None,
 }
-"""Settings that differ between Llama models in general. This project's decoder supports only these values."""
+"""Values in ``config.json`` that may differ between Llama models. This project's decoder supports only these values."""
 
 Shapes = dict[str, tuple[int, ...]]
-"""The shapes of tensors by their names in a state dictionary."""
+"""A dict from the names of tensors in a state dictionary to their shapes."""
 
 
 def architecture_of(model: LanguageModel) -> str:
@@ -62,7 +62,7 @@ def llama_values(config: LlamaConfig) -> dict[str, Any]:
 
 
 def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], Any]:
-    """Parse ``config.json``, and return the class of the model and its configuration. Errors begin with `where`.
+    """Parse ``config.json``, and return the model's class and configuration. Error messages begin with `where`.
 
     Raises:
         InputError: if the file describes a model that this project does not support.

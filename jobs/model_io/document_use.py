@@ -1,4 +1,8 @@
-"""Finds the models of a lake that were trained or validated on a document, by the tokens and lineage of their runs."""
+"""Finds the models of a lake that were trained or validated on a document.
+
+A sighting is one such model, together with how it used the document. A model that started from the weights of an
+earlier model also counts as having used the documents of that model.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,11 @@ from jobs.lake.uri import join
 from jobs.model_io.lineage import read_lineage
 
 Saw = Literal["trained on", "would train on", "trained or validated on", "not known", "validated on"]
-"""How a model used a document, the strongest use first.
+"""How a model used a document, in the order from the strongest use to the weakest.
 
-"would train on": the run has tokens but no model yet, and would train on the tokens if it continued. "not known": the
-tokens of the run were deleted, or an earlier model from which the training started is not in the lake.
+"would train on": the document is in the tokens of a run that has no model yet. "trained or validated on": the side of
+the document is not recorded. "not known": the tokens of the run were deleted, or the training started, directly or
+indirectly, from the model of a run that is not in the lake.
 """
 _STRONGEST: Sequence[Saw] = get_args(Saw)
 
@@ -47,10 +52,10 @@ class Sighting:
 
 
 def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
-    """Yield the models that used a document with one of `hashes`, or for which that is not known.
+    """Yield a sighting for each model that used a document with one of `hashes`, or may have used one.
 
-    Models are in the order of their runs' folders. The tokens of all runs are read once, which takes minutes for a
-    large lake.
+    The sightings are in the order of the runs' folders. The tokens of all runs are read once, which takes minutes for
+    a large lake.
     """
     runs = {run.folder: run for run in all_runs(lake)}
     tokens = {folder: used_datasets(run).get("tokens", "") for folder, run in runs.items()}
@@ -74,7 +79,10 @@ def find_sightings(lake: Lake, hashes: Sequence[int]) -> Iterator[Sighting]:
 
 
 def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
-    """Return those of `hashes` that documents of the dataset `tokens` have. Return None if the dataset is not there."""
+    """Return those of `hashes` that belong to documents of the dataset with the fingerprint `tokens`.
+
+    Return None if the lake does not have this dataset.
+    """
     dataset = TokensDataset.find(lake, tokens) if tokens else None
     if dataset is None:
         return None
@@ -84,9 +92,9 @@ def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
 
 
 def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
-    """Return how a run used the documents `found` among its own tokens. Return None if it used none of them.
+    """Return how a run itself used the wanted documents, without earlier models. Return None if it used none of them.
 
-    `found` is None if the tokens were deleted.
+    `found` has the hashes of the documents that are in the run's tokens. It is None if the tokens were deleted.
     """
     if found is None:
         return "not known" if has_model else None
@@ -113,9 +121,9 @@ def _has_fixed_split(run: Run) -> bool:
 
 
 def _parent_of(run: Run) -> str:
-    """Return the folder of the run whose model `run` started from.
+    """Return the folder of the run that trained the model from whose weights `run` started.
 
-    Return the URI of that model if its run is not known, and "" if `run` started from random weights.
+    If that run is not known, return the URI of the model. Return "" if `run` started from random weights.
     """
     lineage = read_lineage(run.model)
     if lineage is None:
@@ -131,7 +139,7 @@ def _ancestors(folder: str, parents: Mapping[str, str]) -> Iterator[str]:
 
 
 def _champions(lake: Lake) -> dict[str, list[str]]:
-    """Return the names of the pipelines whose champion a run trained, by the folder of the run."""
+    """Return a dict from a run's folder to the names of the pipelines whose champion that run trained."""
     found: dict[str, list[str]] = {}
     for pipeline in all_pipelines(lake):
         champion, _ = read_champion(pipeline)

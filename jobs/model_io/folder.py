@@ -32,7 +32,7 @@ GENERATION_CONFIG, CARD, TRAINING_STATS = "generation_config.json", "README.md",
 def save_model(
     folder_uri: str, model: LanguageModel, tokenizer: Tokenizer, about: Mapping[str, bytes] | None = None
 ) -> dict[str, bytes]:
-    """Write a model folder, replace an earlier one, and return the contents. `about` has further files by name."""
+    """Write a model folder in place of an earlier one, and return its contents. `about` has further files to write."""
     contents = model_contents(model, tokenizer, about or {})
     store.write_folder(folder_uri, contents)
     return contents
@@ -85,9 +85,9 @@ def load_model(uri: str) -> tuple[LanguageModel, Tokenizer]:
 
 
 def parse_model(contents: Mapping[str, bytes], uri: str) -> tuple[LanguageModel, Tokenizer]:
-    """Build the model and the tokenizer from a folder's `contents`.
+    """Build the model and the tokenizer from a model folder's `contents`.
 
-    The errors are those of `load_model`, and begin with `uri`.
+    This raises the same errors as `load_model`. Their messages begin with `uri`.
     """
     if missing := {CONFIG, WEIGHTS, TOKENIZER} - contents.keys():
         raise DamagedError(f"{uri}: the manifest does not list {', '.join(sorted(missing))}")
@@ -128,5 +128,5 @@ def _mismatch(found: tuple[int, ...] | None, expected: tuple[int, ...] | None) -
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:
-    """Return the content of an indented JSON file."""
+    """Return `value` as the content of an indented JSON file."""
     return strict_json.to_json(value, "model", ensure_ascii=False)

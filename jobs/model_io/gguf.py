@@ -71,7 +71,7 @@ def to_gguf(model: LanguageModel, tokenizer: Tokenizer, name: str) -> bytes:
 
 
 def tensor_names(config: LlamaConfig) -> dict[str, str]:
-    """Return this project's name of each tensor, by the tensor's name in GGUF."""
+    """Return a dict from the name of each tensor in GGUF to the tensor's name in this project."""
     names = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight"}
     return names | {
         f"blk.{index}.{theirs}.weight": f"model.layers.{index}.{ours}.weight"
@@ -125,7 +125,10 @@ def _name_of_splitter(definition: Definition) -> str:
 
 
 def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
-    """Yield reasons why llama.cpp cannot apply a tokenizer. A later reason is only valid without an earlier one."""
+    """Yield reasons why llama.cpp cannot apply a tokenizer.
+
+    Use only the first reason: each check assumes that the earlier checks found nothing.
+    """
     if reason := part_not_applied(definition):
         yield reason
     parts = [part for name in ("normalizer", "pre_tokenizer") for part in parts_of(definition.values.get(name))]
@@ -144,7 +147,7 @@ def _parts_not_in_llama_cpp(definition: Definition) -> Iterator[str]:
 
 
 def _splitter(definition: Definition) -> tuple[tuple[str, ...], bool]:
-    """Return the patterns of a byte-level pre-tokenizer, and the model's `ignore_merges`."""
+    """Return the patterns by which a byte-level pre-tokenizer splits text, and the BPE model's `ignore_merges`."""
     parts = parts_of(definition.values["pre_tokenizer"])
     patterns = tuple(part["pattern"]["Regex"] for part in parts if part["type"] == "Split")
     return patterns, bool(definition.model.get("ignore_merges"))

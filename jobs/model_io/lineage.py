@@ -1,4 +1,4 @@
-"""The lineage of a model, stored as ``lineage.json`` in the model's folder: what the model was made of and with."""
+"""The lineage of a model, stored as ``lineage.json`` in its folder: its inputs, settings, code and machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelOrigin:
 
     uri: str
     name: str
-    """The hash of the model's content. A folder of the model in `Lake.models` has this name."""
+    """The hash of the model's content. If the model is in `Lake.models`, its folder has this name."""
     weights: str
     """The sha256 of the model's ``model.safetensors``."""
     run: str
@@ -45,18 +45,18 @@ class ModelOrigin:
 
 @dataclass(frozen=True)
 class Lineage:
-    """The content of ``lineage.json``: everything that a model was made of and with."""
+    """The content of ``lineage.json``: the inputs, settings, code, software and machine from which a model came."""
 
     run: str
-    """The folder of the run, below `Lake.runs`."""
+    """The folder of the run that trained the model, below `Lake.runs`."""
     config: Mapping[str, Any]
     """The resolved configuration, without the settings of the deployment, since a model may be given to others."""
     datasets: Mapping[str, str]
-    """The fingerprints of the run's datasets by kind."""
+    """A dict from the kind of each dataset of the run, such as ``tokens``, to the dataset's fingerprint."""
     corpus: Mapping[str, Any]
-    """Number of files, size in bytes, a hash of names and contents, and the file of the lake that lists the files."""
+    """The number of files, their total bytes, a hash of names and contents, and the lake's file that lists them."""
     code: Mapping[str, str]
-    """The version of Nightjar, the hash of each step's code, and the hash of the package if the code was in one."""
+    """The version of Nightjar, the hash of each step's code, and the hash of the package if the code came from one."""
     software: Mapping[str, str]
     """The versions of Python and torch."""
     machine: Mapping[str, Any]
@@ -76,12 +76,15 @@ class Lineage:
         return to_json(asdict(self), LINEAGE, ensure_ascii=False)
 
     def differences(self, other: Lineage) -> Iterator[str]:
-        """Yield each condition that differs: ``torch 2.9 there, 2.8 here``. "There" is this lineage, "here" `other`."""
+        """Yield a text for each condition that differs, such as ``torch 2.9 there, 2.8 here``.
+
+        "There" stands for this lineage, and "here" for `other`.
+        """
         return differing(self.conditions, other.conditions)
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """Return everything that the weights depend on, except corpus and settings, by name."""
+        """Return everything that the weights depend on, except corpus and settings, as a dict from names to values."""
         datasets = {f"dataset of {kind}": name for kind, name in self.datasets.items()}
         known = self.conditions_of(self.machine, self.software, self.code)
         return {**known, **datasets, "tokenizer": self.tokenizer["sha256"]}
@@ -90,13 +93,13 @@ class Lineage:
     def conditions_of(
         machine: Mapping[str, Any], software: Mapping[str, str], code: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return the part of `conditions` that is known before a training."""
+        """Return those of the `conditions` that are known before a training."""
         names = {name: f"code of the {name} step" for name in code} | {"version": "Nightjar"}
         of_code = {names[name]: value for name, value in code.items() if name != "package"}
         return {**software, **machine, **of_code}
 
     def essentials(self) -> dict[str, str]:
-        """Return the main facts for a person to read, by name."""
+        """Return a short form of this lineage to show to a person, as a dict from names to texts."""
         start = self.start
         corpus, machine = self.corpus, self.machine
         size = f"{counted(corpus['files'], 'file')}, {counted(corpus['bytes'], 'byte')}"
@@ -113,7 +116,7 @@ class Lineage:
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a text for each name that both mappings have with different values."""
+    """Yield a text for each name that is in both mappings with different values."""
     for name, value in there.items():
         if value != here.get(name, value):
             yield f"{name} {_shown(value)} there, {_shown(here[name])} here"
@@ -145,7 +148,10 @@ def read_lineage(model_uri: str) -> Lineage | None:
 
 
 def describe_corpus(files: Iterable[Mapping[str, Any]], listed_in: str) -> dict[str, Any]:
-    """Return `Lineage.corpus` for `files`, each with a `name`, a `size` in bytes and a `sha256`."""
+    """Return the value of `Lineage.corpus` for `files`, which the file `listed_in` of the lake lists.
+
+    Each of `files` has a `name`, a `size` in bytes and a `sha256`.
+    """
     listed = [(each["name"], each["sha256"], each["size"]) for each in files]
     lines = "".join(f"{sha256} {name}\n" for name, sha256, _ in sorted(listed))
     return {

@@ -23,9 +23,9 @@ from jobs.training.worker import train_worker
 log = logging.getLogger(__name__)
 
 LEAST_SECONDS = 1e-3
-"""Training time, in seconds, of an attempt after the budget is used up. Such an attempt ends after one step."""
+"""The training time, in seconds, that an attempt gets when the budget is used up. It then ends after one step."""
 _MOST_MEMORY_LOSSES = 1
-"""How often training is repeated in containers of the same size after one was killed for its memory."""
+"""How often training is repeated in containers of the same size after a container was killed for its use of memory."""
 
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
@@ -58,8 +58,8 @@ def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[s
 def _budget_seconds(job: TrainingJob, progress: Callable[[str], None]) -> float | None:
     """Return the seconds of training, including earlier attempts, after which the budget ends the training.
 
-    Return None without a budget. An attempt that resumes takes at least one more step, so that the run ends with a
-    model.
+    Return None without a budget. Even if the budget is used up, an attempt that resumes takes one more step, so that
+    the run ends with a model.
     """
     left = seconds_for_training(job.run, job.config)
     if left is None:
@@ -89,10 +89,10 @@ def _attempt(job: TrainingJob, engine: Engine, shutdown: ShutdownSignal) -> Trai
 
 
 class Attempts:
-    """Counts the attempts of a run in the lake, and decides whether another one is made.
+    """Counts the restarts and rollbacks of a run, and decides whether another attempt is made.
 
-    `skipped` has the numbers of the batches that later attempts leave out. A replay begins with the batches that its
-    record lists.
+    The counts are stored in the lake. `skipped` has the numbers of the batches that the next attempts leave out. In a
+    replay, these are at first the batches that the record lists.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Attempts:
         self._memory_losses = 0
 
     def lost(self, error: WorkerLostError) -> None:
-        """Count a lost worker. Raise an error after `train.max_restarts` restarts by this driver."""
+        """Count a lost worker. Raise an error if this driver has already restarted `train.max_restarts` times."""
         log.warning("%s", error)
         size = self._same_size_again(error)
         restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
@@ -125,9 +125,10 @@ class Attempts:
         self._progress(f"a worker was lost; resuming from step {step}{size} (restart {restarts + 1} of {limit})")
 
     def _same_size_again(self, error: WorkerLostError) -> str:
-        """Return the words that announce an attempt in containers of the same size.
+        """Return a text which says that the next attempt has containers of the same size, although one was too small.
 
-        Return "" if no container was killed for its memory. Raise a MemoryLimitError at the second such loss.
+        Return "" if no container was killed for its use of memory. Raise a MemoryLimitError if one was killed for it
+        before.
         """
         if not isinstance(error, MemoryLimitError):
             return ""
@@ -140,7 +141,7 @@ class Attempts:
         return ", once more in containers of the same size, because one was killed for its memory"
 
     def diverged(self, error: DivergedError) -> None:
-        """Leave out the batch at which training diverged; raise the error if the settings do not allow that."""
+        """Leave out the batch at which training diverged. Raise `error` if the settings do not allow a rollback."""
         number, limit = len(self.skipped) + 1, self._config.max_rollbacks
         if self._config.on_divergence == "stop" or number > limit:
             raise error

@@ -36,13 +36,13 @@ MODEL, OPTIMIZER, STATE, CONFIG = "model.safetensors", "optimizer.safetensors", 
 
 @dataclass
 class TrainingState:
-    """The state of a training besides weights and optimizer. The next batch follows from `steps`."""
+    """The state of a training besides weights and optimizer. `steps` also determines the next batch."""
 
     settings: str
     """Hash of the settings that must not change when a run resumes (`TrainingJob.settings_hash`)."""
     steps: int = 0
     seconds: float = 0.0
-    """Training time so far."""
+    """Training time so far, in seconds."""
     tokens: int = 0
     best_step: int | None = None
     """Step of the lowest validation loss so far."""
@@ -51,7 +51,7 @@ class TrainingState:
     """Moving mean of the batches' losses."""
 
     def add_step(self, *, num_tokens: int, seconds: float, loss: float | None = None) -> None:
-        """Count a step after which the training time is `seconds`; the moving mean covers about 20 losses."""
+        """Count a step. After it, training has taken `seconds`. `loss` enters the moving mean of about 20 losses."""
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
@@ -68,7 +68,7 @@ class TrainingState:
         return schedule.is_over(self.steps, self.seconds) or self.has_stopped_improving(schedule)
 
     def has_stopped_improving(self, schedule: Schedule) -> bool:
-        """Return True if none of the last `train.early_stopping_evals` validations improved on the best one before."""
+        """Return True if `train.early_stopping_evals` validations have passed since the lowest validation loss."""
         most = schedule.config.early_stopping_evals
         if most is None or self.best_step is None:
             return False
@@ -77,7 +77,7 @@ class TrainingState:
 
 
 class Checkpoints:
-    """Writes a run's checkpoints when they are due; keeps the latest ones and the best one."""
+    """Writes a run's checkpoints, and deletes all but the latest ones and the best one."""
 
     def __init__(self, run: Run, config: TrainConfig) -> None:
         self._run = run
@@ -85,7 +85,7 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def is_due(self, state: TrainingState) -> bool:
-        """Return True if a checkpoint is due by steps, by seconds, or after the best validation."""
+        """Return True if a checkpoint is due by the number of steps, the time, or the best validation loss so far."""
         return (
             state.steps % self._config.checkpoint_every == 0
             or time.monotonic() - self._written >= self._config.checkpoint_seconds
@@ -125,7 +125,7 @@ def complete_checkpoints(run: Run) -> list[int]:
 
 
 def latest_checkpoint(run: Run) -> int | None:
-    """Return the step of the latest intact checkpoint, or None. Delete damaged checkpoints with a warning."""
+    """Return the step of the latest intact checkpoint, or None. Delete damaged later ones, with a warning."""
     for step in reversed(complete_checkpoints(run)):
         try:
             _read(run, step)
@@ -147,7 +147,7 @@ def trained_seconds(run: Run) -> float:
 
 
 def _best_checkpoint(run: Run, latest: int) -> int:
-    """Return the step of the checkpoint with the lowest validation loss. Return `latest` if it is not usable."""
+    """Return the step of the checkpoint with the lowest validation loss, or `latest` if that checkpoint is unusable."""
     try:
         with reading(join(run.checkpoint(latest), STATE), "using the latest"):
             best = json.loads(read_part(run, latest, STATE))["best_step"]
@@ -162,11 +162,11 @@ def _best_checkpoint(run: Run, latest: int) -> int:
 def load_checkpoint(
     run: Run, step: int, settings: str, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> TrainingState:
-    """Load a checkpoint into `model` and `optimizer`; return its state.
+    """Load a checkpoint into `model` and `optimizer`, and return its `TrainingState`.
 
     Raises:
         DamagedError: if a file is missing, truncated or altered.
-        InputError: if the checkpoint was made with other `settings`.
+        InputError: if the checkpoint's hash of the settings differs from `settings`.
     """
     files = _read(run, step)
     with reading(join(run.checkpoint(step), STATE), "delete this checkpoint and run the step again"):
@@ -182,7 +182,7 @@ def load_checkpoint(
 
 
 def load_final_weights(run: Run, model: LanguageModel, *, keep_best: bool) -> None:
-    """Load the weights that a complete training publishes: with `keep_best` the best ones, else the last."""
+    """Load the weights that a complete training publishes: the best ones with `keep_best`, otherwise the last ones."""
     step = latest_checkpoint(run)
     if step is None:
         raise DamagedError(f"{run.checkpoints}: no intact checkpoint, although training has ended; run the step again")

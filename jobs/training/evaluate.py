@@ -24,11 +24,11 @@ _READ_AT_A_TIME = 2**10
 
 
 def scores(learner: Learner, data: TrainingData, max_windows: int, group: Group) -> tuple[Tensor, Tensor]:
-    """Return the scores on at most `max_windows` validation windows and a quarter as many training windows.
+    """Return the scores on at most `max_windows` validation windows, and those on a quarter as many training windows.
 
-    A score holds the loss per target in the model's unit, and the share of targets that the model ranks first. The
-    windows are the same at every call. In a `LocalGroup`, each worker returns its part of the scores: the sum of the
-    parts is the result.
+    A score is a tensor of two numbers: the loss per target in the model's unit, and the share of targets that the model
+    ranks first. The windows are the same at every call. In a `LocalGroup`, each worker returns its part of the scores.
+    The sum of all parts is the result.
     """
     valid = _score(learner, data.valid, max_windows, group)
     return valid, _score(learner, data.train, max(1, max_windows // TRAIN_SHARE), group)
@@ -51,7 +51,7 @@ def to_metrics(data: TrainingData, loss_unit: str, valid: Tensor, train: Tensor)
 
 
 def _score(learner: Learner, windows: WindowSet, max_windows: int, group: Group) -> Tensor:
-    """Return the mean over at most `max_windows` evenly spaced windows, of which each worker computes its share."""
+    """Return the score on at most `max_windows` evenly spaced windows. Each worker evaluates its share of them."""
     ids = evenly_spaced(windows.num_windows, max_windows)
     share = ids[group.share(len(ids))]
     batch_size = max(1, BATCH_TOKENS // windows.size)
@@ -90,6 +90,6 @@ def _last_targets(windows: WindowSet, max_windows: int) -> Tensor:
 
 
 def evenly_spaced(num_items: int, max_items: int) -> Ids:
-    """Return at most `max_items` evenly spaced numbers from 0 to `num_items`, the first of them 0."""
+    """Return at most `max_items` evenly spaced integers from 0 to `num_items` (exclusive). The first is 0."""
     count = min(num_items, max_items)
     return np.arange(count, dtype=np.int64) * num_items // count

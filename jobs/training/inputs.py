@@ -1,7 +1,7 @@
 """Checks the tokenizer, embeddings and earlier model that training will start from, before any text is tokenized.
 
-`jobs.sources.inputs` has the checks that need no heavy library, which run first. Heavy libraries take seconds to load,
-so this module loads them only where they are needed. A mistake in the corpus or the prompts is thus reported at once.
+The checks in `jobs.sources.inputs`, which need no heavy library, run first. Heavy libraries take seconds to load, so
+this module imports them only where they are needed. A mistake in the corpus or the prompts is thus reported at once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_start(run: Run, config: Config) -> None:
     that uses a model (`use.model`), only this model and the prompts are checked.
 
     Raises:
-        InputError: naming the setting, what is wrong and what to do.
+        InputError: if a check fails. The message names the setting, what is wrong and what to do.
     """
     if store.list_files(run.train):
         return

@@ -73,7 +73,7 @@ class TrainingJob:
     record: Record | None = None
     """The record of the training that a replay repeats. None if this run is not a replay."""
     weights: str = ""
-    """The sha256 of the weights from which training started. Empty for random weights."""
+    """The sha256 of the earlier model's weights from which training started. Empty for random weights."""
     is_for_new_text: bool = False
     """Whether `train.epochs_of_new_text` decided the number of epochs. Windows are then drawn evenly from all text."""
 
@@ -86,7 +86,7 @@ class TrainingJob:
         return Schedule.of(self.config.train, windows.num_windows, windows.size, self.budget_seconds, self.record)
 
     def order(self, windows: WindowSet) -> SampleOrder:
-        """Return the order in which the training takes these windows."""
+        """Return the order in which these windows are trained on."""
         train, count, share = self.config.train, windows.num_windows, 1.0
         if self.is_for_new_text:
             share = min(1.0, train.num_steps(count, windows.size) * train.batch_size / count)
@@ -104,16 +104,16 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The result of a training, except for what is in the metrics of the steps."""
+    """The result of a training, except for the values that the metrics of its steps contain."""
 
     is_complete: bool
     """False if training stopped because a process received a shutdown signal."""
     num_parameters: int
     dtype: str
-    """Arithmetic of the matrix products."""
+    """The type in which matrix products were computed, such as ``bfloat16``."""
     device: str
     peak_resident_bytes: int
-    """Largest resident memory of a process."""
+    """The largest peak of resident memory of a training process."""
     stopped_early: bool
     """True if the validation loss no longer improved (`train.early_stopping_evals`)."""
     best_step: int | None
@@ -131,5 +131,5 @@ class TrainingResult:
     """The machine of rank 0."""
 
     def to_stats(self) -> dict[str, Any]:
-        """Return the fields for the statistics of the train step."""
+        """Return the fields that belong to the statistics of the train step."""
         return {name: value for name, value in asdict(self).items() if name not in ("is_complete", "machine")}

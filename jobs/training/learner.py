@@ -1,4 +1,4 @@
-"""The learner: a model with its device, arithmetic, gradients and optimizer."""
+"""The learner: a model with its device, its number type, its gradients and its optimizer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs.training.optimizer import FlatGradients, build_optimizer
 log = logging.getLogger(__name__)
 
 NUM_EXTRA = 3
-"""Numbers that the all-reduce loop sums together with the gradients: loss, seconds and stop flag."""
+"""How many numbers the all-reduce loop sums together with the gradients: loss, seconds and stop flag."""
 
 
 class Learner:
@@ -33,7 +33,7 @@ class Learner:
 
     def __init__(self, model: LanguageModel, config: TrainConfig, device: torch.device) -> None:
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # else code that names no GPU would use memory of the first one
+            torch.cuda.set_device(device)  # else code that does not name a GPU would use memory of the first one
         self.model = model.to(device)
         self.device = device
         self.dtype = choose_dtype(config.dtype, device)
@@ -46,7 +46,7 @@ class Learner:
             compile_module(self.model.model, device)
 
     def backward(self, windows: Tensor, num_targets: int) -> float:
-        """Add the gradient of this worker's part of the batch's mean loss, and return that part of the loss.
+        """Compute this worker's part of the batch's mean loss, and return it. Add its gradient to `gradients`.
 
         `windows` (n, size + 1), int64, are this worker's part of the batch, which has `num_targets` targets. At most
         `train.micro_batch_size` windows are in memory at a time.
@@ -62,7 +62,7 @@ class Learner:
         return total
 
     def update(self, learning_rate: float) -> float:
-        """Clip the gradients, take an optimizer step, and clear them; return their norm before clipping."""
+        """Clip the gradients, take an optimizer step, and zero the gradients. Return their norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         norm = self.gradients.clip(self._max_gradient_norm)
@@ -72,7 +72,7 @@ class Learner:
 
     @property
     def dtype_name(self) -> str:
-        """The arithmetic of the matrix products, such as ``bfloat16``."""
+        """The type in which matrix products are computed, such as ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
@@ -82,7 +82,7 @@ class Learner:
 
     @property
     def gradient_norms(self) -> dict[str, dict[str, float]]:
-        """Mean and max of the gradients' norms in each parameter group, before the last clipping."""
+        """For each parameter group, the mean and max norm of its parameters' gradients before the last clipping."""
         norms = np.array(self.gradients.norms.tolist())
         return {
             name: {"mean": float(norms[group].mean()), "max": float(norms[group].max())}
@@ -101,7 +101,10 @@ class Learner:
 
 
 def _indices_by_group(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, list[int]]:
-    """Return the indices of the parameters in each group of the optimizer; a group without a name is ``all``."""
+    """Return a dict from the name of each parameter group to the indices of its parameters.
+
+    A group without a name is called ``all``.
+    """
     indices = {parameter: index for index, parameter in enumerate(model.parameters())}
     return {
         group.get("name", "all"): [indices[parameter] for parameter in group["params"]]
@@ -135,9 +138,9 @@ def choose_device(local_rank: int, wanted: str = "auto") -> torch.device:
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """Compute the same gradients for the same windows inside the context, also on a GPU.
+    """Make gradients repeatable inside the context: the same windows give the same gradients, also on a GPU.
 
-    The usual attention kernels of a GPU add numbers in any order.
+    The usual attention kernels of a GPU add numbers in an arbitrary order.
     """
     if device.type == "cpu":
         yield
@@ -165,9 +168,9 @@ def compile_module(module: nn.Module, device: torch.device) -> None:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic that `train.dtype` names; `auto` is bfloat16 if the hardware supports it, else float32.
+    """Return the type that `train.dtype` names. `auto` is bfloat16 if the hardware supports it, else float32.
 
-    Log a warning, once in a process, for bfloat16 on a processor without it.
+    Log a warning, once in a process, if bfloat16 is set and the processor does not support it.
     """
     if name == "auto":
         return torch.bfloat16 if _has_bfloat16(device) else torch.float32

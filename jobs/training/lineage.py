@@ -65,7 +65,10 @@ def package_of() -> dict[str, str]:
 
 
 def hash_of_embeddings(embeddings: str | None) -> str:
-    """Return the hash of the file or dataset that `train.embeddings` names. Return "" if it names none or is gone."""
+    """Return the hash of the file or dataset that `train.embeddings` names.
+
+    Return "" if the setting does not name a file or dataset, or if that is gone.
+    """
     if embeddings in (None, EMBED):
         return ""
     uri = to_uri(str(embeddings))

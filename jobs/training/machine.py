@@ -1,4 +1,4 @@
-"""The kind of machine that trains. The same kind computes the same weights, bit for bit."""
+"""The kind of machine that trains. Machines of the same kind compute the same weights, bit for bit."""
 
 from __future__ import annotations
 

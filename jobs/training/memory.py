@@ -17,7 +17,7 @@ _MAX_KEPT_BYTES, _MAX_HEAP_BLOCK_BYTES = 1 << 30, 1 << 25
 def keep_freed_memory() -> None:
     """Make glibc keep up to 1 GiB of freed memory for the next step, instead of returning it to the system.
 
-    Otherwise the system must clear thousands of new pages, which takes 5 to 10% of a step of a small model.
+    Otherwise, the system must clear thousands of new pages, which takes 5 to 10% of the time of a small model's step.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -41,8 +41,8 @@ def peak_resident_bytes() -> int:
 
 @cache
 def _process(pid: int) -> psutil.Process:
-    """Return a process, looked up once, since the lookup takes longer than reading the process's memory.
+    """Return the process `pid`. It is cached, since the lookup takes longer than reading the process's memory usage.
 
-    A forked worker has another `pid`, so it does not get the entry of its parent.
+    A forked worker has another `pid`, so it does not get its parent's process from the cache.
     """
     return psutil.Process(pid)

@@ -1,6 +1,6 @@
 """The metrics of a training: one row for each step, written while training runs, and summarized at its end.
 
-The rows of a few seconds are written together as a part, which `jobs.results.rows` reads.
+The rows of a few seconds are written together to one file, a part. `jobs.results.rows` reads the parts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Journal:
         self._reported = 0.0
 
     def add(self, position: Position, quality: Quality, batch: BatchRow) -> None:
-        """Report a step: the position after it, its baselines and validation (if it has one), and its own metrics."""
+        """Report a step from its own metrics `batch` and the `position` of training after it.
+
+        `quality` has the baselines and, if the model was validated after this step, the validation metrics.
+        """
         row = cast("StepRow", {**position, **quality, **batch})
         self._rows.append(row)
         if time.monotonic() - self._flushed >= FLUSH_SECONDS:
@@ -63,7 +66,7 @@ class Journal:
             self._reported = time.monotonic()
 
     def flush(self) -> None:
-        """Write the collected rows as a part. Call this before each checkpoint, so that its steps have metrics."""
+        """Write the collected rows as a part. Call this before each checkpoint, so that its steps are in the lake."""
         if self._rows:
             name = f"{self._prefix}-{self._number:06d}.jsonl"
             store.write_bytes(join(self._run.metrics_parts, name), to_jsonl(self._rows))
@@ -95,7 +98,7 @@ def compact(run: Run) -> list[StepRow]:
 def summarize(rows: list[StepRow], *, keep_best: bool) -> TrainStats:
     """Return the statistics of a training from the metrics of all its steps.
 
-    With `keep_best`, the losses and accuracies are those of the best validation, else those of the last step.
+    The losses and accuracies are those of the last step. With `keep_best`, they are those of the best validation.
     """
     last = rows[-1]
     validated = [row for row in rows if "valid_loss" in row]

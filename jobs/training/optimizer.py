@@ -17,7 +17,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = 
     """Build the optimizer that `train.optimizer` names, over the parameters of `model`.
 
     The optimizer's state has one dictionary of tensors for each parameter. Vectors (biases and norm gains) have no
-    weight decay. `dtype` is the arithmetic of the optimizer's matrix products.
+    weight decay. `dtype` is the type in which the optimizer computes matrix products.
     """
     if config.optimizer == "muon":
         return _muon(model, config, dtype)
@@ -44,17 +44,17 @@ A single small matrix would leave the GPU idle.
 
 
 class Muon(Optimizer):
-    """Muon, with updates of the size of AdamW's (arXiv:2502.16982), for parameters that are matrices.
+    """The optimizer Muon, for parameters that are matrices. Its updates are as large as AdamW's (arXiv:2502.16982).
 
     `torch.optim.Muon` does the same, but always computes in bfloat16. On processors without bfloat16 arithmetic, such
     as those of many laptops, that takes 20 times as long as float32.
 
     Args:
         groups: The parameters, as `torch.optim` takes them.
-        dtype: Arithmetic of the matrix products.
+        dtype: The type in which matrix products are computed.
         lr: Learning rate.
         weight_decay: Decoupled weight decay.
-        momentum: Decay of the mean of gradients.
+        momentum: Decay factor of the moving mean of the gradients.
         nesterov: Whether an update looks ahead by one more step of the momentum.
     """
 
@@ -85,7 +85,7 @@ class Muon(Optimizer):
                     parameter.add_(update, alpha=-group["lr"] * length)
 
     def _direction(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        """Add the gradient to the momentum, and return the direction of the update."""
+        """Add the gradient to the momentum, and return the update's direction, which is not orthogonalized yet."""
         state, gradient = self.state[parameter], parameter.grad
         assert gradient is not None
         if not state:
@@ -95,7 +95,7 @@ class Muon(Optimizer):
 
 
 def batches(matrices: Sequence[Tensor], most_elements: int) -> Iterator[Sequence[Tensor]]:
-    """Yield all matrices in batches of equal shape. A batch of several has at most `most_elements` elements."""
+    """Yield all matrices in batches of equal shape. A batch has one matrix, or at most `most_elements` elements."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for matrix in matrices:
         by_shape.setdefault(matrix.shape, []).append(matrix)
@@ -106,13 +106,13 @@ def batches(matrices: Sequence[Tensor], most_elements: int) -> Iterator[Sequence
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return matrices with the same singular vectors, and singular values between about 0.7 and 1.2.
+    """Return matrices with the singular vectors of `matrices`, and singular values between about 0.7 and 1.2.
 
-    These are five Newton-Schulz iterations of a polynomial of degree five, whose slope at zero is so large that small
-    singular values grow fast (kellerjordan.github.io/posts/muon).
+    This computes five Newton-Schulz iterations with a polynomial of degree five. The polynomial's slope at zero is so
+    large that small singular values grow fast (kellerjordan.github.io/posts/muon).
 
     Args:
-        matrices: Not changed. Shape: [batch, rows, columns].
+        matrices: The shape is [batch, rows, columns]. They are not changed.
     """
     is_tall = matrices.shape[1] > matrices.shape[2]
     result = matrices.mT if is_tall else matrices
@@ -125,7 +125,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class CombinedOptimizer(Optimizer):
-    """Several optimizers of different parameters as one, with one list of parameter groups and one state."""
+    """One optimizer made of several, each for other parameters. It has one list of parameter groups and one state."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         self._parts = parts
@@ -181,7 +181,8 @@ class FlatGradients:
     """The gradients of all parameters in one buffer, which one all-reduce sums over the workers.
 
     Each ``parameter.grad`` is a view of `values`, to which the backward pass adds. `extra` has slots for a few more
-    numbers. `buffer` holds both. `norms` has the norm of each parameter's gradient before the last clipping.
+    numbers. `buffer` is `values` followed by `extra`. `norms` has the norm of each parameter's gradient before the last
+    clipping.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], num_extra: int) -> None:

@@ -1,9 +1,9 @@
 """The sample order: the order in which windows are trained on, a function of the seed and the epoch alone.
 
 In each epoch the shards are permuted and cut into blocks of consecutive shards. Within a block, all windows are
-shuffled. So a worker needs the shards of one block at a time, and any range of the order can be computed without an
-array as long as the corpus. Epochs follow each other without end. Batch b consists of the positions
-``[b * B, (b + 1) * B)`` for any number of workers, and each worker takes its share of them.
+shuffled. So a worker needs the shards of only one block at a time, and any range of the order can be computed without
+an array as long as the corpus. Epochs follow each other without end. With global batches of B windows, batch b consists
+of the positions ``[b * B, (b + 1) * B)`` for any number of workers, and each worker takes its share of them.
 
 A training that ends within the first epoch uses only the windows of the first blocks. If the training must
 use all text evenly, an epoch has only a share of the windows of each shard, and each epoch has other windows.
@@ -31,7 +31,7 @@ class SampleOrder:
     def __init__(
         self, windows_per_shard: Sequence[int], seed: int, block_shards: int = BLOCK_SHARDS, share: float = 1.0
     ) -> None:
-        """Prepare the order of windows in shards of these sizes. An epoch has `share` of each shard's windows."""
+        """Prepare the order of the windows in the shards. An epoch has `share` of the windows of each shard."""
         self._sizes = np.asarray(windows_per_shard, dtype=np.int64)
         self._first_ids = np.cumsum(self._sizes) - self._sizes
         self._counts = np.ceil(self._sizes * share).astype(np.int64)
@@ -57,7 +57,7 @@ class SampleOrder:
         return np.concatenate(pieces)
 
     def _from_block(self, epoch: int, position: int) -> Ids:
-        """Return the ids from `position` of the epoch to the end of its block."""
+        """Return the ids from `position` in the epoch to the end of the block that contains this position."""
         if self._epoch != epoch:
             self._arrange(epoch)
         block = int(np.searchsorted(self._starts, position, side="right")) - 1
@@ -86,13 +86,14 @@ class SampleOrder:
 def seed_from(seed: int, weights: str) -> int:
     """Return the seed of the sample order for a training that starts from weights with the sha256 `weights`.
 
-    Return `seed` for random weights. Trainings that start from different models thus begin with different windows.
+    Trainings that start from different models thus begin with different windows. If `weights` is empty, the training
+    starts from random weights: return `seed` itself.
     """
     return int.from_bytes(hashlib.sha256(f"{seed} {weights}".encode()).digest()[:8]) if weights else seed
 
 
 def batch_of_step(step: int, skipped: Sequence[int]) -> int:
-    """Return the number of the batch that step `step` (from 0) trains on when the `skipped` batches are left out."""
+    """Return the number of the batch that step `step` (from 0) trains on, if the batches `skipped` are left out."""
     batch = step
     for number in sorted(skipped):
         batch += number <= batch

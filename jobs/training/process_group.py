@@ -19,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 
 
 class Group:
-    """A rank among workers that sum tensors together."""
+    """One worker's view of a worker group whose workers sum tensors with each other."""
 
     is_local = False
     """True if each worker takes optimizer steps by itself, without sums over the workers."""
@@ -48,7 +48,7 @@ class Group:
         return 2 * (self.world_size - 1) * values.nbytes
 
     def largest(self, value: float) -> float:
-        """Return the largest of the workers' values."""
+        """Return the largest `value` of all workers."""
         tensor = torch.tensor(value, dtype=torch.float64)
         if self.world_size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
@@ -56,7 +56,7 @@ class Group:
 
 
 class LocalGroup(Group):
-    """A rank that computes its share by itself; the driver adds up the results of all ranks."""
+    """A `Group` whose workers do not communicate. The driver adds up the results of all ranks."""
 
     is_local = True
 
@@ -108,9 +108,9 @@ def _rendezvous(context: WorkerContext, host: str, timeout: timedelta) -> tuple[
 
 
 def choose_backend(hosts: Sequence[str], gpus: Sequence[int]) -> str:
-    """Return gloo, with nccl for GPU tensors if each worker has a GPU of its own.
+    """Return the backend: gloo, and also nccl for GPU tensors if each worker has a GPU of its own.
 
-    All workers choose from the same numbers, so that all choose the same backend.
+    `hosts` and `gpus` have an entry for each worker. All workers pass the same entries, so all choose the same backend.
     """
     crowded = any(hosts.count(host) > seen for host, seen in zip(hosts, gpus, strict=True))
     return "gloo" if crowded else "cpu:gloo,cuda:nccl"
@@ -118,7 +118,7 @@ def choose_backend(hosts: Sequence[str], gpus: Sequence[int]) -> str:
 
 @contextmanager
 def _gloo_on_loopback() -> Iterator[None]:
-    """Make gloo use the loopback interface instead of the interface of the host's name, which may not resolve."""
+    """Make gloo use the loopback interface. By default, gloo resolves the host's name, which may fail."""
     name = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
     if name is None or "GLOO_SOCKET_IFNAME" in os.environ:
         yield

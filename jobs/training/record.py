@@ -26,9 +26,9 @@ class Record:
     """The decisions of a training that a replay repeats."""
 
     learning_rates: tuple[float, ...]
-    """The learning rate of each step; their number is the number of steps."""
+    """The learning rates of all steps, from the first to the last."""
     round_ends: tuple[int, ...] = ()
-    """The steps after which a round ended; none with all-reduce."""
+    """The steps after which a round ended. Empty with all-reduce."""
     skipped_batches: tuple[int, ...] = ()
     """The numbers of the batches that were left out after a divergence."""
     new_share: float | None = None
@@ -36,7 +36,7 @@ class Record:
 
     @classmethod
     def of_run(cls, run: Run, config: TrainConfig) -> Record:
-        """Return the record of a complete training with these settings."""
+        """Return the record of the complete training of `run`, whose settings are `config`."""
         rows = read_steps(run)
         try:
             skipped = store.read_json(run.attempts)["skipped_batches"]
@@ -90,7 +90,7 @@ def read_replayed(run: Run) -> Replayed | None:
 
 
 def read_steps(run: Run) -> list[StepRow]:
-    """Return the metrics of all steps of a complete training, checked by their hash."""
+    """Return the metrics of all steps of a complete training. Check the hash of the file first."""
     manifest = store.read_manifest(run.train)
     if manifest is None:
         raise InputError(f"{run.uri}: its training is not complete; continue the run first")
@@ -103,7 +103,7 @@ def read_steps(run: Run) -> list[StepRow]:
 
 
 def first_difference(one: Sequence[StepRow], other: Sequence[StepRow]) -> str:
-    """Return the first step at which two trainings differ, and the metric. Return "" if no metric differs."""
+    """Return a text that names the first step and metric at which two trainings differ. Return "" if none differs."""
     for before, now in zip(one, other, strict=False):
         for name in ("samples", "learning_rate", "loss"):
             if before.get(name) != now.get(name):

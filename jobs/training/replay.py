@@ -108,7 +108,7 @@ class Replay:
         yield from differing(self.lineage.conditions, here)
 
     def prepare(self, run: Run) -> None:
-        """Write what the new run must repeat into the folder of `run`, unless an earlier call has written it.
+        """Check the new run `run`, and write `replayed` to its folder unless an earlier call has written it.
 
         Raises:
             InputError: if `run` exists and is not a replay of `source`, or a file that the settings name is gone.
@@ -120,7 +120,7 @@ class Replay:
             raise InputError(f"{run.uri}: this run is a replay of another run; choose another --run-id")
 
     def verdict(self, run: Run) -> tuple[bool, str]:
-        """Return whether the trained `run` has the same weights, and a line that says so or names a difference."""
+        """Return whether the new `run` has the weights of `source`, and a line that says so or names a difference."""
         manifest, lineage = store.read_manifest(run.model), read_lineage(run.model)
         if manifest is None or lineage is None:
             raise DamagedError(f"{run.model}: not complete; delete {run.train} and replay again")
@@ -164,7 +164,7 @@ def _place_of(origin: ModelOrigin, lake: Lake) -> str:
 
 
 def _changed_file(source: Run, files: list[dict[str, Any]]) -> str:
-    """Return the first file that differs, and how. Return "" if the lake no longer lists the earlier files."""
+    """Return the name of the first corpus file that differs, and how. Return "" if `source`'s files are not known."""
     listed = files_behind(source.model, Lake(source.lake_uri))
     if listed is None:
         return ""

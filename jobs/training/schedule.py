@@ -1,8 +1,8 @@
 """The length of a training and its learning-rate schedule: linear warm-up, then the decay of `train.schedule`.
 
-Where `train.max_seconds` or the budget ends a run before its last step, the decay must end then too. So the decay
-follows the larger of two shares: the share of the steps and the share of the seconds that have passed. The warm-up is
-at most a tenth of either.
+If `train.max_seconds` or the budget ends a run before its last step, the decay must end at the same time. So the decay
+follows the larger of two shares: the share of all steps that are done, and the share of the allowed seconds that have
+passed. The warm-up takes at most a tenth of the steps, and at most a tenth of the seconds.
 
 A replay does not use a clock: its steps and their learning rates come from the record.
 """
@@ -25,7 +25,7 @@ class Schedule:
     num_windows: int
     """Number of windows in an epoch."""
     budget_seconds: float | None = None
-    """Seconds of training that the budget pays for; None without a budget."""
+    """Seconds of training that the budget pays for. None without a budget."""
     record: Record | None = None
     """The record of the training that a replay repeats. None if this run is not a replay."""
 
@@ -48,7 +48,10 @@ class Schedule:
         return self.total_steps * self.config.batch_size / self.num_windows
 
     def num_evals(self, steps: int) -> int:
-        """Return the number of validations that are due in the first `steps`, by `train.eval_every`."""
+        """Return the number of validations that are due in the first `steps` steps.
+
+        `train.eval_every` is the number of steps between validations. If it is 0, one is due after each epoch.
+        """
         if self.config.eval_every:
             return steps // self.config.eval_every
         return min(steps, steps * self.config.batch_size // self.num_windows)
@@ -60,25 +63,25 @@ class Schedule:
 
     @property
     def max_seconds(self) -> float | None:
-        """Seconds after which training ends: by `train.max_seconds`, or by the budget; None in a replay."""
+        """Seconds after which `train.max_seconds` or the budget ends training. None without a limit, or in a replay."""
         if self.record:
             return None
         limits = [limit for limit in (self.config.max_seconds, self.budget_seconds) if limit is not None]
         return min(limits, default=None)
 
     def is_ended_by_time(self, steps: int, seconds: float) -> bool:
-        """Return whether `train.max_seconds` is what ends a training after `steps` and `seconds`."""
+        """Return whether `train.max_seconds` has ended a training that took `steps` steps and `seconds` seconds."""
         return self._is_ended_by(self.config.max_seconds, steps, seconds)
 
     def is_ended_by_budget(self, steps: int, seconds: float) -> bool:
-        """Return whether the budget is what ends a training after `steps` and `seconds`."""
+        """Return whether the budget has ended a training that took `steps` steps and `seconds` seconds."""
         return self._is_ended_by(self.budget_seconds, steps, seconds)
 
     def _is_ended_by(self, limit: float | None, steps: int, seconds: float) -> bool:
         return limit is not None and limit == self.max_seconds and seconds >= limit and steps < self.total_steps
 
     def progress(self, steps: int, seconds: float) -> float:
-        """Return the share of the run, 0 to 1, that is done after `steps` and `seconds`."""
+        """Return the share of the training, from 0 to 1, that is done after `steps` steps and `seconds` seconds."""
         return min(1.0, max(steps / self.total_steps, self._share_of_time(seconds)))
 
     def is_over(self, steps: int, seconds: float) -> bool:
@@ -86,9 +89,9 @@ class Schedule:
         return self.progress(steps, seconds) >= 1.0
 
     def learning_rate(self, steps: int, seconds: float) -> float:
-        """Return the learning rate of the step after `steps` and `seconds`: highest rate times warm-up times decay.
+        """Return the learning rate of the step that follows after `steps` steps and `seconds` seconds.
 
-        In a replay, it is the recorded one.
+        This is the highest learning rate times warm-up times decay. In a replay, return the recorded learning rate.
         """
         if self.record:
             return self.record.learning_rates[steps]

@@ -23,12 +23,12 @@ from jobs.training.supervision.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 Exchange = Callable[[float], tuple[float, float]]
-"""Sums the gradients over the workers of the group. Takes this worker's part of the batch's mean loss; returns the
-batch's mean loss and the seconds of training so far."""
+"""A function that sums the gradients over the workers of the group. It takes this worker's part of the batch's mean
+loss. It returns the batch's mean loss, and the seconds of training so far."""
 
 
 class Trainer:
-    """Everything that a worker trains with, built once."""
+    """Everything that a worker needs to take steps. It is built once for all steps."""
 
     def __init__(
         self,

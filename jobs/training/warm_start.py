@@ -37,12 +37,13 @@ SCRATCH = "scratch"
 
 
 def locate_start(job: TrainingJob) -> tuple[TrainingJob, dict[str, Any]]:
-    """Return the job with the start of the training decided, and statistics about the start.
+    """Decide from which weights training starts. Return a job with this decision, and statistics about the start.
 
-    `train.init` becomes the URI of the model that it names, or None for random weights or if training resumes from a
-    checkpoint. `train.epochs` is set as `train.epochs_of_new_text` requires. The statistics are where the weights come
-    from, and which share of the text is new to the earlier model. The first attempt decides all this, and checks that
-    the model fits.
+    In the returned job, `train.init` is the URI of the earlier model. It is None for random weights, or if training
+    resumes from a checkpoint. `train.epochs` is set as `train.epochs_of_new_text` requires. The statistics say where
+    the weights come from, and which share of the text is new to the earlier model.
+
+    The first attempt checks that the earlier model fits, and stores the decision. Later attempts read it.
     """
     config, run = job.config, job.run
     is_resumed, decision = latest_checkpoint(run) is not None, run.start
@@ -92,9 +93,9 @@ def _decide(job: TrainingJob) -> str | None:
 
 
 def _share_of_new_text(job: TrainingJob, uri: str) -> float | None:
-    """Return the share of the text that is in files which the run of the model at `uri` did not have.
+    """Return the share of the text that is in files which were not in the corpus of the model at `uri`.
 
-    Return None if the files of that run are not known. In a replay, return the share of the record.
+    Return None if the model's files are not known. In a replay, return the share that the record contains.
     """
     if job.record:
         return job.record.new_share
@@ -123,7 +124,7 @@ def initial_model(job: TrainingJob, shape: DataShape) -> LanguageModel:
 
 
 def check_tokenizer(tokenizer: Tokenizer, uri: str) -> None:
-    """Raise an InputError if the model at `uri` has another tokenizer."""
+    """Raise an InputError if the model at `uri` has another tokenizer than `tokenizer`."""
     earlier = Tokenizer(read_model_file(uri, TOKENIZER), join(uri, TOKENIZER))
     ours, theirs = (hashlib.sha256(each.json).hexdigest()[:12] for each in (tokenizer, earlier))
     if ours != theirs:
@@ -139,5 +140,5 @@ def embeddings_uri(run: Run, embeddings: str) -> str:
         return embeddings
     name = used_datasets(run).get("embeddings")
     if name is None:
-        raise InputError(f"{run.datasets}: names no embeddings; run the embed step first")
+        raise InputError(f"{run.datasets}: lists no embeddings; run the embed step first")
     return Lake(run.lake_uri).dataset("embeddings", name)

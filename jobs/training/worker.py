@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 
 def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = None) -> TrainingResult:
-    """Train with the other workers of the group until the schedule is over, or until the step `until`.
+    """Train with the other workers of the group until the schedule is over, or until `until` steps are done.
 
-    The result is the same on each worker. It is not complete if a worker received a shutdown signal.
+    All workers return the same result. Its `is_complete` is False if a worker received a shutdown signal.
     """
     keep_freed_memory()
     torch.set_num_threads(context.threads)  # PySpark sets OMP_NUM_THREADS=1 for any number of cores
@@ -68,7 +68,10 @@ def train_worker(context: WorkerContext, job: TrainingJob, until: int | None = N
 
 
 def _resume(job: TrainingJob, learner: Learner, group: Group) -> TrainingState:
-    """Load the latest intact checkpoint, which rank 0 chooses for all workers. Return the initial state without one."""
+    """Load the latest intact checkpoint, which rank 0 finds for all workers, and return its state.
+
+    Without a checkpoint, return the initial state.
+    """
     found = latest_checkpoint(job.run) if group.is_first else None
     step = int(group.largest(-1 if found is None else found))
     if step < 0:
@@ -79,7 +82,7 @@ def _resume(job: TrainingJob, learner: Learner, group: Group) -> TrainingState:
 
 
 class Loop:
-    """Trains from `state` on; writes metrics, and validates and writes checkpoints at their intervals.
+    """Trains from `state` on. Writes metrics for each step, and validates and writes checkpoints when they are due.
 
     The all-reduce also carries the loss, rank 0's training time and a stop flag. So all workers stop after the same
     step.
@@ -96,7 +99,7 @@ class Loop:
         self._started = time.monotonic() - state.seconds
 
     def run(self, until: int | None) -> bool:
-        """Take all steps that are left. Return False if a worker received a shutdown signal before the end."""
+        """Take all steps that are left, at most up to step `until`. Return False if a shutdown signal came first."""
         num_evals = self._trainer.schedule.num_evals
         while not (self._is_over(until) or self._must_stop):
             row, quality = self._step(), self._baselines

@@ -2,7 +2,7 @@
 
 In a round, every worker trains from the same weights on its shares of the global batches, as an ordinary task of the
 engine (`task.py`). The driver then takes the mean of the weight deltas as the gradient of an outer optimizer (DiLoCo,
-arXiv:2311.08105). Averaging is an outer learning rate of 1 without momentum.
+arXiv:2311.08105). For parameter averaging, the outer learning rate is 1, without momentum.
 
 Each round ends with a checkpoint, which holds the state of the outer optimizer. A driver that was killed repeats the
 round after the latest checkpoint, and uses the results that its workers have committed.
@@ -54,7 +54,7 @@ FIRST_TIMED_STEPS = 10
 
 
 class Rounds:
-    """Trains a run by `average` or `diloco` from its latest checkpoint on."""
+    """Trains a run with the strategy `average` or `diloco`, from its latest checkpoint on."""
 
     def __init__(self, job: TrainingJob, engine: Engine) -> None:
         self._job, self._engine = job, engine
@@ -94,7 +94,7 @@ class Rounds:
         )
 
     def _resume(self) -> TrainingState:
-        """Load the latest checkpoint, or write the first one, from which the workers read the weights."""
+        """Load the latest checkpoint, or write the first one. Workers read the weights from the checkpoint."""
         settings = self._job.settings_hash()
         step = latest_checkpoint(self._run)
         if step is None:
@@ -184,7 +184,10 @@ class Rounds:
         self._outer.zero_grad()
 
     def _validate(self, plan: RoundPlan, row: RoundRow) -> Quality:
-        """Return the validation metrics after a round, and add the bytes sent to `row`. Each worker takes a share."""
+        """Return the validation metrics after a round, and add the bytes sent for them to `row`.
+
+        Each worker evaluates its share of the windows.
+        """
         data = save(dict(self._model.state_dict()))
         weights = store.write_file(join(self._run.rounds, plan.name), MODEL, data)
         parts = self._map(partial(validate_part, weights=weights, plan=plan), f"validate step {plan.last_step}")
@@ -194,7 +197,11 @@ class Rounds:
         return to_metrics(self._data, self._model.loss_unit, valid, train)
 
     def _write(self, plan: RoundPlan, rows: list[RoundRow], quality: Quality) -> None:
-        """Write metrics and checkpoint of a round, and delete earlier rounds. `quality` belongs to the last step."""
+        """Write the metrics and the checkpoint of a round, and delete earlier rounds.
+
+        `quality` was measured after the last step of the round. The latest round with copies of the optimizer states is
+        kept.
+        """
         rows[-1]["sync_bytes"] += sum(parameter.nbytes for parameter in self._model.parameters())
         momenta = [tensor for state in self._outer.state.values() for tensor in state.values()]
         rows[-1]["state_bytes"] += sum(tensor.nbytes for tensor in momenta)
@@ -221,7 +228,7 @@ def clean_up(job: TrainingJob, engine: Engine) -> None:
 
 
 def outer_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build SGD for the mean weight delta: with Nesterov momentum for DiLoCo, a plain sum for averaging."""
+    """Build the SGD optimizer that applies the mean weight delta. It has Nesterov momentum for DiLoCo only."""
     if config.strategy == "average":
         return torch.optim.SGD(model.parameters(), lr=1.0)
     momentum = config.outer_momentum

@@ -45,7 +45,7 @@ class RoundPlan:
     seconds: float
     """Training time before the round."""
     seconds_per_step: float
-    """Estimated duration of a step, from which each step's learning rate is planned."""
+    """Estimated duration of a step, from which the learning rate of each step is computed."""
     threads: int
     copied_round: str | None
     """Name of the latest round that copied the optimizer states to the lake. None if no round has."""
@@ -84,7 +84,7 @@ class RoundResult:
     """The worker's machine; None if an earlier version wrote the result."""
 
     def to_counts(self) -> dict[str, Any]:
-        """Return the fields that the manifest stores in addition to its files."""
+        """Return the fields that the manifest stores in addition to the list of files."""
         return {name: value for name, value in asdict(self).items() if name != "delta"}
 
 
@@ -94,7 +94,7 @@ def result_folder(run: Run, name: str, rank: int) -> str:
 
 
 def read_results(run: Run, name: str) -> list[RoundResult]:
-    """Return the results of all workers in the round `name`, by rank."""
+    """Return the results of all workers in the round `name`, in the order of their ranks."""
     results = []
     for rank in range(int(name.split("-")[2])):
         folder = result_folder(run, name, rank)
@@ -106,9 +106,9 @@ def read_results(run: Run, name: str) -> list[RoundResult]:
 
 
 def encode(deltas: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
-    """Return the tensors of a delta as they are stored; with `int8`, each row (the last dimension) has one scale.
+    """Convert weight deltas to the tensors that are stored. With `int8`, each row (the last dimension) has one scale.
 
-    The error of a number is at most half a scale, which is 1/254 of the largest number in its row.
+    The error of a number is then at most half a scale, which is 1/254 of the largest absolute number in its row.
     """
     if dtype != "int8":
         return {name: delta.to(getattr(torch, dtype)).contiguous() for name, delta in deltas.items()}
@@ -121,7 +121,7 @@ def encode(deltas: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def decode(name: str, read: Callable[[str], Tensor]) -> Tensor:
-    """Return the delta `name` as float32; `read` returns a stored tensor by its name."""
+    """Return the weight delta of the parameter `name` as float32. `read` returns a stored tensor for its name."""
     stored = read(name)
     return stored.float() if stored.dtype != torch.int8 else stored * read(name + _SCALE)
 
@@ -129,11 +129,12 @@ def decode(name: str, read: Callable[[str], Tensor]) -> Tensor:
 def merge_rows(results: Sequence[RoundResult], ended: float, elapsed: float, *, one_by_one: bool) -> list[RoundRow]:
     """Merge the workers' metrics into one row for each step of a round.
 
-    The round took `elapsed` seconds, and ended when training had taken `ended` seconds. The losses are parts of the
-    global batch's mean and add up. Gradient norms are averaged. The time of the round beyond its steps is divided among
-    the steps as synchronization. If the workers ran `one_by_one`, their times add up. The last row has the bytes of the
-    whole round, written and read: deltas and weights (`sync_bytes`) and optimizer states (`state_bytes`). It also
-    counts the workers that did not find their latest optimizer state (`states_lost`).
+    The round took `elapsed` seconds, and ended when training had taken `ended` seconds. The workers' losses are parts
+    of the global batch's mean loss and are summed. Gradient norms are averaged. The seconds of `elapsed` that no step
+    took are divided among the steps as synchronization. If the workers ran `one_by_one`, their times are summed.
+
+    The last row has the bytes of the whole round, written and read: deltas and weights (`sync_bytes`) and optimizer
+    states (`state_bytes`). It also counts the workers that did not find their latest optimizer state (`states_lost`).
     """
     combine = sum if one_by_one else max
     steps = list(zip(*(result.rows for result in results), strict=True))

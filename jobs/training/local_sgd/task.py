@@ -42,7 +42,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
-    """Train a worker's part of a round from the round's weights, and commit the result unless another attempt did."""
+    """Train a worker's part of a round, from the round's weights. Commit the result if no other attempt has done so."""
     folder = result_folder(job.run, plan.name, rank)
     if store.read_manifest(folder) is not None:
         return
@@ -83,7 +83,7 @@ def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
 
 
 def validate_part(rank: int, weights: FileEntry, plan: RoundPlan, job: TrainingJob) -> tuple[Tensor, Tensor]:
-    """Return a worker's part of the scores of the round's final `weights`; the parts of all workers add up."""
+    """Return a worker's part of the scores of the round's final `weights`. The sum of all parts is the score."""
     torch.set_num_threads(plan.threads)
     data = _open_data(job.run.lake_uri, job.windows)
     learner = _build_learner(job, data, rank)
@@ -97,7 +97,7 @@ def clear_cache(_rank: int, training_id: str) -> None:
 
 
 def _train_step(trainer: Trainer, step: int, plan: RoundPlan) -> BatchRow:
-    """Take a local step; in the returned metrics, `loss` is this worker's part of the global batch's mean."""
+    """Take a local step. In the returned metrics, `loss` is this worker's part of the global batch's mean loss."""
     row = train_step(trainer, step, lambda loss: (loss, plan.seconds_at(step)), batch=step)
     batch_size = trainer.config.batch_size
     share = trainer.group.share(batch_size)
@@ -106,15 +106,15 @@ def _train_step(trainer: Trainer, step: int, plan: RoundPlan) -> BatchRow:
 
 
 def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCache) -> tuple[str, int, Tensors]:
-    """Return where the best optimizer state was found, the bytes read from the lake for it, and the state.
+    """Return where an optimizer state was found, the bytes that were read from the lake for it, and the state.
 
-    An optimizer state is up to twice as large as the weights, so it stays on the worker's machine after a round. Only
-    every `train.state_every` rounds a copy goes to the lake. The first of these states that exists is used:
+    An optimizer state is up to twice as large as the weights, so it stays on the worker's machine after a round. A copy
+    is written to the lake only every `train.state_every` rounds. The first of these states that exists is used:
 
     1. on this machine, the state of `rank` after the last round, else the state of another rank;
     2. the state in the checkpoint, if an all-reduce warm-up has just ended;
     3. the latest copy in the lake, some rounds old. If n workers wrote copies, use the copy of rank `rank` modulo n;
-    4. none: the moments begin at zero.
+    4. no earlier state: the moments begin at zero.
     """
     cached = cache.read(rank, plan.first_step)
     if cached is not None:
@@ -154,7 +154,7 @@ class OptimizerCache:
         self._folder = cache_folder() / f"rounds-{training_id}"
 
     def read(self, rank: int, step: int) -> Tensors | None:
-        """Return the state of `rank` after `step` steps, else the state of another rank, else None."""
+        """Return the state of `rank` after `step` steps, or else that of another rank. Return None if there is none."""
         own = self._path(rank, step)
         for path in sorted(self._folder.glob(f"{step:08d}-*.safetensors"), key=lambda path: path != own):
             try:

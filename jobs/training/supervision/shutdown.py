@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class ShutdownSignal:
-    """A handler of SIGTERM that records the signal. A `ShutdownSignal` that it replaced also receives the signal."""
+    """A handler of SIGTERM that records the signal. If it replaced another `ShutdownSignal`, it also calls that one."""
 
     def __init__(self) -> None:
         self._received = threading.Event()
@@ -48,7 +48,7 @@ class ShutdownSignal:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Handle SIGTERM inside the context. Do nothing outside the main thread, which alone can set handlers."""
+        """Handle SIGTERM inside the context. Do nothing in a thread other than the main one: it cannot set handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -82,7 +82,7 @@ def forward(run: Run) -> Iterator[ShutdownSignal]:
 
 @contextmanager
 def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
-    """Handle SIGTERM in a worker; rank 0 (`is_first`) also looks for the signal that the driver forwards."""
+    """Handle SIGTERM in a worker. Rank 0 (`is_first`) also looks for the signal that the driver forwards."""
     shutdown, is_over = ShutdownSignal(), threading.Event()
 
     def poll() -> None:
@@ -99,7 +99,7 @@ def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
 
 @contextmanager
 def _thread(function: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
-    """Run `function` in a thread; at the end, set `is_over` and wait at most `POLL_SECONDS` for the thread."""
+    """Run `function` in a thread inside the context. Then set `is_over`, and wait for it up to `POLL_SECONDS`."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     try:

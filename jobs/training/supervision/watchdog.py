@@ -103,9 +103,10 @@ def _main(pid: int, rank: int, timeout_seconds: float, stacks: Path, crash_repor
 
 
 def _receive(seconds: float) -> str | None:
-    """Return the worker's last line. Return "" if the worker has exited, None if no line arrived for `seconds`.
+    """Return the latest line from the worker. Return "" if the worker has exited.
 
-    Count ticks instead of reading a clock, since this process may be stopped together with the worker.
+    Return None if no line arrived in `seconds` seconds. They are counted in ticks instead of read from a clock, since
+    this process may be stopped together with the worker.
     """
     for _ in range(max(1, round(seconds / TICK_SECONDS))):
         if select.select([sys.stdin], [], [], TICK_SECONDS)[0]:

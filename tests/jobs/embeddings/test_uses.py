@@ -88,7 +88,7 @@ def test_embed_names_the_embeddings_of_the_run(tmp_path):
     lake = Lake(tmp_path.as_uri())
     run, _ = make_run(lake, "r")
     assert embeddings_uri(run, "a.csv") == "a.csv"
-    with pytest.raises(InputError, match="names no embeddings; run the embed step first"):
+    with pytest.raises(InputError, match="lists no embeddings; run the embed step first"):
         embeddings_uri(run, "embed")
     store.write_json(run.datasets, {**store.read_json(run.datasets), "embeddings": "123"})
     assert embeddings_uri(run, "embed") == lake.dataset("embeddings", "123")
