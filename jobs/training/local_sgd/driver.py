@@ -68,6 +68,7 @@ class Rounds:
         self._journal = Journal(job.run, self._schedule)
         self._training_id = _training_id(job.run)
         self._results: list[RoundResult] = []
+        self._peak_bytes = 0
         self._copied_round: str | None = None
         self._state = self._resume()
         self._started = time.monotonic() - self._state.seconds
@@ -84,7 +85,7 @@ class Rounds:
             num_parameters=self._model.num_parameters,
             dtype=last.dtype if last else str(choose_dtype(self._config.dtype, device)).removeprefix("torch."),
             device=last.device if last else device.type,
-            peak_resident_bytes=max([peak_resident_bytes(), *(each.peak_resident_bytes for each in self._results)]),
+            peak_resident_bytes=max(peak_resident_bytes(), self._peak_bytes),
             stopped_early=self._state.has_stopped_improving(self._schedule),
             stopped_by_time=self._schedule.is_ended_by_time(self._state.steps, self._state.seconds),
             stopped_by_budget=self._schedule.is_ended_by_budget(self._state.steps, self._state.seconds),
@@ -110,8 +111,13 @@ class Rounds:
         self._copied_round = next((name for name in reversed(names) if self._has_copies(name)), None)
         for name in names:
             if int(name.split("-")[1]) == step:
-                self._results = read_results(self._run, name)
+                self._read_results(name)
         return state
+
+    def _read_results(self, name: str) -> None:
+        """Read the workers' results of the round in the folder `name`."""
+        self._results = read_results(self._run, name)
+        self._peak_bytes = max(self._peak_bytes, *(each.peak_resident_bytes for each in self._results))
 
     def _has_copies(self, name: str) -> bool:
         manifest = store.read_manifest(result_folder(self._run, name, 0))
@@ -123,7 +129,7 @@ class Rounds:
         epoch = self._data.position(plan.last_step, self._config.batch_size)["epoch"]
         steps = f"steps {plan.first_step + 1} to {plan.last_step}, to epoch {epoch:.3f}"
         self._map(partial(train_part, plan=plan), steps)
-        self._results = read_results(self._run, plan.name)
+        self._read_results(plan.name)
         self._outer_step(plan.name)
         seconds = time.monotonic() - self._started
         for _ in range(plan.first_step, plan.last_step):

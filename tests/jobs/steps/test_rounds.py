@@ -223,6 +223,14 @@ def test_rounds_follow_an_allreduce_warm_up(place):
     assert metrics(run)[-1]["loss"] < metrics(run)[9]["loss"]
 
 
+def test_the_peak_of_memory_is_that_of_all_rounds(place, monkeypatch):
+    peaks = iter(range(10**12, 0, -1))  # a worker of a later round may be a new process
+    monkeypatch.setattr(task, "peak_resident_bytes", lambda: next(peaks))
+    _, _, stats = train_run(place, "rounds", train__strategy="average")
+    assert next(peaks) < 10**12 - 2
+    assert stats["peak_resident_bytes"] == 10**12
+
+
 def test_max_seconds_ends_the_rounds(place):
     settings = {"train__max_tokens": None, "train__epochs": 10_000, "train__max_seconds": 3}
     _, _, stats = train_run(place, "timed", train__strategy="average", **settings)
