@@ -1,4 +1,4 @@
-"""Nights of one pipeline with a split for life, over a corpus that grows, shrinks and is renamed."""
+"""Nights of one pipeline with a fixed split, over a corpus that grows, shrinks and is renamed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The split for life: over many nights nothing moves and nothing leaks, whatever comes, goes, races or crashes."""
+"""The fixed split: over many nights nothing moves and nothing leaks, whatever comes, goes, races or crashes."""
 
 import random
 import re
