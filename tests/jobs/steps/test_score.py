@@ -221,7 +221,7 @@ def test_a_champion_that_may_have_trained_on_the_set_is_not_compared(nights, loc
 
 
 def test_a_model_that_descends_from_an_unknown_one_is_not_compared(nights):
-    """Training may start from a champion of this pipeline, and from a run that was fixed split, and so on."""
+    """Training may start from a champion of this pipeline, and from a run with the fixed split, and so on."""
     first = with_model(nights.run())
     promote(first)
     champion, _ = read_champion(PipelineFolders(nights.lake_uri))
