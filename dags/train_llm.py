@@ -21,7 +21,8 @@ ends the run's turn.
 
 Five rules keep a run from leaving a cluster behind, and from starting one without need:
 
-- `sweep` is a setup task, so clearing any step clears `sweep` too. It terminates the cluster of the earlier attempt.
+- `sweep` is a setup task, so clearing any step clears `sweep` too. `sweep` then terminates the run's earlier
+  cluster.
 - `terminate_cluster` is the teardown of both setups, so it also runs when `create_cluster` failed half-way.
 - `verdict` runs last and checks the other tasks. It fails the run if `terminate_cluster` did not succeed, or if a
   cluster may still run.
@@ -80,7 +81,7 @@ STEP_DOCS = {
     "evaluate": "Compute the loss of the model that `use.model` names. Skipped unless `use.task` is `evaluate`.",
 }
 AFTER_SKIPPED = ("train", "generate")
-"""The steps that also run if the configuration skips the step before them."""
+"""The pipeline steps that run even if the configuration skips the step before them."""
 
 
 # Backfills are not allowed: they would start clusters side by side. A past date changes nothing, because a run reads
@@ -112,14 +113,14 @@ def preflight() -> dict[str, Any]:
 
 
 def may_skip(context: Context, pipeline: PipelineConfig) -> bool:
-    """Return whether a run may be skipped if an earlier successful run had the same text, code and settings."""
+    """Return whether the pipeline's option `skip_unchanged` allows this run to be skipped when nothing has changed."""
     is_automatic = context["dag_run"].run_type.value in ("scheduled", "asset_triggered")
     return {"scheduled": is_automatic, "all": True, "never": False}[pipeline.table.skip_unchanged]
 
 
 @task.short_circuit
 def has_changed() -> bool:
-    """Continue the run unless an earlier successful run had the same text, code and settings."""
+    """Skip the run's work if `preflight` found an earlier successful run with the same text, code and settings."""
     same_as = get_current_context()["ti"].xcom_pull(task_ids="preflight")["same_as"]
     if same_as:
         log.info("Nothing has changed since run %s: no cluster is started, and nothing is paid", same_as)
@@ -140,7 +141,7 @@ def pull_stats() -> dict[str, Any]:
     return results.pull_stats(current_run(context), SETTINGS.stats_dir, causes_of(context, task_states(context)))
 
 
-@task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # steps that the configuration does not ask for are skipped
+@task(trigger_rule="none_failed", outlets=[PROMOTIONS])  # steps that the configuration does not need are skipped
 def promote() -> Generator[Metadata, None, dict[str, Any]]:
     """Make the trained model the champion if it beats the current champion. All steps must be complete."""
     context = get_current_context()
@@ -192,7 +193,7 @@ def summary_of(context: Context) -> dict[str, Any]:
 
 
 def task_states(context: Context) -> dict[str, str | None]:
-    """Return the states of the tasks of a run by their ids."""
+    """Return a dict from task id to state, for all tasks of a run."""
     run_id = context["run_id"]
     states: dict[str, str | None] = context["ti"].get_task_states(context["ti"].dag_id, run_ids=[run_id])[run_id]
     return states
@@ -223,7 +224,8 @@ def build(pipeline: PipelineConfig) -> DAG:
         own = each.operator_extra_links or (links.RUN_FOLDER,)
         each.operator_extra_links = (*own, *links.OF_TASKS.get(name, ()))
     # The form's fields are set last. Airflow copies params that a DAG has from the start into each of its tasks: the
-    # serialized DAG would be twelve times as large, and parsing would take three times as long. Tasks read the DAG's.
+    # serialized DAG would be twelve times as large, and parsing would take three times as long. Tasks read the params
+    # of the DAG.
     dag.params = ParamsDict(form.trigger_form(pipeline, SETTINGS.lake))
     return dag
 

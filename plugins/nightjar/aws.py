@@ -1,7 +1,7 @@
 """AWS clients and the store of the lake, with the endpoint, credentials and region of the connection `aws_default`.
 
-Without that connection, boto3 takes these from the environment. The hooks of Airflow's Amazon provider take a second to
-import. So functions import them when a task needs them, and parsing a DAG does not.
+Without this connection, boto3 takes these values from the environment. Importing the hooks of Airflow's Amazon provider
+takes a second. So each function imports its hook only when the function is called, and parsing a DAG stays fast.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def s3_client() -> S3Client:
 
 
 def connect_s3() -> S3Client:
-    """Return a new S3 client. Each trigger needs its own, because the triggerer outlives changes of the connection."""
+    """Return a new S3 client. Each trigger needs its own, since the connection may change while the triggerer runs."""
     from airflow.providers.amazon.aws.hooks.s3 import S3Hook  # noqa: PLC0415 - slow to import
 
     client: S3Client = S3Hook(aws_conn_id=CONN_ID).conn

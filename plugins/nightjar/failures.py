@@ -1,6 +1,6 @@
 """Keep the error messages of failed tasks, for the report of the run.
 
-A message is an XCom of its task. Airflow deletes it when the task is retried.
+Each message is an XCom of its task, which Airflow deletes when the task is retried.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def keep_cause(context: Context) -> None:
 
 
 def causes_of(context: Context, states: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the error message of each failed task of a run, by task id. A message is None if it is not known."""
+    """Return a dict from the id of each failed task to its error message, or to None if the message is not known."""
     return {task: _cause_of(context, task) for task, state in states.items() if state == "failed"}
 
 

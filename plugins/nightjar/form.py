@@ -1,8 +1,8 @@
 """The trigger form: make one field for each setting, named by its dotted key, and read a filled-in form.
 
-A field shows the value that the pipeline's file or the environment sets. The other fields are empty, and the preset's
-value counts until the user fills them in. Their descriptions give the value of each preset. A switch, which is true or
-false, always shows a value.
+A field shows the value that the pipeline's file or the environment sets. If neither sets the setting, the field is
+empty: the run takes the preset's value unless the user fills in the field. The field's description gives the value of
+each preset. A switch, which is true or false, always shows a value.
 """
 
 from __future__ import annotations
@@ -36,21 +36,22 @@ from nightjar import form_layout
 from nightjar.pipelines import DEFAULT_PRESET, PipelineConfig
 
 SAMPLE = "shakespeare"
-"""The name of the sample corpus among the texts of a lake."""
+"""The name of the sample corpus in the folder `corpora` of a lake."""
 MAX_TEXTS = 50
 
 _NAME = r"`[^`\s]+`"
 _MEANING = re.compile(rf"({_NAME}(?:(?:, | and ){_NAME})*)(?: \([^)]*\))?:? ((?:[^.]|\.(?=\S))+)")
-"""Matches a sentence of a setting's description that says what one or several choices mean."""
+"""Matches a sentence of a setting's description that explains one or several of the setting's allowed values."""
 
 
 def trigger_form(pipeline: PipelineConfig, lake: Lake) -> dict[str, Param]:
     """Return the fields of the form.
 
     Args:
-        pipeline: The pipeline, whose corpus, preset and settings the form shows. If its runs start automatically, the
-            sample is never their corpus.
-        lake: The lake. If it is a local folder, the form offers its texts. A lake in S3 is not read.
+        pipeline: The pipeline whose corpus, preset and settings the form shows. If the pipeline has no corpus, the form
+            shows the sample corpus, unless the pipeline's runs start automatically.
+        lake: The lake. If it is a local folder, the form offers the texts in its folder `corpora`. A lake in S3 is not
+            read.
     """
     schemas, given = flat_schema(), _given(pipeline)
     shown = _shown_at_first(pipeline, given)
@@ -124,16 +125,17 @@ def _given(pipeline: PipelineConfig) -> _Given:
 
 
 def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
-    """Return the values that the form shows at first, by key: the given values, and for switches the preset's.
+    """Return a dict from key to the value that the form shows at first.
 
-    Settings of the deployment are not shown, except switches. A run keeps the form's values, so it would never take
-    a subnet that is corrected later.
+    The form shows the values in `given`, and the preset's values of the other switches. Settings of the deployment,
+    such as subnets, are not shown, except switches: a run keeps the form's values, and would never take a subnet that
+    is corrected later.
     """
     values = _preset_values()[pipeline.preset]
     switches = {key: value for key, value in values.items() if isinstance(value, bool)}
     try:
         config = resolve("file:///corpus", pipeline.preset, given.values).model_dump(mode="json")
-    except InputError:  # preflight reports it
+    except InputError:  # preflight reports the mistake
         return switches
     keys = {key for key in given.values if not of_run.is_deployment(key)} | switches.keys()
     found: dict[str, Any] = {key: reduce(getitem, key.split("."), config) for key in keys}
@@ -141,7 +143,7 @@ def _shown_at_first(pipeline: PipelineConfig, given: _Given) -> dict[str, Any]:
 
 
 def local_texts(lake: Lake) -> list[str]:
-    """Return the sorted paths of the texts in the folder `corpora` of a local lake. Return none for a lake in S3."""
+    """Return the sorted paths of the texts in the folder `corpora` of a local lake. Return [] for a lake in S3."""
     if is_s3(lake.uri):
         return []
     try:
@@ -190,7 +192,7 @@ def _field(key: str, schema: Mapping[str, Any], given: _Given, shown: Any) -> Pa
 
 
 def _meanings(description: str) -> dict[str, str]:
-    """Return the meaning of each choice, taken from the sentences of a setting's description."""
+    """Return a dict from allowed values to their meanings, taken from the sentences of a setting's description."""
     meanings: dict[str, str] = {}
     for sentence in re.split(r"(?<=\.) |(?<=;) (?=`)", description):
         if found := _MEANING.match(sentence):
@@ -227,9 +229,9 @@ def _preset_values() -> dict[str, dict[str, Any]]:
 
 
 def _environment() -> dict[str, Any]:
-    """Return the settings of the environment. If a variable is wrong, return none: the form must still appear.
+    """Return the settings in environment variables. Return {} if a variable is wrong, so that the form still appears.
 
-    `read_form` reports the mistake when a run starts.
+    `read_form` reports the wrong variable when a run starts.
     """
     try:
         return environment_settings()
@@ -238,7 +240,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _markdown(text: str) -> str:
-    """Return Markdown in which names between backticks are bold. Airflow's form draws code over the line above."""
+    """Return Markdown with bold names in place of code: in Airflow's form, code would cover the line above."""
     escaped = re.sub(r"([\\*_<>\[\]#~])", r"\\\1", text)
     return re.sub(r"`([^`]+)`", r"**\1**", escaped)
 

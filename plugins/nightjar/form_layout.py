@@ -1,7 +1,7 @@
 """The layout of the trigger form: its sections, the fields in each, and their titles, in the form's order.
 
 Airflow shows fields without a section first and unfolded, and folds all sections. A setting that is not listed here
-is in the section of the first part of its key, with a title made from the rest.
+is in the section that belongs to the first part of its key. Its title is made from the rest of the key.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ _OF_GROUP = {
     "spark": "Spark",
     "cluster": "Cluster on AWS",
 }
-"""The section of settings that are not listed, by the first part of their keys."""
+"""The sections of the settings that are not listed above: a dict from the first part of a key to the section."""
 
 
 def ordered(keys: set[str]) -> list[str]:

@@ -27,7 +27,7 @@ PAGES = "/nightjar/lake"
 
 
 class Link(BaseOperatorLink):
-    """A link with a name and a function that returns its URL from the operator and the run. "" means no link."""
+    """A link with a name and a function that returns its URL from the operator and the run, or "" for no link."""
 
     def __init__(self, name: str, url: Callable[[Any, Run], str]) -> None:
         self._name = name

@@ -42,7 +42,10 @@ def _check_class(path: str) -> str:
 
 
 class Notification(BaseModel):
-    """A table ``[[pipeline.notify]]`` of a pipeline's file. Keys other than these are the notifier's arguments."""
+    """A table ``[[pipeline.notify]]`` of a pipeline's file.
+
+    Keys other than `on` and `notifier` are arguments of the notifier.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
 
@@ -89,7 +92,7 @@ class SendDecision:
     notification: Notification
 
     def __call__(self, context: Context) -> None:
-        """Send the notification if it is meant for this decision. Send nothing if the run's model was not judged."""
+        """Send the notification if `on` lists the decision. Send nothing about a run that cannot promote a model."""
         decision = context["ti"].xcom_pull(task_ids=context["ti"].task_id)
         occasion = "promotion" if decision["promoted"] else "rejection"
         if decision.get("judged", True) and occasion in self.notification.on:
@@ -112,9 +115,9 @@ class SendBudget:
 
 
 def _effect_of_budget(context: Context) -> str:
-    """Return one line about what a budget did to the run of a task, or "" if it did nothing.
+    """Return one line about how a budget refused or shortened a run, or "" if it did neither.
 
-    The task is one that failed, or `pull_stats`.
+    `context` belongs to a failed task, or to `pull_stats`.
     """
     if error := context.get("exception"):
         cause = getattr(error, "__context__", None)  # `only_mistakes_are_final` raises another error

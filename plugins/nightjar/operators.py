@@ -49,7 +49,7 @@ class _ClusterOperator(BaseOperator):
         return cluster_id
 
     def on_kill(self) -> None:
-        """Fail the task. If a request for a cluster is in progress, let it finish first: the id must not be lost."""
+        """Fail the task. A RunJobFlow request in progress finishes first, so that the cluster's id is not lost."""
         self.cancelled = True
         if not (self.clusters and self.clusters.is_asking):
             raise AirflowFailException(f"{self.task_id} was cancelled: Airflow ended the task")
@@ -86,9 +86,11 @@ class CreateClusterOperator(_ClusterOperator):
 class SparkStepOperator(_ClusterOperator):
     """Run one step of the job on the run's cluster, and wait for it in the triggerer.
 
-    The task succeeds when the step is COMPLETED and its manifest verifies. A step that runs, or whose output is
-    complete, is not submitted again. A step that fails with exit code 2, the user's error, is not retried. A step that
-    is not part of the run's configuration is skipped. If the cluster was lost, the step starts again on a new cluster.
+    The task succeeds when the step is COMPLETED and its output has all files of its manifest. A step that runs, or
+    whose output is complete, is not submitted again. A step that fails with exit code 2, a mistake of the user, is not
+    retried. A step that is not part of the run's configuration is skipped. If the cluster was lost, the step starts
+    again on a new cluster.
+
     `step_limit_seconds` is by default the setting `cluster.step_timeout_seconds`.
     """
 
@@ -179,7 +181,7 @@ class SparkStepOperator(_ClusterOperator):
         self.defer(trigger=StepTrigger(**asdict(watched)), method_name="finish")
 
     def _replace_cluster(self, context: Context, end: ClusterEnd, what: str) -> dict[str, Any]:
-        """Start the step again on another cluster. Fail if the cause of the end would end the new cluster, too."""
+        """Start the step again on a new cluster. Fail if the cause in `end` would end the new cluster, too."""
         if not end.is_replaceable:
             raise FinalError(f"{self.step} {what}: {end}")
         self.log.warning("%s %s: %s", self.step, what, end)
@@ -219,7 +221,7 @@ class SparkStepOperator(_ClusterOperator):
         )
 
     def _end_of_cluster(self, client: Any, context: Context, event: Mapping[str, Any]) -> ClusterEnd | None:
-        """Return the end of the cluster if it ended the step, or None if the step failed by itself."""
+        """Return why the cluster ended if its end also ended the step. Return None if the step failed by itself."""
         try:
             if event["ending"] == "ended" and not outcome.ended_with_cluster(
                 aws.store(), steps.describe_step(client, self.cluster_id, self.step_id)
@@ -274,7 +276,7 @@ def current_run(context: Context) -> Run:
 
 
 def current_identity(context: Context) -> requests.ClusterIdentity:
-    """Return the identity of the current run's cluster, without reading the lake: a cluster can always be ended."""
+    """Return the identity of the current run's cluster. The lake is not read: ending clusters must not need it."""
     return requests.ClusterIdentity(settings.load().run(context["ti"].dag_id, str(context["run_id"])))
 
 

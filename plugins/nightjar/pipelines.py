@@ -31,7 +31,7 @@ from nightjar.settings import DAG_ID, Settings
 
 SUFFIX = ".toml"
 MOST_CHARACTERS = 1000
-"""Maximum length of a line about a mistake. The path, key and value in a line may be of any length."""
+"""Maximum length of a line about a mistake. Longer lines are shortened: a path, key or value can have any length."""
 DEFAULT_PRESET: str = Config.model_fields["preset"].default
 DESCRIPTION = "Train a language model on an EMR cluster that exists only for the run"
 _RESERVED = {
@@ -43,7 +43,8 @@ _DAG_IDS = re.compile(r"""\bDAG\(\s*(?:dag_id\s*=\s*)?["']([^"']+)["']|\bdag_id\
 _ABSOLUTE = re.compile(r"\s*([/~\[]|[a-z0-9]+:)")
 """Matches the beginning of a place, or of a list of places, that does not depend on the working directory."""
 _NO_RUN_AT_ONCE = timedelta(0)
-"""Makes a new DAG wait for its next scheduled time. By default, Airflow starts a run if a time has just passed."""
+"""With this value, a new DAG waits for its next scheduled time. By default, Airflow starts a run at once if a scheduled
+time has just passed."""
 
 
 def _check_timezone(name: str) -> str:
@@ -87,14 +88,14 @@ class PipelineTable(BaseModel):
     """Maximum number of runs at the same time. Each run has its own cluster. Runs that may promote a model wait for
     each other, so values above 1 only let experiments run beside them."""
     skip_unchanged: Literal["scheduled", "all", "never"] = "scheduled"
-    """Which runs do nothing if text, code and settings are those of an earlier successful run: no cluster is started,
-    and nothing is paid. `scheduled`: runs that start automatically. `all`: also runs that people start. `never`: no
-    runs."""
+    """Which runs are skipped if their text, code and settings are those of an earlier successful run. A skipped run
+    starts no cluster and costs nothing. `scheduled`: runs that start automatically. `all`: also runs that people start.
+    `never`: no runs."""
     notify: tuple[Notification, ...] = ()
-    """Notifications of failed runs, of promotions and rejections, and of budgets, by notifiers of Airflow."""
+    """Notifications about failed runs, promotions, rejections and budgets. Airflow's notifiers send them."""
     max_wait_hours: float = Field(24, gt=0, le=24 * 366)
-    """Longest time, in hours, that a run waits for another run of the pipeline if both may promote a model. Then the
-    waiting run fails, and the message names the other run."""
+    """Longest time, in hours, that a run waits for another run of the pipeline if both may promote a model. After
+    this time, the waiting run fails, and the message names the other run."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class PipelineConfig:
     values: Mapping[str, Any] = field(default_factory=dict)
     """The settings in the file, by their dotted keys."""
     wrong: str = ""
-    """What is wrong with the file, in one line. "" if it is right. The DAG of a wrong file has no schedule and refuses
-    to start runs. It exists, so that runs with a cluster can end the cluster."""
+    """What is wrong with the file, in one line, or "" if nothing is. The DAG of a wrong file still exists, so that runs
+    in progress can end their clusters. But the DAG has no schedule, and new runs of it fail in `preflight`."""
 
     @property
     def dag_id(self) -> str:
@@ -196,7 +197,7 @@ def _is_pipeline(path: Path) -> bool:
 
 
 def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
-    """Return why a pipeline cannot have this name, or "". `taken` has the ids of other DAGs with their files."""
+    """Return why a pipeline cannot have this name, or "". `taken` maps the ids of other DAGs to their files."""
     if name in _RESERVED:
         return f"the name {name!r} is reserved ({_RESERVED[name]}); rename the file"
     if not is_project(name):
@@ -210,7 +211,7 @@ def _reason_against(name: str, taken: Mapping[str, Path]) -> str:
 
 
 def _ids_of_dags(folder: Path) -> dict[str, Path]:
-    """Return the ids of DAGs that are literals in the Python files of a folder, with their files."""
+    """Return a dict from DAG id to Python file for a folder of DAGs. Only ids that are string literals are found."""
     ids = {}
     for path in folder.glob("*.py"):
         for found in _DAG_IDS.finditer(path.read_text("utf-8", errors="replace")):
@@ -260,9 +261,9 @@ def _table(given: object, path: Path) -> PipelineTable:
 
 
 def _check_settings(config: PipelineConfig) -> Config:
-    """Return the configuration that the file's settings give. Raise InputError if they are wrong by themselves.
+    """Return the configuration that the settings of a pipeline's file result in.
 
-    A mistake in the environment's settings is not an error here.
+    Raise InputError if these settings are wrong. A mistake in the environment's settings is not an error here.
     """
     corpus, places = config.corpus or "file:///corpus", dict.fromkeys(config.values, str(config.path))
     try:

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def located_run(dag_id: str, run_id: str) -> Run:
-    """Return the run of an Airflow DAG run. Its folder is in the earlier layout if the lake has only that folder."""
+    """Return the run of an Airflow DAG run.
+
+    If the lake has a folder for the run in the earlier layout only, the run keeps this folder.
+    """
     run = settings.load().run(dag_id, run_id)
     return located(run, Lake(run.lake_uri).earlier_run(run_id), aws.store())
 
@@ -30,9 +33,9 @@ def started_by(context: Context) -> str:
 
 
 def renewed_config(run: Run, params: Mapping[str, Any]) -> Config:
-    """Return the configuration that `preflight` wrote, with the present settings of the deployment.
+    """Return the configuration that `preflight` wrote, with the current settings of the deployment.
 
-    So if a wrong subnet was corrected, a task that is retried or cleared uses the corrected subnet.
+    For example, a task that is retried or cleared after a wrong subnet was corrected uses the corrected subnet.
     """
     try:
         config = form.read_form(params, pipelines.find(Pipeline.of(run).name, settings.load()))

@@ -68,10 +68,10 @@ class Settings(BaseSettings):
     """Folder of the pipelines' files, ``<name>.toml``: each makes a DAG (`nightjar.pipelines`). Airflow's DAG processor
     and its workers read it. Without a value, `train_llm` is the only pipeline."""
     corpus: Text = None
-    """Corpus of the DAG `train_llm` if the trigger form names none, as a path or URI. Scheduled runs need it."""
+    """Corpus of the DAG `train_llm`, as a path or URI, for runs whose trigger form has none. Scheduled runs need it."""
     schedule: Text = None
     """Cron expression of the DAG `train_llm`, such as ``0 2 * * *`` for every night at 2. The time zone is UTC unless
-    the pipeline's file names another. Without a schedule here or in the file, runs are started by hand."""
+    the pipeline's file names another zone. Without a schedule here or in the file, runs are started by hand."""
     poll_seconds: float = Field(30.0, gt=0, lt=3600)
     """Seconds between two requests for the state of a cluster or step. 1 suits the embedded EMR."""
     stats_dir: Folder = PROJECT_ROOT / "stats"

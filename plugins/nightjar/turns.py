@@ -77,8 +77,9 @@ def take(
         dag_id: Its DAG.
         life: How long the turn lasts unless it is renewed or ended.
         store: The store of the lake.
-        is_over: Returns whether the run of a turn is known to be over, though it has not ended its turn.
-        now: The present time.
+        is_over: A function of a turn. It returns whether the run that has the turn is known to be over, even though the
+            run has not ended its turn.
+        now: The current time.
 
     Returns:
         None if the run has the turn now, else the turn of another run.
@@ -97,7 +98,7 @@ def take(
             mine = replace(mine, since=found.since)
         elif found.ended is None:
             log.warning("Taking over the turn of %s: that run is over, or had the turn until %s", found, found.expires)
-        with suppress(FileNotFoundError):  # the file was deleted meanwhile
+        with suppress(FileNotFoundError):  # the file was deleted in the meantime
             if store.replace(pipeline.lock, _to_json(mine, pipeline), version):
                 return None
 

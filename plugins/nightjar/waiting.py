@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MARGIN = timedelta(hours=1)
-"""How much longer a turn lasts than a cluster may live. Tasks before and after the cluster's need this time."""
+"""How much longer a turn lasts than a cluster may live. The tasks that run without the cluster need this time."""
 ACTIVE = ["queued", "running"]
 
 
@@ -127,7 +127,7 @@ class TurnTrigger(BaseTrigger):
         yield TriggerEvent("the time limit of the wait is reached")  # type: ignore[no-untyped-call] # untyped in Airflow
 
     def _holder(self, store: Store) -> Turn | None:
-        """Return the turn that keeps this run waiting; None if there is none."""
+        """Return the turn of the run that this run must wait for. Return None if this run may take the turn."""
         turn, _ = turns.read_turn(Pipeline.of(self._run), store)
         if turn is None or turn.is_free(self._run, datetime.now(UTC)):
             return None
@@ -183,8 +183,9 @@ def _config(context: Context) -> Config:
 def is_over(turn: Turn, lake_uri: str, project: str, store: Store) -> bool:
     """Return whether the run of a turn is over.
 
-    For a run of this Airflow's project, Airflow has the state. For other runs, the lake has it. If the state cannot be
-    read, the run counts as in progress, and others wait until its turn expires.
+    For a run of this Airflow's project, Airflow has the state. A run of another project is over if the lake shows that
+    it failed. If the state cannot be read, the run counts as in progress, and others wait until its turn
+    expires.
     """
     run = Run(lake_uri, turn.run)
     if run.project != project:

@@ -2,7 +2,7 @@
 
 AddJobFlowSteps has no client token, and EMR may carry a request out seconds after the process that sent it was killed.
 So a file in the attempt's folder is written before the request, and completed with the step's id afterwards. If the
-file has no id, the next try of the task waits for the requested step instead of submitting it a second time.
+file has no id, the next try of the Airflow task waits for the requested step instead of submitting it a second time.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Attempts:
         self._name = name
 
     def find(self, cluster_id: str, poll_seconds: float) -> str | None:
-        """Return the id of the step if it is pending or running, or if a try requested it and was interrupted.
+        """Return the id of an attempt's step that is pending or running on a cluster, or None if there is none.
 
-        A step that an interrupted try requested may have ended. Wait for it until `SETTLE_SECONDS` after the request.
-        Return None if there is no such step.
+        If the last try of the Airflow task was interrupted after it requested a step, wait until EMR lists this step,
+        up to `SETTLE_SECONDS` after the request. Then return the step's id, even if the step has already ended.
         """
         if active := steps.active_steps(self._client, cluster_id, self._run, self._name):
             return active[0]
@@ -74,8 +74,8 @@ class Attempts:
     def next_number(self, cluster_ids: Iterable[str]) -> int:
         """Return the number of the next attempt.
 
-        It is one more than the largest number of an attempt that has a step on the run's clusters, in any state, or a
-        folder in the lake. So it does not depend on Airflow's database.
+        It is larger than the number of every attempt that has a step on the run's clusters, in any state, or a folder
+        in the lake. So it does not depend on Airflow's database.
         """
         submitted = steps.attempt_numbers(self._client, cluster_ids, self._run, self._name)
         return 1 + max(len(submitted), *submitted, *self._recorded(), 0)

@@ -57,11 +57,11 @@ class ClusterEnd:
     state: str
     kind: Kind
     words: str
-    """EMR's reason, with its code. It may be extended by the reaper's note, or by the error of a bootstrap action."""
+    """EMR's message and code. The limit that the reaper enforced or the error of a bootstrap action may be added."""
 
     @property
     def is_replaceable(self) -> bool:
-        """Whether a new cluster may replace this one. A cluster that a person or a limit ended is not replaced."""
+        """Whether a new cluster may replace this one: it was lost, got no capacity, or failed to bootstrap."""
         return self.kind in ("capacity", "bootstrap", "lost")
 
     @property
@@ -105,14 +105,14 @@ def is_unknown_cluster(error: ClientError) -> bool:
 
 
 def note_reaper(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
-    """Write a note beside a cluster's logs that the reaper ends the cluster, so that tasks can report this cause."""
+    """Write beside a cluster's logs that the reaper ends it. The run's tasks then report the reaper as the cause."""
     created = cluster["Status"]["Timeline"]["CreationDateTime"]
     hours = f"{(now - created).total_seconds() / 3600:.1f}"
     store.write_json(_reaper_note(lake, cluster["Id"]), {"hours": hours, "time": now.isoformat(timespec="seconds")})
 
 
 def reaped_after(store: Store, lake: Lake, cluster_id: str) -> str:
-    """Return the hours after which the reaper has ended a cluster, or "" if it has not."""
+    """Return the age, in hours, at which the reaper ended a cluster. Return "" if the reaper's note cannot be found."""
     try:
         return str(store.read_json(_reaper_note(lake, cluster_id))["hours"])
     except FileNotFoundError:
@@ -127,19 +127,22 @@ def _reaper_note(lake: Lake, cluster_id: str) -> str:
 
 
 def _bootstrap_error(store: Store, lake: Lake, cluster_id: str, message: str) -> str:
-    """Return the last error in the log of the bootstrap action that EMR's message names, or where the log will be."""
+    """Return the last error in the log of the bootstrap action that EMR's message names.
+
+    Return the log's URI instead if the log has no error yet, and "" if the message does not name a bootstrap action.
+    """
     instance, action = re.search(r"\bi-\w+", message), re.search(r"bootstrap action (\d+)", message)
     if not (instance and action):
         return ""
     uri = below(lake.logs, f"{cluster_id}/node/{instance[0]}/bootstrap-actions/{action[1]}/stderr.gz")
     try:
         return last_error("", read_log(store, uri) or "") or f"EMR writes its log to {uri}"
-    except (OSError, NightjarError) as error:  # it must not hide why the cluster ended
+    except (OSError, NightjarError) as error:  # this error must not hide why the cluster ended
         return f"its log cannot be read ({words_of(error)})"
 
 
 def _message(status: Mapping[str, Any]) -> str:
-    """Return EMR's message about a cluster's state in one line, with the messages of the errors that ended it."""
+    """Return EMR's message about a cluster's state in one line, followed by the messages of its `ErrorDetails`."""
     messages = [status.get("StateChangeReason", {}).get("Message", "")]
     messages += [detail.get("ErrorMessage", "") for detail in status.get("ErrorDetails", [])]
     return " ".join("; ".join(dict.fromkeys(filter(None, messages))).split())

@@ -38,7 +38,11 @@ _ENDED_STATES = (*requests.ENDED_CLUSTER_STATES, "gone")
 def find_clusters(
     client: EMRClient, identity: requests.ClusterIdentity, problems: list[str] | None = None
 ) -> list[str]:
-    """Return the ids of the run's clusters that have not ended, oldest first, found by name and verified by tags."""
+    """Return the ids of the run's clusters that have not ended, oldest first.
+
+    The clusters are found by name and verified by tags. `problems` receives a line for each cluster that cannot be
+    checked. If `problems` is None, the first error is raised instead.
+    """
     found = [cluster for cluster in list_clusters(client, identity.name) if cluster["Name"] == identity.name]
     owned = []
     for cluster in requests.oldest_first(found):
@@ -96,10 +100,10 @@ def request_termination(client: EMRClient, cluster_id: str) -> None:
 
 
 def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_seconds: float) -> str:
-    """Return the final state of a cluster, once it has one.
+    """Wait until a cluster has ended, and return its final state.
 
     Raises:
-        MayStillRunError: if the cluster has not ended at the deadline, a time of `time.monotonic`.
+        MayStillRunError: if the cluster has not ended at `deadline`, a time of `time.monotonic`.
     """
     while (state := _state(client, cluster_id)[0]) not in _ENDED_STATES:
         if time.monotonic() > deadline:
@@ -109,7 +113,7 @@ def wait_until_ended(client: EMRClient, cluster_id: str, deadline: float, poll_s
 
 
 def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
-    """Return a line for each cluster that may still run, because EMR reports no end of it or does not answer."""
+    """Return a line for each cluster that may still run: EMR does not report that it has ended, or does not answer."""
     lines: list[str] = []
     for cluster_id in cluster_ids:
         with collecting(lines, f"cluster {cluster_id} may still run"):
@@ -120,7 +124,7 @@ def still_running(client: EMRClient, cluster_ids: Iterable[str]) -> list[str]:
 
 
 def instance_spans(client: EMRClient, cluster_id: str) -> tuple[InstanceSpan, ...]:
-    """Return when the instances of a cluster ran. AWS charges for this time, and at least a minute per instance."""
+    """Return the times when a cluster's instances ran. AWS charges for these times, at least a minute per instance."""
     found: Counter[tuple[str, Market, float, float]] = Counter()
     for page in client.get_paginator("list_instances").paginate(ClusterId=cluster_id):
         for instance in page["Instances"]:
@@ -135,7 +139,10 @@ def instance_spans(client: EMRClient, cluster_id: str) -> tuple[InstanceSpan, ..
 
 @contextmanager
 def collecting(problems: list[str] | None, text: str) -> Iterator[None]:
-    """Append an error of AWS or the lake to `problems`, in a line that starts with `text`. Raise it if that is None."""
+    """Append an error from AWS or the lake to `problems`, as a line that starts with `text`.
+
+    If `problems` is None, raise the error instead.
+    """
     try:
         yield
     except (*AWS_ERRORS, OSError, NightjarError) as error:

@@ -31,7 +31,7 @@ def read_log(store: Store, uri: str) -> str | None:
 def last_error(stdout: str, stderr: str, *, or_last_line: bool = True) -> str:
     """Return the last error in the logs of a program, or "".
 
-    With `or_last_line`, logs without an error give the last line that is not Spark's.
+    If the logs have no error and `or_last_line` is true, return the last line that Spark did not log.
     """
     # spark-submit redirects the driver's stderr to its own stdout; other programs write errors to stderr.
     texts = (stderr, stdout) if _SPARK_LOG.search(stderr) else (stdout, stderr)

@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> ClusterUse | None:
-    """Return what a cluster of a run has used, with the prices of today. Return None if EMR does not answer."""
+    """Return when a cluster's instances and the run's steps ran, with today's prices.
+
+    Return None if EMR does not answer.
+    """
     try:
         instances = clusters.instance_spans(client, cluster_id)
         spans = steps.step_spans(client, cluster_id, run)
@@ -40,7 +43,7 @@ def meter(client: EMRClient, run: Run, cluster_id: str, store: Store) -> Cluster
 
 
 def _with_rates(use: ClusterUse, store: Store) -> ClusterUse:
-    """Return the use of a cluster with today's hourly rates, so that its bill does not change when prices change."""
+    """Return `use` with today's hourly rates. The bill uses these rates even if prices change later."""
     try:
         prices = shown_prices(store)
     except (NightjarError, OSError) as error:

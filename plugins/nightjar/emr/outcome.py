@@ -1,7 +1,7 @@
 """Find out how a step ended: from the outcome that its driver wrote to the lake, or else from EMR's logs.
 
-The outcome is preferred. EMR uploads logs minutes after a step has ended, and the wording of the log with the exit code
-may change with an EMR release.
+The outcome is preferred. EMR uploads logs only minutes after a step has ended, and a new EMR release may word the exit
+code in the log differently.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAIT_POLLS = 12
 _LOGS = ("stdout.gz", "stderr.gz", "controller.gz")
 _EXIT_CODE = re.compile(r"(?:exit status|exit code|exiting with ret)\W+(\d+)", re.IGNORECASE)
 _SIGNALLED = 128
-"""A shell adds this number to the number of a signal, for the exit code of a process that the signal ended."""
+"""If a signal ended a process, a shell reports this number plus the signal's number as the exit code."""
 _UNTELLING = re.compile(r"unknown error\.?", re.IGNORECASE)
 """Matches the reason that EMR gives if it found no error in a step's log."""
 _KILLED = (
@@ -53,7 +53,7 @@ class StepFailure:
     """The cause of a failed step."""
 
     exit_code: int | None
-    """None if the step never started, or left neither an outcome nor a log."""
+    """The driver's exit code. None if the step never started, or left neither an outcome nor a log."""
     reason: str
     log_tail: str
     """The last lines of the driver's log."""
@@ -75,9 +75,9 @@ def log_wait_seconds(endpoint_url: str, poll_seconds: float) -> float:
 def explain_failure(
     client: EMRClient, store: Store, lake: Lake, cluster_id: str, step: Mapping[str, Any], wait_seconds: float
 ) -> StepFailure:
-    """Return why `step`, an answer of DescribeStep, failed: from its outcome, else from its status and its logs.
+    """Return why `step`, as returned by DescribeStep, failed. Read the driver's outcome, or else EMR's status and logs.
 
-    Waits up to `wait_seconds` for logs only if the driver left no outcome.
+    Wait up to `wait_seconds` for the logs only if the driver left no outcome.
     """
     status = step["Status"]
     details = status.get("FailureDetails", {})
@@ -140,7 +140,7 @@ def _reasons(reason: str | None, exit_code: int | None, logs: Mapping[str, str])
 
 
 def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[str, str], str]:
-    """Wait until a step's logs are complete. Return them by file name, and the reason if one of them cannot be read.
+    """Wait until a step's logs are complete. Return a dict from file name to text, and why a log cannot be read, or "".
 
     EMR uploads logs every few minutes, also while the step runs. They are complete when the controller's log has the
     exit code. The wait ends after `wait_seconds` at most, and at once if access is denied.
@@ -151,7 +151,7 @@ def _await_logs(store: Store, folder: str, wait_seconds: float) -> tuple[dict[st
         for name in _LOGS:
             try:
                 text = read_log(store, join(folder, name))
-            except (OSError, NightjarError) as error:  # it must not hide why the step failed
+            except (OSError, NightjarError) as error:  # this error must not hide why the step failed
                 problem = shorten((str(error).splitlines() or [type(error).__name__])[0])
                 log.warning("%s: the log cannot be read (%s)", join(folder, name), problem)
                 deadline = min(deadline, time.monotonic()) if isinstance(error, PermissionError) else deadline

@@ -43,9 +43,9 @@ def reap(client: EMRClient, store: Store, lake: Lake, project: str, poll_seconds
 
 
 def _has_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> bool:
-    """Return whether a cluster with a name of the project belongs to the project and has expired.
+    """Return whether a cluster belongs to the project and has expired, according to its tags.
 
-    Raise MayStillRunError if the cluster's tags are missing or wrong.
+    Raise MayStillRunError if the tag for the project or for the expiry time is missing or wrong.
     """
     owner = requests.tags_of(cluster).get("nightjar:project")
     if owner not in (None, project):
@@ -62,7 +62,7 @@ def _has_expired(cluster: Mapping[str, Any], project: str, now: datetime) -> boo
 
 
 def _note(store: Store, lake: Lake, cluster: Mapping[str, Any], now: datetime) -> None:
-    """Write a note for the run's tasks. If this fails, log a warning: the cluster must be ended in any case."""
+    """Write to the lake that the reaper ends a cluster. An error is only logged: the cluster is ended anyway."""
     try:
         note_reaper(store, lake, cluster, now)
     except (OSError, NightjarError) as error:

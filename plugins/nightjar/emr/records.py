@@ -38,12 +38,13 @@ class ClusterRecord:
     dropped: bool = False
     """Whether the run no longer uses the cluster: its tasks were cleared, or the cluster was a duplicate."""
     instance_seconds: dict[str, float] = field(default_factory=dict)
-    """Total seconds of the instances, by type and market. Empty until the cluster has ended, or if EMR did not say."""
+    """Running time of the instances in seconds, summed for each instance type and market. Empty until the cluster has
+    ended, and if EMR did not report the times."""
     region: str | None = None
     is_embedded: bool = False
     """Whether the cluster is one of the embedded EMR, which costs nothing."""
     used: dict[str, Any] | None = None
-    """A `ClusterUse`: when the instances and the run's steps ran, and the hourly prices. None while
+    """The fields of a `ClusterUse`: when the instances and the run's steps ran, and the hourly prices. None while
     `instance_seconds` is empty."""
 
     @property
@@ -63,7 +64,8 @@ class ClusterRecords:
         """Return the records in the order of their numbers.
 
         Args:
-            problems: Receives a line for each record that cannot be read. Without a list, the first error is raised.
+            problems: A list that receives a line for each record that cannot be read. If it is None, the first error is
+                raised instead.
         """
         found: list[ClusterRecord] = []
         try:
@@ -88,7 +90,7 @@ class ClusterRecords:
             number += 1
 
     def change(self, record: ClusterRecord, **values: Any) -> ClusterRecord:
-        """Write a record in place of its earlier content."""
+        """Write a record with the changed `values` in place of its earlier content, and return it."""
         changed = replace(record, **values)
         self._store.write_json(self._uri(changed), asdict(changed))
         return changed

@@ -36,7 +36,7 @@ _TAG_CHARACTERS = " +:/@"
 _EXPIRY_TAG = "nightjar:expires"
 _INSTANCE_TYPES = ("primary_instance_types", "core_instance_types", "task_instance_types")
 _MANAGED_POLICY_TAG = {"for-use-with-amazon-emr-managed-policies": "true"}
-"""AWS's policy for the service role, AmazonEMRServicePolicy_v2, only covers resources with this tag."""
+"""AWS's policy for EMR's service role, AmazonEMRServicePolicy_v2, covers only resources that have this tag."""
 _FIXED = {
     # An all-reduce worker group needs all of its slots at once, so the number of executors is fixed.
     "spark.dynamicAllocation.enabled": "false",
@@ -90,7 +90,10 @@ class ClusterIdentity:
 
 
 def name_prefix(project: str) -> str:
-    """Return the prefix of the names of all clusters of `project`. In other projects, names may begin with it, too."""
+    """Return the prefix of the names of all clusters of `project`.
+
+    Clusters of another project may have this prefix, too: `nightjar-a` is a prefix of `nightjar-ab`.
+    """
     return f"nightjar-{project}"
 
 
@@ -116,7 +119,10 @@ def expiry_time(cluster: Mapping[str, Any]) -> datetime | None:
 
 
 def time_to_live(config: Config) -> timedelta:
-    """Return how long a run's cluster may live: at least as long as its start and all of its steps may take."""
+    """Return the time after which a run's cluster expires.
+
+    It is `cluster.time_to_live_hours`, or the sum of the time limits of the start and of all steps if that is longer.
+    """
     steps = timedelta(seconds=START_LIMIT_SECONDS + len(config.steps) * config.cluster.step_timeout_seconds)
     return max(steps, timedelta(hours=config.cluster.time_to_live_hours or 0))
 
@@ -124,9 +130,10 @@ def time_to_live(config: Config) -> timedelta:
 def run_job_flow(
     config: Config, identity: ClusterIdentity, now: datetime, package_uri: str, region: str | None = None
 ) -> dict[str, Any]:
-    """Return the RunJobFlow request for a run's cluster. EMR itself terminates the cluster when it is idle for long.
+    """Return the RunJobFlow request for a run's cluster. EMR itself terminates a cluster that is idle for too long.
 
-    Driver and executors get the `region` from the environment. Otherwise they would send requests for S3 to us-east-1.
+    The request sets `region` in the environment of driver and executors. Otherwise they would send requests for S3 to
+    us-east-1.
     """
     cluster = config.cluster
     expires = (now + time_to_live(config)).astimezone(UTC).isoformat(timespec="seconds")
@@ -287,7 +294,7 @@ def attempt_of(step: Mapping[str, Any]) -> tuple[Run, int] | None:
 
 
 def cancel_steps(cluster_id: str, step_ids: Sequence[str]) -> dict[str, Any]:
-    """Return the CancelSteps request. It terminates the process, since a driver may ignore an interrupt."""
+    """Return the CancelSteps request. EMR then terminates the driver, because a driver may ignore an interrupt."""
     return {"ClusterId": cluster_id, "StepIds": list(step_ids), "StepCancellationOption": "TERMINATE_PROCESS"}
 
 

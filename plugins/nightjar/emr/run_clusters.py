@@ -1,8 +1,8 @@
 """The clusters of one run: create, replace and terminate them.
 
 A run has one cluster at a time. A lost cluster is replaced, at most `MAX_LOST` times. If AWS had no capacity for a
-cluster, or its bootstrap action failed, it is replaced by a cluster with other instance types. A cluster that a person,
-the reaper or a wrong request ended is not replaced.
+cluster, or its bootstrap action failed, it is replaced by a cluster with other instance types. A cluster is not
+replaced if a person or the reaper ended it, or if EMR ended it because the request was wrong.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class RunClusters:
         return ids
 
     def _metered(self, cluster_id: str | None) -> dict[str, Any]:
-        """Return the use of a cluster as fields of its record. Return {} if EMR does not answer: only bills need it."""
+        """Return the use of a cluster as fields of its record, for the bill. Return {} if EMR does not answer."""
         used = meter(self._client, self._identity.run, cluster_id, self._store) if cluster_id else None
         if used is None:
             return {}
@@ -148,7 +148,7 @@ class RunClusters:
         return {"used": asdict(used), "instance_seconds": rounded, "region": used.region}
 
     def end_leftovers(self) -> list[str]:
-        """Try once more to end clusters that may still run. Return a line about those left, or [] if all have ended."""
+        """Try once more to end clusters that may still run. Return [] if all have ended, else a line about the rest."""
         left: list[str] = []
         records = [each for each in self._records.read(left) if not each.borrowed]
         left += clusters.still_running(self._client, [each.cluster_id for each in records if each.cluster_id])
@@ -171,7 +171,7 @@ class RunClusters:
         return cluster_id
 
     def _find_unrecorded(self, records: Sequence[ClusterRecord]) -> list[str]:
-        """Return the run's active cluster if EMR lists one that is not in the record, else [].
+        """Return a list with the id of the run's active cluster that EMR lists but the record does not. Else return [].
 
         Such a cluster exists if EMR's answer or the record was lost.
         """
@@ -180,9 +180,9 @@ class RunClusters:
         return self._keep_one(listed[0], listed) if listed else []
 
     def _await_answers(self, waiting: Sequence[ClusterRecord]) -> None:
-        """Wait until requests without an answer have one: another process records it, or EMR lists the cluster.
+        """Wait until each open request has an answer: another process records the answer, or EMR lists the cluster.
 
-        A request without an answer after `SETTLE_SECONDS` counts as a request that had no effect.
+        A request that has no answer after `SETTLE_SECONDS` is recorded as one that had no effect.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while waiting:
@@ -227,11 +227,11 @@ class RunClusters:
         return created
 
     def _add_record(self, **fields: Any) -> ClusterRecord:
-        """Add a cluster that was requested for the run to the record."""
+        """Add a file for one more cluster to the record of the run's clusters, and return its content."""
         return self._records.add(is_embedded=not is_on_aws(self._client.meta.endpoint_url), **fields)
 
     def _keep_one(self, kept: str, listed: Sequence[str]) -> list[str]:
-        """Terminate all listed clusters except `kept`, and return [kept]. Afterwards, the record has all of them."""
+        """Terminate all `listed` clusters except `kept`, and return [kept]. Add missing clusters to the record."""
         recorded = {each.cluster_id: each for each in self._records.read()}
         if kept not in recorded:
             self._add_record(cluster_id=kept)

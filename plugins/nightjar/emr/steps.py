@@ -33,7 +33,7 @@ def active_steps(client: EMRClient, cluster_id: str, run: Run, name: str | None 
 
 
 def attempt_numbers(client: EMRClient, cluster_ids: Iterable[str], run: Run, name: str) -> list[int]:
-    """Return the number of each attempt at the step called `name` on these clusters; 0 for a step without a number."""
+    """Return the attempt numbers of a run's steps called `name` on some clusters. A step without a number gives 0."""
     return [
         _number_of(step)
         for cluster_id in cluster_ids
@@ -58,7 +58,7 @@ def submit_step(client: EMRClient, request: Mapping[str, Any]) -> str:
 
 
 def keep_first(client: EMRClient, cluster_id: str, run: Run, name: str, step_id: str) -> str:
-    """Keep the first active step with this name, cancel its duplicates, and return its id.
+    """Cancel all active steps with this name except the oldest one, and return the id of the oldest.
 
     Return `step_id` if no step is active. Duplicates exist if boto3 repeated a request: AddJobFlowSteps has no client
     token.
@@ -76,7 +76,7 @@ def describe_step(client: EMRClient, cluster_id: str, step_id: str) -> Any:
 
 
 def step_spans(client: EMRClient, cluster_id: str, run: Run) -> tuple[StepSpan, ...]:
-    """Return when the attempts at the run's steps on a cluster ran, oldest first, as EMR timed them."""
+    """Return when the attempts at the run's steps on a cluster ran, oldest first. The times are EMR's."""
     found = []
     for step in _steps_of(client, cluster_id, run):
         times = step["Status"].get("Timeline", {})

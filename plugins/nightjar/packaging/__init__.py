@@ -16,8 +16,8 @@ PROVIDED_BY_EMR = frozenset({"pyspark", "py4j"})
 CUDA_PREFIXES = ("nvidia-", "cuda-", "triton")
 """Prefixes of the distributions that torch needs for CUDA."""
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""PyTorch's index of CPU builds, used where pip's configured index has none."""
+"""PyTorch's index of CPU builds. It is used if the index that pip is configured to use has no CPU build."""
 TORCH_CUDA = "cu126"
-"""The build of torch for GPUs: the suffix of its version. The release's driver (CUDA 12.5) runs any CUDA 12 build."""
+"""The version suffix of torch's GPU build. The EMR release's driver, for CUDA 12.5, runs builds for any CUDA 12."""
 TORCH_CUDA_INDEX = f"https://download.pytorch.org/whl/{TORCH_CUDA}"
 """PyTorch's index of the builds for `TORCH_CUDA`."""

@@ -36,7 +36,7 @@ class PackageError(InputError):
 
 @dataclass(frozen=True)
 class Package:
-    """The files of a package by name."""
+    """The content of a package: a dict from file name to bytes, and the hash that names the package."""
 
     sha256: str
     """Hash of ``SHA256SUMS``, and name of the package's folder in the lake."""
@@ -69,12 +69,12 @@ def build(root: Path = PROJECT_ROOT) -> Package:
 
 
 def sums(hashes: Mapping[str, str]) -> bytes:
-    """Return the hashes of files by name, in the format of ``sha256sum --check``."""
+    """Return `hashes`, a dict from file name to hash, as lines in the format of ``sha256sum --check``."""
     return "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(hashes.items())).encode()
 
 
 def zip_bytes(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip of `files` by name, in the order given.
+    """Return a zip archive of `files`, a dict from name to content, in the order given.
 
     Entries have a fixed date, system and file mode. They are stored uncompressed because versions of zlib differ in
     their output.
@@ -99,7 +99,7 @@ def _check_imports(root: Path, locked: str) -> None:
 
 
 def _code(root: Path) -> dict[str, bytes]:
-    """Return the modules, presets and templates of `jobs` by their paths below `root`."""
+    """Return a dict from path below `root` to content, with the modules, presets and templates of `jobs`."""
     paths = (path for path in (root / "jobs").rglob("*") if path.suffix in PACKED_SUFFIXES and path.is_file())
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 

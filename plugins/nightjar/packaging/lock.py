@@ -22,7 +22,7 @@ class Pin:
 
 
 def read(text: str) -> dict[str, list[Pin]]:
-    """Return the pins of a lock by the normalized name of the distribution."""
+    """Return a dict from the normalized name of each distribution in a lock to the distribution's pins."""
     pins: dict[str, list[Pin]] = {}
     for block in _blocks(text):
         if found := _PIN.match(block):

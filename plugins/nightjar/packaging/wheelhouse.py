@@ -58,7 +58,7 @@ def _download_locked(target: Target, locked: str, folder: Path) -> None:
 
 
 def _download_torch(target: Target, locked: str, torch: list[lock.Pin], folder: Path) -> None:
-    """Download torch: only the CPU build, or the build for GPUs with its CUDA distributions."""
+    """Download the CPU build of torch, or the build for GPUs together with the CUDA distributions that it needs."""
     if target.torch_build == "cuda":
         index, checked = TORCH_CUDA_INDEX, ["--require-hashes"] if all(pin.hashes for pin in torch) else []
         constraints = [] if checked else [f"{pin.name}=={pin.version}" for pin in target.pins(locked)]

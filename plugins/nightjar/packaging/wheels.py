@@ -71,7 +71,7 @@ class Target:
 
 
 def check_names(names: Collection[str], target: Target, locked: str, torch_version: str) -> dict[str, str]:
-    """Check wheels by their file names, and return the file name of each distribution."""
+    """Check wheels by their file names. Return a dict from each distribution to the file name of its wheel."""
     files: dict[str, str] = {}
     pins = {pin.name: pin for pin in target.pins(locked)}
     for name in sorted(names):
@@ -95,7 +95,7 @@ def check_names(names: Collection[str], target: Target, locked: str, torch_versi
 def check_folder(
     folder: Path, target: Target, locked: str, torch_version: str, torch_pins: Collection[lock.Pin] = ()
 ) -> dict[str, str]:
-    """Check the wheels in a folder by file name and hash, and return the hash of each file.
+    """Check the wheels in a folder by file name and hash. Return a dict from file name to hash.
 
     A pin of `torch_pins` without hashes is not checked.
     """

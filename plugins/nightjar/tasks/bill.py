@@ -1,4 +1,4 @@
-"""Write the bill of a run into its statistics. It is written again after the clusters have ended, and is then final."""
+"""Write the bill of a run into its statistics: an interim bill, and the final one after the clusters have ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def record_bill(run: Run, store: Store) -> Bill | None:
-    """Write the bill of a run into its statistics, and return it. Without a cluster of its own, return None."""
+    """Write the bill of a run into its statistics, and return it. Return None if the run has no cluster of its own."""
     bill = read_bill(run, store, is_running=True)
     if bill is None:
         return None

@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Expected:
-    """The estimate of a run, and the content of ``budget.json``, by which training keeps to the budget."""
+    """The estimate of a run, and the content of ``budget.json``, which training reads to stay within the budget."""
 
     estimate: Estimate
     budget: dict[str, Any] | None
 
 
 def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expected:
-    """Estimate a run, check the estimate against the run's budgets, and return it.
+    """Estimate a run and check the estimate against the run's budgets. Return the estimate and the budget.
 
     Args:
         config: The run's configuration.
@@ -54,10 +54,10 @@ def expect(config: Config, run: Run, corpus: Listing, start: str | None) -> Expe
 
 
 def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | None:
-    """Return the share of a corpus, in bytes, that is in files which the model at `start` was not trained on.
+    """Return the share of a corpus's bytes that are in new files: files that the model at `start` was not trained on.
 
-    Files are compared by name and size. Return None if the share is not known. It is not known either if every size
-    occurred before, because the files may only have been renamed.
+    Files are compared by name and size. Return None if the share is not known. It also counts as not known if the size
+    of every file occurred before, because the files may only have been renamed.
     """
     known = files_behind(start, Lake(run.lake_uri), aws.store()) if start else None
     if known is None or {source.size for source in corpus.sources} <= {each["size"] for each in known}:
@@ -67,7 +67,7 @@ def share_of_new_text(corpus: Listing, start: str | None, run: Run) -> float | N
 
 
 def record(run: Run, expected: Expected) -> None:
-    """Write the estimate beside the configuration if an earlier start has not done so. Always write the budget anew."""
+    """Write the estimate of a run, unless an earlier start of the run wrote one. Always replace ``budget.json``."""
     store = aws.store()
     store.publish(run.estimate, to_json(expected.estimate.to_json(), run.estimate))
     if expected.budget is not None:
@@ -77,9 +77,9 @@ def record(run: Run, expected: Expected) -> None:
 
 
 def longest_seconds(config: Config) -> float:
-    """Return the longest life of a cluster, in seconds, that the limits in the settings allow.
+    """Return the longest time, in seconds, that a cluster can run within the time limits in the settings.
 
-    The limit of training is `train.max_seconds` if that is lower than the limit of a step.
+    For training, the limit is `train.max_seconds` or the time limit of a step, whichever is lower.
     """
     limit = float(config.cluster.step_timeout_seconds)
     training = min(limit, config.train.max_seconds or limit)

@@ -38,15 +38,15 @@ from nightjar.tasks.unchanged import MadeOf
 log = logging.getLogger(__name__)
 
 _NO_URI = re.compile(r"""[\s\x00-\x1f\x7f"<>\\^`{|}\[\]%#?,*]""")
-"""Matches characters that java.net.URI refuses, that spark-submit treats as the end of a name, or that Hadoop decodes.
-"""
+"""Matches the characters that a lake's URI must not contain: java.net.URI refuses them, spark-submit ends the name
+there, or Hadoop decodes them."""
 SCAN_BYTES = 64 * 2**20
-"""Number of bytes of a corpus that are checked to be UTF-8. The tokenize step checks all of it."""
+"""Number of bytes of a corpus that preflight checks to be UTF-8. The step `tokenize` checks the whole corpus."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that may start."""
+    """A run whose inputs were checked, with the decision whether it has anything to do."""
 
     config: Config
     """The run's configuration, as it is in the lake."""
@@ -54,7 +54,7 @@ class Prepared:
     """The hashes of corpus, code and settings. Empty if the run trains no model: such a run is never skipped."""
     same_as: str | None
     """The folder of an earlier successful run with the same hashes, or None. If it is set, this run has nothing to do,
-    and nothing of it is in the lake."""
+    and `prepare` has written nothing to the lake."""
 
 
 def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepared:
@@ -90,7 +90,7 @@ def prepare(config: Config, run: Run, *, skips_unchanged: bool = False) -> Prepa
 
 
 def check_can_wait() -> None:
-    """Check that Airflow's triggerer can wait for a cluster and its steps: it needs an optional package for that."""
+    """Check that Airflow has the optional package aiobotocore, which its triggerer needs to wait for EMR steps."""
     if importlib.util.find_spec("aiobotocore") is None:
         raise InputError(
             "Airflow has no aiobotocore, so its triggerer cannot wait for EMR: install"
@@ -144,7 +144,10 @@ def check_contents(
     max_bytes: int = SCAN_BYTES,
     block_bytes: int = 2**20,
 ) -> None:
-    """Check that the first `max_bytes` of a corpus are text and UTF-8, except for compressed files and Parquet."""
+    """Check that the first `max_bytes` of a corpus are text, and UTF-8 if `tokenize.invalid_utf8` is `refuse`.
+
+    Compressed files and Parquet files are not checked.
+    """
     for source in filter(_is_plain, sources):
         if max_bytes <= 0:
             return
@@ -162,7 +165,10 @@ def check_contents(
 
 
 def check_files(config: Config, lake: Lake) -> str | None:
-    """Check all other files and models that the settings name. Return the model that the run starts from or uses."""
+    """Check all files and models that the settings name, besides the corpus.
+
+    Return the URI of the model that training starts from or that the run uses, or None if there is none.
+    """
     with _input_error("a file that the settings name cannot be read"):
         prompts, model = check_inputs(config, lake, aws.store())
     log.info("Prompts: %d", len(prompts))
@@ -170,7 +176,7 @@ def check_files(config: Config, lake: Lake) -> str | None:
 
 
 def check_submittable(lake: Lake) -> None:
-    """Check that spark-submit accepts the URIs of files in the lake. The check also applies to the embedded EMR."""
+    """Check that spark-submit on EMR accepts the lake's URI. The check also applies with the embedded EMR."""
     refused = sorted(set(_NO_URI.findall(lake.uri))) if is_s3(lake.uri) else []
     if refused:
         shown = " ".join(repr(character) for character in refused)
@@ -200,13 +206,13 @@ def check_reachable(config: Config, lake: Lake, emr_endpoint_url: str) -> None:
 
 
 def _is_plain(source: Source) -> bool:
-    """Return whether the bytes of a file are the text itself."""
+    """Return whether a file contains plain text: it is not compressed and not a Parquet file."""
     return source.format != "parquet" and source.compression is None
 
 
 @contextmanager
 def _input_error(message: str) -> Iterator[None]:
-    """Convert an error of the disk or of AWS into an `InputError` whose message starts with `message`."""
+    """Convert an error from the disk or from AWS into an `InputError` whose message starts with `message`."""
     try:
         yield
     except (OSError, BotoCoreError) as error:

@@ -1,7 +1,7 @@
 """Promotion: decide whether the model of a run becomes the champion of its pipeline.
 
 The step `score` has measured the model and the champion on the same documents. The decision and its numbers are kept in
-the run's folder, also if the previous champion stays.
+the run's folder, even if the previous champion stays.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 
 def promote(run: Run, by: str, config: Config, *, request: str = "", store: Store | None = None) -> dict[str, Any]:
-    """Make the run's model the champion of its pipeline if it is better than the present champion.
+    """Make the run's model the champion of its pipeline if the model is better than the current champion.
 
-    The model is copied to the promoted models first. The model of a run without the step `score` can only become the
-    first champion of its pipeline.
+    The model is first copied to `Lake.models`, the folder of the promoted models. The model of a run without
+    the step `score` can only become the first champion of its pipeline.
 
     Args:
         run: The run.
-        by: Who or what promotes it, for the history.
+        by: Who or what promotes the model, for the history of the champion.
         config: The run's configuration.
-        request: An id of the request. If the last change of the champion has this id, nothing is changed again.
+        request: An id of this promotion. If the last change of the champion has the same id, nothing is changed.
         store: The store of the lake.
 
     Returns:
@@ -63,14 +63,14 @@ def promote(run: Run, by: str, config: Config, *, request: str = "", store: Stor
     metrics = finite({"bits_per_byte": bits, "valid_loss": stats.get("valid_loss"), **numbers})
     change = Change("promoted", model, run.folder, utc_now(), by, why, metrics, request)
     if not change_champion(pipeline, champion, version, change, store):
-        raise NightjarError(f"{pipeline.champion}: another program changed it meanwhile; clear this task")
+        raise NightjarError(f"{pipeline.champion}: another program changed it in the meantime; clear this task")
     return _decided(run, store, promoted=True, why=why, model=model, **numbers)
 
 
 def _read_scores(run: Run, config: Config, store: Store) -> Scores:
-    """Return the scores of the run's model. If the run has no step `score`, they have no documents.
+    """Return the scores of the run's model.
 
-    The scores then say why the model was not compared.
+    If the run has no step `score`, return scores without documents, which say why the model was not compared.
     """
     model = store.read_manifest(run.model)
     if SCORE not in config.steps:
@@ -103,7 +103,7 @@ def _measure_text(run: Run, settings: PromotionConfig, store: Store) -> gate.Tex
 
 
 def _baselines(stats: dict[str, Any], settings: PromotionConfig) -> dict[str, tuple[float, float]]:
-    """Return the baselines to beat, by their names, with the model's loss and the baseline's."""
+    """Return the baselines to beat: a dict from a baseline's name to the model's loss and the baseline's loss."""
     loss = stats.get("valid_loss")
     left_out = {"bigram"} if settings.baseline == "unigram" else set()
     return {
@@ -114,7 +114,7 @@ def _baselines(stats: dict[str, Any], settings: PromotionConfig) -> dict[str, tu
 
 
 def _reason_to_keep(champion: Champion | None, scores: Scores, gain: gate.Gain | None, config: Config, run: Run) -> str:
-    """Return why the champion stays, or "" if it does not."""
+    """Return why the current champion stays, or "" if the run's model may replace it."""
     if champion is None:
         return ""
     if scores.not_compared:
@@ -136,7 +136,7 @@ def _why(bits_per_byte: float | None, gain: gate.Gain | None) -> str:
 
 
 def _decided(run: Run, store: Store, *, promoted: bool, why: str, model: str | None, **numbers: Any) -> dict[str, Any]:
-    """Log the decision, keep it in the run's statistics, and return it."""
+    """Log the decision, write it to the run's folder and report, and return it."""
     log.info("%s: %s", "Promoted" if promoted else "Not promoted", why)
     decision: dict[str, Any] = finite({"promoted": promoted, "why": why, "model": model, **numbers})
     store.write_json(run.promotion, {**decision, "time": utc_now()})

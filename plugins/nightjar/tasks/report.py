@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def write_report(run: Run, store: Store, failed: Mapping[str, str | None] | None = None) -> None:
-    """Write the report of a run that is over. An error is logged: it must not keep the statistics from being copied."""
+    """Write the report of a run that is over. An error is only logged, so that the statistics are still copied."""
     try:
         report = read_report(run, store, is_over=True)
-        is_explained = report.summary.cause is not None and "failure" not in report.stats  # by a step
+        is_explained = report.summary.cause is not None and "failure" not in report.stats  # by the failed step itself
         if report.summary.status is not Status.DONE and not is_explained:
             cause = cause_of_cluster(run, store) or _cause_in_airflow(failed or {})
             report = report.failed_by(cause)
@@ -35,7 +35,10 @@ def write_report(run: Run, store: Store, failed: Mapping[str, str | None] | None
 
 
 def _cause_in_airflow(failed: Mapping[str, str | None]) -> str | None:
-    """Return the first known cause of a failed task, or a reference to a task's log. Return None if no task failed."""
+    """Return the first known cause in `failed`, a dict from failed task to cause.
+
+    Return a reference to a task's log if no cause is known, and None if no task failed.
+    """
     for task, cause in failed.items():
         if cause:
             return cause if cause.startswith(task) else f"{task}: {cause}"

@@ -26,7 +26,7 @@ from nightjar.tasks.report import write_report
 log = logging.getLogger(__name__)
 
 SUMMARY = (*(name for _, name in SUMMARY_METRICS), "seconds", *names(BillStats, Show.SUMMARY))
-"""The metrics that the task ``pull_stats`` returns; the seconds are those of each step."""
+"""The metrics that the task ``pull_stats`` returns. `seconds` are the seconds of each pipeline step."""
 
 
 def verify_step(step: str, run: Run, store: Store) -> Manifest:
@@ -35,7 +35,10 @@ def verify_step(step: str, run: Run, store: Store) -> Manifest:
 
 
 def find_finished(step: str, run: Run, store: Store) -> Manifest | None:
-    """Return the manifest of a step's output, or None if the output is incomplete or was made with another model."""
+    """Return the manifest of a step's output.
+
+    Return None if the output is incomplete, or if it was made with another model than the run's current one.
+    """
     try:
         manifest = verify_step(step, run, store)
         model = manifest.inputs.get("model")
@@ -45,7 +48,7 @@ def find_finished(step: str, run: Run, store: Store) -> Manifest | None:
 
 
 def _present_model(run: Run, store: Store) -> str | None:
-    """Return the hash of the weights of the model that a run uses or has trained; None if there is none.
+    """Return the hash of the weights of the model that a run uses or has trained, or None without a model.
 
     Raises:
         DamagedError: if a file of the trained model is missing.
@@ -92,18 +95,18 @@ def _output_uri(step: str, run: Run, store: Store) -> str:
 
 
 def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | None = None) -> dict[str, Any]:
-    """Write the run's report, and copy its statistics to a folder in `stats_dir`; return a summary for XCom.
+    """Write the run's report, and copy the run's statistics to a folder in `stats_dir`. Return a summary for XCom.
 
-    The folder has the names of the run's folder in the lake: ``<stats_dir>/<project>/<pipeline>/<run>/``.
+    The folder's path below `stats_dir` is the same as in the lake: ``<stats_dir>/<project>/<pipeline>/<run>/``.
 
     Args:
         run: The run.
         stats_dir: The folder for the copies of all runs.
-        failed: The tasks that failed, each with its cause, or None if the cause is not known. They explain the failure
-            of a run whose own files have no cause.
+        failed: A dict from each failed task to the cause, or to None if the cause is not known. The report gives such a
+            cause if the run's own files have none.
 
     Raises:
-        DamagedError: if the name of a file leads out of the folders. The other files are copied before.
+        DamagedError: if the name of a file leads out of the folders. All other files are copied first.
     """
     store, folder_uri = aws.store(), join(to_uri(str(stats_dir)), run.folder)
     bill.record_tolerantly(run, store)
@@ -131,7 +134,7 @@ def pull_stats(run: Run, stats_dir: Path, failed: Mapping[str, str | None] | Non
 def storable(value: Any) -> Any:
     """Return a JSON value in a form that any database of Airflow can store. Numbers that are not finite become None.
 
-    PostgreSQL refuses NUL, which a model may generate, NaN and infinities, and halves of surrogate pairs.
+    PostgreSQL refuses NUL characters, lone surrogates, NaN and infinities. A model may generate NUL characters.
     """
     if isinstance(value, str):
         return value.replace("\0", "\ufffd").encode(errors="replace").decode()
@@ -155,7 +158,8 @@ def read_stats(run: Run, store: Store) -> dict[str, Any]:
 def check_run(planned: Sequence[str] | None, states: Mapping[str, str | None], left_running: Sequence[str]) -> None:
     """Check that every planned task and the task that ends the cluster succeeded, and that no cluster may still run.
 
-    If a user marks a run as failed, Airflow skips its open tasks and would count the run as successful.
+    If a user marks a run as failed, Airflow skips the run's open tasks. Without this check, the run would then count
+    as successful.
 
     Raises:
         FinalError: if a task did not succeed. The message names these tasks and the clusters that may still run.

@@ -2,8 +2,8 @@
 
 `Pipeline.last` records the successful runs of a pipeline since its corpus or code last changed. So the next nightly run
 still has nothing to do if a trial with other settings ran in between. Files of the corpus count as the same if their
-names, sizes and modification times are the same, so no file is read here. A file that is written again counts as
-changed.
+names, sizes and modification times are the same, so no file is read here. A file that is written again
+counts as changed, even with the same content.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from nightjar.packaging.build import build
 log = logging.getLogger(__name__)
 
 MadeOf = Mapping[str, str]
-"""The hashes of the corpus, of the code and of the settings, by these names."""
+"""What a run is made of: a dict with the keys `corpus`, `code` and `settings`, and a hash for each."""
 _SHARED = ("corpus", "code")
-"""The hashes that all runs of a record have in common."""
+"""The hashes that all runs in the file `Pipeline.last` have in common."""
 MOST_RUNS = 100
-"""Maximum number of runs in a record. A sweep over settings has many runs."""
+"""Maximum number of runs in the file `Pipeline.last`. A sweep over settings has many runs."""
 
 
 def describe(config: Config, run: Run, sources: Sequence[Source], package_root: Path) -> MadeOf:
@@ -54,7 +54,7 @@ def find_same(run: Run, made_of: MadeOf, store: Store) -> str | None:
 
 
 def record(run: Run, made_of: MadeOf, store: Store) -> None:
-    """Record that a run was successful, with its hashes."""
+    """Record in `Pipeline.last` that a run with these hashes was successful."""
     pipeline = Pipeline.of(run)
     runs = {**_read(pipeline, made_of, store), made_of["settings"]: run.folder}
     latest = dict(list(runs.items())[-MOST_RUNS:])
@@ -63,9 +63,9 @@ def record(run: Run, made_of: MadeOf, store: Store) -> None:
 
 
 def _read(pipeline: Pipeline, made_of: MadeOf, store: Store) -> dict[str, str]:
-    """Return the successful runs of a pipeline with this corpus and this code, by the hash of their settings.
+    """Return a dict from the hash of settings to the successful run with these settings, and this corpus and code.
 
-    A record that is missing or damaged counts as one without runs: the run then does its work.
+    Return {} if the file `Pipeline.last` is missing or damaged. The current run is then not skipped.
     """
     try:
         last = store.read_json(pipeline.last)

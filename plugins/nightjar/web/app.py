@@ -39,7 +39,7 @@ def refuse(request: Request, error: HTTPException) -> Response:
 
 @app.exception_handler(RequestValidationError)
 def refuse_values(request: Request, error: RequestValidationError) -> Response:
-    """Answer a request that has wrong values: name the first of them."""
+    """Answer a request whose parameters have wrong values. The answer names the first wrong parameter."""
     first = error.errors()[0]
     text = f"{first['loc'][-1]}: {first['msg']}"
     return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "This address has a wrong value", text)
@@ -48,7 +48,7 @@ def refuse_values(request: Request, error: RequestValidationError) -> Response:
 @app.exception_handler(NightjarError)
 @app.exception_handler(OSError)
 def explain(request: Request, error: Exception) -> Response:
-    """Answer a request for which the lake cannot be read: give the reason."""
+    """Answer a request that failed because the lake cannot be read. The answer gives the reason."""
     text = one_line(error, MOST_CHARACTERS)
     log.warning("%s: %s", request.url.path, text)
     return _answer(request, HTTPStatus.BAD_GATEWAY, "The lake cannot be read", text)

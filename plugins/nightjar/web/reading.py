@@ -47,7 +47,7 @@ MOST_REPORTS = 16
 
 
 class ShownStore(Store):
-    """The store of a lake for its pages: a link that leads out of the lake's folders counts as a missing file."""
+    """The store of a lake for the pages. A symbolic link that leads out of the lake's folders counts as missing."""
 
     def __init__(self, lake: Lake, retry_seconds: float) -> None:
         super().__init__(aws.s3_client, retry_seconds=retry_seconds)
@@ -110,7 +110,7 @@ class LakeReader:
 
     Args:
         lake: The lake.
-        file: The file that keeps the summaries of runs for the next process. By default in this user's cache folder.
+        file: A file in which the summaries of runs are kept for later processes. Default: in the user's cache folder.
         patience_seconds: How long a request waits for the first read of the lake.
         retry_seconds: How long a failed request to S3 is retried.
     """
@@ -133,7 +133,7 @@ class LakeReader:
         self._reports: OrderedDict[str, _Kept] = OrderedDict()
 
     def page(self, query: Query) -> Page | None:
-        """Return a page of the list, or None while the lake is read for the first time."""
+        """Return a page of the list of runs. Return None if the first read of the lake is still in progress."""
         with self._guard:
             if self._first is None:
                 self._first = _in_background(lambda: self._catalog.page(query))
@@ -152,7 +152,7 @@ class LakeReader:
             return self._catalog.page(query)
 
     def _forget(self, failed: Future[Page]) -> None:
-        """Forget a failed first read, so that the next request reads the lake again."""
+        """Discard the first read of the lake if it failed, so that the next request reads the lake again."""
         with self._guard:
             if self._first is failed:
                 self._first = None
@@ -173,7 +173,7 @@ class LakeReader:
         return run
 
     def report(self, run: Run) -> tuple[Report, float]:
-        """Return the report of a run, and for how many seconds the report is reused."""
+        """Return the report of a run, and the number of seconds for which the report is reused."""
         with self._guard:
             kept = self._reports.setdefault(run.folder, _Kept(LiveParts(run, self.store)))
             self._reports.move_to_end(run.folder)

@@ -24,7 +24,7 @@ OF_PAGES = OF_FILES | {
 }
 """The headers of pages made from templates. They let a browser load styles and scripts only from this server."""
 ASSETS = {"style.css": "text/css", "page.css": "text/css", "page.js": "text/javascript"}
-"""The files that pages load, with their types."""
+"""The files that pages load: a dict from file name to MIME type."""
 
 
 def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **values: Any) -> HTMLResponse:
@@ -36,7 +36,7 @@ def respond(request: Request, template: str, status: int = HTTPStatus.OK, /, **v
 
 
 def message(request: Request, status: int, title: str, text: str) -> HTMLResponse:
-    """Return a page that says why there is nothing else to show."""
+    """Return a page with only a title and a text, such as the reason why a page cannot be shown."""
     return respond(request, "message.html", status, title=title, text=text)
 
 
@@ -50,7 +50,7 @@ def asset(name: str) -> Response:
 
 @cache
 def _content(name: str) -> bytes:
-    if name == "style.css":  # also the report's
+    if name == "style.css":  # the report uses this file, too
         return (report.template(name) or "").encode()
     return (files("nightjar.web") / "static" / name).read_bytes()
 
@@ -61,7 +61,7 @@ def _version(name: str) -> str:
 
 
 def _template(name: str) -> str | None:
-    """Return the text of a template: one of this package's, or one of the report's."""
+    """Return the text of a template of this package, or else of the report. Return None if neither has the template."""
     file = files("nightjar.web") / "templates" / name
     return file.read_text("utf-8") if file.is_file() else report.template(name)
 

@@ -42,7 +42,7 @@ RUN_SECONDS = {Status.RUNNING: 3.0, Status.UNFINISHED: 15.0}
 WAIT_SECONDS = 5.0
 """Time between two checks for a run that is not in the lake yet."""
 _BELOW = "cost_usd"
-"""The column whose values are shown below the instance time, because a window is not wide enough for all columns."""
+"""The column whose values are shown below the instance time. A window is too narrow for a column of its own."""
 _FILES: Mapping[str, Callable[[Run], str]] = {
     "report": lambda run: run.report,
     "metrics.csv": lambda run: join(run.stats, "metrics.csv"),
@@ -50,7 +50,7 @@ _FILES: Mapping[str, Callable[[Run], str]] = {
     "configuration": lambda run: run.config,
     "generated text": lambda run: join(run.generate, "generated.txt"),
 }
-"""The files that a run's page has links to, by their labels."""
+"""The files to which a run's page links: a dict from the link's label to a function that returns the file's URI."""
 _READ_ITS_RUNS = Depends(requires_access_dag("GET", DagAccessEntity.RUN))  # of the DAG that the address names
 
 router = APIRouter(dependencies=[READ_RUNS])
@@ -92,7 +92,7 @@ def list_runs(
 
 
 def _column(key: SortKey, label: str, chosen: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return a column's key, its label, its order as ``aria-sort`` names it, and the query that sorts by it."""
+    """Return a column's key, its label, its value of ``aria-sort``, and the query string that sorts by the column."""
     is_chosen = key == chosen["sort"]
     order = {"asc": "desc", "desc": "asc"}[chosen["order"]] if is_chosen else "desc" if key == "started" else "asc"
     state = {"asc": "ascending", "desc": "descending"}[chosen["order"]] if is_chosen else ""
@@ -100,7 +100,7 @@ def _column(key: SortKey, label: str, chosen: dict[str, Any]) -> tuple[str, str,
 
 
 def _query(chosen: dict[str, Any], **changes: object) -> str:
-    """Return the query string of an address, with some values changed and without empty values."""
+    """Return `chosen`, updated with `changes`, as the query string of an address. Empty values are left out."""
     values = {key: value for key, value in {**chosen, **changes}.items() if value}
     return urlencode(values, doseq=True)
 
@@ -132,7 +132,7 @@ def show_dag_run(
     run_id: Annotated[str, Value(min_length=1, max_length=1000)],
     part: Literal["live"] | None = None,
 ) -> Response:
-    """Return the page for the tab of a DAG run in Airflow. Before the first task has begun, it is a page that waits."""
+    """Return the page for the tab of a DAG run in Airflow. If the lake does not have the run, the page waits for it."""
     try:
         run = settings.load().run(dag_id, run_id)
         run = located(run, source.lake.earlier_run(run_id), source.store)
@@ -146,7 +146,7 @@ def show_dag_run(
 
 @router.get("/runs/show/{folder:path}")
 def show_run(request: Request, source: Source, folder: str, part: Literal["live"] | None = None) -> Response:
-    """Return the page of a run, or only the part that changes while the run goes on."""
+    """Return the page of a run. With `part`, return only the part of it that changes while the run is in progress."""
     return _page_of(request, source, source.run(folder), part, "part=live")
 
 
@@ -164,7 +164,7 @@ def _page_of(request: Request, source: LakeReader, run: Run, part: str | None, q
 
 
 def _links(run: Run, source: LakeReader) -> list[tuple[str, str]]:
-    """Return links to a run's existing files and its clusters' logs: labels, and addresses below the lake's pages."""
+    """Return links to a run's files and its clusters' logs, as pairs of a label and an address below ``/lake/``."""
     here = f"runs/{quote(run.folder)}/"
     found = [("all files", here)]
     for label, uri_of in _FILES.items():

@@ -88,7 +88,7 @@ async def try_model(
 ) -> Response:
     """Stream the continuation of a prompt: events with ``{"text": ...}``, and ``{"error": ...}`` if it fails.
 
-    The stream has the type of events, because Airflow's server compresses other streams, which delays their parts.
+    The stream has the content type of server-sent events. Airflow's server compresses other streams, which delays them.
     """
     if sec_fetch_site not in ("same-origin", "none"):
         raise HTTPException(HTTPStatus.FORBIDDEN, "only the pages of this server may send this request")
@@ -110,7 +110,7 @@ class _Process:
     question: Question
 
     async def events(self) -> AsyncGenerator[bytes, None]:
-        """Yield the text as events while the process writes it. The process ends with this generator."""
+        """Yield the text as events while the process writes it. When the generator is closed, the process is killed."""
         yield b": the process starts\n\n"  # sends the headers
         with tempfile.TemporaryDirectory(prefix="nightjar-try-") as scratch, tempfile.TemporaryFile() as log:
             try:
@@ -183,7 +183,7 @@ class _Events(StreamingResponse):
 
 
 async def _read(stream: asyncio.StreamReader, end: float) -> bytes:
-    """Return the bytes that have arrived. Raise TimeoutError at `end`, a time of the event loop."""
+    """Wait for bytes from the stream and return them. Raise TimeoutError at `end`, a time of the event loop."""
     async with asyncio.timeout_at(end):
         return await stream.read(4096)
 

@@ -179,7 +179,7 @@ class RacedStore(Store):
 
 def test_of_two_runs_at_once_one_wins_and_the_other_is_not_compared_with_it(lake):
     rival, slow = finished(lake, "rival", "rival"), finished(lake, "slow", "slow", loss=100.0)
-    with pytest.raises(NightjarError, match="another program changed it meanwhile; clear this task"):
+    with pytest.raises(NightjarError, match="another program changed it in the meantime; clear this task"):
         promote(slow, store=RacedStore(lambda: promote(rival)))
     assert pointer(lake)["run_id"] == "rival"
     decided = promote(slow)
