@@ -18,6 +18,7 @@ from tests.support.headless import run_dag
 pytestmark = pytest.mark.airflow
 
 
+@pytest.mark.long
 def test_a_run_with_nothing_filled_in_trains_on_the_sample_corpus(emr, home, tmp_path):
     """As `make airflow` leaves it: the lake has the sample corpus, and the form its defaults."""
     lake, log = Lake((tmp_path / "lake").as_uri()), tmp_path / "dag.log"

@@ -48,6 +48,7 @@ def loaded(archive: Path) -> tuple[str, str]:
     return log.read_text(), done.stderr
 
 
+@pytest.mark.long
 def test_spark_takes_its_classes_from_the_archive(archive: Path) -> None:
     archive.symlink_to(made_by_setup())
     classes, _ = loaded(archive)

@@ -87,6 +87,7 @@ def finished(text, tmp_path_factory):
     return run(text, lake_path), Lake(to_uri(str(lake_path)))
 
 
+@pytest.mark.long
 def test_a_run_leaves_statistics_model_and_text(finished):
     done, home = finished
     assert done.returncode == 0, done.stderr
@@ -119,6 +120,7 @@ def test_settings_of_the_environment_apply_below_those_of_the_command(text, tmp_
     assert (config["train"]["seed"], config["windows"]["size"]) == (8, 20000)
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_repeated(finished, text):
     _, home = finished
     before = {info.uri: info.size for info in store.list_files(home.uri) if "/stats/" not in info.uri}
@@ -130,11 +132,13 @@ def test_a_finished_run_is_not_repeated(finished, text):
     assert {uri for uri in after if "/progress/" not in uri} == {uri for uri in before if "/progress/" not in uri}
 
 
+@pytest.mark.long
 def test_a_run_with_another_configuration_is_refused(finished, text):
     _, home = finished
     assert_refused(run(text, home.uri, "--set", "train.seed=99"), "another configuration", "--run-id")
 
 
+@pytest.mark.long
 def test_sample_continues_the_prompt_of_a_run(finished):
     _, home = finished
     arguments = ("sample", "--model", home.run("r").uri, "--prompt", "The man", "--max-new-tokens", 5, "--seed", 3)

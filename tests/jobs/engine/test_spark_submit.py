@@ -94,6 +94,7 @@ def test_a_file_of_properties_wins_and_options_win_over_it(tmp_path):
     assert (found["doubled"], found["group"]) == ([1.0, 2.0], 2)
 
 
+@pytest.mark.long
 def test_without_options_the_settings_of_the_run_hold(tmp_path):
     found = submit(tmp_path, "-c", "spark.dynamicAllocation.enabled=true", master="local[3]")
     assert (found["master"], found["app.name"], found["speculation"]) == ("local[3]", "ours", "false")
