@@ -3,8 +3,8 @@
 Both models are fitted on the training text and evaluated on the validation text. The bigram model predicts
 ``p(next | token) = (pairs + a * p(next)) / (tokens + a)``: counts with a Dirichlet prior around the distribution of
 single tokens (MacKay and Peto 1995). The strength `a` of the prior is the power of two with the lowest loss on a sample
-of training pairs. When a sampled pair is predicted, one of its occurrences is taken out of the counts. Tasks count only
-the pairs that occur in the samples, and the samples have a bounded size.
+of training pairs. When such a pair is predicted, one of its occurrences is taken out of the counts. The loss is that of
+a sample of validation pairs. Tasks count only the pairs that occur in the two samples, whose sizes are bounded.
 """
 
 from __future__ import annotations

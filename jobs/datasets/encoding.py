@@ -73,9 +73,9 @@ def write_token_shards(
 ) -> EncodedSplit:
     """Encode the documents of an input split and write them as shards below `folder_uri`.
 
-    Each shard holds about `tokenize.split_bytes` of text. So a larger split, which is a file that cannot be divided,
-    does not need more memory. If all byte ranges of the split are reused, the written shards equal those in the dataset
-    at `reused_uri`.
+    Each shard holds about `tokenize.split_bytes` of text. A split is larger if it is a file that cannot be divided. It
+    becomes several shards, and does not need more memory. If all byte ranges of the split are reused, the written
+    shards equal those in the dataset at `reused_uri`.
     """
     encoded = EncodedSplit([], {}, Counter())
     batches = _read_split(task, settings, reused_uri, duplicates, encoded.counts)
@@ -157,7 +157,10 @@ def _group_by_size(
 def _encode_group(
     group: Sequence[_PlainDocuments | EncodedDocuments], tokenizer: Tokenizer, settings: TokenizeConfig
 ) -> EncodedDocuments | None:
-    """Return the documents of a group after encoding those that are not encoded yet. Return None if there are none."""
+    """Encode the documents of a group that are not encoded yet, and return all documents of the group.
+
+    Return None if the group has no documents.
+    """
     parts: list[EncodedDocuments] = []
     for is_encoded, run in groupby(group, lambda batch: isinstance(batch, EncodedDocuments)):
         if is_encoded:

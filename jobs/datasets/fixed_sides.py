@@ -8,9 +8,9 @@ A decision never changes. The decisions are in the folder `Pipeline.split`. A ve
   with the side of the documents that have it. Nearly equal documents have at least one key in common.
 
 Each file has two columns: ``key`` (uint64, ascending), which is a document's hash or a MinHash key, and ``side``
-(uint8). A version lists the files of the previous version and new files. The manifest is written after its files, and
-only if no other run has written this version, so a version exists whole or not at all. No file is ever changed or
-deleted. Small files and new ones are merged into another file, so that a version lists few files.
+(uint8). A version lists the files of the previous version and new files. To keep the list short, small files are merged
+with the new ones into another file. No file is ever changed or deleted. The manifest is written after its files, so a
+version exists whole or not at all. It is written only if no other run has written this version.
 """
 
 from __future__ import annotations
@@ -117,7 +117,10 @@ def append(
 
 
 def write_decisions(folder_uri: str, kind: str, keys: Keys, sides: SideCodes) -> FileEntry:
-    """Write a file of decisions of a `kind`. A repeated key must have the same side each time, and is written once."""
+    """Write a file of decisions. `kind` is `SIDES_OF` or `KEYS_OF`.
+
+    `keys` may contain a key several times, always with the same side. The file contains it once.
+    """
     keys, first = np.unique(keys, return_index=True)
     batch = pa.RecordBatch.from_pydict({"key": pa.array(keys), "side": pa.array(sides[first])})
     return store.write_shard(folder_uri, f"{kind}decided.arrow", arrow_file(batch), rows=len(keys))
@@ -146,7 +149,7 @@ def _read_version(pipeline: Pipeline, number: int, uri: str) -> Decisions:
 
 
 def _read(folder_uri: str, entry: FileEntry) -> tuple[Keys, SideCodes]:
-    """Return the memory-mapped columns of a file of decisions. The file stays open for the next shards."""
+    """Return the memory-mapped columns of a file of decisions. The file stays open for later calls."""
     return _open(folder_uri, entry.name, entry.size, entry.sha256)
 
 

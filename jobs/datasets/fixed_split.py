@@ -1,10 +1,10 @@
 """The fixed split: decides once, for all runs of a pipeline, whether a document is for training or validation.
 
-Decisions are appended to the earlier ones before they are used, and never change. A new document gets a draw: a random
-number that depends only on its text and on the pipeline's seed. The document is for validation if its draw is below a
-threshold that never changes. A document that is equal or nearly equal to decided documents gets their side. A document
-that is nearly equal to documents of both sides is left out. New documents that are nearly equal get the side of the
-first of them in the order of the corpus.
+A decision is stored before it is used, and never changes. A new document gets a draw: a random number that depends
+only on its text and on the pipeline's seed. The document is for validation if its draw is below a threshold that never
+changes. There are three exceptions. A document that is equal or nearly equal to decided documents gets their side. New
+documents that are nearly equal to each other get the side of the first of them in the order of the corpus. A document
+that is nearly equal to documents of both sides is left out.
 
 The seed is extended by a number (`FixedSplit.draw`). The first run of a pipeline tries several numbers, which give
 different draws. It keeps the first number that gives a validation share near the wanted share, or else the best one.
@@ -57,10 +57,10 @@ from jobs.sources.fixed_split import check_text, text_rule
 log = logging.getLogger(__name__)
 
 _MAX_DRAWS = 64
-_MAX_LINKED = 1 << 22  # limits near duplicates times draws: fewer draws are tried if there are many near duplicates
+_MAX_LINKED = 1 << 22  # limits draws times near duplicates: with many near duplicates, fewer draws are tried
 _MAX_RACES = 32
 _GROUP_DOCUMENTS = 1 << 18
-_KEYS_VERSION = 1  # of `near_keys` and `Texts.hashes`: if these functions change, equal texts get other keys
+_KEYS_VERSION = 1  # raise it if `near_keys` or `Texts.hashes` changes, as equal texts then get other keys
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
     """Decide the sides of the documents that are new to the run's pipeline, and return the split of `tokens`.
 
     Raises:
-        InputError: if the settings that divide text into documents have changed since the first run of the pipeline.
-            The first run raises it if no draw gives each side at least half of its wanted share.
+        InputError: if the settings that divide text into documents have changed since the first run of the pipeline;
+            in the first run, if no draw gives each side at least half of its wanted share.
     """
     pipeline = Pipeline.of(run)
     for _ in range(_MAX_RACES):
@@ -129,9 +129,10 @@ def decide_sides(run: Run, config: Config, tokens: TokensDataset, engine: Engine
         }
         files = _write(tokens, decisions, new.hashes, sides, engine)
         if append(decisions, files, rule, run.folder, stats):
-            log.info("split: version %d adds %s", decisions.number + 1, counted(len(new.hashes), "document"))
+            log.info("fixed split: version %d has %s", decisions.number + 1, counted(len(new.hashes), "new document"))
     raise LakeError(
-        f"{pipeline.split}: not updated, since other runs wrote decisions first {_MAX_RACES} times in a row; try again"
+        f"{pipeline.split}: not updated, since each of {_MAX_RACES} attempts found that another run had just published"
+        " new decisions; try again"
     )
 
 
@@ -139,7 +140,7 @@ def _check_rule(decisions: Decisions, config: Config, pipeline: Pipeline) -> Non
     if not decisions.number:
         return
     if decisions.rule["keys"] != _KEYS_VERSION:
-        raise InputError(f"{decisions.folder_uri}: decided by another version of Nightjar; use another pipeline")
+        raise InputError(f"{decisions.folder_uri}: split decided by another version of Nightjar; use another pipeline")
     check_text(decisions.rule["text"], config, pipeline)
 
 
@@ -192,7 +193,7 @@ def _first_rule(
     best = _best_draw(new, groups, config.windows, rule)
     if not best.is_fair(fraction):
         raise InputError(
-            f"windows.split=fixed: no random split gives validation about {fraction:.1%} of the text, which has"
+            f"windows.split=fixed: no random split gives about {fraction:.1%} of the text to validation; the text has"
             f" {len(new.hashes)} different documents of at most {text['max_piece_bytes']} bytes;"
             f" {_find_remedy(best, groups, config, count)}"
         )

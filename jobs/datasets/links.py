@@ -1,8 +1,8 @@
 """Finds the new documents that are nearly equal to each other or to decided documents.
 
 Nearly equal documents have a MinHash key in common (see `jobs.corpus.near_keys`). All new documents that have the same
-key form a set. A link is a pair of a new document and a set that it is in. Sets of one document are dropped if no
-decided document has their key.
+key form a set. A link is a pair: a new document, and a set that contains it. A set of one document is dropped if no
+decided document has its key. Sets that share documents are connected: all their documents together form a group.
 
 Each task takes one bucket, which is a range of keys. So no task holds the keys of all documents. The driver holds only
 the links.
@@ -30,7 +30,7 @@ Numbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Links:
-    """Pairs of a new document and a set that it is in. The documents of a set have a MinHash key in common."""
+    """Pairs of a new document and a set that contains it. The documents of a set have a MinHash key in common."""
 
     hashes: Keys
     """For each link, the hash of the document's text."""
@@ -56,7 +56,7 @@ class Groups:
 
     @property
     def num_followers(self) -> int:
-        """The number of new documents that share a key with an earlier new document or with a decided document."""
+        """The number of new documents that have a MinHash key of an earlier new document or of a decided document."""
         first = np.full(len(self._sides), len(self.documents))
         np.minimum.at(first, self._sets, self._members)
         follows = (self._members > first[self._sets]) | (self._sides[self._sets] != UNDECIDED)
@@ -65,9 +65,9 @@ class Groups:
     def follow(self, drawn: SideCodes) -> SideCodes:
         """Return the sides of all new documents. `drawn` holds the side that the draw alone would give each document.
 
-        A group that shares keys with decided documents of one side gets this side. A group that shares keys with no
-        decided document gets the drawn side of its earliest document. If a group shares keys with decided documents of
-        both sides, each of its documents gets a side separately (see `_settle`).
+        All documents of a group get the same side. It is the side of the decided documents that have a MinHash key of
+        the group. If there are none, it is the drawn side of the group's earliest document. If they are on both sides,
+        each document of the group gets a side separately (see `_settle`).
         """
         sides = drawn.copy()
         if len(self.documents):
@@ -78,20 +78,20 @@ class Groups:
         return sides
 
     def _reached(self, side: int) -> npt.NDArray[np.bool_]:
-        """Return a mask over `documents` that marks groups that share keys with decided documents of `side`.
+        """Find the groups that have a MinHash key in common with a decided document of `side`.
 
-        A group is marked at its earliest document.
+        Return a mask over `documents`. It is True at the earliest document of each of these groups.
         """
         reached = np.zeros(len(self.documents), np.bool_)
         reached[self.earliest[self._members[self._sides[self._sets] == side]]] = True
         return reached
 
     def _settle(self, sides: SideCodes, drawn: SideCodes, torn: npt.NDArray[np.bool_]) -> None:
-        """Set `sides` for the documents that the mask `torn` marks: their groups share keys with both sides.
+        """Set `sides` for the documents that the mask `torn` marks: those of groups with keys of both sides.
 
         The documents are taken in the order of the corpus. Each gets the side of the decided or earlier documents that
-        it shares keys with, or else the drawn side. A document that shares keys with both sides is left out, and does
-        not affect later documents.
+        have a key in common with it, or else the drawn side. A document that has keys in common with documents of both
+        sides is left out, and does not affect later documents.
         """
         links = np.flatnonzero(torn[self._members])
         links = links[np.argsort(self._members[links], kind="stable")]
@@ -110,9 +110,10 @@ class Groups:
 
 
 def _connect(members: Numbers, sets: Numbers, num_members: int, num_sets: int) -> Numbers:
-    """Return, for each document, the earliest document that is connected to it by a chain of sets.
+    """Return, for each document, the earliest document that is connected to it.
 
-    `members` and `sets` hold the document and the set of each link.
+    Document ``members[i]`` is in set ``sets[i]``. Documents in the same set are connected, directly or through other
+    documents.
     """
     earliest = np.arange(num_members)
     while True:
@@ -127,7 +128,7 @@ def _connect(members: Numbers, sets: Numbers, num_members: int, num_sets: int) -
 
 
 def find_links(tokens: TokensDataset, decisions: Decisions, num_keys: int, engine: Engine) -> Links:
-    """Return the links of the undecided documents of a dataset. All their keys together are about `num_keys`."""
+    """Return the links of the undecided documents of a dataset. These documents have about `num_keys` keys in total."""
     num_buckets = 1 + num_keys // BUCKET_KEYS
     find = partial(
         find_in_bucket, entries=tokens.shards, tokens_uri=tokens.uri, decisions=decisions, num_buckets=num_buckets
@@ -183,7 +184,7 @@ def _link(keys: Keys, hashes: Keys, decisions: Decisions, first: int, last: int)
 
 
 def _is_shared(sets: Numbers, sides: SideCodes) -> npt.NDArray[np.bool_]:
-    """Return, for each link, whether its set has another document or a side that is decided.
+    """Return, for each link, whether its set has more than one document, or a decided side.
 
     `sets` and `sides` hold the set of each link, and the side of this set.
     """

@@ -30,7 +30,7 @@ class ReusableShards:
     folder_uri: str = ""
     shards: dict[RangeKey, tuple[FileEntry, ...]] = field(default_factory=dict)
     """For each byte range of an unchanged file, the shards that contain its documents. They may also contain other
-    documents. A byte range has the file's name in the earlier dataset."""
+    documents. The name in a key is the file's name in the earlier dataset."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """A dict from the name of each unchanged file in the new corpus to the file's entry in the earlier manifest."""
     complete: str = ""

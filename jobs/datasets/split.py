@@ -1,9 +1,8 @@
 """The split of documents into training and validation.
 
-A shard and its entry in the manifest hold all that a rule needs, so each task can split its own shards.
 Each document gets a draw, a number from 0 to 1, and is for validation if the draw is below a threshold. Long documents
 are cut into pieces, each with a draw of its own. Between neighbouring pieces on different sides, some tokens are left
-out: the gap.
+out: the gap. The rule needs only a shard and its entry in the manifest, so each task can split its own shards.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Split(Protocol):
 
     @property
     def draw(self) -> int:
-        """The number that extends the seed from which the documents' draws follow."""
+        """A number that extends the seed. The documents' draws depend on both."""
 
     @property
     def threshold(self) -> float:
@@ -113,8 +112,8 @@ class SplitRule:
     gap_tokens: int
     """Tokens that are left out at a cut, so that no window and no n-gram of the document has tokens of both sides."""
     threshold: float
-    """Documents with a draw below this are for validation. It is the wanted share itself, or another value whose actual
-    share is nearer to the wanted share."""
+    """Documents with a draw below this are for validation. It is the wanted share itself, or another value that gives a
+    validation share nearer to the wanted share."""
     longest: float = 1 / _PARTS_PER_SIDE
     """A document is cut if it is longer than this fraction of the smaller side's text, and has enough tokens."""
     draw: int = 0

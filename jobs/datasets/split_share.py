@@ -23,7 +23,7 @@ from jobs.errors import InputError, counted
 log = logging.getLogger(__name__)
 
 NEAR = 0.1
-"""How near a validation share must be. It may differ from the wanted share by this fraction of the smaller side's
+"""The tolerance for the validation share. It may differ from the wanted share by this fraction of the smaller side's
 share, or by one window."""
 MAX_COMPARED_DOCUMENTS = 2**20
 _MAX_DRAWS = 16
@@ -177,8 +177,8 @@ def _candidates(tokens: TokensDataset, settings: WindowsConfig) -> Iterator[Spli
 def _thresholds(tokens: TokensDataset, rule: StreamRule, engine: Engine) -> list[tuple[float, float]]:
     """Return the thresholds to try, each with the validation share that it gives if gaps are not counted.
 
-    The wanted share itself is the first threshold, if the share that it gives is near. The reason is that it does not
-    change when files are added.
+    If the wanted share itself, as a threshold, gives a share near the wanted share, it is tried first. This threshold
+    has the advantage that it does not change when files are added.
     """
     fraction = rule.split.valid_fraction
     edges: npt.NDArray[np.float64] = np.concatenate(
@@ -261,7 +261,7 @@ def describe_change(change: Mapping[str, object]) -> str:
 
 
 def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes of settings that give windows to more text. Those that affect the results least come first."""
+    """Yield changes of settings with which shorter texts have windows, those that affect the results least first."""
     if settings.over == "document":
         yield {"over": "stream"}
     size = settings.size
@@ -271,7 +271,7 @@ def window_changes(settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
 
 
 def _changes(found: SplitStreams, settings: WindowsConfig) -> Iterator[Mapping[str, object]]:
-    """Yield changes of settings that may improve the share. Those that affect the results least come first."""
+    """Yield changes of settings that may give a better validation share, those that affect the results least first."""
     used = {settings.split, found.rule.split.method}
     yield from ({"split": method} for method in ("block", "hash") if method not in used)
     changes = list(window_changes(settings))

@@ -73,14 +73,17 @@ class WindowShard:
     stride: int
 
     def read(self, windows: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
-        """Return windows, by their numbers in the shard, as rows (len(windows), size + 1): the inputs and a target."""
+        """Return windows as rows, (len(windows), size + 1): a row has `size` inputs and the token that follows.
+
+        `windows` holds the numbers of the windows in the shard.
+        """
         first = self.starts[windows].astype(np.int64) if len(self.starts) else np.asarray(windows) * self.stride
         rows: npt.NDArray[np.int64] = self.tokens[first[:, None] + np.arange(size + 1)].astype(np.int64)
         return rows
 
 
 class WindowSet:
-    """The windows of one side of a dataset. Their ids count from 0 through all shards.
+    """The windows of one side of a dataset. The id of a window is its number, counted from 0 over all shards.
 
     Shards are memory-mapped when they are first read; the last few are kept open.
     """
@@ -105,7 +108,7 @@ class WindowSet:
         return cls(*find_windows(lake, fingerprint), side)
 
     def read(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """Return windows, by their ids, as rows (len(ids), size + 1): the inputs and a target."""
+        """Return the windows with these ids as rows, (len(ids), size + 1): the inputs and the token that follows."""
         rows = np.empty((len(ids), self.size + 1), np.int64)
         shards = np.searchsorted(self._first_ids, ids, side="right") - 1
         for shard in np.unique(shards).tolist():

@@ -32,9 +32,10 @@ class Candidate:
 def find_candidates(
     tokens: TokensDataset, decisions: Decisions, known: Keys, room: int, engine: Engine
 ) -> list[Candidate]:
-    """Return at most `room` validation documents, none of which is nearly equal to another or to a known document.
+    """Return at most `room` validation documents for the evaluation set.
 
-    Nearly equal documents have a MinHash key in common. `known` holds the keys of the known documents.
+    None of them is nearly equal to another one or to a document in the set. Nearly equal documents have a MinHash key
+    in common. `known` holds the keys of the documents in the set.
     """
     count = partial(count_draws, tokens_uri=tokens.uri, decisions=decisions)
     counts = np.sum(engine.map(count, tokens.shards, "count validation documents"), axis=0)
@@ -74,7 +75,7 @@ def find_below(
 def _valid_documents(
     entry: FileEntry, tokens_uri: str, decisions: Decisions
 ) -> tuple[TokenShard, npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return a shard, the rows of its validation documents, and a draw for each. The split used other draws."""
+    """Return a shard, the rows of its validation documents, and a draw for each: not the draw that decided its side."""
     shard = TokenShard.open(tokens_uri, entry)
     rows = np.flatnonzero(decisions.sides_of(shard.hash) == VALID)
     return shard, rows, draw_of(shard.hash[rows], "frozen")

@@ -3,7 +3,7 @@
 A version is a folder ``<number>`` in `Pipeline.frozen`, with files of documents and a manifest. The manifest is written
 last, and only if no other run has written this version. Each line of a file is a document: the sha256 of its text, the
 hash by which its side is decided, and the text. A version has all documents of the previous version, and new ones until
-there are as many as wanted. Documents that are nearly equal to one in the set are not added, since they would count
+the wanted number is reached. A document that is nearly equal to one in the set is not added, since it would count
 twice. Documents that the lake has forgotten are not in later versions.
 
 Runs of the pipeline with ``windows.split=fixed`` never train on documents of the set.
@@ -100,7 +100,7 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
 
     Raises:
         InputError: if the set is empty and the corpus has no validation document.
-        DamagedError: if a document of the set is not on the side of validation.
+        DamagedError: if a document of the set is not on the validation side.
     """
     pipeline = Pipeline.of(run)
     forgotten = hashes_of(read_forgotten(Lake(run.lake_uri)))
@@ -122,7 +122,10 @@ def grow(run: Run, config: Config, tokens: TokensDataset, engine: Engine) -> Fro
         if _publish(uri, frozen, frozen.parts, new):
             documents = counted(frozen.num_documents + len(chosen), "document")
             log.info("evaluation set: version %s has %s", uri, documents)
-    raise LakeError(f"{pipeline.frozen}: not updated, as other runs were faster {_MAX_RACES} times in a row; try again")
+    raise LakeError(
+        f"{pipeline.frozen}: not updated, since each of {_MAX_RACES} attempts found that another run had just published"
+        " a version; try again"
+    )
 
 
 def _without(
@@ -172,7 +175,7 @@ def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_byte
     """Return the MinHash keys of all documents of a set. Return no keys if `piece_bytes` is None.
 
     Raises:
-        DamagedError: if a document of the set is not on the side of validation.
+        DamagedError: if a document of the set is not on the validation side.
     """
     read = partial(keys_of_part, uri=frozen.uri, piece_bytes=piece_bytes)
     found = engine.map(read, frozen.parts, "read the evaluation set")
@@ -180,7 +183,7 @@ def _read_keys(frozen: FrozenSet, pipeline: Pipeline, engine: Engine, piece_byte
     for hashes, _ in found:
         if (decisions.sides_of(hashes) != VALID).any():
             raise DamagedError(
-                f"{frozen.uri}: some documents are not on the side of validation in {pipeline.split}; delete"
+                f"{frozen.uri}: some documents are not on the validation side in {pipeline.split}; delete"
                 f" {pipeline.frozen} to choose a new evaluation set"
             )
     return np.concatenate([np.zeros(0, np.uint64), *(keys.reshape(-1) for _, keys in found)])

@@ -31,8 +31,8 @@ def find_obstacle(champion: Champion, run: Run, model: LanguageModel, tokenizer:
         return f"this model may have trained on the evaluation set: {reason}"
     if not champion.run:
         return (
-            f"an earlier version of Nightjar promoted the champion, so its run {champion.run_id} may have trained on"
-            " the evaluation set"
+            "the champion may have trained on the evaluation set: an earlier version of Nightjar promoted it, and did"
+            f" not record the folder of its run {champion.run_id}"
         )
     if reason := _find_doubt(Run(run.lake_uri, champion.run), run):
         return f"the champion may have trained on the evaluation set: {reason}"

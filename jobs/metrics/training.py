@@ -26,7 +26,10 @@ def over(function: Callable[[list[float]], float], name: str) -> Callable[[Seque
 
 
 def nearest_rank(values: Iterable[float], share: float) -> float:
-    """Return the nearest-rank percentile: the smallest value that is not less than a `share` (0 to 1) of the values."""
+    """Return the nearest-rank percentile: at least this `share` (0 to 1) of the values are not above the result.
+
+    The result is the smallest such value.
+    """
     ascending = sorted(values)
     return ascending[max(0, math.ceil(share * len(ascending)) - 1)]
 

@@ -71,7 +71,10 @@ def check_file(uri: str) -> list[str]:
 
 
 def _schedule(uri: str) -> str | None:
-    """Return the learning-rate schedule of the run whose ``<run>/stats/metrics.csv`` is at `uri`. Else return None."""
+    """Return the learning-rate schedule of the run that wrote ``<run>/stats/metrics.csv`` at `uri`.
+
+    Return None if no run wrote it.
+    """
     folder, _, name = uri.rpartition("/")
     schedule: str | None = None
     if folder.endswith("/stats") and name:

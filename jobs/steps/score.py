@@ -33,8 +33,8 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     """Score the run's model and its pipeline's champion, and return the statistics. Finished scores are reused."""
     if config.windows.split != "fixed":
         raise InputError(
-            f"windows.split={config.windows.split}: models are compared only with windows.split=fixed, since with other"
-            " splits they may be trained on the evaluation set; set windows.split=fixed"
+            f"windows.split={config.windows.split}: models are compared only if windows.split=fixed, since with other"
+            " splits they may have been trained on the evaluation set; set windows.split=fixed"
         )
     model = store.read_manifest(run.model)
     if model is None:
@@ -105,7 +105,7 @@ def _finite(loss: float) -> float | None:
 
 
 def _summarize(documents: Sequence[DocumentScore], unit: LossUnit, obstacle: str) -> ScoreStats:
-    """Return the statistics of the scores. A model's mean loss is None if it has no finite loss on some document."""
+    """Return the statistics of the scores. A model's mean loss is None if its loss on any document is not finite."""
     num_bytes = sum(each.num_bytes for each in documents)
     stats: ScoreStats = {"num_documents": len(documents), "num_bytes": num_bytes, "not_compared": obstacle}
     for name, losses in (
@@ -126,5 +126,5 @@ def _describe(stats: ScoreStats, unit: LossUnit) -> str:
     own, others = stats["frozen_loss_per_byte"], stats["champion_loss_per_byte"]
     shown = "a loss that is not finite" if own is None else f"{own:.4f} {unit} per byte"
     if stats["not_compared"]:
-        return f"{shown}; not compared: {stats['not_compared']}"
+        return f"{shown}; not compared with the champion: {stats['not_compared']}"
     return shown if others is None else f"{shown}, the champion {others:.4f}"

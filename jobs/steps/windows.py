@@ -40,7 +40,7 @@ def run(run: Run, config: Config, engine: Engine, progress: Callable[[str], None
     split = f"{stats['valid_window_share']:.1%}, {how}"
     if stats["num_cut_documents"]:
         split += f", {counted(stats['num_cut_documents'], 'document')} cut"
-        split += f", {counted(stats['num_gap_tokens'], 'token')} left out there"
+        split += f", {counted(stats['num_gap_tokens'], 'token')} left out at the cuts"
     progress(
         f"windows: {stats['num_train_windows']:,} for training, {stats['num_valid_windows']:,} for validation"
         f" ({split}), unigram loss {stats['unigram_loss']:.3f}, bigram {stats['bigram_loss']:.3f}"

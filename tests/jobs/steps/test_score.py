@@ -259,7 +259,7 @@ def test_a_loss_that_is_not_finite_is_null(nights):
 
 def test_only_runs_with_a_fixed_split_and_a_model_are_scored(nights):
     night = nights.make(windows__split="block")
-    with pytest.raises(InputError, match=r"windows.split=block: models are compared only with windows.split=fixed"):
+    with pytest.raises(InputError, match=r"windows.split=block: models are compared only if windows.split=fixed"):
         run(night)
     assert "score" not in night.config.steps
     night = nights.run()
@@ -274,7 +274,7 @@ def test_a_set_that_does_not_fit_the_split_is_damaged(nights, local):
     run(night)
     store.delete_folder(PipelineFolders(local).split)
     again = with_model(nights.make(windows__seed=9))
-    with pytest.raises(DamagedError, match="not on the side of validation"):
+    with pytest.raises(DamagedError, match="not on the validation side"):
         run(again)
 
 
