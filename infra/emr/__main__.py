@@ -1,4 +1,4 @@
-"""Start the embedded EMR: ``python -m infra.emr`` is ``nightjar emr``."""
+"""Start the embedded EMR: ``python -m infra.emr`` does the same as ``nightjar emr``."""
 
 import sys
 

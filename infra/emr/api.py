@@ -112,7 +112,10 @@ class _Session:
         return _page("Clusters", found, request)
 
     def terminate_job_flows(self, request: Request) -> Answer:
-        """Terminate the clusters that are not protected. Raise an `ApiError` if any of the clusters is protected."""
+        """Terminate all given clusters that have no termination protection.
+
+        Raise an `ApiError` afterwards if any of the given clusters is protected.
+        """
         clusters = self._find_all(request)
         for cluster in clusters:
             if not cluster.record.protected:
@@ -329,7 +332,7 @@ def _action(method: Callable[..., Answer]) -> tuple[str, Callable[[_Session, Req
 ACTIONS: Mapping[str, Callable[[_Session, Request], Answer]] = dict(
     _action(method) for name, method in vars(_Session).items() if not name.startswith("_")
 )
-"""The actions that this module implements, by name."""
+"""The actions that this module implements. The keys are EMR's names of actions, such as `RunJobFlow`."""
 
 
 def _nodes(cluster: Cluster, nodes_id: str) -> NodeSet:

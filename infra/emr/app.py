@@ -22,7 +22,10 @@ RESET_PATH = f"{MOTO_PREFIX}/reset"
 
 
 class App:
-    """The server's WSGI application. It passes EMR calls to `emr`, if there is one, and all other calls to `moto`."""
+    """The server's WSGI application. It passes EMR calls to `emr`, and paths below `PREFIX` to `control`.
+
+    All other calls go to `moto`. If `emr` is None, EMR calls go to `moto` as well.
+    """
 
     def __init__(self, moto: WSGIApplication, emr: EmrApi | None, control: WSGIApplication, faults: Faults) -> None:
         self._moto = moto
@@ -31,7 +34,7 @@ class App:
         self._faults = faults
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request. Refuse it if a web page sent it: otherwise any page could run commands on this machine."""
+        """Answer a request. Refuse requests from web pages, because they could run commands on this machine."""
         if "HTTP_ORIGIN" in environ:  # browsers send this header, AWS SDKs do not
             start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Connection", "close")])
             return [b"The embedded EMR refuses requests from web pages.\n"]
@@ -64,7 +67,7 @@ class App:
         return emr(environ, start_response)
 
     def _drop(self, environ: WSGIEnvironment, *, takes_effect: bool) -> None:
-        """Close the connection without an answer. With `takes_effect`, execute the call first."""
+        """Close the connection without an answer. If `takes_effect` is true, execute the call first."""
         if takes_effect:
             for _ in self._route(environ, _ignore):
                 pass

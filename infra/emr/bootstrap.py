@@ -28,7 +28,7 @@ _DOCUMENTATION = "https://docs.aws.amazon.com/emr/latest/ManagementGuide/"
 
 @dataclass(frozen=True)
 class BootstrapFailure:
-    """Why a bootstrap action, or the start of YARN, failed: the message and details that the cluster's status shows."""
+    """The failure of a bootstrap action or of YARN's start: the message and details that the cluster's status shows."""
 
     message: str
     error_details: tuple[dict[str, Any], ...] = ()
@@ -40,12 +40,12 @@ def prefix(cluster_folder: Path) -> Path:
 
 
 def is_own(script: Mapping[str, Any]) -> bool:
-    """Return whether `script` is Nightjar's own bootstrap action, which builds its Python environment."""
+    """Return whether `script` is the bootstrap action that builds Nightjar's Python environment."""
     return script["Path"].endswith("/bootstrap.sh") and "--package" in (script.get("Args") or ())
 
 
 def skip_reason(script: Mapping[str, Any], mode: str) -> str:
-    """Return why a bootstrap action is skipped in this mode. Return an empty string if it is executed."""
+    """Return why a bootstrap action is skipped if `EmrSettings.bootstrap` is `mode`. Return "" if it is not skipped."""
     if mode == "fast" and is_own(script):
         return "it builds Nightjar's environment, and steps use the server's Python; to run it, use --bootstrap full"
     return ""
@@ -84,7 +84,10 @@ class BootstrapAction(GuardedCommand):
         return self._failure("BOOTSTRAP_FAILURE_PRIMARY_WITH_NON_ZERO_CODE", message, instance_id, str(status))
 
     def _own_arguments(self) -> list[str]:
-        """Return the option that makes Nightjar's own action install into the cluster's folder. Others get none."""
+        """Return the option that makes Nightjar's own action install into the cluster's folder.
+
+        Return an empty list if this is another action.
+        """
         return ["--prefix", str(self._prefix)] if is_own(self._script) else []
 
     def _fetch(self, script: Path) -> bool:
@@ -129,6 +132,6 @@ def write_fault(folder: Path, number: int, exit_code: int) -> Path:
     target.mkdir(parents=True)
     for name in logs.NAMES:
         (target / name).touch()
-    (target / "stderr").write_text("bootstrap: FAILED: by a fault that was added to the embedded EMR\n", "utf-8")
+    (target / "stderr").write_text("bootstrap: FAILED: a fault was injected into the embedded EMR\n", "utf-8")
     logs.write_controller(target, f"exit status {exit_code}")
     return target

@@ -17,13 +17,16 @@ KEYS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 """Credentials for boto3, which does not work without credentials. The server does not check them."""
 
 STEP_AGENT = "nightjar-step"
-"""The value of AWS_EXECUTION_ENV for steps. AWS SDKs add it to the User-Agent, which identifies calls of steps."""
+"""The value of AWS_EXECUTION_ENV for steps. AWS SDKs add it to the User-Agent, so the server recognizes steps."""
 CLUSTER_AGENT = "nightjar-emr-cluster"
 """The word in the User-Agent by which the server recognizes calls that it makes itself."""
 
 
 def connect(service: str, endpoint_url: str, agent: str = "") -> Any:
-    """Return a boto3 client of a service of the server, such as ``emr``. `agent` is added to its User-Agent."""
+    """Return a boto3 client for one service of the server, such as ``emr``.
+
+    The client's User-Agent contains the word `agent`.
+    """
     return boto3.client(
         service,  # type: ignore[call-overload] # the stubs have one overload for each service
         endpoint_url=endpoint_url,

@@ -30,7 +30,7 @@ class Clock:
             return self._now()
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward by `seconds`. A thread whose awaited time has then passed continues at once."""
+        """Move the clock forward by `seconds`. Threads whose waiting time is then over continue at once."""
         if not 0 <= seconds <= MAX_ADVANCE_SECONDS:  # refuses NaN as well
             raise InputError(f"advance: {seconds} s is out of range; use 0 s to 10 years: the clock only moves forward")
         with self._lock:

@@ -39,11 +39,11 @@ class Cluster:
         self.changed = threading.Condition()
         self.folder = server.state_dir / record.id
         self.running: dict[str, StepExecution] = {}
-        """The running steps by id."""
+        """The running steps. The keys are the ids of the steps."""
         self.cancelled: set[str] = set()
-        """The running steps that are being cancelled."""
+        """The ids of the running steps that are being cancelled."""
         self.has_errors = False
-        """Whether the cluster ends with errors."""
+        """Whether the cluster's final state is TERMINATED_WITH_ERRORS instead of TERMINATED."""
         self.yarn: Yarn | None = None
         """The local YARN cluster that runs the steps. If None, steps run without YARN."""
         self._bootstrap: GuardedCommand | None = None
@@ -166,7 +166,7 @@ class Cluster:
 
     @contextmanager
     def stoppable(self, command: GuardedCommand) -> Iterator[None]:
-        """Stop this bootstrap action if the cluster ends before the `with` block does."""
+        """While the `with` block runs, stop the bootstrap action `command` as soon as the cluster starts to end."""
         with self.changed:
             self._bootstrap = command
             if self.is_ending():
@@ -198,7 +198,7 @@ class Cluster:
             self._cancel(step)
 
     def _worker_megabytes(self) -> tuple[int, ...]:
-        """Return the MB of memory that YARN has on each worker of the same cluster on real EMR.
+        """Return the MB of memory that YARN would have on each worker if this cluster ran on real EMR.
 
         Return an empty tuple if the request declares no nodes, or if the size of an instance type is not known.
         """

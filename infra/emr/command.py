@@ -39,7 +39,7 @@ class ClusterSpec:
     exports: Mapping[str, str]
     """Environment variables of the classification `export` in `spark-env`."""
     worker_megabytes: tuple[int, ...] = ()
-    """MB of memory that YARN has on each worker of such a cluster on EMR. If empty, all executors count as fitting."""
+    """MB of memory that YARN has on each worker of such a cluster on EMR. If empty, memory is not limited."""
     python: str = sys.executable
     """The Python interpreter of drivers and executors."""
     yarn: Yarn | None = None
@@ -59,11 +59,14 @@ class StepCommand:
     argv: tuple[str, ...]
     downloads: tuple[Download, ...] = ()
     entering: tuple[str, ...] = ()
-    """Words to put before `argv` so that it runs on a YARN host. If empty, `argv` runs directly on this machine."""
+    """The command that enters a YARN host. It precedes `argv`. If empty, `argv` runs directly on this machine."""
 
 
 def read_exports(configurations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the environment variables that a cluster's Configurations export, without those that this server sets."""
+    """Return the environment variables that a cluster's Configurations export.
+
+    Variables that this server sets itself are left out.
+    """
     nested = _by_name(configurations).get("spark-env", {}).get("Configurations") or ()
     exports = _properties(_by_name(nested).get("export", {}))
     return {key: value for key, value in exports.items() if key not in OVERRIDDEN_EXPORTS}
@@ -89,7 +92,7 @@ def step_command(
 
 
 def yarn_command(jar: str, args: Sequence[str], yarn: Yarn, folder: Path) -> StepCommand:
-    """Return the command that runs a step in `folder` on YARN's primary host. Its arguments are those of the step."""
+    """Return the command that runs a step in `folder` on YARN's primary host. The step's own command is not changed."""
     _check(jar, args)
     return StepCommand(tuple(args), entering=yarn.entering(folder))
 

@@ -11,8 +11,8 @@
 
     GET    /_nightjar/clusters/<id>/latest/meta-data/spot/instance-action
 
-The last path returns what EC2's instance metadata returns on a spot instance that will be interrupted. Without a notice
-the status is 404. Steps find the part before `/latest` in AWS_EC2_METADATA_SERVICE_ENDPOINT.
+The last path returns what EC2's instance metadata returns on a spot instance that will be interrupted. The status
+is 404 if no instance has a notice. A step's variable AWS_EC2_METADATA_SERVICE_ENDPOINT has the URL up to `/latest`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class ControlApi:
         self._faults = faults
         self._clock = clock
         self._notice = notice
-        """Returns the time at which a cluster's next spot instance will be lost. None: no instance has a notice."""
+        """A function of a cluster's id. It returns the time at which the cluster's next spot instance will be lost, or
+        None if no instance has a notice."""
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request. For wrong input, the response has status 400 and a message of one line."""

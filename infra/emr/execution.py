@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 NOT_STARTED = -1
 _SLACK_SECONDS = 5.0
-"""Time that a guard process may take to end after its grace period."""
+"""Seconds after the grace period in which a guard process (`infra/emr/guard.py`) must end."""
 _EXECUTOR = "CoarseGrainedExecutorBackend"
 
 
@@ -37,7 +37,8 @@ class GuardedCommand:
     """A command that runs in its own folder. `run` blocks, and another thread may call `stop`.
 
     The folder has the logs `controller`, `stdout` and `stderr`. While the command runs, it also has the working
-    directory `work/`. The command is a child of a guard process (`infra/emr/guard.py`).
+    directory `work/`. The command's parent is a guard process (`infra/emr/guard.py`), which ends all processes of the
+    command.
     """
 
     def __init__(self, folder: Path, server: ServerContext) -> None:
@@ -89,7 +90,10 @@ class GuardedCommand:
         shutil.rmtree(self.folder / "work", ignore_errors=True)
 
     def stop(self, request: bytes = guard.TERMINATE) -> None:
-        """Send `request` to the guard process, which then ends the command; or prevent its start. Do not wait."""
+        """Request the end of the command, without waiting for it. A command that has not started yet never starts.
+
+        `request` is sent to the guard process: `guard.TERMINATE` or `guard.KILL`.
+        """
         with self._lock:
             self._stopped = True
             self.killed |= request == guard.KILL
@@ -105,7 +109,7 @@ class GuardedCommand:
     def kill_executors(self, lost: Sequence[int], workers: int) -> int:
         """Kill the Spark executors on lost workers, and return how many were killed.
 
-        All executors run on this machine. They count as spread over the workers in turn, in the order of their ids.
+        All executors run on this machine. In the order of their ids, they are assigned to the workers in turn.
 
         Args:
             lost: The numbers of the lost workers, from 0.
@@ -124,7 +128,7 @@ class GuardedCommand:
         return 0
 
     def _start(self, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-        """Start the command as a child of a guard process. Return None if `stop` was called before."""
+        """Start the command as a child of a guard process. If `stop` was called before, only return None."""
         folder, grace = self.folder, str(self.server.settings.grace_seconds)
         with self._lock, (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as err:
             if not self._stopped:
@@ -148,7 +152,7 @@ class StepSpec:
     jar: str
     args: Sequence[str]
     log_uri: str | None
-    """The folder to which the logs are uploaded. None: they are not uploaded."""
+    """The folder to which the logs are uploaded. If None, the logs are not uploaded."""
 
 
 class StepExecution(GuardedCommand):
@@ -199,7 +203,7 @@ def _executor_id(process: psutil.Process) -> int | None:
 
 
 def _private_spark_home(home: Path, folder: Path) -> Path:
-    """Make a Spark home in `folder` that links to the files of `home`. Executor processes may write to it."""
+    """Make a Spark home in `folder` from links to the files of `home`. Executors write into it, and not into `home`."""
     folder.mkdir()
     for entry in home.iterdir():
         (folder / entry.name).symlink_to(entry)
@@ -210,5 +214,7 @@ def _end(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
     try:
         process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
-        log.error("A command did not end within %s s after it was stopped; its guard is killed now", timeout_seconds)
+        log.error(
+            "A command did not end within %s s after it was stopped; its guard process is killed now", timeout_seconds
+        )
         process.kill()

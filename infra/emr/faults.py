@@ -22,7 +22,7 @@ ROLES = ("MASTER", "CORE", "TASK")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of fault: its description, and the names of the fields that only some kinds have."""
+    """A kind of fault: its description, and the names of its fields, except those that all kinds have."""
 
     text: str
     fields: tuple[str, ...] = ()
@@ -139,14 +139,15 @@ def members(values: Any, path: str) -> Iterator[Any]:
 def parse(given: Any) -> Fault:
     """Return the fault that a request body describes. If a field is wrong, raise an `InputError` that names it."""
     if not isinstance(given, dict):
-        raise InputError(f"a fault is a JSON object such as {{'kind': 'throttled'}}, not {given!r:.80}")
+        raise InputError(f'a fault is a JSON object such as {{"kind": "throttled"}}, not {given!r:.80}')
     kind = KINDS.get(str(given.get("kind")))
     if kind is None:
         raise InputError(f"kind {given.get('kind')!r}: use one of {', '.join(KINDS)}")
     allowed = _GIVEN - (_OWN_FIELDS - set(kind.fields)) - (_CALL_FIELDS if kind.of_clusters else set())
     if unknown := set(given) - allowed:
         raise InputError(
-            f"{given['kind']} has no field {', '.join(sorted(unknown))}; it has {', '.join(sorted(allowed))}"
+            f"a fault of kind {given['kind']} has no field {', '.join(sorted(unknown))};"
+            f" use {', '.join(sorted(allowed))}"
         )
     fault = Fault(**given)
     for name in given:
@@ -229,7 +230,10 @@ class Faults:
             return count
 
     def of_call(self, service: str, operation: str, values: Mapping[str, Any], caller: str) -> list[Fault]:
-        """Return the faults that hit this call: at most one delay, then at most one other fault. Count the hits."""
+        """Return the faults that hit this call: at most one delay, then at most one other fault.
+
+        The returned faults count one more hit each.
+        """
 
         def hits(fault: Fault) -> bool:
             return (
@@ -251,7 +255,10 @@ class Faults:
     def of_cluster(
         self, kind: str, values: Mapping[str, Any], wanted: Callable[[Fault], bool] = lambda _: True
     ) -> list[Fault]:
-        """Return the faults of this kind that hit a cluster and for which `wanted` is true. Count the hits."""
+        """Return the faults of this kind that hit the cluster with these values.
+
+        Faults for which `wanted` returns false are ignored. The returned faults count one more hit each.
+        """
         with self._lock:
             return [
                 fault
@@ -277,7 +284,7 @@ class Faults:
 
 
 def _use(fault: Fault) -> bool:
-    """Count a match against `skip` and `count`. Return whether the matching call or cluster is hit."""
+    """Return whether the fault hits a call or cluster that matches it. Count the hit, or reduce `skip`."""
     if fault.count is not None and fault.hits >= fault.count:
         return False
     if fault.skip > 0:

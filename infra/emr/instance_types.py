@@ -8,7 +8,7 @@ from typing import Any
 from moto.utilities.utils import load_resource
 
 _YARN_SHARE = 0.75
-"""The share of an instance's memory for YARN: 11,712 MB on an m6i.xlarge, 12,288 MB on an m5.xlarge."""
+"""The approximate share of memory that EMR gives to YARN: 11,712 (m6i.xlarge) or 12,288 (m5.xlarge) of 16,384 MB."""
 
 
 def yarn_megabytes(instance_type: str) -> int | None:

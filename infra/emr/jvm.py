@@ -1,15 +1,15 @@
-"""The JVM of a Spark step on this machine: its options, and an archive of the classes that it loads.
+"""The JVM of a Spark step on this machine: its options, and a class-data archive of the classes that it loads.
 
 A step of a few seconds spends most of its time in starting its JVM, which loads 10,000 classes and compiles them. Two
-things save time. With only the first of its two compilers, the JVM compiles less. With an archive of loaded classes
-(Java's "class data sharing"), the JVM neither unpacks nor verifies these classes. `make setup` and the image of
-docker-compose make the archive:
+things save time. With only the first of its two compilers, the JVM compiles less. A class-data archive (Java's "class
+data sharing", CDS) contains classes as the JVM keeps them in memory, already unpacked and verified. `make setup` and
+the image of docker-compose make the archive:
 
     JAVA_HOME="$(cat .venv/java_home)" .venv/bin/python -m infra.emr.jvm
 
-The name of an archive contains the version of Spark and a hash of Java's file `release`. Only this Spark and this Java
-use the archive. A JVM with an archive that does not fit also ignores Java's own archive. It then starts more slowly
-than with no archive.
+The name of an archive contains the version of Spark and a hash of Java's file `release`. So the archive is
+only used with this version of Spark and this Java. With an archive of another version, the JVM would also ignore the
+archive that comes with Java, and start more slowly than without any option.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 
 SMALL_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""JVM options that halve the CPU time of a step of a few seconds: one compiler, a garbage collector of one thread."""
+"""JVM options that halve the CPU time of a step of a few seconds: one compiler, a single-threaded garbage collector."""
 
 _SESSION = """
 from pyspark.sql import SparkSession
@@ -39,7 +39,7 @@ _SECONDS = 300
 
 
 class ArchiveError(Exception):
-    """The archive could not be made. Steps run without an archive."""
+    """The class-data archive could not be made. Steps run without an archive."""
 
 
 def java_home() -> Path | None:
@@ -53,7 +53,9 @@ def java_home() -> Path | None:
 
 
 def archive_path(home: Path | None = None) -> Path | None:
-    """Return the path of the archive for this Spark and the Java in `home`, by default the Java that Spark starts.
+    """Return the path of the class-data archive for the installed Spark and the Java in `home`.
+
+    The default of `home` is the Java that Spark starts.
 
     Return None if pyspark is not installed, or if there is no Java with a file `release`.
     """
@@ -68,7 +70,7 @@ def archive_path(home: Path | None = None) -> Path | None:
 
 
 def with_archive(options: str, archive: Path | None = None) -> str:
-    """Return `options`. If the archive's file exists, add the options that make the JVM use the archive.
+    """Return the JVM options `options`. If the class-data archive exists, add options that make the JVM use it.
 
     A JVM that rejects the archive does not print a warning.
     """
@@ -77,17 +79,19 @@ def with_archive(options: str, archive: Path | None = None) -> str:
 
 
 def make_archive(archive: Path) -> None:
-    """Make the archive in a Spark session with one job, and test it in a second session. This takes half a minute.
+    """Make the class-data archive in a Spark session with one job, and test it in a second session.
+
+    This takes half a minute.
 
     Raises:
-        ArchiveError: if this Java makes no archive, or if Spark does not run with it.
+        ArchiveError: if Java does not write the archive, or if Spark does not run with it.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="spark-", dir=archive.parent) as folder:
             new = Path(folder) / archive.name
             _run_session(_with_file(SMALL_JVM, "ArchiveClassesAtExit", new))
             if not new.is_file():
-                raise ArchiveError("this Java writes no archive")
+                raise ArchiveError("Java ended without writing the archive; use another version of Java")
             _run_session(with_archive(SMALL_JVM, new))
             new.replace(archive)
     except OSError as error:
@@ -119,22 +123,25 @@ def _run_session(options: str) -> None:
             printed, errors = session.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:
             os.killpg(session.pid, signal.SIGKILL)
-            raise ArchiveError(f"a Spark session did not end in {_SECONDS} s") from None
+            raise ArchiveError(f"a Spark session with this archive did not end within {_SECONDS} s") from None
     if printed.split()[-1:] != [_RESULT]:
         lines = (errors or printed).strip().splitlines()
         raise ArchiveError(lines[-1] if lines else f"a Spark session ended with exit code {session.returncode}")
 
 
 def main() -> int:
-    """Make the archive, and delete earlier archives. If it cannot be made, print one line. Return 0 in both cases."""
+    """Make the class-data archive, and delete earlier archives. Return 0 in all cases.
+
+    If the archive cannot be made, print one line that says why.
+    """
     try:
         archive = archive_path()
         if archive is None:
-            raise ArchiveError("pyspark is not installed, or Java is missing or has no release file")
+            raise ArchiveError("pyspark is not installed, or Java is missing, or its folder has no file 'release'")
         make_archive(archive)
     except ArchiveError as error:
         sys.stderr.write(
-            f"no archive of Spark's classes was made, so Spark's JVM starts more slowly: {error}; to try again, run"
+            f"the class-data archive of Spark (CDS) was not made, so JVMs start more slowly: {error}; to try again, run"
             " python -m infra.emr.jvm\n"
         )
         return 0

@@ -107,10 +107,10 @@ def upload(folder: Path, uri: str, store: Store) -> None:
 def cause(folder: Path, status: int) -> str:
     """Return one line that says why a step with this exit status failed. It is taken from the end of the step's logs.
 
-    The line is the last one that starts with an exception. If there is none, it is the last plain line: one that is
-    neither indented nor part of Spark's log. For exit status 2 it is always the last plain line: by convention, the
-    program has printed one line for the user. PySpark writes the driver's stderr to the step's stdout, and Spark's log
-    to the step's stderr. Other programs write errors to stderr.
+    The line is the last one that starts with the name of an exception. If there is none, it is the last plain line: one
+    that is neither indented nor part of Spark's log. For exit status 2 it is always the last plain line: by convention,
+    the program has printed one line for the user. PySpark writes the driver's stderr to the step's stdout, and Spark's
+    log to the step's stderr. Other programs write errors to stderr.
     """
     stdout, stderr = _tail(folder / "stdout"), _tail(folder / "stderr")
     lines = stderr + stdout if any(_SPARK_LOG.match(line) for line in stderr) else stdout + stderr

@@ -45,7 +45,7 @@ def start(cluster: Cluster) -> BootstrapFailure | None:
 
 
 def sync(cluster: Cluster) -> None:
-    """Start hosts for new instances, and remove those of ended instances. The caller must hold `cluster.changed`."""
+    """Start hosts for new instances, and remove hosts of ended instances. The caller must hold `cluster.changed`."""
     if cluster.yarn is not None and not cluster.is_ending():
         try:
             cluster.yarn.sync(_primary(cluster).id, _megabytes(cluster))
@@ -67,7 +67,9 @@ def _end(cluster: Cluster, yarn: Yarn) -> None:
     try:
         yarn.stop()
     except (NightjarError, OSError, SubprocessError) as error:
-        log.error("%s: cannot remove the YARN hosts, which the next cluster will remove: %s", cluster.record.id, error)
+        log.error(
+            "%s: cannot remove the YARN hosts (the next cluster on YARN removes them): %s", cluster.record.id, error
+        )
 
 
 def _primary(cluster: Cluster) -> Instance:
@@ -75,7 +77,10 @@ def _primary(cluster: Cluster) -> Instance:
 
 
 def _megabytes(cluster: Cluster) -> dict[str, int]:
-    """Return a dict from instance id to MB of memory for containers. A primary instance with workers is not in it."""
+    """Return the MB of memory for containers on each instance that runs containers. The keys are the instances' ids.
+
+    The primary instance runs containers only if the cluster has no workers.
+    """
     found = {}
     for each in cluster.workers or [_primary(cluster)]:
         node = find_node(each.instance_type)

@@ -31,7 +31,7 @@ class HasStatus(Protocol):
 
 
 def status_answer(subject: HasStatus) -> dict[str, Any]:
-    """Return the `Status` of the API: the state, its reason, and the timeline."""
+    """Return the API's structure `Status`: the state, its reason, and the timeline."""
     timeline = {"CreationDateTime": subject.created, "ReadyDateTime": subject.ready, "EndDateTime": subject.ended}
     return {"State": subject.state, "StateChangeReason": subject.reason, "Timeline": present(timeline)}
 
@@ -75,7 +75,7 @@ class Instance:
             self.state, self.reason, self.ended, self.notice = "TERMINATED", dict(reason), now, None
 
     def answer(self) -> dict[str, Any]:
-        """Return the `Instance` of the API, without its fleet or group."""
+        """Return the instance as the API's structure `Instance`, without the id of its fleet or group."""
         return {
             "Id": self.id,
             "Ec2InstanceId": self.ec2_id,
@@ -97,7 +97,7 @@ class NodeSet:
     id: str
     role: str
     request: dict[str, Any]
-    """The `InstanceFleetConfig` or `InstanceGroupConfig` of the API."""
+    """The `InstanceFleetConfig` or `InstanceGroupConfig` of the request that created it."""
     created: float
     is_fleet: bool
     on_demand: int
@@ -121,13 +121,19 @@ class NodeSet:
         return [each for each in self.instances if each.ended is None]
 
     def provided(self, market: str, state: str | None = None) -> int:
-        """Return the capacity of the live instances in a market, in units. `state` limits the count to one state."""
+        """Return the capacity, in units, of the live instances in `market`: ON_DEMAND or SPOT.
+
+        If `state` is given, count only instances in this state.
+        """
         return sum(
             each.weight for each in self.live if each.market == market and (state is None or each.state == state)
         )
 
     def provision(self, now: float, is_short: IsShort) -> list[tuple[str, str]]:
-        """Launch the missing instances if EC2 has capacity. Return the instance types and markets without capacity."""
+        """Launch the missing instances for which EC2 has capacity.
+
+        For each market that lacks capacity, return the preferred instance type and the market.
+        """
         missing = []
         for market, wanted in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)):
             units = wanted - self.provided(market)
@@ -156,7 +162,7 @@ class NodeSet:
                 each.end(now, {"Message": "Instance was terminated by a resize"})
 
     def wishes(self) -> list[tuple[str, str, str]]:
-        """Return the combinations of instance type, market and role that may be launched."""
+        """Return the combinations of instance type, market and role in which instances may be launched here."""
         markets = [market for market, units in (("ON_DEMAND", self.on_demand), ("SPOT", self.spot)) if units]
         return [(choice, market, self.role) for choice, _ in self._choices() for market in markets]
 
@@ -177,7 +183,7 @@ class NodeSet:
         self.state, self.reason, self.ended = "TERMINATED", dict(_ENDED_REASON), now
 
     def answer(self) -> dict[str, Any]:
-        """Return the `InstanceFleet` or `InstanceGroup` of the API."""
+        """Return the fleet or group as the API's structure `InstanceFleet` or `InstanceGroup`."""
         common = {"Id": self.id, "Name": self.request.get("Name") or _GROUP_NAMES[self.role]}
         common["Status"] = status_answer(self)
         return common | (self._fleet_answer() if self.is_fleet else self._group_answer())
@@ -236,7 +242,9 @@ class NodeSet:
 
 
 def read_nodes(instances: Mapping[str, Any], now: float) -> list[NodeSet]:
-    """Return the fleets or groups that `Instances` of a RunJobFlow request describes, first that of the primary node.
+    """Return the fleets or groups that the member `Instances` of a RunJobFlow request describes.
+
+    The fleet or group of the primary node comes first.
 
     If the request has neither fleets nor groups, groups are made from its instance types and its `InstanceCount`. The
     default is one primary node.
@@ -262,7 +270,7 @@ def check_roles(nodes: list[NodeSet]) -> None:
     if roles.count("MASTER") != 1:
         raise ApiError(f"A cluster needs exactly one master instance {kind}.")
     if roles.count("CORE") > 1 or (kind == "fleet" and roles.count("TASK") > 1):
-        raise ApiError(f"A cluster may have one core instance {kind}, and one task instance fleet.")
+        raise ApiError(f"A cluster may have at most one core instance {kind}, and at most one task instance fleet.")
     if nodes[0].on_demand + nodes[0].spot not in (1, 3):
         raise ApiError("Master instance group must have exactly 3 instances for HA clusters.")
 
@@ -282,7 +290,9 @@ def new_group(config: Mapping[str, Any], now: float) -> NodeSet:
     """Return the group that an `InstanceGroupConfig` requests."""
     role, count = str(config["InstanceRole"]), int(config["InstanceCount"])
     if count < 0 or (count == 0 and role == "MASTER"):
-        raise ApiError(f"The InstanceCount {count} of the instance group {role} is too small.")
+        raise ApiError(
+            f"The InstanceCount {count} of the instance group {role} is too small; use 0 or more (MASTER: 1 or more)."
+        )
     is_spot = config.get("Market") == "SPOT"
     on_demand, spot = (0, count) if is_spot else (count, 0)
     return NodeSet(new_id("ig-"), role, dict(config), now, is_fleet=False, on_demand=on_demand, spot=spot)

@@ -66,7 +66,7 @@ def _capacity_faults(cluster: Cluster, nodes: list[NodeSet]) -> list[Fault]:
 
 
 def _launch(cluster: Cluster, nodes: NodeSet, faults: list[Fault]) -> list[tuple[str, str]]:
-    """Launch the missing instances of a fleet or group. Return the instance types and markets without capacity."""
+    """Launch the missing instances of a fleet or group. Return the result of `NodeSet.provision`."""
     return nodes.provision(cluster.server.clock.now(), lambda *wish: any(fault.covers(*wish) for fault in faults))
 
 
@@ -78,14 +78,15 @@ def _launch_all(cluster: Cluster) -> list[tuple[NodeSet, tuple[str, str]]]:
 def _await_capacity(cluster: Cluster, nodes: NodeSet, instance_type: str, market: str) -> bool:
     """Handle missing capacity. The caller must hold `cluster.changed`.
 
-    A fleet waits for spot capacity. A cluster without its task nodes continues. Any other cluster ends.
+    A fleet waits for spot capacity until its timeout. If only task nodes lack capacity, the cluster continues without
+    them. In all other cases the cluster ends.
 
     Return False if the cluster ends.
     """
     if nodes.is_fleet and market == "SPOT":
         return _await_spot(cluster, nodes)
     if nodes.role == "TASK":
-        log.warning("%s has no task nodes: EC2 is out of capacity for %s", cluster.record.id, instance_type)
+        log.warning("%s continues without task nodes: EC2 is out of capacity for %s", cluster.record.id, instance_type)
         return True
     return _end_without_capacity(cluster, instance_type)
 

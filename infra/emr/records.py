@@ -42,7 +42,7 @@ class StepRecord:
 
     id: str
     request: dict[str, Any]
-    """A `StepConfig` of the API."""
+    """The `StepConfig` from the request that added the step."""
     created: float
     state: str = "PENDING"
     message: str = ""
@@ -61,7 +61,7 @@ class StepRecord:
         self.state, self.message, self.ended = state, message, now
 
     def answer(self) -> dict[str, Any]:
-        """Return the `Step` of the API, which is also a `StepSummary`."""
+        """Return the step as the API's structure `Step`, which has the same members as `StepSummary`."""
         jar = self.request["HadoopJarStep"]
         timeline = {"CreationDateTime": self.created, "StartDateTime": self.started, "EndDateTime": self.ended}
         config = {
@@ -117,7 +117,7 @@ class ClusterRecord:
 
     @property
     def log_uri(self) -> str:
-        """The folder of all clusters' logs, without a slash at its end; empty if logs are not uploaded."""
+        """The request's LogUri, without a slash at its end. Empty if logs are not uploaded."""
         return str(self.request.get("LogUri") or "").rstrip("/")
 
     @property
@@ -126,7 +126,7 @@ class ClusterRecord:
         return str(self._instances("Placement", {}).get("AvailabilityZone") or f"{self.region}a")
 
     def matched(self) -> dict[str, Any]:
-        """Return a dict of the cluster's values with which the patterns in `Fault.match` are compared."""
+        """Return the cluster's values, by name, for comparison with the patterns in `Fault.match`."""
         return {"Id": self.id, "ClusterId": self.id, "Name": self.request["Name"], "Tags": self.tags}
 
     def step(self, step_id: str) -> StepRecord | None:
@@ -134,7 +134,7 @@ class ClusterRecord:
         return next((step for step in self.steps if step.id == step_id), None)
 
     def summary(self) -> dict[str, Any]:
-        """Return the `ClusterSummary` of the API."""
+        """Return the cluster as the API's structure `ClusterSummary`."""
         status = status_answer(self)
         if self.error_details:
             status["ErrorDetails"] = self.error_details
@@ -147,7 +147,7 @@ class ClusterRecord:
         }
 
     def answer(self) -> dict[str, Any]:
-        """Return the `Cluster` of the API."""
+        """Return the cluster as the API's structure `Cluster`."""
         request = self.request
         return {
             **self.summary(),

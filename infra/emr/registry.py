@@ -28,7 +28,7 @@ class Clusters:
         server.faults.on_change = self._wake
 
     def load(self) -> None:
-        """Read the clusters that an earlier server saved. Record that clusters which were still active have failed."""
+        """Read the clusters that an earlier server saved. Clusters that had not ended become TERMINATED_WITH_ERRORS."""
         now = self.server.clock.now()
         for record in state.load(self.server.state_dir, now):
             if record.state not in ENDED:
@@ -96,7 +96,7 @@ class Clusters:
             cluster.join(max(0.0, deadline - time.monotonic()))
 
     def next_loss(self, cluster_id: str) -> float | None:
-        """Return the time at which a cluster's next spot instance will be lost. Return None if none has a notice."""
+        """Return the time at which a cluster's next spot instance will be lost. Return None if there is no notice."""
         with self._lock:
             cluster = self._clusters.get(cluster_id)
         return None if cluster is None else cluster.next_loss()

@@ -70,7 +70,7 @@ def embedded_emr(
         if not _BUCKET.fullmatch(name):
             raise InputError(f"bucket {name!r}: its name needs 3 to 63 lower-case letters, digits, dots and hyphens")
     if settings.host not in _LOOPBACK:
-        log.warning("Anyone who can reach %s can run commands as the user of this server", settings.host)
+        log.warning("Anyone who can reach this server at %s can run commands as the server's user", settings.host)
     if settings.executors == "yarn":
         yarn.check(require_spark())
     if not _ONE_SERVER.acquire(blocking=False):

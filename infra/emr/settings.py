@@ -66,4 +66,5 @@ class ServerContext:
     faults: Faults
     uploads: Uploads
     s3_at: Callable[[str], AbstractContextManager[str]]
-    """Returns a context manager that serves S3 to YARN hosts at an address of this machine, and yields the URL."""
+    """A function of an address of this machine. It returns a context manager that serves S3 to YARN hosts at the
+    address, and yields the URL."""

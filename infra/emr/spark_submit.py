@@ -1,7 +1,7 @@
 """Translate a `spark-submit` command for YARN into one for this machine. All functions are pure.
 
-Options that place an application on YARN, such as the queue, are removed. The number and size of its executors become
-part of the local master. The rest of its configuration stays, because the application can read it. Each S3 or `file:`
+Options that place an application on YARN, such as the queue, are removed. The number and size of executors become
+part of the local master. All other configuration stays, because the application can read it. Each S3 or `file:`
 URI is replaced by the relative name of a copy in the step's working directory.
 """
 
@@ -112,7 +112,7 @@ def parse(args: Iterable[str]) -> Submit:
         else:
             submit.options.append((name, value))
     if not rest:
-        raise CommandError("spark-submit: the application is missing")
+        raise CommandError("spark-submit: the application is missing; name a .py file or a jar after the options")
     submit.app = rest
     return submit
 

@@ -38,7 +38,10 @@ class SpotMarket:
         """The ids of the faults that have hit this cluster. A fault hits a cluster at most once."""
 
     def advance(self) -> list[float]:
-        """Give the notices and end the instances that are due. Return the times of all later notices and losses."""
+        """Give the notices that are due, and terminate the instances whose time has come.
+
+        Return the times of all later notices and losses.
+        """
         cluster, now = self._cluster, self._cluster.server.clock.now()
         found = cluster.server.faults.of_cluster("spot-loss", cluster.record.matched(), self._is_new)
         self._faults |= {fault.id for fault in found}
@@ -69,7 +72,7 @@ class SpotMarket:
             log.warning("%s %s: spot instance will be lost in %s s", self._cluster.record.id, each.ec2_id, seconds)
 
     def _take(self, instances: Sequence[Instance]) -> None:
-        """Terminate instances and their executors. Then launch others, or end the cluster if it cannot continue."""
+        """Terminate instances and their executors. Then launch replacements, or end the cluster."""
         cluster, workers = self._cluster, self._cluster.workers
         places = [place for place, each in enumerate(workers) if each in instances]
         for each in instances:

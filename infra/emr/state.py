@@ -22,7 +22,7 @@ _NAME = "cluster.json"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder for this server. Raise an `InputError` if another server uses it."""
+    """Lock the folder for this server. Raise an `InputError` if another server uses it or it is not writable."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context((folder / "lock").open("w"))

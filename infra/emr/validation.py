@@ -25,7 +25,7 @@ def operation(name: str) -> OperationModel:
 
 
 def check_request(name: str, request: dict[str, Any]) -> None:
-    """Raise an `ApiError` if a request lacks members, or has members or values that the API does not allow."""
+    """Raise an `ApiError` if a request lacks required members, or has members or values that are not allowed."""
     shape = operation(name).input_shape
     if shape is None:
         return
@@ -40,7 +40,7 @@ def check_request(name: str, request: dict[str, Any]) -> None:
 
 
 def wrong_choices(value: Any, shape: Shape, path: str = "") -> Iterator[tuple[str, Any, list[str]]]:
-    """For each string in `value` that is not an allowed value, yield its path, the string, and the allowed values."""
+    """Yield each string in `value` that `shape` does not allow: its path, the string, and the allowed strings."""
     if isinstance(shape, StructureShape):
         for name, member in shape.members.items():
             if value.get(name) is not None:

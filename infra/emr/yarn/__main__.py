@@ -16,7 +16,7 @@ def main() -> int:
     except NightjarError as error:
         sys.stderr.write(f"yarn: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"yarn: {len(found)} jars of Hadoop are in place\n")
+    sys.stdout.write(f"yarn: this machine can run YARN, and has all {len(found)} jars of Hadoop\n")
     return 0
 
 

@@ -98,8 +98,8 @@ class Yarn:
 
         Args:
             primary: The primary instance's id.
-            workers: A dict from the id of each instance that runs containers to its MB of memory. In a cluster of one
-                instance, it has only the primary instance.
+            workers: The MB of memory for containers on each instance that runs containers. The keys are the instances'
+                ids. In a cluster of one instance, the primary instance runs containers.
             serve: Returns a context manager that serves S3 at an address and yields its URL.
             give_up: Returns whether the cluster is ending.
         """
@@ -151,12 +151,15 @@ class Yarn:
         return self._user.own(hosts.WORK / hosts.host_name(PRIMARY) / "steps" / name)
 
     def entering(self, folder: Path) -> tuple[str, ...]:
-        """Return the words that, put before a command, run it in `folder` on the primary host, as unprivileged user."""
+        """Return the start of a command line. The command after it runs in `folder` on the primary host.
+
+        It runs as the unprivileged user.
+        """
         entry = hosts.WORK / hosts.host_name(PRIMARY) / "enter"
         return tuple(hosts.inside(PRIMARY, ["sh", str(entry), str(folder)]))
 
     def step_env(self, own: Mapping[str, str]) -> dict[str, str]:
-        """Return the environment variables of a step, as on an EMR node but without a region. `own` overrides them."""
+        """Return a step's environment variables, as on an EMR node but without a region. `own` overrides them."""
         return {**self._env(), **own}
 
     def keep_logs(self, folder: Path) -> None:
@@ -223,7 +226,7 @@ class Yarn:
             )
 
     def _daemon(self, host: _Host, name: str, megabytes: int) -> subprocess.Popen[bytes]:
-        """Start a daemon under a guard process. However this process ends, the guard then ends the daemon."""
+        """Start a daemon below a guard process, which ends the daemon when the server ends or is killed."""
         options = [f"-Dnode.name={hosts.host_name(host.number)}", f"-Dnode.dir={host.folder}", f"-Dnode.mb={megabytes}"]
         options += [f"-Dhadoop.log.dir={host.folder}/logs"]
         logging_file = f"-Dlog4j2.configurationFile={self._folders.hadoop}/log4j2.properties"
@@ -271,10 +274,14 @@ class Yarn:
             for host in self._hosts.values():
                 for daemon in host.daemons:
                     if daemon.poll() is not None:
-                        raise HostError(f"{hosts.host_name(host.number)}: a daemon ended; {_tail(host.folder)}")
+                        raise HostError(
+                            f"{hosts.host_name(host.number)}: a daemon ended; logged in {_tail(host.folder)}"
+                        )
             if time.monotonic() > deadline:
                 primary = hosts.WORK / hosts.host_name(PRIMARY)
-                raise HostError(f"YARN has fewer than {count} nodes after {START_SECONDS:.0f} s; {_tail(primary)}")
+                raise HostError(
+                    f"YARN has fewer than {count} nodes after {START_SECONDS:.0f} s; logged in {_tail(primary)}"
+                )
             time.sleep(0.3)
         return False
 
@@ -287,10 +294,10 @@ def _java() -> Path:
 
 
 def _tail(folder: Path) -> str:
-    """Return a text with the folder and the last error line of the daemons' logs in it."""
+    """Return the path of the folder and the last error line of its logs, or their last line if there is no error."""
     lines = [line for path in folder.glob("*.log") for line in path.read_text("utf-8", "replace").splitlines()]
     wrong = [line for line in lines if "ERROR" in line or ("Exception" in line and not line.startswith("\t"))] or lines
-    return f"{folder}: {wrong[-1] if wrong else 'no log'}"
+    return f"{folder}: {wrong[-1] if wrong else 'nothing'}"
 
 
 def rest(path: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def write(
     Args:
         folder: Folder to write to.
         values: A dict from names to values: `{name}` in the files is replaced by `values[name]`.
-        spark_defaults: The classification `spark-defaults` of the cluster, which overrides EMR's.
+        spark_defaults: The classification `spark-defaults` of the cluster, which overrides EMR's values.
         exports: The cluster's classification `export` in `spark-env`.
     """
     found = ConfFolders(folder / "hadoop", folder / "spark")

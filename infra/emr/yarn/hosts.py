@@ -61,7 +61,7 @@ def check_machine() -> None:
 
 
 def namespace(number: int) -> str:
-    """Return the name of a host's network namespace. The end of its veth pair at the bridge has the same name."""
+    """Return the name of a host's network namespace. Its veth device at the bridge has the same name."""
     return f"{NAME}-{number}"
 
 
@@ -93,7 +93,7 @@ def acquire(give_up: Callable[[], bool]) -> IO[str] | None:
 
 
 def clean() -> None:
-    """Remove all hosts with their processes and files, and the bridge. The caller holds the lock."""
+    """Remove all hosts with their processes and files, and the bridge. The caller must hold the lock of `acquire`."""
     for name in namespaces():
         _kill_all(name)
         _try("netns", "del", name)
@@ -115,7 +115,8 @@ def make_bridge() -> None:
     """Make the bridge, and give this machine the address `GATEWAY` on it."""
     if f" {NETWORK}." in _ip("-4", "route", "show"):
         raise HostError(
-            f"{NETWORK}.0/24: this machine has a route to these addresses already; remove it or use executors=processes"
+            f"{NETWORK}.0/24: this machine has a route to these addresses already; remove the route, or use"
+            " executors=processes"
         )
     _ip("netns", "add", SWITCH)
     _ip("-n", SWITCH, "link", "add", NAME, "type", "bridge")
@@ -127,7 +128,7 @@ def make_bridge() -> None:
 
 
 def add(number: int) -> None:
-    """Make a host, and connect it to the bridge by a veth pair, its network cable."""
+    """Make a host, and connect it to the bridge by a veth pair, which acts as its network cable."""
     name = namespace(number)
     _ip("netns", "add", name)
     _ip("-n", SWITCH, "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)

@@ -62,18 +62,18 @@ def client_version(spark_home: Path) -> str:
     """Return the version of the Hadoop client that a Spark installation contains."""
     found = sorted((spark_home / "jars").glob(f"{_CLIENT}*.jar"))
     if not found:
-        raise InputError(f"{spark_home / 'jars'}: no {_CLIENT}*.jar; install a Spark with a Hadoop client")
+        raise InputError(f"{spark_home / 'jars'}: has no {_CLIENT}*.jar; install pyspark with Hadoop's client")
     return found[-1].stem.removeprefix(_CLIENT)
 
 
 def pinned(version: str) -> tuple[Jar, ...]:
-    """Return the jars that YARN needs in this Hadoop version. Raise an `InputError` if none are pinned for it."""
+    """Return the jars that YARN of Hadoop `version` needs. Raise an `InputError` if none are pinned for it."""
     lines = [line for line in _COORDINATES.read_text("utf-8").splitlines() if not line.startswith("#")]
     jars = [_read(line) for line in lines]
     known = sorted({jar.version for jar in jars if jar.group == _HADOOP})
     if version not in known:
         raise InputError(
-            f"the installed Spark has the client of Hadoop {version}, but jars are only pinned for"
+            f"the installed Spark has the client of Hadoop {version}, but this project only pins the jars of"
             f" {' and '.join(known)} ({_COORDINATES.name}); install a version of pyspark named in docs/guides/aws.md"
         )
     return tuple(jar for jar in jars if jar.group != _HADOOP or jar.version == version)
@@ -143,5 +143,5 @@ def _advice(version: str) -> str:
 
 
 def classpath(parts: Sequence[Path | str]) -> str:
-    """Return a class path for Java."""
+    """Return these paths as a class path for Java."""
     return os.pathsep.join(map(str, parts))

@@ -49,14 +49,18 @@ def account() -> Account:
 
 
 def needed(*others: Path) -> list[Path]:
-    """Return the folders of Python and its packages, and `others`. Leave out folders that lie inside a returned one."""
+    """Return the folders of Python and its packages, and `others`, without those that lie inside another one."""
     python = [Path(sys.prefix), Path(sys.base_prefix), *(Path(entry) for entry in sys.path if entry)]
     found = sorted({path.resolve() for path in (*python, *others) if path.exists()})
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
 def covered(paths: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Return a dict from each folder that is replaced on a host to the paths inside it that must stay visible."""
+    """Return a dict. Its keys are the folders that are replaced on a host.
+
+    The value for a folder lists the paths inside it that stay visible on the host: those of `paths`, and in /opt
+    everything except /opt/nightjar. Raise an `InputError` if the unprivileged user cannot enter one of `paths`.
+    """
     covers: dict[Path, list[Path]] = {
         _TMP: [],
         _OPT: sorted(each for each in _OPT.iterdir() if each.name != "nightjar"),
@@ -67,7 +71,7 @@ def covered(paths: Iterable[Path]) -> dict[Path, list[Path]]:
         way = [*reversed(path.parents), path]
         closed = next((each for each in way if each in (_TMP, _OPT) or not each.stat().st_mode & 0o001), None)
         if closed == path:
-            raise InputError(f"executors=yarn: the user {USER} may not enter {path}; make it readable for all users")
+            raise InputError(f"executors=yarn: the user {USER} cannot enter {path}; run chmod a+rx on it")
         if closed is not None and closed != _OPT:
             covers.setdefault(closed, []).append(path)
     return covers
@@ -94,7 +98,7 @@ def write_entry(folder: Path, number: int, paths: Iterable[Path], environment: P
                 target.touch()
             lines.append(shlex.join(["mount", "--rbind", str(path), str(target)]))
         lines.append(shlex.join(["mount", "--rbind", str(cover), str(place)]))
-    # /var/tmp may lie in a folder that was just covered, so the working folder is entered last.
+    # /var/tmp may lie in a folder that was just replaced, so the working folder is entered last.
     rights = f"--reuid={user.uid} --regid={user.gid} --clear-groups --no-new-privs"
     lines += ['cd "$1"', "shift", f'exec setpriv {rights} "$@"']
     script = folder / "enter"

@@ -97,7 +97,7 @@ def test_step_overrides_the_clusters_settings_and_the_default_jvm_options() -> N
     [
         (["--name"], "--name has no value"),
         (["--conf", "nonsense", "app.py"], "nonsense is not KEY=VALUE"),
-        (["--name", "x"], "the application is missing"),
+        (["--name", "x"], "the application is missing; name a .py file"),
         (["--num-executors", "many", "app.py"], "spark.executor.instances=many is not a whole number"),
     ],
 )

@@ -301,7 +301,7 @@ def test_calls_are_counted_by_service_operation_and_caller(emr: Emr, control: Co
     ("fault", "wrong"),
     [
         ({"kind": "thunder"}, "kind 'thunder': use one of throttled, denied"),
-        ({"kind": "throttled", "seconds": 3}, "throttled has no field seconds; it has "),
+        ({"kind": "throttled", "seconds": 3}, "a fault of kind throttled has no field seconds; use "),
         ({"kind": "delayed", "seconds": -1}, "seconds -1: use a number of seconds, 0 or more"),
         (
             {"kind": "denied", "callers": ["nobody"]},
@@ -313,7 +313,7 @@ def test_calls_are_counted_by_service_operation_and_caller(emr: Emr, control: Co
             "match {'ClusterId': 3}: use an object whose values are strings",
         ),
         ({"kind": "error", "status": 200}, "status 200: use an HTTP status from 300 to 599"),
-        ({"kind": "no-capacity", "operation": "RunJobFlow"}, "no-capacity has no field operation"),
+        ({"kind": "no-capacity", "operation": "RunJobFlow"}, "a fault of kind no-capacity has no field operation"),
     ],
 )
 def test_wrong_fault_is_one_clear_line(control: Control, fault: dict[str, Any], wrong: str) -> None:

@@ -101,7 +101,7 @@ def test_an_archive_is_tried_before_it_is_in_its_place(archive: Path, monkeypatc
 
 def test_a_java_that_writes_no_archive_leaves_nothing(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jvm, "_run_session", lambda _: None)
-    with pytest.raises(jvm.ArchiveError, match="this Java writes no archive"):
+    with pytest.raises(jvm.ArchiveError, match="Java ended without writing the archive"):
         jvm.make_archive(archive)
     assert list(archive.parent.iterdir()) == []
 

@@ -89,11 +89,11 @@ def test_another_file_under_the_name_of_a_jar_is_refused(tmp_path: Path, monkeyp
 
 def test_a_spark_without_pinned_jars_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
-    with pytest.raises(InputError, match=r"no hadoop-client-api-\*\.jar; install a Spark with a Hadoop client"):
+    with pytest.raises(InputError, match=r"has no hadoop-client-api-\*\.jar; install pyspark with Hadoop"):
         jars.client_version(tmp_path)
     (tmp_path / "jars" / "hadoop-client-api-9.9.9.jar").touch()
     with pytest.raises(
-        InputError, match=r"client of Hadoop 9\.9\.9, but jars are only pinned for 3\.4\.1 and 3\.4\.2 \("
+        InputError, match=r"client of Hadoop 9\.9\.9, but this project only pins the jars of 3\.4\.1 and 3\.4\.2 \("
     ):
         jars.pinned(jars.client_version(tmp_path))
 
