@@ -33,9 +33,10 @@ def start(cluster: Cluster) -> BootstrapFailure | None:
         yarn = Yarn(wanted)
         is_up = yarn.start(_primary(cluster).id, workers, server.s3_at, cluster.is_ending)
     except (NightjarError, OSError, SubprocessError) as error:
-        if yarn is not None:
-            _end(cluster, yarn)
-        return BootstrapFailure(f"YARN cannot start: {error}")
+        if yarn is None:
+            return BootstrapFailure(f"YARN cannot start: {error}")
+        _end(cluster, yarn)
+        return BootstrapFailure(f"YARN cannot start: {error}; its logs are in {cluster.folder / 'node'}")
     with cluster.changed:
         cluster.yarn = yarn
         if is_up:

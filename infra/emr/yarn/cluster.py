@@ -274,13 +274,11 @@ class Yarn:
             for host in self._hosts.values():
                 for daemon in host.daemons:
                     if daemon.poll() is not None:
-                        raise HostError(
-                            f"{hosts.host_name(host.number)}: a daemon ended; logged in {_tail(host.folder)}"
-                        )
+                        raise HostError(f"{hosts.host_name(host.number)}: a daemon ended: {_last_error(host.folder)}")
             if time.monotonic() > deadline:
                 primary = hosts.WORK / hosts.host_name(PRIMARY)
                 raise HostError(
-                    f"YARN has fewer than {count} nodes after {START_SECONDS:.0f} s; logged in {_tail(primary)}"
+                    f"YARN has fewer than {count} nodes after {START_SECONDS:.0f} s: {_last_error(primary)}"
                 )
             time.sleep(0.3)
         return False
@@ -293,11 +291,11 @@ def _java() -> Path:
     return home / "bin" / "java"
 
 
-def _tail(folder: Path) -> str:
-    """Return the path of the folder and the last error line of its logs, or their last line if there is no error."""
+def _last_error(folder: Path) -> str:
+    """Return the last error line in the logs of a host's folder, or their last line if there is no error."""
     lines = [line for path in folder.glob("*.log") for line in path.read_text("utf-8", "replace").splitlines()]
     wrong = [line for line in lines if "ERROR" in line or ("Exception" in line and not line.startswith("\t"))] or lines
-    return f"{folder}: {wrong[-1] if wrong else 'nothing'}"
+    return wrong[-1] if wrong else "its logs are empty"
 
 
 def rest(path: str) -> dict[str, Any]:
