@@ -1,1 +1,4 @@
-"""The environments of Nightjar: a local Airflow and EMR, Docker Compose, AWS. Also the console command and set-up."""
+"""The platforms that Nightjar runs on: a local Airflow with the embedded EMR, Docker Compose, and AWS.
+
+Also the console command, the service, and ``make setup``.
+"""

@@ -51,7 +51,7 @@ def environment(home: Path, lake_uri: str, emr_endpoint: str, port: int = 0) -> 
 
 
 def admin_password(home: Path) -> str:
-    """Return the password of the user ``admin``. The first call creates it and stores it in the folder `home`."""
+    """Return the password of Airflow's user ``admin``. The first call creates it and stores it in the folder `home`."""
     return read_or_create(home / _PASSWORDS_FILE, {"admin": secrets.token_urlsafe(9)})["admin"]
 
 
@@ -95,7 +95,10 @@ def _airflow_settings(home: Path, port: int) -> dict[str, str]:
 
 
 def read_or_create(path: Path, new: dict[str, str]) -> dict[str, str]:
-    """Return the content of the JSON file at `path`. If it does not exist, create it from `new`, for this user only."""
+    """Return the content of the JSON file at `path`.
+
+    If the file is missing, create it with the content `new`. Only this user can read it.
+    """
     if not path.exists():
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.touch(mode=0o600)

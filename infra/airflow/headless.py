@@ -33,7 +33,7 @@ def run_dag(conf: Mapping[str, Any], run_id: str, environ: Mapping[str, str], lo
         dag_id: The DAG.
 
     Returns:
-        0 if the run succeeded, 2 if the user's input or configuration is wrong, 1 otherwise.
+        0 if the run succeeded, 2 if it failed because of the user's input or configuration, 1 after any other failure.
     """
     command = [sys.executable, "-m", "infra.airflow.headless", "--dag", dag_id]
     command += ["--run-id", run_id, "--conf", json.dumps(conf)]
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def run_here(dag_id: str, run_id: str, conf: Mapping[str, Any]) -> int:
-    """Run a DAG in this process, whose environment names Airflow's home. Return the exit code, as `run_dag` does."""
+    """Run a DAG in this process, which must have the variable AIRFLOW_HOME. Return the same exit code as `run_dag`."""
     # Imported here because Airflow takes seconds to import, and the process that calls `run_dag` does not need it.
     from airflow.dag_processing.dagbag import DagBag  # noqa: PLC0415 - see above
     from airflow.models.dagrun import DagRun  # noqa: PLC0415 - see above

@@ -1,7 +1,7 @@
-"""The processes of a local Airflow. Each has a guard: a parent process that ends it together with its descendants.
+"""The processes of a local Airflow. Each is started by a guard: a parent process that ends it and its descendants.
 
-The guard does so when the pipe from this process to the guard is closed. If this process is killed, the operating
-system closes the pipe.
+The guard ends them when the pipe from this process to the guard is closed. If this process is killed, the operating
+system closes that pipe.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ class ProcessError(NightjarError):
 
 
 class GuardedProcess:
-    """A process that runs, with its descendants, for the duration of a `with` block. Its output goes to a log file."""
+    """A process that runs for the duration of a `with` block. Its output goes to a log file.
+
+    A guard starts the process (see the docstring of this module). At the end of the block, the guard ends the process
+    and its descendants.
+    """
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         self.name = name
@@ -65,7 +69,7 @@ class GuardedProcess:
         return self._process.wait()
 
     def descendants(self) -> list[psutil.Process]:
-        """Return the process and its descendants, without its guard."""
+        """Return the process and its descendants. The guard, which started the process, is not in the list."""
         found: list[psutil.Process] = psutil.Process(self._process.pid).children(recursive=True)
         return found
 
@@ -98,8 +102,8 @@ def wait_until(
     """Wait until `condition` returns True.
 
     Raises:
-        ProcessError: if one of `processes` has ended, or after the timeout. The message about the timeout starts with
-            `name`, such as "Airflow is not healthy".
+        ProcessError: if one of `processes` has ended, or after the timeout. `name` is a clause, such as "Airflow is
+            not healthy", with which the message at the timeout starts.
     """
     deadline = time.monotonic() + timeout_seconds
     while not condition():

@@ -53,9 +53,9 @@ Next
 READY_YARN = """
   watch YARN while a run has a cluster
     http://198.18.0.10:8088
-  disconnect a host from the network, and connect it again (root)
+  disconnect a host from the network, and connect it again (as root)
     ip -n njy-switch link set njy-1 down; ip -n njy-switch link set njy-1 up
-  lose a host with all that runs on it (root)
+  kill a host with all its processes (as root)
     kill -9 $(ip netns pids njy-2)"""
 STOPPED = "Stopped. The lake and the runs are kept; the same command starts Airflow again"
 STOPPED_IN_MEMORY = "Stopped. The lake was in the memory of the embedded S3 and is lost; Airflow's list of runs is kept"
@@ -91,7 +91,7 @@ def local_airflow(
     executors: Executors = "threads",
     airflow: Sequence[str] = AIRFLOW,
 ) -> Iterator[LocalAirflow]:
-    """Run Airflow and the embedded EMR for the duration of the block.
+    """Run Airflow and the embedded EMR for the duration of a `with` block.
 
     Args:
         home: Folder of Airflow's database, logs and secrets.
@@ -100,7 +100,7 @@ def local_airflow(
         emr_port: Port of the embedded EMR; 0 chooses a free one.
         extra_env: Additional environment variables, which override all others.
         executors: How the embedded EMR runs Spark's executors.
-        airflow: Command that starts Airflow.
+        airflow: Command of Airflow. A subcommand, such as ``scheduler``, is appended to it.
 
     Raises:
         ProcessError: if a process ended, or is not healthy within the timeout.
@@ -167,11 +167,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _ready_lake(lake_uri: str) -> Iterator[dict[str, str]]:
-    """Prepare the lake for runs on the sample corpus, and yield environment variables for Airflow.
+    """Prepare the lake for runs on the sample corpus, and yield a dict of environment variables for Airflow.
 
-    If the lake is on this machine, create its folders, copy the corpus into it, and yield no variable. A lake in the
-    embedded S3 is empty at each start. So yield ``NIGHTJAR_CORPUS``, if the user has not set it: the path of the sample
-    corpus on this machine.
+    If the lake is on this machine, create its folders, copy the corpus into it, and yield an empty dict. A lake in the
+    embedded S3 is empty at each start. For such a lake, yield the path of the sample corpus on this machine as
+    ``NIGHTJAR_CORPUS``. If the user has set this variable, yield an empty dict.
     """
     cache = PROJECT_ROOT / ".cache"
     with ExitStack() as stack:
@@ -238,12 +238,12 @@ def call(url: str, body: Any = None, token: str = "", method: str | None = None)
 
 
 def login(url: str, password: str) -> str:
-    """Log in as ``admin`` and return the token."""
+    """Log in to Airflow's API as ``admin`` and return the access token."""
     return str(call(f"{url}/auth/token", {"username": "admin", "password": password})["access_token"])
 
 
 def is_healthy(url: str) -> bool:
-    """Return whether every component reports that it is healthy."""
+    """Return whether all components of the Airflow at `url` report that they are healthy."""
     try:
         health = call(f"{url}/api/v2/monitor/health")
     except (OSError, ValueError):
@@ -252,7 +252,7 @@ def is_healthy(url: str) -> bool:
 
 
 def is_dag_ready(url: str, password: str, dag_id: str) -> bool:
-    """Return whether the DAG has been parsed, so that it can be triggered."""
+    """Return whether Airflow has parsed the DAG, so that it can be triggered."""
     try:
         return bool(call(f"{url}/api/v2/dags/{dag_id}", token=login(url, password)))
     except (OSError, ValueError):
@@ -276,14 +276,17 @@ def _parser() -> argparse.ArgumentParser:
     kinds = get_args(Executors)
     executors_help = "how Spark's executors run; yarn needs Linux, root and a lake at s3:// (default: threads)"
     parser.add_argument("--executors", choices=kinds, default="threads", help=executors_help)
-    port_help = "port of the UI; 0 chooses a free one (default: NIGHTJAR_PORT, or 8080, or a free one if it is taken)"
+    port_help = "port of the UI; 0 chooses a free one (default: NIGHTJAR_PORT, or 8080, or a free one if 8080 is taken)"
     parser.add_argument("--port", type=int, help=port_help)
     parser.add_argument("--emr-port", type=int, default=0, help="port of the embedded EMR (default: a free one)")
     return parser
 
 
 def emr_command(home: Path, lake_uri: str, endpoint: str, executors: Executors = "threads") -> list[str]:
-    """Return the command that starts the embedded EMR at `endpoint`, and creates the bucket of a lake on S3."""
+    """Return the command that starts the embedded EMR at `endpoint`.
+
+    If the lake is on S3, the command also creates its bucket.
+    """
     command = [sys.executable, "-m", "infra.emr", "--port", endpoint.rpartition(":")[2]]
     buckets = ["--bucket", bucket_and_key(lake_uri)[0]] if is_s3(lake_uri) else []
     return [*command, "--state-dir", str(home / "emr"), "--executors", executors, *buckets]

@@ -26,7 +26,7 @@ VALID_DAYS = 825
 
 
 def upload_once(lake_uri: str) -> None:
-    """Upload a new certificate to the lake's bucket. Do nothing if the one there is valid for another month."""
+    """Upload a new certificate to the lake's bucket. Do nothing if it has one that is valid for 31 more days."""
     client = boto3.client("s3")
     bucket, _ = bucket_and_key(lake_uri)
     store, uri = Store(lambda: client), f"s3://{bucket}/{NAME}"

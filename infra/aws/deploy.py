@@ -1,8 +1,8 @@
 """Create, update or delete a deployment on AWS: ``nightjar aws-deploy prod VpcId=vpc-1 SubnetIds=...``.
 
-A deployment is a CloudFormation stack. The command prints its change set before it executes it, and finally the stack's
-outputs as environment variables for Airflow. Parameters that are not given keep their values. Credentials and region
-are found as by any boto3 program. Every wait has a timeout.
+A deployment is a CloudFormation stack. The command prints the stack's change set before it executes the change set. At
+the end, it prints the stack's outputs as environment variables for Airflow. Parameters that are not given keep their
+values. boto3 finds the credentials and the region as usual. Every wait has a timeout.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
         fixed: Parameters that the command sets itself.
         given: Parameters of the user, as ``Parameter=value``.
         client: A boto3 client of CloudFormation.
-        existing: Name of the stack to update, whose values of all other parameters are kept. None for a new stack.
+        existing: Name of the stack to update. Its other parameters keep their values. None for a new stack.
     """
     values = dict(fixed)
     for parameter in given:
@@ -115,7 +115,7 @@ def _parameters(fixed: dict[str, str], given: Sequence[str], client: Any, existi
 
 
 def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: bool) -> None:
-    """Create a change set, print it, execute it, and wait for the stack. Do nothing more if the set has no changes."""
+    """Create a change set, print it, execute it, and wait for the stack. If the set has no changes, only delete it."""
     name = f"nightjar-{int(time.time())}"
     client.create_change_set(
         StackName=stack,
@@ -135,7 +135,7 @@ def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: b
         if "didn't contain changes" in described.get("StatusReason", "") or "No updates" in described["StatusReason"]:
             sys.stdout.write(f"stack {stack} is up to date\n")
             return
-        raise DeployError(f"stack {stack}: {described.get('StatusReason')}")
+        raise DeployError(f"stack {stack}: CloudFormation created no change set ({described.get('StatusReason')})")
     client.execute_change_set(StackName=stack, ChangeSetName=name)
     _wait(client, "stack_update_complete" if exists else "stack_create_complete", stack)
 

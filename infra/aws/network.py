@@ -1,4 +1,7 @@
-"""Reads and changes network resources that are not in a deployment's stack: the user's VPC, and those that EMR adds."""
+"""Reads and changes network resources outside a deployment's stack.
+
+These resources are the user's VPC and subnets, and what EMR adds: rules in security groups, and a VPC endpoint.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from botocore.exceptions import ClientError
 from jobs.errors import InputError
 
 EMR_TAG = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
-"""AmazonEMRServicePolicy_v2 lets EMR use only a VPC, subnets and groups with this tag."""
+"""AmazonEMRServicePolicy_v2 lets EMR use only a VPC, subnets and security groups with this tag."""
 EMR_SERVICE = "emr-service-cell01"
 """The last part of the name of EMR's endpoint service, ``aws.api.<region>.emr-service-cell01``."""
 _ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]
@@ -28,7 +31,7 @@ def vpc_cidr(vpc_id: str) -> str:
 
 
 def tag_for_emr(subnet_ids: Sequence[str]) -> None:
-    """Give subnets and their VPC the tag without which EMR's service role may not use them."""
+    """Give subnets and their VPC the tag `EMR_TAG`. EMR's service role may only use resources with this tag."""
     if not subnet_ids:
         return
     client = boto3.client("ec2")
@@ -43,9 +46,9 @@ def tag_for_emr(subnet_ids: Sequence[str]) -> None:
 
 
 def release_groups(group_ids: Sequence[str]) -> None:
-    """Remove what prevents CloudFormation from deleting the stack's security groups.
+    """Remove the rules and the VPC endpoint that prevent CloudFormation from deleting the stack's security groups.
 
-    EMR adds rules with which the groups refer to one another. It may also have created a VPC endpoint that uses one of
+    EMR adds rules with references from one group to another. EMR may also have created a VPC endpoint that uses one of
     the groups.
 
     Raises:
@@ -79,7 +82,10 @@ def release_groups(group_ids: Sequence[str]) -> None:
 
 
 def _referring(rule: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a rule with only its references to security groups. EC2 requires this form to revoke them."""
+    """Return a copy of a security group's rule that keeps only its references to security groups.
+
+    To revoke these references, EC2 requires such a copy.
+    """
     pairs = [{"GroupId": pair["GroupId"]} for pair in rule["UserIdGroupPairs"] if "GroupId" in pair]
     kept = {key: value for key, value in rule.items() if key in ("IpProtocol", "FromPort", "ToPort")}
     return {**kept, "UserIdGroupPairs": pairs}

@@ -26,7 +26,7 @@ Request = tuple[str, dict[str, Any]]
 
 
 def plan(lake_uri: str, corpus: str, preset: str, chosen: dict[str, Any]) -> list[Request]:
-    """Return the requests that the tasks of a run would send: EMR operations and their parameters."""
+    """Return the requests that a run of the DAG would send to EMR. Each is an operation and its parameters."""
     settled = settings.load()
     config = place(resolve(corpus, preset, {**environment_settings(), **chosen}))
     lake = Lake(to_uri(lake_uri))

@@ -44,7 +44,7 @@ class Question:
 
 
 def questions(instance_types: Iterable[str]) -> Iterator[Question]:
-    """Yield the searches for all prices of clusters: instance types, system disks, NAT gateways and VPC endpoints."""
+    """Yield a search for each price of a cluster: its instance types, system disks, NAT gateway and VPC endpoints."""
     for name in instance_types:
         yield Question("ec2", "AmazonEC2", {"instanceType": name, **_LINUX}, name)
         yield Question("emr", "ElasticMapReduce", {"instanceType": name, "softwareType": "EMR"}, name)
@@ -60,7 +60,7 @@ def fetch_prices(instance_types: Iterable[str], region: str, connect: Callable[[
     Args:
         instance_types: The instance types.
         region: The region of the clusters.
-        connect: Returns a boto3 client for the name of a service and a region.
+        connect: Function that returns a boto3 client. Its arguments are the names of a service and a region.
     """
     types, today = sorted(set(instance_types)), datetime.now(UTC)
     price_list = connect("pricing", PRICE_LIST_REGION)

@@ -1,4 +1,4 @@
-"""The settings of the smallest run on AWS, and a text about what it starts. This module does not import Airflow."""
+"""The settings and the cost of the smallest run on AWS, ``nightjar aws-smoke``. This module does not import Airflow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def cost_text(config: Config) -> str:
-    """Return a text that says which instances the run starts and for how long, for the person who pays for them."""
+    """Return a text with the instances that the run starts, and their time. The user confirms it before the start."""
     cluster = config.cluster
     return (
         f"one {cluster.primary_instance_types[0]} and {cluster.core_instances} {cluster.core_instance_types[0]}"

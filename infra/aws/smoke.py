@@ -135,7 +135,7 @@ def _describe(client: Any, cluster_id: str) -> dict[str, Any]:
 def _logs(
     store: Store, folder: str, steps: Sequence[Any], wait_seconds: float, poll_seconds: float
 ) -> dict[str, bytes]:
-    """Return a dict from names in the zip file to the contents of the steps' logs.
+    """Return the logs of the steps, as a dict from file names in the zip file to contents.
 
     Wait up to `wait_seconds` seconds until EMR has uploaded the logs. Logs that EMR uploads later are left out.
     """
@@ -158,9 +158,9 @@ def _named(uris: set[str], names: Mapping[str, str]) -> Iterator[tuple[str, str]
 
 
 def _facts(store: Store, run: Run) -> dict[str, bytes]:
-    """Return a dict from names in the zip file to contents: the facts, and the driver machine's configuration files.
+    """Return the recorded facts, and the configuration files of the driver's machine.
 
-    Return an empty dict if no facts were recorded.
+    The result is a dict from file names in the zip file to contents. Return an empty dict if no facts were recorded.
     """
     try:
         data = store.read_bytes(join(run.uri, "smoke", "facts.json"))

@@ -44,7 +44,7 @@ def aws_plan(
     sys.stderr.writelines(f"aws-plan: {problem}\n" for problem in found)
     if found:
         raise InputError(f"the requests to EMR are not valid; fix the {len(found)} problems listed above")
-    sys.stderr.write(f"aws-plan: {len(planned)} requests, valid for botocore {botocore.__version__}\n")
+    sys.stderr.write(f"aws-plan: {len(planned)} requests to EMR, all valid for botocore {botocore.__version__}\n")
 
 
 @app.command("aws-check", rich_help_panel=_PANEL)
@@ -81,7 +81,7 @@ def aws_check(
         sys.stdout.write(f"{finding}\n")
         sys.stdout.flush()
     if count["problem"]:
-        raise InputError(f"problems found: {count['problem']}; each line above names its fix")
+        raise InputError(f"problems found: {count['problem']}; each line 'problem' above says what to do")
     sys.stderr.write(f"aws-check: no problem found, {count['unknown']} things could not be checked\n")
 
 
@@ -163,7 +163,7 @@ def bundled_dags() -> dict[str, bytes]:
 def bundled_requirements() -> str:
     """Return the content of requirements.txt: the packages that the DAGs need besides Airflow.
 
-    The lines have no versions, because the constraints of the Airflow that installs the packages choose the versions.
+    The lines have no versions, because the constraints file of the Airflow that installs the packages has them.
     """
     from nightjar.packaging.build import PROJECT_ROOT
 

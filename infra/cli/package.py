@@ -75,7 +75,10 @@ def _lake(place: str | None) -> Lake | None:
 
 
 def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
-    """Build the package, run its bootstrap action in a temporary folder, and upload it to `lake` if one is given."""
+    """Build the package, and run its bootstrap action in a temporary folder.
+
+    If `lake` is given, upload the package to it.
+    """
     from nightjar.packaging.build import build
     from nightjar.packaging.wheelhouse import copy_folder
 
@@ -90,7 +93,7 @@ def _check(target: Target, wheels: Path | None, lake: Lake | None) -> None:
         if platform.machine() == target.architecture and shutil.which("python3.11"):
             _install(folder, Path(name) / "opt", target, wheels)
         else:
-            typer.echo(f"not installed here: this needs an {target.architecture} processor, and python3.11 in PATH")
+            typer.echo(f"nothing was installed: this needs an {target.architecture} processor, and python3.11 in PATH")
         if lake:
             copy_folder(folder, lake.package(built.sha256))
             typer.echo(f"uploaded to {lake.package(built.sha256)}")

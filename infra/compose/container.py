@@ -117,9 +117,9 @@ def airflow_environment() -> dict[str, str]:
 
 
 def emr_command() -> list[str]:
-    """Return the command that starts the embedded EMR. It listens only on the network that it shares with Airflow.
+    """Return the command that starts the embedded EMR. It listens only on the network shared with Airflow.
 
-    The state folder is in a volume. So a new server still lists the clusters of an earlier server: as terminated ones.
+    The state folder is in a volume. So a new server still lists the clusters of an earlier server, as terminated.
     """
     state = ["--state-dir", str(WORK / "emr")]
     return ["python", "-m", "infra.emr", "--host", EMR, "--port", str(EMR_PORT), *state]

@@ -104,7 +104,7 @@ class ProgressDisplay:
         self._repeat_seconds = 5.0 if sys.stdout.isatty() else 15.0
         self._started = clock()
         self._printed: dict[str, tuple[str, float]] = {}
-        """The last printed message and the time of printing, for the key "cluster" and for the name of each step."""
+        """A dict from "cluster" or the name of a step to the last message about it, and the time of printing."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, daemon=True)
 

@@ -22,7 +22,7 @@ _FOLDERS = (CORPORA, *LAKE_FOLDERS, *(f"datasets/{kind}" for kind in ("embedding
 
 @contextmanager
 def local_lake(lake: Path) -> Iterator[None]:
-    """Make the folders of a lake for a block that writes to the lake.
+    """Make the folders of a lake for a `with` block that writes to the lake.
 
     If this user is root, everything that Nightjar wrote there is given to the lake's owner when the block ends.
 
@@ -42,7 +42,7 @@ def local_lake(lake: Path) -> Iterator[None]:
 
 @contextmanager
 def owned_folder(folder: Path) -> Iterator[None]:
-    """Make a folder, such as Airflow's home, for a block that writes to the folder.
+    """Make a folder, such as Airflow's home, for a `with` block that writes to the folder.
 
     If this user is root, everything in the folder is given to the folder's owner when the block ends.
 

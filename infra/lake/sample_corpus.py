@@ -27,18 +27,18 @@ _TIMEOUT_SECONDS = 300
 
 
 def provide(corpora: Path, cache: Path) -> Path:
-    """Return the folder in `corpora` that has the texts. If it is missing, copy the texts from `cache`.
+    """Return the folder of the sample corpus in `corpora`. If it is missing, copy the corpus from `cache`.
 
-    If they are not in `cache` either, download them.
+    If the corpus is not in `cache` either, download it.
     """
     texts = corpora / NAME
     return texts if texts.is_dir() else copy(shakespeare(cache), corpora)
 
 
 def copy(downloaded: Path, corpora: Path) -> Path:
-    """Return the folder in `corpora` that has the texts. If it is missing, copy the texts from `downloaded`.
+    """Return the folder of the sample corpus in `corpora`. If it is missing, copy it from the folder `downloaded`.
 
-    The folder appears only when it is complete.
+    The new folder appears only when it is complete.
     """
     texts = corpora / NAME
     if not texts.is_dir():
@@ -48,7 +48,7 @@ def copy(downloaded: Path, corpora: Path) -> Path:
 
 
 def shakespeare(cache: Path) -> Path:
-    """Return the folder in `cache` that has the texts. If they are missing, download them."""
+    """Return the folder of the sample corpus in `cache`. If it is missing, download the corpus."""
     texts = cache / f"shakespeare-{SHA256[:12]}"
     if not texts.is_dir():
         with tempfile.TemporaryDirectory() as folder:

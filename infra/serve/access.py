@@ -40,7 +40,7 @@ def is_local_name(host: str) -> bool:
 
 
 class Keys:
-    """The API keys of the service. A client must send one of them. If there are no keys, it sends none."""
+    """The API keys of the service. A client must send one of them. If the service has no keys, clients send none."""
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self._keys = [key.encode() for key in keys]
@@ -61,7 +61,7 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
     """Return the keys in the lines of a file. Without a file, return the key in the variable NIGHTJAR_API_KEY, if any.
 
     Raises:
-        InputError: if the file is not readable or has no key, or a key is short or not printable ASCII.
+        InputError: if the file is not readable or has no key, or a key is too short or not printable ASCII.
     """
     if file is None:
         given, where = [environment.get(KEY_VARIABLE, "")], KEY_VARIABLE
@@ -79,6 +79,6 @@ def read_keys(file: Path | None, environment: Mapping[str, str] = os.environ) ->
         if len(key) < _FEWEST_CHARACTERS or not key.isascii() or not key.isprintable() or " " in key:
             raise InputError(
                 f"{where}: key {number} needs at least {_FEWEST_CHARACTERS} printable ASCII characters and no space;"
-                " make one with: openssl rand -hex 32"
+                " to make a key, run openssl rand -hex 32"
             )
     return Keys(keys)

@@ -42,7 +42,10 @@ class Answer:
         """The number of tokens generated so far, in all continuations."""
 
     def add(self, update: Update) -> dict[str, Any] | None:
-        """Add an update. Return what it adds to its continuation, as a choice in an event. Return None for nothing."""
+        """Add an update to its continuation. Return what is new in the continuation, as a choice for an event.
+
+        Return None if nothing is new.
+        """
         choice = self._choices[update.index]
         self.num_tokens += update.num_tokens - choice.num_tokens
         return choice.advance(update)
@@ -57,7 +60,10 @@ class Answer:
         return {**self._head, "choices": [choice.whole() for choice in self._choices], "usage": self._usage()}
 
     def events(self, updates: Sequence[Update]) -> Iterator[bytes]:
-        """Yield an event for each update that adds something. If the answer is complete, yield the stream's end."""
+        """Add updates to the answer, and yield an event for each update that brings something new.
+
+        If this completes the answer, also yield the event that ends the stream.
+        """
         options = self._request.stream_options
         wants_usage = options is not None and bool(options.include_usage)
         usage = {"usage": None} if wants_usage else {}
@@ -138,7 +144,10 @@ class _Choice:
         return found if found["tokens"] else None
 
     def _begin(self, token: int) -> int:
-        """Return the index in the text, in characters, at which the token with the number `token` begins."""
+        """Return the index in the text, in characters, at which a token begins.
+
+        `token` is the token's number in the continuation, from 0.
+        """
         while len(self._begins) <= token:
             self._begins.append(
                 len(self._tokenizer.decode_after(self._sample.prompt, self._sample.tokens[: len(self._begins)]))

@@ -170,7 +170,7 @@ class _Updates:
         self._changed = asyncio.Event()
 
     def put(self, update: Update) -> None:
-        """Store an update in place of the last one of the same continuation."""
+        """Store an update. It replaces an unread update of the same continuation."""
         self._call(lambda: self._latest.update({update.index: update}))
 
     def fail(self, error: Exception) -> None:
@@ -200,7 +200,7 @@ class _Updates:
 
 
 async def _collect(answer: Answer, updates: list[Update], later: _Updates) -> None:
-    """Add updates to the answer until it is complete."""
+    """Add `updates` to the answer, and then the updates from `later` until the answer is complete."""
     while True:
         for update in updates:
             answer.add(update)
@@ -210,7 +210,10 @@ async def _collect(answer: Answer, updates: list[Update], later: _Updates) -> No
 
 
 async def _events(answer: Answer, updates: list[Update], later: _Updates) -> AsyncIterator[bytes]:
-    """Yield the events of all updates. An error also becomes an event, since the HTTP status has been sent already."""
+    """Yield the events of the answer: first those of `updates`, and then those of the updates from `later`.
+
+    An error also becomes an event, since the HTTP status has been sent already.
+    """
     while True:
         for each in answer.events(updates):
             yield each
@@ -224,7 +227,7 @@ async def _events(answer: Answer, updates: list[Update], later: _Updates) -> Asy
 
 
 class _EventStream(StreamingResponse):
-    """A response that streams events. `ending` is closed when the stream ends, is cancelled, or loses its client."""
+    """A response that streams events. At its end, or if the client disconnects, `ending` is closed."""
 
     def __init__(self, events: AsyncIterator[bytes], ending: ExitStack) -> None:
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

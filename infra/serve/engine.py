@@ -1,7 +1,7 @@
 """The thread that generates the text of all requests in one batch.
 
 A new request does not wait for the end of the others: it joins the batch between two decoding steps. The engine does
-not depend on HTTP. Its thread calls the functions of each job.
+not depend on HTTP. Its thread calls `on_update` and `on_failure` of each job.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class _Choice:
 
 
 class Engine:
-    """A batch, a queue, and the thread that generates. After `close`, the thread ends when all jobs are done."""
+    """A batch, a queue, and the thread that generates text. After `close`, the thread ends when all jobs are done."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Engine:
         """Put the continuations of a job into the queue, all or none.
 
         Raises:
-            QueueFullError: if there is no room for them.
+            QueueFullError: if the queue has no room for all of them.
             ClosedError: after `close`.
         """
         with self._changed:
@@ -165,7 +165,7 @@ class Engine:
         return True
 
     def _round(self, batch: Batch) -> None:
-        """Remove dropped continuations from the batch, add queued ones, and generate one token of each in the batch."""
+        """Remove dropped continuations from the batch, add queued ones, and generate one token for each."""
         batch.remove(self._leave())
         joining = self._admit()
         if joining:
@@ -185,7 +185,8 @@ class Engine:
     def _leave(self) -> list[Member]:
         """Drop the continuations of jobs that are over or past their deadline. Return those to remove from the batch.
 
-        At the deadline, a continuation in the batch ends with its text so far. One in the queue makes its job fail.
+        At its deadline, a job fails if one of its continuations is still in the queue. If none is, the continuations in
+        the batch end with their text so far.
         """
         now = time.monotonic()
         late = {each.job for each in tuple(self._waiting) if each.job.deadline <= now and not each.job.is_over}

@@ -1,4 +1,4 @@
-"""The errors of the service, in the form of OpenAI's service: its clients turn each status into an exception."""
+"""The errors of the service, in the form of OpenAI's API. OpenAI's clients turn each HTTP status into an exception."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BUSY = "server_error"
 
 
 class ApiError(Exception):
-    """An error with which a request is answered."""
+    """An error that is sent as the answer to a request."""
 
     def __init__(
         self,

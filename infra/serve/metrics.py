@@ -19,7 +19,9 @@ class Metrics:
         self.tokens = Counter("nightjar_generated_tokens", "Generated tokens", registry=registry)
         self.prompt_tokens = Counter("nightjar_prompt_tokens", "Tokens of accepted prompts", registry=registry)
         self.steps = Counter(
-            "nightjar_decoding_steps", "Steps, each a token of every continuation in the batch", registry=registry
+            "nightjar_decoding_steps",
+            "Decoding steps. Each generates one token of every continuation in the batch",
+            registry=registry,
         )
         self.unfinished = Counter(
             "nightjar_unfinished_requests",

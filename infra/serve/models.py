@@ -119,7 +119,7 @@ class Models:
         self._last_failure = reason
 
     def _replace(self, loaded: Served) -> None:
-        """Serve another model. Requests in progress finish on the previous one."""
+        """Serve another model. Requests in progress finish with the previous model."""
         before, self.current = self.current, loaded
         self._retired = [engine for engine in (*self._retired, before.engine) if engine.is_alive]
         before.engine.close()

@@ -20,7 +20,10 @@ _SEND_SECONDS = 2
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that calls `on_ready` and `on_stop`. After SIGTERM the process ends with exit code 0."""
+    """A uvicorn server that calls `on_ready` when it answers requests, and `on_stop` when it begins to stop.
+
+    After SIGTERM the process ends with exit code 0.
+    """
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)

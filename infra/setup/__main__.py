@@ -1,6 +1,7 @@
 """Install the locked requirements, torch and Nightjar itself into ``.venv``, and find Java: ``make setup``.
 
-``setup.sh`` makes ``.venv`` and runs this module with the Python of ``.venv``, from the root of the repository:
+``setup.sh`` makes ``.venv`` and runs this module with the Python of ``.venv``, from the root of the repository. The
+argument is the path of the program uv:
 
     TORCH=cpu .venv/bin/python -m infra.setup uv
 
@@ -84,9 +85,9 @@ def _has_java() -> bool:
 
 
 def _archive_name() -> str:
-    """Return the file name of the archive of Spark's classes (see `infra.emr.jvm`), which depends on Spark and Java.
+    """Return the file name of the archive of Spark's classes (see `infra.emr.jvm`).
 
-    Return an empty text if there is no archive.
+    The name depends on the versions of Spark and Java. Return an empty string if there is no archive.
     """
     try:
         archive = archive_path(Path(JAVA_HOME.read_text().strip()))
@@ -109,7 +110,7 @@ def _set_up(installer: Installer, stamp: dict[str, str]) -> None:
 def _install_packages(installer: Installer, build: str) -> None:
     version = pinned("torch", TORCH)
     if platform.system() == "Darwin" and platform.machine() == "x86_64":
-        raise SetupError(f"torch {version} has no build for Macs with an Intel processor, only for Apple silicon")
+        raise SetupError(f"torch {version} has no build for Intel Macs; use a Mac with Apple silicon, or Linux")
     print(f"setup: installing {LOCK}", flush=True)
     STAMP.unlink(missing_ok=True)
     torch = installed_torch(version, build, VENV)

@@ -1,7 +1,7 @@
 """Install Debian packages without a password: as root, or with sudo if sudo needs no password.
 
-Runs with any version of Python, because ``setup.sh`` may use it to install a supported one:
-``python3 -m infra.setup.apt PACKAGE...``.
+``setup.sh`` runs ``python3 -m infra.setup.apt PACKAGE...`` to install Python's module venv, before ``.venv`` exists. So
+this module must work with Python versions that Nightjar does not support.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ def install_one_of(*packages: str) -> str | None:
 
 
 def _command() -> list[str] | None:
-    """Return the start of an apt-get command. Return None if apt-get is missing or sudo needs a password."""
+    """Return the start of an apt-get command. Return None if apt-get is missing.
+
+    Also return None if the user is not root, and sudo is missing or needs a password.
+    """
     if shutil.which("apt-get") is None:
         return None
     command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"]

@@ -1,7 +1,7 @@
 """Install the locked requirements and torch into the virtual environment of the running Python.
 
 On Linux, torch's default wheel needs the CUDA packages. The version of the CPU build has a local part, ``2.13.0+cpu``.
-No other build has exactly that version, whichever index it comes from. The hashes of the CPU build are in
+So this version selects the CPU build in any package index. The hashes of the CPU build are in
 ``requirements/torch-cpu.txt``.
 """
 
@@ -27,7 +27,8 @@ class SetupError(InputError):
 class Installer:
     """Installs packages with uv, which takes seconds, or with pip if uv fails.
 
-    uv does not read pip's configuration, which may name the only index or certificate that works on a machine.
+    uv does not read pip's configuration. On some machines, only the package index or certificate in that configuration
+    works.
     """
 
     def __init__(self, uv: str, python: str = sys.executable) -> None:

@@ -95,7 +95,7 @@ make_venv() {
     "$uv" venv --quiet --no-project --prompt nightjar --python "${PYTHON:->=3.11,<3.14}" .venv && return
     case ${UV_PYTHON_DOWNLOADS:-automatic} in
         automatic) cause="uv could not download one (see its output above)" command=$(python_command) ;;
-        *) cause="uv may not download one" command="UV_PYTHON_DOWNLOADS=automatic make setup" ;;
+        *) cause="UV_PYTHON_DOWNLOADS forbids a download by uv" command="UV_PYTHON_DOWNLOADS=automatic make setup" ;;
     esac
     fail "no Python $VERSIONS in PATH, and $cause. Type: $command"
 }

@@ -25,7 +25,7 @@ BUILDS = {
     "+cpu ; sys_platform == 'linux'": ("+cpu", ("manylinux_2_28_x86_64", "manylinux_2_28_aarch64")),
     " ; sys_platform == 'darwin'": ("", ("macosx_14_0_arm64",)),
 }
-"""The CPU builds: a dict from the end of the requirement to the local version and the platforms of its wheels."""
+"""The CPU builds. A key is the end of a requirement. A value is the version's local part and the wheels' platforms."""
 _LINK = re.compile(r'href="[^"]*?/?([^/"#]+\.whl)#sha256=([0-9a-f]{64})"')
 _SECONDS = 60
 
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def read_index(page: str) -> dict[str, str]:
-    """Return a dict from the names of the wheels that a page of a package index links to, to their hashes."""
+    """Return the wheels that a page of a package index links to, as a dict from file name to SHA-256 hash."""
     return {unquote(name): sha256 for name, sha256 in _LINK.findall(page)}
 
 
@@ -79,7 +79,7 @@ def _cuda_pin() -> str:
 
 
 def _cuda_lines(pin: str) -> list[str]:
-    """Return the lines that require torch's build for GPUs and its dependencies, with hashes for the nodes."""
+    """Return the lines that require torch's build for GPUs and its dependencies, with the hashes for the nodes."""
     build = pin.rpartition("+")[2]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "torch.in"

@@ -1,4 +1,4 @@
-"""Checks of what AWS offers (the release, instance types in each zone, quotas), and of what the nodes install."""
+"""Checks of what AWS offers (EMR release, instance types, quotas), of the executors' sizes, and of the wheelhouse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ QUOTAS = {
     "spot GPU": ("L-3819A6DF", "All G and VT Spot Instance Requests"),
     "spot P": ("L-7212CCBC", "All P Spot Instance Requests"),
 }
-"""EC2's quotas of vCPUs: a dict from market and instance family, such as ``spot GPU``, to code and name."""
+"""EC2's quotas of vCPUs. A key is a market and an instance family, such as ``spot GPU``.
+
+A value is the quota's code and name.
+"""
 
 
 def check_placement(deployment: Deployment) -> Iterator[Finding]:
@@ -45,14 +48,17 @@ def check_release(deployment: Deployment) -> Iterator[Finding]:
     known = RELEASES.get(label)
     python = ".".join(map(str, packaging.PYTHON_VERSION))
     if known is None:
-        yield unknown("release", f"{label} is not in the compatibility table ({', '.join(RELEASES)})")
+        yield unknown(
+            "release",
+            f"{label} is not in the compatibility table ({', '.join(RELEASES)}), so Python and CUDA are not checked",
+        )
     elif python not in known.python:
         yield problem("release", f"{label} has no Python {python}", f"Choose one of {', '.join(RELEASES)}")
     elif cluster.torch_build == "cuda" and known.cuda.split(".")[0] != packaging.TORCH_CUDA.removeprefix("cu")[:2]:
         yield problem(
             "release",
-            f"the driver of {label} is for CUDA {known.cuda}",
-            f"Choose a release with a driver for {packaging.TORCH_CUDA}",
+            f"the NVIDIA driver of {label} is for CUDA {known.cuda}",
+            f"Choose a release with an NVIDIA driver for {packaging.TORCH_CUDA}",
         )
     labels: list[str] = []
     request: dict[str, str] = {"Filters": {"Prefix": label.rpartition(".")[0]}} if "." in label else {}  # type: ignore[dict-item]  # one member
@@ -87,7 +93,7 @@ def check_supported_types(deployment: Deployment) -> Iterator[Finding]:
 
 
 def check_offered_types(deployment: Deployment) -> Iterator[Finding]:
-    """Check that each zone of the subnets offers an instance type of each fleet."""
+    """Check that each availability zone with a subnet offers at least one instance type of each fleet."""
     cluster = deployment.config.cluster
     if not cluster.subnet_ids:
         return
@@ -104,8 +110,8 @@ def check_offered_types(deployment: Deployment) -> Iterator[Finding]:
         if lacking:
             yield problem(
                 "instance types",
-                f"{zone} offers none of {'; '.join(lacking)}",
-                "Add types, or a subnet of another zone",
+                f"{zone} offers no instance type of these fleets: {'; '.join(lacking)}",
+                "Add instance types, or use a subnet in another zone",
             )
         else:
             yield ok("instance types", f"{zone} offers {', '.join(sorted(offered))}")
@@ -121,7 +127,7 @@ def check_quotas(deployment: Deployment) -> Iterator[Finding]:
             yield problem(
                 "quotas",
                 f"{name}: {limit:.0f} vCPUs, but the cluster needs {needed}",
-                "Request more (aws service-quotas request-service-quota-increase --service-code ec2"
+                "Request a larger quota (aws service-quotas request-service-quota-increase --service-code ec2"
                 f" --quota-code {code} --desired-value {needed})",
             )
         else:
@@ -142,7 +148,7 @@ def check_wheels(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _vcpus(deployment: Deployment) -> dict[str, int]:
-    """Return a dict from keys of `QUOTAS` to the maximum number of the cluster's vCPUs that count for the quota."""
+    """Return the number of vCPUs that the cluster needs at most from each quota, as a dict with keys of `QUOTAS`."""
     cluster, taken = deployment.config.cluster, dict[str, int]()
     fleets = [
         (cluster.primary_instance_types, 1, "on-demand"),

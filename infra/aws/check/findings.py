@@ -1,4 +1,4 @@
-"""The findings of checks. A request of a check that AWS refuses or does not answer becomes a finding, too."""
+"""The findings of checks. If AWS refuses or does not answer a check's request, a finding says so."""
 
 from __future__ import annotations
 

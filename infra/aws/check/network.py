@@ -92,15 +92,17 @@ def check_emr_endpoint(deployment: Deployment) -> Iterator[Finding]:
     if not any(_admits(rule, vpc["CidrBlock"]) for group in groups for rule in group["IpPermissions"]):
         yield problem(
             "EMR endpoint",
-            f"no group of {endpoint['VpcEndpointId']} admits {vpc['CidrBlock']} at port 443",
-            f"Add that rule to {' or '.join(ids) or 'a group of the endpoint'}",
+            f"no security group of {endpoint['VpcEndpointId']} admits {vpc['CidrBlock']} at port 443",
+            f"Add such a rule to {' or '.join(ids) or 'a group of the endpoint'}",
         )
     else:
         yield ok("EMR endpoint", f"{endpoint['VpcEndpointId']}, open to {vpc['CidrBlock']}")
     for name in ("enableDnsSupport", "enableDnsHostnames"):
         answer = client.describe_vpc_attribute(VpcId=vpc_id, Attribute=name)
         if not answer[name[0].upper() + name[1:]]["Value"]:
-            yield problem("EMR endpoint", f"{name} is off in {vpc_id}, so endpoints have no names", f"Switch {name} on")
+            yield problem(
+                "EMR endpoint", f"{name} is off in {vpc_id}, so endpoints have no DNS names", f"Switch {name} on"
+            )
 
 
 def check_security_groups(deployment: Deployment) -> Iterator[Finding]:

@@ -16,7 +16,10 @@ from nightjar import settings
 
 
 class Call(NamedTuple):
-    """An action on a resource. A role must be allowed to do it or, if `is_allowed` is False, must not be allowed to."""
+    """An action on a resource. A role must be allowed to do it. If `is_allowed` is False, the role must be denied it.
+
+    `context` has the values of IAM's condition keys.
+    """
 
     action: str
     resource: str
@@ -129,7 +132,10 @@ def check_airflow_role(deployment: Deployment) -> Iterator[Finding]:
 
 
 def _simulate(deployment: Deployment, subject: str, arn: str, calls: list[Call]) -> Iterator[Finding]:
-    """Yield a problem for each call that IAM wrongly denies or allows to the role `arn`, or else one finding ``ok``."""
+    """Yield a problem for each call that IAM wrongly denies or allows to the role `arn`.
+
+    If there is no such call, yield one finding ``ok``.
+    """
     client, wrong = deployment.client("iam"), 0
     for call in calls:
         context = [

@@ -120,7 +120,7 @@ def test_the_command_prints_a_line_for_each_finding(
     assert main(["aws-check"]) == 2
     printed = capsys.readouterr()
     assert "problem  sizes: spark.executors (99)" in printed.out
-    assert printed.err == "nightjar: problems found: 1; each line above names its fix\n"
+    assert printed.err == "nightjar: problems found: 1; each line 'problem' above says what to do\n"
 
 
 def changed(account: findings.Deployment, **cluster: Any) -> findings.Deployment:
@@ -135,7 +135,7 @@ def changed(account: findings.Deployment, **cluster: Any) -> findings.Deployment
         (network.check_subnets, {"subnet_ids": []}, "cluster.subnet_ids is empty"),
         (network.check_subnets, {"core_instances": 600}, r"has \d+ free addresses, but a cluster needs 603"),
         (network.check_security_groups, {"service_security_group": None}, "not all three security groups are set"),
-        (availability.check_offered_types, {"primary_instance_types": ["m9z.xlarge"]}, r"offers none of primary \(m9z"),
+        (availability.check_offered_types, {"primary_instance_types": ["m9z.xlarge"]}, r"these fleets: primary \(m9z"),
         (
             availability.check_release,
             {"release_label": "emr-spark-9.0.0"},
@@ -224,7 +224,7 @@ def key_off(account: findings.Deployment) -> Fault:
     ("check", "fault", "message"),
     [
         (network.check_subnets, untag, r"lack the tag .* create-tags --resources subnet-"),
-        (network.check_emr_endpoint, close_endpoint, r"admits 10\.0\.0\.0/16 at port 443\. Add that rule to sg-"),
+        (network.check_emr_endpoint, close_endpoint, r"admits 10\.0\.0\.0/16 at port 443\. Add such a rule to sg-"),
         (network.check_emr_endpoint, no_names, "enableDnsHostnames is off"),
         (network.check_ways_out, no_way_out, r"reaches neither the internet nor S3\. Deploy with CreateEndpoints=true"),
         (permissions.check_node_role, less_for_nodes, r"node must be allowed s3:PutObject on .*/lake/runs"),

@@ -89,7 +89,7 @@ def test_a_plan_is_printed_as_requests(capsys: pytest.CaptureFixture[str], monke
     assert "RunJobFlow" in json.loads(requests[0] + "}")
     assert "s3://lakes/night/" in output.out
     assert '"TargetOnDemandCapacity": 7' in output.out
-    assert output.err.startswith("aws-plan: 5 requests, valid for botocore ")
+    assert output.err.startswith("aws-plan: 5 requests to EMR, all valid for botocore ")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -104,7 +104,7 @@ def test_without_any_python_an_installed_uv_brings_one(machine: Machine) -> None
         ({}, "uv could not download one (see its output above)", "sudo apt-get install python3.12 && make setup"),
         (
             {"UV_PYTHON_DOWNLOADS": "never"},
-            "uv may not download one",
+            "UV_PYTHON_DOWNLOADS forbids a download by uv",
             "UV_PYTHON_DOWNLOADS=automatic make setup",
         ),
     ],
