@@ -132,10 +132,11 @@ def _change(client: Any, stack: str, parameters: list[dict[str, Any]], exists: b
         sys.stdout.write(f"{resource['Action']:8} {resource['ResourceType']:36} {resource['LogicalResourceId']}\n")
     if described["Status"] == "FAILED":
         client.delete_change_set(StackName=stack, ChangeSetName=name)
-        if "didn't contain changes" in described.get("StatusReason", "") or "No updates" in described["StatusReason"]:
+        reason = described.get("StatusReason", "no reason given")
+        if "didn't contain changes" in reason or "No updates" in reason:
             sys.stdout.write(f"stack {stack} is up to date\n")
             return
-        raise DeployError(f"stack {stack}: CloudFormation created no change set ({described.get('StatusReason')})")
+        raise DeployError(f"stack {stack}: CloudFormation created no change set ({reason})")
     client.execute_change_set(StackName=stack, ChangeSetName=name)
     _wait(client, "stack_update_complete" if exists else "stack_create_complete", stack)
 

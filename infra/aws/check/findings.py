@@ -11,6 +11,24 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.config import Config
+from jobs.errors import shorten
+
+_ACTIONS = {
+    "DescribeKey": "kms:DescribeKey",
+    "DescribeSecurityConfiguration": "elasticmapreduce:DescribeSecurityConfiguration",
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "GetBucketLocation": "s3:GetBucketLocation",
+    "GetCallerIdentity": "sts:GetCallerIdentity",
+    "GetInstanceProfile": "iam:GetInstanceProfile",
+    "GetRole": "iam:GetRole",
+    "GetServiceQuota": "servicequotas:GetServiceQuota",
+    "HeadObject": "s3:GetObject",
+    "ListAttachedRolePolicies": "iam:ListAttachedRolePolicies",
+    "ListReleaseLabels": "elasticmapreduce:ListReleaseLabels",
+    "ListSupportedInstanceTypes": "elasticmapreduce:ListSupportedInstanceTypes",
+    "SimulatePrincipalPolicy": "iam:SimulatePrincipalPolicy",
+}
+"""The IAM actions of the checks' requests, except those to EC2. An action of EC2 has the name of its request."""
 
 Level = Literal["ok", "problem", "unknown"]
 
@@ -73,18 +91,10 @@ def run(check: Check, deployment: Deployment) -> Iterator[Finding]:
     try:
         yield from check(deployment)
     except ClientError as error:
-        said = error.response.get("Error", {})
+        request, said = error.operation_name, error.response.get("Error", {})
         code = said.get("Code", "")
-        action = f"{_prefix(error)}:{error.operation_name}"
+        action = _ACTIONS.get(request, f"ec2:{request}")
         fix = f"Give your own credentials the permission {action}" if "Denied" in code or "Unauthorized" in code else ""
-        yield unknown(name, f"{error.operation_name} answered {code} ({said.get('Message', '').splitlines()[0]})", fix)
+        yield unknown(name, f"{request} answered {code} ({shorten(said.get('Message', '') or 'no message')})", fix)
     except BotoCoreError as error:
-        yield unknown(name, str(error).splitlines()[0])
-
-
-def _prefix(error: ClientError) -> str:
-    services = {"ListReleaseLabels": "elasticmapreduce", "ListSupportedInstanceTypes": "elasticmapreduce"}
-    services |= {"DescribeSecurityConfiguration": "elasticmapreduce", "SimulatePrincipalPolicy": "iam"}
-    services |= {"GetRole": "iam", "GetInstanceProfile": "iam", "GetServiceQuota": "servicequotas"}
-    services |= {"HeadBucket": "s3", "GetBucketEncryption": "s3", "DescribeKey": "kms", "GetCallerIdentity": "sts"}
-    return services.get(error.operation_name, "ec2")
+        yield unknown(name, shorten(str(error)))

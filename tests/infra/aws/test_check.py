@@ -11,6 +11,7 @@ from typing import Any, cast
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 
 from infra.aws.check import availability, findings, network, permissions
 from infra.aws.check.command import CHECKS
@@ -243,6 +244,20 @@ def test_a_fault_in_the_account_is_found_with_its_fix(
         undo()
     assert any(re.search(message, line) for line in found), found
     assert problems(check, account) == []
+
+
+@pytest.mark.parametrize(
+    ("request_name", "action"),
+    [("HeadObject", "s3:GetObject"), ("ListAttachedRolePolicies", "iam:ListAttachedRolePolicies"),
+     ("DescribeVpcs", "ec2:DescribeVpcs")],
+)  # fmt: skip
+def test_the_permission_is_that_of_the_request(account: findings.Deployment, request_name: str, action: str) -> None:
+    def check_it(_: findings.Deployment) -> list[Finding]:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": ""}}, request_name)
+
+    (found,) = findings.run(check_it, account)
+    refusal = f"{request_name} answered AccessDenied (no message)"
+    assert str(found) == f"unknown  it: {refusal}. Give your own credentials the permission {action}"
 
 
 def test_what_aws_refuses_is_unknown_and_names_the_permission(account: findings.Deployment) -> None:
