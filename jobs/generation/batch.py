@@ -63,7 +63,10 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[Member]:
-        """Draw one token for each continuation, and remove those that ended. Return all, whether they ended or not."""
+        """Draw one token for each member of the batch, and remove the members that ended.
+
+        Return the members that got a token, whether they have ended or not.
+        """
         self._feed()
         members = self.members
         logits = self._without_early_end(self._stream.logits)

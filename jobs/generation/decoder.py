@@ -53,7 +53,7 @@ class InferenceLlama:
     """
 
     is_sliding = False
-    """Whether the model is meant for prompts longer than its context, of which it reads only the last tokens."""
+    """Whether the context is a sliding window. A prompt may then be longer: the model reads only its last tokens."""
 
     def __init__(self, model: Llama, dtype_name: str = "float32") -> None:
         dtype = torch.float32 if dtype_name == "int8" else getattr(torch, dtype_name)
@@ -263,7 +263,7 @@ class KeyValueCache:
     def places(self, columns: Tensor, rows: Tensor | None = None) -> Tensor:
         """Return the indices (2 K N) of the columns `columns` (B, T) in a layer's flattened buffer.
 
-        They are columns of the sequences in `rows`. Without `rows`, they are columns of all sequences.
+        The B sequences are those in `rows`. Without `rows`, they are all sequences.
         """
         first = self._first_places[: len(self.lengths)] if rows is None else self._first_places[rows]
         return (first[:, None] + columns[:, :, None]).flatten()

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """A request for one continuation. The prompt, both indices and the settings determine its text."""
+    """A request for one continuation. Its text depends on `prompt`, `prompt_index`, `sample` and the settings."""
 
     prompt: str
     prompt_index: int = 0
@@ -67,5 +67,5 @@ def _read_prompt(tokenizer: Tokenizer, text: str, num_positions: int) -> tuple[l
                     len(ids), num_positions, dropped)  # fmt: skip
     unknown = tokenizer.unknown(text)
     if unknown:
-        log.warning("words of the prompt that are not in the vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
+        log.warning("these words of the prompt are not in the vocabulary: %s", ", ".join(dict.fromkeys(unknown)))
     return ids[dropped:], dropped, unknown

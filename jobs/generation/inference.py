@@ -35,7 +35,7 @@ class InferenceContext:
     """A context model for generation. It computes matrix products in the type `dtype_name`."""
 
     is_sliding = True
-    """Whether the model is meant for prompts longer than its context, of which it reads only the last tokens."""
+    """Whether the context is a sliding window. A prompt may then be longer: the model reads only its last tokens."""
 
     def __init__(self, model: ContextModel, dtype_name: str) -> None:
         self._model = model

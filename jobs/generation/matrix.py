@@ -11,8 +11,8 @@ from jobs.config import INT8_MULTIPLE
 from jobs.errors import InputError
 
 _PACKED_FOR = 64
-"""Number of vectors for which oneDNN packs the weights. If the weights are packed for one vector, the product with many
-vectors takes twice as long, and the product with one vector is not faster."""
+"""oneDNN packs the weights for products with this number of vectors. If they were packed for one vector, products with
+many vectors would take twice as long, and a product with one vector would not be faster."""
 
 
 class Matrix(Protocol):
@@ -83,8 +83,8 @@ class Int8:
     def __init__(self, weight: Tensor) -> None:
         if weight.shape[0] % INT8_MULTIPLE:
             raise InputError(
-                f"generate.dtype=int8 needs a model whose sizes are multiples of {INT8_MULTIPLE}; one is"
-                f" {weight.shape[0]}; use float32 or bfloat16"
+                "generate.dtype=int8 needs a model whose embedding_size and hidden_size are multiples of"
+                f" {INT8_MULTIPLE}; one is {weight.shape[0]}; use float32 or bfloat16"
             )
         scales = weight.abs().amax(dim=0).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self._scales = scales.bfloat16()

@@ -26,8 +26,8 @@ TIE = 1e-4
 """Logits that differ by less than this count as equal. It is ten times the rounding of float32, and changes a
 probability by 0.01%."""
 _GREEDY = TIE / 100
-"""Below this temperature, the likeliest token is taken. If two logits are unequal, the larger one would have more than
-exp(100) times the probability of the other."""
+"""Below this temperature, the likeliest token is taken. Of two logits that do not count as equal, the larger would have
+more than exp(100) times the probability of the other."""
 _SPARE = 8
 """Number of logits that top-k reads beyond the first k, to find those that equal the k-th one."""
 _MOST_PENALTY = 2.0**512
@@ -146,7 +146,7 @@ def likeliest_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def nucleus(logits: Tensor, probabilities: Tensor, top_p: float) -> Tensor:
     """Return a boolean mask (B, C) of the likeliest tokens whose probabilities together reach `top_p`.
 
-    The mask has as few tokens as possible, but at least one. A sum that misses `top_p` only by rounding reaches it.
+    The mask has as few tokens as possible, but at least one. A sum that is below `top_p` only by rounding also counts.
     """
     enough = top_p * (1 - TIE)
     values, descending = _descending(logits), _descending(probabilities)  # a larger logit is a larger probability

@@ -186,8 +186,8 @@ class EmbeddingRegression(ContextModel):
 class ConcatenatingEncoder(nn.Module):
     """An encoder that concatenates the embeddings of a context and applies dense layers.
 
-    Positions before the document's first token are zeros. Otherwise, many copies of the end-of-text vector would
-    outweigh a few tokens. Short and long contexts are scaled to the same norm. Without scaling, the first steps would
+    Positions before the document's first token are zeros, since many copies of the end-of-text vector would outweigh
+    a few tokens. Short and long contexts are scaled to the same norm. Without scaling, the first steps would
     change the outputs far too much for a context of 128 tokens, because Adam changes all weights by similar amounts.
     """
 

@@ -61,8 +61,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 def _explicit_is_faster(queries: Tensor) -> bool:
     """Return whether explicit matrix products are faster than the fused kernel for these queries.
 
-    They are if the backward pass is in bfloat16 on a CPU, and the scores fit in the caches: the fused kernel's backward
-    pass then takes 4 times as long.
+    They are faster if the backward pass is in bfloat16 on a CPU, and the attention scores fit in the caches. The fused
+    kernel's backward pass then takes 4 times as long.
     """
     on_cpu = queries.requires_grad and queries.device.type == "cpu"
     return on_cpu and queries.dtype == torch.bfloat16 and queries.shape[2] <= 512

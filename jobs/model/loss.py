@@ -1,9 +1,10 @@
 """Losses of output layers. The logits of all positions are never in memory at once.
 
-The logits take V / D times as much memory as the hidden states: 16 times for 4,096 tokens and 256 features. On CPUs,
-the logits are computed for 256 positions at a time, so they stay in the processor's caches. This makes a training step
-about 1.4 times as fast. On GPUs, more positions are computed at a time, because starting an operation takes time. The
-gradient of the logits is computed together with the logits (as in the Liger kernels, arXiv:2410.10989).
+The logits take V / D times as much memory as the hidden states: 16 times for a vocabulary of 4,096 tokens and
+256 features. On CPUs, the logits are computed for 256 positions at a time, so they stay in the processor's caches. This
+makes a training step about 1.4 times as fast. On GPUs, more positions are computed at a time, because starting an
+operation takes time. The gradient of the logits is computed together with the logits (as in the Liger kernels,
+arXiv:2410.10989).
 
 Shapes in comments: N targets, D features, V vocabulary.
 """
@@ -17,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name in torch code
 from torch import Tensor
 
 CHUNK_POSITIONS = 256
-"""Number of positions whose logits are computed at a time on CPUs. On GPUs, the minimum of this number."""
+"""Number of positions whose logits are computed at a time on CPUs. On GPUs, at least as many."""
 GPU_CHUNK_LOGITS = 2**28
 """Number of logits that are computed at a time on GPUs: 1 GiB in float32."""
 
@@ -94,10 +95,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy_and_gradient(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed loss of `targets` (N, 1), and its gradient by the logits: softmax(logits) - onehot(targets).
+    """Return the summed loss of `targets` (N, 1), and its gradient with respect to `logits` (N, V).
 
-    The gradient overwrites `logits`. Torch's kernel computes the softmax in one pass. The logarithm of the softmax's
-    denominator is computed from the logit and the probability of the likeliest token.
+    The gradient is softmax(logits) - onehot(targets), and overwrites `logits`. Torch's kernel computes the softmax in
+    one pass. The logarithm of the softmax's denominator is computed from the logit and the probability of the
+    likeliest token.
     """
     highest, of_targets = logits.amax(dim=-1, keepdim=True), logits.gather(1, targets)
     gradient = torch.softmax(logits, dim=-1, out=logits)

@@ -72,7 +72,7 @@ def parse_model_config(data: bytes, where: str) -> tuple[type[LanguageModel], An
         values = json.loads(data)
         architectures = values["architectures"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise DamagedError(f"{where}: not the configuration of a model (no 'architectures')") from None
+        raise DamagedError(f"{where}: not the configuration of a model (no key 'architectures')") from None
     kind = next((kind for name, kind in ARCHITECTURES.items() if [name] == architectures), None)
     if kind is None:
         raise InputError(f"{where}: unknown architecture {architectures}; known are {', '.join(ARCHITECTURES)}")

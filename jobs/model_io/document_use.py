@@ -43,9 +43,10 @@ class Sighting:
     """The run that trained the model, or would train it."""
     saw: Saw
     through: str = ""
-    """The earlier run that used the document and whose model this training started from, directly or indirectly.
+    """The folder of the earlier run that used the document. Training started from its model, directly or indirectly.
 
-    Empty if no earlier run used the document more strongly than this run.
+    If the run of an earlier model is not known, this is the URI of that model. Empty if no earlier run used the
+    document more strongly than this run.
     """
     champion_of: tuple[str, ...] = ()
     """The pipelines whose champion this model is."""
@@ -92,9 +93,10 @@ def _find(lake: Lake, tokens: str, hashes: Sequence[int]) -> Keys | None:
 
 
 def _saw_by_itself(run: Run, found: Keys | None, *, has_model: bool) -> Saw | None:
-    """Return how a run itself used the wanted documents, without earlier models. Return None if it used none of them.
+    """Return how a run itself used the wanted documents. Return None if the run did not use any of these documents.
 
-    `found` has the hashes of the documents that are in the run's tokens. It is None if the tokens were deleted.
+    Documents that only an earlier model has used do not count. `found` has the hashes of the documents that are in the
+    run's tokens. It is None if the tokens were deleted.
     """
     if found is None:
         return "not known" if has_model else None
@@ -121,9 +123,10 @@ def _has_fixed_split(run: Run) -> bool:
 
 
 def _parent_of(run: Run) -> str:
-    """Return the folder of the run that trained the model from whose weights `run` started.
+    """Return the folder of the earlier run whose model the training of `run` started from.
 
-    If that run is not known, return the URI of the model. Return "" if `run` started from random weights.
+    If it is not known which run trained that model, return the model's URI. Return "" if `run` started from random
+    weights.
     """
     lineage = read_lineage(run.model)
     if lineage is None:
@@ -139,7 +142,10 @@ def _ancestors(folder: str, parents: Mapping[str, str]) -> Iterator[str]:
 
 
 def _champions(lake: Lake) -> dict[str, list[str]]:
-    """Return a dict from a run's folder to the names of the pipelines whose champion that run trained."""
+    """Return a dict whose keys are the folders of the runs that trained champions.
+
+    The values are the names of the pipelines whose champion the run trained.
+    """
     found: dict[str, list[str]] = {}
     for pipeline in all_pipelines(lake):
         champion, _ = read_champion(pipeline)

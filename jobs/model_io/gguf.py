@@ -2,7 +2,7 @@
 
 The format is described at https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Rotary positions rotate pairs of
 features: neighbours in llama.cpp, and features half a head apart in Hugging Face's Llama. So the rows of queries and
-keys are reordered. The output layer is left out, because llama.cpp then uses the embeddings.
+keys are reordered. The output layer is left out: without one, llama.cpp uses the embeddings.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 LEAST_SECONDS = 1e-3
 """The training time, in seconds, that an attempt gets when the budget is used up. It then ends after one step."""
 _MOST_MEMORY_LOSSES = 1
-"""How often training is repeated in containers of the same size after a container was killed for its use of memory."""
+"""How often training is repeated in containers of the same size after one was killed for using too much memory."""
 
 
 def train_until_complete(job: TrainingJob, engine: Engine, progress: Callable[[str], None]) -> TrainingResult:
@@ -110,7 +110,7 @@ class Attempts:
         self._memory_losses = 0
 
     def lost(self, error: WorkerLostError) -> None:
-        """Count a lost worker. Raise an error if this driver has already restarted `train.max_restarts` times."""
+        """Count a lost worker. Raise an error if this driver has restarted training `train.max_restarts` times."""
         log.warning("%s", error)
         size = self._same_size_again(error)
         restarts, limit = self.restarts - self._restarts_before, self._config.max_restarts
@@ -127,18 +127,18 @@ class Attempts:
     def _same_size_again(self, error: WorkerLostError) -> str:
         """Return a text which says that the next attempt has containers of the same size, although one was too small.
 
-        Return "" if no container was killed for its use of memory. Raise a MemoryLimitError if one was killed for it
-        before.
+        Return "" unless `error` says that a container was killed because it used too much memory. Raise a
+        MemoryLimitError if this is the second such error.
         """
         if not isinstance(error, MemoryLimitError):
             return ""
         self._memory_losses += 1
         if self._memory_losses > _MOST_MEMORY_LOSSES:
             raise MemoryLimitError(
-                f"containers of one size were killed for their memory in {self._memory_losses} attempts, so"
-                f" training is not restarted; the last time: {str(error).splitlines()[0]}"
+                f"containers of the same size used too much memory and were killed in {self._memory_losses} attempts,"
+                f" so training is not restarted; the last time: {str(error).splitlines()[0]}"
             ) from None
-        return ", once more in containers of the same size, because one was killed for its memory"
+        return ", once more in containers of the same size, although one used too much memory and was killed"
 
     def diverged(self, error: DivergedError) -> None:
         """Leave out the batch at which training diverged. Raise `error` if the settings do not allow a rollback."""

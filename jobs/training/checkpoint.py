@@ -51,7 +51,10 @@ class TrainingState:
     """Moving mean of the batches' losses."""
 
     def add_step(self, *, num_tokens: int, seconds: float, loss: float | None = None) -> None:
-        """Count a step. After it, training has taken `seconds`. `loss` enters the moving mean of about 20 losses."""
+        """Count a step, after which training has taken `seconds` seconds.
+
+        `loss` enters the moving mean of about 20 losses.
+        """
         self.steps += 1
         self.tokens += num_tokens
         self.seconds = seconds
@@ -85,7 +88,7 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def is_due(self, state: TrainingState) -> bool:
-        """Return True if a checkpoint is due by the number of steps, the time, or the best validation loss so far."""
+        """Return True if a checkpoint is due by the number of steps or by time, or after the best validation so far."""
         return (
             state.steps % self._config.checkpoint_every == 0
             or time.monotonic() - self._written >= self._config.checkpoint_seconds
@@ -155,7 +158,7 @@ def _best_checkpoint(run: Run, latest: int) -> int:
                 _read(run, int(best))
                 return int(best)
     except DamagedError as error:
-        log.warning("the checkpoint of the best step cannot be used: %s", error)
+        log.warning("the checkpoint of the best step cannot be used, so the latest one is used: %s", error)
     return latest
 
 

@@ -68,7 +68,7 @@ def baselines(model: LanguageModel, data: TrainingData, eval_windows: int) -> Qu
 
     A model that predicts embeddings has `mean_vector_loss`, the squared distance to the mean embedding, and
     `unigram_accuracy`, the share of the most frequent token. The mean and the most frequent token come from at most
-    65,536 evenly spaced training windows. Loss and share are measured on the validation windows of `scores`.
+    65,536 evenly spaced training windows. Loss and share are measured on the validation windows that `scores` uses.
     """
     if model.loss_unit == "nats":
         return data.baselines

@@ -50,8 +50,8 @@ def check_start(run: Run, config: Config) -> None:
             check_tokenizer(tokenizer, start)
     elif start is not None and config.tokenize.tokenizer == TRAIN:
         log.warning(
-            "train.init: a newly learned vocabulary equals the earlier model's only if the text is the same; set"
-            " tokenize.tokenizer to inherit, or to the earlier model's tokenizer.json"
+            "train.init: the earlier model needs its own vocabulary, but this run learns one, which is the same only if"
+            " the text is the same; set tokenize.tokenizer to inherit, or to the earlier model's tokenizer.json"
         )
     if config.train.embeddings not in (None, EMBED):
         from jobs.embeddings.files import read_embeddings, token_names

@@ -59,7 +59,7 @@ def code_of(config: Config) -> dict[str, str]:
 
 
 def package_of() -> dict[str, str]:
-    """Return the sha256 of the zip file from which this code was imported. Return {} for code from a folder."""
+    """Return a dict with the sha256 of the zip file from which this code was imported. It is empty for a folder."""
     archive: Any = getattr(jobs.__loader__, "archive", None)
     return {"package": hashlib.sha256(Path(archive).read_bytes()).hexdigest()} if archive else {}
 
@@ -67,7 +67,7 @@ def package_of() -> dict[str, str]:
 def hash_of_embeddings(embeddings: str | None) -> str:
     """Return the hash of the file or dataset that `train.embeddings` names.
 
-    Return "" if the setting does not name a file or dataset, or if that is gone.
+    Return "" if the setting does not name a file or dataset, or if the file or dataset is gone.
     """
     if embeddings in (None, EMBED):
         return ""

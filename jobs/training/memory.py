@@ -17,7 +17,7 @@ _MAX_KEPT_BYTES, _MAX_HEAP_BLOCK_BYTES = 1 << 30, 1 << 25
 def keep_freed_memory() -> None:
     """Make glibc keep up to 1 GiB of freed memory for the next step, instead of returning it to the system.
 
-    Otherwise, the system must clear thousands of new pages, which takes 5 to 10% of the time of a small model's step.
+    By default, the system must clear thousands of new pages in each step, which takes 5 to 10% of a small model's step.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -37,7 +37,7 @@ LAST_STEPS = 50
 
 
 class Journal:
-    """Reports an attempt: metrics in the lake, log lines, and ``<run>/progress/train.json`` every two seconds."""
+    """Writes the steps of an attempt to the metrics, to the log, and every 2 s to ``<run>/progress/train.json``."""
 
     def __init__(self, run: Run, schedule: Schedule) -> None:
         self._run = run
@@ -66,7 +66,7 @@ class Journal:
             self._reported = time.monotonic()
 
     def flush(self) -> None:
-        """Write the collected rows as a part. Call this before each checkpoint, so that its steps are in the lake."""
+        """Write the collected rows as a part. Call this before a checkpoint, so that the lake has the rows up to it."""
         if self._rows:
             name = f"{self._prefix}-{self._number:06d}.jsonl"
             store.write_bytes(join(self._run.metrics_parts, name), to_jsonl(self._rows))

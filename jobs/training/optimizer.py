@@ -37,17 +37,17 @@ def build_optimizer(model: nn.Module, config: TrainConfig, dtype: torch.dtype = 
 
 
 _GPU_BATCH = 2**24
-"""Maximum number of elements in the matrices that Muon multiplies together on a GPU.
+"""Maximum number of elements of the matrices that Muon orthogonalizes in one batch on a GPU.
 
-A single small matrix would leave the GPU idle.
+A single small matrix would leave most of the GPU idle.
 """
 
 
 class Muon(Optimizer):
     """The optimizer Muon, for parameters that are matrices. Its updates are as large as AdamW's (arXiv:2502.16982).
 
-    `torch.optim.Muon` does the same, but always computes in bfloat16. On processors without bfloat16 arithmetic, such
-    as those of many laptops, that takes 20 times as long as float32.
+    `torch.optim.Muon` makes the same updates, but always computes in bfloat16. On processors without bfloat16
+    arithmetic, such as those of many laptops, that takes 20 times as long as float32.
 
     Args:
         groups: The parameters, as `torch.optim` takes them.
@@ -125,7 +125,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class CombinedOptimizer(Optimizer):
-    """One optimizer made of several, each for other parameters. It has one list of parameter groups and one state."""
+    """Several optimizers, each with its own parameters, as one: with one list of parameter groups and one state."""
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         self._parts = parts

@@ -93,7 +93,7 @@ def read_steps(run: Run) -> list[StepRow]:
     """Return the metrics of all steps of a complete training. Check the hash of the file first."""
     manifest = store.read_manifest(run.train)
     if manifest is None:
-        raise InputError(f"{run.uri}: its training is not complete; continue the run first")
+        raise InputError(f"{run.uri}: the training of this run is not complete; continue the run first")
     data = store.read_file(run.train, manifest.entry(base_name(run.metrics)))
     with reading(run.metrics, "choose another run"):
         rows: list[StepRow] = [json.loads(line) for line in data.splitlines()]

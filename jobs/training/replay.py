@@ -1,8 +1,10 @@
 """Makes a run's model again: checks the inputs, plans the new run, and compares the weights.
 
-The new run has the settings of the earlier run, with three exceptions. Two inputs are named by their URIs: the model
-that training starts from, and a tokenizer that was not learned. The new model is not promoted. The training follows the
-record of the earlier training.
+The new run has the settings of the earlier run, with three exceptions:
+
+- The model that training starts from, and a tokenizer that was not learned, are named by their URIs.
+- The new model is not promoted.
+- The training follows the record of the earlier training.
 """
 
 from __future__ import annotations
@@ -79,8 +81,8 @@ class Replay:
         forgotten = read_forgotten(Lake(self.source.lake_uri)) if begun else ()
         if lost := sum(each.since > begun.modified_at for each in forgotten if begun):
             raise InputError(
-                f"the lake has forgotten {counted(lost, 'document')} since {self.source.folder} began, so its"
-                " model cannot be made again"
+                f"the lake has forgotten {counted(lost, 'document')} since {self.source.folder} began, so the"
+                " model of this run cannot be made again"
             )
         listing = list_corpus(self.config.corpus, lake_uri=self.source.lake_uri)
         files = [each.describe() for each in check_corpus(listing, self.config.text_settings, engine)]
@@ -120,16 +122,19 @@ class Replay:
             raise InputError(f"{run.uri}: this run is a replay of another run; choose another --run-id")
 
     def verdict(self, run: Run) -> tuple[bool, str]:
-        """Return whether the new `run` has the weights of `source`, and a line that says so or names a difference."""
+        """Return whether `run` has the same weights as `source`, and a line for the user with the result."""
         manifest, lineage = store.read_manifest(run.model), read_lineage(run.model)
         if manifest is None or lineage is None:
-            raise DamagedError(f"{run.model}: not complete; delete {run.train} and replay again")
+            raise DamagedError(f"{run.model}: the model is not complete; delete {run.train}, and replay again")
         ours, theirs = manifest.fingerprint, self.replayed.weights
         if ours == theirs:
             return True, f"equal: {run.folder} has the weights of {self.source.folder} (sha256 {ours})"
         reason = next(self.lineage.differences(lineage), None)
         reason = reason or first_difference(read_steps(self.source), read_steps(run)) or "no metric differs"
-        return False, f"not equal: {run.folder} (sha256 {ours}), {self.source.folder} (sha256 {theirs}): {reason}"
+        return (
+            False,
+            f"not equal: here {run.folder} (sha256 {ours}), there {self.source.folder} (sha256 {theirs}): {reason}",
+        )
 
 
 def _config_of(source: Run, lineage: Lineage) -> Config:

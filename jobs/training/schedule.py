@@ -44,7 +44,7 @@ class Schedule:
 
     @property
     def total_epochs(self) -> float:
-        """Passes over the training windows."""
+        """Number of passes over the training windows."""
         return self.total_steps * self.config.batch_size / self.num_windows
 
     def num_evals(self, steps: int) -> int:

@@ -93,9 +93,9 @@ def _decide(job: TrainingJob) -> str | None:
 
 
 def _share_of_new_text(job: TrainingJob, uri: str) -> float | None:
-    """Return the share of the text that is in files which were not in the corpus of the model at `uri`.
+    """Return the share of the text in files that the corpus of the model at `uri` did not contain.
 
-    Return None if the model's files are not known. In a replay, return the share that the record contains.
+    Return None if the files of that corpus are not known. In a replay, return the share that the record contains.
     """
     if job.record:
         return job.record.new_share

@@ -35,7 +35,7 @@ def test_a_container_above_its_memory_is_named_with_the_setting(yarn, cluster, s
     error = start(yarn, cluster, f"memory-{strategy}", **sizes, train__strategy=strategy).failed()
     assert "Container killed by YARN for exceeding physical memory limits" in str(error)
     assert "raise spark.executor_overhead (Python's memory, now 128m)" in str(error)
-    assert "killed for their memory in 2 attempts" in str(error)
+    assert "used too much memory and were killed in 2 attempts" in str(error)
     # Before, 43 containers were started, one after the other.
     assert started_containers() <= 12
 

@@ -4,8 +4,8 @@ In a round, every worker trains from the same weights on its shares of the globa
 engine (`task.py`). The driver then takes the mean of the weight deltas as the gradient of an outer optimizer (DiLoCo,
 arXiv:2311.08105). For parameter averaging, the outer learning rate is 1, without momentum.
 
-Each round ends with a checkpoint, which holds the state of the outer optimizer. A driver that was killed repeats the
-round after the latest checkpoint, and uses the results that its workers have committed.
+Each round ends with a checkpoint, which holds the state of the outer optimizer. If the driver is killed, its next
+attempt repeats the round after the latest checkpoint, and uses the results that workers have already committed.
 """
 
 from __future__ import annotations

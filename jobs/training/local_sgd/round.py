@@ -38,7 +38,7 @@ class RoundPlan:
     """The name under which machines cache the optimizer states of this training."""
     first_step: int
     last_step: int
-    """Number of steps done after the round. `first_step` is the number of steps done before it."""
+    """Number of steps that are done when the round ends. `first_step` is their number when the round begins."""
     workers: int
     weights_hash: str
     """Hash of the weights that the round starts from."""
@@ -48,7 +48,7 @@ class RoundPlan:
     """Estimated duration of a step, from which the learning rate of each step is computed."""
     threads: int
     copied_round: str | None
-    """Name of the latest round that copied the optimizer states to the lake. None if no round has."""
+    """Name of the latest round that copied the optimizer states to the lake. None if no round has copied them."""
     copies_state: bool
     """True if this round copies the optimizer states to the lake."""
 
@@ -121,7 +121,7 @@ def encode(deltas: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 
 
 def decode(name: str, read: Callable[[str], Tensor]) -> Tensor:
-    """Return the weight delta of the parameter `name` as float32. `read` returns a stored tensor for its name."""
+    """Return the weight delta of the parameter `name` as float32. `read` returns the stored tensor with a name."""
     stored = read(name)
     return stored.float() if stored.dtype != torch.int8 else stored * read(name + _SCALE)
 

@@ -42,7 +42,10 @@ Tensors = Mapping[str, Tensor]
 
 
 def train_part(rank: int, plan: RoundPlan, job: TrainingJob) -> None:
-    """Train a worker's part of a round, from the round's weights. Commit the result if no other attempt has done so."""
+    """Train a worker's part of a round, from the round's weights, and commit the result.
+
+    If another attempt has committed a result before, that result is kept.
+    """
     folder = result_folder(job.run, plan.name, rank)
     if store.read_manifest(folder) is not None:
         return
@@ -106,7 +109,7 @@ def _train_step(trainer: Trainer, step: int, plan: RoundPlan) -> BatchRow:
 
 
 def _find_state(rank: int, plan: RoundPlan, job: TrainingJob, cache: OptimizerCache) -> tuple[str, int, Tensors]:
-    """Return where an optimizer state was found, the bytes that were read from the lake for it, and the state.
+    """Find an optimizer state for a worker. Return its origin, the number of bytes read from the lake, and the state.
 
     An optimizer state is up to twice as large as the weights, so it stays on the worker's machine after a round. A copy
     is written to the lake only every `train.state_every` rounds. The first of these states that exists is used:
@@ -175,7 +178,12 @@ class OptimizerCache:
             save_file(dict(tensors), temporary)
             temporary.replace(path)
         except (SafetensorError, OSError) as error:
-            log.warning("%s: could not keep the optimizer state of step %d: %s", self._folder, step, error)
+            log.warning(
+                "%s: could not write the optimizer state of step %d, so the next round may use an older one: %s",
+                self._folder,
+                step,
+                error,
+            )
         finally:
             temporary.unlink(missing_ok=True)
         for other in self._folder.glob(f"*-{rank:04d}.safetensors"):

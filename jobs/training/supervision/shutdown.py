@@ -33,11 +33,11 @@ class ShutdownSignal:
 
     @property
     def is_received(self) -> bool:
-        """True once a shutdown was requested."""
+        """True once a shutdown has been requested."""
         return self._received.is_set()
 
     def set(self) -> None:
-        """Record that a shutdown was requested."""
+        """Record that a shutdown has been requested."""
         self._received.set()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -48,7 +48,7 @@ class ShutdownSignal:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Handle SIGTERM inside the context. Do nothing in a thread other than the main one: it cannot set handlers."""
+        """Handle SIGTERM inside the context. Do nothing outside the main thread: Python allows handlers only there."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -99,7 +99,7 @@ def receive(run: Run, *, is_first: bool) -> Iterator[ShutdownSignal]:
 
 @contextmanager
 def _thread(function: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
-    """Run `function` in a thread inside the context. Then set `is_over`, and wait for it up to `POLL_SECONDS`."""
+    """Run `function` in a thread inside the context. Then set `is_over`, and wait `POLL_SECONDS` for the thread."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     try:

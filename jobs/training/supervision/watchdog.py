@@ -51,7 +51,7 @@ class Watchdog:
 
 @contextmanager
 def watch(rank: int, timeout_seconds: float, crash_report: str | None) -> Iterator[Watchdog]:
-    """Start a watchdog that kills this process if it does not call `beat` for `timeout_seconds`.
+    """Start a watchdog that kills this process if it does not call `beat` for `timeout_seconds` seconds.
 
     The watchdog writes to stderr, and to the file `crash_report`, which the engine reads when it loses a worker.
     """
@@ -105,7 +105,7 @@ def _main(pid: int, rank: int, timeout_seconds: float, stacks: Path, crash_repor
 def _receive(seconds: float) -> str | None:
     """Return the latest line from the worker. Return "" if the worker has exited.
 
-    Return None if no line arrived in `seconds` seconds. They are counted in ticks instead of read from a clock, since
+    Return None if no line arrived in `seconds` seconds. The time is counted in ticks and not read from a clock, since
     this process may be stopped together with the worker.
     """
     for _ in range(max(1, round(seconds / TICK_SECONDS))):

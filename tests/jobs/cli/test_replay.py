@@ -164,7 +164,8 @@ def test_other_weights_are_said_with_what_differs(home, capsys, caplog):
     capsys.readouterr()
     assert replay(home, "r", "--run-id", "again") == 1
     shown = capsys.readouterr().out
-    assert shown.startswith(f"not equal: lab/local/again (sha256 {weights(run)}), lab/local/r (sha256 {'0' * 64})")
+    here, there = f"lab/local/again (sha256 {weights(run)})", f"lab/local/r (sha256 {'0' * 64})"
+    assert shown.startswith(f"not equal: here {here}, there {there}: ")
     assert ": torch 1.0 there, " in shown
     assert "the weights may differ: torch 1.0 there, " in caplog.text
 

@@ -50,6 +50,6 @@ def test_unknown_words_are_reported(words, caplog):
     samples = generate(to_inference(model), words, requests, settings)
     assert samples[0].unknown_words == ["Walrus", ","]
     warnings = [record.message for record in caplog.records if "vocabulary" in record.message]
-    assert warnings == ["words of the prompt that are not in the vocabulary: Walrus, ,"]
+    assert warnings == ["these words of the prompt are not in the vocabulary: Walrus, ,"]
     assert samples[0].text == words.decode_after("man", samples[0].tokens)
     assert Tokenizer(train_tokenizer().json).unknown("Walrus ☃") == []

@@ -14,7 +14,7 @@ def test_the_second_loss_by_memory_ends_the_attempts(tmp_path):
     said: list[str] = []
     attempts = Attempts(Lake(tmp_path.as_uri()).run("r"), resolve("none", "tiny", {}).train, said.append)
     attempts.lost(KILLED)
-    assert "once more in containers of the same size, because one was killed for its memory" in said[0]
+    assert "once more in containers of the same size, although one used too much memory and was killed" in said[0]
     attempts.lost(WorkerLostError("a worker received SIGTERM"))
     assert "same size" not in said[1]
     with pytest.raises(MemoryLimitError, match=r"in 2 attempts.*Container killed by YARN; raise spark\.executor_ov"):

@@ -54,7 +54,7 @@ def test_what_a_run_is_to_repeat_is_read_as_it_was_written(run):
 
 
 def test_a_training_without_an_end_or_with_a_gap_has_no_record(run):
-    with pytest.raises(InputError, match="its training is not complete"):
+    with pytest.raises(InputError, match="the training of this run is not complete"):
         read_steps(run)
     finish(run, [rows_of()[0], rows_of()[2]])
     with pytest.raises(DamagedError, match="steps are missing"):
